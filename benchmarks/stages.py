@@ -36,10 +36,10 @@ ORDER = (
 _FILES: dict[str, dict[str, str]] = {
     "server": {
         _HEAD: (
-            "http1/request_head http1/host http1/head_errors answer/own_fields answer/response_head "
-            "limits/limits limits/token_bucket"
+            "http1/request_head http1/host http1/head_errors response/own_fields response/response_head "
+            "limits/server_limits limits/token_bucket"
         ),
-        _EXCHANGE: "http1/connection http1/cycle http1/request_body asgi state answer/error_response limits/memory",
+        _EXCHANGE: "http1/connection http1/cycle http1/request_body asgi state response/error_response limits/memory",
         "": _CONNECTION,
     },
     "gateway": {

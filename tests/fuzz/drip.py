@@ -19,7 +19,7 @@ from tests.fuzz.corpus import stored
 from tests.fuzz.http2 import PING, PRIORITY, SETTINGS, WINDOW_UPDATE, Frame
 from tests.fuzz.run import MAKERS, Finding, Input
 from tests.support.server.http1 import App, Server, served
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 LIMITS = Limits(head_timeout=5, body_timeout=30, write_timeout=30, cancel_timeout=5, max_body=2**20)
 KEEP_ALIVE_S = 15.0

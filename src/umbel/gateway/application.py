@@ -13,7 +13,7 @@ from weakref import WeakSet
 from quart_trio import QuartTrio
 
 from ..core.events import NULL
-from ..server.limits.limits import Limits
+from ..server.limits.server_limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .request.client_origin import TrustedProxies, origin_of
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..config.schema.sections import Config
     from ..core.errors import ConfigError
     from ..core.events import Recorder
-    from ..server.limits.limits import Limits
+    from ..server.limits.server_limits import Limits
     from .request.client_origin import TrustedProxies
     from .runtime import Runtime
 

@@ -14,7 +14,7 @@ from quart_trio.wrappers import TrioResponse
 
 from ..core.problem import Problem
 from ..logs import FileRecorder
-from ..server.limits.limits import PROBES
+from ..server.limits.server_limits import PROBES
 from .response.problems import problem_response
 from .response.validators import NO_STORE
 

@@ -16,7 +16,7 @@ from ..core.events import RequestEnded
 from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..net.exception_groups import holds_only, leaves, split_crash
-from ..server.answer.access_record import CUT_DETAIL
+from ..server.response.access_record import CUT_DETAIL
 from . import crashes
 
 if TYPE_CHECKING:

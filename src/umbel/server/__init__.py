@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .hypercorn import install as install_in_hypercorn
-    from .limits.limits import Limits
+    from .limits.server_limits import Limits
     from .process.settings import hypercorn_config
     from .serving import serve
 
 __all__ = ["Limits", "hypercorn_config", "install_in_hypercorn", "serve"]
 
 _HOMES = {
-    "Limits": (".limits.limits", "Limits"),
+    "Limits": (".limits.server_limits", "Limits"),
     "hypercorn_config": (".process.settings", "hypercorn_config"),
     "install_in_hypercorn": (".hypercorn", "install"),
     "serve": (".serving", "serve"),

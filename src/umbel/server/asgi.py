@@ -25,9 +25,9 @@ import trio
 
 from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from .answer.error_response import ErrorResponse, disconnect_with
-from .answer.response_head import ApplicationError
 from .limits.fairness import CALLS_PER_TURN, BoundedCalls
+from .response.error_response import ErrorResponse, disconnect_with
+from .response.response_head import ApplicationError
 
 if TYPE_CHECKING:
     from ..core.events import Recorder, RequestEnded

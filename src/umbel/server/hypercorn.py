@@ -1,6 +1,6 @@
 """Umbel's server instead of Hypercorn's own connections, under the ``hypercorn`` command.
 
-One name of Hypercorn is replaced, ``TCPServer.run``: ``connection.py`` serves what Hypercorn accepts, as under
+One name of Hypercorn is replaced, ``TCPServer.run``: ``serve_socket.py`` serves what Hypercorn accepts, as under
 ``umbel serve``. Everything else (its command, its workers, their sockets and signals, the lifespan) stays Hypercorn's.
 ``UMBEL_GUARD=off`` in the environment leaves all of Hypercorn as it is.
 """
@@ -19,9 +19,9 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
-from .connection import serve_socket
 from .handler import handler_of
 from .process.loop_watchdog import EVENT, HANG_TIMEOUT, watch_loop
+from .serve_socket import serve_socket
 from .shutdown import drain, leave
 from .state import ServerState
 

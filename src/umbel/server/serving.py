@@ -18,7 +18,7 @@ from ..core.events import NULL, Recorder
 from ..net.exception_groups import raise_unwrapped
 from .handler import handler_of
 from .lifespan import running_lifespan
-from .limits.limits import Limits
+from .limits.server_limits import Limits
 from .process.listen import Listener, accept_from, listening
 from .process.process_signals import handle_signals, in_main_thread
 from .shutdown import drain, leave

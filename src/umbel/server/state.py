@@ -23,17 +23,17 @@ from ..logs import Redactor, show_crash
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import described, holds_only, split_application_crash
 from ..net.timers import TimerQueue
-from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse, ServerResponse
-from .answer.own_fields import OwnFields
 from .http1.host import Hosts
 from .http1.request_head import HeadReader
-from .limits.limits import Limits, limits_of
 from .limits.memory import NO_KEEP_ALIVE_SHARE, REFUSE_SHARE, MemoryLimit
 from .limits.reserve import RESERVED_REQUESTS, Reserve, ReservedConnection
+from .limits.server_limits import Limits, limits_of
 from .limits.upload_slots import UploadSlots
 from .peer import Peer
 from .phase import Phase
 from .process.heap_trim import HeapTrimmer
+from .response.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse, ServerResponse
+from .response.own_fields import OwnFields
 
 if TYPE_CHECKING:
     from hypercorn.config import Config

@@ -15,7 +15,7 @@ from tests.support.process.processes import PROJECT, PYTHON, started
 from tests.support.source.wait_tables import check_waits
 from umbel import Umbel
 from umbel.config.schema.sections import Call, Route
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 DOC = (PROJECT / "docs" / "server.md").read_text()
 FIVE_LINES, WITH_LIMITS, UNDER_HYPERCORN = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)

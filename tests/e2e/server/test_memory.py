@@ -26,7 +26,7 @@ IDLE_MAX = 12 * 1024
 SCRIPT = """
 import trio
 from umbel.server import hypercorn_config, serve
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 async def app(scope, receive, send):
     if scope["type"] != "http":

@@ -16,7 +16,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from tests.support.server.http1 import App, answer
 from tests.support.server.serving import RawClient, connected, serving
 from umbel.server import hypercorn as umbel_in_hypercorn
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 AUTHORITY = trustme.CA()
 

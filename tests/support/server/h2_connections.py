@@ -16,7 +16,7 @@ from tests.support.server.h2_client import H2Client
 from umbel.core.events import NULL
 from umbel.server.handler import handler_of
 from umbel.server.http2.connection import Http2Connection
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 from umbel.server.peer import Peer
 from umbel.server.state import ServerState
 

@@ -21,9 +21,9 @@ from tests.support.logs.records import Records
 from tests.support.server.serving import RawClient
 from umbel.net.epoll import EpollReader, WaitReader
 from umbel.server import state as server_state
-from umbel.server.connection import serve_socket
 from umbel.server.handler import handler_of
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
+from umbel.server.serve_socket import serve_socket
 from umbel.server.state import ServerState
 
 DRIVERS = pytest.mark.parametrize("driver", ["epoll", "wait"])

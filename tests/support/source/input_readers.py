@@ -31,14 +31,14 @@ from umbel.gateway.request.content_negotiation import stream_form
 from umbel.gateway.request.request_fields import RequestFields
 from umbel.http1 import chunked, response_head
 from umbel.policy import coalescing_key
-from umbel.server.answer.response_head import read_fields
 from umbel.server.http1 import head_errors
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_body import Body, BodyError
 from umbel.server.http1.request_head import HeadReader
 from umbel.server.http2 import request_head as h2_request_head
 from umbel.server.http2.encoder import LinearEncoder
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
+from umbel.server.response.response_head import read_fields
 from umbel.server.websocket.handshake import read_opening_handshake
 from umbel.upstream.calls import retry_safety as again
 from umbel.upstream.calls.response_body import Decoder

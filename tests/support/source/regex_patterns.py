@@ -13,7 +13,7 @@ import umbel
 from umbel.logs.records.redact import Redactor
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_head import HeadReader
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 ROOT = Path(umbel.__file__).parent
 

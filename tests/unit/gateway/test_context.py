@@ -15,7 +15,7 @@ from umbel.core.errors import RequestError
 from umbel.core.events import NULL
 from umbel.gateway.app import Umbel
 from umbel.gateway.context import State
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 from .gateways import gateway, route, says
 

@@ -17,7 +17,7 @@ from hyperframe.frame import ContinuationFrame, HeadersFrame, SettingsFrame
 from tests.support.server.h2_connections import answer, h2_connected, hello
 from umbel.server.http2.frames import FrameSplitter, known_settings
 from umbel.server.http2.request_head import HeadDecoder
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

@@ -10,7 +10,7 @@ import trio
 from tests.support.logs.records import Records
 from tests.support.server.http1 import DRIVERS, GET, POST, App, Server, answer, hello, served
 from umbel.core.inbound import InboundApplication, InboundRequest
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 from umbel.server.phase import Phase
 from umbel.server.shutdown import drain, leave
 

@@ -18,7 +18,7 @@ from ...gateway.request.converters import CONVERTERS
 from ...gateway.request.paths import check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
 from ...server.http1.head_errors import with_query_in_ascii
-from ...server.limits.limits import PROBES
+from ...server.limits.server_limits import PROBES
 
 _SIMILAR = 0.4
 _NEAR_MAX = 3

@@ -26,16 +26,16 @@ from werkzeug.sansio.utils import get_content_length
 
 from ...composition.engine import CLIENT_GONE
 from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
-from ...server.answer.error_response import REFUSED
 from ...server.asgi import CANCELS, Canceller
 from ...server.limits.client_clocks import BodyClock
 from ...server.own_context import run_in_own_context
+from ...server.response.error_response import REFUSED
 from ..request.paths import raw_path
 from ..response.reply import BODILESS
 
 if TYPE_CHECKING:
     from ...core.events import Recorder, RequestEnded
-    from ...server.limits.limits import Limits
+    from ...server.limits.server_limits import Limits
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

@@ -17,7 +17,7 @@ from ...core.inbound import ClientGoneError
 from ...core.model import RequestFacts
 from ...core.problem import CONTENT_TYPE, Problem
 from ...net.exception_groups import split_crash
-from ...server.answer.access_record import RECORD
+from ...server.response.access_record import RECORD
 from .. import crashes
 from ..request.client_origin import origin_in
 from ..request.paths import check_path, check_query, merged_path, raw_path

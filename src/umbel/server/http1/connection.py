@@ -5,7 +5,7 @@ Theory
 One task serves a connection. Between requests the task is parked in ``stream.wait_readable`` and costs nothing else. It
 reads a head (``request_head.py``), makes a ``RequestResponseCycle`` of it, and awaits the application
 (``server.handle``), which answers through that object. ``request_head.py``, ``request_body.py``, ``cycle.py`` and
-``answer/response_head.py`` decide what a request and its answer are. This module decides their order, the time that
+``response/response_head.py`` decide what a request and its answer are. This module decides their order, the time that
 they may take, and the end of the connection.
 
 **The client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
@@ -37,11 +37,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ...net.exception_groups import split_application_crash
-from ..answer.access_record import LAST_ANSWER_S, cut_answer, refusal_for
-from ..answer.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
-from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..idle_timer import IdleTimer
 from ..limits.client_clocks import PIECE, WriteClock
+from ..response.access_record import LAST_ANSWER_S, cut_answer, refusal_for
+from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
+from ..response.response_head import STATUS_LINES, ApplicationError
 from .cycle import RequestResponseCycle
 from .head_errors import HeadError, method_and_path
 from .request_body import too_large

@@ -25,9 +25,13 @@ import trio
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...net.epoll import BROKEN
-from ..answer.access_record import RecordedRequest
-from ..answer.error_response import ErrorResponse, ServerResponse, new_request_id
-from ..answer.response_head import (
+from ..limits.client_clocks import BodyClock
+from ..limits.fairness import UnsentContent
+from ..limits.upload import SMALL_BODY, Upload
+from ..own_context import DONE, run_in_own_context
+from ..response.access_record import RecordedRequest
+from ..response.error_response import ErrorResponse, ServerResponse, new_request_id
+from ..response.response_head import (
     CONTINUE,
     NO_CONTENT,
     STATUS_LINES,
@@ -37,10 +41,6 @@ from ..answer.response_head import (
     read_fields,
     switching_head,
 )
-from ..limits.client_clocks import BodyClock
-from ..limits.fairness import UnsentContent
-from ..limits.upload import SMALL_BODY, Upload
-from ..own_context import DONE, run_in_own_context
 from .request_body import Body, BodyError
 
 if TYPE_CHECKING:

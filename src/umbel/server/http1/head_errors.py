@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from ..answer.error_response import ErrorResponse
-from ..limits.limits import Limits
+from ..limits.server_limits import Limits
+from ..response.error_response import ErrorResponse
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")

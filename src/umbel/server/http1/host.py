@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ...net.bounded_cache import BoundedCache
-from ..answer.error_response import ErrorResponse
+from ..response.error_response import ErrorResponse
 from .head_errors import HeadError
 
 _WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")

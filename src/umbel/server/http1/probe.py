@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..answer.error_response import NO_CONNECTION_LEFT
+from ..response.error_response import NO_CONNECTION_LEFT
 from .connection import Http1Connection, SwitchToHttp2
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ...http1.chunked import ChunkedDecoder
 from ...http1.errors import MalformedMessageError, MessageTooLargeError
-from ..answer.error_response import ErrorResponse
-from ..limits.limits import Limits
+from ..limits.server_limits import Limits
+from ..response.error_response import ErrorResponse
 
 
 class BodyError(Exception):

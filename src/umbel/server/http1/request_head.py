@@ -13,8 +13,8 @@ import msgspec
 
 from ...core.http.secret_fields import may_be_secret
 from ...net.bounded_cache import BoundedCache
-from ..answer.error_response import ErrorResponse
-from ..limits.limits import Limits
+from ..limits.server_limits import Limits
+from ..response.error_response import ErrorResponse
 from .head_errors import HeadError, read_unusual_target
 from .host import NOT_SERVED, Hosts
 

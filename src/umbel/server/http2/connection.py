@@ -17,8 +17,6 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from ..answer.access_record import CRASHED, LAST_ANSWER_S, cut_answer, refusal_for
-from ..answer.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..http1.head_errors import HeadError
 from ..http1.host import Hosts
 from ..http1.request_body import too_large
@@ -26,15 +24,17 @@ from ..limits.client_clocks import WriteClock
 from ..limits.reserve import RESERVED_REQUESTS, ReservedConnection
 from ..peer import Peer
 from ..phase import Phase
+from ..response.access_record import CRASHED, LAST_ANSWER_S, cut_answer, refusal_for
+from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..state import ServerState
 from . import frames
 from .encoder import LinearEncoder
 from .flood_limits import FloodError, FloodLimits
 from .frames import Frame, FrameSplitter
+from .lingering_close import linger
 from .request_head import CapturingDecoder, Head, check_trailers, list_size_max, malformed, read_head, unchecked_head
 from .sender import CLIENT_GONE, Sender
 from .stream import Stream
-from .writing import linger
 
 _BODIES_MAX = 2**20
 """Bytes of bodies that a connection may hold unread, over all of its requests."""

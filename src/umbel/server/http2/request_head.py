@@ -16,10 +16,10 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
-from ..answer.error_response import ErrorResponse
 from ..http1.head_errors import NO_PATH, HeadError, with_query_in_ascii
 from ..http1.host import NOT_SERVED, Hosts
-from ..limits.limits import Limits
+from ..limits.server_limits import Limits
+from ..response.error_response import ErrorResponse
 
 Fields = list[tuple[bytes, bytes]]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import trio
 from h2.connection import ConnectionInputs, H2Connection
@@ -16,15 +17,40 @@ from h2.stream import H2Stream, StreamInputs
 
 from ...core.failure_kinds import Kind
 from ...core.inbound import RequestHead
-from ..answer.error_response import ErrorResponse
 from ..limits.client_clocks import PIECE, WriteClock
+from ..response.error_response import ErrorResponse
 from ..state import ServerState
 from . import frames
 from .request_head import Fields, Head
-from .writing import ClientStuckError, write
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 WRITE_TIMEOUT = "write-timeout"
+
+
+class ClientStuckError(Exception):
+    """The client took nothing for as long as a write may take."""
+
+
+async def write(clock: WriteClock, stream: Any, data: bytes) -> None:
+    """Send all of ``data``, even if cancelled: half a frame would break the connection for all that share it.
+
+    Raises:
+        ClientStuckError: it did not take 64 KiB within the time of ``clock``; the stream is of no use any more.
+        trio.BrokenResourceError: the client has gone.
+        trio.ClosedResourceError: the stream was closed.
+    """
+    view, sent = memoryview(data), 0
+    while sent < len(view):
+        piece = view[sent : sent + clock.room]
+        with trio.CancelScope(deadline=clock.begin(), shield=True) as scope:
+            try:
+                await stream.send_all(piece)
+            finally:
+                await clock.end_write()
+        if scope.cancelled_caught:
+            raise ClientStuckError
+        clock.took(len(piece))
+        sent += len(piece)
 
 
 class Sender:

@@ -53,13 +53,13 @@ from h2.errors import ErrorCodes
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
 from ...net.exception_groups import split_application_crash
-from ..answer.access_record import RecordedRequest
-from ..answer.error_response import ErrorResponse
-from ..answer.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
 from ..http1.request_body import too_large
 from ..limits.client_clocks import BodyClock, WriteClock
 from ..limits.fairness import UnsentContent
 from ..limits.upload import Upload
+from ..response.access_record import RecordedRequest
+from ..response.error_response import ErrorResponse
+from ..response.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
 from .receive_buffer import ReceiveBuffer
 from .request_head import CONNECTION_SPECIFIC, Fields, Head
 from .sender import WRITE_TIMEOUT

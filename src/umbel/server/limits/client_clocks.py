@@ -13,7 +13,7 @@ import trio
 
 if TYPE_CHECKING:
     from ..state import ServerState
-    from .limits import Limits
+    from .server_limits import Limits
 
 PIECE = 64 * 1024
 """Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of an answer."""

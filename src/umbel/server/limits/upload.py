@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio_util import move_on_when
 
-from ..answer.error_response import NO_UPLOAD_LEFT, ErrorResponse
+from ..response.error_response import NO_UPLOAD_LEFT, ErrorResponse
 
 if TYPE_CHECKING:
     from ..state import ServerState

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .limits import Limits
+    from .server_limits import Limits
 
 
 class UploadSlots:

@@ -18,7 +18,7 @@ import trio
 from hypercorn.config import Config, SocketTypeError
 from hypercorn.utils import repr_socket_addr
 
-from ..connection import serve_socket
+from ..serve_socket import serve_socket
 from ..state import ServerState
 from .unix_socket import BoundPath, claimed
 

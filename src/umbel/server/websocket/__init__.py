@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..http1.head_errors import HeadError
 from .handshake import read_opening_handshake
-from .refusals import refuse_handshake
+from .rejected_handshake import refuse_handshake
 from .session import WebSocketSession
 
 if TYPE_CHECKING:
     from ..state import ServerState
-    from .refusals import Handshake
+    from .rejected_handshake import Handshake
 
 __all__ = ["serve_websocket"]
 

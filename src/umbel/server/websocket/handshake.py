@@ -16,9 +16,9 @@ from wsproto.extensions import Extension
 from wsproto.utilities import generate_accept_token
 
 from ...core.inbound import Field
-from ..answer.error_response import ErrorResponse
-from ..answer.response_head import ApplicationError
 from ..http1.head_errors import HeadError
+from ..response.error_response import ErrorResponse
+from ..response.response_head import ApplicationError
 from .deflate import NegotiatedDeflate, Parameters, negotiate
 
 _PREFIX = b"sec-websocket-"

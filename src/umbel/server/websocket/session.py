@@ -52,16 +52,16 @@ from wsproto.utilities import LocalProtocolError
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
 from ...net.exception_groups import split_application_crash
-from ..answer.access_record import RECORD, RecordedRequest, corrected
-from ..answer.error_response import ErrorResponse, ServerResponse
-from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..asgi import ASGI
 from ..limits.client_clocks import BodyClock
 from ..limits.fairness import BoundedCalls
 from ..phase import Phase
+from ..response.access_record import RECORD, RecordedRequest, corrected
+from ..response.error_response import ErrorResponse, ServerResponse
+from ..response.response_head import STATUS_LINES, ApplicationError
 from .frame_tracker import FrameTracker
 from .handshake import in_lower_case
-from .refusals import answer_refusal, record_refusal
+from .rejected_handshake import answer_refusal, record_refusal
 
 if TYPE_CHECKING:
     from ...core.events import Recorder, RequestEnded

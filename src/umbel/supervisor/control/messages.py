@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ...server.limits.limits import Limits
+from ...server.limits.server_limits import Limits
 
 LINE_BYTES_MAX = 256 * 1024
 """A longer line breaks the channel."""

@@ -20,7 +20,7 @@ from ...config.loading.load import load
 from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem
 from ...gateway.checks import CHECKS
-from ...server.limits.limits import Limits
+from ...server.limits.server_limits import Limits
 from .options import Application, Options
 
 READ_S_MAX = 10.0

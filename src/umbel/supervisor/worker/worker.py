@@ -23,7 +23,7 @@ from ...core.errors import ConfigError
 from ...logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
 from ...net.exception_groups import unwrapped
 from ...server.lifespan import LifespanTooSlowError, running_lifespan
-from ...server.limits.limits import Limits
+from ...server.limits.server_limits import Limits
 from ...server.process import gc_tuning
 from ..control import messages
 from ..master.exit_status import (

@@ -17,8 +17,8 @@ import trio
 from hypercorn.config import Config
 
 from ...server.handler import handler_of
-from ...server.limits.limits import Limits
 from ...server.limits.memory import resident
+from ...server.limits.server_limits import Limits
 from ...server.serving import serve
 from ...server.state import ServerState
 from ..control import messages

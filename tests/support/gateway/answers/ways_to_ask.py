@@ -27,7 +27,7 @@ from umbel.core.product import PRODUCT
 from umbel.gateway.app import Umbel
 from umbel.gateway.request import trace_ids as ids
 from umbel.logs import context
-from umbel.server.answer import error_response
+from umbel.server.response import error_response
 
 from .cases import ROUTES, Case
 

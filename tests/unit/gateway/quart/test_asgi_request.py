@@ -18,9 +18,9 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest
 from umbel.gateway.app import Umbel
 from umbel.gateway.quart.asgi_request import AsgiRequest, target_of
-from umbel.server.answer.error_response import NO_UPLOAD_LEFT, disconnect_with
 from umbel.server.asgi import CANCELS
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
+from umbel.server.response.error_response import NO_UPLOAD_LEFT, disconnect_with
 
 MockClock = trio.testing.MockClock
 Message = dict[str, Any]

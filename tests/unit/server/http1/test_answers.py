@@ -10,7 +10,7 @@ import trio
 
 from tests.support.server.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from umbel.core.failure_kinds import Kind
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 MockClock = trio.testing.MockClock
 Messages = list[dict[str, Any]]

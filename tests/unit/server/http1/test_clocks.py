@@ -17,9 +17,9 @@ from tests.support.server.h2_client import H2Client
 from tests.support.server.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from tests.support.server.serving import RawClient
 from umbel.net.stream import PlainStream
-from umbel.server.answer.error_response import REFUSED_MAX
-from umbel.server.connection import serve_socket
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
+from umbel.server.response.error_response import REFUSED_MAX
+from umbel.server.serve_socket import serve_socket
 
 MockClock = trio.testing.MockClock
 

@@ -12,8 +12,8 @@ import trio
 from tests.support.logs.records import Records
 from tests.support.server.http1 import DRIVERS, GET, served
 from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
-from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.http1.connection import REQUESTS_PER_TURN
+from umbel.server.response.error_response import REFUSED_MAX
 
 MockClock = trio.testing.MockClock
 pytestmark = DRIVERS

@@ -11,7 +11,7 @@ from umbel.server.http1.head_errors import HeadError, method_and_path
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_head import METHODS, HeadReader
 from umbel.server.http2 import request_head as h2_request_head
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 
 @pytest.fixture

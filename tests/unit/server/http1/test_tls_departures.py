@@ -15,7 +15,7 @@ import trustme
 from tests.support.server.http1 import GET, App, answer, served
 from tests.support.socket_streams import TlsPeer
 from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
-from umbel.server.connection import serve_socket
+from umbel.server.serve_socket import serve_socket
 
 MockClock = trio.testing.MockClock
 

@@ -23,9 +23,9 @@ from hyperframe.frame import (
 )
 
 from tests.support.server.h2_connections import Connected, answer, h2_connected, hello, read_all
-from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.http2.frames import PREFACE
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
+from umbel.server.response.error_response import REFUSED_MAX
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

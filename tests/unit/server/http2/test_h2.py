@@ -10,7 +10,7 @@ import trio
 
 from tests.support.server.h2_connections import answer, h2_connected, hello, read_all
 from umbel.server.asgi import CANCELS
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 from umbel.server.phase import Phase
 
 MockClock = trio.testing.MockClock

@@ -12,9 +12,9 @@ import trio
 
 from tests.support.server.h2_connections import Connected, h2_connected
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication
-from umbel.server.answer.response_head import ApplicationError
 from umbel.server.http2.stream import Stream
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
+from umbel.server.response.response_head import ApplicationError
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

@@ -11,7 +11,7 @@ import trio
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame
 
 from tests.support.server.h2_connections import answer, h2_connected, hello, read_all
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.server.ws_client import upgrade
 from tests.unit.server.websocket.test_websocket import Connected, echo, websocket
 from umbel.net.stream import PlainStream
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 from umbel.server.websocket.frame_tracker import FrameTracker
 
 MockClock = trio.testing.MockClock

@@ -16,8 +16,8 @@ from tests.support.server.h2_connections import App
 from umbel.core.events import RequestEnded
 from umbel.core.inbound import ClientGoneError, Field
 from umbel.core.model import RequestFacts, Trace
-from umbel.server.answer.access_record import RECORD
 from umbel.server.handler import handler_of
+from umbel.server.response.access_record import RECORD
 from umbel.server.state import ServerState
 from umbel.server.websocket import serve_websocket
 

@@ -18,7 +18,7 @@ from tests.support.logs.records import Records
 from tests.support.server.h2_connections import App, h2_connected
 from tests.support.server.http1 import served
 from tests.support.server.ws_client import WsClient, upgrade
-from umbel.server.limits.limits import Limits
+from umbel.server.limits.server_limits import Limits
 from umbel.server.phase import Phase
 from umbel.server.state import ServerState
 

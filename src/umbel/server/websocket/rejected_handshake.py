@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ...core.inbound import ClientGoneError, InboundRequest
-from ..answer.error_response import ErrorResponse, ServerResponse, new_request_id
 from ..peer import Peer
+from ..response.error_response import ErrorResponse, ServerResponse, new_request_id
 
 if TYPE_CHECKING:
     from ..state import ServerState

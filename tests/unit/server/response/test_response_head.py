@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from umbel.server.answer import response_head
-from umbel.server.answer.response_head import ApplicationError, Fields, read_fields
+from umbel.server.response import response_head
+from umbel.server.response.response_head import ApplicationError, Fields, read_fields
 
 
 @pytest.fixture(autouse=True)
