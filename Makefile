@@ -42,7 +42,7 @@ figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; A
 soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/upstream/test_pool_churn.py tests/e2e/upstream/test_calls_cancelled.py \
 	  tests/e2e/server/test_soak.py tests/e2e/server/test_memory.py \
-	  tests/process/test_supervisor_soak.py tests/process/test_reported_paced_posts.py $(ARGS)
+	  tests/process/supervisor/test_soak.py tests/process/reported/test_paced_posts.py $(ARGS)
 
 SECONDS ?= 60
 fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS=60 SEED=1 ARGS='--protocol http2'

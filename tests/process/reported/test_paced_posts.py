@@ -51,7 +51,7 @@ PATIENT = "keep_alive_timeout = 600\n"
 """Connections of clients are not what is tested."""
 REQUEST = b"POST /r HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
-_BENCH = Path(__file__).parents[2] / ".bench" / "bin"
+_BENCH = Path(__file__).parents[3] / ".bench" / "bin"
 
 NODE = """
 const server = require("http").createServer((request, response) => {

@@ -7,8 +7,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.test_composition import DEADLINE
-from tests.property.test_engine_events import Event, replies
+from tests.property.composition.test_composition import DEADLINE
+from tests.property.composition.test_engine_events import Event, replies
 from tests.support.composition.composing import facts
 from tests.support.composition.scripted_calls import Reply, ScriptedCaller
 from tests.support.logs.records import Records

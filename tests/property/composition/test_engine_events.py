@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.property.test_composition import DEADLINE, check_result, plans, values
+from tests.property.composition.test_composition import DEADLINE, check_result, plans, values
 from tests.support.composition.composing import facts
 from tests.support.composition.scripted_calls import Reply, ScriptedCaller
 from tests.support.logs.records import Records
