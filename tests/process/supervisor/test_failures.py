@@ -43,6 +43,21 @@ async def test_a_configuration_that_shows_to_be_unusable_only_at_the_start_ends_
     assert output.startswith(sentence)
 
 
+async def test_an_import_that_exits_with_78_ends_the_start_with_78_and_no_traceback(
+    tmp_path: Path,
+) -> None:
+    sentence = "umbel.toml: cannot be read: there is no such file"  # As ``umbel.asgi`` reports it.
+
+    status, output = await ended(*SERVE, "umbel.asgi:app", cwd=tmp_path)
+    assert (status, "Traceback" in output) == (78, False)
+    assert "ended: configuration (exit status 78), after " in output
+    assert f"; {sentence}" in output
+
+    status, output = await ended(PYTHON, "-m", "umbel", "check", "--app", "umbel.asgi:app", cwd=tmp_path)
+    assert (status, "Traceback" in output) == (78, False)
+    assert sentence in output
+
+
 async def test_a_lifespan_that_fails_ends_the_start_with_3_and_its_own_words(tmp_path: Path) -> None:
     failing = 'await send({"type": "lifespan.startup.failed", "message": "the database is away"})'
     write_app(tmp_path, APP.replace('await send({"type": "lifespan.startup.complete"})', failing))

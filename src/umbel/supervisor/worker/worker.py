@@ -80,8 +80,12 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
         return _report_failure(sock, WORKER_MISCONFIGURED, str(error))
     except AppImportError as error:
         return _report_failure(sock, WORKER_LOAD_FAILED, str(error))
-    except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too, and is told as it is
-        return _report_failure(sock, WORKER_LOAD_FAILED, _error_text(error), safe_traceback(error))
+    except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
+        if not isinstance(error, SystemExit) or error.code != WORKER_MISCONFIGURED:
+            return _report_failure(sock, WORKER_LOAD_FAILED, _error_text(error), safe_traceback(error))
+        if isinstance(error.__cause__, ConfigError):  # As ``umbel.asgi`` exits, which any server may import.
+            return _report_failure(sock, WORKER_MISCONFIGURED, str(error.__cause__))
+        return _report_failure(sock, WORKER_MISCONFIGURED, _error_text(error), safe_traceback(error))
     server = WorkerServer(start, loaded)
     with crashes_on_stderr() as console:
         # The master prints what keeps a worker from getting ready, once for all workers.
@@ -93,21 +97,21 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             else:
                 gc_tuning.apply()
                 trio.run(server.run, sock.dup())
-        except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
+        except BaseException as error:  # noqa: BLE001 - nothing after this can report what ended the process
             cause = unwrapped(error)
             if server.is_ready:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
                 return WORKER_CRASHED
-            if isinstance(cause, LifespanFailureError) and (refusal := config_error_of(loaded.app)) is not None:
-                return _report_failure(sock, WORKER_MISCONFIGURED, str(refusal))
+            if isinstance(cause, LifespanFailureError) and (found := config_error_of(loaded.app)) is not None:
+                return _report_failure(sock, WORKER_MISCONFIGURED, str(found))
             # The message of the application is enough; for any other failure the traceback is sent.
-            told = isinstance(cause, LifespanTooSlowError) or (
+            complete = isinstance(cause, LifespanTooSlowError) or (
                 isinstance(cause, LifespanFailureError) and cause.__cause__ is None
             )
             shown = console.take_held()
             return _report_failure(
-                sock, WORKER_BOOT_FAILED, _error_text(cause), shown or ("" if told else safe_traceback(cause))
+                sock, WORKER_BOOT_FAILED, _error_text(cause), shown or ("" if complete else safe_traceback(cause))
             )
     return server.status
 
@@ -140,9 +144,8 @@ def _report_failure(sock: socket.socket, status: int, reason: str, trace: str = 
 
 
 def _error_text(error: BaseException) -> str:
-    told = isinstance(error, LifespanFailureError | LifespanTooSlowError)
-    said = str(error) if told else f"{type(error).__name__}: {error}"
-    return Redactor().text(said)
+    lifespan_failed = isinstance(error, LifespanFailureError | LifespanTooSlowError)
+    return Redactor().text(str(error) if lifespan_failed else f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""The start of a worker process, in this process: what it exits with and what it reports to the master."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from umbel.supervisor.control import messages
+from umbel.supervisor.worker.worker import _load_and_run
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "status", "traceback"),
+    [
+        ("exits_with_78", "raise SystemExit(78)", 78, True),
+        (
+            "exits_with_78_for_its_configuration",
+            "from umbel.core.errors import ConfigError\nraise SystemExit(78) from ConfigError([])",
+            78,
+            False,
+        ),
+        ("exits_with_5", "raise SystemExit(5)", 4, True),
+        ("exits_with_a_sentence", "raise SystemExit('no database')", 4, True),
+    ],
+)
+def test_the_status_78_of_an_application_that_exits_at_import_is_kept_and_any_other_is_4(
+    module: str, code: str, status: int, traceback: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    start = messages.Start(slot=1, generation=1, app=module, config=None, heartbeat_every=1.0, orphan_grace=1.0)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _load_and_run(start, theirs) == status
+        sent = messages.decode_worker_message(ours.recv(messages.LINE_BYTES_MAX))
+    assert isinstance(sent, messages.Failed)
+    assert ("Traceback" in sent.traceback) == traceback
