@@ -20,7 +20,7 @@ _INTRODUCTION = """\
 
 <!-- Made by `umbel schema --markdown`; edit the schema or cli/reference.py, then make it again. -->
 
-Umbel reads one TOML file, `umbel.toml` unless `-c FILE` or `UMBEL_CONFIG` says otherwise. `umbel check` tells every
+Umbel reads one TOML file, `umbel.toml` unless `-c FILE` or `UMBEL_CONFIG` says otherwise. `umbel check` reports every
 mistake at once, each as `file:line: key: reason`, and exits with 0 or 78. What can be served and yet does probably not
 do what was meant, such as two bounds that contradict each other (those of the `hypercorn.toml` beside the file too),
 stands behind `warning:` and changes no status. `umbel explain GET /some/path` shows which
@@ -180,7 +180,7 @@ not sent on, since the answer's bytes are not the upstream's; one of another uni
 on beside a tag that is not forwarded.
 
 **What goes along.** `forward_headers`, `forward_query` and `forward_cookies` name what a call sends on of the client's
-request as it came. `"*"` stands for all of it. In `forward_headers` it leaves out what would tell too much or says
+request as it came. `"*"` stands for all of it. In `forward_headers` it leaves out what would reveal too much or says
 something of the client's own exchange: `authorization`, `cookie`, `host`, `accept-encoding`, `content-*`, `forwarded`,
 `x-forwarded-*`, `x-real-ip`, `remote-addr`, `proxy`, `expect`, conditionals (`if-*`) and `range`, what belongs to the
 connection, and what Umbel writes itself. Those of them that a call may forward at all can stand beside it:

@@ -14,13 +14,13 @@ import trio
 
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT
+from ..core.http.forward_all import CONDITIONS
 from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from .answer.result import Result
 from .engine import Callers
 from .fan_out import ItemOutcome
 from .plan.plan import Plan, request_context
 from .plan_run import Observer, run
-from .request.conditions import CONDITIONS
 from .text.field_template import FieldTemplate
 
 

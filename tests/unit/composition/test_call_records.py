@@ -49,18 +49,18 @@ HANDLERS = {"/quick": answer(1), "/slow": answer(1, after=1.5), "/broken": fail}
 
 
 @pytest.mark.parametrize(
-    ("recorder", "told"),
+    ("recorder", "recorded"),
     [(Records(), {"quick", "slow", "broken", "needy", "skipped"}), (NotableOnly(), {"slow", "broken"})],
     ids=["all", "notable"],
 )
 async def test_an_unremarkable_call_has_no_record_of_its_own(
-    recorder: Records, told: set[str], autojump_clock: MockClock
+    recorder: Records, recorded: set[str], autojump_clock: MockClock
 ) -> None:
     outcomes: dict[str, Outcome] = {}
     callers = {"u": TransportCaller(Scripted(by_path(HANDLERS)))}
     await run(plan(CALLS), Inputs(path={"id": "1"}), facts(), callers, recorder, None, outcomes)
 
-    assert {event.outcome.call for event in recorder.calls} == told
+    assert {event.outcome.call for event in recorder.calls} == recorded
     assert outcomes.keys() == {"quick", "slow", "broken", "needy", "skipped"}
 
 

@@ -23,7 +23,7 @@ FIRST = '[[routes]]\npath = "/r"\ncombine = "first"\n'
 
 
 class Running:
-    """A composition that tells ``on_wait`` of its first wait."""
+    """A composition that calls ``on_wait`` at its first wait."""
 
     def __init__(self, text: str, replies: dict[str, Reply]) -> None:
         self.upstream = ScriptedCaller({"/": Reply(), **replies})

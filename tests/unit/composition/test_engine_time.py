@@ -61,8 +61,10 @@ async def test_a_call_that_waited_for_an_unfinished_one_at_the_deadline_never_be
 async def test_a_call_has_its_own_limit_and_deadline_if_earlier_than_the_routes() -> None:
     upstream = ScriptedCaller({"/": Reply(0)})
     await compose(calls("abc", a='timeout = "300ms"', b='timeout = "9s"'), upstream, deadline=2.0)
-    told = {call.context.call: (call.context.limit, call.context.deadline - call.started_at) for call in upstream.calls}
-    assert told == {
+    given = {
+        call.context.call: (call.context.limit, call.context.deadline - call.started_at) for call in upstream.calls
+    }
+    assert given == {
         "a": (0.3, pytest.approx(0.3, abs=0.1)),
         "b": (None, pytest.approx(2.0, abs=0.1)),
         "c": (None, pytest.approx(2.0, abs=0.1)),

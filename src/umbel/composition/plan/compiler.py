@@ -15,11 +15,11 @@ from werkzeug.routing import Map, Rule
 
 from ...config.schema.sections import Call, Config, KeyPath, Route, Source, Upstream
 from ...core.errors import ConfigError, ConfigProblem
-from ...core.http.forward_all import STAR
+from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..call_result import CallRules
 from ..decode import ACCEPT
-from ..request.conditions import CONDITIONS, why_not_forwarded
+from ..request.conditions import why_not_forwarded
 from ..request.credentials import carries_credential, is_credential
 from ..request.request_template import (
     GATEWAY_FIELDS_ALWAYS,

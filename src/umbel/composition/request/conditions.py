@@ -13,8 +13,6 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ...config.schema.sections import Route
 
-CONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
-"""The request fields with which an upstream may answer with less than a representation, or refuse."""
 _UNCHANGED = frozenset({"if-none-match", "if-modified-since"})
 # RFC 9110 section 13.2.2: the key is ignored if the value is sent too.
 _WEAKER = {"if-modified-since": "if-none-match", "if-unmodified-since": "if-match"}

@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from ...core.http.forward_all import STAR
 from ...core.http.secret_fields import may_be_secret
 
-STAR = "*"
-"""Stands for every field or parameter that may be forwarded."""
 # Names that look like those of secrets and are not: keys of requests and caches, keywords, authors.
 _KEYS = frozenset({"idempotency-key", "sec-websocket-key", "cache-key", "sort-key", "routing-key"})
 _WORDS = re.compile(r"keyword|author(?!i)")

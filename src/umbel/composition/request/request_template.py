@@ -16,14 +16,14 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest, block_of
-from ...core.http.forward_all import STAR
+from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Inputs, Json
 from ..text.expression import Expression
 from ..text.fault import describe_parameter, describe_parameters
 from ..text.field_template import FieldTemplate, OnLeftOut, ignore_left_out
 from ..text.template import LISTS, MAX_TARGET, BadValueError, TargetTemplate, query_pairs, scalar_text
-from .conditions import CONDITIONS, withheld
+from .conditions import withheld
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
 
 MAX_FORM_FIELDS = 10_000

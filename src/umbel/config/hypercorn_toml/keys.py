@@ -114,7 +114,7 @@ WITHOUT_EFFECT = {
     "dogstatsd_tags": "nothing is sent to statsd",
     "errorlog": "the server's own messages are records; say where they go with [logs] app of umbel.toml",
     "h11_pass_raw_headers": "names of fields are always in lower case",
-    "include_server_header": "no answer tells what serves it",
+    "include_server_header": "no answer names the server",
     "logconfig": "the server's own messages are records; see [logs] in umbel.toml",
     "logconfig_dict": "the server's own messages are records; see [logs] in umbel.toml",
     "loglevel": "the server's own messages are records; write the level into [logs.app] of umbel.toml",

@@ -1,7 +1,7 @@
 """Check of the certificates and keys that a configuration names: readable, PEM, not expired, and matching pairs.
 
-Opens the files and lets OpenSSL load them; keeps nothing. The standard library does not tell when a certificate ends,
-so its end is read from the DER encoding (X.690), of which only what leads to the date is parsed.
+Opens the files and lets OpenSSL load them; keeps nothing. The standard library does not give a certificate's last day,
+so that is read from the DER encoding (X.690), of which only what leads to the date is parsed.
 """
 
 from __future__ import annotations

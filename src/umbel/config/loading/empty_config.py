@@ -1,4 +1,4 @@
-"""Refusal of a configuration that is missing, has no route, or has lost more than half of its routes.
+"""Rejection of a configuration that is missing, has no route, or has lost more than half of its routes.
 
 A file that was truncated, is half written or was replaced by an empty one is valid TOML. ``--allow-empty`` accepts it
 (``UMBEL_ALLOW_EMPTY=1`` where there is no command line of ours).

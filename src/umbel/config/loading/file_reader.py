@@ -140,7 +140,7 @@ def settled(stamps: Iterable[FileStamp]) -> bool:
     every = [*stamps]
     if any(abs(time.time() - stamp.changed_ns / 1e9) < SETTLED_S for stamp in every):
         # A pause of the thread, which reading the file blocks as well: a reload loads in a thread of its own. No file
-        # system tells when a writer is done, so there is nothing to wait for instead.
+        # system reports when a writer is done, so there is nothing to wait for instead.
         time.sleep(PAUSE_S)
     try:
         return all(FileStamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in every)

@@ -1,4 +1,4 @@
-"""Line numbers of the keys of a TOML text, which ``tomllib`` does not tell: read off tree-sitter's syntax tree.
+"""Line numbers of the keys of a TOML text, which ``tomllib`` does not give: read off tree-sitter's syntax tree.
 
 The first ``LineNumbers`` imports tree-sitter. ``tomllib`` must have accepted the text: nothing is checked here.
 """

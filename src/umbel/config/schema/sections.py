@@ -142,7 +142,7 @@ class Upstream(Section):
     health: Health | None = None
     """Check the replicas regularly. Off unless the table stands."""
     deadline_header: HeaderName | Literal[False] = "x-envoy-expected-rq-timeout-ms"
-    """The header that tells the upstream the remaining budget in milliseconds; false for none."""
+    """The header that carries the remaining budget in milliseconds to the upstream; false for none."""
     forwarded: bool = True
     """Whether X-Forwarded-For, -Proto and -Host are sent."""
     user_agent: UserAgent | None = None
@@ -271,7 +271,7 @@ class Call(Section):
     """Headers as templates; they add to the upstream's."""
     forward_headers: Annotated[tuple[ForwardedHeader, ...], AS_TUPLE] = ()
     """Headers of the client that go along; "*": all but those that "What goes along" names. Default: none, for an
-    upstream should be told no more of a client than it needs."""
+    upstream should learn no more of a client than it needs."""
     forward_query: Annotated[tuple[ForwardedParam, ...], AS_TUPLE] = ()
     """Query parameters of the client that go along byte for byte, in the order of the query; "*": all of it."""
     forward_cookies: Annotated[tuple[ForwardedCookie, ...], AS_TUPLE] = ()

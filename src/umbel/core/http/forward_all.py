@@ -14,11 +14,12 @@ _CREDENTIALS = frozenset({"authorization", "cookie"})
 _ORIGIN = frozenset({"forwarded", "host", "remote-addr", "x-real-ip"})
 """Who the client is and what it asked: the gateway says it in fields of its own."""
 _GATEWAYS = frozenset({"accept-encoding", "traceparent", "tracestate", "via", "x-request-id"})
-_CONDITIONAL = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
-"""They speak of the gateway's answer, which is no representation of any upstream's."""
+CONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
+"""The conditional request fields, and those of ranges (RFC 9110 sections 13 and 14): an upstream may answer them with
+less than a representation, or with an error. They are about the gateway's answer, which is no upstream's."""
 _DANGEROUS = frozenset({"expect", "proxy"})
 """``Proxy`` becomes the variable HTTP_PROXY of a CGI program."""
-_LEFT_OUT = _CREDENTIALS | _ORIGIN | _GATEWAYS | _CONDITIONAL | _DANGEROUS
+_LEFT_OUT = _CREDENTIALS | _ORIGIN | _GATEWAYS | CONDITIONS | _DANGEROUS
 _PREFIXES = ("content-", "x-forwarded-")
 
 LEFT_OUT_IN_WORDS = (

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reason"),
     [
         ("graceful_timout = 3", 'graceful_timout: is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?'),
         ("frobnicate = 1", "frobnicate: is not one of Hypercorn's keys"),
@@ -99,13 +99,13 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes
         ("bind = [1]", "bind: needs a text, not a whole number"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_what_to_do(file: Path, line: str, told: str | None) -> None:
+def test_a_mistake_is_reported_with_its_line_and_what_to_do(file: Path, line: str, reason: str | None) -> None:
     (found,) = refused(file, f"# one\n{line}\n")
     assert found.startswith("2: ")
-    if told is None:
+    if reason is None:
         assert "is not an address; write HOST:PORT" in found
     else:
-        assert found == f"2: {told}"
+        assert found == f"2: {reason}"
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(file: Path) -> None:
@@ -133,10 +133,10 @@ def test_an_option_that_is_no_address_is_told_together_with_the_files_mistakes(f
 
 def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file: Path) -> None:
     file.write_text('accesslog = "-"\nbacklog = 7\nworkers = 4\n')
-    told: list[ConfigProblem] = []
-    assert hypercorn_config(file, warn=told.append).backlog == 7
-    assert [(problem.line, problem.key) for problem in told] == [(1, "accesslog"), (3, "workers")]
-    assert "is ignored here: say how many to umbel serve, with -w" in str(told[1])
+    warnings: list[ConfigProblem] = []
+    assert hypercorn_config(file, warn=warnings.append).backlog == 7
+    assert [(problem.line, problem.key) for problem in warnings] == [(1, "accesslog"), (3, "workers")]
+    assert "is ignored here: say how many to umbel serve, with -w" in str(warnings[1])
 
 
 @pytest.mark.parametrize(
@@ -152,17 +152,17 @@ def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file:
 )
 def test_a_key_without_effect_beside_the_others_is_a_warning(file: Path, text: str, keys: int) -> None:
     file.write_text(text)
-    told: list[ConfigProblem] = []
-    hypercorn_config(file, warn=told.append)
-    assert len(told) == keys
-    assert all(str(problem).startswith(f"{file}:") and "is ignored here: " in problem.reason for problem in told)
+    warnings: list[ConfigProblem] = []
+    hypercorn_config(file, warn=warnings.append)
+    assert len(warnings) == keys
+    assert all(str(problem).startswith(f"{file}:") and "is ignored here: " in problem.reason for problem in warnings)
 
 
 def test_a_value_that_says_what_is_so_is_no_reason_for_a_warning(file: Path) -> None:
     file.write_text("workers = 1\ninclude_server_header = false\n")
-    told: list[ConfigProblem] = []
-    hypercorn_config(file, warn=told.append)
-    assert told == []
+    warnings: list[ConfigProblem] = []
+    hypercorn_config(file, warn=warnings.append)
+    assert warnings == []
 
 
 def test_a_certificate_without_its_key_is_refused_where_hypercorn_would_serve_in_the_clear(file: Path) -> None:

@@ -153,8 +153,8 @@ def test_both_files_are_compared_and_each_warning_names_its_file(
     served = "graceful_timeout = 1\nssl_handshake_timeout = 9\nh2_max_concurrent_streams = 300\nstartup_timeout = 60\n"
     write(tmp_path, GOOD, {"hypercorn.toml": served})
     monkeypatch.chdir(tmp_path)
-    told = CliRunner().invoke(main, ["check"]).stderr.splitlines()
-    assert [line.partition(": is ")[0] for line in told] == [
+    lines = CliRunner().invoke(main, ["check"]).stderr.splitlines()
+    assert [line.partition(": is ")[0] for line in lines] == [
         "warning: hypercorn.toml:2: ssl_handshake_timeout",
         "warning: hypercorn.toml:3: h2_max_concurrent_streams",
         "warning: hypercorn.toml:4: startup_timeout",

@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + CALL + "quorum = 1\n",
         ['umbel.toml:6: routes[0].quorum: quorum serves only combine = "quorum"'],
     ),
-    "rules are told beside other mistakes of the same table": (
+    "constraints are reported beside other mistakes of the same table": (
         UPSTREAM + ROUTE + "banana = 1\n"
         "quorum = 2\n"
         'calls.c = { upstream = "u", path = 5, limit = 2, ok = [200], null_on = [200] }\n',
@@ -145,7 +145,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:9: routes[0].answer.shape: "d" is unknown',
         ],
     ),
-    "names that cannot tell the time that is left": (
+    "names that cannot carry the time that is left": (
         '[upstreams.t]\nurls = ["http://h"]\ndeadline_header = "TraceParent"\n'
         '[upstreams.p]\nurls = ["http://h"]\ndeadline_header = "proxy-timeout"\n'
         '[upstreams.f]\nurls = ["http://h"]\ndeadline_header = "x-forwarded-for"\n'

@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:1: upstreams."a\\nb": "a\\nb" is not a name; names are letters, digits, _ and -, first a letter or _'
         ],
     ),
-    "wrong defaults are told once, where they stand": (
+    "wrong defaults are reported once, where they stand": (
         "[defaults.upstream]\n"
         "timeout = 5\n"
         "timout = 1\n"
