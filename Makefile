@@ -40,8 +40,8 @@ figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; A
 	@$(BIN)/python -m tools.figures $(ARGS)
 
 soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
-	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/upstream/test_pool_churn.py tests/e2e/upstream/test_calls_cancelled.py \
-	  tests/e2e/server/test_soak.py tests/e2e/server/test_memory.py \
+	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/upstream/test_pool_churn.py tests/e2e/upstream/calls/test_cancelled.py \
+	  tests/e2e/server/hostile/test_soak.py tests/e2e/server/hostile/test_memory.py \
 	  tests/process/supervisor/test_soak.py tests/process/reported/test_paced_posts.py $(ARGS)
 
 SECONDS ?= 60

@@ -9,7 +9,7 @@ an application, whatever its protocol and state:
 * Each call after the end (the answer is complete, the client has gone, the WebSocket is closed) has a checkpoint, and
   after ``CALLS_AFTER_END_MAX`` of them the application is cancelled: it does not act on what the calls say.
 
-``tests/e2e/server/test_spinning.py`` finds the places where applications are called, and tries each callable.
+``tests/e2e/server/hostile/test_spinning.py`` finds the places where applications are called, and tries each callable.
 """
 
 from __future__ import annotations
