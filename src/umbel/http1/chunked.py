@@ -9,16 +9,17 @@ from __future__ import annotations
 import enum
 import re
 
+from ..core.http.syntax import FIELD_CHARS, TOKEN_CHARS, bytes_pattern
 from .errors import MalformedMessageError, MessageTooLargeError
 
 EXTENSION_MAX = 1024
 """Bytes of the extensions of one chunk. Longer ones are an attack."""
 _SIZE_LINE_MAX = 16 + EXTENSION_MAX
 # chunk-size [ *( BWS ";" ... ) ]; 16 digits are 64 bits, and no control character passes.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_SIZE_LINE = bytes_pattern(rf"([0-9A-Fa-f]{{1,16}})([ \t]*;[{FIELD_CHARS}]*)?")
 # A line begins with the data or behind a line end. Said here, the pattern is linear however it is used.
 _SIZE_AND_END = re.compile(rb"(?:\A|(?<=\n))" + _SIZE_LINE.pattern + rb"\r\n")
-_TRAILER_LINE = re.compile(rb"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_TRAILER_LINE = bytes_pattern(rf"\A[{TOKEN_CHARS}]+:[{FIELD_CHARS}]*")
 
 
 class _State(enum.Enum):

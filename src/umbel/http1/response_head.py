@@ -7,7 +7,6 @@ each field. It does no I/O, and its only state are caches of heads and lines tha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,19 +15,19 @@ import msgspec
 from ..core.http.header_field import Field
 from ..core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..core.http.secret_fields import may_be_secret
+from ..core.http.syntax import FIELD_CHARS, NEVER_IN_HEAD, TOKEN_CHARS, bytes_pattern
 from ..net.bounded_cache import BoundedCache
 from .errors import MalformedMessageError
 
 # The quantifiers are possessive: nothing is tried twice, however long the line.
-_STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
-_FIELD = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
+_STATUS = bytes_pattern(rf"(HTTP/1\.[01]) ([0-9]{{3}})(?: ([{FIELD_CHARS}]*+))?")
+_FIELD = bytes_pattern(rf"\A([{TOKEN_CHARS}]++):([{FIELD_CHARS}]*+)")
 
 _INTERPRETED = HOP_BY_HOP | {b"content-length", b"content-encoding"}
 
 KNOWN_MAX, KNOWN_LINE_MAX = 1024, 128
 """Lines that are cached, and the bytes of the longest one."""
 
-_FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18
 _KNOWN_MAX, _KNOWN_SIZE = 128, 512
 """Heads that are cached, and the bytes of the longest one."""
@@ -178,7 +177,7 @@ def check_part(raw: bytearray, since: int, begin: int) -> int:
     """
     # A CR that ended the last piece is checked again, with what follows it.
     again = max(0, since - 1)
-    if _FORBIDDEN.search(raw, again) is not None:
+    if NEVER_IN_HEAD.search(raw, again) is not None:
         raise MalformedMessageError(
             "the response's head holds a forbidden character, or a line that CR LF does not end"
         )

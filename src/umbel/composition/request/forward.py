@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
 from ...core.http.forward_all import STAR, star_leaves_out
-
-# Not allowed in a request target (RFC 9112 section 3.2): anything but visible ASCII, and "#".
-_NEVER_IN_TARGET = re.compile(rb"[^!\"$-~]")
+from ...core.http.syntax import NOT_OF_TARGET
 
 
 def forwarded_query(raw: bytes, names: Collection[str]) -> list[str]:
@@ -44,7 +41,7 @@ def _pairs(raw: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _text(raw: bytes) -> str:
-    return _NEVER_IN_TARGET.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")
+    return NOT_OF_TARGET.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")
 
 
 def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tuple[str, str]]:

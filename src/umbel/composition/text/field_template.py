@@ -29,6 +29,7 @@ from urllib.parse import quote
 
 from ...core.events import Noted, Recorder
 from ...core.http.header_field import fits_field
+from ...core.http.syntax import TOKEN_CHARS, TOKEN_TEXT
 from ...core.model import Json, RequestFacts
 from .template import BadValueError, Resolver, Variable, parse_template, scalar_text
 
@@ -42,12 +43,10 @@ _STRICT = frozenset({"accept", "cache-control", "content-disposition", "content-
 _EXTENDED = {"content-disposition": re.compile(r"[^*]+"), "link": re.compile("title")}
 """The parameters that have an extended form (``name*``), by field."""
 
-_TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]"
-_IS_TOKEN = re.compile(f"{_TOKEN}+")
 # A parameter's value that cannot end it: another parameter begins behind a semicolon or a comma.
 _KEEPS_INSIDE = re.compile(r'[^;,"\\]*')
 # The end of a literal that is the beginning of a parameter: its name, and what of its value stands there.
-_PARAMETER = re.compile(rf'(?:^|[;,\s])({_TOKEN}+)=([^\s;,"]*)$')
+_PARAMETER = re.compile(rf'(?:^|[;,\s])([{TOKEN_CHARS}]+)=([^\s;,"]*)$')
 _ENDS_PARAMETER = frozenset(' \t;,"')
 _ESCAPED = re.compile(r'(["\\])')
 # RFC 3986: reserved characters, and "%" because the value may be encoded already.
@@ -156,7 +155,7 @@ class FieldTemplate:
             if part.name in self.own_extended:
                 return fallback
             return f"{fallback}; {part.written}*=UTF-8''{quote(text, safe=_ATTR_SAFE)}"
-        if part.how == "bare" and (_IS_TOKEN if self.field in _STRICT else _KEEPS_INSIDE).fullmatch(text):
+        if part.how == "bare" and (TOKEN_TEXT if self.field in _STRICT else _KEEPS_INSIDE).fullmatch(text):
             return prefix + text
         return prefix + _quoted(text)
 

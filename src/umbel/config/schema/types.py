@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import HOP_BY_HOP
+from ...core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The names of the context that no call can have."""
@@ -29,15 +30,11 @@ UNIX_PEER = "unix"
 _RETRYABLE = ("connect", "dns", "reset", "status")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-# RFC 9110 section 5.6.2: a field name is a token.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MANAGED = frozenset({"content-length", "host", *(name.decode() for name in HOP_BY_HOP)})
 _CONVERTER = re.compile(r"<[^<>]*>")
 # The gateway rejects these characters in a path (as they are, or decoded), whatever the route.
 _NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")
-_TARGET = re.compile(r"/[!\"$-~]*")
-# RFC 9110 section 5.5: what a field value never holds.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_TARGET = re.compile(f"/[{TARGET_CHARS}]*")
 # RFC 3986 section 2: the characters of a URL.
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
@@ -61,7 +58,7 @@ def _call_name(value: str) -> str:
 
 
 def _field_name(value: str) -> str:
-    if _TOKEN.fullmatch(value) is None:
+    if TOKEN_TEXT.fullmatch(value) is None:
         raise ValueError(f'"{value}" is not a header name')
     if STAR in value:
         raise ValueError(f'"{value}" names no header; there are no patterns here, so write each name')
@@ -71,7 +68,7 @@ def _field_name(value: str) -> str:
 
 
 def _cookie_name(value: str) -> str:
-    if _TOKEN.fullmatch(value) is None:
+    if TOKEN_TEXT.fullmatch(value) is None:
         raise ValueError(f'"{value}" is not the name of a cookie')
     if STAR in value:
         raise ValueError(f'"{value}" names no cookie; there are no patterns here, so write each name')
@@ -99,7 +96,7 @@ def _distinct(value: Any) -> Any:
 
 
 def _field_value(value: str) -> str:
-    if _CONTROL.search(value):
+    if CONTROL_TEXT.search(value):
         raise ValueError("a header holds no line break and no other control character")
     return value
 
@@ -145,7 +142,7 @@ def _is_address(host: str) -> bool:
 
 def _unix_url(value: str) -> str:
     path = value.removeprefix("unix:")
-    if not path.startswith("/") or _CONTROL.search(path):
+    if not path.startswith("/") or CONTROL_TEXT.search(path):
         raise ValueError('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
     if len(path.encode()) > _UNIX_PATH_MAX:
         raise ValueError(f"the path of a Unix socket has {_UNIX_PATH_MAX} bytes at most")
@@ -212,7 +209,7 @@ def _served_host(value: str) -> str:
 
 
 def _file_name(value: str) -> str:
-    if value in ("", ".", "..") or "/" in value or _CONTROL.search(value):
+    if value in ("", ".", "..") or "/" in value or CONTROL_TEXT.search(value):
         raise ValueError(f'"{value}" is not the name of a file inside dir')
     return value
 

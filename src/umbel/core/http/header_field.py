@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 
+from .syntax import CONTROL_CHARS, CONTROL_TEXT
+
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, its name in lower case, and its value."""
 
 ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
 """The one content coding that Umbel decodes."""
 
-# RFC 9110 section 5.5 allows the tab; C1 (0x80 to 0x9f) ends lines for some readers of text.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_CONTROL_OF_TEXT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# C1 (0x80 to 0x9f) ends lines for some readers of text.
+_CONTROL_OR_C1 = re.compile(rf"[{CONTROL_CHARS}\x80-\x9f]")
 
 
 def text_of(raw: str) -> str:
@@ -34,7 +35,7 @@ def raw_value(value: str) -> bytes | None:
 
     None where no field can hold it: it has a control character, or is no Unicode.
     """
-    if _CONTROL.search(value) is not None:
+    if CONTROL_TEXT.search(value) is not None:
         return None
     try:
         return value.encode("latin-1")
@@ -50,7 +51,7 @@ def fits_field(text: str) -> bool:
     """Whether a text, as UTF-8, can stand in a field: it has no control character but the tab, and is Unicode."""
     if text.isascii() and text.isprintable():
         return True
-    if _CONTROL_OF_TEXT.search(text) is not None:
+    if _CONTROL_OR_C1.search(text) is not None:
         return False
     try:
         text.encode()

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ...core.errors import RequestError
+from ...core.http.syntax import NOT_OF_TARGET, NOT_TARGET_CHARS, bytes_pattern
 
 # RFC 3986 section 3.3 (pchar) without percent signs. Together with "no segment begins with a dot" it is always safe.
 _PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_FORBIDDEN = re.compile(rb"[\x00-\x20\x7f-\xff#\\]")
+_FORBIDDEN = bytes_pattern(rf"[{NOT_TARGET_CHARS}\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
-forbidden_in_query: Callable[[bytes], object] = re.compile(rb"[\x00-\x20\x7f-\xff#]").search
+forbidden_in_query: Callable[[bytes], object] = NOT_OF_TARGET.search
 """Finds a character that no raw query may hold; None if there is none."""
 _DOTS = frozenset({b".", b".."})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}

@@ -14,13 +14,14 @@ import http_sf
 from http_sf.types import BareItemType
 
 from ...core.failure_kinds import Kind
+from ...core.http.syntax import TOKEN_CHARS
 from ...core.model import Attempt, Outcome
 
 LENGTH_MAX = 1024
 """Of a field's value, in bytes, the member that says how many were cut included."""
 
 _PROXY = http_sf.Token("umbel")
-_NOT_TOKEN = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
+_NOT_TOKEN = re.compile(f"[^{TOKEN_CHARS}]")
 _NOT_STRING = re.compile(r"[^\x20-\x7e]")
 # Cancels are our own doing (the client left, a sibling failed, enough had answered): no intermediary failed.
 _UNTOLD = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE})

@@ -10,14 +10,12 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from ...core.http.syntax import FIELD_VALUE, ORIGIN_FORM, TARGET_CHARS, TOKEN, bytes_pattern
 from ..limits.server_limits import Limits
 from ..response.error_response import ErrorResponse
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_PATH = re.compile(rb"/[!\x22$-~]*")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([/?][!\x22$-~]*)?")
+_ABSOLUTE = bytes_pattern(f"(?i:https?)://([^/?#]*)([/?][{TARGET_CHARS}]*)?")
 _FRAMED = re.compile(rb"\r\n(?i:content-length|transfer-encoding)[ \t]*:")
 
 
@@ -71,7 +69,7 @@ def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None
 def method_and_path(raw: bytes) -> tuple[str, str]:
     """The method and the path of a head that was refused, for the record; empty where they cannot be told."""
     parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
-    if len(parts) < 2 or _TOKEN.fullmatch(parts[0]) is None:
+    if len(parts) < 2 or TOKEN.fullmatch(parts[0]) is None:
         return "", ""
     # Without the query, which may hold what no record should.
     path = parts[1].partition(b"?")[0][:_GLIMPSE_MAX].decode("ascii", "backslashreplace")
@@ -82,7 +80,7 @@ def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
     parts = line.split(b" ")
     if len(parts) == 3 and len(parts[1]) > limits.max_target:
         raise HeadError(ErrorResponse(414, f"The target is over {limits.max_target} bytes."))
-    if len(parts) != 3 or not parts[1] or _TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
+    if len(parts) != 3 or not parts[1] or TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
         raise HeadError(ErrorResponse(400, "The request line is not METHOD TARGET HTTP/1.1."))
     version = re.fullmatch(rb"HTTP/([0-9])\.([0-9])", parts[2])
     if version is None:
@@ -98,11 +96,11 @@ def _check_field(field: bytes, limits: Limits) -> None:
     name, colon, value = field.partition(b":")
     if field[:1] in (b" ", b"\t"):
         reason = "A field is folded onto a second line."
-    elif not colon or _TOKEN.fullmatch(name) is None:
+    elif not colon or TOKEN.fullmatch(name) is None:
         reason = "A field's name is none, or there is a space before its colon."
     elif b"_" in name and limits.underscore_headers == "reject":
         reason = "A field's name has an underscore."
-    elif _VALUE.fullmatch(value) is None:
+    elif FIELD_VALUE.fullmatch(value) is None:
         reason = "A field's value holds a control character, or a line does not end with CR LF."
     else:
         return
@@ -123,7 +121,7 @@ def _target(method: bytes, target: bytes, *, stays: bool) -> tuple[bytes, bytes 
     if method == b"CONNECT":
         raise HeadError(ErrorResponse(501, "The server is no tunnel."))
     target = target if target.isascii() else with_query_in_ascii(target)
-    if (target == b"*" and method == b"OPTIONS") or _PATH.fullmatch(target) is not None:
+    if (target == b"*" and method == b"OPTIONS") or ORIGIN_FORM.fullmatch(target) is not None:
         return target, None
     if b"://" in target.partition(b"?")[0] and target[:1].isalpha():
         absolute = _ABSOLUTE.fullmatch(target)

@@ -12,6 +12,14 @@ import httptools
 import msgspec
 
 from ...core.http.secret_fields import may_be_secret
+from ...core.http.syntax import (
+    FIELD_CHARS,
+    NEVER_IN_HEAD,
+    NOT_OF_TARGET,
+    TARGET_CHARS,
+    TOKEN_CHARS,
+    bytes_pattern,
+)
 from ...net.bounded_cache import BoundedCache
 from ..limits.server_limits import Limits
 from ..response.error_response import ErrorResponse
@@ -29,12 +37,7 @@ _METHOD_NAMES = """
     REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK SOURCE
     QUERY
 """
-# The whole of a sound head whose target is a path. The quantifiers are possessive: nothing is tried twice.
-_HEAD = (
-    rb"\A([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
-    rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
-)
-_IN_TARGETS = bytes(byte if 0x20 < byte < 0x7F and byte != ord("#") else ord("/") for byte in range(256))
+_IN_TARGETS = NOT_OF_TARGET.sub(b"/", bytes(range(256)))
 """For ``bytes.translate``: it leaves alone what may stand in the target of such a head, and nothing else."""
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
@@ -42,8 +45,6 @@ _METHOD_SIZE = max(map(len, METHODS)) + len("  ")
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
 """Field sections that are remembered, and the bytes of the largest."""
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"})
-# What can never become a request, so that nobody need wait for the rest of it.
-_HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 
 
 class ParsedFields(msgspec.Struct, frozen=True):
@@ -107,8 +108,7 @@ class HeadReader:
         self._max_known_target = min(limits.max_target, limits.max_head - _REMEMBERED_SIZE - _METHOD_SIZE)
         """Up to this a head with fields that are remembered is within ``max_head``."""
         self._hosts = hosts
-        underscore = b"_" if limits.underscore_headers == "keep" else b""
-        self._pattern = re.compile(_HEAD % underscore)
+        self._pattern = _head_pattern(underscores=limits.underscore_headers == "keep")
         self._known: BoundedCache[bytes, ParsedFields] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
         """What stood behind the target in requests of HTTP/1.1 that were found good: the version and the fields."""
 
@@ -119,7 +119,7 @@ class HeadReader:
             HeadError: it can be no head any more, or is over its bounds.
         """
         # A CR that ended the last part is looked at again, with what follows it.
-        if _HOPELESS.search(part, max(0, since - 1)) is not None:
+        if NEVER_IN_HEAD.search(part, max(0, since - 1)) is not None:
             raise HeadError(ErrorResponse(400, "The request is not HTTP/1.1."))
         words = part.partition(b"\r\n")[0].split(b" ", 2)
         if len(words) > 1 and len(words[1]) > self._limits.max_target:
@@ -225,6 +225,16 @@ class HeadReader:
             websocket,
             served,
         )
+
+
+def _head_pattern(*, underscores: bool) -> re.Pattern[bytes]:
+    """The pattern of a whole well-formed head whose target is a path; ``underscores``: whether names may have them.
+
+    The quantifiers are possessive: nothing is tried twice.
+    """
+    request_line = rf"([{TOKEN_CHARS}]++) (/[{TARGET_CHARS}]*+) HTTP/1\.([01])\r\n"
+    name_chars = TOKEN_CHARS if underscores else TOKEN_CHARS.replace("_", "")
+    return bytes_pattern(rf"\A{request_line}(?:[{name_chars}]++:[{FIELD_CHARS}]*+\r\n)*+\r\n")
 
 
 def _names_secret(parsed: ParsedFields) -> bool:

@@ -16,6 +16,7 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
+from ...core.http.syntax import FIELD_CHARS, FIELD_VISIBLE_CHARS, ORIGIN_FORM, TOKEN, bytes_pattern
 from ..http1.head_errors import NO_PATH, HeadError, with_query_in_ascii
 from ..http1.host import NOT_SERVED, Hosts
 from ..limits.server_limits import Limits
@@ -26,15 +27,12 @@ Fields = list[tuple[bytes, bytes]]
 # RFC 7541 section 6.3, three in a row: a prefix of five bits, and the bytes of a number that does not fit into it.
 _RESIZED = re.compile(rb"\A(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UPPER = re.compile(rb"[A-Z]")
 # RFC 9113 section 8.2.1: no control character but the tab, and no space at either end.
-_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+_VALUE = bytes_pattern(f"(?:[{FIELD_VISIBLE_CHARS}](?:[{FIELD_CHARS}]*[{FIELD_VISIBLE_CHARS}])?)?")
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 """They belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed (RFC 9113 section 8.2.2)."""
-# RFC 9113 section 8.3.1: a path, or * for OPTIONS. Its characters are visible ASCII, and a fragment is none of it.
-_PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 # RFC 7541 sections 6.1 and 6.3: an index that fits into one byte, and a change of the table's size.
 _FIRST_INDEX, _LAST_INDEX, _SIZE_UPDATE = 0x81, 0xFE, 0x20
 _OVERHEAD = 32
@@ -153,13 +151,14 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
         raise HeadError(ErrorResponse(431, f"The head is longer than {limits.max_head} bytes."))
     method, protocol = pseudo.get(b":method", b""), pseudo.get(b":protocol")
     _check_pseudo(raw, pseudo)
-    if not _TOKEN.fullmatch(method):
+    if not TOKEN.fullmatch(method):
         raise HeadError(ErrorResponse(400, "The method is not one."))
     if method == b"CONNECT" and protocol != b"websocket":
         raise HeadError(ErrorResponse(501, "CONNECT is served for WebSocket only."))
     path = pseudo.get(b":path", b"")
     path = path if path.isascii() else with_query_in_ascii(path)
-    if not _PATH.fullmatch(path) and (method, path) != (b"OPTIONS", b"*"):
+    # RFC 9113 section 8.3.1: a path, or * for OPTIONS.
+    if not ORIGIN_FORM.fullmatch(path) and (method, path) != (b"OPTIONS", b"*"):
         raise HeadError(ErrorResponse(400, NO_PATH))
     _check_fields(fields, limits)
     host, served = _host(pseudo.get(b":authority"), fields, hosts)
@@ -232,7 +231,7 @@ def _check_pseudo(raw: Fields, pseudo: dict[bytes, bytes]) -> None:
 
 def _check_fields(fields: Fields, limits: Limits) -> None:
     for name, value in fields:
-        if not _TOKEN.fullmatch(name) or _UPPER.search(name):
+        if not TOKEN.fullmatch(name) or _UPPER.search(name):
             raise malformed("The name of a header field has a character that none may have.")
         if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
             raise malformed("It has a header field that belongs to a connection of HTTP/1.1.")

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ...core.http.secret_fields import may_be_secret
+from ...core.http.syntax import TOKEN
 from ...core.problem import phrase
 from ...net.bounded_cache import BoundedCache
 
@@ -21,7 +22,6 @@ NO_CONTENT = frozenset({204, 304})
 """Responses without content, whatever their fields say (RFC 9110 section 6.4.1)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 # Of the connection and its framing the server says what is true.
 _OURS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _BREAK = re.compile(rb"[\r\n\0]")
@@ -110,7 +110,7 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
 
 def _name(raw_name: bytes) -> bytes:
     name = raw_name.lower()
-    if _TOKEN.fullmatch(name) is None:
+    if TOKEN.fullmatch(name) is None:
         raise ApplicationError(f"the application gave a field whose name is none: {raw_name!r}")
     _names.add(raw_name, name)
     return name

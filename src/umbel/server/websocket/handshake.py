@@ -15,6 +15,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.extensions import Extension
 from wsproto.utilities import generate_accept_token
 
+from ...core.http.syntax import TOKEN_CHARS, TOKEN_TEXT
 from ...core.inbound import Field
 from ..http1.head_errors import HeadError
 from ..response.error_response import ErrorResponse
@@ -23,9 +24,8 @@ from .deflate import NegotiatedDeflate, Parameters, negotiate
 
 _PREFIX = b"sec-websocket-"
 _PLAIN = re.compile(rb"[\t\x20-\x7e]*")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # One piece of Sec-WebSocket-Extensions: a token, a quoted string, or a mark, with the blanks behind it.
-_PIECE = re.compile(r"(?:(?P<token>[!#$%&'*+.^_`|~0-9A-Za-z-]+)|\"(?P<quoted>[^\"\\]*)\"|(?P<mark>[,;=]))[\t ]*")
+_PIECE = re.compile(rf"(?:(?P<token>[{TOKEN_CHARS}]+)|\"(?P<quoted>[^\"\\]*)\"|(?P<mark>[,;=]))[\t ]*")
 # What a piece is: a mark, the name of an extension (x) or of a parameter (p), or a value (v); and what may precede it.
 _AFTER = {",": "x", ";": "p", "=": "v"}
 _BEFORE = {",": ",xpv", ";": "xpv", "=": "p"}
@@ -93,7 +93,7 @@ def read_opening_handshake(fields: Sequence[Field], *, keyed: bool) -> OpeningHa
 
 def _subprotocols(text: str) -> list[str]:
     names = [name for part in text.split(",") if (name := part.strip(" \t"))]
-    if any(_TOKEN.fullmatch(name) is None for name in names) or len(set(names)) != len(names):
+    if any(TOKEN_TEXT.fullmatch(name) is None for name in names) or len(set(names)) != len(names):
         raise _refused("Sec-WebSocket-Protocol is not a list of different tokens.")
     return names
 
@@ -117,7 +117,9 @@ def _offers(text: str) -> list[tuple[str, Parameters]]:
         else:
             kind = _AFTER.get(before, "")
             word = piece["token"] or piece["quoted"] or ""
-            sound = kind != "" and _TOKEN.fullmatch(word) is not None and (kind == "v" or piece["token"] is not None)
+            sound = (
+                kind != "" and TOKEN_TEXT.fullmatch(word) is not None and (kind == "v" or piece["token"] is not None)
+            )
         if not sound:
             raise _refused(_NO_EXTENSIONS)
         if kind == "x":

@@ -16,6 +16,7 @@ from ...core.call import BEGINNINGS_MAX, EVERY, FieldBlock, FieldBlocks, Prepare
 from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
+from ...core.http.syntax import FIELD_VALUE, ORIGIN_FORM, TOKEN, TOKEN_CHARS, bytes_pattern
 from ...core.httpx_messages import fields_of
 from ...net.bounded_cache import BoundedCache
 from ..errors import BadRequest
@@ -23,11 +24,7 @@ from ..errors import BadRequest
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """The methods that may be sent again by themselves (RFC 9110 section 9.2.2; TRACE is not for gateways)."""
 _EXPECT_CONTENT = frozenset({"POST", "PUT", "PATCH"})
-_METHOD = re.compile(rb"(?!CONNECT$)[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Origin-form: visible ASCII, and no fragment.
-_TARGET = re.compile(rb"/[!\"$-~]*+")
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
+_METHOD = bytes_pattern(f"(?!CONNECT$)[{TOKEN_CHARS}]++")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # Fields of this connection, written by us or not at all; Expect because we never wait for 100.
 _OWN = HOP_BY_HOP | {b"content-length", b"expect"}
@@ -116,7 +113,7 @@ def encode_request(
         lines.append(b"Content-Length: %d\r\n" % (length or 0))
     if close:
         lines.append(b"Connection: close\r\n")
-    if not host and _VALUE.fullmatch(host := default_host) is None:
+    if not host and FIELD_VALUE.fullmatch(host := default_host) is None:
         raise _bad_field()
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, b"".join(lines))
     replayable = stream is None and (method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in fields))
@@ -263,7 +260,7 @@ def _codings(fields: Sequence[Field]) -> list[Field]:
 
 
 def _check_target(method: str, target: bytes) -> None:
-    if _TARGET.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
+    if ORIGIN_FORM.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
         raise BadRequest("the target is not a path with an optional query in visible ASCII")
 
 
@@ -299,7 +296,7 @@ def _line(field: Field) -> bytes:
         BadRequest: no line can hold it.
     """
     name, lower, value = field
-    if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+    if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
         raise _bad_field()
     ours = lower in _SPECIAL or is_hop_by_hop(lower)
     line = b"" if ours else b"%b: %b\r\n" % (name, value)

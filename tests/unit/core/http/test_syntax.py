@@ -1,0 +1,89 @@
+"""The syntax of HTTP messages: the characters that each class takes, and that they are spelled out once."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import umbel
+from umbel.core.http import syntax
+
+SRC = Path(umbel.__file__).parent
+OCTETS = [bytes([octet]) for octet in range(256)]
+# RFC 9110 section 5.6.2, and RFC 5234 appendix B.1.
+TCHAR = {char.encode() for char in "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters}
+VCHAR = {bytes([octet]) for octet in range(0x21, 0x7F)}
+OBS_TEXT = {bytes([octet]) for octet in range(0x80, 0x100)}
+
+
+def octets(pattern: re.Pattern[bytes]) -> set[bytes]:
+    """The octets that a pattern takes as a whole."""
+    return {octet for octet in OCTETS if pattern.fullmatch(octet)}
+
+
+def test_a_token_consists_of_the_octets_that_rfc_9110_lists() -> None:
+    assert octets(syntax.TOKEN) == TCHAR
+    assert {char.encode("latin-1") for char in map(chr, range(256)) if syntax.TOKEN_TEXT.fullmatch(char)} == TCHAR
+
+
+def test_a_field_value_consists_of_visible_octets_blanks_and_obs_text() -> None:
+    assert octets(syntax.FIELD_VALUE) == VCHAR | OBS_TEXT | {b" ", b"\t"}
+    assert octets(syntax.bytes_pattern(f"[{syntax.FIELD_VISIBLE_CHARS}]")) == VCHAR | OBS_TEXT
+
+
+def test_a_target_consists_of_visible_ascii_without_the_mark_of_a_fragment() -> None:
+    assert {octet for octet in OCTETS if syntax.ORIGIN_FORM.fullmatch(b"/" + octet)} == VCHAR - {b"#"}
+    assert octets(syntax.NOT_OF_TARGET) == set(OCTETS) - (VCHAR - {b"#"})
+
+
+def test_a_control_character_is_any_but_the_tab() -> None:
+    found = {char for char in map(chr, range(256)) if syntax.CONTROL_TEXT.search(char)}
+    assert found == {chr(octet) for octet in range(0x20)} - {"\t"} | {"\x7f"}
+
+
+@pytest.mark.parametrize("pattern", [syntax.TOKEN, syntax.FIELD_VALUE, syntax.ORIGIN_FORM])
+def test_a_line_end_behind_it_is_no_part_of_what_is_matched(pattern: re.Pattern[bytes]) -> None:
+    assert pattern.fullmatch(b"/") is not None or pattern.fullmatch(b"x") is not None
+    assert pattern.fullmatch(b"/\n") is None
+    assert pattern.fullmatch(b"x\n") is None
+
+
+@pytest.mark.parametrize("octet", OCTETS)
+def test_a_head_holds_the_octets_of_a_field_value_and_whole_line_ends(octet: bytes) -> None:
+    never = syntax.FIELD_VALUE.fullmatch(octet) is None
+    assert (syntax.NEVER_IN_HEAD.search(b"x" + octet + b"x") is not None) == never
+    assert syntax.NEVER_IN_HEAD.search(b"x\r\nx\r") is None
+
+
+# Without the underscore: a pattern for names that have none leaves it out.
+_SPECIALS = set("!#$%&*+.^`|~")
+
+
+def alphabets_in(source: str) -> Iterator[str]:
+    """The strings of a source that spell out the characters of a token."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            value = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            yield from (word for word in value.split() if set(word) >= _SPECIALS)
+
+
+def test_the_alphabet_of_tokens_is_spelled_out_in_one_module() -> None:
+    spelled = {path for path in SRC.rglob("*.py") if list(alphabets_in(path.read_text()))}
+    assert spelled == {SRC / "core/http/syntax.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        """_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")""",
+        """x = frozenset("!#$%&'*+-.^`|~")""",
+        """x = rf"{y}[!#$%&*+.^`|~]+\\r" """,
+    ],
+)
+def test_an_alphabet_of_tokens_in_a_string_is_found(source: str) -> None:
+    assert list(alphabets_in(source))
