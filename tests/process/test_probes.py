@@ -17,7 +17,7 @@ from tests.support.server.serving import connected, fetch
 from tests.support.upstream.raw_server import raw_server, silent
 
 CAPS = "[server]\nmax_in_flight = 3\nmax_connections = 4\n"
-GUARD_S = 20.0
+TEST_TIMEOUT_S = 20.0
 
 
 async def assert_probes_are_answered(port: int) -> None:
@@ -29,7 +29,7 @@ async def assert_probes_are_answered(port: int) -> None:
         # An answered connection counts: one that was only opened may still be on its way to the server.
         client = await stack.enter_async_context(connected(port))
         assert (await client.request("GET", "/livez")).status == 200
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             while (await fetch(port, "GET", "/nowhere")).status != 503:
                 await wait_all_tasks_blocked(0.002)
             for path in ("/livez", "/readyz"):

@@ -5,7 +5,7 @@ Theory
 A server reads the head of a request, makes an ``InboundRequest`` of it, and awaits ``application.handle(request)``.
 The request is also the way to answer: there is no second object and there are no messages.
 
-**The answer** is given in one of three ways, once:
+**The response** is given in one of three ways, once:
 
 - whole: ``respond(status, fields, body)``. It does not wait. It returns False if the socket has not taken all of it;
   then ``await drained()`` waits for the rest. (A server that can only wait keeps all of it until ``drained``.)
@@ -13,7 +13,7 @@ The request is also the way to answer: there is no second object and there are n
   goes out with the first part, so that whatever fails before that can still be answered in another way.
 - as another protocol: ``await take(status, fields)`` gives the bytes of both directions.
 
-The server adds Date, the framing and Connection. It leaves out the content of an answer that has none (to HEAD, with
+The server adds Date, the framing and Connection. It leaves out the content of a response that has none (to HEAD, with
 204 and 304) and holds a Content-Length among ``fields`` to the content. Fields have names in lower case.
 
 **The body** of the request is pulled: ``await receive()`` gives the next part, and ``b""`` at the end. Nothing is read
@@ -21,9 +21,9 @@ before that. ``Expect: 100-continue`` is answered by the first ``receive``. A bo
 malformed is refused by the server itself: ``receive`` raises ``AnsweredByServerError``.
 
 **The client's leaving.** A client that ends its sending before the application waits for the first time has closed its
-half, and gets its answer. After that it has left. The application says by ``on_gone(callback)`` that it begins to wait.
-From then on ``callback()`` is called, once and synchronously, when the client leaves, as long as ``handle`` runs. It
-must not raise and must do little. Sending to a client that has left, or that does not read, raises
+half, and gets its response. After that it has left. The application says by ``on_gone(callback)`` that it begins to
+wait. From then on ``callback()`` is called, once and synchronously, when the client leaves, as long as ``handle`` runs.
+It must not raise and must do little. Sending to a client that has left, or that does not read, raises
 ``ClientGoneError``. ``gone`` says whether the client has left. An application should start nothing for such a client,
 but it may end as it likes.
 
@@ -52,7 +52,7 @@ Field = tuple[bytes, bytes]
 """A header field. Names are in lower case."""
 
 DISCARD_MAX = 64 * 1024
-"""Bytes of a body that nobody read which a server reads behind the answer, so that the connection can serve on."""
+"""Bytes of a body that nobody read which a server reads behind the response, so that the connection can serve on."""
 
 
 class ClientGoneError(OSError):
@@ -68,7 +68,7 @@ class AnsweredByServerError(ClientGoneError):
         self.kind = kind
         self.detail = detail
         self.request_id = request_id
-        """That stands in the answer."""
+        """That stands in the response."""
 
 
 class RequestHead(NamedTuple):
@@ -181,7 +181,7 @@ class InboundRequest(Protocol):
         """The application takes no more than ``size`` bytes of body: one of unknown length need not have more time."""
 
     discard_max: int
-    """A body of known length that nobody reads is read behind the answer if no more than this is left of it; else a
+    """A body of known length that nobody reads is read behind the response if no more than this is left of it; else a
     connection of HTTP/1.1 ends. HTTP/2 ends the stream alone."""
 
     # The client's leaving.
@@ -197,21 +197,21 @@ class InboundRequest(Protocol):
         The first call says that the application is about to wait; see the module.
         """
 
-    # The answer.
+    # The response.
 
     @property
     def status(self) -> int:
-        """The status of the answer that the application has given; 0 before."""
+        """The status of the response that the application has given; 0 before."""
         ...
 
     @property
-    def answered(self) -> bool:
-        """Whether the whole answer has been handed to the client's socket."""
+    def response_complete(self) -> bool:
+        """Whether the whole response has been handed to the client's socket."""
         ...
 
     @property
-    def unanswered(self) -> bool:
-        """Whether no byte of an answer has gone out, so that another answer can still be given."""
+    def can_respond(self) -> bool:
+        """Whether no byte of a response has gone out, so that another response can still be given."""
         ...
 
     @property
@@ -220,7 +220,7 @@ class InboundRequest(Protocol):
         ...
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """Give the whole answer without waiting; False: ``await drained()`` is still to be called.
+        """Give the whole response without waiting; False: ``await drained()`` is still to be called.
 
         Raises:
             ClientGoneError: nobody is there to take it.
@@ -229,7 +229,7 @@ class InboundRequest(Protocol):
         ...
 
     async def drained(self) -> None:
-        """Wait until the client's socket has taken all of the answer.
+        """Wait until the client's socket has taken all of the response.
 
         Raises:
             ClientGoneError: the client has gone, or does not read.
@@ -241,7 +241,7 @@ class InboundRequest(Protocol):
         ...
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
-        """Begin an answer whose content comes in parts. Sends nothing yet. ``trailers``: some will follow it.
+        """Begin a response whose content comes in parts. Sends nothing yet. ``trailers``: some will follow it.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
@@ -255,7 +255,7 @@ class InboundRequest(Protocol):
         """
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
-        """End the answer that ``start`` has begun, with a last part and, where ``start`` said so, with trailers.
+        """End the response that ``start`` has begun, with a last part and, where ``start`` said so, with trailers.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
@@ -271,7 +271,7 @@ class InboundRequest(Protocol):
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
         """Answer with a head alone, and give the bytes of both directions to the application.
 
-        HTTP/1.1: ``status`` is 101, and ``fields`` name the protocol in Upgrade. HTTP/2: the answer to an extended
+        HTTP/1.1: ``status`` is 101, and ``fields`` name the protocol in Upgrade. HTTP/2: the response to an extended
         CONNECT (RFC 8441) is 200. The connection, or the stream, ends with ``handle``.
 
         What the client sends before that is kept for the stream, within bounds. From here on the end of what the
@@ -283,7 +283,7 @@ class InboundRequest(Protocol):
         ...
 
     def cut(self, reason: str) -> None:
-        """End an answer in its middle so that the client can tell: by a reset of the stream or of the connection."""
+        """End a response in its middle so that the client can tell: by a reset of the stream or of the connection."""
 
     # Foreign code, and the record.
 
@@ -295,13 +295,13 @@ class InboundRequest(Protocol):
         """
 
     def cancel_apart(self, reason: str) -> None:
-        """Cancel what ``run_apart`` runs. A connection of HTTP/1.1 ends then, with or without an answer."""
+        """Cancel what ``run_apart`` runs. A connection of HTTP/1.1 ends then, with or without a response."""
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Have ``recorder`` take this record at the request's end; see the module."""
 
     crash_recorded: bool
-    """Set by an application whose record says why its answer ends in the middle, so that the server adds no other."""
+    """Set by an application whose record says why its response ends in the middle, so that the server adds no other."""
 
 
 class InboundApplication(ABC):
@@ -312,5 +312,5 @@ class InboundApplication(ABC):
         """Answer an ``InboundRequest``. What it raises is logged, and answered with 500 where nothing was sent yet."""
 
     @abstractmethod
-    def refusal_fields(self, head: RequestHead | None) -> Sequence[Field]:
-        """The fields of an answer that the server gives by itself; ``head`` is None where it could not be read."""
+    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
+        """The fields of a response that the server gives by itself; ``head`` is None where it could not be read."""

@@ -222,7 +222,7 @@ class Umbel(ErrorHandling, InboundApplication):
                     return
         await super().asgi_app(scope, receive, send)
 
-    def refusal_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
+    def error_response_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
         """The fields of what the server refuses by itself, before it is known which route a request is for."""
         return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
 

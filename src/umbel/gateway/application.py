@@ -164,7 +164,7 @@ class GatewayApplication(QuartTrio):
         False where there is none; see ``upstream.bulkhead``.
         """
         runtime = self.current_runtime
-        return runtime is not None and runtime.guard.make_room()
+        return runtime is not None and runtime.overload_manager.make_room()
 
     def add_server(self, server: ServerState) -> None:
         """One of our own servers serves this application: the statistics are to show what it counts."""

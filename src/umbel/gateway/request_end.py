@@ -53,7 +53,7 @@ async def end_by(
         raise rest from crash
     if testing:
         raise error
-    if inbound.unanswered and not inbound.gone:
+    if inbound.can_respond and not inbound.gone:
         await answer_500()
     else:
         inbound.crash_recorded = True
@@ -65,7 +65,7 @@ def record_of(ctx: RequestContext) -> RequestEnded:
     if ctx.refused is not None:
         return _refusal_record(ctx, ctx.refused)
     kind, detail, status = ctx.kind, ctx.detail, inbound.status
-    if not inbound.answered:
+    if not inbound.response_complete:
         if inbound.gone:
             kind = Kind.CLIENT_GONE
         elif kind not in (Kind.INTERNAL, Kind.TIMEOUT):

@@ -22,7 +22,7 @@ from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_con
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
 from ..upstream.background_tasks import BackgroundNursery
-from ..upstream.calls.bulkhead import OverloadGuard
+from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build
 from .request_context import names_of
 
@@ -34,7 +34,7 @@ class Runtime:
     recorder: Recorder
     callers: Mapping[str, Caller]
     """One per upstream name."""
-    guard: OverloadGuard
+    overload_manager: OverloadManager
     """What its upstreams share."""
     reader: AnyReader
     """Watches their sockets."""
@@ -67,7 +67,7 @@ async def open_runtime(
         await own.open()
         stack.push_async_callback(own.close)
         reader, timers = new_reader(), TimerQueue()
-        guard = OverloadGuard(config.server.max_in_flight)
+        overload_manager = OverloadManager(config.server.max_in_flight)
         own.start_soon(reader.run)
         own.start_soon(timers.run)
         callers: dict[str, Caller] = {}
@@ -76,14 +76,16 @@ async def open_runtime(
                 callers[name] = caller_of(transports[name], _url_of(upstream), _bound)
                 continue
             try:
-                client = build(name, upstream, recorder=recorder, reader=reader, timers=timers, guard=guard)
+                client = build(
+                    name, upstream, recorder=recorder, reader=reader, timers=timers, overload_manager=overload_manager
+                )
             except UpstreamConfigError as error:
                 at: KeyPath = ("upstreams", name, *error.key)
                 key = ".".join(map(str, at))
                 raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
             callers[name] = await stack.enter_async_context(client)
         callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
-        yield Runtime(recorder, callers, guard, reader, timers)
+        yield Runtime(recorder, callers, overload_manager, reader, timers)
 
 
 def _bound(facts: RequestFacts) -> AbstractContextManager[None]:

@@ -67,7 +67,7 @@ class Canceller(Protocol):
         """As of ``InboundRequest``."""
 
 
-# How far an answer is. Plain numbers, because they are compared several times per request.
+# How far a response is. Plain numbers, because they are compared several times per request.
 _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
@@ -127,7 +127,7 @@ class AsgiCycle(BoundedCalls):
         self._calls = self._late_calls = 0
         self.gone = False
         self._over: trio.Event | None = None
-        """Set when the client has gone or has its answer; made for the first who listens behind the body."""
+        """Set when the client has gone or has its response; made for the first who listens behind the body."""
         self._listeners = 0
         """Tasks that wait in ``receive``, and so will hear that the client has gone."""
         self._end_told = False
@@ -315,7 +315,7 @@ class AsgiCycle(BoundedCalls):
         self._tell()
 
     def _client_gone_while_sending(self) -> None:
-        """The client does not take the answer: it has gone, and no task of the application need go on."""
+        """The client does not take the response: it has gone, and no task of the application need go on."""
         if not self.gone:
             self.gone = True
             self._tell()

@@ -2,10 +2,10 @@
 
 Theory
 ------
-A task would give foreign code a context of its own, but a task costs three times as much as a small answer. trio makes
-each step of a task in ``Task.context``. So the first step of the code is made in a copy of that context by hand. If the
-code waits, the task gets the copy as its context until the code has ended. Most answers wait for nothing, and then the
-task keeps its own.
+A task would give foreign code a context of its own, but a task costs three times as much as a small response. trio
+makes each step of a task in ``Task.context``. So the first step of the code is made in a copy of that context by hand.
+If the code waits, the task gets the copy as its context until the code has ended. Most responses wait for nothing, and
+then the task keeps its own.
 
 The copy is made of the task's own context, and not of the one that happens to be current. The step in which foreign
 code ends was begun in its copy, and what follows in that step still sees it. A checkpoint behind the end brings the

@@ -15,6 +15,6 @@ class Phase(enum.IntEnum):
     LEAVING = 1
     """Not ready any more, but still accepting (``drain_delay``)."""
     DRAINING = 2
-    """Accepts nothing; each connection ends with its next answer; ``GOAWAY``."""
+    """Accepts nothing; each connection ends with its next response; ``GOAWAY``."""
     CUT = 3
     """What is left is cancelled."""

@@ -45,7 +45,7 @@ async def serve(
     see or steer the server makes its state itself, of the same application and settings, and passes it as ``server``.
     Then ``limits`` has no effect, and the caller acts when ``max_requests`` are exhausted.
 
-    ``recorder`` takes the server's records (crashes, refusals) for an application that has no ``recorder`` of its own.
+    ``recorder`` takes the server's records (crashes, rejected requests) for an application that has none of its own.
 
     The sockets are bound before anything of the application starts, and ``task_status`` gets their addresses
     (``"http://127.0.0.1:8000"``) when it is ready to answer.

@@ -28,7 +28,7 @@ async def leave(server: ServerState) -> None:
 
 
 async def drain(server: ServerState, cut: Callable[[], None]) -> None:
-    """End every connection: with its next answer, after ``drain_idle`` without a request, or at ``graceful_timeout``.
+    """End every connection: with its next response, after ``drain_idle`` without a request, or at ``graceful_timeout``.
 
     Then ``cut()`` cancels what is left, which has ``cancel_timeout`` for its cleanup; what takes longer is logged.
     Returns as soon as the last connection has gone. Nothing must be accepted meanwhile.

@@ -78,7 +78,7 @@ class Drainable(Protocol):
     """A connection that can be told that the server is stopping."""
 
     def drain(self, until: float) -> None:
-        """End with the next answer, or at ``until`` if no request comes."""
+        """End with the next response, or at ``until`` if no request comes."""
 
 
 class ServerState:
@@ -127,7 +127,7 @@ class ServerState:
         """``max_requests`` have been served; whoever runs the server stops it."""
         self.root_path = config.root_path
         self.keeps_alive = True
-        """Whether connections may serve again after their answer."""
+        """Whether connections may serve again after their response."""
         self.idle_timeout = float(config.keep_alive_timeout)
         """Seconds that a connection may wait for its next request."""
         self._make_room: Callable[[], bool] | None = getattr(app, "make_room", None)
@@ -204,11 +204,11 @@ class ServerState:
         self.connections.value -= 1
 
     def request_began(self) -> ErrorResponse | None:
-        """Count a request in; if it is not admitted, the refusal, and it is not counted."""
+        """Count a request in; if it is not admitted, the error response, and it is not counted."""
         in_flight = self.in_flight
         if in_flight >= self._places:
-            if (refusal := self.check_capacity()) is not None:
-                return refusal
+            if (error_response := self.check_capacity()) is not None:
+                return error_response
             in_flight = self.in_flight  # One may have been displaced.
         self.in_flight = in_flight = in_flight + 1
         if in_flight > self._heap_trimmer.peak:
@@ -219,7 +219,7 @@ class ServerState:
         return None
 
     def check_capacity(self) -> ErrorResponse | None:
-        """The refusal of a further request, if none may be in flight now; None if one may."""
+        """The error response to a further request, if none may be in flight now; None if one may."""
         if self.in_flight >= self.limits.max_in_flight and not self._displace_waiting():
             return OVERLOADED
         if self._memory is not None:
@@ -232,7 +232,7 @@ class ServerState:
     def _displace_waiting(self) -> bool:
         """Whether the application refuses a request that waits in vain, so that another can be served in its place.
 
-        The refused one is in flight until its answer is sent: for that while there are more than ``max_in_flight``.
+        The refused one is in flight until its response is sent: for that while there are more than ``max_in_flight``.
         """
         beyond = self.in_flight - self.limits.max_in_flight
         if not beyond:
@@ -252,8 +252,8 @@ class ServerState:
         """``request_began``, else ``probe_began``; on a ``reserved`` connection nothing but a probe is taken."""
         if reserved is not None and not self.is_probe(method, target, body_length):
             return NO_CONNECTION_LEFT
-        refusal = self.request_began()
-        return None if refusal is None or self.probe_began(method, target, body_length) else refusal
+        error_response = self.request_began()
+        return None if error_response is None or self.probe_began(method, target, body_length) else error_response
 
     def probe_began(self, method: str, target: bytes, body_length: int) -> bool:
         """Count a request in that ``request_began`` has refused, if it is a probe and one of the places kept is free.
@@ -293,32 +293,32 @@ class ServerState:
         """The time by which a write that begins now must have made progress: its own limit, or the end of a drain."""
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
-    def answer_to(
-        self, refusal: ErrorResponse, request_id: str, head: RequestHead | None = None
+    def fields_and_body(
+        self, error_response: ErrorResponse, request_id: str, head: RequestHead | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The header fields and the body of a refusal, with the fields that the application has for all of them."""
-        fields, body = refusal.answer(request_id)
+        """The header fields and the body of an error response, with those that the application has for all."""
+        fields, body = error_response.fields_and_body(request_id)
         if isinstance(self.app, InboundApplication):
-            return [*fields, *self.app.refusal_fields(head)], body
-        return [*fields, *getattr(self.app, "refusal_fields", ())], body
+            return [*fields, *self.app.error_response_fields(head)], body
+        return [*fields, *getattr(self.app, "error_response_fields", ())], body
 
     # Records.
 
-    def count_refusal(self, refusal: ErrorResponse) -> None:
-        """Count an answer of the server's own that the application records."""
-        self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
+    def count_rejected(self, error_response: ErrorResponse) -> None:
+        """Count a response of the server's own that the application records."""
+        self._refused[error_response.status] = self._refused.get(error_response.status, 0) + 1
 
     def leaves_record(self, response: ServerResponse) -> bool:
-        """Whether the application, which keeps records and has been told, makes the record of such an answer.
+        """Whether the application, which keeps records and has been told, makes the record of such a response.
 
         An ``InboundApplication`` that wants a record has filed one.
         """
         keeps_records = self.recorder is not self.given_recorder and not isinstance(self.app, InboundApplication)
         return response.notified and keeps_records
 
-    def record_refusal(
+    def record_rejected(
         self,
-        refusal: ErrorResponse,
+        error_response: ErrorResponse,
         *,
         request_id: str,
         started_at: float,
@@ -336,13 +336,23 @@ class ServerState:
         server has answered itself.
         """
         if counts:
-            self.count_refusal(refusal)
+            self.count_rejected(error_response)
         client, scheme = peer.address, "https" if peer.secure else "http"
         if fields and (client_of := getattr(self.app, "client_of", None)) is not None:
             client, scheme = client_of(peer.client[0] if peer.client is not None else None, fields, scheme)
         facts = RequestFacts(request_id, Trace(request_id), method, path, "", started_at)
         now = trio.current_time()
-        ended = RequestEnded(facts, refusal.status, now, bytes_sent, None, refusal.kind, client, scheme, refusal.detail)
+        ended = RequestEnded(
+            facts,
+            error_response.status,
+            now,
+            bytes_sent,
+            None,
+            error_response.kind,
+            client,
+            scheme,
+            error_response.detail,
+        )
         self.recorder.record(ended)
 
     def note_failure(self, event: str, error: BaseException) -> None:

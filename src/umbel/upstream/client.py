@@ -46,7 +46,7 @@ from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryRules
 from ..policy.retry_budget import Budget, BudgetStatistics
 from .background_tasks import BackgroundNursery, TaskOwner
-from .calls.bulkhead import Bulkhead, OverloadGuard
+from .calls.bulkhead import Bulkhead, OverloadManager
 from .calls.call import UpstreamCall
 from .calls.coalesce import CoalesceStatistics, Coalescing
 from .calls.repeatable_call import RepeatableCall
@@ -102,8 +102,8 @@ class Policies:
     max_concurrency: int | Literal["auto"] = 100
     """Calls in flight; ``"auto"``: learned from how long calls take (``policy.gradient_limit.GradientLimit``)."""
     max_queue: int | None = None
-    """Requests whose calls wait for a place; the calls of one more fail. None: ``OverloadGuard.max_requests``, or 256
-    without a guard."""
+    """Requests whose calls wait for a place; the calls of one more fail. None: ``OverloadManager.max_requests``, or 256
+    without an overload manager."""
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
     budget: Budget = field(default_factory=Budget)
@@ -192,7 +192,7 @@ class Client(TaskOwner):
         replicas: base URLs, or ``Replica`` objects, or a source of replicas.
         pool: its connections, without a limit of its own. The client enters and exits it.
         timers: a queue that runs as long as the client is entered; None: the client runs its own.
-        guard: shared with the other upstreams of a server; None: the queue's room is the same, stalled or not.
+        overload_manager: shared with the other upstreams of a server; None: the queue's room never shrinks.
         rng: the source of all randomness.
         recorder: gets the records of state changes of the breaker and of replicas.
 
@@ -208,7 +208,7 @@ class Client(TaskOwner):
         pool: Pool,
         *,
         timers: TimerQueue | None = None,
-        guard: OverloadGuard | None = None,
+        overload_manager: OverloadManager | None = None,
         rng: random.Random | None = None,
         recorder: Recorder = NULL,
     ) -> None:
@@ -231,7 +231,7 @@ class Client(TaskOwner):
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """Learns the limit of calls in flight; None where it is a fixed number."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
-        self.bulkhead = Bulkhead(capacity, policies.max_queue, guard, self.timers)
+        self.bulkhead = Bulkhead(capacity, policies.max_queue, overload_manager, self.timers)
         self.balance = LoadBalancer(
             replicas,
             policy=policies.balance,

@@ -20,7 +20,7 @@ from ..policy.idle_reuse import IDLE_MAX
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryOn, RetryRules
 from ..policy.retry_budget import Budget
-from .calls.bulkhead import OverloadGuard
+from .calls.bulkhead import OverloadManager
 from .client import BreakerRules, Client, HealthRules, Policies
 from .pool.pool import Pool
 from .pool.request_head import IDEMPOTENT
@@ -49,7 +49,7 @@ def build(
     rng: random.Random | None = None,
     reader: AnyReader | None = None,
     timers: TimerQueue | None = None,
-    guard: OverloadGuard | None = None,
+    overload_manager: OverloadManager | None = None,
 ) -> Client:
     """The client of one upstream. TLS files are read here; relative ones are relative to ``base_dir``.
 
@@ -63,7 +63,16 @@ def build(
     """
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     context = _tls_context(config.tls, base_dir or Path()) if secure else None
-    return _build_client(name, config, context, recorder=recorder, rng=rng, reader=reader, timers=timers, guard=guard)
+    return _build_client(
+        name,
+        config,
+        context,
+        recorder=recorder,
+        rng=rng,
+        reader=reader,
+        timers=timers,
+        overload_manager=overload_manager,
+    )
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -117,7 +126,7 @@ def _build_client(
     rng: random.Random | None = None,
     reader: AnyReader | None = None,
     timers: TimerQueue | None = None,
-    guard: OverloadGuard | None = None,
+    overload_manager: OverloadManager | None = None,
 ) -> Client:
     concurrency = config.max_concurrency
     pool = Pool(
@@ -137,7 +146,7 @@ def _build_client(
         _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted"),
         pool,
         timers=timers,
-        guard=guard,
+        overload_manager=overload_manager,
         rng=rng,
         recorder=recorder,
     )

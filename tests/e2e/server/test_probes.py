@@ -18,7 +18,7 @@ from tests.support.server.h2_client import H2Client, h2_client
 from tests.support.server.serving import RawClient, connected, fetch
 from tests.support.upstream.raw_server import raw_server, silent
 
-GUARD_S = 5.0
+TEST_TIMEOUT_S = 5.0
 """Far above what an answer takes, and below every time after which a place becomes free by itself."""
 
 
@@ -31,7 +31,7 @@ async def busy(directory: Path, *, stock: bool, keys: str = "", **settings: obje
             clients = [await stack.enter_async_context(connected(program.port)) for _ in range(2)]
             for client in clients:
                 await client.send("GET", "/r")
-            with trio.fail_after(GUARD_S):
+            with trio.fail_after(TEST_TIMEOUT_S):
                 while program.app.statistics().requests_in_flight < 2:
                     await wait_all_tasks_blocked(0.002)
             yield program
@@ -40,7 +40,7 @@ async def busy(directory: Path, *, stock: bool, keys: str = "", **settings: obje
 @SERVERS
 async def test_probes_are_answered_while_every_request_place_is_taken(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock) as program:
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             async with connected(program.port) as client:
                 assert (await client.request("GET", "/r")).status == 503
                 for path, status in (("/livez", "live"), ("/readyz", "ready")):
@@ -59,7 +59,7 @@ async def test_probes_are_answered_while_every_connection_is_taken(stock: bool, 
         for _ in range(2):
             client = await stack.enter_async_context(connected(program.port))
             assert (await client.request("GET", "/nowhere")).status == 503
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             for path in ("/livez", "/readyz") * 3:
                 async with connected(program.port) as one_more:
                     reply = await one_more.request("GET", path)
@@ -77,14 +77,14 @@ async def test_probes_are_answered_while_every_connection_is_taken(stock: bool, 
 @SERVERS
 async def test_an_own_probe_path_is_answered_beyond_the_caps(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock, keys='probes = ["/healthz"]') as program:
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             assert (await fetch(program.port, "GET", "/healthz")).status == 404  # asked, and not shed
             assert (await fetch(program.port, "GET", "/livez")).status == 503
 
 
 async def test_a_probe_over_http2_is_answered_while_every_request_place_is_taken(tmp_path: Path) -> None:
     async with busy(tmp_path, stock=False) as program, h2_client(program.port) as client:
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             assert (await client.fetch("GET", "/r")).status == 503
             assert (await client.fetch("GET", "/livez")).status == 200
             assert (await client.fetch("POST", "/livez")).status == 503
@@ -92,7 +92,7 @@ async def test_a_probe_over_http2_is_answered_while_every_request_place_is_taken
 
 async def test_a_probe_over_http2_is_answered_while_every_connection_is_taken(tmp_path: Path) -> None:
     async with busy(tmp_path, stock=False, keys="max_connections = 2") as program:
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             async with h2_client(program.port) as client:
                 answer = await client.fetch("GET", "/livez")
                 assert (answer.status, answer.body) == (200, b'{"status":"live"}')
@@ -109,7 +109,7 @@ async def test_a_probe_over_http2_is_answered_beyond_the_streams_of_its_connecti
             running(tmp_path, config, h2_max_concurrent_streams=2) as program,
             h2_client(program.port) as client,
         ):
-            with trio.fail_after(GUARD_S):
+            with trio.fail_after(TEST_TIMEOUT_S):
                 waiting = [await client.request("GET", "/r") for _ in range(2)]
                 while program.app.statistics().requests_in_flight < 2:
                     await wait_all_tasks_blocked(0.002)
@@ -140,7 +140,7 @@ async def test_a_probe_over_tls_is_answered_while_every_connection_is_taken(alpn
     async with raw_server(silent) as upstream:
         config = "[server]\nmax_connections = 1\n" + up(upstream) + route()
         async with running(tmp_path, config, **tls) as program, connected(program.port):
-            with trio.fail_after(GUARD_S):
+            with trio.fail_after(TEST_TIMEOUT_S):
                 stream = await trio.open_ssl_over_tcp_stream(
                     "localhost", program.port, ssl_context=context, https_compatible=True
                 )
@@ -159,7 +159,7 @@ async def test_a_probe_over_tls_is_answered_while_every_connection_is_taken(alpn
 async def test_during_drain_delay_a_full_server_lives_and_is_not_ready(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock) as program:
         program.app.begin_drain()
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             assert (await fetch(program.port, "GET", "/livez")).status == 200
             reply = await fetch(program.port, "GET", "/readyz")
             assert (reply.status, reply.json["type"]) == (503, "urn:umbel:problem:not-ready")

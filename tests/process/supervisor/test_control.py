@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from tests.support.process.processes import PYTHON, ended
-from tests.support.process.supervised import GUARD_S, ended_all, is_alive, supervised
+from tests.support.process.supervised import TEST_TIMEOUT_S, ended_all, is_alive, supervised
 
 CTL = (PYTHON, "-m", "umbel", "ctl")
 
@@ -53,14 +53,14 @@ async def test_logs_are_opened_anew_and_that_is_acknowledged(tmp_path: Path) -> 
     async with supervised(tmp_path, "--allow-empty", app=None, workers=2) as master:
         await master.get("/nowhere")
         logs = tmp_path / "logs"
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             while b"/nowhere" not in (logs / "access.jsonl").read_bytes():
                 await trio.testing.wait_all_tasks_blocked(0.02)
         (logs / "access.jsonl").rename(logs / "old.jsonl")
         master.signal(signal.SIGUSR1)
         assert "2 of 2 workers" in await master.line("logs.reopened")
         await master.get("/somewhere")
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             while not (logs / "access.jsonl").exists() or b"/somewhere" not in (logs / "access.jsonl").read_bytes():
                 await trio.testing.wait_all_tasks_blocked(0.02)
     assert b"/somewhere" not in (logs / "old.jsonl").read_bytes()

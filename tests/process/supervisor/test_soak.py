@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.process.supervised import GUARD_S, Supervised, is_alive, supervised
+from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, is_alive, supervised
 from tests.support.soak import SOAK
 
 SIGNALS = 1000 if SOAK else 100
@@ -136,7 +136,7 @@ async def _read(master: Supervised) -> None:
 async def _settle(master: Supervised) -> None:
     """Wait until no reload runs and nobody starts or drains."""
     calm = 0
-    with trio.fail_after(2 * GUARD_S):
+    with trio.fail_after(2 * TEST_TIMEOUT_S):
         while calm < 3:
             answer = await master.ask(command="status")
             states = [worker["state"] for slot in answer["slots"] for worker in slot["workers"]]

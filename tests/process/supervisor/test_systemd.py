@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.support.process.processes import PYTHON, started
-from tests.support.process.supervised import GUARD_S, Supervised, supervised, write_app
+from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, supervised, write_app
 
 
 class Systemd:
@@ -24,7 +24,7 @@ class Systemd:
 
     async def hears(self, *parts: str) -> dict[str, str]:
         """The next message that has all the parts."""
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             while True:
                 message = (await self._sock.recv(4096)).decode()
                 if all(part in message.split("\n") for part in parts):

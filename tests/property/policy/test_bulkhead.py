@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.net.timers import TimerQueue
-from umbel.upstream.calls.bulkhead import Bulkhead, OverloadGuard
+from umbel.upstream.calls.bulkhead import Bulkhead, OverloadManager
 from umbel.upstream.errors import Overflow
 
 MAX_REQUESTS = 6
@@ -31,7 +31,7 @@ class Model:
     """The calls of one bulkhead as they ought to be: (request, number of the call)."""
 
     bulkhead: Bulkhead
-    guard: OverloadGuard
+    manager: OverloadManager
     in_flight: list[tuple[int, int]] = field(default_factory=list)
     waiting: list[tuple[int, int]] = field(default_factory=list)
     asked: int = 0
@@ -67,7 +67,7 @@ class Model:
             case "resize":
                 self.bulkhead.resize(value)
             case "press":
-                self.guard.make_room()
+                self.manager.make_room()
 
     def check(self) -> None:
         bulkhead = self.bulkhead
@@ -78,10 +78,10 @@ class Model:
 
 
 async def _run(capacity: int, steps: list[tuple[str, int]]) -> None:
-    timers, guard = TimerQueue(), OverloadGuard(MAX_REQUESTS)
+    timers, manager = TimerQueue(), OverloadManager(MAX_REQUESTS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(timers.run)
-        model = Model(Bulkhead(capacity, None, guard, timers), guard)
+        model = Model(Bulkhead(capacity, None, manager, timers), manager)
         for step, value in steps:
             if step == "wait":
                 await trio.sleep(value)

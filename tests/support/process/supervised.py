@@ -18,7 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.process.processes import PYTHON, Child, started
 
-GUARD_S = 50.0
+TEST_TIMEOUT_S = 50.0
 """Ten times what anything here should take on a busy machine."""
 
 APP = """
@@ -94,7 +94,7 @@ class Supervised:
 
     async def ask(self, **request: Any) -> dict[str, Any]:
         """One command over the control socket; gives the answer, whatever it is."""
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             async with await trio.open_unix_socket(self.directory / "ctl.sock") as stream:
                 await stream.send_all(json.dumps(request).encode() + b"\n")
                 received = b"".join([piece async for piece in stream])
@@ -129,7 +129,7 @@ class Supervised:
 
     async def appeared(self, name: str) -> None:
         """Wait until the application has made a file."""
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             while not (self.directory / name).exists():
                 await wait_all_tasks_blocked(0.01)
 
@@ -172,7 +172,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def ended_all(pids: list[int], within: float = GUARD_S) -> None:
+async def ended_all(pids: list[int], within: float = TEST_TIMEOUT_S) -> None:
     """Wait until none of the processes is alive."""
     with trio.fail_after(within):
         while any(map(is_alive, pids)):

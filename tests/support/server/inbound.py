@@ -92,7 +92,7 @@ class MemoryRequest:
 
     def leave(self) -> None:
         """The client goes: it takes nothing any more."""
-        if self.gone or self.answered:
+        if self.gone or self.response_complete:
             return
         self.gone = True
         self._news()
@@ -148,11 +148,11 @@ class MemoryRequest:
     # The answer.
 
     @property
-    def answered(self) -> bool:
+    def response_complete(self) -> bool:
         return self.answer.complete
 
     @property
-    def unanswered(self) -> bool:
+    def can_respond(self) -> bool:
         return self.answer.status is None
 
     @property
@@ -161,7 +161,7 @@ class MemoryRequest:
 
     def _give(self, status: int, fields: Sequence[Field]) -> None:
         self._raise_if_gone()
-        assert self.unanswered, "a second answer"
+        assert self.can_respond, "a second answer"
         assert all(name == name.lower() for name, _ in fields)
         self.status = status
         self.answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]

@@ -195,7 +195,7 @@ async def test_a_client_that_leaves_while_it_is_sent_to_is_recorded_with_the_sta
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(request.served_by, app)
                 await trio.testing.wait_all_tasks_blocked()
-                assert not request.answered
+                assert not request.response_complete
                 (request.leave if leaves else request.read_on)()
     assert request.answer.complete
     assert [(record.status, record.kind) for record in records.requests] == [(200, Kind.CLIENT_GONE), (200, None)]
@@ -255,7 +255,7 @@ async def test_what_is_no_configured_route_is_not_answered_here(autojump_clock: 
             assert app.route_table.find(method, target.encode()) is None
 
 
-@pytest.mark.parametrize("end", ["answered", "refused", "gone before", "gone during"])
+@pytest.mark.parametrize("end", ["response_complete", "refused", "gone before", "gone during"])
 async def test_no_request_leaves_objects_for_the_garbage_collector(end: str, autojump_clock: MockClock) -> None:
     app, _ = gateway(route(calls=WITH_BODY, path="/r"), up=never if end == "gone during" else says(1))
 

@@ -114,7 +114,7 @@ async def test_a_data_frame_has_64_kib_at_most_whatever_the_client_allows(autoju
 
 
 @pytest.mark.parametrize("headers", [[], [("x_under", "score")]])
-async def test_a_refusal_of_a_head_request_has_no_content(headers: Any, autojump_clock: MockClock) -> None:
+async def test_an_error_response_to_a_head_request_has_no_content(headers: Any, autojump_clock: MockClock) -> None:
     async def crashes(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("a bug")
 

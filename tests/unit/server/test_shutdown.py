@@ -139,9 +139,9 @@ async def test_a_whole_answer_that_is_cut_counts_as_not_given(driver: str, autoj
             try:
                 await request.drained()
             finally:
-                answered.append(request.answered)
+                answered.append(request.response_complete)
 
-        def refusal_fields(self, head: object) -> tuple[()]:
+        def error_response_fields(self, head: object) -> tuple[()]:
             return ()
 
     answered: list[bool] = []

@@ -29,7 +29,7 @@ from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, 
 from ...server.asgi import CANCELS, Canceller
 from ...server.limits.client_clocks import BodyClock
 from ...server.own_context import run_in_own_context
-from ...server.response.error_response import REFUSED
+from ...server.response.error_response import ERROR_RESPONSE
 from ..request.paths import raw_path
 from ..response.reply import BODILESS
 
@@ -78,13 +78,13 @@ class AsgiRequest:
         "_scope",
         "_sending",
         "_server",
-        "answered",
         "bytes_sent",
+        "can_respond",
         "method",
+        "response_complete",
         "started",
         "status",
         "target",
-        "unanswered",
         "watches",
     )
 
@@ -126,8 +126,8 @@ class AsgiRequest:
         # The answer.
         self.status = 0
         self.bytes_sent = 0
-        self.answered = False
-        self.unanswered = True
+        self.response_complete = False
+        self.can_respond = True
         self._fields: Sequence[Field] = ()
         self._rest = b""
         self._finishing = False
@@ -248,9 +248,11 @@ class AsgiRequest:
     def _note(self, message: Mapping[str, Any]) -> None:
         """Take a message of the server's."""
         if message["type"] == "http.disconnect":
-            if (refused := message.get(REFUSED)) is not None:
-                refusal, request_id = refused
-                self._refused = AnsweredByServerError(refusal.status, refusal.kind, refusal.detail, request_id)
+            if (refused := message.get(ERROR_RESPONSE)) is not None:
+                error_response, request_id = refused
+                self._refused = AnsweredByServerError(
+                    error_response.status, error_response.kind, error_response.detail, request_id
+                )
             self._gone = True
             return
         data = message.get("body", b"")
@@ -403,14 +405,14 @@ class AsgiRequest:
     def _give(self, status: int, fields: Sequence[Field]) -> None:
         if self.gone:
             raise ClientGoneError("the client has gone")
-        if not self.unanswered:
+        if not self.can_respond:
             raise RuntimeError("an answer has been begun already")
         self.status, self._fields = status, fields
 
     async def _send_head(self) -> None:
-        if self.unanswered:
+        if self.can_respond:
             await self._say({"type": "http.response.start", "status": self.status, "headers": self._fields})
-            self.unanswered = False
+            self.can_respond = False
 
     async def _end(self, data: bytes) -> None:
         if self.bytes_sent and self.watches:
@@ -421,7 +423,7 @@ class AsgiRequest:
         self._finishing = True
         await self._say({"type": "http.response.body", "body": data, "more_body": False})
         self.bytes_sent += len(data)
-        self.answered = True
+        self.response_complete = True
 
     async def _say(self, message: Mapping[str, Any]) -> None:
         if self.gone:

@@ -60,7 +60,7 @@ async def deliver(
     if scope.cancelled_caught:
         ctx.kind = Kind.TIMEOUT
         ctx.detail = f"the response was not sent within its timeout of {timeout:g} s"
-        if inbound.unanswered:
+        if inbound.can_respond:
             await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
         else:
             inbound.crash_recorded = True  # It is no crash, and the record says it.

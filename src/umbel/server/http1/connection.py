@@ -5,7 +5,7 @@ Theory
 One task serves a connection. Between requests the task is parked in ``stream.wait_readable`` and costs nothing else. It
 reads a head (``request_head.py``), makes a ``RequestResponseCycle`` of it, and awaits the application
 (``server.handle``), which answers through that object. ``request_head.py``, ``request_body.py``, ``cycle.py`` and
-``response/response_head.py`` decide what a request and its answer are. This module decides their order, the time that
+``response/response_head.py`` decide what a request and its response are. This module decides their order, the time that
 they may take, and the end of the connection.
 
 **The client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
@@ -22,7 +22,7 @@ head, the next request. Its deadline is moved with each request, which costs not
 requests. Reads of a body and writes have clocks of their own (``client_clocks.py``).
 
 **Fairness.** A client may send many requests in one segment. After ``REQUESTS_PER_TURN`` of them that did not wait, or
-``TURN_S``, the other tasks of the program run. A drain ends such a client with its next answer.
+``TURN_S``, the other tasks of the program run. A drain ends such a client with its next response.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import trio
 from ...net.exception_groups import split_application_crash
 from ..idle_timer import IdleTimer
 from ..limits.client_clocks import PIECE, WriteClock
-from ..response.access_record import LAST_ANSWER_S, cut_answer, refusal_for
+from ..response.access_record import LAST_RESPONSE_S, cut_response, error_response_for
 from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..response.response_head import STATUS_LINES, ApplicationError
 from .cycle import RequestResponseCycle
@@ -65,9 +65,9 @@ _CR = 13
 _NOTHING = (b"", b"\r")
 """No part of a request, or the first half of an empty line."""
 _LINGER_S = 2.0
-"""Seconds that a client gets to read a last answer, where it may still be sending."""
+"""Seconds that a client gets to read a last response, where it may still be sending."""
 _LINGER_MAX = 256 * 1024
-"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
+"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last response back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Http1Connection:
         self.buffer = b""
         """What has been read and not been used."""
         self.half_closed = False
-        """Whether the client has ended its sending, and waits for its answers all the same."""
+        """Whether the client has ended its sending, and waits for its responses all the same."""
         self.lingers = False
         """Whether the client may be sending while we close."""
         self.head_began = 0.0
@@ -276,7 +276,7 @@ class Http1Connection:
             self.half_closed = True
 
     @property
-    def answering(self) -> bool:
+    def response_started(self) -> bool:
         """Whether the application has begun to answer the request in flight."""
         return self._cycle is not None and self._cycle.begun
 
@@ -313,7 +313,7 @@ class Http1Connection:
             await self.linger()
 
     async def linger(self) -> None:
-        """End the connection so that the client gets to read our last answer."""
+        """End the connection so that the client gets to read our last response."""
         if not self.lingers:
             return
         self._idle.cancel()
@@ -330,9 +330,9 @@ class Http1Connection:
         server, parsed = self.server, head.parsed
         websocket = parsed.websocket and head.method == "GET"
         oversized = parsed.length and parsed.length > server.limits.max_body
-        refusal = too_large(server.limits) if oversized else None if websocket else server.request_began()
-        if refusal is not None and not server.probe_began(head.method, head.target, parsed.length):
-            return await self._refuse_request(refusal, head)
+        error_response = too_large(server.limits) if oversized else None if websocket else server.request_began()
+        if error_response is not None and not server.probe_began(head.method, head.target, parsed.length):
+            return await self._refuse_request(error_response, head)
         self._requests += 1
         # The reader has just read the time, unless this request has waited for another one.
         began, self._read_at, rest = self._read_at or trio.current_time(), 0.0, None
@@ -342,7 +342,7 @@ class Http1Connection:
         try:
             try:
                 await server.handle(cycle)
-                if not (cycle.answered or cycle.gone or cycle.taken or cycle.crash_recorded):
+                if not (cycle.response_complete or cycle.gone or cycle.taken or cycle.crash_recorded):
                     raise ApplicationError("the application returned without a whole response")
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                 crash, rest = split_application_crash(error)
@@ -350,11 +350,11 @@ class Http1Connection:
                     server.application_failed("request", crash, gone=cycle.gone)
             if cycle.waits:
                 cycle.on_gone(None)
-            if not cycle.answered:
+            if not cycle.response_complete:
                 if cycle.ends_with_connection and not cycle.taken:
                     self.stream.reset_on_close()  # The client must be able to tell that it has not got all.
                 if not cycle.gone:
-                    await self._answer_for(cycle, rest)
+                    await self._respond_for(cycle, rest)
             if rest is not None:
                 raise rest
         finally:
@@ -365,16 +365,16 @@ class Http1Connection:
                 cycle.upload.end()
             elif not (self._displaced or websocket):
                 server.request_ended()
-            if cycle.filed is not None or not cycle.answered or cycle.server_response is not None:
+            if cycle.filed is not None or not cycle.response_complete or cycle.server_response is not None:
                 self._record_end(cycle, head, rest)
-        if cycle.keep_alive and cycle.answered and cycle.body is None:
+        if cycle.keep_alive and cycle.response_complete and cycle.body is None:
             self._be_idle(cycle.ended_at)
             return True
         return await self._may_go_on(cycle)
 
     async def _may_go_on(self, cycle: RequestResponseCycle) -> bool:
         """Whether the connection can serve another request behind this one."""
-        if not cycle.keep_alive or not cycle.answered:
+        if not cycle.keep_alive or not cycle.response_complete:
             if not cycle.gone:
                 self.lingers = not cycle.taken and (bool(self.buffer) or not cycle.body_complete)
             return False
@@ -388,38 +388,42 @@ class Http1Connection:
         """Cancel the foreign code that serves the request in flight. The connection ends with it."""
         self._apart.cancel(reason=reason)
 
-    async def _answer_for(self, cycle: RequestResponseCycle, rest: BaseException | None) -> None:
+    async def _respond_for(self, cycle: RequestResponseCycle, rest: BaseException | None) -> None:
         """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.
 
         ``rest`` is what goes on upwards; nothing else is raised then.
         """
-        refusal = refusal_for(self.server, rest) if cycle.unanswered and not self._displaced else None
-        if refusal is None:
+        error_response = error_response_for(self.server, rest) if cycle.can_respond and not self._displaced else None
+        if error_response is None:
             return
         request_id, method = cycle.request_id, cycle.method
-        cycle.server_response = ServerResponse(refusal, request_id)
+        cycle.server_response = ServerResponse(error_response, request_id)
         if rest is None:
-            cycle.server_response = ServerResponse(refusal, request_id, await self.refuse(refusal, request_id, method))
+            cycle.server_response = ServerResponse(
+                error_response, request_id, await self.refuse(error_response, request_id, method)
+            )
             return
         with (
             suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError),
-            trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S),
+            trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESPONSE_S),
         ):
-            cycle.server_response = ServerResponse(refusal, request_id, await self.refuse(refusal, request_id, method))
+            cycle.server_response = ServerResponse(
+                error_response, request_id, await self.refuse(error_response, request_id, method)
+            )
             if self.buffer or not cycle.body_complete:
-                # The close would take the answer back.
+                # The close would take the response back.
                 await self.linger()
 
     def _record_end(self, cycle: RequestResponseCycle, head: Head, rest: BaseException | None) -> None:
         """Have the request's one record written: the application's, or the server's."""
         filed, response = cycle.record_filed(), cycle.server_response
-        if response is None and (filed or cycle.answered or cycle.gone or not cycle.begun or cycle.taken):
+        if response is None and (filed or cycle.response_complete or cycle.gone or not cycle.begun or cycle.taken):
             return
         if response is not None and (filed or self.server.leaves_record(response)):
-            self.server.count_refusal(response.refusal)
+            self.server.count_rejected(response.error_response)
             return
         counts, path = response is not None, head.target.partition(b"?")[0].decode("ascii")
-        response = response or cut_answer(cycle.status, cycle.bytes_sent, rest)
+        response = response or cut_response(cycle.status, cycle.bytes_sent, rest)
         self._record(response, head.method, path, cycle.started, head.parsed.fields, counts=counts)
 
     def keeps_alive(self) -> bool:
@@ -464,7 +468,7 @@ class Http1Connection:
         return True
 
     async def send_rest(self) -> None:
-        """Wait until the socket has taken all, 64 KiB of this and other answers per write timeout.
+        """Wait until the socket has taken all, 64 KiB of this and other responses per write timeout.
 
         Raises:
             trio.TooSlowError: the client does not read.
@@ -512,24 +516,26 @@ class Http1Connection:
         self._requests += 1
         self._refused += 1
         keep = error.sound and self.keeps_alive()
-        await self.refuse_unseen(error.refusal, *method_and_path(raw), keep, fields=error.fields)
+        await self.refuse_unseen(error.error_response, *method_and_path(raw), keep, fields=error.fields)
         if keep:
             self._be_idle()
         return keep
 
-    async def _refuse_request(self, refusal: ErrorResponse, head: Head) -> bool:
+    async def _refuse_request(self, error_response: ErrorResponse, head: Head) -> bool:
         self._refused += 1
         keep = head.parsed.keep_alive and head.parsed.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
         parsed = head.parsed
-        await self.refuse_unseen(refusal, head.method, path, keep, old=parsed.version == "1.0", fields=parsed.fields)
+        await self.refuse_unseen(
+            error_response, head.method, path, keep, old=parsed.version == "1.0", fields=parsed.fields
+        )
         if keep:
             self._be_idle()
         return keep
 
     async def refuse_unseen(
         self,
-        refusal: ErrorResponse,
+        error_response: ErrorResponse,
         method: str,
         path: str,
         keep: bool,
@@ -540,9 +546,9 @@ class Http1Connection:
         """Answer and record a request that no application gets to see. ``old``: it is one of HTTP/1.0."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
-            sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
+            sent = await self.refuse(error_response, request_id, method, keep_alive=keep, old=old)
         finally:
-            self._record(ServerResponse(refusal, request_id, sent), method, path, began, fields)
+            self._record(ServerResponse(error_response, request_id, sent), method, path, began, fields)
 
     def _record(
         self,
@@ -554,8 +560,8 @@ class Http1Connection:
         *,
         counts: bool = True,
     ) -> None:
-        self.server.record_refusal(
-            response.refusal,
+        self.server.record_rejected(
+            response.error_response,
             counts=counts,
             request_id=response.request_id,
             started_at=began,
@@ -567,17 +573,25 @@ class Http1Connection:
         )
 
     async def refuse(
-        self, refusal: ErrorResponse, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
+        self,
+        error_response: ErrorResponse,
+        request_id: str,
+        method: str,
+        *,
+        keep_alive: bool = False,
+        old: bool = False,
     ) -> int:
-        """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
-        headers, body = self.server.answer_to(refusal, request_id)
+        """Send ``error_response`` to a request with this method; the bytes of its body."""
+        headers, body = self.server.fields_and_body(error_response, request_id)
         if method == "HEAD":
             body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         stays = b"connection: keep-alive\r\n" if old else b""
         close = stays if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
-        answer = b"".join((STATUS_LINES[refusal.status], self.server.own_fields.lines(), lines, close, b"\r\n", body))
-        if not self.send_now(answer):
+        response = b"".join(
+            (STATUS_LINES[error_response.status], self.server.own_fields.lines(), lines, close, b"\r\n", body)
+        )
+        if not self.send_now(response):
             await self.send_rest()
         return len(body)

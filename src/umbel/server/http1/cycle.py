@@ -2,9 +2,9 @@
 
 Theory
 ------
-An answer goes through the states *nothing* → *head* (``start`` has noted it) → *body* → *done*. ``respond`` goes from
+A response goes through the states *nothing* → *head* (``start`` has noted it) → *body* → *done*. ``respond`` goes from
 nothing to done. The head goes out with the first part of the content, in one write. Whatever raises before that leaves
-the answer in a state in which the connection can still give another one (``unanswered``).
+the response in a state in which the connection can still give another one (``can_respond``).
 
 The content ends by its length where that is known, else in chunks, else (HTTP/1.0) with the connection. ``_left`` holds
 the application to the length that it has given, before anything goes out that breaks it.
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _JOINED_MAX = 256 * 1024
 """Up to this a head and its content go out in one piece, at the price of a copy."""
 
-# How far an answer is. Plain numbers, because they are compared several times per request.
+# How far a response is. Plain numbers, because they are compared several times per request.
 _NOTHING, _HEAD, _BODY, _DONE = range(4)
 
 
@@ -90,7 +90,7 @@ class RequestTransport(Protocol):
         """Wait until the socket has taken all that was kept."""
         ...
 
-    async def refuse(self, refusal: ErrorResponse, request_id: str, method: str) -> int:
+    async def refuse(self, error_response: ErrorResponse, request_id: str, method: str) -> int:
         """Send an error response; the bytes of its body."""
         ...
 
@@ -121,7 +121,6 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "_unsent",
         "_unsent_until",
         "_wants_trailers",
-        "answered",
         "body",
         "bytes_sent",
         "crash_recorded",
@@ -136,6 +135,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "method",
         "peer",
         "refused_unseen",
+        "response_complete",
         "scheme",
         "server",
         "server_response",
@@ -150,7 +150,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "websocket",
     )
     _fields: Fields
-    """Of an answer that has begun."""
+    """Of a response that has begun."""
     _body_clock: BodyClock
     """Of a request with a body."""
 
@@ -176,12 +176,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self.upload: Upload | None = None
         """What the request counts as, where its body was waited for; else it is in flight."""
         self.gone = self.crash_recorded = self.refused_unseen = False
-        self.answered = False
-        """Whether the whole answer has been handed to the socket."""
+        self.response_complete = False
+        """Whether the whole response has been handed to the socket."""
         self.taken = False
         """Whether the application has the bytes of the connection (``take``)."""
         self.cut_off = False
-        """Whether the answer was ended in its middle on purpose."""
+        """Whether the response was ended in its middle on purpose."""
         self.waits = False
         """Whether the application has begun to wait for something."""
         self._reading = False
@@ -223,18 +223,18 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
 
     @property
     def begun(self) -> bool:
-        """Whether the application has given the head of its answer."""
+        """Whether the application has given the head of its response."""
         return self._at is not _NOTHING
 
     @property
-    def unanswered(self) -> bool:
-        """Whether no byte of an answer has gone out."""
+    def can_respond(self) -> bool:
+        """Whether no byte of a response has gone out."""
         return self._at <= _HEAD
 
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing but the connection's end tells the client where the content ends."""
-        return not self.unanswered and self._left is None and not self._chunked and not self._bodiless
+        return not self.can_respond and self._left is None and not self._chunked and not self._bodiless
 
     # The client's leaving.
 
@@ -265,7 +265,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
 
     def client_left(self) -> None:
         """The client has gone, or is treated so: the application is told, once."""
-        if self.gone or self.answered:
+        if self.gone or self.response_complete:
             return
         self.gone = True
         self._tell_gone()
@@ -300,9 +300,9 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
                     raise ClientGoneError("the client left before its body was complete")
                 content, self._connection.buffer = body.feed(data)
             if body.ended and self.upload is not None and not self.begun:
-                _raise_refusal(self.upload.complete())
+                _raise_body_error(self.upload.complete())
         except BodyError as error:
-            await self._refuse(error.refusal)
+            await self._refuse(error.error_response)
         finally:
             self._reading = False
         if body.ended:
@@ -330,8 +330,8 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self.upload is None:
             self.upload = Upload(connection.server)
         small = body.left is not None and body.left <= SMALL_BODY
-        _raise_refusal(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
-        if self._parsed.expects_continue and not body.received and self.unanswered and not connection.buffer:
+        _raise_body_error(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
+        if self._parsed.expects_continue and not body.received and self.can_respond and not connection.buffer:
             await self._write(CONTINUE)
         return connection.take_buffer() or await self._receive_timed()
 
@@ -355,23 +355,23 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         clock.waited(trio.current_time() - began)
         return data
 
-    async def _refuse(self, refusal: ErrorResponse) -> None:
+    async def _refuse(self, error_response: ErrorResponse) -> None:
         """Answer in the application's place, if nothing has been answered.
 
         Raises:
             AnsweredByServerError, ClientGoneError: one of them in any case.
         """
         gone = ClientGoneError("the body cannot be read on")
-        if self.unanswered:
+        if self.can_respond:
             request_id = new_request_id()
             self.keep_alive = False
             try:
-                sent = await self._connection.refuse(refusal, request_id, self.method)
+                sent = await self._connection.refuse(error_response, request_id, self.method)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self.client_left()
                 raise gone from None
-            self.server_response = ServerResponse(refusal, request_id, sent, notified=True)
-            gone = AnsweredByServerError(refusal.status, refusal.kind, refusal.detail, request_id)
+            self.server_response = ServerResponse(error_response, request_id, sent, notified=True)
+            gone = AnsweredByServerError(error_response.status, error_response.kind, error_response.detail, request_id)
         self._connection.lingers = True
         self.client_left()
         raise gone from None
@@ -396,7 +396,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self.body = None
         return True
 
-    # The answer.
+    # The response.
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
         """As ``InboundRequest`` says."""
@@ -419,7 +419,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
                 sent = self._connection.send_now(rest)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._lost() from error
-        self.answered = True
+        self.response_complete = True
         return sent
 
     async def drained(self) -> None:
@@ -429,7 +429,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise self._lost() from error
         except BaseException:
-            self.answered = False  # Cut: not all of it was taken.
+            self.response_complete = False  # Cut: not all of it was taken.
             raise
 
     def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> Coroutine[Any, Any, None]:
@@ -492,10 +492,10 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             await self._write(data, behind)
         if not more:
             self._at = _DONE
-            self.answered = True
+            self.response_complete = True
 
     def _head_for(self, size: int, more: bool) -> bytes:
-        """The head of the answer, whose first part of content has ``size`` bytes."""
+        """The head of the response, whose first part of content has ``size`` bytes."""
         fields, status = self._fields, self.status
         lines, framing, length = fields.lines, b"", fields.length
         self._bodiless = bodiless = self.method == "HEAD" or status in NO_CONTENT
@@ -536,7 +536,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return b""
 
     def _has_large_rest(self, body: Body) -> bool:
-        """Whether what nobody has read of the body cannot be read behind the answer."""
+        """Whether what nobody has read of the body cannot be read behind the response."""
         # A client that waits for its 100 may send it or may not.
         waits = self._parsed.expects_continue and not body.received
         return waits or body.left is None or body.left > self.discard_max
@@ -570,7 +570,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
 
     def _lost(self) -> ClientGoneError:
         """The client takes nothing more."""
-        self.answered = False  # Not all of it was taken.
+        self.response_complete = False  # Not all of it was taken.
         self.client_left()
         return ClientGoneError("the client has gone, or does not read")
 
@@ -645,11 +645,11 @@ class TakenConnection:
         self._connection.stream.send_eof()
 
 
-def _raise_refusal(refusal: ErrorResponse | None) -> None:
-    """Go on unless there is a refusal.
+def _raise_body_error(error_response: ErrorResponse | None) -> None:
+    """Go on unless there is an error response.
 
     Raises:
         BodyError: there is one.
     """
-    if refusal is not None:
-        raise BodyError(refusal)
+    if error_response is not None:
+        raise BodyError(error_response)

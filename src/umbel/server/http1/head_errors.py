@@ -31,14 +31,14 @@ class HeadError(Exception):
 
     def __init__(
         self,
-        refusal: ErrorResponse,
+        error_response: ErrorResponse,
         *,
         sound: bool = False,
         malformed: bool = False,
         fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        super().__init__(refusal.detail)
-        self.refusal = refusal
+        super().__init__(error_response.detail)
+        self.error_response = error_response
         self.sound = sound
         """Whether it is clear where this request ends, and its client wants to send another one."""
         self.malformed = malformed

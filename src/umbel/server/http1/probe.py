@@ -35,7 +35,7 @@ class _ProbeConnection(Http1Connection):
 
     def __init__(self, server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection) -> None:
         super().__init__(server, stream, peer)
-        reserved.awaits_answer = self._awaits_answer
+        reserved.awaits_response = self._awaits_response
         until = min(reserved.head_until, trio.current_time() + server.limits.head_timeout)
         self._idle.set(until)
         self.head_began = until  # The head counts as begun: its first byte must not move the deadline.
@@ -55,5 +55,5 @@ class _ProbeConnection(Http1Connection):
             return await self._refuse_request(NO_CONNECTION_LEFT, head)
         return await super()._serve(head)
 
-    def _awaits_answer(self) -> bool:
-        return self._cycle is not None and not self.answering
+    def _awaits_response(self) -> bool:
+        return self._cycle is not None and not self.response_started

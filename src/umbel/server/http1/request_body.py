@@ -14,9 +14,9 @@ from ..response.error_response import ErrorResponse
 class BodyError(Exception):
     """The body cannot be read on."""
 
-    def __init__(self, refusal: ErrorResponse) -> None:
-        super().__init__(refusal.detail)
-        self.refusal = refusal
+    def __init__(self, error_response: ErrorResponse) -> None:
+        super().__init__(error_response.detail)
+        self.error_response = error_response
 
 
 class Body:
@@ -67,7 +67,7 @@ class Body:
 
 
 def too_large(limits: Limits) -> ErrorResponse:
-    """The refusal of a body over the limit, known beforehand or found out."""
+    """The error response to a body over the limit, known beforehand or found out."""
     return ErrorResponse(413, f"The body is over {limits.max_body} bytes.")
 
 

@@ -248,7 +248,7 @@ def _tokens(values: list[bytes]) -> set[bytes]:
 
 
 def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
-    """Where the body ends: its length, or -1 for chunked (RFC 9112 section 6.3). Every doubt is a refusal."""
+    """Where the body ends: its length, or -1 for chunked (RFC 9112 section 6.3). Every doubt is an error."""
     if codings:
         members = [part.strip(b" \t").lower() for value in codings for part in value.split(b",")]
         twice = len(members) > 1 and set(members) == {b"chunked"}

@@ -24,7 +24,7 @@ from ..limits.client_clocks import WriteClock
 from ..limits.reserve import RESERVED_REQUESTS, ReservedConnection
 from ..peer import Peer
 from ..phase import Phase
-from ..response.access_record import CRASHED, LAST_ANSWER_S, cut_answer, refusal_for
+from ..response.access_record import CRASHED, LAST_RESPONSE_S, cut_response, error_response_for
 from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..state import ServerState
 from . import frames
@@ -60,7 +60,7 @@ class Http2Connection:
         self.peer = peer
         self._reserved = reserved  # None unless it is beyond max_connections
         if reserved is not None:
-            reserved.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
+            reserved.awaits_response = lambda: any(not stream.response_started for stream in self._streams.values())
         self.heard_at = trio.current_time()
         """When the last bytes came."""
         # ``request_head.py`` judges header lists: the library would end the connection for each that is malformed.
@@ -77,7 +77,7 @@ class Http2Connection:
         self._stream = stream
         self._hosts = Hosts((*server.limits.hosts, *server.config.server_names))
         self._streams: dict[int, Stream] = {}
-        """The requests that await their answer."""
+        """The requests that await their response."""
         self._tasks = 0
         """Applications at work, also those whose answer is out."""
         self._finished = trio.lowlevel.ParkingLot()
@@ -161,8 +161,8 @@ class Http2Connection:
     async def _let_finish(self) -> None:
         """Wait for applications that have answered but not returned, if there are many.
 
-        A client that has its answers asks for as much again at once, and would be refused for those that are about to
-        end. For a moment only: one that works on after its answer must not make us deaf.
+        A client that has its responses asks for as much again at once, and would be refused for those that are about to
+        end. For a moment only: one that works on after its response must not make us deaf.
         """
         limit = self.server.config.h2_max_concurrent_streams
         if self._tasks > limit:
@@ -250,8 +250,8 @@ class Http2Connection:
 
         What anybody can bring about by connecting is no matter for the stream ``app``, whatever its level.
         """
-        refusal = ErrorResponse(400, f"The connection breaks a rule of HTTP/2: {why[:200]}")
-        self._record(ServerResponse(refusal, new_request_id()), None, self.heard_at)
+        error_response = ErrorResponse(400, f"The connection breaks a rule of HTTP/2: {why[:200]}")
+        self._record(ServerResponse(error_response, new_request_id()), None, self.heard_at)
         return "protocol-error"
 
     # What frames mean.
@@ -301,15 +301,15 @@ class Http2Connection:
         except HeadError as error:
             code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.NO_ERROR
             self.refuse_unseen(
-                stream_id, error.refusal, unchecked_head(headers), started_at, complete=complete, code=code
+                stream_id, error.error_response, unchecked_head(headers), started_at, complete=complete, code=code
             )
             return
         length, admit = head.content_length or (0 if complete else -1), self.server.admit
-        refusal = (
+        error_response = (
             too_large(limits) if length > limits.max_body else admit(self._reserved, head.method, head.path, length)
         )
-        if refusal is not None:
-            self.refuse_unseen(stream_id, refusal, head, started_at, complete=complete)
+        if error_response is not None:
+            self.refuse_unseen(stream_id, error_response, head, started_at, complete=complete)
             return
         self._streams[stream_id] = stream = Stream(self, stream_id, head, complete=complete)
         if self.server.in_flight > limits.max_in_flight and self.server.is_probe(head.method, head.path, length):
@@ -346,12 +346,12 @@ class Http2Connection:
         except HeadError as error:
             code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.CANCEL
             self._count_refused()
-            self.refuse(stream, error.refusal, code)
+            self.refuse(stream, error.error_response, code)
 
     def _refuse_malformed(self, stream: Stream, reason: str) -> None:
         """A request turns out to be malformed when it is at work already."""
         self._count_refused()
-        self.refuse(stream, malformed(reason).refusal, ErrorCodes.PROTOCOL_ERROR)
+        self.refuse(stream, malformed(reason).error_response, ErrorCodes.PROTOCOL_ERROR)
 
     def _count_refused(self) -> None:
         """A connection that brings too many requests that are refused ends (``REFUSED_MAX``)."""
@@ -383,8 +383,8 @@ class Http2Connection:
         self.window_clock.took(len(data))
         self._flood_limits.sent_data()
 
-    def answered(self, stream: Stream, *, complete: bool) -> None:
-        """An answer is whole, and goes with the next write.
+    def response_ended(self, stream: Stream, *, complete: bool) -> None:
+        """A response is whole, and goes with the next write.
 
         What a client still sends of its request is refused (RFC 9113 section 8.1).
         """
@@ -394,40 +394,42 @@ class Http2Connection:
         # From here on it is not in flight: the client may ask for something else, and must not be shed for this one.
         stream.count_out()
 
-    def refuse(self, stream: Stream, refusal: ErrorResponse, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """Answer in an application's place; one whose own answer is under way is given up with ``code``."""
+    def refuse(self, stream: Stream, error_response: ErrorResponse, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
+        """Answer in an application's place; one whose own response is under way is given up with ``code``."""
         self._forget(stream)
-        if stream.answering:
+        if stream.response_started:
             self.sender.reset(stream.stream_id, code)
         else:
             request_id = new_request_id()
             ends = code if code is ErrorCodes.PROTOCOL_ERROR else ErrorCodes.NO_ERROR
-            self._send_refusal(stream, refusal, request_id, ends, notified=True)
-        stream.leave(refusal.detail)
+            self._send_error_response(stream, error_response, request_id, ends, notified=True)
+        stream.leave(error_response.detail)
         self.sender.flush_soon()
 
-    def _send_refusal(
+    def _send_error_response(
         self,
         stream: Stream,
-        refusal: ErrorResponse,
+        error_response: ErrorResponse,
         request_id: str,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
         *,
         notified: bool = False,
     ) -> None:
         complete = stream.receive_buffer.complete
-        sent = self.sender.refusal(stream.stream_id, refusal, request_id, stream.head, complete=complete, code=code)
-        stream.server_response = ServerResponse(refusal, request_id, sent, notified)
+        sent = self.sender.error_response(
+            stream.stream_id, error_response, request_id, stream.head, complete=complete, code=code
+        )
+        stream.server_response = ServerResponse(error_response, request_id, sent, notified)
 
     async def stop(self, stream: Stream, rest: BaseException) -> None:
-        """Answer a request that a server whose grace is over has cut before the first byte of its answer."""
-        refusal = refusal_for(self.server, rest)
-        if refusal is None or stream.finished or stream.answering or self.sender.over:
+        """Answer a request that a server whose grace is over has cut before the first byte of its response."""
+        error_response = error_response_for(self.server, rest)
+        if error_response is None or stream.finished or stream.response_started or self.sender.over:
             return
         self._forget(stream)
-        self._send_refusal(stream, refusal, stream.request_id)
+        self._send_error_response(stream, error_response, stream.request_id)
         stream.finished = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESPONSE_S):
             await self.sender.flush()
 
     def give_up(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
@@ -446,14 +448,14 @@ class Http2Connection:
         self.sender.flush_soon()
 
     def application_ended(self, stream: Stream) -> None:
-        """An application has ended by itself; if it owes an answer, or the rest of one, the client hears of it."""
+        """An application has ended by itself; if it owes a response, or the rest of one, the client hears of it."""
         if not stream.finished and not self.sender.over:
-            if stream.answering:
+            if stream.response_started:
                 stream.cut_short = True
                 self.give_up(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
             else:
                 self._forget(stream)
-                self._send_refusal(stream, CRASHED, stream.request_id)
+                self._send_error_response(stream, CRASHED, stream.request_id)
                 stream.leave("crashed")
                 self.sender.flush_soon()
 
@@ -475,17 +477,17 @@ class Http2Connection:
     def refuse_unseen(
         self,
         stream_id: int,
-        refusal: ErrorResponse,
+        error_response: ErrorResponse,
         head: Head,
         started_at: float,
         *,
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> None:
-        """Refuse a request that no application will see, and record it; ``code`` as in ``Sender.refusal``."""
+        """Refuse a request that no application will see, and record it; ``code`` as in ``Sender.error_response``."""
         request_id = new_request_id()
-        sent = self.sender.refusal(stream_id, refusal, request_id, head, complete=complete, code=code)
-        self._record(ServerResponse(refusal, request_id, sent), head, started_at)
+        sent = self.sender.error_response(stream_id, error_response, request_id, head, complete=complete, code=code)
+        self._record(ServerResponse(error_response, request_id, sent), head, started_at)
         self._idle_since = trio.current_time()
         self._count_refused()
 
@@ -495,16 +497,16 @@ class Http2Connection:
             self._count_refused()
         filed, response = stream.record_filed(), stream.server_response
         if response is not None and (filed or self.server.leaves_record(response)):
-            self.server.count_refusal(response.refusal)
+            self.server.count_rejected(response.error_response)
         elif response is not None:
             self._record(response, stream.head, stream.started)
         elif not filed and stream.cut_short:
-            cut = cut_answer(stream.status, stream.bytes_sent, rest)
+            cut = cut_response(stream.status, stream.bytes_sent, rest)
             self._record(cut, stream.head, stream.started, counts=False)
 
     def _record(self, response: ServerResponse, head: Head | None, started_at: float, *, counts: bool = True) -> None:
-        self.server.record_refusal(
-            response.refusal,
+        self.server.record_rejected(
+            response.error_response,
             request_id=response.request_id,
             method=head.method if head is not None else "",
             path=head.path.decode("latin-1").partition("?")[0] if head is not None else "",

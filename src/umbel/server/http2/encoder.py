@@ -25,7 +25,7 @@ def _without_index(name: bytes) -> bytes:
     return bytes(index)
 
 
-# Values that belong to one answer would push those that come again out of the table; a secret must not be in it.
+# Values that belong to one response would push those that come again out of the table; a secret must not be in it.
 _UNINDEXED = {
     name: _without_index(name)
     for name in (

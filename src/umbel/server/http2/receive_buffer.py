@@ -23,7 +23,7 @@ class ReceiveBuffer:
         self.complete = False
         """Whether the last byte has come."""
         self.gone = False
-        """Whether no more will come, and nobody waits for an answer."""
+        """Whether no more will come, and nobody waits for a response."""
 
     def put(self, data: bytes, flow_controlled: int) -> None:
         """Bytes came; with their padding they took ``flow_controlled`` bytes of the windows."""
@@ -41,7 +41,7 @@ class ReceiveBuffer:
         self._note_change()
 
     def leave(self) -> None:
-        """What was not read will never be: the client has gone, or has its answer."""
+        """What was not read will never be: the client has gone, or has its response."""
         self.gone = True
         self._data.clear()
         self._acknowledge()

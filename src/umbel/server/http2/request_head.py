@@ -176,7 +176,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 
 def unchecked_head(raw: Fields) -> Head:
-    """What an unchecked header list says of its method, its path and its sender, for a record or a refusal."""
+    """What an unchecked header list says of its method, its path and its sender, for a record or an error response."""
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [(name, value) for name, value in raw if name[:1] != b":"]
     return Head(pseudo.get(b":method", b"").decode("latin-1"), pseudo.get(b":path", b""), fields)
@@ -196,7 +196,7 @@ def check_trailers(raw: Fields, limits: Limits) -> None:
 
 
 def malformed(reason: str) -> HeadError:
-    """The refusal of a request that is malformed (RFC 9113 section 8.1.1)."""
+    """The error response to a request that is malformed (RFC 9113 section 8.1.1)."""
     return HeadError(ErrorResponse(400, f"The request is malformed: {reason}"), malformed=True)
 
 

@@ -176,12 +176,12 @@ class Sender:
         return self._h2.outbound_flow_control_window
 
     def headers(self, stream_id: int, status: int, fields: Fields, *, end: bool = False) -> None:
-        """The head of an answer; ``status`` under 200 is not the last one."""
+        """The head of a response; ``status`` under 200 is not the last one."""
         step = StreamInputs.SEND_HEADERS if status >= 200 else StreamInputs.SEND_INFORMATIONAL_HEADERS
         self._put_headers(stream_id, [(b":status", b"%d" % status), *fields], step, end=end)
 
     def trailers(self, stream_id: int, fields: Fields) -> None:
-        """The end of an answer that has them."""
+        """The end of a response that has them."""
         self._put_headers(stream_id, fields, StreamInputs.SEND_HEADERS, end=True)
 
     def data(self, stream_id: int, data: bytes, *, end: bool) -> None:
@@ -239,10 +239,10 @@ class Sender:
         with contextlib.suppress(ProtocolError):  # the client may have been first
             self._h2.reset_stream(stream_id, code)
 
-    def refusal(
+    def error_response(
         self,
         stream_id: int,
-        refusal: ErrorResponse,
+        error_response: ErrorResponse,
         request_id: str,
         head: Head,
         *,
@@ -252,15 +252,17 @@ class Sender:
         """Send an error response, with its body if the client's window has room for it; the bytes of that body.
 
         What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1). With a
-        ``code`` of an error the stream ends with that, after the answer (section 8.1.1).
+        ``code`` of an error the stream ends with that, after the response (section 8.1.1).
         """
         ends = code is ErrorCodes.NO_ERROR
-        fields, body = self._server.answer_to(refusal, request_id, RequestHead(head.method, head.path, head.fields))
+        fields, body = self._server.fields_and_body(
+            error_response, request_id, RequestHead(head.method, head.path, head.fields)
+        )
         fields += self._server.own_fields.fields()
         with contextlib.suppress(ProtocolError):  # the client may have given it up
             if head.method == "HEAD" or len(body) > self.window(stream_id):
                 body = b""
-            self.headers(stream_id, refusal.status, fields, end=ends and not body)
+            self.headers(stream_id, error_response.status, fields, end=ends and not body)
             if body:
                 self.data(stream_id, body, end=ends)
         if not complete or not ends:

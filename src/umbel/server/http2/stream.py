@@ -7,13 +7,13 @@ Theory
 A stream is made by its connection when the head of a request has been accepted, and runs in a task of its own.
 Three things move independently of each other:
 
-**The answer**, moved by the application alone:
+**The response**, moved by the application alone:
 
 - ``NOTHING`` (``status`` is 0): no head was given.
 - ``HEAD`` (``_head_waits``): ``start`` or ``respond`` has given a head. It goes out with the first part of the content,
   so that whatever fails until then can still be answered with 500.
-- ``BODY`` (``answering``): the head has been put to what is to be sent. From here on the server can only reset.
-- ``DONE`` (``answered``): the end of the stream has been put. Whoever gave the answer waits until it is written.
+- ``BODY`` (``response_started``): the head has been put to what is to be sent. From here on the server can only reset.
+- ``DONE`` (``response_complete``): the end of the stream has been put. Its sender waits until it is written.
 
 A response of 1xx goes out at once and moves nothing. A stream that was taken (RFC 8441) is in ``BODY`` until ``handle``
 returns, whatever ends the application has sent before.
@@ -22,10 +22,10 @@ returns, whatever ends the application has sent before.
 window opens when the application takes it, so an application that does not read stops its client.
 
 **The count**: the request counts as one in flight until it becomes an upload (``Upload``), and is counted out
-once: when its answer is ``DONE``, when it is displaced, or when its task ends.
+once: when its response is ``DONE``, when it is displaced, or when its task ends.
 
-A stream *leaves* once (``leave``): RST_STREAM of the client, the connection's end, a write timeout, or a refusal of
-the server's own. It leaves in any state but ``DONE``, after which the connection has forgotten it. Then
+A stream *leaves* once (``leave``): RST_STREAM of the client, the connection's end, a write timeout, or an error
+response of the server's own. It leaves in any state but ``DONE``, after which the connection has forgotten it. Then
 
 - ``gone`` is set, the connection has forgotten it, and nothing more is put to what is to be sent;
 - the unread body is given back to the connection's window, and whoever waits in ``receive`` is woken: it raises
@@ -69,14 +69,14 @@ if TYPE_CHECKING:
     from .connection import Http2Connection
 
 _FRAMES_AT_ONCE = 4
-"""Frames of one answer between two looks at the socket."""
+"""Frames of one response between two looks at the socket."""
 _SHARED_FACTOR = 4.0
 """A stream that waits for what all streams share (the socket, the connection's window) has so many write timeouts per
-64 KiB: a slow link may carry many answers, but one stream that flows must not keep the others alive."""
+64 KiB: a slow link may carry many responses, but one stream that flows must not keep the others alive."""
 
 
 class Stream(RecordedRequest, UnsentContent):
-    """A request and its answer (``InboundRequest``). ``run`` is its task."""
+    """A request and its response (``InboundRequest``). ``run`` is its task."""
 
     version = "2"
     discard_max = DISCARD_MAX
@@ -84,24 +84,24 @@ class Stream(RecordedRequest, UnsentContent):
     status = 0
     bytes_sent = 0
     gone = False
-    answering = False
-    """Whether the head of an answer has been put to what is to be sent."""
-    answered = False
+    response_started = False
+    """Whether the head of a response has been put to what is to be sent."""
+    response_complete = False
     finished = False
     """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
     cut_short = False
-    """Whether its answer has ended in the middle, and not because its client left."""
+    """Whether its response has ended in the middle, and not because its client left."""
     bodiless = False
-    """Whether the answer has no content, whatever its application sends."""
+    """Whether the response has no content, whatever its application sends."""
     upload: Upload | None = None
     """What the request counts as, where its body was waited for; else it is in flight."""
     _counted = True
     _head_waits: Fields | None = None
     _promised: float = math.inf
-    """Bytes of the answer's content that its Content-Length still promises."""
+    """Bytes of the response's content that its Content-Length still promises."""
     _wants_trailers = False
     _unsent_body: bytes | None = None
-    """The content of a whole answer that did not fit the windows."""
+    """The content of a whole response that did not fit the windows."""
     _taken: StreamBytes | None = None
     _on_gone: Callable[[], object] | None = None
     _receiving = 0
@@ -155,7 +155,7 @@ class Stream(RecordedRequest, UnsentContent):
                 if crash is not None:
                     self.server.application_failed("request", crash, gone=self.gone)
                 if rest is not None:
-                    self.cut_short = self.answering and not self.finished
+                    self.cut_short = self.response_started and not self.finished
                     await self.connection.stop(self, rest)
                     raise rest from None
             if not self.finished:
@@ -165,7 +165,7 @@ class Stream(RecordedRequest, UnsentContent):
             self.connection.record_end(self, rest)
 
     async def _check_end(self) -> None:
-        """See that the application has given a whole answer.
+        """See that the application has given a whole response.
 
         Raises:
             ApplicationError: it has not.
@@ -202,13 +202,13 @@ class Stream(RecordedRequest, UnsentContent):
                 self.upload.end()
 
     def displace(self, reason: str) -> None:
-        """Give the answer up; it counts as ended from now on."""
+        """Give the response up; it counts as ended from now on."""
         self.count_out()
         self.connection.displace(self, reason)
 
     @property
     def stalled(self) -> float:
-        """Seconds that the answer has waited for its client since the last 64 KiB."""
+        """Seconds that the response has waited for its client since the last 64 KiB."""
         return max(self._window_clock.stalled, self._shared_clock.stalled)
 
     # The client's leaving, and tasks.
@@ -233,7 +233,7 @@ class Stream(RecordedRequest, UnsentContent):
     def cut(self, reason: str) -> None:
         """As of ``InboundRequest``: by a reset."""
         if not self.finished:
-            self.cut_short = self.answering
+            self.cut_short = self.response_started
             self._on_gone = None  # It is the application's own doing.
             self.connection.give_up(self, ErrorCodes.INTERNAL_ERROR, reason)
 
@@ -260,8 +260,8 @@ class Stream(RecordedRequest, UnsentContent):
                 await self._wait_for_body()
             if buffer.received > self.server.limits.max_body:
                 self._refuse(too_large(self.server.limits))
-            elif (refusal := self._refused_when_complete()) is not None:
-                self._refuse(refusal)
+            elif (error_response := self._refused_when_complete()) is not None:
+                self._refuse(error_response)
         finally:
             self._receiving -= 1
         if buffer.gone:
@@ -272,7 +272,7 @@ class Stream(RecordedRequest, UnsentContent):
 
     def _refused_when_complete(self) -> ErrorResponse | None:
         """Why the request, whose body was waited for and is complete, is not in flight again; None where it is."""
-        if self.upload is None or not self.receive_buffer.complete or self.receive_buffer.gone or self.answering:
+        if self.upload is None or not self.receive_buffer.complete or self.receive_buffer.gone or self.response_started:
             return None
         return self.upload.complete()
 
@@ -284,10 +284,10 @@ class Stream(RecordedRequest, UnsentContent):
             self._body_clock = BodyClock(self.server.limits)
         clock = self._body_clock
         assert clock is not None, "made with the place"
-        if (refusal := await self.upload.begin(buffer.completed)) is not None:
-            self._refuse(refusal)
+        if (error_response := await self.upload.begin(buffer.completed)) is not None:
+            self._refuse(error_response)
             return
-        if self._must_continue and not self.answering:
+        if self._must_continue and not self.response_started:
             self._must_continue = False
             self.connection.sender.headers(self.stream_id, 100, [])
             await self.connection.sender.flush()
@@ -298,25 +298,28 @@ class Stream(RecordedRequest, UnsentContent):
         if scope.cancelled_caught:
             self._refuse(ErrorResponse(408, "The body did not arrive in time."))
 
-    def _refuse(self, refusal: ErrorResponse) -> None:
+    def _refuse(self, error_response: ErrorResponse) -> None:
         if not self.finished:
-            self.connection.refuse(self, refusal)
+            self.connection.refuse(self, error_response)
 
     def _gone_error(self) -> ClientGoneError:
         """What to raise to whoever reads or answers, where nobody is there."""
         response = self.server_response
         if response is not None and response.notified:
             return AnsweredByServerError(
-                response.refusal.status, response.refusal.kind, response.refusal.detail, response.request_id
+                response.error_response.status,
+                response.error_response.kind,
+                response.error_response.detail,
+                response.request_id,
             )
         return ClientGoneError("the client has gone, or does not read")
 
-    # The answer.
+    # The response.
 
     @property
-    def unanswered(self) -> bool:
+    def can_respond(self) -> bool:
         """As of ``InboundRequest``."""
-        return not self.answering and self.server_response is None
+        return not self.response_started and self.server_response is None
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
         """As of ``InboundRequest``. Always False: what all streams put in a turn of the loop is written together."""
@@ -381,7 +384,7 @@ class Stream(RecordedRequest, UnsentContent):
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         """As of ``InboundRequest``."""
         self._check_gone()
-        if self.answering or self.answered or not 100 <= status < 200 or status == 101:
+        if self.response_started or self.response_complete or not 100 <= status < 200 or status == 101:
             raise ApplicationError(f"the application sent {status!r} as an interim response, or too late")
         read_fields(fields)
         self.connection.sender.headers(self.stream_id, status, sendable(fields))
@@ -404,11 +407,11 @@ class Stream(RecordedRequest, UnsentContent):
 
     def _check_begun(self) -> None:
         self._check_gone()
-        if not self.status or self.answered or self._taken is not None:
+        if not self.status or self.response_complete or self._taken is not None:
             raise ApplicationError("the application sent content out of turn")
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
-        """Take the head of the answer, which goes out with what follows."""
+        """Take the head of the response, which goes out with what follows."""
         self._check_gone()
         if self.status:
             raise ApplicationError("the application began its answer twice")
@@ -438,7 +441,7 @@ class Stream(RecordedRequest, UnsentContent):
         if self._head_waits is not None and not self.finished:
             fields, self._head_waits = self._head_waits, None
             self.connection.sender.headers(self.stream_id, self.status, fields, end=end)
-            self.answering = True
+            self.response_started = True
 
     def _put_data(self, data: bytes, *, end: bool) -> None:
         """Put DATA frames, for which the windows have room."""
@@ -460,16 +463,16 @@ class Stream(RecordedRequest, UnsentContent):
 
     def _end(self) -> None:
         """All has been put. A body that the client is still sending is of no use to anybody."""
-        self.finished = self.answered = True
+        self.finished = self.response_complete = True
         complete = self.receive_buffer.complete
         self.receive_buffer.leave()
         self._on_gone = None
-        self.connection.answered(self, complete=complete)
+        self.connection.response_ended(self, complete=complete)
 
     async def _send_content(self, data: bytes, *, end: bool) -> None:
         """A part of the content, as the client's windows allow: the application waits, and nothing piles up.
 
-        A client that does not accept 64 KiB within the write timeout loses the answer (``WriteClock``). Neither an
+        A client that does not accept 64 KiB within the write timeout loses the response (``WriteClock``). Neither an
         opening of a window nor a further part of the body starts that time anew; time in which nothing waits to be
         sent does not count.
         """
@@ -530,7 +533,7 @@ class Stream(RecordedRequest, UnsentContent):
         self.connection.give_up(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
 
     async def _flush(self) -> None:
-        """Have written what is to be sent. A stream that waits too long for the socket loses its answer."""
+        """Have written what is to be sent. A stream that waits too long for the socket loses its response."""
         with trio.CancelScope(deadline=self._shared_clock.begin()) as scope:
             try:
                 await self.connection.sender.flush()
@@ -540,7 +543,7 @@ class Stream(RecordedRequest, UnsentContent):
             self.connection.give_up(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
 
     async def _flush_end(self) -> None:
-        """Have the end of the answer written, which the connection's own clock bounds."""
+        """Have the end of the response written, which the connection's own clock bounds."""
         sender = self.connection.sender
         await sender.flush_together()
         if sender.broken:

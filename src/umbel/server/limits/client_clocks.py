@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .server_limits import Limits
 
 PIECE = 64 * 1024
-"""Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of an answer."""
+"""Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of a response."""
 LOOP_LAG = 0.1
 """Seconds. A write is known to be over only when its task runs again, so a wait this short may be a busy loop's."""
 _TURNS_OF_A_WRITE = 4

@@ -6,7 +6,7 @@ an application, whatever its protocol and state:
 
 * Each sixteenth call has a checkpoint, whether it waited otherwise or not. The count needs no clock; the usual request
   makes three calls, and pays one addition for each.
-* Each call after the end (the answer is complete, the client has gone, the WebSocket is closed) has a checkpoint, and
+* Each call after the end (the response is complete, the client has gone, the WebSocket is closed) has a checkpoint, and
   after ``CALLS_AFTER_END_MAX`` of them the application is cancelled: it does not act on what the calls say.
 
 ``tests/e2e/server/hostile/test_spinning.py`` finds the places where applications are called, and tries each callable.

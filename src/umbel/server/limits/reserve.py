@@ -29,7 +29,7 @@ class ReservedConnection:
         now = trio.current_time()
         self.head_until = now + RESERVED_HEAD_S
         self.scope = trio.CancelScope(deadline=now + RESERVED_S)
-        self.awaits_answer: Callable[[], bool] = _no
+        self.awaits_response: Callable[[], bool] = _no
         """Whether the connection has brought a probe that the application has not answered yet. As long as it has, no
         newer connection displaces it. Whoever serves the connection sets it."""
 
@@ -38,8 +38,8 @@ class ReservedRequest(Protocol):
     """A probe in flight beyond ``max_in_flight``."""
 
     @property
-    def answering(self) -> bool:
-        """Whether the application has begun its answer, so that it is the client that takes its time."""
+    def response_started(self) -> bool:
+        """Whether the application has begun its response, so that it is the client that takes its time."""
         ...
 
     def displace(self, reason: str) -> None:
@@ -63,7 +63,7 @@ class Reserve:
 
     def make_room(self) -> bool:
         """Displace the oldest probe that its client alone keeps in flight; False if there is none."""
-        oldest = next((request for request in self.requests if request.answering), None)
+        oldest = next((request for request in self.requests if request.response_started), None)
         if oldest is None:
             return False
         del self.requests[oldest]
@@ -72,9 +72,9 @@ class Reserve:
 
     @contextmanager
     def connection(self) -> Iterator[ReservedConnection | None]:
-        """A reserved connection while the block runs; None if each has a probe that awaits its answer."""
+        """A reserved connection while the block runs; None if each has a probe that awaits its response."""
         if len(self._connections) >= RESERVED_CONNECTIONS:
-            oldest = next((reserved for reserved in self._connections if not reserved.awaits_answer()), None)
+            oldest = next((reserved for reserved in self._connections if not reserved.awaits_response()), None)
             if oldest is None:
                 yield None
                 return
@@ -87,8 +87,8 @@ class Reserve:
             self._connections.pop(reserved, None)
 
     def clear(self, reason: str) -> None:
-        """End every connection on which no probe awaits its answer."""
-        for reserved in [reserved for reserved in self._connections if not reserved.awaits_answer()]:
+        """End every connection on which no probe awaits its response."""
+        for reserved in [reserved for reserved in self._connections if not reserved.awaits_response()]:
             self._displace(reserved, reason)
 
     def _displace(self, reserved: ReservedConnection, reason: str) -> None:

@@ -25,7 +25,7 @@ class Limits:
     min_body_rate: float = 16 * 1024.0
     """Bytes per second; see ``body_seconds``."""
     write_timeout: float = 30.0
-    """How long a client may take to accept the next 64 KiB of an answer."""
+    """How long a client may take to accept the next 64 KiB of a response."""
     max_connections: int = 1000
     """Connections of this process; see ``connections_allowed``."""
     max_in_flight: int = 256

@@ -42,7 +42,7 @@ class Upload:
         self._until = math.inf
 
     async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
-        """Take an upload slot, so that the client may be waited for; the refusal if there is none.
+        """Take an upload slot, so that the client may be waited for; an error response if there is none.
 
         ``all_has_come``, where it is given, returns if the whole of a small body comes while this waits for a slot.
         """
@@ -71,11 +71,11 @@ class Upload:
         return NO_UPLOAD_LEFT if self._at is _WAITING else None
 
     def complete(self) -> ErrorResponse | None:
-        """Count the request, whose body is complete, in flight again; the refusal if it is not admitted."""
+        """Count the request, whose body is complete, in flight again; an error response if it is not admitted."""
         if self._at is _IN_FLIGHT:
             return None
-        if (refusal := self._server.check_capacity()) is not None:
-            return refusal
+        if (error_response := self._server.check_capacity()) is not None:
+            return error_response
         self._leave()
         self._at = _IN_FLIGHT
         self._server.in_flight += 1

@@ -3,7 +3,7 @@
 | signal | parsed |
 |---|---|
 | TERM, INT | graceful stop; a second one cuts what is in flight |
-| QUIT | quick stop: what is in flight gets 503 or, its answer begun, is cut; at most ``QUICK_S`` |
+| QUIT | quick stop: what is in flight gets 503 or, its response begun, is cut; at most ``QUICK_S`` |
 | USR1 | the logs are reopened |
 | HUP, USR2 | ignored, with a line that says what to do instead: only a master can replace what runs |
 | TTIN, TTOU | ignored without a line: writing one could raise the signal again |

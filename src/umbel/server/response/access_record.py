@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 CRASHED = ErrorResponse(500, "The request failed inside the application.", Kind.INTERNAL)
 STOPPING = ErrorResponse(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
-LAST_ANSWER_S = 1.0
-"""Seconds that a client gets to take a last answer from a server whose grace is over."""
+LAST_RESPONSE_S = 1.0
+"""Seconds that a client gets to take a last response from a server whose grace is over."""
 _ABOUT_S = 0.5
 """Stock Hypercorn cancels what is in flight by a clock of its own, which begins a moment before ours."""
 CUT_DETAIL = "the answer was cut in its middle"
@@ -45,7 +45,7 @@ class RecordedRequest:
     refused_unseen = False
     """Whether the server has refused it before its application has seen it, though its task had begun."""
     crash_recorded = False
-    """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
+    """Set by an application that has recorded why its response ends in the middle, so that the server does not."""
     ended_at = 0.0
     """When the application says that it was done, in ``trio.current_time()``; 0 where it says nothing."""
     filed: tuple[Recorder, RequestEnded] | None = None
@@ -75,27 +75,27 @@ class RecordedRequest:
 
 def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
     """An application's record of a request that the server has answered in the application's place."""
-    refusal, request_id, sent, _ = response
+    error_response, request_id, sent, _ = response
     return replace(
         ended,
         request=replace(ended.request, request_id=request_id),
-        status=refusal.status,
+        status=error_response.status,
         ended_at=trio.current_time(),
         bytes_sent=sent,
         completed=None,
-        kind=refusal.kind,
-        detail=refusal.detail,
+        kind=error_response.kind,
+        detail=error_response.detail,
     )
 
 
-def cut_answer(status: int, bytes_sent: int, rest: BaseException | None) -> ServerResponse:
-    """What is recorded of an answer that ended in its middle, because its application failed or (``rest``) was cut."""
+def cut_response(status: int, bytes_sent: int, rest: BaseException | None) -> ServerResponse:
+    """What is recorded of a response that ended in its middle, because its application failed or (``rest``) was cut."""
     kind = Kind.INTERNAL if rest is None else Kind.CANCELLED
     return ServerResponse(ErrorResponse(status, CUT_DETAIL, kind), new_request_id(), bytes_sent)
 
 
-def refusal_for(server: ServerState, rest: BaseException | None) -> ErrorResponse | None:
-    """What a client is told whose request ended before the first byte of its answer; None if nothing is.
+def error_response_for(server: ServerState, rest: BaseException | None) -> ErrorResponse | None:
+    """What a client is told whose request ended before the first byte of its response; None if nothing is.
 
     ``rest`` is what goes on upwards (``exception_groups.apart``); None: the application has failed.
     """

@@ -13,7 +13,7 @@ from ...core.failure_kinds import Kind
 from ...core.problem import CONTENT_TYPE, Problem
 
 REFUSED_MAX = 100
-"""Requests of one connection that the server refuses before it ends the connection: none may live on refusals."""
+"""Requests of one connection that the server refuses before it ends the connection: none may live on errors."""
 RETRY_AFTER = b"1"
 """Seconds after which a request that was shed may come again."""
 
@@ -28,8 +28,8 @@ class ErrorResponse:
     fields: tuple[tuple[bytes, bytes], ...] = ()
     """Fields that belong to the status."""
 
-    def answer(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The header fields and the body of the answer."""
+    def fields_and_body(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The header fields and the body of the response."""
         # As in the gateway's documents, a fault of the client has no kind beside its status.
         kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
         body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()
@@ -48,7 +48,7 @@ class ErrorResponse:
 class ServerResponse(NamedTuple):
     """An error response that the server has sent in the application's place, as the access record needs it."""
 
-    refusal: ErrorResponse
+    error_response: ErrorResponse
     request_id: str
     bytes_sent: int = 0
     """Bytes of the body."""
@@ -62,16 +62,16 @@ NO_CONNECTION_LEFT = ErrorResponse(503, "The server has as many connections as i
 NO_MEMORY_LEFT = ErrorResponse(503, "The server is short of memory.", Kind.OVERLOADED)
 
 
-REFUSED = "umbel.refusal"
-"""The key, beside those of ASGI, under which a disconnect carries a refusal."""
+ERROR_RESPONSE = "umbel.error_response"
+"""The key, beside those of ASGI, under which a disconnect carries an error response."""
 
 
-def disconnect_with(refusal: ErrorResponse, request_id: str) -> dict[str, Any]:
+def disconnect_with(error_response: ErrorResponse, request_id: str) -> dict[str, Any]:
     """The ``http.disconnect`` of a request that was refused, with this response, after its application had begun.
 
     An application that keeps records makes its one record of it; the server makes none.
     """
-    return {"type": "http.disconnect", REFUSED: (refusal, request_id)}
+    return {"type": "http.disconnect", ERROR_RESPONSE: (error_response, request_id)}
 
 
 def new_request_id() -> str:

@@ -26,7 +26,7 @@ class OwnFields:
         self._undated = b""
 
     def fields(self, *, dated: bool = False) -> Fields:
-        """The fields for now; without Date for an answer that is ``dated`` already."""
+        """The fields for now; without Date for a response that is ``dated`` already."""
         self.lines()
         return [field for field in self._fields if not (dated and field[0] == b"date")]
 

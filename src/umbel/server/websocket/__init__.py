@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..http1.head_errors import HeadError
 from .handshake import read_opening_handshake
-from .rejected_handshake import refuse_handshake
+from .rejected_handshake import reject_handshake
 from .session import WebSocketSession
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ async def serve_websocket(server: ServerState, app: Any, request: Handshake) -> 
     ``request`` has the head of a handshake: in HTTP/1.1 a GET without a body whose fields ask for an upgrade to
     ``websocket``, in HTTP/2 an extended CONNECT with that ``:protocol``. Its ``Sec-WebSocket-`` fields are checked
     here; one that opens no WebSocket is answered with 400 and recorded. Whatever the application raises ends here, and
-    is logged once; a cancel passes, and leaves it to the server to answer a handshake that has no answer yet.
+    is logged once; a cancel passes, and leaves it to the server to answer a handshake that has no response yet.
     """
     try:
         opening = read_opening_handshake(request.fields, keyed=request.version != "2")
     except HeadError as error:
-        await refuse_handshake(server, request, error.refusal)
+        await reject_handshake(server, request, error.error_response)
         return
     await WebSocketSession(server, app, request, opening).run()

@@ -54,7 +54,7 @@ class Deflate(PerMessageDeflate):
 
 @dataclass(frozen=True, slots=True)
 class NegotiatedDeflate:
-    """What both sides do, as the answer says it."""
+    """What both sides do, as the response says it."""
 
     parameters: str
     """The value of Sec-WebSocket-Extensions."""

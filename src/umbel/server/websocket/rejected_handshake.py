@@ -20,29 +20,29 @@ class Handshake(InboundRequest, Protocol):
     """Set where no application gets to see it: a connection that serves on counts these (``REFUSED_MAX``)."""
 
 
-async def refuse_handshake(server: ServerState, request: Handshake, refusal: ErrorResponse) -> None:
+async def reject_handshake(server: ServerState, request: Handshake, error_response: ErrorResponse) -> None:
     """Answer and record a handshake that no application gets to see."""
     request.refused_unseen = True
-    response = ServerResponse(refusal, new_request_id())
+    response = ServerResponse(error_response, new_request_id())
     try:
-        response = await answer_refusal(server, request, response)
+        response = await send_error_response(server, request, response)
     finally:
-        record_refusal(server, request, response)
+        record_rejected(server, request, response)
 
 
-async def answer_refusal(server: ServerState, request: InboundRequest, response: ServerResponse) -> ServerResponse:
-    """Give the answer; ``response`` with the bytes of its body. A client that has gone misses it."""
-    fields, body = server.answer_to(response.refusal, response.request_id)
+async def send_error_response(server: ServerState, request: InboundRequest, response: ServerResponse) -> ServerResponse:
+    """Give the response; ``response`` with the bytes of its body. A client that has gone misses it."""
+    fields, body = server.fields_and_body(response.error_response, response.request_id)
     with suppress(ClientGoneError):
-        if not request.respond(response.refusal.status, fields, body):
+        if not request.respond(response.error_response.status, fields, body):
             await request.drained()
     return response._replace(bytes_sent=len(body))
 
 
-def record_refusal(server: ServerState, request: InboundRequest, response: ServerResponse) -> None:
+def record_rejected(server: ServerState, request: InboundRequest, response: ServerResponse) -> None:
     """Have the access record of a request written that no application has recorded."""
-    server.record_refusal(
-        response.refusal,
+    server.record_rejected(
+        response.error_response,
         request_id=response.request_id,
         started_at=request.started,
         method=request.method,

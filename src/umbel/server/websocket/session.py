@@ -15,7 +15,7 @@ Three parties act on a WebSocket:
         |                                                       ^
         '--websocket.close, websocket.http.response--> REFUSING-'
 
-The application alone moves it to ACCEPTING, REFUSING and OPEN, because the answer to the handshake is the
+The application alone moves it to ACCEPTING, REFUSING and OPEN, because the response to the handshake is the
 application's; an accept that fails moves it back to CONNECTING. Within OPEN the closing handshake is wsproto's state,
 and stands nowhere else: messages can be sent while that is OPEN, and no more once either side has sent a close frame.
 Each party may send the server's close frame. wsproto raises ``LocalProtocolError`` for a second one, which is left out.
@@ -61,7 +61,7 @@ from ..response.error_response import ErrorResponse, ServerResponse
 from ..response.response_head import STATUS_LINES, ApplicationError
 from .frame_tracker import FrameTracker
 from .handshake import in_lower_case
-from .rejected_handshake import answer_refusal, record_refusal
+from .rejected_handshake import record_rejected, send_error_response
 
 if TYPE_CHECKING:
     from ...core.events import Recorder, RequestEnded
@@ -122,8 +122,8 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
         self._queue_in, self._queue_out = trio.open_memory_channel[Message](server.config.max_app_queue_size)
         self._queue_in.send_nowait({"type": "websocket.connect"})
-        self._refusal: tuple[int, list[Field]] | None = None
-        """The head of the application's refusal, until its body begins."""
+        self._denial: tuple[int, list[Field]] | None = None
+        """The head of the application's denial response, until its body begins."""
         self._stream: ByteStream | None = None
         """Of an accepted WebSocket; so is ``_ws``."""
         self._ws: Connection
@@ -142,7 +142,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             if self._stream is not None:
                 await self._linger(self._stream)
             elif self._state is not State.CLOSED:
-                await self._answer_for_application()
+                await self._respond_for_application()
         finally:
             self._end(_ABNORMAL)
             self._hand_record_over()
@@ -217,7 +217,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         Raises:
             ClientGoneError: the WebSocket is closed, by the client or by a server that drains.
             ApplicationError: the application itself has closed or refused it, or the message breaks a rule.
-            ValueError: a field of the answer to the handshake is malformed.
+            ValueError: a field of the response to the handshake is malformed.
         """
         await self.count_call()
         if self._is_closed:
@@ -232,9 +232,9 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             case State.CONNECTING, "websocket.close":
                 await self._refuse_whole(403, [(b"content-length", b"0")], b"")
             case State.CONNECTING, "websocket.http.response.start":
-                self._begin_refusal(message)
+                self._begin_denial(message)
             case State.REFUSING, "websocket.http.response.body":
-                await self._send_refusal(message)
+                await self._send_denial(message)
             case State.OPEN, "websocket.send":
                 await self._send_message(message)
             case State.OPEN, "websocket.close":
@@ -258,7 +258,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         if earlier is not None:
             self._request.file_record(*earlier)
 
-    # The answer to the handshake.
+    # The response to the handshake.
 
     async def _accept(self, message: Message) -> None:
         status, fields, connection = self._opening.accept(message.get("subprotocol"), message.get("headers", ()))
@@ -278,23 +278,23 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         if self._draining:
             self._nursery.start_soon(self._go_away)
 
-    def _begin_refusal(self, message: Message) -> None:
+    def _begin_denial(self, message: Message) -> None:
         status = message["status"]
         # A 2xx would accept the handshake of HTTP/2 (RFC 8441 section 5).
         if status not in STATUS_LINES or (self._opening.key is None and status < 300):
             raise ApplicationError(f"the application refused the WebSocket with the status {status!r}")
-        self._refusal = status, in_lower_case(message.get("headers", ()))
+        self._denial = status, in_lower_case(message.get("headers", ()))
         self._state = State.REFUSING
 
-    async def _send_refusal(self, message: Message) -> None:
+    async def _send_denial(self, message: Message) -> None:
         body, more = bytes(message.get("body", b"")), message.get("more_body", False)
-        refusal, self._refusal = self._refusal, None
-        if refusal is not None and not more:
-            await self._refuse_whole(*refusal, body)
+        denial, self._denial = self._denial, None
+        if denial is not None and not more:
+            await self._refuse_whole(*denial, body)
             return
         with self._noticing_gone():
-            if refusal is not None:
-                await self._request.start(*refusal)
+            if denial is not None:
+                await self._request.start(*denial)
             await self._request.send(body)
             if not more:
                 await self._request.finish()
@@ -307,12 +307,12 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 await self._request.drained()
         self._end_refused()
 
-    async def _answer_for_application(self) -> None:
+    async def _respond_for_application(self) -> None:
         """The application has ended, and has not answered the handshake, or not to the end."""
-        if self._request.unanswered:
+        if self._request.can_respond:
             self.server_response = ServerResponse(_CRASHED, self.request_id)
-            self.server_response = await answer_refusal(self._server, self._request, self.server_response)
-        elif not self._request.answered:
+            self.server_response = await send_error_response(self._server, self._request, self.server_response)
+        elif not self._request.response_complete:
             self._request.cut("the application ended in the middle of its answer")
 
     def _hand_record_over(self) -> None:
@@ -324,9 +324,9 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         elif filed is not None:
             recorder, ended = filed
             self._request.file_record(recorder, corrected(ended, self.server_response))
-            self._server.count_refusal(self.server_response.refusal)
+            self._server.count_rejected(self.server_response.error_response)
         else:
-            record_refusal(self._server, self._request, self.server_response)
+            record_rejected(self._server, self._request, self.server_response)
 
     # Sending.
 
@@ -371,9 +371,9 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 raise ClientGoneError(_GONE) from error
             self._closed_by_application = True
             await self._write(data)
-        self._nursery.start_soon(self._end_unanswered)
+        self._nursery.start_soon(self._end_without_close_frame)
 
-    async def _end_unanswered(self) -> None:
+    async def _end_without_close_frame(self) -> None:
         await trio.sleep(self._server.limits.cancel_timeout)
         self._end(_ABNORMAL)
 
@@ -455,7 +455,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         """Act on what came, a piece at a time.
 
         Raises:
-            ClientGoneError: an answer could not be sent.
+            ClientGoneError: a response could not be sent.
             trio.ClosedResourceError: the WebSocket ended while a message waited for its place in the queue.
         """
         size = _PIECE if self._opening.deflate is None else _COMPRESSED_PIECE
@@ -520,7 +520,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._scope.cancel(reason=self.end_reason)
 
     def _end_refused(self) -> None:
-        """The application has given its whole refusal; like one that has answered a request, it may work on."""
+        """The application has given its whole denial response; like one that has answered a request, it may work on."""
         self._closed_by_application = True
         self._end(_ABNORMAL, cancels=False)
 

@@ -21,10 +21,10 @@ them find room in the server. Calls in flight are never ended for this. The firs
 and so does the end of the last request there. "Completed" is an attempt with a response, or with an error that came
 sooner than a timeout: both give their place to the next call.
 
-**A full server** asks for room (``OverloadGuard.make_room``) before it refuses a request: it would refuse requests that
-need no slow upstream, in the second before a stall is known. Then the request that came last to the upstream with the
-most requests is refused in the newcomer's place, if that upstream holds over EACH_SHARE and has completed nothing for
-QUIET_SECONDS. Either way one request is refused. Such an upstream is *pressed*: until a call completes it takes no
+**A full server** asks for room (``OverloadManager.make_room``) before it refuses a request: it would refuse requests
+that need no slow upstream, in the second before a stall is known. Then the request that came last to the upstream with
+the most requests is refused in the newcomer's place, if that upstream holds over EACH_SHARE and has completed nothing
+for QUIET_SECONDS. Either way one request is refused. Such an upstream is *pressed*: until a call completes it takes no
 further request beyond EACH_SHARE, or those would be refused in turn for the next.
 
 The state is checked by a timer that runs while calls wait, have joined or are many, and by each call that comes while
@@ -56,7 +56,7 @@ ALL_SHARE = 0.8
 WATCHED_SHARE = 0.1
 """Of ``max_requests``: so many calls in flight that several upstreams like that could take the server's places."""
 MAX_REQUESTS = 256
-"""Requests at a time without a guard: the default of ``[server] max_in_flight``."""
+"""Requests at a time without an overload manager: the default of ``[server] max_in_flight``."""
 
 _FULL = "the server is full, and no call completes"
 
@@ -64,8 +64,8 @@ Refused = Callable[[Overflow], object]
 """Called once, for a call that waits no longer because it is refused. Must not raise and must not wait."""
 
 
-class OverloadGuard:
-    """Overload guard, shared by the upstreams of a process: the limit of requests, and which upstreams are stalled."""
+class OverloadManager:
+    """The limit of requests that the upstreams of a process share, and which upstreams are stalled (Envoy's term)."""
 
     def __init__(self, max_requests: int = MAX_REQUESTS) -> None:
         self.max_requests = max_requests
@@ -111,7 +111,7 @@ class Bulkhead(QueueLimiter):
     """
 
     __slots__ = (
-        "_guard", "_pressed_at",
+        "_overload_manager", "_pressed_at",
         "_refused",
         "_request_of",
         "_stalled_at",
@@ -125,10 +125,12 @@ class Bulkhead(QueueLimiter):
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, capacity: int, max_queue: int | None, guard: OverloadGuard | None, timers: TimerQueue) -> None:
-        most = MAX_REQUESTS if guard is None else guard.max_requests
+    def __init__(
+        self, capacity: int, max_queue: int | None, manager: OverloadManager | None, timers: TimerQueue
+    ) -> None:
+        most = MAX_REQUESTS if manager is None else manager.max_requests
         super().__init__(capacity, most if max_queue is None else max_queue)
-        self._guard, self._timers = guard, timers
+        self._overload_manager, self._timers = manager, timers
         self.requests: dict[Hashable, int] = {}
         """How many calls each request has, in flight, joined and waiting."""
         self.waiting: dict[Hashable, dict[object, Refused]] = {}
@@ -139,14 +141,14 @@ class Bulkhead(QueueLimiter):
         """Calls that wait for the answer of another's, in the order in which they came, each with its request."""
         self.completed_at = -math.inf
         """When the last call completed. Set by calls."""
-        self._watched_from: float = math.inf if guard is None else guard.watched_from
+        self._watched_from: float = math.inf if manager is None else manager.watched_from
         """With so many calls in flight the stall timer runs though none waits."""
         self._watched_since = 0.0
         self._stalled_at: float | None = None
         self._pressed_at = -math.inf
         self._timer: Timer | None = None
-        if guard is not None:
-            guard.add(self)
+        if manager is not None:
+            manager.add(self)
 
     def admit(self, request: Hashable) -> bool:
         """Take a place for a call of ``request``, if one is free.
@@ -173,8 +175,10 @@ class Bulkhead(QueueLimiter):
         """
         if request not in self.requests:
             room = self._max_waiting
-            if self._guard is not None and (self._stalled_at is not None or self._pressed_at > self.completed_at):
-                room = min(room, self._guard.room_each)
+            if self._overload_manager is not None and (
+                self._stalled_at is not None or self._pressed_at > self.completed_at
+            ):
+                room = min(room, self._overload_manager.room_each)
             if len(self.waiting) >= room:
                 self._overflowed += 1
                 raise Overflow(f"{self.in_use} calls in flight and {len(self.waiting)} requests waiting")
@@ -201,9 +205,9 @@ class Bulkhead(QueueLimiter):
         """
         if self._stalled_at is not None:
             self._check_room(request)
-        guard = self._guard
-        pressed = guard is not None and self._pressed_at > self.completed_at and request not in self.requests
-        if guard is not None and pressed and len(self.requests) >= guard.room_each:
+        manager = self._overload_manager
+        pressed = manager is not None and self._pressed_at > self.completed_at and request not in self.requests
+        if manager is not None and pressed and len(self.requests) >= manager.room_each:
             self._overflowed += 1
             raise Overflow(_FULL)
         if not self._is_watched:
@@ -293,8 +297,8 @@ class Bulkhead(QueueLimiter):
     # Stalls.
 
     def _watch(self) -> None:
-        """Start the stall timer, with a guard: see from now on whether the upstream completes calls."""
-        if self._guard is not None:
+        """Start the stall timer, with an overload manager: see from now on whether the upstream completes calls."""
+        if self._overload_manager is not None:
             self._watched_since = trio.current_time()
             if self._timer is None:
                 self._timer = self._timers.add(self._watched_since + STALL_SECONDS, self._check_stall)
@@ -307,36 +311,41 @@ class Bulkhead(QueueLimiter):
         """Timer: mark the upstream as stalled if it completes no call while some wait, have joined, or are many."""
         self._timer = None
         self._recover_if_due()
-        guard = self._guard
-        if guard is None or not self._is_watched or self._stalled_at is not None:
+        manager = self._overload_manager
+        if manager is None or not self._is_watched or self._stalled_at is not None:
             return
         now, due = trio.current_time(), max(self.completed_at, self._watched_since) + STALL_SECONDS
         if now < due:
             self._timer = self._timers.add(due, self._check_stall)
             return
         self._stalled_at = now
-        guard.stalled[self] = None
+        manager.stalled[self] = None
         why = f"no call has completed for {STALL_SECONDS:g} s"
-        while len(self.waiting) > guard.room_each:
+        while len(self.waiting) > manager.room_each:
             self.refuse_last(why)
-        while guard.excess > 0 and (self.refuse_last(why) or self._refuse_joined(why)):
+        while manager.excess > 0 and (self.refuse_last(why) or self._refuse_joined(why)):
             pass
 
     def _recover_if_due(self) -> None:
         """End the state if a call has completed since it began, or the upstream holds no request any more."""
-        guard = self._guard
-        if guard is None or self._stalled_at is None:
+        manager = self._overload_manager
+        if manager is None or self._stalled_at is None:
             return
         if self.completed_at > self._stalled_at or not self.requests:
             self._stalled_at = None
-            guard.stalled.pop(self, None)
+            manager.stalled.pop(self, None)
             if self._is_watched and self._timer is None:
                 self._timer = self._timers.add(self.completed_at + STALL_SECONDS, self._check_stall)
 
     def _check_room(self, request: Hashable) -> None:
         """Raise ``Overflow`` if a stalled upstream may hold no further request."""
         self._recover_if_due()
-        guard = self._guard
-        if guard is not None and self._stalled_at is not None and request not in self.requests and guard.excess >= 0:
+        manager = self._overload_manager
+        if (
+            manager is not None
+            and self._stalled_at is not None
+            and request not in self.requests
+            and manager.excess >= 0
+        ):
             self._overflowed += 1
             raise Overflow(f"no call has completed for {trio.current_time() - self.completed_at:.1f} s")

@@ -102,7 +102,7 @@ async def test_a_bad_chunk_after_an_early_answer(served: Served, more: bytes) ->
 
 
 async def test_a_client_that_leaves_while_its_body_is_refused(served: Served) -> None:
-    """The refusal finds nobody: that is the client's leaving, and no crash of the application that was reading."""
+    """The error finds nobody: that is the client's leaving, and no crash of the application that was reading."""
     for tries in range(TRIES // 3):
         async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
             await stream.send_all(post(b"Transfer-Encoding: chunked", body=b"1\r\n{\r\n"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.e2e.server.test_probes import GUARD_S, busy
+from tests.e2e.server.test_probes import TEST_TIMEOUT_S, busy
 from tests.support.gateway.program import SERVERS
 from tests.support.server.h2_client import h2_client
 from tests.support.server.serving import connected, fetch
@@ -23,7 +23,7 @@ async def test_answered_probes_that_stay_connected_hold_no_reserved_connection(s
             # What is sent behind the probe makes the server wait for its client to read.
             await client.stream.send_all(b"GET /livez HTTP/1.1\r\nhost: gateway.test\r\n\r\nG")
             assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 200")
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             assert (await fetch(program.port, "GET", "/livez")).status == 200
 
 
@@ -35,7 +35,7 @@ async def test_answered_probes_over_http2_hold_no_reserved_connection(window: in
             stream = await client.request("GET", "/livez")
             while not client.answers[stream].status:
                 assert await client.receive()
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             assert (await fetch(program.port, "GET", "/livez")).status == 200
 
 
@@ -45,5 +45,5 @@ async def test_probes_whose_answers_are_not_read_hold_no_reserved_request(tmp_pa
             stream = await client.request("GET", "/livez")
             while not client.answers[stream].status:
                 assert await client.receive()
-        with trio.fail_after(GUARD_S):
+        with trio.fail_after(TEST_TIMEOUT_S):
             assert (await fetch(program.port, "GET", "/livez")).status == 200

@@ -1,4 +1,4 @@
-"""Where a body ends (RFC 9112 sections 6 and 7): every doubt about it is a refusal, and the connection's end."""
+"""Where a body ends (RFC 9112 sections 6 and 7): every doubt about it is an error, and the connection's end."""
 
 from __future__ import annotations
 

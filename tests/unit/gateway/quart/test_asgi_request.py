@@ -182,7 +182,7 @@ async def test_a_client_that_leaves_is_told_to_each_that_waits() -> None:
             await trio.testing.wait_all_tasks_blocked()
             server.brings(LEFT)
         assert called == (["gone", "at once"] if waits == "late" else ["gone"])
-        assert not request.answered
+        assert not request.response_complete
 
 
 @pytest.mark.parametrize("error", [OSError("broken pipe"), ClientGoneError("gone")])
@@ -193,7 +193,7 @@ async def test_a_send_that_raises_an_oserror_says_that_the_client_has_gone(error
     with pytest.raises(ClientGoneError):
         await server.request.drained()
     assert server.request.gone
-    assert server.request.unanswered
+    assert server.request.can_respond
 
 
 async def test_an_answer_is_sent_as_it_was_given_and_its_content_left_out_where_it_has_none() -> None:
@@ -201,12 +201,12 @@ async def test_an_answer_is_sent_as_it_was_given_and_its_content_left_out_where_
         server = Server(http_scope(method))
         request = server.request
         assert request.respond(500, [(b"x-never", b"sent")], b"") is False
-        assert (request.status, request.unanswered) == (500, True)
+        assert (request.status, request.can_respond) == (500, True)
         request.respond(status, [(b"x-a", b"b")], b"abc")
         await request.drained()
         head, body = server.sent
         assert (head["status"], head["headers"], body["body"]) == (status, [(b"x-a", b"b")], sent)
-        assert (request.status, request.bytes_sent, request.answered) == (status, len(sent), True)
+        assert (request.status, request.bytes_sent, request.response_complete) == (status, len(sent), True)
         server = Server(http_scope(method))
         request = server.request
         await request.start(status, [])

@@ -294,7 +294,7 @@ async def test_a_malformed_body_is_refused_and_the_application_gets_a_disconnect
     async def listens(scope: Any, receive: Any, send: Any) -> None:
         while (message := await receive())["type"] == "http.request":
             pass
-        told.append(message["umbel.refusal"])
+        told.append(message["umbel.error_response"])
 
     app = App(listens)
     async with served(app) as server, server.connected() as client:
@@ -302,8 +302,8 @@ async def test_a_malformed_body_is_refused_and_the_application_gets_a_disconnect
         reply = await client.reply("POST")
         assert (reply.status, reply["connection"]) == (400, "close")
         assert await client.closed_by_server()
-    ((refusal, request_id),) = told
-    assert (refusal.status, request_id) == (400, reply["x-request-id"])
+    ((error_response, request_id),) = told
+    assert (error_response.status, request_id) == (400, reply["x-request-id"])
     # The application knows, so the record is its own.
     assert app.recorder.events == []
     assert server.state.statistics().refused == {400: 1}
@@ -312,7 +312,7 @@ async def test_a_malformed_body_is_refused_and_the_application_gets_a_disconnect
 @pytest.mark.parametrize(
     "request_", [b"HEAD x HTTP/1.1\r\nhost: a\r\n\r\n", b"HEAD / HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n"]
 )
-async def test_a_refusal_of_head_has_no_content_either(request_: bytes, autojump_clock: MockClock) -> None:
+async def test_an_error_response_to_head_has_no_content_either(request_: bytes, autojump_clock: MockClock) -> None:
     async with served(App(hello)) as server, server.connected() as client:
         await client.stream.send_all(request_)
         reply = await client.reply("HEAD")

@@ -110,7 +110,7 @@ async def test_answers_to_pipelined_requests_share_one_write_timeout(driver: str
         assert trio.current_time() < 100
 
 
-# Heads and refusals.
+# Heads and error responses.
 
 
 @DRIVERS

@@ -31,7 +31,7 @@ class Turns(InboundApplication):
         self.seen.append(self.turns)
         request.respond(404, [(b"content-length", b"1")], b"-")
 
-    def refusal_fields(self, head: RequestHead | None) -> Sequence[Field]:
+    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
         self.seen.append(self.turns)
         return ()
 

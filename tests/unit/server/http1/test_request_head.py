@@ -25,7 +25,7 @@ FIELDS = b"Host: a.test\r\nAccept: */*\r\n\r\n"
 def refused(reader: HeadReader, raw: bytes) -> int:
     with pytest.raises(HeadError) as caught:
         reader.read(raw)
-    return caught.value.refusal.status
+    return caught.value.error_response.status
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -53,7 +53,7 @@ def test_the_same_holds_over_http2(path: bytes, read: bytes | None) -> None:
         return
     with pytest.raises(HeadError) as caught:
         h2_request_head.read_head(fields, Limits(), Hosts([]))
-    assert caught.value.refusal.status == 400
+    assert caught.value.error_response.status == 400
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_each_byte_of_a_target_is_judged_alike_with_known_fields(byte: int, read
         try:
             head = reader.read(form % bytes([byte]) + b"\r\n" + field + FIELDS)
         except HeadError as error:
-            return error.refusal.status
+            return error.error_response.status
         return head.method, head.target
 
     reader.read(b"GET / HTTP/1.1\r\n" + FIELDS)
@@ -165,7 +165,7 @@ def test_parts_of_a_good_head_are_waited_for(reader: HeadReader) -> None:
 def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: HeadReader) -> None:
     with pytest.raises(HeadError) as caught:
         reader.check_part(part)
-    assert caught.value.refusal.status == status
+    assert caught.value.error_response.status == status
 
 
 @pytest.mark.parametrize(

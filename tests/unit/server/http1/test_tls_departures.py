@@ -37,7 +37,7 @@ class ShowsCertificate(InboundApplication):
     async def handle(self, request: InboundRequest) -> None:
         request.respond(200, [], request.client_certificate or b"none")
 
-    def refusal_fields(self, head: RequestHead | None) -> Sequence[Field]:
+    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
         return ()
 
 

@@ -327,7 +327,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_its_own_time(a
         assert here.state.statistics().requests_total == 2
 
 
-# Refusals.
+# Error responses.
 
 
 @pytest.mark.parametrize("every", [0.01, 3])

@@ -30,7 +30,7 @@ class Native(InboundApplication):
     async def handle(self, request: Any) -> None:
         await self._handle(request)
 
-    def refusal_fields(self, head: Any) -> Any:
+    def error_response_fields(self, head: Any) -> Any:
         return ()
 
 
@@ -50,9 +50,19 @@ async def test_a_request_has_what_its_head_says(autojump_clock: MockClock) -> No
 
     async def handle(request: Stream) -> None:
         seen.append(request)
-        assert (request.answered, request.unanswered, request.status, request.bytes_sent) == (False, True, 0, 0)
+        assert (request.response_complete, request.can_respond, request.status, request.bytes_sent) == (
+            False,
+            True,
+            0,
+            0,
+        )
         await respond(request, b"hello")
-        assert (request.answered, request.unanswered, request.status, request.bytes_sent) == (True, False, 200, 5)
+        assert (request.response_complete, request.can_respond, request.status, request.bytes_sent) == (
+            True,
+            False,
+            200,
+            5,
+        )
 
     async with native(handle) as here:
         fields = [("te", "trailers"), ("cookie", "a=1"), ("cookie", "b=2")]
@@ -68,9 +78,9 @@ async def test_a_request_has_what_its_head_says(autojump_clock: MockClock) -> No
 async def test_an_answer_larger_than_the_window_waits_in_drained(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         assert not request.respond(200, [(b"content-length", b"100000")], bytes(100_000))
-        assert not request.answered
+        assert not request.response_complete
         await request.drained()
-        assert (request.answered, request.bytes_sent) == (True, 100_000)
+        assert (request.response_complete, request.bytes_sent) == (True, 100_000)
 
     async with native(handle) as here:
         answer = await here.client.fetch()
@@ -233,7 +243,7 @@ async def test_a_client_that_takes_nothing_has_left_after_the_write_timeout(auto
         request.respond(200, [], bytes(100_000))
         with pytest.raises(ClientGoneError):
             await request.drained()
-        heard.append((request.answered, request.gone))
+        heard.append((request.response_complete, request.gone))
 
     async with native(handle, Limits(write_timeout=30)) as here:
         here.client.acknowledges = False

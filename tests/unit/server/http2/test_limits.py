@@ -167,7 +167,9 @@ async def test_only_the_time_that_the_application_waits_counts_against_a_body(au
         assert (await here.client.answer(stream)).body == b"early and late"
 
 
-async def test_a_refused_body_gives_the_application_a_disconnect_with_the_refusal(autojump_clock: MockClock) -> None:
+async def test_a_refused_body_gives_a_disconnect_with_the_error_response(
+    autojump_clock: MockClock,
+) -> None:
     heard: list[Any] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -176,8 +178,8 @@ async def test_a_refused_body_gives_the_application_a_disconnect_with_the_refusa
     async with h2_connected(serve) as here:
         reply = await here.client.answer(await here.client.request("POST", end=False))
         assert reply.status == 408
-    ((refusal, request_id),) = [message["umbel.refusal"] for message in heard]
-    assert (refusal.status, request_id) == (408, reply["x-request-id"])
+    ((error_response, request_id),) = [message["umbel.error_response"] for message in heard]
+    assert (error_response.status, request_id) == (408, reply["x-request-id"])
     # The application has seen the request, so the record is its affair.
     assert here.records.requests == []
     assert here.state.statistics().refused == {408: 1}

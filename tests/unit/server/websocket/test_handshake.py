@@ -136,7 +136,7 @@ def test_whatever_stands_in_the_fields_is_accepted_declined_or_refused(value: by
         try:
             opening(**fields)
         except HeadError as error:
-            assert error.refusal.status == 400
+            assert error.error_response.status == 400
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -38,7 +38,7 @@ class Handshake:
         self.fields: tuple[Field, ...] = ((b"host", b"a"), (b"sec-websocket-version", b"13"), KEY)
         self.asked: list[Any] = []
         self.filed: list[RequestEnded] = []
-        self.unanswered, self.answered = True, False
+        self.can_respond, self.response_complete = True, False
         self.left: Callable[[], object] | None = None
         self.client, self._stream = memory_stream_pair()
         self.client_frames = Connection(ConnectionType.CLIENT)
@@ -48,7 +48,7 @@ class Handshake:
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
         self.asked.append(("respond", status, list(fields), body))
-        self.unanswered, self.answered = False, True
+        self.can_respond, self.response_complete = False, True
         return True
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
@@ -56,11 +56,11 @@ class Handshake:
 
     async def send(self, data: bytes) -> None:
         self.asked.append(("send", data))
-        self.unanswered = False
+        self.can_respond = False
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         self.asked.append(("finish",))
-        self.answered = True
+        self.response_complete = True
 
     def cut(self, reason: str) -> None:
         self.asked.append(("cut",))
@@ -69,7 +69,7 @@ class Handshake:
         if any(b"\n" in value for _, value in fields):
             raise ValueError("a field is malformed")
         self.asked.append(("take", status, list(fields)))
-        self.unanswered = False
+        self.can_respond = False
         return self
 
     async def receive_some(self) -> bytes:
@@ -110,7 +110,9 @@ def ended(status: int = 101) -> RequestEnded:
 DENIED = {"type": "websocket.http.response.start", "status": 402, "headers": [(b"X-Own", b"1")]}
 
 
-async def test_a_refusal_of_one_part_is_given_whole_and_one_of_several_in_parts(autojump_clock: MockClock) -> None:
+async def test_a_denial_response_is_sent_whole_if_it_has_one_part_else_in_parts(
+    autojump_clock: MockClock,
+) -> None:
     async def whole(scope: Any, receive: Any, send: Any) -> None:
         await send(DENIED)
         await send({"type": "websocket.http.response.body", "body": b"pay"})
@@ -128,7 +130,7 @@ async def test_a_refusal_of_one_part_is_given_whole_and_one_of_several_in_parts(
     assert request.asked == [("start", 402, [(b"x-own", b"1")]), ("send", b"pay"), ("send", b" first"), ("finish",)]
 
 
-async def test_an_application_that_ends_in_its_refusal_is_cut_and_before_it_answered_for(
+async def test_an_application_that_ends_in_its_denial_response_is_cut_and_before_it_answered_for(
     autojump_clock: MockClock,
 ) -> None:
     async def unbegun(scope: Any, receive: Any, send: Any) -> None:
@@ -146,7 +148,7 @@ async def test_an_application_that_ends_in_its_refusal_is_cut_and_before_it_answ
     assert app.recorder.events == []
 
 
-async def test_a_success_is_no_refusal_over_http_2_where_it_would_accept(autojump_clock: MockClock) -> None:
+async def test_a_success_is_no_denial_response_over_http_2_where_it_would_accept(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await send({**DENIED, "status": 200})
         await send({"type": "websocket.http.response.body", "body": b"no"})

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from umbel.net.timers import TimerQueue
-from umbel.upstream.calls.bulkhead import Bulkhead, OverloadGuard
+from umbel.upstream.calls.bulkhead import Bulkhead, OverloadManager
 from umbel.upstream.errors import Overflow
 
 
@@ -51,17 +51,17 @@ class Users:
 
 
 @asynccontextmanager
-async def guarded(*capacities: int, max_requests: int = 10, max_queue: int | None = None) -> AsyncIterator[list[Users]]:
-    """One bulkhead per capacity, under one guard."""
-    timers, guard = TimerQueue(), OverloadGuard(max_requests)
+async def managed(*capacities: int, max_requests: int = 10, max_queue: int | None = None) -> AsyncIterator[list[Users]]:
+    """One bulkhead per capacity, under one overload manager."""
+    timers, manager = TimerQueue(), OverloadManager(max_requests)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(timers.run)
-        yield [Users(Bulkhead(capacity, max_queue, guard, timers)) for capacity in capacities]
+        yield [Users(Bulkhead(capacity, max_queue, manager, timers)) for capacity in capacities]
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
 async def test_calls_of_a_request_that_has_one_there_wait_in_a_full_queue(autojump_clock) -> None:
-    async with guarded(1, max_queue=1) as (users,):
+    async with managed(1, max_queue=1) as (users,):
         for call in "abc":
             users.ask("first", call)
         users.ask("second", "a")  # The first request's calls have filled the room for requests that wait.
@@ -74,7 +74,7 @@ async def test_calls_of_a_request_that_has_one_there_wait_in_a_full_queue(autoju
 
 
 async def test_without_room_to_wait_a_request_still_waits_for_its_own_calls(autojump_clock) -> None:
-    async with guarded(2, max_queue=0) as (users,):
+    async with managed(2, max_queue=0) as (users,):
         for call in "abcd":
             users.ask("first", call)
         users.ask("second")
@@ -83,7 +83,7 @@ async def test_without_room_to_wait_a_request_still_waits_for_its_own_calls(auto
 
 
 async def test_as_many_requests_as_are_served_at_a_time_may_wait_by_default(autojump_clock) -> None:
-    async with guarded(1, max_requests=10) as (users,):
+    async with managed(1, max_requests=10) as (users,):
         users.ask_all(11)
         assert users.refused == []
         users.ask("more")
@@ -91,7 +91,7 @@ async def test_as_many_requests_as_are_served_at_a_time_may_wait_by_default(auto
 
 
 async def test_while_calls_complete_nobody_is_refused_however_long_the_queue(autojump_clock) -> None:
-    async with guarded(1) as (users,):
+    async with managed(1) as (users,):
         users.ask_all(10)
         for number in range(10):
             await trio.sleep(0.9)
@@ -103,7 +103,7 @@ async def test_while_calls_complete_nobody_is_refused_however_long_the_queue(aut
 async def test_without_a_completed_call_for_a_second_two_fifths_wait_on_and_the_last_to_come_are_refused(
     autojump_clock,
 ) -> None:
-    async with guarded(1) as (users,):
+    async with managed(1) as (users,):
         users.ask_all(9)
         await trio.sleep(0.99)
         assert (users.refused, users.bulkhead.stalled) == ([], False)
@@ -114,7 +114,7 @@ async def test_without_a_completed_call_for_a_second_two_fifths_wait_on_and_the_
 
 
 async def test_the_first_call_that_completes_opens_the_whole_room_again(autojump_clock) -> None:
-    async with guarded(1) as (users,):
+    async with managed(1) as (users,):
         users.ask_all(9)
         await trio.sleep(2)
         refused = len(users.refused)
@@ -126,7 +126,7 @@ async def test_the_first_call_that_completes_opens_the_whole_room_again(autojump
 
 
 async def test_stalled_upstreams_together_hold_four_fifths_in_flight_and_waiting(autojump_clock) -> None:
-    async with guarded(3, 3, 3) as (one, two, three):
+    async with managed(3, 3, 3) as (one, two, three):
         for users, prefix in ((one, "a"), (two, "b")):
             users.ask_all(5, prefix)
         await trio.sleep(1.1)
@@ -140,7 +140,7 @@ async def test_stalled_upstreams_together_hold_four_fifths_in_flight_and_waiting
 
 
 async def test_a_request_at_two_stalled_upstreams_counts_once(autojump_clock) -> None:
-    async with guarded(3, 3) as (one, two):
+    async with managed(3, 3) as (one, two):
         for users in (one, two):
             users.ask_all(7)
         await trio.sleep(1.1)
@@ -148,7 +148,7 @@ async def test_a_request_at_two_stalled_upstreams_counts_once(autojump_clock) ->
 
 
 async def test_a_stalled_upstream_with_a_free_place_takes_calls_until_it_holds_four_fifths(autojump_clock) -> None:
-    async with guarded(2) as (users,):
+    async with managed(2) as (users,):
         users.ask_all(6)
         await trio.sleep(1.1)
         for name in ("5", "4", "3", "2"):
@@ -159,23 +159,23 @@ async def test_a_stalled_upstream_with_a_free_place_takes_calls_until_it_holds_f
 
 
 async def test_a_full_server_gets_room_from_the_upstream_that_holds_most_and_completes_nothing(autojump_clock) -> None:
-    async with guarded(1, 1) as (one, two):
-        guard = one.bulkhead._guard
-        assert guard is not None
-        assert not guard.make_room()
+    async with managed(1, 1) as (one, two):
+        manager = one.bulkhead._overload_manager
+        assert manager is not None
+        assert not manager.make_room()
         one.ask_all(6, "a")
         two.ask_all(5, "b")
-        assert guard.make_room()
+        assert manager.make_room()
         assert one.refused == ["a5"]
         one.bulkhead.completed_at = trio.current_time()
-        assert guard.make_room()
+        assert manager.make_room()
         assert two.refused == ["b4"]
-        assert not guard.make_room(), "the one works, and the other holds two fifths only"
+        assert not manager.make_room(), "the one works, and the other holds two fifths only"
         assert one.refused == ["a5"]
 
 
 async def test_calls_of_a_refused_request_that_are_cancelled_by_it_have_left_already(autojump_clock) -> None:
-    async with guarded(1, max_requests=5) as (users,):
+    async with managed(1, max_requests=5) as (users,):
         users.ask_all(3)
         bulkhead, ends = users.bulkhead, []
 
@@ -190,7 +190,7 @@ async def test_calls_of_a_refused_request_that_are_cancelled_by_it_have_left_alr
         assert "x" not in bulkhead.requests
 
 
-async def test_without_a_guard_nobody_is_refused_while_nothing_completes(autojump_clock) -> None:
+async def test_without_an_overload_manager_nobody_is_refused_while_nothing_completes(autojump_clock) -> None:
     timers = TimerQueue()
     users = Users(Bulkhead(1, None, None, timers))
     users.ask_all(257)
@@ -202,7 +202,7 @@ async def test_without_a_guard_nobody_is_refused_while_nothing_completes(autojum
 async def test_calls_that_joined_are_held_and_the_last_of_them_are_refused_while_nothing_completes(
     autojump_clock,
 ) -> None:
-    async with guarded(3, 3) as (one, two):
+    async with managed(3, 3) as (one, two):
         for users, prefix in ((one, "a"), (two, "b")):
             users.ask(f"{prefix}0")
             for number in range(1, 5):
@@ -219,24 +219,24 @@ async def test_calls_that_joined_are_held_and_the_last_of_them_are_refused_while
 
 
 async def test_a_full_server_gets_room_from_calls_that_joined(autojump_clock) -> None:
-    async with guarded(1) as (users,):
-        guard = users.bulkhead._guard
-        assert guard is not None
+    async with managed(1) as (users,):
+        manager = users.bulkhead._overload_manager
+        assert manager is not None
         users.ask("0")
         for number in range(1, 6):
             users.join(f"{number}")
-        assert guard.make_room()
+        assert manager.make_room()
         assert users.refused == ["5"]
         users.join("6")
         assert users.refused == ["5", "6"], "it takes nobody beyond two fifths until a call completes"
         users.complete("0")
         users.join("7")
         assert users.refused == ["5", "6"]
-        assert not guard.make_room()
+        assert not manager.make_room()
 
 
 async def test_calls_that_part_are_held_no_longer(autojump_clock) -> None:
-    async with guarded(1) as (users,):
+    async with managed(1) as (users,):
         users.join("0")
         users.bulkhead.leave_joined("0")
         users.bulkhead.leave_joined("0")
@@ -244,7 +244,7 @@ async def test_calls_that_part_are_held_no_longer(autojump_clock) -> None:
 
 
 async def test_upstreams_with_free_places_that_hang_together_hold_four_fifths(autojump_clock) -> None:
-    async with guarded(100, 100, 100) as upstreams:
+    async with managed(100, 100, 100) as upstreams:
         for number in range(3):
             for users in upstreams:
                 users.ask(f"{id(users)}-{number}")
@@ -254,7 +254,7 @@ async def test_upstreams_with_free_places_that_hang_together_hold_four_fifths(au
 
 
 async def test_a_stalled_upstream_that_holds_no_request_any_more_is_taken_for_well(autojump_clock) -> None:
-    async with guarded(2) as (users,):
+    async with managed(2) as (users,):
         users.ask_all(4)
         await trio.sleep(1.1)
         assert users.bulkhead.stalled
@@ -268,7 +268,7 @@ async def test_a_stalled_upstream_that_holds_no_request_any_more_is_taken_for_we
 
 
 async def test_a_crowd_after_a_pause_is_given_its_own_second(autojump_clock) -> None:
-    async with guarded(3) as (users,):
+    async with managed(3) as (users,):
         users.ask_all(2)
         await trio.sleep(0.01)
         users.complete("0")
