@@ -53,7 +53,7 @@ class AnsweringStream(PlainStream):
     def received_ago(self) -> None:
         """No kernel knows."""
 
-    def start_exchange(self, data: bytes, listener: Listener) -> None:
+    def send_and_listen(self, data: bytes, listener: Listener) -> None:
         self.listen(listener)
 
     def listen(self, listener: Listener) -> None:

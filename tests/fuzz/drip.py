@@ -162,7 +162,7 @@ async def try_all(drips: list[Drip], driver: str) -> None:
             nursery.start_soon(one, server, drip)
     if found:
         raise found[0] from None
-    crashes = [note for note in app.recorder.notes if note.event.endswith("crashed")]
+    crashes = [note for note in app.recorder.logged if note.event.endswith("crashed")]
     if crashes:
         raise Finding(f"a crash: {crashes[0]}", [Input(drip.protocol, drip.data) for drip in drips])
 

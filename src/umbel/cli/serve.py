@@ -95,7 +95,7 @@ def _serve_alone(given: CommandLine) -> None:
     from hypercorn.config import Config
 
     from ..core.console import announce
-    from ..core.events import NULL, Noted
+    from ..core.events import NULL, LogMessage
     from ..logs import crashes_on_stderr, ensure_writable
     from ..server import Limits
     from ..server import serve as serve_app
@@ -123,7 +123,7 @@ def _serve_alone(given: CommandLine) -> None:
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
     def record(sentence: str) -> None:
-        getattr(app, "recorder", NULL).record(Noted("error", EVENT, sentence))
+        getattr(app, "recorder", NULL).record(LogMessage("error", EVENT, sentence))
 
     async def main() -> None:
         if application.app is None and settings.logs is not None:

@@ -11,7 +11,7 @@ import msgspec
 
 from ..config.schema import sections
 from ..core.errors import UpstreamError
-from ..core.events import Noted
+from ..core.events import LogMessage
 from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
 from ..core.http.header_field import Field, raw_value
@@ -161,7 +161,7 @@ def failure_of(error: Exception, context: CallContext) -> Failure:
 
 def record_crash(error: Exception, call: str, request: RequestFacts | None, recorder: Recorder) -> Failure:
     """Record an unexpected exception, with its traceback, and return the failure (kind internal) of its call."""
-    recorder.record(Noted("error", "call.crashed", f"call {call} crashed", request, {"call": call}, error))
+    recorder.record(LogMessage("error", "call.crashed", f"call {call} crashed", request, {"call": call}, error))
     return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
 
 

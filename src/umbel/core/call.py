@@ -10,7 +10,7 @@ A *caller* (one named upstream) makes *calls*. An *owner* (a composition) has ca
   send them one right after the other: a peer on this machine is then woken once for all of them, and a send that wakes
   it takes longer.
 - The owner hears of it by two functions, which may be called at any time: inside ``start``, from the task of the socket
-  reader, from a timer. They only note the event and wake the owner's task; they never start a task.
+  reader, from a timer. They only record the event and wake the owner's task; they never start a task.
 
   - ``call_ended(call)``: the call has its result (``status`` or ``error``). Exactly once per call, and never after
     ``cancel``.
@@ -53,7 +53,7 @@ class FieldBlock(tuple["Field", ...]):
 
     lines: bytes | None = None
     """How they stand in a head, for an upstream that replaces the fields that ``lines_for`` names; None: not known, or
-    they need a closer look. Noted by who writes them (``upstream/pool/request_head.py``)."""
+    they need a closer look. Remembered by who writes them (``upstream/pool/request_head.py``)."""
     lines_for: object = None
     """``EVERY``: upstreams replace none of them."""
 
@@ -75,7 +75,7 @@ def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
 
 
 BEGINNINGS_MAX = 64
-"""Beginnings that are noted for a request: its upstream's replicas are hardly ever more."""
+"""Beginnings that are remembered for a request: its upstream's replicas are hardly ever more."""
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     Content-Length among ``headers``, or chunked. Who iterates it closes its iterator."""
     beginnings: dict[object, bytes] | None = None
     """How the heads of such requests begin, for a request that is the same but for ``gateway`` each time it is made:
-    noted by upstreams, by what a head goes to, at most ``BEGINNINGS_MAX``. None: the next one is another."""
+    remembered by upstreams, by what a head goes to, at most ``BEGINNINGS_MAX``. None: the next one is another."""
 
     @property
     def fields(self) -> Sequence[Field]:
@@ -109,7 +109,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 
 
 class CallOwner(Protocol):
-    """Owner of a call: hears of its end. See the module: these functions note and wake, never raise and never wait."""
+    """Owner of a call: hears of its end. See the module: its functions record and wake, never raise and never wait."""
 
     def call_ended(self, call: Call) -> None:
         """The call has its result."""

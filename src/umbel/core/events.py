@@ -64,7 +64,7 @@ class AttemptEnded(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class LogMessage:
     """Any other record: an internal error, a lost background task, a drop."""
 
     level: Level
@@ -76,7 +76,7 @@ class Noted:
     error: BaseException | None = None
 
 
-Event = RequestEnded | CallEnded | AttemptEnded | Noted
+Event = RequestEnded | CallEnded | AttemptEnded | LogMessage
 
 
 class Recorder(Protocol):

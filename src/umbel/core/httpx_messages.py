@@ -2,7 +2,7 @@
 
 httpx's own constructors take 4 to 40 µs each, which is much for a message per call, because they normalise every field
 and encode content. This is the one file that touches what httpx keeps to itself (the triples of ``Headers``, the
-attributes of a ``Response``); ``test_messages.py`` holds it against what httpx makes.
+attributes of a ``Response``); ``test_httpx_messages.py`` holds it against what httpx makes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class CompleteResponse(UpstreamResponse):
     For bodies without a content coding: what came is what ``content`` is.
 
     Args:
-        elapsed: seconds that it took; httpx's client would note them only of a stream that it closes itself.
+        elapsed: seconds that it took; httpx's client would set them only of a stream that it closes itself.
     """
 
     _request = None

@@ -275,7 +275,7 @@ class InboundRequest(Protocol):
         CONNECT (RFC 8441) is 200. The connection, or the stream, ends with ``handle``.
 
         What the client sends before that is kept for the stream, within bounds. From here on the end of what the
-        client sends is told by ``receive_some``, behind all that came before it, and ``on_gone`` tells of a reset.
+        client sends is reported by ``receive_some``, behind all that came before it, and a reset by ``on_gone``.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
@@ -283,7 +283,7 @@ class InboundRequest(Protocol):
         ...
 
     def cut(self, reason: str) -> None:
-        """End a response in its middle so that the client can tell: by a reset of the stream or of the connection."""
+        """End a response in its middle so that the client notices: by a reset of the stream or of the connection."""
 
     # Foreign code, and the record.
 

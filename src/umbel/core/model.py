@@ -111,7 +111,7 @@ class Failure:
     """The fields of the response that the route's answer forwards: its cookies, and where its status is passed on all
     that the route names."""
     public: str = ""
-    """One sentence for the client about its own mistake; empty where it made none. Then the kind's sentence is told."""
+    """One sentence for the client about its own mistake; empty where it made none, and gets the kind's sentence."""
 
     @classmethod
     def of(

@@ -19,7 +19,7 @@ from ..composition.request.code_request import UpstreamDefaults
 from ..config.loading.load import load
 from ..config.schema.sections import Config
 from ..core.console import announce
-from ..core.events import Noted, Recorder
+from ..core.events import LogMessage, Recorder
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
@@ -262,7 +262,7 @@ class Umbel(ErrorHandling, InboundApplication):
 
     async def _watched(self, serving: Callable[[], Awaitable[None]]) -> None:
         def record(sentence: str) -> None:
-            self.recorder.record(Noted("error", EVENT, sentence))
+            self.recorder.record(LogMessage("error", EVENT, sentence))
 
         async with watched_loop(self.gateway_config.supervisor.hang_timeout, record):
             await serving()

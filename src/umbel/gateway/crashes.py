@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..core.events import Noted, Recorder
+from ..core.events import LogMessage, Recorder
 from ..core.model import RequestFacts
 from ..net.exception_groups import leaves, text_of
 
 
 def note(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:
-    """Record each leaf of ``error`` as one ``Noted`` with its traceback."""
+    """Record each leaf of ``error`` as one ``LogMessage`` with its traceback."""
     for leaf in leaves(error):
-        recorder.record(Noted("error", event, f"{type(leaf).__name__}: {text_of(leaf)}", facts, error=leaf))
+        recorder.record(LogMessage("error", event, f"{type(leaf).__name__}: {text_of(leaf)}", facts, error=leaf))

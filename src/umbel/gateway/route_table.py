@@ -33,7 +33,7 @@ from werkzeug.exceptions import HTTPException
 from ..config.schema.section_tree import dotted
 from ..core.console import say
 from ..core.errors import ConfigError, ConfigProblem, RequestError
-from ..core.events import Noted
+from ..core.events import LogMessage
 from ..net.bounded_cache import BoundedCache
 from .probes import PATHS
 from .quart.hooks import Hook, View, find_hooks, replaces_entrance
@@ -214,7 +214,7 @@ class RouteTable:
             routes = "configured routes go" if self._routes else "composing handlers go"
             sentence = f"{routes} through Quart, which costs speed, because of {what}"
         say(f"warning: {sentence}")
-        recorder.record(Noted("warning", EVENT, sentence))
+        recorder.record(LogMessage("warning", EVENT, sentence))
 
 
 def _check_auth(config: Config, guards: list[Hook]) -> None:

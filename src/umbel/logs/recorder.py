@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..core.errors import ConfigError, ConfigProblem
-from ..core.events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
+from ..core.events import AttemptEnded, CallEnded, Event, LogMessage, RequestEnded
 from .crashes import show_crash
 from .files.file import LogFile
 from .files.recover import recover
@@ -130,7 +130,7 @@ class FileRecorder:
             self._unrecordable += 1
             return
         self.logs[stream].put(level, name, record, duration_ms, stream != "app")
-        if isinstance(event, Noted) and event.error is not None and event.level == "error":
+        if isinstance(event, LogMessage) and event.error is not None and event.level == "error":
             show_crash(event.event, _crash_subject(event), event.error, self.app.redactor, self.app.path)
 
     def reopen(self) -> None:
@@ -154,11 +154,11 @@ class FileRecorder:
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
 
 
-def _crash_subject(note: Noted) -> str:
+def _crash_subject(event: LogMessage) -> str:
     """Describe in one line what a crash was about: the request, or the text of the event."""
-    request = note.request
+    request = event.request
     if request is None:
-        return note.message.partition("\n")[0]
+        return event.message.partition("\n")[0]
     return f"{request.method} {request.path} (request_id {request.request_id})"
 
 

@@ -3,7 +3,7 @@
 Theory
 ------
 A nursery wraps what its tasks raise in a group, so a group may hold a cancel and a crash at once. Whoever ends an
-exception must lose neither: the crash is told, and the cancel goes on upwards, or else its scope never ends.
+exception must lose neither: the crash is reported, and the cancel goes on upwards, or else its scope never ends.
 
 Three rules hold for every function here.
 
@@ -201,10 +201,10 @@ def stray_cancel(error: trio.Cancelled) -> StrayCancelError | None:
 
 def without_stray_cancels(group: BaseExceptionGroup[BaseException]) -> BaseExceptionGroup[BaseException]:
     """A group of the same leaves, whose cancels that nobody ordered are errors; ``group`` itself if it has none."""
-    told = [(isinstance(leaf, trio.Cancelled) and stray_cancel(leaf)) or leaf for leaf in leaves(group)]
-    if not any(isinstance(leaf, StrayCancelError) for leaf in told):
+    reported = [(isinstance(leaf, trio.Cancelled) and stray_cancel(leaf)) or leaf for leaf in leaves(group)]
+    if not any(isinstance(leaf, StrayCancelError) for leaf in reported):
         return group
-    return BaseExceptionGroup(group.message, told)
+    return BaseExceptionGroup(group.message, reported)
 
 
 def _ends_more(error: BaseException) -> bool:

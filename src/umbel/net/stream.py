@@ -22,7 +22,7 @@ must know waits in ``drained``. The unsent rest is bounded by what one caller gi
 ``drained`` before it gives more.
 
 ``close_now`` is legal at any time, even inside a callback. It wakes the task that receives and the task that sends with
-ClosedResourceError, and tells a listener with the same; a listener that wants to hear nothing is dropped first.
+ClosedResourceError, and reports the same to a listener; a listener that wants to hear nothing is dropped first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _HAS_SOMETHING = READABLE | ENDED
 TURN_BYTES_MAX = 256 * 1024
 """Bytes pushed from one socket in one turn."""
 _POLLED_END = getattr(select, "POLLRDHUP", 0)
-"""What tells of the peer's end behind unread bytes, where the system can tell."""
+"""The event that reports the peer's end behind unread bytes, where the system has it."""
 _RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing sends a RST, and nothing that waits to be sent."""
 _TCP_INFO = getattr(socket, "TCP_INFO", -1)
@@ -161,7 +161,7 @@ class PlainStream:
         self._readable = False
         self._ended = False
         self.ended_at: float | None = None
-        """When the peer's end was reported, in ``trio.current_time()``; None: not yet, or the reader cannot tell."""
+        """When the peer's end was reported, in ``trio.current_time()``; None: not yet, or not by this reader."""
         self.on_end: Callable[[bool], object] | None = None
         """Called by the reader at each report of the peer's end, even where nobody reads; True: the connection is
         broken. It must not raise, and must do little."""
@@ -268,10 +268,10 @@ class PlainStream:
         if self._closed:
             return None
         try:
-            told = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.stop)
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.stop)
         except OSError:  # Not TCP, or another system.
             return None
-        return int.from_bytes(told[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if told else None
+        return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if info else None
 
     def poll_readable(self) -> None:
         """Ask the kernel whether there are bytes to read: ``receive_now`` knows only what the reader has reported."""
@@ -316,7 +316,7 @@ class PlainStream:
         """Call ``on_end`` if the peer has ended its sending. The last act of a change: it may close the stream."""
         if self.on_end is not None:
             if not self._finds_changes and self._receiver is None and self._readable:
-                events |= self.peer_end()  # This reader tells of no end. What nobody reads may be one.
+                events |= self.peer_end()  # This reader reports no end. What nobody reads may be one.
             if events & ENDED:
                 self.on_end(events & BROKEN != 0)
 
@@ -372,7 +372,7 @@ class PlainStream:
             return self._hand_over(data)
         return sent == len(data) or self._hand_over(memoryview(data)[sent:])
 
-    def start_exchange(self, data: bytes, listener: Listener) -> None:
+    def send_and_listen(self, data: bytes, listener: Listener) -> None:
         """``send_now``, then ``listen``. A connection that is broken for sending shows when it is read.
 
         Raises:

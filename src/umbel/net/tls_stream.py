@@ -277,7 +277,7 @@ class TlsStream(PlainStream):
                 records.append(self._outgoing.read())
         return b"".join(records)
 
-    def start_exchange(self, data: bytes, listener: Listener) -> None:
+    def send_and_listen(self, data: bytes, listener: Listener) -> None:
         """As of a plain stream."""
         with suppress(trio.BrokenResourceError):
             self.send_now(data)
@@ -340,7 +340,7 @@ class TlsStream(PlainStream):
         super().reset_on_close()
 
     def close(self) -> None:
-        """Close, and tell the peer so by ``close_notify`` if the socket takes it at once."""
+        """Close, with a ``close_notify`` if the socket takes it at once."""
         self.send_eof()
         self.close_now()
 

@@ -1,6 +1,6 @@
 """Gradient limit: the number of concurrent calls of an upstream, adapted to how long calls take.
 
-``ended`` is called for each call whose duration tells something. It has no clock: ``now`` is handed in, in seconds. The
+``ended`` is called for each call whose duration is of use. It has no clock: ``now`` is handed in, in seconds. The
 algorithm is Netflix's Gradient2 (github.com/Netflix/concurrency-limits, ``Gradient2Limit`` in ``WindowedLimit``) with
 the tolerance and headroom of Envoy's adaptive concurrency filter (its gradient controller).
 """

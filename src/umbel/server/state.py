@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from trio_util import AsyncValue
 
-from ..core.events import NULL, Level, Noted, Recorder, RequestEnded
+from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
 from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
 from ..core.model import RequestFacts, Trace
 from ..logs import Redactor, show_crash
@@ -394,7 +394,7 @@ class ServerState:
             if error is not None and level == "error":
                 show_crash(event, "", error, _redactor)
         else:
-            recorder.record(Noted(level, event, message, error=error))
+            recorder.record(LogMessage(level, event, message, error=error))
 
 
 def _max_requests(config: Config) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.events import Level, Noted, Recorder
+from ..core.events import Level, LogMessage, Recorder
 from ..policy.breaker import BreakerEvent, BreakerState, BreakerTransition
 
 _REASONS = {
@@ -31,7 +31,7 @@ class StateEvents:
         level: Level = "warning" if change.state is BreakerState.OPEN else "info"
         message = f"the breaker of {self.upstream} is {change.state}: {reason}"
         fields = {"upstream": self.upstream, "state": str(change.state), "reason": reason}
-        self.recorder.record(Noted(level, f"breaker.{change.state}", message, fields=fields))
+        self.recorder.record(LogMessage(level, f"breaker.{change.state}", message, fields=fields))
 
     def ejected(self, replica: str, seconds: float) -> None:
         """Record that a replica is ejected for ``seconds``: ``ejection.out``."""
@@ -52,4 +52,4 @@ class StateEvents:
     def _replica(self, level: Level, what: str, state: str, replica: str, reason: str) -> None:
         fields = {"upstream": self.upstream, "replica": replica, "state": state, "reason": reason}
         message = f"{replica} is {state}: {reason}"
-        self.recorder.record(Noted(level, f"{what}.{state}", message, fields=fields))
+        self.recorder.record(LogMessage(level, f"{what}.{state}", message, fields=fields))

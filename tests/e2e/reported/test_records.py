@@ -154,7 +154,7 @@ async def test_an_answer_that_fails_before_its_first_byte_is_a_500_with_one_reco
         record = await one_record(records)
     assert (seen.status, seen.whole, record.status, record.kind) == (500, True, 500, "internal")
     assert seen.request_id == record.request.request_id
-    assert [note.event for note in records.notes] == ["request.crashed"]
+    assert [note.event for note in records.logged] == ["request.crashed"]
 
 
 @PROTOCOLS
@@ -178,7 +178,7 @@ async def test_an_answer_that_fails_in_its_middle_is_cut_and_recorded_so(path: s
     assert (record.status, record.kind, record.bytes_sent) == (200, "internal", 5)
     assert "cut in its middle" in record.detail
     assert seen.request_id == record.request.request_id
-    assert [note.event for note in records.notes] == ["request.crashed"]
+    assert [note.event for note in records.logged] == ["request.crashed"]
 
 
 @pytest.mark.parametrize("path", ["later", "composed-later"])
@@ -223,7 +223,7 @@ async def test_a_response_that_is_late_before_its_first_byte_is_a_504(protocol: 
         record = await one_record(records)
     assert (seen.status, record.status, record.kind) == (504, 504, "timeout")
     assert seen.request_id == record.request.request_id
-    assert records.notes == []
+    assert records.logged == []
 
 
 @PROTOCOLS
@@ -245,7 +245,7 @@ async def test_a_response_that_is_late_after_its_first_byte_is_cut_and_no_crash(
         seen = await see(port, protocol, "/late")
         record = await one_record(records)
     assert (seen.status, seen.whole, record.status, record.kind) == (200, False, 200, "timeout")
-    assert records.notes == []
+    assert records.logged == []
 
 
 # Other ASGI applications, whose records are the server's.
@@ -288,7 +288,7 @@ async def test_an_asgi_application_that_fails_before_its_first_byte_has_one_reco
         record = await one_record(app.recorder)
     assert (seen.status, record.status, record.request.path) == (500, 500, "/x")
     assert seen.request_id == record.request.request_id
-    assert len(app.recorder.notes) == 1
+    assert len(app.recorder.logged) == 1
 
 
 @PROTOCOLS
@@ -356,7 +356,7 @@ async def test_what_breaks_a_rule_of_http_2_is_an_access_record_at_level_info(ca
     records = Records()
     async with serving(gateway(records)) as port:
         await give(port, PREFACE + SETTINGS + BROKEN[case], 0.3 if case.startswith("GOAWAY with") else 20)
-    assert records.notes == []
+    assert records.logged == []
     ends = [record for record in records.requests if record.request.method == ""]
     assert [record.status for record in ends] == ([] if case.startswith("GOAWAY with") else [400])
     assert all(record.status < 500 for record in records.requests)
@@ -370,7 +370,7 @@ async def test_bytes_that_are_no_preface_are_an_access_record(data: bytes) -> No
     records = Records()
     async with serving(gateway(records)) as port:
         await give(port, data)
-    assert records.notes == []
+    assert records.logged == []
     assert [record.status for record in records.requests] in ([400], [505])
 
 
@@ -401,7 +401,7 @@ async def test_a_tls_handshake_that_fails_is_no_note(tls: tuple[str, str]) -> No
             await stream.do_handshake()
             await transport.send_all(rest)  # bytes that are no record of this session
             await trio.aclose_forcefully(transport)
-    assert [note for note in records.notes if note.level != "info"] == []
+    assert [note for note in records.logged if note.level != "info"] == []
 
 
 UPGRADE = (
@@ -444,5 +444,5 @@ async def test_what_breaks_a_rule_of_websocket_is_one_access_record(frame: bytes
 
     async with serving(app) as port:
         await give(port, UPGRADE + frame)
-    assert [note for note in records.notes if note.level != "info"] == []
+    assert [note for note in records.logged if note.level != "info"] == []
     assert [record.status for record in records.requests] == [101]

@@ -151,7 +151,7 @@ async def with_another_stream() -> AsyncIterator[tuple[Held, H2Client, hpack.Enc
             fields = [("x-indexed", "1"), ("x-late", "in step")]
             assert (await client.fetch(headers=fields)).status == 200
             assert client.goaway == []
-    assert [note for note in held.app.recorder.notes if note.level != "info"] == []
+    assert [note for note in held.app.recorder.logged if note.level != "info"] == []
 
 
 def begun(client: H2Client) -> int:

@@ -129,7 +129,7 @@ async def test_whatever_is_raised_before_the_head_is_a_500_and_one_record(protoc
         async with serving(app) as port:
             assert (await ask(protocol, port, "GET", "/raise"))[0] == 500
             assert (await ask(protocol, port, "GET", "/hello"))[0] == 200
-    assert [note.event for note in app.recorder.notes] == ["request.crashed"]
+    assert [note.event for note in app.recorder.logged] == ["request.crashed"]
 
 
 @OVER
@@ -141,7 +141,7 @@ async def test_whatever_is_raised_in_the_body_cuts_the_answer_and_leaves_one_rec
             with pytest.raises((EOFError, h11.RemoteProtocolError)):
                 await ask(protocol, port, "GET", "/break")
             assert (await ask(protocol, port, "GET", "/hello"))[0] == 200
-    assert [note.event for note in app.recorder.notes] == ["request.crashed"]
+    assert [note.event for note in app.recorder.logged] == ["request.crashed"]
 
 
 @RAW_KINDS
@@ -153,7 +153,7 @@ async def test_whatever_is_raised_in_a_websocket_closes_it_with_1011(kind: str) 
                 assert isinstance(await client.open(), AcceptConnection)
                 assert await client.ended() == 1011
             assert (await fetch(port, "GET", "/hello")).status == 200
-    assert [note.event for note in app.recorder.notes] == ["websocket.crashed"]
+    assert [note.event for note in app.recorder.logged] == ["websocket.crashed"]
 
 
 @KINDS
@@ -188,8 +188,8 @@ async def test_whatever_a_view_of_umbel_raises_is_a_500_with_one_record_of_each_
         ("/hello", 200),
     ]
     leaves = 2 if "group" in kind else 1
-    assert len([note for note in records.notes if note.request and note.request.path == "/raise"]) == leaves
-    assert len(records.notes) == 2 * leaves
+    assert len([note for note in records.logged if note.request and note.request.path == "/raise"]) == leaves
+    assert len(records.logged) == 2 * leaves
 
 
 @OVER
@@ -211,7 +211,7 @@ async def test_what_a_stream_of_umbel_raises_cuts_it_and_is_recorded_once(protoc
             with pytest.raises((EOFError, h11.RemoteProtocolError)):
                 await ask(protocol, port, "GET", "/stream")
     leaves = 2 if "group" in kind else 1
-    assert [note.event for note in records.notes] == ["request.crashed"] * leaves
+    assert [note.event for note in records.logged] == ["request.crashed"] * leaves
     assert len(records.requests) == 1
 
 
@@ -229,7 +229,7 @@ async def test_a_status_that_no_answer_has_is_a_500_and_one_record(protocol: str
     with trio.fail_after(10):
         async with serving(app) as port:
             assert (await ask(protocol, port, "GET", "/"))[0] == 500
-    assert [note.event for note in records.notes] == ["request.crashed"]
+    assert [note.event for note in records.logged] == ["request.crashed"]
 
 
 async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_connection() -> None:
@@ -262,8 +262,8 @@ async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_con
                     if protocol == "HTTP/2":
                         await channel.request("GET", "/hello")
                         assert (await channel.answer())[0] == 200
-    assert [note.event for note in recorder.notes] == ["request.abandoned"] * 2
-    assert {note.level for note in recorder.notes} == {"info"}
+    assert [note.event for note in recorder.logged] == ["request.abandoned"] * 2
+    assert {note.level for note in recorder.logged} == {"info"}
 
 
 async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_and_counted() -> None:
@@ -298,7 +298,7 @@ async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_an
             stop.set()
     assert ended == [CALLS_AFTER_END_MAX - 1] * 2
     assert state.statistics().endless == 2
-    assert [note.event for note in recorder.notes] == ["application.endless"] * 2
+    assert [note.event for note in recorder.logged] == ["application.endless"] * 2
 
 
 @OVER

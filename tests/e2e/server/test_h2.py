@@ -79,7 +79,7 @@ async def server(stock: bool, **settings: Any) -> AsyncIterator[Server]:
             async with h2_client(port) as second:
                 assert (await second.fetch(path="/hello")).body == b"hello"
             await until(lambda: not app.statistics().requests_in_flight)
-    assert [note for note in records.notes if note.error is not None] == []
+    assert [note for note in records.logged if note.error is not None] == []
 
 
 both = pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stock hypercorn"])

@@ -22,7 +22,7 @@ async def test_settings_that_hypercorn_takes_in_silence_are_told_with_the_first_
     app, records = app_with_records()
     async with serving(app, stock=True, graceful_timout=3, keep_alive_timeout=5) as port:
         assert (await fetch(port, "GET", "/hello")).status == 200
-    (note,) = (note for note in records.notes if note.event == "hypercorn.setting")
+    (note,) = (note for note in records.logged if note.event == "hypercorn.setting")
     assert 'graceful_timout is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?' in note.message
 
 

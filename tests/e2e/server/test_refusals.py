@@ -39,7 +39,7 @@ async def test_a_malformed_target_leaves_the_connection_as_it_was_asked_for(
     assert said.statuses == ([400, 200] if stays else [400])
     assert [b"connection: close" in said.received.partition(b"\r\n\r\n")[0]] == [not stays]
     assert [record.status for record in app.recorder.requests] == [400]
-    assert app.recorder.notes == []
+    assert app.recorder.logged == []
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ async def test_what_ends_a_connection_of_http_2_is_an_access_record_and_no_note(
             while not client.goaway and await client.receive():
                 pass
     assert [record.status for record in app.recorder.requests] == [400]
-    assert app.recorder.notes == []
+    assert app.recorder.logged == []

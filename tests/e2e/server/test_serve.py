@@ -89,7 +89,7 @@ async def test_a_lifespan_that_ends_while_serving_takes_the_server_down(stock: b
             assert (await fetch(port, "GET", "/readyz")).status == 200
             go.set()
             await trio.sleep_forever()
-    assert [str(note.error) for note in records.notes] == ["background"]
+    assert [str(note.error) for note in records.logged] == ["background"]
 
 
 @pytest.mark.parametrize("stock", [True, False], ids=["stock hypercorn", "our serve"])

@@ -45,7 +45,7 @@ async def server(stock: bool, **settings: Any) -> AsyncIterator[tuple[int, Recor
             assert (await fetch(port, "GET", "/nowhere")).status == 404
             async with ws_client(port) as second:
                 assert isinstance(await second.open(), AcceptConnection)
-    assert [note for note in records.notes if note.error is not None] == []
+    assert [note for note in records.logged if note.error is not None] == []
 
 
 both = pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stock hypercorn"])

@@ -80,7 +80,7 @@ async def check(place: str, expression: str, body: Any) -> None:
     assert failure.of_client, failure
     assert failure.public[0].isupper()
     assert "body" in failure.public
-    assert ran.recorder.notes == []
+    assert ran.recorder.logged == []
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from umbel.core.failure_kinds import KINDS, Kind
 from umbel.policy.retry import AttemptResult, RetryRules
 
-ENDING = st.builds(
+RESULT = st.builds(
     AttemptResult,
     st.none() | st.sampled_from(list(Kind)),
     st.integers(100, 599),
@@ -21,25 +21,25 @@ ENDING = st.builds(
 RULES = st.builds(RetryRules, attempts=st.integers(1, 8), backoff=st.floats(0, 5), max_backoff=st.floats(0, 5))
 
 
-@given(rules=RULES, endings=st.lists(ENDING, min_size=20, max_size=20), budget=st.floats(0, 30), seed=st.integers())
+@given(rules=RULES, results=st.lists(RESULT, min_size=20, max_size=20), budget=st.floats(0, 30), seed=st.integers())
 def test_a_call_is_retried_in_time_and_not_too_often(
-    rules: RetryRules, endings: list[AttemptResult], budget: float, seed: int
+    rules: RetryRules, results: list[AttemptResult], budget: float, seed: int
 ) -> None:
     rng = Random(seed)
     now, made = 0.0, 0
-    for ending in endings:
+    for result in results:
         made += 1
-        if not rules.wants(made, ending):
+        if not rules.wants(made, result):
             break
-        assert _table_says_retry(ending)
-        pause = rules.pause(made, ending, now, budget, rng)
+        assert _table_says_retry(result)
+        pause = rules.pause(made, result, now, budget, rng)
         if pause is None:
             # Only where even the shortest wait that may have been drawn could be too long.
-            longest = max(ending.retry_after or 0.0, min(rules.max_backoff, rules.backoff * 2 ** (made - 1)))
+            longest = max(result.retry_after or 0.0, min(rules.max_backoff, rules.backoff * 2 ** (made - 1)))
             assert now + longest >= budget
             break
-        assert pause >= (ending.retry_after or 0.0)
-        assert pause <= max(ending.retry_after or 0.0, min(rules.max_backoff, rules.backoff * 2 ** (made - 1)))
+        assert pause >= (result.retry_after or 0.0)
+        assert pause <= max(result.retry_after or 0.0, min(rules.max_backoff, rules.backoff * 2 ** (made - 1)))
         now += pause
         assert now < budget
     else:
@@ -47,12 +47,12 @@ def test_a_call_is_retried_in_time_and_not_too_often(
     assert made <= rules.attempts
 
 
-def _table_says_retry(ending: AttemptResult) -> bool:
-    if ending.kind is None:
-        return ending.status in (502, 503, 504)
-    if ending.kind is Kind.RESET and not ending.untouched:
+def _table_says_retry(result: AttemptResult) -> bool:
+    if result.kind is None:
+        return result.status in (502, 503, 504)
+    if result.kind is Kind.RESET and not result.untouched:
         return False
-    return KINDS[ending.kind].retryable
+    return KINDS[result.kind].retryable
 
 
 @given(seed=st.integers(), made=st.integers(1, 6))

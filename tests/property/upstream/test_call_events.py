@@ -45,7 +45,7 @@ class ScriptedStream(PlainStream):
         self.ended_at = None
         self.requests = 0
 
-    def start_exchange(self, data: bytes, listener: Listener) -> None:
+    def send_and_listen(self, data: bytes, listener: Listener) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         self.requests += 1

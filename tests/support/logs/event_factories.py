@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from umbel.core.events import CallEnded, Noted, RequestEnded
+from umbel.core.events import CallEnded, LogMessage, RequestEnded
 from umbel.core.model import Attempt, Outcome, RequestFacts, Trace
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -38,5 +38,5 @@ def call_ended(outcome: Outcome | None = None, **changes: Any) -> CallEnded:
     return CallEnded(request_facts(), "users", outcome, **changes)
 
 
-def note(message: str = "hello", **changes: Any) -> Noted:
-    return Noted(changes.pop("level", "info"), changes.pop("event", "test.note"), message, **changes)
+def note(message: str = "hello", **changes: Any) -> LogMessage:
+    return LogMessage(changes.pop("level", "info"), changes.pop("event", "test.note"), message, **changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from umbel.core.events import CallEnded, Event, Noted, RequestEnded
+from umbel.core.events import CallEnded, Event, LogMessage, RequestEnded
 from umbel.core.failure_kinds import Kind
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Records:
         return sorted(event.outcome.call for event in self.calls)
 
     @property
-    def notes(self) -> list[Noted]:
-        return [event for event in self.events if isinstance(event, Noted)]
+    def logged(self) -> list[LogMessage]:
+        return [event for event in self.events if isinstance(event, LogMessage)]
 
 
 def check_cancelled(app: Umbel, records: Records) -> None:

@@ -40,7 +40,7 @@ from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.limits.server_limits import Limits
 from umbel.server.response.response_head import read_fields
 from umbel.server.websocket.handshake import read_opening_handshake
-from umbel.upstream.calls import retry_safety as again
+from umbel.upstream.calls import retry_safety
 from umbel.upstream.calls.response_body import Decoder
 from umbel.upstream.pool.request_head import encode_call, encode_plain_call
 
@@ -80,7 +80,7 @@ def _media_type(value: bytes) -> None:
 
 def _retry_after(value: str) -> object:
     text = value.encode("latin-1", "replace")
-    return again.ending_of(503, [(b"", b"retry-after", text), (b"", b"date", text)], None)
+    return retry_safety.result_of(503, [(b"", b"retry-after", text), (b"", b"date", text)], None)
 
 
 def _dripped(raw: bytes) -> None:

@@ -101,7 +101,7 @@ class _Wire:
             self._pieces = list(outcome) if isinstance(outcome, tuple) else [outcome]
             self._answer_later()
 
-    def start_exchange(self, data: bytes, listener: Listener) -> None:
+    def send_and_listen(self, data: bytes, listener: Listener) -> None:
         self.send_now(data)
         self.listen(listener)
 

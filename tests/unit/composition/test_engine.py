@@ -142,7 +142,7 @@ async def test_an_expression_that_fails_on_an_upstreams_value_fails_its_call() -
     for each in (ran, ran2):
         if each.result.failure is not None:
             assert (each.result.failure.kind, each.result.failure.status) == (Kind.BAD_REQUEST, 502)
-            assert "routes.0.calls.b.when" in each.recorder.notes[0].message
+            assert "routes.0.calls.b.when" in each.recorder.logged[0].message
 
 
 async def test_a_crash_in_a_transport_fails_its_call_and_is_recorded() -> None:
@@ -151,7 +151,7 @@ async def test_a_crash_in_a_transport_fails_its_call_and_is_recorded() -> None:
 
     ran = await compose(TWO + "optional = true\n", {"/a": answer(1), "/b": crash})
     assert ran.outcomes["b"].failure.kind is Kind.INTERNAL
-    assert isinstance(ran.recorder.notes[0].error, ZeroDivisionError)
+    assert isinstance(ran.recorder.logged[0].error, ZeroDivisionError)
 
 
 async def test_a_chain_of_a_thousand_calls_fails_without_a_deep_stack() -> None:

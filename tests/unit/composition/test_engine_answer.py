@@ -42,7 +42,7 @@ async def test_a_shape_with_a_too_large_value_of_an_upstream_is_a_502() -> None:
     ran = await compose(text, {"/a": answer([1e308, 1e308]), "/b": answer(2)})
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 502)
-    assert "routes.0.answer.shape" in ran.recorder.notes[0].message
+    assert "routes.0.answer.shape" in ran.recorder.logged[0].message
 
 
 async def test_shape_status_headers_and_cookies_of_the_answer() -> None:

@@ -270,7 +270,7 @@ async def test_a_bug_in_a_call_fails_it_as_internal_and_the_others_live(
 ) -> None:
     ran = await compose(calls("abc", b="optional = true"), ScriptedCaller({"/": Reply(2.0), "/b": what}))
     assert ran.kinds == {"a": 1, "b": Kind.INTERNAL, "c": 1}
-    assert [(note.event, type(note.error)) for note in ran.recorder.notes] == [("call.crashed", ZeroDivisionError)]
+    assert [(note.event, type(note.error)) for note in ran.recorder.logged] == [("call.crashed", ZeroDivisionError)]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ async def test_a_bug_before_a_call_starts_fails_it_alone(
     monkeypatch.setattr(*where, fails_the_second)
     ran = await compose(calls("abc", b="optional = true"), ScriptedCaller({"/": Reply(1.0)}))
     assert ran.kinds == {"a": 1, "b": Kind.INTERNAL, "c": 1}
-    assert [note.event for note in ran.recorder.notes] == ["call.crashed"]
+    assert [note.event for note in ran.recorder.logged] == ["call.crashed"]
 
 
 @pytest.mark.parametrize("ending", ["bc", "abc"], ids=["one is under way", "it is the last"])

@@ -97,7 +97,7 @@ async def test_a_header_that_is_left_out_is_noted_without_its_value() -> None:
     text += '[routes.answer]\nheaders = { x-list = "{a.list}" }\n'
     value = {"a": "secret\r\n", "c": "1;2", "list": [1]}
     ran = await compose(text, {"/a": answer(value), "/b": answer(2)})
-    noted = [(note.level, note.event, note.message) for note in ran.recorder.notes]
+    noted = [(note.level, note.event, note.message) for note in ran.recorder.logged]
     assert noted == [
         ("info", "header.left-out", "x-a: {a.a} holds a control character, or is no Unicode"),
         ("info", "header.left-out", "cookie: a semicolon would begin another cookie"),

@@ -34,4 +34,4 @@ async def test_each_exception_of_httpx_has_a_kind_and_stays_out_of_the_answer(
     ran = await compose(CALL, fail)
     failure = ran.outcomes["c"].failure
     assert (failure.kind, failure.detail, failure.public) == (kind, f"{type(error).__name__}: x", "")
-    assert ran.recorder.notes == [], "none of them is a bug of ours"
+    assert ran.recorder.logged == [], "none of them is a bug of ours"

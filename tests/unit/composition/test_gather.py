@@ -21,7 +21,7 @@ from umbel.composition.engine import INLINE_MAX
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError
 from umbel.composition.request.code_request import UpstreamDefaults
 from umbel.core.errors import UmbelError
-from umbel.core.events import Noted
+from umbel.core.events import LogMessage
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 from umbel.policy.hedge import HedgeRules
@@ -301,7 +301,7 @@ async def test_a_header_without_a_form_is_left_out_and_noted() -> None:
     (request,) = upstream.requests
     assert [name for name in request.headers if name.startswith("x-")] == ["x-is"]
     assert isinstance(compose.recorder, Records)
-    noted = [event.fields["header"] for event in compose.recorder.events if isinstance(event, Noted)]
+    noted = [event.fields["header"] for event in compose.recorder.events if isinstance(event, LogMessage)]
     assert noted == ["x-list", "x-table", "x-nan"]
 
 

@@ -10,7 +10,7 @@ import trio
 from quart import Response
 
 from tests.support.server.asgi import ask, living
-from umbel.core.events import Noted
+from umbel.core.events import LogMessage
 from umbel.core.failure_kinds import Kind
 
 from .gateways import Function, gateway, says
@@ -67,7 +67,7 @@ async def test_a_required_call_that_fails_is_answered_with_its_problem(autojump_
             answer = await ask(app, target=target)
             assert (answer.status, answer["content-type"]) == (404, "application/problem+json")
     assert [record.kind for record in records.requests] == [Kind.STATUS, Kind.STATUS]
-    assert not records.notes
+    assert not records.logged
 
 
 async def test_a_block_that_fails_inside_of_another_hides_none_of_its_calls(autojump_clock: MockClock) -> None:
@@ -160,7 +160,7 @@ async def test_a_crash_in_a_handler_is_a_500_and_noted(autojump_clock: MockClock
 
     async with living(app):
         assert (await ask(app, target="/x")).status == 500
-    assert any(isinstance(note.error, LookupError) for note in records.notes)
+    assert any(isinstance(note.error, LookupError) for note in records.logged)
 
 
 def test_a_handler_must_be_async() -> None:
@@ -184,7 +184,7 @@ async def test_an_unknown_upstream_is_a_500_that_names_those_there_are(autojump_
         answer = await ask(app, target="/x")
     assert answer.status == 500
     assert b"userz" not in answer.body
-    assert "users" in records.notes[0].message
+    assert "users" in records.logged[0].message
 
 
 async def test_a_handler_may_return_a_status_and_headers_as_quarts_views_do(autojump_clock: MockClock) -> None:
@@ -202,7 +202,7 @@ async def test_a_handler_may_return_a_status_and_headers_as_quarts_views_do(auto
         answer = await ask(app, target="/created")
         assert (answer.status, answer.json, answer["location"]) == (201, {"x": 1}, "/x/1")
         assert (await ask(app, target="/odd")).status == 500
-    assert isinstance(records.notes[0].error, TypeError)
+    assert isinstance(records.logged[0].error, TypeError)
 
 
 async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_noted(autojump_clock: MockClock) -> None:
@@ -216,7 +216,7 @@ async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_noted(autoju
         answer = await ask(app, target="/r")
     assert (answer.status, answer["x-is"]) == (200, "5")
     assert not {"x-none", "x-lines", "x-nul", "x-half", "b"} & {name for name, _ in answer.headers}
-    noted = [event for event in records.events if isinstance(event, Noted)]
+    noted = [event for event in records.events if isinstance(event, LogMessage)]
     assert [event.fields["header"] for event in noted] == ["x-lines", "x-nul", "x-half"]
     assert {(event.level, event.event) for event in noted} == {("info", "header.left-out")}
 

@@ -241,7 +241,7 @@ async def test_an_exception_that_no_handler_takes_is_a_500_and_recorded_once(
     async with living(app):
         answer = await ask(app, target="/h")
     assert (answer.status, answer["content-type"]) == (500, "application/problem+json")
-    assert [note.event for note in records.notes] == ["request.crashed"]
+    assert [note.event for note in records.logged] == ["request.crashed"]
     (record,) = records.requests
     assert (record.status, record.kind, record.request.route) == (500, Kind.INTERNAL, "/h")
 
@@ -627,7 +627,7 @@ async def test_a_group_of_a_kept_cancel_and_a_crash_loses_neither(way: str, auto
 
     async with living(app):
         assert (await ask(app, target="/h")).status == 500
-    assert {type(note.error).__name__ for note in records.notes} >= {"ValueError"}
+    assert {type(note.error).__name__ for note in records.logged} >= {"ValueError"}
     assert [(record.status, record.kind) for record in records.requests] == [(500, Kind.INTERNAL)]
 
 

@@ -168,7 +168,7 @@ async def test_a_client_that_leaves_during_the_calls_cuts_them_and_gets_nothing(
     kinds = {outcome.call: outcome.failure and outcome.failure.kind for outcome in record.calls}
     assert kinds == {"quick": None, "part": Kind.CLIENT_GONE}
     assert records.events[-1] is record
-    assert records.notes == []  # Nobody evaluated the answer's shape.
+    assert records.logged == []  # Nobody evaluated the answer's shape.
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_has_no_call_started(autojump_clock: MockClock) -> None:
@@ -216,7 +216,7 @@ async def test_a_crash_is_recorded_and_answered_with_500(
         await request.served_by(app)
     assert (request.answer.status, request.answer["x-krakend-completed"]) == (500, "false")
     assert [(record.status, record.kind) for record in records.requests] == [(500, Kind.INTERNAL)]
-    assert [(note.event, note.message) for note in records.notes] == [("request.crashed", "LookupError: a bug")]
+    assert [(note.event, note.message) for note in records.logged] == [("request.crashed", "LookupError: a bug")]
 
 
 async def test_a_stream_that_crashes_in_its_middle_is_left_unfinished_and_told(

@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.logs.event_factories import attempt, call_ended, note, request_ended
 from tests.support.logs.sinks import MemoryLog
-from umbel.core.events import AttemptEnded, Noted
+from umbel.core.events import AttemptEnded, LogMessage
 from umbel.logs.queue import BATCH_BYTES
 from umbel.logs.recorder import CLOSE_WAIT_S_MAX
 from umbel.logs.writer import DRAIN_S_MAX
@@ -254,7 +254,7 @@ async def test_after_the_end_records_are_counted_and_dropped(log: MemoryLog, aut
 async def test_an_event_that_makes_no_line_is_counted_and_raises_nothing(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
-    nonsense: Any = Noted("no such level", "odd", "")  # type: ignore[arg-type]  # the test is about just that
+    nonsense: Any = LogMessage("no such level", "odd", "")  # type: ignore[arg-type]  # the test is about just that
 
     async with log.open() as recorder:
         recorder.record(nonsense)

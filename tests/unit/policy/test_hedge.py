@@ -51,7 +51,7 @@ def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("ending", "judgement"),
+    ("result", "verdict"),
     [
         (AttemptResult(None, 200), HedgeVerdict.SUCCESS),
         (AttemptResult(None, 304), HedgeVerdict.SUCCESS),
@@ -71,8 +71,8 @@ def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> Non
         (AttemptResult(Kind.MALFORMED), HedgeVerdict.FAILURE),
     ],
 )
-def test_each_result_has_its_verdict(ending: AttemptResult, judgement: HedgeVerdict) -> None:
-    assert hedge_verdict(ending) is judgement
+def test_each_result_has_its_verdict(result: AttemptResult, verdict: HedgeVerdict) -> None:
+    assert hedge_verdict(result) is verdict
 
 
 def test_the_first_success_wins_and_nothing_is_started_after_it() -> None:

@@ -89,7 +89,7 @@ async def test_what_lasts_longer_is_cancelled_with_a_reason(driver: str, autojum
         assert server.state.phase.value is Phase.CUT
         assert await client.closed_by_server()
     assert reasons == ["late"]
-    assert app.recorder.notes == []
+    assert app.recorder.logged == []
 
 
 async def test_cleanup_that_takes_too_long_is_logged(driver: str, autojump_clock: MockClock) -> None:
@@ -103,7 +103,7 @@ async def test_cleanup_that_takes_too_long_is_logged(driver: str, autojump_clock
         await client.stream.send_all(GET)
         await trio.testing.wait_all_tasks_blocked()
         assert await stop(server) == pytest.approx(8)
-    notes = [note for note in app.recorder.notes if note.event == "drain.stuck"]
+    notes = [note for note in app.recorder.logged if note.event == "drain.stuck"]
     assert [note.message for note in notes] == ["connections that are still cleaning up 3 s after they were cut: 1"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from umbel.core.events import Event, Noted
+from umbel.core.events import Event, LogMessage
 from umbel.supervisor.master.console_output import ConsoleOutput
 from umbel.supervisor.master.sd_notify import SystemdNotifier
 from umbel.supervisor.master.signals import dispatch_signal
@@ -32,7 +32,7 @@ def test_a_line_for_people_and_a_record_for_programs() -> None:
     os.close(writer)
     with os.fdopen(reader) as told:
         assert told.read().endswith(f" [{os.getpid()}] WARN  worker.ended: it is\n    over\n")
-    assert kept.events == [Noted("warning", "worker.ended", "it is\nover", fields={"slot": 2})]
+    assert kept.events == [LogMessage("warning", "worker.ended", "it is\nover", fields={"slot": 2})]
 
 
 def test_a_reader_who_has_stopped_costs_bytes_and_never_time() -> None:

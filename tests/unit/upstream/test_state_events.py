@@ -17,7 +17,7 @@ A, B = "http://a", "http://b"
 
 
 def told(records: Records) -> list[tuple[str, str, dict]]:
-    return [(note.level, note.event, dict(note.fields)) for note in records.notes]
+    return [(note.level, note.event, dict(note.fields)) for note in records.logged]
 
 
 async def ask(transport: Transport, number: int) -> None:
@@ -51,7 +51,7 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: t
         change("info", "half-open", "a call is let through as a probe"),
         change("info", "closed", "the probe was answered"),
     ]
-    assert records.notes[0].message == "the breaker of users is open: 20 of 20 attempts failed"
+    assert records.logged[0].message == "the breaker of users is open: 20 of 20 attempts failed"
 
 
 async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(

@@ -15,7 +15,7 @@ import jmespath.parser
 
 from ...config.schema.sections import Constant
 from ...core.errors import UmbelError
-from ...core.events import Noted, Recorder
+from ...core.events import LogMessage, Recorder
 from ...core.failure_kinds import Kind
 from ...core.model import Failure, Json, RequestFacts
 from .expression_mistakes import check_syntax_tree, parse_mistake
@@ -45,7 +45,7 @@ def failed_expression(
     fault, detail = error.fault, f"{where}: {error}"
     if client_parameter := describe_parameters(fault.names, item):
         return bad_request(detail, client_parameter, f"cannot be used: {fault.reason}")
-    recorder.record(Noted("error", "expression.failed", detail, facts, {"where": where}))
+    recorder.record(LogMessage("error", "expression.failed", detail, facts, {"where": where}))
     return bad_request(detail, "", "") if fault.names else Failure.of(Kind.INTERNAL, detail)
 
 

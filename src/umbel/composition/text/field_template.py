@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-from ...core.events import Noted, Recorder
+from ...core.events import LogMessage, Recorder
 from ...core.http.header_field import fits_field
 from ...core.http.syntax import TOKEN_CHARS, TOKEN_TEXT
 from ...core.model import Json, RequestFacts
@@ -79,7 +79,7 @@ def ignore_left_out(field: str, reason: str) -> None:
 
 def record_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
     """Record that a header is left out; at level info, since a client can cause it. The value is not recorded."""
-    recorder.record(Noted("info", "header.left-out", f"{field}: {reason}", facts, {"header": field}))
+    recorder.record(LogMessage("info", "header.left-out", f"{field}: {reason}", facts, {"header": field}))
 
 
 class _NullError(Exception):

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from ...core.events import CallEnded, Noted, RequestEnded
+from ...core.events import CallEnded, LogMessage, RequestEnded
 from ...core.failure_kinds import Kind
 from ...core.model import Attempt, FailedItem, Outcome
 from .exception_fields import exception_fields, mark_recorded
@@ -42,12 +42,12 @@ _REFUSALS = frozenset({501, 505})
 """Statuses of requests that no client may make. They are no errors of ours: any client could raise an alert."""
 
 
-def to_record(event: RequestEnded | CallEnded | Noted) -> Entry:
+def to_record(event: RequestEnded | CallEnded | LogMessage) -> Entry:
     """The record of an event."""
     if isinstance(event, RequestEnded):
         record = request_record(event)
         return "access", request_level(event), "request.end", record, record.duration_ms
-    return _call(event) if isinstance(event, CallEnded) else _note(event)
+    return _call(event) if isinstance(event, CallEnded) else _log_message(event)
 
 
 def request_level(event: RequestEnded) -> LevelName:
@@ -125,8 +125,8 @@ def _call(event: CallEnded) -> Entry:
     return "calls", _call_level(outcome), "call.end", record, record.duration_ms
 
 
-def _note(event: Noted) -> Entry:
-    """The record of a note, with the fields of its exception if it has one."""
+def _log_message(event: LogMessage) -> Entry:
+    """The record of a log message, with the fields of its exception if it has one."""
     request, error = event.request, event.error
     record = NoteRecord(
         msg=event.message,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ...core.events import NULL, Level, Noted, Recorder
+from ...core.events import NULL, Level, LogMessage, Recorder
 
 _PIECE = select.PIPE_BUF
 """A pipe that polls as writable takes this many bytes without blocking."""
@@ -48,7 +48,7 @@ class ConsoleOutput:
         at = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         printable = message.replace("\n", "\n    ")
         self.write(f"{at} [{os.getpid()}] {_MARKS[level]} {event}: {printable}\n".encode("utf-8", "backslashreplace"))
-        self.recorder.record(Noted(level, event, message, fields=fields))
+        self.recorder.record(LogMessage(level, event, message, fields=fields))
 
     def write(self, data: bytes) -> None:
         """Write to stderr what it takes at once; the rest is dropped and counted."""

@@ -26,10 +26,10 @@ from ...policy.hedge import RaceEntry
 from ...policy.retry import AttemptResult
 from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut, response_failed
 from ..pool.connection import INLINE_MAX
-from ..pool.request_head import encode_call, encode_plain_call, lines_of_blocks, note_beginning
+from ..pool.request_head import encode_call, encode_plain_call, lines_of_blocks, remember_beginning
 from .failure_kind import LOST, kind_of_cut, kind_of_error
 from .response_body import Decoder, check_size, fields_and_decoder, limit_of
-from .retry_safety import ending_of
+from .retry_safety import result_of
 
 if TYPE_CHECKING:
     from ...http1.response_head import Head
@@ -135,13 +135,13 @@ class Attempt:
         """The timer of httpx's ``read`` limit, where there is one."""
 
     @property
-    def ending(self) -> AttemptResult | None:
+    def result(self) -> AttemptResult | None:
         """How it ended; None for a bug of ours, which no other attempt mends."""
         if self.error is not None and not isinstance(self.error, UpstreamError):
             return None
         call = self.call
         fields: Sequence[Field] = () if self.answer is None else self.answer[1]
-        return ending_of(self.status, fields, self.error, others=lambda: call.client.balance.has_untried(call.tried))
+        return result_of(self.status, fields, self.error, others=lambda: call.client.balance.has_untried(call.tried))
 
     # The beginning.
 
@@ -155,8 +155,8 @@ class Attempt:
             slot = client.balance.take(now, call.tried)
             if slot is None:
                 missing = client.balance.missing()
-                # Told to the breaker as the attempt that it would have been, so that it counts as the table of kinds
-                # says. Nothing is sent either way; but an open breaker ends the call before its retries wait.
+                # The breaker counts it as the attempt that it would have been, as the table of kinds says.
+                # Nothing is sent either way; but an open breaker ends the call before its retries wait.
                 if call.ticket is not None:
                     call.ticket.attempted(now, missing.kind, None)
                 raise missing
@@ -216,7 +216,7 @@ class Attempt:
             if plain is not None:
                 self._request = plain
                 if beginnings is not None:
-                    note_beginning(beginnings, slot, prepared, replica.base, replica.host, client.attempt_prefixes)
+                    remember_beginning(beginnings, slot, prepared, replica.base, replica.host, client.attempt_prefixes)
                 return
         encoded = encode_call(
             prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
@@ -558,7 +558,7 @@ class PartialResponse:
 def lines_of_request(
     client: ClientInterface, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
 ) -> tuple[bytes | None, bytes | None, bytes]:
-    """The lines that all attempts have in common that are made now for one request; noted in ``client.latest_lines``.
+    """The lines that all attempts have in common that are made now for one request; kept in ``client.latest_lines``.
 
     Returns:
         The gateway's fields and the beginning of ``traceparent``; that beginning alone (empty where there is no

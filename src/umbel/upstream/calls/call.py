@@ -13,7 +13,7 @@ nothing).
 of its response are pushed to it from the reader's task. ``WAITING | READY → SENT → HEAD → DONE``:
 
 - WAITING: it needs a task, because it must connect, or send more than fits a socket, or because its stream cannot push
-  (a ``dial`` of a test). It is noted in ``UpstreamCall._waiting``, the owner gets ``call_waits``, and ``finish`` runs
+  (a ``dial`` of a test). It is kept in ``UpstreamCall._waiting``, the owner gets ``call_waits``, and ``finish`` runs
   it.
 - READY: it has a connection and is sent by ``send``.
 - SENT: the request is out, or being sent. HEAD: some of the response is there.
@@ -42,7 +42,7 @@ import trio
 
 from ...core.call import CallBase, CallContext, Mode, PreparedRequest
 from ...core.errors import UpstreamError
-from ...core.events import Noted
+from ...core.events import LogMessage
 from ...core.failure_kinds import Kind
 from ..errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow
 from ..pool.request_head import IDEMPOTENT, is_idempotent
@@ -271,7 +271,7 @@ class UpstreamCall(CallBase):
         context = self.context
         if self.state is DONE:
             message, fields = f"call {context.call} crashed after its end", {"call": context.call}
-            context.recorder.record(Noted("error", "call.crashed", message, context.request, fields, error))
+            context.recorder.record(LogMessage("error", "call.crashed", message, context.request, fields, error))
             return
         self._abandon("a bug", now)
         self.error = error

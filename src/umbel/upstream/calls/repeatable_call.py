@@ -104,7 +104,7 @@ class RepeatableCall(UpstreamCall):
         elif self._hedges is not None:
             self._hedges.remove(attempt)
         if self._race is not None:
-            self._judge(attempt, self._race, now)
+            self._attempt_ended_in_race(attempt, self._race, now)
         elif attempt.error is None and (self._retry is None or attempt.status not in self._retry.on.statuses):
             # Of nearly every call this is the end, so it comes before all that costs.
             self._conclude(attempt, now)
@@ -135,14 +135,14 @@ class RepeatableCall(UpstreamCall):
         """Seconds until the next round, which the budget then has granted; None without another round."""
         if attempt.error is None and attempt.status not in rules.on.statuses:
             return None
-        ending = attempt.ending
-        if ending is None or not rules.wants(self._made, ending) or not (self.idempotent or is_unsent(ending)):
+        result = attempt.result
+        if result is None or not rules.wants(self._made, result) or not (self.idempotent or is_unsent(result)):
             return None
         client = self.client
         if self._blocked:
             client.retries_blocked += 1
             return None
-        pause = rules.pause(self._made, ending, now, self.context.deadline, client.rng)
+        pause = rules.pause(self._made, result, now, self.context.deadline, client.rng)
         if pause is None:
             client.retries_late += 1
             return None
@@ -226,19 +226,19 @@ class RepeatableCall(UpstreamCall):
         attempt.begin(now)
         attempt.send()
 
-    def _judge(self, attempt: Attempt, race: Race, now: float) -> None:
+    def _attempt_ended_in_race(self, attempt: Attempt, race: Race, now: float) -> None:
         """Decide what the end of an attempt means for the others of its race."""
-        ending = attempt.ending
-        judgement = hedge_verdict(ending) if ending is not None else None
-        if judgement is HedgeVerdict.SUCCESS or (ending is not None and ending.kind is Kind.TIMEOUT):
+        result = attempt.result
+        verdict = hedge_verdict(result) if result is not None else None
+        if verdict is HedgeVerdict.SUCCESS or (result is not None and result.kind is Kind.TIMEOUT):
             self._count_latency(attempt, now)
-        won = race.ended(judgement, attempt.entry)
+        won = race.ended(verdict, attempt.entry)
         if won:
             self.client.hedges_won += attempt.entry is not RaceEntry.FIRST
-        elif judgement is not None:
+        elif verdict is not None:
             if attempt.entry is RaceEntry.FIRST:
                 self._fallback = attempt
-            if judgement is HedgeVerdict.RETRYABLE:
+            if verdict is HedgeVerdict.RETRYABLE:
                 self._start_hedge(now)
                 race.settle()
             if self.state is DONE or self._race is not race or race.running:
@@ -248,7 +248,7 @@ class RepeatableCall(UpstreamCall):
                 return
         # The round is over: by a success, by a bug of ours, which ends it at once, or with the first attempt's failure.
         failure, self._fallback = self._fallback, None
-        stands = attempt if won or judgement is None or failure is None else failure
+        stands = attempt if won or verdict is None or failure is None else failure
         for other in (failure, attempt):
             if other is not None and other is not stands:
                 other.discard(now)

@@ -81,7 +81,7 @@ class Decoder:
         self._coding = coding
         self._zlib = _gzip() if coding == "gzip" else None
         self._begin = b""
-        """The first byte of a deflate body, until its second tells which of the two forms it has."""
+        """The first byte of a deflate body, until its second shows which of the two forms it has."""
 
     def feed(self, data: bytes) -> None:
         """Take the next raw bytes.

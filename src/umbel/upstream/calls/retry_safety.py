@@ -17,16 +17,16 @@ from .failure_kind import kind_of_error
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-def is_unsent(ending: AttemptResult) -> bool:
+def is_unsent(result: AttemptResult) -> bool:
     """Whether no byte of the request was sent, so that the upstream cannot have acted on it and any method is safe.
 
     So it is where there was no address or no connection, or the TLS handshake failed. Other failures of TLS are not
     among these: with TLS 1.3 the alert of a server that refuses our certificate may come after the request was sent.
     """
-    return ending.kind in (Kind.DNS, Kind.CONNECT)
+    return result.kind in (Kind.DNS, Kind.CONNECT)
 
 
-def ending_of(
+def result_of(
     status: int | None, fields: Iterable[Field], error: Exception | None, *, others: Callable[[], bool]
 ) -> AttemptResult:
     """How an attempt ended, as the policies take it: with an error, or with a response.

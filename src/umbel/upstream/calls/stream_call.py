@@ -70,7 +70,7 @@ class StreamCall(RepeatableCall):
             self.head, self.fields, self.names, self.content = attempt.answer
         self._streaming = attempt
         client = self.client
-        # A streamed response tells by its head how long the upstream takes.
+        # A streamed response shows by its head how long the upstream takes.
         if client.gradient is not None and self._placed_at is not None and (attempt.status or 500) < 500:
             client.gradient.ended(now, now - self._placed_at, client.bulkhead.in_use)
             client.bulkhead.resize(client.gradient.limit)
@@ -182,10 +182,10 @@ class StreamAttempt(Attempt):
         pool, steps = call.client.pool, call.context.steps or StepTimeouts()
         if steps.connect is None:
             steps = steps._replace(connect=call.client.connect_timeout)
-        # The exchange closes the connection itself if it fails or is cancelled.
+        # ``start_request`` closes the connection itself if it fails or is cancelled.
         kept, self._connection = self._connection, None
         self.state = SENT
-        connection, head = await pool.exchange(slot.replica.origin, self._encoded, steps, kept, self._opened)
+        connection, head = await pool.start_request(slot.replica.origin, self._encoded, steps, kept, self._opened)
         if self.state is DONE:  # Cut in the turn in which the head came.
             connection.close_now()
             pool.connection_lost(slot.replica.origin, connection)
@@ -268,7 +268,7 @@ class RequestBody:
         """Hand over the next piece, and wait until the connection takes it.
 
         Raises:
-            trio.BrokenResourceError: the exchange is over.
+            trio.BrokenResourceError: the call is over.
         """
         await self._send.send(data)
 

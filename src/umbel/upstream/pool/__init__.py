@@ -1,1 +1,1 @@
-"""Connection pool: connections that are dialled, kept alive and reused, each with one exchange at a time."""
+"""Connection pool: connections that are dialled, kept alive and reused, each with one request at a time."""

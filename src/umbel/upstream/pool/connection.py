@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection and its one exchange at a time; it closes itself when that fails or is cancelled.
+"""One HTTP/1.1 connection with one request at a time; it closes itself when that fails or is cancelled.
 
-The pool owns it, decides on its reuse, and hands it to one exchange at a time. A connection never retries. Who carries
-out an exchange outside of ``start`` and ``read`` (``calls/attempt.py``) calls ``close_now`` on an error or a cancel.
+The pool owns it, decides on its reuse, and hands it to one request at a time. A connection never retries. Who sends
+and receives without ``start`` and ``read`` (``calls/attempt.py``) calls ``close_now`` on an error or a cancel.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ holds this much (the smallest default of Linux), so such a send never waits for 
 task of its own while the response is awaited: the peer may answer early and read no further."""
 _IDLE, _AWAITING = State.IDLE, State.AWAITING  # To read a member of an enumeration costs as much as ten variables.
 SETTLE_TIMEOUT = 1.0
-"""Seconds that an ended exchange waits for its sending task to unwind (it is the caller's body that unwinds)."""
+"""Seconds that a request that is over waits for its sending task to unwind (it is the caller's body that unwinds)."""
 
 
 class Connection:
-    """A connection and its exchange.
+    """A connection and its request.
 
-    An exchange is ``start``, then ``read`` until ``ended``, or ``close_now`` at any point and then ``settle``. Every
-    error and every cancel closes the connection, synchronously. After the exchange ``state`` is IDLE, and it may serve
+    A request is ``start``, then ``read`` until ``ended``, or ``close_now`` at any point and then ``settle``. Every
+    error and every cancel closes the connection, synchronously. After the request ``state`` is IDLE, and it may serve
     again, or CLOSED, and it must be closed.
 
     Args:
@@ -72,16 +72,16 @@ class Connection:
         self._where = where
         self._close_after = False
         self.pushing = stream if isinstance(stream, PlainStream) else None
-        """The stream, if it can push what it receives, so that an exchange needs no task that waits for it."""
+        """The stream, if it can push what it receives, so that a response needs no task that waits for it."""
         self.is_quiet = stream.is_quiet
         """Whether an idle connection is still fit to serve (``Stream.is_quiet``)."""
         self.state = State.IDLE
         self.served = 0
-        """The number of exchanges that it has begun."""
+        """The number of requests that it has begun to send."""
         self.expires_at = math.inf
         """When it is to be closed if it is still idle; set by the pool."""
         self.idle_since = math.inf
-        """When its last exchange ended; set by the pool."""
+        """When its last response ended; set by the pool."""
         self.keep_alive_hint: float | None = None
         """The ``timeout`` of the last Keep-Alive field, in seconds; None where the peer sent none."""
         self._sender: trio.CancelScope | None = None
@@ -184,13 +184,13 @@ class Connection:
         """Close in any state, without waiting and without a TLS close_notify. May be called twice."""
         self._on(Event.CLOSE)
         if self._sender is not None:
-            self._sender.cancel(reason="the exchange is over")
+            self._sender.cancel(reason="the request is over")
         self._stream.close_now()
 
-    # Exchanges that the caller carries out itself; it gives the connection back or closes it.
+    # For callers that send and receive themselves; they give the connection back or close it.
 
     def send_whole(self, request: bytes, listener: Listener) -> None:
-        """Begin an exchange on a stream that pushes: send, and let ``listener`` hear what comes.
+        """Send a request on a stream that pushes, and let ``listener`` hear what comes.
 
         Raises:
             trio.ClosedResourceError: the pool has closed the connection. What is broken shows when it is read.
@@ -199,10 +199,10 @@ class Connection:
         assert stream is not None and self.state is _IDLE
         self.state = _AWAITING  # As Event.START_WHOLE says.
         self.served += 1
-        stream.start_exchange(request, listener)
+        stream.send_and_listen(request, listener)
 
     def begin_whole(self) -> Stream:
-        """Begin an exchange that its caller carries out on the stream that is returned."""
+        """Begin a request that its caller sends on the stream that is returned."""
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
         return self._stream
@@ -222,13 +222,13 @@ class Connection:
         return self._sender_done is not None
 
     async def settle(self) -> None:
-        """Wait until the sending task of an ended exchange is gone, at most SETTLE_TIMEOUT, even if cancelled."""
+        """Wait until the sending task of a request that is over is gone, at most SETTLE_TIMEOUT, even if cancelled."""
         if self._sender_done is not None:
             with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
                 await self._sender_done.wait()
 
     def raise_failure(self) -> None:
-        """Raise what the request's own body raised, after an exchange that has ended nevertheless."""
+        """Raise what the request's own body raised, although its response is complete."""
         if self._failure is not None:
             raise self._failure
 
@@ -282,7 +282,7 @@ class Connection:
         return _error_of(error, self._where, self._reader, self._send_failure)
 
     def _end(self, reader: ResponseReader, head: Head) -> None:
-        """End the exchange: the response is complete.
+        """End the request: the response is complete.
 
         To be called after a checkpoint if EARLY: the sending task may have handed its last byte to the stream without
         having run since.
@@ -358,7 +358,7 @@ class Connection:
             error.__traceback__ = None  # Its frames hold this connection.
             self._send_failure = error
         except trio.ClosedResourceError:
-            pass  # The exchange is over.
+            pass  # The request is over.
         else:
             return True
         return False
@@ -372,7 +372,8 @@ def _error_of(
         return tls_failed(cause, where)
     if isinstance(cause, ssl.SSLEOFError) and reader is not None and reader.head is not None:
         return incomplete(f"{where}: TLS was cut off inside the response's body")
-    told = f" (sending: {sending})" if sending else ""
+    of_sending = f" (sending: {sending})" if sending else ""
     return ConnectionReset(
-        f"{where}: the connection broke: {cause or error}{told}", untouched=reader is None or not reader.started
+        f"{where}: the connection broke: {cause or error}{of_sending}",
+        untouched=reader is None or not reader.started,
     )

@@ -1,4 +1,4 @@
-"""State machine of an exchange on a connection: its states, events and transitions."""
+"""State machine of a connection with its request and response: its states, events and transitions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 
 class State(enum.Enum):
-    """State of an exchange: what of the request is sent, what of the response has come."""
+    """State of a connection: what of the request is sent, what of the response has come."""
 
     # A member is equal to itself alone, so its identity is as good a hash as its name's, and computed in C.
     __hash__ = object.__hash__
@@ -21,7 +21,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """Event of an exchange."""
+    """Event of a request or its response."""
 
     __hash__ = object.__hash__
 

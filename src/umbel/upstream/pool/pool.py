@@ -2,7 +2,7 @@
 
 It has a queue only with ``max_connections``. It sends a request twice in one case only: a kept connection was dead
 already. It follows no redirects, decodes nothing and stores nothing. Calls (``calls/``) take connections from it and
-carry out their exchanges themselves.
+send their requests and read the responses themselves.
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ class Pool(httpx.AsyncBaseTransport):
         if self._tasks.depth > 1:
             await self._tasks.close()
             return
-        # Idle ones first: an exchange whose connection is closed may ask for another one at once.
+        # Idle ones first: a request whose connection is closed may ask for another one at once.
         await self.aclose()
-        for connection in tuple(self._active):  # A copy: its exchange may report the connection as lost.
+        for connection in tuple(self._active):  # A copy: its request may report the connection as lost.
             connection.close_now()
         self._dialer.reader = None
         await self._tasks.close()
@@ -228,16 +228,16 @@ class Pool(httpx.AsyncBaseTransport):
         try:
             now = trio.current_time()
             kept = self.take(origin, now, once=not encoded.replayable)
-            connection, head = await self.exchange(origin, encoded, timeouts, kept)
+            connection, head = await self.start_request(origin, encoded, timeouts, kept)
         except BaseException:
             self._release_place()
             raise
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
-            stream = StreamedBody(ConnectionLease(connection, lambda: self._end_exchange(origin, connection)))
+            stream = StreamedBody(ConnectionLease(connection, lambda: self._end_request(origin, connection)))
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
         content = connection.take()
-        self._end_exchange(origin, connection)
+        self._end_request(origin, connection)
         if connection.unsettled:
             await connection.settle()
             connection.raise_failure()
@@ -247,7 +247,7 @@ class Pool(httpx.AsyncBaseTransport):
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
         return CompleteResponse(head.status, head.fields, content, about, trio.current_time() - began)
 
-    def _end_exchange(self, origin: Origin, connection: Connection) -> None:
+    def _end_request(self, origin: Origin, connection: Connection) -> None:
         self.give_back(origin, connection, trio.current_time(), connection.state is State.IDLE, connection.excess)
         self._release_place()
 
@@ -282,7 +282,7 @@ class Pool(httpx.AsyncBaseTransport):
         if self._limiter is not None:
             self._limiter.release()
 
-    async def exchange(
+    async def start_request(
         self,
         origin: Origin,
         encoded: EncodedRequest,
@@ -314,7 +314,7 @@ class Pool(httpx.AsyncBaseTransport):
                     raise
                 connection = None
 
-    # Connections for exchanges that a caller carries out itself
+    # Connections for callers that send and receive on them themselves
 
     def take(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
         """A kept connection to ``origin`` that is still good, marked active; None if there is none.
@@ -358,7 +358,7 @@ class Pool(httpx.AsyncBaseTransport):
     def connection_lost(
         self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False
     ) -> None:
-        """Forget the connection of an exchange, which is closed.
+        """Forget the connection of a request that has failed; it is closed.
 
         Args:
             crossed: it was a kept one, whose peer closed it as the request was on its way.
@@ -394,7 +394,7 @@ class Pool(httpx.AsyncBaseTransport):
         return connection
 
     def give_back(self, origin: Origin, connection: Connection, now: float, usable: bool, excess: bool = False) -> None:
-        """Take back the connection of an exchange whose response is complete.
+        """Take back the connection of a request whose response is complete.
 
         Args:
             usable: whether it may serve again.

@@ -171,7 +171,7 @@ def encode_plain_call(
     return b"%b%b%b%b\r\n" % (beginning, more, added, length)
 
 
-def note_beginning(
+def remember_beginning(
     beginnings: dict[object, bytes],
     key: object,
     prepared: PreparedRequest,
@@ -179,9 +179,10 @@ def note_beginning(
     host: bytes,
     attempt_prefixes: tuple[bytes, ...],
 ) -> None:
-    """Note under ``key`` how the plain requests begin that ``beginnings`` are of. The gateway's lines are next in them.
+    """Remember under ``key`` how the plain requests begin that ``beginnings`` are of.
 
-    Then come those of an attempt, and an empty line: nothing is noted of a request that has a length.
+    The gateway's lines are next in a request, then those of an attempt, and an empty line: nothing is remembered of a
+    request that has a length.
     """
     if prepared.content is None and prepared.method not in _EXPECT_CONTENT:
         beginning = _beginning(prepared, base, host, attempt_prefixes)
@@ -199,7 +200,7 @@ def _beginning(
     if type(headers) is FieldBlock and (headers.lines_for is attempt_prefixes or headers.lines_for is EVERY):
         lines = headers.lines
     else:
-        lines = _noted_lines(headers, [ACCEPT_GZIP], attempt_prefixes)
+        lines = _kept_lines(headers, [ACCEPT_GZIP], attempt_prefixes)
     if lines is None or method not in _VERBS:
         return None
     if target not in _good_targets.entries:
@@ -211,7 +212,7 @@ def _beginning(
 
 
 def lines_of_blocks(blocks: Sequence[Sequence[Field]], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
-    """The lines of the gateway's blocks one behind the other, noted for the other calls of the request; None as above.
+    """The lines of the gateway's blocks one behind the other, kept for the other calls of the request; None as above.
 
     Raises:
         BadRequest: a field that no line can hold.
@@ -223,15 +224,15 @@ def lines_of_blocks(blocks: Sequence[Sequence[Field]], attempt_prefixes: tuple[b
         if type(block) is FieldBlock and (block.lines_for is attempt_prefixes or block.lines_for is EVERY):
             more = block.lines
         else:
-            more = _noted_lines(block, [], attempt_prefixes)
+            more = _kept_lines(block, [], attempt_prefixes)
         lines = None if lines is None or more is None else lines + more
     if type(blocks) is FieldBlocks:
         blocks.lines, blocks.lines_for = lines, attempt_prefixes
     return lines
 
 
-def _noted_lines(fields: Sequence[Field], codings: list[Field], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
-    """``_plain_lines``, noted in a block that has a memory; None also if an attempt writes one of the fields itself."""
+def _kept_lines(fields: Sequence[Field], codings: list[Field], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
+    """``_plain_lines``, kept in a block that has a memory; None also if an attempt writes one of the fields itself."""
     lines = _plain_lines(fields, codings)
     if lines is not None and any(name in lines for name in attempt_prefixes):
         lines = None

@@ -155,7 +155,7 @@ class DnsReplicas(TaskOwner):
             await trio.sleep(pause)
 
     async def _look_up(self, family: _Family) -> None:
-        """Look up one family. Raises nothing: an error is noted as the family's failure."""
+        """Look up one family. Raises nothing: an error is kept as the family's failure."""
         try:
             # The resolver measures its own limit by the wall clock, which may jump.
             with trio.fail_after(self._timeout):

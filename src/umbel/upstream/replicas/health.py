@@ -16,7 +16,7 @@ import httpx
 import trio
 from trio_util import periodic
 
-from ...core.events import NULL, Noted, Recorder
+from ...core.events import NULL, LogMessage, Recorder
 from ...core.product import PRODUCT
 from ...policy.replicas.health import HealthState
 from ..aclosing_iter import pieces_of
@@ -159,7 +159,7 @@ class HealthChecker(TaskOwner):
                     checked.crashed_in_a_row += 1
                     message = f"a health check of {checked.replica.name} crashed"
                     fields = {"upstream": self._events.upstream, "replica": checked.replica.name}
-                    self._recorder.record(Noted("error", "health.crashed", message, fields=fields, error=error))
+                    self._recorder.record(LogMessage("error", "health.crashed", message, fields=fields, error=error))
                 await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(checked.crashed_in_a_row - 1, 16), BACKOFF_MAX))
 
     async def _check_periodically(self, checked: _CheckedReplica) -> None:

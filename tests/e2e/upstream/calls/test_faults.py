@@ -413,7 +413,7 @@ async def test_a_replica_that_refuses_is_left_out(retry: Any, jumping: MockClock
     ends = [end["a"] for end in seen.ends]
     assert ends.count(Kind.CONNECT) == (0 if retry else 2)
     assert sum(kind is Kind.CONNECT for _, kind, _ in seen.attempts) == 2
-    assert [note.event for note in seen.records.notes] == ["ejection.out"]
+    assert [note.event for note in seen.records.logged] == ["ejection.out"]
 
 
 async def test_a_set_of_replicas_that_changes_is_followed() -> None:

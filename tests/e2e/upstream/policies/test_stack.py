@@ -164,15 +164,15 @@ async def test_an_upstream_tells_its_recorder_of_breaker_ejections_and_checks() 
         for _ in range(3):
             await run(plan, Inputs(), facts(), {"u": upstream}, records)
         with trio.fail_after(10):
-            while len(records.notes) < 4:  # noqa: ASYNC110  # there is no event of it
+            while len(records.logged) < 4:  # noqa: ASYNC110  # there is no event of it
                 await trio.sleep(0.002)
-    assert sorted(note.event for note in records.notes) == [
+    assert sorted(note.event for note in records.logged) == [
         "breaker.open",
         "ejection.out",
         "health.down",
         "health.down",
     ]
-    assert {note.fields["upstream"] for note in records.notes} == {"u"}
+    assert {note.fields["upstream"] for note in records.logged} == {"u"}
 
 
 async def test_a_name_with_dns_before_it_stands_for_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tests.support.server import asgi
 from tests.support.server.asgi import Answer, Conversation, http_scope, living
 from tests.support.server.http1 import served
 from umbel.config.schema.sections import Config
-from umbel.core.events import Event, Noted
+from umbel.core.events import Event, LogMessage
 from umbel.core.product import PRODUCT
 from umbel.gateway.app import Umbel
 from umbel.gateway.request import trace_ids as ids
@@ -51,7 +51,7 @@ class Recorder:
         self.told: list[Told] = []
 
     def record(self, event: Event) -> None:
-        if isinstance(event, Noted) and event.event == "hooks.found":
+        if isinstance(event, LogMessage) and event.event == "hooks.found":
             return  # It is told at startup, and belongs to no request.
         self.told.append(Told(event, context.task_path(), dict(context.current().fields)))
 

@@ -121,7 +121,7 @@ async def test_a_failed_expression_of_constants_is_an_internal_failure() -> None
     ran = await compose(text, {"/a": answer(1), "/b": answer(2)})
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.INTERNAL, 500)
-    assert ran.recorder.notes[0].level == "error"
+    assert ran.recorder.logged[0].level == "error"
 
 
 async def test_a_dependant_of_a_call_with_a_client_fault_fails_with_the_same_problem() -> None:
@@ -137,4 +137,4 @@ async def test_a_dependant_of_a_call_with_a_client_fault_fails_with_the_same_pro
         400,
         'The member "id" of the body is a list.',
     )
-    assert ran.recorder.notes == []
+    assert ran.recorder.logged == []

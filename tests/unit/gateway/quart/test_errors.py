@@ -73,7 +73,7 @@ async def test_an_exception_in_a_plain_route_is_a_500_that_tells_nothing_and_a_n
     assert answer.status == 500
     assert b"secret" not in answer.body
     assert b"LookupError" not in answer.body
-    (note,) = records.notes
+    (note,) = records.logged
     assert (note.level, note.event) == ("error", "request.crashed")
     assert isinstance(note.error, LookupError)
     assert note.error.__traceback__ is not None
@@ -175,7 +175,7 @@ async def test_a_crash_in_a_hook_is_a_500_and_noted() -> None:
     async with living(app):
         answer = await ask(app, target="/x")
     assert (answer.status, answer["content-type"]) == (500, "application/problem+json")
-    assert [str(note.error) for note in records.notes] == ["teardown"]
+    assert [str(note.error) for note in records.logged] == ["teardown"]
     assert len(records.requests) == 1
 
 
@@ -188,7 +188,7 @@ async def test_every_leaf_of_a_group_is_noted() -> None:
 
     async with living(app):
         assert (await ask(app, target="/group")).status == 500
-    assert [str(note.error) for note in records.notes] == ["a", "b", "c"]
+    assert [str(note.error) for note in records.logged] == ["a", "b", "c"]
 
 
 async def test_the_first_leaf_with_a_handler_answers_and_the_others_are_noted() -> None:
@@ -204,7 +204,7 @@ async def test_the_first_leaf_with_a_handler_answers_and_the_others_are_noted() 
 
     async with living(app):
         assert (await ask(app, target="/group")).body == b"handled b"
-    assert [type(note.error) for note in records.notes] == [ValueError, LookupError]
+    assert [type(note.error) for note in records.logged] == [ValueError, LookupError]
 
 
 async def test_a_handler_that_breaks_loses_neither_its_own_exception_nor_the_others() -> None:
@@ -220,7 +220,7 @@ async def test_a_handler_that_breaks_loses_neither_its_own_exception_nor_the_oth
 
     async with living(app):
         assert (await ask(app, target="/group")).status == 500
-    assert {type(note.error) for note in records.notes} == {LookupError, ZeroDivisionError}
+    assert {type(note.error) for note in records.logged} == {LookupError, ZeroDivisionError}
 
 
 async def test_a_http_error_raised_in_a_nursery_is_that_error() -> None:
@@ -256,7 +256,7 @@ async def test_a_crash_beside_the_cancel_of_a_gone_client_is_not_lost(autojump_c
     async with living(app), conversation(app, target="/work") as talk:
         await working.wait()
         await talk.disconnect()
-    assert [str(note.error) for note in records.notes] == ["while cleaning up"]
+    assert [str(note.error) for note in records.logged] == ["while cleaning up"]
     (record,) = records.requests
     assert (record.status, talk.answer.status) == (499, None)
 
@@ -279,7 +279,7 @@ async def test_a_task_of_the_requests_nursery_that_crashes_is_a_500(autojump_clo
     async with living(app):
         answer = await ask(app, target="/child")
     assert (answer.status, answer["content-type"]) == (500, "application/problem+json")
-    assert [str(note.error) for note in records.notes] == ["child"]
+    assert [str(note.error) for note in records.logged] == ["child"]
     assert [record.status for record in records.requests] == [500]
 
 
@@ -300,7 +300,7 @@ async def test_a_body_that_breaks_off_is_left_unfinished_and_recorded(autojump_c
     assert (answer.status, answer.body, answer.complete) == (200, b"some", False)
     (record,) = records.requests
     assert (record.status, record.kind, record.bytes_sent) == (200, Kind.INTERNAL, 4)
-    assert [str(note.error) for note in records.notes] == ["no more"]
+    assert [str(note.error) for note in records.logged] == ["no more"]
 
 
 @pytest.mark.usefixtures("way")

@@ -14,7 +14,7 @@ from tests.support.logs.records import Records
 from tests.support.server.asgi import LifespanFailedError, ask, living
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.core.errors import ConfigError, RequestError
-from umbel.core.events import Noted
+from umbel.core.events import LogMessage
 from umbel.gateway.app import Umbel
 
 
@@ -100,7 +100,7 @@ def _forget() -> Iterator[None]:
 
 
 def noted(records: Records) -> list[str]:
-    return [each.message for each in records.events if isinstance(each, Noted) and each.event == "hooks.found"]
+    return [each.message for each in records.events if isinstance(each, LogMessage) and each.event == "hooks.found"]
 
 
 async def test_without_hooks_routes_are_before_quart_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ async def test_an_error_in_a_startup_hook_fails_the_startup_with_its_sentence() 
             raise AssertionError("unreachable")
     assert app.state is State.FAILED
     assert app.current_runtime is None
-    assert any("no database" in note.message for note in records.notes)
+    assert any("no database" in note.message for note in records.logged)
 
 
 async def test_logs_that_cannot_be_opened_fail_the_startup(tmp_path: object) -> None:
@@ -132,7 +132,7 @@ async def test_a_shutdown_hook_that_fails_is_told() -> None:
         async with living(app):
             pass
     assert app.state is State.FAILED
-    assert records.notes
+    assert records.logged
 
 
 async def test_a_background_task_that_crashes_ends_the_lifespan_loudly() -> None:
@@ -146,7 +146,7 @@ async def test_a_background_task_that_crashes_ends_the_lifespan_loudly() -> None
             app.nursery.start_soon(crash)
             await trio.sleep_forever()
     assert app.state is State.FAILED
-    assert [str(note.error) for note in records.notes] == ["background"]
+    assert [str(note.error) for note in records.logged] == ["background"]
     assert (await ask(app, target="/readyz")).status == 503
     assert (await ask(app, target="/r")).status == 503
 
@@ -164,7 +164,7 @@ async def test_quarts_background_tasks_are_caught_and_noted() -> None:
         await done.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert (await ask(app, target="/readyz")).status == 200
-    assert [str(note.error) for note in records.notes] == ["a background task"]
+    assert [str(note.error) for note in records.logged] == ["a background task"]
 
 
 async def test_background_tasks_get_their_time_and_do_not_cut_the_hooks(autojump_clock: MockClock) -> None:

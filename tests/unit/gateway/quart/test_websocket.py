@@ -133,7 +133,7 @@ async def test_a_client_that_goes_is_no_failure() -> None:
         raise AssertionError
 
     assert await converse(app, leaves=True) == []
-    assert records.notes == []
+    assert records.logged == []
     assert [record.kind for record in records.requests] == [None]
 
 
@@ -188,5 +188,5 @@ async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:
     sent = await converse(app)
     assert sent[0]["status"] == 500
     assert "secret" not in str(sent)
-    assert [(note.event, str(note.error)) for note in records.notes] == [("app.crashed", "secret")]
+    assert [(note.event, str(note.error)) for note in records.logged] == [("app.crashed", "secret")]
     assert [(record.status, record.kind) for record in records.requests] == [(500, "internal")]

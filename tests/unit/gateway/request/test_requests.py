@@ -240,7 +240,7 @@ async def test_a_websocket_is_quarts() -> None:
         assert await socket.receive() == "hello"
 
 
-async def test_views_reach_their_exchange() -> None:
+async def test_views_reach_the_context_of_their_request() -> None:
     app, records = gateway()
 
     @app.get("/who")
@@ -295,4 +295,4 @@ async def test_a_request_error_in_a_websocket_is_no_second_error() -> None:
         async with app.test_client().websocket("/ws") as socket:
             await socket.send("x")
             await socket.receive()
-    assert [(note.event, str(note.error)) for note in records.notes] == [("app.crashed", "not like that")]
+    assert [(note.event, str(note.error)) for note in records.logged] == [("app.crashed", "not like that")]

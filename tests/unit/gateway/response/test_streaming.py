@@ -182,4 +182,4 @@ async def test_a_composition_that_crashes_in_mid_stream_leaves_the_message_unfin
     assert answer.status == 200
     assert not answer.complete
     assert records.requests[0].kind is Kind.INTERNAL
-    assert "a defect" in [str(note.error) for note in records.notes]
+    assert "a defect" in [str(note.error) for note in records.logged]

@@ -123,7 +123,7 @@ async def test_a_mistake_before_the_first_byte_is_a_500_and_one_line(
     received = await raw(app, GET)
     assert received.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"connection: close\r\n" in received
-    (note,) = app.recorder.notes
+    (note,) = app.recorder.logged
     assert (note.event, type(note.error).__name__) == ("request.crashed", "ApplicationError")
     assert ".py:" in note.message
     (record,) = app.recorder.requests
@@ -147,14 +147,14 @@ async def test_a_mistake_after_it_cuts_the_connection_so_that_the_client_can_tel
     received = await raw(app, GET)
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert received.endswith((b"\r\na", b"a\r\n"))
-    assert [note.event for note in app.recorder.notes] == ["request.crashed"]
+    assert [note.event for note in app.recorder.logged] == ["request.crashed"]
 
 
 async def test_a_second_whole_response_is_a_mistake_that_the_client_does_not_see(autojump_clock: MockClock) -> None:
     app = sends(start(), body(b"a"), start(), body(b"b"))
     received = await raw(app, GET)
     assert received.endswith(b"content-length: 1\r\n\r\na")
-    assert len(app.recorder.notes) == 1
+    assert len(app.recorder.logged) == 1
 
 
 class BoomError(Exception):
@@ -183,7 +183,7 @@ async def test_an_exception_ends_its_request_and_is_logged_by_class_and_place(
             assert await client.closed_by_server()
         async with server.connected() as client:
             assert (await client.request("GET", "/x")).status == 200
-    (note,) = app.recorder.notes
+    (note,) = app.recorder.logged
     assert note.message.startswith(f"BoomError at {__file__}:")
     assert server.state.statistics().failed == 1
 
@@ -205,7 +205,7 @@ async def test_an_application_that_exits_ends_its_request_and_not_the_worker(
         async with server.connected() as client:
             assert (await client.request("GET", "/exit")).status == 500
         assert (await other.reply()).status == 200
-    (note,) = app.recorder.notes
+    (note,) = app.recorder.logged
     assert note.message.startswith("SystemExit at ")
 
 

@@ -133,7 +133,7 @@ async def test_a_client_that_resets_a_stream_cancels_its_application_at_once_and
         await here.client.flush()
         assert (await here.client.answer(stays)).body == b"slept"
     assert ended == {"/left": (1, "client-gone")}
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_an_application_that_waits_in_receive_gets_a_disconnect_and_may_clean_up(
@@ -205,9 +205,9 @@ async def test_an_application_that_fails_is_a_500_before_its_head_and_a_reset_af
         late = await here.client.fetch(path="/late")
         assert (late.status, late.body, late.reset) == (200, b"part", Codes.INTERNAL_ERROR)
         assert (await here.client.fetch(path="/silent")).status == 500
-    assert [note.event for note in here.records.notes] == ["request.crashed"] * 3
-    assert "ValueError" in here.records.notes[0].message
-    assert "test_h2.py" in here.records.notes[0].message
+    assert [note.event for note in here.records.logged] == ["request.crashed"] * 3
+    assert "ValueError" in here.records.logged[0].message
+    assert "test_h2.py" in here.records.logged[0].message
 
 
 @pytest.mark.parametrize("length", [b"3", b"5"])
@@ -242,7 +242,7 @@ async def test_fields_that_would_break_an_answer_are_the_applications_error(auto
 
     async with h2_connected(serve) as here:
         assert (await here.client.fetch()).status == 500
-    assert len(here.records.notes) == 1
+    assert len(here.records.logged) == 1
 
 
 async def test_more_requests_than_may_be_in_flight_are_shed_at_once(autojump_clock: MockClock) -> None:

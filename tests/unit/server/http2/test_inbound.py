@@ -166,7 +166,7 @@ async def test_a_reset_calls_back_once_and_what_follows_raises(autojump_clock: M
         await here.client.flush()
         await trio.testing.wait_all_tasks_blocked()
     assert heard == [1, -1]
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_an_answer_that_is_cut_ends_with_a_reset_and_one_record(autojump_clock: MockClock) -> None:
@@ -270,7 +270,7 @@ async def test_the_end_of_the_connection_calls_back_and_ends_the_wait_for_a_body
         await here.client.stream.aclose()
         await here.over.wait()
     assert heard == ["called", "raised"]
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_answers_of_one_turn_are_written_together(autojump_clock: MockClock) -> None:

@@ -55,7 +55,7 @@ async def test_a_head_that_breaks_a_rule_is_refused_and_the_connection_goes_on(
         assert (refused["cache-control"], "x-request-id" in dict(refused.headers)) == ("no-store", True)
         assert (await here.client.fetch()).body == b"hello"
     assert [(record.status, bool(record.detail)) for record in here.records.requests] == [(status, True)]
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_a_host_that_is_not_served_is_misdirected(autojump_clock: MockClock) -> None:
@@ -70,7 +70,7 @@ async def test_what_does_not_begin_with_the_preface_is_ended_with_one_line(autoj
         await here.client.stream.send_all(b"\0\0\0\4\1\0\0\0\0" + b"\0" * 9 + b"\xff" * 99)
         await here.client.ended()
     assert [record.status for record in here.records.requests] == [400]
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 # Time.

@@ -68,8 +68,8 @@ async def test_without_descriptors_accepting_pauses_with_a_record_every_ten_seco
     app, tries = await served_after([number] * 250)
     assert trio.current_time() == pytest.approx(25)
     assert tries[1] - tries[0] == pytest.approx(0.1)
-    assert [note.event for note in app.recorder.notes] == ["accept.paused"] * 3
-    assert "trouble" in app.recorder.notes[0].message
+    assert [note.event for note in app.recorder.logged] == ["accept.paused"] * 3
+    assert "trouble" in app.recorder.logged[0].message
 
 
 async def test_any_other_error_is_raised(autojump_clock: MockClock) -> None:

@@ -106,7 +106,7 @@ async def test_a_field_that_is_malformed_is_refused_with_400_and_no_line(
     async with websocket(echo, head=upgrade(more=field + b"\r\n")) as here:
         await here.over.wait()
         assert (await here.client.stream.receive_some()).startswith(b"HTTP/1.1 400 ")
-    assert here.records.notes == []
+    assert here.records.logged == []
     assert [record.status for record in here.records.requests] == [400]
 
 
@@ -167,7 +167,7 @@ async def test_bytes_behind_the_last_block_of_a_message_are_not_collected(autoju
             assert await here.client.message() == b"hello"
         await here.client.stream.send_all(frame(0x42, last) + frame(0x00, bytes(1000)))
         assert await here.client.ended() == 1007
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_an_extended_connect_that_ends_its_stream_is_a_400(autojump_clock: MockClock) -> None:
@@ -176,4 +176,4 @@ async def test_an_extended_connect_that_ends_its_stream_is_a_400(autojump_clock:
         stream = await here.client.request(headers=[("sec-websocket-version", "13")], end=True, **fields)
         assert (await here.client.answer(stream)).status == 400
     assert [record.status for record in here.records.requests] == [400]
-    assert here.records.notes == []
+    assert here.records.logged == []

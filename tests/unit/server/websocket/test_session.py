@@ -230,7 +230,7 @@ async def test_the_end_has_the_code_of_whoever_came_first(first: str, autojump_c
         app = await served(serve, request)
     code, reason = (4000, "enough") if first == "close frame" else (1006, "")
     assert heard == [{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2
-    assert app.recorder.notes == []
+    assert app.recorder.logged == []
 
 
 async def test_a_client_that_leaves_unread_pings_ends_nothing_but_its_websocket(autojump_clock: MockClock) -> None:

@@ -81,7 +81,7 @@ async def test_an_echo_and_a_clean_close(autojump_clock: MockClock) -> None:
         await here.client.send(CloseConnection(code=4000, reason="enough"))
         await here.client.ended()
     assert heard == [{"type": "websocket.disconnect", "code": 4000, "reason": "enough"}]
-    assert here.records.notes == []
+    assert here.records.logged == []
     assert trio.current_time() == 0
 
 
@@ -177,7 +177,7 @@ async def test_an_application_that_fails_is_a_500_before_it_accepts_and_1011_aft
         await late.client.open("/late")
         assert await late.client.ended() == 1011
     for here in (early, late):
-        assert [note.event for note in here.records.notes] == ["websocket.crashed"]
+        assert [note.event for note in here.records.logged] == ["websocket.crashed"]
 
 
 async def test_an_application_that_returns_closes_with_1000(autojump_clock: MockClock) -> None:
@@ -287,7 +287,7 @@ async def test_what_is_no_frame_closes_with_a_protocol_error(autojump_clock: Moc
         await here.client.open()
         await here.client.stream.send_all(b"\xff\xff\xff\xff")
         assert await here.client.ended() == 1002
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_a_message_that_stands_still_is_cut_and_silence_between_messages_is_not(
@@ -346,7 +346,7 @@ async def test_a_websocket_over_http_2(autojump_clock: MockClock) -> None:
         await here.client.data(stream, b"\x88\x82\x00\x00\x00\x00\x03\xe8")
         reply = await here.client.answer(stream)
         assert (reply.body, reply.ended) == (b"\x81\x02hi\x88\x02\x03\xe8", True)
-    assert here.records.notes == []
+    assert here.records.logged == []
 
 
 async def test_a_handshake_over_http_2_is_checked_too(autojump_clock: MockClock) -> None:

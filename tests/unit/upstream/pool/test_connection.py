@@ -191,7 +191,7 @@ async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_aga
         assert head.status == 413
         assert await read_all(connection) == b"no"
         assert connection.state is State.CLOSED
-        assert done == ["closed"], "the body is closed before the exchange is over"
+        assert done == ["closed"], "the body is closed before the request is over"
 
 
 async def test_an_answer_that_comes_while_the_body_still_goes_out_is_read_along_with_it() -> None:
@@ -528,10 +528,10 @@ async def test_closed_by_its_pool_while_it_sends_is_a_reset_too(content: bytes) 
             await start(connection, content=content)
 
 
-# Exchanges that somebody else carries out on the stream
+# Requests that somebody else sends on the stream
 
 
-async def test_a_whole_exchange_goes_out_on_the_stream_and_no_other_begins_meanwhile() -> None:
+async def test_a_whole_request_goes_out_on_the_stream_and_no_other_begins_meanwhile() -> None:
     async with connected() as (connection, end, _):
         stream = connection.begin_whole()
         assert (connection.state, connection.served, connection.unsettled) == (State.AWAITING, 1, False)

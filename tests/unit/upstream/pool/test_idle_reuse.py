@@ -17,7 +17,7 @@ Made = Callable[..., Pool | Transport]
 
 @pytest.fixture(params=["a pool alone", "an upstream"])
 def made(request: pytest.FixtureRequest) -> Made:
-    """What makes the connections' owner, for a ``dial``: their exchanges are the pool's own, or those of calls."""
+    """What makes the connections' owner, for a ``dial``: their requests are the pool's own, or those of calls."""
     return Pool if request.param == "a pool alone" else lambda **options: Transport(["http://x"], **options)
 
 

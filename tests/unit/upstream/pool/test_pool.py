@@ -419,20 +419,20 @@ async def test_as_many_idle_connections_are_kept_as_may_be_open(nursery: trio.Nu
         assert (pool.statistics().opened, pool.statistics().idle) == (150, 150)
 
 
-# Connections for whoever carries out exchanges
+# Connections for callers that send and receive on them themselves
 
 X = Origin("http", "x", 80)
 
 
 async def opened(pool: Pool) -> Connection:
-    """A connection with an exchange under way."""
+    """A connection with a request under way."""
     connection = await pool.open(X, None)
     connection.begin_whole()
     return connection
 
 
 def end(pool: Pool, connection: Connection, *, usable: bool = True, excess: bool = False) -> None:
-    """Its exchange is over."""
+    """Its request is over."""
     pool.give_back(X, connection, trio.current_time(), usable, excess)
 
 
@@ -501,13 +501,15 @@ async def test_for_a_request_sent_once_no_connection_is_as_old_as_one_its_peer_c
         assert taken(pool) is connections[0]
 
 
-async def test_an_exchange_whose_kept_connection_is_dead_is_carried_out_on_a_new_one(nursery: trio.Nursery) -> None:
+async def test_a_request_whose_kept_connection_is_dead_is_sent_on_a_new_one(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, dies_on_reuse([]))
     async with Pool(dial=dial) as pool:
         await fetch(pool, get())
         kept, new = taken(pool), []
         request = encode_request("GET", b"/", [], b"x")
-        connection, head = await pool.exchange(X, request, StepTimeouts(), kept, lambda: new.append(len(dial.wires)))
+        connection, head = await pool.start_request(
+            X, request, StepTimeouts(), kept, lambda: new.append(len(dial.wires))
+        )
         assert (head.status, connection.take(), new) == (200, b"ok", [2])
         assert connection is not kept
         assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 1, 0), 1)

@@ -17,7 +17,7 @@ from umbel.upstream.pool.request_head import (
     encode_httpx_request,
     encode_plain_call,
     is_idempotent,
-    note_beginning,
+    remember_beginning,
 )
 
 
@@ -256,7 +256,7 @@ def test_an_idempotency_key_makes_any_method_repeatable() -> None:
     assert is_idempotent(prepared(field(b"Idempotency-Key", b"1"), method="POST"))
 
 
-# What is noted on blocks of fields.
+# What is remembered on blocks of fields.
 
 LEFT, RIGHT = (b"traceparent:", b"x-left:"), (b"traceparent:", b"x-right:")
 SAYS_LEFT, SAYS_RIGHT = (b"x-left", b"x-left", b"1"), (b"x-right", b"x-right", b"1")
@@ -293,8 +293,8 @@ def test_upstreams_with_the_same_deadline_header_share_what_is_noted() -> None:
 def test_a_noted_beginning_and_the_other_lines_are_the_plain_request(method: str) -> None:
     beginnings: dict[object, bytes] = {}
     call = prepared(field(b"x-a", b"1"), method=method)
-    note_beginning(beginnings, "one", call, b"/base", b"host:81", NEVER)
-    note_beginning(beginnings, "other", call, b"", b"h", NEVER)
+    remember_beginning(beginnings, "one", call, b"/base", b"host:81", NEVER)
+    remember_beginning(beginnings, "other", call, b"", b"h", NEVER)
     rest = b"via: 1.1 umbel\r\ntraceparent: 00-1\r\n\r\n"
     assert beginnings["one"] + rest == plain(call)
     assert beginnings["other"] + rest == encode_plain_call(call, b"", b"h", b"traceparent: 00-1\r\n", NEVER)
@@ -314,13 +314,13 @@ def test_no_beginning_is_noted_of_a_request_that_is_long_has_a_length_or_needs_a
     call: PreparedRequest,
 ) -> None:
     beginnings: dict[object, bytes] = {}
-    note_beginning(beginnings, "one", call, b"", b"h", NEVER)
+    remember_beginning(beginnings, "one", call, b"", b"h", NEVER)
     assert not beginnings
 
 
-def test_the_beginnings_of_so_many_replicas_are_noted_and_no_more() -> None:
+def test_the_beginnings_of_so_many_replicas_are_remembered_and_no_more() -> None:
     beginnings: dict[object, bytes] = {}
     for number in range(3 * BEGINNINGS_MAX):
-        note_beginning(beginnings, number, prepared(), b"", b"h%d" % number, NEVER)
+        remember_beginning(beginnings, number, prepared(), b"", b"h%d" % number, NEVER)
         assert len(beginnings) <= BEGINNINGS_MAX
         assert b"h%d\r\n" % number in beginnings[number]

@@ -92,8 +92,8 @@ async def test_three_failed_checks_take_a_replica_down_and_two_passed_bring_it_b
         assert health.down == {B}
         await trio.sleep(5)
         assert health.down == frozenset()
-    assert [(note.level, note.event) for note in records.notes] == [("warning", "health.down"), ("info", "health.up")]
-    assert "http://b" in records.notes[0].message
+    assert [(note.level, note.event) for note in records.logged] == [("warning", "health.down"), ("info", "health.up")]
+    assert "http://b" in records.logged[0].message
 
 
 async def test_thresholds_and_interval_may_be_others(nursery: trio.Nursery, autojump_clock) -> None:
@@ -136,8 +136,8 @@ async def test_an_error_of_ours_is_recorded_and_the_checks_go_on_after_a_growing
         crashed, again = hosts.times["b"][begun:][:2]
         assert again - crashed == 1
     assert hosts.times["a"] == [5.0 * number for number in range(len(hosts.times["a"]))]
-    assert {(note.level, note.event) for note in records.notes} == {("error", "health.crashed")}
-    assert type(records.notes[0].error) is type(error)
+    assert {(note.level, note.event) for note in records.logged} == {("error", "health.crashed")}
+    assert type(records.logged[0].error) is type(error)
 
 
 async def test_it_may_be_entered_again_and_ends_with_the_outermost_exit(nursery: trio.Nursery, autojump_clock) -> None:
@@ -252,7 +252,7 @@ async def test_the_check_of_one_that_leaves_is_cancelled(nursery: trio.Nursery, 
         assert hosts.under_way == 0
         await trio.sleep(100)
         assert health.down == frozenset()
-    assert records.notes == []
+    assert records.logged == []
 
 
 async def test_who_stays_keeps_its_standing_and_who_comes_back_begins_anew(
