@@ -46,7 +46,7 @@ def application(rules: list[tuple[str, list[str]]]) -> Umbel:
     async def plain(word: str) -> str:
         return word
 
-    app.route_table.open(app.gateway_config, app.recorder)
+    app.open_routes()
     return app
 
 

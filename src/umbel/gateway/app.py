@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
@@ -34,9 +34,10 @@ from .checks import CHECKS
 from .compose import ComposeView
 from .handler_cycle import HandlerCycle
 from .quart.asgi_request import AsgiRequest, Send, target_of
-from .quart.hooks import parts_of
+from .quart.hooks import find_hooks, parts_of, replaces_entrance
 from .quart.lifespan import Lifespan
 from .quart.quart_body import UmbelRequest
+from .quart.quart_context import QuartDispatch, make_request_context
 from .quart.quart_errors import ErrorHandling
 from .quart.quart_request import QuartRequest
 from .quart.testapp import UmbelTestApp, UmbelTestClient
@@ -85,6 +86,9 @@ class Umbel(ErrorHandling, InboundApplication):
     test_app_class = UmbelTestApp
     test_client_class = UmbelTestClient  # type: ignore[assignment]  # as in Quart-Trio
 
+    _is_wrapped = False
+    """Whether the application's class has an ``asgi_app`` or ``__call__`` of its own, which sees every request."""
+
     def __init__(
         self,
         import_name: str,
@@ -99,9 +103,12 @@ class Umbel(ErrorHandling, InboundApplication):
         Raises:
             ConfigError: a route of ``config`` cannot be planned.
         """
-        self.route_table = RouteTable(self, _PARTS)
+        self.route_table = RouteTable()
         config = config if config is not None else Config()
         super().__init__(import_name, config, transports or {}, recorder, **quart_options)
+        self._dispatch = QuartDispatch(
+            self.app_context, partial(make_request_context, self), self.finalize_view, self.answer_exception
+        )
         for index in range(len(config.routes)):
             self._add_route(index)
 
@@ -181,13 +188,19 @@ class Umbel(ErrorHandling, InboundApplication):
             refuse_registration(f_name)
         super()._check_setup_finished(f_name)
 
+    def open_routes(self) -> None:
+        """See ``GatewayApplication``."""
+        self._is_wrapped = replaces_entrance(type(self), _PARTS)
+        found = find_hooks(self, _PARTS, self.route_table.views)
+        self.route_table.open(self.gateway_context, cast("UmbelMap", self.url_map), self.view_functions, found)
+
     def handle(self, request: Any) -> Coroutine[Any, Any, None]:
         """Answer a request: one that the table of routes finds before Quart, any other through ``asgi_app``.
 
         Whoever wraps or replaces ``asgi_app`` or ``__call__`` sees all of them.
         """
         table = self.route_table
-        if not (request.websocket or self._has_root_path or table.behind_asgi or "asgi_app" in self.__dict__):
+        if not (request.websocket or self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__):
             match = table.find(request.method, request.target)
             if match is not None:
                 cycle = self._new_cycle(match, request, lambda: make_scope(request, request.server), _push_nothing)
@@ -200,7 +213,7 @@ class Umbel(ErrorHandling, InboundApplication):
     ) -> RequestCycle:
         route = match.route
         if isinstance(route, ComposeView):
-            return HandlerCycle(self, match, route, inbound, scope, send)
+            return HandlerCycle(self.gateway_context, self._dispatch, match, route, inbound, scope, send)
         return PlanCycle(self.gateway_context, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:

@@ -171,6 +171,14 @@ class GatewayApplication(QuartTrio):
         self._servers.add(server)
         self._has_root_path = bool(server.root_path)
 
+    def open_routes(self) -> None:
+        """Decide which requests go through Quart, and let nothing more be registered; ``Lifespan`` calls it.
+
+        Raises:
+            ConfigError: as ``RouteTable.open``.
+        """
+        raise NotImplementedError
+
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""
         servers = [server.statistics() for server in self._servers]

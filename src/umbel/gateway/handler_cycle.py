@@ -18,25 +18,27 @@ from ..composition.engine import CLIENT_GONE
 from ..core.inbound import ClientGoneError, InboundRequest
 from ..net.exception_groups import stray_cancel, without_stray_cancels
 from .compose import GRACE
-from .quart.quart_context import LazyContext, context_of, enter_contexts, made, make_request_context
+from .quart.quart_context import LazyContext, context_of, enter_contexts, made
 from .request_cycle import RequestCycle
 from .response.reply import Reply, as_response
 from .response.sending import AnyResponse, deliver
 
 if TYPE_CHECKING:
     from .compose import ComposeView
-    from .quart.quart_errors import ErrorHandling
+    from .context import GatewayContext
+    from .quart.quart_context import QuartDispatch
     from .route_table import Match
 
 
 class HandlerCycle(RequestCycle):
     """A request that a handler of ``@app.compose`` answers."""
 
-    __slots__ = ("_app", "_late", "_match", "_over", "_scope", "_send", "_view")
+    __slots__ = ("_late", "_match", "_over", "_quart", "_scope", "_send", "_view")
 
     def __init__(
         self,
-        app: ErrorHandling,
+        context: GatewayContext,
+        quart: QuartDispatch,
         match: Match,
         view: ComposeView,
         inbound: InboundRequest,
@@ -44,8 +46,8 @@ class HandlerCycle(RequestCycle):
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
         """``scope`` and ``send`` are ASGI's, of this request."""
-        RequestCycle.__init__(self, app.gateway_context, match, view, inbound)
-        self._app = app
+        RequestCycle.__init__(self, context, match, view, inbound)
+        self._quart = quart
         self._match = match
         self._view = view
         self._scope = scope
@@ -68,11 +70,11 @@ class HandlerCycle(RequestCycle):
 
     async def _handle(self) -> None:
         context = LazyContext(self._make_context)
-        enter_contexts(self._app, context)
+        enter_contexts(self._quart.app_context, context)
         self.bind()
         try:
             answered = await self._call(context)
-            await deliver(self, answered, self._app.config["RESPONSE_TIMEOUT"], self._has_krakend)
+            await deliver(self, answered, self._context.settings["RESPONSE_TIMEOUT"], self._has_krakend)
         finally:
             self._over = True  # A task that outlives the request may be the first to look at its context.
             if (quarts := made(context)) is not None:
@@ -88,7 +90,7 @@ class HandlerCycle(RequestCycle):
                 return answered
             # Somebody wants to see the response (``after_this_request``).
             response = as_response(answered) if isinstance(answered, Reply) else answered
-            return await self._app.finalize_view(quarts, response)
+            return await self._quart.finalize_view(quarts, response)
         except trio.Cancelled as error:
             if (stray := stray_cancel(error)) is None:
                 raise
@@ -98,12 +100,12 @@ class HandlerCycle(RequestCycle):
         except Exception as error:  # noqa: BLE001 - answered below
             raised = error
         try:
-            return await self._app.answer_exception(context_of(context), raised)
+            return await self._quart.answer_exception(context_of(context), raised)
         finally:
             del raised  # Its traceback holds this frame.
 
     def _make_context(self) -> Any:
-        return make_request_context(self._app, self, self._scope(), self._send, self._match, over=self._over)
+        return self._quart.request_context(self, self._scope(), self._send, self._match, over=self._over)
 
     def _has_krakend(self) -> bool:
         return self._says_krakend

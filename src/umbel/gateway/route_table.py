@@ -20,7 +20,7 @@ not a plain path) is left to Quart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
@@ -36,18 +36,18 @@ from ..core.errors import ConfigError, ConfigProblem, RequestError
 from ..core.events import LogMessage
 from ..net.bounded_cache import BoundedCache
 from .probes import PATHS
-from .quart.hooks import Hook, View, find_hooks, replaces_entrance
+from .quart.hooks import Hook, View
 from .request.converters import CONVERTERS
 from .request.paths import check_path, forbidden_in_query
 
 if TYPE_CHECKING:
     from quart.routing import QuartRule
-    from quart_trio import QuartTrio
     from werkzeug.routing import MapAdapter, RuleFactory
 
     from ..config.schema.sections import Config, KeyPath
     from ..core.events import Recorder
     from .compose import ComposeView
+    from .context import GatewayContext
     from .routes import RouteView
 
 EVENT = "hooks.found"
@@ -101,20 +101,18 @@ class Match(msgspec.Struct, frozen=True):
 class RouteTable:
     """The routes of one application that are answered before Quart; none while it is closed."""
 
-    def __init__(self, app: QuartTrio, parts: Mapping[str, object]) -> None:
-        """``parts`` are those of ``Umbel`` itself (``hooks.parts_of``)."""
+    def __init__(self) -> None:
         self.is_open = False
         """Whether the application serves, so that nothing can be registered."""
         self.before_quart = False
         """Whether configured routes are answered before Quart."""
-        self.behind_asgi = False
-        """Whether the application's class has an ``asgi_app`` or ``__call__`` of its own, which sees every request."""
         self.hooks: tuple[str, ...] = ()
         """What would see or change a request for one in Quart's dispatch. Empty while closed."""
-        self._app = app
-        self._parts = parts
+        self.views: dict[str, View] = {}
+        """The functions that Quart was given for the configured routes, by endpoint."""
+        self._url_map: UmbelMap | None = None
+        """Of the application, while it serves."""
         self._routes: dict[str, RouteView] = {}
-        self._views: dict[str, View] = {}
         self._handlers: dict[str, ComposeView] = {}
         self._served: dict[str, RouteView | ComposeView] = {}
         """Those that are answered before Quart, by endpoint."""
@@ -128,49 +126,49 @@ class RouteTable:
     def add(self, endpoint: str, route: RouteView, function: object) -> None:
         """Take a configured route, which Quart knows as ``endpoint`` and calls by ``function``."""
         self._routes[endpoint] = route
-        self._views[endpoint] = View(route.rule, function)
+        self.views[endpoint] = View(route.rule, function)
 
     def add_handler(self, endpoint: str, handler: ComposeView) -> None:
         """Take a handler of ``@app.compose``, which Quart knows as ``endpoint``."""
         self._handlers[endpoint] = handler
 
-    def open(self, config: Config, recorder: Recorder) -> None:
-        """Decide as ``config`` says, tell of hooks on stderr and by ``recorder``, and let nothing more be registered.
+    def open(
+        self, context: GatewayContext, url_map: UmbelMap, view_functions: Mapping[str, object], found: Sequence[Hook]
+    ) -> None:
+        """Decide as the configuration says, report hooks on stderr and in a record, and close ``url_map`` to new rules.
+
+        ``url_map`` and ``view_functions`` are Quart's of the application; ``found`` is what ``find_hooks`` finds in it.
 
         Raises:
             ConfigError: hooks = "python" would pass by a hook that may be a login, and a route says nothing of auth.
         """
-        app, mode = self._app, config.server.hooks
-        found = find_hooks(app, self._parts, self._views)
+        config = context.config
+        mode = config.server.hooks
         if mode == "python":
             _check_auth(config, [hook for hook in found if hook.may_refuse])
-        self._set_open(True)
-        self.behind_asgi = replaces_entrance(type(app), self._parts)
+        self.is_open = url_map.serves = True
+        self._url_map = url_map
         self.hooks = tuple(hook.phrase for hook in found)
         self.before_quart = mode == "python" or (mode == "auto" and not found)
         self._served = {**self._routes} if self.before_quart else {}
         if mode != "all" and not found:
-            self._served |= {name: each for name, each in self._handlers.items() if self._is_own(name, each)}
+            self._served |= {name: each for name, each in self._handlers.items() if _is_own(view_functions, name, each)}
         if self._served:
-            self._adapter = app.url_map.bind("")
+            self._adapter = url_map.bind("")
         if found and (self._routes or self._handlers) and mode != "all":
-            self._tell(recorder)
-
-    def _is_own(self, endpoint: str, handler: ComposeView) -> bool:
-        """Whether Quart would call the handler's own view, and no hooks of a blueprint beside."""
-        return self._app.view_functions.get(endpoint) is handler.view and "." not in endpoint
+            self._report(context.serving.recorder)
 
     def close(self) -> None:
         """The application no longer serves: Quart decides about every request, and what comes may be registered."""
-        self._set_open(False)
+        self.is_open = False
+        if self._url_map is not None:
+            self._url_map.serves = False
+        self._url_map = None
         self.before_quart = False
         self.hooks = ()
         self._served = {}
         self._adapter = None
         self._known.clear()
-
-    def _set_open(self, is_open: bool) -> None:
-        self.is_open = cast("UmbelMap", self._app.url_map).serves = is_open
 
     def find(self, method: str, target: bytes) -> Match | None:
         """The route of the table that answers this request; None: Quart decides.
@@ -206,7 +204,7 @@ class RouteTable:
             self._matches.add((method, raw), match)
         return match
 
-    def _tell(self, recorder: Recorder) -> None:
+    def _report(self, recorder: Recorder) -> None:
         what = ", ".join(self.hooks)
         if self.before_quart and self._routes:
             sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {what}'
@@ -217,15 +215,20 @@ class RouteTable:
         recorder.record(LogMessage("warning", EVENT, sentence))
 
 
-def _check_auth(config: Config, guards: list[Hook]) -> None:
-    """Check that each route of ``config`` says something of auth if there are ``guards``, which may be a login.
+def _is_own(view_functions: Mapping[str, object], endpoint: str, handler: ComposeView) -> bool:
+    """Whether Quart would call the handler's own view, and no hooks of a blueprint beside."""
+    return view_functions.get(endpoint) is handler.view and "." not in endpoint
+
+
+def _check_auth(config: Config, logins: list[Hook]) -> None:
+    """Check that each route of ``config`` says something of auth if there are ``logins``: hooks that may be one.
 
     Raises:
         ConfigError: some say nothing. Nobody's login is opened in silence.
     """
-    if not guards:
+    if not logins:
         return
-    hooks = ", ".join(hook.phrase for hook in guards)
+    hooks = ", ".join(hook.phrase for hook in logins)
     reason = (
         f'says nothing of auth, and hooks = "python" passes by {hooks}; write auth = "none" if the route is to be'
         ' public, or hooks = "auto"'

@@ -8,11 +8,9 @@ import pytest
 import trio
 
 from tests.support.server.asgi import ask, http_scope, living
-from umbel.config.schema.sections import Config
-from umbel.core.events import NULL
+from umbel import Umbel
 from umbel.gateway.application import GatewayApplication
 from umbel.gateway.quart.quart_request import QuartRequest
-from umbel.gateway.route_table import RouteTable
 
 from .gateways import gateway, route, says
 
@@ -48,28 +46,30 @@ LEFT = (
 )
 
 
-def table_of(*, rule: str = "/<name>/<int:n>") -> RouteTable:
+def app_with_routes(*, rule: str = "/<name>/<int:n>") -> Umbel:
     app, _ = gateway(route(), route(rule), route("/dir/"), route("/livez"), up=says(1))
 
     @app.get("/plain")
     async def plain() -> str:
         raise AssertionError
 
-    return app.route_table
+    return app
 
 
 def test_a_closed_table_finds_nothing() -> None:
-    table = table_of()
+    app = app_with_routes()
+    table = app.route_table
     assert table.find("GET", b"/r") is None
-    table.open(Config(), NULL)
+    app.open_routes()
     assert table.find("GET", b"/r") is not None
     table.close()
     assert table.find("GET", b"/r") is None
 
 
 def test_a_plain_match_of_a_configured_route_is_found_each_time() -> None:
-    table = table_of()
-    table.open(Config(), NULL)
+    app = app_with_routes()
+    app.open_routes()
+    table = app.route_table
     for _ in range(2):
         for target, values in FOUND.items():
             match = table.find("GET", target)
@@ -82,8 +82,9 @@ def test_a_plain_match_of_a_configured_route_is_found_each_time() -> None:
 
 
 def test_everything_else_is_left_to_quart() -> None:
-    table = table_of()
-    table.open(Config(), NULL)
+    app = app_with_routes()
+    app.open_routes()
+    table = app.route_table
     for _ in range(2):
         assert [target for target in LEFT if table.find("GET", target)] == []
         assert [method for method in ("OPTIONS", "DELETE", "get", "", "M-SEARCH") if table.find(method, b"/r")] == []
@@ -91,8 +92,9 @@ def test_everything_else_is_left_to_quart() -> None:
 
 def test_the_memory_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.gateway.route_table._KNOWN_MAX", 3)
-    table = table_of()
-    table.open(Config(), NULL)
+    app = app_with_routes()
+    app.open_routes()
+    table = app.route_table
     for number in [*range(10), 9, 8, 7, 6, 5]:
         match = table.find("GET", b"/x/%d" % number)
         assert match is not None

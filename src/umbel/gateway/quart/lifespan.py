@@ -94,9 +94,8 @@ class Lifespan(TrioASGILifespan):
 
     async def _open_routes(self) -> None:
         """Decide which requests go through Quart, now that the startup hooks have registered what they have to."""
-        context = self.app.gateway_context
         try:
-            self.app.route_table.open(context.config, context.serving.recorder)
+            self.app.open_routes()
         except ConfigError:
             await self.app.shutdown()
             raise

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import quart.ctx
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from ..response.sending import AnyResponse
     from ..route_table import Match
     from .quart_body import UmbelRequest
 
@@ -117,10 +119,24 @@ def context_of(lazy: LazyContext) -> Any:
 _MAKING = threading.RLock()
 
 
-def enter_contexts(app: QuartTrio, of_request: LazyContext) -> None:
+@dataclass(frozen=True, slots=True)
+class QuartDispatch:
+    """The functions of one application by which a handler is called and answered as Quart's dispatch does it."""
+
+    app_context: Callable[[], Any]
+    """Makes Quart's context of the application."""
+    request_context: Callable[..., Any]
+    """Makes Quart's context of a request: ``make_request_context`` with the application."""
+    finalize_view: Callable[[Any, Any], Awaitable[AnyResponse]]
+    """See ``ErrorHandling``."""
+    answer_exception: Callable[[Any, BaseException], Awaitable[AnyResponse]]
+    """See ``ErrorHandling``."""
+
+
+def enter_contexts(app_context: Callable[[], Any], of_request: LazyContext) -> None:
     """Set Quart's variables in the current context, which ends with the request."""
     if _OF_REQUEST is not _OF_APPLICATION:
-        _OF_APPLICATION.set(LazyContext(app.app_context))
+        _OF_APPLICATION.set(LazyContext(app_context))
     _OF_REQUEST.set(of_request)
 
 
