@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cover figures soak fuzz conformance bench bench-path bench-where bench-upstream bench-policies bench-server \
+.PHONY: help setup demo test cover figures soak fuzz external test-all bench bench-path bench-where bench-upstream bench-policies bench-server \
   bench-logs bench-supervisor bench-stalls bench-crowd bench-hooks check format clean
 
 help:  ## list the targets
@@ -48,8 +48,12 @@ SECONDS ?= 60
 fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS=60 SEED=1 ARGS='--protocol http2'
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-conformance: $(STAMP)  ## curl, h2load and slowhttptest against the server, those that are installed; two minutes
-	@$(BIN)/python -m tests.conformance
+external: $(STAMP)  ## tests with other people's programs (curl, nginx, a browser, …), installed first; ARGS='curl nginx'
+	@$(BIN)/python -m tools.external $(ARGS)
+
+test-all: $(STAMP)  ## make test, then make external with everything; the last lines say what was skipped
+	$(MAKE) --no-print-directory test ARGS=
+	@$(MAKE) --no-print-directory external ARGS=
 
 bench: .bench/.ready  ## the gateway beside what people pick instead, ten minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/gateways.py $(ARGS)
@@ -103,4 +107,4 @@ format: $(STAMP)  ## put the code into the one form
 	$(BIN)/ruff format
 
 clean:  ## remove what make built
-	rm -rf .venv .bench .cover benchmarks/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench .cover .ext benchmarks/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -135,36 +134,6 @@ async def test_a_file_renamed_from_outside_loses_nothing(tmp_path: Path, with_si
     seen = {record["seq"]: record for record in mine}
     assert_whole([seen[number] for number in sorted(seen)])
     assert len(log_files(path)) == 11
-
-
-def logrotate() -> list[str] | None:
-    program = os.environ.get("UMBEL_LOGROTATE") or shutil.which("logrotate", path=f"{os.environ.get('PATH')}:/usr/sbin")
-    return [program] if program else None
-
-
-@pytest.mark.skipif(logrotate() is None, reason="logrotate is not installed; UMBEL_LOGROTATE may name it")
-@pytest.mark.parametrize("with_signal", [True, False], ids=["postrotate signal", "no signal"])
-async def test_the_real_logrotate_loses_nothing(tmp_path: Path, with_signal: bool) -> None:
-    path = tmp_path / "app.jsonl"
-    async with started(*writer(path, "--pause", "0.002", "--flush-every", "0.01"), cwd=ROOT) as child:
-        await last_number(child, 100)
-        script = f"postrotate\nkill -USR1 {child.pid}\nendscript" if with_signal else ""
-        config = tmp_path / "logrotate.conf"
-        config.write_text(f"{path} {{\nrotate 20\ncompress\nmissingok\nnocreate\nsu root root\n{script}\n}}\n")
-        config.chmod(0o600)
-        for _ in range(5):
-            status, output = await ended(
-                *(logrotate() or []), "--force", "--state", str(tmp_path / "state"), str(config), cwd=tmp_path
-            )
-            assert status == 0, output
-            while not path.exists():
-                await last_number(child, 1)
-        await child.stop(signal.SIGTERM)
-
-    [mine] = by_process(path).values()
-    seen = {record["seq"]: record for record in mine}
-    assert_whole([seen[number] for number in sorted(seen)])
-    assert sum(file.suffix == ".gz" for file in log_files(path)) == 5
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""Public tools against the server, as real processes on loopback: ``make conformance``."""

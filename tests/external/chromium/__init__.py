@@ -1,0 +1,1 @@
+"""Tests with chromium, as make external ARGS=chromium runs them."""

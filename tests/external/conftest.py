@@ -1,0 +1,59 @@
+"""What the tests with other people's programs share: servers to ask, and commands that end in time."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support.server.raw_server_process import Served, serving_raw
+
+HOSTS = ("127.0.0.1", "localhost", "gateway.test")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Two running servers, one in plain text and one with TLS, and the certificate that proves the second."""
+
+    plain: str
+    secure: str
+    ca: Path
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """Two servers for the tests of a module; none may have crashed or printed a traceback at its end."""
+    scratch = tmp_path_factory.mktemp("servers")
+    authority = trustme.CA()
+    issued = authority.issue_cert(*HOSTS)
+    issued.cert_chain_pems[0].write_to_path(str(scratch / "server.pem"))
+    issued.private_key_pem.write_to_path(str(scratch / "server.key"))
+    authority.cert_pem.write_to_path(str(scratch / "ca.pem"))
+    tls = f'certfile = "{scratch / "server.pem"}"\nkeyfile = "{scratch / "server.key"}"\n'
+    with (
+        serving_raw("umbel serve", scratch / "plain", hosts=HOSTS) as plain,
+        serving_raw("umbel serve", scratch / "secure", hosts=HOSTS, settings=tls) as secure,
+    ):
+        yield Target(
+            f"http://127.0.0.1:{plain.server.port}", f"https://localhost:{secure.server.port}", scratch / "ca.pem"
+        )
+        for served in (plain, secure):
+            _check(served)
+
+
+def _check(served: Served) -> None:
+    assert served.server.lives
+    assert "Traceback" not in served.server.output
+
+
+def output(command: Sequence[str], *, seconds_max: float = 60.0) -> str:
+    """Run a command to its end and return all that it printed; its exit status is its own."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds_max, check=False,
+        errors="replace",
+    )  # fmt: skip
+    return done.stdout

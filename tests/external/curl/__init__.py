@@ -1,0 +1,1 @@
+"""Tests with curl, as make external ARGS=curl runs them."""

@@ -1,0 +1,1 @@
+"""Tests with logrotate, as make external ARGS=logrotate runs them."""

@@ -1,0 +1,1 @@
+"""Tests with nginx, as make external ARGS=nginx runs them."""

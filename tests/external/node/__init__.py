@@ -1,0 +1,1 @@
+"""Tests with node, as make external ARGS=node runs them."""

@@ -1,0 +1,1 @@
+"""Tests with slowhttptest, as make external ARGS=slowhttptest runs them."""

@@ -1,0 +1,45 @@
+"""The tests with other people's programs: each folder has its entry in the table, and a missing program is named."""
+
+from __future__ import annotations
+
+import pytest
+from tools import external
+
+
+def test_each_folder_of_tests_has_an_entry() -> None:
+    folders = {path.name for path in external.TESTS.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(external.TOOLS)
+
+
+def test_all_together_end_within_fifty_minutes() -> None:
+    assert sum(tool.seconds_max for tool in external.TOOLS.values()) <= 50 * 60
+
+
+def test_a_program_that_cannot_be_installed_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external, "program", lambda name: None)
+    assert external.install("nginx") == "not installed; as root: apt-get install nginx-light"
+
+
+def test_a_folder_that_is_skipped_or_fails_is_named_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(external, "install", lambda name: "not installed" if name == "nginx" else None)
+    monkeypatch.setattr(
+        external, "run", lambda name, options: "FAILED   in 1 s" if name == "curl" else "passed   in 2 s"
+    )
+    monkeypatch.setattr("sys.argv", ["external"])
+    assert external.main() == 1
+    last = capsys.readouterr().out.splitlines()[-len(external.TOOLS) :]
+    assert "curl          FAILED   in 1 s" in last
+    assert "nginx         SKIPPED  not installed" in last
+    monkeypatch.setattr("sys.argv", ["external", "nginx", "node"])
+    assert external.main() == 0
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["external", "ngnix"])
+    with pytest.raises(SystemExit):
+        external.main()
+    assert "there are no tests with ngnix; there are: chromium, curl" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""The tests with other people's programs: ``make external``, all of them or those that ARGS names.
+
+Each folder of ``tests/external`` is the tests with one program. What it needs is installed first: Debian's packages if
+this runs as root, npm's packages into ``.ext/NAME``. A folder whose program is missing is skipped, and the last lines
+say so. Each folder runs under a time limit. The exit status is 1 if a test failed or a limit was passed, else 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+TESTS = PROJECT / "tests" / "external"
+ENVIRONMENTS = PROJECT / ".ext"
+INSTALL_S_MAX = 600
+NO_TEST_RAN = 5  # pytest's exit status if it collected no test.
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What the tests of one folder need, and the time that they may take."""
+
+    programs: Mapping[str, str]
+    """Each program with the Debian package that has it."""
+    seconds_max: int
+
+
+TOOLS: Mapping[str, Tool] = {
+    "chromium": Tool({"chromium": "chromium"}, 180),
+    "curl": Tool({"curl": "curl"}, 120),
+    "h2load": Tool({"h2load": "nghttp2-client"}, 180),
+    "logrotate": Tool({"logrotate": "logrotate"}, 120),
+    "nginx": Tool({"nginx": "nginx-light"}, 180),
+    "node": Tool({"node": "nodejs", "npm": "npm"}, 180),
+    "slowhttptest": Tool({"slowhttptest": "slowhttptest"}, 300),
+}
+
+
+def program(name: str) -> str | None:
+    """Return the path of a program, if it is installed; daemons stand in ``/usr/sbin``."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def install(name: str) -> str | None:
+    """Install what the tests of ``name`` need, unless it is there; return what is missing after that, or None."""
+    missing = [package for each, package in TOOLS[name].programs.items() if program(each) is None]
+    if missing and os.geteuid() == 0 and program("apt-get") is not None:
+        print(f"{name}: installing {', '.join(missing)} ...", flush=True)
+        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        _quietly(["apt-get", "update"], environ)
+        _quietly(["apt-get", "install", "--yes", "--no-install-recommends", *missing], environ)
+        missing = [package for each, package in TOOLS[name].programs.items() if program(each) is None]
+    if missing:
+        return f"not installed; as root: apt-get install {' '.join(missing)}"
+    return _install_from_npm(name)
+
+
+def _install_from_npm(name: str) -> str | None:
+    """Install the packages that ``package.json`` of the folder names into ``.ext/NAME``; return what went wrong."""
+    manifest = TESTS / name / "package.json"
+    if not manifest.exists():
+        return None
+    place = ENVIRONMENTS / name
+    copy = place / "package.json"
+    if copy.exists() and copy.read_bytes() == manifest.read_bytes() and (place / "node_modules").exists():
+        return None
+    place.mkdir(parents=True, exist_ok=True)
+    print(f"{name}: installing {', '.join(json.loads(manifest.read_bytes())['dependencies'])} ...", flush=True)
+    shutil.copyfile(manifest, copy)
+    npm = program("npm") or "npm"
+    if not _quietly([npm, "install", "--prefix", str(place), "--no-package-lock", "--no-audit", "--no-fund"]):
+        copy.unlink()
+        return f"npm install failed; see it with: npm install --prefix {place.relative_to(PROJECT)}"
+    return None
+
+
+def _quietly(command: Sequence[str], environ: Mapping[str, str] | None = None) -> bool:
+    """Run a command whose output is shown only if it fails; return whether it succeeded."""
+    try:
+        done = subprocess.run(
+            command, env=environ, timeout=INSTALL_S_MAX, capture_output=True, text=True, errors="replace", check=False
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{command[0]} did not end within {INSTALL_S_MAX} s", file=sys.stderr)
+        return False
+    if done.returncode:
+        print(done.stdout[-2000:], done.stderr[-2000:], sep="\n", file=sys.stderr)
+    return done.returncode == 0
+
+
+def run(name: str, options: Iterable[str]) -> str:
+    """Run the tests of one folder; return its result in a few words, which begin with ``passed`` or ``FAILED``."""
+    tool = TOOLS[name]
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", str(TESTS / name), *options]
+    process = subprocess.Popen(command, cwd=PROJECT)
+    try:
+        status = process.wait(tool.seconds_max)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # pytest ends the programs that it started.
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return f"FAILED   not done within {tool.seconds_max} s"
+    took = f"in {time.monotonic() - began:.0f} s"
+    if status == NO_TEST_RAN:
+        return "FAILED   no test ran"
+    return f"passed   {took}" if status == 0 else f"FAILED   {took}, exit status {status}"
+
+
+def main() -> int:
+    """Install and run what is asked for, and print one line for each at the end."""
+    parser = argparse.ArgumentParser(prog="python -m tools.external", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TOOLS)}; all without one")
+    parser.add_argument("--install-only", action="store_true", help="install what is missing, and run nothing")
+    given, options = parser.parse_known_args()
+    if unknown := sorted(set(given.names) - set(TOOLS)):
+        parser.error(f"there are no tests with {', '.join(unknown)}; there are: {', '.join(TOOLS)}")
+    results = {}
+    for name in given.names or TOOLS:
+        missing = install(name)
+        if missing is not None:
+            results[name] = f"SKIPPED  {missing}"
+        elif given.install_only:
+            results[name] = "installed"
+        else:
+            print(f"\n{name}", flush=True)
+            results[name] = run(name, options)
+    print()
+    for name, result in results.items():
+        print(f"{name:14}{result}")
+    return int(any(result.startswith("FAILED") for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
