@@ -255,7 +255,7 @@ class Umbel(ErrorHandling, InboundApplication):
         """Serve until SIGINT, SIGTERM or SIGQUIT: the embedded server, for ``python app.py``.
 
         ``port`` 0 takes a free one; the address is printed. There is no reloader. A loop that is blocked for
-        ``hang_timeout`` is told on stderr (``server/process/loop_watchdog.py``).
+        ``hang_timeout`` is reported on stderr (``server/process/loop_watchdog.py``).
 
         Raises:
             OSError: the address cannot be listened on.

@@ -93,7 +93,7 @@ class GatewayApplication(QuartTrio):
 
     @property
     def hang_timeout(self) -> float:
-        """Seconds after which a loop that is blocked is told (``[supervisor] hang_timeout``); servers ask."""
+        """Seconds after which a loop that is blocked is reported (``[supervisor] hang_timeout``); servers ask."""
         return self.gateway_context.config.supervisor.hang_timeout
 
     @property
@@ -111,9 +111,9 @@ class GatewayApplication(QuartTrio):
         return self.gateway_context.serving.state
 
     @property
-    def refusal(self) -> ConfigError | None:
+    def config_error(self) -> ConfigError | None:
         """Why its configuration kept it from starting, where that showed only then."""
-        return self.gateway_context.serving.refusal
+        return self.gateway_context.serving.config_error
 
     @property
     def current_runtime(self) -> Runtime | None:

@@ -38,7 +38,7 @@ class State(enum.StrEnum):
 class ServingState:
     """Where an application stands, what is open meanwhile, and what the server and the supervisor have said."""
 
-    __slots__ = ("_given_recorder", "degraded", "draining", "limits", "recorder", "refusal", "runtime", "state")
+    __slots__ = ("_given_recorder", "config_error", "degraded", "draining", "limits", "recorder", "runtime", "state")
 
     def __init__(self, limits: Limits, recorder: Recorder) -> None:
         """``recorder`` takes the records while the application is not open."""
@@ -53,7 +53,7 @@ class ServingState:
         """Whether the server has been asked to stop."""
         self.degraded = False
         """Whether the supervisor says that too many workers die."""
-        self.refusal: ConfigError | None = None
+        self.config_error: ConfigError | None = None
         """Why the configuration kept the application from starting, where that showed only then."""
         self._given_recorder = recorder
 

@@ -7,7 +7,7 @@ from ..core.model import RequestFacts
 from ..net.exception_groups import leaves, text_of
 
 
-def note(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:
+def record(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:
     """Record each leaf of ``error`` as one ``LogMessage`` with its traceback."""
     for leaf in leaves(error):
         recorder.record(LogMessage("error", event, f"{type(leaf).__name__}: {text_of(leaf)}", facts, error=leaf))

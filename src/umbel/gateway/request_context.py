@@ -43,6 +43,7 @@ class RequestContext:
     """What belongs to one request and lives exactly as long."""
 
     __slots__ = (
+        "answered_by_server",
         "body",
         "body_waits",
         "calls",
@@ -58,7 +59,6 @@ class RequestContext:
         "own_ms",
         "query",
         "recorder",
-        "refused",
     )
 
     def __init__(self, facts: RequestFacts, origin: ClientOrigin, recorder: Recorder, query: bytes = b"") -> None:
@@ -89,7 +89,7 @@ class RequestContext:
         """Milliseconds that a composed answer took beside its longest call."""
         self.kind: Kind | None = None
         self.detail = ""
-        self.refused: AnsweredByServerError | None = None
+        self.answered_by_server: AnsweredByServerError | None = None
         """What the server has answered in our place."""
 
     def bind(self) -> None:
@@ -116,7 +116,7 @@ class RequestContext:
             return await self.inbound.receive()
         except ClientGoneError as error:
             if isinstance(error, AnsweredByServerError):
-                self.refused = error.with_traceback(None)  # Its frames hold this object.
+                self.answered_by_server = error.with_traceback(None)  # Its frames hold this object.
         self.cancel()
         await trio.sleep_forever()
         raise AssertionError("unreachable")

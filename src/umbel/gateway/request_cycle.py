@@ -174,18 +174,18 @@ class PlanCycle(RequestCycle):
             # Not raised here: the traceback would hold this frame, and this frame the error.
             return None
         if isinstance(error, Exception):
-            self._note(error)
+            self._record_crash(error)
             return http_exception_reply(InternalServerError(), request_id)
         crash, rest = split_crash(error)
         if crash is None or rest is None:
             return None
-        crashes.note(self.recorder, "request.crashed", crash, self.facts)
+        crashes.record(self.recorder, "request.crashed", crash, self.facts)
         raise rest from crash
 
-    def _note(self, error: Exception) -> None:
+    def _record_crash(self, error: Exception) -> None:
         """As ``Umbel.log_exception``."""
         facts = self.facts
-        crashes.note(self.recorder, "request.crashed", error, facts)
+        crashes.record(self.recorder, "request.crashed", error, facts)
         self.kind, self.detail = Kind.INTERNAL, "an exception that no handler took"
         with bound(**names_of(facts)):
             self._context.logger().error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
@@ -210,7 +210,7 @@ class _Parts:
         """The next part.
 
         Raises:
-            ClientGoneError: the client has gone, or was refused.
+            ClientGoneError: the client has gone, or the server has answered.
             RequestEntityTooLarge: there is, or will be, more than the application takes.
         """
         if self._length > self._limit:

@@ -29,7 +29,7 @@ DISCARD_MAX = 10**6
 async def end_by(
     error: BaseException, ctx: RequestContext, answer_500: Callable[[], Awaitable[None]], *, testing: bool = False
 ) -> None:
-    """End a request that raised ``error``: note a crash, and answer with 500 where nothing has been answered.
+    """End a request that raised ``error``: record a crash, and answer with 500 where nothing has been answered.
 
     Every exception stops here but a cancel and the like (``exception_groups.split``), which is raised on. A client that
     has gone is no crash.
@@ -42,12 +42,12 @@ async def end_by(
     inbound = ctx.inbound
     for leaf in leaves(crash):
         if isinstance(leaf, AnsweredByServerError):
-            ctx.refused = leaf.with_traceback(None)  # Its frames hold the request context.
+            ctx.answered_by_server = leaf.with_traceback(None)  # Its frames hold the request context.
     if holds_only(crash, ClientGoneError):
         if rest is not None:
             raise rest from crash
         return
-    crashes.note(ctx.recorder, "request.crashed", crash, ctx.facts)
+    crashes.record(ctx.recorder, "request.crashed", crash, ctx.facts)
     ctx.kind, ctx.detail = Kind.INTERNAL, "an exception nobody handled"
     if rest is not None:
         raise rest from crash
@@ -62,8 +62,8 @@ async def end_by(
 def record_of(ctx: RequestContext) -> RequestEnded:
     """The record of a request that is over."""
     inbound, origin = ctx.inbound, ctx.origin
-    if ctx.refused is not None:
-        return _refusal_record(ctx, ctx.refused)
+    if ctx.answered_by_server is not None:
+        return _server_answer_record(ctx, ctx.answered_by_server)
     kind, detail, status = ctx.kind, ctx.detail, inbound.status
     if not inbound.response_complete:
         if inbound.gone:
@@ -90,9 +90,17 @@ def record_of(ctx: RequestContext) -> RequestEnded:
     )
 
 
-def _refusal_record(ctx: RequestContext, refused: AnsweredByServerError) -> RequestEnded:
+def _server_answer_record(ctx: RequestContext, error: AnsweredByServerError) -> RequestEnded:
     """The record of a request that the server has answered in our place, because its body could not be read on."""
-    facts, origin = replace(ctx.facts, request_id=refused.request_id), ctx.origin
+    facts, origin = replace(ctx.facts, request_id=error.request_id), ctx.origin
     return RequestEnded(
-        facts, refused.status, trio.current_time(), 0, None, refused.kind, origin.client, origin.scheme, refused.detail
+        facts,
+        error.status,
+        trio.current_time(),
+        0,
+        None,
+        error.kind,
+        origin.client,
+        origin.scheme,
+        error.detail,
     )

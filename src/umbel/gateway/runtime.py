@@ -1,4 +1,4 @@
-"""What serving needs that has a life of its own: the recorder and the upstreams' clients, opened and closed in order.
+"""What is open while an application serves: the recorder and the upstreams' clients, opened and closed in order.
 
 Opened around all of an application's requests. Frozen while it lives; it is not there before startup nor after
 shutdown.

@@ -15,7 +15,7 @@ Upstream = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
 class Function(httpx.AsyncBaseTransport):
-    """An upstream that is a function, sync or async, and notes what it was asked."""
+    """An upstream that is a function, sync or async, and keeps what it was asked."""
 
     def __init__(self, answer: Upstream) -> None:
         self._answer = answer

@@ -149,7 +149,7 @@ async def test_a_response_of_its_own_is_sent_as_it_is(autojump_clock: MockClock)
     assert (answer.status, answer.body) == (201, b"mine")
 
 
-async def test_a_crash_in_a_handler_is_a_500_and_noted(autojump_clock: MockClock) -> None:
+async def test_a_crash_in_a_handler_is_a_500_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway(users=says(1))
 
     @app.compose("/x")
@@ -205,7 +205,7 @@ async def test_a_handler_may_return_a_status_and_headers_as_quarts_views_do(auto
     assert isinstance(records.logged[0].error, TypeError)
 
 
-async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_noted(autojump_clock: MockClock) -> None:
+async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway(users=says(1))
 
     @app.compose("/r")
@@ -216,9 +216,9 @@ async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_noted(autoju
         answer = await ask(app, target="/r")
     assert (answer.status, answer["x-is"]) == (200, "5")
     assert not {"x-none", "x-lines", "x-nul", "x-half", "b"} & {name for name, _ in answer.headers}
-    noted = [event for event in records.events if isinstance(event, LogMessage)]
-    assert [event.fields["header"] for event in noted] == ["x-lines", "x-nul", "x-half"]
-    assert {(event.level, event.event) for event in noted} == {("info", "header.left-out")}
+    messages = [event for event in records.events if isinstance(event, LogMessage)]
+    assert [event.fields["header"] for event in messages] == ["x-lines", "x-nul", "x-half"]
+    assert {(event.level, event.event) for event in messages} == {("info", "header.left-out")}
 
 
 async def test_credentials_sent_on_keep_the_answer_out_of_shared_caches(autojump_clock: MockClock) -> None:

@@ -77,8 +77,8 @@ async def test_a_hook_runs_for_handlers_whatever_the_mode(mode: str, capsys: pyt
     async with living(app):
         assert not is_before_quart(app, b"/h")
         assert (await ask(app, target="/h")).status == 401
-    told = "composing handlers go through Quart, which costs speed, because of the before_request function login"
-    assert (told in capsys.readouterr().err) is (mode != "all")
+    warning = "composing handlers go through Quart, which costs speed, because of the before_request function login"
+    assert (warning in capsys.readouterr().err) is (mode != "all")
 
 
 async def test_under_all_a_handler_goes_through_quart() -> None:
@@ -361,9 +361,9 @@ async def test_what_a_handler_sets_in_its_context_is_unset_afterwards(way: str) 
         return before
 
     async with living(app):
-        told = [(await ask(app, target=f"/h/{waits}")).json for waits in ("no", "yes", "no", "yes")]
+        before = [(await ask(app, target=f"/h/{waits}")).json for waits in ("no", "yes", "no", "yes")]
         assert not has_request_context()
-    assert told == ["nobody"] * 4
+    assert before == ["nobody"] * 4
     assert user.get() == "nobody"
 
 

@@ -48,18 +48,18 @@ async def test_what_any_library_says_during_a_request_tells_the_request(tmp_path
     assert len(said["trace_id"]) == 32
 
 
-async def test_an_exception_that_nobody_handled_is_told_once(tmp_path: Path) -> None:
+async def test_an_exception_that_nobody_handled_is_recorded_once(tmp_path: Path) -> None:
     app = gateway(tmp_path)
 
     @app.get("/broken")
     async def broken() -> str:
-        raise ValueError("the only telling")
+        raise ValueError("the only record")
 
     async with living(app):
         assert (await ask(app, target="/broken")).status == 500
 
-    told = [line for line in await lines(tmp_path, "app") if "the only telling" in json.dumps(line)]
-    assert [line["event"] for line in told] == ["request.crashed"]
+    crashes = [line for line in await lines(tmp_path, "app") if "the only record" in json.dumps(line)]
+    assert [line["event"] for line in crashes] == ["request.crashed"]
 
 
 async def test_the_last_line_agrees_with_the_lines_of_every_stream(tmp_path: Path) -> None:

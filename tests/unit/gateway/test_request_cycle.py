@@ -227,7 +227,7 @@ async def test_a_stream_that_crashes_in_its_middle_is_left_unfinished_and_told(
     def broken(*args: Any) -> None:
         raise LookupError("a bug")
 
-    monkeypatch.setattr("umbel.gateway.response.streaming.note_result", broken)
+    monkeypatch.setattr("umbel.gateway.response.streaming.keep_result", broken)
     async with living(app):
         request = MemoryRequest(target="/r", fields=NDJSON)
         await request.served_by(app)

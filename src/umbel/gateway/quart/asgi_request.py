@@ -57,6 +57,7 @@ class AsgiRequest:
     """See the module, and ``InboundRequest``. ASGI has no way to ``take`` a connection and none for trailers here."""
 
     __slots__ = (
+        "_answered_by_server",
         "_apart",
         "_asgi_receive",
         "_asgi_send",
@@ -73,7 +74,6 @@ class AsgiRequest:
         "_max_body",
         "_news",
         "_received",
-        "_refused",
         "_rest",
         "_scope",
         "_sending",
@@ -108,7 +108,7 @@ class AsgiRequest:
         extensions = scope.get("extensions")
         server: Canceller | None = extensions.get(CANCELS) if extensions else None
         self._server = server
-        # Whoever stands between may listen in our place, and the server would only tell him.
+        # Whoever stands between may listen in our place, and the server would notify that listener alone.
         self.watches = server is None or server.receive != receive
         """Whether ``serve`` must watch for the client's leaving."""
         self._limits = limits
@@ -120,7 +120,7 @@ class AsgiRequest:
         self._received = 0
         self._complete = False
         self._gone = False
-        self._refused: AnsweredByServerError | None = None
+        self._answered_by_server: AnsweredByServerError | None = None
         self._news: trio.Event | None = None
         self._callback: Callable[[], object] | None = None
         # The answer.
@@ -216,8 +216,8 @@ class AsgiRequest:
                 if message["type"] == "http.disconnect" and self._finishing:
                     # The answer is whole, and somebody still reads the body: nothing more comes.
                     await trio.sleep_forever()
-                self._note(message)
-                if self._refused is not None or self._gone:
+                self._take_message(message)
+                if self._answered_by_server is not None or self._gone:
                     self._raise_gone()
         data = bytes(self._held)
         self._held.clear()
@@ -245,12 +245,12 @@ class AsgiRequest:
             return length
         return self._max_body if self._body_size is None else min(self._body_size, self._max_body)
 
-    def _note(self, message: Mapping[str, Any]) -> None:
+    def _take_message(self, message: Mapping[str, Any]) -> None:
         """Take a message of the server's."""
         if message["type"] == "http.disconnect":
-            if (refused := message.get(ERROR_RESPONSE)) is not None:
-                error_response, request_id = refused
-                self._refused = AnsweredByServerError(
+            if (answered := message.get(ERROR_RESPONSE)) is not None:
+                error_response, request_id = answered
+                self._answered_by_server = AnsweredByServerError(
                     error_response.status, error_response.kind, error_response.detail, request_id
                 )
             self._gone = True
@@ -308,7 +308,7 @@ class AsgiRequest:
             message = await self._asgi_receive()
             if message["type"] == "http.disconnect" and self._finishing:
                 return
-            self._note(message)
+            self._take_message(message)
             if self._news is not None:
                 self._news.set()
                 self._news = None
@@ -329,12 +329,12 @@ class AsgiRequest:
             callback()
 
     def _raise_gone(self) -> NoReturn:
-        refused, self._refused = self._refused, None
-        if refused is not None:
+        answered, self._answered_by_server = self._answered_by_server, None
+        if answered is not None:
             try:
-                raise refused
+                raise answered
             finally:
-                del refused  # Its traceback holds this frame.
+                del answered  # Its traceback holds this frame.
         raise ClientGoneError("the client has gone")
 
     # The answer.

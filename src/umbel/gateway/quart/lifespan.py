@@ -1,4 +1,4 @@
-"""The application's life between startup and shutdown, in a nursery of ours, whichever server runs it.
+"""The application between startup and shutdown, in a nursery of ours, whichever server runs it.
 
 Quart makes one per server (``Umbel.asgi_lifespan_class``). Pools and logs live around it and end after the last
 request; it must never end quietly while requests are still taken.
@@ -49,7 +49,7 @@ class Lifespan(TrioASGILifespan):
             async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
                 serving.open(runtime)
                 try:
-                    await self._live(receive, send)
+                    await self._run(receive, send)
                 finally:
                     app.route_table.close()
                     serving.close()
@@ -60,7 +60,7 @@ class Lifespan(TrioASGILifespan):
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
             if phase is State.STARTING:
-                serving.refusal = first_leaf(crash, ConfigError)
+                serving.config_error = first_leaf(crash, ConfigError)
             failed = crash
         if failed is None:
             serving.state = State.STOPPED
@@ -69,7 +69,7 @@ class Lifespan(TrioASGILifespan):
         # Out here, so that what the server raises has no cause whose text would reach its traceback with all secrets.
         await _report(phase, _said(failed, Redactor(app.gateway_config.logs.redact)), send)
 
-    async def _live(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    async def _run(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         app, serving = self.app, self.app.gateway_context.serving
         stopping = trio.Event()
         try:
@@ -89,7 +89,7 @@ class Lifespan(TrioASGILifespan):
             crash, rest = split_crash(error)
             # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
             if crash is not None and (serving.state is State.SERVING or rest is not None):
-                crashes.note(serving.recorder, "lifespan.crashed", crash)
+                crashes.record(serving.recorder, "lifespan.crashed", crash)
             raise
 
     async def _open_routes(self) -> None:

@@ -57,10 +57,10 @@ class ErrorHandling(GatewayApplication):
             raise
         except BaseExceptionGroup as error:
             self._holds_cancel(error)
-            told = without_stray_cancels(error)
-            if told is error:
+            kept = without_stray_cancels(error)
+            if kept is error:
                 raise
-            raise told from None
+            raise kept from None
 
     async def answer_exception(self, context: Any, error: BaseException) -> AnyResponse:
         """The response to what a view raised, as Quart's dispatch makes it; ``context`` is Quart's of the request.
@@ -94,7 +94,7 @@ class ErrorHandling(GatewayApplication):
         crash, rest = split_crash(group)
         if crash is None or rest is None:
             return crash is None
-        crashes.note(self.recorder, "request.crashed", crash, self._facts())
+        crashes.record(self.recorder, "request.crashed", crash, self._facts())
         raise rest from crash
 
     async def full_dispatch_websocket(self, *context: Any) -> Any:
@@ -138,15 +138,15 @@ class ErrorHandling(GatewayApplication):
                 if raised is leaf:
                     continue
                 # Its handler broke: that is the exception now, and the leaf its context.
-                self._note_all(others)
+                self._record_all(others)
                 raise
-            self._note_all(others)
+            self._record_all(others)
             return answer
         raise group
 
-    def _note_all(self, errors: Iterable[Exception]) -> None:
+    def _record_all(self, errors: Iterable[Exception]) -> None:
         for error in errors:
-            crashes.note(self.recorder, "request.crashed", error, self._facts())
+            crashes.record(self.recorder, "request.crashed", error, self._facts())
 
     async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
         """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
@@ -163,13 +163,13 @@ class ErrorHandling(GatewayApplication):
         if error is not None:
             ctx = find_request_context()
             event = "request.crashed" if ctx is not None else "app.crashed"
-            crashes.note(self.recorder, event, error, self._facts())
+            crashes.record(self.recorder, event, error, self._facts())
             if (ctx := ctx or find_websocket_context()) is not None:
                 ctx.kind, ctx.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(*context_and_info)
 
     def raise_routing_exception(self, request: Any) -> NoReturn:
-        """Raise why no view answers; the place that a redirect leads to is told relative to the request's."""
+        """Raise why no view answers; the target of a redirect is relative to the request's."""
         error = request.routing_exception
         if isinstance(error, RequestRedirect):
             error.new_url = relative_redirect(error.new_url, request.scheme, request.host)

@@ -39,7 +39,7 @@ class UmbelTestApp(TrioTestApp):
     """
 
     _running: AbstractAsyncContextManager[None]
-    _refusal: str | None = None
+    _failure: str | None = None
 
     async def __aenter__(self) -> Self:
         self._running = self._run()
@@ -67,7 +67,7 @@ class UmbelTestApp(TrioTestApp):
             raise
 
     async def _stop(self) -> None:
-        if not self._startup.is_set() or self._refusal is not None:
+        if not self._startup.is_set() or self._failure is not None:
             # It does not serve, so there is nothing that it could be asked to end.
             self._nursery.cancel_scope.cancel(reason="the application did not start")
             return
@@ -75,13 +75,13 @@ class UmbelTestApp(TrioTestApp):
         self._check("stop")
 
     def _check(self, phase: str) -> None:
-        if self._refusal is not None:
-            raise LifespanError(f"the application did not {phase}: {self._refusal}")
+        if self._failure is not None:
+            raise LifespanError(f"the application did not {phase}: {self._failure}")
 
     async def _asgi_send(self, message: dict[str, Any]) -> None:
         """What the application says. Its failure is raised where the test waits, not in the application."""
         if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
-            self._refusal = message["message"]
+            self._failure = message["message"]
             (self._startup if "startup" in message["type"] else self._shutdown).set()
             return
         await super()._asgi_send(message)

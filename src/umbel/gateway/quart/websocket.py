@@ -35,7 +35,7 @@ _INTERNAL_ERROR = 1011
 
 
 class WebsocketConnection(TrioASGIWebsocketConnection):
-    """The life of one WebSocket, from its handshake to its closing. Its record bears the handshake's status."""
+    """One WebSocket, from its handshake to its closing. Its record bears the handshake's status."""
 
     app: GatewayApplication
 
@@ -60,8 +60,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         scope = trio.CancelScope()
 
-        async def noted(message: Any) -> None:
-            self._note(message)
+        async def observed_send(message: Any) -> None:
+            self._observe(message)
             try:
                 await send(message)
             except ClientGoneError:
@@ -79,10 +79,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 check_query(self.scope["query_string"])
             except RequestError as error:
                 self.ctx.kind, self.ctx.detail = Kind.BAD_REQUEST, error.detail
-                await self._refuse(error, noted)
+                await self._refuse(error, observed_send)
             else:
                 with scope:
-                    await self._serve(receive, noted)
+                    await self._serve(receive, observed_send)
         finally:
             server = (self.scope.get("extensions") or {}).get(RECORD)
             file_record(server, self.ctx.recorder, self._record())
@@ -90,7 +90,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
     async def handle_messages(  # type: ignore[override]  # as in Quart-Trio
         self, nursery: trio.Nursery, receive: Any
     ) -> None:
-        """Quart-Trio's: bring messages to the view, and cancel it at the end; it is told why.
+        """Quart-Trio's: bring messages to the view, and cancel it at the end with the reason.
 
         An empty message of bytes comes as such, and not as None.
         """
@@ -114,7 +114,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             crash, rest = split_crash(error)
             if crash is not None:
                 self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an exception nobody handled"
-                crashes.note(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)
+                crashes.record(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)
             if rest is not None or self.app.testing:
                 # Quart's test client shows its user the exception.
                 raise
@@ -140,8 +140,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
-    def _note(self, message: Any) -> None:
-        """What the record says of a message that is being sent."""
+    def _observe(self, message: Any) -> None:
+        """Keep what the record says of a message that is being sent."""
         match message["type"]:
             case "websocket.accept":
                 self._status = _SWITCHED

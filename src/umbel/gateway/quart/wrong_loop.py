@@ -51,7 +51,7 @@ async def refuse(scope: Any, send: Send) -> None:
 
 
 def _look_at_the_end_of_this_task() -> None:
-    """Else asyncio tells its exception as one that nobody has looked at, with all frames."""
+    """Else asyncio logs its exception as one that nobody has looked at, with all frames."""
     task = asyncio.current_task()
     if task is not None:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

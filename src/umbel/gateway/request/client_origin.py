@@ -1,4 +1,4 @@
-"""Where a request came from, as far as that can be believed, and what upstreams are told of it.
+"""Where a request came from, as far as that can be believed, and the fields that say so to upstreams.
 
 ``X-Forwarded-*``, ``Forwarded`` and the like count only if they come from one of ``[server] trusted_proxies``; any
 other peer's are removed before a view, a plan or a hook can see them.
@@ -11,9 +11,9 @@ place, counted from the right, is the client's place in ``X-Forwarded-Proto`` an
 further left is what the client itself claims. A list that is shorter was written once and passed on: its first member
 counts.
 
-A list that is longer than X-Forwarded-For has more members than it tells hops. Of hosts the place is kept then: links
-are made of them, and nobody may choose the host of another's link. Of schemes the first member counts: a client that
-claims one for itself misleads nobody else, and the proxy next to us often speaks http.
+A list that is longer than X-Forwarded-For has more members than hops. Of hosts the place is kept then: links are made
+of them, and nobody may choose the host of another's link. Of schemes the first member counts: a client that claims one
+for itself misleads nobody else, and the proxy next to us often speaks http.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ClientOrigin(msgspec.Struct, frozen=True):
         return trace_ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
     def via(self) -> FieldBlock:
-        """What a gateway tells an upstream beside the request's id: Via (RFC 9110 section 7.6.3)."""
+        """What a gateway says to an upstream beside the request's id: Via (RFC 9110 section 7.6.3)."""
         key = (self.fields.via, self.http_version)
         try:
             return _vias.entries[key]
@@ -153,7 +153,7 @@ class ClientOrigin(msgspec.Struct, frozen=True):
         return copy
 
 
-# Clients come again and say the same, so what is told of them is made once, unless it is long.
+# Clients come again and say the same, so the fields about them are made once, unless it is long.
 _vias: BoundedCache[tuple[str, str], FieldBlock] = BoundedCache(256, _SHORT, size_of=lambda key: len(key[0]))
 _origins: BoundedCache[tuple[str, str, str], FieldBlock] = BoundedCache(
     1024, _SHORT, size_of=lambda key: max(len(key[0]), len(key[2]))
@@ -213,7 +213,7 @@ def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> ClientOrigin:
 
 
 def _claims(fields: RequestFields) -> tuple[list[str], list[str], list[str]]:
-    """The addresses, schemes and hosts that a trusted peer tells of its hops, the nearest last."""
+    """The addresses, schemes and hosts that a trusted peer reports of its hops, the nearest last."""
     said = [fields.get(f"x-forwarded-{name}") for name in ("for", "proto", "host")]
     if not any(said) and (forwarded := fields.get("forwarded")):
         return _read_forwarded(forwarded)
@@ -246,7 +246,7 @@ def _read_forwarded(value: str) -> tuple[list[str], list[str], list[str]]:
 
 def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, int, tuple[str, ...]]:
     """The right-most address of the chain that is no proxy of ours (the left-most if all are), and its place from the
-    right; what cannot be read ends the way. And the chain as upstreams are told it."""
+    right; what cannot be read ends the way. And the chain as it is sent to upstreams."""
     client: str | None = None
     place = 0
     for member in reversed(chain):
@@ -257,8 +257,8 @@ def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, in
         client = str(address)
         if not trust.trusts(client):
             break
-    told = (str(address) if (address := _address(member)) is not None else member for member in chain)
-    return client, place, tuple(member for member in told if member)
+    sent = (str(address) if (address := _address(member)) is not None else member for member in chain)
+    return client, place, tuple(member for member in sent if member)
 
 
 def _at(place: int, members: Sequence[str]) -> str:

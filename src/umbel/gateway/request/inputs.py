@@ -54,7 +54,7 @@ class InputRules:
             ClientGoneError: the client left in the middle of its body.
         """
         assert self.body is not None
-        query = self.query.values(self.query.read(ctx.query))  # What is wrong there is told before a body is read.
+        query = self.query.values(self.query.read(ctx.query))  # What is wrong there is reported before a body is read.
         fields, charset = ctx.origin.fields, ""
         if may_have_body(fields):
             check_media_type(fields, self.body)

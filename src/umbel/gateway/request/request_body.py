@@ -52,7 +52,7 @@ def known_length(fields: RequestFields) -> int | None:
 def may_have_body(fields: RequestFields) -> bool:
     """Whether the head speaks of a body: by its length, or by how it is coded.
 
-    HTTP/2 may send one without a word of it, so only the reading tells for certain.
+    HTTP/2 may send one without a word of it, so only the reading shows it for certain.
     """
     return bool(known_length(fields)) or any(name in fields.by_name for name in _OF_A_BODY)
 

@@ -62,7 +62,7 @@ class RequestFields:
         self.get = by_name.get
         """A value, or None."""
         self.end_to_end: Mapping[str, str] = self.by_name
-        """``by_name`` without what belongs to this connection: all that a call may be told of the request's fields."""
+        """``by_name`` without what belongs to this connection: all of the request's fields that a call may use."""
         if own := frozenset(hop_by_hop_among(by_name, by_name.get("connection"))):
             self.end_to_end = MappingProxyType({name: by_name[name] for name in by_name if name not in own})
         self.has_plain_host = _PLAIN_HOST.fullmatch(by_name.get("host", "")) is not None

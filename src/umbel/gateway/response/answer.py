@@ -56,8 +56,8 @@ class AnswerRules:
 
 
 def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
-    """The answer for ``result``; what the request's record says of it is noted in ``ctx``."""
-    note_result(result, ctx)
+    """The answer for ``result``; what the request's record says of it is kept in ``ctx``."""
+    keep_result(result, ctx)
     if result.failure is not None:
         reply = _failed(result, result.failure, ctx.facts.request_id)
     else:
@@ -67,8 +67,8 @@ def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
     return reply
 
 
-def note_result(result: Result, ctx: RequestContext) -> None:
-    """Write into the request context what the request's one record tells of the result."""
+def keep_result(result: Result, ctx: RequestContext) -> None:
+    """Write into the request context what the request's one record says of the result."""
     ctx.outcomes = result.outcomes
     ctx.completed = result.completed and result.failure is None
     ctx.own_ms = result.own_ms

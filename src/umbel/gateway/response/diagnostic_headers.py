@@ -24,7 +24,7 @@ _PROXY = http_sf.Token("umbel")
 _NOT_TOKEN = re.compile(f"[^{TOKEN_CHARS}]")
 _NOT_STRING = re.compile(r"[^\x20-\x7e]")
 # Cancels are our own doing (the client left, a sibling failed, enough had answered): no intermediary failed.
-_UNTOLD = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE})
+_NOT_REPORTED = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE})
 
 
 def proxy_status(outcomes: Iterable[Outcome]) -> str | None:
@@ -41,7 +41,7 @@ def _proxy_members(outcomes: Iterable[Outcome]) -> Iterator[str]:
         if outcome.failure is None and not outcome.failed_items:
             continue
         failure = outcome.worst
-        if failure is None or failure.kind in _UNTOLD:
+        if failure is None or failure.kind in _NOT_REPORTED:
             continue
         params: dict[str, BareItemType] = {}
         if failure.proxy_error is not None:

@@ -2,7 +2,7 @@
 
 The head of an answer in parts is given with its first part, so that what
 fails before that part can still be answered in another way. Cancelled midway, an answer stays unfinished, so that the
-server cuts it and the client can tell.
+server cuts it and the client notices.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def deliver(
     """Send what a view has answered, with the fields that every answer has.
 
     ``timeout`` bounds the sending of a response that has no timeout of its own, in seconds; None is no bound.
-    ``says_krakend`` tells whether an error of this request has KrakenD's field.
+    ``says_krakend`` says whether an error of this request has KrakenD's field.
 
     Raises:
         ClientGoneError: nobody is there to take it. What serves the request has been cancelled then.
@@ -64,7 +64,7 @@ async def deliver(
             await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
         else:
             inbound.crash_recorded = True  # It is no crash, and the record says it.
-        # The message stays unfinished then, so the server closes the connection and the client can tell.
+        # The message stays unfinished then, so the server closes the connection and the client notices.
 
 
 async def send_reply(inbound: InboundRequest, reply: Reply) -> None:

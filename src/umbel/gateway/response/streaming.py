@@ -20,7 +20,7 @@ from ...composition.stream import StreamLine, capacity, head_fields, run_stream
 from ...core.model import Inputs, RequestFacts
 from ..request.content_negotiation import NDJSON, SSE, StreamForm
 from ..request_context import RequestContext
-from .answer import note_result
+from .answer import keep_result
 from .reply import Reply, encoded
 from .validators import NO_STORE
 
@@ -93,5 +93,5 @@ class LineBody(ResponseBody):
             return _COMMENT
         if line.terminal is not None:
             self._ended = True
-            note_result(line.terminal, self._ctx)
+            keep_result(line.terminal, self._ctx)
         return line.sse() if self._sse else line.ndjson()

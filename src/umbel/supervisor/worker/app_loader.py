@@ -43,8 +43,8 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
 
 def config_error_of(app: Any) -> ConfigError | None:
     """Return the configuration error that kept an application from starting; None if something else did."""
-    refusal = getattr(app, "refusal", None)
-    return refusal if isinstance(refusal, ConfigError) else None
+    error = getattr(app, "config_error", None)
+    return error if isinstance(error, ConfigError) else None
 
 
 def import_app(spec: str) -> Any:

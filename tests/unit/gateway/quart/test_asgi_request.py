@@ -32,7 +32,7 @@ def part(data: bytes, more: bool = True) -> Message:
 
 
 class Server:
-    """Another server than ours: what it sends to the application stands in ``to_app``, what it is told in ``sent``."""
+    """Another server than ours: what it sends to the application stands in ``to_app``, what comes back in ``sent``."""
 
     def __init__(self, scope: Message | None = None, max_body: int | None = 100) -> None:
         self.to_app, self._receive = trio.open_memory_channel[Message](math.inf)
@@ -316,15 +316,15 @@ async def test_whoever_wraps_or_replaces_asgi_app_sees_every_request(through_asg
 async def test_a_class_whose_entrance_was_replaced_before_the_start_sees_every_request(
     entrance: str, hooks: str, through_asgi: list[bytes]
 ) -> None:
-    class Guarded(Umbel):
+    class Replaced(Umbel):
         pass
 
-    async def guard(self: Umbel, scope: Any, receive: Any, send: Any) -> None:
+    async def entered(self: Umbel, scope: Any, receive: Any, send: Any) -> None:
         await getattr(Umbel, entrance)(self, scope, receive, send)
 
     plain, _ = gateway(route(), up=says(1), server={"hooks": hooks})
-    app = Guarded(__name__, plain.gateway_config, transports=plain.given_transports)
-    setattr(Guarded, entrance, guard)
+    app = Replaced(__name__, plain.gateway_config, transports=plain.given_transports)
+    setattr(Replaced, entrance, entered)
     async with living(app):
         await MemoryRequest(target="/r").served_by(app)
     assert through_asgi == [b"/r"]

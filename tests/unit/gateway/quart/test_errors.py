@@ -161,7 +161,7 @@ async def test_hooks_see_problem_documents_too() -> None:
         assert (await ask(app, target="/nowhere"))["x-hook"] == "seen"
 
 
-async def test_a_crash_in_a_hook_is_a_500_and_noted() -> None:
+async def test_a_crash_in_a_hook_is_a_500_and_recorded() -> None:
     app, records = gateway()
 
     @app.get("/x")
@@ -179,7 +179,7 @@ async def test_a_crash_in_a_hook_is_a_500_and_noted() -> None:
     assert len(records.requests) == 1
 
 
-async def test_every_leaf_of_a_group_is_noted() -> None:
+async def test_every_leaf_of_a_group_is_recorded() -> None:
     app, records = gateway()
 
     @app.get("/group")
@@ -191,7 +191,7 @@ async def test_every_leaf_of_a_group_is_noted() -> None:
     assert [str(note.error) for note in records.logged] == ["a", "b", "c"]
 
 
-async def test_the_first_leaf_with_a_handler_answers_and_the_others_are_noted() -> None:
+async def test_the_first_leaf_with_a_handler_answers_and_the_others_are_recorded() -> None:
     app, records = gateway()
 
     @app.errorhandler(TypeError)

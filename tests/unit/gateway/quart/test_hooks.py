@@ -99,7 +99,7 @@ def _forget() -> Iterator[None]:
     request_finished.receivers.clear()
 
 
-def noted(records: Records) -> list[str]:
+def hooks_recorded(records: Records) -> list[str]:
     return [each.message for each in records.events if isinstance(each, LogMessage) and each.event == "hooks.found"]
 
 
@@ -109,7 +109,7 @@ async def test_without_hooks_routes_are_before_quart_and_nothing_is_said(capsys:
     async with living(app):
         assert (app.statistics().routes_before_quart, app.statistics().hooks_found) == (True, ())
     assert not app.statistics().routes_before_quart
-    assert (capsys.readouterr().err, noted(records)) == ("", [])
+    assert (capsys.readouterr().err, hooks_recorded(records)) == ("", [])
 
 
 @pytest.mark.parametrize(("hook", "add"), HOOKS, ids=[hook for hook, _ in HOOKS])
@@ -124,7 +124,7 @@ async def test_a_hook_at_startup_brings_routes_to_quart_and_is_named(
             assert (await ask(app, target="/r")).status == 200
     sentence = f"configured routes go through Quart, which costs speed, because of {hook}"
     assert capsys.readouterr().err.splitlines()[0] == f"warning: {sentence}"
-    assert noted(records) == [sentence]
+    assert hooks_recorded(records) == [sentence]
 
 
 async def test_a_hook_of_a_startup_function_is_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +189,7 @@ async def test_nothing_is_said_of_hooks_where_no_route_is_configured(capsys: pyt
     app.before_request(nothing)
     async with living(app):
         assert not app.statistics().routes_before_quart
-    assert (capsys.readouterr().err, noted(records)) == ("", [])
+    assert (capsys.readouterr().err, hooks_recorded(records)) == ("", [])
 
 
 @pytest.mark.parametrize("mode", ["auto", "all"])
@@ -208,7 +208,7 @@ async def test_with_hooks_all_a_late_signal_is_seen_and_nothing_is_said(capsys: 
         assert (app.statistics().routes_before_quart, app.statistics().hooks_found) == (False, ())
         request_started.connect(login_at_signal, app)
         assert (await ask(app, target="/r")).status == 401
-    assert (capsys.readouterr().err, noted(records)) == ("", [])
+    assert (capsys.readouterr().err, hooks_recorded(records)) == ("", [])
 
 
 async def login_at_signal(*args: Any, **kwargs: Any) -> None:
@@ -226,8 +226,8 @@ async def test_with_hooks_python_a_possible_login_beside_a_route_without_auth_is
     with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailedError, match="says nothing of auth")):
         async with living(app):
             raise AssertionError
-    assert isinstance(app.refusal, ConfigError)
-    (problem,) = app.refusal.problems
+    assert isinstance(app.config_error, ConfigError)
+    (problem,) = app.config_error.problems
     assert problem.file == "routes.0"
     assert hook in problem.reason
     assert ended == [True]
@@ -247,7 +247,7 @@ async def test_with_hooks_python_what_is_passed_by_is_named(
         assert (await ask(app, target="/r")).status == 200
     sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {hook}'
     assert capsys.readouterr().err == f"warning: {sentence}\n"
-    assert noted(records) == [sentence]
+    assert hooks_recorded(records) == [sentence]
 
 
 async def test_with_hooks_python_a_login_guards_the_routes_in_python() -> None:

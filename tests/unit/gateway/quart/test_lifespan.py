@@ -151,7 +151,7 @@ async def test_a_background_task_that_crashes_ends_the_lifespan_loudly() -> None
     assert (await ask(app, target="/r")).status == 503
 
 
-async def test_quarts_background_tasks_are_caught_and_noted() -> None:
+async def test_quarts_background_tasks_are_caught_and_recorded() -> None:
     app, records = gateway()
     done = trio.Event()
 

@@ -142,7 +142,7 @@ async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with
     drains: bool, reason: str
 ) -> None:
     app, _ = gateway()
-    told: list[str] = []
+    reasons: list[str] = []
 
     @app.websocket("/ws")
     async def wait() -> None:
@@ -150,7 +150,7 @@ async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with
         try:
             await trio.sleep_forever()
         except trio.Cancelled as error:
-            told.append(str(error))
+            reasons.append(str(error))
             raise
 
     async with living(app), served(app) as server, server.connected() as raw:
@@ -161,8 +161,8 @@ async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with
         else:
             await client.send(CloseConnection(code=1000))
         await client.ended()
-    assert len(told) == 1
-    assert f"'{reason}'" in told[0]
+    assert len(reasons) == 1
+    assert f"'{reason}'" in reasons[0]
 
 
 async def test_empty_messages_come_to_a_view_as_what_they_are() -> None:

@@ -115,8 +115,8 @@ def test_the_plan_knows_the_names_of_all_fields_that_the_gateway_writes() -> Non
 def test_what_clients_say_is_remembered_only_while_it_is_short() -> None:
     trust = TrustedProxies(["10.0.0.0/8"])
     for length in (1, 30_000):
-        told = [(b"via", b"v" * length), (b"host", b"h" * 200), (b"x-forwarded-for", b"x" * length)]
-        origin = origin_of("10.1.2.3", told, trust)
+        fields = [(b"via", b"v" * length), (b"host", b"h" * 200), (b"x-forwarded-for", b"x" * length)]
+        origin = origin_of("10.1.2.3", fields, trust)
         assert origin.via() == origin.via()
         assert origin.forwarded_for() == origin.forwarded_for()
         assert not trust.trusts("1" * length)

@@ -1,4 +1,4 @@
-"""One request's life: who ends it, what is recorded, and what runs on (nothing)."""
+"""One request from its head to its record: who ends it, what is recorded, and what runs on (nothing)."""
 
 from __future__ import annotations
 

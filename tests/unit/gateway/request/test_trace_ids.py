@@ -78,8 +78,8 @@ if not os.fork():
 os.wait()
 print(trace_ids.request_id(None) != os.read(reading, 100).decode())
 """
-    told = subprocess.run([sys.executable, "-c", forking], capture_output=True, text=True, timeout=50)
-    assert told.stdout == "True\n", told.stderr
+    child = subprocess.run([sys.executable, "-c", forking], capture_output=True, text=True, timeout=50)
+    assert child.stdout == "True\n", child.stderr
 
 
 def test_ids_never_come_twice() -> None:
