@@ -337,7 +337,7 @@ class _RouteCompiler:
                     hint = f'; did you mean "{near[0]}"?' if near else ""
                     self._problem(("answer", key, name), f'there is no call "{name}"{hint}')
                 elif self._route.calls[name].each is not None:
-                    self._problem(("answer", key, name), f'"{name}" makes many responses (each); none speaks for them')
+                    self._problem(("answer", key, name), f'"{name}" makes many responses (each), so none is forwarded')
                 for field in fields if key == "forward_headers" else ():
                     self._check_answer_field(("answer", key, name), field)
         if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):

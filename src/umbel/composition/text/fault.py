@@ -84,13 +84,13 @@ def names_of(node: Node) -> Iterator[ContextPath]:
 def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> Fault:
     """Find the fault of an expression that failed with ``error`` on ``context``."""
     try:
-        names = _blamed(node, context, options, error)
+        names = _reads_of_failed_part(node, context, options, error)
     except TooManyStepsError:
         names = _largest(node, context)
     return Fault(names, _reason(error))
 
 
-def _blamed(
+def _reads_of_failed_part(
     node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception
 ) -> tuple[ContextPath, ...]:
     """The context paths that the smallest failing part of an expression reads.
