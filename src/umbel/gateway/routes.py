@@ -81,7 +81,7 @@ class RouteView:
 
     def deadline(self, fields: RequestFields, complete_at: float) -> float:
         """When the answer to a request with these fields is due (absolute), which was complete at that time."""
-        if fields.wish is None:
+        if fields.client_timeout is None:
             return complete_at + self._seconds
         return deadline_of(fields, complete_at, self._seconds)
 
@@ -128,5 +128,5 @@ class RouteView:
 
 def deadline_of(fields: RequestFields, complete_at: float, seconds: float) -> float:
     """When an answer is due (absolute): ``seconds`` after the request was complete, or when its client asks for it."""
-    wish = fields.wish
-    return complete_at + (seconds if wish is None else min(seconds, wish))
+    timeout = fields.client_timeout
+    return complete_at + (seconds if timeout is None else min(seconds, timeout))

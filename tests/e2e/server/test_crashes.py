@@ -16,6 +16,7 @@ import pytest
 import trio
 from quart import websocket
 
+from tests.support.kept_cancel import kept_cancel
 from tests.support.logs.records import Records
 from tests.support.server.http_channels import PROTOCOLS, ask, opened, rest
 from tests.support.server.serving import fetch, serving
@@ -57,17 +58,6 @@ def deep_group() -> BaseException:
     for _ in range(5000):
         error = BaseExceptionGroup("deeper", [error])
     return error
-
-
-async def kept_cancel() -> BaseException:
-    """A Cancelled whose scope is over."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as cancelled:
-            return cancelled
-    raise AssertionError("a cancelled scope cancels")
 
 
 async def made(kind: Callable[[], BaseException]) -> BaseException:

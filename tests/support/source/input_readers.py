@@ -25,7 +25,7 @@ from umbel.core.http.secret_fields import may_be_secret
 from umbel.gateway.request import paths, query
 from umbel.gateway.request import request_body as bodies
 from umbel.gateway.request import trace_ids as ids
-from umbel.gateway.request.client_deadline import client_budget
+from umbel.gateway.request.client_deadline import client_timeout
 from umbel.gateway.request.client_origin import TrustedProxies, origin_of
 from umbel.gateway.request.content_negotiation import stream_form
 from umbel.gateway.request.request_fields import RequestFields
@@ -249,7 +249,7 @@ GATEWAY = {
         binary=False,
     ),
     "a client's budget": Case(
-        lambda text: client_budget({"prefer": text, "x-envoy-upstream-rq-timeout-ms": text}),
+        lambda text: client_timeout({"prefer": text, "x-envoy-upstream-rq-timeout-ms": text}),
         (*WORDS, "wait=1,"),
         ("", 'a="'),
         binary=False,

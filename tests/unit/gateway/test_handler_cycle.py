@@ -31,6 +31,7 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
+from tests.support.kept_cancel import kept_cancel
 from tests.support.server.asgi import ask, conversation, living
 from umbel.composition.gather import Compose
 from umbel.core.failure_kinds import Kind
@@ -251,13 +252,7 @@ async def test_a_cancel_that_nobody_ordered_is_a_500(way: str, autojump_clock: M
 
     @app.compose("/h")
     async def handler(compose: Any) -> Any:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await trio.lowlevel.checkpoint()
-            except trio.Cancelled as error:
-                kept = error
-        raise kept
+        raise await kept_cancel()
 
     async with living(app):
         assert (await ask(app, target="/h")).status == 500
@@ -617,13 +612,7 @@ async def test_a_group_of_a_kept_cancel_and_a_crash_loses_neither(way: str, auto
 
     @app.compose("/h")
     async def handler(compose: Any) -> None:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await trio.lowlevel.checkpoint()
-            except trio.Cancelled as error:
-                kept = error
-        raise BaseExceptionGroup("both", [kept, ValueError("mine")])
+        raise BaseExceptionGroup("both", [await kept_cancel(), ValueError("mine")])
 
     async with living(app):
         assert (await ask(app, target="/h")).status == 500

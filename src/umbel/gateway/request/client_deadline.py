@@ -1,6 +1,6 @@
 """How much less time than the route's deadline the client asks for.
 
-A malformed wish is no wish, and none can lengthen a deadline.
+A malformed value counts for nothing, and no value can lengthen a deadline.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _PREFER_CHARS_MAX = 1024
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 
-def client_budget(headers: Mapping[str, str]) -> float | None:
+def client_timeout(headers: Mapping[str, str]) -> float | None:
     """The seconds that the client is ready to wait, the least if it says so twice; None if it does not say.
 
-    Reads ``Prefer: wait=N`` (RFC 7240 section 4.3, seconds) and Envoy's header (milliseconds). Zero is no wish.
+    Reads ``Prefer: wait=N`` (RFC 7240 section 4.3, seconds) and Envoy's header (milliseconds). Zero counts for nothing.
     ``headers`` have lower-case names.
     """
     if "prefer" not in headers and ENVOY_HEADER not in headers:
         return None
-    wishes = []
+    timeouts = []
     if (prefer := headers.get("prefer")) and len(prefer) <= _PREFER_CHARS_MAX and (seconds := _wait(prefer)):
-        wishes.append(float(seconds))
+        timeouts.append(float(seconds))
     if (milliseconds := headers.get(ENVOY_HEADER)) and (whole := _whole(milliseconds)):
-        wishes.append(whole / 1000)
-    return min(wishes, default=None)
+        timeouts.append(whole / 1000)
+    return min(timeouts, default=None)
 
 
 def _wait(prefer: str) -> int | None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from ...core.http.hop_by_hop import hop_by_hop_among
 from ...core.http.secret_fields import may_be_secret
 from ...net.bounded_cache import BoundedCache
-from .client_deadline import client_budget
+from .client_deadline import client_timeout
 from .content_negotiation import may_ask_for_stream
 
 Field = tuple[bytes, bytes]
@@ -37,6 +37,7 @@ class RequestFields:
     __slots__ = (
         "_cookies",
         "by_name",
+        "client_timeout",
         "content_type",
         "end_to_end",
         "get",
@@ -45,7 +46,6 @@ class RequestFields:
         "names_stream",
         "names_trace",
         "via",
-        "wish",
     )
 
     def __init__(self, kept: list[Field]) -> None:
@@ -69,7 +69,7 @@ class RequestFields:
         """Whether it names a host, and one that nobody could refuse."""
         self.content_type = self.end_to_end.get("content-type", "")
         self.via = self.end_to_end.get("via", "")
-        self.wish = client_budget(by_name)
+        self.client_timeout = client_timeout(by_name)
         """The seconds that the client is ready to wait; None if it does not say."""
         self.names_stream = may_ask_for_stream(by_name.get("accept"))
         """Whether the answer may have to be a stream (``accept.stream_form``)."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from werkzeug.datastructures import Headers
 
-from umbel.gateway.request.client_deadline import client_budget
+from umbel.gateway.request.client_deadline import client_timeout
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ from umbel.gateway.request.client_deadline import client_budget
     ],
 )
 def test_the_clients_wish_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
-    assert client_budget(Headers(headers)) == seconds
+    assert client_timeout(Headers(headers)) == seconds
 
 
 def test_a_prefer_that_is_too_long_is_no_wish() -> None:
-    assert client_budget({"prefer": "wait=1" + ",a" * 500}) == 1.0
-    assert client_budget({"prefer": "wait=1" + ",a" * 600}) is None
+    assert client_timeout({"prefer": "wait=1" + ",a" * 500}) == 1.0
+    assert client_timeout({"prefer": "wait=1" + ",a" * 600}) is None
