@@ -33,10 +33,10 @@ JOBS ?= 2
 test: $(STAMP)  ## run all tests on two cores; JOBS=4 for more, options for pytest in ARGS
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
-cover: $(STAMP)  ## run all tests under coverage and print what of the branches they reach; options for pytest in ARGS
+cover: $(STAMP)  ## run all tests under coverage and print which lines and branches they do not reach; options for pytest in ARGS
 	@$(BIN)/python -m tools.cover $(ARGS)
 
-figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; ARGS=--json, ARGS=--coverage
+figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; ARGS=--json; ARGS=--coverage adds what make cover measured
 	@$(BIN)/python -m tools.figures $(ARGS)
 
 soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS

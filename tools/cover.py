@@ -1,7 +1,8 @@
 """The branch coverage of the test suite: ``make cover``; options for pytest follow.
 
-The suite runs under coverage on two cores, with the processes that tests start. A process that is killed leaves no
-data. The report is printed also if tests fail. The data stand in ``.cover``. The exit status is that of pytest.
+The suite runs under coverage on two cores. The processes that tests start count too, such as workers; one that is
+killed by SIGKILL leaves no data. The report is printed also if tests fail. The data and the total counts are left in
+``.cover``. The exit status is that of pytest.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any, TextIO
 
 PROJECT = Path(__file__).parents[1]
 DATA = PROJECT / ".cover"
+TOTALS = DATA / "totals.json"
 TEST_S_MAX = 300
 """Bound of one test, which takes longer under coverage."""
 
 
 def run_suite(options: Sequence[str]) -> int:
-    """Run the suite under coverage and combine the data of its processes; gives the exit status of pytest.
+    """Run the suite under coverage, combine the data of its processes and keep the totals; gives pytest's exit status.
 
     What pytest prints goes to stderr. Raises SystemExit if coverage is not installed.
     """
@@ -34,19 +36,28 @@ def run_suite(options: Sequence[str]) -> int:
     suite = ["-m", "pytest", "--numprocesses", "2", "--dist", "worksteal", "--timeout", str(TEST_S_MAX), *options]
     status = _coverage("run", "--parallel-mode", *suite, check=False, stdout=sys.stderr)
     _coverage("combine", "--quiet")
+    path = DATA / "report.json"
+    _coverage("json", "--quiet", "-o", str(path))
+    found = json.loads(path.read_text(encoding="utf-8"))["totals"]
+    TOTALS.write_text(json.dumps({"pytest": list(options), **found}), encoding="utf-8")
     return status
 
 
 def report() -> None:
     """Print the coverage of every file that is not wholly covered, and the total."""
     _coverage("report")
+    print("Processes that tests start are counted, except those that are killed by SIGKILL.")
 
 
 def totals() -> dict[str, Any]:
-    """Return the total counts of statements and branches, as ``coverage json`` names them."""
-    path = DATA / "totals.json"
-    _coverage("json", "--quiet", "-o", str(path))
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["totals"]
+    """Return the counts of the last run, named as by ``coverage json``, and its options for pytest as ``pytest``.
+
+    Raises SystemExit, with the command that is missing, if there was no run.
+    """
+    try:
+        found: dict[str, Any] = json.loads(TOTALS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sys.exit("umbel: there is no coverage to read; measure it first with: make cover")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tools import cover
 from tools.figures import import_figures, lines_of, size_figures
 
 from tests.support.source.source_tree import SourceTree
@@ -70,6 +71,7 @@ def test_all_figures_are_printed(tree: SourceTree) -> None:
         "function_entries_per_further_call": 5,
     }
     coverage = {
+        "pytest": ["tests/unit"],
         "percent_branches_covered": 50.04,
         "num_branches": 8,
         "percent_statements_covered": 100.0,
@@ -85,5 +87,13 @@ def test_all_figures_are_printed(tree: SourceTree) -> None:
     assert printed[-3:] == [
         "a request enters      3 functions in 2 files of Umbel",
         "function entries      40 with Python's and libraries', of a request of one call; 5 of each further call",
-        "coverage              50.0 % of 8 branches, 100.0 % of 18 statements",
+        "coverage              50.0 % of 8 branches, 100.0 % of 18 statements, by pytest tests/unit",
     ]
+
+
+def test_coverage_that_was_not_measured_ends_with_the_command_that_measures_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cover, "TOTALS", tmp_path / "totals.json")
+    with pytest.raises(SystemExit, match="make cover"):
+        cover.totals()
