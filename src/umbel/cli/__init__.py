@@ -22,12 +22,12 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "serve": "Serve the configured routes or an ASGI application.",
-    "ctl": "Look at a running master and command it.",
-    "check": "Check the configuration and tell every mistake in it.",
-    "explain": "Explain which route answers a request, and how.",
+    "ctl": "Show the state of a running master, and control it.",
+    "check": "Check the configuration and report every mistake in it.",
+    "explain": "Show which route answers a request, and its calls.",
     "schema": "Print the JSON Schema of the configuration.",
-    "logs": "Show the records and sum them up.",
-    "demo": "Start sample upstreams and the gateway before them.",
+    "logs": "Show log records, or statistics about them.",
+    "demo": "Start sample services and a gateway in front of them.",
 }
 """The commands with one line each, so that ``umbel --help`` imports none of them."""
 

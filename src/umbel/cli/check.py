@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..supervisor.check import CheckFailure
 
 
-@click.command(short_help="Check the configuration and tell every mistake in it.")
+@click.command(short_help="Check the configuration and report every mistake in it.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
 @click.option(
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="",
     metavar="[MODULE:APP]",
-    help="Also start and stop the application once, in a throw-away process; without a name the configured one.",
+    help="Also start and stop the application once, in its own process; without MODULE:APP, the configured gateway.",
 )
 @allow_empty_option
 @click.pass_context
 def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_empty: bool) -> None:
-    """Check the configuration and tell every mistake in it, one per line: FILE:LINE: KEY: REASON.
+    """Check the configuration and report every mistake in it, one per line: FILE:LINE: KEY: REASON.
 
-    What can be used and does probably not do what was meant, such as two bounds that contradict each other, has such a
-    line too, which begins with "warning: ".
+    A line that begins with "warning: " is about a value that is valid, but probably does not do what was meant, such as
+    two limits that contradict each other.
 
-    Exit status 0 if it can be used, 78 if not; 1 if the application does not start.
+    Exit status: 0 if the configuration can be used, 78 if not; 1 if the application does not start.
     """
     try:
         loaded = _loaded(file, app)

@@ -28,11 +28,11 @@ _PIECE_BYTES = 65536
 _COLUMNS = ("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "CONNS", "LAG", "MEMORY", "RESTARTS", "LAST EXIT")
 
 
-@click.group(short_help="Look at a running master and command it.")
+@click.group(short_help="Show the state of a running master, and control it.")
 def ctl() -> None:
-    """Look at a running master and command it, over its control socket.
+    """Show the state of a running master, and control it, over its control socket (umbel serve -w N --control PATH).
 
-    Exit status 0 if it obeyed, 1 if it refused or cannot be reached; the text says why.
+    Exit status: 0 if the command was carried out; 1 if the master refused it or does not answer, with the reason.
     """
 
 
@@ -40,14 +40,18 @@ def _command(function: Callable[..., None]) -> click.Command:
     """Make a command of the group whose first argument is a ``_MasterClient``; adds the options that this needs."""
 
     @config_option
-    @click.option("--control", metavar="PATH", help="The control socket.  [default: [supervisor] control]")
+    @click.option(
+        "--control", metavar="PATH", help="The control socket of the master.  [default: [supervisor] control]"
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
     @wraps(function)
     def call(file: str, control: str | None, as_json: bool, **arguments: Any) -> None:
         try:
             function(_MasterClient(control, file, as_json), **arguments)
         except (LookupError, TypeError, AttributeError) as error:
-            reason = "the answer lacks what is to be shown; is the master of another version? Say --json to see it"
+            reason = (
+                "fields are missing in the answer; is the master of another version? --json prints the answer as it is"
+            )
             raise click.ClickException(reason) from error
 
     return ctl.command()(call)
@@ -64,7 +68,7 @@ def status(master: _MasterClient) -> None:
 @_command
 @click.argument("workers", type=click.IntRange(1))
 def scale(master: _MasterClient, workers: int) -> None:
-    """Have so many WORKERS until the master ends."""
+    """Set the number of workers, until the master ends."""
     answer = master.ask(command="scale", count=workers)
     master.say(f"{answer.get('size')} workers from now on")
 
@@ -72,7 +76,11 @@ def scale(master: _MasterClient, workers: int) -> None:
 @_command
 @allow_empty_option
 def reload(master: _MasterClient, allow_empty: bool) -> None:
-    """Replace every worker by a fresh one; waits for the end of it."""
+    """Replace all workers by new ones, and wait until it is done.
+
+    Configuration, certificates and code are read again. If a new worker does not become ready, the reload is aborted
+    and the old workers go on.
+    """
     answer = master.ask(command="reload", allow_empty=allow_empty)
     master.say(f"reloaded: every worker is of generation {answer.get('generation')}")
 
@@ -80,7 +88,7 @@ def reload(master: _MasterClient, allow_empty: bool) -> None:
 @_command
 @click.argument("slot", type=int)
 def drain(master: _MasterClient, slot: int) -> None:
-    """Replace the worker of SLOT: its successor gets ready, then it drains."""
+    """Start a new worker in SLOT, then drain the old one."""
     master.ask(command="drain", slot=slot)
     master.say(f"the worker of slot {slot} drains as soon as its successor is ready")
 
@@ -88,29 +96,32 @@ def drain(master: _MasterClient, slot: int) -> None:
 @_command
 @click.argument("slot", type=int)
 def kill(master: _MasterClient, slot: int) -> None:
-    """Kill the worker of SLOT (SIGKILL); it is replaced as after a crash."""
+    """Kill the worker of SLOT (SIGKILL). It is replaced as after a crash."""
     answer = master.ask(command="kill", slot=slot)
     master.say(f"killed process {answer.get('pid')}")
 
 
 @_command
 def reopen(master: _MasterClient) -> None:
-    """Have all processes open their logs anew; waits until they have."""
+    """Reopen the log files of all processes, and wait until it is done."""
     answer = master.ask(command="reopen")
-    master.say(f"{answer.get('workers')} workers have opened their logs anew")
+    master.say(f"{answer.get('workers')} workers have reopened their log files")
 
 
 @_command
-@click.option("--quick", is_flag=True, help="Cut what is in flight.")
+@click.option("--quick", is_flag=True, help="Cancel requests in flight; takes at most 2 s.")
 def stop(master: _MasterClient, quick: bool) -> None:
-    """Stop the master and its workers."""
+    """Stop the master and its workers. Requests in flight may take up to graceful_timeout."""
     master.ask(command="stop", quick=quick)
     master.say("stopping")
 
 
 @_command
 def tree(master: _MasterClient) -> None:
-    """Show the live tasks of all processes, each beneath the one whose nursery it is in."""
+    """Show the running tasks of all processes as trees.
+
+    Each task is shown below the one whose nursery it runs in.
+    """
     answer = master.ask(command="tree")
     for each in answer.get("trees", ()):
         master.say(f"{each['process']} ({each['pid']})")
@@ -171,7 +182,9 @@ class _MasterClient:
 
             if (control := load_config(self._file).supervisor.control) is not None:
                 return control
-        raise click.UsageError("where is the master? Say --control PATH, or set control in [supervisor] of umbel.toml")
+        raise click.UsageError(
+            "no control socket is named; give --control PATH, or set control in [supervisor] of umbel.toml"
+        )
 
 
 def _send_command(path: str, request: bytes, within: float) -> bytes:
@@ -192,12 +205,12 @@ def _send_command(path: str, request: bytes, within: float) -> bytes:
             try:
                 piece = sock.recv(_PIECE_BYTES)
             except TimeoutError as error:
-                raise TimeoutError(f"nothing whole came within {within:g} s") from error
+                raise TimeoutError(f"no complete answer within {within:g} s") from error
             if not piece:
                 break
             received += piece
             if time.monotonic() >= deadline:
-                raise TimeoutError(f"nothing whole came within {within:g} s")
+                raise TimeoutError(f"no complete answer within {within:g} s")
     if not received:
         raise OSError(0, "it closed the connection")
     return bytes(received)

@@ -26,21 +26,27 @@ _NAMES = ", ".join(SERVICES)
 _service = click.Choice(list(SERVICES))
 
 
-@click.command(short_help="Start sample upstreams and the gateway before them.")
-@click.option("--slow", multiple=True, type=_service, metavar="NAME", help=f"Let a service take 2 s more: {_NAMES}.")
-@click.option("--fail", multiple=True, type=_service, metavar="NAME", help=f"Let a service answer 500: {_NAMES}.")
+@click.command(short_help="Start sample services and a gateway in front of them.")
+@click.option(
+    "--slow", multiple=True, type=_service, metavar="NAME", help=f"Delay the answers of a service by 2 s: {_NAMES}."
+)
+@click.option(
+    "--fail", multiple=True, type=_service, metavar="NAME", help=f"Let a service answer with status 500: {_NAMES}."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
     help=f"The gateway's port, 0 for any free one.  [default: {DEFAULT_PORT}; 0 with --once]",
 )
-@click.option("--once", is_flag=True, help="Make one request, print its answer, and end: 0 if it was a 200, else 1.")
+@click.option(
+    "--once", is_flag=True, help="Send one request, print its answer, and exit: with 0 if its status is 200, else 1."
+)
 @click.pass_context
 def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port: int | None, once: bool) -> None:
-    """Start four sample services on loopback and the gateway before them, with the sample configuration.
+    """Start four sample services on loopback and a gateway in front of them, with the sample configuration.
 
-    Prints what to curl, and runs until Ctrl-C. The records go to ./logs.
+    Prints curl commands to try, and runs until Ctrl-C. Log files are written to ./logs.
     """
     from ..demo.session import run_demo
     from ..logs import crashes_on_stderr

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .routes.matching import NoMatch
 
 
-@click.command(short_help="Explain which route answers a request, and how.")
+@click.command(short_help="Show which route answers a request, and its calls.")
 @click.argument("method")
 @click.argument("path")
 @config_option
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 @click.pass_context
 def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool, as_mermaid: bool) -> None:
-    """Explain which route answers METHOD PATH, such as GET /dashboard/42: its calls as a tree, and their limits.
+    """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits.
 
-    A query behind the path is judged as the route would judge it.
+    A query string in PATH is checked as the route checks it.
 
-    Exit status 0 if a route answers, 1 if none does, 78 if the configuration cannot be used.
+    Exit status: 0 if a route answers, 1 if none does, 78 if the configuration cannot be used.
     """
     if as_json and as_mermaid:
-        raise click.UsageError("--json and --mermaid are two forms of the same; give one of them.")
+        raise click.UsageError("--json and --mermaid cannot be used together.")
     from ..composition.plan.compiler import compile_route
     from ..config.loading.empty_config import require_file
     from ..config.loading.load import load_for_display

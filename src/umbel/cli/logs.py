@@ -23,7 +23,7 @@ _POLL_S = 0.2
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that both commands share."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option(
             "-c",
             "--config",
@@ -33,37 +33,39 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="UMBEL_CONFIG",
             show_default=True,
             show_envvar=True,
-            help="The configuration that says where access, calls and app are.",
+            help="The configuration file, which names the files of access, calls and app.",
         ),
     ):
         command = option(command)
     return command
 
 
-@click.group(short_help="Show the records and sum them up.")
+@click.group(short_help="Show log records, or statistics about them.")
 def logs() -> None:
-    """Show the records and sum them up. jq searches them:
+    """Show log records, or statistics about them.
+
+    LOG is the path of a file, or one of access, calls and app: the files in the configuration. To search, use jq:
 
     \b
     umbel logs tail -n all --json access |
       jq -c 'select(."http.response.status_code" >= 500)'
-
-    LOG is a file, or one of access, calls and app for the configured ones.
     """
 
 
-@logs.command(short_help="Show the last records, and those that come.")
+@logs.command(short_help="Show the last records; with --follow new ones too.")
 @click.argument("log", default="access")
 @click.option(
-    "--lines", "-n", default=10, show_default=True, type=COUNT_OR_ALL, metavar="N|all", help="How many of the last."
+    "--lines", "-n", default=10, show_default=True, type=COUNT_OR_ALL, metavar="N|all", help="How many records."
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, across rotation, until Ctrl-C.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Wait for new records and print them, also after a rotation, until Ctrl-C."
+)
 @_shared
-@click.option("--color/--no-color", default=None, help="Colours.  [default: on a terminal]")
+@click.option("--color/--no-color", default=None, help="Use colours.  [default: on a terminal]")
 def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, color: bool | None) -> None:
-    """Show the last records of LOG (default: access), and with --follow those that come.
+    """Show the last records of LOG (default: access), and with --follow new ones too.
 
-    Renamed and compressed files are read too. With --json each record is a line as it stands in the log.
+    Rotated and compressed files are read too. With --json each record is a line as in the file.
     """
     from .records.log_files import Follower, LogFiles
     from .records.printer import Printer, wait_while_read
@@ -81,12 +83,15 @@ def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, 
         wait_while_read(_POLL_S)
 
 
-@logs.command(short_help="Sum up the records: statuses, latencies, what was dropped.")
+@logs.command(short_help="Count statuses, latencies and lost records.")
 @click.argument("log", default="access")
-@click.option("--by", metavar="FIELD", help="Also a row for each value of a field, such as http.route.")
+@click.option("--by", metavar="FIELD", help="Add a row for each value of FIELD, such as http.route.")
 @_shared
 def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
-    """Sum up all files of LOG (default: access): statuses, a histogram of latencies, what was dropped or is missing."""
+    """Show statistics of LOG (default: access): statuses, a histogram of latencies, and the records that were lost.
+
+    All files of LOG are read, rotated and compressed ones too.
+    """
     import json
 
     from .records.log_files import LogFiles

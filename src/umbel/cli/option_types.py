@@ -39,11 +39,33 @@ DELAY = UnitValue("duration", parse_delay)
 SIZE = UnitValue("size", parse_size)
 HANG_TIMEOUT = UnitValue("duration", parse_hang_timeout)
 
-COUNT = click.IntRange(1, 2**63 - 1)
-COUNT_OR_NONE = click.IntRange(0, 2**63 - 1)
+_COUNT_MAX = 2**63 - 1
 
 
-class _CountOrAll(click.IntRange):
+class _Count(click.ParamType):  # type: ignore[type-arg]  # older releases of click have none
+    """A whole number from ``lowest`` to ``_COUNT_MAX``. ``click.IntRange`` would print both bounds in ``--help``."""
+
+    name = "integer"
+
+    def __init__(self, lowest: int) -> None:
+        self._lowest = lowest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        if not self._lowest <= number <= _COUNT_MAX:
+            self.fail(f"{number} is not in the range from {self._lowest} to {_COUNT_MAX}.", param, ctx)
+        return number
+
+
+COUNT = _Count(1)
+COUNT_OR_NONE = _Count(0)
+
+
+class _CountOrAll(_Count):
     """A number of at least 0, or "all", which is None."""
 
     name = 'integer or "all"'
@@ -53,4 +75,4 @@ class _CountOrAll(click.IntRange):
         return None if value == "all" else super().convert(value, param, ctx)
 
 
-COUNT_OR_ALL = _CountOrAll(0, 2**63 - 1)
+COUNT_OR_ALL = _CountOrAll(0)

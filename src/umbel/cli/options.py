@@ -23,7 +23,7 @@ config_option = click.option(
     envvar="UMBEL_CONFIG",
     show_default=True,
     show_envvar=True,
-    help="The configuration.",
+    help="The configuration file.",
 )
 
 
@@ -32,7 +32,7 @@ allow_empty_option = click.option(
     is_flag=True,
     envvar="UMBEL_ALLOW_EMPTY",
     show_envvar=True,
-    help="Accept a configuration without routes, or one that loses more than half of them on a reload.",
+    help="Accept a configuration without routes, and a reload that removes more than half of them.",
 )
 
 

@@ -11,11 +11,11 @@ import click
 
 
 @click.command(short_help="Print the JSON Schema of the configuration.")
-@click.option("--markdown", is_flag=True, help="Print the reference of all sections and keys instead.")
+@click.option("--markdown", is_flag=True, help="Print the reference of all sections and keys in Markdown instead.")
 def schema(markdown: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of the configuration.
 
-    Editors that know TOML use it to complete and check: save it as umbel.schema.json and write
+    Editors with TOML support use it for completion and checks: save it as umbel.schema.json and write
     "#:schema ./umbel.schema.json" as the first line of umbel.toml.
     """
     if markdown:

@@ -25,33 +25,52 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.command(short_help="Serve the configured routes or an ASGI application.")
 @click.argument("app", required=False, metavar="[MODULE:APP]")
 @config_option
-@click.option("--bind", "-b", multiple=True, metavar="ADDRESS", help="HOST:PORT or unix:PATH; may stand several times.")
+@click.option(
+    "--bind",
+    "-b",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Listen on HOST:PORT or unix:PATH; may be given several times.",
+)
 @click.option(
     "--hypercorn",
     "hypercorn_file",
     metavar="FILE",
-    help="The server's settings.  [default: hypercorn.toml beside the configuration, if it is there]",
+    help="The settings file of the server.  [default: hypercorn.toml beside the configuration, if it exists]",
 )
-@click.option("--workers", "-w", type=int, metavar="N", help="Serve with a master and so many worker processes.")
-@click.option("--pid", "pid_path", metavar="FILE", help="Write the process's number into this file, and hold it.")
-@click.option("--graceful-timeout", type=DELAY, metavar="TIME", help="What requests in flight get at the end.")
-@click.option("--max-requests", type=COUNT, metavar="N", help="Replace a worker after so many requests.")
-@click.option("--max-requests-jitter", type=COUNT_OR_NONE, metavar="N", help="And at random up to so many more.")
-@click.option("--max-rss", type=SIZE, metavar="SIZE", help="Replace a worker that holds so much memory.")
-@click.option("--max-lifetime", type=DURATION, metavar="TIME", help="Replace a worker of this age.")
-@click.option("--start-timeout", type=DURATION, metavar="TIME", help="How long a worker may take to get ready.")
+@click.option("--workers", "-w", type=int, metavar="N", help="Start a master and N worker processes.")
+@click.option("--pid", "pid_path", metavar="FILE", help="Write the process id to FILE, and hold a lock on it.")
+@click.option("--graceful-timeout", type=DELAY, metavar="TIME", help="Time for requests in flight after a stop signal.")
+@click.option("--max-requests", type=COUNT, metavar="N", help="Replace a worker after N requests; without -w, stop.")
+@click.option(
+    "--max-requests-jitter", type=COUNT_OR_NONE, metavar="N", help="Add a random number, at most N, to --max-requests."
+)
+@click.option("--max-rss", type=SIZE, metavar="SIZE", help="Replace a worker whose memory exceeds SIZE.")
+@click.option("--max-lifetime", type=DURATION, metavar="TIME", help="Replace a worker after TIME.")
+@click.option("--start-timeout", type=DURATION, metavar="TIME", help="Kill a worker that is not ready after TIME.")
 @click.option(
     "--hang-timeout",
     type=HANG_TIMEOUT,
     metavar="TIME",
-    help="How long a loop may be blocked.",
+    help="Replace a worker whose event loop is blocked for TIME; without -w, write all stacks to stderr.",
 )
-@click.option("--orphan-grace", type=DURATION, metavar="TIME", help="What requests get when the master is gone.")
-@click.option("--restart-max-delay", type=DURATION, metavar="TIME", help="The longest wait between two restarts.")
-@click.option("--intensity-restarts", type=COUNT, metavar="N", help="Restarts per worker before degraded.")
-@click.option("--intensity-window", type=DURATION, metavar="TIME", help="The time in which they are counted.")
-@click.option("--on-intensity", type=click.Choice(["degrade", "exit"]), help="What too many restarts do.")
-@click.option("--control", metavar="PATH", help="The Unix socket for umbel ctl.")
+@click.option(
+    "--orphan-grace", type=DURATION, metavar="TIME", help="Time for requests in flight after the master has died."
+)
+@click.option(
+    "--restart-max-delay", type=DURATION, metavar="TIME", help="The longest delay before a worker is restarted."
+)
+@click.option(
+    "--intensity-restarts",
+    type=COUNT,
+    metavar="N",
+    help="Restarts per worker that are allowed within --intensity-window.",
+)
+@click.option("--intensity-window", type=DURATION, metavar="TIME", help="The period in which restarts are counted.")
+@click.option(
+    "--on-intensity", type=click.Choice(["degrade", "exit"]), help="After too many restarts: restart slowly, or stop."
+)
+@click.option("--control", metavar="PATH", help="Make a Unix socket at PATH for umbel ctl.")
 @allow_empty_option
 def serve(
     app: str | None,
@@ -62,13 +81,16 @@ def serve(
     allow_empty: bool,
     **options: Any,
 ) -> None:
-    """Serve the configured routes, or MODULE:APP, until SIGINT or SIGTERM.
+    """Serve the configured routes, or the ASGI application MODULE:APP, until SIGINT or SIGTERM.
 
-    Stopping is graceful: requests in flight get the graceful_timeout of the server's settings; a second signal cuts
-    them. With -w there is a master that keeps N worker processes (docs/supervisor.md); without it there is none.
+    With -w a master process keeps N worker processes running (docs/supervisor.md). Without -w this process serves
+    alone, and options that need a master are an error.
 
-    Exit status 78 if the configuration cannot be used or an address cannot be listened on; 3 if no worker ever got
-    ready.
+    After the first signal, requests in flight may take up to --graceful-timeout; a second signal cancels them. TIME is
+    a number and a unit, such as 500ms, 10s or 5m; SIZE likewise, such as 500MB. Options take precedence over the files.
+
+    Exit status: 0 after a stop; 78 if the configuration cannot be used or an address cannot be bound; 3 if no worker
+    became ready; 1 for other failures.
     """
     from ..config.loading.empty_config import require_file
     from ..supervisor.master.options import Application
@@ -84,7 +106,7 @@ def serve(
         hang_timeout = {name: given.pop(name) for name in ("hang_timeout",) if name in given}
         if given:
             name = next(iter(given)).replace("_", "-")
-            raise click.UsageError(f"--{name} is for a master; say how many workers it is to have with -w")
+            raise click.UsageError(f"--{name} needs a master; give the number of workers with -w")
         _serve_alone(CommandLine(1, application, bind, hang_timeout, allow_empty))
     else:
         _serve_supervised(CommandLine(workers, application, bind, given, allow_empty))
@@ -156,7 +178,7 @@ def _serve_supervised(given: CommandLine) -> None:
     from .running import run
 
     if not 1 <= given.size <= WORKERS_MAX:
-        reason = f"{given.size} is no number of workers; it is from 1 to {WORKERS_MAX}"
+        reason = f"{given.size} workers cannot be started; the number is from 1 to {WORKERS_MAX}"
         raise ConfigError([ConfigProblem("--workers", None, "", reason)])
     raise SystemExit(run(partial(run_master, given, _warn)))
 

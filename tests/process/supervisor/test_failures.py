@@ -93,7 +93,7 @@ async def test_mistakes_are_told_at_once_and_nothing_is_bound(tmp_path: Path) ->
     assert output.count("\n") == 3
 
     status, output = await ended(*SERVE[:4], "-w", "10000", "served:app", cwd=tmp_path)
-    assert (status, output) == (78, "--workers: 10000 is no number of workers; it is from 1 to 256\n")
+    assert (status, output) == (78, "--workers: 10000 workers cannot be started; the number is from 1 to 256\n")
 
 
 async def test_an_application_that_keeps_dying_is_backed_off_then_degraded_and_the_status_says_so(

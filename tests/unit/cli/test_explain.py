@@ -232,7 +232,7 @@ def test_the_probes_are_those_of_the_gateway() -> None:
 def test_json_and_mermaid_together_are_a_usage_error() -> None:
     result = explain("GET", "/dashboard/42", "--json", "--mermaid")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "--json and --mermaid are two forms of the same; give one of them." in result.stderr
+    assert "--json and --mermaid cannot be used together." in result.stderr
 
 
 @pytest.mark.parametrize(
