@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 import msgspec
 import trio
 
+from ..net.bounded_cache import BoundedCache
 from ..net.exception_groups import cancel_reason, raise_first_cancelled
 from .events import NULL
 from .http.header_field import Field, raw_value
@@ -74,10 +75,6 @@ def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
     return FieldBlock([(lower, lower, value) for lower, value in values if value is not None])
 
 
-BEGINNINGS_MAX = 64
-"""Beginnings that are remembered for a request: its upstream's replicas are hardly ever more."""
-
-
 class PreparedRequest(msgspec.Struct, frozen=True):
     """Request of a call, ready to be sent: everything but the replica."""
 
@@ -93,9 +90,9 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     body: AsyncIterable[bytes] | None = None
     """A body that comes piece by piece, instead of ``content``; for calls of mode "stream". It is framed by the
     Content-Length among ``headers``, or chunked. Who iterates it closes its iterator."""
-    beginnings: dict[object, bytes] | None = None
+    beginnings: BoundedCache[object, bytes] | None = None
     """How the heads of such requests begin, for a request that is the same but for ``gateway`` each time it is made:
-    remembered by upstreams, by what a head goes to, at most ``BEGINNINGS_MAX``. None: the next one is another."""
+    remembered by upstreams, by what a head goes to. None: the next one is another."""
 
     @property
     def fields(self) -> Sequence[Field]:

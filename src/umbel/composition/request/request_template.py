@@ -19,6 +19,7 @@ from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest, block_
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Inputs, Json
+from ...net.bounded_cache import BoundedCache
 from ..text.expression import Expression
 from ..text.fault import describe_parameter, describe_parameters
 from ..text.field_template import FieldTemplate, OnLeftOut, ignore_left_out
@@ -28,6 +29,8 @@ from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query
 
 MAX_FORM_FIELDS = 10_000
 """The maximum number of fields of a form."""
+BEGINNINGS_MAX = 64
+"""Beginnings of requests that are remembered per template: an upstream's replicas are hardly ever more."""
 
 
 FORM = b"application/x-www-form-urlencoded"
@@ -144,7 +147,7 @@ class RequestTemplate:
     """The target, if it is the same for every request."""
     fixed_headers: FieldBlock | None = field(init=False)
     """The header fields, if they are the same for every request."""
-    beginnings: dict[object, bytes] | None = field(init=False, compare=False)
+    beginnings: BoundedCache[object, bytes] | None = field(init=False, compare=False)
     """``PreparedRequest.beginnings`` of the requests."""
     contested: bool = field(init=False)
     """Whether the configuration names a field that the gateway may write itself (then its own is sent)."""
@@ -165,7 +168,7 @@ class RequestTemplate:
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
         fixed = target is not None and headers is not None and self.body is None and not self.bound
-        object.__setattr__(self, "beginnings", {} if fixed else None)
+        object.__setattr__(self, "beginnings", BoundedCache(BEGINNINGS_MAX) if fixed else None)
         object.__setattr__(self, "contested", contested)
 
     def prepare(

@@ -207,8 +207,8 @@ class Attempt:
         if not same or at != now or deadline != context.deadline:
             common, before, after = lines_of_request(client, prepared.gateway, context, now)
         beginnings, replica = prepared.beginnings, slot.replica
-        if beginnings is not None and common is not None and slot in beginnings:
-            self._request = b"%b%b%016x%b\r\n" % (beginnings[slot], common, span, after)
+        if beginnings is not None and common is not None and (beginning := beginnings.get(slot)) is not None:
+            self._request = b"%b%b%016x%b\r\n" % (beginning, common, span, after)
             return
         if before is not None:
             lines = b"%b%016x%b" % (before, span, after) if before else b""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-from ...core.call import BEGINNINGS_MAX, EVERY, FieldBlock, FieldBlocks, PreparedRequest
+from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest
 from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
@@ -172,7 +172,7 @@ def encode_plain_call(
 
 
 def remember_beginning(
-    beginnings: dict[object, bytes],
+    beginnings: BoundedCache[object, bytes],
     key: object,
     prepared: PreparedRequest,
     base: bytes,
@@ -187,9 +187,7 @@ def remember_beginning(
     if prepared.content is None and prepared.method not in _EXPECT_CONTENT:
         beginning = _beginning(prepared, base, host, attempt_prefixes)
         if beginning is not None and len(beginning) <= _BEGINNING_MAX:
-            if len(beginnings) >= BEGINNINGS_MAX:
-                beginnings.clear()
-            beginnings[key] = beginning
+            beginnings.add(key, beginning)
 
 
 def _beginning(

@@ -6,9 +6,10 @@ import httpx
 import pytest
 from msgspec import structs
 
-from umbel.core.call import BEGINNINGS_MAX, FieldBlock, PreparedRequest
+from umbel.core.call import FieldBlock, PreparedRequest
 from umbel.core.failure_kinds import Kind
 from umbel.core.http.header_field import ACCEPT_GZIP, Field
+from umbel.net.bounded_cache import BoundedCache
 from umbel.upstream import Client, Pool
 from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest
@@ -284,20 +285,20 @@ def test_what_is_noted_on_a_block_for_one_upstream_is_not_used_for_another(
         assert encode_plain_call(noted, b"", b"h", b"", never) == expected
 
 
-def test_upstreams_with_the_same_deadline_header_share_what_is_noted() -> None:
+def test_upstreams_with_the_same_deadline_header_share_what_is_remembered() -> None:
     one, other = (Client(name, ["http://h"], Policies(), Pool(max_connections=None)) for name in "ab")
     assert one.attempt_prefixes is other.attempt_prefixes
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_a_noted_beginning_and_the_other_lines_are_the_plain_request(method: str) -> None:
-    beginnings: dict[object, bytes] = {}
+def test_a_remembered_beginning_and_the_other_lines_are_the_plain_request(method: str) -> None:
+    beginnings: BoundedCache[object, bytes] = BoundedCache(8)
     call = prepared(field(b"x-a", b"1"), method=method)
     remember_beginning(beginnings, "one", call, b"/base", b"host:81", NEVER)
     remember_beginning(beginnings, "other", call, b"", b"h", NEVER)
     rest = b"via: 1.1 umbel\r\ntraceparent: 00-1\r\n\r\n"
-    assert beginnings["one"] + rest == plain(call)
-    assert beginnings["other"] + rest == encode_plain_call(call, b"", b"h", b"traceparent: 00-1\r\n", NEVER)
+    assert beginnings.entries["one"] + rest == plain(call)
+    assert beginnings.entries["other"] + rest == encode_plain_call(call, b"", b"h", b"traceparent: 00-1\r\n", NEVER)
 
 
 @pytest.mark.parametrize(
@@ -310,17 +311,9 @@ def test_a_noted_beginning_and_the_other_lines_are_the_plain_request(method: str
         prepared(field(b"x-large", b"x" * 9000)),
     ],
 )
-def test_no_beginning_is_noted_of_a_request_that_is_long_has_a_length_or_needs_a_closer_look(
+def test_no_beginning_is_remembered_of_a_request_that_is_long_has_a_length_or_needs_a_closer_look(
     call: PreparedRequest,
 ) -> None:
-    beginnings: dict[object, bytes] = {}
+    beginnings: BoundedCache[object, bytes] = BoundedCache(8)
     remember_beginning(beginnings, "one", call, b"", b"h", NEVER)
-    assert not beginnings
-
-
-def test_the_beginnings_of_so_many_replicas_are_remembered_and_no_more() -> None:
-    beginnings: dict[object, bytes] = {}
-    for number in range(3 * BEGINNINGS_MAX):
-        remember_beginning(beginnings, number, prepared(), b"", b"h%d" % number, NEVER)
-        assert len(beginnings) <= BEGINNINGS_MAX
-        assert b"h%d\r\n" % number in beginnings[number]
+    assert not beginnings.entries
