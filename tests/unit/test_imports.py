@@ -47,6 +47,7 @@ CIRCLE_ALLOWED_IN = "umbel.server.http2"
 """A connection and its streams."""
 
 LIBRARIES_MAX = {
+    "core -> httpx": 2,  # What makes messages and calls of httpx's, for `upstream` and `composition` alike.
     "server -> pydantic": 2,
 }
 """Modules of a unit that import, or reach by imports that run, a library that must be kept out of the unit."""
@@ -71,7 +72,7 @@ def libraries_kept_out(unit: str) -> frozenset[str]:
     out = set()
     if ROW_OF[unit] < ROW_OF["gateway"]:
         out |= {"quart", "quart_trio"} | ({"hypercorn"} if unit != "server" else set())
-    if unit in {"net", "http1", "policy", "server", "logs"}:
+    if unit in {"net", "core", "http1", "policy", "server", "logs"}:
         out |= {"httpx", "pydantic"}
     return frozenset(out)
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType, TracebackType
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
 
 DIGESTS_MAX = 8
 """Percentiles that are estimated at once; the configuration names one or two."""
+_MAX_IDLE_LEARNED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,11 @@ class Policies:
     """Bytes of a response's body after decoding; None: JSON_MAX or OTHER_MAX by its media type."""
     connect_timeout: float | None = 5.0
     """Seconds for name, address and TLS handshake together."""
+
+    @property
+    def max_idle(self) -> int:
+        """Idle connections that are worth keeping: as many as there may be calls."""
+        return _MAX_IDLE_LEARNED if self.max_concurrency == "auto" else self.max_concurrency
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +217,7 @@ class Client(TaskOwner):
         rng: random.Random | None = None,
         recorder: Recorder = NULL,
     ) -> None:
-        super().__init__(BackgroundNursery(f"the upstream {name}"))
+        super().__init__(BackgroundNursery(f"the upstream {name}"), pool)
         self.name = name
         self.rng = rng or random.Random()
         self.pool = pool
@@ -243,8 +248,8 @@ class Client(TaskOwner):
             recorder=recorder,
         )
         self.coalescing = Coalescing(self, self.unshared_call)
+        # Not a cache: an estimate that is dropped would have to learn anew, so one more than DIGESTS_MAX gets none.
         self._digests: dict[float, HedgeDelay] = {}
-        self._entered: list[AsyncExitStack] = []
         # Counted by the calls.
         self.retries = self.retries_mended = self.retries_late = self.retries_blocked = 0
         self.hedges = self.hedges_won = self.hedges_pending = 0
@@ -267,12 +272,12 @@ class Client(TaskOwner):
         )
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.pool)
-            await super().__aenter__()
-            stack.push_async_exit(super().__aexit__)
-            await stack.enter_async_context(self.balance)
-            self._entered.append(stack.pop_all())
+        await super().__aenter__()
+        try:
+            await self.balance.__aenter__()
+        except BaseException:
+            await super().__aexit__()
+            raise
         return self
 
     async def __aexit__(
@@ -281,7 +286,10 @@ class Client(TaskOwner):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
+        try:
+            await self.balance.__aexit__(exc_type, exc_value, traceback)
+        finally:
+            await super().__aexit__(exc_type, exc_value, traceback)
         if self._own_timers and not self._nursery.running:
             # Calls that wait for a timer (of a retry, of their limit) would wait for ever: their timers run now, and
             # the calls end, because no attempt can be made any more.

@@ -28,8 +28,6 @@ from .pool.tls import client_context
 from .replicas.origin import Replica
 from .replicas.sources import JoinedReplicas, ReplicaSource
 
-_MAX_IDLE_AUTO = 1000
-
 
 class UpstreamConfigError(ValueError):
     """Error: an upstream's client cannot be made. ``reason`` says why in one sentence, ``key`` where in its table."""
@@ -128,22 +126,22 @@ def _build_client(
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
 ) -> Client:
-    concurrency = config.max_concurrency
+    replicas = _replicas(config)
+    policies = _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted")
     pool = Pool(
         connect_timeout=config.connect_timeout,
         keepalive_expiry=config.keepalive_expiry,
         max_connections=None,
-        max_idle=_MAX_IDLE_AUTO if concurrency == "auto" else concurrency,
+        max_idle=policies.max_idle,
         limits=Limits(config.max_head, config.max_fields),
         ssl_context=context,
         public_only=config.public_only,
         reader=reader,
     )
-    replicas = _replicas(config)
     return Client(
         name,
         replicas,
-        _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted"),
+        policies,
         pool,
         timers=timers,
         overload_manager=overload_manager,

@@ -142,21 +142,8 @@ class Transport(httpx.AsyncBaseTransport):
         recorder: Recorder = NULL,
         rng: random.Random | None = None,
     ) -> None:
-        if timeout is not None and not timeout > 0:
-            raise ValueError("a limit is more than 0 seconds")
-        self._timeout = timeout
+        self._timeout = _checked_timeout(timeout)
         self._recorder = recorder
-        pool = Pool(
-            connect_timeout=connect_timeout,
-            keepalive_expiry=keepalive_expiry,
-            max_connections=None,
-            max_idle=max_idle if max_idle is not None else 1000 if max_concurrency == "auto" else max_concurrency,
-            limits=limits,
-            ssl_context=ssl_context,
-            public_only=public_only,
-            dial=dial,
-            reader=reader,
-        )
         policies = Policies(
             coalesce=coalesce,
             breaker=breaker,
@@ -171,6 +158,17 @@ class Transport(httpx.AsyncBaseTransport):
             health=health,
             max_body=max_body,
             connect_timeout=connect_timeout,
+        )
+        pool = Pool(
+            connect_timeout=connect_timeout,
+            keepalive_expiry=keepalive_expiry,
+            max_connections=None,
+            max_idle=policies.max_idle if max_idle is None else max_idle,
+            limits=limits,
+            ssl_context=ssl_context,
+            public_only=public_only,
+            dial=dial,
+            reader=reader,
         )
         self.client = Client(name, urls, policies, pool, rng=rng, recorder=recorder)
 
@@ -245,6 +243,12 @@ class Transport(httpx.AsyncBaseTransport):
             )
         finally:
             del call  # The traceback of its error holds this frame.
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError("a limit is more than 0 seconds")
+    return timeout
 
 
 def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
