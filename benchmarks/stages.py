@@ -78,13 +78,13 @@ _FILES: dict[str, dict[str, str]] = {
         "": _CALL,
     },
     "http1": {"": _PARSE},
-    "core": {"": _CALL},
+    "core": {_ENCODE: "diagnostics/redact", "": _CALL},
     "net": {"": _STREAMS},
     "logs": {
         _RECORD: (
             "recorder records/record records/call_line_template records/sampling records/level context records/schema"
         ),
-        _ENCODE: "records/encode records/sanitize records/redact",
+        _ENCODE: "records/encode records/sanitize",
         "": _QUEUE,
     },
 }

@@ -8,7 +8,7 @@ from random import Random
 
 from tests.support.source.adversarial import Shape, shapes_of
 from tests.support.source.regex_patterns import find_patterns
-from umbel.logs.records.redact import Redactor
+from umbel.core.diagnostics.redact import Redactor
 
 MAX_BODY = 1_000_000
 

@@ -6,13 +6,13 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from umbel.core.diagnostics.redact import Redactor
 from umbel.core.events import CallEnded
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt, Outcome, RequestFacts, Trace
 from umbel.logs.records.call_line_template import TEMPLATES_MAX, CallLineTemplates
 from umbel.logs.records.encode import RECORD_BYTES_MAX, Encoder
 from umbel.logs.records.record import to_record
-from umbel.logs.records.redact import Redactor
 
 NAMES = st.one_of(
     st.sampled_from(

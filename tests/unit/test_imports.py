@@ -35,9 +35,7 @@ ROWS: tuple[frozenset[str], ...] = (
 )
 ROW_OF = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
-ARROWS_MAX = {
-    "server -> logs": 1,
-}
+ARROWS_MAX: dict[str, int] = {}
 """Imports against the rows; 0 where a unit reaches the other only by way of a third."""
 
 CIRCLES_MAX: dict[str, int] = {}

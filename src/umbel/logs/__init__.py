@@ -5,10 +5,12 @@ the three streams of the gateway. The package imports neither httpx nor Quart no
 """
 
 from ..core.console import own_stderr
+from ..core.diagnostics.crash_console import crashes_on_stderr, show_crash, shown_crashes
+from ..core.diagnostics.exception_fields import mark_shown, safe_traceback
+from ..core.diagnostics.redact import Redactor
 from .bridge import LOGGERS, BridgeHandler, bridge
 from .console import redacted_console
 from .context import bind, bound
-from .crashes import crashes_on_stderr, show_crash, shown_crashes
 from .files.recover import recover
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions
@@ -20,8 +22,6 @@ from .recorder import (
     open_recorder,
     recover_all,
 )
-from .records.exception_fields import mark_shown, safe_traceback
-from .records.redact import Redactor
 
 __all__ = [
     "LOGGERS",

@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..core.diagnostics.crash_console import show_crash
+from ..core.diagnostics.exception_fields import exception_fields, mark_recorded, printable
 from .console import SHOWN_ATTRIBUTE
-from .crashes import show_crash
 from .log import Log
-from .records.exception_fields import exception_fields, mark_recorded
 from .records.level import from_stdlib
-from .records.sanitize import printable
 
 LOGGERS = ("", "hypercorn.error")
 """The loggers whose records go into a server's stream ``app``: the root, and the one that does not pass on to it."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .crashes import shown_crashes
-from .records.redact import Redactor
+from ..core.diagnostics.crash_console import shown_crashes
+from ..core.diagnostics.redact import Redactor
 
 SHOWN_ATTRIBUTE = "_umbel_shows"
 """The attribute of a LogRecord that holds whether the console is to show it."""

@@ -17,6 +17,8 @@ from random import Random
 import msgspec
 import trio
 
+from ..core.diagnostics.exception_fields import exception_fields, mark_recorded
+from ..core.diagnostics.redact import Redactor
 from ..core.errors import UmbelError
 from . import context
 from .files.file import LogFile
@@ -29,9 +31,7 @@ from .files.stdout import StdoutSink
 from .options import LogOptions
 from .queue import CrashBuffer, Queue
 from .records.encode import Encoder
-from .records.exception_fields import exception_fields, mark_recorded
 from .records.level import SEVERITY, WARNING, LevelName
-from .records.redact import Redactor
 from .records.sampling import Sampler
 from .records.schema import Record
 from .writer import Writer

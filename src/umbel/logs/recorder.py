@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..core.diagnostics.crash_console import show_crash
+from ..core.diagnostics.exception_fields import printable
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import AttemptEnded, CallEnded, Event, LogMessage, RequestEnded
-from .crashes import show_crash
 from .files.file import LogFile
 from .files.recover import recover
 from .files.retention import Retention
@@ -29,7 +30,6 @@ from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, run_wri
 from .options import LogOptions
 from .records.call_line_template import CallLineTemplates
 from .records.record import StreamName, request_level, request_record, to_record
-from .records.sanitize import printable
 
 if TYPE_CHECKING:
     from ..config.schema.sections import Logs, LogStream

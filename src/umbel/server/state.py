@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from trio_util import AsyncValue
 
+from ..core.diagnostics.crash_console import show_crash
+from ..core.diagnostics.redact import Redactor
 from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
 from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
 from ..core.model import RequestFacts, Trace
-from ..logs import Redactor, show_crash
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import described, holds_only, split_application_crash
 from ..net.timers import TimerQueue

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import umbel
-from umbel.logs.records.redact import Redactor
+from umbel.core.diagnostics.redact import Redactor
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_head import HeadReader
 from umbel.server.limits.server_limits import Limits
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     place: str
     """File and line."""
     owner: str
-    """File and function, ``logs/records/redact.py:Redactor.__init__``; of a module's own level the file alone."""
+    """File and function, ``core/diagnostics/redact.py:Redactor.__init__``; of a module's own level the file alone."""
     pattern: re.Pattern[Any] | None
     """None where it is made of what only the running function knows."""
 
@@ -119,7 +119,7 @@ def _heads() -> list[re.Pattern[Any]]:
 
 
 MADE_AT_RUN_TIME: dict[str, Callable[[], list[re.Pattern[Any]]]] = {
-    "logs/records/redact.py:Redactor.__init__": _redactors,
+    "core/diagnostics/redact.py:Redactor.__init__": _redactors,
     "server/http1/request_head.py:HeadReader.__init__": _heads,
 }
 """The functions that make patterns while the program runs, and what they have made, for configurations of all kinds."""

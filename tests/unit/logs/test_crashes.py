@@ -8,8 +8,8 @@ from io import StringIO
 
 import pytest
 
+from umbel.core.diagnostics.crash_console import BURST_MAX, TRACEBACKS_PER_MINUTE, CrashConsole
 from umbel.logs import Redactor, crashes_on_stderr, redacted_console, show_crash, shown_crashes
-from umbel.logs.crashes import BURST_MAX, TRACEBACKS_PER_MINUTE, CrashConsole
 
 
 class Shown:

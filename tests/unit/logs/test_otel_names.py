@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.support.logs.event_factories import call_ended, note, request_ended
+from umbel.core.diagnostics.exception_fields import exception_fields
+from umbel.core.diagnostics.redact import Redactor
 from umbel.logs.records.encode import Encoder, finish
-from umbel.logs.records.exception_fields import exception_fields
 from umbel.logs.records.level import SEVERITY
 from umbel.logs.records.record import to_record
-from umbel.logs.records.redact import Redactor
 
 # The published log data model has these as fields of their own, for which JSON lines need some name; the rest is what
 # no convention has a name for.

@@ -19,10 +19,10 @@ import msgspec
 from trio import Nursery
 from trio.lowlevel import Task, current_task
 
+from ...core.diagnostics.redact import TEXT_CHARS_MAX, Redactor, cut
 from ...net.bounded_cache import BoundedCache
 from .. import context
 from .level import SEVERITY, LevelName
-from .redact import TEXT_CHARS_MAX, Redactor, cut
 from .sanitize import sanitize, sanitize_fields
 
 RECORD_BYTES_MAX = 256 * 1024

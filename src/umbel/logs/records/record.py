@@ -11,12 +11,12 @@ from typing import Literal
 
 import msgspec
 
+from ...core.diagnostics.exception_fields import exception_fields, mark_recorded
+from ...core.diagnostics.redact import cut
 from ...core.events import CallEnded, LogMessage, RequestEnded
 from ...core.failure_kinds import Kind
 from ...core.model import Attempt, FailedItem, Outcome
-from .exception_fields import exception_fields, mark_recorded
 from .level import LevelName
-from .redact import cut
 from .schema import AttemptPart, CallPart, CallRecord, FailedItemPart, NoteRecord, Record, RequestRecord
 
 StreamName = Literal["access", "calls", "app"]

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .redact import REDACTED, TEXT_CHARS_MAX, Redactor, cut
+from ...core.diagnostics.exception_fields import printable
+from ...core.diagnostics.redact import REDACTED, TEXT_CHARS_MAX, Redactor, cut
 
 DEPTH_MAX = 8
 """A value at this depth or below is replaced by the name of its type."""
@@ -37,15 +38,6 @@ class Budget:
         self.chars = TEXT_CHARS_MAX
         """Characters, of all its texts together."""
         self.values = VALUES_MAX
-
-
-def printable(value: object) -> str:
-    """``str(value)``, or its type's name where its ``__str__`` raises; lone surrogates are escaped."""
-    try:
-        text = str(value)
-    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise anything, and a record must not
-        text = f"<{type(value).__name__}>"
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def sanitize(value: object, redactor: Redactor, depth: int = 0, budget: Budget | None = None) -> Any:

@@ -12,11 +12,11 @@ import pytest
 from msgspec import structs
 
 from tests.support.logs.event_factories import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
+from umbel.core.diagnostics.redact import Redactor
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import FailedItem, Failure, Outcome
 from umbel.logs.records.encode import RECORD_BYTES_MAX, Encoder, finish
 from umbel.logs.records.record import CALLS_MAX, METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, to_record
-from umbel.logs.records.redact import Redactor
 
 AT_NS = 1_772_600_767_890_123_456
 HERE = {"service.name": "umbel", "host.name": socket.gethostname(), "process.pid": os.getpid()}

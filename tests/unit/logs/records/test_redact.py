@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.source.adversarial import check_linear, shapes_from
+from umbel.core.diagnostics.exception_fields import STACK_CHARS_MAX, exception_fields
+from umbel.core.diagnostics.redact import REDACTED, TEXT_CHARS_MAX, Redactor
 from umbel.logs.records.encode import Encoder, finish
-from umbel.logs.records.exception_fields import STACK_CHARS_MAX, exception_fields
-from umbel.logs.records.redact import REDACTED, TEXT_CHARS_MAX, Redactor
 from umbel.logs.records.sanitize import NAME_CHARS_MAX, VALUES_MAX, sanitize
 
 SECRET = "hunter2-s3cr3t"

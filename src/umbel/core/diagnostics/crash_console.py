@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from ..core.console import own_stderr
-from .records.exception_fields import mark_shown, safe_traceback
-from .records.redact import Redactor
+from ..console import own_stderr
+from .exception_fields import mark_shown, safe_traceback
+from .redact import Redactor
 
 BURST_MAX = 10
 TRACEBACKS_PER_MINUTE = 10

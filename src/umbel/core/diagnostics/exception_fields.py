@@ -10,7 +10,6 @@ from contextlib import suppress
 
 from ...net.exception_groups import leaves
 from .redact import Redactor, cut
-from .sanitize import printable
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024
@@ -41,6 +40,15 @@ def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, o
         if len(found) > LEAVES_MAX:
             fields["leaves_total"] = len(found)
     return fields
+
+
+def printable(value: object) -> str:
+    """``str(value)``, or its type's name where its ``__str__`` raises; lone surrogates are escaped."""
+    try:
+        text = str(value)
+    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise anything, and a record must not
+        text = f"<{type(value).__name__}>"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def type_name(error: BaseException) -> str:
