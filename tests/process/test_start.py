@@ -13,8 +13,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.process.processes import PROJECT, PYTHON, ended, started
-from umbel.config.loading.empty_config import SAMPLE
 from umbel.demo.services import SERVICES
+from umbel.demo.session import SAMPLE
 from umbel.demo.upstreams import Urls, sample_upstreams
 from umbel.server.process.gc_tuning import THRESHOLDS
 

@@ -21,6 +21,7 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C, as shells count it: 128 and the signal's number."""
 
 COMMANDS = {
+    "init": "Write the files to begin with.",
     "serve": "Serve the configured routes or an ASGI application.",
     "ctl": "Show the state of a running master, and control it.",
     "check": "Check the configuration and report every mistake in it.",

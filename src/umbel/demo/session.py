@@ -13,12 +13,14 @@ from pathlib import Path
 import trio
 
 from ..composition.plan import compiler
-from ..config.loading.empty_config import SAMPLE
 from ..config.loading.load import load
 from ..config.schema.sections import Config
 from ..gateway.app import Umbel
 from ..server import hypercorn_config, serve
 from .upstreams import Urls, sample_upstreams
+
+SAMPLE = Path(__file__).with_name("umbel.toml")
+"""The configuration of the demo, which comes with the package."""
 
 
 @dataclass(frozen=True, slots=True)

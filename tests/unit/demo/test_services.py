@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from umbel.config.loading.empty_config import SAMPLE
 from umbel.demo.services import SERVICES
+from umbel.demo.session import SAMPLE
 
 
 def ask(name: str, path: str, **query: str) -> tuple[int, object]:

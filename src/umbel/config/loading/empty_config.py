@@ -7,7 +7,6 @@ A file that was truncated, is half written or was replaced by an empty one is va
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,12 +17,8 @@ _YES = frozenset({"1", "true", "yes", "on"})
 _HOW = f"if that is meant, say --allow-empty (or set {ALLOW_EMPTY}=1)"
 
 
-SAMPLE = Path(__file__).parents[2] / "demo" / "umbel.toml"
-"""The configuration of ``umbel demo``, which comes with the package."""
-
-
 def require_file(file: str) -> None:
-    """Check that the configuration file exists; the error says how to begin with the sample configuration.
+    """Check that the configuration file exists; the error says how to begin.
 
     Raises:
         ConfigError: there is no such file.
@@ -32,8 +27,8 @@ def require_file(file: str) -> None:
         Path(file).stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         reason = (
-            'cannot be read: there is no such file; "umbel demo" shows Umbel at work, and its configuration is one to '
-            f"begin with: cp {shlex.quote(str(SAMPLE))} {shlex.quote(file)}"
+            'cannot be read: there is no such file; "umbel init" writes one to begin with, and "umbel demo" shows '
+            "Umbel at work"
         )
         raise ConfigError([ConfigProblem(file, None, "", reason)]) from error
     except (OSError, ValueError):

@@ -1,0 +1,15 @@
+"""What ``umbel init`` writes, as its user finds it: the test in it passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.process.processes import PYTHON, ended
+
+
+async def test_the_test_of_the_starter_passes(tmp_path: Path) -> None:
+    status, said = await ended(PYTHON, "-m", "umbel", "init", cwd=tmp_path)
+    assert status == 0, said
+    status, said = await ended(PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert status == 0, said
+    assert "2 passed" in said
