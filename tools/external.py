@@ -42,6 +42,7 @@ TOOLS: Mapping[str, Tool] = {
     "nginx": Tool({"nginx": "nginx-light"}, 180),
     "node": Tool({"node": "nodejs", "npm": "npm"}, 180),
     "slowhttptest": Tool({"slowhttptest": "slowhttptest"}, 300),
+    "wheel": Tool({"git": "git"}, 300),
 }
 
 
