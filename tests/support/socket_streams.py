@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 from cryptography.hazmat.primitives import hashes
@@ -195,6 +196,21 @@ class TrafficKeys12:
 def key_update(keys: Path, number: int) -> bytes:
     """A server's KeyUpdate that asks for one in return."""
     return TrafficKeys(keys, "SERVER_TRAFFIC_SECRET_0", number).key_update()
+
+
+async def check_that_closing_wakes(stream: PlainStream | TlsStream) -> None:
+    """Close the stream while a task receives and another one sends: both get ClosedResourceError."""
+
+    async def expect_closed(*, sending: bool) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await (stream.send_all(b"x" * 10_000_000) if sending else stream.receive_some())
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: expect_closed(sending=False))
+            nursery.start_soon(lambda: expect_closed(sending=True))
+            await trio.testing.wait_all_tasks_blocked()
+            stream.close_now()
 
 
 @asynccontextmanager

@@ -219,7 +219,7 @@ async def test_a_family_that_fails_alone_keeps_its_own_and_the_other_goes_on(aut
         assert source.statistics().failed_in_a_row == 0
 
 
-# Its own life
+# Its own lifetime
 
 
 async def test_it_asks_only_while_it_is_entered_and_may_be_again(autojump_clock) -> None:
@@ -244,7 +244,7 @@ async def test_cancelled_at_any_point_it_leaves_nothing(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2"], ttl=1)
     async with nameserver({"users.test": zone}) as server:
 
-        async def whole_life() -> None:
+        async def whole_lifetime() -> None:
             async with replicas_of(server) as source:
                 await trio.sleep(1.5)
                 assert addresses(source) == ["127.0.0.2"]
@@ -254,7 +254,7 @@ async def test_cancelled_at_any_point_it_leaves_nothing(autojump_clock) -> None:
             await trio.sleep(5)
             assert len(server.asked) <= asked + 1, "a question may still have been under way"
 
-        assert await for_every_checkpoint(whole_life, check) > 5
+        assert await for_every_checkpoint(whole_lifetime, check) > 5
 
 
 async def test_the_systems_servers_are_asked_by_default_and_read_again_after_a_failure(

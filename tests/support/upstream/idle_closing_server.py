@@ -23,8 +23,8 @@ _LAST_DATA_RECEIVED = slice(52, 56)
 
 def _arrived_at(peer: Peer) -> float:
     """When the last data of a connection came to this machine."""
-    told = peer.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.stop)
-    return trio.current_time() - int.from_bytes(told[_LAST_DATA_RECEIVED], "little") / 1000
+    info = peer.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.stop)
+    return trio.current_time() - int.from_bytes(info[_LAST_DATA_RECEIVED], "little") / 1000
 
 
 async def _readable(peer: Peer, until: float) -> bool:

@@ -125,7 +125,7 @@ def request_of(name: str = "call", budget: float = math.inf) -> RequestFacts:
 
 
 class Made:
-    """A call that was started, and its owner, which asserts that it is told what an owner may be told."""
+    """A call that was started, and its owner, which asserts that it is called as an owner may be called."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery

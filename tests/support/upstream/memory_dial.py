@@ -62,21 +62,21 @@ class MemoryDial:
         self._handler = handler
         self._delay = delay
         self._pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
-        self.wires: list[MemoryStream] = []
+        self.streams: list[MemoryStream] = []
         self.origins: list[Origin] = []
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
         await trio.sleep(self._delay)
         ours, theirs = self._pair()
-        wire = MemoryStream(ours)
-        self.wires.append(wire)
+        stream = MemoryStream(ours)
+        self.streams.append(stream)
         self.origins.append(origin)
         self._nursery.start_soon(self._serve, theirs)
-        return wire
+        return stream
 
     @property
     def open(self) -> int:
-        return sum(not wire.closed for wire in self.wires)
+        return sum(not stream.closed for stream in self.streams)
 
     async def _serve(self, end: ServerEnd) -> None:
         try:

@@ -70,7 +70,7 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
     return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode() + body
 
 
-class _Wire:
+class _ClientStream:
     """The client's end of a connection: takes one request, and gives what its step says."""
 
     def play(self, script: Script, timers: TimerQueue, step: Step, number: int) -> None:
@@ -201,11 +201,11 @@ class _Wire:
         self.close_now()
 
 
-class PulledWire(_Wire):
+class PulledStream(_ClientStream):
     """One that a task waits for."""
 
 
-class PushedWire(_Wire, PlainStream):
+class PushedStream(_ClientStream, PlainStream):
     """One that pushes what comes, as a socket does whose reader runs the timers."""
 
     def __init__(self) -> None:
@@ -222,19 +222,19 @@ class Made:
     at: float
     host: str
     connect_timeout: float | None
-    wire: Any = None
+    stream: Any = None
     """None where there was no connection."""
 
     @property
     def closed_at(self) -> float | None:
         """When it was closed."""
-        closed_at: float | None = self.wire.closed_at
+        closed_at: float | None = self.stream.closed_at
         return closed_at
 
     @property
     def request(self) -> bytes:
         """The last request on it."""
-        request: bytes = self.wire.requests[-1]
+        request: bytes = self.stream.requests[-1]
         return request
 
 
@@ -256,21 +256,21 @@ class Script:
         self.made.append(made)
         self.in_flight += 1
         try:
-            made.wire = await self._dial(origin, len(self.made))
+            made.stream = await self._dial(origin, len(self.made))
         except BaseException:
             self.in_flight -= 1
             raise
-        return made.wire
+        return made.stream
 
-    async def _dial(self, origin: Origin, number: int) -> PulledWire | PushedWire:
+    async def _dial(self, origin: Origin, number: int) -> PulledStream | PushedStream:
         step = self.steps(origin) if callable(self.steps) else self.steps[min(number, len(self.steps)) - 1]
         if isinstance(step.outcome, Exception):
             await trio.sleep(step.seconds)
             raise step.outcome
         await trio.sleep(self.delay)
-        wire = PushedWire() if self._pushing else PulledWire()
-        wire.play(self, self._timers, step, number)
-        return wire
+        stream = PushedStream() if self._pushing else PulledStream()
+        stream.play(self, self._timers, step, number)
+        return stream
 
     @property
     def starts(self) -> list[float]:
@@ -279,7 +279,7 @@ class Script:
     @property
     def working(self) -> int:
         """Requests that are still to be answered, and whose client waits."""
-        timers = [made.wire.timer for made in self.made if made.wire is not None]
+        timers = [made.stream.timer for made in self.made if made.stream is not None]
         return sum(timer is not None and timer.active for timer in timers)
 
 

@@ -25,6 +25,17 @@ def head(length: int | None, *fields: bytes, status: bytes = b"200 OK") -> bytes
     return b"\r\n".join([b"HTTP/1.1 " + status, framing, *fields]) + b"\r\n\r\n"
 
 
+async def answer_each_piece(peer: Peer) -> None:
+    """Handler that answers each chunk of a request as it comes, in capitals, as a conversation would."""
+    await peer.read_head()
+    await peer.send(head(None))
+    while size := int((await peer.read_until(b"\r\n"))[:-2], 16):
+        piece = await peer.read_exactly(size + 2)
+        await peer.send(b"%x\r\n%b" % (size, piece.upper()))
+    await peer.read_until(b"\r\n")
+    await peer.send(b"0\r\n\r\n")
+
+
 class Streams(MemoryCalls):
     """A client, and the streamed calls made of it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ GET = PreparedRequest("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])
 
 
 class Body(httpx.AsyncByteStream):
-    """Two pieces, after which it breaks or hangs if it is told to. Closing takes a while."""
+    """Two pieces, after which it breaks or hangs if that is asked for. Closing takes a while."""
 
     def __init__(self, then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint, closing: float = 0.0) -> None:
         self._then = then
@@ -57,6 +58,22 @@ async def perform(
     ended = await owner.perform(call)
     assert ended is call
     return call
+
+
+@asynccontextmanager
+async def under_way(
+    handler: Callable[[httpx.Request], Awaitable[httpx.Response]],
+) -> AsyncIterator[tuple[TransportCall, trio.Nursery]]:
+    """A call that waits for ``handler``, and the nursery that it waits in; its owner must never hear of its end."""
+    owner = SingleCallOwner()
+    call = TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u"))
+    call.start(trio.current_time())
+    call.send()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call.finish)
+        await wait_all_tasks_blocked()
+        yield call, nursery
+    assert owner.ended is None
 
 
 @pytest.mark.parametrize(
@@ -108,13 +125,13 @@ async def test_closing_a_body_that_nobody_waits_for_is_given_up_after_a_second(a
 
 async def test_a_call_that_is_cancelled_before_its_task_runs_asks_nothing() -> None:
     class Owner:
-        told = 0
+        ends = 0
 
         def call_ended(self, call: object) -> None:
             raise AssertionError
 
         def call_waits(self, call: object) -> None:
-            self.told += 1
+            self.ends += 1
 
     owner, transport = Owner(), answers(lambda: httpx.Response(200))
     call = TransportCaller(transport).new_call(GET, CallContext(owner, "a", "u"))
@@ -122,11 +139,11 @@ async def test_a_call_that_is_cancelled_before_its_task_runs_asks_nothing() -> N
     call.send()
     call.cancel("decided")
     await call.finish()
-    assert owner.told == 1
+    assert owner.ends == 1
     assert not transport.requests
 
 
-async def test_a_cancelled_call_tells_its_owner_nothing_and_its_transport_the_reason() -> None:
+async def test_a_cancelled_call_calls_no_owner_and_gives_its_transport_the_reason() -> None:
     reasons: list[str | None] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
@@ -137,15 +154,8 @@ async def test_a_cancelled_call_tells_its_owner_nothing_and_its_transport_the_re
             raise
         raise AssertionError
 
-    owner = SingleCallOwner()
-    call = TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u"))
-    call.start(trio.current_time())
-    call.send()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(call.finish)
-        await wait_all_tasks_blocked()
+    async with under_way(handler) as (call, _):
         call.cancel("decided")
-    assert owner.ended is None
     assert reasons == ["decided"]
 
 
@@ -171,17 +181,10 @@ async def test_a_failing_clean_up_after_the_own_limit_leaves_a_timeout(autojump_
 
 @pytest.mark.parametrize("call_first", [True, False])
 async def test_a_failing_clean_up_of_a_cancelled_call_raises_nothing(call_first: bool) -> None:
-    owner = SingleCallOwner()
-    call = TransportCaller(Scripted(fails_to_clean_up)).new_call(GET, CallContext(owner, "a", "u"))
-    call.start(trio.current_time())
-    call.send()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(call.finish)
-        await wait_all_tasks_blocked()
+    async with under_way(fails_to_clean_up) as (call, nursery):
         if call_first:
             call.cancel("decided")
         nursery.cancel_scope.cancel()
-    assert owner.ended is None
 
 
 async def test_cancelled_at_every_checkpoint_it_leaves_no_body_open(autojump_clock: trio.abc.Clock) -> None:

@@ -87,7 +87,7 @@ async def test_a_socket_that_was_closed_earlier_in_a_batch_is_not_called(make: t
         pairs = [socket.socketpair() for _ in range(20)]
         streams = [PlainStream(ours, reader) for ours, _ in pairs]
         numbers = {ours.fileno() for ours, _ in pairs}
-        told: list[int] = []
+        called: list[int] = []
         made: list[socket.socket] = []
 
         class ClosesAllOthers(Heard):
@@ -96,7 +96,7 @@ async def test_a_socket_that_was_closed_earlier_in_a_batch_is_not_called(make: t
                 self.index = index
 
             def on_data(self, data: bytes) -> bool:
-                told.append(self.index)
+                called.append(self.index)
                 for other in range(20):
                     if other != self.index:
                         streams[other].unlisten()
@@ -110,10 +110,10 @@ async def test_a_socket_that_was_closed_earlier_in_a_batch_is_not_called(make: t
         for _, theirs in pairs:
             theirs.send(b"x")
         await trio.testing.wait_all_tasks_blocked()
-        assert len(told) == 1
+        assert len(called) == 1
         if make is EpollReader:
             assert made[0].fileno() not in numbers
-        streams[told[0]].close_now()
+        streams[called[0]].close_now()
         for each in (*made, *(theirs for _, theirs in pairs)):
             each.close()
 

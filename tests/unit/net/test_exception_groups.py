@@ -163,11 +163,11 @@ async def test_the_first_cancel_of_a_group_is_raised_in_its_place() -> None:
     await with_cancel(check)
 
 
-async def test_the_reason_of_the_first_cancel_is_told_and_none_is_empty() -> None:
-    told = [cancel_reason(ExceptionGroup("", [A]))]
-    await with_cancel(lambda cancelled: told.append(cancel_reason(BaseExceptionGroup("", [A, cancelled]))), "why")
-    await with_cancel(lambda cancelled: told.append(cancel_reason(cancelled)))
-    assert told == ["", "why", ""]
+async def test_the_reason_of_the_first_cancel_is_found_and_none_is_empty() -> None:
+    reasons = [cancel_reason(ExceptionGroup("", [A]))]
+    await with_cancel(lambda cancelled: reasons.append(cancel_reason(BaseExceptionGroup("", [A, cancelled]))), "why")
+    await with_cancel(lambda cancelled: reasons.append(cancel_reason(cancelled)))
+    assert reasons == ["", "why", ""]
 
 
 async def test_cancels_are_raised_without_the_failures_beside_them() -> None:

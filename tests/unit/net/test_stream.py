@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.scheduler_turns import counting_turns
-from tests.support.socket_streams import READERS, Heard, plain_pair
+from tests.support.socket_streams import READERS, Heard, check_that_closing_wakes, plain_pair
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 
@@ -71,22 +71,10 @@ async def test_a_stream_is_quiet_until_the_peer_sends_or_ends(make: type[AnyRead
         assert not stream.is_quiet()
 
 
-async def test_closing_wakes_who_receives_and_who_sends(make: type[AnyReader], nursery: trio.Nursery) -> None:
+async def test_closing_wakes_who_receives_and_who_sends(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, _):
-        ends: list[str] = []
-
-        async def expect(name: str, *, sending: bool) -> None:
-            with pytest.raises(trio.ClosedResourceError):
-                await (stream.send_all(b"x" * 10_000_000) if sending else stream.receive_some())
-            ends.append(name)
-
-        nursery.start_soon(lambda: expect("receiver", sending=False))
-        nursery.start_soon(lambda: expect("sender", sending=True))
-        await trio.testing.wait_all_tasks_blocked()
+        await check_that_closing_wakes(stream)
         stream.close_now()
-        stream.close_now()
-        await trio.testing.wait_all_tasks_blocked()
-        assert sorted(ends) == ["receiver", "sender"]
 
 
 async def test_a_closed_stream_never_touches_the_socket_that_got_its_number(make: type[AnyReader]) -> None:
@@ -125,7 +113,7 @@ async def test_a_listener_gets_what_came_before_and_after_it_and_then_the_end(ma
         assert heard.data == b"before after"
 
 
-async def test_the_last_bytes_and_the_end_in_one_event_are_both_told(make: type[AnyReader]) -> None:
+async def test_the_last_bytes_and_the_end_in_one_event_are_both_reported(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         heard = Heard()
         stream.listen(heard)
@@ -150,7 +138,7 @@ async def test_what_comes_while_nobody_listens_stays_in_the_socket(make: type[An
         assert (first.data, second.data) == (b"first", b"second")
 
 
-async def test_a_listener_may_stop_listening_while_it_is_told(make: type[AnyReader]) -> None:
+async def test_a_listener_may_stop_listening_while_it_is_called(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
 
         class Once(Heard):
@@ -168,7 +156,7 @@ async def test_a_listener_may_stop_listening_while_it_is_told(make: type[AnyRead
         assert len(await stream.receive_some()) == 100_000 - RECEIVE_MAX
 
 
-async def test_a_listener_may_close_the_stream_while_it_is_told(make: type[AnyReader]) -> None:
+async def test_a_listener_may_close_the_stream_while_it_is_called(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
 
         class Closing(Heard):

@@ -123,12 +123,12 @@ async def test_a_client_certificate_that_nobody_trusts_fails_the_handshake(
     trustme.CA().issue_cert("client.example").configure_cert(client)
     async with served_unshaken(make, client, asking) as (stream, peer), trio.open_nursery() as nursery:
 
-        async def told() -> None:
+        async def expect_the_alert() -> None:
             with pytest.raises(ssl.SSLError, match="ALERT_UNKNOWN_CA"):
                 await peer.handshake()
                 await peer.receive()
 
-        nursery.start_soon(told)
+        nursery.start_soon(expect_the_alert)
         with pytest.raises(trio.BrokenResourceError) as caught:
             await stream.handshake()
         assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)

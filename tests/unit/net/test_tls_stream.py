@@ -13,7 +13,7 @@ import trio
 import trustme
 
 from tests.support.scheduler_turns import counting_turns
-from tests.support.socket_streams import READERS, Heard, TlsPeer, key_update, tls_pair
+from tests.support.socket_streams import READERS, Heard, TlsPeer, check_that_closing_wakes, key_update, tls_pair
 from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import TURN_BYTES_MAX
@@ -281,20 +281,6 @@ async def test_a_peer_that_is_gone_breaks_sending_but_not_what_it_said(
         assert await stream.receive_some() == b""
 
 
-async def test_closing_wakes_who_receives_and_who_sends(
-    make: type[AnyReader], contexts: Contexts, nursery: trio.Nursery
-) -> None:
+async def test_closing_wakes_who_receives_and_who_sends(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, _):
-        ends: list[str] = []
-
-        async def expect(name: str, *, sending: bool) -> None:
-            with pytest.raises(trio.ClosedResourceError):
-                await (stream.send_all(b"x" * 10_000_000) if sending else stream.receive_some())
-            ends.append(name)
-
-        nursery.start_soon(lambda: expect("receiver", sending=False))
-        nursery.start_soon(lambda: expect("sender", sending=True))
-        await trio.testing.wait_all_tasks_blocked()
-        stream.close_now()
-        await trio.testing.wait_all_tasks_blocked()
-        assert sorted(ends) == ["receiver", "sender"]
+        await check_that_closing_wakes(stream)

@@ -8,7 +8,7 @@ from umbel.policy.gradient_limit import GradientLimit
 
 
 def window(limit: GradientLimit, number: int, seconds: float, *, in_flight: int | None = None, calls: int = 10) -> int:
-    """One more window, in which every call took ``seconds``; as busy as it may be unless told.
+    """One more window, in which every call took ``seconds``; as busy as it may be by default.
 
     The limit that it returns is what the windows before have led to.
     """

@@ -13,11 +13,11 @@ from umbel.upstream.background_tasks import BackgroundNursery, TaskOwner
 
 
 class Below:
-    """Counts how often it is entered, and what it is told when it is left."""
+    """Counts how often it is entered, and the error that each exit is given."""
 
     def __init__(self) -> None:
         self.entered = 0
-        self.told: list[BaseException | None] = []
+        self.errors: list[BaseException | None] = []
 
     async def __aenter__(self) -> Self:
         self.entered += 1
@@ -27,7 +27,7 @@ class Below:
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.entered -= 1
-        self.told.append(exc_value)
+        self.errors.append(exc_value)
 
 
 class Thing(TaskOwner):
@@ -73,7 +73,7 @@ async def test_the_context_below_gets_the_error_of_the_block_and_no_group_is_rai
         async with thing:
             raise error
     assert caught.value is error
-    assert thing.below.told == [error]
+    assert thing.below.errors == [error]
 
 
 async def test_a_begin_that_raises_leaves_no_task_and_nothing_entered(autojump_clock) -> None:

@@ -51,7 +51,7 @@ def test_an_address_is_named_once_though_trio_names_it_too() -> None:
     assert errors.connect_failed(OSError("odd"), "here").detail == "cannot connect to here: OSError"
 
 
-def test_a_tls_alert_and_any_other_tls_error_are_told_apart() -> None:
+def test_a_tls_alert_and_any_other_tls_error_are_distinguished() -> None:
     alert = ssl.SSLError(1, "x")
     alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     assert errors.tls_failed(alert, "x").proxy_error == "tls_alert_received"

@@ -16,7 +16,7 @@ from umbel.upstream import BreakerRules, HealthRules, Transport
 A, B = "http://a", "http://b"
 
 
-def told(records: Records) -> list[tuple[str, str, dict]]:
+def logged(records: Records) -> list[tuple[str, str, dict]]:
     return [(note.level, note.event, dict(note.fields)) for note in records.logged]
 
 
@@ -31,7 +31,7 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: t
     records, hosts = Records(), Hosts(nursery, a=answering(500))
     async with Transport([A], dial=hosts, breaker=BreakerRules(), name="users", recorder=records) as transport:
         await ask(transport, 19)
-        assert told(records) == []
+        assert logged(records) == []
         await ask(transport, 1)
         await trio.sleep(5)
         await ask(transport, 1)
@@ -44,7 +44,7 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: t
     def change(level: str, state: str, reason: str) -> tuple[str, str, dict]:
         return level, f"breaker.{state}", {"upstream": "users", "state": state, "reason": reason}
 
-    assert told(records) == [
+    assert logged(records) == [
         change("warning", "open", "20 of 20 attempts failed"),
         change("info", "half-open", "a call is let through as a probe"),
         change("warning", "open", "the probe failed"),
@@ -54,7 +54,7 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: t
     assert records.logged[0].message == "the breaker of users is open: 20 of 20 attempts failed"
 
 
-async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(
+async def test_a_replica_that_is_ejected_and_comes_back_is_logged_once_each(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     records, hosts = Records(), Hosts(nursery, a=answering(500), b=answering(500))
@@ -64,7 +64,7 @@ async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(
         await trio.sleep(40)
         hosts.acts = {"a": answering(200), "b": answering(200)}
         await ask(transport, 20)
-    assert told(records) == [
+    assert logged(records) == [
         (
             "warning",
             "ejection.out",
@@ -75,7 +75,7 @@ async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_checks_tell_of_upstream_replica_and_reason(status: int, nursery: trio.Nursery, autojump_clock) -> None:
+async def test_checks_log_upstream_replica_and_reason(status: int, nursery: trio.Nursery, autojump_clock) -> None:
     records, hosts = Records(), Hosts(nursery, a=answering(status))
     rules = {"health": HealthRules(every=1.0), "rng": random.Random(1), "name": "users", "recorder": records}
     async with Transport([A], dial=hosts, **rules):
@@ -87,4 +87,4 @@ async def test_checks_tell_of_upstream_replica_and_reason(status: int, nursery: 
         ("warning", "health.down", {**fields, "state": "down", "reason": "3 checks in a row failed"}),
         ("info", "health.up", {**fields, "state": "up", "reason": "2 checks in a row passed"}),
     ]
-    assert told(records) == (expected if status == 500 else [])
+    assert logged(records) == (expected if status == 500 else [])

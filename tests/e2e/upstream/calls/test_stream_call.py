@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.upstream.bad_upstreams import nobody
 from tests.support.upstream.raw_server import Handler, Peer, RawServer, open_sockets, raw_server, response
-from tests.support.upstream.stream_calls import head, opened
+from tests.support.upstream.stream_calls import answer_each_piece, head, opened
 from umbel.core.errors import UpstreamError
 from umbel.upstream import ConnectionReset, Malformed, Retry, Transport
 from umbel.upstream.calls.stream_call import RequestBody
@@ -159,13 +159,7 @@ async def pieces(*them: bytes) -> AsyncIterator[bytes]:
 
 async def test_both_ways_at_once(tls) -> None:
     async def handler(peer: Peer) -> None:
-        await peer.read_head()
-        await peer.send(head(None))
-        while size := int((await peer.read_until(b"\r\n"))[:-2], 16):
-            piece = await peer.read_exactly(size + 2)
-            await peer.send(b"%x\r\n%b" % (size, piece.upper()))
-        await peer.read_until(b"\r\n")
-        await peer.send(b"0\r\n\r\n")
+        await answer_each_piece(peer)
         await peer.closed()
 
     async with upstream(handler, tls) as (transport, _):

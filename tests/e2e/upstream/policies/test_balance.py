@@ -57,7 +57,7 @@ async def limited(seconds: float = 20.0) -> AsyncIterator[AsyncExitStack]:
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    """Wait for something that tells nobody of itself."""
+    """Wait for something that sets no event."""
     while not happened():  # noqa: ASYNC110  # there is no event of it
         await trio.sleep(0.002)
 

@@ -68,7 +68,7 @@ async def hosts() -> AsyncIterator[Hosts]:
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    """Wait for something that tells nobody of itself."""
+    """Wait for something that sets no event."""
     while not happened():  # noqa: ASYNC110  # there is no event of it
         await trio.sleep(0.002)
 

@@ -26,7 +26,7 @@ CALLS = {
 
 
 class Users:
-    """An upstream that answers with the user that it is told of, once ``release`` is set."""
+    """An upstream that answers with the user that the request names, once ``release`` is set."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []

@@ -149,7 +149,7 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
     assert (result.failure.status, result.failure.fields) == (503, (("retry-after", "5"),))
 
 
-async def test_an_upstream_tells_its_recorder_of_breaker_ejections_and_checks() -> None:
+async def test_an_upstream_gives_its_recorder_breaker_ejections_and_checks() -> None:
     with trio.socket.socket() as closed:
         await closed.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"

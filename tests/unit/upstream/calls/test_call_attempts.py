@@ -1,4 +1,4 @@
-"""Attempts: what each tells its upstream, how it is recorded, and when a dead connection is replaced within one."""
+"""Attempts: what each sends its upstream, how it is recorded, and when a dead connection is replaced within one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_the_time_left_is_never_nothing_and_no_deadline_is_not_said(budget
         assert headers(upstream)[0].get_list(DEADLINE) == said
 
 
-async def test_calls_that_start_in_one_turn_tell_their_own_deadlines_and_traces(autojump_clock) -> None:
+async def test_calls_that_start_in_one_turn_send_their_own_deadlines_and_traces(autojump_clock) -> None:
     async with scripted([OK]) as upstream:
         request, other = facts(), msgspec.structs.replace(facts(), trace=Trace("cd" * 16))
         async with trio.open_nursery() as nursery:

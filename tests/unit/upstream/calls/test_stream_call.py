@@ -154,7 +154,7 @@ async def test_calls_of_an_upstream_that_coalesces_are_not_shared(autojump_clock
     async with streaming(sending(response(b"one")), coalesce=True) as streams:
         calls = [await streams.open() for _ in range(2)]
         assert [await rest_of(call) for call in calls] == [b"one", b"one"]
-        assert len(streams.dial.wires) == 2
+        assert len(streams.dial.streams) == 2
 
 
 # Not received to its end
@@ -280,7 +280,7 @@ async def test_a_response_that_breaks_off_fails_and_is_not_repeated(
         assert breaker is not None
         assert (breaker.requests, breaker.failures) == (1, 1)
         await call.aclose()
-        assert len(streams.dial.wires) == 1
+        assert len(streams.dial.streams) == 1
 
 
 @pytest.mark.parametrize("receiving", [True, False])

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.support.upstream.raw_server import Peer, response
-from tests.support.upstream.stream_calls import Streams, head, opened, rest_of, streaming
+from tests.support.upstream.stream_calls import Streams, answer_each_piece, head, opened, rest_of, streaming
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry
@@ -164,18 +164,7 @@ async def test_at_most_one_piece_is_ahead_of_what_the_connection_took(autojump_c
 
 
 async def test_both_ways_at_once(autojump_clock) -> None:
-    """An upstream that answers each piece as it comes, as a conversation would."""
-
-    async def handler(peer: Peer) -> None:
-        await peer.read_head()
-        await peer.send(head(None))
-        while size := int((await peer.read_until(b"\r\n"))[:-2], 16):
-            piece = await peer.read_exactly(size + 2)
-            await peer.send(b"%x\r\n%b" % (size, piece.upper()))
-        await peer.read_until(b"\r\n")
-        await peer.send(b"0\r\n\r\n")
-
-    async with streaming(handler) as streams:
+    async with streaming(answer_each_piece) as streams:
         body = RequestBody()
         call = await streams.open(method="POST", body=body)
         for piece in (b"one", b"two", b"three"):
@@ -341,7 +330,7 @@ async def test_a_body_that_was_handed_to_a_connection_is_not_sent_again(autojump
     async with streaming(closes, retry=Retry(attempts=3)) as streams:
         with pytest.raises(ConnectionReset):
             await streams.open(method="PUT", body=body)
-        assert len(streams.dial.wires) == body.begun == 1
+        assert len(streams.dial.streams) == body.begun == 1
 
 
 async def test_a_status_that_would_be_retried_is_passed_on(autojump_clock) -> None:
@@ -394,12 +383,12 @@ async def test_a_kept_connection_that_was_dead_is_replaced_only_for_what_can_be_
 
 
 async def sends_in_vain(body: RequestBody) -> None:
-    """Whoever sends the body of a call that has failed must be told."""
+    """Whoever sends the body of a call that has failed gets an error."""
     with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
         await body.send(b"x")
 
 
-async def test_who_sends_a_body_is_told_where_no_connection_was_made(autojump_clock) -> None:
+async def test_who_sends_a_body_gets_an_error_where_no_connection_was_made(autojump_clock) -> None:
     body = RequestBody()
     async with streaming(Seen().serve, dial=FailingFirst(1)) as streams, trio.open_nursery() as nursery:
         nursery.start_soon(sends_in_vain, body)
@@ -407,7 +396,7 @@ async def test_who_sends_a_body_is_told_where_no_connection_was_made(autojump_cl
             await streams.open(method="POST", body=body)
 
 
-async def test_who_sends_a_body_is_told_where_the_call_is_not_admitted(autojump_clock) -> None:
+async def test_who_sends_a_body_gets_an_error_where_the_call_is_not_admitted(autojump_clock) -> None:
     async def silent(peer: Peer) -> None:
         await peer.closed()
 

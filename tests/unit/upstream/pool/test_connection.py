@@ -134,7 +134,7 @@ async def test_a_large_body_and_its_answer_cross_and_the_connection_serves_again
 
 
 class Numbers(httpx.AsyncByteStream):
-    """A body that notes its own end. (What httpx makes of a bare generator closes itself, but not the generator.)"""
+    """A body that keeps how it ended. (What httpx makes of a bare generator closes itself, but not the generator.)"""
 
     def __init__(self, count: int, done: list[str]) -> None:
         self._count = count
@@ -288,9 +288,9 @@ async def test_a_peer_that_stops_reading_and_leaves_is_a_reset_before_a_byte(con
 async def test_an_endless_body_to_a_peer_that_stops_reading_ends() -> None:
     async with trio.open_nursery() as nursery:
         ours, theirs = trio.testing.memory_stream_pair()
-        wire = _DeafStream(ours)
-        wire.heard = 5
-        connection = Connection(wire, nursery, "there")
+        stream = _DeafStream(ours)
+        stream.heard = 5
+        connection = Connection(stream, nursery, "there")
         done: list[str] = []
         with trio.fail_after(5):
             nursery.start_soon(_answer_later, theirs)
@@ -448,22 +448,23 @@ async def test_the_write_timeout_is_for_each_write(content: bytes, autojump_cloc
         assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
 
 
+async def slow_to_unwind(seconds: float, done: list[str]) -> AsyncIterator[bytes]:
+    """A body that never ends, and takes this long to be closed."""
+    try:
+        yield b"one"
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+        done.append("closed")
+
+
 async def test_cancelled_it_is_closed_at_once_and_its_body_before_the_cancel_goes_on(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
         done: list[str] = []
-
-        async def body() -> AsyncIterator[bytes]:
-            try:
-                yield b"one"
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(0.5)
-                done.append("closed")
-
         with trio.move_on_after(1) as scope:
-            await start(connection, content=body())
+            await start(connection, content=slow_to_unwind(0.5, done))
         assert scope.cancelled_caught
         assert (connection.state, done, trio.current_time()) == (State.CLOSED, ["closed"], 1.5)
 
@@ -471,17 +472,8 @@ async def test_cancelled_it_is_closed_at_once_and_its_body_before_the_cancel_goe
 async def test_a_body_that_will_not_end_does_not_hold_a_cancel_for_ever(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
-
-        async def body() -> AsyncIterator[bytes]:
-            try:
-                yield b"one"
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(100)
-
         with trio.move_on_after(1):
-            await start(connection, content=body())
+            await start(connection, content=slow_to_unwind(100, []))
         assert trio.current_time() == pytest.approx(2.0)
 
 

@@ -158,7 +158,7 @@ async def test_an_early_close_is_not_forgotten_while_it_happens_again(
 ) -> None:
     async def handler(end: ServerEnd) -> None:
         """Every other connection is closed after a second."""
-        seconds = 1.0 if len(dial.wires) % 2 else 60.0
+        seconds = 1.0 if len(dial.streams) % 2 else 60.0
         await closing_after(seconds, hint=b"Keep-Alive: timeout=60\r\n")(end)
 
     dial = MemoryDial(nursery, handler)
@@ -166,7 +166,7 @@ async def test_an_early_close_is_not_forgotten_while_it_happens_again(
         for _ in range(30):
             await send(pool, "GET")
             await trio.sleep(3)  # A GET finds out, and is sent anew.
-        # Memory streams do not tell when they ended, so three seconds were observed.
+        # Memory streams do not know when they ended, so three seconds were observed.
         assert not await reused_after(pool, 2.5)
 
 

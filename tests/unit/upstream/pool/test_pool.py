@@ -37,7 +37,7 @@ async def test_one_connection_serves_one_request_after_another(nursery: trio.Nur
         for _ in range(5):
             assert await fetch(pool) == b"ok"
         statistics = pool.statistics()
-    assert (len(dial.wires), statistics.opened, statistics.reused, statistics.idle) == (1, 1, 4, 1)
+    assert (len(dial.streams), statistics.opened, statistics.reused, statistics.idle) == (1, 1, 4, 1)
     assert dial.open == 0
 
 
@@ -68,7 +68,7 @@ async def test_the_connection_used_last_is_used_next(nursery: trio.Nursery) -> N
         for _ in range(3):
             await fetch(pool)
         assert pool.statistics().idle == 2
-    assert len(dial.wires) == 2
+    assert len(dial.streams) == 2
 
 
 async def test_an_idle_connection_is_closed_when_it_expires_and_not_before(
@@ -96,18 +96,18 @@ async def test_use_renews_the_expiry(nursery: trio.Nursery, autojump_clock) -> N
         for _ in range(5):
             await fetch(pool)
             await trio.sleep(8)
-        assert len(dial.wires) == 1
+        assert len(dial.streams) == 1
 
 
 async def test_an_idle_connection_that_is_not_quiet_is_thrown_away(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         await fetch(pool)
-        dial.wires[0].noisy = True
+        dial.streams[0].noisy = True
         assert await fetch(pool, get(method="POST")) == b"ok"
         assert pool.statistics().stale == 1
-    assert [wire.closed for wire in dial.wires] == [True, True]
-    assert len(dial.wires) == 2
+    assert [stream.closed for stream in dial.streams] == [True, True]
+    assert len(dial.streams) == 2
 
 
 async def test_too_many_idle_connections_close_the_oldest(nursery: trio.Nursery) -> None:
@@ -115,7 +115,7 @@ async def test_too_many_idle_connections_close_the_oldest(nursery: trio.Nursery)
     async with Pool(dial=dial, max_idle=2) as pool:
         for host in ("a", "b", "c"):
             await fetch(pool, get(host))
-        assert [wire.closed for wire in dial.wires] == [True, False, False]
+        assert [stream.closed for stream in dial.streams] == [True, False, False]
         assert pool.statistics().idle == 2
 
 
@@ -133,7 +133,7 @@ async def test_idle_connections_of_others_make_room_at_the_limit(nursery: trio.N
         for host in ("a", "b", "c", "d"):
             await fetch(pool, get(host))
             assert dial.open <= 2
-        assert [wire.closed for wire in dial.wires] == [True, True, False, False]
+        assert [stream.closed for stream in dial.streams] == [True, True, False, False]
 
 
 async def hang(end: ServerEnd) -> None:
@@ -205,7 +205,7 @@ async def test_a_kept_connection_that_died_is_replaced_for_what_may_be_repeated(
         response = await pool.handle_async_request(get(method=method, **options))
         assert response.status_code == 200
         await response.aclose()
-        assert (pool.statistics().replaced, len(dial.wires), len(served)) == (1, 2, 2)
+        assert (pool.statistics().replaced, len(dial.streams), len(served)) == (1, 2, 2)
 
 
 async def body() -> AsyncIterator[bytes]:
@@ -223,7 +223,7 @@ async def test_it_is_never_replaced_for_what_may_not(method: str, options: dict,
         await fetch(pool)
         with pytest.raises(ConnectionReset):
             await fetch(pool, get(method=method, **options))
-        assert (pool.statistics().replaced, len(dial.wires), pool.statistics().active) == (0, 1, 0)
+        assert (pool.statistics().replaced, len(dial.streams), pool.statistics().active) == (0, 1, 0)
 
 
 async def test_a_new_connection_that_dies_is_not_replaced(nursery: trio.Nursery) -> None:
@@ -234,7 +234,7 @@ async def test_a_new_connection_that_dies_is_not_replaced(nursery: trio.Nursery)
     async with Pool(dial=dial) as pool:
         with pytest.raises(ConnectionReset):
             await fetch(pool)
-    assert len(dial.wires) == 1
+    assert len(dial.streams) == 1
 
 
 async def test_a_kept_connection_that_dies_after_a_byte_is_not_replaced(nursery: trio.Nursery) -> None:
@@ -249,7 +249,7 @@ async def test_a_kept_connection_that_dies_after_a_byte_is_not_replaced(nursery:
         await fetch(pool)
         with pytest.raises(httpx.RemoteProtocolError):
             await fetch(pool)
-    assert len(dial.wires) == 1
+    assert len(dial.streams) == 1
 
 
 async def test_a_request_that_cannot_be_written_takes_no_connection(nursery: trio.Nursery) -> None:
@@ -258,7 +258,7 @@ async def test_a_request_that_cannot_be_written_takes_no_connection(nursery: tri
         with pytest.raises(BadRequest):
             await fetch(pool, get(extensions={"target": b"/a b"}))
         statistics = pool.statistics()
-    assert (dial.wires, statistics.active, statistics.slots and statistics.slots.in_use) == ([], 0, 0)
+    assert (dial.streams, statistics.active, statistics.slots and statistics.slots.in_use) == ([], 0, 0)
 
 
 async def test_outside_of_its_block_it_does_not_work(nursery: trio.Nursery) -> None:
@@ -300,13 +300,14 @@ async def test_cancelled_its_block_ends_as_cancelled(nursery: trio.Nursery, auto
     assert dial.open == 0
 
 
-async def test_closing_closes_what_is_in_use_and_its_reader_is_told(nursery: trio.Nursery) -> None:
-    async def half(end: ServerEnd) -> None:
-        await end.receive_some()
-        await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
-        await hang(end)
+async def half_a_response(end: ServerEnd) -> None:
+    await end.receive_some()
+    await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+    await hang(end)
 
-    dial = MemoryDial(nursery, half)
+
+async def test_closing_closes_what_is_in_use_and_its_reader_gets_an_error(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, half_a_response)
     async with Pool(dial=dial) as pool:
         response = await pool.handle_async_request(get())
     assert dial.open == 0
@@ -334,16 +335,11 @@ async def test_closing_ends_a_request_that_has_just_taken_a_kept_connection(nurs
         while pool.statistics().active == 0:
             await trio.lowlevel.checkpoint()
     assert len(errors) == 1
-    assert (dial.open, len(dial.wires)) == (0, 1)
+    assert (dial.open, len(dial.streams)) == (0, 1)
 
 
 async def test_a_response_closed_before_its_end_closes_its_connection(nursery: trio.Nursery) -> None:
-    async def half(end: ServerEnd) -> None:
-        await end.receive_some()
-        await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
-        await hang(end)
-
-    dial = MemoryDial(nursery, half)
+    dial = MemoryDial(nursery, half_a_response)
     async with Pool(dial=dial) as pool:
         response = await pool.handle_async_request(get())
         await response.aclose()
@@ -367,7 +363,7 @@ async def test_a_response_read_to_its_end_no_longer_touches_its_connection(nurse
         assert [piece async for piece in stream if piece != b"body"] == []
         await stream.aclose()
         assert await second.aread() == b"body"
-    assert len(dial.wires) == 1
+    assert len(dial.streams) == 1
 
 
 async def test_the_response_says_version_and_reason(nursery: trio.Nursery) -> None:
@@ -478,7 +474,7 @@ async def test_a_kept_connection_that_is_expired_or_not_quiet_is_closed_instead_
         connections = [await opened(pool) for _ in range(2)]
         for connection in connections:
             end(pool, connection)
-        dial.wires[1].noisy = True
+        dial.streams[1].noisy = True
         assert taken(pool) is connections[0]
         end(pool, connections[0])
         assert pool.take(X, trio.current_time() + 10, once=False) is None
@@ -508,7 +504,7 @@ async def test_a_request_whose_kept_connection_is_dead_is_sent_on_a_new_one(nurs
         kept, new = taken(pool), []
         request = encode_request("GET", b"/", [], b"x")
         connection, head = await pool.start_request(
-            X, request, StepTimeouts(), kept, lambda: new.append(len(dial.wires))
+            X, request, StepTimeouts(), kept, lambda: new.append(len(dial.streams))
         )
         assert (head.status, connection.take(), new) == (200, b"ok", [2])
         assert connection is not kept
@@ -527,7 +523,7 @@ async def test_cancelled_while_it_connects_it_opens_nothing(nursery: trio.Nurser
         assert counts(pool.statistics()) == (1, 0, 0)
         inner.cancel_scope.cancel(reason="enough")
     assert counts(pool.statistics()) == (0, 0, 0)
-    assert dial.wires == []
+    assert dial.streams == []
 
 
 async def test_a_pool_that_was_closed_meanwhile_keeps_no_connection(nursery: trio.Nursery, autojump_clock) -> None:
@@ -546,7 +542,7 @@ async def test_a_pool_that_was_closed_meanwhile_keeps_no_connection(nursery: tri
             outside.start_soon(open_late)
             await trio.sleep(1)
         end(pool, connection)
-    assert (len(dial.wires), dial.open, counts(pool.statistics())) == (2, 0, (0, 0, 0))
+    assert (len(dial.streams), dial.open, counts(pool.statistics())) == (2, 0, (0, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -574,4 +570,4 @@ async def test_a_calls_connection_is_kept_if_both_sides_let_it_and_nothing_is_le
             assert (await Caller(transport.client).call(headers=asked)).content == b"ok"
             statistics = transport.statistics().pool
             assert (counts(statistics), statistics.excess) == ((0, 0, idle), excess * (number + 1))
-        assert len(dial.wires) == 2 - idle
+        assert len(dial.streams) == 2 - idle

@@ -111,7 +111,7 @@ def test_the_fields_of_the_connection_are_ours() -> None:
     assert head(request(headers=fields)) == [b"GET /a?b=c HTTP/1.1", b"Host: h", b"X-End: 2"]
 
 
-def test_close_is_said_and_noted() -> None:
+def test_close_is_sent_and_kept() -> None:
     value = request(headers={"connection": "Close"})
     assert b"Connection: close" in head(value)
     assert encode_httpx_request(value).close
@@ -275,14 +275,14 @@ SAYS_LEFT, SAYS_RIGHT = (b"x-left", b"x-left", b"1"), (b"x-right", b"x-right", b
     ],
 )
 @pytest.mark.parametrize("block", [(), (SAYS_LEFT,), (SAYS_RIGHT,), (ACCEPT_GZIP,), ((b"host", b"host", b"h"),)])
-def test_what_is_noted_on_a_block_for_one_upstream_is_not_used_for_another(
+def test_what_is_remembered_on_a_block_for_one_upstream_is_not_used_for_another(
     headers: tuple[Field, ...], block: tuple[Field, ...]
 ) -> None:
-    noted = PreparedRequest("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
+    remembered = PreparedRequest("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
     for never in (LEFT, RIGHT, LEFT, LEFT, RIGHT):
         anew = PreparedRequest("GET", b"/", headers, None, (block,))
         expected = encode_plain_call(anew, b"", b"h", b"", never)
-        assert encode_plain_call(noted, b"", b"h", b"", never) == expected
+        assert encode_plain_call(remembered, b"", b"h", b"", never) == expected
 
 
 def test_upstreams_with_the_same_deadline_header_share_what_is_remembered() -> None:

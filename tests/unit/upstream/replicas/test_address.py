@@ -182,7 +182,7 @@ async def test_a_silent_address_gets_its_head_start_and_no_more(sockets: list[Fa
     assert [each.closed for each in sockets] == [True, False]
 
 
-async def test_a_refusal_starts_the_next_one_at_once(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_a_refused_connection_starts_the_next_one_at_once(sockets: list[FakeSocket], autojump_clock) -> None:
     start = trio.current_time()
     stream = await connect(addresses("refused", "refused", "good"))
     assert trio.current_time() == start

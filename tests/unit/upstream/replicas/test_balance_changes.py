@@ -47,7 +47,7 @@ def hosts_of(taken: list[ReplicaSlot]) -> str:
 
 
 async def answered(caller: Caller, answers: list[int]) -> None:
-    """Make a call, and note its status."""
+    """Make a call, and keep its status."""
     answers.append((await caller.call(budget=100.0)).status_code)
 
 
@@ -245,7 +245,7 @@ async def test_addresses_that_are_all_refused_are_a_failure_of_kind_connect(nurs
     assert caught.value.kind is Kind.CONNECT
 
 
-# Its life
+# Its lifetime
 
 
 async def test_a_source_lives_as_long_as_the_upstream(nursery: trio.Nursery) -> None:

@@ -167,7 +167,7 @@ async def test_an_error_in_its_block_comes_out_bare(nursery: trio.Nursery, autoj
     ("options", "message"),
     [({"every": 0.0}, "check"), ({"healthy": 0}, "1 at least"), ({"unhealthy": 0}, "1 at least")],
 )
-def test_bad_numbers_are_told_of_though_there_is_no_replica_yet(options: dict, message: str) -> None:
+def test_bad_numbers_are_reported_though_there_is_no_replica_yet(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HealthChecker(Pool(), ChangingReplicas(), **options)
     with pytest.raises(ValueError, match="there must be a replica"):

@@ -19,7 +19,7 @@ async def test_outside_of_its_block_it_says_so() -> None:
     assert transport.statistics().coalesce.in_flight == 0
 
 
-async def test_closing_it_cancels_what_is_under_way_and_tells_who_waits(autojump_clock) -> None:
+async def test_closing_it_cancels_what_is_under_way_and_wakes_who_waits(autojump_clock) -> None:
     async with coalescing(hang, cut=True) as upstream:
         made = [upstream.start() for _ in range(2)]
         await trio.testing.wait_all_tasks_blocked()
@@ -37,7 +37,7 @@ async def answer_503(asked: Asked) -> bytes:
 
 
 @pytest.mark.parametrize("act", [hang, answer_503], ids=["one is answered, one has no place", "a retry is due"])
-async def test_closing_it_tells_who_waits_for_what_has_no_task(act: Act, autojump_clock) -> None:
+async def test_closing_it_wakes_who_waits_for_what_has_no_task(act: Act, autojump_clock) -> None:
     async with coalescing(
         act, cut=True, max_concurrency=1, retry=Retry(backoff=1000.0, max_backoff=1000.0)
     ) as upstream:

@@ -143,7 +143,7 @@ async def test_the_shared_calls_deadline_is_the_latest_of_those_who_wait(autojum
         assert upstream.in_flight == 0
 
 
-async def test_the_upstream_is_told_of_the_time_of_the_one_that_waits_the_longest(autojump_clock) -> None:
+async def test_the_upstream_is_sent_the_time_of_the_one_that_waits_the_longest(autojump_clock) -> None:
     async def act(asked: Asked) -> bytes:
         await trio.sleep(1)
         return answer(503)
@@ -151,8 +151,8 @@ async def test_the_upstream_is_told_of_the_time_of_the_one_that_waits_the_longes
     async with coalescing(act, retry=Retry(backoff=0.0)) as upstream:
         first, second = upstream.start(budget=5), upstream.start(budget=9)
         await upstream.ends(first, second)
-        told = [request.value(b"x-envoy-expected-rq-timeout-ms") for request in upstream.requests]
-        assert told == [b"5000", b"8000"]
+        timeouts = [request.value(b"x-envoy-expected-rq-timeout-ms") for request in upstream.requests]
+        assert timeouts == [b"5000", b"8000"]
 
 
 async def test_a_waiter_whose_own_limit_passes_fails_alone(autojump_clock) -> None:

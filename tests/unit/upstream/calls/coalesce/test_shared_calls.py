@@ -243,7 +243,7 @@ async def test_a_trace_that_a_call_brings_itself_is_in_the_key(autojump_clock) -
 
 
 async def test_calls_with_other_fields_of_the_gateways_are_two(autojump_clock) -> None:
-    """The answer may vary by one that only the second bears, which the first's call could not tell."""
+    """The answer may vary by one that only the second bears, which the first's call could not know."""
     async with coalescing(answering()) as upstream:
         whole = gateway_fields("one", "192.0.2.1")
         await upstream.ends(upstream.start(gateway=whole[:1]), upstream.start(gateway=whole))

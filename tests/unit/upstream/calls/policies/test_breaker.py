@@ -1,4 +1,4 @@
-"""The breaker of an upstream: what it is told of, when it refuses calls, and what a probe costs the others."""
+"""The breaker of an upstream: what it counts, when it refuses calls, and what a probe costs the others."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ async def test_a_cancel_before_the_limit_counts_against_nobody(autojump_clock) -
 
 
 @pytest.mark.parametrize("cancelled_after", [0.9, 2.0])
-async def test_it_is_told_of_every_attempt_that_nobody_else_cut(cancelled_after: float, autojump_clock) -> None:
+async def test_it_counts_every_attempt_that_nobody_else_cut(cancelled_after: float, autojump_clock) -> None:
     """Of a call within a second of its request."""
     async with scripted([HANGS], breaker=RULES) as upstream:
         with trio.move_on_after(min(cancelled_after, 1.0)):
@@ -235,7 +235,7 @@ async def test_it_is_told_of_every_attempt_that_nobody_else_cut(cancelled_after:
         assert upstream.breaker == (BreakerState.CLOSED, late, late)
 
 
-def test_numbers_that_make_no_breaker_are_told_of_at_once() -> None:
+def test_numbers_that_make_no_breaker_are_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="a breaker needs"):
         Transport(["http://x"], breaker=BreakerRules(failure_ratio=2))
 

@@ -15,7 +15,7 @@ from umbel.upstream.errors import Overflow
 
 
 class Users:
-    """Asks for places, and notes who was granted one and who was refused."""
+    """Asks for places, and keeps who was granted one and who was refused."""
 
     def __init__(self, bulkhead: Bulkhead) -> None:
         self.bulkhead = bulkhead

@@ -32,8 +32,8 @@ class Hosts:
     def kill(self, upstream: Scripted, host: str) -> None:
         self.dead.add(host)
         for made in upstream.script.made:
-            if made.host == host and made.wire is not None and made.closed_at is None:
-                made.wire.reset()
+            if made.host == host and made.stream is not None and made.closed_at is None:
+                made.stream.reset()
 
 
 async def load(upstream: Scripted, count: int) -> int:
