@@ -53,9 +53,9 @@ def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
         nginx = tool("nginx")
     except Absent:
         with running([sys.executable, str(HERE / "stub.py")], 1, directory, {}) as tree:
-            while not (told := (directory / "stdout").read_text()).endswith("\n"):
+            while not (port := (directory / "stdout").read_text()).endswith("\n"):
                 time.sleep(0.02)
-            yield int(told), tree, "an own stub on uvloop (there is no nginx here)"
+            yield int(port), tree, "an own stub on uvloop (there is no nginx here)"
         return
     spot = Spot(directory, free_port(), 0)
     file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=BODY.decode(), TLS=""))
@@ -183,7 +183,7 @@ def measure(gateways: list[Gateway], rounds: int, seconds: int, warm_up: int) ->
                             one.ask(count, warm_up, service)
                         sample = one.ask(count, seconds, service)
                         results.samples.setdefault((one.gateway.name, count), []).append(sample)
-                        say(f"round {turn + 1} of {rounds}, n = {count}: {one.gateway.name}: {sample.told()}")
+                        say(f"round {turn + 1} of {rounds}, n = {count}: {one.gateway.name}: {sample.text()}")
         for one in contestants:
             results.lines[one.gateway.name] = Lines(one.lines(), one.answers, one.runs * CLIENTS)
             results.notes[one.gateway.name] = one.notes

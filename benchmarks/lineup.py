@@ -35,7 +35,7 @@ class Absent(Exception):  # noqa: N818 - not an error: the others are compared w
 
 @dataclass(frozen=True)
 class Spot:
-    """What a gateway is told: its directory, its port and the upstream's, all on loopback."""
+    """The settings of a gateway: its directory, its port and the upstream's, all on loopback."""
 
     directory: Path
     port: int

@@ -133,7 +133,7 @@ part of the machine, and of every wall-clock figure.
   time to write between them, since the rest of the machine can only add. (What a listener's thread takes of the
   interpreter's lock is not in it.)
 - **records/s to disk**: as many as a loop that does nothing else can log, until the last one is in the file; "lost" is
-  what is not there. Ours is bounded and drops under such a flood, counted and told in the log; the
+  what is not there. Ours is bounded and drops under such a flood, counted and reported in the log; the
   others' queues are not.
 - **late**: how late a timer of 1 ms is while the other end of the log, a pipe, is not read for {STALL_S:g} s, and two
   records are logged each time. Who awaits each line waits that long himself.

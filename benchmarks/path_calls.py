@@ -28,7 +28,7 @@ CLIENTS = 16
 START_S = 10.0
 PLAIN, CODE, TLS = "plain", "code", "tls"
 ONE, CODE_ONE = "one", "code-one"
-"""The same with one call per request, so that the cost of a request can be told from that of its calls."""
+"""The same with one call per request, so that the cost of a request can be distinguished from that of its calls."""
 BARS = {"hedged": 1.25, "retried": 1.25, "each": 1.25, CODE: 1.25, TLS: 1.7}
 KINDS = {
     PLAIN: f"plain: a route of {CALLS} calls",
@@ -81,8 +81,8 @@ def upstreams(directory: Path) -> Iterator[tuple[str, str, str]]:
             yield ports[0], ports[1], str(ca)
             return
         spot, tls_port = Spot(directory, free_port(), 0), free_port()
-        told = f"listen 127.0.0.1:{tls_port} ssl backlog=4096; ssl_certificate {pem}; ssl_certificate_key {pem};"
-        text = nginx_conf("upstream.conf", spot, BODY=BODY.decode(), TLS=told)
+        tls_lines = f"listen 127.0.0.1:{tls_port} ssl backlog=4096; ssl_certificate {pem}; ssl_certificate_key {pem};"
+        text = nginx_conf("upstream.conf", spot, BODY=BODY.decode(), TLS=tls_lines)
         stack.enter_context(running(1, *nginx_command(spot.written("nginx.conf", text), spot), directory=directory))
         _wait_for(tls_port)
         yield str(spot.port), str(tls_port), str(ca)

@@ -1,6 +1,6 @@
 """What requests held open weigh: ten thousand of them with two calls each, and whether all of it comes back.
 
-The upstreams accept every call and answer none until they are told to. Where one process may not
+The upstreams accept every call and answer none until they are released. Where one process may not
 have the descriptors (three per request), as many workers hold the requests together, and their memory is summed.
 """
 
@@ -43,7 +43,7 @@ class Moment(NamedTuple):
     in_flight: int
     connections: int
 
-    def told(self) -> str:
+    def text(self) -> str:
         return f"{mib(self.resident)}, {self.descriptors:,} descriptors, {self.tasks:,} tasks"
 
 
@@ -143,7 +143,7 @@ def hold(tree: Supervised, stubs: list[Process], count: int) -> tuple[Moment, Cl
     took = time.monotonic() - began
     time.sleep(2.5)  # two heartbeats
     top = moment(tree)
-    progress(f"memory: {count - client.failed:,} held after {took:.0f} s: {top.told()}")
+    progress(f"memory: {count - client.failed:,} held after {took:.0f} s: {top.text()}")
     for stub in stubs:
         stub.ask("release 0")
     until = time.monotonic() + PATIENCE_S
@@ -187,14 +187,14 @@ def measure(*, quick: bool) -> Section:
             stub.ask("release 0")
         warm.take(10)
         before = settled(tree, None)
-        progress(f"memory: before: {before.told()}")
+        progress(f"memory: before: {before.text()}")
         tops, afters, clients = [], [], []
         for turn in range(2 if quick else 3):
             top, client, took = hold(tree, stubs, count)
             afters.append(settled(tree, before))
             tops.append((top, took))
             clients.append(client)
-            progress(f"memory: after round {turn + 1}: {afters[-1].told()}")
+            progress(f"memory: after round {turn + 1}: {afters[-1].text()}")
     return section(count, workers, before, tops, afters, clients)
 
 
@@ -222,11 +222,11 @@ def section(
         ),
         Line("one held request with its two calls", f"{each / 1024:,.1f} KiB"),
         Line("requests that were not answered in the end", f"{failed:,}", "0", not failed),
-        Line("before", before.told()),
+        Line("before", before.text()),
     ]
     for number, ((top, took), after) in enumerate(zip(tops, afters, strict=True), 1):
-        rows.append(Line(f"round {number}, held after {took:.0f} s", top.told()))
-        rows.append(Line(f"round {number}, after the answers", after.told()))
+        rows.append(Line(f"round {number}, held after {took:.0f} s", top.text()))
+        rows.append(Line(f"round {number}, after the answers", after.text()))
     back = (tops[-1][0].resident - last.resident) / (tops[-1][0].resident - before.resident)
     rows += [
         Line("of what the last round took, given back to the system", f"{back:.0%}", f"≥ {BACK:.0%}", back >= BACK),

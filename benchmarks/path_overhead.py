@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     """From there until the last one was."""
     way_out: float
     """From the last answer of the upstream to the end of ours."""
-    told: float
+    reported: float
     """What ``Server-Timing: umbel`` says; 0 without."""
 
 
@@ -60,13 +60,13 @@ def ask(sock: socket.socket, request: bytes) -> Sample:
     parts = list(json.loads(body).values())
     came, went = [part["received"] for part in parts], [part["answered"] for part in parts]
     longest = max(out - into for out, into in zip(went, came, strict=True))
-    told = OWN.search(head)
+    reported = OWN.search(head)
     return Sample(
         ended - began - longest,
         min(came) - began,
         max(came) - min(came),
         ended - max(went),
-        float(told[1]) / 1e3 if told is not None else 0.0,
+        float(reported[1]) / 1e3 if reported is not None else 0.0,
     )
 
 
@@ -98,9 +98,9 @@ def measure(*, quick: bool) -> Section:
 
 def lines(ours: list[Sample], peer: list[Sample]) -> list[Line]:
     p50, p90, p99 = (percentile([sample.own for sample in ours], share) for share in (0.5, 0.9, 0.99))
-    way_in, fan_out, way_out, told = (
+    way_in, fan_out, way_out, reported = (
         milliseconds(percentile([getattr(sample, part) for sample in ours], 0.5))
-        for part in ("way_in", "fan_out", "way_out", "told")
+        for part in ("way_in", "fan_out", "way_out", "reported")
     )
     theirs = [milliseconds(percentile([sample.own for sample in peer], share)) for share in (0.5, 0.9, 0.99)]
     return [
@@ -110,6 +110,6 @@ def lines(ours: list[Sample], peer: list[Sample]) -> list[Line]:
         Line("of it, until the first call was with the upstream, p50", way_in),
         Line("of it, from the first call to the last, p50", fan_out),
         Line("of it, from the upstream's last answer to the end of ours, p50", way_out),
-        Line("`Server-Timing: umbel`, p50", told),
+        Line("`Server-Timing: umbel`, p50", reported),
         Line("the same of aiohttp under uvicorn/uvloop, bare ASGI, without records: p50, p90, p99", ", ".join(theirs)),
     ]

@@ -48,13 +48,13 @@ class Process:
             raise SystemExit(f"{self.process.args!r} has ended; what it said stands above")
         return line.strip()
 
-    def tell(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def ask(self, line: str) -> str:
-        self.tell(line)
+        self.send_line(line)
         return self.line()
 
 
@@ -115,8 +115,8 @@ def gateway(config: str, *command: str) -> Iterator[tuple[Process, int]]:
         file = Path(directory) / "umbel.toml"
         file.write_text(config)
         with running(0, *(command or UMBEL), str(file), directory=Path(directory)) as process:
-            told = process.line()  # Umbel runs on http://127.0.0.1:54321 (Ctrl-C stops it)
-            yield process, int(told.partition(" on ")[2].split()[0].rpartition(":")[2])
+            announced = process.line()  # Umbel runs on http://127.0.0.1:54321 (Ctrl-C stops it)
+            yield process, int(announced.partition(" on ")[2].split()[0].rpartition(":")[2])
 
 
 class Supervised:
@@ -132,8 +132,8 @@ class Supervised:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(self.directory / "control"))
             sock.sendall(b'{"command":"status"}\n')
-            told = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
-        return [worker for slot in told["slots"] for worker in slot["workers"]]
+            status = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
+        return [worker for slot in status["slots"] for worker in slot["workers"]]
 
     def requests(self) -> Counter[str]:
         """How many requests each worker has recorded."""

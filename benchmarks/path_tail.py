@@ -24,8 +24,8 @@ Latencies = dict[str, list[float]]
 
 def window(load: Process, seconds: float, targets: list[str]) -> tuple[Latencies, dict[str, int]]:
     """Of each target the latencies, and how many answers were none or incomplete."""
-    told = json.loads(load.ask(f"{RATE} {seconds} {' '.join(targets)}"))
-    return {target: told[target][0] for target in told}, {target: told[target][1] for target in told}
+    measured = json.loads(load.ask(f"{RATE} {seconds} {' '.join(targets)}"))
+    return {target: measured[target][0] for target in measured}, {target: measured[target][1] for target in measured}
 
 
 def flat(windows: list[list[float]]) -> list[float]:
@@ -140,12 +140,12 @@ def dead_lines(seen: dict[str, list[list[float]]], failures: dict[str, int]) -> 
         latencies = flat(seen[state])
         p99, failed = percentile(latencies, 0.99), failures[state]
         worse = p99 / base - 1
-        told = f"{milliseconds(p99)} ({worse:+.0%}); p50 {milliseconds(percentile(latencies, 0.5))}; {failed} failed"
+        text = f"{milliseconds(p99)} ({worse:+.0%}); p50 {milliseconds(percentile(latencies, 0.5))}; {failed} failed"
         what = f"p99 of a route that does not need the upstream that is {state}"
         if state == ALIVE:
-            lines.append(Line(what, told))
+            lines.append(Line(what, text))
         else:
-            lines.append(Line(what, told, f"≤ {DEAD_BAR:+.0%}", worse <= DEAD_BAR and not failed))
+            lines.append(Line(what, text, f"≤ {DEAD_BAR:+.0%}", worse <= DEAD_BAR and not failed))
     by_round = [percentile(latencies, 0.99) * 1e3 for latencies in seen[ALIVE]]
     lines.append(Line("the p99 of single windows with all alive, for comparison, ms", spread(by_round)))
     return lines

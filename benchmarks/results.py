@@ -1,6 +1,6 @@
-"""What ``gateways.py`` has measured, and how it is told: ``results.md`` and ``--json``.
+"""What ``gateways.py`` has measured, and how it is reported: ``results.md`` and ``--json``.
 
-Nothing here measures. A gateway that answered nothing has a rate of 0 and dashes, and is told so.
+Nothing here measures. A gateway that answered nothing has a rate of 0 and dashes, and the report says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BARS = ((AIOHTTP, 1, 2.0), (AIOHTTP, 10, 2.5), (AIOHTTP, 50, 2.5), (SEED, 10, 20
 """Umbel's requests/s by the other's: with whom, at which n, and how many times it is to be."""
 
 START_AND_END = 100
-"""The most lines in which a gateway tells of itself."""
+"""The most lines in which a gateway describes itself."""
 
 
 class Sample(NamedTuple):
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     helpers: float
     """The share of the other core that upstream and load had."""
 
-    def told(self) -> str:
+    def text(self) -> str:
         return f"{self.rate:,.0f} requests/s, p99 {milliseconds(self.p99)} ms, {self.errors} errors"
 
 
@@ -48,9 +48,9 @@ class Lines(NamedTuple):
     under_way: int
     """The most requests that were under way when the load went, and may have a line as well."""
 
-    def told(self) -> str:
-        told = f"{self.found:,} lines for {self.answers:,} answers"
-        return told if self.answers <= self.found <= self.answers + self.under_way + START_AND_END else f"**{told}**"
+    def text(self) -> str:
+        text = f"{self.found:,} lines for {self.answers:,} answers"
+        return text if self.answers <= self.found <= self.answers + self.under_way + START_AND_END else f"**{text}**"
 
 
 @dataclass
@@ -178,7 +178,7 @@ def peers(results: Results) -> str:
     """Who they are, and what must be said of them."""
     lines = []
     for name, made_of in results.made_of.items():
-        said = [made_of, results.lines[name].told(), *(f"**{note}**" for note in results.notes[name])]
+        said = [made_of, results.lines[name].text(), *(f"**{note}**" for note in results.notes[name])]
         if all(sample.rate == 0 for count in COUNTS for sample in results.samples[name, count]):
             said.append("**answered nothing at all**")
         else:

@@ -4,7 +4,7 @@
 between them is one line of JSON. A sample is taken every two milliseconds (by a real-time timer, because a CPU-time one
 ticks only as often as the kernel does) and weighs as much as the main thread's CPU time since the last one, so an idle
 gateway weighs nothing. Python runs the handler when the instruction at hand is done, so a system call counts for the
-line that makes it. The collector's time is taken out of the samples and told by itself.
+line that makes it. The collector's time is taken out of the samples and reported by itself.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Process:
             raise SystemExit("a process has ended; what it said stands above")
         return line.strip()
 
-    def tell(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
@@ -90,7 +90,7 @@ def running(core: int, script: str, *arguments: str) -> Iterator[Process]:
 
 def ask(load: Process, server: Process, port: str, level: int, seconds: float) -> Sample:
     before = server.cpu()
-    load.tell(f"{port} {level} {seconds}")
+    load.send_line(f"{port} {level} {seconds}")
     count, took, p50, p99 = json.loads(load.line())
     return Sample(count / took, p50, p99, (server.cpu() - before) / count)
 

@@ -31,7 +31,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 def listening() -> socket.socket:
-    """A socket with its port told to whoever started us."""
+    """A socket whose port is printed for the parent process."""
     sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(sock.getsockname()[1], flush=True)
     return sock

@@ -283,8 +283,8 @@ def main(arguments: Sequence[str]) -> int:
     for title, rows in tables.items():
         printed(title, rows, options.rows)
     if options.json is not None:
-        told = {title: [row._asdict() for row in rows] for title, rows in tables.items()}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        document = {title: [row._asdict() for row in rows] for title, rows in tables.items()}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
     return 1 if any(row.is_missed for rows in tables.values() for row in rows) else 0
 
 

@@ -283,7 +283,7 @@ async def blocked(name: str) -> str:
                 nursery.cancel_scope.cancel()
                 line = APP.splitlines().index("        time.sleep(600)") + 1
                 named = f"app.py:{line}" in tree.output() or f'app.py", line {line}' in tree.output()
-                return f"{took:.1f} s, {'file and line told' if named else 'place not told'}"
+                return f"{took:.1f} s, {'file and line reported' if named else 'place not reported'}"
             nursery.cancel_scope.cancel()
         return f"not within {WAIT_S:.0f} s"
 
@@ -319,9 +319,9 @@ async def broken_reload(name: str) -> str:
         os.kill(tree.process.pid, signal.SIGHUP)
         await trio.sleep(8)
         answers = bool(await tree.get())
-        told = "SyntaxError" in tree.output()
+        reported = "SyntaxError" in tree.output()
         serves = "serves on" if answers else "serves no more"
-        return f"{serves}{', reason told' if told else ''}"
+        return f"{serves}{', reason reported' if reported else ''}"
 
 
 async def dying(name: str) -> str:
@@ -375,8 +375,8 @@ async def recycling(name: str) -> str:
                     fewest = min(fewest, sum(pid in before or _answers(pid, tree) for pid in now))
                     await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
-        told = "answered" if answers and answers[0].startswith(b"HTTP/1.1 200") else "cut off"
-        return f"slow one {told}, {load.failed} of {load.answered + load.failed} failed, at least {fewest} up"
+        outcome = "answered" if answers and answers[0].startswith(b"HTTP/1.1 200") else "cut off"
+        return f"slow one {outcome}, {load.failed} of {load.answered + load.failed} failed, at least {fewest} up"
 
 
 async def busy_stop(name: str) -> str:
@@ -404,9 +404,9 @@ async def blocked_stop(name: str) -> str:
             while not (tree.directory / "blocked").exists():
                 await trio.sleep(0.02)
             tree.process.terminate()
-            told = await _ended(tree)
+            ended = await _ended(tree)
             nursery.cancel_scope.cancel()
-        return told
+        return ended
 
 
 async def stuck_stop(name: str) -> str:
@@ -427,7 +427,7 @@ async def stuck_stop(name: str) -> str:
             await stream.send_all(request)
         await trio.sleep(1)
         tree.process.terminate()
-        told = await _ended(tree)
+        ended = await _ended(tree)
         closing = b""
         with suppress(trio.BrokenResourceError), trio.move_on_after(2):
             async for piece in streams[-1]:
@@ -435,7 +435,7 @@ async def stuck_stop(name: str) -> str:
         code = closing.rpartition(b"\r\n\r\n")[2][2:4]
         for stream in streams:
             await trio.aclose_forcefully(stream)
-        return f"{told}, WebSocket {int.from_bytes(code, 'big') if code else 'cut'}"
+        return f"{ended}, WebSocket {int.from_bytes(code, 'big') if code else 'cut'}"
 
 
 async def _ended(tree: Tree) -> str:

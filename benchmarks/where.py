@@ -68,7 +68,7 @@ class Bench:
 
     def sampled(self, calls: int, seconds: float) -> tuple[float, dict[str, Any]]:
         """CPU of a request while it is sampled, and the samples."""
-        self._server.tell("start")
+        self._server.send_line("start")
         main, others, _ = self.window(calls, seconds)
         samples: dict[str, Any] = json.loads(self._server.ask("stop"))
         return main + others, samples

@@ -1,4 +1,4 @@
-"""The load of ``gateways.py``: wrk where it is installed, else ``burst_load.py``, which tells the same things.
+"""The load of ``gateways.py``: wrk where it is installed, else ``burst_load.py``, which reports the same figures.
 
 Both keep a number of connections busy, each of which sends its next request when its answer has come. Nothing here
 knows the gateways.

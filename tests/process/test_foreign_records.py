@@ -102,7 +102,7 @@ def ends(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]
         f'await receive(); raise BaseExceptionGroup("two", [KeyError("password={SECRET}"), KeyboardInterrupt()])',
     ],
 )
-def test_a_start_that_fails_is_told_without_secrets(tmp_path: Path, workers: tuple[str, ...], fails: str) -> None:
+def test_a_start_that_fails_is_reported_without_secrets(tmp_path: Path, workers: tuple[str, ...], fails: str) -> None:
     program(tmp_path, fails=fails)
     ended = ends(tmp_path, *workers)
     assert ended.returncode != 0
@@ -111,7 +111,9 @@ def test_a_start_that_fails_is_told_without_secrets(tmp_path: Path, workers: tup
 
 
 @WORKERS
-def test_a_startup_hook_of_umbel_that_fails_is_told_without_secrets(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_startup_hook_of_umbel_that_fails_is_reported_without_secrets(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
     (tmp_path / "foreign.py").write_text(
         "from umbel import Umbel\napp = Umbel('foreign')\n\n@app.before_serving\nasync def begin():\n"
         f"    raise ValueError('password={SECRET}')\n"
@@ -123,7 +125,7 @@ def test_a_startup_hook_of_umbel_that_fails_is_told_without_secrets(tmp_path: Pa
 
 
 @WORKERS
-def test_an_import_that_fails_is_told_without_secrets(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_an_import_that_fails_is_reported_without_secrets(tmp_path: Path, workers: tuple[str, ...]) -> None:
     (tmp_path / "foreign.py").write_text(f'token = "{SECRET}"\nraise ValueError(f"token={{token}}")\n')
     ended = ends(tmp_path, *workers)
     assert ended.returncode != 0

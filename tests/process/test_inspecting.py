@@ -17,7 +17,7 @@ from tests.support.gateway.configs import GOOD, write
 UMBEL = [sys.executable, "-m", "umbel"]
 
 
-def test_check_ends_with_0_or_78_and_tells_mistakes_on_stderr(tmp_path: Path) -> None:
+def test_check_ends_with_0_or_78_and_reports_mistakes_on_stderr(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     good = subprocess.run([*UMBEL, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert (good.returncode, good.stdout, good.stderr) == (0, "umbel.toml: ok, 1 upstream, 1 route, 1 call\n", "")

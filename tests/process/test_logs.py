@@ -202,7 +202,7 @@ async def test_compression_and_retention_never_touch_a_file_that_is_written_to(t
 
 
 @pytest.mark.parametrize("command", ["tail", "stat"])
-async def test_a_pipe_in_the_place_of_a_log_is_told_and_hangs_no_command(command: str, tmp_path: Path) -> None:
+async def test_a_pipe_in_the_place_of_a_log_is_reported_and_hangs_no_command(command: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "app.jsonl")
     _, output = await ended(PYTHON, "-m", "umbel", "logs", command, str(tmp_path / "app.jsonl"), cwd=tmp_path)
     assert "app.jsonl: it is a named pipe, not a regular file\n" in output

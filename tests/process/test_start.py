@@ -114,7 +114,7 @@ async def test_the_example_starts_itself(upstreams: Urls, tmp_path: Path) -> Non
     assert (status, "Traceback" in server.output) == (0, False)
 
 
-async def test_a_mistake_in_the_configuration_is_told_before_anything_starts(tmp_path: Path) -> None:
+async def test_a_mistake_in_the_configuration_is_reported_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("[upstreams.users]\nurl = []\n")
 
     status, output = await ended(*SERVE, cwd=tmp_path)
@@ -131,7 +131,7 @@ async def test_settings_that_cannot_be_read_are_a_mistake_in_the_configuration(d
     assert (status, output) == (78, "nowhere.toml: cannot be read: there is no such file\n")
 
 
-async def test_the_mistakes_of_both_files_are_told_at_once(directory: Path) -> None:
+async def test_the_mistakes_of_both_files_are_reported_at_once(directory: Path) -> None:
     (directory / "umbel.toml").write_text("[upstreams.users]\nurl = []\n")
     (directory / "hypercorn.toml").write_text('bind = "127.0.0.1:0"\nworkers = 4\ngraceful_timout = 3\n')
 

@@ -73,7 +73,7 @@ async def test_a_file_in_the_place_of_the_socket_stays(tmp_path: Path) -> None:
 
 @MODES
 @pytest.mark.parametrize("option", ["--bind=unix:", "--control="], ids=["bind", "control"])
-async def test_a_path_that_is_too_long_for_a_socket_is_told_in_a_sentence(
+async def test_a_path_that_is_too_long_for_a_socket_is_reported_in_a_sentence(
     option: str, more: tuple[str, ...], tmp_path: Path
 ) -> None:
     if option == "--control=":

@@ -119,7 +119,7 @@ the second for browsers, the first for readers that do not know it.
 
 A value that no field can hold leaves its field out, and nothing else: one with a control character other than the tab
 (CR, LF and NUL never get through, and are not replaced: a value without them would be another value), a list or an
-object, more than 8 KiB of one value or 16 KiB in all. It is noted as `header.left-out`, at level info. So it is with
+object, more than 8 KiB of one value or 16 KiB in all. It is recorded as `header.left-out`, at level info. So it is with
 the fields that a handler gives, and with those of `forward_headers`. A client's own field is read as UTF-8 where it
 is that, else as ISO-8859-1; `forward_headers` sends its bytes.
 

@@ -40,8 +40,8 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
         if isinstance(cause, OSError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
-            if (refusal := config_error_of(app)) is not None:
-                raise refusal from error
+            if (config_error := config_error_of(app)) is not None:
+                raise config_error from error
             raise click.ClickException(Redactor().text(str(cause))) from error
         if isinstance(cause, LifespanTooSlowError):
             raise click.ClickException(str(cause)) from error

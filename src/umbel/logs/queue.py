@@ -3,10 +3,10 @@
 Theory. ``put`` is called for every record, from any thread, also from a finalizer or a signal handler that interrupts
 another call of this queue in the same thread. Hence:
 
-* A re-entrant lock guards everything. Another thread waits for it, for microseconds: nothing under it does I/O (the
+* A re-entrant lock protects everything. Another thread waits for it, for microseconds: nothing under it does I/O (the
   crash buffer is memory) or calls foreign code but ``wake``, ``gap`` and ``clock``, which are the log's own.
-* Re-entrance by the same thread passes the lock. ``_in_update`` tells it: the line is then put aside in ``_reentrant``,
-  and queued at the end of the update that it interrupted. So no update ever sees half of another one.
+* Re-entrance by the same thread passes the lock. ``_in_update`` detects it: the line is then put aside in
+  ``_reentrant``, and queued at the end of the update that it interrupted. So no update ever sees half of another one.
 * Order. A line has its number under the lock, so that numbers ascend in the file. Lines are in two deques, below
   ``WARNING`` and from ``WARNING`` on; ``_take`` merges them by number.
 * Loss. A line is numbered before it is known whether there is room, so that a dropped line leaves a gap in the numbers.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 STREAMS: tuple[StreamName, ...] = ("access", "calls", "app")
 WORKER_VARIABLE = "UMBEL_WORKER"
-"""The variable of the environment in which the supervisor tells a worker its number, for ``worker`` of each record."""
+"""The variable of the environment in which the supervisor passes a worker its number, for ``worker`` of each record."""
 
 CLOSE_WAIT_S_MAX = 1.8
 """How long the last line of ``app`` waits for the other streams: less than they may take, so that it is written."""

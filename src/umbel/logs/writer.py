@@ -67,7 +67,7 @@ class Writer:
         self._scope = trio.CancelScope(shield=True)
 
     def on_wake(self, urgent: bool) -> None:
-        """Note that there is something to write. To be called in the trio thread."""
+        """Mark that there is something to write. To be called in the trio thread."""
         at = -math.inf if urgent or self._closing else trio.current_time() + self._flush_every
         self._due = min(self._due, at)
         self._wake.set()

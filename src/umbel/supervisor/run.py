@@ -29,7 +29,7 @@ from .master.settings import CommandLine, Settings, read_in_time, read_settings
 
 
 async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
-    """Run a master until it is told to stop; return the exit status (``exit_status.py``).
+    """Run a master until it is stopped; return the exit status (``exit_status.py``).
 
     Raises:
         ConfigError: the settings cannot be used. No worker has been started.

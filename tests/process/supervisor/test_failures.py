@@ -80,7 +80,7 @@ async def test_a_worker_that_is_not_ready_in_time_is_ended_and_so_is_the_start(t
     assert "ended: late (SIGABRT)" in output
 
 
-async def test_mistakes_are_told_at_once_and_nothing_is_bound(tmp_path: Path) -> None:
+async def test_mistakes_are_reported_at_once_and_nothing_is_bound(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text('[supervisor]\nhang_timout = "1s"\nmax_rss = "12"\n')
     (tmp_path / "hypercorn.toml").write_text('graceful_timout = 3\nbind = "127.0.0.1:0"\n')
 

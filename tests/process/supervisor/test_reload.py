@@ -78,8 +78,8 @@ async def test_broken_code_and_broken_configuration_do_not_get_in_and_the_log_ha
 
         write_app(tmp_path, "this is no Python\n")
         master.signal(signal.SIGHUP)
-        told = await master.line("reload.aborted")
-        assert "the new worker 1 did not get ready" in told
+        line = await master.line("reload.aborted")
+        assert "the new worker 1 did not get ready" in line
         assert "SyntaxError" in master.child.output
         write_app(tmp_path)
 

@@ -40,7 +40,7 @@ def notify(tmp_path: Path) -> Iterator[tuple[Systemd, str]]:
         yield Systemd(sock), path
 
 
-async def test_systemd_hears_of_the_start_a_reload_signs_of_life_and_the_end(
+async def test_systemd_is_notified_of_the_start_a_reload_keep_alives_and_the_end(
     tmp_path: Path, notify: tuple[Systemd, str]
 ) -> None:
     systemd, path = notify
@@ -56,7 +56,7 @@ async def test_systemd_hears_of_the_start_a_reload_signs_of_life_and_the_end(
         assert int((await systemd.hears("STOPPING=1"))["EXTEND_TIMEOUT_USEC"]) > 20_000_000
 
 
-async def test_signs_of_life_end_while_no_worker_gives_one(tmp_path: Path, notify: tuple[Systemd, str]) -> None:
+async def test_watchdog_pings_end_while_no_worker_sends_heartbeats(tmp_path: Path, notify: tuple[Systemd, str]) -> None:
     systemd, path = notify
     env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "100000"}
     async with (
@@ -99,7 +99,7 @@ async def test_sockets_that_systemd_has_opened_are_served(tmp_path: Path) -> Non
             assert await child.stop(signal.SIGTERM) == 0
 
 
-async def test_without_a_master_passed_sockets_are_told_to_be_left_unused(tmp_path: Path) -> None:
+async def test_without_a_master_passed_sockets_are_reported_as_unused(tmp_path: Path) -> None:
     write_app(tmp_path)
     command = f"LISTEN_FDS=1 LISTEN_PID=$$ exec {PYTHON} -m umbel serve served:app --bind 127.0.0.1:0 3</dev/null"
     async with started("sh", "-c", command, cwd=tmp_path) as child:

@@ -127,9 +127,9 @@ async def test_a_child_that_nobody_waits_for_is_reaped_quietly(tmp_path: Path) -
         await master.get("/orphan")
         await master.appeared("stranger")
         with trio.fail_after(20):
-            while not (told := (tmp_path / "stranger").read_text()):  # It is there a moment before it says anything.
+            while not (written := (tmp_path / "stranger").read_text()):  # It is there a moment before it says anything.
                 await trio.testing.wait_all_tasks_blocked(0.02)
-            stranger = int(told)
+            stranger = int(written)
             while exists(stranger):
                 await trio.testing.wait_all_tasks_blocked(0.02)
         workers = list((await master.pids()).values())

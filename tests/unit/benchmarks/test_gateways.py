@@ -104,33 +104,33 @@ def test_the_configuration_that_umbel_is_measured_with_passes_its_check(bench: A
     assert "1 upstream, 3 routes, 61 calls" in result.stdout
 
 
-def test_the_report_tells_of_bars_of_collapses_and_of_who_was_left_out(bench: Any) -> None:
-    told = bench("results")
-    results = told.Results(2, 3, "wrk", "nginx", 170, left_out={told.NODE: "there is no node here"})
+def test_the_report_has_bars_collapses_and_the_peers_left_out(bench: Any) -> None:
+    reports = bench("results")
+    results = reports.Results(2, 3, "wrk", "nginx", 170, left_out={reports.NODE: "there is no node here"})
     rates = {
-        (told.UMBEL, 1): (3000.0, 2000.0),
-        (told.UMBEL, 10): (500.0, 700.0),
-        (told.AIOHTTP, 1): (1000.0, 1000.0),
-        (told.AIOHTTP, 10): (250.0, 350.0),
-        (told.SEED, 10): (0.0, 0.0),
+        (reports.UMBEL, 1): (3000.0, 2000.0),
+        (reports.UMBEL, 10): (500.0, 700.0),
+        (reports.AIOHTTP, 1): (1000.0, 1000.0),
+        (reports.AIOHTTP, 10): (250.0, 350.0),
+        (reports.SEED, 10): (0.0, 0.0),
     }
-    for name in (told.UMBEL, told.AIOHTTP, told.SEED):
+    for name in (reports.UMBEL, reports.AIOHTTP, reports.SEED):
         results.made_of[name] = "made well"
-        results.lines[name], results.notes[name] = told.Lines(100, 100, 16), []
-        for count in told.COUNTS:
+        results.lines[name], results.notes[name] = reports.Lines(100, 100, 16), []
+        for count in reports.COUNTS:
             results.samples[name, count] = [
-                told.Sample(rate, *((0.001, 0.002, 0, 1 / rate, 0.5) if rate else (None, None, 7, None, 0.1)))
+                reports.Sample(rate, *((0.001, 0.002, 0, 1 / rate, 0.5) if rate else (None, None, 7, None, 0.1)))
                 for rate in rates.get((name, count), (1.0, 1.0))
             ]
-    results.lines[told.SEED] = told.Lines(90, 100, 16)
+    results.lines[reports.SEED] = reports.Lines(90, 100, 16)
 
-    text = told.report(results)
+    text = reports.report(results)
 
-    assert f"| {told.AIOHTTP} | 1 | ≥ 2 | 2.5 (2-3) | reached |" in text
-    assert f"| {told.AIOHTTP} | 10 | ≥ 2.5 | 2 (2-2) | **missed** |" in text
-    assert f"| {told.SEED} | 10 | ≥ 20 | ∞ (∞-∞) | reached |" in text
-    assert f"| {told.NODE} | 10 | ≥ 0.6 | - | not measured |" in text
-    assert f"| 10 | {told.SEED} | 0 (0-0) | - | - | 14 | - | - | 10% |" in text
+    assert f"| {reports.AIOHTTP} | 1 | ≥ 2 | 2.5 (2-3) | reached |" in text
+    assert f"| {reports.AIOHTTP} | 10 | ≥ 2.5 | 2 (2-2) | **missed** |" in text
+    assert f"| {reports.SEED} | 10 | ≥ 20 | ∞ (∞-∞) | reached |" in text
+    assert f"| {reports.NODE} | 10 | ≥ 0.6 | - | not measured |" in text
+    assert f"| 10 | {reports.SEED} | 0 (0-0) | - | - | 14 | - | - | 10% |" in text
     assert "**90 lines for 100 answers**; **at n = 10 it answered nothing good in 2 of 2 rounds**" in text
-    assert f"- **{told.NODE}** is left out: there is no node here." in text
-    assert results.document()["bars"][0] == {"peer": told.AIOHTTP, "n": 1, "bar": 2.0, "ratios": [3.0, 2.0]}
+    assert f"- **{reports.NODE}** is left out: there is no node here." in text
+    assert results.document()["bars"][0] == {"peer": reports.AIOHTTP, "n": 1, "bar": 2.0, "ratios": [3.0, 2.0]}

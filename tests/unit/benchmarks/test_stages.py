@@ -35,17 +35,17 @@ def _stages_in(file: Path) -> set[str | None]:
     return {stage_of(str(file), "some.function", line) for line in range(1, lines + 1)}
 
 
-def test_system_calls_are_told_from_the_code_around_them() -> None:
+def test_system_calls_are_distinguished_from_the_code_around_them() -> None:
     found = set().union(*(_stages_in(file) for file in (SRC / "net").glob("*.py")))
     assert {"sockets: send (system call)", "sockets: recv (system call)"} <= found
 
 
-def test_json_is_told_from_the_code_around_it() -> None:
+def test_json_is_distinguished_from_the_code_around_it() -> None:
     assert _stages_in(Path(decode.__file__)) == {"JSON: decode"}
     assert _stages_in(Path(respond.__file__)) == {"JSON: encode", "gateway: answer"}
 
 
-def test_trio_s_waiting_is_told_from_its_scheduling() -> None:
+def test_trios_waiting_is_distinguished_from_its_scheduling() -> None:
     package = Path(trio.__file__).parent
     run, epoll = str(package / "_core" / "_run.py"), package / "_core" / "_io_epoll.py"
     assert _stages_in(epoll) == {"epoll: own and trio's (system call)", "trio: epoll, Python side"}

@@ -30,7 +30,7 @@ def logger() -> Iterator[logging.Logger]:
     )
 
 
-async def test_a_record_of_the_standard_library_tells_who_said_what_where(
+async def test_a_record_of_the_standard_library_has_its_logger_message_and_place(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
@@ -91,7 +91,7 @@ async def test_exceptions_come_with_their_traceback_and_every_leaf(
     assert "test_bridge.py" in record["exception.stacktrace"]
 
 
-async def test_an_exception_that_is_reported_again_is_not_told_twice(
+async def test_an_exception_that_is_reported_again_is_not_recorded_twice(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     error = ValueError("once")
@@ -109,7 +109,7 @@ async def test_an_exception_that_is_reported_again_is_not_told_twice(
     assert group["leaves"] == ["builtins.ValueError: once"]
 
 
-async def test_without_repeats_it_is_not_even_mentioned_and_a_record_of_two_loggers_is_told_once(
+async def test_without_repeats_it_is_left_out_and_a_record_of_two_loggers_is_written_once(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     error = ValueError("once")

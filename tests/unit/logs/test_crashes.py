@@ -64,7 +64,7 @@ def test_over_a_minute_so_many_more_are_shown() -> None:
     assert shown.tracebacks == BURST_MAX + TRACEBACKS_PER_MINUTE
 
 
-def test_what_is_held_is_told_by_one_alone() -> None:
+def test_what_is_held_is_reported_by_one_alone() -> None:
     shown = Shown()
     shown.console.hold()
     shown.crash()

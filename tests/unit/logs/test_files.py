@@ -74,7 +74,7 @@ async def test_a_file_renamed_from_outside_is_followed_by_a_new_one(tmp_path: Pa
     assert events(tmp_path / "access.1") == events(file) == ["request.end"]
 
 
-async def test_a_path_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_a_path_that_cannot_be_written_is_reported_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file, not a directory")
 
     with pytest.raises(ConfigError, match=r"^logs\.dir: .*logs cannot be written: "):

@@ -305,7 +305,7 @@ async def test_the_records_of_a_trace_are_sampled_together(autojump_clock: MockC
     assert 20 < len(kept[0]) < 80
 
 
-async def test_an_exception_is_told_with_its_traceback_and_of_a_group_every_leaf(
+async def test_an_exception_is_recorded_with_its_traceback_and_of_a_group_every_leaf(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     leaves: list[Exception] = [ValueError(f"leaf {number}") for number in range(100)]
@@ -394,6 +394,6 @@ async def test_every_hour_the_old_files_are_looked_after(sink: MemorySink, autoj
         ({"fsync": "always"}, "fsync"),
     ],
 )
-def test_options_that_cannot_be_used_are_told_at_once(options: dict[str, Any], reason: str) -> None:
+def test_options_that_cannot_be_used_are_reported_at_once(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         LogOptions(**options)

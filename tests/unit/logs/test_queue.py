@@ -123,7 +123,7 @@ def test_drop_oldest_keeps_the_newest_and_never_touches_warnings() -> None:
     assert log.queue.statistics().dropped == 42
 
 
-def test_the_gap_is_told_where_it_is_how_wide_and_since_when() -> None:
+def test_the_gap_is_reported_with_its_place_its_width_and_its_start() -> None:
     log = Filled(max_records=2)
     log.put(b"a", b"b")
     log.now = 5
@@ -138,7 +138,7 @@ def test_the_gap_is_told_where_it_is_how_wide_and_since_when() -> None:
     assert log.queue.statistics().dropped == 2
 
 
-def test_a_gap_is_told_without_waiting_for_the_next_line_and_once() -> None:
+def test_a_gap_is_reported_without_waiting_for_the_next_line_and_once() -> None:
     log = Filled(max_records=1)
     log.put(b"a", b"lost")
 
@@ -179,7 +179,7 @@ def test_what_is_given_up_counts_as_dropped_and_nothing_is_taken_after_the_end()
     assert (numbers.queued, numbers.queued_bytes, numbers.written, numbers.dropped) == (0, 0, 0, 4)
 
 
-def test_the_last_line_counts_itself_and_what_is_told_before_it() -> None:
+def test_the_last_line_counts_itself_and_what_is_reported_before_it() -> None:
     log = Filled(max_records=2)
     log.put(b"a", b"b", b"lost")
     log.queue.mark_written(log.take())

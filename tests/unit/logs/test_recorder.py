@@ -43,7 +43,7 @@ async def test_an_attempt_has_no_line_of_its_own(log: MemoryLog, autojump_clock:
     assert log.app.events == ["log.closed"]
 
 
-async def test_nothing_is_written_while_nothing_happens(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_nothing_is_written_while_nothing_is_recorded(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with log.open():
         await trio.sleep(3600)
         assert log.app.writes == []
@@ -114,7 +114,7 @@ async def test_overflow_drops_the_new_and_says_so_in_their_place(log: MemoryLog,
     assert (log.app.records[-1]["written"], log.app.records[-1]["dropped"]) == (6, 2)
 
 
-async def test_what_was_dropped_is_told_even_if_nothing_comes_after_it(
+async def test_dropped_records_are_reported_even_if_nothing_comes_after_them(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
     async with log.open(max_records=1) as recorder:

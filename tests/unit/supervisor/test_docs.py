@@ -37,7 +37,7 @@ def test_every_command_and_option_shown_exists(name: str) -> None:
             assert set(re.findall(r" (--[a-z-]+)", line.split("gunicorn")[0])) <= options_of(serve) | {"--workers"}
 
 
-def test_every_command_of_ctl_is_told() -> None:
+def test_every_command_of_ctl_is_documented() -> None:
     for command in subcommands():
         assert re.search(rf"^\| `{command}\b", TEXTS["supervisor.md"], re.MULTILINE)
 

@@ -30,8 +30,8 @@ def test_a_line_for_people_and_a_record_for_programs() -> None:
     kept = Kept()
     ConsoleOutput(writer, kept).report("warning", "worker.ended", "it is\nover", slot=2)
     os.close(writer)
-    with os.fdopen(reader) as told:
-        assert told.read().endswith(f" [{os.getpid()}] WARN  worker.ended: it is\n    over\n")
+    with os.fdopen(reader) as output:
+        assert output.read().endswith(f" [{os.getpid()}] WARN  worker.ended: it is\n    over\n")
     assert kept.events == [LogMessage("warning", "worker.ended", "it is\nover", fields={"slot": 2})]
 
 
@@ -48,7 +48,7 @@ def test_a_reader_who_has_stopped_costs_bytes_and_never_time() -> None:
 
 
 @pytest.mark.parametrize("form", ["path", "abstract"])
-def test_systemd_is_told_in_its_own_words(tmp_path: Path, form: str) -> None:
+def test_systemd_is_notified_in_its_protocol(tmp_path: Path, form: str) -> None:
     name = str(tmp_path / "s") if form == "path" else f"\0umbel-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name)
@@ -68,7 +68,7 @@ def test_systemd_is_told_in_its_own_words(tmp_path: Path, form: str) -> None:
     assert notifier.lost == 1
 
 
-def test_without_systemd_nothing_is_told_and_nothing_is_lost() -> None:
+def test_without_systemd_nothing_is_sent_and_nothing_counts_as_lost() -> None:
     notifier = SystemdNotifier({"WATCHDOG_USEC": "5000000"})
     notifier.ready("fine")
     assert (notifier.watchdog_interval, notifier.lost) == (None, 0)

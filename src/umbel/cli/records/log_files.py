@@ -140,7 +140,7 @@ class Follower:
         self._log = log
         self._fd: int | None = None
         self._rest = b""
-        self._refusal = ""
+        self._reported_reason = ""
         """Why the last attempt to open it failed."""
         self.position = 0
         """The offset up to which the file is read; begins at the end of its last whole line."""
@@ -186,8 +186,8 @@ class Follower:
         except FileNotFoundError:
             self._fd = None
         except OSError as error:
-            if self._refusal != (said := _why(error)):
-                self._refusal = said
+            if self._reported_reason != (said := _why(error)):
+                self._reported_reason = said
                 print(f"{self._log}: {said}", file=sys.stderr)
 
     def _moved(self) -> bool:

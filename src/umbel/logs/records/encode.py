@@ -133,11 +133,11 @@ class Encoder:
         """The encoded members of a record of the schema; None if a value may hold a secret or has no form in JSON."""
         try:
             text = self._encode(line)
-        except Exception:  # noqa: BLE001 - a lone surrogate, or a value without a JSON form in a note's fields
+        except Exception:  # noqa: BLE001 - a lone surrogate, or a value of a field without a JSON form
             return None
         # Where its texts have colons these are addresses.
-        telling = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
-        if telling and self.redactor.suspects(text):
+        suspicious = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
+        if suspicious and self.redactor.suspects(text):
             return None
         return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 
@@ -216,8 +216,8 @@ class Encoder:
             known = name in self._safe_names
             if not known and type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
                 self._known_names.add(name, True)
-        told = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
-        return _one_line(self._encode(sanitize_fields(told, self.redactor)))[1:-1]
+        renamed = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
+        return _one_line(self._encode(sanitize_fields(renamed, self.redactor)))[1:-1]
 
 
 def _prefix(now: int) -> bytes:
@@ -231,24 +231,24 @@ def finish(line: bytes, seq: int) -> bytes:
 
 def _asdict(line: msgspec.Struct) -> dict[str, object]:
     """A struct's members under their encoded names, those that say nothing left out."""
-    told: dict[str, object] = {}
+    result: dict[str, object] = {}
     for field in msgspec.structs.fields(line):
         value = getattr(line, field.name)
         if field.required or value != (field.default_factory() if callable(field.default_factory) else field.default):
-            told[field.encode_name] = value
-    return told
+            result[field.encode_name] = value
+    return result
 
 
 def _shortened(fields: Mapping[str, object]) -> dict[str, object]:
     """The numbers and the beginnings of the texts of a line that is too long, as many as surely fit."""
-    told: dict[str, object] = {}
+    result: dict[str, object] = {}
     room = _SHORTENED_BYTES_MAX
     for name, value in fields.items():
         short = _shortened_value(value)
         room -= len(msgspec.json.encode({name[:_NAME_CHARS_SHORTENED]: short})) * 2  # one_line can make it longer
         if room >= 0:
-            told[name[:_NAME_CHARS_SHORTENED]] = short
-    return told
+            result[name[:_NAME_CHARS_SHORTENED]] = short
+    return result
 
 
 def _shortened_value(value: object) -> object:

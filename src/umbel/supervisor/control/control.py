@@ -157,8 +157,8 @@ async def execute_command(master: Master, line: bytes) -> Answer:
         return {"ok": True, **await command(master, request)}
     except msgspec.DecodeError as error:
         return {"ok": False, "error": f"that is no command: {error}"}
-    except CommandError as refusal:
-        return {"ok": False, "error": str(refusal)}
+    except CommandError as error:
+        return {"ok": False, "error": str(error)}
 
 
 async def _status(master: Master, request: Request) -> Answer:

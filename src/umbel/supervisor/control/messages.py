@@ -107,7 +107,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
-    """To the master: replace this worker, which serves until it is told to drain."""
+    """To the master: replace this worker, which serves until the master sends ``drain``."""
 
     reason: str
 

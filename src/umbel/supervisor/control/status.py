@@ -56,7 +56,7 @@ def _slot(slot: Slot, stats: dict[Worker, messages.Stats]) -> dict[str, Any]:
 
 def _worker(worker: Worker, stats: messages.Stats | None) -> dict[str, Any]:
     snapshot = worker.statistics()
-    told: dict[str, Any] = msgspec.to_builtins(snapshot)
+    result: dict[str, Any] = msgspec.to_builtins(snapshot)
     if stats is not None:
-        told["stats"] = {"server": stats.server, "app": stats.app}
-    return told
+        result["stats"] = {"server": stats.server, "app": stats.app}
+    return result

@@ -88,7 +88,7 @@ class Master:
         """The slots, and those that have been given up and still drain."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
-        """Keep the workers running until told to stop; return the exit status (``exit_status.py``).
+        """Keep the workers running until ``stop``; return the exit status (``exit_status.py``).
 
         Cancelled, it kills the workers.
         """
@@ -337,7 +337,7 @@ class Master:
         """Why a worker did not get ready; the traceback only once in a generation."""
         known = (self.generation, failure.reason)
         if known in self._reported_failures:
-            return f"; {failure.reason.splitlines()[0]} (as told above)"
+            return f"; {failure.reason.splitlines()[0]} (as above)"
         self._reported_failures = {each for each in self._reported_failures if each[0] == self.generation} | {known}
         return f"; {failure.reason}\n{failure.traceback}".rstrip()
 

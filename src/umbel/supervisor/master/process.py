@@ -271,10 +271,10 @@ class Worker:
         if self._forced_end is not None:
             return self._kill_at, self._forced_end
         if self.ready_at is None:
-            life = self.spawned_at + self._options.start_timeout, ExitClass.LATE
+            limit = self.spawned_at + self._options.start_timeout, ExitClass.LATE
         else:
-            life = (self._heartbeat_at or self.ready_at) + self._options.hang_timeout, ExitClass.HANG
-        return min(life, (self._kill_at, ExitClass.OVERDUE))
+            limit = (self._heartbeat_at or self.ready_at) + self._options.hang_timeout, ExitClass.HANG
+        return min(limit, (self._kill_at, ExitClass.OVERDUE))
 
     def _terminate(self, why: ExitClass) -> None:
         """Send SIGABRT, at which the worker writes its stack; ``ABORT_S`` later, SIGKILL."""

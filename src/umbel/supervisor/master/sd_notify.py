@@ -45,7 +45,7 @@ class SystemdNotifier:
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", f"STATUS={status}")
 
     def ping_watchdog(self) -> None:
-        """Tell systemd's watchdog that the service is alive."""
+        """Send systemd's watchdog a keep-alive ping."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:

@@ -25,7 +25,7 @@ class SignalTarget(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """Whether it has been told to stop."""
+        """Whether the master is stopping."""
 
     def stop(self, reason: str, *, quick: bool = False) -> None:
         """Stop: gracefully, or within ``QUICK_S``."""

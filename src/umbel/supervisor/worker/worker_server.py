@@ -118,8 +118,8 @@ class WorkerServer:
                 case messages.Drain(grace=grace, delay=delay, quick=quick):
                     self._drain(grace, delay, "asked to", quick=quick)
                 case messages.State(degraded=degraded):
-                    if (tell := getattr(self._loaded.app, "set_degraded", None)) is not None:
-                        tell(degraded)
+                    if (set_degraded := getattr(self._loaded.app, "set_degraded", None)) is not None:
+                        set_degraded(degraded)
                 case messages.ReopenLogs():
                     await self._reopen_logs()
                 case messages.StatsQuery():

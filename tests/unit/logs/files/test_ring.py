@@ -261,7 +261,7 @@ async def test_what_a_full_disk_did_not_take_until_the_end_is_taken_at_the_next_
     assert [json.loads(each)["event"] for each in text.splitlines()] == ["given up", "log.recovered", "log.closed"]
 
 
-async def test_a_ring_that_cannot_be_had_is_told_at_the_start(log: Path) -> None:
+async def test_a_ring_that_cannot_be_made_is_reported_at_the_start(log: Path) -> None:
     with pytest.raises(OSError, match=r"."):
         async with open_log(log, LogOptions(ring=True, max_queue_bytes=2**50, service="test")):
             pytest.fail("it must not come this far")

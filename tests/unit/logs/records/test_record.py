@@ -40,7 +40,7 @@ def note_of(*args: Any, **fields: Any) -> dict[str, Any]:
     return written(note(*args, **fields))
 
 
-def test_a_request_is_told_in_opentelemetrys_names() -> None:
+def test_a_record_of_a_request_has_opentelemetrys_names() -> None:
     event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1", own_ms=0.43211)
 
     assert written(event) == {
@@ -114,7 +114,7 @@ def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level
     assert (record["level"], record["severity"]) == (level, severity)
 
 
-def test_a_call_is_told_with_its_attempts() -> None:
+def test_a_record_of_a_call_has_its_attempts() -> None:
     attempts = (
         attempt(kind=Kind.CONNECT, ended_at=10.05),
         attempt(2, started_at=10.05, status=503, reused=True, coalesced=True),
@@ -195,13 +195,13 @@ def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> No
     assert record["failed_items"][0] == {"places": [0], "kind": "timeout", "msg": "late"}
 
 
-def test_a_value_of_a_call_is_never_told() -> None:
+def test_a_value_of_a_call_is_never_recorded() -> None:
     outcome = Outcome("profile", "value", "the-secret", None, 10.0, 10.1, headers=(("x-secret", "the-secret"),))
 
     assert b"the-secret" not in encoded(call_ended(outcome))
 
 
-def test_a_note_tells_its_request_its_fields_and_its_exception() -> None:
+def test_a_log_message_has_its_request_its_fields_and_its_exception() -> None:
     try:
         raise ValueError("too blue")
     except ValueError as error:
@@ -215,7 +215,7 @@ def test_a_note_tells_its_request_its_fields_and_its_exception() -> None:
     assert "test_record.py" in record["exception.stacktrace"]
 
 
-def test_every_leaf_of_an_exception_group_is_told() -> None:
+def test_every_leaf_of_an_exception_group_is_recorded() -> None:
     group = ExceptionGroup("two", [KeyError("left"), ExceptionGroup("inner", [OSError("right")])])
 
     record = note_of("group", error=group)
@@ -263,14 +263,14 @@ def endless() -> list[Any]:
     ],
     ids=["rude", "surrogate", "huge", "big", "surrogate key", "bytes", "infinite"],
 )
-def test_what_json_has_no_form_for_is_told_all_the_same(value: Any, said: Any) -> None:
+def test_a_value_without_a_form_in_json_is_recorded_all_the_same(value: Any, said: Any) -> None:
     record = note_of("odd", level="warning", fields={"value": value, "fine": 1})
 
     assert record["fields"] == {"value": said, "fine": 1}
     assert "truncated" not in record
 
 
-def test_a_value_that_holds_itself_is_told_to_a_bounded_depth() -> None:
+def test_a_value_that_holds_itself_is_recorded_to_a_bounded_depth() -> None:
     assert "<list>" in str(note_of("odd", fields={"value": endless()})["fields"])
 
 
@@ -299,7 +299,7 @@ def test_a_path_is_cut_without_half_of_the_userinfo_in_it() -> None:
     assert "hunter" not in written(request_ended(request=structs.replace(request_facts(), path=path)))["url.path"]
 
 
-def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
+def test_an_object_without_a_json_form_is_recorded_by_its_repr() -> None:
     assert note_of(fields={"where": range(3), "not a number": float("nan")})["fields"] == {
         "where": "range(0, 3)",
         "not a number": None,
@@ -315,7 +315,7 @@ def test_a_record_is_never_longer_than_its_bound() -> None:
     assert json.loads(data)["truncated"] is True
 
 
-def test_an_exception_whose_text_raises_is_told_by_its_type() -> None:
+def test_an_exception_whose_text_raises_is_recorded_by_its_type() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no")

@@ -1,4 +1,4 @@
-"""How a worker's end is told."""
+"""How a worker's end is classified and shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from umbel.supervisor.master.exit_status import ExitClass, classify
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "text"),
     [
         (0, "drained (exit status 0)"),
         (1, "crash (exit status 1)"),
@@ -23,11 +23,11 @@ from umbel.supervisor.master.exit_status import ExitClass, classify
         (-(signal.SIGRTMIN + 3), f"signal (signal {signal.SIGRTMIN + 3})"),
     ],
 )
-def test_a_status_nobody_caused_is_told_by_itself(status: int, told: str) -> None:
-    assert str(classify(status)) == told
+def test_a_status_without_a_known_cause_is_reported_as_it_is(status: int, text: str) -> None:
+    assert str(classify(status)) == text
 
 
-def test_a_signal_of_the_masters_is_told_with_its_reason() -> None:
+def test_a_signal_that_the_master_sent_is_reported_with_its_reason() -> None:
     assert str(classify(-signal.SIGABRT, ExitClass.HANG)) == "hang (SIGABRT)"
     assert str(classify(-signal.SIGKILL, ExitClass.OVERDUE, requested=ExitClass.DRAINED)) == "overdue (SIGKILL)"
 
@@ -37,12 +37,12 @@ def test_an_end_that_came_before_the_masters_signal_keeps_its_own_class() -> Non
     assert classify(0, ExitClass.OVERDUE, requested=ExitClass.DRAINED).kind is ExitClass.DRAINED
 
 
-def test_an_end_that_was_asked_for_is_told_so_only_if_it_went_well() -> None:
+def test_a_requested_end_is_reported_as_such_only_if_it_succeeded() -> None:
     assert classify(0, requested=ExitClass.RECYCLE).kind is ExitClass.RECYCLE
     assert classify(-signal.SIGTERM, requested=ExitClass.DRAINED).kind is ExitClass.DRAINED
     assert classify(1, requested=ExitClass.DRAINED).kind is ExitClass.CRASH
 
 
-def test_a_kill_while_the_kernel_was_killing_for_memory_is_told_as_that() -> None:
+def test_a_kill_while_the_oom_killer_was_active_is_reported_as_oom() -> None:
     assert classify(-signal.SIGKILL, oom=True).kind is ExitClass.OOM
     assert classify(-signal.SIGTERM, oom=True).kind is ExitClass.SIGNAL

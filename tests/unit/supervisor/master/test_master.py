@@ -25,7 +25,7 @@ DEVNULL = os.open(os.devnull, os.O_WRONLY)
 
 
 class Script:
-    """What the next workers do: seconds until ready (None: never), and until they die (None: when told)."""
+    """What the next workers do: seconds until ready (None: never), and until they die (None: when asked to)."""
 
     def __init__(self) -> None:
         self.ready_after: float | None = 0.0
@@ -58,7 +58,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     yield made
 
 
-class Told(ConsoleOutput):
+class KeptConsole(ConsoleOutput):
     """Keeps the events."""
 
     def __init__(self) -> None:
@@ -76,12 +76,12 @@ def settings(**options: Any) -> Settings:
 
 
 @asynccontextmanager
-async def mastering(size: int, **options: Any) -> AsyncGenerator[tuple[Master, Told], None]:
-    told = Told()
-    master = Master(size, settings(**options), Listeners((), tls=False), told)
+async def mastering(size: int, **options: Any) -> AsyncGenerator[tuple[Master, KeptConsole], None]:
+    console = KeptConsole()
+    master = Master(size, settings(**options), Listeners((), tls=False), console)
     async with trio.open_nursery() as nursery:
         await nursery.start(master.run)
-        yield master, told
+        yield master, console
         master.stop("the test is over")
 
 
@@ -89,7 +89,7 @@ async def test_a_tree_that_keeps_dying_is_degraded_and_well_again_when_all_have_
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     script.dies_after = 1.0
-    async with mastering(2) as (master, told):
+    async with mastering(2) as (master, console):
         await trio.sleep(45)
         assert master.degraded
         assert (await status(master))["master"]["state"] == "degraded"
@@ -99,7 +99,7 @@ async def test_a_tree_that_keeps_dying_is_degraded_and_well_again_when_all_have_
         script.dies_after = None
         await trio.sleep(15 + 10 + 2)
         assert not master.degraded
-        assert told.events.count("master.degraded") == told.events.count("master.recovered") == 1
+        assert console.events.count("master.degraded") == console.events.count("master.recovered") == 1
 
 
 async def test_degraded_a_worker_is_tried_again_at_the_longest_wait(
@@ -129,11 +129,11 @@ async def test_nobody_ready_in_the_first_generation_is_the_end_with_3(
 ) -> None:
     script.ready_after, script.dies_after, script.end = None, 2.0, Exit(ExitClass.BOOT, 3)
     script.failure = Failed(reason="the database is away", traceback="Traceback: here")
-    told = Told()
-    assert await Master(3, settings(), Listeners((), tls=False), told).run() == 3
+    console = KeptConsole()
+    assert await Master(3, settings(), Listeners((), tls=False), console).run() == 3
     assert len(script.spawned) == 3
-    assert sum("Traceback: here" in message for message in told.messages) == 1
-    assert sum("(as told above)" in message for message in told.messages) == 2
+    assert sum("Traceback: here" in message for message in console.messages) == 1
+    assert sum("(as above)" in message for message in console.messages) == 2
 
 
 async def test_an_application_that_cannot_be_loaded_later_is_a_crash_like_any_other(
@@ -174,16 +174,16 @@ async def test_scaling_is_within_its_bounds_and_takes_the_last_slots_first(
 
 
 async def test_signals_reach_the_master(autojump_clock: trio.testing.MockClock, script: Script) -> None:
-    async with mastering(1) as (master, told):
+    async with mastering(1) as (master, console):
         await trio.sleep(1)
         os.kill(os.getpid(), signal.SIGTTIN)
         await trio.sleep(1)
         assert master.size == 2
         os.kill(os.getpid(), signal.SIGTERM)
-    assert told.events[-1] == "master.stopped"
+    assert console.events[-1] == "master.stopped"
 
 
 async def test_a_cancelled_master_leaves_no_slot(autojump_clock: trio.testing.MockClock, script: Script) -> None:
     with trio.move_on_after(5) as scope:
-        await Master(3, settings(), Listeners((), tls=False), Told()).run()
+        await Master(3, settings(), Listeners((), tls=False), KeptConsole()).run()
     assert scope.cancelled_caught

@@ -19,7 +19,7 @@ DEVNULL = os.open(os.devnull, os.O_WRONLY)
 
 
 class FakeSlot:
-    """Takes a second to be renewed, and fails if it is told to."""
+    """Takes a second to be renewed, and fails if ``fails`` is set."""
 
     def __init__(self, number: int, happened: list[Any]) -> None:
         self.number = number

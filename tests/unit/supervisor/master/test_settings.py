@@ -72,7 +72,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("workers = 4", "umbel.toml:2: supervisor.workers: "),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, line: str, said: str) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, line: str, said: str) -> None:
     write(tmp_path, f"[supervisor]\n{line}\n", FILES)
     with pytest.raises(ConfigError) as caught:
         read_settings(given(tmp_path))

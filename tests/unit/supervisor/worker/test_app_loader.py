@@ -39,7 +39,7 @@ def test_an_application_is_found_where_one_stands(module: str, path: str, name: 
 @pytest.mark.parametrize(
     ("path", "said"), [(":nothing", "has no nothing"), (":inner.nothing", "has no"), (":number", "cannot be called")]
 )
-def test_what_is_no_application_is_told_in_one_sentence(module: str, path: str, said: str) -> None:
+def test_a_missing_or_invalid_application_is_reported_in_one_sentence(module: str, path: str, said: str) -> None:
     with pytest.raises(AppImportError, match=said):
         import_app(module + path)
 
@@ -64,7 +64,7 @@ def test_a_module_that_is_not_there_is_a_mistake_that_names_it(spec: str) -> Non
     assert str(caught.value).startswith(f'"{spec}": ')
 
 
-def test_a_module_that_the_application_misses_is_told_with_its_place(
+def test_a_missing_import_of_the_application_is_reported_with_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "app_that_misses_one.py").write_text("import nothing_there\n")
