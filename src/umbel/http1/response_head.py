@@ -15,7 +15,7 @@ import msgspec
 from ..core.http.header_field import Field
 from ..core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..core.http.secret_fields import may_be_secret
-from ..core.http.syntax import FIELD_CHARS, NEVER_IN_HEAD, TOKEN_CHARS, bytes_pattern
+from ..core.http.syntax import FIELD_CHARS, NEVER_IN_HEAD, TOKEN_CHARS, bytes_pattern, list_members
 from ..net.bounded_cache import BoundedCache
 from .errors import MalformedMessageError
 
@@ -138,7 +138,7 @@ def _read(raw: bytes) -> Head:
             coded = True
     persistent = version == b"HTTP/1.1"
     if connection:
-        tokens = {token.strip() for token in connection.lower().split(b",")}
+        tokens = list_members(connection)
         if named := named_by(connection):
             fields = [field for field in fields if field[1] not in named]
         persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from ..core.http.header_field import Field
+from ..core.http.syntax import list_members
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that ask and change nothing (RFC 9110 section 9.2.1; TRACE is not for gateways)."""
@@ -35,7 +36,7 @@ def is_private(fields: Iterable[Field], gateways: Collection[bytes] = ()) -> boo
         if name == b"set-cookie" or (name == b"cache-control" and _PRIVATE.search(value) is not None):
             return True
         if name == b"vary":
-            members = [member.strip(b" \t").lower() for member in value.split(b",")]
-            if any(member == b"*" or member in gateways for member in members):
+            members = list_members(value)
+            if b"*" in members or not members.isdisjoint(gateways):
                 return True
     return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...net.bounded_cache import BoundedCache
+from .syntax import list_members
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"http2-settings", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
@@ -38,7 +39,6 @@ def named_by(connection: bytes) -> frozenset[bytes]:
     """
     named = _known.get(connection)
     if named is None:
-        names = {token.strip(b" \t") for token in connection.lower().split(b",")}
-        named = frozenset(names - _PERSISTENCE - {b""})
+        named = frozenset(list_members(connection) - _PERSISTENCE)
         _known.add(connection, named)
     return named

@@ -1,6 +1,6 @@
-"""The syntax of HTTP messages that several modules match: classes of characters and compiled patterns.
+"""The syntax of HTTP messages that several modules read: classes of characters, compiled patterns, and lists.
 
-Sources: RFC 9110 (sections 5.5 and 5.6.2) and RFC 9112 (sections 2.2 and 3.2.1).
+Sources: RFC 9110 (sections 5.5 and 5.6), RFC 9112 (sections 2.2 and 3.2.1) and RFC 3986 (section 2.1).
 
 A name that ends with ``_CHARS`` is what stands between the brackets of a class of a regular expression, as text;
 ``bytes_pattern`` compiles for bytes what is composed of such classes. Patterns match bytes, those that end with
@@ -47,3 +47,12 @@ NEVER_IN_HEAD = bytes_pattern(rf"[^{FIELD_CHARS}\r\n]|(?<!\r)\n|\r(?=[^\n])")
 """To search a head that may be incomplete: a control character, or a CR or LF without the other (RFC 9112 section 2.2).
 
 The search has to begin one byte before the newest ones, so that a CR at the end of the last bytes is seen."""
+BAD_ESCAPE = bytes_pattern("%(?![0-9A-Fa-f]{2})")
+"""To search a target or a form for a percent sign that begins no escape (RFC 3986 section 2.1)."""
+
+
+def list_members(value: bytes) -> set[bytes]:
+    """The members of a list of tokens in lower case; empty ones do not count (RFC 9110 section 5.6.1)."""
+    members = {member.strip(b" \t") for member in value.lower().split(b",")}
+    members.discard(b"")
+    return members

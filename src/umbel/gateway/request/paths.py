@@ -11,12 +11,11 @@ from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ...core.errors import RequestError
-from ...core.http.syntax import NOT_OF_TARGET, NOT_TARGET_CHARS, bytes_pattern
+from ...core.http.syntax import BAD_ESCAPE, NOT_OF_TARGET, NOT_TARGET_CHARS, bytes_pattern
 
 # RFC 3986 section 3.3 (pchar) without percent signs. Together with "no segment begins with a dot" it is always safe.
 _PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
-_NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _FORBIDDEN = bytes_pattern(rf"[{NOT_TARGET_CHARS}\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
 forbidden_in_query: Callable[[bytes], object] = NOT_OF_TARGET.search
@@ -41,7 +40,7 @@ def check_path(raw: bytes) -> None:
         raise RequestError(400, "The request target must be a path that begins with a slash.")
     if _FORBIDDEN.search(raw):
         raise RequestError(400, "The path holds a character that must be percent-encoded.")
-    if _NOT_ENCODED.search(raw):
+    if BAD_ESCAPE.search(raw):
         raise RequestError(400, "The path holds a percent sign that is not followed by two hex digits.")
     if _AMBIGUOUS.search(raw):
         raise RequestError(400, "The path holds an encoded slash, backslash or NUL.")

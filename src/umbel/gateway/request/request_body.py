@@ -8,7 +8,6 @@ docs/server.md lists what is refused, with the reasons.
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import AsyncIterable
 from itertools import islice
 from typing import Literal
@@ -22,6 +21,7 @@ from ...core.errors import RequestError
 from ...core.http.charsets import ASCII_COMPATIBLE, codec_of
 from ...core.http.content_coding import codings_of
 from ...core.http.media_types import is_json
+from ...core.http.syntax import BAD_ESCAPE
 from ...core.model import Json
 from .request_fields import RequestFields
 from .urlencoded import BadFieldError, Names, read_fields
@@ -39,7 +39,6 @@ _MEDIA_TYPE_CHARS_MAX = 1024
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
 _OF_A_BODY = ("content-type", "content-encoding", "transfer-encoding")
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # A filter that looks for ASCII must find what the gateway will read: these say another charset than it would guess.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -148,7 +147,7 @@ def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | No
             raise RequestError(400, f"The body cannot be used: {error}.") from error
     fields_max = max(FORM_FIELDS_MAX, max_body // _FIELD_BYTES)
     escapes_max = max(BAD_ESCAPES_MAX, fields_max)
-    if next(islice(_BAD_ESCAPE.finditer(raw), escapes_max, None), None) is not None:
+    if next(islice(BAD_ESCAPE.finditer(raw), escapes_max, None), None) is not None:
         raise RequestError(400, f"The form has more than {escapes_max} percent signs that begin no escape.")
     if raw.count(b"&") >= fields_max:
         raise RequestError(400, f"The form has more than {fields_max} fields.")

@@ -19,6 +19,7 @@ from ...core.http.syntax import (
     TARGET_CHARS,
     TOKEN_CHARS,
     bytes_pattern,
+    list_members,
 )
 from ...net.bounded_cache import BoundedCache
 from ..limits.server_limits import Limits
@@ -207,13 +208,13 @@ class HeadReader:
             values.setdefault(name, []).append(value)
         length = _framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), one)
         served = self._hosts.serve(values.get(b"host", []), required=one)
-        connection = _tokens(values.get(b"connection", []))
+        connection = _members(values.get(b"connection", []))
         keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
-        expectations = _tokens(values.get(b"expect", []))
+        expectations = _members(values.get(b"expect", []))
         if one and expectations - {b"100-continue"}:
             raise HeadError(ErrorResponse(417, "The only expectation that can be met is 100-continue."))
         websocket = (
-            one and b"upgrade" in connection and b"websocket" in _tokens(values.get(b"upgrade", [])) and length == 0
+            one and b"upgrade" in connection and b"websocket" in _members(values.get(b"upgrade", [])) and length == 0
         )
         return ParsedFields(
             "1.1" if one else "1.0",
@@ -221,7 +222,7 @@ class HeadReader:
             length,
             keep_alive,
             bool(one and expectations),
-            one and b"trailers" in _tokens(values.get(b"te", [])),
+            one and b"trailers" in _members(values.get(b"te", [])),
             websocket,
             served,
         )
@@ -242,9 +243,9 @@ def _names_secret(parsed: ParsedFields) -> bool:
     return any(may_be_secret(name) for name, _ in parsed.fields)
 
 
-def _tokens(values: list[bytes]) -> set[bytes]:
-    """The members of a list field, in lower case."""
-    return {token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower())}
+def _members(values: list[bytes]) -> set[bytes]:
+    """The members of a list field with these values."""
+    return list_members(b",".join(values)) if values else set()
 
 
 def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:

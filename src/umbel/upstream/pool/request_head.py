@@ -16,7 +16,7 @@ from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest
 from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
-from ...core.http.syntax import FIELD_VALUE, ORIGIN_FORM, TOKEN, TOKEN_CHARS, bytes_pattern
+from ...core.http.syntax import FIELD_VALUE, ORIGIN_FORM, TOKEN, TOKEN_CHARS, bytes_pattern, list_members
 from ...core.httpx_messages import fields_of
 from ...net.bounded_cache import BoundedCache
 from ..errors import BadRequest
@@ -102,7 +102,7 @@ def encode_request(
         host, own = _special(fields, lines)
     close = False
     if own is not None and b"connection" in own:
-        tokens = {token.strip() for token in own[b"connection"].lower().split(b",")}
+        tokens = list_members(own[b"connection"])
         close = b"close" in tokens
         if named := named_by(own[b"connection"]):
             lines = [line for field in fields if field[1] not in named and (line := _line(field))]

@@ -87,3 +87,22 @@ def test_the_alphabet_of_tokens_is_spelled_out_in_one_module() -> None:
 )
 def test_an_alphabet_of_tokens_in_a_string_is_found(source: str) -> None:
     assert list(alphabets_in(source))
+
+
+@pytest.mark.parametrize(
+    ("value", "members"),
+    [
+        (b"", set()),
+        (b" , ,\t", set()),
+        (b"close", {b"close"}),
+        (b"Keep-Alive ,\tUpgrade,upgrade", {b"keep-alive", b"upgrade"}),
+        (b"x y,\xe9", {b"x y", b"\xe9"}),
+    ],
+)
+def test_a_list_has_its_members_in_lower_case_without_empty_ones(value: bytes, members: set[bytes]) -> None:
+    assert syntax.list_members(value) == members
+
+
+def test_a_percent_sign_without_two_hex_digits_is_a_bad_escape() -> None:
+    found = [match.start() for match in syntax.BAD_ESCAPE.finditer(b"%41%4g%%20%")]
+    assert found == [3, 6, 10]
