@@ -15,7 +15,7 @@ import trustme
 from hypercorn.config import Config
 
 from tests.support.server.h2_client import H2Client, h2_client
-from tests.support.server.serving import app_with_records, fetch, serving
+from tests.support.server.serving import add_waiting_handler, app_with_records, fetch, serving
 
 
 async def test_settings_that_hypercorn_takes_in_silence_are_told_with_the_first_connection() -> None:
@@ -41,14 +41,7 @@ async def test_max_requests_stops_a_stock_worker_after_its_last_answer() -> None
 @pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stock hypercorn"])
 async def test_a_stop_says_goodbye_over_http_2_and_lets_what_is_in_flight_finish(stock: bool) -> None:
     app, _ = app_with_records()
-    began, go = trio.Event(), trio.Event()
-
-    @app.get("/work")
-    async def work() -> str:
-        began.set()
-        await go.wait()
-        return "done"
-
+    began, go = add_waiting_handler(app)
     bodies: list[bytes] = []
 
     async def ask(port: int) -> None:

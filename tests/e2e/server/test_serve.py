@@ -16,7 +16,7 @@ import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from tests.support.server.serving import RawClient, app_with_records, connected, fetch, serving
+from tests.support.server.serving import RawClient, add_waiting_handler, app_with_records, connected, fetch, serving
 from umbel.server import hypercorn_config, serve
 
 
@@ -119,14 +119,7 @@ async def test_a_cancelled_server_stops_at_once_and_still_closes_its_lifespan() 
 
 async def test_a_request_in_flight_is_finished_before_a_graceful_stop() -> None:
     app, records = app_with_records()
-    began, go = trio.Event(), trio.Event()
-
-    @app.get("/work")
-    async def work() -> str:
-        began.set()
-        await go.wait()
-        return "done"
-
+    began, go = add_waiting_handler(app)
     replies: list[Any] = []
 
     async def ask(port: int) -> None:

@@ -31,6 +31,19 @@ def app_with_records() -> tuple[Umbel, Records]:
     return app, records
 
 
+def add_waiting_handler(app: Umbel) -> tuple[trio.Event, trio.Event]:
+    """Add ``/work``: it sets the first event when a request has come, and says "done" when the second one is set."""
+    began, go = trio.Event(), trio.Event()
+
+    @app.get("/work")
+    async def work() -> str:
+        began.set()
+        await go.wait()
+        return "done"
+
+    return began, go
+
+
 @asynccontextmanager
 async def serving(app: Any, *, stock: bool = False, **settings: Any) -> AsyncIterator[int]:
     """The application's port while it is served, by us or (``stock``) by Hypercorn's own ``serve``."""

@@ -18,6 +18,8 @@ from umbel.server.limits.server_limits import Limits
 ROOT = Path(umbel.__file__).parent
 
 _CALLS = frozenset({"compile", "match", "search", "fullmatch", "sub", "subn", "split", "findall", "finditer"})
+_COMPILES_BYTES = "bytes_pattern"
+"""The function of ``core/http/syntax.py`` that compiles a text for bytes."""
 METHODS = ("search", "fullmatch", "sub")
 """What is tried of each, whatever the source calls: a match from anywhere, one of all, and one after another."""
 
@@ -34,14 +36,14 @@ class Found(NamedTuple):
 
 
 def find_patterns() -> list[Found]:
-    """Every call of ``re`` in ``src/umbel``."""
+    """Every call of ``re`` in ``src/umbel``, and of ``bytes_pattern``, which calls it with what it is given."""
     found: list[Found] = []
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text())
         if (names := _names_of_re(tree)) is not None:
             relative = path.relative_to(ROOT).as_posix()
             for call, function in _calls(tree, ()):
-                if _calls_re(call.func, names):
+                if _calls_re(call.func, names) and function != (_COMPILES_BYTES,):
                     owner = f"{relative}:{'.'.join(function)}" if function else relative
                     found.append(Found(f"{relative}:{call.lineno}", owner, _folded(call, path)))
     return found
@@ -51,11 +53,15 @@ def _names_of_re(tree: ast.Module) -> tuple[set[str], dict[str, str]] | None:
     """What the module ``re`` and its functions are called in a module."""
     modules: set[str] = set()
     functions: dict[str, str] = {}
+    if any(isinstance(node, ast.FunctionDef) and node.name == _COMPILES_BYTES for node in tree.body):
+        functions[_COMPILES_BYTES] = "compile"
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.asname or alias.name for alias in node.names if alias.name == "re"}
         elif isinstance(node, ast.ImportFrom) and node.module == "re":
             functions |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and any(alias.name == _COMPILES_BYTES for alias in node.names):
+            functions[_COMPILES_BYTES] = "compile"
     return (modules, functions) if modules or functions else None
 
 
@@ -85,6 +91,8 @@ def _folded(call: ast.Call, path: Path) -> re.Pattern[Any] | None:
         flags = call.args[1]
     try:
         pattern = _value(call.args[0], module.__dict__)
+        if isinstance(call.func, ast.Name) and call.func.id == _COMPILES_BYTES:
+            pattern = pattern.encode("ascii")
         return re.compile(pattern, 0 if flags is None else _value(flags, module.__dict__))
     except (NameError, AttributeError):
         return None
@@ -120,6 +128,6 @@ def _heads() -> list[re.Pattern[Any]]:
 
 MADE_AT_RUN_TIME: dict[str, Callable[[], list[re.Pattern[Any]]]] = {
     "core/diagnostics/redact.py:Redactor.__init__": _redactors,
-    "server/http1/request_head.py:HeadReader.__init__": _heads,
+    "server/http1/request_head.py:_head_pattern": _heads,
 }
 """The functions that make patterns while the program runs, and what they have made, for configurations of all kinds."""
