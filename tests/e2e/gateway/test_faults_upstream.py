@@ -242,8 +242,8 @@ async def test_a_kept_connection_that_closes_as_it_is_used_is_replaced_unless_th
             assert (lost.status, lost.json["calls"][0]["kind"]) == (502, Kind.RESET)
             assert lost["proxy-status"] == f'umbel;error={TERMINATED};next-hop="part"'
             await program.settled()
-            await upstream.all_closed()
             assert program.client("up").statistics().pool.replaced == 2
+        await upstream.all_closed()
         assert len(upstream.connections) == 4
     assert [head.split(b" ")[0] for head in heads].count(b"POST") == 1
     assert [line.get("kind") for line in program.lines("calls")] == [None, Kind.RESET, None, None, None]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 KIB = 1024
 SIZES = (16 * KIB, 32 * KIB, 64 * KIB)
 RATIO_MAX = 9.0
-"""From 16 to 64 KiB: four times the work where it is linear, 16 times where it is quadratic."""
+"""From 16 to 64 KiB, and from 4 to 16: four times the work where it is linear, 16 times where it is quadratic."""
 FLOOR_SECONDS = 0.004
 """What takes less than this at 64 KiB is too short for a ratio."""
 STALL_SECONDS = 0.5
@@ -29,7 +29,9 @@ _STEP_SECONDS = 0.05
 """At most 4 KiB may take this."""
 _FIRST_SIZE, _LAST_SIZE = 16, 4 * KIB
 _DOUBLING_SECONDS = 20e-6
-"""Of what takes less, twice the size takes a bounded time even if the time is exponential; else the steps are small."""
+"""Of what takes less, twice the size takes a bounded time even if the time is exponential."""
+_SUSPECT_SECONDS, _SUSPECT_SIZES = 0.004, (4 * KIB, 8 * KIB, 16 * KIB)
+"""What takes longer at 4 KiB has its growth checked at once, before other shapes take as long."""
 
 _ATOMS_MAX, _PAIRED_MAX, _SLOWEST = 10, 24, 5
 _KILLERS = ("", "\x00", "!", "\n")
@@ -94,19 +96,34 @@ def slowest_shapes(function: Callable[[Any], object], shapes: Iterable[Shape], *
     Raises:
         SuperLinearError: one takes far too long already.
     """
-    timed: list[tuple[float, Shape]] = []
-    for shape in shapes:
-        size, taken = _FIRST_SIZE, 0.0
-        while True:
-            taken = seconds_of(function, shape, size, binary=binary)
-            if taken > _STEP_SECONDS and _again(taken, function, shape, size, binary) > _STEP_SECONDS:
-                raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {shape}")
-            if size == _LAST_SIZE:
-                break
-            size = min(size * 2 if taken < _DOUBLING_SECONDS else size * 5 // 4, _LAST_SIZE)
-        timed.append((taken, shape))
-    timed.sort(key=lambda each: each[0], reverse=True)
-    return [shape for _, shape in timed[:_SLOWEST]]
+    return _slowest((_seconds_of_4_kib(function, shape, binary), shape) for shape in shapes)
+
+
+def _slowest(timed: Iterable[tuple[float, Shape]]) -> list[Shape]:
+    return [shape for _, shape in sorted(timed, key=lambda each: each[0], reverse=True)[:_SLOWEST]]
+
+
+def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: bool) -> float:
+    """The time for 4 KiB, after smaller sizes that show whether it can be waited for.
+
+    The size doubles where that takes at most ``_STEP_SECONDS`` even if the time is exponential in the size, with the
+    last two times on its curve; else it grows by a quarter.
+
+    Raises:
+        SuperLinearError: one takes far too long already.
+    """
+    size, before, growth = _FIRST_SIZE, 0.0, 1.0
+    while True:
+        taken = seconds_of(function, shape, size, binary=binary)
+        if taken > _STEP_SECONDS and _again(taken, function, shape, size, binary) > _STEP_SECONDS:
+            raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {shape}")
+        if size == _LAST_SIZE:
+            return taken
+        # An exponential's growth over a step from s/f to s, for one from s to 2s: to the power of f/(f - 1).
+        power = growth / (growth - 1) if growth > 1 else 0.0
+        doubled = taken * max(taken / before, 1.0) ** power if before else _STEP_SECONDS + 1
+        growth = 2.0 if taken < _DOUBLING_SECONDS or doubled < _STEP_SECONDS else 1.25
+        before, size = taken, min(int(size * growth), _LAST_SIZE)
 
 
 def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> None:
@@ -118,14 +135,22 @@ def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, 
         SuperLinearError: it does not.
     """
     with _without_collections():
-        slowest = slowest_shapes(function, shapes, binary=binary)
-        for shape in slowest:
-            _check_shape(function, shape, binary)
+        timed: list[tuple[float, Shape]] = []
+        suspect = _SUSPECT_SECONDS
+        for shape in shapes:
+            taken = _seconds_of_4_kib(function, shape, binary)
+            if taken > suspect:
+                _check_shape(function, shape, binary, _SUSPECT_SIZES)
+                suspect = 1.5 * taken
+            timed.append((taken, shape))
+        for shape in _slowest(timed):
+            _check_shape(function, shape, binary, SIZES)
 
 
-def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool) -> None:
+def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool, sizes: tuple[int, int, int]) -> None:
+    """Check the growth of the time over three sizes, the last of which is four times the first."""
     taken: list[float] = []
-    for size in SIZES:
+    for size in sizes:
         seconds = seconds_of(function, shape, size, binary=binary)
         if seconds > STALL_SECONDS:
             seconds = _again(seconds, function, shape, size, binary)
@@ -134,9 +159,13 @@ def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool) 
         taken.append(seconds)
     small, middle, large = taken
     if large > FLOOR_SECONDS and max(middle, large) > RATIO_MAX * small:
-        small, large = (_again(0.0, function, shape, size, binary) for size in (SIZES[0], SIZES[-1]))
+        small, large = (_again(0.0, function, shape, size, binary) for size in (sizes[0], sizes[-1]))
         if large > RATIO_MAX * small:
-            raise SuperLinearError(f"16 KiB take {small * 1000:.1f} ms and 64 KiB {large * 1000:.1f} ms: {shape}")
+            ends = [
+                f"{size // KIB} KiB {seconds * 1000:.1f} ms"
+                for size, seconds in zip(sizes[::2], (small, large), strict=True)
+            ]
+            raise SuperLinearError(f"{' and '.join(ends)}: {shape}")
 
 
 @contextmanager
