@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
+# Some containers forbid compiled files: each process that a test starts would then compile all of src/umbel.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures soak fuzz external test-all bench bench-path bench-where bench-upstream bench-policies bench-server \
   bench-logs bench-supervisor bench-stalls bench-crowd bench-hooks check format clean

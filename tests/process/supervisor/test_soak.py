@@ -17,7 +17,7 @@ import trio
 from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, is_alive, supervised
 from tests.support.soak import SOAK
 
-SIGNALS = 1000 if SOAK else 100
+SIGNALS = 1000 if SOAK else 30
 SPACING_S = 0.12 if SOAK else 0.1
 CLIENTS = 8
 PACE_S = 0.005
