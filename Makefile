@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures soak fuzz external test-all bench bench-path bench-where bench-upstream bench-policies bench-server \
-  bench-logs bench-supervisor bench-stalls bench-crowd bench-hooks check format clean
+  bench-logs bench-supervisor bench-stalls bench-trim bench-hooks check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -79,8 +79,8 @@ bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an
 bench-stalls: $(STAMP)  ## the longest stall of the loop by hostile input, a minute; ARGS='--only sockets --json FILE'
 	@$(BIN)/python -m benchmarks.stalls $(ARGS)
 
-bench-crowd: $(STAMP)  ## what is given back of the memory of a crowd of requests, some seconds
-	@$(BIN)/python -m benchmarks.crowd
+bench-trim: $(STAMP)  ## the memory that malloc_trim returns after a load peak, some seconds
+	@$(BIN)/python -m benchmarks.trim
 
 bench-hooks: $(STAMP)  ## what hooks of an application cost a request of a configured route, some seconds
 	@$(BIN)/python benchmarks/hooks.py

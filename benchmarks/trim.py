@@ -1,7 +1,7 @@
-"""What ``malloc_trim`` gives back after a crowd of requests, and how long it holds up the loop: ``make bench-crowd``.
+"""The memory that ``malloc_trim`` returns after a load peak, and how long it stops the loop: ``make bench-trim``.
 
-So many tasks hold a list of values each until all are released; then the heap is trimmed in a thread, as
-``umbel.server.process.crowd`` does it, while the loop sleeps for a moment again and again, or allocates without pause.
+Tasks hold a list of values each until all are released; then the heap is trimmed in a thread, as ``heap_trim`` of
+``umbel.server.process`` does it, while the loop sleeps for a moment again and again, or allocates without pause.
 Each row is measured in a process of its own. Linux with glibc only.
 """
 
@@ -54,7 +54,7 @@ async def _measure(count: int, values: int, allocating: bool) -> None:
         for _ in range(count):
             nursery.start_soon(_held, values, release)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        crowd = resident()
+        peak = resident()
         release.set()
     over, pauses, took = trio.Event(), [], 0.0
 
@@ -68,8 +68,8 @@ async def _measure(count: int, values: int, allocating: bool) -> None:
         await trio.to_thread.run_sync(trim, 0)
         took = time.perf_counter() - began
         over.set()
-    share = (crowd - resident()) / (crowd - before)
-    loop, sizes = "allocates" if allocating else "idle", (before, crowd, resident())
+    share = (peak - resident()) / (peak - before)
+    loop, sizes = "allocates" if allocating else "idle", (before, peak, resident())
     shown = " | ".join(f"{size / MB:.0f} MB" for size in sizes)
     times = f"{took * 1000:.0f} ms | {pauses[0] * 1000:.0f} ms"
     print(f"| {count:,} | {values} | {loop} | {shown} | {share:.0%} | {times} |")
@@ -81,13 +81,11 @@ def main() -> None:
         count, values, allocating = map(int, sys.argv[1:])
         trio.run(_measure, count, values, bool(allocating))
         return
-    print(
-        "| held | values each | the loop | before | with the crowd | trimmed | given back | the call | longest pause |"
-    )
+    print("| held | values each | the loop | before | at the peak | trimmed | returned | the call | longest pause |")
     print("|---:|---:|---|---:|---:|---:|---:|---:|---:|", flush=True)
     for count, values in ROWS:
         for allocating in (0, 1):
-            command = [sys.executable, "-m", "benchmarks.crowd", str(count), str(values), str(allocating)]
+            command = [sys.executable, "-m", "benchmarks.trim", str(count), str(values), str(allocating)]
             subprocess.run(command, check=True)
 
 
