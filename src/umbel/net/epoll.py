@@ -3,7 +3,7 @@
 Theory
 ------
 trio waits for a socket with one registration, one task switch and one system call per wait. A gateway waits for
-hundreds of sockets at once, each for a small answer. Here every socket is registered once, for its whole life, with an
+hundreds of sockets at once, each for a small answer. Here every socket is registered once, until it is closed, with an
 epoll of the reader's own. trio waits for that epoll's descriptor, and one turn serves all sockets that became ready.
 
 *Registration is edge-triggered* (EPOLLET) for reading, writing and the peer's end (EPOLLRDHUP): a change of a socket
