@@ -70,12 +70,12 @@ class QuartBody(TrioBody, CountedCalls):
         self._bound(self._received)
         if self._error is None:
             self._held += data
-        self._tell()
+        self._notify()
 
     def set_complete(self) -> None:
         """There is no further part."""
         self._ended = True
-        self._tell()
+        self._notify()
 
     def set_result(self, data: bytes) -> None:
         """The body is this, and complete."""
@@ -132,14 +132,14 @@ class QuartBody(TrioBody, CountedCalls):
         finally:
             self._reading = None
             ctx.body_waits(False)
-            self._tell()  # Cancelled, too: whoever waits beside is to read on.
+            self._notify()  # Cancelled, too: whoever waits beside is to read on.
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
             self._error = RequestEntityTooLarge()
             self._held.clear()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
