@@ -7,9 +7,9 @@ Theory
 The application runs with context variables and inside a cancel scope of its own (``InboundRequest.run_apart``). What it
 raises passes to whoever serves the request, and answers for it.
 
-When the client leaves, ASGI has two ways to tell: ``receive`` gives a disconnect, and whoever does not listen is
-cancelled with the reason ``client-gone``. So an application that waits in ``receive`` is told and may end in its own
-time; any other one is cancelled. ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4), from then on.
+When the client leaves, ASGI has two ways to report it: ``receive`` gives a disconnect, and whoever does not listen is
+cancelled with the reason ``client-gone``. So an application that waits in ``receive`` is notified and may end in its
+own time; any other one is cancelled. ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4), from then on.
 
 The scope's extension ``CANCELS`` holds this object. So an application whose ``receive`` is this very one knows that it
 need not listen only to hear of the client's leaving, and has a place for its access record.
@@ -158,7 +158,7 @@ class AsgiCycle(BoundedCalls):
         self._request.on_gone(self._client_gone)
 
     def _client_gone(self) -> None:
-        """The client has gone: whoever listens is told, and if nobody does the application is cancelled."""
+        """The client has gone: whoever listens is notified, and if nobody does the application is cancelled."""
         if self.gone or self._at is _DONE:
             return
         self.gone = True

@@ -22,8 +22,8 @@ __all__ = ["Phase", "drain", "leave"]
 async def leave(server: ServerState) -> None:
     """Report not ready, and go on accepting for ``drain_delay``, the time that load balancers need to notice."""
     server.phase.value = max(server.phase.value, Phase.LEAVING)
-    if (tell := getattr(server.app, "begin_drain", None)) is not None:
-        tell()
+    if (begin_drain := getattr(server.app, "begin_drain", None)) is not None:
+        begin_drain()
     await trio.sleep(server.limits.drain_delay)
 
 

@@ -76,7 +76,7 @@ Handler = Callable[[Any], Awaitable[None]]
 
 
 class Drainable(Protocol):
-    """A connection that can be told that the server is stopping."""
+    """A connection that can be notified that the server is stopping."""
 
     def drain(self, until: float) -> None:
         """End with the next response, or at ``until`` if no request comes."""
@@ -100,7 +100,7 @@ class ServerState:
         """When what is in flight is cancelled; known from ``DRAINING`` on."""
         self.connections: AsyncValue[int] = AsyncValue(0)
         self.open: set[Drainable] = set()
-        """The connections that must be told when the server drains."""
+        """The connections that must be notified when the server drains."""
         self.accept_batch = 64
         """Connections accepted in one go, so that a flood of them does not hold up the others.
 
@@ -142,8 +142,8 @@ class ServerState:
         self._connections_total = self._requests_total = 0
         self._refused: dict[int, int] = {}
         self._failed = self._endless = 0
-        if (tell := getattr(app, "add_server", None)) is not None:
-            tell(self)
+        if (add_server := getattr(app, "add_server", None)) is not None:
+            add_server(self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the timers and the reader, until cancelled. The application has started before that."""
@@ -310,7 +310,7 @@ class ServerState:
         self._refused[error_response.status] = self._refused.get(error_response.status, 0) + 1
 
     def leaves_record(self, response: ServerResponse) -> bool:
-        """Whether the application, which keeps records and has been told, makes the record of such a response.
+        """Whether the application, which keeps records and has been notified, makes the record of such a response.
 
         An ``InboundApplication`` that wants a record has filed one.
         """

@@ -11,7 +11,7 @@ they may take, and the end of the connection.
 **The client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
 that nobody has read. Between requests it means that no further request will come (``half_closed``), and the next read
 finds the end. During a request ``RequestResponseCycle.departed`` decides. Nothing of that cancels this task: the
-application is told by its own callback.
+application is notified by its own callback.
 
 **Foreign code** runs on this task too, with context variables of its own (``own_context.py``), inside a scope that is
 entered once per connection. To cancel it is to end the connection: its client has gone, or it does not come to an end.
@@ -112,7 +112,7 @@ class Http1Connection:
         self._sending: trio.Lock | None = None
         """Held by the task that waits for the socket: an application may send from several."""
         self._sent_now = 0
-        """Bytes that the socket took without a wait, and that the write clock has not been told of."""
+        """Bytes that the socket took without a wait, and that the write clock has not counted yet."""
         self._unsent: list[memoryview] = []
         """What is still to be handed to the stream."""
         self._cycle: RequestResponseCycle | None = None
@@ -352,7 +352,7 @@ class Http1Connection:
                 cycle.on_gone(None)
             if not cycle.response_complete:
                 if cycle.ends_with_connection and not cycle.taken:
-                    self.stream.reset_on_close()  # The client must be able to tell that it has not got all.
+                    self.stream.reset_on_close()  # The client must be able to see that it has not got all.
                 if not cycle.gone:
                     await self._respond_for(cycle, rest)
             if rest is not None:
@@ -498,7 +498,7 @@ class Http1Connection:
                     finally:
                         await clock.end_write()
                 if scope.cancelled_caught:
-                    # The kernel tells of room only when there is much of it.
+                    # The kernel reports room only when there is much of it.
                     stream.send_more()
                     if len(stream.unsent) == size:
                         raise trio.TooSlowError

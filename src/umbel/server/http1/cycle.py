@@ -233,7 +233,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether nothing but the connection's end tells the client where the content ends."""
+        """Whether nothing but the connection's end shows the client where the content ends."""
         return not self.can_respond and self._left is None and not self._chunked and not self._bodiless
 
     # The client's leaving.
@@ -264,7 +264,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self._connection.half_closed = True
 
     def client_left(self) -> None:
-        """The client has gone, or is treated so: the application is told, once."""
+        """The client has gone, or is treated so: the application is notified, once."""
         if self.gone or self.response_complete:
             return
         self.gone = True

@@ -67,7 +67,7 @@ def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None
 
 
 def method_and_path(raw: bytes) -> tuple[str, str]:
-    """The method and the path of a head that was refused, for the record; empty where they cannot be told."""
+    """The method and the path of a head that was refused, for the record; empty where they cannot be read."""
     parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
     if len(parts) < 2 or TOKEN.fullmatch(parts[0]) is None:
         return "", ""

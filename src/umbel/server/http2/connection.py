@@ -318,7 +318,7 @@ class Http2Connection:
         self._nursery.start_soon(stream.run)
 
     def _is_full(self, headers: Any, complete: bool) -> bool:
-        """Whether no further stream is served: there are as many as the client was told, and this is no probe."""
+        """Whether no further stream is served: there are as many as the settings allow, and this is no probe."""
         limit = self.server.config.h2_max_concurrent_streams
         if len(self._streams) < limit and self._tasks < 2 * limit:
             return False
@@ -340,7 +340,7 @@ class Http2Connection:
         stream.receive_buffer.put(data, size)
 
     def _take_trailers(self, stream: Stream) -> None:
-        """Check what nobody reads: a client that breaks a rule is told, whatever the rule is for."""
+        """Check what nobody reads: a client that breaks a rule gets an error, whatever the rule is for."""
         try:
             check_trailers(self._decoder.fields, self.server.limits)
         except HeadError as error:

@@ -37,7 +37,7 @@ class MemoryLimit:
 
 
 def resident() -> int:
-    """The resident bytes of this process; 0 where the system does not tell."""
+    """The resident bytes of this process; 0 where the system does not report them."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -43,7 +43,7 @@ class Limits:
     max_body: int = 16 * 2**20
     """A request's body."""
     underscore_headers: Literal["reject", "keep"] = "reject"
-    """Whether a field name may hold an underscore, which CGI and its heirs cannot tell from a hyphen."""
+    """Whether a field name may hold an underscore, which CGI and its heirs cannot distinguish from a hyphen."""
     hosts: tuple[str, ...] = ()
     """The host names that are served; any if empty."""
     drain_delay: float = 0.0

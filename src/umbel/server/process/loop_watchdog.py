@@ -2,7 +2,7 @@
 
 A task arms a timer of ``faulthandler`` again and again. If the task does not get to run in time, a thread of C writes
 the stacks of all threads to stderr: file, line and function of each frame, and no value. That thread needs no lock of
-the interpreter, so it also tells what a loop does in C code that never lets go of it. Nothing of this is on the path of
+the interpreter, so it also shows what a loop does in C code that never lets go of it. Nothing of this is on the path of
 a request.
 """
 

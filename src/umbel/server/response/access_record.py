@@ -32,7 +32,7 @@ CUT_DETAIL = "the answer was cut in its middle"
 RECORD = "umbel.record"
 """The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedRequest`` takes the application's record.
 
-Its ``end_reason`` is what to cancel the application with that is told of the end.
+Its ``end_reason`` is what to cancel the application with that is notified of the end.
 """
 
 
@@ -95,7 +95,7 @@ def cut_response(status: int, bytes_sent: int, rest: BaseException | None) -> Se
 
 
 def error_response_for(server: ServerState, rest: BaseException | None) -> ErrorResponse | None:
-    """What a client is told whose request ended before the first byte of its response; None if nothing is.
+    """The response to a client whose request ended before the first byte of its response; None if it gets none.
 
     ``rest`` is what goes on upwards (``exception_groups.apart``); None: the application has failed.
     """

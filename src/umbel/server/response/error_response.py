@@ -53,7 +53,7 @@ class ServerResponse(NamedTuple):
     bytes_sent: int = 0
     """Bytes of the body."""
     notified: bool = False
-    """Whether the application has been told of it, by ``AnsweredByServerError`` or ``disconnect_with``."""
+    """Whether the application has been notified of it, by ``AnsweredByServerError`` or ``disconnect_with``."""
 
 
 OVERLOADED = ErrorResponse(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)

@@ -1,6 +1,6 @@
 """Fields that the server adds to each response: Date (RFC 9110 section 6.6.1) and Alt-Svc, as hypercorn.toml says.
 
-They are made once a second, from the wall clock, because Date tells it. No field names the server software.
+They are made once a second, from the wall clock, because Date shows it. No field names the server software.
 """
 
 from __future__ import annotations

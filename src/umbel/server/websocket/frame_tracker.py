@@ -1,7 +1,7 @@
 """The boundaries of WebSocket frames and messages in a stream of bytes (RFC 6455 section 5.2), without I/O.
 
-The protocol library tells of an incomplete frame only once some of its payload has come, and not at all of a control
-frame. Whoever waits for a client has to know from the first byte on that it owes the rest.
+The protocol library reports an incomplete frame only once some of its payload has come, and a control frame not at
+all. Whoever waits for a client has to know from the first byte on that it owes the rest.
 """
 
 from __future__ import annotations

@@ -22,16 +22,16 @@ Each party may send the server's close frame. wsproto raises ``LocalProtocolErro
 
 **The end.** Each party may bring about CLOSED, but by ``_end`` alone. It does not wait, and does nothing the second
 time, so the end is reached once, with the code of whoever came first. What belongs to the end is done there: the
-disconnect gets its code, the queue is closed behind the messages in it, and the application is cancelled, or is told
-where it listens. The end is always reached, because ``run`` calls ``_end`` behind everything else.
+disconnect gets its code, the queue is closed behind the messages in it, and the application is cancelled, or is
+notified where it listens. The end is always reached, because ``run`` calls ``_end`` behind everything else.
 
 **Whole messages.** wsproto makes the bytes and the stream takes them under ``_writing``, with no wait between: both
 have the same order, on which compression depends. ``ByteStream.send_all`` sends all of it also where its caller is
 cancelled, because half a frame would spoil the rest. ``_messages`` is held for a whole message: between the fragments
 of one there may be pings and pongs, but no other message. Whoever needs both locks takes ``_messages`` first.
 
-**The client's leaving.** Until the accept ``on_gone`` tells of it. Afterwards the reader finds the end of what the
-client has sent behind everything that came before it, and ``on_gone`` tells of a reset.
+**The client's leaving.** Until the accept ``on_gone`` reports it. Afterwards the reader finds the end of what the
+client has sent behind everything that came before it, and ``on_gone`` reports a reset.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._crashed = False
         self._draining = False
         self.end_reason = str(Kind.CLIENT_GONE)
-        """Why the application is cancelled at the end, by us or by a framework that we tell of it."""
+        """Why the application is cancelled at the end, by us or by a framework that we notify."""
         self._scope = trio.CancelScope()
         """Around the application."""
         self._listeners = 0
@@ -529,7 +529,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._end(_ABNORMAL)
 
     def drain(self, until: float) -> None:
-        """Close with 1001 as soon as it is accepted: clients that are told to go away come back elsewhere."""
+        """Close with 1001 as soon as it is accepted: clients that are asked to go away come back elsewhere."""
         self._draining = True
         if self._state is State.OPEN:
             self._nursery.start_soon(self._go_away)
