@@ -508,6 +508,7 @@ class Stream(RecordedRequest, UnsentContent):
         if not self.finished and not self.leave_unsent(size, self.server.limits.write_timeout):
             self._put_end()
             self.gone = True
+            await self._flush_end()
         self._check_gone()
 
     async def _wait_for_window(self) -> None:
