@@ -7,8 +7,9 @@ STAMP := .venv/.ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cover figures soak fuzz external test-all bench bench-path bench-where bench-upstream bench-policies bench-server \
-  bench-logs bench-supervisor bench-stalls bench-trim bench-hooks check format clean
+.PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
+  bench-upstream bench-policies bench-server bench-logs bench-supervisor bench-stalls bench-trim bench-hooks \
+  check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +42,9 @@ cover: $(STAMP)  ## run all tests under coverage and print which lines and branc
 
 figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; ARGS=--json; ARGS=--coverage adds what make cover measured
 	@$(BIN)/python -m tools.figures $(ARGS)
+
+picture: $(STAMP)  ## draw docs/pictures/dashboard.svg from the timings of two requests to the demo
+	@$(BIN)/python -m tools.picture
 
 soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/upstream/test_pool_churn.py tests/e2e/upstream/calls/test_cancelled.py \
