@@ -1,29 +1,19 @@
-"""A small application of one's own: a composition in Python beside a plain Quart route.
+"""An application of one's own: routes of a configuration, a composition in Python, and a plain Quart route.
 
 It asks the sample services, so start those first (`make demo`, in another terminal), then
 
     python examples/app.py            # or: hypercorn -k trio examples.app:app
     curl -i http://127.0.0.1:8001/report/42
 
-PORT, USERS_URL, ORDERS_URL and OFFERS_URL in the environment replace the ports that are usual for the demo.
+PORT, USERS_URL, ORDERS_URL, OFFERS_URL and LOGS_DIR in the environment replace what is usual for the demo.
 """
 
 import os
+from pathlib import Path
 
-from umbel import Config, Umbel
+from umbel import Umbel
 
-app = Umbel(
-    __name__,
-    Config.model_validate(
-        {
-            "upstreams": {
-                "users": {"urls": [os.environ.get("USERS_URL", "http://127.0.0.1:9001")]},
-                "orders": {"urls": [os.environ.get("ORDERS_URL", "http://127.0.0.1:9002")], "timeout": "500ms"},
-                "offers": {"urls": [os.environ.get("OFFERS_URL", "http://127.0.0.1:9005")], "timeout": "300ms"},
-            }
-        }
-    ),
-)
+app = Umbel.from_file(Path(__file__).with_name("app.toml"))
 
 
 @app.compose("/report/<int:user_id>", deadline=0.8)

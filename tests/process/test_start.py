@@ -95,7 +95,8 @@ async def test_stock_hypercorn_serves_the_asgi_module(directory: Path) -> None:
 
 
 async def test_the_example_starts_itself(upstreams: Urls, tmp_path: Path) -> None:
-    env = {"PORT": "0", **{f"{name.upper()}_URL": upstreams[name][0] for name in ("users", "orders", "offers")}}
+    urls = {f"{name.upper()}_URL": upstreams[name][0] for name in ("users", "orders", "offers")}
+    env = {"PORT": "0", "LOGS_DIR": str(tmp_path / "logs"), **urls}
 
     async with (
         started(PYTHON, str(PROJECT / "examples" / "app.py"), cwd=tmp_path, env=env) as server,
@@ -103,6 +104,7 @@ async def test_the_example_starts_itself(upstreams: Urls, tmp_path: Path) -> Non
     ):
         url = await server.address("Umbel runs on")
         composed = await client.get(f"{url}/report/42")
+        configured = await client.get(f"{url}/profile/42")
         plain = await client.get(url)
         status = await server.stop(signal.SIGINT)
 
@@ -110,6 +112,7 @@ async def test_the_example_starts_itself(upstreams: Urls, tmp_path: Path) -> Non
     assert composed.headers["umbel-completed"] == "true"
     assert composed.json()["name"] == "Ada"
     assert composed.json()["offers"]
+    assert configured.json()["name"] == "Ada"
     assert plain.text.startswith("A plain Quart route")
     assert (status, "Traceback" in server.output) == (0, False)
 

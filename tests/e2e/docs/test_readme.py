@@ -24,9 +24,9 @@ def block(language: str) -> str:
     return found[1]
 
 
-async def test_the_ten_lines_give_the_answer_shown(tmp_path: Path) -> None:
+async def test_the_configuration_shown_gives_the_response_shown(tmp_path: Path) -> None:
     text = block("toml")
-    assert text.count("\n") == 10
+    assert text.count("\n") <= 12
     async with sample_upstreams() as urls:
         for name, service in SERVICES.items():
             text = text.replace(f"http://127.0.0.1:{service.ports[0]}", urls[name][0])
@@ -35,7 +35,6 @@ async def test_the_ten_lines_give_the_answer_shown(tmp_path: Path) -> None:
             response = await client.get(f"http://127.0.0.1:{port}/dashboard/42")
 
     shown = json.loads(block("console").strip().splitlines()[-1])
-    del shown["items"]  # the demo's route asks for more, as the README says
     assert response.json() == shown
     assert response.headers["umbel-completed"] == "true"
 
