@@ -23,7 +23,7 @@ from umbel.supervisor.master.options import Options
 from umbel.supervisor.master.process import Spawned, Worker, WorkerSpec
 
 JOB = WorkerSpec(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
-# Says that it is ready, waits until it is told something after its start, and ends.
+# Says that it is ready, waits for one message after its start, and ends.
 SCRIPT = 'echo "{\\"is\\":\\"ready\\"}" >&0; read start; read drain; echo bye >&2'
 
 

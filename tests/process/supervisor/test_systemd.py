@@ -66,19 +66,19 @@ async def test_watchdog_pings_end_while_no_worker_sends_heartbeats(tmp_path: Pat
         await systemd.hears("WATCHDOG=1")
         nursery.start_soon(master.get, "/block")
         assert (await systemd.hears("STATUS=0 of 1 workers ready"))["STATUS"]
-        # Until there is a new worker, which takes several periods of 50 ms, there is none. That one gives a sign of
-        # life as soon as it runs, and its readiness is told a moment later.
-        assert await _signs_until(systemd, "1 of 1") <= 2
+        # Until there is a new worker, which takes several periods of 50 ms, there is none. That one sends a
+        # heartbeat as soon as it runs, and its readiness is reported a moment later.
+        assert await _pings_until(systemd, "1 of 1") <= 2
 
 
-async def _signs_until(systemd: Systemd, status: str) -> int:
-    """How many signs of life come before a message with this status."""
-    signs = 0
+async def _pings_until(systemd: Systemd, status: str) -> int:
+    """The number of watchdog pings before a message with this status."""
+    pings = 0
     while True:
         message = (await systemd._sock.recv(4096)).decode()
         if f"STATUS={status}" in message:
-            return signs
-        signs += "WATCHDOG=1" in message
+            return pings
+        pings += "WATCHDOG=1" in message
 
 
 async def test_sockets_that_systemd_has_opened_are_served(tmp_path: Path) -> None:

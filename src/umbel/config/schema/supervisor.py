@@ -50,7 +50,7 @@ class Supervisor(Section):
     start_timeout: Duration = 30.0
     """How long a worker may take until it is ready."""
     hang_timeout: HangTimeout = 10.0
-    """How long a worker may give no sign of life before it is replaced. Without -w: how long the loop may be blocked
+    """How long a worker may send no heartbeat before it is replaced. Without -w: how long the loop may be blocked
     until the process writes to stderr where it stands."""
     orphan_grace: Duration = 5.0
     """What requests in flight get when the master is gone."""

@@ -201,7 +201,7 @@ async def _kill(master: Master, request: Request) -> Answer:
 async def _reopen(master: Master, request: Request) -> Answer:
     answered, asked = await master.reopen_logs_and_wait()
     if answered < asked:
-        raise CommandError(f"{answered} of {asked} workers have opened their logs anew")
+        raise CommandError(f"{answered} of {asked} workers have reopened their log files")
     return {"workers": asked}
 
 

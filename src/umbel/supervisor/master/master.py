@@ -178,7 +178,7 @@ class Master:
         workers = self.workers
         answers = await self.queries.ask(workers, messages.ReopenLogs(), messages.LogsReopened, _REOPEN_S)
         level: Level = "info" if len(answers) == len(workers) else "warning"
-        text = f"{len(answers)} of {len(workers)} workers have opened their logs anew"
+        text = f"{len(answers)} of {len(workers)} workers have reopened their log files"
         self.console.report(level, "logs.reopened", text, workers=len(workers), answered=len(answers))
         return len(answers), len(workers)
 
