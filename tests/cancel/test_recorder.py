@@ -6,11 +6,17 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.logs.event_factories import call_ended, note, request_ended
+from tests.support.logs.event_factories import call_ended, log_message, request_ended
 from tests.support.logs.sinks import MemoryLog
 from umbel.core.events import Event
 
-EVENTS: tuple[Event, ...] = (request_ended(), call_ended(), note(level="error"), request_ended(500), note())
+EVENTS: tuple[Event, ...] = (
+    request_ended(),
+    call_ended(),
+    log_message(level="error"),
+    request_ended(500),
+    log_message(),
+)
 
 
 async def test_a_cancel_anywhere_loses_no_record_and_leaves_nothing_open(autojump_clock: MockClock) -> None:

@@ -38,5 +38,5 @@ def call_ended(outcome: Outcome | None = None, **changes: Any) -> CallEnded:
     return CallEnded(request_facts(), "users", outcome, **changes)
 
 
-def note(message: str = "hello", **changes: Any) -> LogMessage:
+def log_message(message: str = "hello", **changes: Any) -> LogMessage:
     return LogMessage(changes.pop("level", "info"), changes.pop("event", "test.note"), message, **changes)

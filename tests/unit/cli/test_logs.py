@@ -136,15 +136,15 @@ def test_stat_counts_statuses_latencies_and_lost_records(log: Path) -> None:
         "not a record",
     )
 
-    told = json.loads(umbel("stat", log, "--json", "--by", "http.route").stdout)
+    printed = json.loads(umbel("stat", log, "--json", "--by", "http.route").stdout)
 
-    assert told["records"] == 32
-    assert told["statuses"] == {"200": 30, "500": 1}
-    assert told["levels"] == {"info": 30, "error": 1, "warning": 1}
-    assert (told["dropped"], told["missing"], told["not_records"]) == (2, 1, 1)
-    assert 15 <= told["duration_ms"]["p50"] <= 21
-    assert told["duration_ms"]["max"] == 34
-    assert told["by"]["/users/<id>"]["errors"] == 1
+    assert printed["records"] == 32
+    assert printed["statuses"] == {"200": 30, "500": 1}
+    assert printed["levels"] == {"info": 30, "error": 1, "warning": 1}
+    assert (printed["dropped"], printed["missing"], printed["not_records"]) == (2, 1, 1)
+    assert 15 <= printed["duration_ms"]["p50"] <= 21
+    assert printed["duration_ms"]["max"] == 34
+    assert printed["by"]["/users/<id>"]["errors"] == 1
 
 
 def test_stat_renders_a_histogram(log: Path) -> None:
@@ -219,8 +219,8 @@ def test_a_field_to_count_by_that_no_record_has_is_reported(log: Path) -> None:
 
 def test_a_field_to_count_by_may_be_nested(tmp_path: Path) -> None:
     log = write(tmp_path / "app.jsonl", record(1, fields={"line": {"number": 3}}), record(2))
-    told = json.loads(umbel("stat", log, "--json", "--by", "fields.line.number").stdout)
-    assert {name: row["records"] for name, row in told["by"].items()} == {"3": 1, "-": 1}
+    printed = json.loads(umbel("stat", log, "--json", "--by", "fields.line.number").stdout)
+    assert {name: row["records"] for name, row in printed["by"].items()} == {"3": 1, "-": 1}
 
 
 def test_tail_of_an_empty_log_succeeds(tmp_path: Path) -> None:

@@ -41,19 +41,19 @@ PROBLEMS = [ConfigProblem("a.toml", 1, "b", "is no c"), ConfigProblem("d.toml", 
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "printed"),
     [
         (ConfigError(PROBLEMS), EXIT_CONFIG, "a.toml:1: b: is no c\nd.toml: is no e\n"),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, ""),
     ],
 )
-def test_an_error_of_a_command_is_printed_without_a_traceback(error: BaseException, code: int, told: str) -> None:
+def test_an_error_of_a_command_is_printed_without_a_traceback(error: BaseException, code: int, printed: str) -> None:
     @click.group(cls=Commands)
     def group() -> None:
         raise error
 
     result = CliRunner().invoke(group, ["check"])
-    assert (result.exit_code, result.stderr, result.stdout) == (code, told, "")
+    assert (result.exit_code, result.stderr, result.stdout) == (code, printed, "")
 
 
 def test_the_configuration_is_named_by_the_option_else_by_the_environment_else_by_its_usual_name(

@@ -101,8 +101,8 @@ async def test_an_exception_that_is_reported_again_is_not_recorded_twice(
             logger.error("Exception on request", exc_info=error)
             logger.error("and again", exc_info=ExceptionGroup("g", [error]))
 
-    told, again, group, _ = sink.records
-    assert "exception.stacktrace" in told
+    first, again, group, _ = sink.records
+    assert "exception.stacktrace" in first
     assert (again["exception.type"], again["exception.message"]) == ("builtins.ValueError", "once")
     assert "exception.stacktrace" not in again
     assert "exception.stacktrace" not in group

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.logs.event_factories import call_ended, note, request_ended
+from tests.support.logs.event_factories import call_ended, log_message, request_ended
 from tests.support.logs.sinks import FileLog
 from umbel.config.schema.sections import Logs
 from umbel.core.errors import ConfigError
@@ -52,11 +52,11 @@ async def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
     directory = tmp_path / "logs"
     log = FileLog(directory)
     async with log.open() as recorder:
-        recorder.record(note("lost with the directory"))
+        recorder.record(log_message("lost with the directory"))
         await log.app.has_lines(1)
         shutil.rmtree(directory)
 
-        recorder.record(note("kept"))
+        recorder.record(log_message("kept"))
         await log.app.has_lines(2)
 
     assert events(directory / "app.jsonl") == ["test.note", "log.closed"]

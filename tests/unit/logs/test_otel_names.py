@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.logs.event_factories import call_ended, note, request_ended
+from tests.support.logs.event_factories import call_ended, log_message, request_ended
 from umbel.core.diagnostics.exception_fields import exception_fields
 from umbel.core.diagnostics.redact import Redactor
 from umbel.logs.records.encode import Encoder, finish
@@ -73,7 +73,11 @@ def keys(value: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "event",
-    [request_ended(500, completed=False, client="::1"), call_ended(), note(error=ExceptionGroup("g", [OSError()]))],
+    [
+        request_ended(500, completed=False, client="::1"),
+        call_ended(),
+        log_message(error=ExceptionGroup("g", [OSError()])),
+    ],
     ids=["access", "calls", "app"],
 )
 def test_every_dotted_name_is_published_and_every_other_is_known_to_have_no_convention(event: Any) -> None:

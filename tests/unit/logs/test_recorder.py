@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.logs.event_factories import attempt, call_ended, note, request_ended
+from tests.support.logs.event_factories import attempt, call_ended, log_message, request_ended
 from tests.support.logs.sinks import MemoryLog
 from umbel.core.events import AttemptEnded, LogMessage
 from umbel.logs.queue import BATCH_BYTES
@@ -28,7 +28,7 @@ async def test_each_event_goes_to_its_stream(log: MemoryLog, autojump_clock: Moc
     async with log.open() as recorder:
         recorder.record(request_ended())
         recorder.record(call_ended())
-        recorder.record(note())
+        recorder.record(log_message())
 
     assert log.access.events == ["request.end"]
     assert log.calls.events == ["call.end"]
@@ -79,8 +79,8 @@ async def test_a_warning_is_written_at_once_with_all_that_waited(
     log: MemoryLog, autojump_clock: MockClock, level: str
 ) -> None:
     async with log.open(flush_every=60) as recorder:
-        recorder.record(note("before"))
-        recorder.record(note("trouble", level=level))
+        recorder.record(log_message("before"))
+        recorder.record(log_message("trouble", level=level))
         await wait_all_tasks_blocked()
 
         assert [record["msg"] for record in log.app.records] == ["before", "trouble"]
@@ -102,14 +102,14 @@ async def test_the_records_of_each_stream_are_numbered_in_the_order_of_their_com
 async def test_overflow_drops_the_new_and_says_so_in_their_place(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with log.open(max_records=3, flush_every=1) as recorder:
         for number in range(5):
-            recorder.record(note(str(number)))
+            recorder.record(log_message(str(number)))
         assert recorder.statistics().dropped == 2
         await trio.sleep(2)
-        recorder.record(note("after"))
+        recorder.record(log_message("after"))
 
-    told = [(record["event"], record.get("msg")) for record in log.app.records]
-    assert told[:3] == [("test.note", "0"), ("test.note", "1"), ("test.note", "2")]
-    assert told[3:5] == [("log.dropped", "the queue was full"), ("test.note", "after")]
+    reported = [(record["event"], record.get("msg")) for record in log.app.records]
+    assert reported[:3] == [("test.note", "0"), ("test.note", "1"), ("test.note", "2")]
+    assert reported[3:5] == [("log.dropped", "the queue was full"), ("test.note", "after")]
     assert log.app.records[3]["count"] == 2
     assert (log.app.records[-1]["written"], log.app.records[-1]["dropped"]) == (6, 2)
 
@@ -129,7 +129,7 @@ async def test_a_full_disk_costs_nothing_but_time(log: MemoryLog, autojump_clock
     async with log.open() as recorder:
         log.access.error = FULL
         recorder.record(request_ended())
-        recorder.record(note("goes on"))
+        recorder.record(log_message("goes on"))
         await trio.sleep(60)
         statistics = recorder.statistics()
         assert statistics.streams["access"].last_error == "No space left on device"
@@ -148,7 +148,7 @@ async def test_warnings_do_not_hurry_a_broken_disk(log: MemoryLog, autojump_cloc
     async with log.open() as recorder:
         log.app.error = FULL
         for _ in range(100):
-            recorder.record(note(level="error"))
+            recorder.record(log_message(level="error"))
             await trio.sleep(0.01)
 
         assert recorder.statistics().streams["app"].errors <= 5
@@ -189,7 +189,7 @@ async def test_a_hanging_disk_holds_the_end_for_two_seconds_and_no_longer(
 
     assert trio.current_time() - closing_at == pytest.approx(CLOSE_WAIT_S_MAX)
     assert log.access.closed
-    # Each stream has a writer of its own: nothing else is lost, and the last line can still tell what was.
+    # Each stream has a writer of its own: nothing else is lost, and the last line can still report what was.
     assert log.calls.events == ["call.end"]
     assert recorder.statistics().dropped == 1
     last = log.app.records[-1]
@@ -220,7 +220,7 @@ async def test_an_app_stream_that_hangs_holds_the_end_for_two_seconds(
 ) -> None:
     log.app.hang = True
     async with log.open() as recorder:
-        recorder.record(note())
+        recorder.record(log_message())
         closing_at = trio.current_time()
 
     assert trio.current_time() - closing_at == pytest.approx(DRAIN_S_MAX)
@@ -258,7 +258,7 @@ async def test_an_event_that_makes_no_line_is_counted_and_raises_nothing(
 
     async with log.open() as recorder:
         recorder.record(nonsense)
-        recorder.record(note())
+        recorder.record(log_message())
 
     assert recorder.statistics().dropped == 1
     assert log.app.events == ["test.note", "log.closed"]
@@ -274,7 +274,7 @@ async def test_a_flood_into_one_stream_does_not_starve_another(log: MemoryLog, a
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(flood)
-        recorder.record(note("quiet", level="error"))
+        recorder.record(log_message("quiet", level="error"))
         for _ in range(200):
             await trio.lowlevel.checkpoint()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.support.logs.event_factories import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
+from tests.support.logs.event_factories import TRACE_ID, attempt, call_ended, log_message, request_ended, request_facts
 from umbel.core.diagnostics.redact import Redactor
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import FailedItem, Failure, Outcome
@@ -36,8 +36,8 @@ def written(event: Any) -> dict[str, Any]:
     return json.loads(data)
 
 
-def note_of(*args: Any, **fields: Any) -> dict[str, Any]:
-    return written(note(*args, **fields))
+def record_of_message(*args: Any, **fields: Any) -> dict[str, Any]:
+    return written(log_message(*args, **fields))
 
 
 def test_a_record_of_a_request_has_opentelemetrys_names() -> None:
@@ -205,7 +205,9 @@ def test_a_log_message_has_its_request_its_fields_and_its_exception() -> None:
     try:
         raise ValueError("too blue")
     except ValueError as error:
-        record = note_of("shape failed", level="error", request=request_facts(), fields={"line": 3}, error=error)
+        record = record_of_message(
+            "shape failed", level="error", request=request_facts(), fields={"line": 3}, error=error
+        )
 
     assert record["request_id"] == "req-1"
     assert record["http.route"] == "/dashboard/<user_id>"
@@ -218,7 +220,7 @@ def test_a_log_message_has_its_request_its_fields_and_its_exception() -> None:
 def test_every_leaf_of_an_exception_group_is_recorded() -> None:
     group = ExceptionGroup("two", [KeyError("left"), ExceptionGroup("inner", [OSError("right")])])
 
-    record = note_of("group", error=group)
+    record = record_of_message("group", error=group)
 
     stack = record["exception.stacktrace"]
     assert record["leaves"] == ["builtins.KeyError: 'left'", "builtins.OSError: right"]
@@ -229,14 +231,14 @@ def test_every_leaf_of_an_exception_group_is_recorded() -> None:
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
 def test_a_control_character_is_escaped(code: int) -> None:
-    data = encoded(note(f"a{chr(code)}b"))
+    data = encoded(log_message(f"a{chr(code)}b"))
 
     assert chr(code) not in data.decode()[:-1]
     assert json.loads(data)["msg"] == f"a{chr(code)}b"
 
 
 def test_text_of_any_language_stays_readable() -> None:
-    assert "Doldenblütler 🌼".encode() in encoded(note("Doldenblütler 🌼"))
+    assert "Doldenblütler 🌼".encode() in encoded(log_message("Doldenblütler 🌼"))
 
 
 class Rude:
@@ -264,20 +266,20 @@ def endless() -> list[Any]:
     ids=["rude", "surrogate", "huge", "big", "surrogate key", "bytes", "infinite"],
 )
 def test_a_value_without_a_form_in_json_is_recorded_all_the_same(value: Any, said: Any) -> None:
-    record = note_of("odd", level="warning", fields={"value": value, "fine": 1})
+    record = record_of_message("odd", level="warning", fields={"value": value, "fine": 1})
 
     assert record["fields"] == {"value": said, "fine": 1}
     assert "truncated" not in record
 
 
 def test_a_value_that_holds_itself_is_recorded_to_a_bounded_depth() -> None:
-    assert "<list>" in str(note_of("odd", fields={"value": endless()})["fields"])
+    assert "<list>" in str(record_of_message("odd", fields={"value": endless()})["fields"])
 
 
 def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
     fields = {"value": "\x01" * RECORD_BYTES_MAX, "fine": 1}
 
-    record = note_of("odd", level="warning", fields=fields)
+    record = record_of_message("odd", level="warning", fields=fields)
 
     assert record["truncated"] is True
     assert (record["level"], record["msg"], record["fields"]["fine"]) == ("warning", "odd", 1)
@@ -300,7 +302,7 @@ def test_a_path_is_cut_without_half_of_the_userinfo_in_it() -> None:
 
 
 def test_an_object_without_a_json_form_is_recorded_by_its_repr() -> None:
-    assert note_of(fields={"where": range(3), "not a number": float("nan")})["fields"] == {
+    assert record_of_message(fields={"where": range(3), "not a number": float("nan")})["fields"] == {
         "where": "range(0, 3)",
         "not a number": None,
     }
@@ -309,7 +311,7 @@ def test_an_object_without_a_json_form_is_recorded_by_its_repr() -> None:
 def test_a_record_is_never_longer_than_its_bound() -> None:
     fields = {str(number): "\x00" * 2000 for number in range(200)}
 
-    data = encoded(note("x", fields=fields))
+    data = encoded(log_message("x", fields=fields))
 
     assert len(data) <= RECORD_BYTES_MAX
     assert json.loads(data)["truncated"] is True
@@ -320,4 +322,4 @@ def test_an_exception_whose_text_raises_is_recorded_by_its_type() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no")
 
-    assert note_of(error=MuteError())["exception.message"] == "<MuteError>"
+    assert record_of_message(error=MuteError())["exception.message"] == "<MuteError>"

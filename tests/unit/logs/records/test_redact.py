@@ -252,9 +252,9 @@ def test_a_cut_lets_no_half_of_a_secret_through(text: str) -> None:
 def test_a_cut_in_front_of_a_frame_keeps_the_name_of_each_secret() -> None:
     for fill in range(40):
         error = ValueError("a" * (STACK_CHARS_MAX - 40 - fill) + f" password = '{SECRET} {SECRET}' " + "b" * fill)
-        told = exception_fields(error)
+        sanitized = exception_fields(error)
         for name in ("exception.message", "exception.stacktrace"):
-            assert SECRET not in Redactor().text(str(told[name]))
+            assert SECRET not in Redactor().text(str(sanitized[name]))
 
 
 def test_a_leaf_of_a_group_is_cut_without_half_of_its_secret() -> None:
@@ -270,17 +270,17 @@ def test_a_text_beyond_the_room_of_a_record_is_cut_and_says_so() -> None:
 
 def test_a_record_of_very_many_values_shows_a_bounded_number() -> None:
     wide = [[number] * 500 for number in range(900)]
-    told = sanitize(wide, Redactor())
-    assert json.dumps(told).count(",") < 2 * VALUES_MAX
-    assert told[0] == [0] * 500
-    assert told[-1] == "…"
+    sanitized = sanitize(wide, Redactor())
+    assert json.dumps(sanitized).count(",") < 2 * VALUES_MAX
+    assert sanitized[0] == [0] * 500
+    assert sanitized[-1] == "…"
 
 
 def test_a_record_of_very_many_secrets_shows_a_bounded_number() -> None:
     wide = {f"k{outer}": {f"token{inner}": "a" for inner in range(900)} for outer in range(900)}
-    told = sanitize(wide, Redactor())
-    assert json.dumps(told).count(REDACTED) <= VALUES_MAX
-    assert told["…"] == f"{900 - len(told) + 1} more"
+    sanitized = sanitize(wide, Redactor())
+    assert json.dumps(sanitized).count(REDACTED) <= VALUES_MAX
+    assert sanitized["…"] == f"{900 - len(sanitized) + 1} more"
 
 
 def test_a_long_key_is_cut() -> None:
@@ -293,7 +293,7 @@ def test_a_long_key_is_cut() -> None:
     [["token=S3CR3T", "other"], ["no password given for bob", "disk /dev/sda is full"], ("password: S3CR3T", 3)],
 )
 def test_a_sentence_that_names_a_secret_is_not_taken_for_a_headers_name(items: Any) -> None:
-    told = sanitize(items, Redactor(()))
-    assert len(told) == 2
-    assert told[1] == items[1]
-    assert "S3CR3T" not in json.dumps(told)
+    sanitized = sanitize(items, Redactor(()))
+    assert len(sanitized) == 2
+    assert sanitized[1] == items[1]
+    assert "S3CR3T" not in json.dumps(sanitized)
