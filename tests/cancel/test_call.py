@@ -144,7 +144,7 @@ async def test_a_probe_leaves_its_place_to_the_next_call(streamed: bool, autojum
 async def test_a_client_with_all_policies_leaves_nothing_with_its_block(pushing: bool, autojump_clock) -> None:
     made: list[Scripted] = []
 
-    async def whole_life() -> None:
+    async def enter_to_exit() -> None:
         rules = {**HEDGED, **RETRIED, "breaker": BreakerRules(), "max_concurrency": 1}
         steps = [HANGS, Step(0.1, 503), Step(0.1, 503), HANGS, OK, HANGS]
         async with scripted(steps, pushing=pushing, **rules) as upstream, trio.open_nursery() as nursery:
@@ -160,7 +160,7 @@ async def test_a_client_with_all_policies_leaves_nothing_with_its_block(pushing:
             assert upstream.script.in_flight == 0
         made.clear()
 
-    assert await for_every_checkpoint(whole_life, check) > 20
+    assert await for_every_checkpoint(enter_to_exit, check) > 20
 
 
 # Replicas that are checked, that come and go
@@ -172,7 +172,7 @@ async def test_health_checks_leave_nothing(autojump_clock) -> None:
     def act(origin: Origin) -> Step:
         return Step(0.1, ConnectFailed("no")) if origin.host == "b" else PIECES
 
-    async def whole_life() -> None:
+    async def enter_to_exit() -> None:
         async with scripted(act, ["http://a", "http://b"], health=HealthRules(every=1.0)) as upstream:
             made.append(upstream)
             await trio.sleep(5)
@@ -185,7 +185,7 @@ async def test_health_checks_leave_nothing(autojump_clock) -> None:
             assert upstream.script.in_flight == 0
         made.clear()
 
-    assert await for_every_checkpoint(whole_life, check) > 20
+    assert await for_every_checkpoint(enter_to_exit, check) > 20
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -198,7 +198,7 @@ async def test_neither_do_replicas_that_come_and_go(streamed: bool, autojump_clo
         with suppress(NameFailed):
             await (receive(upstream) if streamed else upstream.call())
 
-    async def whole_life() -> None:
+    async def enter_to_exit() -> None:
         source.become(a, b)
         rules = {"health": HealthRules(every=0.5)}
         async with scripted([PIECES], source, **rules) as upstream, trio.open_nursery() as nursery:
@@ -217,7 +217,7 @@ async def test_neither_do_replicas_that_come_and_go(streamed: bool, autojump_clo
             assert {each.failed for each in upstream.client.statistics().balance.replicas} <= {0}
         made.clear()
 
-    assert await for_every_checkpoint(whole_life, check) > 20
+    assert await for_every_checkpoint(enter_to_exit, check) > 20
 
 
 # Over real sockets

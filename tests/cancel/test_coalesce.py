@@ -87,7 +87,7 @@ async def test_one_that_is_cancelled_at_any_point_costs_the_other_nothing(
 async def test_its_own_block_leaves_nothing(callers: int, nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, echo_server(), delay=0.1)
 
-    async def whole_life() -> None:
+    async def enter_to_exit() -> None:
         async with Transport(["http://x"], coalesce=True, dial=dial) as transport:
             for _ in range(2):
                 async with trio.open_nursery() as several:
@@ -97,4 +97,4 @@ async def test_its_own_block_leaves_nothing(callers: int, nursery: trio.Nursery,
     def check() -> None:
         assert dial.open == 0
 
-    assert await for_every_checkpoint(whole_life, check) > 8
+    assert await for_every_checkpoint(enter_to_exit, check) > 8

@@ -105,7 +105,7 @@ async def test_waiting_in_the_pools_queue_leaves_no_place(nursery: trio.Nursery,
 async def test_the_pools_own_block_leaves_nothing(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, answer_slowly, delay=0.1)
 
-    async def whole_life() -> None:
+    async def enter_to_exit() -> None:
         async with Pool(dial=dial) as pool:
             await fetch(pool)
             await trio.sleep(100)
@@ -113,4 +113,4 @@ async def test_the_pools_own_block_leaves_nothing(nursery: trio.Nursery, autojum
     def check() -> None:
         assert dial.open == 0
 
-    assert await for_every_checkpoint(whole_life, check) > 5
+    assert await for_every_checkpoint(enter_to_exit, check) > 5

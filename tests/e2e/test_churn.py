@@ -26,7 +26,7 @@ from tests.support.soak import SOAK
 from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, response
 
 ROUNDS = 10 if SOAK else 1
-PATIENCE = 5 if SOAK else 1.5
+KEEP_ALIVE_S = 5 if SOAK else 1.5
 """Seconds that the server waits for a head. With so many in one loop, a client may well take a while to send it."""
 AT_ONCE = 50
 """Clients."""
@@ -247,7 +247,7 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
     async with AsyncExitStack() as stack:
         ports = [await stack.enter_async_context(raw_server(services.handler)) for _ in range(4)]
         config = CONFIG.format(*map(int, ports), slots=SLOTS)
-        async with running(tmp_path, config, stock=stock, keep_alive_timeout=PATIENCE) as program:
+        async with running(tmp_path, config, stock=stock, keep_alive_timeout=KEEP_ALIVE_S) as program:
             churn = Churn(program.port, random.Random("clients"))
             objects: list[int] = []
             for _ in range(ROUNDS):

@@ -13,7 +13,7 @@ from tests.support.server.h2_client import h2_client
 from tests.support.server.serving import connected
 from tests.support.upstream.raw_server import Handler, Peer, raw_server, response, silent
 
-PATIENT = 'deadline = "30s"'
+LONG_DEADLINE = 'deadline = "30s"'
 """A busy machine may take longer than the default deadline; the queue is what is tried."""
 
 
@@ -49,7 +49,7 @@ async def crowd(program: Program, clients: int, target: str = "/r", rounds: int 
 
 
 async def test_256_clients_of_a_route_of_ten_calls_get_no_error(tmp_path: Path) -> None:
-    config = route(keys=PATIENT) + calls(10)
+    config = route(keys=LONG_DEADLINE) + calls(10)
     async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream) + config) as program:
         assert await crowd(program, 256) == {200: 256}
         bulkhead = program.client("up").statistics().bulkhead
@@ -57,14 +57,14 @@ async def test_256_clients_of_a_route_of_ten_calls_get_no_error(tmp_path: Path) 
 
 
 async def test_five_clients_of_a_route_of_fifty_calls_get_no_error(tmp_path: Path) -> None:
-    config = route(keys=PATIENT) + calls(50)
+    config = route(keys=LONG_DEADLINE) + calls(50)
     async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream) + config) as program:
         assert await crowd(program, 5, rounds=2) == {200: 10}
 
 
 async def test_an_each_over_fifty_ids_for_sixty_clients_gets_no_error(tmp_path: Path) -> None:
     ids = b"[" + b",".join(b"%d" % n for n in range(50)) + b"]"
-    config = route(keys=PATIENT) + (
+    config = route(keys=LONG_DEADLINE) + (
         '[routes.calls.things]\nupstream = "up"\npath = "/items/{item}"\neach = "part"\nlimit = 50\n'
     )
     async with raw_server(healthy(body=ids)) as upstream, running(tmp_path, up(upstream) + config) as program:
@@ -72,7 +72,7 @@ async def test_an_each_over_fifty_ids_for_sixty_clients_gets_no_error(tmp_path: 
 
 
 async def test_a_hundred_streams_of_a_route_of_three_calls_get_no_error(tmp_path: Path) -> None:
-    config = route(keys=PATIENT) + calls(3)
+    config = route(keys=LONG_DEADLINE) + calls(3)
     async with (
         raw_server(healthy()) as upstream,
         running(tmp_path, up(upstream) + config) as program,
@@ -84,7 +84,7 @@ async def test_a_hundred_streams_of_a_route_of_three_calls_get_no_error(tmp_path
 
 
 async def test_a_request_is_not_refused_for_its_own_calls_where_none_may_wait(tmp_path: Path) -> None:
-    few, config = "max_concurrency = 2\nmax_queue = 0", route(keys=PATIENT) + calls(8)
+    few, config = "max_concurrency = 2\nmax_queue = 0", route(keys=LONG_DEADLINE) + calls(8)
     async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream, few) + config) as program:
         assert await crowd(program, 1) == {200: 1}
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.process.launched_workers import LAUNCHERS
 from tests.support.server.raw_client import converse
+from tests.support.server.raw_requests import CASES, Case
 from tests.support.server.raw_server_process import Served, serving_raw
-from tests.support.server.rawcases import CASES, Case
 from tests.support.server.serving import fetch
 
 

@@ -47,7 +47,7 @@ method = "POST"
 path = "/"
 json = "`1`"
 """
-PATIENT = "keep_alive_timeout = 600\n"
+LONG_KEEP_ALIVE = "keep_alive_timeout = 600\n"
 """Connections of clients are not what is tested."""
 REQUEST = b"POST /r HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
@@ -201,7 +201,7 @@ async def test_no_post_is_lost_to_an_idle_connection(
     print(f"seed {seed}")
     async with upstream.serve(tmp_path / "upstream") as server:
         config = CONFIG.format(port=int(server))
-        with launched("umbel serve", tmp_path / "gateway", config, settings=PATIENT) as gateway:
+        with launched("umbel serve", tmp_path / "gateway", config, settings=LONG_KEEP_ALIVE) as gateway:
             counted = await in_rounds(gateway.port, upstream.idle, random.Random(seed))
     made = len(server.connections) if isinstance(server, RawServer) else server.taken
     with capsys.disabled() if SOAK else nullcontext():

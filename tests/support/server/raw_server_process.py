@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.process.launched_workers import Launched, launched
-from tests.support.server.rawcases import MAX_BODY
+from tests.support.server.raw_requests import MAX_BODY
 
 _NOTHING = 'none = { upstream = "up", path = "/", when = "`false`" }'
 """A call that is skipped, so that the gateway answers by itself."""

@@ -12,8 +12,8 @@ import trio
 
 from tests.support.process.launched_workers import LAUNCHERS
 from tests.support.server.raw_client import converse
+from tests.support.server.raw_requests.case import CLOSE, get, post
 from tests.support.server.raw_server_process import Served, serving_raw
-from tests.support.server.rawcases.case import CLOSE, get, post
 from tests.support.server.serving import fetch
 
 TRIES = 300

@@ -1,6 +1,6 @@
 """Heads: what is remembered of them must never let pass what would have been refused.
 
-The raw requests stand in tests/support/server/rawcases.
+The raw requests stand in tests/support/server/raw_requests.
 """
 
 from __future__ import annotations
