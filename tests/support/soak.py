@@ -1,4 +1,4 @@
-"""Whether this is ``make soak``, in which churns and storms run in full, and in ``make test`` at a tenth."""
+"""Whether this is ``make soak``, in which churns and storms run in full; ``make test`` runs a tenth or less of them."""
 
 from __future__ import annotations
 
