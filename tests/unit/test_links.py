@@ -1,4 +1,4 @@
-"""The links of the pages at the top lead somewhere: to a file, and to a heading in it."""
+"""The links of the documents lead to a file and to a heading in it, and the glossary is in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+DOCS = sorted((PROJECT / "docs").rglob("*.md"))
+PAGES = (*TOP, *(page.relative_to(PROJECT).as_posix() for page in DOCS))
 
 
 def _anchors(page: Path) -> set[str]:
@@ -34,7 +36,7 @@ def test_the_links_of_a_page_lead_to_files_and_headings(name: str) -> None:
         if "://" in link:
             continue
         path, _, anchor = link.partition("#")
-        target = PROJECT / path if path else PROJECT / name
+        target = (PROJECT / name).parent / path if path else PROJECT / name
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target), link
 
@@ -57,11 +59,19 @@ def _is_file_of_ours(name: str) -> bool:
 
 
 def test_every_module_that_the_pages_name_is_there() -> None:
-    pages = [*(PROJECT / "docs").glob("*.md"), *(PROJECT / name for name in PAGES if name != "CHANGELOG.md")]
+    pages = [*DOCS, *(PROJECT / name for name in TOP if name != "CHANGELOG.md")]
     named = {(page.name, name) for page in pages for name in re.findall(r"`((?:[\w.]+/)*\w+\.py)`", page.read_text())}
-    assert {(page, name) for page, name in named if not _is_file_of_ours(name.removeprefix("src/umbel/"))} == {
-        ("CONTRIBUTING.md", "cli/NAME.py")
-    }
+    templates = {(page, name) for page, name in named if name.endswith("NAME.py")}
+    assert {(page, name) for page, name in named if not _is_file_of_ours(name.removeprefix("src/umbel/"))} == templates
+
+
+def test_the_index_of_the_decisions_names_each_with_its_title() -> None:
+    folder = PROJECT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    for page in folder.glob("0*.md"):
+        number, _, title = page.read_text().partition("\n")[0].removeprefix("# ").partition(": ")
+        assert page.name.startswith(f"{number}-")
+        assert f"- [{number}]({page.name}): {title}" in index
 
 
 def test_the_glossary_has_each_term_once_and_in_order() -> None:

@@ -134,7 +134,7 @@ ordering of a text and a number: one part that is missing, or one odd value, lea
 `umbel check` warns of the functions that are given it: write a `default` (of an item: `item_default`), or provide for
 it in the expression, as by `` merge(a, not_null(b, `{}`)) ``, `` length(b) || `0` `` or `sum(items[*])`.
 
-**Bounds of an expression** are errors: 200,000 [steps](server.md#work-that-grows-faster-than-what-arrived) of an
+**Bounds of an expression** are errors: 200,000 [steps](server.md#work-that-grows-faster-than-what-arrives) of an
 evaluation (some 39,000 items of `items[*].{id: id, name: name}`), 1 MiB of a text that `join` makes, and JSON's range
 for `sum` and `avg`.
 
