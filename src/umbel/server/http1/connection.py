@@ -1,28 +1,54 @@
-"""An HTTP/1.1 connection: read a head, have the request answered in this task, and repeat until the end.
+"""HTTP/1.1 connection: one task reads a head, has the request answered, and repeats until the connection ends.
 
 Theory
 ------
-One task serves a connection. Between requests the task is parked in ``stream.wait_readable`` and costs nothing else. It
-reads a head (``request_head.py``), makes a ``RequestResponseCycle`` of it, and awaits the application
-(``server.handle``), which answers through that object. ``request_head.py``, ``request_body.py``, ``cycle.py`` and
-``response/response_head.py`` decide what a request and its response are. This module decides their order, the time that
-they may take, and the end of the connection.
+HTTP/1.1 allows one response at a time, in the order of the requests. So one task serves a connection (decision 0008)
+and needs no queue of requests. This module decides the order of the requests, their time limits and the end of the
+connection. ``request_head.py``, ``request_body.py``, ``cycle.py`` and ``response_head.py`` decide what the messages
+mean.
 
-**The client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
-that nobody has read. Between requests it means that no further request will come (``half_closed``), and the next read
-finds the end. During a request ``RequestResponseCycle.departed`` decides. Nothing of that cancels this task: the
-application is notified by its own callback.
+**States.**
 
-**Foreign code** runs on this task too, with context variables of its own (``own_context.py``), inside a scope that is
-entered once per connection. To cancel it is to end the connection: its client has gone, or it does not come to an end.
-The loop itself is not cancelled, and goes on outside of the scope.
+- *Reading*: ``_cycle`` is None. The task is parked in ``stream.wait_readable``, or cuts heads off ``buffer``.
+- *Serving*: ``_cycle`` is the request. The task runs ``server.handle(cycle)``. Nothing is read from the socket unless
+  the application asks for the body, so a client that pipelines is held back by TCP. Bytes that were read behind the
+  request stay in ``buffer``.
+- *Discarding* (``_may_go_on``): the response is complete, and the task reads the rest of the request's body.
+- *Lingering* (``linger``): the last response is sent. The task reads on for a moment, because a socket that is closed
+  with unread bytes sends a RST, and the RST makes the client's kernel discard a response that was not read yet.
 
-**Time.** One idle timer per connection says when the client must have sent what it owes: the first head, the rest of a
-head, the next request. Its deadline is moved with each request, which costs nothing. It interrupts only a read between
-requests. Reads of a body and writes have clocks of their own (``client_clocks.py``).
+Reading leads to Serving with a complete head, and to the end with the client's end, a timeout, a refused head that
+hides where the next request begins, or the preface of HTTP/2. Serving leads back to Reading, through Discarding if the
+body was not read, when ``cycle.keep_alive`` holds; else to the end, through Lingering where the client may be sending.
 
-**Fairness.** A client may send many requests in one segment. After ``REQUESTS_PER_TURN`` of them that did not wait, or
-``TURN_S``, the other tasks of the program run. A drain ends such a client with its next response.
+**Invariants.** ``server.request_ended`` (or ``upload.end``) is called once per request that was admitted, and one
+access record at most is written per request: both stand in a ``finally``. The bytes of two responses never mix: what
+the socket does not take waits in ``stream.unsent`` and ``_unsent``, in order, and every later write goes behind them.
+
+**Time.** ``_idle.until`` is the deadline for what the client owes: the first head, the rest of a head, the next
+request. It is infinite while a request is served. At the deadline the timer sets ``until`` to minus infinity and wakes
+the read. A late event loop must not count against the client, so the task then asks the kernel once more. A complete
+head that is there makes ``until`` infinite again. Bodies and writes have clocks of their own (``client_clocks.py``).
+
+**The client's end.** The socket reader calls ``_client_ended`` in its own task, also while received bytes are unread.
+While there is no cycle the call sets ``half_closed``, and the next read finds the end. During a request
+``RequestResponseCycle.departed`` decides between a half-close and a client that left. The call cancels nothing.
+
+**Cancellation.** ``_apart`` encloses the whole loop. ``cancel_apart`` cancels it when foreign code must end: HTTP/1.1
+cannot skip a response, so the connection ends too. A drain and a reserved connection cancel from outside. In both cases
+``Cancelled`` rises from the await of the moment:
+
+- in Reading, Discarding and Lingering the connection ends; no request is open;
+- in Serving, ``_serve`` sends a last response, shielded for ``LAST_RESPONSE_S``, if the server is stopping and no byte
+  of a response was sent. Then it counts the request out, records it and raises ``Cancelled`` again;
+- in ``send_rest``, the unsent bytes stay in order, and nothing is sent twice.
+
+**Who calls what.** The connection's task awaits ``serve``, once. The cycle calls the methods of ``RequestTransport``,
+from any task of the application. ``drain``, ``displace`` and ``_client_ended`` are synchronous, and any task may call
+them at any time.
+
+**Fairness.** One segment may hold many requests. After ``REQUESTS_PER_TURN`` of them, or ``TURN_S``, without a wait,
+a checkpoint lets other tasks run. During a drain ``keeps_alive`` is false, so the next response ends the pipeline.
 """
 
 from __future__ import annotations
@@ -53,42 +79,42 @@ if TYPE_CHECKING:
     from ..state import ServerState
 
 REQUESTS_PER_TURN = 16
-"""Pipelined requests that are answered without a wait until other tasks have their turn."""
+"""Pipelined requests that are answered without a wait before a checkpoint lets other tasks run."""
 TURN_S = 0.001
-"""Seconds of such requests until then."""
+"""Seconds of such requests before a checkpoint."""
 _HEAD_MAX_READ, _BODY_MAX_READ = 16 * 1024, 64 * 1024
-"""Bytes of one read. Room that a head does not use costs more to make than the head to read."""
+"""Bytes of one ``recv``. ``recv`` allocates its whole buffer first, so a larger one for a small head only costs."""
 _EMPTY_LINES_MAX = 16
-"""Empty lines that may stand before a request (RFC 9112 section 2.2 asks for at least one): some clients end a body
-with one, and some users type them. More than one begins the time of a head."""
+"""Empty lines allowed before a request. RFC 9112 section 2.2 asks for at least one: some clients send a line end after
+a body, and people who type requests send several. From the second one on ``head_timeout`` runs."""
 _CR = 13
 _NOTHING = (b"", b"\r")
-"""No part of a request, or the first half of an empty line."""
+"""Contents of a buffer that holds no part of a request: nothing, or the first half of an empty line."""
 _LINGER_S = 2.0
-"""Seconds that a client gets to read a last response, where it may still be sending."""
+"""Seconds for which the connection is read after its last response, if the client may still be sending."""
 _LINGER_MAX = 256 * 1024
-"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last response back."""
+"""Bytes that are read in that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchToHttp2:
-    """HTTP/2 has the connection from here on: its client began with the preface."""
+    """Result of a connection that began with the preface of HTTP/2."""
 
     received: bytes
-    """All that has been read: the preface, and what came behind it."""
+    """All bytes that were read: the preface, and what came after it."""
 
 
 def serve_http1(server: ServerState, stream: PlainStream, peer: Peer) -> Coroutine[Any, Any, SwitchToHttp2 | None]:
-    """Serve requests in this task until the connection ends or turns out to speak something else.
+    """Serve requests in the calling task until the connection ends, or until its first bytes are the preface of HTTP/2.
 
-    The stream is left open in both cases. A client that goes, or does not read, ends it quietly. Cancelled, it cuts the
-    request in flight and passes the cancel on.
+    The stream is left open in both cases; the caller closes it. A client that leaves or does not read is no error. A
+    cancel ends the request in flight and is raised again.
     """
     return Http1Connection(server, stream, peer).serve()
 
 
 class Http1Connection:
-    """One connection; ``RequestResponseCycle`` is each request of it."""
+    """One HTTP/1.1 connection. Each of its requests is a ``RequestResponseCycle``."""
 
     def __init__(self, server: ServerState, stream: PlainStream, peer: Peer) -> None:
         self.server = server
@@ -96,43 +122,46 @@ class Http1Connection:
         self.peer = peer
         self.scheme = "https" if peer.secure else "http"
         self.buffer = b""
-        """What has been read and not been used."""
+        """Bytes that were read and not used yet."""
         self.half_closed = False
-        """Whether the client has ended its sending, and waits for its responses all the same."""
+        """Whether the client has ended its sending and still waits for responses."""
         self.lingers = False
-        """Whether the client may be sending while we close."""
+        """Whether the client may still be sending when the connection ends."""
         self.head_began = 0.0
-        """When the head that is being read began; 0 between requests."""
+        """When the first byte of an incomplete head came (trio's clock); 0 if there is none."""
         self._empty_lines = 0
-        """Those that came before that head."""
+        """Empty lines before that head."""
         self._looked_at = 0
-        """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
+        """Bytes of that head that ``check_part`` has seen: no byte is checked twice, however small the parts are."""
         self._clock: WriteClock | None = None
-        """Made with the first write that has to wait, as ``_sending`` is."""
+        """Made, like ``_sending``, for the first write that must wait."""
         self._sending: trio.Lock | None = None
-        """Held by the task that waits for the socket: an application may send from several."""
+        """Held by the task that waits for the socket: several tasks of an application may send."""
         self._sent_now = 0
-        """Bytes that the socket took without a wait, and that the write clock has not counted yet."""
+        """Bytes that the socket took without a wait and that ``_clock`` has not counted yet."""
         self._unsent: list[memoryview] = []
-        """What is still to be handed to the stream."""
+        """Bytes that the stream gets after those that it keeps itself (``stream.unsent``)."""
         self._cycle: RequestResponseCycle | None = None
+        """The request in flight."""
         self._apart = trio.CancelScope()
-        """Around the requests; cancelled where foreign code is to be ended, and with it the connection."""
+        """Encloses the loop; ``cancel_apart`` cancels it."""
         self._requests = 0
         self._requests_max = server.config.keep_alive_max_requests
         self._refused = 0
+        """Requests that the server refused; at ``REFUSED_MAX`` the connection ends."""
         self._displaced = False
+        """Whether ``displace`` has already counted the request in flight out."""
         self._unbroken = 0
-        """Requests that were answered since other tasks had their turn."""
+        """Requests that were answered since the last checkpoint."""
         self._turn_began = 0.0
         self._read_at = 0.0
-        """When what is looked at came; 0 where some time may have passed since."""
+        """When the bytes in ``buffer`` came (trio's clock); 0 if that is not known well enough."""
         self._idle = IdleTimer(server.timers, stream.stop_receiving)
         began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
         self._idle.set(began + server.limits.head_timeout)
 
     async def serve(self) -> SwitchToHttp2 | None:
-        """Read and serve until the end, or until another protocol has the connection."""
+        """Read and serve requests until the connection ends, or switches to HTTP/2; see ``serve_http1``."""
         self.stream.on_end = self._client_ended
         self.server.open.add(self)
         switch: SwitchToHttp2 | None = None
@@ -146,7 +175,11 @@ class Http1Connection:
         return switch
 
     async def _run(self) -> SwitchToHttp2 | None:
-        """Read and serve until the end, or until something else than HTTP/1.1 comes."""
+        """The loop of the connection.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError: the client left or does not read.
+        """
         stream, reader = self.stream, self.server.reader
         while self._idle.until != -math.inf:
             looked_at = reader.now
@@ -154,7 +187,7 @@ class Http1Connection:
                 await stream.wait_readable()
                 data = stream.receive_now(_HEAD_MAX_READ)
             except trio.TooSlowError:
-                # Its time is up; but perhaps it is we who have not looked.
+                # The deadline has passed. If the event loop was late, the bytes may be in the socket already.
                 data = self.receive_now()
                 if not data:
                     break
@@ -163,9 +196,10 @@ class Http1Connection:
             if not data:
                 return None
             self.buffer = self.buffer + data if self.buffer else data
-            # What has come while another request was served may have waited here since the reader's last look.
+            # reader.now is the time of arrival only if the reader has polled since this read began. Otherwise the bytes
+            # came during the last request, and the time of the last poll may be long past.
             self._read_at = 0.0 if reader.now == looked_at else reader.now
-            self._unbroken = 0  # The read had a checkpoint.
+            self._unbroken = 0  # wait_readable is a checkpoint.
             while self.buffer:
                 raw = b""
                 try:
@@ -185,12 +219,12 @@ class Http1Connection:
                     return None
                 if self.buffer:
                     await self._let_other_tasks_run()
-            del data, raw  # An idle connection keeps nothing of what it has read.
+            del data, raw  # An idle connection must not hold the bytes of its last request.
         await self.give_up()
         return None
 
     async def _let_other_tasks_run(self) -> None:
-        """Checkpoint now and then between pipelined requests: an endless pipeline must not hold the loop."""
+        """Run a checkpoint after ``REQUESTS_PER_TURN`` requests, or ``TURN_S``, without one."""
         now = perf_counter()
         if not self._unbroken:
             self._turn_began = now
@@ -200,16 +234,19 @@ class Http1Connection:
             await trio.lowlevel.checkpoint()
 
     def _cut_head(self) -> bytes:
-        """Take the next head with its empty line off the buffer; empty if it is not there yet.
+        """Take the next complete head, its empty line included, off the buffer; ``b""`` if the head is incomplete.
+
+        A complete head stops the idle timer. The first byte of an incomplete one starts ``head_timeout``.
 
         Raises:
-            HeadError: it grows too large, or can be none.
+            HeadError: the incomplete head is too large, or cannot become a head of HTTP/1.1.
         """
         if self.buffer[0] == _CR:
             self._skip_empty_lines()
         data = self.buffer
         end = data.find(END) + 4
         if end > 3:
+            # Assigned, not cancelled: the timer stays in its queue, fires once and finds that nothing is due.
             self._idle.until = math.inf
             if self.head_began or self._empty_lines:
                 self.head_began = 0.0
@@ -222,37 +259,36 @@ class Http1Connection:
         if data not in _NOTHING or self._empty_lines > 1:
             self.server.heads.check_part(data, self._looked_at)
             self._looked_at = len(data)
+            # Set once per head: later bytes of a slow client must not extend the deadline.
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._idle.set(self.head_began + self.server.limits.head_timeout)
         return b""
 
     def _skip_empty_lines(self) -> None:
-        """Drop the empty lines that the buffer begins with.
+        """Drop the empty lines at the start of the buffer (RFC 9112 section 2.2).
 
         Raises:
-            HeadError: there are more than may stand before a request.
+            HeadError: more than ``_EMPTY_LINES_MAX`` came before this request.
         """
         data, end = self.buffer, 0
         while data.startswith(b"\r\n", end):
             end += 2
             self._empty_lines += 1
             if self._empty_lines > _EMPTY_LINES_MAX:
-                raise HeadError(
-                    ErrorResponse(400, f"More than {_EMPTY_LINES_MAX} empty lines come before the request.")
-                )
+                raise HeadError(ErrorResponse(400, f"More than {_EMPTY_LINES_MAX} empty lines precede the request."))
         if end:
             self.buffer = data[end:]
 
-    # Reading, for the request in flight.
+    # Reading, for the request in flight (``RequestTransport``).
 
     def take_buffer(self) -> bytes:
-        """What has been read and not been used; it counts as used now."""
+        """Take all bytes of ``buffer``."""
         data, self.buffer = self.buffer, b""
         return data
 
     def receive_now(self) -> bytes | None:
-        """What is there without waiting; empty at the end of the stream, however it ended; None if nothing is."""
+        """Receive without a wait: None if no byte is there, ``b""`` at the end of the stream or if it is broken."""
         try:
             self.stream.poll_readable()
             return self.stream.receive_now(_BODY_MAX_READ)
@@ -260,16 +296,16 @@ class Http1Connection:
             return b""
 
     async def receive(self) -> bytes:
-        """What comes next; empty at the end of the stream, however it ended."""
+        """Wait for bytes: ``b""`` at the end of the stream or if it is broken. A cancel loses no byte."""
         try:
             return await self.stream.receive_some(_BODY_MAX_READ)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
-    # The client's end, and the time it may take.
+    # The end of the client's sending, and deadlines.
 
     def _client_ended(self, broken: bool) -> None:
-        """The kernel has seen the end of what the client sends."""
+        """Note that the kernel has reported the end of the client's sending; ``broken``: of both directions."""
         if self._cycle is not None:
             self._cycle.departed(broken=broken)
         else:
@@ -281,7 +317,7 @@ class Http1Connection:
         return self._cycle is not None and self._cycle.begun
 
     def displace(self, reason: str) -> None:
-        """End the connection; the request in flight counts as ended from now on."""
+        """Close the connection, and count its request out at once: the place is for a newer probe."""
         self._displaced = True
         self.server.request_ended()
         if self._cycle is not None:
@@ -290,12 +326,13 @@ class Http1Connection:
         self.stream.close_now()
 
     def drain(self, until: float) -> None:
-        """The server is stopping: if no request comes until then, the connection ends."""
+        """End the connection at the time ``until`` if no request has begun by then; a begun head keeps its deadline."""
+        # Infinite: a request is served, and its response says "Connection: close". Minus infinity: time is up already.
         if math.isfinite(self._idle.until) and not self.head_began:
             self._idle.set(min(self._idle.until, until))
 
     def _be_idle(self, since: float = 0.0) -> None:
-        """A request is over, ``since`` then (0: now); the next one must begin within the idle timeout."""
+        """Start the idle timeout: a request ended at ``since`` (0: now), and no byte of the next one is here."""
         if not self.buffer or self.buffer[0] == _CR:
             server, idle = self.server, self._idle
             until = (since or server.timers.now()) + server.idle_timeout
@@ -305,7 +342,7 @@ class Http1Connection:
                 idle.until = until
 
     async def give_up(self) -> None:
-        """The next head has not come in time: answer 408 if it had begun."""
+        """End the connection at its deadline: with a 408 if a head has begun, else without a response."""
         if self.buffer not in _NOTHING:
             self.lingers = True
             late = HeadError(ErrorResponse(408, "The head did not arrive in time."))
@@ -313,7 +350,7 @@ class Http1Connection:
             await self.linger()
 
     async def linger(self) -> None:
-        """End the connection so that the client gets to read our last response."""
+        """If the client may be sending, end the sending half and read on, so that the last response is not lost."""
         if not self.lingers:
             return
         self._idle.cancel()
@@ -326,7 +363,11 @@ class Http1Connection:
     # A request.
 
     async def _serve(self, head: Head) -> bool:
-        """Have one request answered; whether another one may follow."""
+        """Have one request answered. Return whether the loop may go on.
+
+        Raises:
+            BaseException: a cancel or the like, after the request's end was counted and recorded.
+        """
         server, parsed = self.server, head.parsed
         websocket = parsed.websocket and head.method == "GET"
         oversized = parsed.length and parsed.length > server.limits.max_body
@@ -334,7 +375,7 @@ class Http1Connection:
         if error_response is not None and not server.probe_began(head.method, head.target, parsed.length):
             return await self._refuse_request(error_response, head)
         self._requests += 1
-        # The reader has just read the time, unless this request has waited for another one.
+        # _read_at holds for the first request of a read. The pipelined ones behind it waited for that one.
         began, self._read_at, rest = self._read_at or trio.current_time(), 0.0, None
         self._cycle = cycle = RequestResponseCycle(self, head, began)
         if server.in_flight > server.limits.max_in_flight and server.is_probe(head.method, head.target, parsed.length):
@@ -349,10 +390,11 @@ class Http1Connection:
                 if crash is not None:
                     server.application_failed("request", crash, gone=cycle.gone)
             if cycle.waits:
-                cycle.on_gone(None)
+                cycle.on_gone(None)  # The application has ended: its callback must not be called any more.
             if not cycle.response_complete:
                 if cycle.ends_with_connection and not cycle.taken:
-                    self.stream.reset_on_close()  # The client must be able to see that it has not got all.
+                    # A FIN would end the content in order. Only a RST shows the client that it is incomplete.
+                    self.stream.reset_on_close()
                 if not cycle.gone:
                     await self._respond_for(cycle, rest)
             if rest is not None:
@@ -373,7 +415,7 @@ class Http1Connection:
         return await self._may_go_on(cycle)
 
     async def _may_go_on(self, cycle: RequestResponseCycle) -> bool:
-        """Whether the connection can serve another request behind this one."""
+        """Return whether the connection can serve another request. Reads the rest of the body if that is small."""
         if not cycle.keep_alive or not cycle.response_complete:
             if not cycle.gone:
                 self.lingers = not cycle.taken and (bool(self.buffer) or not cycle.body_complete)
@@ -385,18 +427,20 @@ class Http1Connection:
         return True
 
     def cancel_apart(self, reason: str) -> None:
-        """Cancel the foreign code that serves the request in flight. The connection ends with it."""
+        """Cancel the foreign code of the request in flight, and with it the connection."""
         self._apart.cancel(reason=reason)
 
     async def _respond_for(self, cycle: RequestResponseCycle, rest: BaseException | None) -> None:
-        """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.
+        """Send an error response for an application that failed or was cancelled before its first byte.
 
-        ``rest`` is what goes on upwards; nothing else is raised then.
+        ``rest``: the cancel that the caller raises next; None: the application failed. With ``rest`` the sending is
+        shielded for ``LAST_RESPONSE_S``, and a client that left or does not read raises nothing.
         """
         error_response = error_response_for(self.server, rest) if cycle.can_respond and not self._displaced else None
         if error_response is None:
             return
         request_id, method = cycle.request_id, cycle.method
+        # Noted before it is sent: where the sending fails, the record still names this response, with 0 bytes.
         cycle.server_response = ServerResponse(error_response, request_id)
         if rest is None:
             cycle.server_response = ServerResponse(
@@ -411,11 +455,14 @@ class Http1Connection:
                 error_response, request_id, await self.refuse(error_response, request_id, method)
             )
             if self.buffer or not cycle.body_complete:
-                # The close would take the response back.
-                await self.linger()
+                await self.linger()  # The caller closes the socket next, and unread bytes would make that a RST.
 
     def _record_end(self, cycle: RequestResponseCycle, head: Head, rest: BaseException | None) -> None:
-        """Have the request's one record written: the application's, or the server's."""
+        """Write the request's one access record: the one that the application filed, else the server's own.
+
+        The server writes its own only for an error response of its own, or for a response that ended early without the
+        client's doing. It leaves the record to an ASGI application that keeps records (``leaves_record``).
+        """
         filed, response = cycle.record_filed(), cycle.server_response
         if response is None and (filed or cycle.response_complete or cycle.gone or not cycle.begun or cycle.taken):
             return
@@ -427,7 +474,7 @@ class Http1Connection:
         self._record(response, head.method, path, cycle.started, head.parsed.fields, counts=counts)
 
     def keeps_alive(self) -> bool:
-        """Whether another request may follow on this connection, as far as the server is concerned."""
+        """Whether the server lets another request follow: phase, memory, and the request limits of a connection."""
         server = self.server
         return (
             server.keeps_alive
@@ -437,7 +484,8 @@ class Http1Connection:
         )
 
     def _all_was_read(self) -> bool:
-        """Whether a client that has ended its sending has sent nothing behind the requests that were read."""
+        """Whether a client that has ended its sending has no further request in ``buffer`` or in the socket."""
+        # Only behind a complete body: before that, the next bytes belong to the body.
         if not self.buffer and (self._cycle is None or self._cycle.body_complete):
             self.buffer = self.receive_now() or b""
         return not self.buffer
@@ -445,12 +493,13 @@ class Http1Connection:
     # Writing.
 
     def send_now(self, data: bytes) -> bool:
-        """Send what the socket takes, and keep the rest for ``send_rest``; whether it took all.
+        """Send what the socket takes without a wait, and keep the rest for ``send_rest``. Return whether it took all.
 
         Raises:
-            trio.BrokenResourceError: the client has gone.
+            trio.BrokenResourceError, trio.ClosedResourceError: the client has gone.
         """
         stream, size = self.stream, len(data)
+        # Bytes of an earlier write still wait, for instance after a cancel. These must not overtake them.
         if self._unsent or stream.unsent:
             self._unsent.append(memoryview(data))
             return False
@@ -459,6 +508,7 @@ class Http1Connection:
                 self._sent_now += size
                 return True
             return False
+        # At most one piece waits inside of the stream: the write clock allows a time for each piece.
         view = memoryview(data)
         for start in range(0, size, PIECE):
             if not stream.send_now(view[start : start + PIECE]):
@@ -468,11 +518,13 @@ class Http1Connection:
         return True
 
     async def send_rest(self) -> None:
-        """Wait until the socket has taken all, 64 KiB of this and other responses per write timeout.
+        """Wait until the socket has taken every kept byte; ``write_timeout`` per 64 KiB of the connection.
+
+        Cancelled, the bytes stay kept, and every later write goes behind them.
 
         Raises:
-            trio.TooSlowError: the client does not read.
-            trio.BrokenResourceError: it has gone.
+            trio.TooSlowError: the client accepted less than 64 KiB within ``write_timeout``.
+            trio.BrokenResourceError, trio.ClosedResourceError: the client has gone.
         """
         if self._sending is None:
             self._sending = trio.Lock()
@@ -482,7 +534,7 @@ class Http1Connection:
             try:
                 await self._send_rest(self._clock)
             except trio.TooSlowError:
-                self.lingers = False
+                self.lingers = False  # A client that does not read would not read the last response either.
                 raise
 
     async def _send_rest(self, clock: WriteClock) -> None:
@@ -498,13 +550,15 @@ class Http1Connection:
                     finally:
                         await clock.end_write()
                 if scope.cancelled_caught:
-                    # The kernel reports room only when there is much of it.
+                    # epoll reports a socket writable only when a large part of its buffer is free. A slow client may
+                    # have made room without such a report, so one more send decides.
                     stream.send_more()
                     if len(stream.unsent) == size:
                         raise trio.TooSlowError
                 clock.took(size - len(stream.unsent))
                 continue
             piece, rest = unsent[0][: clock.room], unsent[0][clock.room :]
+            # Taken off before the send: on a cancel the piece is in the stream, and must not be sent again from here.
             unsent[:1] = [rest] if rest else []
             if stream.send_now(piece):
                 clock.took(len(piece))
@@ -512,7 +566,7 @@ class Http1Connection:
     # Refusing.
 
     async def _refuse_head(self, error: HeadError, raw: bytes) -> bool:
-        """Refuse a request for its head; whether another request may follow."""
+        """Refuse a request because of its head. Return whether another request may follow."""
         self._requests += 1
         self._refused += 1
         keep = error.sound and self.keeps_alive()
@@ -522,6 +576,7 @@ class Http1Connection:
         return keep
 
     async def _refuse_request(self, error_response: ErrorResponse, head: Head) -> bool:
+        """Refuse a request that was not admitted. Return whether another request may follow."""
         self._refused += 1
         keep = head.parsed.keep_alive and head.parsed.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
@@ -543,7 +598,11 @@ class Http1Connection:
         old: bool = False,
         fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Answer and record a request that no application gets to see. ``old``: it is one of HTTP/1.0."""
+        """Send an error response to a request that no application sees, and record it.
+
+        ``keep``: the connection stays open. ``old``: the request is HTTP/1.0, so the response must say keep-alive.
+        The record is written also if the sending fails or is cancelled.
+        """
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
             sent = await self.refuse(error_response, request_id, method, keep_alive=keep, old=old)
@@ -581,7 +640,7 @@ class Http1Connection:
         keep_alive: bool = False,
         old: bool = False,
     ) -> int:
-        """Send ``error_response`` to a request with this method; the bytes of its body."""
+        """Send ``error_response``, without its body to HEAD. Return the bytes of the body; raises as ``send_rest``."""
         headers, body = self.server.fields_and_body(error_response, request_id)
         if method == "HEAD":
             body = b""

@@ -1,18 +1,44 @@
-"""An HTTP/1.1 request and its response: ``InboundRequest`` on the stream of a connection.
+"""HTTP/1.1 request with its response: ``InboundRequest`` on the stream of a connection.
 
 Theory
 ------
-A response goes through the states *nothing* → *head* (``start`` has noted it) → *body* → *done*. ``respond`` goes from
-nothing to done. The head goes out with the first part of the content, in one write. Whatever raises before that leaves
-the response in a state in which the connection can still give another one (``can_respond``).
+Three things change independently: the response, the request's body, and the client's presence.
 
-The content ends by its length where that is known, else in chunks, else (HTTP/1.0) with the connection. ``_left`` holds
-the application to the length that it has given, before anything goes out that breaks it.
+**The response** (``_at``) moves forward only:
 
-The body of the request is read from the connection's stream and only on demand; ``body`` is None once its last byte
-has been handed on. What is behind it stays in the connection's buffer. A client that ends its sending is judged by
-``departed``: before the application waits (``on_gone``) it has closed its half; while the body is being read, the
-reading finds out whether the body was whole; after that the client has left.
+- ``_NOTHING``: the application has given nothing.
+- ``_HEAD``: the application has given a head, which goes out with the first part of the content, in one write. An
+  exception up to here leaves room for an error response (``can_respond``).
+- ``_BODY``: the head was handed to the connection. From here on an error can only end the connection.
+- ``_DONE``: the end of the content was handed to the connection.
+
+``respond`` moves from ``_NOTHING`` to ``_DONE``, ``take`` to ``_BODY``. ``response_complete`` is set with ``_DONE`` and
+taken back when the bytes cannot be delivered. An interim response moves nothing.
+
+The content is delimited by Content-Length if the length is known, else by chunks, else (HTTP/1.0) by the end of the
+connection (RFC 9112 section 6). ``_spend`` compares the content with the application's Content-Length before a byte
+goes out, so a wrong length never desynchronises the connection.
+
+**The request's body** is read only when ``receive`` asks for it. ``body`` is None when the last byte was handed on. The
+bytes behind the body go back to the connection's buffer: they are the next request.
+
+**The client.** ``gone`` is set once: when the client left, when it does not take the response, when the server has
+responded in the application's place, or when the application cuts the response. From then on ``receive`` and all
+sending raise ``ClientGoneError``, and the callback of ``on_gone`` has been called. ``departed`` decides what the end of
+the client's sending means:
+
+- the connection is broken: the client left;
+- the bytes were taken (``take``): the taker reads the end in its order;
+- a task reads the body: that read finds whether the body was complete;
+- the application began to wait (``waits``) before the end came: the client left;
+- else the client has half-closed and still gets its response.
+
+**Cancellation.** A cancel in ``receive`` loses no byte: the bytes stay in the socket or in ``connection.buffer``. A
+cancel in a send leaves its bytes with the connection, in order, and the response can go on. A cancel in ``drained``
+takes ``response_complete`` back, so the connection serves no other request.
+
+**Who calls what.** The application calls the methods of ``InboundRequest``: ``receive`` from one task at a time, and
+one sending method at a time. The connection calls ``departed``, ``discard_body`` and ``client_left``.
 """
 
 from __future__ import annotations
@@ -50,21 +76,21 @@ if TYPE_CHECKING:
     from .request_head import Head
 
 _JOINED_MAX = 256 * 1024
-"""Up to this a head and its content go out in one piece, at the price of a copy."""
+"""Bytes of content up to which the head and the content are joined for one write. Joining copies the content."""
 
-# How far a response is. Plain numbers, because they are compared several times per request.
+# The states of a response. Plain numbers, because they are compared several times per request.
 _NOTHING, _HEAD, _BODY, _DONE = range(4)
 
 
 class RequestTransport(Protocol):
-    """What a request needs of its connection: the bytes in both directions, and how the connection goes on."""
+    """Interface of a connection towards its requests: bytes in both directions, and persistence."""
 
     server: ServerState
     stream: PlainStream
     peer: Peer
     scheme: str
     buffer: bytes
-    """Bytes that were read and not used."""
+    """Bytes that were read and not used yet."""
     half_closed: bool
     """Whether the client has ended its sending and still waits for responses."""
     lingers: bool
@@ -75,23 +101,23 @@ class RequestTransport(Protocol):
         ...
 
     def receive_now(self) -> bytes | None:
-        """Receive without a wait: b"" at the end of the stream, None where nothing has come."""
+        """Receive without a wait: b"" at the end of the stream, None if no byte is there."""
         ...
 
     async def receive(self) -> bytes:
-        """Wait for the next bytes; b"" at the end of the stream."""
+        """Wait for the next bytes; b"" at the end of the stream. A cancel loses no byte."""
         ...
 
     def send_now(self, data: bytes) -> bool:
-        """Send what the socket takes, and keep the rest for ``send_rest``; whether nothing is left."""
+        """Send what the socket takes, and keep the rest for ``send_rest``. Return whether it took all."""
         ...
 
     async def send_rest(self) -> None:
-        """Wait until the socket has taken all that was kept."""
+        """Wait until the socket has taken all kept bytes. Cancelled, they stay kept, in order."""
         ...
 
     async def refuse(self, error_response: ErrorResponse, request_id: str, method: str) -> int:
-        """Send an error response; the bytes of its body."""
+        """Send an error response. Return the bytes of its body."""
         ...
 
     def keeps_alive(self) -> bool:
@@ -150,9 +176,9 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "websocket",
     )
     _fields: Fields
-    """Of a response that has begun."""
+    """Fields of the response; set from ``_HEAD`` on."""
     _body_clock: BodyClock
-    """Of a request with a body."""
+    """Set if the request has a body."""
 
     def __init__(self, connection: RequestTransport, head: Head, started: float) -> None:
         self._connection = connection
@@ -167,58 +193,59 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self.fields = parsed.fields
         self.version = parsed.version
         self.takes_trailers = parsed.takes_trailers
-        """Whether the client says that it reads trailer fields."""
+        """Whether the client accepts trailer fields (``TE: trailers``)."""
         self.websocket = parsed.websocket and head.method == "GET"
-        """Whether it is the handshake of a WebSocket."""
+        """Whether the request is the opening handshake of a WebSocket."""
         self.keep_alive = parsed.keep_alive and not parsed.websocket
+        """Whether the connection stays open after the response, as far as the messages decide."""
         self.server_response = self.filed = None
         self.ended_at = 0.0
         self.upload: Upload | None = None
-        """What the request counts as, where its body was waited for; else it is in flight."""
+        """Made for the first wait for the body; None while the request counts as in flight only."""
         self.gone = self.crash_recorded = self.refused_unseen = False
         self.response_complete = False
-        """Whether the whole response has been handed to the socket."""
+        """Whether the whole response was handed to the connection and was not lost since."""
         self.taken = False
         """Whether the application has the bytes of the connection (``take``)."""
         self.cut_off = False
-        """Whether the response was ended in its middle on purpose."""
+        """Whether the application has ended its response before its end (``cut``)."""
         self.waits = False
         """Whether the application has begun to wait for something."""
         self._reading = False
-        """Whether the application waits for the body."""
+        """Whether ``receive`` is running."""
         self._on_gone: Callable[[], object] | None = None
         self._at = _NOTHING
         self.status = self.bytes_sent = self._unsent = 0
         self._wants_trailers = self._chunked = False
         self._bodiless = False
-        """Whether the content is not sent: HEAD, 204, 304."""
+        """Whether the response has no content on the wire: to HEAD, or with 204 or 304."""
         self._left: int | None = None
-        """Bytes that Content-Length still promises."""
+        """Bytes of content that are still to come according to Content-Length; None without one."""
         self.discard_max = DISCARD_MAX
         self.body: Body | None = None
-        """Until its last byte has been handed on."""
+        """The request's body; None if there is none, or its last byte was handed on."""
         if parsed.length:
             limits = connection.server.limits
             self.body = Body(parsed.length, limits)
             self._body_clock = BodyClock(limits)
             self._body_size = parsed.length if parsed.length > 0 else limits.max_body
-            """Bytes that the body has, or may have at most where nobody knows."""
+            """Bytes of the body; if its length is unknown, the most that it may have."""
 
-    # What is known of the request.
+    # The request.
 
     @property
     def client_certificate(self) -> bytes | None:
-        """The client's certificate (DER), verified."""
+        """The client's verified certificate (DER)."""
         return self._connection.peer.client_certificate
 
     @property
     def content_length(self) -> int | None:
-        """Bytes of the body; None if they are not known."""
+        """Bytes of the body; None if the length is unknown."""
         return None if self._parsed.length < 0 else self._parsed.length
 
     @property
     def body_complete(self) -> bool:
-        """Whether nothing of the request is left in the connection."""
+        """Whether the next byte of the connection belongs to the next request."""
         return self.body is None
 
     @property
@@ -228,15 +255,15 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
 
     @property
     def can_respond(self) -> bool:
-        """Whether no byte of a response has gone out."""
+        """Whether an error response is possible: no byte of a final response was handed to the connection."""
         return self._at <= _HEAD
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether nothing but the connection's end shows the client where the content ends."""
+        """Whether the content of the response is delimited by the end of the connection alone."""
         return not self.can_respond and self._left is None and not self._chunked and not self._bodiless
 
-    # The client's leaving.
+    # The client.
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
         """As ``InboundRequest`` says."""
@@ -245,26 +272,30 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             return
         if not self.waits:
             self.waits = True
+            # The reader reports an end only in its turn. One that came before this wait must count as a half-close.
             if self.body is None and (end := self._connection.stream.peer_end()):
                 self.departed(broken=bool(end & BROKEN), late=False)
         if self.gone:
             self._tell_gone()
 
     def departed(self, *, broken: bool, late: bool = True) -> None:
-        """The client's end of the stream has come, perhaps behind bytes that nobody has read."""
+        """Decide what the end of the client's sending means; see the module.
+
+        ``broken``: both directions have ended. ``late``: the end came after the application began to wait.
+        """
         if broken:
             self.client_left()
         elif self.taken:
-            pass  # Whoever has the bytes finds their end behind them.
+            pass  # TakenConnection.receive_some reports the end behind all bytes.
         elif self.body is not None and self._reading:
-            pass  # The reading finds out whether the body was whole.
+            pass  # receive finds out whether the body was complete.
         elif late and self.waits and not self._connection.half_closed:
             self.client_left()
         else:
             self._connection.half_closed = True
 
     def client_left(self) -> None:
-        """The client has gone, or is treated so: the application is notified, once."""
+        """Set ``gone``, and notify the application once. Does nothing after a complete response."""
         if self.gone or self.response_complete:
             return
         self.gone = True
@@ -275,7 +306,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if callback is not None:
             callback()
 
-    # The request's body.
+    # The body of the request.
 
     def take_at_most(self, size: int) -> None:
         """As ``InboundRequest`` says."""
@@ -307,45 +338,47 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self._reading = False
         if body.ended:
             self.body = None
-            # A client that ended its sending right behind its body has closed its half.
+            # departed ignored an end that came during the read: behind a complete body it is a half-close.
             self._connection.half_closed = self._connection.half_closed or bool(self._connection.stream.peer_end())
         return content
 
     def _receive_available(self, body: Body) -> bytes | None:
-        """The connection's next bytes, where no wait is needed; empty at its end, None if a wait is needed."""
+        """The connection's next bytes if they are here; b"" at the end of the stream, None if a wait is needed."""
         connection = self._connection
         if connection.buffer:
             return connection.take_buffer()
+        # A small body is nearly always in the socket already. It then needs no upload slot.
         if self.upload is None and body.left is not None and body.left <= SMALL_BODY:
             return connection.receive_now()
         return None
 
     async def _receive_as_upload(self, body: Body) -> bytes:
-        """The connection's next bytes, for which the request becomes an upload; empty at the connection's end.
+        """Wait for the connection's next bytes as an upload; b"" at the end of the stream.
 
         Raises:
-            BodyError: 503, there are too many uploads; 408, the bytes come too slowly.
+            BodyError: 503, no upload slot is free; 408, the bytes come too slowly.
         """
         connection = self._connection
         if self.upload is None:
             self.upload = Upload(connection.server)
         small = body.left is not None and body.left <= SMALL_BODY
         _raise_body_error(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
+        # Only with a slot: a client must not be asked for a body that would be refused (RFC 9110 section 10.1.1).
         if self._parsed.expects_continue and not body.received and self.can_respond and not connection.buffer:
             await self._write(CONTINUE)
         return connection.take_buffer() or await self._receive_timed()
 
     async def _all_has_come(self, left: int) -> None:
-        """Wait until the connection's buffer holds the ``left`` bytes of the body, or there is no more."""
+        """Wait until the connection's buffer holds the ``left`` bytes of the body, or the stream has ended."""
         connection = self._connection
         while len(connection.buffer) < left and (data := await connection.receive()):
             connection.buffer += data
 
     async def _receive_timed(self) -> bytes:
-        """Wait for the connection's next bytes; empty at its end.
+        """Wait for the connection's next bytes; b"" at the end of the stream.
 
         Raises:
-            BodyError: 408, they come too slowly. Only the time that we wait for them counts.
+            BodyError: 408, the waits for this body are longer in sum than its ``BodyClock`` allows.
         """
         clock, began = self._body_clock, trio.current_time()
         with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
@@ -356,10 +389,10 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return data
 
     async def _refuse(self, error_response: ErrorResponse) -> None:
-        """Answer in the application's place, if nothing has been answered.
+        """Send an error response because of the body, unless a response has begun.
 
         Raises:
-            AnsweredByServerError, ClientGoneError: one of them in any case.
+            AnsweredByServerError: the error response was sent. Else ClientGoneError.
         """
         gone = ClientGoneError("the body cannot be read on")
         if self.can_respond:
@@ -372,18 +405,19 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
                 raise gone from None
             self.server_response = ServerResponse(error_response, request_id, sent, notified=True)
             gone = AnsweredByServerError(error_response.status, error_response.kind, error_response.detail, request_id)
+        # The rest of the body is still coming, and nobody reads it.
         self._connection.lingers = True
         self.client_left()
         raise gone from None
 
     async def discard_body(self) -> bool:
-        """Read what nobody read of the body; whether the connection can serve on."""
+        """Read the unread rest of the body, up to ``discard_max`` bytes. Return whether the next request can follow."""
         body = self.body
         if body is None:
             return True
         if body.left is None or body.left > self.discard_max:
             return False
-        # It has a time of its own: the application may have waited for the beginning.
+        # The rest gets a clock of its own: the application may have used up the time of the body.
         self._body_clock, self._body_size = BodyClock(self._connection.server.limits), body.left
         try:
             while not body.ended:
@@ -404,7 +438,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return self._give_whole(body)
 
     def _give_whole(self, body: bytes) -> bool:
-        """Give the head that has been noted and all of the content; whether the socket has taken it."""
+        """Send the noted head and the whole content. Return whether the socket took all."""
         size, rest = len(body), b""
         data = self._head_for(size, False)
         if not self._bodiless:
@@ -429,7 +463,8 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise self._lost() from error
         except BaseException:
-            self.response_complete = False  # Cut: not all of it was taken.
+            # Cancelled: bytes still wait. With response_complete set, the connection would go on to the next request.
+            self.response_complete = False
             raise
 
     def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> Coroutine[Any, Any, None]:
@@ -441,7 +476,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     async def send(self, data: bytes) -> None:
         """As ``InboundRequest`` says."""
         await self._put(data, more=True)
-        # An application that only ever sends must let others have their turn.
+        # _put does not wait while the socket takes all. Without this, an endless response would block the event loop.
         await trio.lowlevel.checkpoint()
 
     def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> Coroutine[Any, Any, None]:
@@ -453,21 +488,23 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return self._put(data, more=False, trailers=trailers)
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
+        """Check and note the head of the response. Sends nothing; raises as ``respond``."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING:
-            raise ApplicationError("the request has been answered already")
+            raise ApplicationError("the application has already started a response to this request")
         if status not in STATUS_LINES:
-            raise ApplicationError(f"the application answered with the status {status!r}")
+            raise ApplicationError(f"the application gave the status {status!r}; a final one is 200 to 599")
         self._fields = read_fields(fields)
         self.status = status
         self._at = _HEAD
 
     async def _put(self, body: bytes, *, more: bool, trailers: Sequence[Field] = ()) -> None:
+        """Send a part of the content, behind the head if that has not gone out; not ``more``: the last one."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is _DONE or self._at is _NOTHING:
-            raise ApplicationError("the application sent content before its head, or after its end")
+            raise ApplicationError("the application sent content before the head or after the end of its response")
         before = behind = b""
         if self._at is _HEAD:
             before = self._head_for(len(body), more)
@@ -495,7 +532,10 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self.response_complete = True
 
     def _head_for(self, size: int, more: bool) -> bytes:
-        """The head of the response, whose first part of content has ``size`` bytes."""
+        """The head of the response as bytes, with the framing of the content and Connection; raises as ``_spend``.
+
+        The first part of the content has ``size`` bytes; ``more``: others follow.
+        """
         fields, status = self._fields, self.status
         lines, framing, length = fields.lines, b"", fields.length
         self._bodiless = bodiless = self.method == "HEAD" or status in NO_CONTENT
@@ -504,7 +544,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             framing = self._framing(size, more)
         elif status == 204:
             lines = lines.replace(b"content-length: %d\r\n" % length, b"")
-        if size == length and not (more or bodiless):  # What _spend does where all comes at once.
+        if size == length and not (more or bodiless):  # The usual case, without the call of _spend.
             self._left, self.bytes_sent = 0, size
         else:
             self._spend(size, more)
@@ -521,7 +561,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return b"".join((STATUS_LINES[status], own_lines, lines, framing, b"\r\n"))
 
     def _framing(self, size: int, more: bool) -> bytes:
-        """The framing of a body whose length the application does not give."""
+        """The framing field of a content whose length the application does not give (RFC 9112 section 6)."""
         if not more and not self._wants_trailers:
             if self.status in NO_CONTENT or (self._bodiless and not size):
                 return b""
@@ -536,28 +576,32 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return b""
 
     def _has_large_rest(self, body: Body) -> bool:
-        """Whether what nobody has read of the body cannot be read behind the response."""
-        # A client that waits for its 100 may send it or may not.
+        """Whether the unread rest of the body is too large, or too uncertain, to be discarded after the response."""
+        # A client that waits for its 100 may send the body after the final response, or may not: nobody can know.
         waits = self._parsed.expects_continue and not body.received
         return waits or body.left is None or body.left > self.discard_max
 
     def _spend(self, size: int, more: bool) -> None:
-        """Hold the application to its Content-Length, before anything goes out that breaks it."""
+        """Count ``size`` bytes of content against Content-Length, before they are sent; not ``more``: the last ones.
+
+        Raises:
+            ApplicationError: there are more or fewer bytes than Content-Length says.
+        """
         if self._bodiless:
             return
         if (left := self._left) is not None:
             if size > left:
-                raise ApplicationError("the application sent more than its Content-Length")
+                raise ApplicationError("the application sent more content than its Content-Length says")
             self._left = left = left - size
             if left and not more:
-                raise ApplicationError(f"the application sent {left} bytes less than its Content-Length")
+                raise ApplicationError(f"the application sent {left} bytes less content than its Content-Length says")
         self.bytes_sent += size
 
     async def _write(self, data: bytes, behind: bytes = b"") -> None:
-        """Hand bytes to the socket, and those ``behind`` them. Cancelled, they are still sent before any others.
+        """Send ``data``, then ``behind``, and wait until the socket has taken them. Cancelled, they are still sent.
 
         Raises:
-            ClientGoneError: it takes no more, or not within its deadline.
+            ClientGoneError: the client has gone, or does not read within ``write_timeout``.
         """
         try:
             sent = self._connection.send_now(data)
@@ -569,8 +613,8 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             raise self._lost() from error
 
     def _lost(self) -> ClientGoneError:
-        """The client takes nothing more."""
-        self.response_complete = False  # Not all of it was taken.
+        """Note that the client takes no more bytes; the error to raise."""
+        self.response_complete = False  # Before client_left, which does nothing after a complete response.
         self.client_left()
         return ClientGoneError("the client has gone, or does not read")
 
@@ -579,7 +623,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING:
-            raise ApplicationError("an interim response comes before the answer")
+            raise ApplicationError("the application sent an interim response after the head of its response")
         head = interim_head(status, fields)
         if self.version == "1.1":
             await self._write(head)
@@ -589,7 +633,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING or self.body is not None:
-            raise ApplicationError("a connection is taken before the request is answered, and behind its body")
+            raise ApplicationError("a connection can be taken only without a response, and after the request's body")
         head = switching_head(status, fields)
         self.status, self._at, self.keep_alive, self.taken = status, _BODY, False, True
         await self._write(head)
@@ -613,7 +657,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
 
 
 class TakenConnection:
-    """The bytes of a connection that an application has taken; ``ByteStream``."""
+    """``ByteStream`` over the connection of a request that was answered by ``take``."""
 
     __slots__ = ("_connection", "_cycle", "_lock")
 
@@ -621,7 +665,7 @@ class TakenConnection:
         self._cycle = cycle
         self._connection = connection
         self._lock = trio.Lock()
-        """Held while bytes go out: they may come from several tasks."""
+        """Held during ``send_all``, which several tasks may call."""
 
     async def receive_some(self) -> bytes:
         """As ``ByteStream`` says."""
@@ -632,7 +676,7 @@ class TakenConnection:
 
     async def send_all(self, data: bytes) -> None:
         """As ``ByteStream`` says."""
-        # Shielded: half a message would spoil those behind it. Each write has its deadline.
+        # Shielded: a frame that is sent in part would corrupt the frames after it. write_timeout bounds the wait.
         with trio.CancelScope(shield=True):
             async with self._lock:
                 if self._cycle.gone:
@@ -646,10 +690,6 @@ class TakenConnection:
 
 
 def _raise_body_error(error_response: ErrorResponse | None) -> None:
-    """Go on unless there is an error response.
-
-    Raises:
-        BodyError: there is one.
-    """
+    """Raise ``BodyError`` with ``error_response`` if there is one."""
     if error_response is not None:
         raise BodyError(error_response)
