@@ -1,7 +1,44 @@
-"""An HTTP/2 connection on the ``h2`` library.
+"""HTTP/2 connection on the ``h2`` library: one task reads frames, one writes them, and one runs for each request.
 
-It reads frames, counts those that cost a client nothing, starts a task for each request and writes what the tasks send.
-``stream.py`` has the request itself.
+Theory
+------
+**Tasks.** All run in one nursery of ``run``: the *reader* (``run`` itself), the *writer* (``sender.run``), and a task
+per stream (``Stream.run``). The reader alone calls ``h2.receive_data``. It acts on frames synchronously, so no stream
+sees a frame half handled. The streams queue frames by the synchronous methods below and wait only in flushes.
+
+**States of the connection.**
+
+- *preface* (``_preface_left``): the client's 24 bytes are incomplete.
+- *open*: requests are accepted.
+- *leaving* (``_leaving_at`` is finite): after a drain, a GOAWAY of the client, too many requests, refusals or stalled
+  responses. A GOAWAY was sent or received. Requests that come before ``_leaving_at`` are still accepted, because they
+  may have been on their way (RFC 9113 section 6.8); later ones get REFUSED_STREAM. With no task left, the connection
+  ends at ``_leaving_at``.
+- *over* (``sender.over``): nothing can be sent. The streams have left; their applications end in their own time.
+
+**States of a stream, as the connection sees it.** ``_streams`` holds those that await their response. ``_tasks`` counts
+the running applications, also those whose response is done; an application may work on for long after its response.
+``_take_request`` adds a stream. ``_forget`` removes it: with its complete response, its reset, or its leaving. Frames
+for an id that is not in ``_streams`` change nothing but the flow-control windows.
+
+**A malformed request ends its stream, a broken connection rule ends the connection.** ``h2`` would end the connection
+for most malformed requests, so its validation is off and ``request_head.py`` checks the header lists. What ``h2`` still
+raises, and a flood (``flood_limits.py``), ends the connection with GOAWAY and one access record without a method.
+
+**Bounds.** Unread bodies: the connection's window, ``_BODIES_MAX``. Streams: ``h2_max_concurrent_streams``; tasks:
+twice that number, because a client may open a stream as soon as it has a response. Frames that cost a client nothing:
+token buckets. Requests that are refused: ``REFUSED_MAX``. Time that responses waited for the client and were then
+given up: ``_STALLED_MAX`` write timeouts; without it, a client could hold capacity by resetting each such stream.
+
+**Time.** ``_read_deadline`` bounds the wait for bytes. ``_begun_at`` is the time at which the incomplete unit (preface,
+header block, frame) began. Only a complete unit moves it, so a client cannot gain time by single bytes. While a stream
+task runs and no header block is incomplete, there is no deadline: bodies and writes have clocks of their own. A method
+outside of the reader that changes a part of the deadline assigns it to ``_receiving``, the scope of the present wait.
+
+**Cancellation.** A cancel of ``run`` cancels the reader and all tasks. Each stream task ends through ``Stream.run``,
+which responds with 503 (``stop``, shielded for ``LAST_RESPONSE_S``) if the time of a drain is over and no response has
+begun. A write is shielded (``sender.py``): a frame that is sent in part would make the connection useless for all.
+``_receiving`` is cancelled when sending has failed, so the reader does not wait for a client that has gone.
 """
 
 from __future__ import annotations
@@ -37,68 +74,77 @@ from .sender import CLIENT_GONE, Sender
 from .stream import Stream
 
 _BODIES_MAX = 2**20
-"""Bytes of bodies that a connection may hold unread, over all of its requests."""
+"""Bytes of unread request bodies of a connection: its inbound flow-control window."""
 _FRAMES_PER_TURN = 16
-"""Frames of one read between two checkpoints. One costs up to 0.3 ms, if it is a request that is refused."""
+"""Frames of one read between two checkpoints. A frame costs up to 0.3 ms (a request that is refused)."""
 _FINISHING_MAX = 1.0
-"""Seconds that nothing is read while applications that have answered come to their end."""
+"""Seconds for which ``_let_finish`` reads nothing."""
 _STALLED_MAX = 100
-"""Write timeouts that a connection may spend on answers which are then given up; after them it takes no request."""
+"""Write timeouts that responses may wait before they are given up; above that sum the connection leaves."""
 _NO_RFC7540_PRIORITIES = 0x9
-"""RFC 9218 section 2.1: whoever says so may ignore PRIORITY, as we do."""
+"""SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218 section 2.1): this server ignores PRIORITY frames."""
 
 _WRONG_LENGTH = "The Content-Length is not the length of the body."
 
 
 class Http2Connection:
-    """One connection, which ``run`` serves to its end. The other methods are for its streams."""
+    """One HTTP/2 connection. ``run`` serves it; the other public methods are for its streams and for a drain."""
 
     def __init__(
         self, server: ServerState, stream: Any, peer: Peer, reserved: ReservedConnection | None = None
     ) -> None:
         self.server = server
         self.peer = peer
-        self._reserved = reserved  # None unless it is beyond max_connections
+        self._reserved = reserved
+        """Set if the connection is beyond ``max_connections``: only a probe is answered."""
         if reserved is not None:
             reserved.awaits_response = lambda: any(not stream.response_started for stream in self._streams.values())
         self.heard_at = trio.current_time()
-        """When the last bytes came."""
-        # ``request_head.py`` judges header lists: the library would end the connection for each that is malformed.
+        """When the last bytes were read."""
+        # request_head.py validates header lists: the library would end the connection for a malformed one.
         self._h2 = H2Connection(
             H2Configuration(
                 client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
             )
         )
         self._decoder = CapturingDecoder()
-        self._h2.encoder = LinearEncoder()  # whose table has the size that a client's settings begin with
+        self._h2.encoder = LinearEncoder()  # Its table size is the default, which is a client's initial setting.
         self.sender = Sender(self._h2, server, stream, self._failed)
         self.window_clock = WriteClock(server)
-        """Of the connection's flow-control window: some 64 KiB must go on some stream, while one waits for it."""
+        """Waits for the connection's flow-control window. 64 KiB on any streams are progress."""
         self._stream = stream
         self._hosts = Hosts((*server.limits.hosts, *server.config.server_names))
         self._streams: dict[int, Stream] = {}
-        """The requests that await their response."""
+        """Streams that await their response, by id."""
         self._tasks = 0
-        """Applications at work, also those whose answer is out."""
+        """Stream tasks that run, also those whose response is complete."""
         self._finished = trio.lowlevel.ParkingLot()
-        """Where the reader waits for some of them to end."""
+        """Where the reader waits for the end of a stream task."""
         self._requests = 0
         self._refused = 0
+        """Requests that were refused; see ``REFUSED_MAX``."""
         self._stalled = 0.0
-        """Seconds that answers have waited for the client which were then given up, by it or by us."""
+        """Seconds that responses waited for the client before they were given up or reset."""
         self._preface_left = frames.PREFACE
+        """Bytes of the client's preface that are still to come."""
         self._cutter = FrameSplitter(server.config.h2_max_inbound_frame_size)
         self._flood_limits = FloodLimits(list_size_max(server.limits))
         self._receiving = trio.CancelScope()
-        self._idle_since = self.heard_at  # or when the last request ended, or was refused
+        """The scope of the present wait for bytes."""
+        self._idle_since = self.heard_at
+        """When the last request ended or was refused; at first, when the connection began."""
         self._begun_at = self.heard_at if peer.accepted_at is None else peer.accepted_at
-        """When the first byte came of what is incomplete: the preface, a header block, a frame."""
+        """When the first byte of the incomplete preface, header block or frame came."""
         self._leaving_at = math.inf
-        """When an idle connection ends at the latest, because one side is leaving."""
+        """When the connection stops to accept requests and, idle, ends; finite while it is leaving."""
         self._nursery: trio.Nursery
 
     async def run(self, received: bytes) -> None:
-        """Serve the connection; ``received`` has been read of it already. Returns when it is over; closes nothing."""
+        """Serve the connection until it is over; ``received``: the bytes that were read already.
+
+        The stream is left open. Returns when the last application has ended. A cancel ends every request, and is raised
+        again.
+        """
         self._introduce()
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.sender.run)
@@ -110,11 +156,12 @@ class Http2Connection:
             finally:
                 self.server.open.discard(self)
             self._leave_all(reason)
-            await self.sender.flush()  # what has been answered by then
+            await self.sender.flush()  # Responses that were queued before the end.
             self.sender.close()
-            # Applications that have answered end in their own time, as with HTTP/1.1.
+            # The nursery waits for applications that work on after their response, as with HTTP/1.1.
 
     def _introduce(self) -> None:
+        """Queue the server's SETTINGS, and set the bounds that hold before the client acknowledges them."""
         config, limits = self.server.config, self.server.limits
         settings: Any = {
             SettingCodes.MAX_CONCURRENT_STREAMS: config.h2_max_concurrent_streams,
@@ -124,21 +171,22 @@ class Http2Connection:
             _NO_RFC7540_PRIORITIES: 1,
         }
         self._h2.local_settings = Settings(client=False, initial_values=settings)
-        # Before the client acknowledges them, too.
+        # The library applies these bounds only after the client's acknowledgement.
         self._h2.max_inbound_frame_size = config.h2_max_inbound_frame_size
         self._decoder.max_header_list_size = list_size_max(limits)
         self._h2.decoder = self._decoder
         self._h2.initiate_connection()
-        # The library would end the connection for one stream more: ours refuses that stream, or answers a probe.
+        # The library ends the connection for one stream too many. With a higher limit in the library, _is_full refuses
+        # that stream alone, or lets a probe pass. The client has been sent the lower limit.
         settings[SettingCodes.MAX_CONCURRENT_STREAMS] += RESERVED_REQUESTS
         self._h2.local_settings = Settings(client=False, initial_values=settings)
-        # One upload that nobody reads must not stop the others: the connection's window is that of several streams.
+        # One unread upload fills its stream's window. It must not fill the connection's, or the others would stop.
         self._h2.increment_flow_control_window(_BODIES_MAX - self._h2.inbound_flow_control_window)
 
     # Reading.
 
     async def _read(self, data: bytes) -> str:
-        """Read until the connection is over; the reason for whoever is still at work."""
+        """Read and act until the connection is over. Return the reason, for the cancel of what still runs."""
         await self.sender.flush()
         while True:
             if data and (refused := await self._take_in(data)):
@@ -159,10 +207,11 @@ class Http2Connection:
             self.heard_at = trio.current_time()
 
     async def _let_finish(self) -> None:
-        """Wait for applications that have answered but not returned, if there are many.
+        """Read nothing for up to ``_FINISHING_MAX`` while more tasks run than streams are allowed.
 
-        A client that has its responses asks for as much again at once, and would be refused for those that are about to
-        end. For a moment only: one that works on after its response must not make us deaf.
+        A client that has its responses sends as many requests again at once. Without this pause, they would be refused
+        because tasks whose responses are complete have not ended yet. An application that works on after its response
+        must not stop the reading for longer.
         """
         limit = self.server.config.h2_max_concurrent_streams
         if self._tasks > limit:
@@ -171,7 +220,9 @@ class Http2Connection:
                     await self._finished.park()
 
     async def _receive(self) -> bytes | None:
-        """The next bytes; b"" if the client has gone, None if the read deadline has passed."""
+        """Wait for bytes: b"" if the client has gone, None if the read deadline has passed."""
+        # A cancelled scope ends the wait. The loop decides whether the deadline has passed, has moved meanwhile, or
+        # whether _failed has cancelled the scope.
         while not self.sender.over:
             with trio.CancelScope(deadline=self._read_deadline()) as self._receiving:
                 try:
@@ -183,7 +234,7 @@ class Http2Connection:
         return b""
 
     def _read_deadline(self) -> float:
-        """When the wait for the client ends. Only the whole head of a request moves it, neither bytes nor frames."""
+        """When the wait for the client's bytes ends; infinite while requests are served."""
         whole_by = self._begun_at + self.server.limits.head_timeout
         if self._preface_left or self._cutter.head_begun:
             return whole_by
@@ -193,20 +244,21 @@ class Http2Connection:
         return min(idle, whole_by) if self._cutter.begun else idle
 
     async def _take_in(self, data: bytes) -> str | None:
-        """Act on the bytes of one read, perhaps thousands of frames; the reason if the connection ends with them."""
+        """Act on the bytes of one read, perhaps thousands of frames. Return the reason if they end the connection."""
+        # Whether a unit was incomplete before these bytes and still is. Only then does _begun_at stay.
         begun = bool(self._preface_left) or self._cutter.in_head or self._cutter.begun
         try:
             rest = self._without_preface(data)
             begun = begun and (bool(self._preface_left) or self._cutter.in_head or self._cutter.begun)
             for number, frame in enumerate(self._cutter.cut(rest), 1):
                 self._take_frame(frame)
-                begun = begun and self._cutter.in_head  # A block of many frames began with the first of them.
+                begun = begun and self._cutter.in_head  # A header block of many frames began with its first one.
                 if number % _FRAMES_PER_TURN == 0:
                     await trio.lowlevel.checkpoint()
                     if self.sender.over:
                         return None
         except ProtocolError as error:
-            # h2 gives some of them a number of a stream and no text.
+            # The text of some errors of h2 is empty, or a stream's number alone.
             text = str(error)
             return self._broken(f"{type(error).__name__} {text}".rstrip() if not text or text.isdigit() else text)
         except FloodError as error:
@@ -217,7 +269,11 @@ class Http2Connection:
         return None
 
     def _without_preface(self, data: bytes) -> bytes:
-        """What stands behind the preface (RFC 9113 section 3.4)."""
+        """The bytes after the preface (RFC 9113 section 3.4).
+
+        Raises:
+            ProtocolError: the connection does not begin with the preface.
+        """
         if self._preface_left:
             expected, self._preface_left = self._preface_left, self._preface_left[len(data) :]
             if data[: len(expected)] != expected[: len(data)]:
@@ -230,8 +286,13 @@ class Http2Connection:
         return data
 
     def _take_frame(self, frame: Frame) -> None:
+        """Act on one frame.
+
+        Raises:
+            ProtocolError, FloodError: the connection must end.
+        """
         if frame.kind == frames.GOAWAY and not frame.stream_id and frame.length >= 8:
-            # The library would end the connection here; but what was asked before is still to be answered.
+            # The library would end the connection here. But earlier requests must still get their responses.
             self._leaving_at = trio.current_time()
             return
         if frame.is_too_long:
@@ -240,23 +301,25 @@ class Http2Connection:
         awaited = frame.stream_id in self._streams
         self._flood_limits.saw(frame, awaited=awaited)
         if frame.kind == frames.HEADERS and awaited and not frame.flags & frames.END_STREAM:
-            # The library would end the connection. Of a stream that is reset it decodes the block, and no more.
-            self._refuse_malformed(self._streams[frame.stream_id], "Its trailer section does not end it.")
+            # A second HEADERS frame without END_STREAM is malformed (RFC 9113 section 8.1), and the library would end
+            # the connection. For a stream that is reset before, it only decodes the block, which HPACK requires.
+            self._refuse_malformed(self._streams[frame.stream_id], "The trailer section does not end the request.")
         for event in self._h2.receive_data(frames.known_settings(frame)):
             self._take_event(event)
 
     def _broken(self, why: str) -> str:
-        """Record why the connection ends, once: as bytes that are no HTTP/1.1 are recorded, a request without a name.
+        """Record why the connection ends, as one access record without a method. Return the reason for cancels.
 
-        What anybody can bring about by connecting is no matter for the stream ``app``, whatever its level.
+        Any client can cause it, so nothing is written to the ``app`` stream of the log.
         """
         error_response = ErrorResponse(400, f"The connection breaks a rule of HTTP/2: {why[:200]}")
         self._record(ServerResponse(error_response, new_request_id()), None, self.heard_at)
         return "protocol-error"
 
-    # What frames mean.
+    # Events of the library.
 
     def _take_event(self, event: events.Event) -> None:
+        """Act on one event of the library. Events of streams that were forgotten have no effect."""
         match event:
             case events.RequestReceived(stream_id=int(stream_id), stream_ended=ended):
                 self._take_request(stream_id, self._decoder.fields, complete=ended is not None)
@@ -272,7 +335,7 @@ class Http2Connection:
                     else:
                         self._refuse_malformed(stream, _WRONG_LENGTH)
             case events.StreamReset(stream_id=int(stream_id)):
-                # Also where the library reset it: a client can make it do so.
+                # By the client, or by the library because of the client's frames.
                 if stream := self._streams.get(stream_id):
                     self._charge(stream)
                 self._leave(stream_id, CLIENT_GONE)
@@ -285,6 +348,7 @@ class Http2Connection:
                     stream.window_changed()
 
     def _take_request(self, stream_id: int, headers: Any, *, complete: bool) -> None:
+        """Start the task of a request, or refuse it; ``complete``: the request has no body."""
         started_at = trio.current_time()
         if started_at >= self._leaving_at or self._is_full(headers, complete):
             self.sender.reset(stream_id, ErrorCodes.REFUSED_STREAM)
@@ -295,7 +359,7 @@ class Http2Connection:
         try:
             head = read_head(headers, limits, self._hosts)
             if complete and head.protocol is not None:
-                raise HeadError(ErrorResponse(400, "The request ends where its WebSocket begins (RFC 8441 section 4)."))
+                raise HeadError(ErrorResponse(400, "An extended CONNECT must not end its stream (RFC 8441 section 4)."))
             if complete and head.content_length:
                 raise malformed(_WRONG_LENGTH)
         except HeadError as error:
@@ -318,7 +382,7 @@ class Http2Connection:
         self._nursery.start_soon(stream.run)
 
     def _is_full(self, headers: Any, complete: bool) -> bool:
-        """Whether no further stream is served: there are as many as the settings allow, and this is no probe."""
+        """Whether the request exceeds the allowed streams or tasks. A probe may use ``RESERVED_REQUESTS`` more."""
         limit = self.server.config.h2_max_concurrent_streams
         if len(self._streams) < limit and self._tasks < 2 * limit:
             return False
@@ -327,6 +391,7 @@ class Http2Connection:
         return not is_probe or self._tasks >= 2 * limit + RESERVED_REQUESTS
 
     def _take_body(self, event: events.DataReceived) -> None:
+        """Give content to its stream. Content that no stream takes is acknowledged, or the window would shrink."""
         stream_id, size = event.stream_id or 0, event.flow_controlled_length or 0
         if size and not event.data and event.stream_ended is None:
             self._flood_limits.saw_padding()
@@ -340,7 +405,7 @@ class Http2Connection:
         stream.receive_buffer.put(data, size)
 
     def _take_trailers(self, stream: Stream) -> None:
-        """Check what nobody reads: a client that breaks a rule gets an error, whatever the rule is for."""
+        """Check a trailer section, whose fields are dropped, and refuse the request if it is malformed."""
         try:
             check_trailers(self._decoder.fields, self.server.limits)
         except HeadError as error:
@@ -349,53 +414,53 @@ class Http2Connection:
             self.refuse(stream, error.error_response, code)
 
     def _refuse_malformed(self, stream: Stream, reason: str) -> None:
-        """A request turns out to be malformed when it is at work already."""
+        """Refuse, with 400 and PROTOCOL_ERROR, a request that turns out to be malformed after its task has started."""
         self._count_refused()
         self.refuse(stream, malformed(reason).error_response, ErrorCodes.PROTOCOL_ERROR)
 
     def _count_refused(self) -> None:
-        """A connection that brings too many requests that are refused ends (``REFUSED_MAX``)."""
+        """Count a refused request. At ``REFUSED_MAX`` the connection leaves."""
         self._refused += 1
         if self._refused >= REFUSED_MAX:
             self.drain(trio.current_time())
 
     def _charge(self, stream: Stream) -> None:
-        """Count the time that a response has waited which is given up: else a client that resets such streams and
-        asks again would hold their capacity for ever."""
+        """Add the time that the response of ``stream`` waited, which is given up. Above the bound, leave."""
         self._stalled += stream.stalled
         if self._stalled > _STALLED_MAX * self.server.limits.write_timeout:
             self.drain(trio.current_time())
 
     def _leave(self, stream_id: int, reason: str) -> None:
+        """End the stream with this id, if it awaits its response."""
         if stream := self._streams.get(stream_id):
             self._forget(stream)
             stream.leave(reason)
 
     def _forget(self, stream: Stream) -> None:
-        """Take a stream from those that await their response; its application may still be running."""
+        """Remove a stream from those that await their response. Its application may still run."""
         self._streams.pop(stream.stream_id, None)
 
-    # What streams ask of their connection.
+    # For the streams.
 
     def send_data(self, stream_id: int, data: bytes, *, end: bool) -> None:
-        """Put a DATA frame to what is to be sent; clients acknowledge those."""
+        """Queue a DATA frame. It earns the client the WINDOW_UPDATE frames that answer it (``flood_limits.py``)."""
         self.sender.data(stream_id, data, end=end)
         self.window_clock.took(len(data))
         self._flood_limits.sent_data()
 
     def response_ended(self, stream: Stream, *, complete: bool) -> None:
-        """A response is whole, and goes with the next write.
+        """Forget a stream whose whole response is queued. If the request is not ``complete``, refuse its rest.
 
-        What a client still sends of its request is refused (RFC 9113 section 8.1).
+        The rest is refused by RST_STREAM with NO_ERROR (RFC 9113 section 8.1).
         """
         if not complete:
             self.sender.reset(stream.stream_id, ErrorCodes.NO_ERROR)
         self._forget(stream)
-        # From here on it is not in flight: the client may ask for something else, and must not be shed for this one.
+        # Before the response is written: the client's next request may come with it, and must not be shed for this one.
         stream.count_out()
 
     def refuse(self, stream: Stream, error_response: ErrorResponse, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """Answer in an application's place; one whose own response is under way is given up with ``code``."""
+        """Send an error response in the application's place; if its own response has begun, reset with ``code``."""
         self._forget(stream)
         if stream.response_started:
             self.sender.reset(stream.stream_id, code)
@@ -415,6 +480,7 @@ class Http2Connection:
         *,
         notified: bool = False,
     ) -> None:
+        """Queue an error response to the request of ``stream``; ``code`` as in ``Sender.error_response``."""
         complete = stream.receive_buffer.complete
         sent = self.sender.error_response(
             stream.stream_id, error_response, request_id, stream.head, complete=complete, code=code
@@ -422,7 +488,10 @@ class Http2Connection:
         stream.server_response = ServerResponse(error_response, request_id, sent, notified)
 
     async def stop(self, stream: Stream, rest: BaseException) -> None:
-        """Answer a request that a server whose grace is over has cut before the first byte of its response."""
+        """Send 503 to a request that was cancelled because the time of a drain is over, if no response has begun.
+
+        ``rest``: what the stream's task raises next. The write is shielded for ``LAST_RESPONSE_S``.
+        """
         error_response = error_response_for(self.server, rest)
         if error_response is None or stream.finished or stream.response_started or self.sender.over:
             return
@@ -433,26 +502,27 @@ class Http2Connection:
             await self.sender.flush()
 
     def give_up(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
-        """Reset a stream in the middle of its response, and count the time that the response has waited."""
+        """Reset a stream before the end of its response, and count the time that the response waited."""
         self._charge(stream)
         self._end(stream, code, reason)
 
     def displace(self, stream: Stream, reason: str) -> None:
-        """Reset a stream whose client does not take the response, in favour of a newer probe."""
+        """Reset a stream whose client is slow to take the response of a probe: the place is for a newer one."""
         self._end(stream, ErrorCodes.CANCEL, reason)
 
     def _end(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
+        """Reset a stream, and have it leave."""
         self._forget(stream)
         self.sender.reset(stream.stream_id, code)
         stream.leave(reason)
         self.sender.flush_soon()
 
     def application_ended(self, stream: Stream) -> None:
-        """An application has ended by itself; if it owes a response, or the rest of one, the client hears of it."""
+        """End a stream whose application has returned or failed: with 500, or with a reset if a response has begun."""
         if not stream.finished and not self.sender.over:
             if stream.response_started:
                 stream.cut_short = True
-                self.give_up(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
+                self.give_up(stream, ErrorCodes.INTERNAL_ERROR, "the application ended before its response did")
             else:
                 self._forget(stream)
                 self._send_error_response(stream, CRASHED, stream.request_id)
@@ -460,13 +530,13 @@ class Http2Connection:
                 self.sender.flush_soon()
 
     def task_ended(self, stream: Stream) -> None:
-        """A stream's task is over."""
+        """Count the task of ``stream`` out, and start the idle timeout with the last one."""
         self._forget(stream)
         stream.count_out()
         self._tasks -= 1
         self._finished.unpark_all()
         if self._reserved or self._requests >= self.server.config.keep_alive_max_requests:
-            # Not before: some clients take a GOAWAY for the end of what they are reading.
+            # Not with the last request's head: some clients take a GOAWAY for the end of the responses they read.
             self.drain(trio.current_time() + self.server.limits.drain_idle)
         if not self._tasks:
             self._idle_since = trio.current_time()
@@ -484,7 +554,10 @@ class Http2Connection:
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> None:
-        """Refuse a request that no application will see, and record it; ``code`` as in ``Sender.error_response``."""
+        """Send an error response to a request that no application sees, and record it.
+
+        ``complete``: the request has ended. ``code``: as in ``Sender.error_response``.
+        """
         request_id = new_request_id()
         sent = self.sender.error_response(stream_id, error_response, request_id, head, complete=complete, code=code)
         self._record(ServerResponse(error_response, request_id, sent), head, started_at)
@@ -492,7 +565,11 @@ class Http2Connection:
         self._count_refused()
 
     def record_end(self, stream: Stream, rest: BaseException | None) -> None:
-        """Have the one record of a request written: the application's, or the server's."""
+        """Write the request's one access record: the one that the application filed, else the server's own.
+
+        The server writes its own only for an error response of its own, or for a response that it or its application
+        ended early (``rest``: by a cancel).
+        """
         if stream.refused_unseen:
             self._count_refused()
         filed, response = stream.record_filed(), stream.server_response
@@ -518,7 +595,7 @@ class Http2Connection:
         )
 
     def _failed(self, reason: str) -> None:
-        """Nothing can be sent any more, so nothing need be read."""
+        """End all streams and the reading, because nothing can be sent any more."""
         self._leave_all(reason)
         self._receiving.cancel(reason=reason)
 
@@ -529,7 +606,7 @@ class Http2Connection:
     # Leaving.
 
     def drain(self, idle_until: float) -> None:
-        """Called when the server drains: a GOAWAY at once, and no new requests after ``idle_until``."""
+        """Send GOAWAY now, accept no request after ``idle_until``, and end the connection then if it is idle."""
         if idle_until < self._leaving_at:
             self.sender.put_first_goaway()
             self._leaving_at = idle_until

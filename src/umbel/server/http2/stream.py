@@ -1,45 +1,48 @@
-"""An HTTP/2 stream: a request, its response under flow control, and the task in which the application answers.
-
-``Stream`` is an ``InboundRequest``. It knows bytes and frames, and nothing of what an application says by ASGI.
+"""HTTP/2 stream: one request, and its response under flow control, in a task of their own.
 
 Theory
 ------
-A stream is made by its connection when the head of a request has been accepted, and runs in a task of its own.
-Three things move independently of each other:
+``Stream`` is an ``InboundRequest``. The connection makes it for each accepted head, and starts its task (``run``). In
+the other direction the stream *queues* frames with the connection's ``Sender``; a flush writes them. Three things
+change independently:
 
-**The response**, moved by the application alone:
+**The response** moves forward only, by the application's calls:
 
-- ``NOTHING`` (``status`` is 0): no head was given.
-- ``HEAD`` (``_head_waits``): ``start`` or ``respond`` has given a head. It goes out with the first part of the content,
-  so that whatever fails until then can still be answered with 500.
-- ``BODY`` (``response_started``): the head has been put to what is to be sent. From here on the server can only reset.
-- ``DONE`` (``response_complete``): the end of the stream has been put. Its sender waits until it is written.
+- *nothing* (``status`` is 0): the application has given nothing.
+- *head* (``_head_waits``): the application has given a head. It is queued with the first part of the content, so that
+  an exception up to here can still be answered with 500.
+- *body* (``response_started``): the head is queued. From here on the server can only reset the stream.
+- *done* (``response_complete``): END_STREAM is queued. ``_flush_end`` waits until it is written.
 
-A response of 1xx goes out at once and moves nothing. A stream that was taken (RFC 8441) is in ``BODY`` until ``handle``
-returns, whatever ends the application has sent before.
+An interim response moves nothing. A stream that was taken (RFC 8441) stays in *body* until ``handle`` returns, also
+after ``StreamBytes.send_eof``.
 
-**The request's body**, moved by the connection: ``ReceiveBuffer`` collects what comes, bounded by the window. The
-window opens when the application takes it, so an application that does not read stops its client.
+**The request's body** moves by the client's frames: ``ReceiveBuffer`` holds what was received. The flow-control window
+bounds it, and opens only when the application takes bytes. The client's END_STREAM ends the body, not the stream.
 
-**The count**: the request counts as one in flight until it becomes an upload (``Upload``), and is counted out
-once: when its response is ``DONE``, when it is displaced, or when its task ends.
+**The count.** The request is in flight until it becomes an upload (``Upload``). ``count_out`` counts it out once: when
+its response is done, when it is displaced, or when its task ends.
 
-A stream *leaves* once (``leave``): RST_STREAM of the client, the connection's end, a write timeout, or an error
-response of the server's own. It leaves in any state but ``DONE``, after which the connection has forgotten it. Then
+**Leaving.** ``leave`` ends a stream whose response nobody waits for: after RST_STREAM, the end of the connection, a
+write timeout, a displacement, or an error response of the server. It is not called after *done*, because the connection
+forgets a stream then (``_forget``). A second call changes nothing. After ``leave``:
 
-- ``gone`` is set, the connection has forgotten it, and nothing more is put to what is to be sent;
-- the unread body is given back to the connection's window, and whoever waits in ``receive`` is woken: it raises
-  ``AnsweredByServerError`` if the server has answered (``server_response``), else ``ClientGoneError``;
-- whoever waits for a window or for the socket is woken, and raises ``ClientGoneError``;
-- the callback of ``on_gone`` is called, so that an application that waits for something else hears of it. Where the
-  server has answered and somebody waits in ``receive``, the exception says it and nobody is called.
+- ``gone`` and ``finished`` are set, and the stream queues no frame any more;
+- the unread body is given back to the connection's window. A task in ``receive`` wakes and raises
+  ``AnsweredByServerError`` if the server has sent the response, else ``ClientGoneError``;
+- a task that waits for a window wakes; it and later sends raise ``ClientGoneError``;
+- the callback of ``on_gone`` was called, unless ``receive`` raises ``AnsweredByServerError``: one notice is enough.
 
-The client's END_STREAM is the end of the body, and no leaving. What the states of the protocol library say of the same
-stream is never asked: a frame that the library would refuse is not put, because ``leave`` came first. Each reset goes
-through ``Sender.reset``, which does nothing where the library knows that the stream has ended.
+**Invariants.** ``finished`` or ``gone`` is checked between each wait and the next frame, so the library refuses no
+frame. ``Sender.reset`` tolerates a stream that has ended in the library. ``_spend`` compares the content with
+Content-Length before a frame is queued. A send returns only when its data is written, so memory stays bounded.
 
-The application runs in the stream's own task. It is cancelled only with the whole connection, when the grace of a drain
-is over. Code of others may be cancelled before that by the adapter that runs it (``asgi.py``).
+**Cancellation.** The task is cancelled only with the whole connection, when the time of a drain is over; foreign code
+also by ``cancel_apart``. A cancel in ``receive`` loses nothing: bytes leave the buffer only in ``take``, after the last
+wait. A cancel in ``_flush`` or ``_flush_end`` leaves the queued frames to the next writer. A cancel in ``send`` may
+leave a part of its content unqueued, so the application must not continue that response. ``StreamBytes`` shields its
+sends: a WebSocket frame in part would corrupt those behind it. ``run`` ends every stream with a response, a reset or a
+cancel, counts it out and records it.
 """
 
 from __future__ import annotations
@@ -69,43 +72,46 @@ if TYPE_CHECKING:
     from .connection import Http2Connection
 
 _FRAMES_AT_ONCE = 4
-"""Frames of one response between two looks at the socket."""
+"""DATA frames of one response between two flushes."""
 _SHARED_FACTOR = 4.0
-"""A stream that waits for what all streams share (the socket, the connection's window) has so many write timeouts per
-64 KiB: a slow link may carry many responses, but one stream that flows must not keep the others alive."""
+"""Write timeouts per 64 KiB for a stream that waits for the socket or the connection's window, which all streams share.
+A slow link may carry many responses. But the progress of one stream must not keep all others alive."""
 
 
 class Stream(RecordedRequest, UnsentContent):
-    """A request and its response (``InboundRequest``). ``run`` is its task."""
+    """HTTP/2 request with its response (``InboundRequest``)."""
 
     version = "2"
     discard_max = DISCARD_MAX
-    """Has no effect: a stream of HTTP/2 ends alone, whatever is left of its body."""
+    """Without effect: the server resets a stream whose body is unread, and the connection goes on."""
     status = 0
     bytes_sent = 0
     gone = False
     response_started = False
-    """Whether the head of a response has been put to what is to be sent."""
+    """Whether the head of the final response was queued."""
     response_complete = False
+    """Whether the end of the response was queued."""
     finished = False
-    """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
+    """Whether no further frame may be queued: the response is complete, or the stream has left."""
     cut_short = False
-    """Whether its response has ended in the middle, and not because its client left."""
+    """Whether the response ended before its end for another reason than the client's leaving."""
     bodiless = False
-    """Whether the response has no content, whatever its application sends."""
+    """Whether the response has no content on the wire: to HEAD, or with 204 or 304."""
     upload: Upload | None = None
-    """What the request counts as, where its body was waited for; else it is in flight."""
+    """Made for the first wait for the body; None while the request counts as in flight only."""
     _counted = True
+    """Whether the request still counts as in flight or as an upload."""
     _head_waits: Fields | None = None
+    """The fields of a head that is not queued yet."""
     _promised: float = math.inf
-    """Bytes of the response's content that its Content-Length still promises."""
+    """Bytes of content that are still to come according to Content-Length; infinite without one."""
     _wants_trailers = False
     _unsent_body: bytes | None = None
-    """The content of a whole response that did not fit the windows."""
+    """The content of ``respond`` that did not fit the windows; ``drained`` sends it."""
     _taken: StreamBytes | None = None
     _on_gone: Callable[[], object] | None = None
     _receiving = 0
-    """Tasks that wait in ``receive``."""
+    """Tasks in ``receive``."""
     _body_clock: BodyClock | None = None
     _window_changed: trio.Event | None = None
 
@@ -130,18 +136,26 @@ class Stream(RecordedRequest, UnsentContent):
         if complete:
             self.receive_buffer.end()
         self._body_size = connection.server.limits.max_body if head.content_length is None else head.content_length
-        """Bytes that the body has, or may have at most where nobody knows."""
+        """Bytes of the body; if its length is unknown, the most that it may have."""
         self._must_continue = head.expects_continue
+        """Whether the client still waits for 100 (Continue)."""
         self._window_clock = WriteClock(connection.server)
-        """Of the stream's own flow-control window."""
+        """Waits for the stream's own flow-control window."""
         self._shared_clock = WriteClock(connection.server, factor=_SHARED_FACTOR)
+        """Waits for the socket and for the connection's window."""
         self._apart = trio.CancelScope()
-        """Around foreign code."""
+        """Encloses foreign code; ``cancel_apart`` cancels it."""
 
     # The task, and the end of it.
 
     async def run(self) -> None:
-        """The stream's task, from the application's call to its end. Whatever the application raises ends here."""
+        """Have the request answered, end the stream, count it out and record it.
+
+        What the application raises is logged and answered here.
+
+        Raises:
+            BaseException: a cancel or the like.
+        """
         rest: BaseException | None = None
         try:
             try:
@@ -157,7 +171,7 @@ class Stream(RecordedRequest, UnsentContent):
                 if rest is not None:
                     self.cut_short = self.response_started and not self.finished
                     await self.connection.stop(self, rest)
-                    raise rest from None
+                    raise rest from None  # A cancel must reach its scope.
             if not self.finished:
                 self.connection.application_ended(self)
         finally:
@@ -165,10 +179,10 @@ class Stream(RecordedRequest, UnsentContent):
             self.connection.record_end(self, rest)
 
     async def _check_end(self) -> None:
-        """See that the application has given a whole response.
+        """End a taken stream; otherwise check that the response is complete.
 
         Raises:
-            ApplicationError: it has not.
+            ApplicationError: the response is not complete.
         """
         if self._taken is not None:
             await self._taken.send_eof()
@@ -179,6 +193,7 @@ class Stream(RecordedRequest, UnsentContent):
 
     def leave(self, reason: str) -> None:
         """End the stream, because nobody waits for its response any more; see the module."""
+        # Set before anything is woken: whatever runs next must see that no frame may be queued.
         self.finished = self.gone = True
         self.receive_buffer.leave()
         self.window_changed()
@@ -187,12 +202,12 @@ class Stream(RecordedRequest, UnsentContent):
             callback()
 
     def window_changed(self) -> None:
-        """One of the windows may have opened, or nobody sends any more: whoever waits is to look."""
+        """Wake the task that waits for a window: a window may have opened, or the stream has left."""
         if self._window_changed is not None:
             self._window_changed.set()
 
     def count_out(self) -> None:
-        """Count the request out of those in flight; a second call does nothing."""
+        """Count the request out of those in flight or uploading. A second call does nothing."""
         if self._counted:
             self._counted = False
             self.server.reserve.requests.pop(self, None)
@@ -202,55 +217,55 @@ class Stream(RecordedRequest, UnsentContent):
                 self.upload.end()
 
     def displace(self, reason: str) -> None:
-        """Give the response up; it counts as ended from now on."""
+        """Count the request out at once and reset the stream: the place is for a newer probe."""
         self.count_out()
         self.connection.displace(self, reason)
 
     @property
     def stalled(self) -> float:
-        """Seconds that the response has waited for its client since the last 64 KiB."""
+        """Seconds that the response has waited for the client since it accepted the last 64 KiB."""
         return max(self._window_clock.stalled, self._shared_clock.stalled)
 
-    # The client's leaving, and tasks.
+    # The client's leaving, and foreign code.
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         if callback is not None and self.gone:
             callback()
         else:
             self._on_gone = callback
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """As of ``InboundRequest``: the stream has a task of its own, which serves nothing else."""
+        """As ``InboundRequest`` says. No copy of the context is needed: the task serves nothing else."""
         with self._apart:
             begins_to_wait()
             await work
 
     def cancel_apart(self, reason: str) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says. The connection and its other streams go on."""
         self._apart.cancel(reason=reason)
 
     def cut(self, reason: str) -> None:
-        """As of ``InboundRequest``: by a reset."""
+        """As ``InboundRequest`` says, by RST_STREAM."""
         if not self.finished:
             self.cut_short = self.response_started
-            self._on_gone = None  # It is the application's own doing.
+            self._on_gone = None  # The application needs no notice of its own act.
             self.connection.give_up(self, ErrorCodes.INTERNAL_ERROR, reason)
 
-    # The body.
+    # The body of the request.
 
     @property
     def body_complete(self) -> bool:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return self.receive_buffer.exhausted
 
     def take_at_most(self, size: int) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         if self.head.content_length is None:
             self._body_size = min(self._body_size, size)
 
     async def receive(self) -> bytes:
-        """As of ``InboundRequest``. A body that is too slow or too large is refused."""
+        """As ``InboundRequest`` says."""
         buffer = self.receive_buffer
         if buffer.exhausted and not self.gone:
             return b""
@@ -271,22 +286,23 @@ class Stream(RecordedRequest, UnsentContent):
         return data
 
     def _refused_when_complete(self) -> ErrorResponse | None:
-        """Why the request, whose body was waited for and is complete, is not in flight again; None where it is."""
+        """Count an upload with a complete body in flight again. Return the error response if there is no capacity."""
         if self.upload is None or not self.receive_buffer.complete or self.receive_buffer.gone or self.response_started:
             return None
         return self.upload.complete()
 
     async def _wait_for_body(self) -> None:
-        """Wait until something comes, as an upload; only the time that we wait counts against the client."""
+        """Wait as an upload until bytes or the end of the body come. Refuse the request if they come too slowly."""
         buffer = self.receive_buffer
         if self.upload is None:
             self.upload = Upload(self.server)
             self._body_clock = BodyClock(self.server.limits)
         clock = self._body_clock
-        assert clock is not None, "made with the place"
+        assert clock is not None, "made with the upload"
         if (error_response := await self.upload.begin(buffer.completed)) is not None:
             self._refuse(error_response)
             return
+        # Only with a slot: a client must not be asked for a body that would be refused.
         if self._must_continue and not self.response_started:
             self._must_continue = False
             self.connection.sender.headers(self.stream_id, 100, [])
@@ -299,11 +315,12 @@ class Stream(RecordedRequest, UnsentContent):
             self._refuse(ErrorResponse(408, "The body did not arrive in time."))
 
     def _refuse(self, error_response: ErrorResponse) -> None:
+        """Respond in the application's place, unless the response is complete or the stream has left."""
         if not self.finished:
             self.connection.refuse(self, error_response)
 
     def _gone_error(self) -> ClientGoneError:
-        """What to raise to whoever reads or answers, where nobody is there."""
+        """The error for a call on a stream that has left."""
         response = self.server_response
         if response is not None and response.notified:
             return AnsweredByServerError(
@@ -318,11 +335,11 @@ class Stream(RecordedRequest, UnsentContent):
 
     @property
     def can_respond(self) -> bool:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return not self.response_started and self.server_response is None
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """As of ``InboundRequest``. Always False: what all streams put in a turn of the loop is written together."""
+        """As ``InboundRequest`` says. Always False: the frames of all streams are written together by ``drained``."""
         self._begin(status, fields)
         sender, size = self.connection.sender, len(body)
         self._spend(size, last=True)
@@ -338,7 +355,7 @@ class Stream(RecordedRequest, UnsentContent):
         return False
 
     async def drained(self) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         if self.gone:
             raise self._gone_error()
         body, self._unsent_body = self._unsent_body, None
@@ -348,12 +365,12 @@ class Stream(RecordedRequest, UnsentContent):
             await self._flush_end()
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         self._begin(status, fields)
         self._wants_trailers = trailers
 
     async def send(self, data: bytes) -> None:
-        """As of ``InboundRequest``: the application waits until the windows and the socket have taken it."""
+        """As ``InboundRequest`` says. Waits until the windows and the socket have taken all of ``data``."""
         self._check_begun()
         self._spend(len(data), last=False)
         if self.bodiless:
@@ -363,7 +380,7 @@ class Stream(RecordedRequest, UnsentContent):
         await trio.lowlevel.checkpoint()
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
-        """As of ``InboundRequest``. Trailers that the client does not read are left out."""
+        """As ``InboundRequest`` says. Trailers are sent only to a client that accepts them."""
         self._check_begun()
         self._spend(len(data), last=True)
         if self.bodiless:
@@ -382,18 +399,20 @@ class Stream(RecordedRequest, UnsentContent):
         await self._flush_end()
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         self._check_gone()
         if self.response_started or self.response_complete or not 100 <= status < 200 or status == 101:
-            raise ApplicationError(f"the application sent {status!r} as an interim response, or too late")
+            raise ApplicationError(
+                f"the application sent an interim response with status {status!r}, or after its final response began"
+            )
         read_fields(fields)
         self.connection.sender.headers(self.stream_id, status, sendable(fields))
         await self._flush()
 
     async def take(self, status: int, fields: Sequence[Field]) -> StreamBytes:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         if not self.websocket:
-            raise ApplicationError("the request is no extended CONNECT, and its stream cannot be taken")
+            raise ApplicationError("a stream can be taken only if its request is an extended CONNECT")
         self._begin(status, fields)
         self._put_head()
         self._taken = StreamBytes(self)
@@ -408,15 +427,15 @@ class Stream(RecordedRequest, UnsentContent):
     def _check_begun(self) -> None:
         self._check_gone()
         if not self.status or self.response_complete or self._taken is not None:
-            raise ApplicationError("the application sent content out of turn")
+            raise ApplicationError("the application sent content before the head or after the end of its response")
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
-        """Take the head of the response, which goes out with what follows."""
+        """Check and keep the head of the response. Queues nothing; raises as ``respond``."""
         self._check_gone()
         if self.status:
-            raise ApplicationError("the application began its answer twice")
+            raise ApplicationError("the application has already started a response to this request")
         if status not in STATUS_LINES:
-            raise ApplicationError(f"the application answered with the status {status!r}")
+            raise ApplicationError(f"the application gave the status {status!r}; a final one is 200 to 599")
         checked, head = read_fields(fields), sendable(fields)
         self.bodiless = self.method == "HEAD" or status in NO_CONTENT
         if status == 204:
@@ -427,24 +446,30 @@ class Stream(RecordedRequest, UnsentContent):
         self.status, self._head_waits = status, head
 
     def _spend(self, size: int, *, last: bool) -> None:
-        """Hold the application to its Content-Length, before anything goes out that breaks it."""
+        """Count ``size`` bytes of content against Content-Length, before they are queued; ``last``: no more follow.
+
+        Raises:
+            ApplicationError: there are more or fewer bytes than Content-Length says.
+        """
         if self.bodiless:
             return
         self._promised -= size
         if self._promised < 0:
-            raise ApplicationError("the application sent more than its Content-Length")
+            raise ApplicationError("the application sent more content than its Content-Length says")
         if last and self._promised not in (0, math.inf):
-            raise ApplicationError(f"the application sent {self._promised} bytes less than its Content-Length")
+            raise ApplicationError(
+                f"the application sent {self._promised} bytes less content than its Content-Length says"
+            )
 
     def _put_head(self, *, end: bool = False) -> None:
-        """Put the head that waits to what is to be sent."""
+        """Queue the head if it waits; ``end``: with END_STREAM."""
         if self._head_waits is not None and not self.finished:
             fields, self._head_waits = self._head_waits, None
             self.connection.sender.headers(self.stream_id, self.status, fields, end=end)
             self.response_started = True
 
     def _put_data(self, data: bytes, *, end: bool) -> None:
-        """Put DATA frames, for which the windows have room."""
+        """Queue ``data`` as DATA frames. The windows must have room for it."""
         sender, connection, stream_id = self.connection.sender, self.connection, self.stream_id
         size_max = sender.frame_max
         for start in range(0, len(data), size_max):
@@ -454,7 +479,7 @@ class Stream(RecordedRequest, UnsentContent):
             self._shared_clock.took(len(piece))
 
     def _put_end(self) -> None:
-        """Put the head, if it waits, and the end of the stream."""
+        """Queue END_STREAM, with the head if it waits."""
         if self._head_waits is not None:
             self._put_head(end=True)
         else:
@@ -462,7 +487,7 @@ class Stream(RecordedRequest, UnsentContent):
         self._end()
 
     def _end(self) -> None:
-        """All has been put. A body that the client is still sending is of no use to anybody."""
+        """Note that the response is complete. The unread rest of the body is dropped."""
         self.finished = self.response_complete = True
         complete = self.receive_buffer.complete
         self.receive_buffer.leave()
@@ -470,11 +495,13 @@ class Stream(RecordedRequest, UnsentContent):
         self.connection.response_ended(self, complete=complete)
 
     async def _send_content(self, data: bytes, *, end: bool) -> None:
-        """A part of the content, as the client's windows allow: the application waits, and nothing piles up.
+        """Send a part of the content as the windows allow, and wait until all of it is written.
 
-        A client that does not accept 64 KiB within the write timeout loses the response (``WriteClock``). Neither an
-        opening of a window nor a further part of the body starts that time anew; time in which nothing waits to be
-        sent does not count.
+        A client that does not accept 64 KiB within the write timeout gets a reset. Only waits count (``WriteClock``);
+        an opening of a window does not start the time anew. Cancelled, a part of ``data`` may be lost.
+
+        Raises:
+            ClientGoneError: the stream has left.
         """
         if end and not data:
             self._put_end()
@@ -483,9 +510,11 @@ class Stream(RecordedRequest, UnsentContent):
         self._put_head()
         self.bytes_sent += len(data)
         view, frames = memoryview(data), 0
+        # The stream may leave during each wait. Checked here, no frame is queued for it afterwards.
         while view and not self.finished:
             window = self.connection.sender.window(self.stream_id)
             if window <= 0:
+                # The client can open a window only for frames that it has received.
                 await self._flush()
                 await self._wait_for_window()
                 continue
@@ -502,7 +531,11 @@ class Stream(RecordedRequest, UnsentContent):
             self._check_gone()
 
     async def _leave_unsent(self, size: int) -> None:
-        """Take a part of content that is not sent. The client gets the head now, and at the bound the end."""
+        """Drop a part of the content of a response without content; send the head now, and at the bound the end.
+
+        Raises:
+            ClientGoneError: the bound of ``UnsentContent`` was reached, or the stream has left.
+        """
         self._put_head()
         await self._flush()
         if not self.finished and not self.leave_unsent(size, self.server.limits.write_timeout):
@@ -512,17 +545,18 @@ class Stream(RecordedRequest, UnsentContent):
         self._check_gone()
 
     async def _wait_for_window(self) -> None:
+        """Wait until a window may have opened, or the stream has left. At the deadline, reset the stream."""
         if self._window_changed is None or self._window_changed.is_set():
             self._window_changed = trio.Event()
         if self.finished or self.connection.sender.window(self.stream_id) > 0:
-            return  # it was opened while we wrote
+            return  # The window opened during the flush. Waiting now would miss that change.
         clocks = [self._window_clock]
         if self.connection.sender.connection_window <= 0:
             clocks = [self._shared_clock, self.connection.window_clock]
         for clock in clocks:
             clock.begin()
         try:
-            # Other streams may make progress meanwhile, which moves the connection's deadline.
+            # The deadline of the connection's clock moves while other streams make progress, so it is read again.
             while (deadline := min(clock.deadline for clock in clocks)) > trio.current_time():
                 with trio.CancelScope(deadline=deadline) as scope:
                     await self._window_changed.wait()
@@ -534,7 +568,7 @@ class Stream(RecordedRequest, UnsentContent):
         self.connection.give_up(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
 
     async def _flush(self) -> None:
-        """Have written what is to be sent. A stream that waits too long for the socket loses its response."""
+        """Write the queued frames of all streams. If the socket takes them too slowly, reset this stream."""
         with trio.CancelScope(deadline=self._shared_clock.begin()) as scope:
             try:
                 await self.connection.sender.flush()
@@ -544,7 +578,11 @@ class Stream(RecordedRequest, UnsentContent):
             self.connection.give_up(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
 
     async def _flush_end(self) -> None:
-        """Have the end of the response written, which the connection's own clock bounds."""
+        """Wait until the end of the response is written. The clock of the connection bounds the wait.
+
+        Raises:
+            ClientGoneError: the connection broke before all was written.
+        """
         sender = self.connection.sender
         await sender.flush_together()
         if sender.broken:
@@ -553,16 +591,16 @@ class Stream(RecordedRequest, UnsentContent):
 
 
 class StreamBytes:
-    """The bytes of both directions of a stream (``ByteStream``): what DATA frames carry."""
+    """``ByteStream`` over the DATA frames of a stream that was taken."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._sending = trio.Lock()
-        """Held while a caller's bytes are sent, for that may have to wait for the window in their middle."""
+        """Held during ``send_all``: a wait for the window must not let another task's bytes in between."""
         self._eof_sent = False
 
     async def receive_some(self) -> bytes:
-        """As of ``ByteStream``."""
+        """As ``ByteStream`` says."""
         stream = self._stream
         buffer = stream.receive_buffer
         if buffer.gone or buffer.exhausted:
@@ -576,8 +614,8 @@ class StreamBytes:
         return data
 
     async def send_all(self, data: bytes) -> None:
-        """As of ``ByteStream``."""
-        # Shielded: half a frame would spoil the rest. Each wait has its deadline, and ends when the client leaves.
+        """As ``ByteStream`` says."""
+        # Shielded: a frame that is sent in part would corrupt the frames after it. Each wait has a deadline.
         with trio.CancelScope(shield=True):
             async with self._sending:
                 if self._eof_sent:
@@ -587,7 +625,7 @@ class StreamBytes:
         self._stream._check_gone()
 
     async def send_eof(self) -> None:
-        """As of ``ByteStream``."""
+        """As ``ByteStream`` says."""
         with trio.CancelScope(shield=True):
             async with self._sending:
                 if not self._eof_sent and not self._stream.finished:
@@ -597,6 +635,6 @@ class StreamBytes:
 
 
 def sendable(fields: Sequence[Field]) -> Fields:
-    """Fields as HTTP/2 may bear them."""
+    """``fields`` without the connection-specific ones (RFC 9113 section 8.2.2), names in lower case."""
     lower = [(bytes(name).lower(), bytes(value)) for name, value in fields]
     return [field for field in lower if field[0] not in CONNECTION_SPECIFIC]

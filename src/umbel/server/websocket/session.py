@@ -1,37 +1,47 @@
-"""A WebSocket session: the protocol between an ASGI application and the bytes of a connection or of a stream.
+"""WebSocket session: the protocol between an ASGI application and the bytes of a connection, or of an HTTP/2 stream.
 
 Theory
 ------
-Three parties act on a WebSocket:
+Three parties act on a WebSocket, each in tasks of its own:
 
-- the *application* calls ``receive`` and ``send``, by ``InboundRequest.run_apart``;
-- the *reader* (``_read``) runs from the accept on. It alone reads bytes, feeds them to wsproto, answers pings and the
-  client's close, and puts messages into the queue of the application;
-- the *server* sends pings, drains, limits the wait for the answer to a close, and hears that the client has gone.
+- the *application* calls ``receive`` and ``send``, from any number of tasks;
+- the *reader* (``_read``) runs from the accept on. It alone receives bytes, feeds them to wsproto, answers pings and
+  the client's close frame, and queues messages for the application;
+- the *server* sends pings, closes during a drain, bounds the wait for the client's close frame, and reports that the
+  client has gone.
 
-**States.** ``_state`` says how far the handshake is, and whether the WebSocket has ended::
+**States** (``_state``)::
 
     CONNECTING --websocket.accept--> ACCEPTING --> OPEN ----> CLOSED
         |                                                       ^
         '--websocket.close, websocket.http.response--> REFUSING-'
 
-The application alone moves it to ACCEPTING, REFUSING and OPEN, because the response to the handshake is the
-application's; an accept that fails moves it back to CONNECTING. Within OPEN the closing handshake is wsproto's state,
-and stands nowhere else: messages can be sent while that is OPEN, and no more once either side has sent a close frame.
-Each party may send the server's close frame. wsproto raises ``LocalProtocolError`` for a second one, which is left out.
+Only the application moves to ACCEPTING, REFUSING and OPEN, because it decides the response to the handshake. An accept
+that fails moves back to CONNECTING. CLOSED is reached from every state. Within OPEN, wsproto holds the state of the
+closing handshake: messages can be sent until either side has sent a close frame. Each party may send the server's close
+frame; wsproto raises ``LocalProtocolError`` for a second one, and the sender leaves it out.
 
-**The end.** Each party may bring about CLOSED, but by ``_end`` alone. It does not wait, and does nothing the second
-time, so the end is reached once, with the code of whoever came first. What belongs to the end is done there: the
-disconnect gets its code, the queue is closed behind the messages in it, and the application is cancelled, or is
-notified where it listens. The end is always reached, because ``run`` calls ``_end`` behind everything else.
+**The end.** ``_end`` alone moves to CLOSED. It is synchronous and does nothing the second time, so the first code and
+reason win. It sets the code of the disconnect and closes the queue behind the messages in it. Then it ends the
+application: with a task in ``receive``, which gets the messages and the disconnect, the application has
+``cancel_timeout`` to return; without one it is cancelled at once. ``run`` calls ``_end`` in its ``finally``, so CLOSED
+is always reached.
 
-**Whole messages.** wsproto makes the bytes and the stream takes them under ``_writing``, with no wait between: both
-have the same order, on which compression depends. ``ByteStream.send_all`` sends all of it also where its caller is
-cancelled, because half a frame would spoil the rest. ``_messages`` is held for a whole message: between the fragments
-of one there may be pings and pongs, but no other message. Whoever needs both locks takes ``_messages`` first.
+**Order of the bytes.** wsproto encodes an event and the stream sends the bytes under ``_writing``, with no wait in
+between: the compression context requires that both orders are equal. ``_messages`` is held for a whole message: only
+control frames come between its fragments (RFC 6455 section 5.4). A task that needs both locks takes ``_messages``
+first.
 
-**The client's leaving.** Until the accept ``on_gone`` reports it. Afterwards the reader finds the end of what the
-client has sent behind everything that came before it, and ``on_gone`` reports a reset.
+**Back-pressure.** The queue holds ``max_app_queue_size`` messages. While it is full, the reader waits in
+``_take_event`` and reads nothing, so TCP or the flow-control window holds the client back. Pings are not answered then.
+
+**The client's leaving.** Until the accept, ``on_gone`` reports it. Afterwards the reader finds the end of the client's
+sending, behind all bytes before it, and ``on_gone`` reports a reset.
+
+**Cancellation.** ``run`` is cancelled only with its connection. The session cancels the application through ``_scope``,
+in which nothing else runs, so it can still send its close frame. A cancel in ``receive`` loses no message. A cancel in
+``send`` never sends a frame in part: ``ByteStream.send_all`` and ``_send_fragments`` are shielded, and each of their
+waits has a deadline. When the application has ended, the nursery's scope is cancelled: the reader and the pings end.
 """
 
 from __future__ import annotations
@@ -72,14 +82,14 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 Content = str | bytes | bytearray
 
-# RFC 6455 section 7.4.1.
+# Close codes (RFC 6455 section 7.4.1).
 _NORMAL, _GOING_AWAY, _ABNORMAL, _TOO_SLOW, _TOO_BIG, _INTERNAL_ERROR = 1000, 1001, 1006, 1008, 1009, 1011
 _PIECE, _COMPRESSED_PIECE = 4096, 1024
-"""Bytes that are unpacked at once; compressed ones may become a thousand times as many."""
+"""Bytes that are fed to wsproto between two checkpoints. Compressed bytes may expand a thousandfold."""
 _FRAGMENT = 32 * 1024
-"""Bytes or characters that are compressed at once: of text zlib takes 13 MB a second."""
+"""Bytes or characters that are compressed between two checkpoints. zlib compresses 13 MB of text per second."""
 _LINGER_S, _LINGER_MAX = 1.0, 2**20
-"""Seconds and bytes that are read after the server's close frame, where the client has not answered it."""
+"""Seconds and bytes for which the server reads after its close frame, if the client has not sent one."""
 
 _CRASHED = ErrorResponse(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
 _GONE = "the client has gone, or the WebSocket is closed"
@@ -87,7 +97,7 @@ _DRAINS = "the server is going away"
 
 
 class State(Enum):
-    """How far a WebSocket is; see the module."""
+    """States of a WebSocket; see the module."""
 
     CONNECTING = auto()
     ACCEPTING = auto()
@@ -97,7 +107,7 @@ class State(Enum):
 
 
 class WebSocketSession(BoundedCalls, RecordedRequest):
-    """A WebSocket from its handshake, which has been read, to its end."""
+    """One WebSocket, from the parsed handshake to its end. ``run`` serves it."""
 
     def __init__(self, server: ServerState, app: Any, request: InboundRequest, opening: OpeningHandshake) -> None:
         self._server = server
@@ -106,37 +116,42 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._opening = opening
         self._state = State.CONNECTING
         self._over = trio.Event()
-        """Set with CLOSED."""
+        """Set in state CLOSED."""
         self._closed_by_application = False
-        """Whether the application has closed or refused it, so that what it sends then is its mistake."""
+        """Whether the application has closed or refused the WebSocket: a later ``send`` is an application error."""
         self._client_closed = False
-        """Whether the client has sent its close frame, behind which it sends nothing (RFC 6455 section 5.5.1)."""
+        """Whether the client's close frame has come. The client sends nothing after it (RFC 6455 section 5.5.1)."""
         self._crashed = False
+        """Whether the application has raised."""
         self._draining = False
         self.end_reason = str(Kind.CLIENT_GONE)
-        """Why the application is cancelled at the end, by us or by a framework that we notify."""
+        """The cancel reason for an application that must end, for this session or for a framework that it notifies."""
         self._scope = trio.CancelScope()
-        """Around the application."""
+        """Encloses the application alone."""
         self._listeners = 0
-        """Tasks that wait in ``receive``, and so will hear of the end."""
+        """Tasks in ``receive``."""
         self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
         self._queue_in, self._queue_out = trio.open_memory_channel[Message](server.config.max_app_queue_size)
         self._queue_in.send_nowait({"type": "websocket.connect"})
         self._denial: tuple[int, list[Field]] | None = None
-        """The head of the application's denial response, until its body begins."""
+        """Status and fields of the application's response to a refused handshake, until its content begins."""
         self._stream: ByteStream | None = None
-        """Of an accepted WebSocket; so is ``_ws``."""
+        """Set, like ``_ws``, with the accept."""
         self._ws: Connection
         self._writing = trio.Lock()
         self._messages = trio.Lock()
         self._frames = FrameTracker()
         self._message_clock = BodyClock(server.limits)
-        """Of the frame or message that is incomplete."""
+        """Waits for the incomplete frame or message."""
         self._incoming = _IncomingMessage(server.config.websocket_max_message_size)
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
-        """Serve it until both sides are done. What the application raises ends here, and is logged once."""
+        """Run the application, close the WebSocket, and write the record. What the application raises is logged here.
+
+        Raises:
+            BaseException: a cancel or the like.
+        """
         try:
             await self._serve()
             if self._stream is not None:
@@ -148,7 +163,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._hand_record_over()
 
     async def _serve(self) -> None:
-        """Run the application, and what runs beside it."""
+        """Run the application, with the reader and the server's tasks beside it. Then close the WebSocket if open."""
         async with trio.open_nursery() as self._nursery:
             self._server.open.add(self)
             self._request.on_gone(self._client_gone)
@@ -166,6 +181,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._nursery.cancel_scope.cancel(reason="the application has ended")
 
     async def _call_application(self) -> None:
+        """Call the application in ``_scope``; log what it raises, and raise a cancel of another scope again."""
         try:
             with self._scope:
                 await self._app(self._asgi_scope(), self.receive, self.send)
@@ -200,7 +216,10 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     # What the application calls.
 
     async def receive(self) -> Message:
-        """ASGI's ``receive``: the connect, messages, and disconnects from then on."""
+        """ASGI's ``receive``: ``websocket.connect``, then the messages, then ``websocket.disconnect`` at each call.
+
+        A cancel loses no message.
+        """
         await self.count_call()
         self._listeners += 1
         try:
@@ -212,11 +231,11 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._listeners -= 1
 
     async def send(self, message: Message) -> None:
-        """ASGI's ``send``.
+        """ASGI's ``send``. Cancelled, a message is sent as a whole or not at all.
 
         Raises:
-            ClientGoneError: the WebSocket is closed, by the client or by a server that drains.
-            ApplicationError: the application itself has closed or refused it, or the message breaks a rule.
+            ClientGoneError: the WebSocket is closed, by the client or by a drain.
+            ApplicationError: the application has closed or refused the WebSocket before, or the message breaks a rule.
             ValueError: a field of the response to the handshake is malformed.
         """
         await self.count_call()
@@ -240,20 +259,20 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             case State.OPEN, "websocket.close":
                 await self._close(message)
             case _, kind:
-                raise ApplicationError(f"the application sent {kind!r} out of turn")
+                raise ApplicationError(f"the application sent {kind!r} in a state that does not allow it")
 
     @property
     def _is_closed(self) -> bool:
-        """Whether nothing can be sent. One side has closed, though the other may not have heard of it yet."""
+        """Whether no message can be sent: either side has sent a close frame, or the state is CLOSED."""
         return self._state is State.CLOSED or (self._state is State.OPEN and self._ws.state is not ConnectionState.OPEN)
 
     def stop_endless(self, reason: str) -> None:
-        """Cancel the application."""
+        """As ``BoundedCalls`` says."""
         self._server.note_endless(reason)
         self._scope.cancel(reason=reason)
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """Take the application's record; it is handed over at the end, because the server may still refuse."""
+        """Keep the application's record until the end: the server may still send an error response in its place."""
         earlier, self.filed = self.filed, (recorder, ended)
         if earlier is not None:
             self._request.file_record(*earlier)
@@ -261,6 +280,12 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     # The response to the handshake.
 
     async def _accept(self, message: Message) -> None:
+        """Accept the handshake, and start the reader and the server's tasks.
+
+        Raises:
+            ClientGoneError: the client left meanwhile.
+            ApplicationError: the subprotocol was not offered, or a field must not be set.
+        """
         status, fields, connection = self._opening.accept(message.get("subprotocol"), message.get("headers", ()))
         self._state = State.ACCEPTING
         try:
@@ -268,7 +293,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 self._stream = await self._request.take(status, fields)
         finally:
             if self._state is State.ACCEPTING:
-                self._state = State.CONNECTING
+                self._state = State.CONNECTING  # It failed: the application may refuse the handshake instead.
         if self._state is State.CLOSED:  # The client left meanwhile.
             raise ClientGoneError(_GONE)
         self._ws, self._state = connection, State.OPEN
@@ -279,14 +304,16 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._nursery.start_soon(self._go_away)
 
     def _begin_denial(self, message: Message) -> None:
+        """Keep the head of the response that refuses the handshake (ASGI's ``websocket.http.response.start``)."""
         status = message["status"]
         # A 2xx would accept the handshake of HTTP/2 (RFC 8441 section 5).
         if status not in STATUS_LINES or (self._opening.key is None and status < 300):
-            raise ApplicationError(f"the application refused the WebSocket with the status {status!r}")
+            raise ApplicationError(f"the application cannot refuse the WebSocket with the status {status!r}")
         self._denial = status, in_lower_case(message.get("headers", ()))
         self._state = State.REFUSING
 
     async def _send_denial(self, message: Message) -> None:
+        """Send a part of the content of that response, with its head before the first part."""
         body, more = bytes(message.get("body", b"")), message.get("more_body", False)
         denial, self._denial = self._denial, None
         if denial is not None and not more:
@@ -301,6 +328,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 self._end_refused()
 
     async def _refuse_whole(self, status: int, fields: list[Field], body: bytes) -> None:
+        """Refuse the handshake with a whole response."""
         self._state = State.REFUSING
         with self._noticing_gone():
             if not self._request.respond(status, fields, body):
@@ -308,15 +336,15 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._end_refused()
 
     async def _respond_for_application(self) -> None:
-        """The application has ended, and has not answered the handshake, or not to the end."""
+        """Respond with 500 for an application that ended without a response; cut one that it has begun."""
         if self._request.can_respond:
             self.server_response = ServerResponse(_CRASHED, self.request_id)
             self.server_response = await send_error_response(self._server, self._request, self.server_response)
         elif not self._request.response_complete:
-            self._request.cut("the application ended in the middle of its answer")
+            self._request.cut("the application ended before its response did")
 
     def _hand_record_over(self) -> None:
-        """Have the one record written: the application's, or the server's."""
+        """Hand over the one access record: the application's, corrected if the server responded; else the server's."""
         filed, self.filed = self.filed, None
         if self.server_response is None:
             if filed is not None:
@@ -331,10 +359,11 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     # Sending.
 
     async def _send_message(self, message: Message) -> None:
-        """Send a message; one that is compressed and large in fragments, with a checkpoint after each.
+        """Send a message. A large one is compressed in fragments, with a checkpoint after each.
 
         Raises:
             ClientGoneError: the WebSocket was closed meanwhile.
+            ApplicationError: the message has neither text nor bytes.
         """
         content = message.get("bytes")
         if content is None:
@@ -347,11 +376,11 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                     await self._send_fragments(content)
                 else:
                     await self._send_event(_message_event(content))
-        except LocalProtocolError as error:  # It was closed while this message waited.
+        except LocalProtocolError as error:  # A close frame was sent while this message waited for a lock.
             raise ClientGoneError(_GONE) from error
 
     async def _send_fragments(self, content: Content) -> None:
-        """Send a message in fragments, also where the application is cancelled: half of it would spoil the next."""
+        """Send a message in fragments. Shielded: the next message would continue an incomplete one."""
         size = len(content)
         with trio.CancelScope(shield=True):
             for start in range(0, size, _FRAGMENT):
@@ -362,23 +391,24 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 await trio.lowlevel.checkpoint()
 
     async def _close(self, message: Message) -> None:
-        """Close for the application; its client has ``cancel_timeout`` to answer, whoever waits for that."""
+        """Send the application's close frame. The client has ``cancel_timeout`` to send its own."""
         close = CloseConnection(code=int(message.get("code", _NORMAL)), reason=message.get("reason"))
         async with self._messages, self._writing:
             try:
                 data = self._ws.send(close)
-            except LocalProtocolError as error:  # It was closed while this close waited.
+            except LocalProtocolError as error:  # A close frame was sent while this one waited for a lock.
                 raise ClientGoneError(_GONE) from error
-            self._closed_by_application = True
+            self._closed_by_application = True  # Before the wait: a cancel in the write does not undo the close.
             await self._write(data)
         self._nursery.start_soon(self._end_without_close_frame)
 
     async def _end_without_close_frame(self) -> None:
+        """End the WebSocket if the client does not send its close frame within ``cancel_timeout``."""
         await trio.sleep(self._server.limits.cancel_timeout)
         self._end(_ABNORMAL)
 
     async def _send_close(self, code: int, reason: str | None = None) -> None:
-        """Close from our side, unless that has been done or nobody is there; waits for as long as a write may take."""
+        """Send a close frame for the server, unless one was sent or the client has gone. Shielded, with a deadline."""
         with (
             suppress(LocalProtocolError, ClientGoneError),
             trio.CancelScope(shield=True, deadline=self._server.write_deadline()),
@@ -387,23 +417,28 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 await self._send_event(CloseConnection(code=code, reason=reason))
 
     async def _send_event(self, event: Event) -> None:
-        """Send what wsproto makes of ``event``.
+        """Encode ``event`` and send it.
 
         Raises:
-            LocalProtocolError: it cannot be sent any more.
+            LocalProtocolError: a close frame was sent before.
             ClientGoneError: the client has gone, or does not read.
         """
         async with self._writing:
             await self._write(self._ws.send(event))
 
     async def _write(self, data: bytes) -> None:
-        """Send bytes. ``_writing`` must be held since they were made."""
+        """Send bytes. The caller has held ``_writing`` since wsproto encoded them.
+
+        Raises:
+            ClientGoneError: the client has gone, or does not read. The WebSocket has ended then.
+        """
         assert self._stream is not None
         with self._noticing_gone():
             await self._stream.send_all(data)
 
     @contextmanager
     def _noticing_gone(self) -> Iterator[None]:
+        """End the WebSocket if the block raises ``ClientGoneError``, which is raised again."""
         try:
             yield
         except ClientGoneError:
@@ -411,7 +446,8 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             raise
 
     async def _ping(self, interval: float) -> None:
-        with suppress(LocalProtocolError, ClientGoneError):  # One side has closed, or the client has gone.
+        """Send a ping every ``interval`` seconds until the WebSocket closes."""
+        with suppress(LocalProtocolError, ClientGoneError):
             while self._state is State.OPEN:
                 await self._send_event(Ping())
                 await trio.sleep(interval)
@@ -419,14 +455,14 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     # Reading.
 
     async def _read(self, stream: ByteStream) -> None:
-        """Read until the end."""
+        """Receive and act on bytes until the WebSocket ends; close it with 1008 if the client is too slow."""
         try:
             while self._state is State.OPEN:
                 began = trio.current_time()
                 with trio.CancelScope(deadline=began + self._read_timeout()) as scope:
                     data = await stream.receive_some()
                 if scope.cancelled_caught:
-                    reason = "a message was too slow" if self._frames.awaited else "no answer to a ping"
+                    reason = "a message was too slow" if self._frames.awaited else "no response to a ping"
                     await self._send_close(_TOO_SLOW, reason)
                     self._end(_TOO_SLOW)
                     return
@@ -437,13 +473,14 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 else:
                     await self._unpack(data)
         except (ClientGoneError, trio.ClosedResourceError):
-            # The client does not read, or the queue was closed while the application did not.
+            # The client does not read, or the WebSocket ended while a message waited for its place in the queue.
             self._end(_ABNORMAL)
 
     def _read_timeout(self) -> float:
-        """Seconds for the next bytes. A WebSocket may be silent for ever, but not in the middle of a message.
+        """Seconds for the next bytes.
 
-        Where it is pinged, it may not leave the pings unanswered either.
+        Within a frame or message, its ``BodyClock`` and ``body_timeout`` apply. Between messages, a client that is
+        pinged must send something within the interval plus ``body_timeout``; another one may be silent for ever.
         """
         silence = self._server.limits.body_timeout
         if self._frames.awaited:
@@ -452,23 +489,23 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         return math.inf if pings is None else pings + silence
 
     async def _unpack(self, data: bytes) -> None:
-        """Act on what came, a piece at a time.
+        """Feed received bytes to wsproto in pieces, and act on the events.
 
         Raises:
-            ClientGoneError: a response could not be sent.
+            ClientGoneError: a control frame could not be sent.
             trio.ClosedResourceError: the WebSocket ended while a message waited for its place in the queue.
         """
         size = _PIECE if self._opening.deflate is None else _COMPRESSED_PIECE
         for start in range(0, len(data), size):
             if start:
-                await trio.lowlevel.checkpoint()  # Frames without a message (pongs, empty fragments) wait for nobody.
+                await trio.lowlevel.checkpoint()  # Pongs and empty fragments cause no other wait.
             if self._over.is_set():
                 return
             piece = data[start : start + size]
             completed = self._frames.completed
             self._frames.feed(piece)
             if self._frames.completed != completed:
-                # What is incomplete behind a message that is complete has a time of its own.
+                # A message was completed in this piece: the incomplete one behind it gets a new clock.
                 self._message_clock = BodyClock(self._server.limits)
             self._ws.receive_data(piece)
             for event in self._ws.events():
@@ -477,18 +514,19 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                     return
 
     async def _take_event(self, event: Event) -> None:
+        """Act on one event of wsproto; raises as ``_unpack``."""
         if isinstance(event, TextMessage | BytesMessage):
             if not self._incoming.take(event):
                 self._end(_TOO_BIG)
                 await self._send_close(_TOO_BIG)
             elif event.message_finished:
-                # In its turn: an application that does not read holds up its client, and only that.
+                # Waits while the queue is full: an application that does not read holds back its own client alone.
                 await self._queue_in.send(self._incoming.complete())
         elif isinstance(event, Ping):
             await self._answer(event.response())
         elif isinstance(event, CloseConnection):
             if self._ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
-                # It was no close frame of the client's, but bytes that are no frame.
+                # wsproto reports a protocol error of the client as a close, without a change of its state.
                 self._end(int(event.code), event.reason or "")
                 await self._send_close(int(event.code))
                 return
@@ -498,13 +536,14 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._end(int(event.code), event.reason or "")
 
     async def _answer(self, event: Event) -> None:
-        with suppress(LocalProtocolError):  # Our close frame was sent already.
+        """Send a pong or a close frame, unless the server's close frame was sent before."""
+        with suppress(LocalProtocolError):
             await self._send_event(event)
 
     # The end.
 
     def _end(self, code: int, reason: str = "", *, cancels: bool = True) -> None:
-        """End the WebSocket: an application that waits in ``receive`` gets the disconnect, any other is cancelled."""
+        """Move to CLOSED, and notify or (``cancels``) cancel the application; see the module. Does nothing twice."""
         if self._state is State.CLOSED:
             return
         self._state = State.CLOSED
@@ -514,36 +553,38 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._queue_in.close()
         if not cancels:
             return
+        # A listener gets the disconnect and may end in order. Without one, only a cancel reaches the application.
         if self._listeners:
             self._scope.deadline = trio.current_time() + self._server.limits.cancel_timeout
         else:
             self._scope.cancel(reason=self.end_reason)
 
     def _end_refused(self) -> None:
-        """The application has given its whole denial response; like one that has answered a request, it may work on."""
+        """End the WebSocket after the whole response that refuses it. The application is not cancelled."""
         self._closed_by_application = True
         self._end(_ABNORMAL, cancels=False)
 
     def _client_gone(self) -> None:
-        """The client has gone."""
+        """The callback of ``on_gone``."""
         self._end(_ABNORMAL)
 
     def drain(self, until: float) -> None:
-        """Close with 1001 as soon as it is accepted: clients that are asked to go away come back elsewhere."""
+        """Close with 1001 (going away) now, or right after the accept. ``until`` has no effect."""
         self._draining = True
         if self._state is State.OPEN:
             self._nursery.start_soon(self._go_away)
 
     async def _go_away(self) -> None:
+        """Send the close frame of a drain, and end the WebSocket."""
         await self._send_close(_GOING_AWAY, _DRAINS)
         if self._state is State.OPEN:
             self.end_reason = _DRAINS
         self._end(_GOING_AWAY)
 
     async def _linger(self, stream: ByteStream) -> None:
-        """Send no more, and read on for a moment where the client may be sending: it is to read our last frame.
+        """End the sending half, and read on for a moment if the client may be sending.
 
-        (TCP answers bytes that nobody reads with a reset, which throws away what the client has not read yet.)
+        Otherwise the close of a socket with unread bytes would send a RST, and the client would lose the last frame.
         """
         await stream.send_eof()
         left = 0 if self._client_closed else _LINGER_MAX
@@ -553,7 +594,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
 
 
 class _IncomingMessage:
-    """A message of the client's, put together from its frames. At most ``size_max`` bytes or characters."""
+    """A message from the client, joined from its parts. At most ``size_max`` bytes or characters."""
 
     def __init__(self, size_max: int) -> None:
         self._size_max = size_max
@@ -561,7 +602,7 @@ class _IncomingMessage:
         self._parts: StringIO | BytesIO | None = None
 
     def take(self, event: TextMessage | BytesMessage) -> bool:
-        """Take a part; False if the message is too long with it."""
+        """Add a part. Return False if the message is too long with it."""
         self._size += len(event.data)
         if self._size > self._size_max:
             return False
@@ -571,7 +612,7 @@ class _IncomingMessage:
         return True
 
     def complete(self) -> Message:
-        """The message, as ASGI has it; the next part begins another one."""
+        """The complete message as ASGI's ``websocket.receive``. The next part begins another message."""
         parts, self._parts, self._size = self._parts, None, 0
         assert parts is not None, "a part has been taken"
         text = parts.getvalue() if isinstance(parts, StringIO) else None
@@ -580,10 +621,11 @@ class _IncomingMessage:
 
 
 def _message_event(content: Content, *, finished: bool = True) -> TextMessage | BytesMessage:
+    """The event of wsproto that sends a message, or a fragment of one."""
     if isinstance(content, str):
         return TextMessage(content, message_finished=finished)
     return BytesMessage(bytes(content), message_finished=finished)
 
 
 def _nothing() -> None:
-    """Do nothing at the first wait: ``on_gone`` is set before the application starts."""
+    """Do nothing at the first wait: ``_serve`` has set ``on_gone`` before."""
