@@ -1,7 +1,7 @@
 """Structured logs for trio programs: JSON lines, queued by plain functions and written by one task per file.
 
-Recording never blocks, and every lost record is counted. ``open_log`` is for any trio program; ``open_recorder`` opens
-the three streams of the gateway. The package imports neither httpx nor Quart nor pydantic.
+Recording never blocks, and every lost record is counted. ``open_log`` opens a log for any trio program;
+``open_recorder`` opens the three logs of the gateway. The package imports neither httpx nor Quart nor pydantic.
 """
 
 from ..core.console import own_stderr

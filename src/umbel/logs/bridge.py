@@ -1,4 +1,4 @@
-"""A bridge from the standard library's ``logging`` and ``warnings`` to a log, for the records of other libraries."""
+"""A bridge from the standard library's ``logging`` and ``warnings`` to a log."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from .log import Log
 from .records.level import from_stdlib
 
 LOGGERS = ("", "hypercorn.error")
-"""The loggers whose records go into a server's stream ``app``: the root, and the one that does not pass on to it."""
+"""The loggers that a server bridges to the stream ``app``: the root, and Hypercorn's, which does not propagate to it.
+"""
 
 _RECORDED_BY = "_umbel_log"
 """The attribute of a LogRecord that holds the log that has recorded it."""
-# What every LogRecord has; any other attribute came as ``extra``.
+# The attributes of every LogRecord; any other one was given as ``extra``.
 _STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {
     "message",
     "asctime",
@@ -31,9 +32,9 @@ _STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {
 class BridgeHandler(logging.Handler):
     """A ``logging.Handler`` that records each ``LogRecord`` in a log. It never waits, never raises and takes no lock.
 
-    The name of the logger and the place in the code become fields, and so do ``extra`` and ``exc_info``, with every
-    leaf of a group. Of an exception that has been recorded before, only type and text are recorded; without ``repeats``
-    the record is left out. A record that comes through several loggers is recorded once.
+    The fields of the record are the logger's name, the place in the code, ``extra``, and the exception with the leaves
+    of a group. If the exception was recorded before, its traceback is left out; with ``repeats=False`` the whole record
+    is left out. A ``LogRecord`` that passes several loggers is recorded once.
     """
 
     def __init__(self, log: Log, level: int | str = logging.NOTSET, *, repeats: bool = True) -> None:
@@ -42,9 +43,9 @@ class BridgeHandler(logging.Handler):
         self._repeats = repeats
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Filter and emit, without the lock of ``logging.Handler``, for which threads would wait."""
+        """Filter and emit, without the lock of ``logging.Handler``, on which threads would wait."""
         kept = self.filter(record)
-        if isinstance(kept, logging.LogRecord):  # a filter may put another in its place since Python 3.12
+        if isinstance(kept, logging.LogRecord):  # Since Python 3.12 a filter may replace the record.
             record = kept
         if kept:
             self.emit(record)
@@ -85,11 +86,11 @@ class BridgeHandler(logging.Handler):
 
 @contextmanager
 def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: bool = True) -> Iterator[BridgeHandler]:
-    """Record in ``log`` what ``loggers`` (none: the root) and the loggers below them emit, until the block ends.
+    """Record in ``log`` what ``loggers`` and their descendants emit, until the block ends. Default: the root logger.
 
-    Warnings of the module ``warnings`` come as logger ``py.warnings``. Without ``level`` the loggers' own levels count,
-    WARNING by default; with ``level`` higher ones are lowered to it, and restored at the end. ``repeats`` as in
-    ``BridgeHandler``.
+    ``level`` lowers the loggers' levels to itself until the block ends; None leaves them as they are (by default
+    WARNING). ``repeats`` is that of ``BridgeHandler``. Warnings of the module ``warnings`` are captured as records of
+    the logger ``py.warnings``.
     """
     handler = BridgeHandler(log, logging.NOTSET if level is None else level, repeats=repeats)
     sources = [logging.getLogger(name) for name in loggers or ("",)]
@@ -100,7 +101,7 @@ def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: boo
             source.setLevel(handler.level)
     shown = warnings.showwarning
     logging.captureWarnings(True)
-    captured = warnings.showwarning is not shown  # Else they were captured before, and stay so.
+    captured = warnings.showwarning is not shown  # False if the program captures them itself.
     try:
         yield handler
     finally:
@@ -114,5 +115,5 @@ def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: boo
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that do not fit; the standard handlers print a traceback to stderr
+    except Exception:  # noqa: BLE001 - arguments that do not fit the message; foreign __str__ may raise anything
         return f"{printable(record.msg)} {printable(record.args)}"

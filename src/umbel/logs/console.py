@@ -1,6 +1,6 @@
-"""Redaction of console output: the console handlers of ``logging`` write without secrets.
+"""Redaction of the console: handlers of ``logging`` for stdout and stderr write no secrets, and no crash twice.
 
-Frameworks such as Quart print crashes by a handler of their own, in addition to any record.
+Frameworks such as Quart print crashes with a handler of their own, in addition to any record.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..core.diagnostics.crash_console import shown_crashes
 from ..core.diagnostics.redact import Redactor
 
 SHOWN_ATTRIBUTE = "_umbel_shows"
-"""The attribute of a LogRecord that holds whether the console is to show it."""
+"""The attribute of a LogRecord that holds whether the console shows the record."""
 
 
 class _RedactingFormatter(logging.Formatter):
-    """A formatter that redacts the text of another formatter."""
+    """A formatter that redacts the text of the formatter that it wraps."""
 
     def __init__(self, formatter: logging.Formatter, redactor: Redactor) -> None:
         super().__init__()
@@ -27,17 +27,17 @@ class _RedactingFormatter(logging.Formatter):
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record, without secrets."""
+        """Format the record without secrets."""
         return self._redactor.text(self._formatter.format(record))
 
 
 def _is_to_be_shown(record: logging.LogRecord) -> bool:
-    """A filter of console handlers: whether to show a record. A crash is shown once, and within the bounds."""
+    """The filter of console handlers: True, except for crashes that were shown already or exceed the rate limit."""
     console = shown_crashes()
     error = record.exc_info[1] if record.exc_info else None
     if console is None or error is None or record.levelno < logging.ERROR:
         return True
-    # A record goes to several handlers. The first one that asks decides for all.
+    # A record passes several handlers, and asking counts the crash: so the first decision holds for all of them.
     decided = getattr(record, SHOWN_ATTRIBUTE, None)
     if decided is None:
         decided = console.admits(error)
@@ -47,9 +47,9 @@ def _is_to_be_shown(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def redacted_console(redactor: Redactor) -> Iterator[None]:
-    """Redact what the present handlers for stdout and stderr write, until the block ends.
+    """Redact the output of all present handlers for stdout and stderr until the block ends.
 
-    Where crashes are shown (``crashes.py``), such a handler shows no crash that has been shown already.
+    Within ``crashes_on_stderr`` these handlers also leave out crashes that were shown already.
     """
     former = {handler: handler.formatter for handler in _console_handlers()}
     for handler, formatter in former.items():
@@ -60,12 +60,12 @@ def redacted_console(redactor: Redactor) -> Iterator[None]:
     finally:
         for handler, formatter in former.items():
             handler.removeFilter(_is_to_be_shown)
-            if isinstance(handler.formatter, _RedactingFormatter):  # Else it was replaced in the meantime, and stays.
+            if isinstance(handler.formatter, _RedactingFormatter):  # A formatter set within the block stays.
                 handler.setFormatter(formatter)
 
 
 def _console_handlers() -> Iterator[logging.Handler]:
-    """All handlers of the console, also those of no logger: a QueueListener calls its handlers itself."""
+    """Yield all handlers for stdout and stderr, also those without a logger, such as those of a QueueListener."""
     console = [sys.stdout, sys.stderr]
     references: Any = vars(logging).get("_handlerList", ())
     found = [reference() for reference in references]
@@ -73,6 +73,6 @@ def _console_handlers() -> Iterator[logging.Handler]:
         found.append(logging.lastResort)
     for handler in found:
         if isinstance(handler, logging.StreamHandler):
-            stream = handler.stream  # A framework may have one of its own that stands for the console.
+            stream = handler.stream  # A framework may have wrapped stdout or stderr.
             if stream in console or getattr(stream, "name", "") in ("<stdout>", "<stderr>"):
                 yield handler

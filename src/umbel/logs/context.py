@@ -1,6 +1,6 @@
-"""The logging context of a task: bound fields, and the path of task names.
+"""The logging context of a task: its bound fields, and the path of its task names.
 
-Bound fields are in a context variable, so that child tasks and trio's threads inherit them.
+Bound fields are in a context variable, which child tasks and trio's threads inherit.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextvars import ContextVar
 import trio
 
 PATH_TASKS_MAX = 8
-"""The innermost tasks that a path names; what is above stands as ``…``."""
+"""The number of innermost tasks that a path names; ``…`` replaces the outer ones."""
 
 
 class BoundFields:
-    """Fields that every record of a task and of its children has."""
+    """The fields that each record of a task and of its child tasks has. Immutable."""
 
     __slots__ = ("fields", "names")
 
@@ -30,13 +30,13 @@ NO_FIELDS = BoundFields({})
 _bound: ContextVar[BoundFields] = ContextVar("umbel.logs.bound", default=NO_FIELDS)
 
 current = _bound.get
-"""Return the fields that are bound here."""
+"""Return the bound fields of the present context."""
 
 
 def bind(**fields: object) -> None:
-    """Add fields to every later record of this task and of children that it starts from now on.
+    """Add fields to all later records of this task, and of child tasks that are started from now on.
 
-    The fields stay until the task ends; ``bound`` removes them at the end of a block.
+    The fields stay bound until the task ends.
     """
     before = _bound.get().fields
     _bound.set(BoundFields({**before, **fields} if before else fields))
@@ -44,7 +44,7 @@ def bind(**fields: object) -> None:
 
 @contextmanager
 def bound(**fields: object) -> Iterator[None]:
-    """Add fields to every record within the block, also of its child tasks and threads."""
+    """Add fields to all records of the block, and of child tasks and threads that it starts."""
     token = _bound.set(BoundFields({**_bound.get().fields, **fields}))
     try:
         yield
@@ -53,7 +53,7 @@ def bound(**fields: object) -> Iterator[None]:
 
 
 def task_path() -> str:
-    """Return the names of the tasks from the outermost to this one; in a foreign thread the thread's name."""
+    """Return the names of the tasks from the outermost to the current one, or ``thread NAME`` outside of any task."""
     try:
         task = trio.lowlevel.current_task()
     except RuntimeError:

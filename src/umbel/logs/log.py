@@ -1,6 +1,7 @@
-"""A log: plain functions that record from any task or thread, and the writer task behind them.
+"""A log: plain functions that record from any task or thread, and the task that writes the records.
 
-A record is encoded in the call and written later. Recording never waits and never raises.
+A record is encoded within the call, queued, and written later by the writer task (``queue.py``, ``writer.py``).
+Recording never waits and never raises; what cannot be kept is counted.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _RING_RECORD_BYTES = 32
 
 
 class NotWrittenError(UmbelError):
-    """A record that ``audit`` could not confirm: dropped for want of room, refused by the disk, or the log ended."""
+    """A record of ``audit`` is not confirmed: the queue was full, the disk refused the sync, or the log ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +50,30 @@ class LogStatistics:
     """A snapshot of one log's counters."""
 
     queued: int
-    """Records waiting, those of the batch that is being written included."""
+    """Records that wait or are being written."""
     queued_bytes: int
+    """Their bytes."""
     written: int
-    """Records in the file, this log's own included."""
+    """Records that were written, including the log's own ``log.dropped`` and ``log.closed``."""
     dropped: int
-    """Records lost, for want of room, or at the end for want of a disk; and those that no line could be made of."""
+    """Records that were lost: the queue was full, the log ended first, or the record could not be encoded."""
     sampled: int
-    """Records left out by ``sample``."""
+    """Records that sampling has left out."""
     errors: int
-    """Failed tries to write since the start."""
+    """Failed writes since the start."""
     last_error: str | None
-    """What the last try failed with; None while writing works."""
+    """The reason of the latest failure; None after a success."""
     busy_for: float
-    """Seconds for which the present write has been going on; 0.0 between writes."""
+    """Seconds since the present write began; 0.0 between writes."""
     retention_error: str | None
-    """What compressing or removing old files failed with the last time."""
+    """The reason why the latest compression or removal of files failed; None after a success."""
 
 
 class Log:
-    """A log of JSON lines.
+    """A log of JSON lines, created by ``open_log``. After the end of its block, records are dropped and counted.
 
-    ``debug`` to ``critical``, ``exception`` and ``record`` are plain functions: called from any task or thread, they
-    never wait and never raise. An exception as the field ``error`` is recorded with its traceback, and of a group every
-    leaf. Made by ``open_log``; after its block records are dropped and counted.
+    ``debug`` to ``critical``, ``exception`` and ``record`` are plain functions for any task or thread; they never wait
+    and never raise. A field ``error`` with an exception becomes its type, message, traceback and, of a group, leaves.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class Log:
         self._encoder = encoder or encoder_of(options, clock)
         self.redactor = self._encoder.redactor
         self.path = str(getattr(sink, "path", ""))
-        """The path of the file, for people; empty where the sink is no file."""
+        """The path of the file, for messages; empty if the sink is not a file."""
         self.on_stdout = isinstance(sink, StdoutSink)
+        """Whether the sink is stdout."""
         self._threshold = SEVERITY[options.level]
         self._sampler = (
             None if options.sample >= 1 else Sampler(options.sample, options.slow * 1000, random or Random())
@@ -106,37 +108,37 @@ class Log:
             overflow=options.overflow,
             crash_buffer=crash_buffer,
         )
-        # BoundFields once: these run for every record.
+        # Looked up once, because they are called for every record.
         self._encode, self._put = self._encoder.fields, self._queue.put
         self.writer = Writer(
             self._queue, sink, flush_every=options.flush_every, sync_every_second=options.fsync == "1s"
         )
 
     def debug(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record a detail for whoever looks for a fault."""
+        """Record a detail that helps to find a fault."""
         if self._threshold <= _DEBUG:
             self._record("debug", _DEBUG, event, msg, fields)
 
     def info(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record normal operation. ``event`` is a stable dotted name, ``msg`` is for people."""
+        """Record normal operation. ``event`` is a stable dotted name, ``msg`` a text for people."""
         if self._threshold <= _INFO:
             if msg or "error" in fields or self._sampler is not None:
                 self._record("info", _INFO, event, msg, fields)
                 return
             try:
                 line = self._encode("info", event, fields)
-            except Exception:  # noqa: BLE001 - as in _record, whose short form this is
+            except Exception:  # noqa: BLE001 - as in _record, of which this is the short form
                 self._unrecordable += 1
             else:
                 self._put(line, _INFO)
 
     def warning(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record something that should be looked at some day. Written at once."""
+        """Record something that needs attention. Wakes the writer at once, as do all higher levels."""
         if self._threshold <= WARNING:
             self._record("warning", WARNING, event, msg, fields)
 
     def error(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record a failure. Like all of these methods it takes an exception as ``error=``."""
+        """Record a failure; ``error=`` takes an exception, here as in the other methods."""
         self._record("error", _ERROR, event, msg, fields)
 
     def critical(self, event: str, msg: str = "", /, **fields: object) -> None:
@@ -144,21 +146,24 @@ class Log:
         self._record("critical", _CRITICAL, event, msg, fields)
 
     def exception(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record an error with the exception that is being handled."""
+        """Record a failure with the exception that is being handled."""
         self._record("error", _ERROR, event, msg, {"error": sys.exception(), **fields})
 
     def record(self, level: LevelName, event: str, fields: dict[str, object]) -> None:
-        """Record at a level, with fields of any names. The caller must not change the mapping afterwards."""
+        """Record at a level, with fields of any names. The mapping must not be used afterwards: it may be changed."""
         severity = SEVERITY.get(level, 0)
         if severity == 0 or severity >= self._threshold:
             self._record(level, severity, event, "", fields)
 
     def wants(self, level: LevelName) -> bool:
-        """Whether records of this level are kept, for callers to whom making one is costly."""
+        """Whether records of this level are recorded; asked before an expensive record is made."""
         return SEVERITY[level] >= self._threshold
 
     def put(self, level: LevelName, event: str, record: Record, duration_ms: float | None, trusted: bool) -> None:
-        """Queue a record of the schema; ``trusted`` as in ``Encoder.struct``. Never waits, never raises."""
+        """Queue a record of the schema. Never waits, never raises.
+
+        ``duration_ms`` is for sampling; ``trusted`` is that of ``Encoder.struct``.
+        """
         severity = SEVERITY.get(level, WARNING)
         if severity < self._threshold:
             return
@@ -168,13 +173,13 @@ class Log:
                     return
                 record = msgspec.structs.replace(record, sample=self._sampler.share)
             data = self._encoder.struct(level, event, record, trusted)
-        except Exception:  # noqa: BLE001 - whatever is wrong with a record, the program goes on
+        except Exception:  # noqa: BLE001 - recording must not raise; the loss is counted
             self._unrecordable += 1
             return
         self._put(data, severity)
 
     def put_encoded(self, event: str, members: Sequence[bytes]) -> None:
-        """Queue one or more records of level info whose members are encoded already. Never waits, never raises."""
+        """Queue one or more records of level info, given as encoded members. Never waits, never raises."""
         if self._threshold > _INFO:
             return
         try:
@@ -186,23 +191,24 @@ class Log:
 
     @property
     def encode_members(self) -> Callable[[Record], bytes | None] | None:
-        """The encoder of members for ``put_encoded``; None where records are sampled, which needs their values."""
+        """The encoder of members for ``put_encoded``; None if records are sampled, which needs their values."""
         return self._encoder.members if self._sampler is None else None
 
     async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record and wait until the disk has confirmed it (``fdatasync``; with ``fsync = "off"``: written).
+        """Record, and wait until the disk has confirmed the record (``fdatasync``).
 
-        Many at once share one confirmation. Cancelled, it leaves the record in the queue.
+        With ``fsync = "off"`` it waits until the record is written. Concurrent calls share one sync. A cancel ends the
+        wait; the record stays queued.
 
         Raises:
-            NotWrittenError: there was no room, the disk did not confirm it, or the log ended first.
+            NotWrittenError: the queue was full, the disk did not confirm the record, or the log ended first.
         """
         if msg:
             fields["msg"] = msg
         seq = self._queue.put_watched(self._encoder.fields("info", event, fields), WARNING)
         if seq == 0:
             await trio.lowlevel.checkpoint()
-            raise NotWrittenError(f"{event}: the queue of the log is full, or the log is closed")
+            raise NotWrittenError(f"{event}: the log's queue is full, or the log is closed")
         writer, off = self.writer, self._options.fsync == "off"
         try:
             writer.request(sync_upto=0 if off else seq)
@@ -214,14 +220,15 @@ class Log:
                 )
             )
             if self._queue.is_lost(seq) or (not off and writer.synced < seq):
-                raise NotWrittenError(f"{event}: not on the disk: {writer.last_error or 'the log was closed'}")
+                reason = writer.last_error or "the log was closed"
+                raise NotWrittenError(f"{event}: the disk has not confirmed the record: {reason}")
         finally:
             self._queue.unwatch(seq)
 
     async def flush(self) -> None:
-        """Wait until all earlier records are written or dropped, and earlier ``reopen`` and ``rotate`` calls are done.
+        """Wait until all earlier records are written or dropped, and earlier requests to reopen or rotate are done.
 
-        While the disk fails, this waits.
+        It waits as long as writing fails. A cancel ends the wait and nothing else.
         """
         upto = self._queue.last
         self.writer.write_now()
@@ -229,30 +236,34 @@ class Log:
         await self.writer.wait_until(lambda: self._queue.settled >= upto and self.writer.idle)
 
     def reopen(self) -> None:
-        """Close the file and open the file at its path. A plain function, for signal handlers and any thread;
-        ``await flush()`` waits for it.
+        """Request that the file is closed and the file at its path is opened; ``await flush()`` waits for it.
+
+        A plain function for any thread and for signal handlers.
         """
         self.writer.request(reopen=True)
         self._call_in_trio(self.writer.write_now)
 
     def rotate(self) -> None:
-        """Rename the file once all earlier records are in it, and begin a new one; otherwise as ``reopen``."""
+        """Request a rotation after all earlier records are written; ``await flush()`` waits for it.
+
+        A plain function for any thread and for signal handlers.
+        """
         self.writer.request(rotate=True)
         self._call_in_trio(self.writer.write_now)
 
     @property
     def level(self) -> LevelName:
-        """The lowest level that is recorded; may be set at any time. Errors always are."""
+        """The lowest level that is recorded; may be set at any time. ``error`` and ``critical`` always record."""
         return next(name for name, severity in SEVERITY.items() if severity == self._threshold)
 
     @level.setter
     def level(self, level: LevelName) -> None:
         if level not in SEVERITY:
-            raise ValueError(f"{level!r} is not a level; the levels are {', '.join(SEVERITY)}")
+            raise ValueError(f"level must be one of {', '.join(SEVERITY)}, not {level!r}")
         self._threshold = SEVERITY[level]
 
     def statistics(self) -> LogStatistics:
-        """A snapshot of the counters. To be called in the trio thread."""
+        """A snapshot of the counters. Must be called in the trio thread."""
         queue, writer = self._queue.statistics(), self.writer
         return LogStatistics(
             queued=queue.queued,
@@ -269,7 +280,10 @@ class Log:
     async def put_closed_record(
         self, *, written: int = 0, dropped: int = 0, more: Mapping[str, object] | None = None
     ) -> None:
-        """Queue the last record, ``log.closed``, with this log's counts plus those given; later records are dropped."""
+        """Queue the last record, ``log.closed``; later records are dropped.
+
+        It states the counts of this log plus ``written`` and ``dropped``, and the fields ``more``.
+        """
 
         def line(own_written: int, own_dropped: int) -> bytes:
             counts: dict[str, object] = {
@@ -283,6 +297,7 @@ class Log:
         self._queue.put_last(line)
 
     def _record(self, level: LevelName, severity: int, event: str, msg: str, fields: dict[str, object]) -> None:
+        """Encode and queue a record with bound fields, exception fields and sampling."""
         try:
             if msg:
                 fields = {"msg": msg, **fields}
@@ -297,7 +312,7 @@ class Log:
                     return
                 fields["sample"] = self._sampler.share
             line = self._encode(level, event, fields)
-        except Exception:  # noqa: BLE001 - whatever is wrong with a record, the program goes on
+        except Exception:  # noqa: BLE001 - recording must not raise; the loss is counted
             self._unrecordable += 1
             return
         self._put(line, severity)
@@ -312,13 +327,14 @@ class Log:
         self._call_in_trio(self.writer.on_wake, urgent)
 
     def _call_in_trio(self, work: Callable[..., None], *args: object) -> None:
-        # Never directly: the caller may be another thread, a signal handler or a finalizer in the middle of trio.
+        # Never a direct call: the caller may be another thread, or a signal handler or finalizer in the middle of trio.
+        # After the end of trio.run nothing is written any more; the queue is closed and counts the lines as dropped.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(work, *args)
 
 
 def encoder_of(options: LogOptions, clock: Callable[[], int] = time.time_ns) -> Encoder:
-    """The encoder that the options ask for."""
+    """Return the encoder that the options describe."""
     service = options.service or Path(sys.argv[0] if sys.argv else "").stem or "python"
     return Encoder(Redactor(options.redact), service=service, worker=options.worker, clock=clock)
 
@@ -326,15 +342,14 @@ def encoder_of(options: LogOptions, clock: Callable[[], int] = time.time_ns) -> 
 def open_log(
     path: str | PathLike[str], options: LogOptions | None = None
 ) -> AbstractAsyncContextManager[Log, bool | None]:
-    """Open the file at ``path`` and take records until the block ends: ``async with open_log("app.jsonl") as log``.
+    """Open a log over the file at ``path`` until the block ends: ``async with open_log("app.jsonl") as log``.
 
-    At the end what is queued is written, shielded from any cancel, for at most two seconds, and ``log.closed`` is the
-    last line. An exception that ends the block is recorded unless it has been. A disk that fails meanwhile costs
-    records, never the block.
+    An exception that ends the block is recorded, unless it was recorded before. Then the queued records and, as the
+    last line, ``log.closed`` are written, shielded from cancels, within two seconds. A disk that fails within the block
+    loses records and raises nothing.
 
     Raises:
         OSError: the file cannot be opened at the start.
-        ValueError: from ``LogOptions``.
     """
     return _open_file(Path(path).absolute(), options or LogOptions())
 
@@ -346,13 +361,17 @@ async def _open_file(path: Path, options: LogOptions) -> AsyncGenerator[Log, Non
             yield log
         except Exception as error:
             if not mark_recorded(error):
-                log.critical("log.block_failed", "the block around the log has failed", error=error)
+                log.critical("log.block_failed", "the block of the log ended with an exception", error=error)
             raise
 
 
 @asynccontextmanager
 async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
-    """Open a log over a file, and its ring if the options say so; to be run with ``run_writers``."""
+    """Open a log over a file, with a ring if the options say so; ``run_writers`` must run within the block.
+
+    Raises:
+        OSError: the file or the ring cannot be opened, or the recovery of an earlier ring has failed.
+    """
     sink = FileSink(
         LogFile(path, Rotation(options.rotate_size, options.rotate_every)),
         Retention(options.keep, options.keep_bytes, options.keep_days, options.compress),
@@ -366,7 +385,7 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
             ring = Ring(path, options.max_queue_bytes + options.max_queue_records * _RING_RECORD_BYTES)
         log = Log(sink, options, encoder=encoder, crash_buffer=ring)
         if recovered:
-            log.warning("log.recovered", "a process had ended without writing these records", count=recovered)
+            log.warning("log.recovered", "records of a killed process were recovered", count=recovered)
         yield log
     finally:
         sink.close()
@@ -376,22 +395,27 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
 
 @asynccontextmanager
 async def open_stdout(options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
-    """Open a log over stdout, to be run with ``run_writers``. The options about files and a ring are ignored."""
+    """Open a log over stdout; ``run_writers`` must run within the block. The options of files and rings are ignored."""
     yield Log(StdoutSink(), options, encoder=encoder)
 
 
 @asynccontextmanager
 async def run_writers(logs: Mapping[Log, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None, None]:
-    """Run the writers until the block ends. Each log's function queues its last line when all others are written."""
+    """Run the writers of the logs until the block ends.
+
+    Each log's function is awaited after its other lines were written, and may queue its last line. A cancel from
+    outside does not end the writers; the end of the block does, within ``DRAIN_S_MAX``.
+    """
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         for log, put_closed_record in logs.items():
             nursery.start_soon(log.writer.run, put_closed_record)
         try:
             yield
-        except BaseException as error:  # noqa: BLE001 - raised again below, as it is and not in the nursery's group
+        except BaseException as error:  # noqa: BLE001 - raised below as it is, not within the nursery's group
             failure = error
-        # A cancel from outside must not take the failure's place; close() has given the writers their deadline.
+        # Without the shield, a cancel from outside would be raised here instead of the failure. It is bounded by the
+        # deadline that close() gives each writer.
         nursery.cancel_scope.shield = True
         for log in logs:
             log.writer.close()

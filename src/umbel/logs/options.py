@@ -1,7 +1,4 @@
-"""The options of a log, with their defaults, checked when they are made. Pure data.
-
-The gateway makes them from ``[logs]``.
-"""
+"""The options of a log with their defaults, validated when they are created. Pure data."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ Compression = Literal["gzip", "zstd", "none"]
 Sync = Literal["off", "1s", "audit"]
 
 QUEUE_BYTES_MIN = 1024 * 1024
-"""Room for a batch that is being written and for the longest record behind it."""
+"""Room for a batch that is being written and for one record of the largest size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,47 +21,49 @@ class LogOptions:
     """The options of a log: filters, bounds, files. Sizes in bytes, times in seconds.
 
     Raises:
-        ValueError: a value that cannot be used, in one sentence.
+        ValueError: an option has a wrong value.
     """
 
     level: LevelName = "info"
-    """Records below it are not made."""
+    """The lowest level that is recorded."""
     sample: float = 1.0
-    """The share of the records below WARNING that is kept; slow ones (``slow``) always are."""
+    """The share of the records below WARNING that is kept; 1.0 keeps all."""
     slow: float = 1.0
-    """A record whose ``duration_ms`` reaches this many seconds is never sampled away."""
+    """A record whose ``duration_ms`` reaches this many seconds is kept whatever ``sample`` says."""
     overflow: Overflow = "drop_new"
     """Which record is dropped when the queue is full: the new one, or the oldest one below WARNING."""
     max_queue_bytes: int = 8 * 2**20
+    """The bound on the bytes of queued records."""
     max_queue_records: int = 65_536
+    """The bound on the number of queued records."""
     flush_every: float = 0.25
-    """How long a record may wait for its batch."""
+    """The time that a record below WARNING may wait for its batch."""
     rotate_size: int | None = 100_000_000
-    """The file is renamed before it would grow over this; None: never."""
+    """The size that a file may have before it is renamed; None: no bound."""
     rotate_every: float | None = None
-    """The file is renamed when a new period begins, counted from 1970 in UTC; None: never."""
+    """The length of the periods, counted from 1970 in UTC, at whose beginning the file is renamed; None: never."""
     keep: int | None = 10
-    """How many renamed files stay; None: all."""
+    """The number of renamed files that are kept; None: all."""
     keep_bytes: int | None = None
-    """How many bytes of renamed files stay."""
+    """The total size of the renamed files that are kept; None: without bound."""
     keep_days: float | None = None
-    """How long a renamed file stays."""
+    """The days for which a renamed file is kept; None: without bound."""
     compress: Compression = "gzip"
-    """How a renamed file is compressed."""
+    """The compression of renamed files."""
     fsync: Sync = "audit"
-    """When the disk must confirm: never, every second, or for ``audit`` alone."""
+    """When files are synced: never, every second, or only for ``audit``."""
     ring: bool = False
-    """Whether records that wait are kept in shared memory, which survives a killed process."""
+    """Whether waiting records are copied to shared memory, which survives a kill of the process."""
     redact: tuple[str, ...] = ()
-    """More names whose values are hidden; ``*`` stands for anything."""
+    """More names whose values are redacted; ``*`` matches any characters."""
     service: str | None = None
-    """``service.name`` of each record; None: the name of the program."""
+    """The field ``service.name`` of each record; None: the name of the program."""
     worker: str | None = None
-    """``worker`` of each record."""
+    """The field ``worker`` of each record; None: no such field."""
 
     def __post_init__(self) -> None:
         if self.level not in SEVERITY:
-            raise ValueError(f"{self.level!r} is not a level; the levels are {', '.join(SEVERITY)}")
+            raise ValueError(f"level must be one of {', '.join(SEVERITY)}, not {self.level!r}")
         for name, words in (
             ("overflow", ("drop_new", "drop_oldest")),
             ("compress", ("gzip", "zstd", "none")),

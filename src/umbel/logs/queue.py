@@ -1,20 +1,49 @@
-"""The queue of one log: a bounded queue of numbered lines between any thread and the writer task.
+"""The queue of one log: a bounded queue of numbered lines between any number of threads and one writer task.
 
-Theory. ``put`` is called for every record, from any thread, also from a finalizer or a signal handler that interrupts
-another call of this queue in the same thread. Hence:
+Theory
+======
 
-* A re-entrant lock protects everything. Another thread waits for it, for microseconds: nothing under it does I/O (the
-  crash buffer is memory) or calls foreign code but ``wake``, ``gap`` and ``clock``, which are the log's own.
-* Re-entrance by the same thread passes the lock. ``_in_update`` detects it: the line is then put aside in
-  ``_reentrant``, and queued at the end of the update that it interrupted. So no update ever sees half of another one.
-* Order. A line has its number under the lock, so that numbers ascend in the file. Lines are in two deques, below
-  ``WARNING`` and from ``WARNING`` on; ``_take`` merges them by number.
-* Loss. A line is numbered before it is known whether there is room, so that a dropped line leaves a gap in the numbers.
-  ``log.dropped`` follows with the count as soon as there is room.
-* Bounds. ``_records`` and ``_bytes`` count the lines of both deques and of the batch that the writer has taken, until
-  ``mark_written`` or ``mark_dropped``. The last tenth of the room is for ``WARNING`` and above.
-* Waking. ``_wake_level`` is 0 until the writer has been woken since its last ``take``, 1 after an ordinary wake, 2
-  after an urgent one. ``wake`` is called only when the level rises: at most twice per batch.
+The problem. Any thread may record at any time, and must never wait for a disk. So ``put`` only moves a line into
+memory, memory is bounded, and a line that finds no room is dropped. A reader of the log must be able to see every loss.
+
+The life of a line. ``put`` gives it the next sequence number. From then on the line is in exactly one of four states::
+
+    put --> waiting --take--> taken --mark_written--> written
+     |         |                |
+     +---------+----------------+--> dropped       (no room; displaced by a newer line; mark_dropped or close)
+
+Invariants, which hold whenever no update is in progress:
+
+1.  ``_seq == _written + _dropped + _records``. ``_records`` and ``_bytes`` count the waiting and the taken lines, so
+    that a batch that a hanging disk does not take still occupies its room.
+2.  Waiting lines are in two deques: ``_ordinary`` (below ``WARNING``) and ``_severe`` (from ``WARNING`` on). The
+    numbers ascend in each, because a line gets its number and its place in one update. ``_take`` merges the deques by
+    number, so that the numbers ascend in the file too. The writer holds at most one batch; therefore every record up
+    to ``_settled``, the last number of the latest batch that was marked, is written or dropped.
+3.  Ordinary lines fill at most nine tenths of the room; the last tenth is reserved for ``WARNING`` and above.
+
+Overflow. An ordinary line without room is dropped itself (``drop_new``) or displaces the oldest ordinary lines
+(``drop_oldest``). A severe line displaces the oldest ordinary lines, then the oldest severe ones. Taken lines are never
+displaced, because the sink may have written a part of them.
+
+Reporting of losses. A dropped line keeps its number, so a reader finds a hole in the numbers. In addition
+``log.dropped`` states the count since the last report. It is queued, with a number of its own, by the next ``put`` or
+``mark_written`` that finds ordinary room. A later severe line may displace it like any other line; the hole in the
+numbers and the total in ``log.closed`` remain.
+
+Concurrency. ``_lock`` is re-entrant and serializes updates. A thread waits for it for microseconds: under it the queue
+does no I/O (a crash buffer is memory) and calls only ``gap``, ``wake`` and ``clock``, which must not block either. A
+finalizer or a signal handler can interrupt an update in the same thread and call ``put``; the re-entrant lock does not
+stop it. ``_in_update`` detects that case: the line is kept in ``_reentrant`` and is queued at the end of the
+interrupted update. Hence no update ever sees another one half done.
+
+Waking the writer. ``_wake_level`` is 0 after ``take``, 1 after an ordinary wake and 2 after an urgent one (a severe
+line, or enough bytes for a batch). ``wake`` is called only when the level rises, thus at most twice per batch. A line
+that is queued between ``take`` and the end of the write finds level 0 and wakes the writer again, so no line is missed.
+
+Who may call what. ``put``, ``put_all``, ``put_watched``, ``statistics`` and the properties: any thread. ``take``,
+``mark_written``, ``mark_dropped``, ``put_last`` and ``close``: the writer's task alone, and never from within an
+update. No method awaits, so no cancel can interrupt one.
 """
 
 from __future__ import annotations
@@ -35,24 +64,24 @@ BATCH_BYTES = 64 * 1024
 """A batch is written when it has this size, whatever its age."""
 
 BATCH_SHARE_MAX = 0.25
-"""The share of a full queue that is at most one batch. A busy loop leaves the writer's thread little time, so that a
-full queue is written in few steps."""
+"""The largest batch, as a share of the queue's bytes. A busy event loop leaves the writer's thread little time, so a
+full queue must be written in few steps."""
 
 _SEQ_BYTES_MAX = 24
-"""The bytes that a number and the end add to a line, at most."""
+"""The largest number of bytes that the sequence number and the closing brace add to a line."""
 
 RESERVED_SHARE = 0.1
 """The share of the room that is reserved for ``WARNING`` and above."""
 
 
 class CrashBuffer(Protocol):
-    """A copy of the waiting lines that survives the death of this process: ``ring.py``."""
+    """A copy of the waiting lines that survives the death of this process, such as ``ring.Ring``."""
 
     def append(self, line: bytes) -> int | None:
-        """Keep a line; return the mark that releases it and all before it. None if there is no room."""
+        """Copy a line. Return the mark that releases this line and all earlier ones, or None if there is no room."""
 
     def release(self, mark: int) -> None:
-        """Release everything up to the mark, which is written. Lines that are never written are not released."""
+        """Release all lines up to the mark, after they were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +89,41 @@ class QueueStatistics:
     """A snapshot of one queue's counters."""
 
     queued: int
-    """Records waiting, those of the batch that is being written included."""
+    """Records that wait or are being written."""
     queued_bytes: int
+    """Their bytes."""
     written: int
-    """Records in the file, this log's own (``log.dropped``, ``log.closed``) included."""
+    """Records that the sink has written, including the log's own ``log.dropped`` and ``log.closed``."""
     dropped: int
+    """Records that were dropped."""
 
 
 class Batch(NamedTuple):
-    """Whole lines that go to the file together."""
+    """Whole lines that are given to the sink together."""
 
     data: bytes
     records: int
     last: int
-    """The number of the last line in it."""
+    """The sequence number of the last line."""
     mark: int
+    """The crash buffer's mark of the last line."""
 
 
 _Entry = tuple[int, bytes, int]
-"""A waiting line: number, bytes, mark. A plain tuple, since one is made for each record."""
+"""A waiting line: sequence number, bytes, crash buffer's mark. A plain tuple, because each record needs one."""
 
 
 class Queue:
-    """A bounded queue of numbered lines.
+    """A bounded queue of numbered lines; the module's docstring states its rules.
 
-    * Below ``WARNING``, a line that finds no room is dropped (``drop_new``), or takes the place of the oldest lines
-      below ``WARNING`` (``drop_oldest``). The last tenth of the room is not for them.
-    * From ``WARNING`` on, a line that finds no room takes the place of the oldest ones, those below ``WARNING`` first.
-    * Every record has the next number, a dropped one too, so that a reader finds the gap. As soon as there is room
-      again, a line made by ``gap(count, since)`` says how many are missing.
-
-    All methods may be called from any thread, and ``put`` also from a finalizer or a signal handler that interrupts
-    one of them. ``wake(urgent)`` is called when there is something to write: not again until the next ``take``, unless
-    it becomes urgent.
+    Args:
+        gap: encodes the line ``log.dropped`` for a count of dropped records and the time of the first, in ns.
+        wake: notifies the writer that lines wait; its argument says whether they are urgent.
+        clock: the time in ns since 1970.
+        max_records: the bound on queued records.
+        max_bytes: the bound on queued bytes.
+        overflow: which ordinary line is dropped when the ordinary room is full.
+        crash_buffer: gets a copy of each line before it is queued; a line that it has no room for is dropped.
     """
 
     def __init__(
@@ -134,17 +165,21 @@ class Queue:
         self._unreported_since = 0
 
     def put(self, line: bytes, severity: int) -> int:
-        """Number and queue a line, or drop and count it. Return its number; 0 if it is dropped or re-entrant."""
-        # One long function, because it runs for every record, and a call costs as much as a third of it.
+        """Give a line the next sequence number, and queue it or drop it. Never waits.
+
+        Returns the number, or 0 if the line was dropped or interrupted an update (it is then queued right after it).
+        """
+        # One long function: it runs for every record, and a call in it would cost a third of its time.
         with self._lock:
             if self._in_update:
-                # A finalizer or a signal handler has interrupted an update by this thread: the line follows later.
+                # A finalizer or a signal handler has interrupted an update of this thread.
                 self._reentrant.append((line, severity))
                 return 0
             self._in_update = True
             try:
                 if self._unreported:
                     self._report_gap()
+                # Numbered before the room is known: a dropped line must leave a hole in the numbers.
                 self._seq = seq = self._seq + 1
                 line += b"%d}\n" % seq
                 size = self._bytes + len(line)
@@ -155,7 +190,8 @@ class Queue:
                     room = self._records < self._ordinary_records_max and size <= self._ordinary_bytes_max
                 if not room:
                     room = self._make_room(len(line), severity >= WARNING)
-                    size = self._bytes + len(line)
+                    size = self._bytes + len(line)  # Displaced lines have released bytes.
+                # Copied before it is queued: a line that can be taken is always in the crash buffer.
                 if room and self._crash_buffer is not None:
                     mark = self._crash_buffer.append(line)
                 if not room or mark is None:
@@ -168,13 +204,15 @@ class Queue:
                     self._wake_writer(severity)
                 return seq
             finally:
+                # Still under the lock: these lines are queued before those of any other thread.
                 self._in_update = False
                 if self._reentrant:
                     self._put_reentrant()
 
     def put_all(self, lines: Sequence[bytes]) -> None:
-        """Queue several lines below ``WARNING``, in one update where there is room for all of them."""
+        """Queue several lines below ``WARNING``, as ``put`` does: in one update if there is room for all of them."""
         with self._lock:
+            # The largest size that the lines can have: their numbers are not known yet.
             size = self._bytes + sum(map(len, lines)) + _SEQ_BYTES_MAX * len(lines)
             room = self._records + len(lines) <= self._ordinary_records_max and size <= self._ordinary_bytes_max
             if not room or self._in_update or self._unreported or self._crash_buffer is not None:
@@ -199,7 +237,7 @@ class Queue:
                     self._put_reentrant()
 
     def put_watched(self, line: bytes, severity: int) -> int:
-        """Queue a line as ``put`` does, and watch it until ``unwatch``: ``is_lost`` says whether it was dropped."""
+        """Queue a line as ``put`` does. Until ``unwatch``, ``is_lost`` says whether the line was dropped later."""
         with self._lock:
             seq = self.put(line, severity)
             if seq:
@@ -211,25 +249,28 @@ class Queue:
         return seq not in self._watched
 
     def unwatch(self, seq: int) -> None:
-        """Stop watching a line."""
+        """Forget a watched line."""
         self._watched.discard(seq)
 
     def put_last(self, line: Callable[[int, int], bytes]) -> None:
-        """Queue the line that ``line(written, dropped)`` makes, itself counted as written; drop all later ones."""
+        """Queue the line that ``line(written, dropped)`` makes, and drop all later lines.
+
+        ``written`` counts all queued lines and the last line itself, as if the sink takes them all.
+        """
         with self._lock:
             with self._exclusive():
-                self._report_gap()
+                self._report_gap()  # Before the counts are read: its own line is one of them.
             self.put(line(self._written + self._records + 1, self._dropped), WARNING)
             self._records_max = self._ordinary_records_max = 0
 
     def take(self) -> Batch | None:
-        """Take the next batch; None if no line waits. It counts as queued until it is marked as written or dropped."""
+        """Take the next batch; None if no line waits. Its lines count as queued until the batch is marked."""
         with self._exclusive():
-            self._wake_level = 0
+            self._wake_level = 0  # From now on a new line wakes the writer again.
             return self._take()
 
     def mark_written(self, batch: Batch) -> None:
-        """Count a batch as written, and release its room."""
+        """Count the lines of a batch as written, and release their room here and in the crash buffer."""
         with self._exclusive():
             self._written += batch.records
             self._release(batch)
@@ -238,12 +279,12 @@ class Queue:
             self._report_gap()
 
     def mark_dropped(self, batch: Batch) -> None:
-        """Count a batch as dropped, and release its room."""
+        """Count the lines of a batch as dropped, and release their room; the crash buffer keeps them."""
         with self._exclusive():
             self._drop_batch(batch)
 
     def close(self) -> None:
-        """Drop the lines that wait, and all later ones."""
+        """Drop all waiting and all later lines."""
         with self._exclusive():
             self._records_max = self._ordinary_records_max = 0
             while (batch := self._take()) is not None:
@@ -251,12 +292,12 @@ class Queue:
 
     @property
     def last(self) -> int:
-        """The number of the latest record."""
+        """The latest sequence number."""
         return self._seq
 
     @property
     def settled(self) -> int:
-        """The number up to which every record is written or dropped."""
+        """The sequence number up to which every record is written or dropped."""
         with self._lock:
             return self._settled if self._records else self._seq
 
@@ -277,6 +318,7 @@ class Queue:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
+        """Run the block as one update; then queue the lines that interrupted it."""
         with self._lock:
             self._in_update = True
             try:
@@ -296,6 +338,7 @@ class Queue:
             self._wake(urgency == 2)
 
     def _take(self) -> Batch | None:
+        """Merge the deques by sequence number, up to the size of a batch; at least one line."""
         ordinary, severe = self._ordinary, self._severe
         lines: list[bytes] = []
         size = last = mark = 0
@@ -310,13 +353,13 @@ class Queue:
         return Batch(b"".join(lines), len(lines), last, mark) if lines else None
 
     def _make_room(self, size: int, severe: bool) -> bool:
-        """Drop the oldest lines for one of ``size`` bytes; return whether there is room now."""
+        """Displace the oldest lines until a line of ``size`` bytes has room; return whether it has."""
         sources, records_max, bytes_max = [self._ordinary], self._ordinary_records_max, self._ordinary_bytes_max
         if severe:
             sources, records_max, bytes_max = [self._ordinary, self._severe], self._records_max, self._bytes_max
         elif not self._drops_oldest:
             return False
-        if not self._records_max:
+        if not self._records_max:  # Closed: no line is worth displacing one that may still be written.
             return False
         for source in sources:
             while source:
@@ -335,7 +378,8 @@ class Queue:
         self._unreported_since = self._unreported_since or self._clock()
 
     def _report_gap(self) -> None:
-        """Queue ``log.dropped`` if lines have been dropped and the room for ordinary lines has place for it."""
+        """Queue ``log.dropped`` if lines were dropped since the last report and the line has ordinary room."""
+        # Ordinary room, though the line is a warning: reports must not use up the room that is kept for warnings.
         if not self._unreported or self._records >= self._ordinary_records_max:
             return
         line = finish(self._gap(self._unreported, self._unreported_since), self._seq + 1)
@@ -357,6 +401,7 @@ class Queue:
 
     def _drop_batch(self, batch: Batch) -> None:
         self._dropped += batch.records
+        # Also watched lines of earlier batches: a batch is dropped when the writer ends, so no sync follows.
         self._watched = {seq for seq in self._watched if seq > batch.last}
         self._release(batch)
 

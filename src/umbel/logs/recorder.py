@@ -1,6 +1,7 @@
 """The recorder of the gateway's events: three logs (access, calls, app), and the choice of the log for each event.
 
-Recording never waits and never raises.
+Recording never waits and never raises. Each log has its own queue, writer and file, so that a disk that hangs under one
+does not delay the others.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 
 STREAMS: tuple[StreamName, ...] = ("access", "calls", "app")
 WORKER_VARIABLE = "UMBEL_WORKER"
-"""The variable of the environment in which the supervisor passes a worker its number, for ``worker`` of each record."""
+"""The environment variable with the worker's number, which becomes the field ``worker`` of each record."""
 
 CLOSE_WAIT_S_MAX = 1.8
-"""How long the last line of ``app`` waits for the other streams: less than they may take, so that it is written."""
+"""Seconds that ``app`` waits for the end of the other streams before its last line; less than ``DRAIN_S_MAX``, so that
+this line is written even if another stream hangs."""
 
 
 STALLED_S_MIN = 5.0
-"""A write that takes longer than this counts as failing."""
+"""Seconds after which an unfinished write makes its stream count as failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +53,23 @@ class RecorderStatistics:
     """A snapshot of a recorder's counters."""
 
     streams: Mapping[str, LogStatistics]
-    """By name: access, calls, app."""
+    """The statistics of each log, by the stream's name."""
     unrecordable: int
-    """Events that no line could be made of: a defect, and counted as dropped."""
+    """Events that could not be converted to a record: a defect, counted as dropped."""
 
     @property
     def written(self) -> int:
-        """Records in the files."""
+        """Records that were written, of all streams."""
         return sum(stream.written for stream in self.streams.values())
 
     @property
     def dropped(self) -> int:
-        """Records lost: for want of room, for want of a disk at the end, or unrecordable."""
+        """Records that were lost, of all streams, with the unrecordable events."""
         return self.unrecordable + sum(stream.dropped for stream in self.streams.values())
 
     @property
     def failing(self) -> tuple[str, ...]:
-        """The streams that cannot be written just now."""
+        """The names of the streams whose latest write has failed or hangs."""
         return tuple(
             name
             for name, stream in self.streams.items()
@@ -76,13 +78,15 @@ class RecorderStatistics:
 
 
 class FileRecorder:
-    """A recorder that writes events as JSON lines: requests, calls, and everything else. Made by ``open_recorder``.
+    """A recorder that writes events as JSON lines to three logs: requests, calls, and everything else.
 
-    The line of a request lists its calls. An attempt is a part of its call's line and has no line of its own.
+    The line of a request lists its calls. Attempts are members of their call's line and have no line of their own.
+    ``open_recorder`` creates it.
 
     Args:
-        slow_call: seconds from which on a call has a line of its own though it says nothing else (``events.Recorder``);
-            0: each has one, None: none has, whatever became of it.
+        logs: the log of each stream.
+        slow_call: the seconds from which on an ordinary call has a line of its own (``events.Recorder``); 0: every
+            call has one, None: no call has one.
     """
 
     takes_attempts = False
@@ -91,7 +95,7 @@ class FileRecorder:
         self.logs = logs
         self.slow_call = math.inf if slow_call is None else slow_call
         self.on_stdout = any(log.on_stdout for log in logs.values())
-        """Whether stdout holds records, so that nothing else belongs there."""
+        """Whether a log writes to stdout, so that nothing else may write there."""
         self._takes_calls = slow_call is not None
         self._access = logs["access"]
         self._calls = logs["calls"]
@@ -101,11 +105,11 @@ class FileRecorder:
 
     @property
     def app(self) -> Log:
-        """The log of everything that is neither a request nor a call; for the application's own records too."""
+        """The log of everything that is neither a request nor a call, and of the application's own records."""
         return self.logs["app"]
 
     def record(self, event: Event) -> None:
-        """Queue the event's line; drop and count it if there is no room. Never awaits, raises or blocks.
+        """Queue the record of an event. Never waits and never raises; a record that is lost is counted.
 
         May be called from any thread.
         """
@@ -126,7 +130,7 @@ class FileRecorder:
                     self._calls.put_encoded("call.end", [members])
                     return
             stream, level, name, record, duration_ms = to_record(event)
-        except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
+        except Exception:  # noqa: BLE001 - recording must not raise; the loss is counted
             self._unrecordable += 1
             return
         self.logs[stream].put(level, name, record, duration_ms, stream != "app")
@@ -134,28 +138,28 @@ class FileRecorder:
             show_crash(event.event, _crash_subject(event), event.error, self.app.redactor, self.app.path)
 
     def reopen(self) -> None:
-        """Reopen the files, as ``Log.reopen``."""
+        """Request ``Log.reopen`` of all logs."""
         for log in self.logs.values():
             log.reopen()
 
     def rotate(self) -> None:
-        """Rename the files, as ``Log.rotate``."""
+        """Request ``Log.rotate`` of all logs."""
         for log in self.logs.values():
             log.rotate()
 
     async def flush(self) -> None:
-        """Wait for the files, as ``Log.flush``."""
+        """Await ``Log.flush`` of all logs."""
         async with trio.open_nursery() as nursery:
             for log in self.logs.values():
                 nursery.start_soon(log.flush)
 
     def statistics(self) -> RecorderStatistics:
-        """A snapshot of the counters. To be called in the trio thread."""
+        """A snapshot of the counters. Must be called in the trio thread."""
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
 
 
 def _crash_subject(event: LogMessage) -> str:
-    """Describe in one line what a crash was about: the request, or the text of the event."""
+    """Return one line that says where a crash happened: the request, or the event's message."""
     request = event.request
     if request is None:
         return event.message.partition("\n")[0]
@@ -163,7 +167,7 @@ def _crash_subject(event: LogMessage) -> str:
 
 
 def options_of(logs: Logs, stream: LogStream) -> LogOptions:
-    """Return the options of a log from ``[logs]`` and one of its streams."""
+    """Return the options of one stream's log from ``[logs]`` and the stream's own table."""
     return LogOptions(
         level=stream.level,
         sample=stream.sample,
@@ -187,19 +191,19 @@ def options_of(logs: Logs, stream: LogStream) -> LogOptions:
 
 
 def slow_call_of(logs: Logs) -> float | None:
-    """Return ``slow_call`` of ``FileRecorder`` as ``[logs.calls]`` says it."""
+    """Return the argument ``slow_call`` of ``FileRecorder`` for the key ``which`` of ``[logs.calls]``."""
     return {"all": 0.0, "notable": logs.calls.slow, "off": None}[logs.calls.which]
 
 
 @asynccontextmanager
 async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
-    """Open the files of ``logs`` and record until the block ends.
+    """Open the three logs of ``[logs]`` until the block ends.
 
-    At the end what is queued is written, shielded from any cancel, for at most two seconds; the last line of the
-    stream ``app`` is ``log.closed``. A disk that fails meanwhile costs records, never the block.
+    At the end the queued records are written, shielded from cancels, within two seconds; the last line of ``app`` is
+    ``log.closed``, with the counts of all streams. A disk that fails within the block loses records and raises nothing.
 
     Raises:
-        ConfigError: a file cannot be opened at the start.
+        ConfigError: an option is wrong, or a file cannot be opened at the start.
     """
     with _as_config_error():
         options = {name: options_of(logs, getattr(logs, name)) for name in STREAMS}
@@ -217,20 +221,20 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
 
 
 def recover_all(logs: Logs) -> int:
-    """Call ``recover`` for every stream that has a ring; return how many records were appended. Blocking.
+    """Recover the rings of all streams that have one (``recover``); return the number of appended records. Blocking.
 
     Raises:
-        OSError: as ``recover``.
+        OSError: a log cannot be read or written.
     """
     paths = [path_of(logs, name) for name in STREAMS] if logs.ring else []
     return sum(recover(path) for path in paths if path is not None)
 
 
 async def ensure_writable(logs: Logs) -> None:
-    """Check before anything is started that ``open_recorder`` can open the files, which are made if need be.
+    """Check that ``open_recorder`` can open the files of ``[logs]``; missing ones are created.
 
     Raises:
-        ConfigError: as from ``open_recorder``.
+        ConfigError: an option is wrong, or a file cannot be opened.
     """
     for name in STREAMS:
         with _as_config_error():
@@ -249,7 +253,7 @@ async def ensure_writable(logs: Logs) -> None:
 async def record_to(
     sinks: Mapping[StreamName, Sink], options: LogOptions, *, clock: Callable[[], int] = time.time_ns
 ) -> AsyncGenerator[FileRecorder, None]:
-    """Open a recorder as ``open_recorder`` does, over any sinks."""
+    """Open a recorder over the given sinks, as ``open_recorder`` does over files."""
     encoder = encoder_of(options, clock)
     try:
         for sink in sinks.values():
@@ -267,18 +271,18 @@ async def record_to(
 
 @asynccontextmanager
 async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
-    """Write the logs until the block ends; the last line of ``app`` counts the lines of all three."""
+    """Run the writers until the block ends; the last line of ``app`` states the counts of all streams."""
     others = {name: log for name, log in recorder.logs.items() if name != "app"}
 
     async def nothing() -> None:
-        """Put no last record: these streams hold requests and calls alone."""
+        """Queue no last record: ``access`` and ``calls`` hold only requests and calls."""
 
     async def put_closed_record() -> None:
         with trio.move_on_after(CLOSE_WAIT_S_MAX) as scope:
             for log in others.values():
                 await log.writer.wait_ended()
         if scope.cancelled_caught:
-            # What is written later would be missing from the counts.
+            # The counts below must be final, so the writers end before they are read.
             for log in others.values():
                 log.writer.abandon()
             for log in others.values():
@@ -298,7 +302,7 @@ async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
 
 
 def path_of(logs: Logs, name: str) -> Path | None:
-    """Return the file of the stream ``access``, ``calls`` or ``app``; None where it goes to stdout."""
+    """Return the path of a stream's file; None if the stream is written to stdout."""
     stream: LogStream = getattr(logs, name)
     if stream.file == STDOUT:
         return None

@@ -1,6 +1,49 @@
 """The writer task of a log: takes lines from the queue in batches and gives them to the sink.
 
-One task per sink. No error of a sink ends it: it tries again, and meanwhile the queue fills and drops.
+Theory
+======
+
+The problem. Few large writes are cheap, but a record must not wait long; a sink may fail or hang for any time; and the
+end of the program must be bounded. There is one writer per sink, and it is the only caller of the sink, except for
+``apply_retention``, which runs in a task and a thread of its own.
+
+The loop. The writer works in steps. ``_due`` is the time of the next step for the lines and requests at hand (infinity:
+nothing to do), ``_retry_at`` the earliest time after a failure (minus infinity: no failure). The next step is at the
+later of the two. ``_wake`` only interrupts the wait; what is to be done is in ``_due`` and in the requests, which are
+set before ``_wake``. ``_due`` is cleared at the *beginning* of a step, so that a wake during the step counts for the
+next one.
+
+    =====================================  ====================================================
+    event                                  the next step is due
+    =====================================  ====================================================
+    first ordinary line since ``take``     ``flush_every`` seconds later
+    urgent line, or a full batch           at once
+    ``write_now``, ``close``               at once, and the back-off is over
+    step succeeded, lines are left         ``flush_every`` seconds later
+    step failed (``OSError``)              after a back-off of 0.1 s, doubled up to 5 s
+    =====================================  ====================================================
+
+A step reopens the file if that was requested, writes batches until all lines that waited at its beginning are written,
+rotates if that was requested, and syncs if that was requested or is due. Its first failure ends the step.
+
+Invariants:
+
+1.  ``_batch`` is the only batch that was taken and not marked. After a failure the *same* bytes are given to the sink
+    again, because the sink remembers how many of them it has written already.
+2.  A batch is marked as written after ``append`` has returned, never earlier.
+3.  ``sync`` confirms what the queue had settled *before* it was called. If it fails, the records up to that number are
+    ``unsynced`` for good: the kernel may have discarded the dirty pages, so that a later success proves nothing.
+4.  Every failure of the sink is an ``OSError``, is counted, and is shown by ``last_error`` until a step succeeds. It
+    never ends the writer; the queue fills meanwhile, and drops.
+
+The end. ``close`` gives the writer ``DRAIN_S_MAX`` seconds; it drains the queue, queues the last record
+(``put_closed_record``) and drains again. ``_end`` counts the rest as dropped, on whatever way the writer ends.
+
+Cancellation. The scope is shielded: an outer cancel interrupts no await here. Only the deadline that ``close`` sets and
+``abandon`` cancel the scope. If either interrupts a call of the sink, its thread may go on and write lines that are
+counted as dropped: ``log.closed`` may state too few written records, never too many.
+
+Threads. ``request`` may be called in any thread: it only sets flags. Everything else runs in the trio thread.
 """
 
 from __future__ import annotations
@@ -14,10 +57,11 @@ from .files.sink import Sink
 from .queue import BATCH_BYTES, Batch, Queue
 
 DRAIN_S_MAX = 2.0
-"""Seconds that ``close`` allows: lines that are not written by then are counted as dropped."""
+"""Seconds between ``close`` and the end of the writer, at most; lines that are not written by then are dropped."""
 
 CHECK_EVERY_S = 1.0
-"""How often an idle writer checks that the file is still at its path, and syncs it with ``fsync = "1s"``."""
+"""Seconds between two checks of an idle writer that the file is still at its path and, with ``fsync = "1s"``, synced.
+"""
 
 SYNC_EVERY_S = 1.0
 """Seconds after which written lines are synced, with ``fsync = "1s"``."""
@@ -29,10 +73,13 @@ _BACKOFF_S_MAX = 5.0
 
 
 class Writer:
-    """The writer of a queue to a sink, until it is closed and the queue is empty.
+    """The writer of one queue to one sink; the module's docstring states its rules.
 
-    A batch is written when it is big enough, when its first line has waited ``flush_every`` seconds, or at once after
-    an urgent line. A sink that fails is tried again with back-off; meanwhile the queue fills.
+    Args:
+        queue: the queue whose lines are written.
+        sink: the destination; nothing else may append to it, sync it or rename it meanwhile.
+        flush_every: seconds that an ordinary line may wait for its batch.
+        sync_every_second: whether written lines are synced after ``SYNC_EVERY_S`` without a request.
     """
 
     def __init__(self, queue: Queue, sink: Sink, *, flush_every: float, sync_every_second: bool) -> None:
@@ -55,41 +102,44 @@ class Writer:
         self._unsynced_since: float | None = None
         self._sync_upto = 0
         self.synced = 0
-        """The number up to which every record has been confirmed by the disk, or dropped."""
+        """The sequence number up to which a sync has confirmed the records that were written."""
         self.unsynced = 0
-        """The number up to which the disk has refused to confirm the records that are not ``synced``."""
+        """The sequence number up to which the latest failed sync has confirmed nothing beyond ``synced``."""
         self.errors = 0
+        """Failures of the sink."""
         self.last_error: str | None = None
+        """The reason of the latest failure; None after a success."""
         self.retention_error: str | None = None
+        """The reason why the latest compression or removal of files failed; None after a success."""
         self.busy_since: float | None = None
+        """When the present step began, in trio's time; None between steps."""
         # Shielded: records are written even while everything around is being cancelled. close() gives the scope a
-        # deadline, so that the shield cannot hold up the end.
+        # deadline, so the shield cannot delay the end without bound.
         self._scope = trio.CancelScope(shield=True)
 
     def on_wake(self, urgent: bool) -> None:
-        """Mark that there is something to write. To be called in the trio thread."""
+        """Schedule a step for new lines: at once if they are urgent. Must be called in the trio thread."""
         at = -math.inf if urgent or self._closing else trio.current_time() + self._flush_every
         self._due = min(self._due, at)
         self._wake.set()
 
     def request(self, *, reopen: bool = False, rotate: bool = False, sync_upto: int = 0) -> None:
-        """Request that the file is reopened before the next batch, renamed after it, or synced; to be followed by
-        ``write_now``.
+        """Request that the next step reopens the file, rotates it, or syncs the records up to ``sync_upto``.
 
-        May be called in any thread.
+        May be called in any thread. ``write_now`` must follow, in the trio thread.
         """
         self._reopen_requested |= reopen
         self._rotate_requested |= rotate
         self._sync_upto = max(self._sync_upto, sync_upto)
 
     def write_now(self) -> None:
-        """Write what waits now, without back-off, and carry out the requests. To be called in the trio thread."""
+        """Make the next step due now, without back-off. Must be called in the trio thread."""
         self._due = self._retry_at = -math.inf
         self._backoff = 0.0
         self._wake.set()
 
     async def wait_until(self, done: Callable[[], bool]) -> None:
-        """Wait until ``done()``, which is called after each step, is true or the writer has ended."""
+        """Wait until ``done()`` is true or the writer has ended. ``done`` is called now and after each progress."""
         while not done() and not self._ended:
             await self._progress.wait()
 
@@ -99,14 +149,14 @@ class Writer:
 
     @property
     def idle(self) -> bool:
-        """Whether no request to reopen or rotate is open."""
+        """Whether no request to reopen or rotate is pending or in progress."""
         return not (self._reopen_requested or self._rotate_requested or self._serving_request)
 
     async def run(self, put_closed_record: Callable[[], Awaitable[None]]) -> None:
-        """Write until ``close`` is called and the queue is empty, at most ``DRAIN_S_MAX`` seconds longer.
+        """Write until ``close`` is called and the queue is empty, at most ``DRAIN_S_MAX`` seconds after ``close``.
 
-        ``put_closed_record`` is called when the queue is empty, and may queue the last line. An outer cancel does not
-        reach the writer; ``close`` ends it.
+        ``put_closed_record`` is awaited once the queue is empty, and may queue the last line. An outer cancel does not
+        end the writer; ``close`` and ``abandon`` do.
         """
         try:
             with self._scope:
@@ -120,18 +170,18 @@ class Writer:
             self._end()
 
     def close(self) -> None:
-        """Ask the writer to drain and end."""
+        """Begin the end: drain the queue within ``DRAIN_S_MAX`` seconds. ``wait_ended`` waits for the end."""
         self._closing = True
         self._scope.deadline = trio.current_time() + DRAIN_S_MAX
         self.request(sync_upto=self._queue.last if self._sync_every_second else 0)
         self.write_now()
 
     def abandon(self) -> None:
-        """End now: lines that are not written yet are counted as dropped. ``wait_ended`` waits for the end."""
-        self._scope.cancel(reason="the log gives up what its sink does not take")
+        """Cancel the writer: the lines not yet written are counted as dropped. ``wait_ended`` waits for the end."""
+        self._scope.cancel(reason="the log ended before its sink had taken all lines")
 
     async def _write(self) -> None:
-        """Write step by step, until ``close`` was called and nothing is left to do."""
+        """Run the loop until ``close`` was called and nothing is left to do."""
         while True:
             if self._next_at <= trio.current_time():
                 await self._step()
@@ -140,20 +190,21 @@ class Writer:
             at = self._next_at
             with trio.move_on_at(min(at, trio.current_time() + CHECK_EVERY_S)) as scope:
                 await self._wake.wait()
+            # No checkpoint since the wait ended, so no wake is lost; and a step that is due now is found by its time.
             self._wake = trio.Event()
             if scope.cancelled_caught and at == math.inf:
                 await self._check_file()
 
     @property
     def _next_at(self) -> float:
-        """The time of the next step."""
+        """The time of the next step; infinity if nothing is to be done."""
         if self._closing and (self._batch is not None or self._queue.waiting):
-            return self._retry_at
+            return self._retry_at  # A line that waits is due at once.
         return max(self._due, self._retry_at)
 
     async def _step(self) -> None:
-        """Carry out requests and write what waits now, up to the first failure of the sink."""
-        self._due = math.inf
+        """Carry out the requests and write the waiting lines; the first failure of the sink ends the step."""
+        self._due = math.inf  # First: a wake during the step makes the next one due.
         self.busy_since = trio.current_time()
         try:
             await self._reopen()
@@ -166,12 +217,14 @@ class Writer:
         else:
             self._on_success()
             if self._queue.waiting and self._due == math.inf:
+                # Lines that were queued before the last take() and did not fit into it: they wake nobody.
                 self._due = trio.current_time() + self._flush_every
         finally:
             self.busy_since = None
             self._notify_progress()
 
     async def _write_batches(self) -> None:
+        """Write all lines that wait now, and further whole batches; a partial batch may wait for ``flush_every``."""
         owed = self._queue.last
         while self._batch is not None or self._queue.waiting:
             self._batch = batch = self._batch or self._queue.take()
@@ -188,7 +241,7 @@ class Writer:
                 return
 
     async def _reopen(self) -> None:
-        """Reopen the file on request. A failure ends the request: the next batch opens the file in any case."""
+        """Reopen the file if that was requested. A failure ends the request: the next batch opens the file anyway."""
         self._serving_request, self._reopen_requested = self._reopen_requested, False
         try:
             if self._serving_request:
@@ -197,7 +250,7 @@ class Writer:
             self._serving_request = False
 
     async def _rotate(self) -> None:
-        """Rename the file on request, once earlier records are in it. A failure ends the request."""
+        """Rotate the file if that was requested, after earlier records were written. A failure ends the request."""
         self._serving_request, self._rotate_requested = self._rotate_requested, False
         try:
             if self._serving_request and await self._sink.rotate():
@@ -217,6 +270,7 @@ class Writer:
             if self._sync_due:
                 await self._sync()
         except OSError as error:
+            # No line waits, so no step is due: the next check tries again.
             due = self._due
             self._on_failure(error)
             self._due = due
@@ -225,11 +279,11 @@ class Writer:
                 self._on_success()
 
     async def _sync(self) -> None:
-        upto = self._queue.settled
+        upto = self._queue.settled  # Read before the call: a line that is written meanwhile may miss the sync.
         try:
             await self._sink.sync()
         except OSError:
-            # After a failed fsync a later one may succeed though the data is lost: these records are never confirmed.
+            # A later fsync may succeed though these pages are lost: the records up to here are never confirmed.
             self.unsynced = upto
             raise
         self._unsynced_since = None
@@ -252,7 +306,7 @@ class Writer:
         self._progress = trio.Event()
 
     async def _apply_retention(self) -> None:
-        """Apply retention at the start, after each rotation, and every hour."""
+        """Apply retention at the start, after each rotation, and every hour; failures are kept in the counters."""
         while True:
             try:
                 await self._sink.apply_retention()
@@ -267,7 +321,7 @@ class Writer:
     def _end(self) -> None:
         """Close the queue and the sink; lines that were not written are counted as dropped."""
         self._ended = True
-        if self._batch is not None:
+        if self._batch is not None:  # Before the waiting lines, which have higher numbers.
             self._queue.mark_dropped(self._batch)
             self._batch = None
         self._queue.close()

@@ -1,1 +1,1 @@
-"""Where lines end up: files, their rotation, stdout, and the ring that outlives a process."""
+"""The destinations of a log's lines: files with rotation and retention, stdout, and the crash buffer."""

@@ -1,4 +1,45 @@
-"""An append-only log file, which other processes may share and anybody may rename. Blocking; one call at a time."""
+"""An append-only log file that several processes share and that anybody may rename. Blocking; one call at a time.
+
+Theory
+======
+
+The problem. Several workers append to one file, and any of them may rotate it. An operator or logrotate may rename,
+remove or truncate it at any time. A process may be killed in the middle of a write, or be stopped (SIGSTOP) while it
+holds the lock. Nevertheless lines must not mix, and no line may be lost.
+
+How a batch is appended (``append`` and ``_append_here``):
+
+1.  Take the file's flock, with a wait of at most ``LOCK_S_MAX``.
+2.  Compare device and inode of the open file with those of the path. If they differ, the file was renamed or removed:
+    open the path, and begin again. Rotation and compression take the same lock, so a file that is locked and still at
+    its path is neither renamed by a process of the log nor compressed.
+3.  With the lock: truncate a torn line that a killed process has left at the end. If rotation is due, rename the file,
+    open the new one, and begin again. Otherwise write the batch.
+4.  Without the lock (its holder is stopped, or the file system has no locks): only write. ``O_APPEND`` keeps the bytes
+    of one ``write(2)`` together. Renaming or truncating without the lock could destroy lines of others.
+5.  Compare device and inode again. Another program that takes no lock may have renamed the file since step 2, and may
+    have compressed it. Then the batch is written to the new file as well: twice is better than lost.
+
+After ``_OPENS_MAX`` rounds the call fails (EBUSY), so that no hostile renaming holds the thread.
+
+A failed write (a full disk). ``_bytes_done`` counts the bytes of the batch that are in the file, and the next
+``append``, which must have the same lines, continues there. Whole lines stay. A torn one is truncated if the end of the
+file is still ours; if that fails too, the next call continues the torn line instead. If meanwhile another file was
+opened, the torn line is written whole there (``_is_new_file``).
+
+Invariants:
+
+*   Only a holder of the lock renames or truncates.
+*   Whenever a holder releases the lock, the file ends with a whole line, unless a truncation has failed or a process
+    without the lock has written in between.
+*   ``_bytes_done`` is 0 except between a failed ``append`` and the next one that succeeds.
+*   ``_clean_at`` is a size at which the file is known to end with a whole line: then step 3 need not read.
+
+Files that are not regular: this process's own stdout or stderr, and the memory devices (``/dev/null``), are written
+without lock, rotation and sync. Anything else is refused: a FIFO blocks as soon as its reader stops.
+
+No await, so no cancel. A thread that was abandoned may finish its call at any later time.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +58,14 @@ from ..records.encode import RECORD_BYTES_MAX
 from .rotation import FIRST_BYTES, Rotation, began_at, rotated_path
 
 LOCK_S_MAX = 1.0
-"""Seconds to wait for another process's lock; then the write goes on without it, since that process may be stopped."""
+"""Seconds to wait for a lock that another process holds. Then the batch is written without it."""
 
 WRITE_S_MAX = 5.0
-"""Seconds for which a pipe or a terminal may take nothing before a write fails."""
+"""Seconds for which a pipe or a terminal may take no bytes before a write fails."""
 
 _MEMORY_DEVICES = 1
 """The major number of /dev/null, /dev/zero and /dev/full on Linux."""
-# Records have addresses and paths of requests: readable by owner and group only.
+# Records hold addresses and paths of requests: others than owner and group must not read them.
 _FILE_MODE = 0o640
 _DIRECTORY_MODE = 0o750
 _LOCK_POLL_S = 0.001
@@ -33,18 +74,17 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
 
 
 class LogFile:
-    """An append-only file that several processes may share.
+    """An append-only file that several processes may share; the module's docstring states its rules.
 
-    * A batch is one ``write(2)`` on an ``O_APPEND`` descriptor, under the file's flock. A line for
-      which the disk has no room is truncated as a whole, and so is the torn line of a process that was killed.
-    * Under the same lock the file is renamed when that is due (``rotation``), and each process checks that the file
-      that it has locked is still at the path. So nobody writes into a renamed file, which may be compressed at once.
-    * A file that an operator or another program renames is noticed before and after each batch.
+    Args:
+        path: the path of the file; missing directories are created.
+        rotation: when the file is renamed.
     """
 
     def __init__(self, path: Path, rotation: Rotation) -> None:
         self.path = path
         self.rotations = 0
+        """How often this object has renamed the file."""
         self._rotation = rotation
         self._fd: int | None = None
         self._regular = True
@@ -53,8 +93,9 @@ class LogFile:
         """Device and inode of the open file."""
         self._began_at: float | None = None
         self._clean_at = 0
-        """A size at which the file ends with a whole line."""
+        """A size at which the file is known to end with a whole line."""
         self._is_new_file = False
+        """Whether nothing has been written since the file was opened."""
         self._bytes_done = 0
         """The number of bytes of a failed batch that are in the file."""
 
@@ -62,7 +103,7 @@ class LogFile:
         """Open the file unless it is open and still at its path.
 
         Raises:
-            OSError: it cannot be opened now, or is neither a regular file nor where this process may write lines.
+            OSError: it cannot be opened, or is a kind of file that is refused.
         """
         if self._fd is not None:
             if self._size_at_path() is not None:
@@ -92,12 +133,12 @@ class LogFile:
         self._is_new_file = True
 
     def append(self, lines: bytes) -> None:
-        """Put whole lines at the end.
+        """Append whole lines.
 
         Raises:
-            OSError: not all of them are there. Called again with the same lines, it puts only what is missing.
+            OSError: not all lines were written. The next call must have the same lines; it writes the missing ones.
         """
-        # Each system call releases the GIL, and a busy loop returns it after milliseconds: as few as can be.
+        # As few system calls as possible: each releases the GIL, and a busy event loop keeps it for milliseconds.
         if self._fd is None or not self._regular:
             self.open()
         if not self._regular:
@@ -106,8 +147,7 @@ class LogFile:
         for _ in range(_OPENS_MAX):
             if self._append_here(lines):
                 return
-            # Renamed or removed without our lock, maybe while we wrote, and maybe compressed by now: rather are the
-            # lines written twice than lost.
+            # The file is no longer at the path: the lines go to the new file, and may be in both.
             self.open()
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.path))
 
@@ -115,12 +155,12 @@ class LogFile:
         """Rename the file now, unless it is empty; return whether it was renamed.
 
         Raises:
-            OSError: it cannot be opened, locked or renamed now.
+            OSError: it cannot be opened or renamed.
         """
         self.open()
         with self._locked() as locked:
             size = self._size_at_path()
-            if not locked or not size:
+            if not locked or not size:  # Empty, or already renamed by another process.
                 return False
             self._rename()
         self.open()
@@ -132,7 +172,7 @@ class LogFile:
         self.open()
 
     def sync(self) -> None:
-        """Wait until the disk has confirmed what was written.
+        """Wait until the disk has confirmed all written lines (``fdatasync``).
 
         Raises:
             OSError: the disk does not confirm it.
@@ -152,7 +192,7 @@ class LogFile:
         return self._fd
 
     def _append_here(self, lines: bytes) -> bool:
-        """Append to the open file; False if it is not, or no more, the file at the path, or has just been renamed."""
+        """Append to the open file; False if the lines must be appended again, to the file that is now at the path."""
         with self._locked() as locked:
             size = self._size_at_path()
             if size is None:
@@ -167,11 +207,11 @@ class LogFile:
                 done = self._bytes_done
                 self._write_or_truncate(size, lines)
                 self._clean_at = size + len(lines) - done
-            # Checked under the lock: without it another process may rename the file, with these lines in it.
+            # Still under the lock: a moment later another process may rotate the file, with these lines in it.
             return self._size_at_path() is not None
 
     def _size_at_path(self) -> int | None:
-        """Return the size of the open file if it is still at the path; None if it was removed, renamed or replaced."""
+        """Return the size of the open file; None if it is no longer the file at the path."""
         try:
             status = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -180,7 +220,7 @@ class LogFile:
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Lock the open file; gives False if its holder does not release it, or the file cannot be locked."""
+        """Hold the file's lock during the block; gives False if it was not free in time or the file has no locks."""
         fd = self._descriptor
         locked = self._regular and self._lock(fd)
         try:
@@ -195,10 +235,10 @@ class LogFile:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # If its holder has renamed the file, there is nothing to wait for.
+                # If the holder has renamed the file, this lock is of no use any more.
                 if self._size_at_path() is None or time.monotonic() > deadline:
                     return False
-                time.sleep(_LOCK_POLL_S)  # In the writer's thread: the loop never comes here.
+                time.sleep(_LOCK_POLL_S)  # Blocks the sink's thread, never the event loop.
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
@@ -207,16 +247,16 @@ class LogFile:
                 return True
 
     def _without_torn_line(self, size: int, lines: bytes) -> int:
-        """Truncate the beginning of a line that a killed process left at the end; return the file's size."""
+        """Truncate a torn line at the end of the file; return the file's size. The lock must be held."""
         fd = self._descriptor
         if self._bytes_done and not lines.endswith(b"\n", 0, self._bytes_done):
-            return size  # The beginning is ours, and is continued.
+            return size  # The torn line is of this batch: the write continues it.
         if size in (0, self._clean_at) or not self._readable or os.pread(fd, 1, size - 1) == b"\n":
             return size
         start = max(0, size - RECORD_BYTES_MAX)
         last = os.pread(fd, size - start, start).rfind(b"\n")
         if last < 0 and start > 0:
-            return size  # Longer than any line of ours.
+            return size  # Longer than any record: not written by this class, so left alone.
         os.ftruncate(fd, start + last + 1)
         return start + last + 1
 
@@ -226,7 +266,7 @@ class LogFile:
         return self._rotation.due(size, more, self._began_at, time.time())
 
     def _rename(self) -> None:
-        """Rename the file, which must be locked; the next ``open`` makes a new one."""
+        """Rename the file; the next ``open`` creates a new one. The lock must be held."""
         target = rotated_path(self.path, time.time())
         while target.exists():
             target = rotated_path(self.path, time.time())
@@ -234,11 +274,12 @@ class LogFile:
         self.rotations += 1
 
     def _write_or_truncate(self, size: int, lines: bytes) -> None:
+        """Write the lines to a file of ``size`` bytes; truncate a torn one after an error. The lock must be held."""
         before = self._bytes_done
         try:
             self._write(lines)
         except OSError:
-            # Whole lines stay. A torn one is truncated, since other processes append behind it.
+            # Other processes append behind a torn line. The size tells whether one of them already has.
             fd, whole = self._descriptor, lines.rfind(b"\n", 0, self._bytes_done) + 1
             if whole < self._bytes_done and os.fstat(fd).st_size == size + self._bytes_done - before:
                 with suppress(OSError):
@@ -247,16 +288,16 @@ class LogFile:
             raise
 
     def _write(self, lines: bytes) -> None:
-        """Write what is missing of the lines; after an error ``_bytes_done`` says how many bytes are in the file."""
+        """Write the missing bytes of the lines; after an error ``_bytes_done`` says how many are in the file."""
         fd = self._descriptor
-        if self._is_new_file:  # A line that was torn in the last file is written whole in this one.
+        if self._is_new_file:  # A line that is torn in the previous file is written whole in this one.
             self._bytes_done = lines.rfind(b"\n", 0, self._bytes_done) + 1
             self._is_new_file = False
         while self._bytes_done < len(lines):
             try:
                 self._bytes_done += os.write(fd, lines[self._bytes_done :] if self._bytes_done else lines)
             except BlockingIOError:
-                # A terminal or a full pipe: the thread must not wait for its reader without bound.
+                # A terminal or a full pipe: the thread must not wait for the reader without bound.
                 if not _is_writable_in_time(fd):
                     raise
         self._bytes_done = 0
@@ -266,7 +307,7 @@ def _is_regular(status: os.stat_result, path: Path) -> bool:
     """Whether a file is regular; False for this process's stdout and stderr, and for devices such as /dev/null.
 
     Raises:
-        OSError: it is anything else. A FIFO, for one, blocks as soon as its reader stops reading.
+        OSError: it is any other kind of file.
     """
     if stat.S_ISREG(status.st_mode):
         return True
@@ -280,7 +321,7 @@ def _is_regular(status: os.stat_result, path: Path) -> bool:
 
 
 def _is_writable_in_time(fd: int) -> bool:
-    """Wait up to ``WRITE_S_MAX`` until something can be written; return whether it can."""
+    """Wait until the descriptor takes bytes, at most ``WRITE_S_MAX``; return whether it does."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(WRITE_S_MAX * 1000))

@@ -1,4 +1,4 @@
-"""Reading of a log's files: which files belong to a log, in which order, and their lines, compressed or not."""
+"""Reading a log: its files in the order of time, and their lines, compressed or not. Blocking."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...core.regular_file import open_regular
 from .rotation import rotated_at
 
 LINE_BYTES_MAX = 1024 * 1024
-"""A longer line is no record; it is read in pieces of this size."""
+"""The size in which longer lines are read piece by piece; no record is that long."""
 
 
 def log_files(log: Path) -> list[Path]:
-    """Return the log's files, the oldest first, with those that another program renamed; the log itself is the last."""
+    """Return the log's files, the oldest first and the live one last, including files that another program renamed."""
     found: list[tuple[float, str, Path]] = []
     with suppress(FileNotFoundError):
         for path in log.parent.iterdir():
@@ -29,24 +29,24 @@ def log_files(log: Path) -> list[Path]:
                 if path.is_file():
                     found.append((rotated_at(path, log) or path.stat().st_mtime, path.name, path))
     names = {name for _, name, _ in found}
-    # A process that ended between the two steps of a compression leaves both forms; one is enough.
+    # A process that was killed within a compression may leave both forms: the compressed one is left out.
     files = [path for _, name, path in sorted(found) if name.rpartition(".")[0] not in names]
     return [*files, log] if log.exists() else files
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file with their ends; gzip and Zstandard are recognised by their first bytes.
+    """Yield the lines of a file with their line ends. Its first bytes tell whether it is gzip, Zstandard or plain.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
-        EOFError: a compressed file ends in the middle.
+        OSError: the file cannot be read, or is not a regular file.
+        EOFError: a compressed file is truncated.
     """
     with os.fdopen(open_regular(path), "rb") as raw:
         yield from lines_in_file(raw)
 
 
 def lines_in_file(raw: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of an open file from its beginning on, as ``lines_of``; the file may be closed at the end."""
+    """Yield the lines of an open file from its beginning, as ``lines_of`` does. It may close the file at the end."""
     with _unpacked(raw) as file:
         while line := file.readline(LINE_BYTES_MAX):
             yield line
@@ -61,7 +61,7 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
         try:
             import zstandard
         except ImportError as error:
-            raise OSError("this file is compressed with zstd, which needs: pip install 'umbel[zstd]'") from error
+            raise OSError("the file is compressed with zstd; to read it: pip install 'umbel[zstd]'") from error
         return cast(
             "IO[bytes]", io.BufferedReader(cast("io.RawIOBase", zstandard.ZstdDecompressor().stream_reader(raw)))
         )

@@ -1,4 +1,8 @@
-"""Recovery of the records of a killed process: from its ring into the log. Blocking."""
+"""Recovery of the records of a killed process: from its ring into the log. Blocking.
+
+Each ring is taken by one process, under the ring's flock, and removed after its lines are in the log and synced. A
+process that is killed meanwhile leaves the ring, and the next recovery finds which lines are in the log already.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +22,27 @@ from .ring import SUFFIX, directory_of, lines_in_ring, prefix_of
 from .rotation import Rotation, began_at
 
 _UNUSED_S_MAX = 60.0
-"""Seconds for which an empty file is taken for a ring that is being made."""
+"""Seconds for which an empty file may be a ring that another process is about to lock."""
 _LISTINGS_MAX = 20
-"""How often the log's files are listed at most, while other processes rename and compress them."""
+"""The largest number of listings of the log's files, while other processes rename and compress them."""
 
 _FileId = tuple[Path, int]
-"""A file: its path and its inode. A renamed file keeps its inode, and a new file may get that of a removed one."""
+"""The path and the inode of a file. Neither is enough: a rename changes the path, and inodes are used again."""
 
 
 def recover(log: str | PathLike[str]) -> int:
-    """Append the lines in the rings of dead processes, except for those that are in the log's files already.
+    """Append to ``log`` the lines in the rings of dead processes, except for lines that its files hold already.
 
-    A ring whose owner lives is locked, and is left alone. Returns how many lines were appended.
+    The ring of a living process is locked, and is left alone. Returns the number of appended lines.
 
     Raises:
-        OSError: the log cannot be written; the rings are still there.
+        OSError: the log cannot be read or written. The ring in question is kept.
     """
     path = Path(log).absolute()
     count = 0
     for ring in sorted(directory_of(path).glob(f"{prefix_of(path)}*{SUFFIX}")):
         with suppress(FileNotFoundError, PermissionError):
-            # Anybody may put something into /dev/shm.
+            # Any user may create files in /dev/shm: only regular files of this user are read.
             if not kind_of(ring.lstat().st_mode):
                 count += _recover_ring(ring, path)
     return count
@@ -52,7 +56,7 @@ def _recover_ring(ring: Path, log: Path) -> int:
         except BlockingIOError:
             return 0
         status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or status.st_nlink == 0:
+        if status.st_uid != os.geteuid() or status.st_nlink == 0:  # 0: another recovery has just removed it.
             return 0
         lines = _lines(fd, status.st_size)
         if not lines and time.time() - status.st_mtime < _UNUSED_S_MAX and not status.st_size:
@@ -73,12 +77,12 @@ def _lines(fd: int, size: int) -> list[bytes]:
 
 
 def _missing(lines: list[bytes], log: Path) -> list[bytes]:
-    """The lines that no file of the log has. Only files that were written to since the first line can have them.
+    """Return the lines that no file of the log holds. Only files written to since the first line can hold them.
 
-    Other processes may rename or compress a file at any time, also between the listing of the files and the reading of
-    it. Then its lines are in a file that is not listed yet. So the files are listed until a listing shows the same
-    files as the one before, all of which have been read. Should they change without end, lines are rather written
-    twice than lost.
+    Another process may rename or compress a file between the listing of the files and the reading of this one. Its
+    lines are then in a file that the listing does not show. So the files are listed again until a listing equals the
+    previous one, whose files have all been read. If they never stop changing, a line may be appended twice; none is
+    lost.
     """
     if not lines:
         return []
@@ -93,16 +97,16 @@ def _missing(lines: list[bytes], log: Path) -> list[bytes]:
         before = listing
         for file in listing:
             if file not in read:
-                # Not at this path any more: the next listing shows where it is now.
+                # FileNotFoundError: it was renamed, and the next listing shows its new path.
                 with suppress(FileNotFoundError), os.fdopen(open_regular(file[0]), "rb") as raw:
-                    # As it was opened, which may be another file than the one that was listed.
+                    # The inode of the opened file: it may be another one than the listing shows.
                     read.add((file[0], os.fstat(raw.fileno()).st_ino))
                     wanted.difference_update(lines_in_file(raw))
     return [line for line in lines if line in wanted]
 
 
 def _listing(log: Path, since: float) -> list[_FileId]:
-    """The log's files that were written to since then."""
+    """Return the log's files that were written to since the time ``since``."""
     found: list[_FileId] = []
     for path in log_files(log):
         with suppress(FileNotFoundError):
@@ -113,6 +117,7 @@ def _listing(log: Path, since: float) -> list[_FileId]:
 
 
 def _append(lines: list[bytes], log: Path) -> None:
+    """Append the lines in batches, and sync them: the ring is removed next."""
     file = LogFile(log, Rotation())
     batch: list[bytes] = []
     size = 0

@@ -1,7 +1,7 @@
-"""Retention of renamed files: compression, and removal of the oldest. Blocking.
+"""Retention of renamed log files: compression, and removal of the oldest. Blocking.
 
-Only files that were named by ``rotation.rotated_path`` are touched, and none that is locked: every process locks the
-file while it writes, so that a file whose lock cannot be taken may still grow.
+Only files with a name of ``rotation.rotated_path`` are touched. A locked file is left alone: each process locks a file
+while it writes, so a locked file may still grow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The bounds on the renamed files: their number, their bytes, their age in days. None: no bound."""
+    """The bounds on the renamed files: their number, their bytes in all, their age in days. None: no bound."""
 
     keep: int | None = None
     keep_bytes: int | None = None
@@ -42,7 +42,7 @@ def apply_retention(log: Path, retention: Retention, now: float) -> None:
     """Compress the renamed files of ``log`` and remove those beyond the bounds. ``now`` is seconds since 1970.
 
     Raises:
-        OSError: the last failure; one file's failure does not keep the others from being compressed or removed.
+        OSError: the last failure, after all files were tried.
     """
     failure: OSError | None = None
     if retention.compress != "none":
@@ -64,7 +64,7 @@ def apply_retention(log: Path, retention: Retention, now: float) -> None:
 
 
 def rotated_files(log: Path) -> list[Path]:
-    """Return the files that were renamed by rotation, the newest first."""
+    """Return the files that rotation has renamed, the newest first."""
     with suppress(FileNotFoundError):
         found = [path for path in log.parent.iterdir() if rotated_at(path, log) is not None]
         return sorted(found, reverse=True)
@@ -72,12 +72,13 @@ def rotated_files(log: Path) -> list[Path]:
 
 
 def compress(path: Path, compression: Compression) -> None:
-    """Replace a file by its compressed form, which appears at once and as a whole.
+    """Replace a file by its compressed form. A locked file is left alone.
 
-    A file that a process is writing or compressing is left for the next time.
+    The compressed form is written to a temporary file, synced and renamed before the original is removed. So a crash
+    at any point leaves at least one whole form.
 
     Raises:
-        OSError: the disk is full, or the like. The file is still there.
+        OSError: the compressed form cannot be written, or the file has grown meanwhile. The file is kept.
     """
     target = path.with_name(path.name + SUFFIXES[compression])
     unfinished = target.with_name(target.name + ".tmp")
@@ -113,7 +114,7 @@ def _compressor(raw: IO[bytes], compression: Compression) -> IO[bytes]:
 
 @contextmanager
 def _locked_file(path: Path) -> Iterator[int | None]:
-    """Open and lock a file; gives None if it has gone, or another process has locked it."""
+    """Open and lock a file; gives None if the file is gone or another process has locked it."""
     try:
         fd = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -131,6 +132,7 @@ def _locked_file(path: Path) -> Iterator[int | None]:
 
 
 def _surplus(log: Path, retention: Retention, now: float) -> Iterator[Path]:
+    """Yield the renamed files that are beyond one of the bounds."""
     size = 0
     for number, path in enumerate(rotated_files(log)):
         with suppress(FileNotFoundError):

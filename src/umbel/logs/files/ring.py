@@ -1,7 +1,36 @@
-"""A ring buffer of lines in shared memory, which survives a kill of its process: ``ring = true``.
+"""A ring buffer of lines in shared memory, which survives a kill of its process (``ring = true``).
 
-The next start of any process of the log reads it (``recover.py``). The ring is a file in ``/dev/shm``, because a write
-to a mapped file on a disk that hangs can block.
+Theory
+======
+
+The problem. Lines that wait in the queue are lost if the process is killed (SIGKILL, out of memory). A ring holds a
+copy of each waiting line in a memory-mapped file. The kernel keeps the pages after the death of the process, and the
+next process that opens the log appends the lines to it (``recover.py``).
+
+The file is in ``/dev/shm``: a store into a mapped page of a disk file can block while the disk hangs. So a ring
+survives the death of its process, and not the loss of power nor a reboot.
+
+Layout. A header (magic, size, *tail*, the log's path for people) and an area of ``size`` bytes. A *position* is a byte
+count that only grows; its place in the area is the position modulo ``size``. ``head`` is the position behind the last
+line, ``tail`` the position of the first line that was not released. Each line has a header of its own: its position,
+its length and a checksum of its bytes and position. A line does not wrap around the end of the area: the rest of the
+area is skipped, and marked by a line header of length 0 where there is room for one.
+
+Appending writes the bytes first and the line header second. ``head`` itself is only in the memory of the process. A
+reader begins at ``tail`` and goes on as long as a line header holds exactly the position at which it stands and the
+checksum is right. Thus the reader ends
+
+* at a line whose process was killed before the line header was complete;
+* behind the last line, since what stands there is zero, or a line of an earlier round with a lower position.
+
+Invariant: ``head - tail <= size``; a line that would break it is refused (None), so no waiting line is overwritten.
+
+Releasing writes ``tail``, with one aligned store. A kill between the write to the log and the release leaves lines in
+the ring that are in the log as well; recovery leaves those out. So a kill loses no line that ``append`` has accepted.
+A line that the queue has displaced stays in the ring until a later line is released.
+
+Ownership. The process holds the flock of its ring for its whole life, and the kernel releases it at its death. Recovery
+takes only rings whose lock is free. No method blocks, except for the creation; one thread at a time may call them.
 """
 
 from __future__ import annotations
@@ -22,31 +51,35 @@ SUFFIX = ".ring"
 
 _MAGIC = b"umbelring1\0\0\0\0\0\0"
 _HEAD = struct.Struct("<16sQQH")
-"""Magic, size of the ring, position of the first line that is not written, length of the log's path (for people)."""
+"""Magic, size of the area, tail, length of the log's path."""
 _TAIL_AT = 24
 _TAIL = struct.Struct("<Q")
 _RECORDS_AT = 4608
 _RECORD = struct.Struct("<QII")
-"""Position (ever growing, so that a record of an earlier round is recognised), length, checksum."""
+"""Position, length (0: the rest of the area is skipped), checksum."""
 _PATH_BYTES_MAX = 4096
 _MODE = 0o600
 
 
 def directory_of(log: Path) -> Path:
-    """Return the directory of a log's rings: /dev/shm where there is one, else the log's own."""
+    """Return the directory of a log's rings: ``/dev/shm`` if it exists, otherwise the directory of the log."""
     return MEMORY if MEMORY.is_dir() else log.parent
 
 
 def prefix_of(log: Path) -> str:
-    """Return the prefix of the names of a log's rings."""
+    """Return the common prefix of the file names of a log's rings."""
     return f"umbel-log-{sha256(os.fsencode(log.absolute())).hexdigest()[:16]}-"
 
 
 class Ring:
-    """A ring buffer of the lines that are not written yet, in order. Its file is locked as long as its owner lives.
+    """A ring buffer of the lines that are not written yet, in order; the module's docstring states its rules.
+
+    Args:
+        log: the path of the log.
+        size: the bytes of the area; all of its pages are allocated now.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the file cannot be created, or there is no memory for it.
     """
 
     def __init__(self, log: Path, size: int) -> None:
@@ -55,8 +88,8 @@ class Ring:
         self._size = size
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
-            # Locked while it is still empty, so that nobody takes it for the ring of a dead process. All pages are
-            # allocated now: a page that cannot be allocated later would be a SIGBUS.
+            # Locked while it is empty: recovery leaves an empty file alone, and so never takes this one for the ring
+            # of a dead process. All pages are allocated now: a page that is missing later would be a SIGBUS.
             fcntl.flock(fd, fcntl.LOCK_EX)
             os.posix_fallocate(fd, 0, _RECORDS_AT + size)
             self._map = mmap.mmap(fd, _RECORDS_AT + size)
@@ -72,33 +105,30 @@ class Ring:
         _HEAD.pack_into(self._map, 0, _MAGIC, size, 0, len(name))
 
     def append(self, line: bytes) -> int | None:
-        """Keep a line; return the mark that releases it. None if there is no room.
-
-        The bytes are written first and the header that makes them valid last, so that a kill in between leaves no torn
-        line.
-        """
+        """Copy a line into the ring. Return the mark that releases it, which is its end; None if there is no room."""
         at, length = self._head, len(line)
         whole = _RECORD.size + length
         left = self._size - at % self._size
-        if left < whole:  # A record does not wrap around the end.
+        if left < whole:  # A line does not wrap around the end of the area.
             at += left
         if at + whole - self._tail > self._size:
             return None
         place = _RECORDS_AT + at % self._size
         if left < whole and left >= _RECORD.size:
             _RECORD.pack_into(self._map, _RECORDS_AT + self._head % self._size, self._head, 0, 0)
+        # The line header is written last: it makes the bytes before it valid.
         self._map[place + _RECORD.size : place + whole] = line
         _RECORD.pack_into(self._map, place, at, length, crc32(line, at & 0xFFFFFFFF))
         self._head = at + whole
         return self._head
 
     def release(self, mark: int) -> None:
-        """Release everything before the mark: it is written."""
+        """Release all lines that end at the mark or before it."""
         self._tail = mark
         _TAIL.pack_into(self._map, _TAIL_AT, mark)
 
     def close(self) -> None:
-        """Remove the ring if all lines are written; else the next start recovers those that are not."""
+        """Close the ring, and remove its file if all lines were released; otherwise recovery takes the others."""
         if self._tail == self._head:
             with suppress(OSError):
                 self.path.unlink()
@@ -107,13 +137,13 @@ class Ring:
 
 
 def lines_in_ring(data: bytes | mmap.mmap) -> Iterator[bytes]:
-    """Yield the valid lines of a dead process's ring, from the first that was not released."""
+    """Yield the lines of a dead process's ring that were not released, in order; nothing if ``data`` is not a ring."""
     if len(data) < _RECORDS_AT:
         return
     magic, size, at, _ = _HEAD.unpack_from(data, 0)
     if magic != _MAGIC or len(data) < _RECORDS_AT + size:
         return
-    end = at + size
+    end = at + size  # A bound, whatever the file holds.
     while at < end:
         left = size - at % size
         place = _RECORDS_AT + at % size

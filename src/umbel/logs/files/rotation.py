@@ -1,4 +1,4 @@
-"""Rotation: when a file is to be renamed, and the names of renamed files. Pure."""
+"""Rotation: when a log file must be renamed, and the names of renamed files. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ _STAMP = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.(?:gz|zst))?")
 _STAMP_FORM = "%Y%m%dT%H%M%S.%fZ"
 _FIRST_TS = re.compile(rb'\{"ts":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z"')
 FIRST_BYTES = 64
-"""The number of bytes that ``began_at`` needs."""
+"""The number of bytes at the beginning of a file that ``began_at`` needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """The bounds of a file: its size in bytes, and the period that it belongs to in seconds. None: no bound."""
+    """The bounds of a file: ``size`` in bytes, and ``every``, the length of its period in seconds. None: no bound."""
 
     size: int | None = None
     every: float | None = None
 
     def due(self, size: int, more: int, began_at: float | None, now: float) -> bool:
-        """Whether a file of ``size`` that began then is to be renamed before ``more`` bytes are added.
+        """Whether a file of ``size`` bytes must be renamed before ``more`` bytes are added; never if it is empty.
 
-        Never an empty one. Periods are counted from 1970, UTC, so that all processes see the same.
+        ``began_at`` and ``now`` are seconds since 1970. Periods are multiples of ``every`` since 1970, so that all
+        processes agree on them.
         """
         if size == 0:
             return False
@@ -35,12 +36,12 @@ class Rotation:
 
 
 def rotated_path(path: Path, now: float) -> Path:
-    """Return the path of a file that is renamed now: its name and the time, so that names are in order of time."""
+    """Return the new path of a file that is renamed now: its name and the time (UTC), so that names sort by time."""
     return path.with_name(f"{path.name}.{datetime.fromtimestamp(now, UTC).strftime(_STAMP_FORM)}")
 
 
 def rotated_at(path: Path, log: Path) -> float | None:
-    """Return when a file was renamed, in seconds since 1970; None if rotation has not named it."""
+    """Return when rotation renamed a file, in seconds since 1970; None if the name is not one of rotation's."""
     if not path.name.startswith(log.name):
         return None
     match = _STAMP.fullmatch(path.name[len(log.name) :])
@@ -48,7 +49,7 @@ def rotated_at(path: Path, log: Path) -> float | None:
 
 
 def began_at(first: bytes) -> float:
-    """Return when a file began, in seconds since 1970: the time of its first record, or else now."""
+    """Return the time of a file's first record, in seconds since 1970; the present time if it has none."""
     match = _FIRST_TS.match(first)
     if match is None:
         return time.time()

@@ -1,7 +1,7 @@
-"""Sinks: the protocol of a log's destination, and the sink of a file, whose work is done in threads.
+"""Sinks: the interface of a log's destination, and the sink of a file.
 
-For one task at a time. Each sink has threads of its own, so that a disk that hangs blocks neither the event loop nor
-another log.
+The blocking work is done in threads. Each sink has two of its own (one for lines, one for retention), so that a disk
+that hangs blocks neither the event loop nor another log.
 """
 
 from __future__ import annotations
@@ -19,41 +19,45 @@ _T = TypeVar("_T")
 
 
 class Sink(Protocol):
-    """The destination of a log's lines; one call at a time, except for ``apply_retention``."""
+    """The destination of a log's lines.
+
+    One call at a time; only ``apply_retention`` may run beside another call. A cancel returns at once, and leaves open
+    whether the call took effect; after it only ``close`` may be called.
+    """
 
     async def open(self) -> None:
-        """Open the destination, or check that it is still the right one.
+        """Open the destination. If it is open, check that it is still the right one.
 
         Raises:
-            OSError: it cannot be opened now.
+            OSError: it cannot be opened.
         """
 
     async def append(self, lines: bytes) -> bool:
-        """Append all lines; return whether a file was renamed, so that ``apply_retention`` is due.
+        """Append whole lines; return whether a file was renamed, so that ``apply_retention`` is due.
 
         Raises:
-            OSError: not all lines were written. The next call has the same lines, and writes those that are missing.
+            OSError: not all lines were written. The next call must have the same lines; it writes the missing ones.
         """
 
     async def reopen(self) -> None:
         """Close the destination and open it again.
 
         Raises:
-            OSError: it cannot be opened now.
+            OSError: it cannot be opened.
         """
 
     async def rotate(self) -> bool:
-        """Begin a new file; return whether there was one to rename.
+        """Rename the file and begin a new one; return whether there was one to rename.
 
         Raises:
-            OSError: it cannot now.
+            OSError: it cannot be renamed.
         """
 
     async def sync(self) -> None:
-        """Wait until the appended lines would survive a loss of power.
+        """Wait until the disk has confirmed the appended lines, so that they survive a loss of power.
 
         Raises:
-            OSError: they would not.
+            OSError: the disk did not confirm them.
         """
 
     async def apply_retention(self) -> None:
@@ -68,12 +72,12 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """A sink for a ``LogFile``, in a thread. A cancel leaves the thread behind, which may be blocked by the disk."""
+    """The sink of a ``LogFile``, whose work runs in threads. A cancel abandons the thread, which a disk may block."""
 
     def __init__(self, file: LogFile, retention: Retention) -> None:
         self._file = file
         self.path = file.path
-        """The path of the file, for people."""
+        """The path of the file, for messages."""
         self._retention = retention
         self._writing = trio.CapacityLimiter(1)
         self._retaining = trio.CapacityLimiter(1)
@@ -112,7 +116,7 @@ class FileSink:
         )
 
     def close(self) -> None:
-        """Close the file. A thread that was left behind may still use it: then it stays open until the process ends."""
+        """Close the file, unless an abandoned thread still uses it: then it stays open until the process ends."""
         if self._writing.borrowed_tokens == 0:
             self._file.close()
 

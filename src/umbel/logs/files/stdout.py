@@ -1,13 +1,14 @@
-"""The sink for stdout: whole lines, whichever processes write there, and bounded waiting where nobody reads.
+"""The sink for stdout: whole lines from all processes that write there, with bounded waits for the reader.
 
-Several workers inherit one stdout, and several logs of a process may write to it. What keeps their lines whole:
+All workers inherit one stdout, and several logs of one process may write to it. Their lines stay whole:
 
-* A write holds whole lines and is small enough for the kernel not to mix it with another one (``PIPE_BUF``). A longer
-  line is a write of its own.
-* The writes of a batch are made under a record lock. It belongs to the process (``lockf``, not ``flock``), so it works
-  although all have inherited the same descriptor; a lock in memory keeps the logs of one process apart.
-* Nothing waits without bound: not for the lock, nor for a reader that leaves a pipe full. What is not written in time
-  is an error as of a full disk: the writer tries again, and meanwhile the queue fills and drops.
+* A write holds whole lines and at most ``PIPE_BUF`` bytes, which the kernel does not mix with other writes to a pipe. A
+  longer line is a write of its own.
+* The writes of a batch are made under two locks. A record lock (``lockf``) keeps processes apart. It belongs to the
+  process; a ``flock`` would belong to the open file, which all workers share. A lock in memory keeps the logs of one
+  process apart.
+* The waits for the locks and for the reader of a full pipe are bounded. A timeout is an ``OSError`` like that of a full
+  disk: the writer tries again, and meanwhile the queue fills and drops.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ import trio
 from .file import LOCK_S_MAX, WRITE_S_MAX
 
 STDOUT = "-"
-"""The name of stdout in a configuration, in the place of a file."""
+"""The value of the key ``file`` that means stdout."""
 _FD = 1
 _LOCK_POLL_S = 0.001
 _process_lock = threading.Lock()
 
 
 class Stdout:
-    """Writes whole lines to stdout. Blocking, for a few seconds at most."""
+    """Whole lines written to a descriptor, stdout by default. Blocking, for a few seconds at most."""
 
     def __init__(self, descriptor: int = _FD) -> None:
         self._fd = descriptor
@@ -46,23 +47,23 @@ class Stdout:
         """Write whole lines.
 
         Raises:
-            OSError: not all lines were written. Called again with the same lines, it writes those that are missing.
+            OSError: not all lines were written. The next call must have the same lines; it writes the missing ones.
         """
         bytes_max = self._write_bytes_max()
         with self._locked():
             while self._bytes_done < len(lines):
                 end = min(len(lines), self._bytes_done + bytes_max)
-                # Up to the last line that fits, or else one long line.
+                # Up to the last line that fits into one write, or one long line.
                 whole = lines.rfind(b"\n", self._bytes_done, end) + 1 or lines.find(b"\n", end) + 1 or len(lines)
                 self._wait_until_writable()
                 self._bytes_done += os.write(self._fd, lines[self._bytes_done : whole])
         self._bytes_done = 0
 
     def _write_bytes_max(self) -> int:
-        """How many bytes of several lines may be one write.
+        """Return the largest number of bytes that one write of several lines may have.
 
         Raises:
-            OSError: the process was started without stdout; another file may have its number by now.
+            OSError: the process was started without stdout, so that its number may be that of another file.
         """
         if self._fd == _FD and sys.__stdout__ is None:
             raise OSError(errno.EBADF, "stdout is closed")
@@ -83,7 +84,7 @@ class Stdout:
             _process_lock.release()
 
     def _lock(self) -> bool:
-        """Lock stdout against other processes; False if it knows no locks, or another one holds it for too long."""
+        """Take the record lock; False if stdout has no locks, or another process holds it for ``LOCK_S_MAX``."""
         deadline = time.monotonic() + LOCK_S_MAX
         while True:
             try:
@@ -91,9 +92,9 @@ class Stdout:
             except (BlockingIOError, PermissionError):
                 if time.monotonic() > deadline:
                     return False
-                time.sleep(_LOCK_POLL_S)  # In the writer's thread: the loop never comes here.
+                time.sleep(_LOCK_POLL_S)  # Blocks the sink's thread, never the event loop.
             except OSError:
-                return False  # Stdout knows no locks.
+                return False  # Such as a socket, which has no record locks.
             else:
                 return True
 
@@ -105,9 +106,9 @@ class Stdout:
 
 
 class StdoutSink:
-    """A sink for ``Stdout``, in a thread. There is nothing to open, to rename or to remove.
+    """The sink of ``Stdout``, whose writes run in a thread. There is no file, so most methods do nothing.
 
-    A cancel leaves the thread behind, which may wait for a reader.
+    A cancel abandons the thread, which may wait for the reader.
     """
 
     def __init__(self, stdout: Stdout | None = None) -> None:
@@ -115,7 +116,7 @@ class StdoutSink:
         self._writing = trio.CapacityLimiter(1)
 
     async def open(self) -> None:
-        """Nothing: a stdout that takes nothing fails with the first lines, and keeps no service from starting."""
+        """Do nothing: an unusable stdout fails with the first lines, and does not prevent the start."""
 
     async def append(self, lines: bytes) -> bool:
         """Write the lines."""
@@ -123,17 +124,17 @@ class StdoutSink:
         return False
 
     async def reopen(self) -> None:
-        """Nothing: stdout stays what it is."""
+        """Do nothing."""
 
     async def rotate(self) -> bool:
-        """Nothing: there is no file to rename."""
+        """Do nothing; return False."""
         return False
 
     async def sync(self) -> None:
-        """Nothing: what reads stdout confirms nothing."""
+        """Do nothing: the reader of stdout confirms nothing."""
 
     async def apply_retention(self) -> None:
-        """Nothing: there are no renamed files."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing: stdout is the process's."""
+        """Do nothing: stdout stays open."""

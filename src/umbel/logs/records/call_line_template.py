@@ -1,7 +1,7 @@
-"""Templates for the lines of ordinary calls, which differ in ids and times alone, so that most are not encoded anew.
+"""Templates for the lines of ordinary calls, whose lines differ only in ids and durations.
 
-An ordinary call has one attempt, which succeeded at once. A template is made of the line that ``record.py`` and the
-encoder give for a call with placeholders, so that the fields of a line are decided there alone.
+An ordinary call has one attempt, which succeeded. Its line is filled in instead of encoded. A template is cut from the
+line that ``record.py`` and the encoder make of a call with placeholders, so that only they decide on the fields.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .record import to_record
 from .schema import Record
 
 TEMPLATES_MAX = 1024
-"""Templates that are remembered."""
+"""The largest number of templates that are cached."""
 
-# The placeholders. No name of a configuration can be one: they hold a character that JSON escapes.
+# The placeholders. They hold a control character, so that no name of a configuration can be equal to one.
 _REQUEST_ID, _TRACE_ID = "\x01request\x01", "\x01trace\x01"
 _SECONDS, _ATTEMPT_SECONDS = 1.0, 2.0
 _IDS = r'"request_id":"\u0001request\u0001","trace_id":"\u0001trace\u0001"'
@@ -30,7 +30,7 @@ Key = tuple[str, str, str, str, int | None, bool]
 
 
 class Template(NamedTuple):
-    """The members of a line: after the ids, between the call's milliseconds and the attempt's, and behind those."""
+    """The fixed parts of a line: before the call's duration, between it and the attempt's duration, and after that."""
 
     before: str
     between: str
@@ -47,12 +47,12 @@ class CallLineTemplates:
     def __init__(self, encode: Callable[[Record], bytes | None]) -> None:
         self._encode = encode
         self._templates: BoundedCache[Key, Template | None] = BoundedCache(TEMPLATES_MAX)
-        # Calls of one request end at nearly the same time.
+        # The ids of the latest request: its calls often end one after the other.
         self._request: RequestFacts | None = None
         self._ids: str | None = None
 
     def render(self, event: CallEnded) -> bytes | None:
-        """The encoded members of the call's record; None if the call has no template, and must be encoded anew."""
+        """Return the encoded members of the call's record; None if the call has no template and must be encoded."""
         request, upstream, outcome, items = event
         call, state, attempts = outcome.call, outcome.state, outcome.attempts
         call_began, call_ended = outcome.started_at, outcome.ended_at
@@ -78,7 +78,7 @@ class CallLineTemplates:
         return f"{self._ids}{before}{took!r}{between}{attempt_took!r}{after}".encode("ascii")
 
     def _compile(self, event: CallEnded, key: Key) -> Template | None:
-        """The template of such calls, cut from a line with the placeholders; None if its values need sanitizing."""
+        """Make and cache the template of calls with this key; None if the values of such calls need sanitizing."""
         attempt: Attempt = replace(event.outcome.attempts[0], started_at=0.0, ended_at=_ATTEMPT_SECONDS)
         outcome: Outcome = replace(event.outcome, started_at=0.0, ended_at=_SECONDS, attempts=(attempt,))
         trace = replace(event.request.trace, trace_id=_TRACE_ID)
@@ -90,15 +90,16 @@ class CallLineTemplates:
 
 
 def _ids_of(request: RequestFacts) -> str | None:
-    """The members that name the request; None if they may need escaping or redaction."""
+    """Return the members with the request's ids; None if they may need escaping or redaction."""
     request_id = request.request_id
-    # An id of a client's may hold what JSON escapes, or look like a secret (JSON Web Tokens begin with eyJ).
+    # A client's id may hold characters that JSON escapes, or be a secret (JSON Web Tokens begin with eyJ).
     if not (request_id.isascii() and request_id.isalnum()) or "J" in request_id:
         return None
     return f'"request_id":"{request_id}","trace_id":"{request.trace.trace_id}"'
 
 
 def _cut(members: bytes | None) -> Template | None:
+    """Cut a line with placeholders into a template; None if it cannot be one."""
     if members is None or not members.isascii():
         return None
     text = members.decode("ascii")

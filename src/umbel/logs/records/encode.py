@@ -1,8 +1,9 @@
-"""Encoding of records: one JSON object on one line each, whatever values it is made of, without secrets.
+"""Encoding of records: each as one JSON object on one line, without secrets, whatever values it holds.
 
-Most records take a fast path: they are encoded at once, and the bytes are checked for what could be unsafe. The others
-are converted by ``sanitize.py`` first. A record is encoded in the thread that logs it, so that nothing can change a
-value afterwards. No function here raises for what a record holds.
+Most records take a fast path: msgspec encodes the fields as they are, and the bytes are searched for anything that
+could be a secret or unsafe. If something is found, or msgspec cannot encode a value, ``sanitize.py`` converts the
+fields first. A record is encoded in the thread that records it, so that later changes of a value cannot reach the log.
+No value makes a function here raise.
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from .level import SEVERITY, LevelName
 from .sanitize import sanitize, sanitize_fields
 
 RECORD_BYTES_MAX = 256 * 1024
-"""A longer line is replaced by its beginning with ``"truncated": true``, so that one record cannot fill a queue."""
+"""The bound on a line. Of a longer record only the beginning is encoded, with ``"truncated": true``."""
 
 OWN_NAMES = frozenset(
     {"ts", "level", "severity", "event", "seq", "task", "truncated", "service.name", "host.name", "process.pid"}
 )
-"""The names that every line has. A field of such a name stands as ``field.<name>``."""
+"""The names that the encoder itself sets. A field with such a name is renamed to ``field.<name>``."""
 
 _SEQ_BYTES_MAX = 24
 _SECOND_NS = 1_000_000_000
-# The bounds of a line that has been cut down: of its texts, of what is within them, and of all together.
+# The bounds of a truncated record: on each text, on names and nested texts, on nested parts, and on the whole.
 _TEXT_CHARS_SHORTENED = 1024
 _NAME_CHARS_SHORTENED = 256
 _PARTS_SHORTENED = 20
 _SHORTENED_BYTES_MAX = 64 * 1024
-# These caches are for names that stand in a program's text, not for names that come from outside: so they are bounded.
+# The caches are meant for names in a program's source. They are bounded, since names may also come from outside.
 _HEADS_MAX = 1024
 _NAMES_MAX = 4096
 _NAME_CHARS_MAX = 256
-# JSON escapes the C0 controls. DEL, the C1 controls and the two separators may stand raw in JSON, but terminals obey
-# some of them and many readers (Python's splitlines among them) end a line at others.
+# JSON escapes the C0 controls. DEL, the C1 controls and the two separators are valid in JSON, but terminals interpret
+# some of them, and many readers (Python's splitlines among them) end a line at others.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
-# As numbers: looking for one in bytes takes a tenth of the time of looking for a text.
+# As numbers: searching bytes for a number takes a tenth of the time of searching for a text.
 _BRACE, _LIST, _J, _DEL, _BLANK, _EQUALS, _AT, _BACKSLASH = b"{[J\x7f =@\\"
-# Compact JSON has none of these but within a text, or where a list or mapping begins, beside the first brace and a
-# colon a member. And no secret stands in a text without one of them, but for a JWT. DEL is not to stand raw.
+# In compact JSON of a flat object these occur only within texts, except for the first brace and one colon for each
+# member. A text without any of them holds no secret that the redactor can find, except for a JSON Web Token.
 _SUSPICIOUS_BYTES = b" =@\\:{[\x7f"
-# msgspec writes these as base64, where nobody would find a secret, nor anything else.
+# msgspec encodes these as base64, in which no secret can be found.
 _BYTES = frozenset({bytes, bytearray, memoryview})
 
 
 class _UnsafeValueError(Exception):
-    """A value that must be sanitized: the fast path cannot encode it."""
+    """The fast path cannot encode a value: the record must be sanitized."""
 
 
 def _raise_unsafe(value: object) -> Any:
@@ -65,10 +66,10 @@ def _raise_unsafe(value: object) -> Any:
 
 
 class Encoder:
-    """Encodes records, each with the names of this service, host and process. Safe to use from several threads.
+    """The encoder of records, which adds time, task, service, host and process to each. Safe in several threads.
 
-    What comes out lacks its end: the queue adds the number and closes it (``finish``), so that numbers stand in the
-    order of the lines.
+    The encoded lines lack their end. ``finish``, or the queue, adds the sequence number and the closing brace when the
+    place of the line is known.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class Encoder:
         self._second = (0, b"")
         self._ends: WeakKeyDictionary[Task, tuple[context.BoundFields, bytes]] = WeakKeyDictionary()
         self._unbound_ends: WeakKeyDictionary[Nursery, BoundedCache[str, bytes]] = WeakKeyDictionary()
-        """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
+        """Ends of lines without bound fields, by nursery and task name: these two determine the task path."""
         self._latest: tuple[Callable[[], Nursery | None], str, bytes] = (lambda: None, "", b"")
-        """The latest of these, since tasks of one name often record one after the other. One value, for threads."""
+        """The latest end of ``_unbound_ends``: tasks of one name often record one after the other. One tuple, so that
+        a thread never sees parts of two."""
         self._known_heads: BoundedCache[tuple[LevelName, str], bytes] = BoundedCache(
             _HEADS_MAX, _NAME_CHARS_MAX, size_of=lambda key: len(key[1])
         )
@@ -96,16 +98,16 @@ class Encoder:
         self._encode = msgspec.json.Encoder(enc_hook=_raise_unsafe).encode
 
     def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
-        """The line of a record with these fields, and with what is bound around the caller."""
+        """Encode a record with these fields and the bound fields of the caller's context."""
         bound = context.current()
-        if bound.names and not bound.names.isdisjoint(fields):  # the record's own word counts
+        if bound.names and not bound.names.isdisjoint(fields):  # A field of the record overrides a bound one.
             fields = {**bound.fields, **fields}
             bound = context.NO_FIELDS
-        # The fast path, for names that are known to be no secret ones.
+        # The fast path, if all names are known not to be names of secrets.
         if self._safe_names >= fields.keys() and _BYTES.isdisjoint(map(type, fields.values())):
             try:
                 text = self._encode(fields)
-            except Exception:  # noqa: BLE001 - a value without a JSON form, or a surrogate; sanitizing gives it one
+            except Exception:  # noqa: BLE001 - a value without a JSON form, or a lone surrogate: sanitizing converts it
                 return self._line(level, event, self._sanitized(fields), bound)
             if (
                 len(text.translate(None, _SUSPICIOUS_BYTES)) == len(text) - 1 - len(fields)
@@ -113,16 +115,16 @@ class Encoder:
                 and (_J not in text or text.find(b"eyJ") < 0)
             ):
                 return self._line(level, event, text[1:-1], bound)
-            # Another { or a [ is a list or a mapping, whose members have names of their own.
+            # A second { or a [ begins a list or mapping, whose members have names of their own to check.
             flat = text.find(_BRACE, 1) < 0 and _LIST not in text
             if flat and len(text) <= TEXT_CHARS_MAX and self._without_secrets(fields.values()):
                 return self._line(level, event, _one_line(text)[1:-1], bound)
         return self._line(level, event, self._sanitized(fields), bound)
 
     def struct(self, level: LevelName, event: str, line: msgspec.Struct, trusted: bool = True) -> bytes:
-        """The line of a record of the schema; what is bound around the caller is left out.
+        """Encode a record of the schema, without the bound fields of the caller's context.
 
-        ``trusted``: no value stands under a secret's name, since all names are the schema's.
+        ``trusted`` says that all names are the schema's, so that no name can be one of a secret.
         """
         members = self.members(line) if trusted else None
         if members is None:
@@ -130,25 +132,25 @@ class Encoder:
         return self._line(level, event, members, context.NO_FIELDS)
 
     def members(self, line: msgspec.Struct) -> bytes | None:
-        """The encoded members of a record of the schema; None if a value may hold a secret or has no form in JSON."""
+        """Encode the members of a record of the schema; None if a value may hold a secret or has no JSON form."""
         try:
             text = self._encode(line)
-        except Exception:  # noqa: BLE001 - a lone surrogate, or a value of a field without a JSON form
+        except Exception:  # noqa: BLE001 - a value without a JSON form, or a lone surrogate
             return None
-        # Where its texts have colons these are addresses.
+        # Colons do not count here: the texts of the schema hold addresses.
         suspicious = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
         if suspicious and self.redactor.suspects(text):
             return None
         return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 
     def complete(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
-        """The lines of records with these encoded members, which hold no secret and no line end."""
+        """Return the lines of records with these encoded members, which must hold neither secrets nor line ends."""
         line = self._line(level, event, members[0], context.NO_FIELDS)
         before, found, after = line.partition(members[0])
         room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)
         if not found or max(map(len, members)) > room:
             return [self._line(level, event, each, context.NO_FIELDS) for each in members]
-        # Made in one turn, they have their time and their task in common.
+        # Recorded together, they share their time and their task.
         return [b"%b%b%b" % (before, each, after) for each in members]
 
     def _line(self, level: LevelName, event: str, members: bytes, bound: context.BoundFields) -> bytes:
@@ -171,7 +173,7 @@ class Encoder:
         return line
 
     def _end(self, task: Task, bound: context.BoundFields) -> bytes:
-        """The end of a line that ``task`` records; the same one, as long as nothing of it has changed."""
+        """Return the end of a line that ``task`` records, from a cache: bound fields, task path, process."""
         nursery = task.parent_nursery
         if bound is context.NO_FIELDS and nursery is not None:
             latest, name, end = self._latest
@@ -192,6 +194,7 @@ class Encoder:
         return known[1]
 
     def _cut(self, level: LevelName, event: str, members: bytes, bound: context.BoundFields) -> bytes:
+        """Encode a record that is too long again, with shortened values."""
         given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])
         short = self._sanitized(_shortened({**given, **bound.fields}))
         return self._line(level, cut(event, _NAME_CHARS_SHORTENED), b'"truncated":true,' + short, context.NO_FIELDS)
@@ -208,10 +211,12 @@ class Encoder:
         return head
 
     def _without_secrets(self, values: Iterable[object]) -> bool:
+        """Whether the redactor changes none of the texts."""
         text = self.redactor.text
         return all(text(value) is value for value in values if type(value) is str)
 
     def _sanitized(self, fields: Mapping[str, object]) -> bytes:
+        """Encode sanitized fields; their names take the fast path from now on unless they are names of secrets."""
         for name in fields:
             known = name in self._safe_names
             if not known and type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
@@ -225,12 +230,12 @@ def _prefix(now: int) -> bytes:
 
 
 def finish(line: bytes, seq: int) -> bytes:
-    """The line with its number and its end."""
+    """Complete an encoded line with its sequence number."""
     return line + b"%d}\n" % seq
 
 
 def _asdict(line: msgspec.Struct) -> dict[str, object]:
-    """A struct's members under their encoded names, those that say nothing left out."""
+    """Return a struct's members under their JSON names, without those that have their default value."""
     result: dict[str, object] = {}
     for field in msgspec.structs.fields(line):
         value = getattr(line, field.name)
@@ -240,12 +245,12 @@ def _asdict(line: msgspec.Struct) -> dict[str, object]:
 
 
 def _shortened(fields: Mapping[str, object]) -> dict[str, object]:
-    """The numbers and the beginnings of the texts of a line that is too long, as many as surely fit."""
+    """Return the numbers and the beginnings of the texts of a record that is too long, as many as fit in any case."""
     result: dict[str, object] = {}
     room = _SHORTENED_BYTES_MAX
     for name, value in fields.items():
         short = _shortened_value(value)
-        room -= len(msgspec.json.encode({name[:_NAME_CHARS_SHORTENED]: short})) * 2  # one_line can make it longer
+        room -= len(msgspec.json.encode({name[:_NAME_CHARS_SHORTENED]: short})) * 2  # _one_line may double it
         if room >= 0:
             result[name[:_NAME_CHARS_SHORTENED]] = short
     return result
@@ -265,6 +270,7 @@ def _shortened_part(value: object) -> object:
 
 
 def _one_line(text: bytes) -> bytes:
+    """Escape the characters that JSON allows but that are not safe in a line."""
     if text.isascii() and _DEL not in text:
         return text
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode()).encode()

@@ -1,7 +1,4 @@
-"""The levels of records: their names, and OpenTelemetry's number of each.
-
-Read by everything that makes, keeps or filters records. Pure data.
-"""
+"""The levels of records: their names and OpenTelemetry's severity numbers. Pure data."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ SEVERITY: dict[LevelName, int] = {"debug": 5, "info": 9, "warning": 13, "error":
 """SeverityNumber of the log data model (https://opentelemetry.io/docs/specs/otel/logs/data-model/)."""
 
 WARNING = SEVERITY["warning"]
-"""From here on a record is urgent: never sampled away, written at once, and there is room kept for it."""
+"""The severity from which on a record is never sampled away, wakes the writer at once, and has reserved room."""
 
 
 def from_stdlib(number: int) -> LevelName:
-    """The level that a number of the standard library's logging belongs to: the highest that it reaches."""
+    """Return the highest level that a level number of the standard library's ``logging`` reaches."""
     if number >= 50:
         return "critical"
     if number >= 40:

@@ -1,6 +1,6 @@
-"""Conversion of events to log records: the stream, the level and the fields of each.
+"""Conversion of events to log records: the stream, the level and the fields of each. Pure.
 
-Pure. Time and sequence number of a record are added by ``encode.py`` and the queue.
+The encoder adds the time of a record, and the queue its sequence number.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from .schema import AttemptPart, CallPart, CallRecord, FailedItemPart, NoteRecor
 StreamName = Literal["access", "calls", "app"]
 
 PARTS_MAX = 20
-"""How many attempts, and how many failed items, a record lists; further ones are counted."""
+"""The bound on the attempts, and on the failed items, that a record lists."""
 
 CALLS_MAX = 200
-"""How many calls the record of a request lists; further ones are counted."""
+"""The bound on the calls that the record of a request lists."""
 
 PATH_CHARS_MAX = 1024
-"""A longer path is cut, and ends with ``…``."""
+"""The bound on a path; ``…`` replaces the rest."""
 METHOD_CHARS_MAX = 32
-"""A longer method is cut, and ends with ``…``; the longest registered method has 17 characters."""
+"""The bound on a method; ``…`` replaces the rest. The longest registered method has 17 characters."""
 
-# No failures of the upstream: these calls ended because something else did.
+# Kinds of calls that ended because something else did: the upstream has not failed.
 _NOT_UPSTREAM_FAILURES = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
 
 Entry = tuple[StreamName, LevelName, str, Record, float | None]
-"""A record with what decides on it: its stream, its level, its event name, the record, its duration in milliseconds."""
+"""Stream, level, event name, record, and duration in milliseconds (for sampling)."""
 
 _REFUSALS = frozenset({501, 505})
-"""Statuses of requests that no client may make. They are no errors of ours: any client could raise an alert."""
+"""Statuses of 500 and above that are a client's mistake: as errors, any client could raise an alert with them."""
 
 
 def to_record(event: RequestEnded | CallEnded | LogMessage) -> Entry:
-    """The record of an event."""
+    """Return the record of an event, with its stream and level."""
     if isinstance(event, RequestEnded):
         record = request_record(event)
         return "access", request_level(event), "request.end", record, record.duration_ms
@@ -51,15 +51,15 @@ def to_record(event: RequestEnded | CallEnded | LogMessage) -> Entry:
 
 
 def request_level(event: RequestEnded) -> LevelName:
-    """How grave the end of a request is."""
+    """Return the level of a request's record: error for statuses of 500 and above, warning for a partial response."""
     if event.status >= 500 and not (event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS):
         return "error"
-    # A client's mistake is no matter of the operator's; an answer that lacks a part is.
+    # A mistake of the client is no warning for the operator; a response without one of its parts is.
     return "warning" if event.completed is False and not event.of_client else "info"
 
 
 def request_record(event: RequestEnded) -> RequestRecord:
-    """The access record of a request. The path has no query, which may hold secrets."""
+    """Return the access record of a request. Its path has no query, because a query may hold secrets."""
     request = event.request
     method, path, calls = request.method, request.path, event.calls
     total = len(calls)
@@ -84,7 +84,7 @@ def request_record(event: RequestEnded) -> RequestRecord:
 
 
 def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:
-    # Neither round() nor a function per call: a record may list two hundred of these.
+    # Neither round() nor a function per call: a record may list two hundred calls.
     return [
         CallPart(
             outcome.call,
@@ -94,7 +94,7 @@ def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:
             else outcome.state
             if outcome.failure is None
             else outcome.failure.kind,
-            # Of nearly every call there is one, which is then the first and the last.
+            # Most calls have one attempt: then the first is the last, and nothing need be counted.
             1 if outcome.attempts and outcome.attempts[-1] is outcome.attempts[0] else len(outcome.attempts),
         )
         for outcome in outcomes
@@ -102,7 +102,7 @@ def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:
 
 
 def _call(event: CallEnded) -> Entry:
-    """The record of a call, with its attempts and failed items."""
+    """Return the record of a call, with its attempts and failed items."""
     request, outcome, failure = event.request, event.outcome, event.outcome.worst
     attempts, failed = outcome.attempts, outcome.failed_items
     record = CallRecord(
@@ -126,7 +126,7 @@ def _call(event: CallEnded) -> Entry:
 
 
 def _log_message(event: LogMessage) -> Entry:
-    """The record of a log message, with the fields of its exception if it has one."""
+    """Return the record of a log message, with the fields of its exception."""
     request, error = event.request, event.error
     record = NoteRecord(
         msg=event.message,
@@ -167,6 +167,7 @@ def _failed_item(item: FailedItem) -> FailedItemPart:
 
 
 def _total(parts: Sequence[object]) -> int:
+    """Return the number of parts if a record cannot list all of them, otherwise 0."""
     return len(parts) if len(parts) > PARTS_MAX else 0
 
 

@@ -1,6 +1,6 @@
-"""Which of the many records that say nothing new are kept.
+"""Sampling of records below WARNING. Pure.
 
-Pure. All records of one trace share one fate, in every process.
+The decision for a trace is a hash of its trace id, so that all processes keep or leave out the same traces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _SHARES = 2**32
 
 
 class Sampler:
-    """Keeps a share of the records below WARNING; slow ones are always kept."""
+    """The decision which records below WARNING are kept: a share of the traces, and all slow records."""
 
     def __init__(self, share: float, slow_ms: float, random: Random) -> None:
         self.share = share
@@ -20,10 +20,10 @@ class Sampler:
         self._slow_ms = slow_ms
         self._random = random
         self.left_out = 0
-        """How many records were sampled away."""
+        """The number of records that were not kept."""
 
     def keeps(self, trace: object, duration_ms: object) -> bool:
-        """Whether a record below WARNING stays. Without a trace it is left to chance."""
+        """Whether a record below WARNING is kept; without a trace id the decision is random. Counts the others."""
         if isinstance(duration_ms, int | float) and duration_ms >= self._slow_ms:
             return True
         if isinstance(trace, str) and trace:

@@ -1,6 +1,6 @@
 """Conversion of arbitrary values to values of JSON, bounded in size and without secrets.
 
-No function here raises for what a value is or does.
+No value makes a function here raise, whatever its methods do.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from ...core.diagnostics.exception_fields import printable
 from ...core.diagnostics.redact import REDACTED, TEXT_CHARS_MAX, Redactor, cut
 
 DEPTH_MAX = 8
-"""A value at this depth or below is replaced by the name of its type."""
+"""The depth from which on a list, mapping or object is replaced by the name of its type."""
 ITEMS_MAX = 1000
-"""A longer list or mapping is cut, and ends with the number of values that are left out."""
+"""The bound on the items of a list or mapping; their number is recorded in place of further ones."""
 NAME_CHARS_MAX = 1024
-"""A longer key is cut."""
+"""The bound on the length of a key."""
 VALUES_MAX = 4096
-"""The values of a record in all, lists and mappings included; each further one is replaced by ``…``."""
+"""The bound on all values of a record, including lists and mappings; ``…`` replaces each further one."""
 
 _INT_MAX = 2**1024
 _MORE = "…"
 
 
 class Budget:
-    """How much of one record may still be converted. It bounds the time that a record holds the loop."""
+    """What may still be converted of one record. It bounds the time for which a record blocks the event loop."""
 
     __slots__ = ("chars", "values")
 
     def __init__(self) -> None:
         self.chars = TEXT_CHARS_MAX
-        """Characters, of all its texts together."""
+        """The remaining characters of all texts."""
         self.values = VALUES_MAX
+        """The remaining values."""
 
 
 def sanitize(value: object, redactor: Redactor, depth: int = 0, budget: Budget | None = None) -> Any:
-    """The value as None, bool, int, float, str, list or dict, with its secrets redacted.
+    """Convert a value to None, bool, int, float, str, list or dict, with secrets redacted.
 
-    ``budget`` is what the record has left; None gives the value a record's whole budget.
+    ``budget`` is the remaining budget of the record; None stands for a whole one.
     """
     budget = budget or Budget()
     budget.values -= 1
@@ -62,14 +63,14 @@ def sanitize(value: object, redactor: Redactor, depth: int = 0, budget: Budget |
         return _text(result, redactor, budget, max(len(result), len(value)))
     try:
         return _deep(value, redactor, depth, budget)
-    except Exception:  # noqa: BLE001 - a foreign __iter__ or __repr__ may raise anything, and a record must not
+    except Exception:  # noqa: BLE001 - a foreign __iter__ or __repr__ may raise anything; recording must not
         return f"<{type(value).__name__}>"
 
 
 def sanitize_fields(
     fields: Mapping[Any, object], redactor: Redactor, depth: int = 0, budget: Budget | None = None
 ) -> dict[str, Any]:
-    """A mapping with texts as keys, the values of secret names redacted; ``budget`` as for ``sanitize``."""
+    """Convert a mapping to a dict with texts as keys; values of secret names are redacted. ``budget``: ``sanitize``."""
     budget = budget or Budget()
     result: dict[str, Any] = {}
     shown = 0
@@ -89,7 +90,7 @@ def sanitize_fields(
 
 
 def _text(value: str, redactor: Redactor, budget: Budget, length: int | None = None) -> str:
-    """A text without its secrets, cut to the budget; it ends with the number of characters that are left out."""
+    """Redact a text and cut it to the budget; a text that is cut ends with the number of omitted characters."""
     shown = cut(value, budget.chars)
     if shown is value:
         budget.chars -= len(value)
@@ -114,7 +115,7 @@ _TOKEN = re.compile(r"[\w.-]+")
 
 
 def _items(value: Any, redactor: Redactor, depth: int, budget: Budget) -> list[Any]:
-    # A pair of texts may be a header field, whose name says whether its value is secret. A sentence is no name.
+    # A pair of texts may be a header field, whose name says whether its value is secret. A text with blanks is no name.
     if len(value) == 2 and isinstance(value, list | tuple) and isinstance(value[0], str | bytes):
         name = _name(value[0])
         if _TOKEN.fullmatch(name) is not None and redactor.is_secret(name):
@@ -127,7 +128,7 @@ def _items(value: Any, redactor: Redactor, depth: int, budget: Budget) -> list[A
 
 
 def _name(key: object) -> str:
-    """A key as a text of at most ``NAME_CHARS_MAX``."""
+    """Convert a key to a text of at most ``NAME_CHARS_MAX`` characters."""
     if isinstance(key, bytes):
         key = key[:NAME_CHARS_MAX].decode("utf-8", "backslashreplace")
     return printable(key[:NAME_CHARS_MAX] if isinstance(key, str) else key)[:NAME_CHARS_MAX]

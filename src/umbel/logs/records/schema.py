@@ -1,8 +1,8 @@
-"""The schema of log records: which fields each kind of record has, and their names in JSON.
+"""The schema of log records: the fields of each kind of record, and their names in JSON.
 
-``encode.py`` adds the fields that every record has (time, level, event, service, process). The names follow
-OpenTelemetry's log data model and semantic conventions where those have one. No field holds a header value, a body or
-a query string.
+The encoder adds the fields that all records have (time, level, event, task, service, process). Names follow
+OpenTelemetry's log data model and semantic conventions if these define one. No field holds a header field's value, a
+body or a query string. A field with its default value is not encoded.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _NAMES = {
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """The fields that all kinds have in common. A field with its default value is not encoded."""
+    """The fields that all kinds of records share."""
 
     msg: str = ""
     request_id: str = ""
     trace_id: str = ""
     sample: float | None = None
-    """The sampling rate, if it is below 1."""
+    """The share of records that sampling keeps; None if it keeps all."""
 
 
 class CallPart(msgspec.Struct, frozen=True):
-    """One call, within the record of its request."""
+    """One call in the record of its request."""
 
     name: str
     ms: float | None
-    """Milliseconds; None for a call that was never started."""
+    """The call's duration in milliseconds; None if the call was never started."""
     outcome: str
-    """``ok``, ``partial`` (an ``each`` of which items failed), ``skipped``, or the kind of its failure."""
+    """``ok``, ``partial`` (some items of an ``each`` failed), ``skipped``, or the kind of the failure."""
     attempts: int
 
 
@@ -53,7 +53,7 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, renam
     status: int
     duration_ms: float
     own_ms: float | None = None
-    """Of a composed answer: its duration in milliseconds less that of its longest call."""
+    """The duration of a composed response in milliseconds, minus that of its longest chain of calls."""
     body_size: int
     completed: bool | None = None
     kind: str | None = None
@@ -61,11 +61,11 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, renam
     scheme: str = ""
     calls: list[CallPart] | tuple[CallPart, ...] = ()
     calls_total: int = 0
-    """0 unless there were more than are listed."""
+    """The number of calls if not all are listed, otherwise 0."""
 
 
 class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """One attempt, within the record of its call."""
+    """One attempt in the record of its call."""
 
     number: int
     replica: str
@@ -78,7 +78,7 @@ class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class FailedItemPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """One failed item of an ``each``, within the record of its call."""
+    """One failed item of an ``each`` in the record of its call."""
 
     places: tuple[int, ...]
     kind: str
@@ -94,16 +94,16 @@ class CallRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_
     state: str
     kind: str | None = None
     status: int | None = None
-    """The last status that the upstream sent; None if it sent none."""
+    """The status of the last response that the upstream sent; None if there was none."""
     duration_ms: float | None = None
-    """None for a call that was never started."""
+    """None if the call was never started."""
     attempts: tuple[AttemptPart, ...] = ()
     attempts_total: int = 0
-    """0 unless there were more than are listed."""
+    """The number of attempts if not all are listed, otherwise 0."""
     items: int | None = None
     failed_items: tuple[FailedItemPart, ...] = ()
     failed_items_total: int = 0
-    """0 unless there were more than are listed."""
+    """The number of failed items if not all are listed, otherwise 0."""
 
 
 class NoteRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
@@ -115,5 +115,6 @@ class NoteRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_
     exception_message: str = ""
     exception_stacktrace: str = ""
     leaves: tuple[str, ...] | list[str] = ()
-    """Of an exception group: one text for each exception in it."""
+    """One text for each leaf of an exception group."""
     leaves_total: int = 0
+    """The number of leaves if not all are listed, otherwise 0."""
