@@ -1,11 +1,11 @@
-"""An application of one's own: routes of a configuration, a composition in Python, and a plain Quart route.
+"""An application with a route from its configuration, a composition in Python, and a plain Quart route.
 
-It asks the sample services, so start those first (`make demo`, in another terminal), then
+Its upstreams are the sample services. Start them in another terminal (`make demo`), then run
 
     python examples/app.py            # or: hypercorn -k trio examples.app:app
     curl -i http://127.0.0.1:8001/report/42
 
-PORT, USERS_URL, ORDERS_URL, OFFERS_URL and LOGS_DIR in the environment replace what is usual for the demo.
+The variables PORT, USERS_URL, ORDERS_URL, OFFERS_URL and LOGS_DIR replace the defaults.
 """
 
 import os
