@@ -1,1 +1,1 @@
-"""Bytes, time and exceptions on trio: the socket reader, the streams on it, the timer queue. Knows no HTTP."""
+"""Socket reader, byte streams, timer queue and exception groups on trio, without any HTTP."""

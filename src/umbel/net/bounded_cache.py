@@ -1,7 +1,7 @@
-"""Bounded cache for results whose keys come from outside.
+"""Bounded cache for results whose keys come from a peer.
 
-``functools.lru_cache`` serves a pure function whose arguments the configuration or the program gives. Whatever comes
-from outside is kept in a ``BoundedCache``: it bounds the size of its keys too, because a peer chooses those.
+``functools.lru_cache`` is for pure functions whose arguments come from the configuration or the program. A key that a
+peer chooses may be of any size, so ``BoundedCache`` bounds the number of entries and the size of each key.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ _Value = TypeVar("_Value")
 
 
 class BoundedCache(Generic[_Key, _Value]):
-    """Cache of at most ``entries_max`` entries; an entry more evicts the oldest one (first in, first out).
+    """Cache of at most ``entries_max`` entries, which evicts the oldest entry first (first in, first out).
 
-    Oldest out, and not all out at once: what is kept may be an observation (a TLS session, an idle time), and no more
-    of those is forgotten than must be. Not the least recently used one: a hit would have to write, and a peer that
-    sends new keys pushes out what others use in either case. What is lost by that is one computation per entry.
+    Eviction is not by last use, because a hit would then have to write; a peer that sends ever new keys evicts the
+    other entries under either rule.
 
-    Reading is as fast as a dict's: by ``get``, or on ``entries``, which stays the same object for as long as the cache
-    lives. Only ``add`` may add to it. Safe to use from several threads.
+    Reading costs as much as in a dict: ``get``, or ``entries``, which is one object for the lifetime of the cache. Only
+    ``add`` may write to ``entries``. Safe to use from several threads.
 
     Args:
-        entries_max: how many entries there may be.
-        key_size_max: the size of the largest key that is kept; None where keys do not come from outside.
-        size_of: the size of a key.
+        entries_max: the maximum number of entries.
+        key_size_max: the size of the largest key that is kept; None: keys do not come from a peer and have no bound.
+        size_of: the function that gives the size of a key.
     """
 
     __slots__ = ("_entries_max", "_key_size_max", "_size_of", "dropped", "entries", "get")
@@ -37,19 +36,19 @@ class BoundedCache(Generic[_Key, _Value]):
         self._key_size_max = key_size_max
         self._size_of = size_of
         self.entries: OrderedDict[_Key, _Value] = OrderedDict()
-        """What is kept, the oldest first."""
-        # The dict's own method, bound once: no function of ours stands between.
+        """The entries, the oldest first."""
+        # The dict's own method: a read needs no call of a Python function.
         self.get: Callable[[_Key], _Value | None] = self.entries.get
         """The value of a key, or None."""
         self.dropped = 0
-        """Entries that were evicted. If it grows all the time, the same keys hardly come twice."""
+        """Number of evicted entries. A number that grows all the time means that keys hardly repeat."""
 
     def takes(self, key: _Key) -> bool:
-        """Whether ``key`` is small enough, for a caller that has more to check before ``add``."""
+        """Whether ``key`` is small enough to be kept."""
         return self._key_size_max is None or self._size_of(key) <= self._key_size_max
 
     def add(self, key: _Key, value: _Value) -> None:
-        """Keep ``value`` as the newest entry, in the place of an entry of the same key; not if the key is too large."""
+        """Keep ``value`` as the newest entry, in place of an entry of the same key. Ignore a key that is too large."""
         if not self.takes(key):
             return
         entries = self.entries

@@ -1,29 +1,45 @@
-"""Socket reader: one task that reports the readiness of many sockets, by one epoll.
+"""Socket reader: one task that reports the readiness of many sockets to their handlers, with one epoll.
 
 Theory
 ------
-trio waits for a socket with one registration, one task switch and one system call per wait. A gateway waits for
-hundreds of sockets at once, each for a small answer. Here every socket is registered once, until it is closed, with an
-epoll of the reader's own. trio waits for that epoll's descriptor, and one turn serves all sockets that became ready.
+*Problem.* ``trio.lowlevel.wait_readable`` costs one registration, one system call and one task switch per wait. A
+gateway waits for hundreds of sockets at once, each for a short response. The reader registers every socket once, for as
+long as the socket is open, with an epoll of its own. Only the reader's task (``run``) waits in trio, for the descriptor
+of that epoll. Each wake-up of this task serves all sockets that have become ready.
 
-*Registration is edge-triggered* (EPOLLET) for reading, writing and the peer's end (EPOLLRDHUP): a change of a socket
-is reported once. A handler that leaves bytes unread is not called again for them. It must either read until the socket
-has no more, or remember that there is more, and ask for another call with ``call_again``.
+*Handlers.* Each registered socket has one handler. ``run`` calls the handler with the socket's events, in the reader's
+task. A handler has no context variables of a request. A handler typically reschedules the task that waits for the
+socket; ``PlainStream`` does so. A handler must not raise: its exception ends ``run``. A handler must do little, because
+all other sockets wait meanwhile. ``run`` is protected from KeyboardInterrupt, so Ctrl-C never stops a handler half-way.
 
-*A batch is served in one turn.* One ``poll`` gives at most ``EVENTS_MAX`` events. Their handlers run without a
-checkpoint in between, so that tasks that they wake run after the whole batch, together; only a batch that takes longer
-than ``TURN_SECONDS`` lets other tasks run in its middle. An event that was polled is never dropped: edge-triggered, it
-would not come again.
+*Edge-triggered events.* A socket is registered for reading, writing and the end of the peer's sending (EPOLLRDHUP) with
+EPOLLET: the kernel reports each change once. A handler that leaves bytes unread is not called again for them. The
+owner of the socket must either read until the socket would block, or remember that bytes are left. ``call_again``
+requests one more report of whatever the socket is ready for.
 
-*Numbers.* A descriptor's number can be given to a new socket as soon as the old one is closed. If a handler closed a
-socket in the middle of a batch, a later event of the same batch could belong to the old socket and reach the new one.
-So ``close`` unregisters at once, but closes the socket only when the batch is over. Unregistering always comes before
-closing: a closed descriptor whose file lives on in another process (after a fork) would stay in the epoll for ever.
+*Batches.* One ``poll`` returns a batch of at most ``EVENTS_MAX`` events. If more sockets are ready, the epoll stays
+readable and the next batch follows in the next turn of the scheduler. The handlers of a batch run without a checkpoint
+in between, so the tasks that they wake run together, after the batch. A batch that takes longer than ``TURN_SECONDS``
+passes through a checkpoint and then continues. While ``run`` runs, no polled event is dropped: the kernel would not
+report the event again.
 
-*Handlers* run in the reader's task. They have no context of any request, must not raise and must do little. The
-reader's task is protected from KeyboardInterrupt, so a handler never stops half-way.
+*Closing a socket.* The kernel may give the number of a closed descriptor to the next socket at once. If a handler
+really closed socket 7 in the middle of a batch, and a new socket got the number 7, a later event of the batch for the
+old socket would reach the handler of the new one. Therefore ``close`` does two things at different times:
 
-Where the system has no epoll, ``WaitReader`` offers the same by a task per socket that uses trio's own waiting.
+- at once: it removes the handler and the registration. A later event of the batch finds no handler and is ignored;
+- at the end of the batch, or at once outside of a batch: it closes the descriptor.
+
+The checkpoint in the middle of a batch changes nothing: a socket that another task closes there counts as closed within
+the batch. The registration is always removed before the descriptor is closed. The kernel removes a registration by
+itself only when the last copy of the descriptor is closed, and a forked process may hold a copy.
+
+*Cancellation.* ``run`` has two checkpoints. A cancel at either ends ``run``: the remaining events of the batch are
+lost, deferred sockets are closed, and the epoll is closed. The other sockets stay open, and ``close`` still closes
+them. No handler is called any more, so a task that waits for a handler would wait for ever: ``run`` must end after
+those tasks.
+
+*Without epoll* (macOS, BSD) ``WaitReader`` offers the same interface with two tasks per socket that wait in trio.
 """
 
 from __future__ import annotations
@@ -39,57 +55,66 @@ import trio
 
 HAS_EPOLL = hasattr(select, "epoll")
 EVENTS_MAX = 64
-"""Events of one batch."""
+"""Maximum number of events in one batch."""
 TURN_SECONDS = 0.005
-"""Seconds of a batch after which other tasks get a turn, however many handlers are still to be called."""
+"""Seconds after which a batch passes through a checkpoint, so that other tasks run."""
 HANDLERS_PER_LOOK = 4
-"""Handlers after which the reader reads the clock."""
+"""Number of handler calls after which the reader compares the clock with ``TURN_SECONDS``."""
 
-# The values of Linux, so that streams can use them with either reader.
+# Linux's values of EPOLLIN, EPOLLOUT, ... Both readers report them; ``select`` has no names for them elsewhere.
 READABLE = 0x001
 WRITABLE = 0x004
 BROKEN = 0x008 | 0x010
 """EPOLLERR or EPOLLHUP: the connection is broken, or both sides have ended their sending."""
 ENDED = BROKEN | 0x2000
-"""The same, or EPOLLRDHUP: the peer has ended its sending."""
+"""EPOLLERR, EPOLLHUP or EPOLLRDHUP: the connection is broken, or the peer has ended its sending."""
 
 _EDGE_TRIGGERED = 1 << 31
 _EVENTS = READABLE | WRITABLE | 0x2000 | _EDGE_TRIGGERED
 
 Handler = Callable[[int], object]
-"""Called with a mask of READABLE, WRITABLE and the bits of ENDED. Must not raise."""
+"""Function that a reader calls with a mask of READABLE, WRITABLE and the bits of ENDED. It must not raise."""
 
 
 class Reader(Protocol):
-    """Interface of a socket reader: it reports readiness of sockets to handlers, in the turns of one task."""
+    """Interface of a socket reader, which calls a handler when the readiness of its socket changes.
+
+    ``register``, ``call_again``, ``watch_again`` and ``close`` do not wait. Tasks and handlers may call them.
+    """
 
     reports_each_change: ClassVar[bool]
-    """Whether ``watch_again`` need not be called."""
+    """True: the reader reports each change by itself. False: the owner of a socket must call ``watch_again``."""
     now: float
-    """For handlers: ``trio.current_time()``, read once per batch (per ``TURN_SECONDS`` of a long one)."""
+    """``trio.current_time()`` for handlers, read at the start of a batch and after each checkpoint within the batch."""
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
-        """Call ``handler`` at each change of ``sock``, until ``close``.
+        """Call ``handler`` at each change of ``sock``, until ``close(sock)``. ``sock`` must be non-blocking.
 
         Raises:
             OSError: the system refuses another registration.
         """
 
     def call_again(self, sock: socket.socket) -> None:
-        """Call the handler in the next turn, with whatever the socket is ready for, though nothing changes."""
+        """Call the handler of ``sock`` once more, in a later turn of the scheduler, even if the socket does not change.
+
+        A reader that reports each change passes the events for which the socket is ready; another one passes 0.
+        """
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
-        """Report the next READABLE or WRITABLE change of ``sock``, which was used until it would block."""
+        """Report the next READABLE or WRITABLE change of ``sock``. To be called when the socket would block."""
 
     def close(self, sock: socket.socket) -> None:
-        """Unregister ``sock`` if it is registered, and close it, at the latest when the batch is over."""
+        """Remove the registration of ``sock``, if there is one, and close ``sock`` by the end of the current batch."""
 
     async def run(self) -> None:
         """Call handlers until cancelled."""
 
 
 class EpollReader:
-    """``Reader`` by one epoll. Works while ``run`` runs; sockets may be closed before and after that, too."""
+    """``Reader`` with one epoll; see the module. Handlers are called while ``run`` runs.
+
+    A socket may be registered before ``run`` begins, and closed before, during and after ``run``.
+    """
 
     reports_each_change: ClassVar[bool] = True
 
@@ -99,14 +124,15 @@ class EpollReader:
         self._handlers: dict[int, Handler] = {}
         self._in_batch = False
         self._to_close: list[socket.socket] = []
+        """Sockets without registration, to be closed at the end of the batch."""
 
     def __len__(self) -> int:
-        """How many sockets are registered."""
+        """Number of registered sockets."""
         return len(self._handlers)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Call handlers until cancelled, then close the epoll."""
+        """Call handlers until cancelled, then close the epoll. Can run once."""
         fileno, poll, handlers = self._epoll.fileno(), self._epoll.poll, self._handlers
         try:
             while True:
@@ -117,7 +143,8 @@ class EpollReader:
                     yield_at = perf_counter() + TURN_SECONDS
                     since_look = 0
                     for fd, events in poll(0, EVENTS_MAX):
-                        # One that was closed earlier in this batch has no handler any more.
+                        # A socket that was closed earlier in this batch has no handler. Its number is still taken, so
+                        # a handler under this number belongs to the socket that the event is about.
                         if fd in handlers:
                             handlers[fd](events)
                             since_look += 1
@@ -125,7 +152,8 @@ class EpollReader:
                                 continue
                             since_look = 0
                             if perf_counter() > yield_at:
-                                # Sockets that were closed keep their numbers until the batch is over, so this is safe.
+                                # Safe: ``_in_batch`` stays True, so a socket that another task closes now keeps its
+                                # number until the batch is over.
                                 await trio.lowlevel.checkpoint()
                                 self.now = trio.current_time()
                                 yield_at = perf_counter() + TURN_SECONDS
@@ -137,8 +165,9 @@ class EpollReader:
             self.discard()
 
     def discard(self) -> None:
-        """Close the epoll. For a reader whose ``run`` never began; may be called twice."""
+        """Close the epoll of a reader whose ``run`` never began or has ended. May be called again."""
         if not self._epoll.closed:
+            # trio must forget the descriptor before its number can be used again.
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
 
@@ -154,16 +183,17 @@ class EpollReader:
         self._handlers[fd] = handler
 
     def call_again(self, sock: socket.socket) -> None:
-        """See ``Reader``. Modifying a registration makes the kernel report again what the socket is ready for."""
+        """See ``Reader``. EPOLL_CTL_MOD makes the kernel report again the events for which the socket is ready."""
         self._epoll.modify(sock.fileno(), _EVENTS)
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
-        """See ``Reader``. Nothing to do: the kernel reports each change."""
+        """Do nothing: the kernel reports each change."""
 
     def close(self, sock: socket.socket) -> None:
         """See ``Reader``."""
         if self._handlers.pop(sock.fileno(), None) is not None and not self._epoll.closed:
-            # A fork that closed its copies of our sockets has taken them out of the epoll that it shares with us.
+            # A forked process shares the epoll. If it has unregistered the sockets that it inherited, the registration
+            # is gone here too, and the kernel reports ENOENT.
             with suppress(OSError):
                 self._epoll.unregister(sock)
         if self._in_batch:
@@ -182,14 +212,15 @@ class _Watch:
         self.handler = handler
         self.scope = trio.CancelScope()
         self.used = {READABLE: trio.Event(), WRITABLE: trio.Event()}
-        """Set when the socket was used until it would block."""
+        """For each direction: set by ``watch_again``, when the socket would block."""
 
 
 class WaitReader:
-    """``Reader`` by two tasks per socket, for systems without epoll. Works while ``run`` runs.
+    """``Reader`` with two tasks per socket, for systems without epoll. Handlers are called while ``run`` runs.
 
-    trio reports a readable socket for as long as it is readable. So after a report the task waits until the socket was
-    used until it would block, which is what an edge-triggered epoll does by itself.
+    trio's wait is level-triggered: it returns at once for as long as the socket is readable. After a report the task
+    therefore waits for ``watch_again`` before it waits for the socket anew. This wait replaces EPOLLET: without it,
+    unread bytes would keep the loop busy.
     """
 
     reports_each_change: ClassVar[bool] = False
@@ -200,12 +231,12 @@ class WaitReader:
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
-        """How many sockets are registered."""
+        """Number of registered sockets."""
         return len(self._watches)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Run the tasks that wait, until cancelled."""
+        """Run the tasks that wait for sockets, until cancelled."""
         try:
             async with trio.open_nursery() as self._nursery:
                 for watch in self._watches.values():
@@ -215,7 +246,7 @@ class WaitReader:
             self._nursery = None
 
     def discard(self) -> None:
-        """Nothing to do: there is no descriptor to close."""
+        """Do nothing: there is no descriptor to close."""
 
     async def _run_watch(self, watch: _Watch) -> None:
         with watch.scope:
@@ -228,6 +259,7 @@ class WaitReader:
         with suppress(trio.ClosedResourceError):
             while self._watches.get(watch.fd) is watch:
                 await wait(watch.fd)
+                # A new event before the handler runs: the handler may call ``watch_again`` itself.
                 watch.used[event] = used = trio.Event()
                 self.now = trio.current_time()
                 watch.handler(event)
@@ -260,6 +292,7 @@ class WaitReader:
         """See ``Reader``."""
         if (watch := self._watches.pop(sock.fileno(), None)) is not None:
             watch.scope.cancel(reason="the socket was closed")
+            # The tasks end in a later turn. They must not wait for a new socket that gets the same number.
             trio.lowlevel.notify_closing(sock)
         sock.close()
 
@@ -268,7 +301,7 @@ AnyReader = EpollReader | WaitReader
 
 
 def new_reader() -> AnyReader:
-    """An ``EpollReader`` where the system has epoll, else a ``WaitReader``.
+    """Make an ``EpollReader`` where the system has epoll, else a ``WaitReader``.
 
     Raises:
         OSError: the process has no descriptor left.

@@ -1,21 +1,22 @@
-"""Exception groups: their leaves, the crash beside a cancel, the one exception that a group holds alone.
+"""Exception groups: iterate over their leaves, separate crashes from cancels, unwrap groups of one.
 
 Theory
 ------
-A nursery wraps what its tasks raise in a group, so a group may hold a cancel and a crash at once. Whoever ends an
-exception must lose neither: the crash is reported, and the cancel goes on upwards, or else its scope never ends.
+A nursery wraps the exceptions of its tasks in a group. A group may therefore hold a cancel and a crash at once. Code
+that handles such a group must lose neither: the crash must be reported, and the cancel must propagate, because the
+cancelled scope waits for it. A *leaf* is an exception in a group that is no group itself.
 
 Three rules hold for every function here.
 
-- **No recursion over the depth of a group.** Foreign code raises what it likes, and a group may be thousands deep;
-  Python's stack is not. ``BaseExceptionGroup.split`` recurses, and calls ``derive`` of the group's class, which may
-  raise too. So it stands in one place (``_split``), with a fallback that looks at the leaves alone.
-- **An exception that is raised in the place of its group keeps the context that it has.** Raised while the group is
-  handled, Python makes the group its context; the group holds it, so the two would be a cycle.
-- **No frame here outlives a raise.** The traceback of what is raised holds the frame that raises it. A name in that
-  frame that leads back to the exception would be a cycle, so such names are deleted.
+- **No recursion over the depth of a group.** Code that is not under our control may raise a group that is nested
+  thousands of levels deep; Python's stack would overflow. ``BaseExceptionGroup.split`` recurses, and calls ``derive``
+  of the group's class, which may raise. So ``split`` is called in one place (``_split``), with a fallback over leaves.
+- **An exception that is raised in place of its group keeps its** ``__context__``. By default Python would set the
+  context to the group that is being handled. The group holds the exception, so the two would be a reference cycle.
+- **No frame of this module keeps a reference to an exception that it raises.** The traceback of the exception holds the
+  frame. A local name that leads to the exception would be a reference cycle, so such names are deleted.
 
-What counts as a cancel of ours, and not as a crash, says ``_ends_more``.
+``_ends_more`` defines which exceptions are cancels and must propagate; every other exception is a crash.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ _Kind = TypeVar("_Kind", bound=BaseException)
 _Group = BaseExceptionGroup[BaseException]
 
 _DESCRIBED_MAX = 5
-"""Leaves of a group that ``described`` names."""
+"""Maximum number of leaves that ``described`` describes."""
 _TRACEBACK = BaseException.__dict__["__traceback__"]
-"""Python's own attribute, which a class may hide."""
+"""The descriptor of Python's own attribute, which a subclass may override."""
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions within ``error`` that are no groups, in order; ``error`` itself if it is no group."""
+    """Iterate over the exceptions within ``error`` that are no groups, in order; ``error`` itself if it is no group."""
     waiting = [error]
     while waiting:
         part = waiting.pop()
@@ -51,32 +52,35 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def first_leaf(error: BaseException, kind: type[_Kind]) -> _Kind | None:
-    """The first leaf of ``error`` that is of ``kind``."""
+    """The first leaf of ``error`` that is an instance of ``kind``; None if there is none."""
     return next((leaf for leaf in leaves(error) if isinstance(leaf, kind)), None)
 
 
 def holds_only(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether ``error`` is of ``kind``, or a group of such alone."""
+    """Whether all leaves of ``error`` are instances of ``kind``."""
     return all(isinstance(leaf, kind) for leaf in leaves(error))
 
 
 def cancel_reason(error: BaseException) -> str:
-    """The reason of the first cancel inside of ``error``; empty where there is none, or none was given."""
+    """The cancel reason of the first ``Cancelled`` in ``error``; empty if there is no ``Cancelled`` or no reason."""
     cancelled = first_leaf(error, trio.Cancelled)
     return (cancelled.reason if cancelled is not None else None) or ""
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """What nested groups of one hold: an exception, or a group of several; ``error`` itself if it is no such group."""
+    """Remove groups of one member around an exception, or around a group of several members.
+
+    Return ``error`` itself if it is no group of one member.
+    """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
 def raise_unwrapped(error: BaseException) -> None:
-    """Raise what nested groups of one hold, in the place of ``error``; return if it is no such group.
+    """Raise ``unwrapped(error)`` in place of ``error``; return if ``error`` is no group of one member.
 
-    To be called where ``error`` is handled, so that callers can catch a single exception by its type.
+    To be called in the ``except`` block of ``error``, so that callers can catch a single exception by its type.
     """
     inner = unwrapped(error)
     if inner is not error:
@@ -87,9 +91,9 @@ def raise_unwrapped(error: BaseException) -> None:
 
 
 def raise_first_cancelled(error: BaseException) -> None:
-    """Raise the first cancel of a group in the place of ``error``; return if it is no group, or holds none.
+    """Raise the first ``Cancelled`` of a group in place of the group; the other leaves are lost.
 
-    To be called where ``error`` is handled, and where whatever else is in it may be lost.
+    Return if ``error`` is no group, or holds no ``Cancelled``. To be called in the ``except`` block of ``error``.
     """
     cancelled = first_leaf(error, trio.Cancelled)
     if cancelled is not None and cancelled is not error:
@@ -100,10 +104,10 @@ def raise_first_cancelled(error: BaseException) -> None:
 
 
 def raise_cancels(error: BaseException) -> None:
-    """Raise the cancels of a group in its place, with the failures (``Exception``) beside them as their cause.
+    """Raise the ``Cancelled`` leaves of a group in place of the group, with its ``Exception`` leaves as their cause.
 
-    Return if it is no group, or holds no cancel, no failure, or anything else (KeyboardInterrupt). To be called where
-    ``error`` is handled.
+    Return if ``error`` is no group, or does not hold both, or holds any other leaf (KeyboardInterrupt). To be called in
+    the ``except`` block of ``error``.
     """
     if (
         not isinstance(error, BaseExceptionGroup)
@@ -130,9 +134,9 @@ def _raise_as_it_is(error: BaseException) -> NoReturn:
 
 
 def split_crash(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """The crash in ``error``, and the rest, which must go on upwards (``_ends_more``). A group stays a group.
+    """Split ``error`` into the crash and the rest, which must propagate. Either may be None. A group stays a group.
 
-    To be called inside of the scopes that may have cancelled.
+    To be called inside of the cancel scopes that may have been cancelled, because only there is a cancel recognised.
     """
     if isinstance(error, BaseExceptionGroup):
         rest, crashes = _split(error, _ends_more)
@@ -141,9 +145,9 @@ def split_crash(error: BaseException) -> tuple[BaseException | None, BaseExcepti
 
 
 def split_application_crash(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """The same for what an application raised. A crash that a group holds alone stands for the group.
+    """``split_crash`` for an exception of an application. The crash is unwrapped from groups of one member.
 
-    An exception that raises when it is looked at is replaced by an ``OpaqueError``.
+    If the exception itself raises when it is inspected or converted to text, the crash is an ``OpaqueError`` instead.
     """
     try:
         crash, rest = split_crash(error)
@@ -158,49 +162,58 @@ def split_application_crash(error: BaseException) -> tuple[BaseException | None,
 
 
 def _split(group: _Group, condition: Callable[[BaseException], bool]) -> tuple[BaseException | None, _Group | None]:
-    """``group.split(condition)``. Where that fails: the first leaf that meets it and None, or None and the group."""
+    """``group.split(condition)``.
+
+    If ``split`` raises: the first leaf that meets the condition and None, or None and the group if no leaf does.
+    """
     try:
         return group.split(condition)
-    except Exception:  # noqa: BLE001 - it is too deep for Python's recursion, or its class derives no others
+    except Exception:  # noqa: BLE001 - the group is too deep for Python's stack, or ``derive`` of its class raises
         found = next(filter(condition, leaves(group)), None)
         return (None, group) if found is None else (found, None)
 
 
 class OpaqueError(RuntimeError):
-    """Stands for an exception that raises when it is looked at."""
+    """Replacement for an exception that itself raises when it is inspected or converted to text."""
 
 
 def _opaque(error: BaseException, broken: BaseException) -> OpaqueError:
-    opaque = OpaqueError(f"a {type(error).__qualname__} cannot be looked at: {type(broken).__qualname__}")
+    opaque = OpaqueError(
+        f"a {type(error).__qualname__} cannot be inspected, because that raises {type(broken).__qualname__}"
+    )
     opaque.__traceback__ = _TRACEBACK.__get__(error)
     return opaque
 
 
 class StrayCancelError(RuntimeError):
-    """An application raised a Cancelled of a scope that is over. (A Cancelled would be taken by the next scope.)"""
+    """An application raised a ``Cancelled`` although no scope around the task is cancelled.
+
+    A ``Cancelled`` that the application kept from an earlier cancel is an example. It must not propagate as a
+    ``Cancelled``, because the next cancel scope would catch it.
+    """
 
 
 def check_cancel(error: trio.Cancelled) -> None:
-    """Pass a cancel of ours.
+    """Check that ``error`` belongs to a scope that is cancelled now.
 
     Raises:
-        StrayCancelError: nothing around this task has been cancelled.
+        StrayCancelError: no scope around the current task is cancelled.
     """
     if (stray := stray_cancel(error)) is not None:
         raise stray
 
 
 def stray_cancel(error: trio.Cancelled) -> StrayCancelError | None:
-    """What a cancel is an error of, if nothing around this task has been cancelled; None: it is a cancel of ours."""
+    """The ``StrayCancelError`` for ``error``; None if a scope around the current task is cancelled."""
     if _ends_more(error):
         return None
-    stray = StrayCancelError("a cancel was raised where nothing had been cancelled")
+    stray = StrayCancelError("the application raised trio.Cancelled, but no cancel scope around it is cancelled")
     stray.__cause__ = error
     return stray
 
 
 def without_stray_cancels(group: BaseExceptionGroup[BaseException]) -> BaseExceptionGroup[BaseException]:
-    """A group of the same leaves, whose cancels that nobody ordered are errors; ``group`` itself if it has none."""
+    """Replace each stray ``Cancelled`` of a group by a ``StrayCancelError``; ``group`` itself if there is none."""
     reported = [(isinstance(leaf, trio.Cancelled) and stray_cancel(leaf)) or leaf for leaf in leaves(group)]
     if not any(isinstance(leaf, StrayCancelError) for leaf in reported):
         return group
@@ -208,15 +221,16 @@ def without_stray_cancels(group: BaseExceptionGroup[BaseException]) -> BaseExcep
 
 
 def _ends_more(error: BaseException) -> bool:
-    """Whether an exception ends more than the request that it came out of.
+    """Whether an exception must propagate beyond the request; False: it is a crash of this request only.
 
-    An application may raise what it likes: KeyboardInterrupt, GeneratorExit, SystemExit, another library's cancel or
-    any BaseException of its own are crashes of one request. Three things are not its own, however they pass it:
+    An application may raise anything: KeyboardInterrupt, GeneratorExit, SystemExit, another library's cancel or a
+    BaseException of its own. All of these are crashes of one request. Three exceptions come from outside:
 
-    * a cancel of ours: a scope around this task is cancelled. A Cancelled without that is one that it kept and raised;
-    * Ctrl-C: the signal's handler raised it, so the handler's frame is the innermost. (Under a handler that is not
-      trio's, such as our own servers have, Ctrl-C raises nothing here.);
-    * the closing of this very coroutine, by an interpreter that ends: it comes in at the point where the task waits.
+    * a ``Cancelled`` while a scope around the current task is cancelled;
+    * the KeyboardInterrupt of Ctrl-C. trio's signal handler raises it, so the handler's frame is the innermost frame.
+      (If the signal handler is not trio's, as in our own servers, Ctrl-C raises nothing here.);
+    * the GeneratorExit of a coroutine that is closed while it waits, when the interpreter ends. Its innermost frame is
+      trio's wait.
     """
     if isinstance(error, trio.Cancelled):
         return not trio.lowlevel.in_trio_run() or trio.current_effective_deadline() == -math.inf
@@ -233,14 +247,14 @@ def _raised_in(error: BaseException, module: str) -> bool:
 
 
 def described(error: BaseException) -> str:
-    """Class, place and text of an exception; of a group, of the first ``_DESCRIBED_MAX`` leaves."""
+    """Describe an exception, or the first ``_DESCRIBED_MAX`` leaves of a group, by class, place and text."""
     return "; ".join(
         f"{type(leaf).__name__} {_place(leaf)}: {text_of(leaf)}" for leaf in islice(leaves(error), _DESCRIBED_MAX)
     )
 
 
 def text_of(error: BaseException) -> str:
-    """``str(error)``, or a note that there is none: a foreign ``__str__`` may raise anything."""
+    """``str(error)``, or a note if ``__str__`` of the exception raises."""
     try:
         return str(error)
     except BaseException as broken:
@@ -250,7 +264,7 @@ def text_of(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the innermost frame."""
+    """File and line of the innermost frame of the traceback."""
     frame = _innermost_frame(error)
     if frame is None:
         return "(nowhere)"

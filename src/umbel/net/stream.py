@@ -2,27 +2,35 @@
 
 Theory
 ------
-Bytes are received in one of two ways, one at a time:
+*Receiving.* Bytes are received in one of two ways, one way at a time:
 
-- *pulled* by a task: ``await receive_some()``;
-- *pushed* to a ``Listener``: after ``listen`` its methods are called from the reader's task.
+- *pulled* by a task with ``await receive_some()``;
+- *pushed* to a ``Listener``: after ``listen`` the reader's task calls the listener's methods.
 
-With neither, bytes stay in the socket, so that the peer's window fills and the peer stops. The stream only remembers
-``_readable``: the socket may have something that nobody has read. The reader reports each change once (``epoll.py``),
-so this memory must not be lost. It is set by an event, and cleared only when a ``recv`` shows that nothing is left: it
-would block, or it gave less than was asked for. The second is safe only while the peer has not ended its sending. The
-end of the stream may be reported together with the last bytes and never again; so once ``_ended`` is set, only an empty
-``recv`` (or an error) says that all was read.
+While neither happens, bytes stay in the socket, so TCP's flow control stops the peer.
 
-One turn reads at most ``TURN_BYTES_MAX`` of a socket that is pushed. What is left is read in the next turn, so that a
-fast peer does not keep others waiting.
+*The flag* ``_readable`` says that the socket may have something unread. The reader reports each change once
+(``epoll.py``), so the flag must not be lost. An event sets the flag. Only ``recv`` clears it, in two cases:
 
-``send_now`` sends what the socket takes and keeps the rest; the reader sends that as the socket takes more. Whoever
-must know waits in ``drained``. The unsent rest is bounded by what one caller gives, because a caller waits for
-``drained`` before it gives more.
+- ``recv`` would block;
+- ``recv`` returned fewer bytes than were asked for, and ``_ended`` is not set.
 
-``close_now`` is legal at any time, even inside a callback. It wakes the task that receives and the task that sends with
-ClosedResourceError, and reports the same to a listener; a listener that wants to hear nothing is dropped first.
+The second case needs the condition because the end of the peer's sending may be reported together with the last bytes,
+and never again. Once ``_ended`` is set, the flag therefore stays set until a ``recv`` returns b"" or raises.
+
+*Fairness.* One turn of the reader pushes at most ``TURN_BYTES_MAX`` of one socket. ``call_again`` requests the next
+turn for the rest, so a fast peer does not delay the others.
+
+*Sending.* ``send_now`` gives the socket what it takes and keeps the rest in ``unsent``. The reader's task sends the
+rest as the socket takes more, and wakes the task that waits in ``drained``. One task sends at a time, and waits for
+``drained`` before the next ``send_now``. So ``unsent`` is at most what one ``send_now`` was given.
+
+*Cancellation.* A cancel of ``receive_some`` or ``wait_readable`` takes effect before bytes are taken out of the socket,
+so no byte is lost. A cancel of ``drained`` only ends the wait; the reader goes on sending ``unsent``.
+
+*Closing.* ``close_now`` is allowed at any time, even inside a handler or a listener. The task that receives and the
+task that sends get ClosedResourceError. The listener gets ``on_error(ClosedResourceError)``, unless ``unlisten`` was
+called before.
 """
 
 from __future__ import annotations
@@ -43,78 +51,78 @@ from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_resche
 from .epoll import BROKEN, ENDED, READABLE, WRITABLE, Reader
 
 RECEIVE_MAX = 64 * 1024
-"""Bytes of one read."""
+"""Maximum bytes of one ``recv``."""
 _HAS_SOMETHING = READABLE | ENDED
 TURN_BYTES_MAX = 256 * 1024
-"""Bytes pushed from one socket in one turn."""
+"""Maximum bytes that are pushed from one socket in one turn of the reader."""
 _POLLED_END = getattr(select, "POLLRDHUP", 0)
-"""The event that reports the peer's end behind unread bytes, where the system has it."""
+"""The ``poll`` event for the end of the peer's sending, even behind unread bytes; 0 where the system has none."""
 _RESET = struct.pack("ii", 1, 0)
-"""For SO_LINGER: closing sends a RST, and nothing that waits to be sent."""
+"""Value of SO_LINGER with which ``close`` sends a RST and discards unsent bytes."""
 _TCP_INFO = getattr(socket, "TCP_INFO", -1)
 _LAST_DATA_RECEIVED = slice(52, 56) if sys.platform == "linux" else slice(0)
-"""Where Linux's ``struct tcp_info`` has the milliseconds since the last data came (tcp(7))."""
+"""Position of ``tcpi_last_data_recv`` in Linux's ``struct tcp_info``: milliseconds since the last data came."""
 
 
 class Stream(Protocol):
-    """Interface of a byte stream for tasks; ``PlainStream`` and ``TlsStream`` implement it.
+    """Interface of a byte stream for tasks.
 
-    ``send_all`` and ``receive_some`` are those of ``trio.abc.Stream``: one task each at a time, ``b""`` at the end of
-    the stream, trio's BrokenResourceError and ClosedResourceError. Sending what can be sent at once need not be a
-    checkpoint; receiving always is.
+    ``send_all`` and ``receive_some`` have the contract of ``trio.abc.Stream``: one task each at a time, ``b""`` at the
+    end of the stream, trio's BrokenResourceError and ClosedResourceError. One difference: a send that the socket takes
+    at once need not be a checkpoint.
     """
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of ``data``."""
 
     async def receive_some(self) -> bytes:
-        """Receive what is there, at least one byte; empty at the end of the stream."""
+        """Receive at least one byte; ``b""`` at the end of the stream."""
         ...
 
     def is_quiet(self) -> bool:
-        """Whether the peer has sent nothing that is still to be read, not even its end."""
+        """Whether nothing is unread: neither bytes nor the end of the peer's sending."""
         ...
 
     def close_now(self) -> None:
-        """Close at once. A task that sends or receives gets ClosedResourceError. May be called twice."""
+        """Close at once. A task that sends or receives gets ClosedResourceError. May be called again."""
 
     def close(self) -> None:
-        """Close in order: with ``close_notify`` over TLS, if the socket takes it at once."""
+        """Close in order, without waiting: over TLS with ``close_notify`` if the socket takes it at once."""
 
 
 class Listener(Protocol):
-    """Receiver of the bytes that a stream pushes. Runs in the reader's task: must not raise, and must do little."""
+    """Receiver of the bytes that a stream pushes. Its methods run in the reader's task; they must not raise or wait."""
 
     def on_data(self, data: bytes) -> bool:
-        """Take bytes. Return whether more are wanted; if not, what follows stays in the socket until ``listen``."""
+        """Take received bytes. Return True to get more; after False, bytes stay in the socket until ``listen``."""
         ...
 
     def on_eof(self) -> None:
-        """The peer has ended its sending. Called once."""
+        """Called once when the peer has ended its sending."""
 
     def on_error(self, error: Exception) -> None:
-        """The stream is broken (trio.BrokenResourceError), or was closed (trio.ClosedResourceError). Called once."""
+        """Called once when the stream is broken (trio.BrokenResourceError) or was closed (trio.ClosedResourceError)."""
 
 
 class _Woken:
-    """Outcome of a wake-up without a value. Otherwise trio makes an object of that kind for each wake-up."""
+    """Outcome of a wake-up without a value; one object for all wake-ups, where trio makes one for each."""
 
     __slots__ = ()
 
     def unwrap(self) -> None:
-        """As of ``outcome.Value(None)``, any number of times."""
+        """Return None, as ``outcome.Value(None)`` does, but any number of times."""
 
 
 _WOKEN: Any = _Woken()
 
 
 def _parking_request(abort: Callable[[Any], trio.lowlevel.Abort]) -> object:
-    """The object by which ``wait_task_rescheduled(abort)`` asks trio to park a task, with ``abort`` for a cancel.
+    """The object that ``wait_task_rescheduled(abort)`` yields to trio to park a task.
 
-    trio makes this object for each wait, which costs as much as the rest of it. It holds nothing but ``abort`` and
-    never changes, so a task that waits again and again may yield the same one.
+    trio makes this object for each wait, which costs as much as the rest of the wait. The object holds only ``abort``
+    and never changes, so a task may yield the same object for each wait.
     """
-    waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - it is not to wait
+    waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - only its request is taken; it is not awaited
     request: object = waiting.send(None)
     waiting.close()
     return request
@@ -122,12 +130,12 @@ def _parking_request(abort: Callable[[Any], trio.lowlevel.Abort]) -> object:
 
 @types.coroutine
 def _park(request: object) -> Generator[Any, Any, None]:
-    """``wait_task_rescheduled`` with a request that was made before. A cancel is raised from here."""
+    """Park the task with a request that ``_parking_request`` has made. A cancel is raised here."""
     (yield request).unwrap()
 
 
 class PlainStream:
-    """Byte stream over a plain socket; see the module. Takes over ``sock``, which must be connected."""
+    """Byte stream over a plain socket; see the module. Takes over ``sock``, which must be connected, and closes it."""
 
     __slots__ = (
         "_closed",
@@ -155,18 +163,18 @@ class PlainStream:
         self._receiver: trio.lowlevel.Task | None = None
         self._sender: trio.lowlevel.Task | None = None
         self.unsent: bytes | memoryview = b""
-        """What ``send_now`` keeps because the socket has not taken it yet."""
+        """Bytes that were given to ``send_now`` and that the socket has not taken yet."""
         self.send_error: trio.BrokenResourceError | trio.ClosedResourceError | None = None
-        """Why what was kept could not be sent."""
+        """Why ``unsent`` could not be sent; None: no error."""
         self._readable = False
         self._ended = False
         self.ended_at: float | None = None
-        """When the peer's end was reported, in ``trio.current_time()``; None: not yet, or not by this reader."""
+        """When the reader reported the end of the peer's sending, in ``trio.current_time()``; None: not reported."""
         self.on_end: Callable[[bool], object] | None = None
-        """Called by the reader at each report of the peer's end, even where nobody reads; True: the connection is
-        broken. It must not raise, and must do little."""
+        """Called by the reader at each report of the end of the peer's sending, even while nobody reads. The argument
+        says whether the connection is broken. The function must not raise or wait; it may close the stream."""
         self._parking: object | None = None
-        """With what a task that waits to read asks trio to park it; made for the first wait."""
+        """The request of ``_parking_request``; made for the first wait."""
         self._closed = False
         self._finds_changes = reader.reports_each_change
         self._poll = select.poll()
@@ -176,17 +184,20 @@ class PlainStream:
     # Receiving.
 
     def listen(self, listener: Listener) -> None:
-        """Push what comes to ``listener``, from the next turn on, until ``unlisten`` or the end of the stream."""
+        """Push received bytes to ``listener``, from the next turn of the reader on.
+
+        Pushing ends with ``unlisten``, with False from ``on_data``, and with the end of the stream.
+        """
         self._listener = listener
         if self._readable:
             self._reader.call_again(self._socket)
 
     def unlisten(self) -> None:
-        """Push nothing more. What comes stays in the socket."""
+        """Push nothing more. Received bytes stay in the socket."""
         self._listener = None
 
     async def receive_some(self, limit: int = RECEIVE_MAX) -> bytes:
-        """Receive what is there, of 1 to ``limit`` bytes; empty at the end of the stream. Cancelled, it loses nothing.
+        """Receive 1 to ``limit`` bytes; ``b""`` at the end of the stream. A cancel loses no bytes.
 
         Raises:
             trio.TooSlowError: ``stop_receiving`` was called.
@@ -195,24 +206,26 @@ class PlainStream:
             trio.BusyResourceError: another task is receiving.
         """
         while True:
-            # A checkpoint before anything is taken out of the socket: a cancel that came later would lose it.
+            # The checkpoint comes before bytes are taken out of the socket: a later cancel would lose the bytes.
             await self.wait_readable()
             if (data := self.receive_now(limit)) is not None:
                 return data
 
     def stop_receiving(self) -> None:
-        """Wake the task that waits in ``receive_some``, which raises TooSlowError. Nothing is lost."""
+        """Make the task that waits in ``receive_some`` raise TooSlowError. Loses no bytes."""
         task, self._receiver = self._receiver, None
         if task is not None:
             reschedule(task, outcome.Error(trio.TooSlowError()))
 
     def wait_readable(self) -> Awaitable[object]:
-        """Wait until ``receive_now`` may have something, or the stream is closed. To be awaited at once; a checkpoint.
+        """Wait until ``receive_now`` may have something, or the stream is closed. The result must be awaited at once.
 
-        No coroutine of its own: each wake-up would pass through its frame.
+        Always a checkpoint. A plain function, because a coroutine would add a frame to each wake-up.
 
         Raises:
-            as ``receive_some``.
+            trio.BusyResourceError: another task is receiving, or a listener is.
+            trio.ClosedResourceError: the stream is closed.
+            trio.TooSlowError: ``stop_receiving`` was called.
         """
         if self._receiver is not None or self._listener is not None:
             raise trio.BusyResourceError("another task is receiving already")
@@ -230,7 +243,7 @@ class PlainStream:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def receive_now(self, limit: int = RECEIVE_MAX) -> bytes | None:
-        """What is there, up to ``limit`` bytes; empty at the end of the stream, None if nothing is there.
+        """Take up to ``limit`` received bytes without waiting; None if there are none, ``b""`` at the end of stream.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
@@ -248,23 +261,24 @@ class PlainStream:
         except OSError as error:
             raise self._broken(error) from error
         if len(data) < limit and not self._ended:
-            self._readable = False  # As in _has_read_all.
+            # ``_has_read_all``, without the cost of a call.
+            self._readable = False
             if not self._finds_changes:
                 self._reader.watch_again(self._socket, READABLE)
         return data
 
     def _has_read_all(self) -> None:
-        """Nothing more is in the socket; its next change is reported."""
+        """Note that the socket is empty, and have its next change reported."""
         self._readable = False
         if not self._finds_changes:
             self._reader.watch_again(self._socket, READABLE)
 
     def is_quiet(self) -> bool:
-        """Whether the peer has sent nothing that is still to be read, not even its end."""
+        """Whether nothing is unread in the socket: neither bytes nor the end of the peer's sending. Asks the kernel."""
         return not (self._closed or self._poll.poll(0))
 
     def received_ago(self) -> float | None:
-        """Seconds since the kernel received the peer's last data, however late it was read; None if not known."""
+        """Seconds since the kernel received the peer's last data, whenever the data was read; None if not known."""
         if self._closed:
             return None
         try:
@@ -274,11 +288,14 @@ class PlainStream:
         return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if info else None
 
     def poll_readable(self) -> None:
-        """Ask the kernel whether there are bytes to read: ``receive_now`` knows only what the reader has reported."""
+        """Ask the kernel whether bytes are unread, so that ``receive_now`` finds bytes that are not reported yet."""
         self._readable = self._readable or (not self._closed and bool(self._poll.poll(0)))
 
     def peer_end(self) -> int:
-        """Ask the kernel whether the peer has ended its sending: bits of ENDED, with BROKEN if the connection is."""
+        """Ask the kernel whether the peer has ended its sending.
+
+        Return bits of ENDED; bits of BROKEN are among them if the connection is broken. 0: the peer can still send.
+        """
         if self._closed:
             return 0
         if _POLLED_END:
@@ -295,7 +312,7 @@ class PlainStream:
     # The reader's calls.
 
     def _on_ready(self, events: int) -> None:
-        """Handle a change of the socket."""
+        """Handle ``events`` of the socket, in this order: send the rest, push or wake the receiver, report the end."""
         if events & ENDED and not self._ended:
             self._ended = True
             self.ended_at = trio.current_time()
@@ -313,16 +330,17 @@ class PlainStream:
             self._report_end(events)
 
     def _report_end(self, events: int) -> None:
-        """Call ``on_end`` if the peer has ended its sending. The last act of a change: it may close the stream."""
+        """Call ``on_end`` if the peer has ended its sending. Must be the last step: ``on_end`` may close the stream."""
         if self.on_end is not None:
             if not self._finds_changes and self._receiver is None and self._readable:
-                events |= self.peer_end()  # This reader reports no end. What nobody reads may be one.
+                events |= self.peer_end()  # A ``WaitReader`` reports no end. The unread event may be one.
             if events & ENDED:
                 self.on_end(events & BROKEN != 0)
 
     def _push(self) -> None:
-        """Read what is there, and give it to the listener."""
+        """Read and give the bytes to the listener, ``TURN_BYTES_MAX`` at most."""
         left = TURN_BYTES_MAX
+        # The listener is read in each round: ``on_data`` may close the stream, stop listening or change the listener.
         while (listener := self._listener) is not None and self._readable:
             if left <= 0:
                 self._reader.call_again(self._socket)
@@ -345,7 +363,8 @@ class PlainStream:
                 listener.on_eof()
                 return
             if size < RECEIVE_MAX and not self._ended:
-                self._readable = False  # As in _has_read_all.
+                # ``_has_read_all``, before ``on_data``, which may close the stream.
+                self._readable = False
                 if not self._finds_changes:
                     self._reader.watch_again(self._socket, READABLE)
             left -= size
@@ -355,25 +374,24 @@ class PlainStream:
     # Sending.
 
     def send_now(self, data: bytes | memoryview) -> bool:
-        """Send what the socket takes, and keep the rest to be sent as it takes more; whether it took all.
+        """Send what the socket takes at once, and keep the rest, which the reader's task sends later.
 
-        After False not to be called again before ``drained`` has returned.
+        Return whether the socket took everything. After False, ``drained`` must return before the next ``send_now``.
 
         Raises:
-            trio.BrokenResourceError: the connection is broken. What the peer sent before can still be received.
+            trio.BrokenResourceError: the connection is broken. Bytes that the peer has sent can still be received.
             trio.ClosedResourceError: the stream is closed.
         """
         if self._closed:
             raise trio.ClosedResourceError
         try:
-            # Nearly always the socket takes all at once.
             sent = self._socket.send(data)
         except OSError:
             return self._hand_over(data)
         return sent == len(data) or self._hand_over(memoryview(data)[sent:])
 
     def send_and_listen(self, data: bytes, listener: Listener) -> None:
-        """``send_now``, then ``listen``. A connection that is broken for sending shows when it is read.
+        """``send_now``, then ``listen``. A broken connection is not raised; the listener gets the error when it reads.
 
         Raises:
             trio.ClosedResourceError: the stream is closed.
@@ -385,41 +403,42 @@ class PlainStream:
             if sent != len(data):
                 self._hand_over(memoryview(data)[sent:])
         except OSError:
-            with suppress(trio.BrokenResourceError):  # What the peer sent before can still be received.
+            with suppress(trio.BrokenResourceError):  # Bytes that the peer has sent can still be received.
                 self._hand_over(data)
         except trio.BrokenResourceError:
-            pass  # As above.
+            pass  # From ``_hand_over`` of the rest; bytes that the peer has sent can still be received.
         self._listener = listener
         if self._readable:
             self._reader.call_again(self._socket)
 
     async def drained(self) -> None:
-        """Wait until the socket has taken all that ``send_now`` kept. Cancelled, the rest is still sent.
+        """Wait until the socket has taken all of ``unsent``. A cancel only ends the wait; the rest is still sent.
 
         Raises:
-            as ``send_now``.
+            trio.BrokenResourceError: the connection is broken.
+            trio.ClosedResourceError: the stream was closed before everything was sent.
         """
         while self.unsent:
             self._sender = current_task()
             await wait_task_rescheduled(self._abort_sending)
-        # Closed after all was sent, the wait has been successful.
+        # No look at ``_closed``: if the stream was closed after everything was sent, the wait has succeeded.
         error = self.send_error
         if error is not None:
-            # A copy: the frames of the one that is raised hold this stream, and what was to be sent.
+            # A copy is raised: the traceback of a raised exception holds this stream and the unsent bytes.
             raise type(error)(*error.args) from error.__cause__
 
     def send_more(self) -> None:
-        """Try to send what ``send_now`` kept, though the reader has not reported that the socket takes more."""
+        """Try to send ``unsent`` now, before the reader reports that the socket takes more."""
         if self.unsent:
             self._send_rest()
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it. No checkpoint if the socket takes it at once, but nothing is sent in a cancelled scope.
+        """Send all of ``data``. Not a checkpoint if the socket takes it at once; sends nothing in a cancelled scope.
 
-        Cancelled in the middle, the stream can only be closed.
+        After a cancel in the middle the stream can only be closed.
 
         Raises:
-            as ``send_now``.
+            trio.BrokenResourceError, trio.ClosedResourceError: as ``send_now``.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self.send_now(data):
@@ -430,14 +449,14 @@ class PlainStream:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _hand_over(self, data: bytes | memoryview) -> bool:
-        """Send bytes and keep the rest; whether the socket took all."""
+        """Send ``data`` and keep the rest in ``unsent``. Return whether the socket took everything."""
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self.unsent = b""
-            error.__traceback__ = None  # It holds this frame, and that the stream and what was to be sent.
+            error.__traceback__ = None  # The traceback holds this frame, and so the stream and the unsent bytes.
             self.send_error = self._broken(error)
             raise self.send_error from error
         if sent == len(data):
@@ -449,12 +468,12 @@ class PlainStream:
         return False
 
     def _send_rest(self) -> None:
-        """Send the rest, and wake the task that waits in ``drained`` when all is sent or nothing can be."""
+        """Send ``unsent``; wake the task in ``drained`` if everything is sent or the connection is broken."""
         try:
             if not self._hand_over(self.unsent):
                 return
         except trio.BrokenResourceError:
-            pass  # Kept in send_error for the next send. A read may still give an answer.
+            pass  # ``send_error`` holds it for ``drained``. Bytes that the peer has sent can still be received.
         task, self._sender = self._sender, None
         if task is not None:
             reschedule(task, _WOKEN)
@@ -471,26 +490,30 @@ class PlainStream:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def reset_on_close(self) -> None:
-        """Make the close a reset, so that the peer does not take it for the end of what was sent."""
+        """Make the later close send a RST, so that the peer does not take the close for the end of a message."""
         if not self._closed:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def close(self) -> None:
-        """Close, which sends a FIN."""
+        """Close the stream, which sends a FIN (after ``reset_on_close`` a RST)."""
         self.close_now()
 
     def close_now(self) -> None:
-        """Close at once, whatever is under way. May be called twice."""
+        """Close at once, and discard ``unsent``. May be called again, and from handlers and listeners.
+
+        Tasks that wait in ``receive_some`` or ``drained`` get ClosedResourceError, and the listener gets
+        ``on_error``. A waiting ``drained`` is not affected if everything was sent.
+        """
         if self._closed:
             return
         self._closed = True
         self._readable = False
-        self._parking = None  # It holds this stream.
+        self._parking = None  # The request holds this stream: a reference cycle.
         if self.unsent:
             self.unsent = b""
             self.send_error = trio.ClosedResourceError("closed while sending")
         elif self.send_error is not None:
-            self.send_error.__traceback__ = None  # Its frames hold this stream.
+            self.send_error.__traceback__ = None  # Its frames hold this stream: a reference cycle.
         self._reader.close(self._socket)
         for task in (self._receiver, self._sender):
             if task is not None:

@@ -1,25 +1,41 @@
 """Timer queue: callbacks at times of trio's clock, run by one task.
 
-Most timers are cancelled before their time: a call's timeout, a hedge that is not made, an idle connection that is used
-again. A cancelled timer therefore costs a push onto a heap, and neither a task, nor a cancel scope, nor a wake-up.
-
 Theory
 ------
-The heap holds ``(when, number, timer)``. ``number`` grows by one per timer, so that of two timers for one time the
-earlier one runs first, and timers themselves are never compared.
+*Problem.* Nearly all timers are cancelled before their time: the timeout of a call that succeeds, the hedge that is not
+sent, the idle timeout of a connection that is used again. So ``add`` and ``cancel`` must be cheap. A timer that is
+cancelled costs one push onto a heap, and later its share of a removal. It costs no task, no cancel scope and no
+wake-up.
 
-``Timer.cancel`` sets the callback to None and leaves the entry in the heap. The entry keeps only the small ``Timer``
-alive, nothing that the callback referred to. The queue counts live and cancelled entries. When there are more than
-``CANCELLED_MAX`` cancelled ones, and they are more than half of the heap, the heap is rebuilt without them. Each
-rebuild halves the heap at least, so its cost is spread over as many cancels: a constant per cancel. The heap therefore
-never holds more than twice the live timers and ``CANCELLED_MAX`` entries.
+*Data structure.* A heap of ``(when, number, timer)``. ``number`` grows by one per timer. So two timers for one time run
+in the order in which they were added, and the heap never compares two ``Timer`` objects.
 
-One task sleeps until the first entry's time. A new timer that comes before that time moves the deadline of the scope
-under which the task sleeps; trio allows this at any time and from any task. A cancelled first entry is not removed: the
-task may wake once for it, which is rare and cheaper than looking at each cancel.
+A timer has three states. ``active`` is True in the first one only:
 
-At most ``CALLBACKS_MAX`` callbacks run in one scheduler turn. When more are due, the task passes through a checkpoint
-first, so that many timers delay other tasks by no more than that.
+    waiting  --its time has come-->  run         the entry leaves the heap, then the callback is called
+    waiting  --Timer.cancel------->  cancelled   the callback is set to None; the entry stays in the heap
+
+*Cancelled entries.* ``cancel`` forgets the callback at once, so a cancelled entry keeps nothing alive but the small
+``Timer``. The entry itself leaves the heap when ``_run_due`` finds it at the top, or in a rebuild. ``cancel`` rebuilds
+the heap when more than ``CANCELLED_MAX`` entries are cancelled and more entries are cancelled than live. Invariants:
+
+- ``_live + _cancelled == len(_heap)``;
+- after ``cancel``, ``_cancelled <= max(CANCELLED_MAX, _live)``. A flood of timers that are added and cancelled
+  therefore keeps the heap below twice the live timers plus ``CANCELLED_MAX``.
+
+A rebuild costs time linear in the heap and removes more than half of it, so its cost is a constant per cancel.
+
+*Sleeping.* ``run`` sleeps in a cancel scope whose deadline is the time of the first entry, or never if the heap is
+empty. ``add`` moves this deadline forward if the new timer comes first; trio allows this at any time and from any task.
+While ``run`` is not asleep, moving the deadline has no effect and needs none: ``run`` looks at the heap again before it
+sleeps. ``cancel`` never moves the deadline, so ``run`` may wake once for a cancelled entry and sleep again.
+
+*Callbacks* run in the task of ``run``. They may add and cancel timers. At most ``CALLBACKS_MAX`` callbacks run in one
+turn of the scheduler; if more are due, ``run`` first passes through a checkpoint. A callback must not raise: its
+exception ends ``run``. ``run`` is protected from KeyboardInterrupt, so Ctrl-C never stops a callback half-way.
+
+*Cancellation.* A cancel of ``run`` takes effect while ``run`` sleeps or at the checkpoint, never inside of a callback.
+The timers stay in the heap and do not run, unless ``run_all`` is called.
 """
 
 from __future__ import annotations
@@ -31,13 +47,13 @@ from heapq import heapify, heappop, heappush
 import trio
 
 CANCELLED_MAX = 64
-"""Cancelled entries that may stay in the heap, however few live ones there are."""
+"""Number of cancelled entries that may stay in the heap however few timers are live."""
 CALLBACKS_MAX = 64
-"""Callbacks that run in one turn of the scheduler."""
+"""Maximum number of callbacks in one turn of the scheduler."""
 
 
 class Timer:
-    """A callback that runs once, at its time, unless it is cancelled before."""
+    """Callback that runs once at its time, unless the timer is cancelled before. Made by ``TimerQueue.add``."""
 
     __slots__ = ("_callback", "_queue")
 
@@ -47,11 +63,11 @@ class Timer:
 
     @property
     def active(self) -> bool:
-        """Whether the callback is still to run."""
+        """Whether the callback has still to run: the timer has neither run nor been cancelled."""
         return self._callback is not None
 
     def cancel(self) -> None:
-        """Never run the callback. Does nothing if it has run, or was cancelled before."""
+        """Never run the callback, and forget it. Does nothing if the callback has run or the timer was cancelled."""
         if self._callback is not None:
             self._callback = None
             queue = self._queue
@@ -62,29 +78,30 @@ class Timer:
 
 
 class TimerQueue:
-    """Runs callbacks at times of ``trio.current_time()``, for as long as ``run`` runs.
+    """Queue of callbacks at times of ``trio.current_time()``, which are called while ``run`` runs.
 
-    A callback is a plain function that must not raise and must not block. An exception of one is a bug: it ends ``run``
-    and with it the nursery that ``run`` was started in.
+    A callback is a plain function that must not raise and must not block. An exception of a callback is a bug: it ends
+    ``run``, and so the nursery in which ``run`` was started.
     """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._number = 0
-        """Of the latest timer."""
+        """Number of the latest timer."""
         self._live = self._cancelled = 0
         self._sleep = trio.CancelScope()
         self._wakes_at = math.inf
-        """When ``run`` wakes: the deadline of ``_sleep``."""
+        """Deadline of ``_sleep``: when ``run`` wakes."""
         self.now: Callable[[], float] = trio.current_time
-        """``trio.current_time()``; while ``run`` runs without its looking for the run and its clock each time."""
+        """The current time. While ``run`` runs, the method of trio's clock itself: ``trio.current_time`` looks the
+        clock up in each call."""
 
     def __len__(self) -> int:
-        """How many timers are still to run."""
+        """Number of timers that have still to run."""
         return self._live
 
     def add(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Run ``callback()`` at the time ``when``, or as soon as ``run`` gets to it."""
+        """Call ``callback()`` at the time ``when``, or in the next turn of ``run`` if that time has passed."""
         timer = Timer(self, callback)
         self._live += 1
         self._number += 1
@@ -95,13 +112,14 @@ class TimerQueue:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Sleep and run callbacks, until cancelled. A callback is never interrupted by KeyboardInterrupt."""
+        """Call callbacks at their times, until cancelled. One task at a time."""
         self.now = trio.lowlevel.current_clock().current_time
         try:
             while True:
                 if self._run_due(self.now()):
                     await trio.lowlevel.checkpoint()
                     continue
+                # No checkpoint between ``_run_due`` and the sleep: no timer can be added that the sleep ignores.
                 self._wakes_at = self._heap[0][0] if self._heap else math.inf
                 with trio.CancelScope(deadline=self._wakes_at) as self._sleep:
                     await trio.sleep_forever()
@@ -109,13 +127,17 @@ class TimerQueue:
             self.now = trio.current_time
 
     def run_all(self) -> None:
-        """Run every callback now, whatever its time: for when ``run`` has ended for good."""
+        """Call every callback now, whatever its time, also those that callbacks add. For after the end of ``run``."""
         while self._run_due(math.inf):
             pass
 
     def _run_due(self, now: float) -> bool:
-        """Run what is due, and drop cancelled entries at the top of the heap; whether more is due."""
+        """Call up to ``CALLBACKS_MAX`` callbacks that are due, and remove cancelled entries at the top of the heap.
+
+        Return whether more are due.
+        """
         left = CALLBACKS_MAX
+        # ``self._heap`` is read in each round: a callback that cancels timers may replace it by a rebuilt heap.
         while self._heap:
             when, _, timer = self._heap[0]
             callback = timer._callback
@@ -127,6 +149,7 @@ class TimerQueue:
             elif not left:
                 return True
             else:
+                # The entry is removed and counted before the call: the callback may add and cancel, even this timer.
                 heappop(self._heap)
                 timer._callback = None
                 self._live -= 1

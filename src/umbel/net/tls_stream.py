@@ -2,34 +2,50 @@
 
 Theory
 ------
-Three places hold bytes on the way in: the socket, the incoming BIO (records that came and are not decrypted), and the
-SSL object (a record that is decrypted and not read). epoll reports only the first. So a read asks the SSL object first,
-then feeds it from the socket, until it has data or the socket has nothing. A stream that stops reading in between, with
-bytes in the BIO or the SSL object, keeps ``_readable`` set: it goes on without an event of the socket.
-``_needs_bytes`` says that neither of the two has anything: then a read begins with the socket.
+``TlsStream`` is a ``PlainStream`` with an SSL object between the socket and the user. The rules of ``stream.py`` hold
+here too: one task receives, or a listener; one task sends; ``close_now`` is allowed at any time.
 
-Whatever the SSL object does may leave bytes in the outgoing BIO, a read too: an alert, or the answer to a KeyUpdate
-(which OpenSSL 3.0 puts before the next write).
-So the outgoing BIO is emptied into the socket after each operation. Bytes that the socket does not take are kept as on
-a plain stream.
+*Received bytes* pass through three places:
 
-A BIO never gives memory back. So no more than about a record goes through one at a time (``FEED_BYTES``,
-``RECORD_BYTES``): a connection that moved much and is idle now costs little more than one that moved nothing.
+    socket  --_feed-->  incoming BIO (encrypted)  --SSL object (one decrypted record)-->  receive_now
 
-Records without data (KeyUpdate, session tickets, handshakes that are refused) cost time, some 50 us for a KeyUpdate of
-27 bytes, and the SSL object reads on after them by itself. So it gets ``FEED_BYTES`` at a time, which bounds one turn;
-and a peer that sends more than ``DATALESS_MAX`` of them in a row is cut off, so that each turn brings data or an end.
+The reader reports only changes of the socket. So ``_readable`` has a wider meaning here: one of the three places may
+have something. ``_needs_bytes`` is True if the BIO and the SSL object have no data; then ``receive_now`` begins with
+``_feed``. Otherwise ``receive_now`` asks the SSL object first, and feeds it until it gives data, or the socket has
+nothing. Invariant: if ``receive_now`` returns while the BIO or the SSL object still has something, ``_readable`` is
+True. Without it the task would wait for an event of the socket although decrypted data is there.
 
-The end of the stream counts only with the peer's ``close_notify``. Without one, reading raises BrokenResourceError, so
-that a body that lasts until the end of the connection cannot be cut short by somebody on the way (RFC 9112 section
-9.8). The SSL object does not hear of such an end, after which it would refuse to send: a peer that has closed its half
-of the TCP connection can still be answered. After ``close_notify`` of one side, the other side can send on.
+*Sent bytes.* Each operation of the SSL object, also a read, may write to the outgoing BIO: a part of the handshake, an
+alert, the reply to a KeyUpdate. So the outgoing BIO is moved to the socket after each operation (``_flush``). Bytes
+that the socket does not take are kept in ``unsent``, as on a plain stream.
 
-Session tickets of TLS 1.3 come after the handshake, with whatever is read first. So the session that a later connection
-may resume is asked for when this one closes, and reading takes tickets in without counting them as data. A server keeps
-nothing of its own: its tickets carry the session, under keys of the context.
+*Memory.* A BIO never shrinks. So about one record at a time goes through each BIO (``FEED_BYTES``, ``RECORD_BYTES``),
+and an idle connection needs no more memory after a large transfer than before.
 
-Renegotiation (TLS 1.2) is refused: it lets the peer cause work of a handshake again and again.
+*Records without data* (KeyUpdate, session tickets, refused renegotiations) cost CPU time, about 50 us for a KeyUpdate
+of 27 bytes, and ``SSLObject.read`` handles all of them that it has in one call. ``FEED_BYTES`` bounds one such call.
+A peer that sends more than ``DATALESS_MAX`` bytes in a row without data is treated as broken.
+
+*The end of the stream* is the peer's ``close_notify``. If TCP ends without one, reading raises BrokenResourceError, so
+that nobody on the path can truncate a body that the end of the connection delimits (RFC 9112 section 9.8). The SSL
+object is not told of such an end, because it would then refuse to send: a peer that has closed its half of the TCP
+connection can still get a response. After the ``close_notify`` of one side, the other side can still send.
+
+*States.* ``handshake`` must succeed before any other use. Each direction then goes from open to ended:
+
+    receiving   open --peer's close_notify--> ended (b"" at each read)       open --error--> broken
+    sending     open --send_eof-------------> ended                          open --error--> broken (``send_error``)
+
+``close`` sends ``close_notify`` if the socket takes it at once, and never waits; ``close_now`` sends nothing.
+
+*Cancellation.* A cancel of ``receive_some`` loses nothing: it takes effect before bytes leave the socket. After a
+cancel of ``handshake``, or of ``send_all`` in its middle, the stream can only be closed.
+
+*Sessions.* Session tickets of TLS 1.3 come after the handshake, in front of the first data. So a client's session for a
+later connection is read when the stream closes, and ``is_quiet`` does not count tickets. A server stores no session:
+the tickets contain it, encrypted with a key of the context.
+
+*Renegotiation* (TLS 1.2) is refused on a server: the peer could cause the work of a handshake again and again.
 """
 
 from __future__ import annotations
@@ -46,23 +62,23 @@ from .epoll import Reader
 from .stream import RECEIVE_MAX, TURN_BYTES_MAX, Listener, PlainStream
 
 RECORDS_BYTES = 64 * 1024
-"""Bytes of a message that are encrypted and handed to the socket at once; a larger one is sent in such pieces."""
+"""Size in bytes of the pieces that ``send_all`` encrypts and gives to the socket."""
 RECORD_BYTES = 16 * 1024
-"""Data that one record carries at most."""
+"""Maximum bytes of data in one TLS record (RFC 8446 section 5.1)."""
 FEED_BYTES = RECORD_BYTES + 512
-"""Bytes of one read from the socket: a record with its frame."""
+"""Maximum bytes of one read from the socket: one record with its header and padding."""
 RECORD_COST = 512
-"""Bytes that take about as long to push as what each record costs beside its data: records may have one byte each."""
+"""Fixed cost of one record in ``TURN_BYTES_MAX``, in bytes: a record may carry a single byte of data."""
 UNSENT_MAX = 256 * 1024
-"""Bytes that wait for the socket at most. Only a peer that makes TLS itself answer, and reads nothing, gets there."""
+"""Maximum bytes in ``unsent``. Exceeded only by a peer that makes TLS reply again and again, and does not read."""
 DATALESS_MAX = 24 * 1024
-"""Received bytes in a row that may bring no data. One record that is not complete yet takes up to ``FEED_BYTES``."""
+"""Maximum received bytes in a row without data. An incomplete record takes up to ``FEED_BYTES`` of them."""
 
 
 class TlsStream(PlainStream):
-    """A stream over TLS. Works after ``handshake``; after an error or a cancel it can only be closed.
+    """Byte stream over TLS; see the module. ``handshake`` must succeed before any other use.
 
-    The constructor makes a client's stream, ``serving`` a server's.
+    The constructor makes a client's stream, ``serving`` makes a server's stream.
     """
 
     __slots__ = (
@@ -90,10 +106,20 @@ class TlsStream(PlainStream):
         keep_session: Callable[[ssl.SSLSession | None], None] | None = None,
         server_side: bool = False,
     ) -> None:
-        """Take a connected socket; ``session`` is offered to the peer, and ``keep_session`` gets the last one.
+        """Take over a connected socket.
+
+        Args:
+            sock: the socket; the stream closes it.
+            reader: the socket reader that watches ``sock``.
+            context: certificates and settings.
+            server_name: the name for SNI and for the check of the peer's certificate; None on a server.
+            session: a session to resume; None: a full handshake.
+            keep_session: called with the session when the stream closes, if the handshake succeeded.
+            server_side: whether this side is the server.
 
         Raises:
-            ValueError: the name is none that TLS can carry. The socket is left open.
+            ValueError: TLS cannot carry ``server_name``. The socket is left open.
+            OSError: the system refuses another registration. The socket is left open.
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -105,14 +131,14 @@ class TlsStream(PlainStream):
         self._decrypted = b""
         self._dataless = 0
         self.alpn: str | None = None
-        """The protocol that both sides have agreed on in the handshake; None: they have not spoken of it."""
+        """The protocol that ALPN has selected; None: no protocol was negotiated."""
         self.client_certificate: bytes | None = None
-        """The certificate (DER) that the client has shown, and this side, the server, has verified."""
+        """On a server: the client's certificate (DER), which the handshake has verified; else None."""
         super().__init__(sock, reader)
 
     @classmethod
     def serving(cls, sock: socket.socket, reader: Reader, context: ssl.SSLContext) -> Self:
-        """A server's stream over an accepted socket. ``context`` gets the option to refuse renegotiation.
+        """Make a server's stream over an accepted socket. Sets ``OP_NO_RENEGOTIATION`` in ``context``.
 
         Raises:
             OSError: the system refuses another registration. The socket is left open.
@@ -123,15 +149,15 @@ class TlsStream(PlainStream):
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
-        """The state of the TLS connection: protocol, cipher, certificate, session."""
+        """The SSL object, for the protocol, cipher, certificate and session of the connection. Only to be read."""
         return self._ssl
 
     async def handshake(self) -> None:
-        """Do the TLS handshake. It has no bound in time.
+        """Do the TLS handshake, without a timeout. After an error or a cancel the stream can only be closed.
 
         Raises:
-            trio.BrokenResourceError: it failed; the cause says why.
-            trio.ClosedResourceError: the stream was closed meanwhile.
+            trio.BrokenResourceError: the handshake failed; the cause says why.
+            trio.ClosedResourceError: the stream was closed during the handshake.
             trio.TooSlowError: ``stop_receiving`` was called.
         """
         while True:
@@ -143,7 +169,7 @@ class TlsStream(PlainStream):
                     await self.wait_readable()
                 continue
             except ssl.SSLError as error:
-                self._reply()
+                self._reply()  # The alert that tells the peer why.
                 raise trio.BrokenResourceError("the TLS handshake failed") from error
             break
         self._verified = self._close_notify_due = True
@@ -151,6 +177,7 @@ class TlsStream(PlainStream):
         self.alpn = self._ssl.selected_alpn_protocol()
         if self._ssl.server_side and self._ssl.context.verify_mode != ssl.CERT_NONE:
             self.client_certificate = self._ssl.getpeercert(binary_form=True)
+        # The peer's first data may have come together with the end of its handshake.
         self._readable = self._readable or self._incoming.pending > 0
         if not self._flush():
             await self.drained()
@@ -158,7 +185,7 @@ class TlsStream(PlainStream):
     # Receiving.
 
     def receive_now(self, limit: int = RECEIVE_MAX) -> bytes | None:
-        """As of a plain stream; one record at most."""
+        """See ``PlainStream.receive_now``. Returns the data of one record at most."""
         if self._needs_bytes:
             if not self._feed():
                 return None
@@ -189,13 +216,13 @@ class TlsStream(PlainStream):
             self._dataless = 0
             self._needs_bytes = not (self._ssl.pending() or self._incoming.pending)
         else:
-            self._needs_bytes = False  # The SSL object has the end, and says so at each read.
+            self._needs_bytes = False  # The SSL object has the end, and reports it at each read.
         if not self._needs_bytes:
-            self._readable = True  # What epoll knows nothing of.
+            self._readable = True  # The reader reports no event for data that has left the socket.
         return data
 
     def _push(self) -> None:
-        """Read what is there, and give it to the listener."""
+        """Read records and give their data to the listener, ``TURN_BYTES_MAX`` at most."""
         left = TURN_BYTES_MAX
         while (listener := self._listener) is not None:
             if left <= 0:
@@ -218,10 +245,11 @@ class TlsStream(PlainStream):
                 self._listener = None
 
     def _feed(self) -> bool:
-        """Move bytes from the socket to the SSL object; False if there are none now.
+        """Move bytes from the socket to the incoming BIO. Return False if the socket has none now.
 
         Raises:
-            trio.BrokenResourceError: the connection is broken or has ended, or the peer sends records without data.
+            trio.BrokenResourceError: the connection is broken or has ended without ``close_notify``, or the peer sends
+                too many records without data.
             trio.ClosedResourceError: the stream is closed.
         """
         raw = super().receive_now(FEED_BYTES)
@@ -229,19 +257,19 @@ class TlsStream(PlainStream):
             return False
         if not raw:
             cause = ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the connection ended without close_notify")
-            raise trio.BrokenResourceError("the peer has ended TCP, not TLS") from cause
-        if self._dataless > DATALESS_MAX and self._verified:  # What a handshake may take, OpenSSL bounds itself.
-            raise trio.BrokenResourceError("the peer sends records without data")
+            raise trio.BrokenResourceError("the peer has closed TCP without close_notify") from cause
+        if self._dataless > DATALESS_MAX and self._verified:  # OpenSSL itself bounds the size of a handshake.
+            raise trio.BrokenResourceError("the peer sends too many TLS records without data")
         self._dataless += len(raw)
         self._incoming.write(raw)
         self._needs_bytes = False
         return True
 
     def is_quiet(self) -> bool:
-        """Whether no application data, alert or end has come. Session tickets are taken in and do not count."""
+        """Whether the peer has sent no data, no alert and no end. Session tickets are processed and do not count."""
         if self._closed:
             return False
-        # The loop ends: each round takes something out of the socket, and tickets are all that it may go on after.
+        # The loop ends: each round takes bytes out of the socket, and ``DATALESS_MAX`` bounds those without data.
         while self._readable or self._poll.poll(0):
             self._readable = True
             try:
@@ -254,7 +282,7 @@ class TlsStream(PlainStream):
     # Sending.
 
     def send_now(self, data: bytes | memoryview) -> bool:
-        """As of a plain stream. ``data`` is encrypted whole, so it should be of ``RECORDS_BYTES`` at most."""
+        """See ``PlainStream.send_now``. ``data`` is encrypted as a whole: at most ``RECORDS_BYTES`` are advisable."""
         if self._closed:
             raise trio.ClosedResourceError
         if self.send_error is not None:
@@ -269,7 +297,7 @@ class TlsStream(PlainStream):
         return self._flush()
 
     def _encrypted(self, data: bytes | memoryview) -> bytes:
-        """The records of ``data``, taken out of the BIO one by one."""
+        """The TLS records of ``data``, taken out of the outgoing BIO one by one, so that the BIO stays small."""
         records = []
         with memoryview(data) as view:
             for start in range(0, len(view), RECORD_BYTES):
@@ -278,13 +306,13 @@ class TlsStream(PlainStream):
         return b"".join(records)
 
     def send_and_listen(self, data: bytes, listener: Listener) -> None:
-        """As of a plain stream."""
+        """See ``PlainStream.send_and_listen``."""
         with suppress(trio.BrokenResourceError):
             self.send_now(data)
         self.listen(listener)
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it, as of a plain stream."""
+        """See ``PlainStream.send_all``."""
         await trio.lowlevel.checkpoint_if_cancelled()
         with memoryview(data) as view:
             for start in range(0, len(view), RECORDS_BYTES):
@@ -292,27 +320,27 @@ class TlsStream(PlainStream):
                     await self.drained()
 
     def _flush(self, data: bytes | None = None) -> bool:
-        """Hand ``data``, or what the outgoing BIO has, to the socket, behind what it has not taken yet.
+        """Give ``data`` (None: the content of the outgoing BIO) to the socket, after the bytes in ``unsent``.
 
-        Returns whether the socket took all.
+        Return whether the socket took everything. The rest is kept in ``unsent``.
 
         Raises:
-            trio.BrokenResourceError: the connection is broken.
+            trio.BrokenResourceError: the connection is broken, or ``unsent`` exceeds ``UNSENT_MAX``.
         """
         if data is None:
             data = self._outgoing.read()
         if self.unsent:
             if len(self.unsent) + len(data) > UNSENT_MAX:
-                self.send_error = trio.BrokenResourceError("the peer makes TLS answer, and does not read")
+                self.send_error = trio.BrokenResourceError("the peer makes TLS reply, and does not read the replies")
                 raise self.send_error
             self.unsent = bytes(self.unsent) + data
             return False
         return not data or self._hand_over(data)
 
     def _reply(self) -> None:
-        """Send what the SSL object has written by itself: a part of the handshake, the answer to a KeyUpdate, an alert.
+        """Send what the SSL object has written by itself: a part of the handshake, a reply to a KeyUpdate, an alert.
 
-        Where that fails, the next send raises. A read may still give what the peer sent before it stopped reading.
+        If that fails, the next send raises. Bytes that the peer has sent before can still be read.
         """
         with suppress(trio.BrokenResourceError):
             self._flush()
@@ -320,12 +348,12 @@ class TlsStream(PlainStream):
     # The end.
 
     def send_eof(self) -> None:
-        """Send ``close_notify`` if the socket takes it at once; receiving goes on. Never raises."""
+        """Send ``close_notify`` unless bytes are still unsent; receiving goes on. Never raises."""
         if self._closed or not self._close_notify_due or self.unsent or self.send_error is not None:
             return
         self._close_notify_due = False
-        # unwrap() writes our close_notify, and then looks for the peer's. Data that it finds in its place would break
-        # the SSL object. So it finds nothing.
+        # unwrap() writes our close_notify, and then reads the peer's. If unwrap() finds data instead, the SSL object
+        # is broken. So the SSL object and the BIO are emptied before unwrap(), and the BIO is filled again after it.
         if count := self._ssl.pending():
             self._decrypted += self._ssl.read(count)
         records = self._incoming.read()
@@ -335,18 +363,19 @@ class TlsStream(PlainStream):
         self._reply()
 
     def reset_on_close(self) -> None:
-        """As of a plain stream, and the close sends no ``close_notify``."""
+        """See ``PlainStream.reset_on_close``. No ``close_notify`` is sent."""
         self._close_notify_due = False
         super().reset_on_close()
 
     def close(self) -> None:
-        """Close, with a ``close_notify`` if the socket takes it at once."""
+        """Close the stream, with a ``close_notify`` if the socket takes it at once. Does not wait."""
         self.send_eof()
         self.close_now()
 
     def close_now(self) -> None:
-        """Close at once without ``close_notify``, whatever is under way. May be called twice."""
+        """Close at once without ``close_notify``. See ``PlainStream.close_now``."""
         if not self._closed and self._verified and self._keep_session is not None:
             self._keep_session(self._ssl.session)
-        self._needs_bytes = True  # A read asks the socket, which is closed, and not the SSL object.
+        # A read begins with the socket and so raises ClosedResourceError, even if the SSL object still has data.
+        self._needs_bytes = True
         super().close_now()
