@@ -1,1 +1,1 @@
-"""What all parts of Umbel speak of: the interface of a call, and what a call is made for."""
+"""Types and interfaces that all parts of Umbel share: errors, events, calls, inbound requests, problem documents."""

@@ -1,7 +1,4 @@
-"""Exceptions of Umbel: one tree, whose classes say who is at fault.
-
-It imports nothing but the kinds of failures.
-"""
+"""Base exceptions of Umbel. The class says who is at fault: the operator, the caller, an upstream or the client."""
 
 from __future__ import annotations
 
@@ -17,21 +14,24 @@ class UmbelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One mistake in a configuration: where it stands, which key, and what to do instead."""
+    """One mistake in a configuration."""
 
     file: str
     line: int | None
+    """The line in ``file``; None if the mistake has no line, such as a missing file."""
     key: str
+    """The path of the key, such as ``upstreams.users.url``; empty if no key is concerned."""
     reason: str
+    """What is wrong, and what to write instead."""
 
     def __str__(self) -> str:
-        """``file:line: key: reason``, the one line that people see."""
+        """The line that users see: ``file:line: key: reason``."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return ": ".join(part for part in (place, self.key, self.reason) if part)
 
 
 class ConfigError(UmbelError):
-    """The operator's mistake: the configuration cannot be used. Carries every problem found, in file order."""
+    """The configuration cannot be used (the operator's mistake). ``problems`` holds all mistakes that were found."""
 
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -39,14 +39,17 @@ class ConfigError(UmbelError):
 
 
 class NotRunningError(UmbelError):
-    """The caller's mistake: something was used outside the ``async with`` (or lifespan) that runs it."""
+    """An object was used outside of the ``async with`` or lifespan that runs it (the caller's mistake)."""
 
 
 class UpstreamError(UmbelError):
-    """The upstream's fault: an attempt gave no usable response.
+    """A call got no usable response from its upstream.
 
-    ``detail`` is for records only; it may name hosts and must never reach a client. The transports raise
-    subclasses that are also httpx exceptions (``umbel.upstream.errors``), so httpx users catch what they know.
+    The subclasses in ``umbel.upstream.errors`` are also httpx exceptions, so ``except httpx.ConnectError`` works.
+
+    Args:
+        detail: the reason, for records only. It may name hosts and must never be sent to a client.
+        proxy_error: the ``error`` parameter of Proxy-Status (RFC 9209 section 2.3); None: that of ``kind``.
     """
 
     kind: Kind = Kind.INTERNAL
@@ -56,15 +59,15 @@ class UpstreamError(UmbelError):
         self.detail = detail
         self.proxy_error = proxy_error or KINDS[self.kind].proxy_error
         self.retry_after: float | None = None
-        """Seconds after which a call may fare better, where somebody knows."""
+        """Seconds after which a new call may succeed; None: not known."""
         self.answered: tuple[int, Sequence[tuple[bytes, bytes, bytes]]] | None = None
-        """The status and the fields of a response of which only the content cannot be used."""
+        """Status and fields of the response, if only the response's content is unusable; else None."""
 
     def forget_frames(self) -> None:
-        """Forget where it was raised, and what caused it.
+        """Remove the tracebacks of this exception and of its causes.
 
-        Frames hold the call that failed, which holds its error: a cycle, which would wait for the garbage collector.
-        ``detail`` says all that is recorded.
+        The frames hold the failed call, and the call holds this exception: a reference cycle, which only the garbage
+        collector would free. Records need no traceback; they use ``detail``.
         """
         error: BaseException | None = self
         while error is not None:
@@ -73,7 +76,14 @@ class UpstreamError(UmbelError):
 
 
 class RequestError(UmbelError):
-    """The client's fault: the request cannot be answered as it stands. ``str(error)`` is shown to the client."""
+    """The client's request is answered with an error (the client's mistake, or the gateway is not ready).
+
+    Args:
+        status: the status of the error response.
+        detail: one sentence for the client; it becomes ``detail`` of the problem document, and ``str(error)``.
+        title: the ``title`` of the problem document; None: the reason phrase of ``status``.
+        fields: header fields that belong to the status, such as ``Allow`` with 405.
+    """
 
     def __init__(
         self, status: int, detail: str, *, title: str | None = None, fields: Sequence[tuple[str, str]] = ()
@@ -83,4 +93,3 @@ class RequestError(UmbelError):
         self.detail = detail
         self.title = title
         self.fields = tuple(fields)
-        """The header fields that belong to the status, such as ``Allow`` to 405."""

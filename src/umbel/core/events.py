@@ -1,6 +1,6 @@
-"""Events of requests, calls and attempts, and the interface of what records them.
+"""Events of requests, calls and attempts, and the interface of a recorder that takes them. No I/O.
 
-Upstreams, compositions and the gateway give events to a ``Recorder``, which never calls back. Nothing here does I/O.
+Upstreams, compositions and the gateway give each event to a ``Recorder``. A recorder never calls back.
 """
 
 from __future__ import annotations
@@ -18,43 +18,45 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 class RequestEnded(msgspec.Struct, frozen=True):
-    """An inbound request is over. Exactly one per request, whoever ended it."""
+    """An inbound request is over. There is exactly one per request, however the request ended."""
 
     request: RequestFacts
     status: int
-    """The status sent; 499 where the client had gone before an answer."""
+    """The status of the response; 499 if the client left before a response was begun."""
     ended_at: float
+    """``trio.current_time()`` at the end of the request."""
     bytes_sent: int = 0
+    """Bytes of response content that were sent."""
     completed: bool | None = None
-    """Whether a composed answer was complete; None for other answers."""
+    """Whether no call of a composed response failed; None for other responses."""
     kind: Kind | None = None
-    """The kind that decided an answer that is no success."""
+    """The failure kind that decided an unsuccessful response; None for a success."""
     client: str = ""
+    """The client's address."""
     scheme: str = "http"
     detail: str = ""
-    """Why it was refused or what went wrong, in one sentence; for records only."""
+    """Why the request was refused or failed, in one sentence; for records only."""
     own_ms: float | None = None
-    """Milliseconds that a composed answer took beside its longest call; None for other answers."""
+    """Milliseconds of a composed response minus those of its longest call; None for other responses."""
     of_client: bool = False
-    """Whether all that an answer lacks is the client's own mistake."""
+    """Whether every failure in the response is the client's own mistake."""
     calls: Sequence[Outcome] = ()
-    """What became of each call that was made for it: in the order of the configuration or of the code, but where it was
-    cut in that in which they ended."""
+    """The outcome of each call of the request, in the order of the configuration or code; in the order of their ends if
+    the request was cut short."""
 
 
 class CallEnded(NamedTuple):
-    """A call of a composition has its outcome. Exactly one per call, but see ``Recorder`` for those that say
-    nothing."""
+    """A call of a composition has its outcome. There is exactly one per call, except with ``Recorder.slow_call``."""
 
     request: RequestFacts
     upstream: str
     outcome: Outcome
     items: int | None = None
-    """How many distinct items an ``each`` made; None for a plain call."""
+    """Number of distinct items of an ``each`` call; None for another call."""
 
 
 class AttemptEnded(NamedTuple):
-    """An attempt is over, whatever came of it."""
+    """An attempt is over, with any result."""
 
     request: RequestFacts | None
     call: str
@@ -65,11 +67,11 @@ class AttemptEnded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogMessage:
-    """Any other record: an internal error, a lost background task, a drop."""
+    """Any other record, such as an internal error."""
 
     level: Level
     event: str
-    """A stable dotted name, such as ``expression.failed``."""
+    """The stable dotted name of the event, such as ``expression.failed``."""
     message: str
     request: RequestFacts | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -80,13 +82,13 @@ Event = RequestEnded | CallEnded | AttemptEnded | LogMessage
 
 
 class Recorder(Protocol):
-    """Recorder of events. ``record`` is a plain function: it never awaits, never raises and never blocks.
+    """Recorder of events. ``record`` is a plain function that must not raise or block.
 
-    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too.
+    Two optional attributes reduce the number of events:
 
-    One with an attribute ``slow_call`` (seconds) is not given ``CallEnded`` of calls that say nothing: those that
-    neither failed nor were attempted more than once, and took less than that. ``RequestEnded`` holds their outcomes all
-    the same.
+    - ``takes_attempts = False``: the recorder gets no ``AttemptEnded``. Attempts are in the call's outcome too.
+    - ``slow_call`` (seconds): the recorder gets no ``CallEnded`` for a call that succeeded with one attempt in less
+      than this time. ``RequestEnded.calls`` still holds the outcome.
     """
 
     def record(self, event: Event) -> None:
@@ -94,7 +96,7 @@ class Recorder(Protocol):
 
 
 class NullRecorder:
-    """Recorder that drops all events: the default."""
+    """Recorder that drops all events; the default."""
 
     takes_attempts = False
 

@@ -1,4 +1,4 @@
-"""The closed list of failure kinds, and what each means for an answer, a retry and a breaker."""
+"""Closed list of failure kinds, and what each kind means for the response, retries and the circuit breaker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Kind(enum.StrEnum):
-    """Kind of a failure: why a call gave no value. Records, metrics and answers use these words only."""
+    """Kind of a failure: why a call gave no value. Records, metrics and problem documents use these words."""
 
     CONNECT = "connect"
     DNS = "dns"
@@ -32,16 +32,16 @@ class Kind(enum.StrEnum):
 
 
 class KindRule(NamedTuple):
-    """One row of the table of kinds."""
+    """Meaning of one failure kind: a row of ``KINDS``."""
 
     status: int
-    """The answer's status if a required call failed so (``status`` and ``dependency`` say their own)."""
+    """The status of the response if a required call failed with this kind. A failure may name another status."""
     proxy_error: str | None
-    """The usual ``error`` of Proxy-Status (RFC 9209 section 2.3); a failure may carry a nearer one."""
+    """The ``error`` of Proxy-Status (RFC 9209 section 2.3). A failure may name a more precise one."""
     retryable: bool
-    """Whether another attempt may help (``reset`` only before the first byte, ``status`` by its status)."""
+    """Whether another attempt may succeed (``reset`` only before the first byte, ``status`` by its status)."""
     counts: bool
-    """Whether it counts against the upstream's breaker (``status`` only with a 5xx)."""
+    """Whether the failure counts for the upstream's circuit breaker (``status`` only with a 5xx)."""
 
 
 KINDS: Mapping[Kind, KindRule] = MappingProxyType(
@@ -68,4 +68,4 @@ KINDS: Mapping[Kind, KindRule] = MappingProxyType(
 )
 
 CUT = frozenset({Kind.CLIENT_GONE, Kind.CANCELLED})
-"""The kinds of a call that somebody else ended: they say nothing of its upstream and decide no answer."""
+"""Kinds of a call that was ended from outside. They say nothing about the upstream and decide no response."""

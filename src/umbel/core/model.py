@@ -1,4 +1,4 @@
-"""Value types that the packages share: facts of a request, attempts, failures, outcomes. All are frozen."""
+"""Frozen value types: facts of a request, attempts, failures, outcomes, and the inputs of a plan."""
 
 from __future__ import annotations
 
@@ -18,73 +18,73 @@ Json = Any
 
 
 JSON_MAX = 10**6
-"""Bytes of an upstream's JSON body where no bound is given: decoding it holds the loop."""
+"""Default maximum bytes of an upstream's JSON body. Decoding blocks the event loop, so the default is small."""
 OTHER_MAX = 10**7
-"""And of any other body."""
+"""Default maximum bytes of an upstream's body of another media type."""
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """The W3C trace context that a request runs under (https://www.w3.org/TR/trace-context/)."""
+    """W3C trace context of a request (https://www.w3.org/TR/trace-context/)."""
 
     trace_id: str
     """32 lower-case hex digits."""
     parent_id: str | None = None
-    """The inbound parent-id, 16 hex digits; None where the trace begins here."""
+    """The inbound parent-id, 16 hex digits; None if the trace begins here."""
     flags: str = "00"
     state: str = ""
-    """The inbound ``tracestate``, passed on as it came."""
+    """The inbound ``tracestate``, forwarded unchanged."""
 
     def header(self, span_id: str) -> str:
-        """The ``traceparent`` of one attempt, whose own id is ``span_id`` (16 hex digits)."""
+        """The value of ``traceparent`` for an attempt with the id ``span_id`` (16 hex digits)."""
         return f"00-{self.trace_id}-{span_id}-{self.flags}"
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
-    """Facts of an inbound request. Times are ``trio.current_time()`` seconds."""
+    """Facts of an inbound request. Times are seconds of ``trio.current_time()``."""
 
     request_id: str
     trace: Trace
     method: str
     path: str
     route: str
-    """The route's rule, such as ``/dashboard/<user_id>``; empty where no route matched."""
+    """The route's rule, such as ``/dashboard/<user_id>``; empty if no route matched."""
     started_at: float
     deadline: float = math.inf
-    """Absolute; infinite where the request has none."""
+    """The time at which the request must be over; infinite without a deadline."""
     complete_at: float | None = None
-    """When the last byte of its body was there; None if it was waited for no body. The deadline counts from then on."""
+    """When the last byte of the request body had come; None if no body was waited for."""
 
     @property
     def due_from(self) -> float:
-        """When the time until the deadline began."""
+        """The time from which the route's deadline counts: ``complete_at``, or ``started_at`` without a body."""
         return self.started_at if self.complete_at is None else self.complete_at
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """Record of an attempt: one physical request of a call on one connection, after its end."""
+    """Record of an attempt that has ended: one request of a call on one connection."""
 
     number: int
-    """1 for the first."""
+    """The number of the attempt within its call, from 1."""
     replica: str
-    """The base URL; for records only, never for clients."""
+    """The base URL of the replica; for records only, never for clients."""
     started_at: float
     ended_at: float
     status: int | None = None
-    """The upstream's status; None if no head came."""
+    """The status of the upstream's response; None if no response head came."""
     kind: Kind | None = None
-    """Why it failed; None if a whole response came (whatever its status)."""
+    """Why the attempt failed; None if a whole response came, with any status."""
     reused: bool = False
-    """Whether the connection had served before."""
+    """Whether the connection had carried an earlier request."""
     cause: Literal["first", "retry", "hedge"] = "first"
-    """Why it was made."""
+    """Why the attempt was made."""
     coalesced: bool = False
-    """Whether it was made for another call that asked the same, and this one shared it. One that was left before its
-    end ends here with the call that left, although it went on for others."""
+    """Whether the attempt was made for another call with the same request, whose response this call shared. If this
+    call left before the response came, ``ended_at`` is the time of leaving; the attempt went on for the other calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassedBody:
-    """An upstream's error body that the route passes on as it is (``pass_body``)."""
+    """An upstream's error body that the route forwards unchanged (``pass_body``)."""
 
     content: bytes
     content_type: str
@@ -92,44 +92,45 @@ class PassedBody:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Failure: why a call gave no value."""
+    """Reason why a call gave no value."""
 
     kind: Kind
     status: int
-    """The answer's status if this failure decides it."""
+    """The status of the response to the client, if this failure decides the response."""
     detail: str
-    """One sentence for records; may name hosts, never shown to clients."""
+    """One sentence for records. It may name hosts and must never be sent to a client."""
     received_status: int | None = None
-    """The upstream's status, for kind ``status`` (Proxy-Status ``received-status``)."""
+    """The status of the upstream's response, for the kind ``status`` (``received-status`` of Proxy-Status)."""
     proxy_error: str | None = None
-    """The RFC 9209 error type, None where only ``received-status`` speaks."""
+    """The ``error`` of Proxy-Status (RFC 9209 section 2.3); None if ``received-status`` says everything."""
     body: PassedBody | None = None
+    """The upstream's error body, if the route forwards it."""
     fields: tuple[tuple[str, str], ...] = ()
-    """The fields that belong to ``status``, for the answer that it decides: the upstream's own where its status is
-    passed on, or our breaker's Retry-After."""
+    """Header fields that belong to ``status``: those of the upstream if its status is forwarded, or the circuit
+    breaker's Retry-After."""
     forwarded: tuple[tuple[str, str], ...] = ()
-    """The fields of the response that the route's answer forwards: its cookies, and where its status is passed on all
-    that the route names."""
+    """Header fields of the upstream's response that the route forwards: cookies, and if the upstream's status is
+    forwarded, all fields that the route names."""
     public: str = ""
-    """One sentence for the client about its own mistake; empty where it made none, and gets the kind's sentence."""
+    """One sentence for the client about its own mistake; empty if the failure is not the client's mistake."""
 
     @classmethod
     def of(
         cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None, public: str = ""
     ) -> Failure:
-        """A failure with the status and the Proxy-Status error that the table of kinds gives."""
+        """Make a failure. ``status`` and ``proxy_error`` default to those of ``KINDS[kind]``."""
         rule = KINDS[kind]
         proxy_error = proxy_error or rule.proxy_error
         return cls(kind, rule.status if status is None else status, detail, None, proxy_error, public=public)
 
     @property
     def of_client(self) -> bool:
-        """Whether the client's request is to blame: a value of it cannot be used."""
+        """Whether the failure is the client's mistake: a value of its request cannot be used."""
         return self.public != ""
 
     @classmethod
     def from_error(cls, error: UpstreamError) -> Failure:
-        """The failure that an upstream transport's exception means."""
+        """Make the failure that corresponds to an exception of an upstream."""
         failure = cls.of(error.kind, error.detail, proxy_error=error.proxy_error)
         if error.retry_after is None:
             return failure
@@ -138,45 +139,48 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """One item of an ``each`` that failed, with every place of the list that it stood at."""
+    """A failed item of an ``each`` call, with all indexes of this item in the list."""
 
     places: tuple[int, ...]
     failure: Failure
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Outcome of a call. A call has exactly one."""
+    """Outcome of a call of a composition. Each call has exactly one."""
 
     call: str
+    """The name of the call."""
     state: Literal["value", "skipped", "failed"]
     value: Json = None
-    """What the context and the answer see: the value, or the default (null) of a skipped or failed call."""
+    """The value for expressions and for the answer; the default (null) if the call was skipped or failed."""
     failure: Failure | None = None
+    """Why the call failed; None unless ``state`` is "failed"."""
     started_at: float | None = None
-    """None if it never began."""
+    """When the call began, in ``trio.current_time()``; None if it never began."""
     ended_at: float = 0.0
     attempts: tuple[Attempt, ...] = ()
     failed_items: tuple[FailedItem, ...] = ()
+    """The failed items of an ``each`` call."""
     headers: tuple[tuple[str, str], ...] = ()
-    """The response's header fields (of an ``each``: none), for the answer's forwarding and caching rules."""
+    """The header fields of the response; empty for an ``each`` call."""
     answer_status: int | None = None
-    """The status that the answer gets from it; None: the route's."""
+    """The status that this call gives to the answer; None: the answer has the route's status."""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing of it is missing from the answer."""
+        """Whether neither the call nor an item of it failed."""
         return self.state != "failed" and not self.failed_items
 
     @property
     def worst(self) -> Failure | None:
-        """The failure that speaks for the call: its own, or its first failed item's."""
+        """The failure of the call, or else of its first failed item; None if nothing failed."""
         if self.failure is not None:
             return self.failure
         return self.failed_items[0].failure if self.failed_items else None
 
     @property
     def of_client(self) -> bool:
-        """Whether it lacks something, and all of that is the client's own mistake."""
+        """Whether something failed, and each failure is the client's mistake."""
         if self.failure is not None:
             return self.failure.of_client
         return bool(self.failed_items) and all(item.failure.of_client for item in self.failed_items)
@@ -186,20 +190,20 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """Inputs of a plan: the validated inbound request. Header names are lower-case with hyphens."""
+    """Values of the validated inbound request that a plan can refer to. Names in ``headers`` are in lower case."""
 
     path: Mapping[str, Json] = _NONE
     query: Mapping[str, Json] = _NONE
     headers: Mapping[str, str] = _NONE
     body: Json = None
     raw_query: bytes = b""
-    """The query as it came, for ``forward_query``."""
+    """The unchanged query of the request target, for ``forward_query``."""
     cookies: Mapping[str, str] = _NONE
     raw_body: bytes = b""
     content_type: str = ""
     request_id: str = ""
-    """What a gateway says as X-Request-Id; empty for nothing."""
+    """The X-Request-Id that calls send; empty: none."""
     forwarded: tuple[tuple[bytes, bytes, bytes], ...] = ()
-    """The fields that a gateway says beside that: Via. Best a ``core.call.FieldBlock``, which many requests have."""
+    """Further gateway fields that calls send: Via. A ``core.call.FieldBlock`` is encoded only once."""
     forwarded_for: tuple[tuple[bytes, bytes, bytes], ...] = ()
-    """X-Forwarded-*, apart because an upstream may be set to get none; as before."""
+    """The X-Forwarded-* fields that calls send. They are separate because an upstream may be configured to get none."""

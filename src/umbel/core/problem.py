@@ -1,6 +1,6 @@
-"""Problem documents, the form of all error bodies (RFC 9457).
+"""Problem documents (RFC 9457), the bodies of all error responses.
 
-A document never holds exception text, an upstream's address or a version.
+A problem document must never contain the text of an exception, an address of an upstream, or a version.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ CONTENT_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class FailedCall:
-    """One member of the document's ``calls``: which call failed, how, after how long, and what its upstream said."""
+    """Member of ``calls`` in a problem document: a failed call."""
 
     name: str
     kind: Kind
     status: int
     elapsed_ms: float
     received_status: int | None = None
-    """The upstream's own status, where one was received; ``status`` is what that makes of an answer."""
+    """The status of the upstream's response, if there was one. ``status`` is the status of the failure."""
 
     def member(self) -> dict[str, Json]:
-        """The JSON object."""
+        """The failed call as a JSON object."""
         received = {} if self.received_status is None else {"received_status": self.received_status}
         return {
             "name": self.name,
@@ -44,7 +44,7 @@ class FailedCall:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document. ``kind`` becomes the ``type``: ``urn:umbel:problem:timeout``, a name and no address."""
+    """Problem document. ``kind`` becomes ``type``, such as ``urn:umbel:problem:timeout``, which is no address."""
 
     status: int
     detail: str = ""
@@ -70,12 +70,12 @@ class Problem:
         return members
 
     def encode(self) -> bytes:
-        """The document as JSON."""
+        """The document as JSON text."""
         return msgspec.json.encode(self.document())
 
 
 def phrase(status: int) -> str:
-    """The reason phrase of a status as RFC 9110 has it (Python's own is of the version), or a plain one."""
+    """The reason phrase of a status in RFC 9110, or a generic one. (Those of ``http`` depend on Python's version.)"""
     if status in _PHRASES:
         return _PHRASES[status]
     try:

@@ -1,1 +1,1 @@
-"""HTTP/1.1 messages read from bytes, without I/O, for clients and servers."""
+"""Parsers of HTTP/1.1 messages (RFC 9112) without I/O: responses, and the chunked transfer coding."""

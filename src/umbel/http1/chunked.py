@@ -1,7 +1,43 @@
 """Strict decoder of the chunked transfer coding (RFC 9112 section 7.1), without I/O.
 
-llhttp would decode it too, but shows neither the end of the message nor the size of the chunk
-extensions, and gives trailers as header fields.
+Theory
+------
+*Problem.* A chunked body is a sequence of chunks, an empty chunk, and a trailer section:
+
+    1a;ext=1 CRLF  <26 bytes> CRLF      a chunk: size in hexadecimal, extensions, data
+    0 CRLF                              the last chunk
+    name: value CRLF                    trailer fields, if any
+    CRLF                                the end of the message
+
+The bytes come in pieces that may end anywhere, even between CR and LF. The result must not depend on the pieces. Two
+readers must never disagree about the end of the message, because that is request or response smuggling: so every
+deviation from the grammar is an error, a bare LF too. The peer may be hostile, so the cost is linear in the bytes, and
+memory beside the content is bounded.
+
+*States and transitions* (``_State``). Every state but DATA and END reads one line that ends with CR LF:
+
+    SIZE      line with size > 0   ->  DATA
+    SIZE      line with size 0     ->  TRAILER
+    DATA      ``_left`` bytes read ->  DATA_END
+    DATA_END  empty line           ->  SIZE
+    TRAILER   a field              ->  TRAILER      checked, counted and dropped
+    TRAILER   empty line           ->  END          the remaining bytes belong to the next message
+
+*Data.* ``_left`` is the number of data bytes that the current chunk still lacks; it is meaningful in DATA. ``_line`` is
+the beginning of a line whose end has not come; it is empty in DATA and END. Content is appended to ``out`` as it comes,
+so the decoder holds none of it.
+
+*Bounds.* A line is rejected as soon as it is longer than allowed, before its end has come, so ``_line`` is bounded:
+``_SIZE_LINE_MAX`` in SIZE, two bytes in DATA_END, ``_overhead_left`` in TRAILER. ``_overhead_left`` starts at
+``overhead_max`` and decreases by each chunk extension and each trailer field. ``_fields_left`` counts trailer fields.
+
+*The shortcut.* ``_take_whole_chunks`` decodes all chunks that are complete in one piece by a regular expression. It
+accepts only what the states above would accept and leaves everything else to them, so it never changes the result.
+
+*Errors.* After an exception the state is undefined: the decoder must not be fed again.
+
+llhttp is not used, because it reports neither the end of the message nor the size of chunk extensions, and it mixes
+trailer fields with header fields.
 """
 
 from __future__ import annotations
@@ -13,11 +49,11 @@ from ..core.http.syntax import FIELD_CHARS, TOKEN_CHARS, bytes_pattern
 from .errors import MalformedMessageError, MessageTooLargeError
 
 EXTENSION_MAX = 1024
-"""Bytes of the extensions of one chunk. Longer ones are an attack."""
+"""Maximum bytes of the extensions of one chunk."""
 _SIZE_LINE_MAX = 16 + EXTENSION_MAX
-# chunk-size [ *( BWS ";" ... ) ]; 16 digits are 64 bits, and no control character passes.
+# chunk-size [ chunk-ext ]. 16 digits are 64 bits. Extensions are not parsed, but may hold no control character.
 _SIZE_LINE = bytes_pattern(rf"([0-9A-Fa-f]{{1,16}})([ \t]*;[{FIELD_CHARS}]*)?")
-# A line begins with the data or behind a line end. Said here, the pattern is linear however it is used.
+# Anchored to the beginning of a line, so that even a search with this pattern takes linear time.
 _SIZE_AND_END = re.compile(rb"(?:\A|(?<=\n))" + _SIZE_LINE.pattern + rb"\r\n")
 _TRAILER_LINE = bytes_pattern(rf"\A[{TOKEN_CHARS}]+:[{FIELD_CHARS}]*")
 
@@ -31,10 +67,11 @@ class _State(enum.Enum):
 
 
 class ChunkedDecoder:
-    """Decoder of a chunked body. Trailer fields are checked, counted and dropped.
+    """Decoder of one chunked body; see the module. Trailer fields are checked and dropped.
 
-    ``overhead_max`` bounds the bytes of all chunk extensions and trailer fields of the message together, and
-    ``fields_max`` the number of trailer fields.
+    Args:
+        overhead_max: the maximum bytes of all chunk extensions and trailer fields of the body together.
+        fields_max: the maximum number of trailer fields.
     """
 
     __slots__ = ("_at", "_fields_left", "_left", "_line", "_overhead_left")
@@ -48,15 +85,16 @@ class ChunkedDecoder:
 
     @property
     def ended(self) -> bool:
-        """Whether the last chunk and the trailer section have been read."""
+        """Whether the body is complete: the last chunk and the trailer section have been read."""
         return self._at is _State.END
 
     def feed(self, data: bytes, out: list[bytes]) -> bytes:
-        """Decode ``data``, append the content to ``out``, and return what stands behind the message's end.
+        """Decode ``data``, append the content to ``out``, and return the bytes after the end of the message.
 
         Raises:
-            MalformedMessageError: bad framing (``http_response_transfer_coding``).
-            MessageTooLargeError: a trailer section over its bounds.
+            MalformedMessageError: the framing is malformed, or the chunk extensions exceed their limits
+                (``http_response_transfer_coding``).
+            MessageTooLargeError: the trailer section exceeds its limits.
         """
         position, size = 0, len(data)
         while position < size and self._at is not _State.END:
@@ -72,11 +110,12 @@ class ChunkedDecoder:
                 if not self._left:
                     self._at = _State.DATA_END
                 continue
-            # Everything else is a line that ends with CR LF, and may be cut anywhere.
+            # All other states read a line. The piece may end anywhere in the line, so the line is collected.
             end = data.find(b"\n", position)
             stop = size if end < 0 else end + 1
             self._line += data[position:stop]
             position = stop
+            # Checked for each piece, also without a line end: ``_line`` must not grow without bound.
             self._check_length()
             if end >= 0:
                 line, self._line = self._line, b""
@@ -84,10 +123,10 @@ class ChunkedDecoder:
         return data[position:]
 
     def _take_whole_chunks(self, data: bytes, position: int, out: list[bytes]) -> int:
-        """Append the content of the chunks that lie whole in ``data`` from ``position`` on; return where they end.
+        """Decode the complete chunks in ``data`` from ``position`` on; return the position after them.
 
-        Chunks of a byte each come by the ten thousand per read: step by step they would hold the loop for tens of
-        milliseconds. Anything but a size within its bounds with its data and its end is left to the other steps.
+        One read may hold ten thousand chunks of one byte; the steps of ``feed`` would take tens of milliseconds for
+        them. The last chunk, an incomplete chunk and anything that is wrong are left to ``feed``.
         """
         while (found := _SIZE_AND_END.match(data, position)) is not None:
             begin = found.end()
@@ -105,15 +144,15 @@ class ChunkedDecoder:
     def _check_length(self) -> None:
         size = len(self._line)
         if self._at is _State.SIZE and size > _SIZE_LINE_MAX + 2:
-            raise _bad("a chunk-size line is longer than any extension may be")
+            raise _bad(f"a chunk-size line is longer than {_SIZE_LINE_MAX} bytes")
         if self._at is _State.DATA_END and self._line not in (b"\r", b"\r\n"):
-            raise _bad("a chunk is longer than its size")
+            raise _bad("the data of a chunk is longer than its chunk size")
         if self._at is _State.TRAILER and size > self._overhead_left + 2:
             raise _too_big("the trailer section is too large")
 
     def _take_line(self, line: bytes) -> None:
         if not line.endswith(b"\r\n"):
-            raise _bad("a line of the chunk framing ends with a bare LF")
+            raise _bad("a line of the chunked framing ends with LF instead of CR LF")
         line = line[:-2]
         if self._at is _State.SIZE:
             self._take_size(line)
@@ -141,7 +180,7 @@ class ChunkedDecoder:
         if self._overhead_left < 0 or self._fields_left < 0:
             raise _too_big("the trailer section is too large")
         if _TRAILER_LINE.fullmatch(line) is None:
-            raise _bad("a line of the trailer section is no field")
+            raise _bad("a line of the trailer section is not a field")
 
 
 def _bad(detail: str) -> MalformedMessageError:

@@ -1,7 +1,4 @@
-"""The errors of HTTP/1.1 messages that are read: what is wrong, and the name of the error in RFC 9209 section 2.3.
-
-They say nothing of what becomes of the call or of the request. ``upstream/errors.py`` makes failures of calls of them.
-"""
+"""Errors of the HTTP/1.1 parsers, each with its name in RFC 9209 section 2.3."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ from ..core.errors import UmbelError
 
 
 class MessageError(UmbelError):
-    """The message cannot be read. Its reader is of no more use, nor is its connection.
+    """The message cannot be read. Neither its parser nor its connection can be used any more.
 
     Args:
-        detail: what is wrong, for records only.
-        proxy_error: the ``error`` parameter of Proxy-Status (RFC 9209 section 2.3) of a response.
+        detail: the reason, for records only, never for clients.
+        proxy_error: the value of the ``error`` parameter of Proxy-Status (RFC 9209 section 2.3).
     """
 
     def __init__(self, detail: str, proxy_error: str) -> None:
@@ -23,7 +20,7 @@ class MessageError(UmbelError):
 
 
 class MalformedMessageError(MessageError):
-    """The message is not what HTTP/1.1 allows, or can be read in two ways."""
+    """The message violates HTTP/1.1, or its framing is ambiguous."""
 
     def __init__(self, detail: str, proxy_error: str = "http_protocol_error") -> None:
         super().__init__(detail, proxy_error)
@@ -37,7 +34,7 @@ class IncompleteMessageError(MalformedMessageError):
 
 
 class MessageTooLargeError(MessageError):
-    """The head or the trailer section is over its bounds. Reading stopped there."""
+    """The head or the trailer section exceeds its limits."""
 
 
 class NoMessageError(MessageError):

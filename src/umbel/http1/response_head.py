@@ -1,8 +1,7 @@
-"""The head of a response: its status line and its fields (RFC 9112 sections 4 and 5), and what they say together of the
-connection and of the body (section 6).
+"""Parser of response heads (RFC 9112 sections 4 to 6): status line, fields, body framing and persistence.
 
-It is strict: what two readers could take for two things is refused. llhttp accepts some of that, and calls back for
-each field. It does no I/O, and its only state are caches of heads and lines that were read before.
+The parser is strict: a head that two readers could interpret in two ways is an error. It does no I/O. Its only state is
+a cache of parsed lines and one of parsed heads, which never change a result.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from ..core.http.syntax import FIELD_CHARS, NEVER_IN_HEAD, TOKEN_CHARS, bytes_pa
 from ..net.bounded_cache import BoundedCache
 from .errors import MalformedMessageError
 
-# The quantifiers are possessive: nothing is tried twice, however long the line.
+# The quantifiers are possessive: there is no backtracking, so a match takes linear time.
 _STATUS = bytes_pattern(rf"(HTTP/1\.[01]) ([0-9]{{3}})(?: ([{FIELD_CHARS}]*+))?")
 _FIELD = bytes_pattern(rf"\A([{TOKEN_CHARS}]++):([{FIELD_CHARS}]*+)")
 
 _INTERPRETED = HOP_BY_HOP | {b"content-length", b"content-encoding"}
 
 KNOWN_MAX, KNOWN_LINE_MAX = 1024, 128
-"""Lines that are cached, and the bytes of the longest one."""
+"""Maximum number of cached lines, and maximum bytes of a cached line."""
 
 _LENGTH_DIGITS_MAX = 18
 _KNOWN_MAX, _KNOWN_SIZE = 128, 512
-"""Heads that are cached, and the bytes of the longest one."""
+"""Maximum number of cached heads, and maximum bytes of a cached head."""
 
 
 class StatusLine(NamedTuple):
@@ -42,57 +41,60 @@ class StatusLine(NamedTuple):
 
 
 class InterpretedField(NamedTuple):
-    """Field that the reader itself interprets: framing, connection, coding."""
+    """Field that the parser itself interprets, because it concerns the framing, the connection or the coding."""
 
     field: Field
     end_to_end: bool
-    """Whether it is passed on."""
+    """Whether the field is forwarded (not hop-by-hop)."""
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Head of a response. ``fields`` are the end-to-end fields in order."""
+    """Parsed head of a response."""
 
     status: int
     reason: bytes
     version: bytes
+    """``HTTP/1.0`` or ``HTTP/1.1``."""
     fields: tuple[Field, ...]
+    """The end-to-end fields, in order."""
     coded: bool
-    """Whether there is a Content-Encoding."""
+    """Whether the head has a Content-Encoding."""
     keep_alive: bool
-    """Whether the peer lets the connection serve again after this response."""
+    """Whether the peer keeps the connection open after this response (RFC 9112 section 9.3)."""
     length: int | None
-    """Content-Length, if there is one."""
+    """The value of Content-Length; None if the head has none."""
     chunked: bool
+    """Whether the body has the chunked transfer coding."""
     lines: int
-    """Lines of the head, the status line included."""
+    """Number of lines, including the status line."""
     kept: tuple[Field, ...]
-    """``fields`` without Content-Length: what is true of a body that was read."""
+    """``fields`` without Content-Length, which may not fit a decoded body."""
     names: frozenset[bytes]
-    """Of ``kept``, in lower case."""
+    """The names of ``kept``, in lower case."""
     size: int
-    """Bytes of the head, with its empty line."""
+    """Bytes of the head, including its empty line."""
     whole_size: int | None
-    """Bytes of head and body, if the length of a body is known and there is one (it may be empty)."""
+    """Bytes of head and body together; None if the head has no Content-Length, or its status allows no body."""
     has_body: bool
-    """Whether its status is a final one of a response with content, as far as its request lets it have any."""
+    """Whether ``status`` is a final status that allows a body. (A response to HEAD has none in any case.)"""
     idle_hint: float | None = None
-    """Seconds that the peer keeps an idle connection, as its Keep-Alive field says (RFC 2068 section 19.7.1.1)."""
+    """Seconds that the peer keeps an idle connection open, from Keep-Alive (RFC 2068 section 19.7.1.1)."""
 
 
-# Caches of parsed lines: upstreams send nearly the same lines again and again. A line means the same in every head, so
-# a hit never changes a result.
+# Caches of parsed lines: upstreams repeat most of their lines. The meaning of a line does not depend on the head, so a
+# cached line never changes a result. Lines of fields that may be secret are not kept.
 _status_lines: BoundedCache[bytes, StatusLine] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
 _fields: BoundedCache[bytes, Field | InterpretedField] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
 
-# Cache of whole heads, which are equal while the second of their Date lasts. As in the caches of lines, heads with
-# fields that may be secret are not kept.
+# Cache of parsed heads: an upstream often repeats a head for as long as its Date stays the same, one second. Heads with
+# a field that may be secret are not kept.
 _heads: BoundedCache[bytes, Head] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 known_heads: Mapping[bytes, Head] = _heads.entries
-"""The cached heads by their bytes; to be read only."""
+"""The cached heads by their bytes; only to be read."""
 
 
 def head_of(raw: bytes) -> Head:
-    """Parse the head ``raw``, which ends before its empty line.
+    """Parse the head ``raw``, without the CR LF CR LF at its end.
 
     Raises:
         MalformedMessageError: a line is malformed, or the framing is ambiguous.
@@ -143,9 +145,11 @@ def _read(raw: bytes) -> Head:
             fields = [field for field in fields if field[1] not in named]
         persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)
     if codings and (codings != [b"chunked"] or lengths or version != b"HTTP/1.1"):
-        raise MalformedMessageError("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")
+        raise MalformedMessageError(
+            "the response has a Transfer-Encoding other than a single chunked, or beside Content-Length, or in HTTP/1.0"
+        )
     if lengths and (len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS_MAX):
-        raise MalformedMessageError("Content-Length is not one number")
+        raise MalformedMessageError("the response's Content-Length is not a single number")
     length = int(lengths[0]) if lengths else None
     kept = tuple(field for field in fields if field[1] != b"content-length")
     names = frozenset(field[1] for field in kept)
@@ -158,7 +162,7 @@ def _read(raw: bytes) -> Head:
 
 
 def _timeout_of(value: bytes) -> float | None:
-    """The ``timeout`` of a Keep-Alive field, in seconds."""
+    """The ``timeout`` parameter of a Keep-Alive field, in seconds; None if there is none."""
     for member in value.split(b","):
         name, _, number = member.partition(b"=")
         if name.strip().lower() == b"timeout" and (digits := number.strip()).isdigit() and len(digits) <= 6:
@@ -167,19 +171,24 @@ def _timeout_of(value: bytes) -> float | None:
 
 
 def check_part(raw: bytearray, since: int, begin: int) -> int:
-    """Check a head that is not complete, so that a malformed one fails at once and not at a deadline.
+    """Check the beginning of a head, so that a malformed head fails at once and not at a deadline.
 
-    ``since`` is where the newest bytes begin, ``begin`` where the first line begins that was not checked. Return
-    the new ``begin``.
+    Args:
+        raw: the bytes of the head so far.
+        since: the position of the newest bytes.
+        begin: the position of the first line that is not checked yet; 0 is the status line.
+
+    Returns:
+        The new ``begin``.
 
     Raises:
-        MalformedMessageError: a character that no head can hold, or a complete line that is no field or status line.
+        MalformedMessageError: a character that no head can hold, or a complete line that is malformed.
     """
-    # A CR that ended the last piece is checked again, with what follows it.
+    # A CR at the end of the previous piece is checked again, together with the byte after it.
     again = max(0, since - 1)
     if NEVER_IN_HEAD.search(raw, again) is not None:
         raise MalformedMessageError(
-            "the response's head holds a forbidden character, or a line that CR LF does not end"
+            "the response's head holds a forbidden character, or a line that does not end with CR LF"
         )
     while (end := raw.find(b"\r\n", max(begin, again))) >= 0:
         line = bytes(raw[begin:end])
@@ -195,14 +204,14 @@ def status_line_of(line: bytes) -> StatusLine:
     """Parse the status line ``line``, without its CR LF.
 
     Raises:
-        MalformedMessageError: it is none of HTTP/1.0 or 1.1.
+        MalformedMessageError: the line is not a status line of HTTP/1.0 or HTTP/1.1.
     """
     start = _status_lines.get(line)
     if start is None:
         match = _STATUS.fullmatch(line)
         if match is None:
             raise MalformedMessageError(
-                "the response's status line is not of HTTP/1.0 or 1.1, or holds a forbidden character"
+                "the response's status line is not one of HTTP/1.0 or HTTP/1.1, or holds a forbidden character"
             )
         version, status, reason = match.groups(b"")
         start = StatusLine(version, int(status), reason)
@@ -214,7 +223,8 @@ def field_of(line: bytes) -> Field | InterpretedField:
     """Parse the field line ``line``, without its CR LF.
 
     Raises:
-        MalformedMessageError: no valid name, a control character, a bare CR or LF, a folded value.
+        MalformedMessageError: the name is invalid, or the line holds a control character, a bare CR or LF, or is folded
+            (RFC 9112 section 5.2).
     """
     field = _fields.get(line)
     if field is None:

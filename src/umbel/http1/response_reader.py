@@ -1,6 +1,42 @@
-"""Reader of one HTTP/1.1 response, without I/O (RFC 9112): where the head ends, and where the body ends.
+"""Reader of one HTTP/1.1 response without I/O (RFC 9112): finds the end of the head and the end of the body.
 
-Heads are parsed by ``response_head.py``, chunks by ``chunked.py``. Ambiguous framing is refused.
+Theory
+------
+*Problem.* A client receives the bytes of a connection in pieces that may end anywhere. It needs the head, then the body
+bytes as they come, then the end of the message: only a message that has ended exactly where its framing says leaves a
+connection that can be reused. The result must not depend on the pieces. Every byte may come from a hostile peer.
+
+*Use.* One reader reads one response. The owner feeds bytes with ``feed``, and the end of the connection with
+``feed_eof``. After each of them the owner looks at ``head``, ``take()`` and ``ended``. There is no waiting and no
+cancellation here; one task uses a reader. After an exception neither the reader nor its connection can be used again.
+
+*States.* The attributes determine the state; a reader moves downwards only:
+
+    new       not ``started``                     nothing has come
+    head      ``started``, ``head`` is None       a head is read, final or interim
+    body      ``head`` is set, not ``ended``      one of the three framings below
+    ended     ``ended``                           further bytes set ``excess``
+
+*The head.* A head ends with CR LF CR LF. A head in one piece is parsed at once (``head_of``). A head in several pieces
+is collected in ``_raw``; each piece is checked as it comes (``check_part``), and ``_checked`` is the position of the
+first line that is not checked yet, so the cost stays linear. A head of 1xx is counted and skipped, and the next head
+follows; 101 is an error, because no upgrade was requested.
+
+*The body* (RFC 9112 section 6.3). The first rule that applies decides:
+
+    HEAD request, 204, 304         no body                 ended at once
+    Transfer-Encoding: chunked     ``_chunked`` is set     ended by the decoder
+    Content-Length                 ``_left`` is set        ended when ``_left`` is 0
+    otherwise                      neither is set          ended by ``feed_eof``; the connection is not kept alive
+
+``head_of`` has refused a head with both Transfer-Encoding and Content-Length. The end of the connection in any state
+but the last framing and ``ended`` is an error: an incomplete body is never taken for a complete one.
+
+*The shortcut.* Most responses come whole in one piece, with a Content-Length. ``whole_of`` recognises them. It returns
+a head only where the steps above would accept the bytes with the same result, and None in all other cases.
+
+*Bounds.* ``Limits`` bounds the head and the trailer section. The body is not bounded here: the owner takes the body
+bytes with ``take`` and may stop.
 """
 
 from __future__ import annotations
@@ -14,7 +50,7 @@ from .errors import IncompleteMessageError, MalformedMessageError, MessageTooLar
 from .response_head import Head, check_part, head_of, known_heads
 
 INFORMATIONAL_MAX = 100
-"""Interim (1xx) responses before the response. 102 may be sent as a heartbeat; more than this is an attack."""
+"""Maximum number of interim (1xx) responses before the final response. A server may send 102 as a heartbeat."""
 
 _PREFIX = b"HTTP/1."
 _END = b"\r\n\r\n"
@@ -22,21 +58,21 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a response's head, and of its trailer section."""
+    """Limits of a response's head, and separately of its trailer section."""
 
     max_head: int = 64 * 1024
-    """Bytes, the status line and the empty line included."""
+    """Maximum bytes, including the status line and the empty line."""
     max_fields: int = 100
+    """Maximum number of fields."""
 
 
 def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
-    """The head of a response of known length that ``data`` holds from its first byte to its last.
+    """The head of the response, if ``data`` is exactly one final response with a Content-Length; else None.
 
-    Its content is ``data[head.size:]``. None where it is not so, or where only a ``ResponseReader`` can tell what is
-    wrong.
+    The body is then ``data[head.size:]``. None does not mean that ``data`` is wrong: a ``ResponseReader`` decides.
 
     Raises:
-        MalformedMessageError: as ``ResponseReader.feed``.
+        MalformedMessageError: the head is malformed, or its framing is ambiguous.
     """
     found = data.find(_END)
     if found < 0 or found > limits.max_head - 4:
@@ -44,7 +80,7 @@ def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
     raw = data[:found]
     head = known_heads.get(raw)
     if head is None:
-        # Before anything costs by the number of lines.
+        # Checked before the head is split into lines.
         if data.count(b"\n", 0, found) > limits.max_fields:
             return None
         head = head_of(raw)
@@ -54,26 +90,30 @@ def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
 
 
 class ResponseReader:
-    """Reader of the response to one request. How the bytes are cut into pieces never changes the result.
+    """Reader of the response to one request; see the module.
 
-    ``feed`` what comes and ``feed_eof`` when nothing more will; then look at ``head``, ``take()`` and ``ended``.
-    After an exception the reader is of no more use, nor is its connection.
+    Args:
+        method: the method of the request, in upper case; a response to HEAD has no body.
+        limits: the limits of the head and of the trailer section.
     """
 
-    # Not __slots__: most of these stay as they are here for nearly every response.
+    # Class attributes and not __slots__: for nearly every response most of them keep these values.
     started = False
     """Whether a byte has come."""
     head: Head | None = None
+    """The head of the final response; None until the head is complete."""
     ended = False
     """Whether the message is complete."""
     excess = False
-    """Whether bytes came behind the message's end: its connection must never serve again."""
+    """Whether bytes came after the end of the message. Such a connection must not be reused."""
     interim = 0
-    """Interim (1xx) responses that came before the head."""
+    """Number of interim (1xx) responses before the head."""
     _raw: bytearray | None = None
-    """A head that comes in pieces."""
+    """The bytes of an incomplete head; None between heads."""
     _checked = 0
+    """Position in ``_raw`` of the first line that is not checked yet."""
     _left: int | None = None
+    """Body bytes that are still to come; None without Content-Length."""
     _chunked: ChunkedDecoder | None = None
 
     def __init__(self, method: str, limits: Limits) -> None:
@@ -85,8 +125,8 @@ class ResponseReader:
         """Take the next bytes of the connection.
 
         Raises:
-            MalformedMessageError: not HTTP/1.0 or 1.1, or something that we refuse.
-            MessageTooLargeError: a head over its bounds.
+            MalformedMessageError: the bytes are not a response of HTTP/1.0 or HTTP/1.1, or its framing is ambiguous.
+            MessageTooLargeError: the head or the trailer section exceeds its limits.
         """
         if data and not self.started:
             self.started = True
@@ -98,24 +138,24 @@ class ResponseReader:
             self._feed_body(data)
 
     def feed_eof(self) -> None:
-        """Take the end of the stream.
+        """Take the end of the connection. It ends a body without other framing.
 
         Raises:
-            NoMessageError: before a byte came.
-            IncompleteMessageError: before the end of the message.
+            NoMessageError: not one byte of a response has come.
+            IncompleteMessageError: the head or the body is incomplete.
         """
         if self.ended:
             return
         if not self.started:
             raise NoMessageError
         if self.head is None:
-            raise IncompleteMessageError("the connection was closed inside the response's head")
+            raise IncompleteMessageError("the connection was closed in the middle of the response's head")
         if self._chunked is not None or self._left is not None:
-            raise IncompleteMessageError("the connection was closed inside the response's body")
+            raise IncompleteMessageError("the connection was closed in the middle of the response's body")
         self.ended = True
 
     def take(self) -> bytes:
-        """The body bytes that have come since the last call; empty if none."""
+        """Return and forget the body bytes that have come since the last call; empty if none."""
         out = self._out
         if not out:
             return b""
@@ -123,9 +163,9 @@ class ResponseReader:
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _feed_whole(self, data: bytes) -> bool:
-        """Take a response of known length that ``data`` holds from its first byte to its last, as it holds most.
+        """Take ``data`` if it is exactly one response with Content-Length, and return whether it is.
 
-        The same as the way through ``_feed_head`` and ``_feed_body``, in a fraction of the steps.
+        The result is that of ``_feed_head`` and ``_feed_body``, in a fraction of the steps.
         """
         head = self.head = whole_of(data, self._method, self._limits)
         if head is None:
@@ -136,10 +176,9 @@ class ResponseReader:
         return True
 
     def _feed_head(self, data: bytes) -> bytes:
-        """Take what of ``data`` belongs to the head; the rest is returned."""
+        """Take the bytes of ``data`` that belong to the head, and return the rest."""
         raw = self._raw
         if raw is None and (found := data.find(_END)) >= 0:
-            # Nearly always the whole head comes at once, and nothing needs collecting.
             self._check_beginning(data, found + 4)
             self._end_head(data[:found])
             return data[found + 4 :]
@@ -147,6 +186,7 @@ class ResponseReader:
             raw = self._raw = bytearray()
         before = len(raw)
         raw += data
+        # The end may be split between pieces: up to three of its four bytes may have come before.
         found = raw.find(_END, max(0, before - 3))
         if found < 0:
             self._check_beginning(raw, len(raw))
@@ -159,15 +199,18 @@ class ResponseReader:
 
     def _check_beginning(self, raw: bytes | bytearray, size: int) -> None:
         if size > self._limits.max_head:
-            raise _head_too_big(f"the response's head is over {self._limits.max_head} bytes")
+            raise _head_too_big(f"the response's head is longer than {self._limits.max_head} bytes")
         if not raw.startswith(_PREFIX if size >= 7 else _PREFIX[:size]):
-            raise MalformedMessageError("the response does not begin as HTTP/1")
+            raise MalformedMessageError("the response does not begin with HTTP/1.")
 
     def _end_head(self, raw: bytes) -> None:
-        """Decide what the head decides (RFC 9112 section 6.3). ``raw`` ends before the empty line."""
-        # The status line is no field.
+        """Parse a complete head and choose the framing of the body (RFC 9112 section 6.3).
+
+        ``raw`` is the head without the CR LF CR LF at its end.
+        """
+        # ``raw`` has one LF fewer than lines, and the status line is no field: the number of LF is that of fields.
         if raw.count(b"\n") > self._limits.max_fields:
-            raise _head_too_big(f"the response has over {self._limits.max_fields} header fields")
+            raise _head_too_big(f"the response has more than {self._limits.max_fields} header fields")
         head = head_of(raw)
         status = head.status
         if not 200 <= status <= 599:
@@ -181,17 +224,17 @@ class ResponseReader:
             self._left = length
             self.ended = length == 0
         else:
-            # The body ends with the connection.
+            # The end of the connection ends the body, whatever Connection says.
             head = replace(head, keep_alive=False)
         self.head = head
 
     def _end_interim(self, status: int) -> None:
-        """A 1xx has come, and the head that counts is still to come; 101 nobody has asked for."""
+        """Count an interim (1xx) response, and refuse a status that is neither interim nor final, or is 101."""
         if not 100 <= status <= 199 or status == 101:
-            raise MalformedMessageError(f"status {status} in the response")
+            raise MalformedMessageError(f"the response has the status {status}, which is not allowed here")
         self.interim += 1
         if self.interim > INFORMATIONAL_MAX:
-            raise MalformedMessageError(f"over {INFORMATIONAL_MAX} interim responses")
+            raise MalformedMessageError(f"the upstream sent more than {INFORMATIONAL_MAX} interim responses")
 
     def _feed_body(self, data: bytes) -> None:
         if self.ended:

@@ -1,1 +1,1 @@
-"""The words of HTTP's messages that both sides share: fields, codings, media types, charsets. No I/O."""
+"""Syntax and meaning of HTTP fields, codings, media types and charsets, for clients and servers. No I/O."""

@@ -1,8 +1,8 @@
-"""The charsets that the text of a message may name, and the codecs that decode them.
+"""Charsets that a message may name, and Python's codecs for them.
 
-A closed list: Python's own registry also has codecs that are no charsets (``zlib``, ``unicode_escape``, ``undefined``),
-and ones written in Python that take quadratic time (``punycode``, ``idna``). A name from outside never gets there. All
-of those listed are written in C and take linear time.
+The list is closed, and a name from a peer is never given to Python's registry. The registry also has codecs that are no
+charsets (``zlib``, ``unicode_escape``), and codecs that take quadratic time (``punycode``, ``idna``). All listed codecs
+are written in C and take linear time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def _named() -> Mapping[str, str]:
 
 
 CODECS = _named()
-"""Python's codec by a charset's name in lower case: the names of IANA's registry, and four that everybody writes."""
+"""Name of Python's codec by name of the charset in lower case: names of the IANA registry, and common short forms."""
 
-# Other labels of the same that the WHATWG Encoding standard lists and that servers send.
+# Other labels of these charsets, from the WHATWG Encoding standard.
 _ALIASES = {f"iso8859-{part}": f"iso-8859-{part}" for part in range(1, 17)}
 _ALIASES |= {"latin-1": "iso-8859-1", "l1": "iso-8859-1", "x-sjis": "shift_jis", "sjis": "shift_jis"}
 _ALIASES |= {
@@ -46,11 +46,11 @@ ASCII_COMPATIBLE = frozenset(CODECS.values()) - {
     "big5",
     "shift_jis",
 }
-"""The codecs in which a byte below 128 is that ASCII character wherever it stands."""
+"""The codecs in which each byte below 128 is the ASCII character, at any position."""
 
 
 def codec_of(charset: str) -> str | None:
-    """The codec of a charset that a peer names; None if it is unknown."""
+    """Name of Python's codec for a charset, in any case; None if the charset is not listed."""
     name = charset.lower()
     if name not in CODECS:
         name = name.replace("_", "-")
@@ -59,6 +59,6 @@ def codec_of(charset: str) -> str | None:
 
 
 def charset_of(content_type: str) -> str | None:
-    """The charset that a Content-Type names (RFC 9110 section 8.3.2); None if it names none."""
+    """The ``charset`` parameter of a Content-Type (RFC 9110 section 8.3.2); None if there is none."""
     found = _CHARSET.search(content_type)
     return found[1] if found is not None else None

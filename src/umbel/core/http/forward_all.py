@@ -1,6 +1,6 @@
-"""``"*"`` where a call names what it forwards of the client's request: all of it, but for the fields listed here.
+"""Meaning of ``"*"`` in a call's ``forward``: all header fields of the client's request but those excluded here.
 
-What is left out can still be forwarded by its own name, unless it belongs to the connection or Umbel writes it.
+An excluded field can still be forwarded if it is named, unless it is hop-by-hop or Umbel writes it itself.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ STAR = "*"
 
 _CREDENTIALS = frozenset({"authorization", "cookie"})
 _ORIGIN = frozenset({"forwarded", "host", "remote-addr", "x-real-ip"})
-"""Who the client is and what it asked: the gateway says it in fields of its own."""
+"""Fields about the client and its request. The gateway writes its own (X-Forwarded-*)."""
 _GATEWAYS = frozenset({"accept-encoding", "traceparent", "tracestate", "via", "x-request-id"})
 CONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
-"""The conditional request fields, and those of ranges (RFC 9110 sections 13 and 14): an upstream may answer them with
-less than a representation, or with an error. They are about the gateway's answer, which is no upstream's."""
+"""Conditional and range request fields (RFC 9110 sections 13 and 14). They refer to the representation that the gateway
+sends, not to an upstream's; an upstream may respond to them with a part of a representation, or with an error."""
 _DANGEROUS = frozenset({"expect", "proxy"})
-"""``Proxy`` becomes the variable HTTP_PROXY of a CGI program."""
+"""``Proxy`` would become the environment variable HTTP_PROXY of a CGI program ("httpoxy")."""
 _LEFT_OUT = _CREDENTIALS | _ORIGIN | _GATEWAYS | CONDITIONS | _DANGEROUS
 _PREFIXES = ("content-", "x-forwarded-")
 
@@ -31,9 +31,9 @@ _known: BoundedCache[str, bool] = BoundedCache(1024, 128)
 
 
 def star_leaves_out(name: str) -> bool:
-    """Whether ``"*"`` does not stand for the header field of this name (in lower case).
+    """Whether ``"*"`` excludes the header field of this name (in lower case).
 
-    Many programs take an underscore for a hyphen, so both are one here.
+    Underscores count as hyphens, because many programs treat both alike.
     """
     left_out = _known.get(name)
     if left_out is None:

@@ -1,7 +1,7 @@
-"""Header fields, and their values between text and bytes (RFC 9110 section 5.5).
+"""Header fields, and the conversion of their values between bytes and text (RFC 9110 section 5.5).
 
-A server gives the bytes of a client's field as text of one character per byte (ISO-8859-1), as ASGI and WSGI
-applications expect. ``text_of`` gives the text that the client meant, ``raw_value`` the bytes again.
+Some text here is *byte text*: one character per byte (ISO-8859-1), the form in which WSGI and Quart give field values.
+``text_of`` decodes byte text to the text that the sender meant; ``raw_value`` encodes it to the bytes.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import re
 from .syntax import CONTROL_CHARS, CONTROL_TEXT
 
 Field = tuple[bytes, bytes, bytes]
-"""A header field: its name as it stands, its name in lower case, and its value."""
+"""A header field: the name as it was sent, the name in lower case, the value."""
 
 ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
-"""The one content coding that Umbel decodes."""
+"""Accept-Encoding of calls: gzip is the one content coding that Umbel decodes."""
 
-# C1 (0x80 to 0x9f) ends lines for some readers of text.
+# Some programs take a C1 control character (0x80 to 0x9f) for the end of a line.
 _CONTROL_OR_C1 = re.compile(rf"[{CONTROL_CHARS}\x80-\x9f]")
 
 
 def text_of(raw: str) -> str:
-    """The text of a value that has a character per byte: UTF-8 where the bytes are that, else ISO-8859-1."""
+    """Decode byte text: as UTF-8 if the bytes are valid UTF-8, else as ISO-8859-1."""
     if raw.isascii():
         return raw
     try:
@@ -31,9 +31,9 @@ def text_of(raw: str) -> str:
 
 
 def raw_value(value: str) -> bytes | None:
-    """The bytes of a value that has a character per byte; of any other text its UTF-8.
+    """Encode byte text to its bytes, and any other text to UTF-8.
 
-    None where no field can hold it: it has a control character, or is no Unicode.
+    None if no field can hold the text: it has a control character or a lone surrogate.
     """
     if CONTROL_TEXT.search(value) is not None:
         return None
@@ -48,7 +48,7 @@ def raw_value(value: str) -> bytes | None:
 
 
 def fits_field(text: str) -> bool:
-    """Whether a text, as UTF-8, can stand in a field: it has no control character but the tab, and is Unicode."""
+    """Whether a field can hold ``text`` as UTF-8: no control character but the tab, and no lone surrogate."""
     if text.isascii() and text.isprintable():
         return True
     if _CONTROL_OR_C1.search(text) is not None:

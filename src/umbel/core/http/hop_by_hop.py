@@ -1,7 +1,7 @@
-"""Which header fields belong to one connection and go no further, in either direction (RFC 9110 section 7.6.1).
+"""Hop-by-hop header fields, which an intermediary must not forward (RFC 9110 section 7.6.1).
 
-Such are the fields of the connection itself, those of a proxy, and every field that ``Connection`` names. An
-intermediary must not forward them.
+These are the fields of the connection itself, fields whose names begin with ``proxy-``, and each field that
+``Connection`` names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .syntax import list_members
 HOP_BY_HOP = frozenset(
     {b"connection", b"http2-settings", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
-"""The fields of a connection, in lower case. Those that begin with ``proxy-`` are hop-by-hop too."""
+"""Names of the fields of the connection, in lower case. Names that begin with ``proxy-`` are hop-by-hop too."""
 
 _TEXTS = frozenset(name.decode() for name in HOP_BY_HOP)
 _PERSISTENCE = frozenset({b"close", b"keep-alive"})
@@ -22,12 +22,12 @@ _known: BoundedCache[bytes, frozenset[bytes]] = BoundedCache(256, 128)
 
 
 def is_hop_by_hop(name: bytes) -> bool:
-    """Whether a field of this name (in lower case) is of the connection, whatever ``Connection`` says."""
+    """Whether a field of this name (in lower case) is always hop-by-hop, even if ``Connection`` does not name it."""
     return name in HOP_BY_HOP or name.startswith(b"proxy-")
 
 
 def hop_by_hop_among(names: Iterable[str], connection: str | None) -> list[str]:
-    """Those of ``names`` (in lower case) that are hop-by-hop in a message with this value of ``Connection``."""
+    """The hop-by-hop names among ``names`` (in lower case), in a message with this value of ``Connection``."""
     named = {name.decode("latin-1") for name in named_by(connection.encode("latin-1"))} if connection else _TEXTS
     return [name for name in names if name in _TEXTS or name in named or name.startswith("proxy-")]
 
@@ -35,7 +35,7 @@ def hop_by_hop_among(names: Iterable[str], connection: str | None) -> list[str]:
 def named_by(connection: bytes) -> frozenset[bytes]:
     """The names of fields, in lower case, that a value of ``Connection`` makes hop-by-hop.
 
-    ``close`` and ``keep-alive`` say how long the connection lasts. No end-to-end field bears their names.
+    The options ``close`` and ``keep-alive`` are not names of fields and are left out.
     """
     named = _known.get(connection)
     if named is None:

@@ -1,10 +1,10 @@
-"""What the media type of a message says of its body (RFC 9110 section 8.3)."""
+"""Media types (RFC 9110 section 8.3)."""
 
 from __future__ import annotations
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a Content-Type is that of a JSON text: application/json, text/json, or a type that ends in ``+json``.
+    """Whether a Content-Type names JSON: application/json, text/json, or a subtype that ends in ``+json``.
 
     Source: WHATWG MIME Sniffing, section 4.6, "JSON MIME type".
     """

@@ -1,4 +1,4 @@
-"""Which header fields may hold one user's secret, by their names."""
+"""Header fields whose values may be secrets of one user."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _SECRET = re.compile(rb"assertion|auth|cookie|credential|jwt|key|passw|secret|se
 
 
 def may_be_secret(name: bytes) -> bool:
-    """Whether the value of a field of this name (in lower case) may be one user's secret: no memory keeps it."""
+    """Whether the value of a field of this name (in lower case) may be a secret. Such a value must not be cached."""
     return _SECRET.search(name) is not None
