@@ -1,29 +1,36 @@
-"""Interface between compositions, which have calls made, and upstreams, which make them.
+"""Interface between the owner of a call (a composition) and the caller that makes the call (an upstream).
 
 Theory
 ------
-A *caller* (one named upstream) makes *calls*. An *owner* (a composition) has calls made and hears of their ends.
+*Problem.* Most calls find an idle connection: the request is sent at once, and the response is read by the reader's
+task. Such a call needs no task of its own. Other calls must wait, for a connection for example, and waiting needs a
+task. The interface serves both: plain methods that do not wait, callbacks for the result, and one async method.
 
-- ``Caller.new_call(prepared, context)`` makes a call and does nothing else.
-- ``Call.start(now)`` begins it, without waiting and without raising: it is admitted, and its request is made.
-- ``Call.send()`` sends what ``start`` has made ready. The two are separate so that the owner of several calls can
-  send them one right after the other: a peer on this machine is then woken once for all of them, and a send that wakes
-  it takes longer.
-- The owner hears of it by two functions, which may be called at any time: inside ``start``, from the task of the socket
-  reader, from a timer. They only record the event and wake the owner's task; they never start a task.
+*Roles.* A ``Caller`` stands for one named upstream and makes calls. A ``CallOwner`` owns calls and gets their results.
 
-  - ``call_ended(call)``: the call has its result (``status`` or ``error``). Exactly once per call, and never after
-    ``cancel``.
-  - ``call_waits(call)``: the call must wait for something (a connection, say). Each time this is said, the owner runs
-    ``await call.finish()`` once, in a nursery that it waits for.
+*Life of a call*, in this order:
 
-A call of mode "stream" ends in two steps. ``call_ended`` says that the head of its response is there, or that there
-will be none; then the response is received from it (``upstream/calls/stream_call.py``).
+    call = caller.new_call(prepared, context)   makes the object, and does nothing else
+    call.start(now)                             admits the call and makes its request; neither waits nor raises
+    call.send()                                 sends what ``start`` has made ready
+    owner.call_waits(call)                      any number of times: the owner must run ``await call.finish()`` once
+    owner.call_ended(call)                      exactly once: the result is there (``status`` or ``error``)
 
-- ``Call.cancel(reason)`` ends the call at once, in every state; the owner hears nothing of it afterwards.
+``start`` and ``send`` are separate so that an owner of several calls can send all requests directly after each other.
+An upstream on the same machine is then woken once for all of them.
 
-So a call that need not wait costs no task, and ``finish`` ends by ``call_ended`` and not by an exception. Only a cancel
-of the task that runs ``finish`` passes through it; the call is cancelled by it.
+*Callbacks.* The call may call ``call_waits`` and ``call_ended`` at any time: inside ``start``, in the reader's task, in
+a timer. The owner's functions must not raise, wait or start a task; they record the event and wake the owner's task.
+
+*Waiting.* ``finish`` waits for whatever the call needs and continues the call. The owner runs it in a nursery that the
+owner waits for. The result of the call is reported by ``call_ended``, never by an exception of ``finish``.
+
+*Cancellation.* ``call.cancel(reason)`` ends the call at once, in every state. The owner gets no callback afterwards.
+After the end of the call ``cancel`` does nothing. If the task that runs ``finish`` is cancelled, ``finish`` cancels the
+call and raises ``Cancelled``.
+
+*Streams.* A call of mode "stream" ends in two steps. ``call_ended`` means that the head of the response is there, or
+that the call has failed. The owner then receives the body from the call (``upstream/calls/stream_call.py``).
 """
 
 from __future__ import annotations
@@ -46,77 +53,78 @@ if TYPE_CHECKING:
     from .model import Attempt, RequestFacts
 
 Mode = Literal["whole", "stream"]
-"""Whether a call's end is a complete response, or its head, after which the body is received piece by piece."""
+"""What ends a call: "whole": the complete response; "stream": the head, after which the body is received in parts."""
 
 
 class FieldBlock(tuple["Field", ...]):
-    """Header fields that several requests have in common: those of all calls of a request, or of all requests."""
+    """Header fields that several requests share, with a memory of their encoded lines."""
 
     lines: bytes | None = None
-    """How they stand in a head, for an upstream that replaces the fields that ``lines_for`` names; None: not known, or
-    they need a closer look. Remembered by who writes them (``upstream/pool/request_head.py``)."""
+    """The encoded lines, for an upstream that replaces the fields that ``lines_for`` names; None: not encoded yet, or
+    not possible. Set and read by the encoder of request heads (``upstream/pool/request_head.py``)."""
     lines_for: object = None
-    """``EVERY``: upstreams replace none of them."""
+    """The names of the replaced fields for which ``lines`` is right; ``EVERY``: no upstream replaces any field."""
 
 
 EVERY = "every upstream"
 
 
 class FieldBlocks(tuple[tuple["Field", ...], ...]):
-    """Blocks that the calls of one request have in common, with a memory of them as lines, as that of a block."""
+    """Several field blocks that the calls of one request share, with a memory of their lines as in ``FieldBlock``."""
 
     lines: bytes | None = None
     lines_for: object = None
 
 
 def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
-    """Fields as a block, named in lower case; less those whose value no field can hold."""
+    """Make a block of ``fields``, with names in lower case. Fields whose values HTTP does not allow are left out."""
     values = [(name.lower().encode("ascii"), raw_value(value)) for name, value in fields]
     return FieldBlock([(lower, lower, value) for lower, value in values if value is not None])
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):
-    """Request of a call, ready to be sent: everything but the replica."""
+    """Request of a call, complete except for the replica."""
 
     method: str
     target: bytes
     """Origin form, relative to the upstream's base URL."""
     headers: Sequence[Field]
-    """The fields that the configuration, the client's request and other calls gave. None bears a name that one of
-    ``gateway`` bears. A ``FieldBlock`` where they are the same for every request."""
+    """Fields from the configuration, the client's request and other calls. No name occurs in ``gateway`` too. A
+    ``FieldBlock`` if the fields are the same for every request."""
     content: bytes | None = None
+    """The body; None: no body."""
     gateway: tuple[tuple[Field, ...], ...] = ()
-    """The fields that the gateway writes of itself and of its client, in blocks that other requests have too."""
+    """Fields that the gateway adds (Via, X-Forwarded-*, …), in blocks that several requests share."""
     body: AsyncIterable[bytes] | None = None
-    """A body that comes piece by piece, instead of ``content``; for calls of mode "stream". It is framed by the
-    Content-Length among ``headers``, or chunked. Who iterates it closes its iterator."""
+    """A body in parts, instead of ``content``; for calls of mode "stream". Its framing is the Content-Length in
+    ``headers``, or chunked. The code that iterates over it must close the iterator."""
     beginnings: BoundedCache[object, bytes] | None = None
-    """How the heads of such requests begin, for a request that is the same but for ``gateway`` each time it is made:
-    remembered by upstreams, by what a head goes to. None: the next one is another."""
+    """Cache for the first bytes of the encoded head, by destination; for a request whose every part but ``gateway`` is
+    always the same. None: the request is different each time."""
 
     @property
     def fields(self) -> Sequence[Field]:
-        """All of the request's fields."""
+        """All fields: ``headers``, then ``gateway``."""
         return [*self.headers, *chain(*self.gateway)]
 
     @property
     def gateway_names(self) -> frozenset[bytes]:
-        """The names of the gateway's fields, in lower case."""
+        """The names of the fields in ``gateway``, in lower case."""
         return frozenset(field[1] for field in chain(*self.gateway))
 
 
 class CallOwner(Protocol):
-    """Owner of a call: hears of its end. See the module: its functions record and wake, never raise and never wait."""
+    """Owner of calls, which gets their results. Its functions must not raise, wait or start a task; see the module."""
 
     def call_ended(self, call: Call) -> None:
-        """The call has its result."""
+        """Note that ``call`` has its result. Called once per call, unless the call was cancelled."""
 
     def call_waits(self, call: Call) -> None:
-        """``await call.finish()`` is to be run once, in a nursery."""
+        """Note that ``call`` must wait: the owner has to run ``await call.finish()`` once, in a nursery."""
 
 
 class StepTimeouts(NamedTuple):
-    """httpx's limits of single steps, in seconds; ``read`` is for a whole head, and for each piece of the body."""
+    """httpx's timeouts of single steps, in seconds; None: none. ``read`` applies to the head and to each body part."""
 
     connect: float | None = None
     read: float | None = None
@@ -125,86 +133,90 @@ class StepTimeouts(NamedTuple):
 
 
 class CallContext(msgspec.Struct, eq=False):
-    """Context of one call: its inbound request, its deadline, its recorder, its own policies.
+    """Everything that a call needs besides its request: owner, inbound request, deadline, recorder and policies.
 
-    Callbacks run in the tasks of readers and timers, which know nothing of any request; so whatever a record needs is
-    here. It is equal to itself alone. A struct, because it is made for each call and hardly ever changed.
+    Callbacks run in the tasks of readers and timers, which have no context variables of a request. So all data for
+    records is here. Compared by identity.
     """
 
     owner: CallOwner
     call: str
-    """Its name."""
+    """The name of the call."""
     upstream: str
     request: RequestFacts | None = None
-    """The inbound request; None where there is none (a call made through httpx)."""
+    """The inbound request; None if the call belongs to none."""
     deadline: float = math.inf
-    """When it ends at the latest, in ``trio.current_time()``: the request's deadline, or earlier by ``limit``."""
+    """When the call must be over, in ``trio.current_time()``: the request's deadline, or earlier due to ``limit``."""
     recorder: Recorder = NULL
     limit: float | None = None
-    """Seconds of the call's own limit, where that and not the request's deadline makes ``deadline``. The call ends
-    itself then, with ``CallTimedOut``; at the request's deadline its owner cancels it."""
+    """The call's own timeout in seconds, if it determines ``deadline``: the call then ends itself with
+    ``CallTimedOut``. None: ``deadline`` is that of the request, at which the owner cancels the call."""
     max_body: int | None = None
-    """Bytes of the body after decompression; None: the upstream's own bound."""
+    """Maximum bytes of the body after decompression; None: the upstream's limit."""
     attempts: list[Attempt] = []
-    """The attempts that have ended. The calls of one ``each`` share a list."""
-    # The call's own policies, in place of its upstream's; None: the upstream's. What they are is the upstream's
-    # matter: ``policy.retry.RetryRules``, ``policy.hedge.HedgeRules``, and whether to coalesce.
+    """The attempts that have ended. The calls of one ``each`` share one list."""
+    # Policies of the call in place of those of the upstream; None: the upstream's. The types are
+    # ``policy.retry.RetryRules`` and ``policy.hedge.HedgeRules``, which this package must not import.
     retry: Any = None
     hedge: Any = None
     coalesce: bool | None = None
     takes_attempts: bool = False
-    """Whether the recorder wants to hear of attempts by themselves."""
+    """Whether the recorder takes ``AttemptEnded`` events."""
     steps: StepTimeouts | None = None
-    """Limits of single steps, for calls made through httpx; None: there are none but the upstream's own."""
+    """Timeouts of single steps, for calls through httpx; None: the upstream's."""
 
 
 class Call(Protocol):
-    """One call. See the module."""
+    """One logical request to an upstream; see the module."""
 
     @property
     def context(self) -> Any:
-        """What it was made with: a ``CallContext``, or its owner's subclass of that."""
+        """The ``CallContext``, or the owner's subclass of it, with which the call was made."""
 
     @property
     def ended_at(self) -> float:
-        """When it ended, in ``trio.current_time()``."""
+        """When the call ended, in ``trio.current_time()``."""
         ...
 
     @property
     def status(self) -> int | None:
-        """The response's status; None where there is no response."""
+        """The status of the response; None without a response."""
 
     error: Exception | None
-    """Why there is no response: an ``UpstreamError``, an ``httpx.HTTPError`` of a foreign transport, or a bug. Whoever
-    raises it takes it out: an exception that is held by what its frames hold waits for the garbage collector."""
+    """Why there is no response: an ``UpstreamError``, an ``httpx.HTTPError`` of a foreign transport, or a bug.
+
+    Code that raises the error must set this to None: the traceback holds the call, which would be a reference cycle."""
 
     @property
     def fields(self) -> Sequence[Field]:
-        """The response's header fields, true of the decoded body."""
+        """The header fields of the response, as they apply to the decoded body."""
 
     @property
     def names(self) -> Collection[bytes] | None:
-        """The names of the fields in lower case, where they are known without looking."""
+        """The names of ``fields`` in lower case, if they are known already; else None."""
 
     @property
     def content(self) -> bytes:
-        """The response's body, decoded."""
+        """The decoded body of the response."""
 
     def start(self, now: float) -> None:
-        """Admit the call and make its request. ``now`` is ``trio.current_time()``."""
+        """Admit the call and make its request; neither waits nor raises. ``now`` is ``trio.current_time()``."""
 
     def send(self) -> None:
-        """Send what ``start`` has made ready, if anything. Called once, after ``start``."""
+        """Send what ``start`` has made ready, if anything. To be called once, after ``start``."""
 
     async def finish(self) -> None:
-        """Wait for what the call said it waits for, and go on from there."""
+        """Wait for what the call needs, and continue the call. To be run once after each ``call_waits``.
+
+        Raises no ``Exception``; a cancel of the task cancels the call and is raised.
+        """
 
     def cancel(self, reason: str) -> None:
-        """End at once, whatever the state. Its connection is closed at once. Does nothing after the end."""
+        """End the call at once, in any state, and close its connection. Does nothing if the call has ended."""
 
 
 class CallBase:
-    """Base of calls: request, context and result."""
+    """Base class of calls: request, context and result."""
 
     __slots__ = ("content", "context", "ended_at", "error", "fields", "names", "prepared", "status")
 
@@ -221,42 +233,42 @@ class CallBase:
 
 @runtime_checkable
 class Caller(Protocol):
-    """Maker of calls to one upstream."""
+    """Object that makes calls to one upstream."""
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
-        """A call that has not begun."""
+        """Make a call, without starting it."""
         ...
 
 
 class Parking:
-    """Wait of one task for callbacks of others.
+    """Wait of one task until a callback calls ``wake``.
 
-    ``wake`` before ``park`` is not lost: it sets ``woken``, and the task does not park where that is set::
+    A ``wake`` that comes before the wait is not lost: it sets ``woken``, which the task checks before it parks::
 
         if not parking.woken:
             await parking.park()
         parking.woken = False
 
-    A task that was woken and is then cancelled returns from ``park``; it sees the cancel at its next checkpoint. So
-    each ``park`` ends by a wake or by a cancel, never by both.
+    Each ``park`` ends by a wake or by a cancel, never by both. If the task is cancelled after a wake, ``park`` returns,
+    and the cancel is raised at the next checkpoint.
     """
 
     woken = False
-    """Whether there was a wake that no ``park`` has ended by."""
+    """Whether ``wake`` was called while no task was parked."""
     _task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
-        """Let the waiting task go on, or keep it from waiting."""
+        """Wake the parked task, or make the next wait return at once."""
         task = self._task
         if task is None:
             self.woken = True
         else:
-            # Taken out first: a second wake must not reschedule a task that is scheduled already.
+            # Cleared first: a second wake must not reschedule a task that is scheduled already.
             self._task = None
             trio.lowlevel.reschedule(task)
 
     def park(self) -> Awaitable[object]:
-        """Wait for ``wake``. One task at a time; to be awaited at once."""
+        """Wait for ``wake``. One task at a time; the result must be awaited at once."""
         self._task = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105  # awaited by the caller
 
@@ -266,7 +278,7 @@ class Parking:
 
 
 class SingleCallOwner:
-    """Owner of a single call, which one task waits for."""
+    """Owner of a single call, for a task that waits for the call."""
 
     __slots__ = ("_parking", "_waiting", "ended")
 
@@ -274,7 +286,7 @@ class SingleCallOwner:
         self._parking = Parking()
         self._waiting: list[Call] = []
         self.ended: Call | None = None
-        """What holds the result, once it is there."""
+        """The call with the result; None until it ends."""
 
     def call_ended(self, call: Call) -> None:
         """See ``CallOwner``."""
@@ -287,9 +299,9 @@ class SingleCallOwner:
         self._parking.wake()
 
     async def perform(self, call: Call) -> Call:
-        """Run ``call``, whose context names this as its owner, to its end; what holds the result is returned.
+        """Start ``call``, wait for its end, and return the call with the result. A cancel cancels the call.
 
-        Cancelled, it cancels the call.
+        ``call.context.owner`` must be this object.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         call.start(trio.current_time())
@@ -309,12 +321,12 @@ class SingleCallOwner:
                         parking.woken = False
         except BaseException as error:
             call.cancel(cancel_reason(error))
-            self.ended = None  # It may have ended in the turn of the cancel.
+            self.ended = None  # The call may have ended in the same turn as the cancel.
             self._waiting.clear()
-            # ``finish`` raises nothing but a cancel, so nothing else is in a group.
+            # ``finish`` raises nothing but ``Cancelled``, so a group holds nothing else that could be lost.
             raise_first_cancelled(error)
             raise
-        ended, self.ended = self.ended, None  # The call holds this owner: the two must not hold each other.
+        ended, self.ended = self.ended, None  # The call holds this owner: keeping the call would be a cycle.
         self._waiting.clear()
         assert ended is not None
         return ended

@@ -1,4 +1,4 @@
-"""Messages of a serving process on stdout and stderr. A reader that is slow or gone must not disturb the process."""
+"""Messages of a serving process on stdout and stderr. A closed pipe or a slow reader must not harm the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STDERR = 2
 
 
 def announce(addresses: Iterable[str], recorder: object) -> None:
-    """Write to stdout where it is served; to stderr if records of ``recorder`` go to stdout, which programs read."""
+    """Write the listening addresses to stdout, or to stderr if ``recorder`` writes its records to stdout."""
     lines = [f"Umbel runs on {address} (Ctrl-C stops it)" for address in addresses]
     if getattr(recorder, "on_stdout", False):
         for line in lines:
@@ -22,35 +22,35 @@ def announce(addresses: Iterable[str], recorder: object) -> None:
     try:
         for line in lines:
             _write(sys.stdout, f"{line}\n")
-    except (OSError, ValueError):  # Its reader has gone; ValueError: it is closed.
-        # What is left in the buffer would be written again at the end of the process, and make its status 120.
+    except (OSError, ValueError):  # The pipe's reader is gone, or (ValueError) stdout is closed.
+        # Python would write the rest of the buffer again when it exits, fail, and exit with status 120.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
 
 
 def say(sentence: str) -> None:
-    """Write a line to stderr."""
-    with suppress(OSError, ValueError):  # As above; stderr has no buffer.
+    """Write a line to stderr. Never raises if the pipe's reader is gone or stderr is closed."""
+    with suppress(OSError, ValueError):
         _write(sys.stderr, f"{sentence}\n")
 
 
 def fill_standard_descriptors() -> None:
-    """Open /dev/null in the place of stdin, stdout and stderr where the process was started without them.
+    """Open /dev/null as stdin, stdout or stderr if the process was started without it.
 
-    Else the next file or socket that is opened has such a number, and gets what is meant for a reader.
+    Otherwise the next opened file or socket would get the number 0, 1 or 2, and the messages meant for a terminal.
     """
     for descriptor in range(_STDERR + 1):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free, so this one.
+            os.open(os.devnull, os.O_RDWR)  # Gets the lowest free number, which is ``descriptor``.
             os.set_inheritable(descriptor, True)
 
 
 @contextmanager
 def own_stderr() -> Iterator[int]:
-    """A descriptor of stderr whose writes never wait for its reader.
+    """Yield a descriptor of stderr whose writes never wait for a reader.
 
-    A pipe or a terminal is opened once more, so that it is non-blocking for this alone; a file never blocks.
+    A pipe or terminal is opened a second time, because O_NONBLOCK would otherwise apply to all processes that share it.
     """
     descriptor = _STDERR
     with suppress(OSError):
@@ -66,7 +66,7 @@ def own_stderr() -> Iterator[int]:
 
 
 def _write(stream: object, text: str) -> None:
-    """Nothing where Python has no such stream, because the process was started without it."""
+    """Write and flush; do nothing if ``stream`` is None (the process was started without stdout or stderr)."""
     if stream is not None:
         stream.write(text)  # type: ignore[attr-defined]  # a text stream
         stream.flush()  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""httpx's messages, made of validated parts without httpx's normalisation.
+"""httpx requests, responses and headers, made of validated parts without httpx's normalisation.
 
-httpx's own constructors take 4 to 40 µs each, which is much for a message per call, because they normalise every field
-and encode content. This is the one file that touches what httpx keeps to itself (the triples of ``Headers``, the
-attributes of a ``Response``); ``test_httpx_messages.py`` holds it against what httpx makes.
+httpx's constructors normalise every field and encode content, which takes 4 to 40 µs each and would be needed for each
+call. This is the only file that uses private attributes of httpx. ``test_httpx_messages.py`` compares the results with
+those of httpx's constructors.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .http.header_field import Field
 
 
 def fields_of(headers: httpx.Headers) -> list[Field]:
-    """The fields of ``headers``, to be read only."""
+    """The fields of ``headers``; only to be read."""
     return headers._list
 
 
 def response_fields(response: httpx.Response) -> Sequence[Field]:
-    """The header fields of a response, to be read only."""
-    # Once somebody has asked for the headers, he may have changed them.
+    """The header fields of a response; only to be read."""
+    # Once ``headers`` was made, the user may have changed it, and ``fields`` may be outdated.
     if type(response) is CompleteResponse and "headers" not in response.__dict__:
         return response.fields
     return response.headers._list
 
 
 def headers_of(fields: Iterable[Field]) -> httpx.Headers:
-    """Headers that hold ``fields``."""
+    """Make httpx headers of ``fields``."""
     headers = httpx.Headers.__new__(httpx.Headers)
     headers._list = [*fields]
     headers._encoding = None
@@ -45,9 +45,9 @@ _EMPTY = httpx.ByteStream(b"")
 def request_of(
     method: str, fields: Iterable[Field], content: bytes | None, extensions: dict[str, Any], *, url: httpx.URL
 ) -> httpx.Request:
-    """A request to ``url``, whose Host is the URL's.
+    """Make a request to ``url``, with its Host. ``method`` is in upper case.
 
-    ``method`` is in upper case. As of httpx's own, ``content`` has a Content-Length, and is read already.
+    As in httpx's own requests, a Content-Length is added for ``content``, and the content counts as read.
     """
     request = httpx.Request.__new__(httpx.Request)
     request.method = method
@@ -68,26 +68,25 @@ def request_of(
 
 
 class UpstreamResponse(httpx.Response):
-    """A response whose text is decoded by a charset of the closed list alone (``charsets.py``).
+    """httpx response whose text is decoded only by a charset of the closed list (``charsets.py``).
 
-    httpx hands the charset that an upstream names to Python's registry of codecs, and parses Content-Type as e-mail
-    does.
+    httpx itself would give any charset that an upstream names to Python's registry of codecs.
     """
 
     @property
     def charset_encoding(self) -> str | None:
-        """The charset that Content-Type names, in lower case; None where it names none, or one that is not listed."""
+        """The charset of Content-Type in lower case; None if there is none, or the charset is not listed."""
         charset = charset_of(self.headers.get("content-type", ""))
         return charset.lower() if charset is not None and codec_of(charset) is not None else None
 
 
 class CompleteResponse(UpstreamResponse):
-    """A response whose body is here, read and closed: what ``aread()`` and ``close()`` leave of any other.
+    """httpx response with its complete body, in the state after ``aread()`` and ``aclose()``.
 
-    For bodies without a content coding: what came is what ``content`` is.
+    Only for a body without content coding: ``content`` is the body as it was received.
 
     Args:
-        elapsed: seconds that it took; httpx's client would set them only of a stream that it closes itself.
+        elapsed: seconds between request and response, for ``Response.elapsed``.
     """
 
     _request = None
@@ -96,42 +95,42 @@ class CompleteResponse(UpstreamResponse):
     is_stream_consumed = True
     default_encoding = "utf-8"
     names: Collection[bytes] | None = None
-    """The names of the fields that came, in lower case, where they are known; ``headers`` may have been changed."""
+    """The names of ``fields`` in lower case, if they are known; ``headers`` may have been changed since."""
 
-    # No super().__init__(): that is the point.
+    # super().__init__() is not called: avoiding its cost is the purpose of this class.
     def __init__(
         self, status: int, fields: Sequence[Field], content: bytes, extensions: dict[str, Any], elapsed: float
     ) -> None:
         self.status_code = status
         self.fields = fields
-        """The fields as they came; ``headers`` is made of them when it is asked for."""
+        """The fields as they were received; ``headers`` is made of them on first use."""
         self.extensions = extensions
         self._num_bytes_downloaded = len(content)
         self._content = content
         self._seconds = elapsed
 
-    # What few ask for is made when it is asked for.
+    # Attributes that are rarely used are made on first use. (httpx declares them as plain attributes.)
 
     @cached_property
-    def headers(self) -> httpx.Headers:  # type: ignore[override]  # as above
+    def headers(self) -> httpx.Headers:  # type: ignore[override]  # can be read and set like an attribute
         """The header fields."""
         return headers_of(self.fields)
 
     @cached_property
-    def history(self) -> list[httpx.Response]:  # type: ignore[override]  # an attribute, to whoever reads or sets it
+    def history(self) -> list[httpx.Response]:  # type: ignore[override]  # can be read and set like an attribute
         """Empty: no redirect is ever followed."""
         return []
 
     @cached_property
-    def stream(self) -> httpx.ByteStream:  # type: ignore[override]  # as above
-        """The body once more."""
+    def stream(self) -> httpx.ByteStream:  # type: ignore[override]  # can be read and set like an attribute
+        """The body as a stream."""
         return httpx.ByteStream(self._content)
 
     @cached_property
-    def _elapsed(self) -> timedelta:  # type: ignore[override]  # as above
+    def _elapsed(self) -> timedelta:  # type: ignore[override]  # can be read and set like an attribute
         return timedelta(seconds=self._seconds)
 
     async def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """The body, although it has been read: a caller that streams need not know."""
+        """Iterate over the body. Unlike in httpx, this works after the body was read."""
         async for piece in self.aiter_bytes(chunk_size):
             yield piece

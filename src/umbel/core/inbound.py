@@ -2,40 +2,44 @@
 
 Theory
 ------
-A server reads the head of a request, makes an ``InboundRequest`` of it, and awaits ``application.handle(request)``.
-The request is also the way to answer: there is no second object and there are no messages.
+A server reads the head of a request, makes an ``InboundRequest``, and awaits ``application.handle(request)``. The
+application reads the request and sends the response through this one object.
 
-**The response** is given in one of three ways, once:
+**Response.** The application gives the response once, in one of three ways:
 
-- whole: ``respond(status, fields, body)``. It does not wait. It returns False if the socket has not taken all of it;
-  then ``await drained()`` waits for the rest. (A server that can only wait keeps all of it until ``drained``.)
-- in parts: ``await start(status, fields)``, ``await send(data)`` any number of times, ``await finish(data)``. The head
-  goes out with the first part, so that whatever fails before that can still be answered in another way.
-- as another protocol: ``await take(status, fields)`` gives the bytes of both directions.
+- whole: ``respond(status, fields, body)``, which does not wait. It returns False if the socket has not taken all of the
+  response; then ``await drained()`` waits for the rest.
+- in parts: ``await start(status, fields)``, then ``await send(data)`` any number of times, then ``await finish(data)``.
+  The head is sent together with the first part. Until then another response can be given instead.
+- as another protocol: ``await take(status, fields)`` sends the head and returns a stream of bytes in both directions.
 
-The server adds Date, the framing and Connection. It leaves out the content of a response that has none (to HEAD, with
-204 and 304) and holds a Content-Length among ``fields`` to the content. Fields have names in lower case.
+The server adds Date, Connection and the framing. It omits the content where HTTP allows none (HEAD, 204, 304), and
+checks that the content is as long as a Content-Length in ``fields`` says. Names of fields are in lower case.
 
-**The body** of the request is pulled: ``await receive()`` gives the next part, and ``b""`` at the end. Nothing is read
-before that. ``Expect: 100-continue`` is answered by the first ``receive``. A body that is too large, too slow or
-malformed is refused by the server itself: ``receive`` raises ``AnsweredByServerError``.
+**Request body.** ``await receive()`` returns the next part, and ``b""`` at the end. The server reads the body only when
+``receive`` is called; the first call also sends 100 (Continue) if the client expects it. If the body is too large, too
+slow or malformed, the server sends an error response itself, and ``receive`` raises ``AnsweredByServerError``.
 
-**The client's leaving.** A client that ends its sending before the application waits for the first time has closed its
-half, and gets its response. After that it has left. The application says by ``on_gone(callback)`` that it begins to
-wait. From then on ``callback()`` is called, once and synchronously, when the client leaves, as long as ``handle`` runs.
-It must not raise and must do little. Sending to a client that has left, or that does not read, raises
-``ClientGoneError``. ``gone`` says whether the client has left. An application should start nothing for such a client,
-but it may end as it likes.
+**A client that leaves.** A client may close its sending half (TCP FIN) and still want the response, or it may be gone;
+the two look alike. The moment decides. Before the application first waits, the end of the client's sending is a
+half-close: the client gets its response. Afterwards it means that the client has left. The application marks the moment
+with ``on_gone(callback)``, just before it waits. If the client leaves while ``handle`` runs, the server calls
+``callback()`` once, synchronously; the callback must not raise or wait. ``gone`` is True from then on. An application
+should not begin calls for a client that has left. Sending to a client that has left or does not read raises
+``ClientGoneError``.
 
-**Foreign code.** ``handle`` runs in a task that serves further requests of the same connection afterwards. So it must
-leave nothing behind in that task: no context variable and no cancel scope. Code that is not under the control of Umbel
-runs by ``await run_apart(work)``: with a copy of the context variables, and in a scope that ``cancel_apart(reason)``
-cancels. The server cancels ``handle`` only together with the connection (when the grace of a drain is over).
+**User code.** ``handle`` runs in the connection's task, which serves the next request of the connection afterwards. So
+``handle`` must leave no context variable and no cancel scope behind in that task. Code that Umbel does not control
+(handlers, ASGI applications) runs in ``await run_apart(work)``: with a copy of the context variables, and in a cancel
+scope that ``cancel_apart(reason)`` cancels.
 
-**The record.** There is exactly one access record per request. An application that keeps records hands it over by
-``file_record``. The server writes it at the request's end, because only then it is known what the client got: where the
-server has answered in the application's place, the record is corrected. Of a request whose application files nothing,
-the server writes a record only where it answered by itself.
+**Cancellation.** The server cancels ``handle`` only together with the connection, when the grace period of a shutdown
+is over. A client that leaves does not cancel ``handle``; the callback decides what is cancelled.
+
+**Access record.** There is exactly one access record per request. The application gives its record to ``file_record``.
+The server writes the record at the end of the request, because only then the bytes sent and the status are certain: if
+the server itself has sent the response, it corrects the record. If the application files no record, the server writes
+one only for a response that the server itself has sent.
 """
 
 from __future__ import annotations
@@ -49,18 +53,25 @@ if TYPE_CHECKING:
     from .failure_kinds import Kind
 
 Field = tuple[bytes, bytes]
-"""A header field. Names are in lower case."""
+"""A header field: its name in lower case, and its value."""
 
 DISCARD_MAX = 64 * 1024
-"""Bytes of a body that nobody read which a server reads behind the response, so that the connection can serve on."""
+"""Default maximum bytes of an unread request body that the server discards to keep the connection open."""
 
 
 class ClientGoneError(OSError):
-    """The client has gone, or does not read: nothing more can be sent. (ASGI: ``send`` raises an OSError.)"""
+    """The client has left or does not read, so nothing more can be sent. (ASGI demands an OSError from ``send``.)"""
 
 
 class AnsweredByServerError(ClientGoneError):
-    """The server has answered in the application's place, because the body cannot be read on."""
+    """The server has sent an error response itself, because it cannot read the rest of the request body.
+
+    Args:
+        status: the status of the error response.
+        kind: the failure kind for the access record.
+        detail: the reason, in one sentence.
+        request_id: the request id in the error response.
+    """
 
     def __init__(self, status: int, kind: Kind, detail: str, request_id: str) -> None:
         super().__init__(detail)
@@ -68,11 +79,10 @@ class AnsweredByServerError(ClientGoneError):
         self.kind = kind
         self.detail = detail
         self.request_id = request_id
-        """That stands in the response."""
 
 
 class RequestHead(NamedTuple):
-    """Head of a request."""
+    """Method, target and fields of a request."""
 
     method: str
     target: bytes
@@ -80,10 +90,10 @@ class RequestHead(NamedTuple):
 
 
 class ByteStream(Protocol):
-    """The bytes of both directions of a connection, or of a stream of one, after ``InboundRequest.take``."""
+    """Bytes in both directions of a connection, or of an HTTP/2 stream, after ``InboundRequest.take``."""
 
     async def receive_some(self) -> bytes:
-        """What the client sends; empty once it has ended its sending, or has gone.
+        """Receive bytes of the client; ``b""`` once the client has ended its sending or has left.
 
         Raises:
             trio.ClosedResourceError: the stream was closed from this side.
@@ -91,44 +101,44 @@ class ByteStream(Protocol):
         ...
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it, also where the caller is cancelled: each wait for the client has a deadline of its own.
+        """Send all of ``data``, even in a cancelled scope: each wait for the client has a timeout of its own.
 
         Raises:
-            ClientGoneError: the client has gone, or does not read.
+            ClientGoneError: the client has left or does not read.
         """
         ...
 
     async def send_eof(self) -> None:
-        """Say that nothing more is sent. Does nothing if the client has gone."""
+        """End the sending direction. Does nothing if the client has left."""
         ...
 
 
 class InboundRequest(Protocol):
-    """Inbound request, and the way to answer it. See the module."""
+    """Inbound request, and the methods to answer it; see the module."""
 
     @property
     def method(self) -> str:
-        """As it came: methods are case-sensitive."""
+        """The method, unchanged: methods are case-sensitive."""
         ...
 
     @property
     def target(self) -> bytes:
-        """In origin form (``/path?query``), or ``*``."""
+        """The request target in origin form (``/path?query``), or ``*``."""
         ...
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The header fields in their order, values without blanks around them. Never changed."""
+        """The header fields in order, values without surrounding whitespace."""
         ...
 
     @property
     def version(self) -> str:
-        """``1.0``, ``1.1`` or ``2``."""
+        """The HTTP version: ``1.0``, ``1.1`` or ``2``."""
         ...
 
     @property
     def scheme(self) -> str:
-        """``http``, or ``https`` on a connection with TLS."""
+        """``https`` on a connection with TLS, else ``http``."""
         ...
 
     @property
@@ -138,12 +148,12 @@ class InboundRequest(Protocol):
 
     @property
     def local(self) -> tuple[str, int | None] | None:
-        """The server's own address and port; of a Unix socket its path and None."""
+        """The server's own address and port; on a Unix socket its path and None."""
         ...
 
     @property
     def client_certificate(self) -> bytes | None:
-        """The certificate (DER) that the client has shown and the server has verified."""
+        """The client's certificate (DER), which the TLS handshake has verified; None without one."""
         ...
 
     @property
@@ -153,51 +163,54 @@ class InboundRequest(Protocol):
 
     @property
     def content_length(self) -> int | None:
-        """Bytes of the request's body: 0 if it has none, None if it is not known."""
+        """Bytes of the request body: 0 without a body, None if the length is unknown."""
         ...
 
     @property
     def websocket(self) -> bool:
-        """Whether it is the handshake of a WebSocket: an Upgrade (RFC 6455), or an extended CONNECT (RFC 8441)."""
+        """Whether the request opens a WebSocket: an Upgrade (RFC 6455) or an extended CONNECT (RFC 8441)."""
         ...
 
-    # The body.
+    # Request body.
 
     async def receive(self) -> bytes:
-        """The next part of the body, at least one byte; empty at its end.
+        """Receive the next part of the body, at least one byte; ``b""`` at its end.
 
         Raises:
-            AnsweredByServerError: the body cannot be read on, and the server has answered so.
+            AnsweredByServerError: the rest of the body cannot be read, and the server has sent an error response.
             ClientGoneError: the client left in the middle of its body.
         """
         ...
 
     @property
     def body_complete(self) -> bool:
-        """Whether ``receive`` has given all of the body, so that it would give nothing more than its end."""
+        """Whether ``receive`` has returned the whole body, so that only ``b""`` can follow."""
         ...
 
     def take_at_most(self, size: int) -> None:
-        """The application takes no more than ``size`` bytes of body: one of unknown length need not have more time."""
+        """Declare that the application reads at most ``size`` bytes of the body.
+
+        The server then grants a body of unknown length only the time that ``size`` bytes need.
+        """
 
     discard_max: int
-    """A body of known length that nobody reads is read behind the response if no more than this is left of it; else a
-    connection of HTTP/1.1 ends. HTTP/2 ends the stream alone."""
+    """Maximum bytes of an unread body of known length that the server reads and discards after the response. If more
+    bytes are unread, HTTP/1.1 closes the connection; HTTP/2 ends only the stream."""
 
-    # The client's leaving.
+    # A client that leaves.
 
     @property
     def gone(self) -> bool:
-        """Whether the client has left, or is treated so."""
+        """Whether the client has left, or counts as having left."""
         ...
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """Call ``callback()`` once when the client leaves, at once if it has left already; None: call nobody any more.
+        """Have ``callback()`` called once when the client leaves; at once if it has left already. None: no callback.
 
         The first call says that the application is about to wait; see the module.
         """
 
-    # The response.
+    # Response.
 
     @property
     def status(self) -> int:
@@ -206,76 +219,76 @@ class InboundRequest(Protocol):
 
     @property
     def response_complete(self) -> bool:
-        """Whether the whole response has been handed to the client's socket."""
+        """Whether the client's socket has taken the whole response."""
         ...
 
     @property
     def can_respond(self) -> bool:
-        """Whether no byte of a response has gone out, so that another response can still be given."""
+        """Whether no byte of a response has been sent, so that another response can still be given."""
         ...
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of content that have been sent."""
+        """Bytes of response content that have been sent."""
         ...
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """Give the whole response without waiting; False: ``await drained()`` is still to be called.
+        """Give the whole response without waiting. After False, ``await drained()`` must follow.
 
         Raises:
-            ClientGoneError: nobody is there to take it.
-            RuntimeError: a field is malformed, or the content is not as long as its Content-Length says.
+            ClientGoneError: the client has left.
+            RuntimeError: a field is malformed, or the body is not as long as Content-Length says.
         """
         ...
 
     async def drained(self) -> None:
-        """Wait until the client's socket has taken all of the response.
+        """Wait until the client's socket has taken the whole response.
 
         Raises:
-            ClientGoneError: the client has gone, or does not read.
+            ClientGoneError: the client has left or does not read.
         """
 
     @property
     def takes_trailers(self) -> bool:
-        """Whether the client says that it reads trailer fields."""
+        """Whether the client declares that it accepts trailer fields (``TE: trailers``)."""
         ...
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
-        """Begin a response whose content comes in parts. Sends nothing yet. ``trailers``: some will follow it.
+        """Begin a response in parts, without sending anything yet. ``trailers``: ``finish`` will give trailer fields.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def send(self, data: bytes) -> None:
-        """Send a part of the content; returns when less than 64 KiB wait for the client. Has a checkpoint.
+        """Send a part of the content, and return when less than 64 KiB are unsent. A checkpoint.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
-        """End the response that ``start`` has begun, with a last part and, where ``start`` said so, with trailers.
+        """End the response that ``start`` began, with a last part, and with trailers if ``start`` declared them.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
-        """Send an interim response (1xx but 101), where the client's version knows them.
+        """Send an interim response (1xx but not 101). Does nothing for a client of HTTP/1.0.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
-        """Answer with a head alone, and give the bytes of both directions to the application.
+        """Send a head, and return the stream of bytes that follows in both directions.
 
-        HTTP/1.1: ``status`` is 101, and ``fields`` name the protocol in Upgrade. HTTP/2: the response to an extended
-        CONNECT (RFC 8441) is 200. The connection, or the stream, ends with ``handle``.
+        HTTP/1.1: ``status`` is 101 and ``fields`` has Upgrade. HTTP/2: ``status`` is 200, for an extended CONNECT (RFC
+        8441). The connection or the HTTP/2 stream ends when ``handle`` returns.
 
-        What the client sends before that is kept for the stream, within bounds. From here on the end of what the
-        client sends is reported by ``receive_some``, behind all that came before it, and a reset by ``on_gone``.
+        Bytes that the client has sent before are kept for the returned stream, within bounds. From now on
+        ``receive_some`` reports the end of the client's sending, and ``on_gone`` reports a reset.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
@@ -283,34 +296,35 @@ class InboundRequest(Protocol):
         ...
 
     def cut(self, reason: str) -> None:
-        """End a response in its middle so that the client notices: by a reset of the stream or of the connection."""
+        """Abort a response by a reset of the connection or of the HTTP/2 stream, so that the client sees an error."""
 
-    # Foreign code, and the record.
+    # User code, and the access record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """Await what is not Umbel's own with a copy of the context variables; what it raises passes.
+        """Await ``work``, which runs user code, with a copy of the context variables. Exceptions of ``work`` propagate.
 
-        ``begins_to_wait()`` is called before it waits for the first time, if it waits; it is the place to call
-        ``on_gone``, and must not raise.
+        If ``work`` waits, ``begins_to_wait()`` is called before the first wait. It is the place to call ``on_gone``,
+        and must not raise.
         """
 
     def cancel_apart(self, reason: str) -> None:
-        """Cancel what ``run_apart`` runs. A connection of HTTP/1.1 ends then, with or without a response."""
+        """Cancel the work of ``run_apart``. HTTP/1.1 then closes the connection after the request."""
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """Have ``recorder`` take this record at the request's end; see the module."""
+        """Have the server give the access record to ``recorder`` at the end of the request; see the module."""
 
     crash_recorded: bool
-    """Set by an application whose record says why its response ends in the middle, so that the server adds no other."""
+    """The application sets this if it has recorded why the response ends in its middle. The server then records no
+    crash of its own."""
 
 
 class InboundApplication(ABC):
-    """Application that answers requests without ASGI. Any other one is served through ``server.asgi``."""
+    """Application that answers requests without ASGI."""
 
     @abstractmethod
     async def handle(self, request: Any) -> None:
-        """Answer an ``InboundRequest``. What it raises is logged, and answered with 500 where nothing was sent yet."""
+        """Answer an ``InboundRequest``. The server logs an exception, and answers 500 if nothing was sent yet."""
 
     @abstractmethod
     def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
-        """The fields of a response that the server gives by itself; ``head`` is None where it could not be read."""
+        """Header fields for an error response of the server itself. ``head`` is None if the head could not be read."""

@@ -1,7 +1,7 @@
 """Opening of regular files only, without waiting: named pipes, devices and sockets are refused.
 
-A FIFO that nobody writes to holds up whoever opens it, a device may hold up or do anything, and neither is what the
-operator meant. Every path that comes from a configuration or a directory of ours is opened by ``open_regular``.
+Opening a FIFO blocks until another process opens its other end, and opening a device may have any effect. So a path
+from a configuration or a directory is opened with ``open_regular``.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ _KINDS = {
     stat.S_IFLNK: "a symbolic link",
 }
 NEVER_WAIT = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-"""Flags of every opening: it neither waits for another process nor makes a terminal ours."""
+"""Flags of ``os.open``: do not wait for another process, and do not become the controlling process of a terminal."""
 
 
 def kind_of(mode: int) -> str:
-    """What a file of this mode is where it is no regular one, such as "a named pipe"; empty for a regular file."""
+    """The kind of a file that is not regular, by its ``st_mode``, such as "a named pipe"; empty for a regular file."""
     return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something unknown")
 
 
 def not_regular(mode: int, path: str | os.PathLike[str]) -> OSError:
-    """The error for a file at ``path`` that is not regular, of this mode."""
+    """Make the error for a file at ``path`` that is not regular; ``mode`` is its ``st_mode``."""
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, "it is a directory", os.fspath(path))
     return OSError(errno.EINVAL, f"it is {kind_of(mode)}, not a regular file", os.fspath(path))
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
-    """``os.open`` for a regular file; the descriptor is closed on exec. Symbolic links are followed.
+    """``os.open`` for a regular file. The descriptor is closed on exec. Symbolic links are followed.
 
     Raises:
-        OSError: as ``os.open``; or something else than a regular file stands there, which is not opened (the opening
-            of a device may have an effect).
+        OSError: as ``os.open``, or the path leads to a file that is not regular; such a file is not opened.
     """
     try:
         found = Path(path).stat().st_mode
@@ -52,7 +51,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
             raise not_regular(found, path)
     descriptor = os.open(path, flags | NEVER_WAIT, mode)
     try:
-        found = os.fstat(descriptor).st_mode  # What stands there may have been replaced in the meantime.
+        found = os.fstat(descriptor).st_mode  # The file may have been replaced between ``stat`` and ``open``.
         if kind_of(found):
             raise not_regular(found, path)
     except BaseException:
@@ -62,13 +61,13 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
 
 
 NOT_WRITABLE_REMEDY = "check it as the user of the service, and give that user the directory"
-"""What to do about ``why_not_writable``."""
+"""Advice for the operator after ``why_not_writable``."""
 
 
 def why_not_writable(path: str | os.PathLike[str]) -> str:
-    """Why this process could not write the file at ``path``, or make it with its directories; empty if it could.
+    """Why this process cannot write or create the file at ``path`` with its directories; empty if it can.
 
-    Judged by what stands there now and for the user that runs this. Nothing is made or opened.
+    The check is for the effective user of this process. It opens and creates nothing.
     """
     for each in (place := Path(path).absolute(), *place.parents):
         try:
@@ -76,10 +75,10 @@ def why_not_writable(path: str | os.PathLike[str]) -> str:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            return f"{each} cannot be looked at: {error.strerror}"
+            return f"{each} cannot be checked: {error.strerror}"
         if is_directory is (each == place):
             return f"{each} is {'' if is_directory else 'not '}a directory"
         if not os.access(each, os.W_OK | (os.X_OK if is_directory else 0), effective_ids=True):
-            return f"{each} is not writable for the user that runs this (number {os.geteuid()})"
+            return f"{each} is not writable for the user of this process (uid {os.geteuid()})"
         return ""
     return ""

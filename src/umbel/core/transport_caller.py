@@ -1,4 +1,4 @@
-"""Calls through any ``httpx.AsyncBaseTransport``, as given by ``transports=``."""
+"""Calls through a foreign ``httpx.AsyncBaseTransport`` (the argument ``transports``)."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from .model import RequestFacts
 Around = Callable[[RequestFacts], AbstractContextManager[None]]
 
 CLOSE_SECONDS = 1.0
-"""Seconds that closing a response may take when nobody waits for it any more."""
+"""Maximum seconds for closing a response; the close is shielded from a cancel."""
 
 
-class CallTimedOut(UpstreamError, httpx.TimeoutException):  # noqa: N818  # named by what happened, as the others are
-    """The call was not over within its own limit."""
+class CallTimedOut(UpstreamError, httpx.TimeoutException):  # noqa: N818  # named like the other errors of calls
+    """The call was not over within its own timeout."""
 
     kind = Kind.TIMEOUT
 
     @classmethod
     def after(cls, seconds: float) -> CallTimedOut:
-        """The error of a call whose limit was so many seconds."""
+        """Make the error of a call with a timeout of ``seconds``."""
         return cls(f"no answer within the call's limit of {seconds:g} s")
 
 
 class TransportCaller:
-    """Caller that makes its calls through ``transport``, which must be entered and left by its owner.
+    """Caller that makes its calls through an httpx transport.
 
     Args:
-        base_url: where the requests go: the upstream's URL. A call's target comes behind its path.
-        around: what a call is made inside of, for the inbound request that it belongs to.
+        transport: the transport. It must be entered before the first call, and left by its owner.
+        base_url: the URL of the upstream; the target of a call is appended to its path.
+        around: a function that gives a context manager for an inbound request; the request's calls run inside of it.
     """
 
     def __init__(
@@ -52,13 +53,17 @@ class TransportCaller:
         self._path = self._base.raw_path.rstrip(b"/")
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> TransportCall:
-        """See ``core.call.Caller``. There are only whole responses."""
+        """See ``core.call.Caller``.
+
+        Raises:
+            ValueError: ``mode`` is "stream", which is not supported.
+        """
         if mode != "whole":
             raise ValueError("a foreign transport makes whole calls only")
         return TransportCall(self, prepared, context)
 
     def request(self, prepared: PreparedRequest) -> httpx.Request:
-        """The request as the transport sees it."""
+        """Make the httpx request of a call."""
         url = self._base.copy_with(raw_path=self._path + prepared.target)
         return request_of(prepared.method, prepared.fields, prepared.content, {"target": prepared.target}, url=url)
 
@@ -66,12 +71,12 @@ class TransportCaller:
 def caller_of(
     transport: httpx.AsyncBaseTransport | Caller, base_url: str = "http://upstream", around: Around | None = None
 ) -> Caller:
-    """A caller for ``transport``: itself, if it is one (``umbel.upstream.Transport``)."""
+    """Return ``transport`` itself if it is a ``Caller`` (``umbel.upstream.Transport``), else a ``TransportCaller``."""
     return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url, around)
 
 
 class TransportCall(CallBase):
-    """One call through a transport: it always needs a task. See ``core.call.Call``."""
+    """One call through an httpx transport; see ``core.call.Call``. It always needs a task: ``start`` reports a wait."""
 
     __slots__ = ("_caller", "_done", "_scope")
 
@@ -89,31 +94,32 @@ class TransportCall(CallBase):
         """See ``core.call.Call``."""
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``. The transport's own cleaning up goes on inside of ``finish``."""
+        """See ``core.call.Call``. The transport's cleanup continues within ``finish``."""
         if not self._done:
             self._done = True
             self._scope.cancel(reason=reason or None)
 
     async def finish(self) -> None:
-        """Ask the transport, and read its response."""
+        """Send the request through the transport and read the response. Raises no ``Exception``."""
         context = self.context
         self._scope.deadline = context.deadline if context.limit is not None else math.inf
         error: Exception | None = None
         try:
             with self._scope:
                 try:
-                    # Cancelled before it began, it must not ask at all.
+                    # A call that is cancelled before it begins must send nothing.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     around, request = self._caller.around, context.request
                     with nullcontext() if around is None or request is None else around(request):
                         await self._ask()
-                except Exception as caught:  # noqa: BLE001  # of a foreign transport, or a bug: it is the call's end
+                except Exception as caught:  # noqa: BLE001  # any error of a foreign transport fails the call
                     error = caught
-        except Exception as caught:  # noqa: BLE001  # what cleaning up raised beside the cancel that the scope took
+        except Exception as caught:  # noqa: BLE001  # an error of the cleanup, in a group with the scope's own cancel
             error = caught
-        except BaseException as caught:  # only what cleaning up raised is left out
+        except BaseException as caught:
             self.cancel(cancel_reason(caught))
-            # A failure of cleaning up must not end the composition: the call has ended, or is cancelled.
+            # An error of the cleanup must not reach the composition: the call has ended or is cancelled already. So
+            # only the cancels are raised.
             raise_cancels(caught)
             raise
         if self._done:
@@ -139,6 +145,6 @@ class TransportCall(CallBase):
 
 
 def _end_to_end(fields: Sequence[Field]) -> Sequence[Field]:
-    """The fields that are not of the connection. A foreign transport may show all of them."""
+    """The fields that are not hop-by-hop. A foreign transport may also return hop-by-hop fields."""
     named = named_by(b",".join(value for _, lower, value in fields if lower == b"connection"))
     return [field for field in fields if field[1] not in named and not is_hop_by_hop(field[1])]

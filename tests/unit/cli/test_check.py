@@ -169,6 +169,6 @@ def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch
         ["hypercorn.toml:2", "pid_path"],
     ]
     assert all(
-        f"{here}/theirs is not writable for the user that runs this (number {os.geteuid()})" in line for line in lines
+        f"{here}/theirs is not writable for the user of this process (uid {os.geteuid()})" in line for line in lines
     )
     assert not (here / "theirs" / "logs").exists()

@@ -1,1 +1,1 @@
-"""Exceptions as text without secrets: the redactor, the fields of a record, and the crash console of a process."""
+"""Exceptions in records and on stderr, without secrets: redactor, record fields, crash console."""

@@ -1,8 +1,8 @@
-"""Tracebacks of crashes on stderr: each unexpected exception once, redacted, with the path of the log.
+"""Crash console: writes the traceback of each unexpected exception once to stderr, redacted, with the path of the log.
 
-Off until the program turns it on (``crashes_on_stderr``), since stderr belongs to the program and not to a library. A
-token bucket bounds the output: ``BURST_MAX`` tracebacks at once and ``TRACEBACKS_PER_MINUTE`` in the long run; further
-ones are counted, and are in the log all the same. Writing never waits for a reader.
+It is off until the program calls ``crashes_on_stderr``, since a library should not write to stderr. A token bucket
+allows ``BURST_MAX`` tracebacks at once and ``TRACEBACKS_PER_MINUTE`` in the long run. Further tracebacks are counted;
+they are in the log in any case. Writing never waits for a reader.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ TRACEBACKS_PER_MINUTE = 10
 
 
 class CrashConsole:
-    """The output of crashes. ``clock`` counts seconds; ``write`` must not wait, and drops what it cannot write."""
+    """Output of crashes with a bounded rate.
+
+    Args:
+        write: writes text; it must neither wait nor raise.
+        clock: gives the time in seconds.
+    """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -32,14 +37,22 @@ class CrashConsole:
         self._held: list[str] | None = None
 
     def show(self, event: str, about: str, error: BaseException, redactor: Redactor, where: str) -> None:
-        """Show a crash, unless it was shown before; ``where`` is the path of the log, or empty."""
+        """Write the traceback of ``error``, unless it was shown before or the rate is exceeded.
+
+        Args:
+            event: the name of the event.
+            about: one sentence about the crash, or empty.
+            error: the exception.
+            redactor: hides the secrets in the text.
+            where: the path of the log, or empty.
+        """
         if self.admits(error):
             head = redactor.text(f"{event}: {about}" if about else event)
             place = f"(its record is in {where})\n" if where else ""
             self._put(f"{head}\n{safe_traceback(error, redactor)}{place}")
 
     def admits(self, error: BaseException) -> bool:
-        """Whether a crash is to be shown: it was not shown before, and a token is left. It counts as shown then."""
+        """Take a token and mark ``error`` as shown; return False if it was shown before or no token is left."""
         if mark_shown(error):
             return False
         now = self._clock()
@@ -48,28 +61,28 @@ class CrashConsole:
         if self._tokens < 1:
             self._unshown += 1
             if self._unshown == 1:
-                self._put(f"more than {BURST_MAX} crashes in a row: the next ones are counted, and are in the log\n")
+                self._put(f"more than {BURST_MAX} crashes in a row: the next ones are only counted; see the log\n")
             return False
         self._tokens -= 1
         self._report_unshown()
         return True
 
     def hold(self) -> None:
-        """Keep what is to be shown until ``release`` or ``take_held``."""
+        """Keep the output in memory until ``release`` or ``take_held``."""
         self._held = []
 
     def take_held(self) -> str:
-        """Return what was held, and hold no more."""
+        """End ``hold`` and return the kept output."""
         held, self._held = self._held or [], None
         return "".join(held)
 
     def release(self) -> None:
-        """Show what was held, and hold no more."""
+        """End ``hold`` and write the kept output."""
         if text := self.take_held():
             self._put(text)
 
     def close(self) -> None:
-        """Say how many crashes were not shown."""
+        """Write the kept output and the number of crashes that were not shown."""
         self.release()
         self._report_unshown()
 
@@ -86,24 +99,24 @@ class CrashConsole:
 
 
 _console: CrashConsole | None = None
-"""The console of this process, while crashes are shown."""
+"""The crash console of this process; None unless ``crashes_on_stderr`` is active."""
 
 
 def shown_crashes() -> CrashConsole | None:
-    """Return the crash console of this process; None while crashes are not shown."""
+    """The crash console of this process; None unless ``crashes_on_stderr`` is active."""
     return _console
 
 
 def show_crash(event: str, about: str, error: BaseException, redactor: Redactor, where: str = "") -> None:
-    """Show a crash on the console of this process, if there is one. Never raises an ``Exception``."""
+    """``CrashConsole.show`` on the console of this process, if there is one. Never raises an ``Exception``."""
     if _console is not None:
-        with suppress(Exception):  # A foreign exception may raise from any method; the log has its record.
+        with suppress(Exception):  # Any method of a foreign exception may raise. The log has its record.
             _console.show(event, about, error, redactor, where)
 
 
 @contextmanager
 def crashes_on_stderr() -> Iterator[CrashConsole]:
-    """Show crashes on stderr until the block ends."""
+    """Context manager: write crashes of this process to stderr until the block ends."""
     global _console
     former = _console
     with own_stderr() as descriptor:

@@ -1,6 +1,6 @@
-"""The fields of a record that describe an exception: type, message, traceback, and the leaves of a group.
+"""Record fields that describe an exception: type, message, traceback, and the leaves of a group.
 
-All are bounded. No function here raises for what an exception does.
+All fields are bounded in size. No function here raises, even if a method of the exception raises.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from .redact import Redactor, cut
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024
-"""A longer traceback loses its beginning: the place of the failure is at its end."""
+"""Maximum characters of a traceback. A longer one loses its beginning, because its end has the place of the failure."""
 LEAVES_MAX = 500
-"""How many leaves of an exception group are listed; further ones are counted."""
+"""Maximum number of listed leaves of an exception group; all are counted."""
 
 _LEAF_CHARS_MAX = 160
 _FRAME = '\n  File "'
@@ -24,7 +24,7 @@ _SHOWN = "_umbel_shown"
 
 
 def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, object]:
-    """The fields of ``error``, in OpenTelemetry's names. ``stack`` False leaves the traceback out."""
+    """The fields that describe ``error``, with OpenTelemetry's names; without the traceback if ``stack`` is False."""
     fields: dict[str, object] = {
         "exception.type": type_name(error),
         "exception.message": cut(printable(error), STACK_CHARS_MAX),
@@ -43,10 +43,10 @@ def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, o
 
 
 def printable(value: object) -> str:
-    """``str(value)``, or its type's name where its ``__str__`` raises; lone surrogates are escaped."""
+    """``str(value)``, or the name of its type if ``__str__`` raises; lone surrogates are escaped."""
     try:
         text = str(value)
-    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise anything, and a record must not
+    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise anything, but recording must not raise
         text = f"<{type(value).__name__}>"
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -57,14 +57,14 @@ def type_name(error: BaseException) -> str:
 
 
 def stacktrace(error: BaseException) -> str:
-    """The traceback with its causes, at most ``STACK_CHARS_MAX`` long.
+    """The traceback with its causes, at most ``STACK_CHARS_MAX`` characters.
 
-    A longer one loses its beginning, up to a line that begins a frame: a cut within a line could part a secret from
-    the name by which it is recognised. Where the message alone is that long, its beginning stays.
+    A longer traceback loses its beginning, up to the beginning of a frame. A cut within a line could separate a secret
+    from its name, and the redactor would not recognise the secret. If the message alone is too long, its end is lost.
     """
     try:
         text = "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))
-    except Exception:  # noqa: BLE001 - a foreign __str__ or source may raise anything, and a record must not
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything, but recording must not raise
         text = "".join(traceback.format_tb(error.__traceback__, limit=STACK_FRAMES_MAX))
     if len(text) <= STACK_CHARS_MAX:
         return text
@@ -76,21 +76,20 @@ def stacktrace(error: BaseException) -> str:
 
 
 def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> str:
-    """The traceback with its causes as text for a console, without secrets; ends with a line end."""
+    """The redacted traceback with its causes, for a console; ends with a line end."""
     return (redactor or Redactor()).text(stacktrace(error)).rstrip("\n") + "\n"
 
 
 def mark_recorded(error: BaseException) -> bool:
-    """Mark this exception, or each leaf of this group, as recorded; says whether all were marked already.
+    """Mark an exception, or each leaf of a group, as recorded. Return whether all were marked before.
 
-    A server, a framework and a thread's hook may each report the same exception; the mark keeps it from being recorded
-    twice.
+    A server, a framework and a thread's exception hook may each report one exception; the mark avoids a second record.
     """
     return _mark(error, _MARK)
 
 
 def mark_shown(error: BaseException) -> bool:
-    """As ``mark_recorded``, for what was shown on the console."""
+    """Mark an exception, or each leaf of a group, as shown on the console. Return whether all were marked before."""
     return _mark(error, _SHOWN)
 
 
@@ -99,6 +98,6 @@ def _mark(error: BaseException, name: str) -> bool:
     for leaf in leaves(error):
         if not getattr(leaf, name, False):
             marked = False
-            with suppress(Exception):  # an exception may refuse attributes; then it may be reported twice
+            with suppress(Exception):  # An exception may refuse attributes; it may then be reported twice.
                 setattr(leaf, name, True)
     return marked

@@ -1,14 +1,15 @@
-"""What must never be written: values of secret names, and secrets that stand in the middle of a text.
+"""Redactor: replaces secrets in records and texts by ``[redacted]``.
 
-Pure. It would rather hide too much than too little.
+Secrets are recognised by the name before them (``password=…``) and by their form (bearer tokens, JSON Web Tokens,
+userinfo of URLs). In doubt, text is hidden.
 
-Texts come from peers, so that each pattern here takes time linear in the text, whatever the text is and whatever names
-an operator configures. Three rules keep it so; a pattern that is added has to keep them too:
+Texts come from peers, so each pattern must take time linear in the text, for any text and any configured names. Each
+pattern follows three rules:
 
-- A repeat is possessive (``*+``, ``++``), or its backtracking costs no more than the characters that it gives back.
-- What begins at many places (a name, a JSON Web Token) begins only where the run of its characters begins, and a run
-  that was looked at once is consumed, whether it held a secret or not.
-- Names with ``*`` are compared with ``str.find``, piece by piece from the left, and never by a pattern.
+- A repeat is possessive (``*+``, ``++``), or backtracks over no more characters than it gives back.
+- A match of a name or token begins only at the beginning of a run of its characters, and a match consumes the whole
+  run, whether it is a secret or not. So no run is searched twice.
+- Names with ``*`` are compared piece by piece with ``str.find``, never with a pattern.
 """
 
 from __future__ import annotations
@@ -33,54 +34,55 @@ NAMES = (
     "*password*",
     "*passwd*",
 )
-"""Names whose values are hidden, wherever a record has them; ``*`` is anything, ``_`` and ``-`` are the same."""
+"""Secret names: their values are hidden. ``*`` stands for any characters; ``_`` equals ``-``."""
 
 TEXT_CHARS_MAX = 64 * 1024
-"""A longer text is cut before it is looked through, so that one text holds the loop for less than 20 ms."""
+"""Maximum characters of a text; the rest is cut off, so that one text blocks the event loop for less than 20 ms."""
 
-# After so many names in one text that hold a piece of a secret name and are none, the others are taken for secret.
+# Maximum number of names in one text that contain a piece of a secret name but are not secret. Further names with such
+# a piece count as secret.
 _PASSED_MAX = 500
 _KNOWN_NAMES_MAX = 4096
 _KNOWN_NAME_CHARS_MAX = 128
-# A quote as it stands in a text, or as it stands in JSON or in a repr that is itself inside of a text.
+# A quote, also with the backslashes of JSON or of a repr within a text.
 _QUOTE = r"""\\*+["']"""
-# Without one of these nothing below can match.
+# A text without one of these characters holds no secret that the patterns below recognise.
 _TELLING = re.compile(r"""[\s=@:"']|eyJ""")
 _USERINFO = re.compile(r"""(://)[^\s/?#"'<>]*@""")
 _AUTHORITY_END = re.compile(r"""[\s/?#"'<>]""")
 _BEARER = re.compile(r"""\b(bearer\s++)[^\s"',;\\]++""", re.IGNORECASE)
-# Without a dot it is none, but it is consumed, since no token begins within it.
+# Without a dot the match is no token; it is consumed all the same, since no token begins within it.
 _JWT = re.compile(r"\beyJ[\w-]{4,}+((?:\.[\w-]++)*+)")
 _HEADER_LINE = re.compile(
     r"((?:authorization|cookie)\s*+[:=]\s*+)(?![\\\s\"'b]*[\"'])"
-    # A quoted piece is a part of the line only behind a "=": any other quote is the end of a text that holds the line.
+    # A quote belongs to the line only after "=": any other quote ends the text in which the line is quoted.
     r"(?:[^\r\n\"'\\]++|(?<==)\\*+[\"'][^\r\n\"'\\]*+\\*+[\"'])++",
     re.IGNORECASE,
 )
-# What stands between a name and its value: in a pair or a mapping, after a quoted name or a plain one.
+# The separator between a name (quoted or not) and its value, in a pair or a mapping.
 _SEPARATED = rf"(?:{_QUOTE}\s*+,\s*+(?=[bB]?{_QUOTE})|(?:{_QUOTE})?+\s*+(?:=>|[:=])\s*+)"
-# What a value reaches to: its closing quote, or else the end of the word. (A header line: the end of the line.)
-# Within quotes there may be quotes with more backslashes before them.
+# A value extends to its closing quote, or without a quote to the end of the word.
+# A quoted value may contain quotes with more backslashes.
 _VALUE = re.compile(
     rf"(?<!\\)[bB]?(?P<quote>{_QUOTE})(?:[^\\\"']++|\\++(?![\"'])|(?!(?P=quote)){_QUOTE})*+"
     r"|(?!\[redacted)[^\s&;,\"'<>)\]}\\]++"
-    # A scheme is no value yet: what it names stands behind it.
+    # After an authentication scheme the value is the next word.
     r"(?:(?:(?<=(?i:bearer))|(?<=(?i:basic)))\s++[^\s\"',;\\]++)*+"
-    # A word that ends so has not ended, such as token=a="..." or token=['...'].
+    # A word that ends with one of these characters goes on with a quoted text, such as token=a="...".
     rf"(?:(?<=[=:(\[{{])[bB]?(?P<inner>{_QUOTE})(?:[^\\\"']++|\\++(?![\"'])|(?!(?P=inner)){_QUOTE})*+)?+"
 )
 _NOT_OF_A_NAME = re.compile(r"[^\w.*-]")
 
 
 class Redactor:
-    """Knows secrets by the name they stand under and by their look. ``names`` are hidden beside ``NAMES``."""
+    """Hides secrets; see the module. ``names`` are secret names in addition to ``NAMES``."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         patterns = {_folded(name) for name in (*NAMES, *names) if name}
-        # A dotted name is secret if what follows any of its dots is.
+        # A dotted name is secret if its part after any of its dots is a secret name.
         self._ends = tuple(f".{name}" for name in patterns if "*" not in name)
         self._globs = [_Glob(name) for name in patterns if "*" in name]
-        # The longest literal piece of each name: a text without any of them needs no closer look.
+        # The longest literal piece of each name: a text without any of these pieces contains no secret name.
         pieces = {max(re.split(r"[*-]", name), key=len) for name in patterns}
         self._pieces = tuple(piece for piece in pieces if not any(other in piece for other in pieces - {piece}))
         self._encoded_pieces = tuple(piece.encode() for piece in ("bearer", "eyj", *self._pieces))
@@ -90,7 +92,7 @@ class Redactor:
         self._known: BoundedCache[str, bool] = BoundedCache(_KNOWN_NAMES_MAX, _KNOWN_NAME_CHARS_MAX)
 
     def is_secret(self, name: str) -> bool:
-        """Whether the value under this name is to be hidden; of a dotted name what follows any dot counts as well."""
+        """Whether ``name``, or its part after any of its dots, is a secret name."""
         known = self._known.get(name)
         if known is None:
             dotted = f".{_folded(name)}"
@@ -99,9 +101,9 @@ class Redactor:
         return known
 
     def text(self, text: str) -> str:
-        """The text with what is secret in it hidden: userinfo of URLs, values of secret names, bearer tokens, JWTs.
+        """Hide userinfo of URLs, values of secret names, bearer tokens and JSON Web Tokens in ``text``.
 
-        The very same text where there is nothing to hide.
+        Return the same object if there is nothing to hide and ``text`` is no longer than ``TEXT_CHARS_MAX``.
         """
         text = cut(text, TEXT_CHARS_MAX)
         if _TELLING.search(text) is None:
@@ -118,14 +120,14 @@ class Redactor:
         return _JWT.sub(_without_token, text) if "eyj" in lower else text
 
     def suspects(self, encoded: bytes) -> bool:
-        """Whether an encoded record may hold a secret, by name or by look: never wrongly False."""
+        """Whether an encoded record may hold a secret. False is certain, True is not."""
         lower = encoded.lower() if encoded.isascii() else _folded(encoded.decode()).encode()
         if b"@" in lower and b"://" in lower:
             return True
         return any(piece in lower for piece in self._encoded_pieces)
 
     def _without_named(self, text: str) -> str:
-        """The text without the values that stand after a secret name and a separator."""
+        """Hide the values that follow a secret name and a separator."""
         folded = _folded(text)
         search, value_at = self._candidate.search, _VALUE.match
         parts: list[str] = []
@@ -146,12 +148,13 @@ class Redactor:
 
 
 class _Glob:
-    """A name with ``*``, compared in linear time with names in lower case that have a dot put in front."""
+    """Secret name with ``*``, compared in linear time with ``"." + name``, where ``name`` is in lower case."""
 
     def __init__(self, pattern: str) -> None:
-        # Whatever stands before a dot is passed over, as by a star. The leftmost place of each piece leaves most room.
+        # The pattern may begin after any dot of the name. Taking each piece at its leftmost position is sufficient,
+        # because that leaves the most room for the pieces after it.
         *self._pieces, self._end = (pattern if pattern[0] == "*" else f".{pattern}").split("*")
-        self._start = 1 if pattern[0] == "*" else 0  # a star does not take the dot in front
+        self._start = 1 if pattern[0] == "*" else 0  # A leading star does not match the dot that was put in front.
 
     def matches(self, dotted: str) -> bool:
         at = self._start
@@ -164,10 +167,10 @@ class _Glob:
 
 
 def cut(text: str, chars: int) -> str:
-    """At most ``chars`` of a text's beginning, made before the text is redacted.
+    """The first ``chars`` characters of ``text``. To be called before redaction.
 
-    Everything that is hidden is known by what stands before it, but userinfo is known by the ``@`` behind it: an
-    authority that the cut leaves unfinished is hidden whole.
+    All secrets but userinfo are recognised by the characters before them, so a cut does not prevent their recognition.
+    Userinfo is recognised by the ``@`` after it. If the cut falls into the authority of a URL, the authority is hidden.
     """
     if len(text) <= chars:
         return text
@@ -175,7 +178,7 @@ def cut(text: str, chars: int) -> str:
     authority = text.rfind("://") + 3
     if authority > 2 and _AUTHORITY_END.search(text, authority) is None:
         return text[:authority] + REDACTED
-    # The cut may lie within the "://" itself; then nothing of the authority is there.
+    # If the cut falls into "://" itself, nothing of the authority is left.
     return text
 
 
@@ -184,27 +187,28 @@ def _without_token(match: re.Match[str]) -> str:
 
 
 def _candidate(pieces: Sequence[str], odd: Sequence[str]) -> str:
-    """The pattern of what may be a secret name, and of the separator behind it, in a folded text.
+    """The pattern for a possible secret name and the separator after it, in a folded text.
 
-    Group 1 is the name, a whole run of its characters; where it is None the name is an odd one, and surely secret.
+    Group 1 is the name: a whole run of name characters, still to be checked. If group 1 is None, one of the ``odd``
+    names has matched, which is certainly secret.
     """
     anywhere = "|".join(re.escape(piece) for piece in sorted(pieces))
-    # Atomic, so that a run with many pieces and no separator behind it is gone through once.
+    # Atomic, so that a run with many pieces and no separator after it is searched once.
     names = [rf"(?<![\w.-])(?=[\w.-])((?>[\w.-]*?(?:{anywhere}))[\w.-]*+)"]
     for name in odd:
-        # A name with other characters, such as a blank, is known by its last piece that has one, and by no more.
+        # A name with other characters, such as a space, is recognised only by its last piece that has one.
         parts = name.split("*")
         last = max(place for place, part in enumerate(parts) if _NOT_OF_A_NAME.search(part))
         if last < len(parts) - 1:
             names.append(re.escape(parts[last]) + r"[\w.-]*+")
-        elif piece := parts[last].rstrip("\\ \t\r\n"):  # what a separator may begin with is left to it
+        elif piece := parts[last].rstrip("\\ \t\r\n"):  # A separator may begin with these characters.
             names.append(re.escape(piece))
     return rf"(?:{'|'.join(names)}){_SEPARATED}"
 
 
 def _folded(text: str) -> str:
-    """The text without cases, ``_`` as ``-``; as long as before."""
+    """The text in lower case, with ``-`` for ``_``. The length does not change."""
     if not text.isascii():
-        # What a pattern that ignores cases takes for an i or an s; the first has a lower case of two characters.
+        # Letters that a case-insensitive pattern takes for i or s. The lower case of the first has two characters.
         text = text.replace("\u0130", "i").replace("\u0131", "i").replace("\u017f", "s")
     return text.lower().replace("_", "-")
