@@ -1,6 +1,52 @@
 """One attempt of a call: one request to one replica, from the choice of the replica to the response or the failure.
 
-The theory stands in ``call.py``.
+Theory
+------
+**Problem.** An attempt on a kept connection should cost no task: its small request fits the socket's send buffer, and
+the reader's task can push the response's bytes into the attempt as they arrive. An attempt that must wait (to connect,
+or to send a large request) needs a task. Both kinds share one state machine, and each may be cut at any moment.
+
+**States.** ``WAITING → SENT`` or ``WAITING → READY → SENT``; then ``SENT → HEAD → DONE``. Any state may go to DONE.
+
+- WAITING: the attempt is new, or needs a task. If it needs a task, ``begin`` (or ``fail``, see "Replacement") calls
+  ``AttemptOwner.attempt_waits``, and the owner has ``run`` awaited by a task. A task is needed for one of these
+  reasons: no kept connection is free; the request is larger than INLINE_MAX; the call is a stream call; the stream
+  cannot push (only streams of a test's ``dial``). A WAITING attempt may already hold a kept connection.
+- READY: the attempt holds a connection that can push, and its whole request as bytes. ``send`` does not wait.
+- SENT: the request was sent or is being sent, and the head of the response is not complete.
+- HEAD: the head has been read and the body has not ended. A response that arrives in one read skips HEAD.
+- DONE: the attempt has ended, with ``answer`` (a response), with ``error``, or with neither if it was cut.
+
+**Invariants.**
+
+- Only ``_close`` sets DONE, and each attempt passes ``_close`` once. ``_close`` gives the replica back, records the
+  attempt and reports its end to the breaker, in this order; so each of these happens exactly once.
+- An attempt that is DONE holds no connection. Before ``_close``, the connection was either given back to the pool
+  (``_release``: the response is complete) or closed (``_close_connection``).
+- Of the three ends, ``attempt_ended`` reports two to the owner: a response and an error. A cut is not reported, because
+  the owner itself made it.
+- No byte of a response is read after DONE: a cut drops the listener, and a complete response returns False from
+  ``on_data``.
+
+**Who calls what.** The owner calls ``begin``, then ``send`` once; then ``run`` once per ``attempt_waits``, and only
+while the attempt is WAITING; and ``cut`` at any time. The stream calls ``on_data``, ``on_eof`` and ``on_error`` in the
+reader's task, or in the task of ``run`` if the stream cannot push. Only ``run`` waits. Every other function is one step
+that no task interrupts, so no lock is needed; after each ``await`` the state is examined again.
+
+**Replacement.** A kept connection may end before the first byte of the response: the peer closed the idle connection
+while the request was on its way. An idempotent request then goes back to WAITING and is sent on another connection,
+within the same attempt. It happens at most once: ``_reused`` is False from then on, and only a reused connection is
+replaced. The task that still sends on the old connection sees WAITING and returns.
+
+**Cancellation.** ``run`` has a cancel scope of its own.
+
+- ``cut`` while connecting (DNS, connect, TLS handshake) cancels the scope; the dialer closes its socket. A connection
+  that was made in the same turn is closed by ``run``, which finds the attempt DONE.
+- ``cut`` while sending or receiving closes the connection at once and then cancels the scope.
+- A cancel of the surrounding nursery passes through the scope. ``run`` cancels the call, which cuts the attempt, and
+  re-raises the cancel.
+
+In each case the attempt is recorded by ``cut`` itself, not when the task has unwound.
 """
 
 from __future__ import annotations
@@ -41,18 +87,19 @@ if TYPE_CHECKING:
     from .client_interface import ClientInterface
 
 Cause = Literal["first", "retry", "hedge"]
-"""Why an attempt is made."""
+"""Cause of an attempt, as in its record."""
 
 WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
 """States of an attempt."""
 
 
 Answer = tuple["Head", Sequence[Field], Collection[bytes] | None, bytes]
-"""A response: its head, the fields that are true of its content, their names in lower case, and its content."""
+"""A response: head, header fields that describe the decoded content, their names in lower case (None: not computed),
+decoded content."""
 
 
 class AttemptOwner(Protocol):
-    """The call that an attempt is made for. Its functions neither raise nor wait."""
+    """Interface of the call that an attempt belongs to. Its functions neither raise nor wait."""
 
     client: ClientInterface
     context: CallContext
@@ -60,28 +107,28 @@ class AttemptOwner(Protocol):
     idempotent: bool
     """Whether the request may be sent twice."""
     ticket: Ticket | None
-    """Of the breaker; None without one."""
+    """The call's admission by the breaker; None if the upstream has no breaker."""
     tried: tuple[str, ...]
-    """The names of the replicas that the call's attempts took, in order."""
+    """Names of the replicas that the call's attempts took, in order."""
 
     def attempt_waits(self, attempt: Attempt) -> None:
-        """The attempt needs a task, which is to run ``Attempt.run``."""
+        """Have ``attempt.run`` awaited once, in a task."""
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
-        """The attempt has a response or an error, and was not cut."""
+        """Handle the end of ``attempt`` with a response or an error. Not called for an attempt that was cut."""
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
-        """Its connection failed before the upstream had answered at all."""
+        """Count a connection that failed before the first byte of a response. ``attempt_ended`` follows."""
 
     def cancel(self, reason: str) -> None:
-        """The task that runs ``Attempt.run`` was cancelled."""
+        """Cancel the call: the task that ran ``Attempt.run`` was cancelled."""
 
     def crashed(self, error: Exception, now: float) -> None:
-        """A bug of ours came up in a callback of the attempt."""
+        """Handle an internal error that a callback of the attempt raised."""
 
 
 class Attempt:
-    """One request to one replica. A ``net.stream.Listener`` of its connection; see the module."""
+    """One request to one replica; a ``net.stream.Listener`` of its connection. See the module for states and rules."""
 
     __slots__ = (
         "_close_after",
@@ -104,49 +151,53 @@ class Attempt:
     )
 
     entry: RaceEntry
-    """Why it is in the race; set where the attempt is made."""
+    """Role in the race; set only in a call that may make several attempts."""
     _sending: bool
-    """Whether a task is sending the request; set together with ``_scope``."""
+    """Whether a task is sending the request; exists only after ``_scope`` was set."""
 
     def __init__(self, call: AttemptOwner, cause: Cause) -> None:
         self.call = call
         self.cause = cause
         self.state = WAITING
         self.slot: ReplicaSlot | None = None
-        """Its replica; None if there was none to take."""
+        """The replica; None before ``begin``, and if no replica was available."""
         self.started_at = 0.0
         self.status: int | None = None
-        """Of the response's head, as soon as that is there."""
+        """Status of the response; None before its head."""
         self.error: Exception | None = None
         self.answer: Answer | None = None
-        """The response, once it is complete (of a stream: its head)."""
+        """The complete response; for a streamed response, its head."""
         self._request: bytes | None = b""
-        """The request's bytes; None: it is sent piece by piece, by a task."""
+        """The whole request as bytes; None: a task sends the request piece by piece."""
         self._close_after = False
-        """Whether the connection must not serve again after this request."""
+        """Whether the connection must be closed after this request."""
         self._connection: Connection | None = None
         self._reused = False
-        """Whether its connection had served before."""
+        """Whether the connection has served a request before."""
         self._scope: trio.CancelScope | None = None
-        """Around what ``run`` awaits."""
+        """Cancel scope around everything that ``run`` awaits."""
         self._part: PartialResponse | None = None
-        """The response so far, where it does not come in one read."""
+        """The incomplete response; None if nothing was received, or if one read had all of the response."""
         self._read_timer: Timer | None = None
-        """The timer of httpx's ``read`` limit, where there is one."""
+        """Timer of httpx's ``read`` timeout; None without such a timeout."""
 
     @property
     def result(self) -> AttemptResult | None:
-        """How it ended; None for a bug of ours, which no other attempt mends."""
+        """Result for the retry and hedge policies; None for an internal error, which is never retried."""
         if self.error is not None and not isinstance(self.error, UpstreamError):
             return None
         call = self.call
         fields: Sequence[Field] = () if self.answer is None else self.answer[1]
         return result_of(self.status, fields, self.error, others=lambda: call.client.balance.has_untried(call.tried))
 
-    # The beginning.
+    # Beginning.
 
     def begin(self, now: float) -> None:
-        """Take a replica and make the request ready, or say that a task is needed. An error is the attempt's end."""
+        """Take a replica, encode the request and take a kept connection.
+
+        Afterwards the attempt is READY for ``send``, or ``attempt_waits`` was called, or the attempt is DONE with an
+        error. Raises nothing.
+        """
         call = self.call
         client = call.client
         try:
@@ -155,8 +206,8 @@ class Attempt:
             slot = client.balance.take(now, call.tried)
             if slot is None:
                 missing = client.balance.missing()
-                # The breaker counts it as the attempt that it would have been, as the table of kinds says.
-                # Nothing is sent either way; but an open breaker ends the call before its retries wait.
+                # ``_close`` reports nothing to the breaker without a replica, so this is reported here. A set of
+                # replicas that stays empty then opens the breaker, and calls fail before they back off for retries.
                 if call.ticket is not None:
                     call.ticket.attempted(now, missing.kind, None)
                 raise missing
@@ -164,7 +215,7 @@ class Attempt:
             call.tried = (*call.tried, slot.name)
             self._prepare(now)
             connection = client.pool.take(slot.replica.origin, now, once=not call.idempotent)
-        except Exception as error:  # noqa: BLE001  # of an upstream, or a bug: it is the attempt's end
+        except Exception as error:  # noqa: BLE001  # an upstream's error or an internal error: it ends the attempt
             self.fail(error, now)
             return
         self._connection = connection
@@ -179,7 +230,7 @@ class Attempt:
         self.state = READY
 
     def send(self) -> None:
-        """Send the request, if it is ready. A broken connection is noticed when it is read."""
+        """Send the request if the attempt is READY. Never waits; a broken connection is reported to ``on_error``."""
         connection, request = self._connection, self._request
         if self.state is READY and connection is not None and request is not None:
             self.state = SENT
@@ -192,16 +243,17 @@ class Attempt:
                 self._set_read_timer(trio.current_time())
 
     def _prepare(self, now: float) -> None:
-        """Make the request's bytes.
+        """Encode the request into ``_request``.
 
         Raises:
-            BadRequest: it cannot be written as HTTP/1.1. Nothing is sent.
+            BadRequest: the request cannot be written as HTTP/1.1.
         """
         call, slot = self.call, self.slot
         assert slot is not None
         client, context, prepared = call.client, call.context, call.prepared
         span = client.rng.getrandbits(64) or 1
-        # Most calls of a request start in one turn, one after the other. They differ in their spans alone.
+        # The calls of one inbound request usually start at the same ``now``. Their lines differ only in the span id,
+        # so the lines of the latest attempt are reused if request, gateway fields, time and deadline are the same.
         request, gateway, at, deadline, common, before, after = client.latest_lines
         same = gateway is prepared.gateway and request is context.request
         if not same or at != now or deadline != context.deadline:
@@ -224,7 +276,7 @@ class Attempt:
         self._request, self._close_after = encoded.head + encoded.body, encoded.close
 
     def _set_read_timer(self, now: float) -> None:
-        """Give the next head, or the next piece of the body, httpx's ``read`` limit as a whole, from now on."""
+        """Restart httpx's ``read`` timeout: it bounds the wait for the next head or the next piece of the body."""
         steps = self.call.context.steps
         if self._read_timer is not None:
             self._read_timer.cancel()
@@ -234,11 +286,15 @@ class Attempt:
     def _read_timed_out(self) -> None:
         steps = self.call.context.steps
         if steps is not None:
-            text = f"neither a head nor a part of a body came within {steps.read:g} s"
+            text = f"neither a head nor a part of a body came within the read timeout of {steps.read:g} s"
             self.fail(ReadTimedOut(text), trio.current_time())
 
     async def run(self) -> None:
-        """Connect and send, in a task. Raises nothing but a cancel from outside, which cancels the call."""
+        """Connect if necessary, and send the request; if the stream cannot push, receive the response as well.
+
+        An error ends the attempt and is not raised. ``cut`` ends this function without an exception. Cancelled from
+        outside, it cancels the call and re-raises the cancel.
+        """
         scope = self._scope = trio.CancelScope()
         self._sending = False
         failure: Exception | None = None
@@ -248,11 +304,11 @@ class Attempt:
                     await self._connect_and_send()
                 except Exception as error:  # noqa: BLE001  # as in begin
                     failure = error
-        except Exception as error:  # noqa: BLE001  # it failed while it was cut: it is DONE, and has its result
+        except Exception as error:  # noqa: BLE001  # raised beside the cancel of ``cut``: DONE, so it is dropped below
             failure = error
         except BaseException as error:
             self.call.cancel(cancel_reason(error))
-            # What failed while it was cancelled would end the calls of others that have the same nursery.
+            # Only the cancel may leave: any other exception of the group would end the nursery and the calls in it.
             raise_cancels(error)
             raise
         if failure is not None and self.state is not DONE:
@@ -270,7 +326,8 @@ class Attempt:
             steps = call.context.steps
             limit = call.client.connect_timeout if steps is None or steps.connect is None else steps.connect
             connection = await pool.open(slot.replica.origin, limit)
-            if self.state is DONE:  # Cut in the turn in which the connection was made.
+            if self.state is DONE:
+                # ``cut`` ran after the connection was made and before this task was scheduled.
                 connection.close_now()
                 pool.connection_lost(slot.replica.origin, connection)
                 return
@@ -302,25 +359,25 @@ class Attempt:
                 await stream.send_all(request)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             if self.state is WAITING:
-                return  # The kept connection was dead: the request goes out anew, on another one, by another task.
-            # The peer reads no more, which is no error yet: it may have answered all the same.
+                return  # Replacement: another task sends the request on another connection.
+            # The peer reads no more. Its response may still arrive, so only reading decides how the attempt ends.
             self._close_after = True
         else:
             if scope.cancelled_caught:
-                raise WriteTimedOut(f"not all could be sent within {limit:g} s")
+                raise WriteTimedOut(f"the request could not be sent within the write timeout of {limit:g} s")
         self._sending = False
         if steps is not None:
             self._set_read_timer(trio.current_time())
 
     async def _send_beside(self, stream: Stream) -> None:
-        """Send while another task receives, which ends when the connection is closed."""
+        """Send while another task receives; an error ends the attempt, and so closes the connection of both tasks."""
         try:
             await self._send_waiting(stream)
         except Exception as error:  # noqa: BLE001  # as in begin
             self.fail(error, trio.current_time())
 
     async def _receive_until_done(self, stream: Stream, connection: Connection) -> None:
-        """Receive the response in this task, from a stream that cannot push."""
+        """Receive the response in this task, from a stream that cannot push, until the attempt ends."""
         wants = True
         while wants and self._connection is connection:
             try:
@@ -334,10 +391,10 @@ class Attempt:
                 self.on_eof()
                 return
 
-    # What the stream of its connection calls; see ``net.stream.Listener``.
+    # Events of the connection's stream; see ``net.stream.Listener``.
 
     def on_data(self, data: bytes) -> bool:
-        """Take bytes of the response; whether more are wanted."""
+        """Process received bytes of the response. Return whether more bytes are wanted."""
         call = self.call
         client = call.client
         try:
@@ -354,12 +411,12 @@ class Attempt:
             if self._read_timer is not None and reader.interim > interim:
                 self._set_read_timer(trio.current_time())
             return self._read(part)
-        except Exception as error:  # noqa: BLE001  # of the upstream, or a bug: it is the attempt's end
+        except Exception as error:  # noqa: BLE001  # as in begin
             self.fail(error, trio.current_time())
             return False
 
     def on_eof(self) -> None:
-        """Take the end of the stream, which may be the end of the body."""
+        """Process the end of the stream: the end of a body without a length, or a failure."""
         try:
             part = self._part
             if part is None:
@@ -370,7 +427,7 @@ class Attempt:
             self.fail(error, trio.current_time())
 
     def on_error(self, error: Exception) -> None:
-        """Fail: the stream is broken, or the pool has closed it."""
+        """Fail the attempt: the stream broke, or the pool closed it."""
         connection = self._connection
         if connection is not None:
             reader = None if self._part is None else self._part.reader
@@ -381,14 +438,14 @@ class Attempt:
         return self._scope is not None and self._sending
 
     def _read(self, part: PartialResponse) -> bool:
-        """Decode what the reader has; whether more bytes are wanted."""
+        """Decode the body's bytes that the reader holds. Return whether more bytes are wanted."""
         reader = part.reader
         head = reader.head
         if head is None:
             return True
         ended, now = reader.ended, 0.0
         if ended:
-            # Before the body is looked at: what is wrong with a body says nothing of its connection.
+            # Before decoding: a body that cannot be decoded says nothing about the connection, which may serve again.
             now = trio.current_time()
             self._release(head, now, reader.excess)
         decoder, progress = part.decoder, False
@@ -413,7 +470,7 @@ class Attempt:
         return False
 
     def _complete(self, head: Head, content: bytes, now: float) -> None:
-        """End with a response that came in one read."""
+        """End with a response that arrived whole in one read."""
         call = self.call
         status = self.status = head.status
         self._release(head, now, False)
@@ -431,17 +488,22 @@ class Attempt:
         except UpstreamError as error:
             error.answered = head.status, head.kept
             raise
-        # The same as _answered: this is the plain way of nearly every call.
+        # As ``_answered``, inlined: nearly every response passes here.
         self.answer = head, head.kept, head.names, content
         self._close(now, None, "", status >= 500)
         call.attempt_ended(self, now)
 
     def _release(self, head: Head, now: float, excess: bool) -> None:
-        """Give the connection back: the response is complete."""
+        """Give the connection back to the pool: the response is complete.
+
+        Args:
+            excess: whether bytes arrived after the end of the response.
+        """
         connection, self._connection = self._connection, None
         assert connection is not None and self.slot is not None
         pushing = connection.pushing
-        # What is left of a request whose answer is complete would be read as the beginning of the next one.
+        # A connection with unsent bytes of this request must not be reused: the peer would read them as the beginning
+        # of the next request. A task that is still sending means the same, and is cancelled below.
         usable = head.keep_alive and not (excess or self._close_after)
         if pushing is not None and (pushing.unsent or pushing.ended_at is not None):
             usable = False
@@ -451,21 +513,25 @@ class Attempt:
         if scope is not None:
             scope.cancel(reason="the response is complete")
 
-    # The end.
+    # End.
 
     def _answered(self, head: Head, fields: Sequence[Field], content: bytes, now: float) -> None:
+        """End with a complete response."""
         self.answer = head, fields, frozenset(field[1] for field in fields), content
         status = self.status = head.status
         self._close(now, None, "", status >= 500)
         self.call.attempt_ended(self, now)
 
     def fail(self, error: Exception, now: float) -> None:
-        """End with ``error``, unless only a kept connection was dead and the request is sent anew."""
+        """End with ``error``; or, after a failed kept connection, go back to WAITING (see "Replacement" above).
+
+        After DONE nothing changes; an error that is no ``UpstreamError`` is then reported to ``AttemptOwner.crashed``.
+        """
         if isinstance(error, MessageError):
             error = response_failed(error)
         if self.state is DONE:
             if not isinstance(error, UpstreamError):
-                self.call.crashed(error, now)  # A bug in a callback of its end.
+                self.call.crashed(error, now)  # The owner's ``attempt_ended`` raised it.
             return
         crossed = self._reused and isinstance(error, ConnectionReset) and error.untouched
         if self._close_connection(crossed=crossed, replaced=crossed and self.call.idempotent):
@@ -480,7 +546,11 @@ class Attempt:
         self.call.attempt_ended(self, now)
 
     def cut(self, reason: str, now: float) -> Kind:
-        """Cut it: close its connection, cancel its task, and record it. Returns the kind of its end."""
+        """End the attempt from outside: close its connection, cancel its task and record the attempt.
+
+        Returns:
+            the kind of its end: client-gone, cancelled or timeout (``failure_kind.kind_of_cut``).
+        """
         kind = kind_of_cut(reason, self.call.context, self.started_at, now)
         self._close_connection()
         if self._scope is not None:
@@ -492,11 +562,20 @@ class Attempt:
         return kind
 
     def discard(self, now: float) -> Connection | None:
-        """Give up its response. Returns the connection, closed, if it has one: only one that streams does."""
+        """Give up the response of an attempt that lost its race or is retried.
+
+        Returns:
+            the connection, which is closed or given back; None here, because only a streamed response still has one.
+        """
         return None
 
     def _close_connection(self, *, crossed: bool = False, replaced: bool = False) -> bool:
-        """Close the connection, if there is one; whether its request is to be sent anew on another."""
+        """Close the connection, if there is one.
+
+        Args:
+            crossed: the peer closed a kept connection while the request was on its way.
+            replaced: go back to WAITING for another connection. Returned if there was a connection, else False.
+        """
         connection, self._connection = self._connection, None
         if connection is None or self.slot is None:
             return False
@@ -507,19 +586,26 @@ class Attempt:
         if replaced:
             if self._read_timer is not None:
                 self._read_timer.cancel()
+            # Before ``attempt_waits``: the task that sends on the closed connection must find WAITING.
             self.state, self._reused, self._part, self._sending = WAITING, False, None, False
             self.call.attempt_waits(self)
         return replaced
 
     def _close(self, now: float, kind: Kind | None, detail: str, has_failed: bool | None) -> None:
-        """Leave to DONE: give the replica back, record the attempt, report to the breaker. The one place that does."""
+        """Set DONE, give the replica back, record the attempt, report it to the breaker. See "Invariants" above.
+
+        Args:
+            kind: kind of the failure or cut; None for a response.
+            detail: text for the record, may name hosts.
+            has_failed: verdict on the replica (``policy.failure_verdict.failed``).
+        """
         self.state = DONE
         self._request, self._part = b"", None
         if self._read_timer is not None:
             self._read_timer.cancel()
         slot = self.slot
         if slot is None:
-            return  # It was never made.
+            return  # No replica was taken: there is no attempt to record.
         call = self.call
         context = call.context
         attempts = context.attempts
@@ -536,34 +622,37 @@ class Attempt:
         attempts.append(record)
         if context.takes_attempts:
             context.recorder.record(AttemptEnded(context.request, context.call, context.upstream, record, detail))
-        # After the record: what follows from an attempt (a replica that is ejected) is recorded after it.
+        # After the record: an ejection that this end causes is recorded behind its cause.
         call.client.balance.ended(now, slot, self.started_at, has_failed)
         if call.ticket is not None and kind not in CUT:
             call.ticket.attempted(now, kind, self.status)
 
 
 class PartialResponse:
-    """A response that does not come in one read: what has come of it."""
+    """The part of a response that has been received, if one read did not have all of it."""
 
     __slots__ = ("decoder", "kept", "reader")
 
     def __init__(self, reader: ResponseReader) -> None:
         self.reader = reader
         self.decoder: Decoder | None = None
-        """From the head on."""
+        """Decoder of the body; None before the head."""
         self.kept: Sequence[Field] = ()
-        """The fields that are true of the decoded body."""
+        """Header fields that describe the decoded body."""
 
 
 def lines_of_request(
     client: ClientInterface, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
 ) -> tuple[bytes | None, bytes | None, bytes]:
-    """The lines that all attempts have in common that are made now for one request; kept in ``client.latest_lines``.
+    """Encode the field lines that the attempts of one inbound request at one time have in common.
+
+    Stores them in ``client.latest_lines``. The complete lines of an attempt are ``common`` (or the gateway's lines and
+    ``before``), the span id in 16 hexadecimal digits, and ``after``.
 
     Returns:
-        The gateway's fields and the beginning of ``traceparent``; that beginning alone (empty where there is no
-        request); and its end, behind the span, with the deadline's line. The first two are None where it needs a closer
-        look (``attempt_fields``).
+        common: lines of the gateway's fields, then ``traceparent`` up to the span id. None: use ``before``.
+        before: ``traceparent`` up to the span id; empty without an inbound request. None: use ``attempt_fields``.
+        after: the rest of ``traceparent``, then the line of the deadline header.
     """
     request, header, left = context.request, client.deadline_header, context.deadline - now
     if request is None:
@@ -587,7 +676,11 @@ def _end_of_parent(flags: str) -> bytes:
 
 
 def attempt_fields(context: CallContext, deadline_header: bytes | None, now: float, span: int) -> list[Field]:
-    """The fields that an attempt adds. ``span`` is not 0, which means "none" (W3C Trace Context section 3.2.2.4)."""
+    """Header fields that an attempt adds: traceparent, tracestate and the deadline header in milliseconds.
+
+    Args:
+        span: the attempt's span id; not 0, which is invalid (W3C Trace Context section 3.2.2.4).
+    """
     request = context.request
     if request is None:
         return []

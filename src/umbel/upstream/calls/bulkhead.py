@@ -1,34 +1,43 @@
-"""The bulkhead of an upstream: its limit of calls in flight, its queue, and which requests are refused.
+"""Bulkhead of an upstream: a limit of calls in flight, one queue, and the rules by which requests are refused.
 
 Theory
 ------
-An upstream has ``capacity`` places for calls in flight. Calls that find none wait in one queue, first come, first
-served. The queue's room is counted in *requests* and not in calls: once one call of a request is in flight or waits,
-its other calls may wait too. So a request that makes fifty calls at once takes no more room than one that makes a
-single call, and is never refused half-way because of its own calls.
+**Problem.** An upstream may take a limited number of calls at a time; further calls wait. If the upstream hangs, the
+requests that wait for it would fill the server, and requests that do not need this upstream would be refused.
 
-The server serves ``max_requests`` requests at a time (``[server] max_in_flight``). The room is as large as that unless
-it was configured: while an upstream works, no call of a served request is refused, however many wait.
+**Places and queue.** An upstream has ``capacity`` places for calls in flight. A call that finds no free place waits in
+one queue, first come, first served. The queue's room is counted in inbound *requests*, not in calls: if a call of a
+request is in flight or waits, further calls of this request may wait too. So a request with fifty calls takes as much
+room as a request with one call, and its own calls never cause a refusal of its other calls. The default room is
+``max_requests``, the number of requests that the server serves at a time (``[server] max_in_flight``): while the
+upstream completes calls, no call of a served request is refused.
 
-A call may also wait for the answer of another's call and take no place (coalescing): it has *joined*. Its request is
-held by the upstream as one in flight is, and takes no room in the queue.
+**Holding.** An upstream *holds* a request while a call of it is in flight, waits, or has *joined*: it waits for the
+response of another call (coalescing) and takes neither a place nor room in the queue.
 
-**Stalled.** An upstream at which a call waits, has joined, or is one of WATCHED_SHARE of ``max_requests`` in flight,
-while none has completed for ``STALL_SECONDS``, is *stalled*. Its queue keeps EACH_SHARE of ``max_requests``, the
-requests that came first; the others are refused (``Overflow``), and so are later ones. All stalled upstreams
-together hold at most ALL_SHARE of ``max_requests``, in flight, joined and waiting, so that requests which do not need
-them find room in the server. Calls in flight are never ended for this. The first call that completes ends the state,
-and so does the end of the last request there. "Completed" is an attempt with a response, or with an error that came
-sooner than a timeout: both give their place to the next call.
+**Stalled.** The state of an upstream that has completed no call for STALL_SECONDS, while a call waits or has joined, or
+while WATCHED_SHARE of ``max_requests`` are in flight. A completed call is an attempt that ended with a response or with
+any error but a timeout, because both free their place. The consequences:
 
-**A full server** asks for room (``OverloadManager.make_room``) before it refuses a request: it would refuse requests
-that need no slow upstream, in the second before a stall is known. Then the request that came last to the upstream with
-the most requests is refused in the newcomer's place, if that upstream holds over EACH_SHARE and has completed nothing
-for QUIET_SECONDS. Either way one request is refused. Such an upstream is *pressed*: until a call completes it takes no
-further request beyond EACH_SHARE, or those would be refused in turn for the next.
+- Its queue keeps room for EACH_SHARE of ``max_requests``: the requests that came first stay, the others and later ones
+  are refused (``Overflow``).
+- All stalled upstreams together hold at most ALL_SHARE of ``max_requests``. The rest of the server's room is left for
+  requests that need none of them.
+- Calls in flight go on. The first completed call ends the state, and so does the end of the last held request.
 
-The state is checked by a timer that runs while calls wait, have joined or are many, and by each call that comes while
-the upstream is stalled. A call that finds a place costs no more than the count of its request.
+**Pressed.** A full server asks for room (``OverloadManager.make_room``) before it refuses a new request, because an
+upstream may hold most of the requests and not be stalled yet. The upstream that holds the most requests is chosen, if
+calls wait or have joined there, if it holds more than EACH_SHARE, and if it has completed no call for QUIET_SECONDS.
+The last request that came to it is refused, and the new request is served instead. The chosen upstream is *pressed*:
+until a call completes, it takes no request beyond EACH_SHARE, because each of these would be refused for the next new
+request.
+
+**Cost.** A call that finds a free place costs one count. A timer examines the state, and runs only while calls wait or
+have joined, or WATCHED_SHARE are in flight; while the upstream is stalled, each new call examines the state as well.
+
+**Tasks.** No function waits. The callbacks ``granted`` and ``refused`` run in the task of whoever frees a place or
+examines the state; they may call back into the bulkhead. A request is therefore removed from all tables before its
+callbacks run.
 """
 
 from __future__ import annotations
@@ -46,26 +55,31 @@ if TYPE_CHECKING:
     from ...net.timers import Timer, TimerQueue
 
 STALL_SECONDS = 1.0
-"""Without a completed call for so long, while some wait, an upstream is stalled."""
+"""Seconds without a completed call after which an upstream with waiting calls is stalled."""
 QUIET_SECONDS = 0.25
-"""Without a completed call for so long an upstream gives up requests for those that a full server would refuse."""
+"""Seconds without a completed call after which an upstream may be pressed."""
 EACH_SHARE = 0.4
-"""Of ``max_requests``: what may wait for one stalled upstream."""
+"""Share of ``max_requests`` that may wait for one stalled upstream."""
 ALL_SHARE = 0.8
-"""Of ``max_requests``: what all stalled upstreams together may hold, in flight, joined and waiting."""
+"""Share of ``max_requests`` that all stalled upstreams together may hold."""
 WATCHED_SHARE = 0.1
-"""Of ``max_requests``: so many calls in flight that several upstreams like that could take the server's places."""
+"""Share of ``max_requests`` in flight from which an upstream without waiting calls can be stalled: several such
+upstreams could fill the server."""
 MAX_REQUESTS = 256
-"""Requests at a time without an overload manager: the default of ``[server] max_in_flight``."""
+"""Number of requests at a time without an overload manager: the default of ``[server] max_in_flight``."""
 
-_FULL = "the server is full, and no call completes"
+_FULL = "the server is full, and the upstream completes no call"
 
 Refused = Callable[[Overflow], object]
-"""Called once, for a call that waits no longer because it is refused. Must not raise and must not wait."""
+"""Callback for a waiting or joined call that is refused. Called once. Must not raise and must not wait."""
 
 
 class OverloadManager:
-    """The limit of requests that the upstreams of a process share, and which upstreams are stalled (Envoy's term)."""
+    """What the upstreams of a process share: the limit of requests, and the set of stalled upstreams (Envoy's term).
+
+    Args:
+        max_requests: number of requests that the server serves at a time.
+    """
 
     def __init__(self, max_requests: int = MAX_REQUESTS) -> None:
         self.max_requests = max_requests
@@ -76,24 +90,21 @@ class OverloadManager:
         self.stalled: dict[Bulkhead, None] = {}
 
     def add(self, bulkhead: Bulkhead) -> None:
-        """Count the requests of one more upstream."""
+        """Add the bulkhead of an upstream."""
         self._bulkheads.append(bulkhead)
 
     @property
     def excess(self) -> int:
-        """How many requests stalled upstreams hold beyond ALL_SHARE; negative where there is room."""
+        """Number of requests that stalled upstreams hold beyond ALL_SHARE; negative if there is room."""
         if len(self.stalled) == 1:
             held = sum(len(bulkhead.requests) for bulkhead in self.stalled)
         else:
-            # A request that several of them hold counts once.
+            # A request that several upstreams hold counts once.
             held = len(set().union(*(bulkhead.requests for bulkhead in self.stalled)))
         return held - self._room_all
 
     def make_room(self) -> bool:
-        """Refuse the calls of one request that waits or has joined, so that a full server can take another.
-
-        False where none may be.
-        """
+        """Refuse the calls of one request for a full server; see "Pressed" in the module. Return whether one was."""
         now = trio.current_time()
         largest: Bulkhead | None = None
         for bulkhead in self._bulkheads:
@@ -105,9 +116,15 @@ class OverloadManager:
 
 
 class Bulkhead(QueueLimiter):
-    """A ``QueueLimiter`` of one upstream's calls whose room is counted in requests. See the module.
+    """A ``QueueLimiter`` of one upstream's calls whose room is counted in requests. See the module for the rules.
 
-    A request is named by a key of its own for as long as a call of it is in flight, waits or has joined.
+    ``request`` is the key of an inbound request; it must be unique among the requests that the upstream holds.
+
+    Args:
+        capacity: calls in flight.
+        max_queue: requests that may wait; None: ``max_requests`` of ``manager``.
+        manager: None: the upstream is never stalled.
+        timers: a running queue, for the stall timer.
     """
 
     __slots__ = (
@@ -132,33 +149,38 @@ class Bulkhead(QueueLimiter):
         super().__init__(capacity, most if max_queue is None else max_queue)
         self._overload_manager, self._timers = manager, timers
         self.requests: dict[Hashable, int] = {}
-        """How many calls each request has, in flight, joined and waiting."""
+        """Number of calls of each held request: in flight, waiting and joined."""
         self.waiting: dict[Hashable, dict[object, Refused]] = {}
-        """The waiting calls of each request, in the order in which the requests came."""
+        """Waiting calls of each request, in the order in which the requests came."""
         self._request_of: dict[object, Hashable] = {}
-        """Of waiting calls."""
+        """Request of each waiting call."""
         self.joined: dict[object, tuple[Hashable, Refused]] = {}
-        """Calls that wait for the answer of another's, in the order in which they came, each with its request."""
+        """Joined calls with their requests, in the order in which they joined."""
         self.completed_at = -math.inf
-        """When the last call completed. Set by calls."""
+        """Time of the last completed call; set by calls."""
         self._watched_from: float = math.inf if manager is None else manager.watched_from
-        """With so many calls in flight the stall timer runs though none waits."""
+        """Number of calls in flight from which the stall timer runs although no call waits."""
         self._watched_since = 0.0
+        """Time at which watching began; see ``_is_watched``."""
         self._stalled_at: float | None = None
+        """Time at which the upstream became stalled; None: it is not stalled."""
         self._pressed_at = -math.inf
+        """Time of the last ``press``. Pressed means: later than ``completed_at``."""
         self._timer: Timer | None = None
+        """Stall timer; None while it is not set."""
         if manager is not None:
             manager.add(self)
 
     def admit(self, request: Hashable) -> bool:
-        """Take a place for a call of ``request``, if one is free.
+        """Take a place for a call of ``request`` if one is free. Return whether one was.
 
         Raises:
-            Overflow: stalled upstreams hold as many requests as they may.
+            Overflow: the stalled upstreams hold as many requests as they may.
         """
         if self._stalled_at is not None:
             self._check_room(request)
-        # A place is free while others wait only inside of a grant; a caller in there must not overtake them.
+        # A place can be free while calls wait only within ``_grant_free_places``. A call that starts inside a granted
+        # callback must not overtake the calls that wait.
         if self.in_use < self._capacity and not self._queue:
             self.in_use += 1
             self.requests[request] = self.requests.get(request, 0) + 1
@@ -168,10 +190,10 @@ class Bulkhead(QueueLimiter):
         return False
 
     def wait(self, call: object, request: Hashable, granted: Granted, refused: Refused) -> None:
-        """Call ``granted`` once a place is taken for ``call``, or ``refused`` if it may wait no longer.
+        """Queue ``call``, until ``granted`` is called with a place taken, ``refused`` is called, or ``leave``.
 
         Raises:
-            Overflow: there is no room for one more request.
+            Overflow: the queue has no room for one more request.
         """
         if request not in self.requests:
             room = self._max_waiting
@@ -181,7 +203,9 @@ class Bulkhead(QueueLimiter):
                 room = min(room, self._overload_manager.room_each)
             if len(self.waiting) >= room:
                 self._overflowed += 1
-                raise Overflow(f"{self.in_use} calls in flight and {len(self.waiting)} requests waiting")
+                raise Overflow(
+                    f"the queue is full: {self.in_use} calls in flight, {len(self.waiting)} requests waiting"
+                )
         if not self._is_watched:
             self._watch()
         self._queue[call] = granted
@@ -190,7 +214,7 @@ class Bulkhead(QueueLimiter):
         self.requests[request] = self.requests.get(request, 0) + 1
 
     def leave(self, key: object) -> bool:
-        """Wait no longer; False if it does not wait (any more): then it holds a place, or was refused."""
+        """Remove a waiting call from the queue. Return False if it does not wait: it has a place, or was refused."""
         request = self._request_of.get(key)
         if not super().leave(key):
             return False
@@ -198,7 +222,7 @@ class Bulkhead(QueueLimiter):
         return True
 
     def join(self, call: object, request: Hashable, refused: Refused) -> None:
-        """Hold ``request`` while its ``call`` waits for the answer of another's. ``refused``: it may do so no longer.
+        """Hold ``request`` while its ``call`` waits for another call's response, until ``leave_joined`` or ``refused``.
 
         Raises:
             Overflow: the upstream may hold no further request.
@@ -216,13 +240,13 @@ class Bulkhead(QueueLimiter):
         self.requests[request] = self.requests.get(request, 0) + 1
 
     def leave_joined(self, call: object) -> None:
-        """Count ``call`` no longer as one that has joined, if it has."""
+        """Undo ``join``. Does nothing if ``call`` has not joined."""
         found = self.joined.pop(call, None)
         if found is not None:
             self._uncount(found[0])
 
     def give_back(self, request: Hashable) -> None:
-        """Give the place of a call of ``request`` back: to the first that waits, if there is one."""
+        """Release the place of a call of ``request``, and grant it to the first waiting call."""
         # As ``_uncount`` and ``release``, inlined: this runs for every call.
         count = self.requests[request]
         if count == 1:
@@ -234,12 +258,16 @@ class Bulkhead(QueueLimiter):
             self._grant_free_places()
 
     def press(self) -> bool:
-        """Refuse the request that came last, for a full server; False if none waits or has joined."""
+        """Become pressed, and refuse the waiting request that came last, or else the call that joined last.
+
+        Returns:
+            False if there is neither.
+        """
         self._pressed_at = trio.current_time()
         return self.refuse_last(_FULL) or self._refuse_joined(_FULL)
 
     def _refuse_joined(self, why: str) -> bool:
-        """Refuse the call that joined last; False if there is none."""
+        """Refuse the call that joined last. Return False if no call has joined."""
         if not self.joined:
             return False
         _, (request, refused) = self.joined.popitem()
@@ -249,11 +277,12 @@ class Bulkhead(QueueLimiter):
         return True
 
     def refuse_last(self, why: str) -> bool:
-        """Refuse the waiting calls of the request that came last; False if none waits."""
+        """Refuse all waiting calls of the request that came last. Return False if no call waits."""
         if not self.waiting:
             return False
         request = next(reversed(self.waiting))
-        # Taken out before the first is refused: its end may cancel the others, which then leave nothing.
+        # All calls are removed before the first callback: the end of one call may cancel the others, and their
+        # ``leave`` must then find nothing.
         calls = self.waiting.pop(request)
         for call in calls:
             del self._queue[call], self._request_of[call]
@@ -265,17 +294,17 @@ class Bulkhead(QueueLimiter):
 
     @property
     def overflowed(self) -> int:
-        """Calls that were refused, since the beginning."""
+        """Number of calls that were refused, since the bulkhead was created."""
         return self._overflowed
 
     @property
     def queued(self) -> int:
-        """Calls that wait."""
+        """Number of waiting calls."""
         return len(self._queue)
 
     @property
     def stalled(self) -> bool:
-        """Whether calls wait, have joined or are many, or were, and none has completed since."""
+        """Whether the upstream is stalled; see the module."""
         self._recover_if_due()
         return self._stalled_at is not None
 
@@ -287,7 +316,7 @@ class Bulkhead(QueueLimiter):
             del self.waiting[request]
 
     def _uncount(self, request: Hashable) -> None:
-        """Count one call of ``request`` less."""
+        """Subtract one from the calls of ``request``."""
         count = self.requests[request]
         if count == 1:
             del self.requests[request]
@@ -297,7 +326,7 @@ class Bulkhead(QueueLimiter):
     # Stalls.
 
     def _watch(self) -> None:
-        """Start the stall timer, with an overload manager: see from now on whether the upstream completes calls."""
+        """Watch the upstream from now on: start the stall timer. Does nothing without an overload manager."""
         if self._overload_manager is not None:
             self._watched_since = trio.current_time()
             if self._timer is None:
@@ -305,10 +334,11 @@ class Bulkhead(QueueLimiter):
 
     @property
     def _is_watched(self) -> bool:
+        """Whether calls wait or have joined, or so many are in flight that the upstream can become stalled."""
         return bool(self._queue or self.joined) or self.in_use >= self._watched_from
 
     def _check_stall(self) -> None:
-        """Timer: mark the upstream as stalled if it completes no call while some wait, have joined, or are many."""
+        """Timer: become stalled if no call has completed for STALL_SECONDS while the upstream was watched."""
         self._timer = None
         self._recover_if_due()
         manager = self._overload_manager
@@ -327,7 +357,7 @@ class Bulkhead(QueueLimiter):
             pass
 
     def _recover_if_due(self) -> None:
-        """End the state if a call has completed since it began, or the upstream holds no request any more."""
+        """End the stalled state if a call has completed since it began, or if no request is held."""
         manager = self._overload_manager
         if manager is None or self._stalled_at is None:
             return
@@ -338,7 +368,11 @@ class Bulkhead(QueueLimiter):
                 self._timer = self._timers.add(self.completed_at + STALL_SECONDS, self._check_stall)
 
     def _check_room(self, request: Hashable) -> None:
-        """Raise ``Overflow`` if a stalled upstream may hold no further request."""
+        """Check whether a stalled upstream may hold ``request``.
+
+        Raises:
+            Overflow: the stalled upstreams hold ALL_SHARE, and ``request`` is not among the requests held here.
+        """
         self._recover_if_due()
         manager = self._overload_manager
         if (
@@ -348,4 +382,4 @@ class Bulkhead(QueueLimiter):
             and manager.excess >= 0
         ):
             self._overflowed += 1
-            raise Overflow(f"no call has completed for {trio.current_time() - self.completed_at:.1f} s")
+            raise Overflow(f"the upstream has completed no call for {trio.current_time() - self.completed_at:.1f} s")

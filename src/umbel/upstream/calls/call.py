@@ -2,36 +2,46 @@
 
 Theory
 ------
-**A call** (``UpstreamCall``) is admitted once: by the breaker, then by a place of the bulkhead, for which it may wait
-in a queue. Then it makes an *attempt*; one that may make several is a ``RepeatableCall`` (``repeatable_call.py``).
-``NEW → QUEUED → RUNNING → DONE``; a call that is admitted at once is never QUEUED. Only ``_close`` leaves to DONE, and
-it is the one place that gives everything back: timers, place in the queue or in the bulkhead, breaker ticket, count of
-the budget. It is reached when the call has its result (the owner gets ``call_ended``), or by ``cancel`` (the owner gets
-nothing).
+**Problem.** A call passes the policies of its upstream in a fixed order (``client.py`` says why). Nearly every call
+meets no obstacle: it is admitted at once, finds a kept connection and has a response some milliseconds later. Such a
+call must cost no task and no timer. Yet a call may also wait at each step, and it may be cancelled at each step without
+a leak.
 
-**An attempt** (``Attempt``) is one request to one replica. It is the listener of its connection's stream, so the bytes
-of its response are pushed to it from the reader's task. ``WAITING | READY → SENT → HEAD → DONE``:
+**Path of a call.** *Coalescing* precedes this module: a ``Waiter`` (``coalesce.py``) shares one ``UpstreamCall`` with
+others, or makes one by itself. An ``UpstreamCall`` has these states::
 
-- WAITING: it needs a task, because it must connect, or send more than fits a socket, or because its stream cannot push
-  (a ``dial`` of a test). It is kept in ``UpstreamCall._waiting``, the owner gets ``call_waits``, and ``finish`` runs
-  it.
-- READY: it has a connection and is sent by ``send``.
-- SENT: the request is out, or being sent. HEAD: some of the response is there.
-- Only ``_close`` of the attempt leaves to DONE. It gives its replica back, records the attempt, and reports to the
-  breaker. Before that the connection has been given back to the pool or closed: an attempt that is DONE has none.
+    NEW ── start ──► breaker ──► bulkhead ──► RUNNING ── attempt(s) ──► DONE
+                        │            │ ╲          ▲
+                   BreakerOpen   Overflow ► QUEUED ┘  (a place is granted)
 
-A kept connection that turns out to be dead before a byte of the response came is replaced within the same attempt: its
-peer closed it while the request was on its way. This happens once at most, since the new connection is not a kept one.
+- NEW: ``start`` asks the *breaker* for a ticket, then the *bulkhead* for a place. A refusal ends the call with
+  ``BreakerOpen`` or ``Overflow``. Both are asked once per call, not once per attempt.
+- QUEUED: the call holds a place in the bulkhead's queue and no place of the bulkhead. The bulkhead ends this state: by
+  ``_granted``, in the task of the call that released a place, or by ``_overflow``. httpx's ``pool`` timeout ends it as
+  well. A call that finds a free place skips this state.
+- RUNNING: the call holds a place of the bulkhead until DONE, also between two attempts. An ``Attempt``
+  (``attempt.py``) takes a replica from the *load balancer*, then a connection from the pool. ``UpstreamCall`` makes one
+  attempt. ``RepeatableCall`` (``repeatable_call.py``) adds *retries* and *hedges*. ``StreamCall``
+  (``stream_call.py``) passes the response on piece by piece.
+- DONE: the call has its result: ``status`` with the response, or ``error``. After a cancel the call has neither.
 
-**Tasks.** ``start`` and ``cancel`` run in the owner's task; ``finish`` in a task of the owner's nursery; the callbacks
-in the tasks of the reader, of the timers, or of the call that gave a place back. None of them waits except ``finish``.
-Each is one step that no other interrupts, so the fields need no lock. After an ``await`` in ``finish`` the attempt may
-have been cut: its state is looked at again.
+**Invariants.**
 
-**A cancel** closes what is under way: an attempt with a connection closes it at once; one that connects (in DNS,
-connect, or the TLS handshake) has a cancel scope around that, and the dialler leaves no socket open when it is
-cancelled. The attempt is DONE and recorded at once; the task in ``finish`` only unwinds. A client that leaves during a
-TLS handshake thus ends the call at once, and the handshake's socket is closed before the owner's nursery ends.
+- Only ``_close`` sets DONE, and it gives back everything that the call holds: its place in the queue or the bulkhead,
+  its timers, the breaker's probe, and in subclasses the retry budget. ``_close`` runs once per call.
+- The owner gets ``call_ended`` once, after ``_close``; after ``cancel`` it gets nothing.
+- A call that is DONE has no attempt under way: ``_conclude`` runs when the last attempt has ended, and ``_abandon``
+  cuts attempts before ``_close``.
+
+**Who calls what.** The owner calls ``start``, then ``send``; it awaits ``finish`` once per ``call_waits``; and it may
+call ``cancel`` at any time. Attempts call the functions of ``AttemptOwner``. Callbacks run in the reader's task, in the
+task of the timers, or in the task of the call that released a place. Only ``finish`` waits. Every other function is one
+step that no task interrupts, so the fields need no lock. An exception in a callback must not reach the task that runs
+the callback, because that task serves other calls; ``crashed`` makes the exception the end of this call.
+
+**Cancellation.** ``cancel`` closes the connections of the attempts, records the attempts and frees the place in one
+step, and never waits. A task in ``finish`` is then only unwinding: the attempt's cancel scope ends its DNS look-up,
+connect or handshake, and the dialer closes its socket. A cancel of the task in ``finish`` cancels the call.
 """
 
 from __future__ import annotations
@@ -56,11 +66,11 @@ if TYPE_CHECKING:
     from .client_interface import ClientInterface
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
-"""States of a call; DONE it shares with attempts."""
+"""States of a call. DONE is also a state of attempts."""
 
 
 class UpstreamCall(CallBase):
-    """A ``core.call.Call`` that makes one attempt. See the module."""
+    """A ``core.call.Call`` that makes one attempt. See the module for states and rules."""
 
     __slots__ = (
         "_attempt",
@@ -80,7 +90,7 @@ class UpstreamCall(CallBase):
     mode: ClassVar[Mode] = "whole"
 
     def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
-        # As CallBase.__init__ does: to call that costs as much as all of this.
+        # As ``CallBase.__init__``, inlined: calling it would double the time that this function takes.
         self.prepared = prepared
         self.context = context
         self.status = None
@@ -91,28 +101,30 @@ class UpstreamCall(CallBase):
         self.content = b""
         self.client = client
         self.head: Head | None = None
-        """The response's head as it came; None where there is no response."""
+        """Head of the response as received; None if there is no response."""
         self.state = NEW
         self.idempotent = prepared.method in IDEMPOTENT or is_idempotent(prepared)
         """Whether the request may be sent twice."""
         self.request_key = id(self) if context.request is None else id(context.request)
-        """Key of the request that the bulkhead counts the call for; without one the call counts by itself."""
+        """Identity of the inbound request, for the bulkhead; the call's own identity if there is no inbound request."""
         self.ticket: Ticket | None = None
+        """Admission by the breaker; None if the upstream has no breaker, or before ``start``."""
         self.tried: tuple[str, ...] = ()
-        """The names of the replicas that its attempts took, in order."""
+        """Names of the replicas that the call's attempts took, in order."""
         self._placed_at: float | None = None
-        """When it got its place; None while it has none."""
+        """Time at which the call took its place of the bulkhead; None before that."""
         self._attempt: Attempt | None = None
-        """The attempt, until it is DONE."""
+        """The attempt under way; None if there is none."""
         self._waiting: list[Attempt] | None = None
-        """Attempts that ``finish`` is to run."""
+        """Attempts that wait for ``finish`` to run them."""
         self._timer: Timer | None = None
-        """The timer of the wait for a place."""
+        """Timer of httpx's ``pool`` timeout, while the call is QUEUED."""
         self._limit_timer: Timer | None = None
+        """Timer of the call's own limit (``CallContext.limit``)."""
 
     @property
     def under_way(self) -> list[Attempt]:
-        """Its attempts that have not ended."""
+        """Attempts of the call that have not ended."""
         return [] if self._attempt is None else [self._attempt]
 
     # Admission.
@@ -124,7 +136,11 @@ class UpstreamCall(CallBase):
             self.ticket = client.breaker.admit(now)
             if self.ticket is None:
                 left = client.breaker.retry_after(now)
-                text = "a probe is on its way" if left is None else f"the breaker is open for {left:.1f} s more"
+                text = (
+                    "the breaker is half-open and waits for the result of its probe"
+                    if left is None
+                    else f"the breaker is open for {left:.1f} s more"
+                )
                 self._refuse(BreakerOpen(text, retry_after=left), now)
                 return
         if self.context.limit is not None:
@@ -147,6 +163,7 @@ class UpstreamCall(CallBase):
             self._timer = client.timers.add(now + steps.pool, self._queued_too_long)
 
     def _granted(self) -> None:
+        """Callback of the bulkhead: a place was taken for the call. Begin, and send at once."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -154,19 +171,23 @@ class UpstreamCall(CallBase):
         try:
             self._begin(now)
             self.send()
-        except Exception as error:  # noqa: BLE001  # a bug must not reach the call that gave the place back
+        except Exception as error:  # noqa: BLE001  # an internal error must not reach the call that released the place
             self.crashed(error, now)
 
     def _overflow(self, error: Overflow) -> None:
+        """Callback of the bulkhead: the call may wait no longer."""
         self._refuse(error, trio.current_time())
 
     def _queued_too_long(self) -> None:
+        """Timer: end the call, because httpx's ``pool`` timeout has passed while the call is QUEUED."""
         steps = self.context.steps
         if self.state is QUEUED and steps is not None:
-            self._refuse(Overflow(f"no place became free for {steps.pool:g} s"), trio.current_time())
+            self._refuse(
+                Overflow(f"no place became free within the pool timeout of {steps.pool:g} s"), trio.current_time()
+            )
 
     def _begin(self, now: float) -> None:
-        """Begin the attempt: the call has its place."""
+        """Become RUNNING and begin the attempt. The call has taken its place of the bulkhead."""
         self.state, self._placed_at = RUNNING, now
         attempt = self._attempt = Attempt(self, "first")
         attempt.begin(now)
@@ -177,10 +198,10 @@ class UpstreamCall(CallBase):
         if attempt is not None:
             attempt.send()
 
-    # Events of the attempt; see ``attempt.AttemptOwner``.
+    # Events of attempts; see ``attempt.AttemptOwner``.
 
     def attempt_waits(self, attempt: Attempt) -> None:
-        """Note the attempt for ``finish``, and ask the owner for a task."""
+        """Keep the attempt for ``finish``, and report ``call_waits`` to the owner."""
         if self._waiting is None:
             self._waiting = []
         self._waiting.append(attempt)
@@ -189,29 +210,30 @@ class UpstreamCall(CallBase):
     async def finish(self) -> None:
         """See ``core.call.Call``."""
         attempt = self._waiting.pop(0) if self._waiting else None
+        # Between ``call_waits`` and this task the attempt may have been cut.
         if attempt is not None and attempt.state is WAITING:
             await attempt.run()
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
-        """End the call: its attempt has a response or an error."""
+        """End the call with the response or the error of its attempt."""
         if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
             self.client.bulkhead.completed_at = now
         self._attempt = None
         self._conclude(attempt, now)
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
-        """Do nothing: only a call that repeats attempts can fail over to another replica."""
+        """Do nothing: only a ``RepeatableCall`` can fail over to another replica."""
 
-    # The end.
+    # End.
 
     def _cut(self, reason: str, now: float) -> None:
-        """Cut the attempt that is under way."""
+        """Cut the attempt that is under way, if there is one."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cut(reason, now)
 
     def _conclude(self, attempt: Attempt, now: float) -> None:
-        """End the call with the result of ``attempt``."""
+        """End the call with the response or the error of ``attempt``, and report ``call_ended``."""
         self.error = attempt.error
         if attempt.answer is not None:
             self.status = attempt.status
@@ -219,21 +241,26 @@ class UpstreamCall(CallBase):
         if self.client.gradient is None:
             self._close(now)
         elif attempt.error is None:
-            # How fast an upstream fails says nothing of how fast it works.
+            # The duration of a 5xx says nothing about the duration of a success.
             self._close(now, learns=attempt.status is not None and attempt.status < 500)
         else:
+            # A timeout took at least as long as it lasted, unless the attempt was never made.
             late = isinstance(attempt.error, UpstreamError) and attempt.error.kind is Kind.TIMEOUT
             self._close(now, learns=late and not isinstance(attempt.error, BudgetSpent))
         self.context.owner.call_ended(self)
 
     def _refuse(self, error: Exception, now: float) -> None:
-        """End the call with ``error`` before it has made an attempt."""
+        """End the call with ``error`` before its first attempt, and report ``call_ended``."""
         self.error = error
         self._close(now)
         self.context.owner.call_ended(self)
 
     def _close(self, now: float, *, learns: bool = False) -> None:
-        """Leave to DONE and give everything back. The one place that does."""
+        """Set DONE and give back everything that the call holds. See "Invariants" in the module.
+
+        Args:
+            learns: whether the learned concurrency limit counts the call's duration.
+        """
         client = self.client
         if self.state is QUEUED:
             client.bulkhead.leave(self)
@@ -246,7 +273,9 @@ class UpstreamCall(CallBase):
             self._limit_timer.cancel()
         ticket = self.ticket
         if ticket is not None and ticket.is_probe:
+            # The probe gave no result; without this the breaker would admit no further call.
             ticket.ended()
+        # Last: releasing the place may begin a waiting call within this step, and that call finds all else given back.
         if self._placed_at is not None:
             if learns and client.gradient is not None:
                 client.gradient.ended(now, now - self._placed_at, client.bulkhead.in_use)
@@ -259,7 +288,7 @@ class UpstreamCall(CallBase):
             self._abandon(reason, trio.current_time())
 
     def _abandon(self, reason: str, now: float) -> None:
-        """Cut everything and leave to DONE, without ``call_ended``."""
+        """Cut the attempts under way and ``_close``, without ``call_ended``."""
         late = False
         if self._placed_at is not None:
             late = kind_of_cut(reason, self.context, self._placed_at, now) is Kind.TIMEOUT
@@ -267,18 +296,18 @@ class UpstreamCall(CallBase):
         self._close(now, learns=late)
 
     def crashed(self, error: Exception, now: float) -> None:
-        """End the call with a bug of ours that came up in a callback. If the call has ended, the bug is recorded."""
+        """End the call with an internal error of a callback. If the call is DONE, record the error instead."""
         context = self.context
         if self.state is DONE:
-            message, fields = f"call {context.call} crashed after its end", {"call": context.call}
+            message, fields = f"internal error in call {context.call} after its end", {"call": context.call}
             context.recorder.record(LogMessage("error", "call.crashed", message, context.request, fields, error))
             return
-        self._abandon("a bug", now)
+        self._abandon("an internal error", now)
         self.error = error
         context.owner.call_ended(self)
 
     def _limit_passed(self) -> None:
-        """Timer: end the call, because its own limit has passed."""
+        """Timer: end the call with ``CallTimedOut``, because its own limit has passed."""
         limit, now = self.context.limit, trio.current_time()
         if self.state is DONE or limit is None:
             return

@@ -1,6 +1,6 @@
-"""The part of an upstream's client that its calls use: policies, replicas, connections, timers and counters.
+"""Interface of an upstream's client for its calls: policies, replicas, connections, timers and counters.
 
-A protocol, so that the modules of calls need not import ``client.py``, which makes the calls.
+It is a protocol, because ``client.py`` imports the modules of calls, and they must not import ``client.py``.
 """
 
 from __future__ import annotations
@@ -22,29 +22,33 @@ if TYPE_CHECKING:
     from .bulkhead import Bulkhead
 
 LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
-"""A request, the gateway's fields of its calls, the time at which attempts of it were made, and the deadline of its
-calls; then what ``attempt.lines_of_request`` returns for these."""
+"""Arguments and result of the latest ``attempt.lines_of_request``: inbound request, gateway fields, time of the
+attempts, deadline; then the three values that the function returned."""
 
 
 class ClientInterface(Protocol):
-    """What a call needs of its upstream. Implemented by ``client.Client``."""
+    """The attributes of ``client.Client`` that calls and attempts use."""
 
     name: str
-    """Of the upstream."""
+    """Name of the upstream."""
     rng: random.Random
     timers: TimerQueue
     pool: Pool
     balance: LoadBalancer
     bulkhead: Bulkhead
-    # The policies that an upstream may be without, and what all of its retries and hedges draw on.
+    # Policies. None: the upstream does not have the policy.
     breaker: BreakerPolicy | None
     gradient: GradientLimit | None
     retry: RetryRules | None
     hedge: HedgeRules | None
     budget: Budget
-    # The limits of a call that brings none of its own, and how its requests are written.
+    """Retry budget, of retries and hedges together."""
+    # Limits of calls that have none of their own.
     connect_timeout: float | None
+    """Seconds; None: no limit."""
     max_body: int | None
+    """Bytes after decoding; None: by the media type."""
+    # Encoding of requests; see ``client.Client``.
     deadline_header: bytes | None
     attempt_prefixes: tuple[bytes, ...]
     latest_lines: LatestLines
@@ -59,9 +63,9 @@ class ClientInterface(Protocol):
 
     @property
     def nursery(self) -> BackgroundNursery:
-        """For tasks of shared calls."""
+        """Nursery for the tasks of shared calls."""
         ...
 
     def digest(self, quantile: float | None) -> HedgeDelay | None:
-        """The latencies that hedges at this quantile are timed by; None where they come after a duration."""
+        """Latencies whose ``quantile`` is the hedge delay; None if ``quantile`` is None, or beyond DIGESTS_MAX."""
         ...

@@ -1,31 +1,51 @@
-"""Coalescing: identical safe calls that overlap are made once, and each caller gets the answer.
+"""Coalescing: identical safe calls that overlap in time are sent to the upstream once, and share the response.
 
-It is no cache: an answer goes to the calls that wait when it comes, and is not kept.
+Coalescing is no cache: a response goes to the calls that wait at that moment, and is not stored.
 
 Theory
 ------
-Two calls ask the same if upstream, method, target, body, bound of the body, own policies, limits of steps and every
-field are the same, but for the values of the fields that the gateway writes itself (``PreparedRequest.gateway``): they
-identify the client and the proxies. The first of them begins a ``SharedCall``, which makes one ``UpstreamCall`` with
-ids of its own: it keeps of ``Via`` the gateway's own step and names no client. The shared call belongs to the
-upstream's nursery and not to a caller's task: a caller that leaves, by a cancel or its deadline, leaves the others
-their call.
+**Problem.** Several callers may wait for one response. Each caller has its own deadline, may be cancelled at any time,
+and must not affect the other callers by that. The upstream must see one ordinary request.
 
-Each caller has a ``Waiter``, which is its ``Call``. When the shared call ends, each waiter ends with the same result.
-A waiter whose own limit passes ends itself with ``CallTimedOut`` and leaves; one that is cancelled just leaves. The
-deadline of the shared call is the latest of those who still wait. With the last waiter the shared call is cancelled,
-for that waiter's reason. So a waiter that times out takes nothing from the others, and the deadline that the upstream
-gets is the latest of all waiters.
+**Objects.** ``Coalescing`` (one per upstream) has a table from key to ``SharedCall``. A ``SharedCall`` owns one
+``UpstreamCall`` and has the ``Waiter`` of each caller. A ``Waiter`` is the ``Call`` that the caller's owner sees.
 
-Nobody joins a shared call whose first waiter's deadline has passed: an upstream that hangs must not be waited for
-without end, by one caller after the other.
+**Key.** Two calls are identical if method, target, body, header fields, body limit, own policies and step timeouts are
+equal, and the same gateway fields are present. The values of the gateway fields (``PreparedRequest.gateway``) are not
+compared: they identify the client. So the shared request names no client: it has a request id and a trace of its own,
+keeps only the gateway's own hop of ``Via``, and has no other gateway field.
 
-An answer with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` names a field of the gateway's or
-``*`` goes to one of the waiters, the one that has waited the longest; each other makes a call of its own then. A
-failure is everybody's, each with an exception of its own.
+**States of a waiter.** ``start`` leads to one of three states:
 
-A waiter that finds a shared call takes no place of the bulkhead, but its request counts as one that the upstream holds
-(``Bulkhead.join``). So where the upstream hangs, its waiters leave places of the server to requests without need of it.
+- *waiting*: the waiter belongs to a shared call, one that exists or a new one.
+- *own call*: SHARED_MAX shared calls are under way, so the waiter makes a call of its own. A waiting waiter gets here
+  as well if the response is private (below). The own call has the waiter's context, so it reports to the owner.
+- *done*: the client is closed or the bulkhead refuses the request.
+
+A waiting waiter becomes done in one of three ways: ``resolve`` (the shared call has ended, and the owner gets
+``call_ended``); its own limit (``CallTimedOut``, and the owner gets ``call_ended``); or ``cancel`` (the owner gets
+nothing).
+
+**Leaving.** A waiter that becomes done before the shared call leaves it. The other waiters keep the shared call, and
+its deadline becomes the latest deadline among them. When the last waiter leaves, the shared call is cancelled with that
+waiter's reason. A heap orders the waiters by deadline. An entry of a waiter that has left is removed when it reaches
+the top, so a leave takes amortized logarithmic time.
+
+**Joining ends** at the first waiter's deadline (``joins_until``). Otherwise a steady flow of callers could wait for an
+upstream that hangs without end, because each new waiter extends the deadline. A later identical call begins a new
+shared call, which replaces the old one in the table; ``_unregister`` compares identities for that reason.
+
+**Private responses.** A response with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` is ``*`` or
+names a field that the key leaves out belongs to one client. The waiter that joined first gets it, and every other
+waiter makes an own call. An error goes to all waiters, each with its own copy of the exception.
+
+**Bulkhead.** Only the shared call takes a place of the bulkhead. A waiter that joins counts its inbound request as held
+by the upstream (``Bulkhead.join``), so that waiters for an upstream that hangs do not fill the server.
+
+**Tasks and cancellation.** If the shared call needs a task, the task runs in the client's own nursery, so no caller's
+cancel reaches it. Only ``SharedCall._finish`` waits. Its cancel means that the client is being closed: all waiters then
+end with ``NotRunningError``. All other functions are single steps. While ``call_ended`` ends the waiters one by one,
+the end of one may cancel another; ``done`` makes the later ``resolve`` do nothing.
 """
 
 from __future__ import annotations
@@ -54,36 +74,36 @@ if TYPE_CHECKING:
     from .client_interface import ClientInterface
 
 SHARED_MAX = 1000
-"""Shared calls of an upstream under way at once; further calls are made each by itself."""
-# What an attempt adds to each request by itself.
+"""Bound on the shared calls of an upstream under way. Beyond it, calls are not coalesced."""
+# Names of the fields that each attempt writes.
 _OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
 
 
 @dataclass(frozen=True, slots=True)
 class CoalesceStatistics:
-    """A snapshot. The last five count since the beginning."""
+    """A snapshot. The last five counters count since the client was created."""
 
     in_flight: int
     """Shared calls under way."""
     waiting: int
-    """Calls that wait for one."""
+    """Calls that wait for a shared call."""
     made: int
-    """Shared calls."""
+    """Shared calls begun."""
     joined: int
-    """Calls that found one under way."""
+    """Calls that joined a shared call under way."""
     unshared: int
-    """Calls that waited for one and then had to make a call of their own."""
+    """Calls that waited for a shared call, whose response was private, and then made an own call."""
     abandoned: int
     """Shared calls that were cancelled because all waiters had left."""
     crowded: int
-    """Calls that were made unshared because SHARED_MAX were under way."""
+    """Calls that were not coalesced because SHARED_MAX shared calls were under way."""
 
 
 class Coalescing:
     """The shared calls of one upstream.
 
     Args:
-        unshared_call: makes a call that serves one caller alone.
+        unshared_call: makes a call that is not coalesced.
     """
 
     def __init__(
@@ -96,7 +116,7 @@ class Coalescing:
         self.made = self.joined = self.unshared = self.abandoned = self.crowded = 0
 
     def new_call(self, prepared: PreparedRequest, context: CallContext) -> Call:
-        """A call that shares, if its method is safe; else one of its own."""
+        """Return a new call: a ``Waiter`` if the method is safe, else a call that is not coalesced."""
         if prepared.method not in SAFE:
             return self.unshared_call(prepared, context)
         return Waiter(self, prepared, context)
@@ -115,7 +135,7 @@ class Coalescing:
 
 
 def _key(prepared: PreparedRequest, context: CallContext) -> Hashable:
-    """The key of a call: calls with equal keys ask for the same."""
+    """The key of a call within its upstream; see the module."""
     return (
         prepared.method,
         prepared.target,
@@ -130,7 +150,7 @@ def _key(prepared: PreparedRequest, context: CallContext) -> Hashable:
 
 
 class Waiter(CallBase):
-    """The ``core.call.Call`` of one caller that waits for a shared call. See the module."""
+    """The ``core.call.Call`` of one caller that waits for a shared call. See the module for its states."""
 
     __slots__ = (
         "_coalescing",
@@ -148,11 +168,13 @@ class Waiter(CallBase):
         self.head: Head | None = None
         self.done = False
         self.number = 0
-        """How many joined the shared call before it."""
+        """Number of waiters that joined the shared call earlier; 0 for the waiter that began it."""
         self._shared: SharedCall | None = None
+        """The shared call, while the waiter is waiting."""
         self._own: UpstreamCall | None = None
-        """The call that it makes by itself, where it cannot share."""
+        """The waiter's own call, in the state *own call*."""
         self._timer: Timer | None = None
+        """Timer of the call's own limit; the own call has its own timer."""
 
     def start(self, now: float) -> None:
         """See ``core.call.Call``."""
@@ -194,11 +216,12 @@ class Waiter(CallBase):
         if self._own is not None:
             self._own.send()
         elif self._shared is not None:
-            # Not only the first waiter's matter: it may have left before it was sent.
+            # Every waiter sends: the waiter that began the shared call may have left between ``start`` and ``send``.
+            # A second ``send`` of the same call does nothing.
             self._shared.call.send()
 
     async def finish(self) -> None:
-        """See ``core.call.Call``. Only a call of its own ever needs a task of its owner's."""
+        """See ``core.call.Call``. Only an own call needs a task of the owner; a shared call has one of the client."""
         if self._own is not None:
             await self._own.finish()
 
@@ -211,7 +234,7 @@ class Waiter(CallBase):
             self._leave(reason)
 
     def resolve(self) -> None:
-        """End with the result of the shared call."""
+        """End with the result of the shared call. Does nothing if the waiter is done."""
         shared = self._shared
         if shared is None or self.done:
             return
@@ -220,14 +243,14 @@ class Waiter(CallBase):
         self.content, self.head = shared.call.content, shared.call.head
         error = shared.call.error
         if error is not None and shared.several:
-            # One that is raised in many tasks collects all their frames.
+            # An exception that is raised in several tasks would collect the frames of all of them.
             copy = copy_of_failure(error)
             copy.__cause__ = error
             error = copy
         self._end(error)
 
     def make_own_call(self, now: float) -> None:
-        """Make a call of its own: the answer of the shared call is for another waiter."""
+        """Start and send an own call: the response of the shared call belongs to another waiter."""
         if self._shared is not None and not self.done:
             self._take_attempts(self._shared)
             self._shared = None
@@ -237,24 +260,25 @@ class Waiter(CallBase):
 
     @property
     def _request_key(self) -> int:
-        """As ``UpstreamCall.request_key``."""
+        """See ``UpstreamCall.request_key``."""
         return id(self) if self.context.request is None else id(self.context.request)
 
     def _refused(self, error: Overflow) -> None:
-        """End: the bulkhead refuses to hold the request any longer."""
+        """Callback of the bulkhead: leave the shared call and end with ``error``."""
         self._leave("the bulkhead")
         self._end(error)
 
     def _start_own_call(self, now: float) -> None:
+        """Start an own call with the waiter's context, so that it reports to the owner directly."""
         self._coalescing.client.bulkhead.leave_joined(self)
         if self._timer is not None:
-            self._timer.cancel()  # The call of its own keeps the limit itself.
-        # It has the same context, so its owner hears of it directly.
+            self._timer.cancel()  # The own call has a timer for the same limit.
         self._own = self._coalescing.unshared_call(self.prepared, self.context)
         self.done = True
         self._own.start(now)
 
     def _limit_passed(self) -> None:
+        """Timer: leave and end with ``CallTimedOut``, because the call's own limit has passed."""
         limit = self.context.limit
         if self.done or limit is None:
             return
@@ -262,6 +286,7 @@ class Waiter(CallBase):
         self._end(CallTimedOut.after(limit))
 
     def _leave(self, reason: str) -> None:
+        """Leave the shared call before its end, and the bulkhead."""
         shared, self._shared = self._shared, None
         self._coalescing.client.bulkhead.leave_joined(self)
         if self._timer is not None:
@@ -270,11 +295,12 @@ class Waiter(CallBase):
             shared.leave(self, reason)
 
     def _take_attempts(self, shared: SharedCall) -> None:
+        """Add the attempts of the shared call to the waiter's own; marked as coalesced unless the waiter began it."""
         attempts = shared.context.attempts
-        # Who found it under way shared what was another's; its attempts say so.
         self.context.attempts += [replace(each, coalesced=True) for each in attempts] if self.number else attempts
 
     def _end(self, error: Exception | None) -> None:
+        """Become done and report ``call_ended``."""
         self.done = True
         self._shared = None
         self._coalescing.client.bulkhead.leave_joined(self)
@@ -287,7 +313,7 @@ class Waiter(CallBase):
 
 
 class _HeapEntry(NamedTuple):
-    """An entry of a heap whose first is the waiter with the latest deadline; of several, the one that came first."""
+    """Entry of the heap of waiters. First is the latest deadline; of equal ones, that of the earliest waiter."""
 
     minus_deadline: float
     number: int
@@ -295,7 +321,7 @@ class _HeapEntry(NamedTuple):
 
 
 class SharedCall:
-    """One ``UpstreamCall`` that several waiters wait for, and that call's ``core.call.CallOwner``."""
+    """One ``UpstreamCall`` for several waiters; the ``core.call.CallOwner`` of that call. See the module."""
 
     __slots__ = (
         "_by_deadline",
@@ -317,7 +343,7 @@ class SharedCall:
         ids = f"{rng.getrandbits(256):064x}"
         request_id, trace_id = ids[:32], ids[32:]
         self._varying = _OF_ATTEMPTS | prepared.gateway_names
-        """The names of the fields that are not in the key, though the callers' own requests would have borne them."""
+        """Names of the request fields whose values the key leaves out."""
         self.context = CallContext(
             self,
             first.call,
@@ -335,28 +361,31 @@ class SharedCall:
         )
         self.call = coalescing.unshared_call(_shared_request(prepared, request_id), self.context)
         if first.request is not None:
-            # In the bulkhead it counts for the request that began it, as the other calls of that request do.
+            # The bulkhead counts the shared call for the inbound request that began it, whose other calls it counts
+            # under the same key. ``context.request`` has another identity.
             self.call.request_key = id(first.request)
         self.joins_until = first.deadline
+        """Time from which no further waiter may join."""
         self.several = False
-        """Whether it had more than one waiter when it ended."""
+        """Whether there was more than one waiter when the shared call ended."""
         self._joined = 0
+        """Number of waiters that have joined."""
         self._waiters: dict[int, Waiter] = {}
-        """By number, so in the order in which they came."""
-        # By deadline, so that a crowd that leaves together costs no scan each. Who left is thrown out at the top.
+        """Present waiters by number, in the order in which they joined."""
+        # Heap by deadline. It may hold entries of waiters that have left, but never at its top after ``leave``.
         self._by_deadline: list[_HeapEntry] = []
 
     @property
     def waiting(self) -> int:
-        """The number of waiters."""
+        """Number of present waiters."""
         return len(self._waiters)
 
     def start(self, now: float) -> None:
-        """Begin the upstream call."""
+        """Start the upstream call. The first waiter has joined before, because the call may end within this step."""
         self.call.start(now)
 
     def join(self, waiter: Waiter) -> None:
-        """Add a waiter; the deadline is the latest of all waiters."""
+        """Add a waiter. If its deadline is the latest, the upstream call gets that deadline."""
         waiter.number = self._joined
         self._joined += 1
         self._waiters[waiter.number] = waiter
@@ -365,7 +394,7 @@ class SharedCall:
             self._extend_deadline()
 
     def leave(self, waiter: Waiter, reason: str) -> None:
-        """Remove a waiter. With the last one the upstream call is cancelled for ``reason``."""
+        """Remove a waiter before the end. If it was the last, cancel the upstream call with ``reason``."""
         if self._waiters.pop(waiter.number, None) is None:
             return
         now = trio.current_time()
@@ -386,9 +415,10 @@ class SharedCall:
     # Events of the upstream call; see ``core.call.CallOwner``.
 
     def call_ended(self, call: Call) -> None:
-        """End all waiters with its result; if it is for one client alone, the first, and the others make own calls."""
+        """End all waiters with the result of ``call``. With a private response, all but the first make an own call."""
         self._unregister()
         waiters = list(self._waiters.values())
+        # Emptied first: a waiter that is cancelled by the end of another one then finds nothing to leave.
         self._waiters.clear()
         self.several = len(waiters) > 1
         alone = self.several and call.error is None and is_private(call.fields, self._varying)
@@ -401,17 +431,18 @@ class SharedCall:
         self._drop_references()
 
     def _drop_references(self) -> None:
-        """Drop what refers back to this object: a cycle would wait for the garbage collector."""
+        """Drop the references that form cycles with this object: cycles would wait for the garbage collector."""
         self._by_deadline.clear()
         del self.call, self.context.owner
 
     def call_waits(self, call: Call) -> None:
-        """Give it a task, in the upstream's own nursery."""
+        """Run ``call.finish`` in a task of the client's nursery."""
         nursery = self._coalescing.client.nursery
         if nursery.running:
             nursery.start_soon(self._finish, call)
         else:
-            # A call that ended as the upstream was closed has given it its place.
+            # The client is being closed, and another call that ended for that reason has released its place to this
+            # call.
             self._closed()
 
     async def _finish(self, call: Call) -> None:
@@ -422,14 +453,14 @@ class SharedCall:
             raise
 
     def _closed(self) -> None:
-        """Fail all waiters: the upstream is closed, and no other event would end them."""
+        """Fail all waiters: the client is closed, and no other event would end them."""
         if self._waiters:
             self.call.cancel("the upstream was closed")
             self.call.error = NotRunningError("the upstream was closed while the call was under way")
             self.call_ended(self.call)
 
     def _record_attempts(self, waiter: Waiter, reason: str, now: float) -> None:
-        """Record, for a waiter that leaves, the attempts under way as cut at this moment."""
+        """Add to a waiter that leaves the ended attempts, and those under way as if they were cut ``now``."""
         attempts = list(self.context.attempts)
         for attempt in self.call.under_way:
             if attempt.slot is not None:
@@ -442,25 +473,25 @@ class SharedCall:
         waiter.context.attempts += [replace(each, coalesced=True) for each in attempts] if waiter.number else attempts
 
     def _extend_deadline(self) -> None:
-        """Take the deadline, and the request's times, of the waiter with the latest deadline."""
+        """Give the upstream call the deadline, and the request times, of the waiter with the latest deadline."""
         context, longest = self.context, self._by_deadline[0].waiter.context
         context.deadline = longest.deadline
         if context.request is not None and longest.request is not None:
             context.request = _own_request(longest.request, context.request.request_id, context.request.trace)
 
     def _unregister(self) -> None:
-        """Take it out of the table, so that new calls begin a new shared call."""
+        """Remove the shared call from the table, if it is still there: no further waiter may join."""
         if self._coalescing.under_way.get(self._key) is self:
             del self._coalescing.under_way[self._key]
 
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:
-    """The times of ``whose`` with the shared call's own ids: the kind of a cut depends on when the request began."""
+    """The facts of ``whose`` with the shared call's ids. ``kind_of_cut`` needs the request's times."""
     return replace(whose, request_id=request_id, trace=trace)
 
 
 def _shared_request(prepared: PreparedRequest, request_id: str) -> PreparedRequest:
-    """The request of a shared call: of the gateway's fields only its own step of Via, and an id of its own."""
+    """The request of a shared call: of the gateway fields only the last hop of Via, and X-Request-ID with a new id."""
     own: list[Field] = []
     for block in prepared.gateway:
         for name, lower, value in block:

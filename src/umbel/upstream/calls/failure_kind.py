@@ -1,4 +1,4 @@
-"""Failure kinds: what an error, or the cancel of an attempt, counts as."""
+"""Failure kinds of attempts: the kind of an error, and the kind of a cut."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ LOST = "lost-hedge"
 
 
 def kind_of_error(error: Exception) -> Kind:
-    """The kind of an attempt that failed with ``error``; INTERNAL, a bug, if that is no ``UpstreamError``."""
+    """The kind of an attempt that failed with ``error``: that of an ``UpstreamError``, else INTERNAL."""
     return error.kind if isinstance(error, UpstreamError) else Kind.INTERNAL
 
 
 def kind_of_cut(reason: str, context: CallContext, started_at: float, now: float) -> Kind:
-    """The kind of an attempt that began at ``started_at`` and is cut (cancelled) ``now`` for ``reason``.
+    """The kind of an attempt that began at ``started_at`` and is cut ``now`` with the cancel ``reason``.
 
-    A cut is a ``timeout`` if the call's own limit caused it (without an inbound request: its deadline), or if the
-    request's deadline caused it and the attempt had at least half of that time. Any other cut says nothing of the
-    upstream.
+    Returns:
+        CLIENT_GONE for that reason. TIMEOUT if the call's own limit has passed (without an inbound request: the call's
+        deadline), or if the inbound request's deadline has passed and the attempt had at least half of the request's
+        time. Else CANCELLED, which says nothing about the upstream.
     """
     if reason == CLIENT_GONE:
         return Kind.CLIENT_GONE
@@ -31,5 +32,5 @@ def kind_of_cut(reason: str, context: CallContext, started_at: float, now: float
     request = context.request
     if request is None or context.deadline < request.deadline:
         return Kind.TIMEOUT
-    # The request's deadline may have left an innocent late starter no chance: only one that had half of it is to blame.
+    # An attempt that began late in the request's time had little time itself; its upstream is not to blame.
     return Kind.TIMEOUT if now - started_at >= (request.deadline - request.due_from) / 2 else Kind.CANCELLED

@@ -1,16 +1,29 @@
-"""A call with retries and hedges: it may make more than one attempt, in rounds, in a race, or both.
+"""A call with retries and hedges: it makes one or more rounds of attempts.
 
 Theory
 ------
-See ``call.py`` for what a call and an attempt are.
+See ``call.py`` for calls and ``attempt.py`` for attempts.
 
-**Rounds.** Without hedging a round is one attempt. With hedging it is a *race* (``policy.hedge.Race``) of the first
-attempt and its hedges. A hedge is started by a timer or by a failure. When an attempt wins, ``_cut`` ends the others in
-the same step, with the reason ``LOST``: their connections are closed, which also removes their handlers from the
-reader. If the loser's answer is in the same batch of events as the winner's, it is therefore never read: the first one
-in the batch has won. When a round has ended without a success, the retry policy may begin another round after a pause,
-which is a timer too; its attempt is started in the timer's callback. Retries and hedges draw on one budget, which is
-charged where an attempt is granted and given back where the round (or the hedge) ends.
+**Rounds.** Without hedging a *round* is one attempt. With hedging a round is a *race* (``policy.hedge.Race``) of a
+first attempt and its hedges. Rounds follow one another: when a round ends without a success, the retry policy may grant
+another round after a pause. During the pause the call is RUNNING, has no attempt, and keeps its place of the bulkhead;
+``_fallback`` holds the ended attempt, whose result is the call's result if the next round may not begin.
+
+**Timers.** ``_timer`` has one of three meanings at a time, so one slot is enough: the wait for a place (QUEUED), the
+next hedge (a race is on), the next round (between rounds). A hedge or a round begins in its timer's callback.
+
+**Races.** A hedge begins when its timer is due, or at once after a retryable failure. The first success wins. ``_cut``
+then ends the other attempts within the same step, with the reason ``LOST``. It closes their connections, and with that
+removes their handlers from the reader: a second response in the same batch of events is never read. Without a success
+the result of the race is the first attempt's failure (``_fallback``).
+
+**Budget.** Retries and hedges draw on one budget per upstream. A retry is charged when it is granted, before its pause
+(``_charged``), and given back when its round ends. A hedge is charged and given back by its ``Race``. Failover attempts
+(``policy/failover.py``) replace lost attempts and are not charged. ``_close`` gives back what is still charged, so a
+cancel at any moment leaves the budget exact.
+
+**Breaker.** If the breaker opens while the call runs, no further attempt is made (``_blocked``); attempts under way go
+on.
 """
 
 from __future__ import annotations
@@ -33,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class RepeatableCall(UpstreamCall):
-    """A ``core.call.Call`` with retries or hedges. See the module."""
+    """A ``core.call.Call`` with retries or hedges. See the module for the rules."""
 
     __slots__ = (
         "_charged",
@@ -48,29 +61,31 @@ class RepeatableCall(UpstreamCall):
     )
 
     attempt_type: ClassVar[type[Attempt]] = Attempt
+    """Class of the attempts."""
 
     def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(client, prepared, context)
-        # ``_attempt`` is the round's first attempt, and ``_timer`` also that of the next hedge or of the next round.
+        # ``_attempt`` is here the round's first attempt; for ``_timer`` see the module.
         self._retry: RetryRules | None = None
         self._hedge: HedgeRules | None = None
         self._counted = False
-        """Whether the budget counts it as active."""
+        """Whether the budget counts the call as active."""
         self._race: Race | None = None
+        """The round's race; None without hedging, and between rounds."""
         self._hedges: list[Attempt] | None = None
-        """The round's hedges that are not DONE; None before the first."""
+        """Hedges of the round that are under way; None before the first."""
         self._fallback: Attempt | None = None
-        """The result if nothing better comes: the end of the race's first attempt, or of the round that is retried."""
+        """Ended attempt whose failure is the result without a success: the race's first, or the last round's."""
         self._made = 1
         """Rounds begun."""
         self._charged = False
-        """Whether the budget was charged for this round, or for the one that the timer will begin."""
+        """Whether the budget is charged for this round, or for the round that the timer will begin."""
         self._failovers = 0
-        """Attempts that were lost with a dying replica and may be made once more elsewhere without budget."""
+        """Attempts that may still be repeated on another replica without budget (``policy.failover``)."""
 
     @property
     def under_way(self) -> list[Attempt]:
-        """Its attempts that have not ended."""
+        """Attempts of the call that have not ended."""
         return [*([] if self._attempt is None else [self._attempt]), *(self._hedges or ())]
 
     def _begin(self, now: float) -> None:
@@ -86,6 +101,7 @@ class RepeatableCall(UpstreamCall):
         self._begin_round(now, "first")
 
     def _begin_round(self, now: float, cause: Cause) -> None:
+        """Begin a round with its first attempt; with hedging, begin a race and set the timer of the first hedge."""
         if self._hedge is not None:
             self._race = Race(self._hedge.max, self.client.budget)
             self._set_hedge_timer(now)
@@ -96,7 +112,7 @@ class RepeatableCall(UpstreamCall):
     # Events of attempts.
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
-        """See ``UpstreamCall``."""
+        """End the race's attempt or the round with the response or the error of ``attempt``."""
         if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
             self.client.bulkhead.completed_at = now
         if attempt is self._attempt:
@@ -106,20 +122,23 @@ class RepeatableCall(UpstreamCall):
         if self._race is not None:
             self._attempt_ended_in_race(attempt, self._race, now)
         elif attempt.error is None and (self._retry is None or attempt.status not in self._retry.on.statuses):
-            # Of nearly every call this is the end, so it comes before all that costs.
+            # A success without hedging: nearly every call ends here, so nothing else is computed before.
             self._conclude(attempt, now)
         else:
             self._end_round(attempt, now)
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
-        """See ``UpstreamCall``."""
+        """Ask the failover policy whether the attempt may be repeated without budget."""
         if attempt.slot is not None and (self._retry is not None or self._hedge is not None):
             self._failovers += self.client.balance.lost(now, attempt.slot, self.tried)
 
     # Rounds.
 
     def _end_round(self, attempt: Attempt, now: float) -> None:
-        """End a round, with no attempt under way: ``attempt``'s end is the call's, unless a retry is granted."""
+        """End the round with the result of ``attempt``: begin a pause if a retry is granted, else end the call.
+
+        No attempt may be under way.
+        """
         if self._charged:
             self._charged = False
             self.client.budget.give_back()
@@ -132,7 +151,10 @@ class RepeatableCall(UpstreamCall):
         self._timer = self.client.timers.add(now + pause, self._retry_due)
 
     def _retry_pause(self, rules: RetryRules, attempt: Attempt, now: float) -> float | None:
-        """Seconds until the next round, which the budget then has granted; None without another round."""
+        """Pause before the next round in seconds; None if there is no next round.
+
+        With a pause the next round is granted: the budget is charged, or a failover is used up.
+        """
         if attempt.error is None and attempt.status not in rules.on.statuses:
             return None
         result = attempt.result
@@ -156,10 +178,11 @@ class RepeatableCall(UpstreamCall):
 
     @property
     def _blocked(self) -> bool:
-        """Whether the breaker has opened since the call was admitted: no further attempt is made then."""
+        """Whether the breaker has opened since it admitted the call. If so, no further attempt is made."""
         return self.ticket is not None and self.ticket.blocked
 
     def _retry_due(self) -> None:
+        """Timer: begin the next round, or end the call if the breaker has opened during the pause."""
         now, failure = trio.current_time(), self._fallback
         assert failure is not None
         self._timer = self._fallback = None
@@ -173,13 +196,13 @@ class RepeatableCall(UpstreamCall):
         try:
             self._begin_round(now, "retry")
             self.send()
-        except Exception as error:  # noqa: BLE001  # a bug must not end the timers of others
+        except Exception as error:  # noqa: BLE001  # an internal error must not end the task of the timers
             self.crashed(error, now)
 
     # Races.
 
     def _set_hedge_timer(self, now: float) -> None:
-        """Set the timer of the next hedge, if that would come before the call's deadline."""
+        """Set the timer of the next hedge, unless it would be due at or after the call's deadline."""
         assert self._hedge is not None
         after = self._hedge.seconds
         if after is None:
@@ -190,11 +213,12 @@ class RepeatableCall(UpstreamCall):
             self.client.hedges_pending += 1
 
     def _hedge_due(self) -> None:
+        """Timer: start the next hedge."""
         self._cancel_hedge_timer()
         now = trio.current_time()
         try:
             self._start_hedge(now)
-        except Exception as error:  # noqa: BLE001  # a bug must not end the timers of others
+        except Exception as error:  # noqa: BLE001  # an internal error must not end the task of the timers
             self.crashed(error, now)
 
     def _cancel_hedge_timer(self) -> None:
@@ -205,7 +229,7 @@ class RepeatableCall(UpstreamCall):
             self.client.hedges_pending -= 1
 
     def _start_hedge(self, now: float) -> None:
-        """Start a hedge, if race, budget and breaker permit: its time has come, or an attempt has failed early."""
+        """Start a hedge if race, budget and breaker permit: its timer is due, or an attempt has failed."""
         race = self._race
         if race is None or self._blocked or not race.may_grow:
             return
@@ -221,13 +245,14 @@ class RepeatableCall(UpstreamCall):
         if self._hedges is None:
             self._hedges = []
         self._hedges.append(attempt)
+        # The timer first: ``begin`` may end the attempt, and with it the race, which then finds the timer to cancel.
         if race.may_grow:
             self._set_hedge_timer(now)
         attempt.begin(now)
         attempt.send()
 
     def _attempt_ended_in_race(self, attempt: Attempt, race: Race, now: float) -> None:
-        """Decide what the end of an attempt means for the others of its race."""
+        """Count the end of an attempt in its race: continue the race, start a hedge, or end the round."""
         result = attempt.result
         verdict = hedge_verdict(result) if result is not None else None
         if verdict is HedgeVerdict.SUCCESS or (result is not None and result.kind is Kind.TIMEOUT):
@@ -242,11 +267,12 @@ class RepeatableCall(UpstreamCall):
                 self._start_hedge(now)
                 race.settle()
             if self.state is DONE or self._race is not race or race.running:
-                # Others are under way. Or the attempt that was just started has ended already, and all with it.
+                # Other attempts are under way. Or ``_start_hedge`` began an attempt that has ended within this step,
+                # and that end has already ended the race or the call: nothing must be ended twice.
                 if attempt.entry is not RaceEntry.FIRST:
                     attempt.discard(now)
                 return
-        # The round is over: by a success, by a bug of ours, which ends it at once, or with the first attempt's failure.
+        # The round is over. Its result is the success, the internal error, or else the first attempt's failure.
         failure, self._fallback = self._fallback, None
         stands = attempt if won or verdict is None or failure is None else failure
         for other in (failure, attempt):
@@ -258,19 +284,20 @@ class RepeatableCall(UpstreamCall):
         self._end_round(stands, now)
 
     def _count_latency(self, attempt: Attempt, now: float) -> None:
-        """Count the latency of an attempt: an answer, or one that took at least so long (a timeout, or overtaken).
+        """Count the latency of an attempt for the hedging percentile.
 
-        Without the latter the percentile would sink with every hedge and so make more of them. For the same reason a
-        failure, which may come at once, does not count, nor a hedge that was cut.
+        Counted are successes, and attempts that took at least so long: a timeout, or a first attempt that lost to a
+        hedge. Without the latter every hedge would lower the percentile, and the lower percentile would cause more
+        hedges. For the same reason a failure and a hedge that was cut, which may be brief, are not counted.
         """
         assert self._hedge is not None
         digest = self.client.digest(self._hedge.quantile)
-        # What came too late to be made at all took no time.
+        # An attempt that was never made (no time left, no replica) took no time.
         if digest is not None and attempt.slot is not None and now > attempt.started_at:
             digest.add(now, attempt.slot.name, now - attempt.started_at)
 
     def _cut(self, reason: str, now: float) -> None:
-        """Cut the attempts that are under way."""
+        """Cut all attempts that are under way."""
         attempts = self.under_way
         self._attempt = self._hedges = None
         for attempt in attempts:
@@ -281,14 +308,14 @@ class RepeatableCall(UpstreamCall):
                 if attempt.entry is RaceEntry.FIRST and (reason == LOST or kind is Kind.TIMEOUT):
                     self._count_latency(attempt, now)
 
-    # The end.
+    # End.
 
     def _conclude(self, attempt: Attempt, now: float) -> None:
         self._count_mended(attempt)
         super()._conclude(attempt, now)
 
     def _count_mended(self, attempt: Attempt) -> None:
-        """Count the call if a retry has given it an answer that is not retried."""
+        """Count the call as mended if it was retried and its response is not one that is retried."""
         if self._made > 1 and attempt.error is None and self._retry is not None:
             self.client.retries_mended += attempt.status not in self._retry.on.statuses
 

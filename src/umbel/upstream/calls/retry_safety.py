@@ -1,4 +1,4 @@
-"""Retry safety: whether a request may be sent again after an attempt has ended, and what its end is to the policies."""
+"""Retry safety: the result of an attempt for the policies, and whether the request may have reached the upstream."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def is_unsent(result: AttemptResult) -> bool:
-    """Whether no byte of the request was sent, so that the upstream cannot have acted on it and any method is safe.
+    """Whether no byte of the request was sent. If so, a request of any method may be sent again.
 
-    So it is where there was no address or no connection, or the TLS handshake failed. Other failures of TLS are not
-    among these: with TLS 1.3 the alert of a server that refuses our certificate may come after the request was sent.
+    This is the case without an address, without a connection, and after those failures of the TLS handshake that
+    ``result_of`` gives the kind CONNECT. It is not the case for other failures of TLS: in TLS 1.3 the alert of a server
+    that refuses the client certificate may arrive after the request was sent.
     """
     return result.kind in (Kind.DNS, Kind.CONNECT)
 
@@ -29,25 +30,28 @@ def is_unsent(result: AttemptResult) -> bool:
 def result_of(
     status: int | None, fields: Iterable[Field], error: Exception | None, *, others: Callable[[], bool]
 ) -> AttemptResult:
-    """How an attempt ended, as the policies take it: with an error, or with a response.
+    """The result of an attempt for the retry and hedge policies.
 
     Args:
+        status: status of the response; None without a response.
+        fields: header fields of the response.
+        error: None with a response.
         others: returns whether the upstream has a replica that the call has not tried.
     """
     if error is not None:
-        # To the policies it is a connection that did not come about; only records say what failed. What a replica
-        # refuses in the handshake, such as a certificate, it refuses again: only another one may mend that.
+        # For the policies a failed TLS handshake is a failed connect; records keep the kind TLS. A replica that refuses
+        # the handshake (a certificate, say) refuses it again, so that failure is retryable only on another replica.
         if isinstance(error, TlsBrokeOff | TlsTimedOut) or (isinstance(error, HandshakeFailed) and others()):
             return AttemptResult(Kind.CONNECT)
         return AttemptResult(kind_of_error(error), untouched=getattr(error, "untouched", False))
-    # Looking for a field costs more than all the rest here, and a success is not retried.
+    # A success is not retried, so its fields need no search.
     if status is None or status < 400:
         return AttemptResult(None, status)
     return AttemptResult(None, status, False, _retry_after({name: value for _, name, value in fields}))
 
 
 def _retry_after(fields: dict[bytes, bytes]) -> float | None:
-    """Seconds that Retry-After asks for (RFC 9110 section 10.2.3); None if it is absent or invalid."""
+    """Seconds of the field Retry-After (RFC 9110 section 10.2.3); None if the field is absent or invalid."""
     value = fields.get(b"retry-after", b"").decode("latin-1").strip()
     if not value:
         return None
@@ -56,15 +60,15 @@ def _retry_after(fields: dict[bytes, bytes]) -> float | None:
     until = _date(value)
     if until is None:
         return None
-    # The upstream's own clock is the one that it means; without its Date, ours has to do.
+    # Relative to the upstream's clock (its Date field); without a Date, relative to the local clock.
     return max(0.0, until - (_date(fields.get(b"date", b"").decode("latin-1")) or time.time()))
 
 
 def _date(value: str) -> float | None:
-    """An HTTP date as seconds of the epoch; None if the text is no date."""
+    """An HTTP date as seconds since the epoch; None if the text is no date."""
     try:
         date = parsedate_to_datetime(value)
-        # A date that says -0000 knows no zone; HTTP has but one.
+        # A date with the zone -0000 is parsed without a zone. HTTP dates are UTC.
         return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None

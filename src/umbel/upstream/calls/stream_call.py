@@ -1,17 +1,24 @@
-"""A call with streaming: its response is received piece by piece, and its request's body may be sent so.
+"""A streaming call: the response is received piece by piece, and the request's body may be sent piece by piece.
 
 Theory
 ------
-``call_ended`` says that the response's head is there (``head``, ``status``, ``fields`` as they came), or an ``error``.
-From then on the response belongs to the task that calls ``receive``, until that has given an empty result or raised, or
-``aclose`` or ``cancel`` was called. Nothing is read from the socket but for ``receive``, so a slow receiver makes the
-peer wait, and no more than one read (64 KiB) is in memory.
+See ``call.py`` and ``repeatable_call.py`` for the states of a call.
 
-The call holds its place of the bulkhead, its replica and its connection until then, and its attempt is recorded then.
-Only the breaker's probe is judged by its head, because other calls are refused until it is.
-Retries and hedges are as for any call, judged by heads, and end with the head that is passed on. A request whose body
-is a stream is never repeated once it was handed to a connection. An attempt whose head loses, or is retried, is closed
-and recorded at that moment.
+**Two ends.** ``call_ended`` reports the head of the response (``head``, ``status``, ``fields`` as received), or an
+``error``. After a head the call stays RUNNING, and its body belongs to the task that calls ``receive``. The call is
+DONE when ``receive`` has returned the last bytes or has raised, or when ``aclose`` or ``cancel`` was called. Until
+then the call holds its place of the bulkhead, its replica and its connection; its attempt is recorded at that end.
+
+**Flow control.** Only ``receive`` reads the body from the socket. So a slow receiver makes the peer wait, and at most
+one read (64 KiB) is in memory.
+
+**Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. The
+attempt whose head loses the race, or is retried, is closed and recorded at that moment. A request whose body is a
+stream is not repeated after a connection has begun to send it. The breaker counts an attempt at its end, with one
+exception: the probe of a half-open breaker is counted by its head, because all other calls are refused until then.
+
+**Tasks.** Each attempt has a task until its head is read, because its connection is read with ``Connection.start``.
+A cancel of that task closes the connection. A cancel within ``receive`` cancels the call.
 """
 
 from __future__ import annotations
@@ -39,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class StreamCall(RepeatableCall):
-    """A ``core.call.Call`` of mode "stream". See the module."""
+    """A ``core.call.Call`` of mode "stream". See the module for its two ends."""
 
     __slots__ = ("_streaming",)
 
@@ -47,20 +54,21 @@ class StreamCall(RepeatableCall):
 
     def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(client, prepared, context)
-        # A stream can be sent once.
+        # The pieces of a streamed body are gone once they were sent.
         self.idempotent = self.idempotent and prepared.body is None
         self._streaming: StreamAttempt | None = None
-        """The attempt whose head was passed on, until the call is over."""
+        """Attempt whose head was passed on; None before that and when the call is DONE."""
 
     @property
     def under_way(self) -> list[Attempt]:
-        """Its attempts that have not ended."""
+        """Attempts of the call that have not ended."""
         found = super().under_way
         if self._streaming is not None:
             found.append(self._streaming)
         return found
 
     def _conclude(self, attempt: Attempt, now: float) -> None:
+        """Report ``call_ended``: with the head of ``attempt``, after which the call stays RUNNING, or with an error."""
         if attempt.error is not None or not isinstance(attempt, StreamAttempt):
             super()._conclude(attempt, now)
             return
@@ -70,12 +78,12 @@ class StreamCall(RepeatableCall):
             self.head, self.fields, self.names, self.content = attempt.answer
         self._streaming = attempt
         client = self.client
-        # A streamed response shows by its head how long the upstream takes.
+        # The learned limit counts the time to the head: the body's time depends on the receiver.
         if client.gradient is not None and self._placed_at is not None and (attempt.status or 500) < 500:
             client.gradient.ended(now, now - self._placed_at, client.bulkhead.in_use)
             client.bulkhead.resize(client.gradient.limit)
         if self.ticket is not None and self.ticket.is_probe:
-            # All other calls wait for what it learns, which is not to take as long as its last byte.
+            # All other calls are refused until the probe has a result; a long body must not prolong that.
             self.ticket.attempted(now, None, attempt.status)
         self.context.owner.call_ended(self)
 
@@ -88,7 +96,7 @@ class StreamCall(RepeatableCall):
             self._abandon("the call's own limit", trio.current_time())
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``. ``receive`` then raises: the response has not come to its end."""
+        """See ``core.call.Call``. Later calls of ``receive`` raise ``ConnectionReset``."""
         if self._streaming is not None and self.state is not DONE:
             self.error = ConnectionReset(f"the call was cancelled: {reason or 'no reason given'}")
         super().cancel(reason)
@@ -98,16 +106,16 @@ class StreamCall(RepeatableCall):
         if isinstance(body, RequestBody):
             body.abandon()
         super()._close(now, learns=learns and self._streaming is None)
-        self._streaming = None  # It refers to this call: the two would wait for the garbage collector.
+        self._streaming = None  # The attempt refers to this call: a cycle would wait for the garbage collector.
 
     async def receive(self) -> bytes:
-        """The next bytes of the response's body, as they came (no coding is undone); empty at its end.
+        """Receive the next bytes of the response's body; empty at its end. The content coding is not decoded.
 
-        Cancelled, it cancels the call.
+        One task at a time. Cancelled, it cancels the call.
 
         Raises:
-            UpstreamError: the response broke off, or the call's own limit has passed.
-            Exception: what the request's own body raised.
+            UpstreamError: the response broke off, the call was cancelled, or the call's own limit has passed.
+            Exception: an exception of the request's own body.
         """
         attempt = self._streaming
         if attempt is None or self.state is DONE:
@@ -117,8 +125,8 @@ class StreamCall(RepeatableCall):
         try:
             data = await attempt.receive()
         except Exception as error:
-            # What is raised holds this call by its traceback. The call must not hold it: both would wait for the
-            # garbage collector.
+            # The traceback of the raised exception refers to this call, so the call keeps only a copy without a
+            # traceback: a cycle would wait for the garbage collector.
             if self.state is DONE and self.error is not None:
                 raise copy_of_failure(self.error) from error
             attempt.response_failed(error, trio.current_time())
@@ -132,7 +140,10 @@ class StreamCall(RepeatableCall):
         return data
 
     async def aclose(self) -> None:
-        """End the call, and close the connection unless the response is complete."""
+        """End the call. Close the connection unless the response is complete.
+
+        Waits at most SETTLE_TIMEOUT for the task that sends the request's body, even if cancelled.
+        """
         attempt = self._streaming
         if self.state is DONE:
             return
@@ -145,6 +156,7 @@ class StreamCall(RepeatableCall):
             await connection.settle()
 
     def _end(self, error: Exception | None) -> None:
+        """Set DONE after the body, with the error that later calls of ``receive`` raise."""
         if self.state is not DONE:
             self.error = error
             self._streaming = None
@@ -152,7 +164,7 @@ class StreamCall(RepeatableCall):
 
 
 class StreamAttempt(Attempt):
-    """An attempt that has a task until its head is there; the body is then received from it."""
+    """An attempt whose body is received piece by piece. It always needs a task until its head is read."""
 
     __slots__ = ("_encoded",)
 
@@ -182,11 +194,12 @@ class StreamAttempt(Attempt):
         pool, steps = call.client.pool, call.context.steps or StepTimeouts()
         if steps.connect is None:
             steps = steps._replace(connect=call.client.connect_timeout)
-        # ``start_request`` closes the connection itself if it fails or is cancelled.
+        # ``start_request`` owns the connection until it returns, and closes it if it fails or is cancelled. A cut must
+        # not close it as well, so ``_connection`` is None during the await.
         kept, self._connection = self._connection, None
         self.state = SENT
         connection, head = await pool.start_request(slot.replica.origin, self._encoded, steps, kept, self._opened)
-        if self.state is DONE:  # Cut in the turn in which the head came.
+        if self.state is DONE:  # ``cut`` ran after the head was read and before this task was scheduled.
             connection.close_now()
             pool.connection_lost(slot.replica.origin, connection)
             return
@@ -221,7 +234,7 @@ class StreamAttempt(Attempt):
         self._close(now, None, "", failed(None, self.status))
 
     def response_failed(self, error: Exception, now: float) -> None:
-        """Close the connection and end: receiving the response has failed."""
+        """Close the connection and end with ``error``: receiving the body has failed."""
         if self.state is not DONE:
             self._close_connection()
             kind = kind_of_error(error)
@@ -229,7 +242,7 @@ class StreamAttempt(Attempt):
             self._close(now, kind, detail, failed(kind, None))
 
     def discard(self, now: float) -> Connection | None:
-        """Give up a response whose head has come."""
+        """Give up a response whose head was read: give the connection back if the body is complete, else close it."""
         connection = self._connection
         if connection is not None and connection.ended:
             self._give_back(now)
@@ -240,7 +253,7 @@ class StreamAttempt(Attempt):
 
 
 class _BodyStream(httpx.AsyncByteStream):
-    """Adapter from ``PreparedRequest.body`` to the body stream that a connection sends."""
+    """Adapter from ``PreparedRequest.body`` to the ``httpx.AsyncByteStream`` that a connection sends."""
 
     def __init__(self, prepared: PreparedRequest) -> None:
         assert prepared.body is not None
@@ -251,21 +264,21 @@ class _BodyStream(httpx.AsyncByteStream):
 
 
 class RequestBody:
-    """Request body that a task hands over piece by piece (a ``PreparedRequest.body``) while the call is under way.
+    """Request body (a ``PreparedRequest.body``) that a task sends piece by piece while the call is under way.
 
-    ``send`` waits until the connection has taken the piece before, so at most one piece is in memory. It may be sent
-    from the beginning on; the first piece waits for the connection.
+    ``send`` waits until the connection takes the piece, so at most one piece is in memory. ``send`` may be called
+    before the call has a connection; it then waits for the connection.
     """
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[bytes](0)
 
     def abandon(self) -> None:
-        """End it from the receiving side: ``send`` raises from now on."""
+        """End the body, because the call is over: ``send`` raises from now on."""
         self._receive.close()
 
     async def send(self, data: bytes) -> None:
-        """Hand over the next piece, and wait until the connection takes it.
+        """Hand over the next piece, and wait until the connection takes it. Cancelled, the piece is not sent.
 
         Raises:
             trio.BrokenResourceError: the call is over.

@@ -1,7 +1,49 @@
-"""One HTTP/1.1 connection with one request at a time; it closes itself when that fails or is cancelled.
+"""One HTTP/1.1 connection to an upstream, with one request at a time.
 
-The pool owns it, decides on its reuse, and hands it to one request at a time. A connection never retries. Who sends
-and receives without ``start`` and ``read`` (``calls/attempt.py``) calls ``close_now`` on an error or a cancel.
+Theory
+------
+**Problem.** A request and its response overlap: a peer may answer before it has read the whole request, may stop
+reading, or may close at any byte. After each of these the connection must be either exactly at the boundary between two
+messages, or closed. The pool decides on reuse; a connection never retries.
+
+**States** (``connection_state.TRANSITIONS`` is the table)::
+
+    IDLE ─START─► SENDING ─SENT─► AWAITING ─HEAD─► RECEIVING ─END─► IDLE
+                     └─HEAD─► EARLY ─SENT─► RECEIVING ─LAST─► CLOSED
+                                └─END, LAST─► CLOSED
+
+``START_WHOLE`` leads from IDLE to AWAITING directly. CLOSE leads from every state to CLOSED, and CLOSED is final. A
+response that ends in EARLY closes the connection: the peer would read the rest of the request as the next one.
+
+**Two ways of use.**
+
+- ``start``, then ``read`` until ``ended``: a task drives the connection, as for httpx users and streaming calls.
+  ``start`` and ``read`` close the connection on every error and every cancel.
+- ``send_whole`` or ``begin_whole``: the caller (``calls/attempt.py``) sends and parses by itself, and the state stays
+  AWAITING. The caller then gives the connection back to the pool, or calls ``close_now``; also after a cancel.
+
+**Sending.** A request of at most INLINE_MAX bytes is sent by the task that then receives. The request fits the empty
+send buffer, so sending does not wait. A larger request is sent by a *sender* task in the pool's nursery, while the
+first task receives. The two tasks share this object without a lock, and these rules keep them apart:
+
+- Only the sender makes the event SENT; only the receiving task makes HEAD, END and LAST.
+- A send that fails because the peer stopped reading is no error. The failure is kept (``_send_failure``), the
+  connection is not reused, and the response decides how the request ends.
+- Any other exception of the sender (the request's own body failed, or the write timeout) is kept as ``_failure``, and
+  the sender closes the stream. The receiving task wakes with ClosedResourceError and raises ``_failure``.
+- Before END the receiving task passes a checkpoint if the state is EARLY. The sender may have handed over its last byte
+  and not have run since; without the checkpoint a request that was sent completely would count as cut off.
+
+**Read timeout.** It bounds the wait for the next head (an interim response restarts it) and for each piece of the body.
+While the sender runs it does not apply, because a peer may be silent until it has the whole request; the write timeout
+bounds that time. ``_run_sender`` sets the deadline of a receive that is already waiting.
+
+**Cancellation.** ``start`` and ``read`` call ``close_now``, which cancels the sender, and then ``settle``, which waits
+for the sender's end: shielded, and for at most SETTLE_TIMEOUT, because the sender unwinds the caller's own body stream.
+Then the cancel propagates. The sender runs in the pool's nursery, so the end of the pool cancels it.
+
+**The stream may be closed by others at any await** (the pool's exit). So the state is examined after each await, and
+CLOSED becomes ConnectionReset.
 """
 
 from __future__ import annotations
@@ -24,23 +66,22 @@ from .connection_state import TRANSITIONS, Event, State
 from .request_head import EncodedRequest
 
 INLINE_MAX = 16 * 1024
-"""Bytes of a request that are sent before the response is read. The send buffer of an idle connection is empty and
-holds this much (the smallest default of Linux), so such a send never waits for the peer. A larger request is sent by a
-task of its own while the response is awaited: the peer may answer early and read no further."""
-_IDLE, _AWAITING = State.IDLE, State.AWAITING  # To read a member of an enumeration costs as much as ten variables.
+"""Bytes of the largest request that is sent before anything is received. The send buffer of an idle connection is empty
+and holds this much (the smallest default of Linux), so the send does not wait. A larger request is sent by a task of
+its own, because the peer may answer early and read no further."""
+_IDLE, _AWAITING = State.IDLE, State.AWAITING  # Reading a member of an enumeration is slow, and these are hot paths.
 SETTLE_TIMEOUT = 1.0
-"""Seconds that a request that is over waits for its sending task to unwind (it is the caller's body that unwinds)."""
+"""Bound in seconds on the wait for a cancelled sender, whose body stream is the caller's code."""
 
 
 class Connection:
-    """A connection and its request.
+    """An HTTP/1.1 connection with its current request. See the module for its states and its two ways of use.
 
-    A request is ``start``, then ``read`` until ``ended``, or ``close_now`` at any point and then ``settle``. Every
-    error and every cancel closes the connection, synchronously. After the request ``state`` is IDLE, and it may serve
-    again, or CLOSED, and it must be closed.
+    After a request the state is IDLE, and the connection may serve again, or CLOSED.
 
     Args:
-        nursery: the pool's, for sending large requests.
+        stream: a connected stream; the connection owns it.
+        nursery: the pool's nursery, for tasks that send large requests.
         where: the origin in words, for messages.
     """
 
@@ -72,35 +113,42 @@ class Connection:
         self._where = where
         self._close_after = False
         self.pushing = stream if isinstance(stream, PlainStream) else None
-        """The stream, if it can push what it receives, so that a response needs no task that waits for it."""
+        """The stream, if it can push received bytes to a listener; else None."""
         self.is_quiet = stream.is_quiet
-        """Whether an idle connection is still fit to serve (``Stream.is_quiet``)."""
+        """Function: whether nothing is to be read, not even the peer's end; an idle connection must be quiet."""
         self.state = State.IDLE
         self.served = 0
-        """The number of requests that it has begun to send."""
+        """Number of requests that the connection has begun to send."""
         self.expires_at = math.inf
-        """When it is to be closed if it is still idle; set by the pool."""
+        """Time at which the connection is closed if it is still idle; set by the pool."""
         self.idle_since = math.inf
-        """When its last response ended; set by the pool."""
+        """Time at which the last response ended; set by the pool."""
         self.keep_alive_hint: float | None = None
-        """The ``timeout`` of the last Keep-Alive field, in seconds; None where the peer sent none."""
+        """The ``timeout`` of the last Keep-Alive field, in seconds; None without such a field."""
         self._sender: trio.CancelScope | None = None
+        """Cancel scope of the sender; None if none runs."""
         self._sender_done: trio.Event | None = None
+        """Set when the sender has ended; None for a request without a sender."""
         self._reading: trio.CancelScope | None = None
+        """Cancel scope around the latest receive with a read timeout."""
         self._read_deadline = math.inf
         self._failure: Exception | None = None
+        """Exception of the sender; raised by the receiving task."""
         self._send_failure: trio.BrokenResourceError | None = None
+        """Error of a send after the peer stopped reading."""
 
     def _on(self, event: Event) -> State:
         state = self.state = TRANSITIONS[self.state, event]
         return state
 
     async def start(self, request: EncodedRequest, limits: Limits, timeouts: StepTimeouts) -> Head:
-        """Send ``request``; return the head of the response as soon as it is there.
+        """Send ``request``, and return the head of the response as soon as it is read.
+
+        After an error or a cancel the connection is closed, and the sender has been waited for (``settle``).
 
         Raises:
-            UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request; the connection is closed.
-            Exception: what the request's own body stream raised; the connection is closed.
+            UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request.
+            Exception: an exception of the request's own body stream.
         """
         method, head, body, stream, _, _, self._close_after = request
         whole = stream is None and len(head) + len(body) <= INLINE_MAX
@@ -111,7 +159,7 @@ class Connection:
         self._sender_done = self._reading = None
         self._reset_read_deadline()
         try:
-            # Cancelled as the connection was made, it must send nothing; sending need not be a checkpoint.
+            # A request that is already cancelled must send nothing, and sending need not be a checkpoint.
             await trio.lowlevel.checkpoint_if_cancelled()
             if whole:
                 await self._send(head + body)
@@ -135,32 +183,34 @@ class Connection:
 
     @property
     def ended_at(self) -> float | None:
-        """When the peer ended its sending; None if it has not, or if that is not known."""
+        """Time at which the peer's end was reported; None if there was no report."""
         return None if self.pushing is None else self.pushing.ended_at
 
     def idle_for(self, now: float) -> float:
-        """Seconds since its last response ended, also where that was read later than it came."""
+        """Seconds since the last response arrived."""
         idle = now - self.idle_since
-        # The peer counts from when it sent the response. A busy loop may read that so late that this matters.
+        # The peer counts from the moment at which it sent the response. A busy process may have read it much later.
         received_ago = None if self.pushing is None else self.pushing.received_ago()
         return idle if received_ago is None else max(idle, received_ago)
 
     @property
     def ended(self) -> bool:
-        """Whether the response is complete and ``read`` has given all of it (or ``take`` will, without waiting)."""
+        """Whether the response was received to its end. ``take`` returns what ``read`` has not returned."""
         return self._reader.ended
 
     @property
     def excess(self) -> bool:
-        """Whether bytes came behind the response's end."""
+        """Whether bytes arrived after the end of the response."""
         return self._reader.excess
 
     def take(self) -> bytes:
-        """The bytes of the body that have come and were not read yet. Never waits."""
+        """Return the received bytes of the body that were not returned yet. Never waits."""
         return self._reader.take()
 
     async def read(self) -> bytes:
-        """The next bytes of the response's body; may be empty at its end. Not to be called once ``ended``.
+        """Receive the next bytes of the body; may return no bytes at its end. Must not be called after ``ended``.
+
+        After an error or a cancel the connection is closed, and the sender has been waited for (``settle``).
 
         Raises:
             as ``start``.
@@ -187,13 +237,15 @@ class Connection:
             self._sender.cancel(reason="the request is over")
         self._stream.close_now()
 
-    # For callers that send and receive themselves; they give the connection back or close it.
+    # For callers that send and receive by themselves; see "Two ways of use" in the module.
 
     def send_whole(self, request: bytes, listener: Listener) -> None:
-        """Send a request on a stream that pushes, and let ``listener`` hear what comes.
+        """Send a request of at most INLINE_MAX bytes on a stream that pushes, and push the response to ``listener``.
+
+        Never waits. A broken connection is reported to ``listener``.
 
         Raises:
-            trio.ClosedResourceError: the pool has closed the connection. What is broken shows when it is read.
+            trio.ClosedResourceError: the pool has closed the connection.
         """
         stream = self.pushing
         assert stream is not None and self.state is _IDLE
@@ -202,13 +254,17 @@ class Connection:
         stream.send_and_listen(request, listener)
 
     def begin_whole(self) -> Stream:
-        """Begin a request that its caller sends on the stream that is returned."""
+        """Begin a request, and return the stream on which the caller sends it."""
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
         return self._stream
 
     def broken(self, error: Exception, reader: ResponseReader | None) -> Exception:
-        """The error of a broken stream at this point of the response; ``reader`` is None before its first byte."""
+        """The attempt's error for an ``error`` of the stream.
+
+        Args:
+            reader: reader of the response; None before its first byte.
+        """
         if isinstance(error, trio.ClosedResourceError):
             return ConnectionReset(f"{self._where}: the connection was closed by its pool")
         if not isinstance(error, trio.BrokenResourceError):
@@ -218,56 +274,62 @@ class Connection:
 
     @property
     def unsettled(self) -> bool:
-        """Whether ``settle`` and ``raise_failure`` have anything to do: only a large request leaves them any."""
+        """Whether the request had a sender; without one ``settle`` and ``raise_failure`` do nothing."""
         return self._sender_done is not None
 
     async def settle(self) -> None:
-        """Wait until the sending task of a request that is over is gone, at most SETTLE_TIMEOUT, even if cancelled."""
+        """Wait for the end of the sender, for at most SETTLE_TIMEOUT; shielded from cancels."""
         if self._sender_done is not None:
             with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
                 await self._sender_done.wait()
 
     def raise_failure(self) -> None:
-        """Raise what the request's own body raised, although its response is complete."""
+        """Raise the exception of the request's own body, if it raised one after the response had ended."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Close, over TLS with a close_notify."""
+        """Close without waiting; over TLS with a close_notify, if the socket takes it at once."""
         self._on(Event.CLOSE)
         self._stream.close()
 
     # Receiving
 
     def _reset_read_deadline(self) -> None:
-        """Give the next head, or the next piece of the body, the whole read limit from now on."""
+        """Restart the read timeout, also for a receive that is already waiting."""
         if (limit := self._timeouts.read) is not None:
             self._read_deadline = trio.current_time() + limit
             if self._reading is not None:
                 self._reading.deadline = self._read_deadline
 
     async def _receive(self) -> None:
-        """Receive once from the stream into the reader."""
+        """Receive once from the stream, and feed the reader.
+
+        Raises:
+            as ``start``.
+        """
         limit = self._timeouts.read
         data: bytes | None = None
         try:
             if limit is None:
                 data = await self._stream.receive_some()
             else:
-                # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
+                # No read timeout while the sender runs; see "Read timeout" in the module.
                 sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
                 with trio.CancelScope() as self._reading:
                     self._reading.deadline = math.inf if sending else self._read_deadline
                     data = await self._stream.receive_some()
                 if self._reading.cancelled_caught:
-                    raise ReadTimedOut(f"{self._where}: neither a head nor a part of a body came within {limit:g} s")
+                    raise ReadTimedOut(
+                        f"{self._where}: no head or part of a body within the read timeout of {limit:g} s"
+                    )
         except trio.ClosedResourceError:
-            pass  # The sending task closed the stream because the request's body failed, or the pool did.
+            pass  # The sender closed the stream (``_failure`` is set), or the pool did.
         except trio.BrokenResourceError as error:
             raise self._broken(error) from error
         if self._failure is not None:
             raise self._failure
-        # Asked after every await: the pool may have been closed meanwhile.
+        # The pool may have closed the connection during the await, and ``receive_some`` may have data all the same.
         if data is None or self.state is State.CLOSED:
             raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
         try:
@@ -282,11 +344,7 @@ class Connection:
         return _error_of(error, self._where, self._reader, self._send_failure)
 
     def _end(self, reader: ResponseReader, head: Head) -> None:
-        """End the request: the response is complete.
-
-        To be called after a checkpoint if EARLY: the sending task may have handed its last byte to the stream without
-        having run since.
-        """
+        """End the request: the response is complete. In state EARLY a checkpoint must precede; see "Sending"."""
         if self.state is State.CLOSED:
             return
         self.keep_alive_hint = head.idle_hint
@@ -298,18 +356,19 @@ class Connection:
     # Sending
 
     def _begin_sending(self, request: EncodedRequest) -> None:
+        """Start the sender."""
         self._sender = trio.CancelScope()
         self._sender_done = trio.Event()
         self._nursery.start_soon(self._run_sender, request, self._sender, self._sender_done)
 
     async def _run_sender(self, request: EncodedRequest, scope: trio.CancelScope, done: trio.Event) -> None:
-        """Send a large request. Raises nothing: ``start``, ``read`` or ``raise_failure`` raises what fails here."""
+        """The sender's task. An error is kept as ``_failure``; only a cancel of the pool's nursery is raised."""
         try:
             with scope:
                 if await self._send_large(request) and self.state is not State.CLOSED:
                     self._on(Event.SENT)
                 self._reset_read_deadline()
-        except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
+        except Exception as error:  # noqa: BLE001 - the caller's body may raise anything; the receiving task raises it
             self._failure = error
             self._stream.close_now()
         finally:
@@ -317,7 +376,7 @@ class Connection:
             done.set()
 
     async def _send_large(self, request: EncodedRequest) -> bool:
-        """Send head and body; False if the peer stopped reading."""
+        """Send head and body. Return False if the peer stopped reading."""
         if not await self._send(request.head):
             return False
         if request.stream is None:
@@ -327,6 +386,12 @@ class Connection:
         return request.length is not None or await self._send(b"0\r\n\r\n")
 
     async def _send_stream(self, stream: httpx.AsyncByteStream, length: int | None) -> bool:
+        """Send a body stream, with chunked framing if ``length`` is None. Return False if the peer stopped reading.
+
+        Raises:
+            BadRequest: the body has not ``length`` bytes.
+            Exception: an exception of ``stream``.
+        """
         sent = 0
         async with pieces_of(stream) as pieces:
             async for piece in pieces:
@@ -334,17 +399,21 @@ class Connection:
                 if length is not None and sent > length:
                     raise BadRequest("the body is longer than its Content-Length")
                 framed = piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)
-                # A chunk of no bytes would be the last one.
+                # An empty piece is not sent: a chunk of size 0 would end the body.
                 if piece and not await self._send(framed):
                     return False
-                # Neither the body nor the stream need have let another task run.
+                # Neither the body's iterator nor ``send_all`` need be a checkpoint.
                 await trio.lowlevel.checkpoint()
         if length is not None and sent < length:
             raise BadRequest("the body is shorter than its Content-Length")
         return True
 
     async def _send(self, data: bytes) -> bool:
-        """Send; False if the peer reads no more, which is no error yet: it may have answered all the same."""
+        """Send ``data``. Return False if the peer stopped reading, or if the stream was closed.
+
+        Raises:
+            WriteTimedOut: ``data`` could not be sent within the write timeout.
+        """
         limit = self._timeouts.write
         try:
             if limit is None:
@@ -353,12 +422,12 @@ class Connection:
                 with trio.move_on_after(limit) as scope:
                     await self._stream.send_all(data)
                 if scope.cancelled_caught:
-                    raise WriteTimedOut(f"{self._where}: nothing could be sent for {limit:g} s")
+                    raise WriteTimedOut(f"{self._where}: the write timeout of {limit:g} s has passed while sending")
         except trio.BrokenResourceError as error:
-            error.__traceback__ = None  # Its frames hold this connection.
+            error.__traceback__ = None  # The frames refer to this connection: a cycle.
             self._send_failure = error
         except trio.ClosedResourceError:
-            pass  # The request is over.
+            pass  # The request is over, and ``close_now`` was called.
         else:
             return True
         return False
@@ -367,6 +436,12 @@ class Connection:
 def _error_of(
     error: trio.BrokenResourceError, where: str, reader: ResponseReader | None, sending: Exception | None
 ) -> UpstreamError:
+    """The attempt's error for a broken stream: a TLS error, an incomplete response, or ConnectionReset.
+
+    Args:
+        reader: reader of the response; None before its first byte.
+        sending: error of an earlier send, for the message.
+    """
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
         return tls_failed(cause, where)

@@ -1,4 +1,4 @@
-"""State machine of a connection with its request and response: its states, events and transitions."""
+"""State machine of an HTTP/1.1 connection: states, events and transitions of its request and response."""
 
 from __future__ import annotations
 
@@ -7,34 +7,38 @@ from types import MappingProxyType
 
 
 class State(enum.Enum):
-    """State of a connection: what of the request is sent, what of the response has come."""
+    """State of a connection: how far its request is sent, and how far its response is received."""
 
-    # A member is equal to itself alone, so its identity is as good a hash as its name's, and computed in C.
+    # ``enum`` hashes the name of a member. Members are compared by identity, so the faster identity hash is as good.
     __hash__ = object.__hash__
 
-    IDLE = "nothing in flight; may serve"
-    SENDING = "request going out, no response yet"
-    AWAITING = "request out, no response yet"
-    EARLY = "response coming while the request is still going out"
-    RECEIVING = "request out, response coming"
-    CLOSED = "of no more use"
+    IDLE = "no request in flight; the connection may serve"
+    SENDING = "the request is being sent; no head of a response yet"
+    AWAITING = "the request is sent; no head of a response yet"
+    EARLY = "the response is being received while the request is still being sent"
+    RECEIVING = "the request is sent; the response is being received"
+    CLOSED = "the connection must not be used"
 
 
 class Event(enum.Enum):
-    """Event of a request or its response."""
+    """Event of a connection's request or response."""
 
     __hash__ = object.__hash__
 
     START = enum.auto()
+    """A task of its own begins to send a request."""
     START_WHOLE = enum.auto()
-    """A request that goes out as a whole before anything is read."""
+    """A small request is sent as a whole before anything is received."""
     SENT = enum.auto()
+    """The last byte of the request was sent."""
     HEAD = enum.auto()
+    """The head of the response was read."""
     END = enum.auto()
-    """The response is complete and the connection may persist."""
+    """The response is complete, and the connection may persist."""
     LAST = enum.auto()
-    """The response is complete, and it is the connection's last."""
+    """The response is complete, and the connection must be closed."""
     CLOSE = enum.auto()
+    """The connection is closed, for whatever reason."""
 
 
 TRANSITIONS = MappingProxyType(
@@ -45,7 +49,7 @@ TRANSITIONS = MappingProxyType(
         (State.SENDING, Event.HEAD): State.EARLY,
         (State.AWAITING, Event.HEAD): State.RECEIVING,
         (State.EARLY, Event.SENT): State.RECEIVING,
-        # The peer has answered a request that it has not read: what is left of it would be read as the next one.
+        # The response ended before the request was sent: the peer would read the rest as the next request.
         (State.EARLY, Event.END): State.CLOSED,
         (State.EARLY, Event.LAST): State.CLOSED,
         (State.RECEIVING, Event.END): State.IDLE,
@@ -53,4 +57,4 @@ TRANSITIONS = MappingProxyType(
         **{(state, Event.CLOSE): State.CLOSED for state in State},
     }
 )
-"""The state after an event. Any other event is a bug of ours, and a KeyError."""
+"""The state after an event. Any other pair is an internal error, and raises KeyError."""

@@ -1,7 +1,7 @@
 """Idle connections of a pool: last in, first out for each origin; first in, first out for expiry.
 
-Every operation is O(1), awaits nothing and closes nothing. The idle time at which an origin has closed connections is
-remembered, for ``policy.idle_reuse``.
+Every operation takes constant time, never waits and closes nothing. The idle times at which origins have closed
+connections are remembered for ``policy.idle_reuse``.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from ..replicas.origin import Origin
 from .connection import Connection
 
 ORIGINS_MAX = 1024
-"""Origins whose idle times are remembered; one more takes the place of the one that was learned first."""
+"""Bound on the origins whose idle times are remembered; a further origin replaces the one that was learned first."""
 
 
 class IdleConnections:
-    """The connections that wait for their next request, in the order in which they became idle."""
+    """The idle connections of a pool, in the order in which they became idle."""
 
     def __init__(self) -> None:
-        # All of a pool's connections may idle equally long, so the order of arrival is that of expiry too, and the
-        # oldest of all is always the oldest of its origin: no list is ever searched.
+        # Every connection may be idle for the same time, so this is the order of expiry as well. The oldest of all is
+        # also the oldest of its origin, at the left end of that origin's deque: nothing is ever searched.
         self._all: OrderedDict[Connection, Origin] = OrderedDict()
         self.count = 0
-        """The number of connections."""
+        """Number of connections."""
         self._by_origin: dict[Origin, deque[Connection]] = {}
         self._shortest: BoundedCache[Origin, tuple[float, float]] = BoundedCache(ORIGINS_MAX)
-        """The shortest idle time in seconds at which an origin has closed a connection, and when it last did so."""
+        """Shortest idle time in seconds at which an origin has closed a connection, and the time of the observation."""
 
     def add(self, origin: Origin, connection: Connection) -> None:
-        """Add a connection that has just become idle."""
+        """Add a connection that becomes idle."""
         self._all[connection] = origin
         self.count += 1
         try:
@@ -40,7 +40,7 @@ class IdleConnections:
             self._by_origin[origin] = deque((connection,))
 
     def take(self, origin: Origin) -> Connection | None:
-        """Remove and return the connection to ``origin`` that was used last, which is the likeliest to be alive."""
+        """Remove and return the connection to ``origin`` that became idle last; None without one."""
         try:
             stack = self._by_origin[origin]
         except KeyError:
@@ -53,7 +53,7 @@ class IdleConnections:
         return connection
 
     def take_if_fresh(self, origin: Origin, now: float) -> Connection | None:
-        """``take`` for a request that must not be sent twice: None if the origin may be about to close it."""
+        """As ``take``, for a request that must not be sent twice: None if the origin may soon close the connection."""
         stack = self._by_origin.get(origin)
         if stack is None:
             return None
@@ -63,36 +63,37 @@ class IdleConnections:
         return self.take(origin)
 
     def closed_by_peer(self, origin: Origin, connection: Connection, now: float) -> None:
-        """Learn the idle time at which its peer closed a connection, at the latest ``now``."""
+        """Remember the idle time at which the peer closed a connection; ``now`` if the time of the end is not known."""
         ended_at = connection.ended_at
         idle = (now if ended_at is None else ended_at) - connection.idle_since
         shortest = self._observed(origin)
         if shortest is not None and idle > shortest:
             if idle * OBSERVED_SHARE > shortest:
-                return  # It says nothing of the shortest.
-            idle = shortest  # The same limit once more, with what clocks and the way add to it.
+                return  # Much longer than the shortest idle time: no observation of the same timeout.
+            idle = shortest  # The same timeout, observed later because of clocks and transfer: only its time is new.
         self._shortest.add(origin, (idle, now))
 
     def survived(self, origin: Origin, connection: Connection, now: float) -> None:
-        """Learn that the peer has not closed a connection that was idle until ``now``.
+        """Take note that the peer has not closed a connection that was idle until ``now``.
 
-        What was observed of the origin is forgotten where this contradicts it and it is old: then it was no limit.
+        The origin's shortest idle time is forgotten if this connection was idle for longer and the observation is older
+        than OBSERVED_SECONDS: then it was no idle timeout of the origin.
         """
         known = self._shortest.get(origin)
         if known is not None and now - connection.idle_since > known[0] and now - known[1] > OBSERVED_SECONDS:
             del self._shortest.entries[origin]
 
     def _observed(self, origin: Origin) -> float | None:
-        """The shortest idle time that is remembered of ``origin``."""
+        """The remembered shortest idle time of ``origin`` in seconds; None without an observation."""
         known = self._shortest.get(origin)
         return None if known is None else known[0]
 
     def origin_of(self, connection: Connection) -> Origin:
-        """The origin of a connection that is kept."""
+        """The origin of an idle connection."""
         return self._all[connection]
 
     def oldest(self) -> Connection | None:
-        """The connection that has been idle the longest."""
+        """The connection that has been idle the longest; None without any."""
         return next(iter(self._all), None)
 
     def take_oldest(self) -> Connection:

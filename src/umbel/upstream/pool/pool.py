@@ -1,8 +1,57 @@
-"""Connection pool of an upstream; by itself a transport for any httpx user on trio.
+"""Connection pool of an upstream: HTTP/1.1 connections, kept by origin. By itself a transport for httpx on trio.
 
-It has a queue only with ``max_connections``. It sends a request twice in one case only: a kept connection was dead
-already. It follows no redirects, decodes nothing and stores nothing. Calls (``calls/``) take connections from it and
-send their requests and read the responses themselves.
+Theory
+------
+**Problem.** A connection is expensive to make and cheap to reuse, but its peer may close it at any moment while it is
+idle. The pool hands each connection to one request at a time, never hands out one that is known to be closed, and
+neither leaks a connection nor a place when a request fails or is cancelled.
+
+**Two ways of use.**
+
+- httpx users and health checks call ``handle_async_request`` or ``send``. The pool leases the connection
+  (``response_stream.ConnectionLease``) and takes it back at the end of the response.
+- Attempts (``calls/attempt.py``) call ``take`` or ``open``, send and receive by themselves, and end the use with one
+  call of ``give_back`` or ``connection_lost``.
+
+**States of a connection.** Each connection is in exactly one of these states::
+
+    dialling ── open ──► active ── give_back(usable) ──► idle
+                          │  ▲                            │ │
+                          │  └─────────── take ───────────┘ │
+                          └──────────► closed ◄─────────────┘
+
+- *dialling*: no ``Connection`` object yet, only the count ``_connecting``. A dialled connection belongs to the request
+  that dialled it. Two requests that find no idle connection dial two connections.
+- *active*: a member of ``_active``, leased to one request. It leaves this state by ``give_back``, by
+  ``connection_lost`` (the request failed, and its user has closed the connection) or by ``is_still_good`` (the peer
+  closed the connection between ``take`` and the first byte sent).
+- *idle*: a member of ``_idle``, in the order of expiry. ``take`` gives the connection that was used last. It discards
+  connections that have expired or have anything to read: an idle connection receives nothing but its end.
+- *closed*: a member of neither. Idle connections are closed when they expire (``_reap``), when there are more than
+  ``max_idle``, when ``open`` needs their place, and at the exit.
+
+**Waiting.** Only a pool with ``max_connections`` has a queue. A place of ``_limiter`` belongs to a request, from before
+``take`` until its connection is given back or lost. Places in use are at least the dialling and active connections, and
+``open`` closes idle ones beyond the free places; so no more than ``max_connections`` are ever open. Beneath a bulkhead
+the pool has no limit, because the bulkhead has already counted the call.
+
+**Replacement.** The pool sends a request twice in one case: on a kept connection that ended before the first byte of a
+response, if the request is idempotent and its body is in memory (RFC 9110 section 9.2.2). The second connection is new,
+so there is no third. Other requests take a kept connection only if the peer is unlikely to close it
+(``policy/idle_reuse.py``).
+
+**Reaper.** All connections have the same ``keepalive_expiry``, so the order in which they became idle is the order of
+expiry. The reaper sleeps until the oldest one expires. If that one is taken meanwhile, the reaper wakes early and looks
+again; it never wakes late, because connections that become idle later expire later.
+
+**Cancellation.** Waiting for a place: the queue forgets the waiter. Dialling: the dialer closes its socket, and
+``_connecting`` is restored. Sending or receiving: ``Connection.start`` and ``read`` close the connection before they
+re-raise; ``connection_lost`` and the release of the place follow without an await. ``take``, ``give_back`` and
+``connection_lost`` never wait, so no cancel can interrupt a change of state.
+
+**Exit.** The outermost exit closes idle connections first, so that a request whose active connection is closed next
+cannot take one. The users of active connections see them closed and report them as lost. Then the nursery ends; a
+connection that is dialled after that is closed at once.
 """
 
 from __future__ import annotations
@@ -38,67 +87,69 @@ _IDLE = State.IDLE  # To read a member of an enumeration costs as much as ten va
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """A snapshot of a pool. The last five count since the beginning."""
+    """A snapshot of a pool. The last five counters count since the pool was created."""
 
     connecting: int
+    """Connections that are being dialled."""
     active: int
-    """Connections with a request in flight, or a response not read to its end."""
+    """Connections with a request in flight, or with a response that was not read to its end."""
     idle: int
     slots: SlotStatistics | None
-    """The pool's own limit of connections; None without one."""
+    """The pool's own limit of connections; None without a limit."""
     opened: int
     reused: int
     replaced: int
-    """Requests sent anew because their kept connection turned out to be dead."""
+    """Requests that were sent again because their kept connection had ended."""
     stale: int
-    """Idle connections that were found closed, or with bytes to read, when they were to be reused."""
+    """Idle connections that were not reused: they had expired, or had their end or other bytes to read."""
     excess: int
-    """Responses with bytes behind their end."""
+    """Responses that were followed by bytes beyond their end."""
 
 
 class Clock(Protocol):
-    """Clock of ``trio.current_time()``; a socket reader's has one time for all callbacks of a batch."""
+    """Clock with the time of ``trio.current_time()``. A socket reader's clock stands still during a batch of events."""
 
     @property
     def now(self) -> float:
-        """Seconds."""
+        """Current time in seconds."""
         ...
 
 
 class TrioClock:
-    """The clock of trio itself."""
+    """Trio's clock."""
 
     @property
     def now(self) -> float:
-        """Seconds."""
+        """Current time in seconds."""
         return trio.current_time()
 
 
 class Pool(httpx.AsyncBaseTransport):
-    """HTTP/1.1 connections kept by origin (scheme, host, port or Unix socket, TLS name), on trio.
+    """Connection pool: HTTP/1.1 connections kept by origin (scheme, host, port or Unix socket, TLS name).
 
-    An async context manager, and works only inside it: its nursery runs the reaper of idle connections and the sending
-    of large requests. It may be entered again by the same task while it is (httpx's client does so); the outermost
-    exit closes every connection. **A request that is cancelled at any point leaves nothing**: its connection is closed
-    before the cancel goes on, and its place is free at once.
+    An async context manager; requests may be sent only inside. The same task may enter the pool again while it is
+    entered, as httpx's client does. The outermost exit closes every connection. **A request that is cancelled at any
+    point leaves nothing**: its connection is closed before the cancel propagates, and its place is free at once.
 
-    Honours the extensions ``timeout`` (httpx's: connect, read, write, pool), ``target`` and ``sni_hostname``; a
-    response has ``http_version`` and ``reason_phrase``. Redirects, cookies and proxies of the environment are not its
-    matter. The response's content coding is left as it is; transfer coding, trailers and hop-by-hop fields are gone.
+    Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool), ``target``, ``sni_hostname``.
+    Extensions of responses: ``http_version``, ``reason_phrase``. The pool follows no redirects, stores no cookies and
+    uses no proxies. It removes transfer coding, trailers and hop-by-hop fields from a response, and leaves the content
+    coding to httpx.
 
     Args:
-        connect_timeout: seconds for name, address and TLS handshake together, where the request says nothing.
-        keepalive_expiry: seconds that an idle connection is kept.
-        max_connections: open connections, idle ones included; more requests wait, first come, first served.
-            None (beneath a bulkhead): no limit and no queue.
-        max_waiting: requests that may wait so; one more is an Overflow.
-        max_idle: idle connections kept, of all origins together; default: ``max_connections``, or 100 without.
-        limits: bounds of a response's head.
-        ssl_context: default: verification against the system's trust, see ``tls.client_context``.
-        public_only: refuse addresses that are not public (link-local and multicast ones are always refused).
-        uds: the path of a Unix socket that every connection is made to.
-        dial: makes the streams, instead of sockets; for tests and simulations.
-        reader: watches the sockets; it must run as long as the pool does. None: the pool has one of its own.
+        connect_timeout: seconds for name resolution, connect and TLS handshake together; a request's own ``connect``
+            timeout takes precedence. None: no limit.
+        keepalive_expiry: seconds after which an idle connection is closed.
+        max_connections: number of open connections, idle ones included. Further requests wait, first come, first
+            served. None: no limit and no queue.
+        max_waiting: number of requests that may wait; one more raises Overflow.
+        max_idle: number of idle connections of all origins. Default: ``max_connections``, or 100 without that limit.
+        limits: limits of a response's head.
+        ssl_context: TLS settings. Default: ``tls.client_context()``, which verifies against the system's trust store.
+        public_only: refuse addresses that are not public. Link-local and multicast addresses are always refused.
+        uds: path of a Unix socket to which every connection is made.
+        dial: makes the streams instead of sockets, for tests and simulations.
+        reader: watches the sockets; it must run as long as the pool does. None: the pool has a reader of its own.
     """
 
     def __init__(
@@ -134,12 +185,12 @@ class Pool(httpx.AsyncBaseTransport):
         self._reaper_waits = False
         self._tasks = BackgroundNursery("the pool")
         self.clock: Clock = TrioClock()
-        """Its ``now`` is the time in callbacks of the streams."""
+        """Clock for callbacks of the streams."""
 
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        # Before the nursery: it takes a descriptor, and there may be none.
+        # The reader before the nursery: making it needs a file descriptor, and fails if there is none.
         reader: AnyReader | None = None
         if self._dial is self._dialer and not self._tasks.running and self._given_reader is None:
             reader = new_reader()
@@ -166,20 +217,20 @@ class Pool(httpx.AsyncBaseTransport):
         if self._tasks.depth > 1:
             await self._tasks.close()
             return
-        # Idle ones first: a request whose connection is closed may ask for another one at once.
+        # Idle connections first: a request whose connection is closed below may ask for another one at once.
         await self.aclose()
-        for connection in tuple(self._active):  # A copy: its request may report the connection as lost.
+        for connection in tuple(self._active):  # A copy: closing may call ``connection_lost``, which removes it.
             connection.close_now()
         self._dialer.reader = None
         await self._tasks.close()
 
     async def aclose(self) -> None:
-        """Close the idle connections. The pool itself ends with its ``async with``."""
+        """Close the idle connections. The pool goes on; it ends with its ``async with`` block."""
         while self._idle.count:
             self._idle.take_oldest().close()
 
     async def _reap(self) -> None:
-        """Close idle connections as they expire."""
+        """Close idle connections when they expire; see "Reaper" in the module."""
         while True:
             oldest = self._idle.oldest()
             if oldest is None:
@@ -193,7 +244,7 @@ class Pool(httpx.AsyncBaseTransport):
                 self._idle.take_oldest().close()
 
     def _record_idle_end(self, connection: Connection, now: float) -> None:
-        """Learn from an idle connection that expires when its origin closes connections."""
+        """Learn from an expired connection whether its origin closes idle connections earlier."""
         idle = self._idle
         if connection.ended_at is not None:
             idle.closed_by_peer(idle.origin_of(connection), connection, now)
@@ -203,11 +254,13 @@ class Pool(httpx.AsyncBaseTransport):
     # Requests of httpx users
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``; return when the response's head is there. Its stream must be read to its end or closed.
+        """Send ``request`` and return the response as soon as its head is read.
+
+        The response's stream must be read to its end or closed. Cancelled, it closes the connection.
 
         Raises:
-            UpstreamError: what ``errors.py`` lists; each is an httpx exception too.
-            NotRunningError: outside of the pool's ``async with``.
+            UpstreamError: one of ``errors.py``; each is an httpx exception as well.
+            NotRunningError: the pool is not entered.
         """
         self._tasks.check()
         extensions = request.extensions
@@ -220,7 +273,7 @@ class Pool(httpx.AsyncBaseTransport):
     async def send(
         self, origin: Origin, encoded: EncodedRequest, timeouts: StepTimeouts | None = None
     ) -> httpx.Response:
-        """``handle_async_request`` for a request that is encoded."""
+        """As ``handle_async_request``, for an encoded request; without ``timeouts``, with the pool's own."""
         timeouts = timeouts or self._timeouts
         began = trio.current_time()
         if self._limiter is not None and not self._limiter.take():
@@ -242,12 +295,13 @@ class Pool(httpx.AsyncBaseTransport):
             await connection.settle()
             connection.raise_failure()
         if content and head.coded:
-            # Undone by httpx, when the response is read.
+            # httpx decodes the content coding when the response is read.
             whole = httpx.ByteStream(content)
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
         return CompleteResponse(head.status, head.fields, content, about, trio.current_time() - began)
 
     def _end_request(self, origin: Origin, connection: Connection) -> None:
+        """Take back connection and place of a request whose response has ended, or was closed by its reader."""
         self.give_back(origin, connection, trio.current_time(), connection.state is State.IDLE, connection.excess)
         self._release_place()
 
@@ -276,7 +330,7 @@ class Pool(httpx.AsyncBaseTransport):
         with trio.move_on_after(timeout) as scope:
             await limiter.acquire()
         if scope.cancelled_caught:
-            raise Overflow(f"no connection became free for {timeout:g} s")
+            raise Overflow(f"no connection became free within the pool timeout of {timeout:g} s")
 
     def _release_place(self) -> None:
         if self._limiter is not None:
@@ -290,9 +344,16 @@ class Pool(httpx.AsyncBaseTransport):
         connection: Connection | None,
         opened: Callable[[], object] | None = None,
     ) -> tuple[Connection, Head]:
-        """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already.
+        """Send a request and return its connection with the head of the response. See "Replacement" in the module.
 
-        ``opened`` is called when a new connection is there.
+        Failed or cancelled, it closes the connection.
+
+        Args:
+            connection: a kept connection to begin with; None: dial.
+            opened: called after each dial.
+
+        Raises:
+            as ``handle_async_request``.
         """
         if connection is not None and not self.is_still_good(origin, connection, trio.current_time()):
             connection = None
@@ -305,8 +366,8 @@ class Pool(httpx.AsyncBaseTransport):
             try:
                 return connection, await connection.start(encoded, self.limits, timeouts)
             except BaseException as error:
-                # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
-                # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
+                # The peer has probably closed an idle connection without reading the request. But it may have begun to
+                # act on the request, so only an idempotent request is sent again (RFC 9110 section 9.2.2).
                 crossed = kept and isinstance(error, ConnectionReset) and error.untouched
                 replaced = crossed and encoded.replayable
                 self.connection_lost(origin, connection, crossed=crossed, replaced=replaced)
@@ -317,12 +378,14 @@ class Pool(httpx.AsyncBaseTransport):
     # Connections for callers that send and receive on them themselves
 
     def take(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
-        """A kept connection to ``origin`` that is still good, marked active; None if there is none.
+        """Take an idle connection to ``origin``, which becomes active; None if there is none that is still good.
 
-        ``once``: it is for a request that must not be sent twice.
+        Args:
+            once: whether the request must not be sent twice; if so, only a connection that the peer is unlikely to
+                close is taken (``policy.idle_reuse``).
 
         Raises:
-            NotRunningError: outside of the pool's ``async with``.
+            NotRunningError: the pool is not entered.
         """
         idle = self._idle
         while True:
@@ -330,7 +393,7 @@ class Pool(httpx.AsyncBaseTransport):
             if connection is None:
                 self._tasks.check()
                 return None
-            # Something to read on an idle connection is its end, or a response without a request.
+            # What an idle connection has to read is its end, or bytes of a peer that answers without a request.
             quiet = connection.is_quiet()
             if quiet and connection.expires_at > now:
                 self._active[connection] = None
@@ -342,9 +405,9 @@ class Pool(httpx.AsyncBaseTransport):
             connection.close_now()
 
     def is_still_good(self, origin: Origin, connection: Connection, now: float) -> bool:
-        """Whether a kept connection that was taken for a task has not ended until the task runs; else it is closed.
+        """Check a kept connection again before the first byte is sent. If the peer has closed it, close it as well.
 
-        Nothing was sent on it, so whatever the request is, another connection may carry it.
+        Nothing was sent on it, so any request may use another connection.
         """
         if connection.is_quiet():
             return True
@@ -358,11 +421,11 @@ class Pool(httpx.AsyncBaseTransport):
     def connection_lost(
         self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False
     ) -> None:
-        """Forget the connection of a request that has failed; it is closed.
+        """Remove the connection of a request that has failed or was cut. The caller has closed the connection.
 
         Args:
-            crossed: it was a kept one, whose peer closed it as the request was on its way.
-            replaced: its request is sent anew for that reason.
+            crossed: it was a kept connection, and ended before the first byte of a response.
+            replaced: the request is sent again on another connection.
         """
         self._active.pop(connection, None)
         self._replaced += replaced
@@ -370,11 +433,14 @@ class Pool(httpx.AsyncBaseTransport):
             self._idle.closed_by_peer(origin, connection, trio.current_time())
 
     async def open(self, origin: Origin, timeout: float | None) -> Connection:
-        """A new connection to ``origin``, marked active. Cancelled, it leaves none.
+        """Dial a new connection to ``origin``, which becomes active. Cancelled, it leaves no socket open.
+
+        Args:
+            timeout: seconds for name resolution, connect and TLS handshake together; None: no limit.
 
         Raises:
-            UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
-            NotRunningError: outside of the pool's ``async with``.
+            UpstreamError: of kind dns, connect or tls; also after ``timeout``.
+            NotRunningError: the pool is not entered, or was closed while dialling.
         """
         self._tasks.check()
         if self._limiter is not None and self._max_connections is not None:
@@ -387,18 +453,18 @@ class Pool(httpx.AsyncBaseTransport):
         finally:
             self._connecting -= 1
         if not self._tasks.running:
-            stream.close_now()
+            stream.close_now()  # The pool was closed meanwhile; ``_tasks.nursery`` raises NotRunningError.
         connection = Connection(stream, self._tasks.nursery, origin.where)
         self._active[connection] = None
         self._opened += 1
         return connection
 
     def give_back(self, origin: Origin, connection: Connection, now: float, usable: bool, excess: bool = False) -> None:
-        """Take back the connection of a request whose response is complete.
+        """Take back an active connection whose request is over. It becomes idle, or is closed.
 
         Args:
-            usable: whether it may serve again.
-            excess: bytes came behind the response's end.
+            usable: whether it may serve another request.
+            excess: whether bytes arrived after the end of the response; for the statistics.
         """
         del self._active[connection]
         self._excess += excess
