@@ -1,7 +1,4 @@
-"""The function that answers the requests of an application, whichever interface the application has.
-
-An ``InboundApplication`` has one of its own. Any other application is taken to speak ASGI.
-"""
+"""The handler of an application: the function that the server awaits for each request."""
 
 from __future__ import annotations
 
@@ -14,15 +11,15 @@ from .asgi import AsgiCycle
 
 
 def handler_of(app: Any) -> Callable[[Any], Awaitable[None]]:
-    """The function that answers an ``InboundRequest`` by ``app``: the application's own, or ``serve_asgi``."""
+    """The handler of ``app``: ``app.handle`` of an ``InboundApplication``, else ``serve_asgi`` with ``app``."""
     return app.handle if isinstance(app, InboundApplication) else partial(serve_asgi, app)
 
 
 def serve_asgi(app: Any, request: Any) -> Coroutine[Any, Any, None]:
-    """Answer a request of one of our servers by an ASGI application.
+    """Answer an ``InboundRequest``, or serve its WebSocket, by an ASGI application.
 
     Raises:
-        BaseException: what the application raised.
+        BaseException: what the application raised to an HTTP request.
     """
     if request.websocket:
         from .websocket import serve_websocket

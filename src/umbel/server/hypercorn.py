@@ -1,8 +1,8 @@
-"""Umbel's server instead of Hypercorn's own connections, under the ``hypercorn`` command.
+"""Umbel's server under the ``hypercorn`` command.
 
-One name of Hypercorn is replaced, ``TCPServer.run``: ``serve_socket.py`` serves what Hypercorn accepts, as under
-``umbel serve``. Everything else (its command, its workers, their sockets and signals, the lifespan) stays Hypercorn's.
-``UMBEL_GUARD=off`` in the environment leaves all of Hypercorn as it is.
+``install`` replaces one name of Hypercorn, ``TCPServer.run``. Hypercorn still has its command, its workers with their
+sockets and signals, and the lifespan; it accepts each connection. The replacement serves the accepted connection by
+``serve_socket``, as under ``umbel serve``. With ``UMBEL_GUARD=off`` in the environment nothing is replaced.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .state import ServerState
 
 _stock_run = TCPServer.run
 _mistakes_of: Callable[[Mapping[str, Any]], list[str]]
-"""Judges Hypercorn's settings. Set by ``install``: it loads pydantic, and no connection is to wait for that."""
+"""Checks Hypercorn's settings. ``install`` imports it: it loads pydantic, for which no connection must wait."""
 
 
 def install() -> None:
-    """Serve what Hypercorn accepts in this process, unless ``UMBEL_GUARD=off``. May be called more than once."""
+    """Replace ``TCPServer.run`` in this process, unless ``UMBEL_GUARD=off``. A second call changes nothing."""
     if os.environ.get("UMBEL_GUARD", "").lower() != "off":
         global _mistakes_of
         from ..config.hypercorn_toml.settings import mistakes as _mistakes_of
@@ -40,25 +40,29 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether ``install`` was called, and not in vain."""
+    """Whether ``TCPServer.run`` is replaced."""
     return TCPServer.run is _run
 
 
 class _Worker:
-    """A worker of Hypercorn's: the state that its connections share, and what runs beside them."""
+    """One worker of Hypercorn: the server state of its connections, and the tasks beside them."""
 
     def __init__(self, server: TCPServer, app: ASGIWrapper) -> None:
         self.server = ServerState(app.app, server.config, handle=handler_of(app.app))
         self.server.lifespan_state = server.state
         self.tls = server.config.create_ssl_context()
-        """For connections that Hypercorn has accepted to speak TLS with."""
+        """For the connections of Hypercorn's TLS listeners."""
         self.ready = trio.Event()
+        """Set when connections can be served."""
         self._context = server.context
 
     async def accompany(self, connections: trio.Nursery) -> None:
-        """Run beside the connections in Hypercorn's nursery, and wind them down when Hypercorn stops accepting."""
+        """Run the server state and the watchdog; when Hypercorn stops to accept, drain the connections.
+
+        ``connections``: Hypercorn's nursery for connections, in which this runs too. A cut cancels it.
+        """
         for mistake in _mistakes_of(vars(self.server.config)):
-            self.server.note("hypercorn.setting", f"of Hypercorn's settings, {mistake}")
+            self.server.note("hypercorn.setting", f"Hypercorn's settings: {mistake}")
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run)
             self.ready.set()
@@ -67,7 +71,7 @@ class _Worker:
             nursery.start_soon(watch_loop, hang_timeout, partial(self.server.note, EVENT))
             await self._context.terminated.wait()
             with trio.move_on_after(0):
-                await leave(self.server)  # nothing is accepted any more: there is no delay to wait for
+                await leave(self.server)  # Reports not ready. Hypercorn accepts no more, so drain_delay has no use.
             await drain(
                 self.server,
                 lambda: connections.cancel_scope.cancel(reason="the time for requests in flight is over"),
@@ -83,14 +87,14 @@ _workers: WeakKeyDictionary[WorkerContext, _Worker] = WeakKeyDictionary()
 
 
 async def _run(self: TCPServer) -> None:
-    """Serve a connection that Hypercorn has accepted: the replacement of ``TCPServer.run``."""
+    """Serve a connection that Hypercorn has accepted. The replacement of ``TCPServer.run``."""
     if not isinstance(self.app, ASGIWrapper):
-        await _stock_run(self)  # a WSGI application, which runs in threads
+        await _stock_run(self)  # A WSGI application, which Hypercorn runs in threads.
         return
     worker = _workers.get(self.context)
     if worker is None:
         worker = _workers[self.context] = _Worker(self, self.app)
-        # The nursery that Hypercorn has for its connections: it waits for this one too.
+        # This task's nursery is Hypercorn's for all connections, so Hypercorn waits for accompany too.
         connections = trio.lowlevel.current_task().parent_nursery
         assert connections is not None, "a connection is served in a task of its own"
         connections.start_soon(worker.accompany, connections)
@@ -100,9 +104,9 @@ async def _run(self: TCPServer) -> None:
 
 
 def _taken_over(stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> tuple[socket.socket, bool]:
-    """The socket of a stream that has not been read yet, and whether it is to speak TLS. The stream is of no use then.
+    """Detach the socket of an unread stream; also return whether the connection uses TLS.
 
-    Hypercorn has not begun its TLS handshake at this point, so TLS is handled here from its first byte.
+    ``stream`` cannot be used afterwards. Hypercorn has not begun the TLS handshake yet, so no byte of it is lost.
     """
     tls = isinstance(stream, trio.SSLStream)
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream

@@ -1,7 +1,4 @@
-"""The addresses of both ends of a connection.
-
-Made once per connection, for the ASGI scope and for records. Holds no behaviour.
-"""
+"""The addresses of both ends of a connection, and its TLS facts, for the ASGI scope and for records."""
 
 from __future__ import annotations
 
@@ -10,18 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The ends of a connection. ``client`` is None for a Unix socket, whose ``server`` is its path and None."""
+    """Both ends of one connection."""
 
     client: tuple[str, int] | None
+    """The client's address and port; None on a Unix socket."""
     server: tuple[str, int | None] | None
+    """The server's address and port; on a Unix socket its path and None."""
     secure: bool = False
-    """Whether it is TLS."""
+    """Whether the connection uses TLS."""
     accepted_at: float | None = None
-    """When the connection was accepted (trio's clock): the first head is waited for from then on. None: unknown."""
+    """When the connection was accepted (trio's clock): the start of the first ``head_timeout``. None: unknown."""
     client_certificate: bytes | None = None
-    """The certificate (DER) that the client has shown and the server has verified."""
+    """The client's verified certificate (DER)."""
 
     @property
     def address(self) -> str:
-        """The client's address for records; empty for a Unix socket."""
+        """The client's address without the port; empty on a Unix socket."""
         return self.client[0] if self.client is not None else ""

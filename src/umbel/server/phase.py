@@ -1,7 +1,4 @@
-"""The phases of a shutdown, from serving to cut.
-
-Whatever must end with the server waits for them.
-"""
+"""The phases of a server's shutdown; ``shutdown.py`` says what happens in each."""
 
 from __future__ import annotations
 
@@ -9,12 +6,12 @@ import enum
 
 
 class Phase(enum.IntEnum):
-    """How far a server has got in stopping; it never goes back."""
+    """Phase of a shutdown. A phase is never followed by an earlier one."""
 
     SERVING = 0
     LEAVING = 1
-    """Not ready any more, but still accepting (``drain_delay``)."""
+    """Not ready, but still accepting connections, for ``drain_delay``."""
     DRAINING = 2
-    """Accepts nothing; each connection ends with its next response; ``GOAWAY``."""
+    """No new connections; each connection ends with its next response, or idle after ``drain_idle``."""
     CUT = 3
-    """What is left is cancelled."""
+    """The remaining connections are cancelled."""

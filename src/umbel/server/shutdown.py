@@ -1,6 +1,33 @@
-"""Graceful shutdown: not ready, then no new connections, then no idle ones, then none.
+"""Graceful shutdown: the server reports not ready, stops to accept, lets its connections end, and cuts the rest.
 
-It holds no socket.
+Theory
+------
+A stopping server must not lose a request that a client or a load balancer has already sent. It cannot know of such a
+request, so it gives each step of the way out a time. The steps are phases (``phase.py``), which only advance::
+
+    SERVING --leave--> LEAVING --drain--> DRAINING --cut_at--> CUT
+                       drain_delay        graceful_timeout     cancel_timeout
+
+- *LEAVING* (``leave``): readiness probes fail, and everything else goes on: load balancers that poll readiness need
+  ``drain_delay`` seconds to send their requests elsewhere.
+- The caller then stops to accept. This comes before ``drain``: ``drain`` waits for a number of connections that may
+  only fall.
+- *DRAINING* (``ServerState.begin_draining``): keep-alive is off. HTTP/1.1 connections end with their next response,
+  HTTP/2 connections send GOAWAY, WebSockets close with 1001. An idle connection stays for ``drain_idle`` seconds, for
+  a request that was sent before the client saw the end. A request in flight has until ``cut_at``, which is
+  ``graceful_timeout`` after the begin.
+- *CUT*: ``cut()`` cancels the connections that are left. A request without a response gets 503, one with a begun
+  response is cut off. Handlers have ``cancel_timeout`` for their cleanup; write deadlines end then too, so a client
+  that does not read cannot delay the end. A handler that takes longer is logged (``drain.stuck``) and not waited for
+  here: the nursery of the connections still waits for it.
+
+**Invariants.** The phase never goes back (``max``). ``cut_at`` is set before connections are notified, because they
+compute deadlines from it. Connections that begin during a drain see the phase themselves and need no notice.
+
+**Cancellation.** A cancel during ``leave`` or the first wait of ``drain`` ends the graceful part at once: whoever
+cancels has cancelled the connections too, or does so next. After ``cut()`` the wait is shielded for ``cancel_timeout``,
+because ``cut`` may cancel the nursery in which ``drain`` itself runs (under the ``hypercorn`` command it does), and the
+late cleanup must still be logged.
 """
 
 from __future__ import annotations
@@ -20,7 +47,7 @@ __all__ = ["Phase", "drain", "leave"]
 
 
 async def leave(server: ServerState) -> None:
-    """Report not ready, and go on accepting for ``drain_delay``, the time that load balancers need to notice."""
+    """Report not ready, and wait for ``drain_delay`` seconds, in which the server still accepts."""
     server.phase.value = max(server.phase.value, Phase.LEAVING)
     if (begin_drain := getattr(server.app, "begin_drain", None)) is not None:
         begin_drain()
@@ -28,10 +55,10 @@ async def leave(server: ServerState) -> None:
 
 
 async def drain(server: ServerState, cut: Callable[[], None]) -> None:
-    """End every connection: with its next response, after ``drain_idle`` without a request, or at ``graceful_timeout``.
+    """Have every connection end, and return when the last one has ended, or ``cancel_timeout`` after the cut.
 
-    Then ``cut()`` cancels what is left, which has ``cancel_timeout`` for its cleanup; what takes longer is logged.
-    Returns as soon as the last connection has gone. Nothing must be accepted meanwhile.
+    ``cut()`` is called after ``graceful_timeout`` seconds and must cancel the connections that are left. The caller has
+    stopped to accept before.
     """
     server.begin_draining(trio.current_time() + server.config.graceful_timeout)
     with trio.move_on_at(server.cut_at) as scope:
@@ -40,7 +67,7 @@ async def drain(server: ServerState, cut: Callable[[], None]) -> None:
         return
     server.phase.value = Phase.CUT
     cut()
-    # What was cut may be what this runs in.
+    # Shielded: the cut may have cancelled this task too.
     with trio.move_on_after(server.limits.cancel_timeout, shield=True) as scope:
         await server.connections.wait_value(0)
     if scope.cancelled_caught:

@@ -1,1 +1,1 @@
-"""HTTP/2 on the ``h2`` library: a connection, its streams, and the bounds on both."""
+"""HTTP/2 on the ``h2`` library: connection, streams, sending, and the limits of both."""

@@ -1,4 +1,4 @@
-"""The HPACK encoder of a connection (RFC 7541): linear in the size of a field, and fast for repeated fields."""
+"""HPACK encoder of a connection (RFC 7541) whose time is linear in the size of a field."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _HUFFMAN_MAX = 4096
 """Bytes of the longest field that is Huffman-coded."""
 _INDEXED, _NEVER_INDEXED = 0x80, 0x10
 _TABLE_SIZE_MAX = 4096
-"""Of the dynamic table, as RFC 7541 section 4.1 counts. A client may allow more, and need not be given it: it would
-choose how much memory its connection takes, and how long the library looks for each field."""
+"""Bytes of the dynamic table (RFC 7541 section 4.1). The client may allow more. The server does not use it: otherwise
+the client would choose the memory of its connection, and the time that the library searches for each field."""
 
 
 def _without_index(name: bytes) -> bytes:
-    """What a field begins with that is never in the table (RFC 7541 section 6.2.3), up to its value."""
+    """The encoding, up to the value, of a field that is never indexed (RFC 7541 section 6.2.3)."""
     entry = HeaderTable.STATIC_TABLE_MAPPING.get(name)
     index = bytearray([0]) + encode_integer(len(name), 7) + name if entry is None else encode_integer(entry[0], 4)
     index[0] |= _NEVER_INDEXED
     return bytes(index)
 
 
-# Values that belong to one response would push those that come again out of the table; a secret must not be in it.
+# A value that belongs to one response would evict repeated ones from the table. A secret must not be in the table.
 _UNINDEXED = {
     name: _without_index(name)
     for name in (
@@ -46,11 +46,10 @@ _UNINDEXED = {
 
 
 class LinearEncoder(Encoder):
-    """HPACK that takes time linear in a field: the library's Huffman coding is quadratic in its length.
+    """HPACK encoder without Huffman coding of long fields, because the library's Huffman coding is quadratic.
 
-    ``_known`` has the bytes of fields that stand in the table as a whole, so it is bounded by it. It holds as long as
-    the table is the same: a field that is added to the table moves the others, and a change of the table's size may
-    drop some.
+    ``_known`` holds the encodings of fields that are in the table with name and value, so the table bounds its size. It
+    is valid while the table does not change: an added field shifts the indices, and a new table size may evict fields.
     """
 
     def __init__(self) -> None:
@@ -65,7 +64,7 @@ class LinearEncoder(Encoder):
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
         size = min(value, _TABLE_SIZE_MAX)
-        # The library takes the same size once more for the news that there is nothing to tell the client.
+        # Set to the same size again, the library would announce no change at all.
         if size != self.header_table.maxsize:
             self.header_table.maxsize = size
             self.table_size_changes.append(size)
@@ -75,10 +74,11 @@ class LinearEncoder(Encoder):
         known, changes = self._known, b""
         if self.header_table.resized:
             known.clear()
-            changes = super().encode(())  # of the table's size, which stand before any field
+            changes = super().encode(())  # Changes of the table size come before the first field.
         return changes + b"".join([known.get(field) or self._encode_field(field, huffman) for field in headers])
 
     def _encode_field(self, field: tuple[bytes, bytes], huffman: bool) -> bytes:
+        """Encode a field that is not in ``_known``, and keep its encoding if it is an index of the table."""
         name, value = field
         if (beginning := _UNINDEXED.get(name)) is not None:
             return beginning + encode_integer(len(value), 7) + value
@@ -92,5 +92,5 @@ class LinearEncoder(Encoder):
         return encoded
 
     def add(self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> bytes:
-        """Encode a field (RFC 7541 section 6.2); coding its strings is optional (section 5.2)."""
+        """Encode one field (RFC 7541 section 6.2), without Huffman coding above ``_HUFFMAN_MAX`` (optional, 5.2)."""
         return super().add(to_add, sensitive, huffman and len(to_add[0]) + len(to_add[1]) <= _HUFFMAN_MAX)

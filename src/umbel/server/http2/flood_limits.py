@@ -1,7 +1,6 @@
-"""Limits on the frames of HTTP/2 that cost a client nothing to send.
+"""Flood limits: token buckets for the HTTP/2 frames that cost a client nothing to send.
 
-Frames are counted before and after the protocol library has seen them. A limit that is exceeded raises; nothing is sent
-here.
+A frame above a limit raises ``FloodError``, and the connection ends with GOAWAY (ENHANCE_YOUR_CALM).
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from ..limits.token_bucket import TokenBucket
 from . import frames
 from .frames import Frame
 
-# At once, and per second: far above what clients do (a page of a hundred streams is left), far below a flood.
+# Frames at once, and per second in the long run. A browser that leaves a page with a hundred streams stays below.
 _RESETS = (150, 20)
 _CONTROLS = (500, 50)
 _CONTROLS_PER_DATA = 3
-"""Control frames allowed for each DATA frame sent: a WINDOW_UPDATE for either window, and a PING that measures."""
+"""Control frames allowed for each DATA frame that is sent: a WINDOW_UPDATE for both windows, and a PING."""
 
 
 class FloodError(Exception):
-    """The client sends more frames that cost it nothing than the limits allow."""
+    """The client exceeds a flood limit. The message names the frames."""
 
 
 class FloodLimits:
-    """The token buckets of one connection."""
+    """The flood limits of one connection; a header block may have ``head_max`` bytes in all its frames."""
 
     def __init__(self, head_max: int) -> None:
         self._head_max = head_max
@@ -33,41 +32,43 @@ class FloodLimits:
         self._controls = TokenBucket(*_CONTROLS)
 
     def saw(self, frame: Frame, *, awaited: bool) -> None:
-        """Count a frame by its kind; DATA also by whether a request of its stream is ``awaited``.
+        """Count a received frame. ``awaited``: a request of its stream awaits its response.
+
+        DATA counts if it is empty or no request awaits it. RST_STREAM is counted by ``saw_reset``.
 
         Raises:
-            FloodError: it is one too many, or one piece too many of a header block that never ends.
+            FloodError: the frame, or the header block that it continues, exceeds a limit.
         """
         if frame.kind in (frames.HEADERS, frames.CONTINUATION):
             self._head_bytes = frame.length + (self._head_bytes if frame.kind == frames.CONTINUATION else 0)
             if self._head_bytes > self._head_max:
-                raise FloodError("a header block is far over the limit")
+                raise FloodError(f"a header block has more than {self._head_max} bytes")
             if frame.kind == frames.CONTINUATION:
-                self._spend(self._controls, "pieces of header blocks")
+                self._spend(self._controls, "CONTINUATION frames")
         elif frame.kind == frames.DATA:
             if not awaited or (not frame.length and not frame.flags & frames.END_STREAM):
-                self._spend(self._controls, "DATA for nothing")
+                self._spend(self._controls, "DATA frames that are empty or for no request")
         elif frame.kind != frames.RST_STREAM:
             self._spend(self._controls, "control frames")
 
     def saw_reset(self) -> None:
-        """Count a stream that was reset, by whichever side: a client can make the server do so.
+        """Count a stream that either side has reset: a client can make the server reset one.
 
         Raises:
-            FloodError: it is one too many.
+            FloodError: the limit is exceeded.
         """
-        self._spend(self._resets, "resets")
+        self._spend(self._resets, "stream resets")
 
     def saw_padding(self) -> None:
-        """Count a DATA frame that brought nothing but padding.
+        """Count a DATA frame of padding alone.
 
         Raises:
-            FloodError: it is one too many.
+            FloodError: the limit is exceeded.
         """
-        self._spend(self._controls, "padding")
+        self._spend(self._controls, "DATA frames of padding alone")
 
     def sent_data(self) -> None:
-        """Note that a DATA frame is sent, which clients acknowledge."""
+        """Allow the control frames with which a client acknowledges one DATA frame."""
         self._controls.grant(_CONTROLS_PER_DATA)
 
     def _spend(self, bucket: TokenBucket, what: str) -> None:

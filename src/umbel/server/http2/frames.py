@@ -1,6 +1,6 @@
-"""HTTP/2 frames (RFC 9113 section 4.1): split off a stream of bytes, and built. They are not interpreted.
+"""HTTP/2 frames (RFC 9113 section 4.1): splitting received bytes into frames, and encoding frames. No I/O.
 
-Frames are counted and judged before the protocol library sees them. Nothing is decided here.
+The server needs the frames before the protocol library acts on them, to count those that cost a client nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM = 0x01
 END_HEADERS = 0x04
 NO_LAST_STREAM = 2**31 - 1
-"""In a GOAWAY: whatever is on its way will still be answered (section 6.8)."""
+"""Last stream id of a first GOAWAY: requests that are on their way are still answered (section 6.8)."""
 
 _HEAD = 9
 _KIND_AT = 3
@@ -24,36 +24,37 @@ _RESERVED = 2**31 - 1
 _FRAME_HEAD = struct.Struct(">BHBBI")
 _SETTING = struct.Struct(">HI")
 _SETTING_MAX = 0x10
-"""The registry ends at 0x9 (RFC 9218)."""
+"""Settings up to this id are known; the registry ends at 0x9 (RFC 9218)."""
 
 
 class Frame(NamedTuple):
-    """One frame. ``data`` is all of it, its nine bytes of head included."""
+    """One frame."""
 
     kind: int
     flags: int
     stream_id: int
     length: int
-    """Bytes behind the head, as the head says."""
+    """Bytes of payload, according to the frame's head."""
     data: bytes
+    """The whole frame, its head of nine bytes included."""
 
     @property
     def is_too_long(self) -> bool:
-        """Whether the length that it claims is over the limit, and only its head was kept."""
+        """Whether ``length`` exceeds the limit; ``data`` is the head alone then."""
         return len(self.data) < _HEAD + self.length
 
 
 class FrameSplitter:
-    """Cuts what arrives into frames. Never holds more than one frame of at most ``length_max`` bytes."""
+    """Splits received bytes into frames. Holds at most one incomplete frame, of at most ``length_max`` bytes."""
 
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
         self._buffer = bytearray()
         self.in_head = False
-        """Whether a header block has begun and not ended."""
+        """Whether a header block is incomplete after the last complete frame."""
 
     def cut(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete now. One that says it is too long comes as its head alone."""
+        """Take bytes, and yield the frames that are complete. A frame that is too long is yielded as its head alone."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
             high, low, kind, flags, stream_id = _FRAME_HEAD.unpack_from(self._buffer)
@@ -69,20 +70,20 @@ class FrameSplitter:
 
     @property
     def begun(self) -> bool:
-        """Whether a frame has begun and not ended."""
+        """Whether a frame is incomplete."""
         return bool(self._buffer)
 
     @property
     def head_begun(self) -> bool:
-        """Whether a header block has begun and not ended, if only with a part of its first frame."""
+        """Whether a header block is incomplete, the incomplete first frame of one included."""
         return self.in_head or (len(self._buffer) > _KIND_AT and self._buffer[_KIND_AT] == HEADERS)
 
 
 def known_settings(frame: Frame) -> bytes:
-    """The bytes of ``frame``; of a SETTINGS frame without the settings that nobody here knows.
+    """The bytes of ``frame``; a SETTINGS frame without its unknown settings.
 
-    A receiver ignores those (RFC 9113 section 6.5.2). The protocol library keeps them, each with its history: a client
-    could fill 50 MB a connection with all the 65,536 there may be, and have them gone through for each further frame.
+    A receiver ignores unknown settings (RFC 9113 section 6.5.2). The protocol library keeps them with their history,
+    and walks through them for each later SETTINGS frame: 65,536 of them take 50 MB per connection.
     """
     if frame.kind != SETTINGS or not frame.length or frame.length % _SETTING.size:
         return frame.data
@@ -92,10 +93,10 @@ def known_settings(frame: Frame) -> bytes:
 
 
 def frame_head(kind: int, flags: int, stream_id: int, length: int) -> bytes:
-    """The nine bytes before a frame's payload."""
+    """The head of a frame: nine bytes."""
     return _FRAME_HEAD.pack(length >> 16, length & 0xFFFF, kind, flags, stream_id)
 
 
 def goaway(last_stream_id: int, error_code: int = 0) -> bytes:
-    """A GOAWAY frame (section 6.8). The library's own ends its connection at once; this one lets it go on."""
+    """A GOAWAY frame (section 6.8). The library's own method would move its connection to the closed state."""
     return struct.pack(">BHBBIII", 0, 8, GOAWAY, 0, 0, last_stream_id, error_code)

@@ -1,7 +1,4 @@
-"""Lingering close: what a server does before it closes a connection, so that the client can read the last response.
-
-Nothing is closed here.
-"""
+"""Lingering close: reading on before a close, so that the client does not lose the last response."""
 
 from __future__ import annotations
 
@@ -15,9 +12,10 @@ _LINGER_S = 1.0
 
 
 async def linger(stream: Any) -> None:
-    """Read on for a moment, so that a client hears the last word: closing with bytes unread would take it back.
+    """End the sending half, then read up to 1 MiB, for up to a second. Does not close.
 
-    (TCP answers them with a reset, and a reset throws away what the client has not read yet.)
+    A socket that is closed with unread bytes sends a RST, and the RST makes the client's kernel discard bytes that the
+    client has not read yet. A broken or closed stream ends this without an error; a cancel passes.
     """
     with trio.move_on_after(_LINGER_S):
         try:
@@ -26,11 +24,11 @@ async def linger(stream: Any) -> None:
             while left > 0 and (data := await stream.receive_some()):
                 left -= len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # It has gone, with or without it.
+            pass  # The client has gone.
 
 
 async def _send_eof(stream: Any) -> None:
-    """Half-close a stream that can: trio's streams have an async method for it, those of ``net`` a synchronous one."""
+    """End the sending half, if the stream can: ``send_eof`` of trio is async, that of ``net`` is synchronous."""
     send_eof = getattr(stream, "send_eof", None)
     if send_eof is not None and inspect.isawaitable(ending := send_eof()):
         await ending

@@ -1,7 +1,4 @@
-"""The receive buffer of an HTTP/2 request body, bounded by flow control.
-
-Bytes that are taken from it are reported, so that the client may send as many more. It sends nothing itself.
-"""
+"""Receive buffer of an HTTP/2 request body, bounded by the flow-control window."""
 
 from __future__ import annotations
 
@@ -11,7 +8,10 @@ import trio
 
 
 class ReceiveBuffer:
-    """Received bytes that were not taken yet. The flow-control window of the client bounds them."""
+    """Received bytes of one body that were not taken yet.
+
+    ``taken(amount)`` is called for bytes that were taken or dropped: the window may open by ``amount``.
+    """
 
     def __init__(self, taken: Callable[[int], None]) -> None:
         self._taken = taken
@@ -19,14 +19,14 @@ class ReceiveBuffer:
         self._unacknowledged = 0
         self._changed: trio.Event | None = None
         self.received = 0
-        """Bytes that came, in all."""
+        """Bytes of content that were received in all."""
         self.complete = False
-        """Whether the last byte has come."""
+        """Whether the last byte was received."""
         self.gone = False
-        """Whether no more will come, and nobody waits for a response."""
+        """Whether ``leave`` was called: bytes that still come are dropped."""
 
     def put(self, data: bytes, flow_controlled: int) -> None:
-        """Bytes came; with their padding they took ``flow_controlled`` bytes of the windows."""
+        """Add received bytes; ``flow_controlled``: their size with padding, as the windows count."""
         if self.gone:
             self._taken(flow_controlled)
             return
@@ -36,12 +36,12 @@ class ReceiveBuffer:
         self._note_change()
 
     def end(self) -> None:
-        """All has come."""
+        """Note that the body is complete."""
         self.complete = True
         self._note_change()
 
     def leave(self) -> None:
-        """What was not read will never be: the client has gone, or has its response."""
+        """Drop all bytes, now and later, because nobody will take them. Wakes the tasks that wait."""
         self.gone = True
         self._data.clear()
         self._acknowledge()
@@ -49,7 +49,7 @@ class ReceiveBuffer:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all has come and was taken."""
+        """Whether the body is complete and all of it was taken."""
         return self.complete and not self._data
 
     @property
@@ -58,24 +58,24 @@ class ReceiveBuffer:
         return not (self._data or self.complete or self.gone)
 
     async def changed(self) -> None:
-        """Wait until there are bytes, or the last has come, or nobody is there any more."""
+        """Wait until there are bytes to take, the body is complete, or ``leave`` was called. A cancel loses nothing."""
         while not (self._data or self.gone or self.complete):
             await self._next_change().wait()
 
     async def completed(self) -> None:
-        """Wait until the last byte has come, or nobody is there any more; what came stays."""
+        """Wait until the body is complete or ``leave`` was called. Takes nothing."""
         while not (self.complete or self.gone):
             await self._next_change().wait()
 
     def take(self) -> bytes:
-        """All that is there; the client may send as much again."""
+        """Take all bytes that are there, and let the window open by as much."""
         data = bytes(self._data)
         self._data.clear()
         self._acknowledge()
         return data
 
     def _next_change(self) -> trio.Event:
-        """Several may wait: for the body, for its end, and tasks of one application side by side."""
+        """The event of the next change, which several tasks may wait for."""
         if self._changed is None or self._changed.is_set():
             self._changed = trio.Event()
         return self._changed

@@ -1,6 +1,7 @@
-"""The sending half of an HTTP/2 connection: frames, error responses and GOAWAY, written by one task at a time.
+"""Sending half of an HTTP/2 connection: a queue of frames, which one task at a time writes for all streams.
 
-The streams send through it. It reads nothing and starts no task.
+Frames are queued synchronously. A flush writes all queued frames: by the calling task (``flush``), or by ``run`` at the
+end of a turn of the event loop (``flush_soon``, ``flush_together``), so that many small responses share a write.
 """
 
 from __future__ import annotations
@@ -28,16 +29,15 @@ WRITE_TIMEOUT = "write-timeout"
 
 
 class ClientStuckError(Exception):
-    """The client took nothing for as long as a write may take."""
+    """The client accepted less than 64 KiB within the write timeout."""
 
 
 async def write(clock: WriteClock, stream: Any, data: bytes) -> None:
-    """Send all of ``data``, even if cancelled: half a frame would break the connection for all that share it.
+    """Send all of ``data``. Shielded: a frame that is sent in part would break the connection for all its streams.
 
     Raises:
-        ClientStuckError: it did not take 64 KiB within the time of ``clock``; the stream is of no use any more.
-        trio.BrokenResourceError: the client has gone.
-        trio.ClosedResourceError: the stream was closed.
+        ClientStuckError: the client did not accept 64 KiB within the time of ``clock``. The stream can only be closed.
+        trio.BrokenResourceError, trio.ClosedResourceError: the client has gone, or the stream was closed.
     """
     view, sent = memoryview(data), 0
     while sent < len(view):
@@ -60,28 +60,30 @@ class Sender:
         self, h2: H2Connection, server: ServerState, stream: trio.abc.SendStream, failed: Callable[[str], None]
     ) -> None:
         self.over = False
-        """Whether nothing more can be sent."""
+        """Whether nothing can be sent any more."""
         self.broken = False
-        """Whether something that was to be sent never was."""
+        """Whether a write has failed, so that queued frames were lost."""
         self._h2 = h2
         self._server = server
         self._stream = stream
         self._failed = failed
         self._clock = WriteClock(server)
         self.writing = False
-        """Whether a task is writing; it takes along whatever comes until it is done."""
+        """Whether a task is writing. It also writes the frames that are queued meanwhile."""
         self._next_written = trio.Event()
-        """Set when the next write that begins is done."""
+        """Set when the next write is done: it contains every frame that is queued now."""
         self._frames: list[bytes] = []
-        """What is to be sent before that which the library has made last."""
+        """Queued frames, which come before those that are still in the library's own buffer."""
         self._goaways = b""
+        """Queued GOAWAY frames, which come last."""
         self._flush_requested = False
-        """Whether ``run`` has been asked to write."""
+        """Whether ``flush_soon`` was called since ``run`` last began to write."""
         self._running = False
         self._writer = trio.lowlevel.ParkingLot()
+        """Where ``run`` waits for ``flush_soon``."""
 
     async def run(self) -> None:
-        """Write whenever ``flush_soon`` asks for it, until the connection is over."""
+        """Write after each ``flush_soon``, until the connection is over."""
         self._running = True
         try:
             while not self.over:
@@ -99,13 +101,13 @@ class Sender:
         self._next_written = trio.Event()
 
     def flush_soon(self) -> None:
-        """Have all written that is to be sent at the end of this turn of the loop, together."""
+        """Have ``run`` write the queued frames, and those that are queued until it runs."""
         if not self._flush_requested:
             self._flush_requested = True
             self._writer.unpark_all()
 
     async def flush_together(self) -> None:
-        """Have all written that is to be sent, as ``flush_soon``, and wait for it."""
+        """Wait until ``run`` has written the queued frames; without a running ``run``, write them here."""
         if self._running:
             written = self._next_written
             self.flush_soon()
@@ -114,17 +116,18 @@ class Sender:
             await self.flush()
 
     def close(self) -> None:
-        """Nothing more will be sent."""
+        """End the sending: ``run`` returns, and later flushes write nothing."""
         self.over = True
         self._writer.unpark_all()
 
     async def flush(self) -> None:
-        """Write all that is to be sent. One task writes for all; the others wait for it, as back-pressure.
+        """Write all queued frames, or wait until the task that is writing has written them (back-pressure).
 
-        Of a task that is cancelled here nothing is lost: what it left is taken along by whoever writes.
+        Frames are never lost by a cancel: each write is shielded, and queued frames go with the next write. A failed
+        write calls ``failed`` and raises nothing.
         """
         if self.writing:
-            # The next write takes along what this task has put; it need not wait for a further one.
+            # The present write began before this call. The next one has every frame that is queued now.
             await self._next_written.wait()
             return
         self.writing = True
@@ -145,58 +148,60 @@ class Sender:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _take(self) -> bytes:
-        """All that is to be sent now."""
+        """Take all queued frames as bytes."""
         data = b"".join([*self._frames, self._h2.data_to_send(), self._goaways])
         self._frames.clear()
         self._goaways = b""
         return data
 
     def _fail(self, reason: str) -> None:
+        """End the sending because of a write that failed."""
         self.over = self.broken = True
         self._failed(reason)
 
-    # What is written with the next flush.
+    # Windows, and frames that the next flush writes.
 
     def window(self, stream_id: int) -> int:
-        """Bytes that may be sent on a stream in one frame now."""
+        """Bytes of content that the next DATA frame of a stream may have."""
         return min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size, PIECE)
 
     def room(self, stream_id: int) -> int:
-        """Bytes that may be sent on a stream now."""
+        """Bytes of content that both windows allow a stream now."""
         return self._h2.local_flow_control_window(stream_id)
 
     @property
     def frame_max(self) -> int:
-        """Bytes of content in one frame."""
+        """Bytes of content that a DATA frame may have."""
         return min(self._h2.max_outbound_frame_size, PIECE)
 
     @property
     def connection_window(self) -> int:
-        """Bytes that may be sent on all streams together."""
+        """Bytes of content that the connection's window allows all streams together."""
         return self._h2.outbound_flow_control_window
 
     def headers(self, stream_id: int, status: int, fields: Fields, *, end: bool = False) -> None:
-        """The head of a response; ``status`` under 200 is not the last one."""
+        """Queue the head of a response: interim with a ``status`` below 200, else final; ``end``: with END_STREAM."""
         step = StreamInputs.SEND_HEADERS if status >= 200 else StreamInputs.SEND_INFORMATIONAL_HEADERS
         self._put_headers(stream_id, [(b":status", b"%d" % status), *fields], step, end=end)
 
     def trailers(self, stream_id: int, fields: Fields) -> None:
-        """The end of a response that has them."""
+        """Queue a trailer section, with END_STREAM."""
         self._put_headers(stream_id, fields, StreamInputs.SEND_HEADERS, end=True)
 
     def data(self, stream_id: int, data: bytes, *, end: bool) -> None:
-        """A DATA frame, no longer than ``window`` allows."""
+        """Queue a DATA frame of at most ``window`` bytes; ``end``: with END_STREAM."""
         h2 = self._h2
         stream = self._advance(stream_id, ConnectionInputs.SEND_DATA, StreamInputs.SEND_DATA, end=end)
         size = len(data)
-        assert size <= self.window(stream_id) or not size, "whoever sends looks at the windows first"
+        assert size <= self.window(stream_id) or not size, "the caller must respect the windows"
         stream.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         self._put(frames.DATA, frames.END_STREAM if end else 0, stream_id, data)
 
     def _put_headers(self, stream_id: int, fields: Fields, step: StreamInputs, *, end: bool) -> None:
+        """Queue a header block in HEADERS and CONTINUATION frames."""
         self._advance(stream_id, ConnectionInputs.SEND_HEADERS, step, end=end)
-        # Only now: what was encoded must be sent, or the client's table is another.
+        # After _advance, which may raise: an encoded block changes the table, so it must be sent.
         block, size_max = self._h2.encoder.encode(fields), self._h2.max_outbound_frame_size
         flags = frames.END_STREAM if end else 0
         if len(block) <= size_max:
@@ -209,10 +214,12 @@ class Sender:
             kind, flags = frames.CONTINUATION, 0
 
     def _advance(self, stream_id: int, connection_step: ConnectionInputs, step: StreamInputs, *, end: bool) -> H2Stream:
-        """Have the library's states follow what is sent; it builds frames, too, but takes several times as long.
+        """Advance the library's state machines by a frame that is encoded here.
+
+        The library's own methods would also build the frame, but take several times as long.
 
         Raises:
-            ProtocolError: the stream, or the connection, is in no state in which this may be sent.
+            ProtocolError: the state of the stream, or of the connection, does not allow the frame.
         """
         stream = self._h2.streams.get(stream_id)
         if stream is None:
@@ -224,19 +231,19 @@ class Sender:
         return stream
 
     def _put(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """Put a frame behind those that the library has made."""
+        """Queue a frame, behind the frames that the library has built so far."""
         if made := self._h2.data_to_send():
             self._frames.append(made)
         self._frames += frames.frame_head(kind, flags, stream_id, len(payload)), payload
 
     def acknowledge(self, stream_id: int, amount: int) -> None:
-        """So many bytes of a stream have been read, or will never be: the client may send as many more."""
+        """Open the inbound windows by ``amount`` bytes of a stream, which were taken or dropped."""
         if amount and not self.over:
             self._h2.acknowledge_received_data(amount, stream_id)
 
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
-        """Reset a stream."""
-        with contextlib.suppress(ProtocolError):  # the client may have been first
+        """Queue RST_STREAM. Does nothing if the stream has ended."""
+        with contextlib.suppress(ProtocolError):  # The client may have ended or reset it.
             self._h2.reset_stream(stream_id, code)
 
     def error_response(
@@ -249,17 +256,17 @@ class Sender:
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> int:
-        """Send an error response, with its body if the client's window has room for it; the bytes of that body.
+        """Queue an error response. Return the bytes of its body, which is left out if the window is too small.
 
-        What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1). With a
-        ``code`` of an error the stream ends with that, after the response (section 8.1.1).
+        If the request is not ``complete``, RST_STREAM with ``code`` follows: NO_ERROR refuses the rest of the request
+        (RFC 9113 section 8.1). An error ``code`` follows in any case, for a malformed request (section 8.1.1).
         """
         ends = code is ErrorCodes.NO_ERROR
         fields, body = self._server.fields_and_body(
             error_response, request_id, RequestHead(head.method, head.path, head.fields)
         )
         fields += self._server.own_fields.fields()
-        with contextlib.suppress(ProtocolError):  # the client may have given it up
+        with contextlib.suppress(ProtocolError):  # The client may have reset the stream.
             if head.method == "HEAD" or len(body) > self.window(stream_id):
                 body = b""
             self.headers(stream_id, error_response.status, fields, end=ends and not body)
@@ -270,9 +277,9 @@ class Sender:
         return len(body)
 
     def put_first_goaway(self) -> None:
-        """A GOAWAY for no new requests; those on their way are answered (RFC 9113 section 6.8)."""
+        """Queue a GOAWAY that asks for no new requests; requests on their way are answered (RFC 9113 section 6.8)."""
         self._goaways += frames.goaway(frames.NO_LAST_STREAM)
 
     def put_last_goaway(self) -> None:
-        """A GOAWAY that says which request was the last."""
+        """Queue a GOAWAY with the id of the last request that was accepted."""
         self._goaways += frames.goaway(self._h2.highest_inbound_stream_id)

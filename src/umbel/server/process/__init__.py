@@ -1,1 +1,1 @@
-"""The serving process: its sockets, signals, memory and settings."""
+"""The server's process: listening sockets, signals, garbage collector, heap and settings."""

@@ -1,7 +1,6 @@
 """Settings of Python's garbage collector for a process that does nothing but serve.
 
-``apply`` is for whoever owns the process, once the application is loaded. A server that runs inside another program
-must not change that program's collector.
+They belong to the owner of the process: a server inside of another program must not change that program's collector.
 """
 
 from __future__ import annotations
@@ -9,22 +8,22 @@ from __future__ import annotations
 import gc
 
 THRESHOLDS = (50_000, 20, 20)
-"""New objects that start a collection of the youngest generation, and its collections that start one of the next.
+"""Arguments of ``gc.set_threshold``: new objects per collection of generation 0, and collections per next generation.
 
-A request makes thousands of containers, which are freed by their reference counts when it ends. With Python's default
-of 700 the collector searches them for cycles several times per request and finds almost none: a tenth of all CPU.
+A request makes thousands of containers, which reference counts free at its end. With Python's default of 700 the
+collector searches them for cycles several times per request and finds almost none, which takes a tenth of all CPU.
 """
 
 
 def applied() -> bool:
-    """Whether ``apply`` was called, so that this process does nothing but serve and its memory may be tuned."""
+    """Whether ``apply`` was called in this process."""
     return gc.get_threshold() == THRESHOLDS
 
 
 def apply() -> None:
-    """Exempt the objects that exist now (modules, classes, the configuration), and collect new ones less often.
+    """Freeze the objects that exist now (modules, classes, configuration), and collect new ones less often.
 
-    Cycles are still collected, some tens of thousands of objects later.
+    To be called once, after the application is loaded. Cycles are still collected, after ``THRESHOLDS`` new objects.
     """
     gc.collect()
     gc.freeze()

@@ -1,12 +1,15 @@
-"""Returning free heap memory to the system after a burst of requests or uploads (docs/decisions/0006).
+"""Heap trim: returning free heap memory to the system after a burst of requests or uploads (docs/decisions/0006).
 
-The values of requests that are in flight together are spread over the whole heap. When the requests have ended, the C
-library keeps the pages for later. ``malloc_trim`` of glibc returns them. It runs in a thread without the interpreter's
-lock, but holds the allocator's lock, so the event loop waits at its next allocation of more than 512 bytes: some 0.3 ms
-for each MiB that is returned. Therefore it is called seldom, after a burst has ended, and with more than
-``BUSY_TRIM_MAX`` to return only while no request is in flight. A few large bodies leave as much free memory as a burst
-of requests does, and their number does not show it: after uploads it is called where the process has grown by
-``GROWTH_MIN``.
+The objects of many requests in flight are spread over the heap. When the requests have ended, the C library keeps the
+free pages; ``malloc_trim`` of glibc returns them. It runs in a thread without the GIL, but it holds the allocator's
+lock. So the event loop waits at its next allocation of more than 512 bytes: 0.3 ms for each MiB that is returned.
+
+Therefore a trim runs at most every ``INTERVAL_S`` seconds, and only
+
+- after a burst of at least ``BURST_MIN`` requests in flight has ended, or
+- after the last upload, if the process has grown by ``GROWTH_MIN``: a few large bodies leave as much free memory.
+
+With more than ``BUSY_TRIM_MAX`` to return, it waits until no request is in flight.
 """
 
 from __future__ import annotations
@@ -23,30 +26,31 @@ from ..limits.memory import resident
 from . import gc_tuning
 
 BURST_MIN = 64
-"""Requests in flight that are a burst; it has ended when a quarter of its peak is left."""
+"""Requests in flight that make a burst. It ends when a quarter of its peak is left."""
 DELAY_S = 1.0
-"""Seconds from the end of a burst to the trim: by then its responses are written and its objects are freed."""
+"""Seconds from the end of a burst to the trim, in which responses are written and objects are freed."""
 INTERVAL_S = 60.0
-"""Seconds between two trims, at least."""
+"""Least seconds between two trims."""
 RETRY_S = 5.0
-"""Seconds until the next attempt, where requests in flight would have to wait for the trim."""
+"""Seconds until the next attempt, if requests in flight prevent a trim."""
 BUSY_TRIM_MAX = 64 * 2**20
-"""Bytes that may be returned while requests are in flight: they wait for some 20 ms at most."""
+"""Most bytes to return while requests are in flight, which wait for at most some 20 ms then."""
 
 GROWTH_MIN = 32 * 2**20
-"""Bytes by which uploads must have let the process grow for a trim to be worth its cost."""
+"""Bytes by which uploads must have made the process grow for a trim."""
 
 
 class HeapTrimmer:
-    """Detects the end of a burst of requests, and trims the heap then.
+    """Detects the end of bursts and uploads, and trims the heap in ``run``.
 
-    Whoever counts requests out compares the count with ``burst_ends_at``.
+    Only in a process with ``gc_tuning``. The counter of requests in flight calls ``peak_rose`` above ``peak``, and
+    ``burst_ended`` at ``burst_ends_at``: two comparisons per request.
     """
 
     def __init__(self, timers: TimerQueue, in_flight: Callable[[], int]) -> None:
         self.peak = 0
         self.burst_ends_at = -1
-        """So many requests in flight, or fewer, mean that a burst has ended; -1 where there was no burst."""
+        """Requests in flight at which the present burst has ended; -1 without a burst."""
         self._timers = timers
         self._in_flight = in_flight
         self._floor = resident()
@@ -54,36 +58,38 @@ class HeapTrimmer:
         self._earliest = -math.inf
         self._due = False
         self._after_burst = False
-        """Whether the trim is scheduled for a burst of requests, and not for uploads alone."""
+        """Whether the scheduled trim follows a burst, and not only uploads."""
         self._wanted = trio.Event()
 
     def peak_rose(self, in_flight: int) -> None:
-        """More requests are in flight than ``peak``."""
+        """Note a new peak of requests in flight."""
         self.peak = in_flight
         if in_flight >= BURST_MIN:
             self.burst_ends_at = in_flight // 4
 
     def burst_ended(self, in_flight: int) -> None:
-        """``burst_ends_at`` has been reached."""
+        """Schedule a trim: the requests in flight have fallen to ``burst_ends_at``."""
         self.peak, self.burst_ends_at = in_flight, -1
         self._after_burst = True
         self._schedule()
 
     def uploads_ended(self) -> None:
-        """The last of the uploads under way has ended."""
+        """Schedule a trim, if the process has grown: the last upload in progress has ended."""
         self._schedule()
 
     def _schedule(self) -> None:
+        """Have ``_look`` called after ``DELAY_S``, or ``INTERVAL_S`` after the last trim."""
         if gc_tuning.applied() and not self._due:
             self._due = True
             self._timers.add(max(trio.current_time() + DELAY_S, self._earliest), self._look)
 
     def _look(self) -> None:
+        """Decide whether to trim now, later or not at all."""
         in_flight = self._in_flight()
         if not self._after_burst and resident() - self._floor < GROWTH_MIN:
             self._due = False
         elif in_flight >= BURST_MIN:
-            self._due = False  # The next burst has begun, and uses the memory that this one has left.
+            self._due = False  # The next burst has begun, and uses the free memory of the last one.
         elif in_flight and resident() - self._floor > BUSY_TRIM_MAX:
             self._timers.add(trio.current_time() + RETRY_S, self._look)
         else:
@@ -91,9 +97,8 @@ class HeapTrimmer:
 
     async def run(self) -> None:
         """Trim the heap whenever a trim is due, until cancelled."""
-        limiter = trio.CapacityLimiter(
-            1
-        )  # Not trio's default one: a look-up of a name that hangs must not delay the trim.
+        # Not trio's default limiter: look-ups of names that hang may have used it up.
+        limiter = trio.CapacityLimiter(1)
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
@@ -104,14 +109,14 @@ class HeapTrimmer:
 
 
 def trim_heap() -> bool:
-    """Return free memory to the system; False where the C library cannot. Blocks."""
+    """Return free heap memory to the system. Blocks. False if nothing was returned, or the C library cannot."""
     trim = _malloc_trim()
     return trim is not None and bool(trim(0))
 
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """``malloc_trim`` of glibc; None with another C library."""
+    """``malloc_trim`` of glibc; None if the C library has none."""
     try:
         found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):

@@ -1,7 +1,4 @@
-"""The listening sockets, and the tasks that accept from them.
-
-Each connection is handed to ``connection.py``; no protocol is known here.
-"""
+"""The listening sockets, and the tasks that accept connections from them."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from ..state import ServerState
 from .unix_socket import BoundPath, claimed
 
 PAUSE = 0.1
-"""Seconds that accepting pauses when the process has no descriptor left."""
+"""Seconds for which accepting pauses when the process has no descriptor or memory left."""
 REPORT_INTERVAL = 10.0
-"""Seconds between two records about that."""
+"""Least seconds between two records of such a pause."""
 _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# What accept(2) hands on of a connection that was broken before it was accepted.
+# Errors of accept(2) that concern one connection, which broke before it was accepted.
 _BROKEN_BEFORE_ACCEPT = frozenset(
     {
         errno.ECONNABORTED,
@@ -45,26 +42,27 @@ _BROKEN_BEFORE_ACCEPT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A socket that listens, with TLS if there is a context."""
+    """A listening socket."""
 
     socket: socket.socket
     context: ssl.SSLContext | None
+    """Set if connections use TLS."""
     path: BoundPath | None = None
-    """Of a Unix socket that was bound here, and not inherited."""
+    """The path of a Unix socket that was bound here; None if the socket was inherited."""
 
     @property
     def address(self) -> str:
-        """Such as ``http://127.0.0.1:8000``."""
+        """The address as text, such as ``http://127.0.0.1:8000``."""
         where = repr_socket_addr(self.socket.family, self.socket.getsockname())
         return f"{'http' if self.context is None else 'https'}://{where}"
 
 
 @contextmanager
 def listening(config: Config) -> Iterator[list[Listener]]:
-    """The sockets of ``config``, bound and listening; closed at the end, and the paths of Unix sockets removed.
+    """Bind the sockets of ``config`` and listen. At the end, close them and remove the paths of Unix sockets.
 
     Raises:
-        OSError: an address cannot be bound, or somebody listens there.
+        OSError: an address cannot be bound, for instance because another process listens there.
     """
     binds = [*config.bind, *(config.insecure_bind if config.ssl_enabled else ())]
     context = config.create_ssl_context()
@@ -83,11 +81,11 @@ def listening(config: Config) -> Iterator[list[Listener]]:
 
 
 def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str]) -> list[Listener]:
-    """The listening sockets of ``config``, whose addresses are ``binds`` in the order of the sockets."""
+    """The listening sockets of ``config``, in the order of their addresses ``binds``."""
     for bind in binds:
         if bind.startswith("fd://") and binds.count(bind) > 1:
-            # Two sockets of one descriptor: the first that is closed would close the other one's.
-            raise OSError(errno.EADDRINUSE, f"{bind} stands there twice")
+            # Two socket objects would own one descriptor, and the first close would close both.
+            raise OSError(errno.EADDRINUSE, f"{bind} is given twice; remove one of them")
     try:
         made = config.create_sockets()
     except OSError as error:
@@ -95,7 +93,7 @@ def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str])
         raise
     except SocketTypeError as error:
         _close_leftovers(error)
-        raise OSError(errno.EPROTOTYPE, "a descriptor is another kind of socket than a stream") from error
+        raise OSError(errno.EPROTOTYPE, "a file descriptor is not a stream socket") from error
     for unused in made.quic_sockets:
         unused.close()
     sockets = (*made.secure_sockets, *made.insecure_sockets)
@@ -115,17 +113,21 @@ def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str])
 
 
 def _close_leftovers(error: Exception) -> None:
-    """Close what Hypercorn had opened before it failed: it leaves that to the garbage collector, in its own frames."""
+    """Close the sockets that Hypercorn opened before it raised: it leaves them in the frames of its traceback."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for value in frame.f_locals.values():
             for sock in value if isinstance(value, list) else (value,):
-                # One whose making failed has no descriptor, and none of the attributes that close() reads.
+                # A socket whose constructor failed has no descriptor, nor the attributes that close() reads.
                 if isinstance(sock, socket.socket) and sock.fileno() != -1:
                     sock.close()
 
 
 async def accept_from(listener: Listener, server: ServerState, nursery: trio.Nursery) -> None:
-    """Accept connections and serve each in a task of ``nursery``, until cancelled; then close the socket."""
+    """Accept connections until cancelled, and serve each in a task of ``nursery``. Close the socket at the end.
+
+    Raises:
+        OSError: accepting failed for another reason than one connection, or a lack of descriptors or memory.
+    """
     try:
         async for sock in _accepted(listener.socket, server):
             nursery.start_soon(serve_socket, server, sock, listener.context)
@@ -135,6 +137,7 @@ async def accept_from(listener: Listener, server: ServerState, nursery: trio.Nur
 
 
 async def _accepted(listener: socket.socket, server: ServerState) -> AsyncIterator[socket.socket]:
+    """Yield accepted sockets, at most ``accept_batch`` without a checkpoint. Pause while resources are short."""
     reported_at = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)

@@ -1,9 +1,8 @@
-"""The watchdog of a process without a master: it writes the stack of a loop that is blocked, and ends nothing.
+"""Event loop watchdog of a process without a master: it reports a blocked event loop, and ends nothing.
 
-A task arms a timer of ``faulthandler`` again and again. If the task does not get to run in time, a thread of C writes
-the stacks of all threads to stderr: file, line and function of each frame, and no value. That thread needs no lock of
-the interpreter, so it also shows what a loop does in C code that never lets go of it. Nothing of this is on the path of
-a request.
+A task re-arms a timer of ``faulthandler`` every second. If the event loop is blocked, the task does not run, and a C
+thread writes the stacks of all threads to stderr: file, line and function of each frame, no values. That thread does
+not need the GIL, so it also shows C code that never releases it.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import trio
 from ...core.console import own_stderr
 
 HANG_TIMEOUT = 10.0
-"""Seconds, where no configuration says more."""
+"""Default seconds after which a blocked event loop is reported."""
 EVENT = "loop.blocked"
-"""The name of the record that says how long it was."""
+"""The name of the record that is written when the event loop runs again."""
 
 
 @asynccontextmanager
 async def watched_loop(hang_timeout: float, record: Callable[[str], object]) -> AsyncIterator[None]:
-    """Watch the loop while the block runs; ``record`` gets one sentence after each time that it was blocked."""
+    """Run ``watch_loop`` while the block runs."""
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_loop, hang_timeout, record)
         yield
@@ -38,12 +37,16 @@ async def watch_loop(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """The same as a task, until it is cancelled. One of a process, for the timer is the process's own."""
+    """Watch the event loop until cancelled. One task per process, because ``faulthandler`` has one timer.
+
+    Writes the stacks to stderr once the loop has been blocked for ``hang_timeout`` seconds. When the loop runs again,
+    ``record`` is called with one sentence that says for how long.
+    """
     every, armed = min(1.0, hang_timeout / 5), False
     with own_stderr() as descriptor:
         try:
             while True:
-                # Arming again ends the thread of before, and costs some 100 microseconds.
+                # Re-arming ends the former thread and starts another one, in some 100 microseconds.
                 faulthandler.dump_traceback_later(hang_timeout, file=descriptor)
                 armed_at = trio.current_time()
                 if not armed:
@@ -54,7 +57,7 @@ async def watch_loop(
                 if silent > hang_timeout:
                     sentence = f"the event loop was blocked for {silent:.1f} s (hang_timeout is {hang_timeout:g} s)"
                     with suppress(OSError):
-                        os.write(descriptor, f"{EVENT}: {sentence}; its stack stands above\n".encode())
+                        os.write(descriptor, f"{EVENT}: {sentence}; its stack is printed above\n".encode())
                     record(sentence)
         finally:
             faulthandler.cancel_dump_traceback_later()

@@ -1,14 +1,14 @@
 """Signal handling of a process that serves without a master.
 
-| signal | parsed |
+| signal | effect |
 |---|---|
-| TERM, INT | graceful stop; a second one cuts what is in flight |
-| QUIT | quick stop: what is in flight gets 503 or, its response begun, is cut; at most ``QUICK_S`` |
+| TERM, INT | graceful stop; a second one of these or QUIT cuts the requests in flight |
+| QUIT | quick stop: requests in flight get 503, or are cut off if their response has begun; at most ``QUICK_S`` |
 | USR1 | the logs are reopened |
-| HUP, USR2 | ignored, with a line that says what to do instead: only a master can replace what runs |
-| TTIN, TTOU | ignored without a line: writing one could raise the signal again |
+| HUP, USR2 | ignored, with a line on stderr that says what to do instead: only a master can replace workers |
+| TTIN, TTOU | ignored without a line: writing it to the terminal could raise the signal again |
 
-Signals belong to the main thread. Elsewhere everything here does nothing.
+Only the main thread can handle signals. In other threads this module does nothing.
 """
 
 from __future__ import annotations
@@ -29,33 +29,32 @@ if TYPE_CHECKING:
     from ..state import ServerState
 
 QUICK_S = 2.0
-"""What a quick stop takes at most, in seconds."""
+"""Most seconds of a quick stop."""
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _IGNORED = {
     signal.SIGHUP: "there is no master that could reload; restart the process, or serve with -w",
-    signal.SIGUSR2: "it has no parsed; restart the process for another program or configuration",
+    signal.SIGUSR2: "it has no meaning here; restart the process for another program or configuration",
 }
 _HANDLED = (*_STOP, signal.SIGQUIT, signal.SIGUSR1, *_IGNORED)
 _SILENT = (signal.SIGTTIN, signal.SIGTTOU)
 
 
 def in_main_thread() -> bool:
-    """Whether signals can be handled here."""
+    """Whether this is the main thread, the only one that can handle signals."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def no_deadly_signals() -> Iterator[None]:
-    """Until the block ends, none of the signals that do not mean "stop" ends or halts the process.
+    """While the block runs, ignore HUP, USR1, USR2, TTIN and TTOU, whose default would end or stop the process.
 
-    For the time before ``handle_signals`` and after it: a process that starts or ends has requests, logs or a pidfile
-    too.
+    It protects the process also while it starts and stops, before and after ``handle_signals``.
     """
     if not in_main_thread():
         yield
         return
-    # A handler and not SIG_IGN, which processes that the application starts would inherit; but for those two a
-    # handler would have a write to the terminal repeated without end.
+    # A handler and not SIG_IGN, because child processes inherit SIG_IGN. TTIN and TTOU are the exception: with a
+    # handler, a write to the terminal would be repeated without end.
     former = {number: signal.signal(number, _ignore) for number in (*_IGNORED, signal.SIGUSR1)}
     former |= {number: signal.signal(number, signal.SIG_IGN) for number in _SILENT}
     try:
@@ -76,7 +75,7 @@ async def handle_signals(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Act on signals until cancelled. ``stop`` is set when the server is to end; ``scope`` is what a cut cancels."""
+    """Handle signals until cancelled. The first stop signal sets ``stop``; a second one cancels ``scope``."""
     with no_deadly_signals(), trio.open_signal_receiver(*_HANDLED) as signals:
         task_status.started()
         async for number in signals:
@@ -95,12 +94,13 @@ async def handle_signals(
 
 
 def reopen_logs(server: ServerState) -> None:
-    """Open the logs anew, where the recorder can."""
+    """Reopen the log files, if the recorder has any."""
     if (reopen := getattr(server.recorder, "reopen", None)) is not None:
         reopen()
 
 
 def _shorten_grace(server: ServerState, scope: trio.CancelScope) -> None:
+    """Set the times of the shutdown for a quick stop; ``scope`` is cancelled after ``QUICK_S``."""
     limits = server.limits
     server.limits = replace(limits, drain_delay=0.0, cancel_timeout=min(limits.cancel_timeout, QUICK_S))
     server.config.graceful_timeout = 0.0

@@ -1,4 +1,4 @@
-"""The settings of the embedded server, as an object of Hypercorn's."""
+"""The settings of the embedded server (``hypercorn.toml``) as Hypercorn's ``Config``."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def hypercorn_config(
     bind: Sequence[str] = (),
     warn: Callable[[ConfigProblem], object] | None = None,
 ) -> Config:
-    """The settings of ``file`` (TOML) over our defaults, with ``bind`` over both. Paths are relative to the file.
+    """The settings in ``file`` (TOML) with Umbel's defaults; ``bind`` replaces that of the file.
 
-    ``workers`` is 1 whatever the file says: one process serves here. ``warn`` is called for each key in the file that
-    has no effect.
+    Paths are relative to the file. ``workers`` is always 1, because the embedded server is one process. ``warn`` is
+    called for each key in the file that has no effect.
 
     Raises:
-        ConfigError: every mistake at once, each with its line.
+        ConfigError: the file has mistakes; it carries all of them, each with its line.
     """
-    # Here: it loads pydantic, which a server whose settings come from elsewhere does without.
+    # Imported here: it loads pydantic, which a server with other settings does not need.
     from ...config.hypercorn_toml.settings import hypercorn_keys
 
     return Config.from_mapping(hypercorn_keys(file, bind=bind, warn=warn))

@@ -1,8 +1,8 @@
-"""Unix sockets in the file system: bound only where nobody listens, removed only by the process that bound them.
+"""Paths of Unix sockets: bound only if no process listens there, and removed only by the process that bound them.
 
-A path outlives its socket, so a stale path must be removed before the next bind. Only an attempt to connect tells
-whether it is stale. Between that attempt and the moment at which the new socket listens no other instance may do the
-same: every instance locks the directory meanwhile.
+The path remains when its socket is closed, and a stale path must be removed before the next bind. Only an attempt to
+connect shows whether a path is stale. From that attempt until the new socket listens, the process holds a lock (flock)
+of the directory. Otherwise two processes could both find the path stale, and one would remove the other's new socket.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pathlib import Path
 from ...core.regular_file import kind_of
 
 LOCK_S_MAX = 5.0
-"""How long another instance may hold the lock of a directory; it needs milliseconds."""
+"""Most seconds to wait for the lock of a directory, which another process needs for milliseconds."""
 _LOCK_POLL_S = 0.01
 PATH_BYTES_MAX = 107
-"""Of Linux: ``sun_path`` has 108 bytes, the last of them 0."""
+"""Most bytes of a path. On Linux ``sun_path`` has 108 bytes, and the last one is 0."""
 
 
 class BoundPath:
-    """The path of a socket that this process has bound."""
+    """The path of a Unix socket that this process has bound."""
 
     def __init__(self, path: str) -> None:
-        """To be called while ``claimed`` holds the path."""
+        """Remember the file at ``path``. To be called inside of ``claimed``, after the bind."""
         self._path = Path(path)
         self._status = self._path.lstat()
         self._removed = False
 
     def remove(self) -> None:
-        """Remove the path if it still leads to our socket. Never raises; a second call does nothing.
+        """Remove the path if it still names this process's socket. Never raises; a second call does nothing.
 
-        The socket must still be open: as long as it is, no other file can have its inode.
+        The socket must still be open: while it is, no other file can have its inode number.
         """
         if self._removed:
             return
@@ -50,19 +50,20 @@ class BoundPath:
 
 @contextmanager
 def claimed(paths: Iterable[str]) -> Iterator[None]:
-    """Keep other instances off while the block binds sockets at ``paths`` and listens on them.
+    """Remove stale sockets at ``paths``, and lock their directories while the block binds there and listens.
 
-    Stale sockets are removed at the begin, and those that a block has left behind that raises.
+    If the block raises, the sockets that it left are removed.
 
     Raises:
-        OSError: somebody listens there, or something stands there that is no socket. One sentence that says what to do.
+        OSError: a process listens there, the path is no socket, is too long or is given twice, or the directory cannot
+            be locked. The message says what to do.
     """
     every = [*paths]
     for path in every:
         if every.count(path) > 1:
-            raise OSError(errno.EADDRINUSE, f"{path} stands there twice")
+            raise OSError(errno.EADDRINUSE, f"{path} is given twice; remove one of them")
         if (length := len(os.fsencode(path))) > PATH_BYTES_MAX:
-            # Python refuses it as well, but with an error that has no ``strerror``.
+            # Python refuses it too, but with an error without ``strerror``.
             reason = f"{path} has {length} bytes, and the path of a socket {PATH_BYTES_MAX} at most; name a shorter one"
             raise OSError(errno.ENAMETOOLONG, reason)
     with _locked(Path(path).parent for path in every):
@@ -78,7 +79,11 @@ def claimed(paths: Iterable[str]) -> Iterator[None]:
 
 
 def _make_way(path: str) -> None:
-    """Remove a stale socket."""
+    """Remove a stale socket at ``path``, if there is one.
+
+    Raises:
+        OSError: a process listens there, or the path is no socket.
+    """
     try:
         mode = Path(path).lstat().st_mode
     except FileNotFoundError:
@@ -96,16 +101,19 @@ def _make_way(path: str) -> None:
         except FileNotFoundError:
             return
         except BlockingIOError:
-            pass  # its backlog is full: somebody listens
+            pass  # The backlog is full, so a process listens.
         except OSError as error:
-            reason = f"{path} cannot be asked whether somebody listens there: {error.strerror}"
+            reason = f"cannot find out whether a process listens at {path}: {error.strerror}; name another path"
             raise OSError(error.errno, reason) from error
     raise OSError(errno.EADDRINUSE, f"another server listens at {path}; stop it, or name another path")
 
 
 @contextmanager
 def _locked(directories: Iterable[Path]) -> Iterator[None]:
-    """The directories locked, in an order that is the same for everybody; unlocked where they know no locks."""
+    """Lock the directories while the block runs, in sorted order, so that two processes cannot wait for each other.
+
+    A directory on a file system without locks stays unlocked.
+    """
     with ExitStack() as stack:
         for directory in sorted({each.absolute() for each in directories}):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -115,13 +123,18 @@ def _locked(directories: Iterable[Path]) -> Iterator[None]:
 
 
 def _lock(descriptor: int, directory: Path) -> None:
+    """Lock a directory, and wait for up to ``LOCK_S_MAX``.
+
+    Raises:
+        OSError: another process holds the lock for longer (EBUSY).
+    """
     deadline = time.monotonic() + LOCK_S_MAX
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                raise OSError(errno.EBUSY, f"another process holds the lock of {directory}") from error
+                raise OSError(errno.EBUSY, f"another process holds the lock of {directory}; end it, or wait") from error
             time.sleep(_LOCK_POLL_S)
         except OSError:
             return  # A file system without locks.

@@ -99,11 +99,11 @@ def test_a_descriptor_that_is_no_listening_socket_is_a_sentence(tmp_path: Path) 
     with (tmp_path / "file").open("w") as file, socket.socket(type=socket.SOCK_DGRAM) as datagram:
         duplicate = os.dup(datagram.fileno())  # What is refused is closed.
         assert listen_in_vain(f"fd://{file.fileno()}").endswith("Socket operation on non-socket")
-        assert listen_in_vain(f"fd://{duplicate}").endswith("another kind of socket than a stream")
+        assert listen_in_vain(f"fd://{duplicate}").endswith("a file descriptor is not a stream socket")
     assert listen_in_vain("fd://9999").endswith("Bad file descriptor")
 
 
 def test_a_descriptor_that_stands_there_twice_is_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         bind = f"fd://{sock.fileno()}"
-        assert listen_in_vain(bind, bind).endswith(f"{bind} stands there twice")
+        assert listen_in_vain(bind, bind).endswith(f"{bind} is given twice; remove one of them")

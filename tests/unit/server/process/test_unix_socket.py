@@ -65,7 +65,7 @@ def test_a_live_socket_whose_backlog_is_full_is_not_taken(path: Path) -> None:
 def test_a_socket_of_another_type_is_not_taken(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs:
         theirs.bind(str(path))
-        with refused(path, "cannot be asked whether somebody listens there"):
+        with refused(path, "cannot find out whether a process listens at"):
             pass
 
 
@@ -94,7 +94,7 @@ def test_a_path_that_is_no_socket_is_refused_and_stays(kind: str, path: Path, tm
 
 
 def test_a_path_may_not_stand_there_twice(path: Path) -> None:
-    with pytest.raises(OSError, match="stands there twice"), listening(config(f"unix:{path}", f"unix:{path}")):
+    with pytest.raises(OSError, match="is given twice; remove"), listening(config(f"unix:{path}", f"unix:{path}")):
         pass
 
 
