@@ -90,7 +90,7 @@ def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:
 
 
 def test_every_wait_has_a_clock_and_a_test_that_is_there() -> None:
-    check_waits(DOC.partition("## Every wait for a client")[2].partition("## Uploads")[0], 19)
+    check_waits(DOC.partition("## Every wait for a client")[2].partition("\n## ")[0], 19)
 
 
 def test_every_limit_has_its_reason() -> None:

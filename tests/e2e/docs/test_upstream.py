@@ -62,7 +62,7 @@ def test_the_table_of_failures_is_the_codes() -> None:
 
 
 def test_every_wait_has_a_clock_and_a_test_that_is_there() -> None:
-    check_waits(DOC.partition("## Every wait for an upstream")[2].partition("## What is told")[0], 12)
+    check_waits(DOC.partition("## Every wait for an upstream")[2].partition("\n## ")[0], 12)
 
 
 def test_every_link_leads_somewhere() -> None:
