@@ -1,4 +1,4 @@
-"""Result of a call: the value or the failure that its response means, by the call's rules."""
+"""Result of a call: the value or the failure that a response means under the call's rules. Pure, except for records."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ _WITHOUT_CONTENT = frozenset({204, 205})
 _CACHING = frozenset({b"cache-control", b"age", b"vary"})
 
 PASSED_BY_DEFAULT = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
-"""The upstream's error statuses that the answer takes over, unless the call has a ``pass_status``."""
+"""The error statuses that the answer takes over from a call without ``pass_status``."""
 
 
 def passed_statuses(given: Collection[int] | None, *, credential: bool) -> frozenset[int]:
-    """The error statuses that the answer takes over: ``given`` by the call, else the default ones.
+    """The error statuses that the answer takes over from a call.
 
-    ``credential``: the call carries a credential of the client's, so that a 401 is about the client.
+    Args:
+        given: the call's ``pass_status``; None: the default ones.
+        credential: the call carries a credential of the client, so that a 401 is about the client.
     """
     if given is not None:
         return frozenset(given)
@@ -46,7 +48,7 @@ def passed_statuses(given: Collection[int] | None, *, credential: bool) -> froze
 
 
 class CallFailedError(Exception):
-    """A call has failed; ``failure`` says why."""
+    """A call has failed with ``failure``."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.detail)
@@ -54,18 +56,19 @@ class CallFailedError(Exception):
 
 
 class CallResult(msgspec.Struct, frozen=True):
-    """The value of a call that succeeded, and what its response contributes to the answer."""
+    """The value of a successful call, and the parts of its response that affect the answer."""
 
     value: Json
     headers: tuple[tuple[str, str], ...] = ()
+    """Those of ``CallRules.kept_fields``, and those of ``answer_status``. Names are in lower case."""
     failed_items: tuple[FailedItem, ...] = ()
     answer_status: int | None = None
-    """The status that the answer takes over from the response; None: the route's."""
+    """The status that the answer takes over from the response; None: the route's status."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
-    """The rules of a call: its limits, its policies and the meaning of statuses. Fixed when the plan is compiled."""
+    """The rules of a call: its limits, its policies, and the meaning of each status. Fixed at load."""
 
     name: str
     upstream: str
@@ -73,30 +76,34 @@ class CallRules:
     has_default: bool = False
     default: Json = None
     timeout: float | None = None
-    """Seconds; None: only the route's deadline."""
+    """Seconds; None: only the route's deadline holds."""
     max_body: int | None = None
+    """Bytes of the response body after decompression; None: the upstream's bound."""
     decode: Literal["json", "text", "none"] = "json"
     ok: frozenset[int] = frozenset()
-    """Empty: every 2xx."""
+    """The statuses of success; empty: every 2xx."""
     null_on: frozenset[int] = frozenset()
+    """The statuses that give the value null."""
     pass_status: frozenset[int] = PASSED_BY_DEFAULT
+    """The error statuses that the answer takes over."""
     pass_body: bool = False
+    """Whether the answer takes over the error body too."""
     answer_headers: frozenset[bytes] = frozenset()
     """The names of the response fields that the answer forwards, in lower case."""
     policies: CallPolicies = NO_POLICIES
-    """The call's own policies, which replace its upstream's."""
+    """The policies that replace those of the upstream."""
     validators: frozenset[bytes] = frozenset()
-    """The names of the response fields that the answer has because the call forwards conditions, in lower case."""
+    """The names of the response fields that the answer needs because the call forwards conditions, in lower case."""
     answering_statuses: frozenset[int] = frozenset()
-    """The statuses that the answer takes over, with the fields that belong to them: 201 if it is the route's, 206 and
-    304 if the request's conditions were forwarded."""
+    """The statuses of success that the answer takes over with their fields: 201 if the route's status is 201; 206 and
+    304 if the call has forwarded the request's conditions."""
     kept_fields: frozenset[bytes] = field(init=False)
     """The names of all response fields that may affect the answer, in lower case."""
     json_value_statuses: frozenset[int] = field(init=False)
-    """The statuses that need no further check: the response's JSON is the call's value."""
+    """The statuses for which the JSON of the body is the value of the call, without any further check."""
 
     def __post_init__(self) -> None:
-        """Compute at load what ``result_of`` needs for every response."""
+        """Compute at load the fields that ``result_of`` needs for each response."""
         object.__setattr__(self, "kept_fields", _CACHING | self.answer_headers | self.validators)
         statuses: frozenset[int] = frozenset()
         if self.decode == "json":
@@ -116,14 +123,14 @@ class CallRules:
         conditions: Collection[str] = (),
         answer_status: int = 200,
     ) -> CallRules:
-        """The rules of a call of the configuration.
+        """The rules of a configured call.
 
         Args:
-            timeout: the upstream's, in seconds.
-            max_body: the upstream's, in bytes.
+            timeout: the timeout of the upstream in seconds.
+            max_body: the bound of the upstream in bytes.
             answer_headers: the names of the response fields that the answer forwards, in lower case.
-            credential: the call carries a credential of the client's.
-            conditions: the request fields with conditions of the client's that it forwards.
+            credential: the call carries a credential of the client.
+            conditions: the names of the conditional request fields that the call forwards.
             answer_status: the status of the route's answers.
         """
         passed = passed_statuses(call.pass_status, credential=credential)
@@ -150,17 +157,17 @@ class CallRules:
 
 
 def failure_of(error: Exception, context: CallContext) -> Failure:
-    """The failure that a call's error means. An unexpected exception is recorded as a crash."""
+    """The failure that the error of a call means. An unexpected exception is recorded as a crash."""
     if isinstance(error, UpstreamError):
         return Failure.from_error(error)
     if isinstance(error, httpx.HTTPError):
-        # Raised by a user's own transport.
+        # From an httpx transport that is not Umbel's.
         return Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")
     return record_crash(error, context.call, context.request, context.recorder)
 
 
 def record_crash(error: Exception, call: str, request: RequestFacts | None, recorder: Recorder) -> Failure:
-    """Record an unexpected exception, with its traceback, and return the failure (kind internal) of its call."""
+    """Record an unexpected exception with its traceback, and return a failure of kind internal."""
     recorder.record(LogMessage("error", "call.crashed", f"call {call} crashed", request, {"call": call}, error))
     return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
 
@@ -178,16 +185,16 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
 
 
 DecodedBody = tuple[Json] | BadBodyError | None
-"""The result of decoding in a thread: a tuple of the value, or the error; None: it was not decoded in a thread."""
+"""A body decoded in a thread: the value in a tuple, or the error; None: not decoded in a thread."""
 
 
 def needs_decode_thread(rules: CallRules, call: Call) -> bool:
-    """Whether the body of a call's response is decoded in a thread: so many values would block the event loop."""
+    """Whether the body must be decoded in a thread, since its number of values would block the event loop."""
     return call.error is None and rules.decode == "json" and holds_many_values(call.content, rules.max_body or JSON_MAX)
 
 
 async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
-    """Decode the body of a call's response in a thread. A bad body is returned as its error, not raised."""
+    """Decode the body in a thread, and return the value or the error. Cancelled, it abandons the thread."""
     try:
         return (await decode_in_thread(call.content, rules.max_body or JSON_MAX, _charset_of(call)),)
     except BadBodyError as error:
@@ -195,7 +202,7 @@ async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
 
 
 class BodylessResponse(NamedTuple):
-    """A response whose body is absent or unusable."""
+    """A response whose body is absent or unusable: only the status and the header fields count."""
 
     status: int | None
     fields: Sequence[Field]
@@ -204,10 +211,10 @@ class BodylessResponse(NamedTuple):
 
 
 def response_without_body(rules: CallRules, error: Exception) -> BodylessResponse | None:
-    """The response of a failed call whose body is not needed; None: the body is needed, so the error stands.
+    """The response of a call that ended with an error in the body; None: there is none, or the call needs its body.
 
-    A body that is too large or badly encoded must not fail a call whose status says all that matters: a write that
-    succeeded stays a success, and a 404 stays a 404.
+    A body that is too large or badly encoded must not fail a call that does not need the body: a successful write stays
+    a success, and a 404 stays a 404.
     """
     answered = error.answered if isinstance(error, UpstreamError) else None
     if answered is None:
@@ -223,25 +230,27 @@ def response_without_body(rules: CallRules, error: Exception) -> BodylessRespons
 def result_without_content(
     rules: CallRules, method: str, error: Exception, context: CallContext
 ) -> CallResult | Failure:
-    """The result of a call that ended with an error: there is no response, or its body is unusable.
+    """The result of a call that ended with ``error``: it has no response, or its body is unusable.
 
     Raises:
-        CallFailedError: as ``result_of``.
+        CallFailedError: the status is no success.
     """
     bare = response_without_body(rules, error)
     return failure_of(error, context) if bare is None else result_of(rules, method, bare)
 
 
 def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, decoded: DecodedBody = None) -> CallResult:
-    """The result that a complete response means.
+    """The result that a complete response means under ``rules``.
 
-    ``decoded``: the body as it was decoded in a thread.
+    Args:
+        method: the method of the call.
+        decoded: the body as decoded in a thread; None: it is decoded here.
 
     Raises:
         CallFailedError: the status is no success, or the body cannot be decoded.
     """
     status, wanted, names = call.status, rules.kept_fields, call.names
-    # Most responses have no field that matters; to decode all fields would cost more than to decode the JSON.
+    # Most responses have no wanted field. To decode all fields would cost more than to decode the JSON.
     headers = () if names is not None and wanted.isdisjoint(names) else _kept(wanted, call)
     answer_status: int | None = None
     if status not in rules.json_value_statuses:
@@ -262,7 +271,8 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
     try:
         if decoded is not None:
             if isinstance(decoded, BadBodyError):
-                # A new exception: one that a variable of its own frame names keeps the body until a garbage collection.
+                # Raise a new exception: ``decoded`` refers to the old one, whose traceback would refer to this frame.
+                # This reference cycle would keep the body in memory until a garbage collection.
                 raise BadBodyError(str(decoded))
             value = decoded[0]
         elif rules.decode == "json":
@@ -277,9 +287,9 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
 
 
 def _decode_repaired(call: Call | BodylessResponse, headers: tuple[tuple[str, str], ...]) -> Json:
-    """The value of JSON that strict decoding refuses; null for an empty body.
+    """The value of a JSON text that strict decoding refuses; null for an empty body.
 
-    As with 204: an empty body does not fail a write that succeeded.
+    An empty body must not fail a successful write, as with status 204.
     """
     try:
         return decode_repaired(call.content, _charset_of(call))
@@ -301,18 +311,18 @@ def _charset_of(call: Call | BodylessResponse) -> str | None:
 
 
 def _kept(wanted: frozenset[bytes], call: Call | BodylessResponse) -> tuple[tuple[str, str], ...]:
-    """The response fields named in ``wanted``, less invalid values (a foreign transport may give such)."""
+    """The response fields named in ``wanted``, without invalid values (an httpx transport may give such values)."""
     kept = [(lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in call.fields if lower in wanted]
     return tuple((name, value) for name, value in kept if raw_value(value) is not None) if kept else ()
 
 
 def _cookies(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """The Set-Cookie fields of a response. They are kept even if the call fails."""
+    """The Set-Cookie fields of a response. The answer may forward them even if the call fails."""
     return tuple(field for field in fields if field[0] == "set-cookie")
 
 
 def _content_type(call: Call | BodylessResponse) -> str:
-    """The response's Content-Type. Of several fields the last one counts, as with the charset."""
+    """The response's Content-Type. Of several fields the last one counts, as in ``_charset_of``."""
     values = [value.decode("latin-1") for _, lower, value in call.fields if lower == b"content-type" and value]
     return values[-1] if values else "application/octet-stream"
 

@@ -1,12 +1,25 @@
-"""Piecewise JSON decoding in a thread, for bodies with so many values that they would block the event loop.
+"""Decoding of a JSON text piece by piece in a thread, for bodies whose many values would block the event loop.
 
-msgspec holds the GIL while it decodes, in any thread. So a text of many values is cut between the members of its lists
-and objects into pieces of some 64 KiB, and each piece is decoded by itself, by the decoder of small bodies. Between two
-pieces, and between two commas, other threads have their turn (Python's switch interval is 5 ms).
+Theory
+------
+**Problem.** msgspec holds the GIL while it decodes, in any thread. So a large text is cut into pieces of some 64 KiB,
+and each piece is decoded by itself. Between two pieces other threads can run (Python's switch interval is 5 ms).
 
-The last comma of a piece that stands outside of texts, and outside of what begins and ends within the piece, is a
-cut. The containers that are open there are made by hand (``_OpenContainer``), outermost first. Each byte is decoded
-once, whatever the nesting, and looked at ``_PASSES`` times at most.
+**Where a piece ends.** ``_PieceDecoder.value`` reads ``_PIECE`` bytes, and more up to the end of a string. It blanks
+the strings in them, then the lists and objects that begin and end within them. The last comma that is left is the
+*cut*: it separates two members of a container that is open there. The rest after the cut belongs to the next piece.
+
+**Open containers.** A container that is not complete within one piece is an ``_OpenContainer``, on a stack with the
+outermost first. When a cut is taken, every container on the stack is *made*: an empty list or object is created, and
+the members before the cut are decoded into it (``add``). ``since`` is where the text of its next member begins, and
+``after`` says what stands before ``since``: the bracket, a comma, or a member that was itself an open container. By
+``after`` the decoder refuses what strict JSON refuses: a missing comma, a comma too many.
+
+**Ends.** At a closing bracket (``_end``) the rest of the container is decoded, and the container becomes a member of
+the one around it. A container that was never made lies within one piece of text of the container around it; it is
+dropped from the stack, and decoded with that text.
+
+**Cost.** Each byte is decoded once, whatever the nesting, and scanned at most ``_PASSES`` times more.
 """
 
 from __future__ import annotations
@@ -22,9 +35,9 @@ from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, count_separators, decod
 _PIECE = 64 * 1024
 """The size of a piece in bytes: decoding one takes 20 ms at most."""
 _VALUE_BYTES = 5
-"""Bytes of ``max_body`` that allow one more value."""
+"""The bytes of ``max_body`` for each allowed value."""
 _PASSES = 8
-"""How many levels of nesting within a piece are skipped by a regular expression; deeper brackets are read singly."""
+"""The levels of nesting that a regular expression blanks within a piece; deeper brackets are handled one by one."""
 _GROUP = re.compile(rb"\[[^\[\]{}]*\]|\{[^\[\]{}]*\}")
 _BRACKET = re.compile(rb"[\[\]{}]")
 _BAD = "the body is not valid JSON"
@@ -34,22 +47,23 @@ _threads: trio.lowlevel.RunVar[trio.CapacityLimiter | None] = trio.lowlevel.RunV
 
 
 def values_allowed(max_body: int) -> int:
-    """The maximum number of values of a JSON text; it grows with ``max_body``."""
+    """The most values of a JSON text in a body of at most ``max_body`` bytes."""
     return max(MAX_VALUES, max_body // _VALUE_BYTES)
 
 
 def holds_many_values(body: bytes, max_body: int) -> bool:
-    """Whether a JSON text is to be decoded by ``decode_in_thread``: it is allowed to, and may, hold so many values."""
+    """Whether a JSON text needs ``decode_in_thread``: it may hold, and is allowed, more than ``MAX_VALUES`` values."""
     return max_body > MAX_VALUES * _VALUE_BYTES and len(body) > MAX_VALUES and count_separators(body) > MAX_VALUES
 
 
 async def decode_in_thread(body: bytes, max_body: int, charset: str | None = None) -> Json:
-    """Decode a JSON text of up to ``values_allowed`` values in a thread; the event loop runs on meanwhile.
+    """Decode a JSON text of at most ``values_allowed`` values in a thread, while the event loop runs on.
 
-    One body at a time. Cancelled, it abandons its thread, which ends when the body is decoded.
+    One body is decoded at a time; further callers wait. Cancelled, it abandons the thread, which ends when the body is
+    decoded.
 
     Raises:
-        BadBodyError: as ``decode_json``.
+        BadBodyError: the body is no JSON, or exceeds a bound (as in ``decode_json``).
     """
     limiter = _threads.get()
     if limiter is None:
@@ -64,10 +78,10 @@ async def decode_in_thread(body: bytes, max_body: int, charset: str | None = Non
 
 
 def _decoded_or_reason(body: bytes, max_body: int, charset: str | None) -> tuple[Json, str | None]:
-    """Run ``decode_pieces`` and return its value, or the message of its error, instead of raising.
+    """Run ``decode_pieces``, and return its value, or the message of its error.
 
-    An error that passes from one thread to another becomes part of a cycle, and its frames would keep the body until a
-    garbage collection.
+    It must not raise: an exception that passes to another thread becomes part of a reference cycle, and its frames
+    would keep the body in memory until a garbage collection.
     """
     try:
         return decode_pieces(body, max_body, charset), None
@@ -76,16 +90,16 @@ def _decoded_or_reason(body: bytes, max_body: int, charset: str | None) -> tuple
 
 
 def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Json:
-    """Decode a JSON text piece by piece.
+    """Decode a JSON text piece by piece. Blocks.
 
     Raises:
-        BadBodyError: as ``decode_json``.
+        BadBodyError: the body is no JSON, or exceeds a bound (as in ``decode_json``).
     """
     allowed = values_allowed(max_body)
     try:
         return _PieceDecoder(body, allowed).value()
     except BadBodyError:
-        # As decode_json: only a body that strict decoding refuses is repaired.
+        # As in decode_json, a body is searched for repairs only after strict decoding has refused it.
         repaired = repair_json(body, charset)
         if repaired is None:
             raise
@@ -93,14 +107,14 @@ def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Jso
 
 
 def _blank_strings(piece: bytes) -> bytes:
-    """A piece that begins and ends outside of strings, with every string blanked."""
+    """Blank every string of a piece that begins and ends outside of strings. The length stays the same."""
     parts = piece.split(b'"')
     parts[1::2] = [b"_" * len(part) for part in parts[1::2]]
     return b"_".join(parts)
 
 
 def _blank_groups(signs: bytes) -> bytes:
-    """A piece with the lists and objects that begin and end within it blanked; deep nesting may stay."""
+    """Blank the lists and objects that begin and end within a piece, up to ``_PASSES`` levels of nesting."""
     for _ in range(_PASSES):
         signs, count = _GROUP.subn(_blank, signs)
         if not count:
@@ -113,25 +127,29 @@ def _blank(group: re.Match[bytes]) -> bytes:
 
 
 class _OpenContainer:
-    """A list or an object that is open. Once it is ``made`` by hand, ``since`` is where its next piece begins."""
+    """A list or an object whose closing bracket has not been reached. See the theory."""
 
     __slots__ = ("after", "begins", "is_list", "key_at", "made", "since")
 
     def __init__(self, begins: int, is_list: bool) -> None:
         self.begins = begins
+        """The position of its opening bracket."""
         self.is_list = is_list
         self.key_at = 0
-        """The position of its key, if it is in an object; known once it is made by hand."""
+        """The position of its key, if it is a member of an object; valid once the container is made."""
         self.made: Any = None
+        """The list or the dict with the members decoded so far; None: not made."""
         self.since = begins + 1
+        """The position of the first byte that is not decoded."""
         self.after = _NOTHING
+        """What stands before ``since``: ``_NOTHING``, ``_COMMA`` or ``_MEMBER``."""
 
     def begin(self) -> None:
         if self.made is None:
             self.made = [] if self.is_list else {}
 
     def add(self, text: bytes, *, needed: bool) -> None:
-        """Decode whole members without the comma behind them; where they are ``needed``, there is one at least."""
+        """Decode complete members, separated by commas. ``needed``: at least one member must be there."""
         if not text.strip(_SPACE):
             if needed:
                 raise BadBodyError(_BAD)
@@ -142,7 +160,7 @@ class _OpenContainer:
             self.made.update(decode_strict(b"{" + text + b"}"))
 
     def rest(self, body: bytes, until: int) -> bytes:
-        """The text from ``since`` to ``until``, without the comma after a member that was made by hand."""
+        """The text from ``since`` to ``until``, without the comma after a member that was an open container."""
         text = body[self.since : until]
         if self.after is _MEMBER and (text := text.lstrip(_SPACE)):
             if text[:1] != b",":
@@ -152,7 +170,7 @@ class _OpenContainer:
 
 
 _NOTHING, _COMMA, _MEMBER = range(3)
-"""What stands before ``since``: the bracket, a comma, or a member that was made by hand."""
+"""What stands before ``_OpenContainer.since``: the bracket, a comma, or a member that was an open container."""
 _SPACE = b" \t\r\n"
 
 
@@ -164,17 +182,17 @@ class _PieceDecoder:
         self._allowed = allowed
         self._values = 1
         self._blanked = body.replace(rb"\\", b"__").replace(rb"\"", b"__")
-        """The same without escapes: each quote begins or ends a text."""
+        """The text with escapes blanked: each quote in it begins or ends a string."""
         self._open: list[_OpenContainer] = []
         self._result: Json = None
         self._deep = False
-        """Whether its depth may be over the bound."""
+        """Whether the depth may exceed ``MAX_DEPTH``."""
 
     def value(self) -> Json:
         """Decode the text.
 
         Raises:
-            BadBodyError: it is no JSON, or past a bound.
+            BadBodyError: the text is no JSON, or exceeds a bound.
         """
         start, size = 0, len(self._body)
         while start < size:
@@ -199,7 +217,7 @@ class _PieceDecoder:
         if self._open:
             raise BadBodyError(_BAD)
         if self._result is None:
-            return decode_strict(self._body)  # a lone text or number
+            return decode_strict(self._body)  # A text without any container: one string or number.
         if self._deep and deeper_than(self._result, MAX_DEPTH):
             raise BadBodyError(_DEEP)
         return self._result
@@ -208,7 +226,7 @@ class _PieceDecoder:
         return self._blanked.count(b'"', start, start + _PIECE) % 2 == 1
 
     def _see(self, sign: bytes, at: int) -> None:
-        """Handle a bracket whose partner is in another piece, or was not blanked."""
+        """Handle a bracket that was not blanked: its partner is in another piece, or it is nested too deeply."""
         stack = self._open
         if sign in b"[{":
             if not stack and (self._result is not None or self._body[:at].strip(_SPACE)):
@@ -220,7 +238,7 @@ class _PieceDecoder:
         elif not stack or stack[-1].is_list is not (sign == b"]"):
             raise BadBodyError(_BAD)
         elif stack[-1].made is None and len(stack) > 1:
-            stack.pop()  # It lies between two cuts.
+            stack.pop()  # Complete between two cuts: it is decoded with the text of the container around it.
         else:
             made = self._end(at)
             if not stack:
@@ -229,7 +247,7 @@ class _PieceDecoder:
                 self._result = made
 
     def _take(self, at: int) -> None:
-        """Decode what stands before the comma at ``at``; every container that is open there is made by hand."""
+        """Take the comma at ``at`` as a cut: make every open container, and decode all members before the comma."""
         if not self._open:
             raise BadBodyError(_BAD)
         for outer, inner in zip(self._open, self._open[1:], strict=False):
@@ -243,16 +261,16 @@ class _PieceDecoder:
         container.since, container.after = at + 1, _COMMA
 
     def _enter(self, outer: _OpenContainer, inner: _OpenContainer) -> None:
-        """Decode what stands in ``outer`` before ``inner``, which is its next member."""
+        """Decode the members of ``outer`` before its member ``inner``, and make ``inner``."""
         if not outer.is_list:
-            # The text that ends nearest before it; whether it is the key, and all that stands there, the decoder says.
+            # The last string before ``inner`` is its key. If the text between is wrong, decoding it will refuse it.
             closing = self._blanked.rfind(b'"', outer.since, inner.begins)
             inner.key_at = self._blanked.rfind(b'"', outer.since, closing)
             if inner.key_at < 0:
                 raise BadBodyError(_BAD)
         text = outer.rest(self._body, inner.begins if outer.is_list else inner.key_at).rstrip(_SPACE)
         if outer.after is _MEMBER:
-            raise BadBodyError(_BAD)  # no comma between two members
+            raise BadBodyError(_BAD)  # No comma between two members.
         if text:
             if text[-1:] != b",":
                 raise BadBodyError(_BAD)
@@ -260,7 +278,7 @@ class _PieceDecoder:
         inner.begin()
 
     def _end(self, at: int) -> Json:
-        """Close the innermost container, whose bracket stands at ``at``; its value."""
+        """Close the innermost container at its bracket at ``at``, and return its value."""
         ended = self._open.pop()
         ended.begin()
         text = ended.rest(self._body, at)

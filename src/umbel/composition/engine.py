@@ -1,55 +1,65 @@
-"""Engine of a composition: it starts the calls, settles their outcomes, and enforces the route's deadline.
+"""Engine of a composition: it starts the calls, gives each its outcome, and enforces the deadline.
 
 Theory
 ------
-**Responsibility.** ``Engine`` starts calls, receives their results and makes outcomes of them. It owns its calls
-(``core.call.CallOwner``). ``PlanRun`` (``plan_run.py``) adds a route's plan: which calls there are, what each depends
-on, and what decides. ``GatherEngine`` (``gather.py``) adds calls made in code. The items of an ``each`` are calls like
-any other, of one ``FanOut``.
+**Problem.** One inbound request makes several calls under one deadline. The client may leave at any moment, and one
+failure may make all other calls useless. Every call must get exactly one outcome, and no call may run after the end of
+the composition. A task per call would cost more than most calls do, so the engine has one task and callbacks.
 
-**The deadline** of a composition is enforced here: ``_on_deadline`` (timer) or ``scope`` (cancel scope); see "External
-end" below. A call's own ``timeout`` is a timer of the call in its upstream (``RunningCall.limit``).
+``Engine`` holds what all compositions have in common. ``PlanRun`` (``plan_run.py``) adds the plan of a configured
+route: its calls, their dependencies, and the decision. ``GatherEngine`` (``gather.py``) adds calls made in code. An
+item of an ``each`` is a call as well; its ``FanOut`` combines the results of the items into one outcome.
 
-**States of a call.** *waiting* for other calls (plans only) → *ready* → *under way* → *ended*. A call gets its outcome
-when it ends, exactly once: ``settle`` is the only place, and it refuses a second outcome. A call that is skipped, or
-whose request cannot be made, goes from ready to ended.
+**States of a call**::
 
-**States of a composition.** *open* → *over* → *closed*. It is over when it is decided (a required call has failed, or
-enough calls have succeeded), when its deadline has passed, when it is cancelled, or when no call is left. Nothing
-starts once it is over: ``cut`` ends the calls that are under way, each with an outcome, and calls that never began get
-an outcome too. A closed composition notifies nobody.
+    waiting ──all dependencies have values──> ready ──start──> under way ──ended or cut──> settled
+       └─────────────skipped, failed or never begun─────┴────────────────────────────────────┘
 
-**Callbacks.** An upstream calls ``call_ended`` and ``call_waits`` in the tasks of the socket reader and of timers. They
-do little: a result with a body of at most ``INLINE_MAX`` bytes is decoded and settled there, which may decide the
-composition, end an ``each`` or make calls ready. They start no call and cancel nothing but items: they note the work
-and wake the engine's task, and only if there is work. So of ten calls that end in one turn only the last one wakes the
-task. Results of one batch are settled in the order of the batch; if one decides, the results after it are settled as
-well, but decide nothing. Larger bodies are decoded by the engine's task, one per turn of the event loop, so that many
-of them do not block it; once the composition is decided their calls are cut.
+Only a plan has waiting calls. A call under way is an entry of ``_under_way``. A settled call has an ``Outcome``;
+``settle`` is the only function that makes one, and it refuses a second outcome for the same call.
 
-**The loop** (``run_loop``): do the noted work, give waiting calls a task, park. It needs no nursery until a call waits;
-from then on it runs inside one, which waits for all of these tasks. The calls of a turn are first prepared, then
-started, then sent one right after the other, so that a peer on this machine is woken once for all of them. If one of
-them decides the composition as it is started (its upstream's breaker is open, say), none is sent.
+**States of a composition**: *open* → *over* → *closed*. A composition is over when it is decided, when its deadline has
+passed, when it is cancelled, or when no call is left. Nothing starts in a composition that is over. A closed one
+notifies no observer.
 
-**External end** has three causes and one mechanism. ``cut`` ends every call that is under way by ``Call.cancel`` and
-gives each its outcome, synchronously. The last call is cancelled first: it may be queued for the place of an earlier
-one, and must not get it now. A result that came in the same turn, before the task ran, is settled already and stands; a
-call with a large body is cut.
+**Callbacks.** An upstream calls ``call_ended`` and ``call_waits`` in the task of the socket reader or of the timers.
+They never wait, never raise and never start a call. ``call_ended`` decodes a body of at most ``INLINE_MAX`` bytes and
+settles the call; this may decide the composition. A larger body is left to the engine's task, which decodes one per
+turn of the event loop. A callback wakes the engine's task only if that task has something to do: of ten calls that end
+in one turn, the last one wakes it. An exception in a callback is kept, and ``run_loop`` raises it.
 
-- ``end_now(reason)`` cuts and wakes the task; ``client_gone`` is ``end_now`` with the reason "client-gone". Both may be
-  called at any time. ``on_wait`` hands ``client_gone`` out right before the loop parks for the first time.
-- The deadline is a timer whose callback calls ``end_now``. The timer is set when the loop parks for the first time;
-  each turn that has work compares the clock with the deadline as well.
-- A cancel of the task is raised where the loop parks, or before the loop starts anything. It goes on after the cut.
+**The loop** (``run_loop``) repeats: do the work that callbacks noted, give each call that waits a task, park. The calls
+that are ready in one turn are all prepared, then all started, then all sent, so that a peer on this machine wakes once.
 
-As soon as the task waits for anything besides the loop (tasks of calls, a body that is decoded in a thread), the
-deadline is that of ``scope`` instead, which is entered together with the nursery: tasks can only be cancelled. Without
-a timer queue, and for a gather block, the scope is entered from the beginning. The tasks in ``Call.finish`` are
-shielded from a cancel until their calls are cut, since a place that one of them gave back could go to another call;
-they end with their calls. (docs/decisions/0007.)
+**The end.** ``cut`` cancels every call under way and settles it, without a checkpoint in between. It cancels the last
+call first: that call may be queued for the place of an earlier one, and must not get it now. A result that came before
+``cut`` stands.
 
-An exception that an observer or a recorder raises in a callback is kept, and ends the composition: the loop raises it.
+=====================  ==========================================  =========================  ====================
+cause                  ``cut`` is called by                        cancel reason of a call    kind of its failure
+=====================  ==========================================  =========================  ====================
+decided                the loop, when it finds ``over`` set        "decided"                  cancelled
+deadline               ``_on_deadline``; with a scope, the loop    "the route's deadline"     timeout
+client has left        ``client_gone``, from the server            "client-gone"              client-gone
+cancel of the task     the loop, before it raises ``Cancelled``    the reason of the cancel   cancelled, client-gone
+required item failed   not called: ``_end_fan_out`` cuts siblings  "a required item failed"   (that of the item)
+=====================  ==========================================  =========================  ====================
+
+**Timer or scope.** As long as the engine's task waits only in ``park``, the deadline is a timer, set before the first
+``park``; its callback can cut everything. Once the task waits for anything else (tasks of calls, a thread), only a
+cancel can end the wait: ``_run_loop_in_nursery`` then moves the deadline to ``scope``. Without a timer queue the caller
+enters ``scope`` around ``run_loop`` from the beginning.
+
+**Cancels.** Each ``await`` of ``run_loop`` may raise ``Cancelled``: the checkpoint before noted work (so nothing is
+sent for a cancelled request), ``park``, the checkpoint between large bodies, the decoding in a thread (which is
+abandoned), and the end of the nursery. Each time ``cut`` runs before the exception leaves. A task in ``Call.finish`` is
+shielded until ``cut`` has cancelled all calls. Otherwise the cancelled task would free its place while its siblings are
+still queued, and the upstream would send a request of a cancelled composition. (docs/decisions/0007.)
+
+**Why each call is settled exactly once.** A call leaves ``_under_way`` in ``call_ended``, ``_end_fan_out`` or ``cut``,
+and each of them settles it or its fan-out. Only the engine's task adds to ``_under_way``, only while the composition is
+not over, and ``run_loop`` returns only after ``cut`` or with an empty ``_under_way``. Calls that never began are
+settled by the subclass.
 """
 
 from __future__ import annotations
@@ -89,39 +99,39 @@ Callers = Mapping[str, Caller]
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The cancel reason of a request whose client has left."""
 OnWait = Callable[[Callable[[], object]], object]
-"""Called once, before the composition first parks, with ``Engine.client_gone``; ``InboundRequest.on_gone`` is one."""
+"""Receives ``Engine.client_gone``, once, before the engine's task parks for the first time."""
 INLINE_MAX = 16 * 1024
-"""The largest body in bytes that is decoded in a callback; a larger one is decoded in the engine's task."""
+"""Bytes of the largest body that a callback decodes; the engine's task decodes larger ones."""
 
 
 class Engine:
-    """Runs the calls of one composition under one deadline; the module's docstring is its theory.
+    """The calls of one composition under one deadline. See the theory in the module's docstring.
 
     Args:
         facts: the inbound request; ``facts.deadline`` is absolute, in ``trio.current_time()`` seconds.
         callers: the callers by upstream name.
         recorder: receives the record of each call.
-        outcomes: is filled in as calls end, also if the composition is cancelled; None: a dict of the engine's own.
-        timers: runs the timer of the deadline; None: ``scope`` is entered around ``run_loop`` by the caller.
+        outcomes: receives each outcome when its call is settled, also in a cancelled composition; None: a new dict.
+        timers: runs the timer of the deadline; None: the caller enters ``scope`` around ``run_loop``.
     """
 
-    # Class attributes, not set per request: nearly every request leaves them at these values.
+    # Class attributes, so that no request sets them: most requests never change them.
     failure: Failure | None = None
-    """The failure that decides the answer, once one does."""
+    """The deciding failure; None: none so far."""
     closed = False
     any_failed = False
-    """Whether a call or an item has failed."""
+    """Whether a call or an item of an ``each`` has failed."""
     _timer: Timer | None = None
-    """The timer of the deadline, once it is set."""
+    """The timer of the deadline; None: not set, or ``scope`` has the deadline."""
     _deadline_reached = False
     _shields: list[trio.CancelScope] | None = None
     """The shielded scopes around the tasks of calls."""
     _callback_error: Exception | None = None
-    """The exception that a callback caught; the loop raises it."""
+    """An exception that a callback caught; ``run_loop`` raises it."""
     _cut_reason: str | None = None
-    """The reason of the cancel that cut the composition."""
+    """The reason of the cancel that ended the composition."""
     _more_may_come = False
-    """Whether further calls may be launched: the loop then goes on although no call is under way."""
+    """Whether code may still launch calls: the loop then goes on although no call is under way."""
 
     def __init__(
         self,
@@ -137,42 +147,42 @@ class Engine:
         self._takes_attempts: bool = getattr(recorder, "takes_attempts", True)
         self._slow_call: float = getattr(recorder, "slow_call", 0.0)
         self._timers = timers
-        """None while ``scope`` is entered: the scope has the deadline then."""
+        """None: ``scope`` has the deadline."""
         self._now: Callable[[], float] = trio.current_time if timers is None else timers.now
         self.outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
-        """The outcomes in the order in which the calls ended."""
+        """The outcomes by call name, in the order in which the calls were settled."""
         self.decided = False
         self.over = False
         """Whether no further call may begin."""
         self._parking = Parking()
         self._under_way: dict[RunningCall, Call] = {}
-        """The calls that have begun and have not ended, by context. A context does not refer to its call: a reference
-        cycle would keep both until a garbage collection."""
+        """The calls under way, by context. A context does not refer to its call: a reference cycle would keep both in
+        memory until a garbage collection."""
         self._large_results: deque[Call] | None = None
-        """Ended calls whose bodies are to be decoded in the engine's task."""
+        """Calls under way whose large bodies are complete: the engine's task decodes them."""
         self._waiting_calls: list[Call] = []
-        """The calls that need a task."""
+        """The calls that need a task for ``Call.finish``."""
         self._fan_outs: dict[FanOut, None] = {}
-        """The fan-outs that are not over, in order of their start."""
+        """The fan-outs that are not over, in the order of their start (an ordered set)."""
         self._startable: dict[FanOut, None] = {}
-        """The fan-outs of which another item may start."""
+        """The fan-outs that may start another item."""
         self._has_work = False
         """Whether ``_do_work`` has anything to do."""
         self._unnotified: deque[Outcome] | None = None
         """The outcomes that were settled while ``_on_settled`` ran for another one."""
         self._notifying = False
         self.on_wait: OnWait | None = None
-        """None once it was called."""
+        """None: not given, or called already."""
 
     @cached_property
     def scope(self) -> trio.CancelScope:
-        """The cancel scope of everything that is waited for; its deadline is the request's."""
+        """The cancel scope around everything that the engine waits for, with the request's deadline."""
         return trio.CancelScope(deadline=self.facts.deadline)
 
     # Hooks for subclasses.
 
     def _on_settled(self, outcome: Outcome) -> None:
-        """React to an outcome. Called in the order of the outcomes, and never re-entered."""
+        """Handle a new outcome. Calls come in the order of the outcomes and never overlap."""
 
     def _start_ready(self, now: float) -> None:
         """Start the calls that have become ready; runs in the engine's task."""
@@ -187,9 +197,14 @@ class Engine:
         fan_out: FanOut | None = None,
         number: int = 0,
     ) -> Call:
-        """Make a call that is ready to be started; its context is a ``RunningCall``.
+        """Make a call that has not begun, with a ``RunningCall`` as its context.
 
-        The call's deadline is the request's, or ``now`` + its own timeout if that is earlier.
+        The call's deadline is the request's, or ``now`` plus the call's own timeout if that is earlier.
+
+        Args:
+            now: ``trio.current_time()``.
+            fan_out: the fan-out that the call is an item of.
+            number: the number of the item within ``fan_out``.
         """
         facts = self.facts
         deadline, limit = facts.deadline, None
@@ -219,7 +234,11 @@ class Engine:
         return self.callers[rules.upstream].new_call(prepared, running)
 
     def start(self, calls: Sequence[Call], now: float) -> None:
-        """Start calls, then send them. Calls after one that decides never begin, and calls before it are not sent."""
+        """Start all calls, then send them.
+
+        If the start of one call decides the composition, the calls after it never begin, and none is sent. ``cut``
+        settles those that have begun.
+        """
         under_way = self._under_way
         for call in calls:
             running: RunningCall = call.context
@@ -228,7 +247,7 @@ class Engine:
                 under_way[running] = call
                 call.start(now)
         for call in calls:
-            # Sending a call may decide the composition: the calls that were not sent yet are cut.
+            # A call may end while it is sent, and decide the composition: the remaining calls must not be sent.
             if call.context in under_way and not self.over:
                 call.send()
 
@@ -251,14 +270,17 @@ class Engine:
         if fan_out.over:
             self._end_fan_out(fan_out, now)
 
-    # The interface for calls, ``core.call.CallOwner``. These run in the tasks of readers and timers.
+    # The interface ``core.call.CallOwner``. These functions run in the tasks of the socket reader and of the timers.
 
     def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
-        """Settle an ended call if its body has at most ``inline_max`` bytes; else leave it to the engine's task."""
+        """Settle a call that has its result.
+
+        A call with a body of more than ``inline_max`` bytes stays under way: the engine's task decodes its body.
+        """
         running: RunningCall = call.context
         try:
             if running not in self._under_way:
-                return  # Its fan-out was over and cut it in the very step in which the call ended.
+                return  # Its fan-out was over and has cancelled it in the turn in which it ended.
             if len(call.content) > inline_max:
                 if self._large_results is None:
                     self._large_results = deque()
@@ -282,24 +304,24 @@ class Engine:
                 self._item_ended(fan_out, running, result, call.ended_at)
             else:
                 self.settle(running.rules, result, running.started_at, call.ended_at, running.attempts)
-        except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not the reader's
+        except Exception as error:  # noqa: BLE001  # a bug: the engine's task raises it, not the reader's
             self._note_callback_error(error)
 
     def _note_callback_error(self, error: Exception) -> None:
-        """Keep an exception that a callback caught: the engine's task raises it, not the task of the reader."""
+        """End the composition with an exception that a callback caught; ``run_loop`` raises it."""
         self._callback_error = error
         self.over = True
         self._parking.wake()
 
     def call_waits(self, call: Call) -> None:
-        """Note that a call needs a task, which runs ``call.finish``."""
+        """Let the engine's task start a task that runs ``call.finish``."""
         self._waiting_calls.append(call)
         self._parking.wake()
 
     # Settling.
 
     def _item_ended(self, fan_out: FanOut, running: RunningCall, result: CallResult | Failure, now: float) -> None:
-        """Hand an item's result to its fan-out, and end the fan-out or let another item start."""
+        """Give an item's result to its fan-out. Then end the fan-out, or let another item start."""
         fan_out.item_ended(running.number, result)
         if fan_out.over:
             self._end_fan_out(fan_out, now)
@@ -310,12 +332,13 @@ class Engine:
 
     def _end_fan_out(self, fan_out: FanOut, now: float) -> None:
         if fan_out not in self._fan_outs:
-            return  # An item that failed at once has ended it already.
+            return  # An item that failed while the items were started has ended the fan-out.
         del self._fan_outs[fan_out]
         self._startable.pop(fan_out, None)
         if fan_out.under_way:
             siblings = [running for running in self._under_way if running.fan_out is fan_out]
-            # All are removed before one is cancelled: its place may go to another call, which may end at once.
+            # Remove all siblings before the first cancel: the cancelled call's place may go to a sibling, which may end
+            # at once, and ``call_ended`` must ignore that sibling.
             calls = [self._under_way.pop(running) for running in siblings]
             for call in reversed(calls):
                 call.cancel("a required item failed")
@@ -330,13 +353,13 @@ class Engine:
         attempts: Sequence[Attempt],
         items: int | None = None,
     ) -> None:
-        """Give a call its outcome. The only place where a call gets one.
+        """Give a call its outcome, record the outcome if the recorder wants it, and call ``_on_settled``.
 
         Args:
             result: the call's result or failure; None: the call is skipped.
-            started_at: None: the call never began.
+            started_at: when the call began, in ``trio.current_time()``; None: never.
             now: when the call ended.
-            items: the number of items of an ``each``.
+            items: the number of items of an ``each``; None: the call has no ``each``.
 
         Raises:
             AssertionError: the call has an outcome already.
@@ -349,7 +372,7 @@ class Engine:
             value, failed_items, headers = result.value, result.failed_items, result.headers
             status = result.answer_status
             outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed_items, headers, status)
-            # Recorders want few of the successes; this cheap test rules out most.
+            # Recorders want few successes; this cheap test excludes most of the others.
             is_notable = failed_items or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
         elif isinstance(result, Failure):
             outcome, is_notable = Outcome(name, "failed", rules.default, result, started_at, now, attempts), True
@@ -360,8 +383,8 @@ class Engine:
             self.any_failed = self.any_failed or outcome.failure is not None or bool(outcome.failed_items)
             if self._is_recorded(outcome):
                 self.recorder.record(CallEnded(self.facts, rules.upstream, outcome, items))
-        # One outcome may settle others (dependants that fail or are skipped). One loop handles them in turn instead of
-        # recursion, so that a long chain of calls needs no stack.
+        # An outcome may settle other calls: dependants that fail or are skipped. A loop instead of recursion handles
+        # them, so that a long chain of dependants needs no deep stack.
         if self._notifying:
             if self._unnotified is None:
                 self._unnotified = deque()
@@ -378,7 +401,7 @@ class Engine:
             self._parking.wake()
 
     def _is_recorded(self, outcome: Outcome) -> bool:
-        """Whether the recorder wants a record of this call."""
+        """Whether the recorder wants a record of a call with this outcome."""
         slow, failure = self._slow_call, outcome.failure
         if not slow or outcome.failed_items:
             return True
@@ -389,7 +412,7 @@ class Engine:
         return any(attempt.cause != "first" for attempt in outcome.attempts)
 
     def decide(self, failure: Failure | None) -> None:
-        """End the composition with this failure, or (None) with the outcomes so far. Only the first decision counts."""
+        """Decide the composition by ``failure``; None: by the outcomes so far. Later decisions have no effect."""
         if not self.decided:
             self.decided = self.over = True
             self.failure = failure
@@ -398,21 +421,21 @@ class Engine:
     # The loop, the deadline and the end.
 
     async def run_loop(self, nursery: trio.Nursery | None = None) -> None:
-        """Run the composition until it is over or no call is left. No call is under way afterwards.
+        """Run the composition until it is over. Afterwards no call is under way.
 
-        Cancelled, it cuts every call before it passes the cancel on.
+        Cancelled, it cancels and settles every call under way, then raises ``Cancelled``.
 
         Args:
-            nursery: where the tasks of calls run; None: one is opened when a call needs a task.
+            nursery: runs the tasks of calls; None: the loop opens a nursery when a call needs a task.
 
         Raises:
-            Exception: what a callback caught, a bug.
+            Exception: an exception that a callback caught; it is a bug.
         """
         parking = self._parking
         try:
             while not self.over:
                 if self._has_work:
-                    # So that nothing is sent for a request that is cancelled already.
+                    # Nothing must be sent for a request that is cancelled already.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     if self._large_results and self._needs_thread(self._large_results[0]):
                         if nursery is None:
@@ -437,7 +460,7 @@ class Engine:
                 elif not (self._has_work or self._waiting_calls or parking.woken):
                     if self.on_wait is not None:
                         on_wait, self.on_wait = self.on_wait, None
-                        on_wait(self.client_gone)  # May call client_gone at once, so look at ``over`` again.
+                        on_wait(self.client_gone)  # May call client_gone at once: check ``over`` again.
                         continue
                     if self._timer is None and self._timers is not None and self.facts.deadline < math.inf:
                         self._timer = self._timers.add(self.facts.deadline, self._on_deadline)
@@ -447,16 +470,16 @@ class Engine:
             if callback_error is not None:
                 raise callback_error
         except BaseException as error:
-            # Here and not around the nursery: the nursery would first wait for its tasks, which may have to clean up.
+            # Cut here and not around the nursery: the nursery first waits for its tasks, which end only when cut.
             self.cut(first_leaf(error, trio.Cancelled))
             raise
         self.cut(None)
 
     def _do_work(self) -> None:
-        """Decode one large body, check the deadline, start items and calls that are ready."""
+        """Decode one large body, check the deadline, and start the items and calls that are ready."""
         self._has_work = False
         if self._large_results:
-            # One per turn: each may block the event loop for a while, and other tasks have their turn in between.
+            # One per turn of the event loop: a large body blocks it, and other tasks must run in between.
             self.call_ended(self._large_results.popleft(), math.inf)
             self._has_work = bool(self._large_results) or self._has_work
         now = self._now()
@@ -468,7 +491,7 @@ class Engine:
         self._start_ready(now)
 
     async def _run_loop_in_nursery(self) -> None:
-        """Run the loop in a nursery under ``scope``, to which the deadline passes from the timer."""
+        """Run the loop in a nursery, with ``scope`` instead of the timer for the deadline."""
         if self._timers is None:
             async with trio.open_nursery() as nursery:
                 await self.run_loop(nursery)
@@ -481,17 +504,17 @@ class Engine:
             await self._run_loop_in_nursery()
 
     def _needs_thread(self, call: Call) -> bool:
-        """Whether the body of ``call`` holds so many values that to decode it would block the event loop."""
+        """Whether the body of ``call`` must be decoded in a thread, since it would block the event loop."""
         running: RunningCall = call.context
         return running in self._under_way and needs_decode_thread(running.rules, call)
 
     async def _decode_in_thread(self, call: Call) -> None:
-        """Decode the body of ``call`` in a thread."""
+        """Decode the body of ``call`` in a thread. Cancelled, it abandons the thread."""
         running: RunningCall = call.context
         running.decoded = await decoded_in_thread(running.rules, call)
 
     async def _finish_call(self, call: Call) -> None:
-        """Run ``call.finish`` in a task of its own, shielded until the call is cut."""
+        """Run ``call.finish``, shielded from cancels until ``cut`` has cancelled all calls."""
         with trio.CancelScope(shield=not self.over) as scope:
             if self._shields is None:
                 self._shields = []
@@ -499,24 +522,24 @@ class Engine:
             await call.finish()
 
     def end_now(self, reason: str) -> None:
-        """Cut every call and wake the engine's task: a synchronous cancel with this reason.
+        """Cancel and settle every call under way with this reason, and wake the engine's task.
 
-        May be called at any time and from any task, also before the start and after the end; never raises. If the
-        composition is over already, nothing changes.
+        May be called at any time and from any task of the event loop. Never waits and never raises. In a composition
+        that is over it does nothing.
         """
         if self.over:
             return
         self._cut_reason = reason
         try:
             self.cut(None)
-        except Exception as error:  # noqa: BLE001  # a bug: the engine's task raises it, not the caller
+        except Exception as error:  # noqa: BLE001  # a bug: the engine's task raises it, not this caller
             self._note_callback_error(error)
         if self._timers is None:
-            self.scope.cancel(reason=reason)  # The task may wait for more than the loop.
+            self.scope.cancel(reason=reason)  # The task may wait for something that ``wake`` does not end.
         self._parking.wake()
 
     def client_gone(self) -> None:
-        """End the composition because its client has left; as ``end_now``."""
+        """End the composition because its client has left. See ``end_now``."""
         self.end_now(CLIENT_GONE)
 
     def _on_deadline(self) -> None:
@@ -525,7 +548,11 @@ class Engine:
         self.end_now("the route's deadline")
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
-        """Cancel every call that is under way and settle it. No further call begins."""
+        """Cancel and settle every call under way. Afterwards no call begins.
+
+        Args:
+            cancelled: the cancel that ends the composition; None: anything else ends it.
+        """
         self.over = True
         if cancelled is not None:
             self._cut_reason = cancelled.reason
@@ -538,7 +565,7 @@ class Engine:
         self._large_results = None
         self._startable.clear()
         self._waiting_calls.clear()
-        # The last one first: it may be queued for the place of an earlier one, and must not get it now.
+        # The last call first: it may be queued for the place of an earlier call, and must not get that place now.
         for call in reversed(under_way.values()):
             call.cancel(reason)
         for shield in self._shields or ():
@@ -552,20 +579,20 @@ class Engine:
             self.settle(fan_out.rules, result, fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
 
     def close(self) -> None:
-        """Close the composition: no further call begins, and nobody is notified."""
+        """Close the composition: no call begins, no observer is notified, and the timer is cancelled."""
         self.over = self.closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiting_calls:  # A call has ended before it got its task.
+        if self._waiting_calls:  # A call may have ended before its task was started.
             self._waiting_calls.clear()
 
     def cut_failure(self) -> Failure:
-        """The failure of a call that is cut now or never began: timeout, cancelled or client-gone."""
+        """The failure of a call that is cut now or never begins: timeout, cancelled or client-gone."""
         if not self.decided and self._now() >= self.facts.deadline:
             self._deadline_reached = True
         if self._deadline_reached:
-            # Also where the first call cut by the deadline has decided the answer: the deadline cut them all.
+            # Before ``decided``: the deadline cuts all calls, also after the first of them has decided the answer.
             return Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
         if self.decided:
             return Failure.of(Kind.CANCELLED, "the answer was decided without it")

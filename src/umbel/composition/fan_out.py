@@ -1,7 +1,7 @@
-"""Fan-out (``each``): one call per distinct value of a list, the results at the indices of the list.
+"""Fan-out (``each``): one call per distinct value of a list. Each result stands at all indices of its value.
 
-A ``FanOut`` is the state of one ``each`` in a composition: the items still to be started, the results of those that
-have ended, and the combined result. The engine makes the calls; at most ``limit`` are under way at once.
+A ``FanOut`` is the state of one ``each`` in a composition: the items that have not begun, the results of those that
+have ended, and the combined result. The engine makes the calls; at most ``limit`` of them are under way at once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Item(NamedTuple):
-    """A distinct value of the list, and all of its indices."""
+    """A distinct value of the list, and all of its indices in the list."""
 
     value: Json
     places: tuple[int, ...]
 
 
 class ItemOutcome(NamedTuple):
-    """The outcome of an item: its value, or its failure and the default value."""
+    """The outcome of an item: its value, or its failure and the ``item_default``."""
 
     item: Item
     value: Json
@@ -36,12 +36,15 @@ class ItemOutcome(NamedTuple):
 
 
 def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
-    """The distinct values of a list, compared by their JSON encoding, with their indices. Null is no item."""
+    """The distinct values of a list, with their indices, in the order of their first index. Null is no item.
+
+    Values are compared by their JSON encoding: 1 and 1.0 are two items, and so are 1 and "1".
+    """
     places: dict[str, list[int]] = {}
     first: dict[str, Json] = {}
     for place, value in enumerate(values):
         if value is not None:
-            # Quoted, because the text "1" and the number 1 are two values.
+            # In quotes, because the text "1" and the number 1 are two values.
             key = f'"{value}"' if isinstance(value, str) else key_text(value)
             places.setdefault(key, []).append(place)
             first.setdefault(key, value)
@@ -51,18 +54,20 @@ def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
 def item_list(value: Json, max_items: int, client_parameter: Callable[[], str]) -> list[Json]:
     """The list of an ``each``, from the value of its expression; null is an empty list.
 
-    ``client_parameter`` gives words for the client's parameters that the value is made of; empty if there are others.
+    Args:
+        client_parameter: returns words for the parameters of the client's request that the value is made of; empty: the
+            value has another source. Called only for a bad value.
 
     Raises:
-        CallFailedError: the value is no list (kind bad-request), or too long (kind too-many).
+        CallFailedError: the value is no list (kind bad-request), or has more than ``max_items`` items (kind too-many).
     """
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CallFailedError(bad_request("each did not give a list", client_parameter(), "must be a list"))
+        raise CallFailedError(bad_request("the value of each is not a list", client_parameter(), "must be a list"))
     if len(value) > max_items:
         detail, reason = f"{len(value)} items are more than max_items = {max_items}", f"has {len(value)} items"
-        reason += f"; at most {max_items} are taken"
+        reason += f"; at most {max_items} are allowed"
         raise CallFailedError(bad_request(detail, client_parameter(), reason, kind=Kind.TOO_MANY))
     return value
 
@@ -70,8 +75,8 @@ def item_list(value: Json, max_items: int, client_parameter: Callable[[], str]) 
 class FanOut:
     """State of one ``each``: which items may start, which have ended, and their combined result.
 
-    ``next_item`` gives the items that may start; ``item_ended`` takes the result of each. ``result`` is valid once
-    ``over``. A required ``each`` is over with the first item that fails.
+    States of an item: to be started, under way (from ``next_item``), ended (from ``item_ended``). The fan-out is over
+    when all items have ended; a required one is also over when an item has failed. Then ``result`` may be called.
     """
 
     __slots__ = ("_as_map", "_failed", "_item_default", "_limit", "_next", "_results", "_values", "attempts", "items",
@@ -92,24 +97,28 @@ class FanOut:
         self.rules = rules
         self._values = values
         self.prepare = prepare
-        """Makes the request of the item with this value. Raises CallFailedError."""
+        """Makes the request of the item with the given value. Raises CallFailedError."""
         self._limit = limit
         self._item_default = item_default
         self._as_map = as_map
         self.started_at = started_at
         self.on_item_ended = on_item_ended
-        """Called with the outcome of each item, but for the failure that ends a required ``each``."""
+        """Receives the outcome of each item, except a failure that ends a required ``each``."""
         self.items = distinct(values)
         self.attempts: list[Attempt] = []
         """The attempts of all items."""
         self.under_way = 0
+        """The number of items under way."""
         self._next = 0
         self._results: dict[int, CallResult] = {}
         """Results by item number."""
         self._failed: dict[int, Failure] = {}
 
     def next_item(self) -> int | None:
-        """The number of the next item, which counts as under way from now on; None if none may start now."""
+        """Take the next item to be started, and return its number; None: no item may start now.
+
+        The item counts as under way from then on.
+        """
         if self._next >= len(self.items) or self.under_way >= self._limit or self.over:
             return None
         self._next += 1
@@ -118,18 +127,18 @@ class FanOut:
 
     @property
     def has_next(self) -> bool:
-        """Whether items are still to be started."""
+        """Whether any item has not been started."""
         return self._next < len(self.items)
 
     @property
     def over(self) -> bool:
-        """Whether it has its result."""
+        """Whether the fan-out has its result."""
         if self._failed and not self.rules.optional:
             return True
         return len(self._results) + len(self._failed) == len(self.items)
 
     def item_ended(self, number: int, result: CallResult | Failure) -> None:
-        """Take the result of an item that was under way."""
+        """Store the result of an item that was under way."""
         self.under_way -= 1
         item = self.items[number]
         if not isinstance(result, Failure):
@@ -141,7 +150,11 @@ class FanOut:
             self.on_item_ended(ItemOutcome(item, self._item_default, result))
 
     def cut(self, failure: Failure) -> CallResult | Failure:
-        """The result of a fan-out that is cut: an optional one keeps its results at the deadline, else ``failure``."""
+        """The result of a fan-out that is cut with ``failure``.
+
+        At the deadline (kind timeout) an optional ``each`` keeps the results of its items, and the items without a
+        result fail with ``failure``. In all other cases the ``each`` fails with ``failure``.
+        """
         if failure.kind is not Kind.TIMEOUT or not self.rules.optional:
             return failure
         for number in range(len(self.items)):
@@ -150,7 +163,10 @@ class FanOut:
         return self.result()
 
     def result(self) -> CallResult | Failure:
-        """The combined result, once ``over``: the values at their indices, or the first failure if it failed."""
+        """The combined result of a fan-out that is over: the values at their indices, or the first failure.
+
+        An ``each`` fails if all items failed, or if it is required and one item failed.
+        """
         if self._failed and (len(self._failed) == len(self.items) or not self.rules.optional):
             return self._failed[min(self._failed)]
         failed = tuple(

@@ -1,6 +1,57 @@
-"""Composition in code: ``compose.gather()`` runs calls on the same engine as routes of the configuration.
+"""Composition in code: ``compose.gather()`` makes calls on the engine that also runs the routes of a configuration.
 
-A handler of ``@app.compose`` is given a ``Compose``; any trio program can make one with httpx transports of its own.
+A handler of ``@app.compose`` is given a ``Compose``. Any trio program can make one with httpx transports of its own.
+
+Theory
+------
+**Problem.** In a route of the configuration all calls are known at load. In a handler, code launches calls one by one,
+between any awaits of its own; it may read one result before it launches the next call. The calls must still be sent
+together where possible, run under the request's deadline, and be over when the block is left, however it is left.
+
+**Two tasks, one scope.** ``gather`` enters the engine's ``scope``, which has the request's deadline, and opens a
+nursery. The *body* of the ``async with`` block runs in the handler's task. ``GatherEngine.run_loop`` runs in a task of
+the nursery; this task starts the calls, as ``engine.py`` explains. ``__aexit__`` waits for the loop, and so for all
+calls.
+
+**From launch to outcome.** ``Gather.request`` is synchronous. It checks the options, prepares the request, creates a
+``CallHandle`` and puts the call into ``GatherEngine._ready``; nothing is sent yet. The loop starts all calls of
+``_ready`` in its next turn, so calls launched without an await between them are sent together. A handle gets its
+outcome exactly once, from ``Engine.settle``:
+
+- when the call ends;
+- within ``launch``, if the request cannot be made or the composition is over already;
+- from ``_start_ready`` or ``cut``, if the composition ends before the call begins.
+
+**States of a block.**
+
+==========  ======================================  ============================  ===============================
+state       how it begins                           effect of ``get``, ``post``…  how it ends
+==========  ======================================  ============================  ===============================
+open        ``async with compose.gather()``         launches a call               end of the body, over
+ending      end of the body: ``end_block``          launches a call (*)           no call is under way, over
+over        decision, deadline, cancel, last call   a settled handle              both tasks have ended
+closed      ``Engine.close`` in ``gather``          UmbelError                    never
+==========  ======================================  ============================  ===============================
+
+(*) Another task of the handler may still hold the ``Gather``.
+
+**How a block is left.**
+
+- All calls are settled, and no required one failed: the block ends, and all handles have outcomes.
+- A required call fails: ``decide`` cancels ``scope``, and with it the body at its next checkpoint. The scope absorbs
+  that cancel, and ``gather`` raises ``CompositionFailedError``.
+- The deadline passes: ``scope`` is cancelled. A required call that is cut fails with kind timeout and decides, as
+  above. If only optional calls were under way and the body had ended, the block ends with their defaults. If the body
+  had not ended, ``CompositionFailedError`` is raised, because the rest of the body did not run.
+- A cancel from outside (the client left, for example): both tasks see it, ``cut`` settles all calls with its reason,
+  and ``Cancelled`` leaves the block.
+- An exception of the body: the nursery cancels the loop, which cuts all calls; the exception leaves the block alone,
+  without an exception group, because the loop raises nothing but a cancel or a bug.
+
+In each case ``cut`` and ``close`` run last in ``gather``, so no call is under way, and no handle is without an outcome.
+They are also needed where the block is cancelled before the loop has run for the first time.
+
+**Cancel of a handle's await.** It ends only the wait. The call goes on, and its outcome is in the handle later.
 """
 
 from __future__ import annotations
@@ -55,11 +106,11 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_WITHOUT_DEADLINE = 60.0
-"""Timeout in seconds of a call without one of its own or its upstream's, in a handler without a deadline."""
+"""Seconds: the timeout of a call if neither the call, nor its upstream, nor the request has a time limit."""
 
 
 class CompositionFailedError(UmbelError):
-    """A required call failed, or the deadline came before the block's end. ``result`` holds the problem to answer."""
+    """A required call failed, or the deadline passed before the block ended. ``result`` holds the problem document."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.failure.detail if result.failure is not None else "")
@@ -67,9 +118,9 @@ class CompositionFailedError(UmbelError):
 
 
 class CallHandle:
-    """Handle of a call that has been launched. Its outcome is there after the gather block, or once it was awaited.
+    """Handle of a launched call. It has the call's outcome after the gather block, or once the handle was awaited.
 
-    ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError while it is in flight.
+    ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError before that.
     """
 
     def __init__(self, name: str) -> None:
@@ -80,7 +131,10 @@ class CallHandle:
         self._settled_event: trio.Event | None = None
 
     def __await__(self) -> Generator[Any, Any, Json]:
-        """Wait for the call alone; its value, or the default of an optional call that failed."""
+        """Wait for this call, and return its value; the default if the call is optional and failed.
+
+        Cancelled, it ends the wait and not the call.
+        """
         return self._wait().__await__()
 
     async def _wait(self) -> Json:
@@ -97,7 +151,7 @@ class CallHandle:
         """The outcome of the call.
 
         Raises:
-            UmbelError: it is still in flight.
+            UmbelError: the call has none yet.
         """
         self._check_settled()
         assert self._outcome is not None
@@ -109,23 +163,23 @@ class CallHandle:
 
     @property
     def value(self) -> Json:
-        """The call's value, or its default (null) where it failed."""
+        """The call's value; if the call failed or was skipped, its default, or None without one."""
         return self.outcome.value
 
     @property
     def status(self) -> int | None:
-        """The status of the upstream's last response, a success or not; None without a response."""
+        """The status of the upstream's last response, also of a failed call; None without a response."""
         self._check_settled()
         return self._status
 
     @property
     def headers(self) -> httpx.Headers:
-        """The header fields of that response, without hop-by-hop fields; empty without a response."""
+        """The header fields of the upstream's last response, without hop-by-hop fields; empty without a response."""
         self._check_settled()
         return headers_of(self._fields)
 
     def answered(self, status: int | None, fields: Sequence[Field]) -> None:
-        """Set the status and the fields of the response. Called before ``settle``."""
+        """Set the status and the fields of the response. Must precede ``settle``."""
         self._status = status
         self._fields = fields
 
@@ -137,12 +191,19 @@ class CallHandle:
 
 
 class Gather:
-    """A gather block: each method launches a call at once and returns its handle.
+    """A gather block: each method launches a call and returns its handle, without waiting.
 
-    A required call that fails cancels the rest and ends the block with ``CompositionFailedError``; an optional one
-    (``optional=True``, or with a ``default``) gives its default. Methods raise TypeError for an option that there is
-    not or that is of another type, and ValueError for a call that could never be made (two bodies, a path without a
-    slash, numbers out of range); a value that cannot be sent is the call's failure, bad-request.
+    If a required call fails, the other calls are cancelled and the block ends with ``CompositionFailedError``. If an
+    optional call fails (``optional=True``, or one with a ``default``), its value is its default.
+
+    A value that cannot be sent makes the call fail with kind bad-request. All methods take the options of
+    ``CallOptions``.
+
+    Raises:
+        TypeError: an option is unknown, or its value has a wrong type.
+        ValueError: the call can never be made: two bodies, a path without a leading slash, numbers out of range, or a
+            name that another call has.
+        UmbelError: the upstream is unknown, or the block has ended.
     """
 
     def __init__(self, compose: Compose, engine: GatherEngine) -> None:
@@ -170,7 +231,7 @@ class Gather:
         return self.request("DELETE", upstream, path, **options)
 
     def request(self, method: str, upstream: str, path: str, **options: Unpack[CallOptions]) -> CallHandle:
-        """Launch a call with any method."""
+        """Launch a call with the given method."""
         if options:
             check_options(options)
         compose, engine = self._compose, self._engine
@@ -209,7 +270,7 @@ class Gather:
             return PreparedRequest(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
-                # None of the usual fields is the gateway's.
+                # The default fields have no name that the gateway's fields have.
                 headers if headers is usual else drop_gateway_fields(headers, gateway),
                 content,
                 gateway,
@@ -225,15 +286,13 @@ _OPTIONS_OF_BODY = frozenset({"json", "form", "content"})
 _OPTIONS_OF_RULES = frozenset(
     {"default", "max_body", "decode", "ok", "null_on", "pass_status", "pass_body", "retry", "hedge", "coalesce"}
 )
-"""The options that affect a call's rules, beside name, timeout and optional."""
-
-
+"""The options that set a call's rules, except name, timeout and optional."""
 _OPTIONS_OF_VALUES = frozenset({"headers", "params", "values", "form", "json"})
 """The options that send values under names."""
 
 
 def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> bool:
-    """Whether a call sends something under the name of a credential. It is assumed to be the client's."""
+    """Whether a call sends a value under the name of a credential. Such a value is assumed to be the client's."""
     names: list[str] = [*defaults.reads, *options.get("headers", ()), *options.get("params", ())]
     for given in (options.get("values"), options.get("form"), options.get("json")):
         if isinstance(given, Mapping):
@@ -245,7 +304,7 @@ def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> boo
 def _cached_rules(
     name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool, credential: bool
 ) -> CallRules:
-    """The rules of a call without special options, cached: the same call is made in many requests."""
+    """The rules of a call that sets none of ``_OPTIONS_OF_RULES``; cached, since many requests make the same call."""
     return _rules(name, upstream, timeout, max_body, {"optional": optional}, credential)
 
 
@@ -257,7 +316,12 @@ def _rules(
     options: CallOptions,
     credential: bool,
 ) -> CallRules:
-    """The rules of a call; ``max_body`` is its upstream's, ``credential`` says whether it carries a client's one."""
+    """The rules of a call.
+
+    Args:
+        max_body: the upstream's bound in bytes; None: the default.
+        credential: the call carries a credential of the client's.
+    """
     decode = options.get("decode", "json")
     has_default = "default" in options
     return CallRules(
@@ -278,32 +342,37 @@ def _rules(
 
 
 class GatherEngine(Engine):
-    """The engine of one gather block: code launches the calls, and the loop ends after the block has ended."""
+    """The engine of one gather block: code launches calls, and the loop ends after the body of the block."""
 
     def __init__(self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome]) -> None:
         super().__init__(facts, callers, recorder)
         self._handles: dict[str, CallHandle] = {}
         self._optional: dict[str, bool] = {}
         self._all_outcomes = outcomes
-        """The outcomes of all gather blocks of the handler."""
+        """The outcomes of all gather blocks of the request."""
         self._more_may_come = True
         self._ready: list[Call] = []
-        """Calls that are launched and not started yet: all calls of a turn are started together."""
+        """The launched calls that have not begun; the loop starts all of them in its next turn."""
 
     def end_block(self) -> None:
-        """Let the loop end once no call is under way: no further call is launched."""
+        """Let the loop end as soon as no call is under way: the body of the block has ended."""
         self._more_may_come = False
         self._parking.wake()
 
     def check_open(self, name: str) -> None:
-        """Raise UmbelError if the block has ended."""
+        """Check that the block has not ended.
+
+        Raises:
+            UmbelError: the block has ended.
+        """
         if self.closed:
-            raise UmbelError(f"call {name} comes too late: its gather block has ended")
+            raise UmbelError(f"call {name} cannot be launched: its gather block has ended")
 
     def launch(self, rules: CallRules, prepared: PreparedRequest | Failure) -> CallHandle:
-        """Launch a call and return its handle, which gets an outcome exactly once, whatever happens.
+        """Launch a call and return its handle, which gets exactly one outcome in every case.
 
-        ``prepared``: the request, or why it could not be made.
+        Args:
+            prepared: the request, or the failure if no request could be made.
         """
         handle = self._handles[rules.name] = CallHandle(rules.name)
         self._optional[rules.name] = rules.optional
@@ -321,27 +390,27 @@ class GatherEngine(Engine):
     def _start_ready(self, now: float) -> None:
         ready, self._ready = self._ready, []
         self.start(ready, now)
-        # One call may have decided: the others never begin.
+        # The start of one call may have ended the composition: the calls after it never begin, and are settled here.
         for call in ready:
             running: RunningCall = call.context
             if running.rules.name not in self.outcomes and running not in self._under_way:
                 self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
-        """See ``Engine``. Calls that are launched and have not begun are settled too."""
+        """Do as ``Engine.cut``, and settle the launched calls that have not begun."""
         super().cut(cancelled)
         ready, self._ready = self._ready, []
         for call in ready:
             self.settle(call.context.rules, self.cut_failure(), None, trio.current_time(), ())
 
     def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
-        """See ``Engine``. The handle gets status and fields before the outcome is settled."""
+        """Do as ``Engine.call_ended``, after the handle was given the response's status and fields."""
         status, fields = (call.status if call.error is None else None), call.fields
         if isinstance(call.error, UpstreamError) and call.error.answered is not None:
             status, fields = call.error.answered
         try:
             self._handles[call.context.call].answered(status, fields)
-        except Exception as error:  # noqa: BLE001  # a bug, as in Engine
+        except Exception as error:  # noqa: BLE001  # a bug: run_loop raises it, not the reader's task
             self._note_callback_error(error)
             return
         super().call_ended(call, inline_max)
@@ -354,13 +423,22 @@ class GatherEngine(Engine):
             self.decide(failure)
 
     def decide(self, failure: Failure | None) -> None:
-        """See ``Engine``. The body of the block is cancelled too."""
+        """Do as ``Engine.decide``, and cancel the body of the block."""
         super().decide(failure)
         self.scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
 
 
 class Compose:
-    """Composition of one request in code. All gather blocks of a handler add their outcomes to the one answer."""
+    """Composition of one request in code. All gather blocks of a handler add their outcomes to one answer.
+
+    Args:
+        transports: by upstream name, httpx transports, or callers.
+        inputs: the validated inbound request.
+        facts: the inbound request's identifiers and times; ``facts.deadline`` holds for all gather blocks.
+        recorder: receives the record of each call.
+        upstreams: the configured defaults by upstream name.
+        outcomes: receives each outcome when its call is settled; None: a new dict.
+    """
 
     def __init__(
         self,
@@ -382,7 +460,7 @@ class Compose:
 
     @cached_property
     def context(self) -> dict[str, Json]:
-        """The evaluation context of the request, for the expressions of upstreams' headers and parameters."""
+        """The context for the expressions of the upstreams' configured headers and parameters."""
         inputs = self.inputs
         headers = {name.replace("-", "_"): text_of(value) for name, value in inputs.headers.items()}
         return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
@@ -393,12 +471,14 @@ class Compose:
 
     @asynccontextmanager
     async def gather(self) -> AsyncIterator[Gather]:
-        """A nursery of calls under the request's deadline; leaving the block waits for all of them.
+        """Open a gather block, in which calls run under the request's deadline. Leaving the block waits for all calls.
+
+        If at the deadline the body of the block has ended and all calls in flight are optional, the block ends, and
+        those calls have their defaults. Cancelled, it cancels all calls and raises ``Cancelled``.
 
         Raises:
-            CompositionFailedError: a required call failed, or the deadline came while one was in flight or the block
-                itself had not ended. At the deadline with only optional calls open, the block ends and they have
-                their defaults.
+            CompositionFailedError: a required call failed, or the deadline passed while a required call was in flight
+                or the body of the block had not ended.
         """
         engine = GatherEngine(self.facts, self._callers, self.recorder, self._outcomes)
         ended = False
@@ -410,19 +490,24 @@ class Compose:
                     ended = True
                     engine.end_block()
         except BaseException as error:
-            # An exception of the block's body comes out as itself: no other task of the nursery can raise one.
+            # The exception of the body, without its group: the nursery's other tasks raise only cancels and bugs.
             raise_unwrapped(error)
             raise
         finally:
-            # Where the block was cancelled before its serving task ran for the first time.
+            # Needed for a block that is cancelled before the engine's task has run for the first time.
             engine.cut(None)
             engine.close()
         if engine.decided or not ended:
-            failure = engine.failure or Failure.of(Kind.TIMEOUT, "the gather block was open at the deadline")
+            failure = engine.failure or Failure.of(Kind.TIMEOUT, "the gather block had not ended at the deadline")
             raise CompositionFailedError(self.failed(failure))
 
     def result(self, answer: Json, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Result:
-        """The result with this answer; if every call failed and none has a default, the worst failure."""
+        """The result of the request with ``answer``; a failed one if every call failed and none has a default.
+
+        Args:
+            headers: header fields of the answer, with names in lower case. A Cache-Control among them has the meaning
+                of a route's ``answer.cache_control``. A field with an invalid value is left out and recorded.
+        """
         outcomes, parts, complete = self._ordered(), [], True
         if outcomes:
             failure = worst_failure(outcomes, any(rules.has_default for rules in self._rules.values()))
@@ -430,7 +515,6 @@ class Compose:
                 return self.failed(failure)
             parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
             complete = all(outcome.complete for outcome in outcomes)
-        # A handler's Cache-Control has the meaning of a route's ``answer.cache_control``.
         configured: str | None = None
         fields: Sequence[tuple[str, str]] = ()
         if headers:
@@ -454,31 +538,31 @@ class Compose:
         )
 
     def _fits(self, name: str, value: str) -> bool:
-        """Whether a field of the answer can hold its value; if not, that is recorded, and the field is left out."""
+        """Whether a header field can have this value; record an invalid one."""
         if raw_value(value) is not None:
             return True
         record_left_out(self.facts, self.recorder, name, UNFIT)
         return False
 
     def failed(self, failure: Failure) -> Result:
-        """The result of a request that a failure decides."""
+        """The result of the request with this deciding failure."""
         return Result(self._ordered(), failure, headers=failure_fields(failure), completed=False, own_ms=self._own_ms())
 
     def with_all_calls(self, result: Result) -> Result:
-        """``result`` with the outcomes of all calls that have ended by now."""
+        """A copy of ``result`` with the outcomes of all calls that have been settled by now."""
         return msgspec.structs.replace(result, outcomes=self._ordered(), own_ms=self._own_ms())
 
-    # The interface for Gather; not for handlers.
+    # The interface for ``Gather``; handlers must not use it.
 
     def free_name(self, wanted: str | None, upstream: str) -> str:
-        """A call name that is unused in this request: ``wanted``, or the upstream's name with a number.
+        """A call name that no call of this request has: ``wanted``, or (None) the upstream's name with a number.
 
         Raises:
-            ValueError: ``wanted`` is used already.
+            ValueError: another call has the name ``wanted``.
         """
         if wanted is not None:
             if wanted in self._rules:
-                raise ValueError(f'this request has a call "{wanted}" already; give this one another name')
+                raise ValueError(f'this request has a call "{wanted}" already; give the new call another name')
             return wanted
         name, number = upstream, 1
         while name in self._rules:
@@ -490,16 +574,17 @@ class Compose:
         """The configured defaults of an upstream.
 
         Raises:
-            UmbelError: there is no such upstream.
+            UmbelError: no upstream has this name.
         """
         if upstream not in self._callers:
-            raise UmbelError(f'there is no upstream "{upstream}"; there are {", ".join(self._callers) or "none"}')
+            known = ", ".join(self._callers) or "none"
+            raise UmbelError(f'there is no upstream "{upstream}"; known upstreams: {known}')
         return self._upstreams.get(upstream, UpstreamDefaults())
 
     def register_call(self, rules: CallRules, headers: Iterable[str], reads: Iterable[str]) -> None:
-        """Register a call that is about to be launched, and whether it sends a client's credential.
+        """Register a call before its launch: its rules, and the credentials of the client that it may carry.
 
-        An answer made with a client's credential is for that client: no shared cache may keep it.
+        An answer made with a client's credential is for that client: no shared cache may store it.
 
         Args:
             headers: the names of the call's own header fields.

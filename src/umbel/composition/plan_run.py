@@ -1,4 +1,9 @@
-"""Execution of a plan for one request: which calls start when, and what decides. The loop is that of ``engine.py``."""
+"""Execution of a plan for one request: when each call starts, and what decides. ``engine.py`` explains the loop.
+
+A call starts as soon as every call that it names has a value (or a default). A call is skipped if its ``when`` is
+false, or if it depends on a skipped call without a default. It fails with kind dependency if it depends on a failed
+call without a default. ``answer/decision.py`` says after which outcome the composition is decided.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +39,16 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Receives outcomes as calls end, before the composition ends. This base class ignores them."""
+    """Receiver of outcomes while the composition runs. This base class ignores them.
+
+    The functions run in callbacks of the event loop: they must not wait. An exception of one ends the composition.
+    """
 
     def item_ended(self, call: str, ended: ItemOutcome) -> None:
-        """Handle the outcome of an item of an ``each``."""
+        """Handle the outcome of an item of the ``each`` of ``call``."""
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
-        """Handle the outcome of a call; ``decisive``: it is the failure that decides the answer."""
+        """Handle the outcome of a call. ``decisive``: the outcome is the deciding failure."""
 
 
 async def run(
@@ -53,24 +61,24 @@ async def run(
     outcomes: dict[str, Outcome] | None = None,
     timers: TimerQueue | None = None,
 ) -> Result:
-    """Run a plan for one request.
+    """Run a plan for one request, and return its result at the deadline at the latest.
+
+    Cancelled, it cancels every call under way, records each outcome and raises ``Cancelled``.
 
     Args:
+        inputs: the validated inbound request.
+        facts: its identifiers and times; ``facts.deadline`` is absolute, in ``trio.current_time()`` seconds.
         callers: the callers by upstream name.
-        outcomes: is filled in as the calls end, so that it holds them also if ``run`` is cancelled.
-        facts: the inbound request; its ``deadline`` is absolute, in ``trio.current_time()`` seconds.
-        timers: a timer queue that is run meanwhile; None: a cancel scope has the deadline.
-
-    Returns:
-        The result, at the deadline at the latest (plus the clean-up, which never waits).
-
-    Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
+        recorder: receives the record of each call.
+        observer: receives each outcome when its call is settled.
+        outcomes: receives each outcome when its call is settled, also if ``run`` is cancelled; None: a new dict.
+        timers: a timer queue that another task runs; None: a cancel scope has the deadline.
     """
     return await PlanRun(plan, inputs, facts, callers, recorder, observer, outcomes, None, timers).run()
 
 
 class PlanRun(Engine):
-    """The engine of one request that runs a plan."""
+    """The engine of one request to a configured route. Its arguments are those of ``run``, with ``on_wait``."""
 
     def __init__(
         self,
@@ -91,19 +99,20 @@ class PlanRun(Engine):
         self._observer = observer
         self._context = request_context(plan, inputs)
         self._missing_dependencies = dict(plan.dependency_counts)
-        """For each call that depends on others, the number of those that have not ended."""
+        """The number of dependencies without a value so far, by the name of the dependant."""
         self._ready: Sequence[CallPlan] = plan.initial_calls
+        """The calls whose dependencies have values, and which have not begun."""
         self._has_work = True
         self._unsettled = len(plan.calls)
         """The number of calls without an outcome."""
         self._gateway_fields: dict[bool, FieldBlocks] = {}
-        """The gateway's own fields, made once: with X-Forwarded-* (True) and without."""
+        """The gateway fields, made once per request: with X-Forwarded-* (True) and without (False)."""
 
     async def run(self) -> Result:
-        """Run the plan; see the function ``run``.
+        """Run the plan, and return its result. See the function ``run``.
 
         Raises:
-            ClientGoneError: ``client_gone`` was called before anything was decided.
+            ClientGoneError: ``client_gone`` was called before the composition was over.
         """
         try:
             if self._timers is not None:
@@ -136,7 +145,7 @@ class PlanRun(Engine):
         )
 
     def _settle_never_started(self) -> None:
-        """Settle the calls that never began, in config order."""
+        """Settle the calls that have not begun, in config order."""
         now = self._now()
         for call in self._plan.calls:
             if call.name not in self.outcomes:
@@ -152,7 +161,7 @@ class PlanRun(Engine):
         plan = self._plan
         self._unsettled -= 1
         self._context[outcome.call] = outcome.value
-        # With combine = "all" a call that succeeded decides nothing.
+        # With combine = "all" a success decides nothing, so ``decide`` need not be asked.
         open_ = not self.decided and (plan.needed or outcome.failure is not None)
         decision = decide(plan, self.outcomes, outcome) if open_ else None
         if self._observer is not None and not self.closed:
@@ -166,7 +175,10 @@ class PlanRun(Engine):
                 self._dependency_settled(dependant, outcome)
 
     def _dependency_settled(self, dependant: CallPlan, outcome: Outcome) -> None:
-        """Make ``dependant`` ready once all calls that it names have ended; skip or fail it if one has no value."""
+        """Make ``dependant`` ready if this was the last dependency without a value; skip or fail it without one.
+
+        A dependency that was cut leaves its dependant as it is: the end of ``run`` settles that.
+        """
         if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
             self._missing_dependencies[dependant.name] -= 1
             if self._missing_dependencies[dependant.name] == 0 and not self.over:
@@ -176,12 +188,12 @@ class PlanRun(Engine):
             self.settle(dependant.rules, None, None, trio.current_time(), ())
         elif outcome.failure.kind not in CUT:
             cause = outcome.failure
-            detail = f"it needs {outcome.call}, which failed: {cause.kind}"
+            detail = f"this call needs {outcome.call}, which failed: {cause.kind}"
             failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None, received_status=None)
             self.settle(dependant.rules, failure, None, outcome.ended_at, ())
 
     def _make_ready(self, call: CallPlan, now: float) -> Call | None:
-        """Make a call whose dependencies have values. None: it was skipped, failed, or is an ``each``."""
+        """Make a call whose dependencies have values; None: the call is settled already, or has an ``each``."""
         try:
             if call.when is not None and is_false(self._evaluate(call.when)):
                 self.settle(call.rules, None, None, trio.current_time(), ())
@@ -204,7 +216,7 @@ class PlanRun(Engine):
             if call.conditions:
                 rules = call.rules_for(self.facts.method, self._inputs.headers)
             return self.prepare_call(rules, prepared, now)
-        except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call
+        except Exception as error:  # noqa: BLE001  # a bad value or a bug: either fails the call
             self.settle(call.rules, self._preparation_failure(error, call, self._context, lambda: ""), now, now, ())
             return None
 
@@ -226,7 +238,7 @@ class PlanRun(Engine):
         record_left_out(self.facts, self.recorder, header, reason)
 
     def _client_parameters(self, fan_out: FanOutPlan, part: Json) -> str:
-        """Words for the client's parameters that ``part`` of an ``each``'s list is made of."""
+        """Words for the client's parameters that ``part`` of the list of an ``each`` is made of."""
         return fan_out.client_parameter or describe_parameters(fan_out.source.origins(self._context, part))
 
     def _prepare_item(self, call: CallPlan, fan_out: FanOutPlan, item: Json) -> PreparedRequest:
@@ -240,9 +252,10 @@ class PlanRun(Engine):
     def _preparation_failure(
         self, error: Exception, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str]
     ) -> Failure:
-        """The failure of a call whose request could not be made.
+        """The failure of a call whose request could not be made because of ``error``.
 
-        ``item`` gives words for the client's list that the item is from.
+        Args:
+            item: returns words for the client's list that the item of an ``each`` comes from; called only if needed.
         """
         if isinstance(error, BadValueError):
             client_parameter = error.client_parameter or call.request_template.client_parameter_of(

@@ -1,4 +1,4 @@
-"""Context of a call under way: the ``CallContext`` for its upstream, with the engine's own data about the call."""
+"""Context of a call that an engine makes: the upstream's ``CallContext`` with the engine's data about the call."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class RunningCall(CallContext, eq=False, kw_only=True):
-    """A call that is under way or about to start. Its upstream reads the inherited fields, the engine these."""
+    """The context of a call of an engine. The upstream reads the inherited fields, the engine the fields below."""
 
     rules: CallRules
     method: str
     started_at: float
     decoded: DecodedBody = None
-    """The response's body, if it was decoded in a thread."""
+    """The body of the response, decoded in a thread; None: not decoded there."""
     fan_out: FanOut | None = None
-    """The fan-out that the call is an item of."""
+    """The fan-out that the call is an item of; None: the call has no ``each``."""
     number: int = 0
-    """The number of the item within its fan-out."""
+    """The number of the item in the fan-out."""

@@ -1,7 +1,6 @@
-"""Streamed composition: a line per outcome as calls end, the composed answer as the last line.
+"""Streamed composition: one line per outcome as soon as its call ends, and the composed answer as the last line.
 
-``run_stream`` runs beside the response that it feeds. The lines are plain values, written as NDJSON or as server-sent
-events.
+The lines are values, which are written as NDJSON or as server-sent events.
 """
 
 from __future__ import annotations
@@ -29,27 +28,27 @@ class StreamLine:
     """One line of a stream."""
 
     event: str
-    """The call's name; ``end`` for the last line."""
+    """The name of the call; "end" for the last line."""
     data: Mapping[str, Json]
     terminal: Result | None = None
-    """The composition's result; None but for the last line."""
+    """The result of the composition in the last line; None in any other line."""
 
     def ndjson(self) -> bytes:
         """The line as newline-delimited JSON."""
         return msgspec.json.encode(self.data) + b"\n"
 
     def sse(self) -> bytes:
-        """The line as a server-sent event (WHATWG HTML, section 9.2); JSON never holds a raw line break."""
+        """The line as a server-sent event (WHATWG HTML, section 9.2). Encoded JSON holds no line break."""
         return b"event: %b\ndata: %b\n\n" % (self.event.encode(), msgspec.json.encode(self.data))
 
 
 def capacity(plan: Plan) -> int:
-    """The maximum number of lines of a run of the plan, and so the channel size with which sending never blocks."""
+    """The most lines that a run of the plan sends: with a channel of this size, sending never waits."""
     return 1 + sum(1 if call.fan_out is None else 1 + call.config.max_items for call in plan.calls)
 
 
 def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
-    """The configured header fields that the head of a stream can have: those that read nothing but the request.
+    """The configured header fields for the head of a stream: those that read only the request.
 
     The head is sent before the calls have ended, so fields that read a call, or are forwarded from one, are left out.
     """
@@ -62,7 +61,7 @@ def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
 
 
 def fits_stream_head(template: FieldTemplate) -> bool:
-    """Whether a field of the answer can be in the head of a stream: its template reads nothing but the request."""
+    """Whether a field of the answer can be in the head of a stream: its template reads only the request."""
     return all(variable.client_parameter for variable in template.variables)
 
 
@@ -75,14 +74,19 @@ async def run_stream(
     send: trio.MemorySendChannel[StreamLine],
     outcomes: dict[str, Outcome] | None = None,
 ) -> None:
-    """Run the plan, send a line per outcome and a last line, then close the channel.
+    """Run the plan, send one line per outcome and a last line with the result, then close the channel.
 
-    The channel must hold ``capacity(plan)`` lines, so that a slow reader never delays the calls. A failure that decides
-    the answer has no line of its own: the last line holds it. If that is the only line, the gateway can still send an
-    ordinary problem answer. Cancelled, it cuts the composition and closes the channel. A closed receiver is no error.
+    The deciding failure is only in the last line. So if the first line is also the last one, an ordinary problem
+    document can still be sent instead of a stream. A closed receiver is no error.
+
+    Cancelled, it cancels the calls under way, closes the channel and raises ``Cancelled``.
+
+    Args:
+        send: a channel that holds ``capacity(plan)`` lines, so that a slow client never delays the calls.
+        outcomes: as in ``plan_run.run``, like the other arguments.
     """
     if any(call.conditions for call in plan.calls):
-        # A stream's head goes out before any call has ended: there is no 304 of one.
+        # The head of a stream is sent before any call has ended, so its status cannot be a 304.
         headers = {name: value for name, value in inputs.headers.items() if name not in CONDITIONS}
         inputs = msgspec.structs.replace(inputs, headers=headers)
     with send:
@@ -96,7 +100,7 @@ async def run_stream(
 
 
 class _LineSender(Observer):
-    """An observer that sends a line per outcome."""
+    """An observer that sends one line per outcome, except for cut calls and the deciding failure."""
 
     def __init__(self, plan: Plan, send: trio.MemorySendChannel[StreamLine]) -> None:
         self._fan_outs = frozenset(call.name for call in plan.calls if call.fan_out is not None)
@@ -123,7 +127,7 @@ class _LineSender(Observer):
         try:
             self._send.send_nowait(line)
         except trio.BrokenResourceError:
-            # The receiver is closed: the request is being cancelled, which ends the composition.
+            # The receiver is closed, so the request is being cancelled; the cancel ends the composition.
             return
 
     def _put_item(self, call: str, place: int, value: Json, failure: Failure | None) -> None:

@@ -188,8 +188,8 @@ LITERALS: dict[str, tuple[str, str]] = {
     "when = 'query.q == \"x\"'": ("when", '"x" is unknown; for the text itself write "\'x\'"'),
     "when = 'contains(query.q, \"x\")'": ("when", '"x" is unknown; for the text itself write "\'x\'"'),
     "params = { n = 'query.q == null' }": ("params.n", 'for null write "`null`" (a JMESPath literal)'),
-    'each = "part["': ("each", "something is missing at its end, a name, a value or a closing bracket"),
-    'json = "{a: query.q"': ("json", "something is missing at its end, a name, a value or a closing bracket"),
+    'each = "part["': ("each", "a name, a value or a closing bracket is missing at its end"),
+    'json = "{a: query.q"': ("json", "a name, a value or a closing bracket is missing at its end"),
 }
 
 

@@ -101,11 +101,11 @@ async def test_a_wrapper_that_answers_options_itself_does_so_for_a_composing_han
 
 # Keys that another key leaves without effect.
 
-EARLY = "the head of a stream goes out before the calls have ended, so this"
+EARLY = "the head of a stream is sent before the calls have ended, so this"
 PLACED = [
     ("stream = true", "", 'forward_headers = { a = ["x-a"] }', "answer.forward_headers.a", EARLY),
     ("stream = true", "", 'forward_cookies = { a = ["sid"] }', "answer.forward_cookies.a", EARLY),
-    ("stream = true", "", 'headers = { x-a = "{a.b}" }', "answer.headers.x-a", f"{EARLY} one, which reads a call,"),
+    ("stream = true", "", 'headers = { x-a = "{a.b}" }', "answer.headers.x-a", f"{EARLY} field, which reads a call,"),
     ("stream = true", "", 'cache_control = "public"', "answer.cache_control", "a stream is always sent with no-store"),
     (
         'krakend_compat = true\nexpose = "none"',
@@ -116,9 +116,9 @@ PLACED = [
     ),
     ("", "ok = [200, 401]\npass_status = [401, 404]", "", "calls.a.pass_status", "401 stands in ok too, so it is no"),
     ("", "null_on = [404]\npass_status = [404]", "", "calls.a.pass_status", "404 stands in null_on too, so it is no"),
-    ("", "", "status = 206", "answer.status", "a 206 is a part of something and needs Content-Range"),
-    ("", "pass_status = [407]", "", "calls.a.pass_status", "a 407 needs Proxy-Authenticate, which is about one"),
-    ("", "pass_status = [426]", "", "calls.a.pass_status", "a 426 needs Upgrade, which is about one connection"),
+    ("", "", "status = 206", "answer.status", "a 206 needs Content-Range"),
+    ("", "pass_status = [407]", "", "calls.a.pass_status", "a 407 needs Proxy-Authenticate, which belongs to one"),
+    ("", "pass_status = [426]", "", "calls.a.pass_status", "a 426 needs Upgrade, which belongs to one connection"),
     ("", "pass_body = true\npass_status = []", "", "calls.a.pass_body", "no status is passed on"),
     (
         "",

@@ -1,9 +1,9 @@
-"""Cache-Control of an answer, from the configuration and from the responses that it is made of. Pure.
+"""Cache-Control of an answer, computed from the configuration and from the responses that the answer is made of. Pure.
 
-The parts of an answer are its calls, or the items of an ``each``; the most restrictive of their directives hold. A
-configured ``cache_control`` replaces them, with two exceptions that no configuration of a route can know: a part is
-``private`` or ``no-store``, or the answer sets a cookie, which is for one client (RFC 9111 section 7.3). Shared caches
-never store such an answer.
+The parts of an answer are the responses of its calls, or of the items of an ``each``. The answer gets the most
+restrictive of their directives. A configured ``cache_control`` replaces these directives, with two exceptions: a part
+is ``private`` or ``no-store``, or the answer sets a cookie, which is for one client (RFC 9111 section 7.3). Shared
+caches must never store such an answer, whatever is configured.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ Fields = Sequence[tuple[str, str]]
 # One directive; a comma may stand within quotes.
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*+"|")++')
 _FOR_SHARED = frozenset({"public", "s-maxage"})
-# RFC 9213, and what was in use before it: they hold for some shared caches in the place of Cache-Control.
+# The fields that some shared caches obey instead of Cache-Control: that of RFC 9213, and older ones.
 _TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires")
 
 
 def answer_cache_control(
     configured: str | None, parts: Sequence[Fields], fields: Fields, *, personal: bool, complete: bool
 ) -> tuple[str | None, Fields]:
-    """The Cache-Control of an answer (None: none), and ``fields`` less those that would override it in shared caches.
+    """The Cache-Control of an answer (None: no such field), and the other header fields that the answer may have.
+
+    Fields that override Cache-Control in some shared caches are removed if no shared cache may store the answer.
 
     Args:
-        configured: the configured value; None: the parts decide.
+        configured: the configured value; None: it is computed from the parts.
         parts: the header fields of the parts.
         fields: the other header fields of the answer.
-        personal: the answer is for one client, unless ``configured`` says otherwise.
-        complete: nothing is missing from the answer. An incomplete answer is never stored (``no-store``).
+        personal: the answer is for one client, unless ``configured`` is given.
+        complete: nothing is missing from the answer. An incomplete answer must not be stored (``no-store``).
     """
     if complete and not fields and not any(parts):
         return cache_control_without_parts(configured, personal=personal), fields
@@ -47,12 +49,12 @@ def answer_cache_control(
 
 
 def cache_control_without_parts(configured: str | None, *, personal: bool) -> str | None:
-    """The Cache-Control of a complete answer without header fields, of whose parts none has a directive."""
+    """The Cache-Control of a complete answer without other header fields, if no part has a directive."""
     return configured if configured is not None or not personal else "private"
 
 
 def to_private(cache_control: str) -> str:
-    """A Cache-Control with ``private`` instead of its directives for shared caches."""
+    """Replace the directives for shared caches by ``private``, unless the value is private or no-store already."""
     kept = [
         directive
         for directive in _split(cache_control)
@@ -76,15 +78,18 @@ def _name(directive: str) -> str:
     return directive.partition("=")[0].strip(" \t").lower()
 
 
-# Directives that hold for the answer if any part has them (RFC 9111 section 5.2.2).
+# The directives that the answer gets if any part has them (RFC 9111 section 5.2.2).
 _FLAGS = ("no-cache", "private", "must-revalidate", "proxy-revalidate", "no-transform", "must-understand")
 
 
 def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -> str | None:
-    """The most restrictive Cache-Control of several parts' header fields; None if no part has a directive.
+    """The most restrictive Cache-Control of the header fields of several parts; None: no part has a directive.
 
-    The answer has a lifetime only if every part has one: the shortest, less the Age of its part (RFC 9111 section 4.2).
-    ``private``: the answer is private whatever the parts say.
+    The answer has a lifetime only if every part has one. It is the shortest of the remaining lifetimes, which are
+    max-age minus Age (RFC 9111 section 4.2).
+
+    Args:
+        private: the answer is private also if no part is.
     """
     parts = [*parts]
     if not private and not any(parts):
@@ -102,7 +107,7 @@ def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -
     if directives and all(value is not None for value in lifetimes):
         result.append(f"max-age={min(value for value in lifetimes if value is not None)}")
     elif any(directives) and "no-cache" not in flags:
-        # Some part has no lifetime, so the answer must be revalidated before each use.
+        # A part without a lifetime may change at any time, so caches must revalidate the answer before each use.
         result.insert(0, "no-cache")
     if "private" not in result and "no-cache" not in result:
         if any("s-maxage" in part for part in directives) and all(value is not None for value in shared):
@@ -113,7 +118,7 @@ def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -
 
 
 def _directives(fields: Fields) -> dict[str, int | None]:
-    """The directives of a part, with the remaining seconds of a lifetime as value, else None."""
+    """The directives of a part by name, with the remaining seconds of max-age and s-maxage as value, else None."""
     found: dict[str, int | None] = {}
     age = 0
     for name, value in fields:
@@ -121,7 +126,7 @@ def _directives(fields: Fields) -> dict[str, int | None]:
             age = _seconds(value)
         elif name == "vary":
             if "*" in value:
-                # RFC 9110 section 12.5.5: the response may differ for any other request.
+                # The response may differ for any other request (RFC 9110 section 12.5.5).
                 found["no-cache"] = None
         elif name == "cache-control":
             for directive in value.split(","):
@@ -138,9 +143,9 @@ _SECONDS_MAX = 2**31
 
 
 def _seconds(text: str) -> int:
-    """The value of a delta-seconds argument, at most 2**31; 0 if it is no number (RFC 9111 section 1.2.2)."""
+    """The value of a delta-seconds argument, at most 2**31; 0 if the text is no number (RFC 9111 section 1.2.2)."""
     text = text.strip().strip('"').lstrip("0") or "0"
     if not (text.isascii() and text.isdigit()):
         return 0
-    # int() of unbounded digits is slow, and from 4301 on an error.
+    # int() takes quadratic time, and refuses more than 4300 digits.
     return min(int(text), _SECONDS_MAX) if len(text) <= len(str(_SECONDS_MAX)) else _SECONDS_MAX

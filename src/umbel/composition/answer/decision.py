@@ -1,6 +1,12 @@
-"""Decision of a composition: the rules of ``combine`` = "all", "first" and "quorum". Pure.
+"""Decision of a composition: the rules of ``combine = "all"``, ``"first"`` and ``"quorum"``. Pure.
 
-``decide`` is asked after each outcome, ``final_failure`` once after the last one.
+A composition is decided as soon as no further outcome can change the answer:
+
+- all: a required call has failed. Successes decide nothing before the last outcome.
+- first, quorum: enough candidates have succeeded (1, or ``quorum``), or too few candidates are left to reach that
+  number. A required call that is no candidate decides by its failure, as with all.
+
+``decide`` is called after each outcome; ``final_failure`` once after the last outcome, if nothing was decided.
 """
 
 from __future__ import annotations
@@ -14,13 +20,13 @@ from ..plan.plan import Plan
 
 
 class Decision(NamedTuple):
-    """The composition is decided: by this failure, or (None) with the values so far."""
+    """The fact that a composition is decided: by ``failure``, or (None) by the outcomes so far."""
 
     failure: Failure | None
 
 
 def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Decision | None:
-    """The decision that the latest outcome makes while other calls are under way; None: it decides nothing."""
+    """The decision that the latest outcome makes; None: it decides nothing. A call that was cut decides nothing."""
     if latest.failure is not None and latest.failure.kind in CUT:
         return None
     counted = plan.needed > 0 and latest.call in plan.candidates
@@ -36,7 +42,7 @@ def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Deci
 
 
 def final_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
-    """The failure that decides the answer after the last outcome, if nothing was decided before; else None."""
+    """The deciding failure after the last outcome of a composition that is not decided; None: it has an answer."""
     if plan.needed:
         short = len(successes(plan, outcomes)) < plan.needed
         return _first_failure(plan, outcomes) if short else None
@@ -49,32 +55,31 @@ def final_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None
 
 
 def worst_failure(outcomes: Sequence[Outcome], any_default: bool) -> Failure | None:
-    """The failure with the highest status (the first of equals) if every call failed and none has a default, else None.
+    """The failure with the highest status if every call failed and no call has a default; else None.
 
-    It prevents an empty answer with a status of success. Without calls there is none.
+    Such an answer would be empty, so it must not have a status of success. Of equal statuses the first failure counts.
     """
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     if any_default or not failures or len(failures) < len(outcomes):
         return None
-    # max() keeps the first of equals.
     return max(failures, key=lambda failure: failure.status)
 
 
 def successes(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
-    """The first ``needed`` successes among the candidates, in config order."""
+    """The first ``plan.needed`` successes among the candidates, in config order."""
     succeeded = [outcomes[name] for name in plan.candidates if name in outcomes and outcomes[name].state == "value"]
     return succeeded[: plan.needed]
 
 
 def is_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
-    """Whether nothing is missing from the answer. With first and quorum only the counted successes matter."""
+    """Whether nothing is missing from the answer. With first and quorum only the successes in the answer count."""
     if plan.needed:
         return all(outcome.complete for outcome in successes(plan, outcomes))
     return all(outcome.complete for outcome in outcomes.values())
 
 
 def _first_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
-    """The earliest failure of a candidate; the failure of a cut call only if there is no other."""
+    """The earliest failure of a candidate; that of a cut call only if no other candidate failed."""
     failed = [
         (outcome.failure.kind in CUT, outcome.ended_at, place, outcome.failure)
         for place, name in enumerate(plan.candidates)

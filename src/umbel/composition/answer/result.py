@@ -1,7 +1,4 @@
-"""Result of a composition: the outcomes, and the answer or the failure that they make.
-
-Immutable. The gateway turns it into an HTTP response.
-"""
+"""Result of a composition: the outcomes of all calls, with the answer or the deciding failure. Immutable."""
 
 from __future__ import annotations
 
@@ -26,38 +23,39 @@ _DETAILS = {
 
 
 class Result(msgspec.Struct, frozen=True):
-    """The result of a composition: its outcomes, with an answer or the failure that decided it."""
+    """The result of a composition: its outcomes, with the answer or the deciding failure."""
 
     outcomes: tuple[Outcome, ...]
-    """In config order."""
+    """The outcomes in config order; those of calls in code in the order of their launch."""
     failure: Failure | None
-    """The failure that decides the answer; None: there is a composed answer."""
+    """The deciding failure; None: there is an answer."""
     answer: Json = None
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    """Header fields of the answer: the route's own, forwarded ones, Set-Cookie, and those of a failure's status. Values
-    have a character per byte."""
+    """Header fields of the answer: the route's own fields, forwarded ones, Set-Cookie, and those that belong to the
+    status of a failure. A value has one character per byte."""
     completed: bool = True
+    """Whether nothing is missing from the answer."""
     cache_control: str | None = None
-    """The Cache-Control of a composed answer; None: none."""
+    """The Cache-Control of the answer; None: no such field."""
     own_ms: float = 0.0
-    """The gateway's own time in milliseconds (``own_time``)."""
+    """The own time of the request in milliseconds (``own_time``)."""
 
     vary: tuple[str, ...] = ()
-    """Request headers that the answer varies by, beside those of the route."""
+    """The names for the field Vary of the answer, beside those of the route."""
     failed: bool = True
-    """Whether a call or an item has failed, or may have."""
+    """Whether a call or an item may have failed; False: none has."""
     validated: bool = False
-    """Whether ``headers`` hold validators (ETag, Last-Modified): those of the one response that is the answer."""
+    """Whether ``headers`` hold validators (ETag, Last-Modified) of the response that is the answer."""
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of the failure; None: there is an answer."""
+        """The kind of the deciding failure; None: there is an answer."""
         return self.failure.kind if self.failure is not None else None
 
     @property
     def incomplete(self) -> tuple[Outcome, ...]:
-        """The outcomes that are missing from the answer, whole or in part, but for calls that were cut."""
+        """The outcomes that are missing from the answer, whole or in part, without those of cut calls."""
         return tuple(
             outcome
             for outcome in self.outcomes
@@ -65,13 +63,13 @@ class Result(msgspec.Struct, frozen=True):
         )
 
     def problem(self, request_id: str) -> Problem:
-        """The problem document of a failed composition: kinds and statuses, never the details meant for records.
+        """The problem document of a failed composition. It holds kinds and statuses, and no detail of a record.
 
         Raises:
-            ValueError: there is no failure.
+            ValueError: the composition has not failed.
         """
         if self.failure is None:
-            raise ValueError("a composed answer has no problem")
+            raise ValueError("this result has an answer and no problem document")
         calls = []
         for outcome in self.incomplete:
             worst = outcome.worst
@@ -89,20 +87,20 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def own_time(started_at: float, now: float, outcomes: tuple[Outcome, ...]) -> float:
-    """Seconds since ``started_at`` that the gateway took itself: the whole time less the longest chain of calls.
+    """The own time of a request in seconds: from ``started_at`` to ``now``, minus the longest chain of calls.
 
-    In a chain each call began after the one before it had ended; of calls that ran at once the longest counts. So the
-    gateway's own time shows also while calls were under way.
+    In a chain each call began after the call before it had ended. Of calls that ran at the same time, the longest
+    counts. So delays of the gateway show also if other calls were under way meanwhile.
     """
     first_end, last_start, longest = math.inf, -math.inf, 0.0
     for outcome in outcomes:
         start, end = outcome.started_at, outcome.ended_at
         if start is not None:
-            # Not min() and max(): this is once per call.
+            # Comparisons are faster than min() and max(), and this runs once per call.
             longest = end - start if end - start > longest else longest
             first_end = end if end < first_end else first_end
             last_start = start if start > last_start else last_start
-    if last_start >= first_end:  # Not all at once, as most are.
+    if last_start >= first_end:  # Not all calls ran at the same time, so a chain may be longer than any call.
         longest = _longest_chain(
             [(outcome.ended_at, outcome.started_at) for outcome in outcomes if outcome.started_at is not None]
         )
@@ -115,7 +113,7 @@ def _longest_chain(spans: list[tuple[float, float]]) -> float:
     spans.sort()
     ends: list[float] = []
     best = [0.0]
-    """Of the first spans, by their number."""
+    """The greatest sum of the first n spans, by n."""
     for end, start in spans:
         best.append(max(best[-1], best[bisect_right(ends, start)] + end - start))
         ends.append(end)

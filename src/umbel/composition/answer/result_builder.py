@@ -1,6 +1,6 @@
-"""Result builder: makes the answer's value, status, header fields and Cache-Control of the outcomes.
+"""Builder of the result: makes the answer's value, status, header fields and Cache-Control from the outcomes.
 
-The last step of a composition, after the last outcome.
+It runs after the last outcome of a composition.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ def build_result(
     *,
     whole: bool = False,
 ) -> Result:
-    """Build the result of a composition whose calls have all ended.
+    """Build the result of a composition whose calls have all been settled. An expression that fails gives a failure.
 
     Args:
         context: the evaluation context, with the values of the calls.
-        failure: decides the answer; None: the values do.
+        failure: the deciding failure; None: the outcomes make an answer.
         now: ``trio.current_time()``.
-        whole: it is known that nothing is missing.
+        whole: every call has succeeded with a complete value, so the outcomes need no check.
     """
-    ordered = tuple([outcomes[call.name] for call in plan.calls])  # a generator costs a call per item
+    ordered = tuple([outcomes[call.name] for call in plan.calls])  # A list is faster than a generator.
     own_ms = own_time(facts.due_from, now, ordered) * 1000
     if whole and plan.is_plain_object and failure is None:
         values: dict[str, Json] = {}
         for outcome in ordered:
             if outcome.headers:
-                break  # They may hold directives for caches.
+                break  # The fields may hold cache directives.
             values[outcome.call] = outcome.value
         else:
             caching = cache_control_without_parts(plan.cache_control, personal=_is_personal(plan, inputs))
@@ -75,13 +75,13 @@ def build_result(
 def _failed(
     plan: Plan, outcomes: Mapping[str, Outcome], ordered: tuple[Outcome, ...], failure: Failure, own_ms: float
 ) -> Result:
-    """The result that a failure decides, with the header fields of its status and the forwarded cookies."""
+    """The result with this deciding failure, the header fields of its status, and the forwarded cookies."""
     headers = (*failure_fields(failure), *_cookies(plan, outcomes))
     return Result(ordered, failure, headers=headers, completed=False, own_ms=own_ms)
 
 
 def failure_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
-    """The header fields of a failed answer: those of the failure's status, and those that the route forwards."""
+    """The header fields of an answer that a failure decides: those of its status, and forwarded ones."""
     taken = {name for name, _ in failure.fields} | {"set-cookie"}
     return (*failure.fields, *(field for field in failure.forwarded if field[0] not in taken))
 
@@ -112,9 +112,11 @@ def _headers(
 
 
 def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, headers: Fields) -> tuple[int, Fields]:
-    """The status of an answer that is one response, and the fields that it takes over beside ``headers``.
+    """The status of an answer that is one response, and the response fields that the answer takes over.
 
-    ``status`` is the route's; the response's own replaces it if it came of the client's conditions (206, 304).
+    Args:
+        status: the status of the route. The response's status replaces it if it results from conditions (206, 304).
+        headers: the other header fields of the answer; a field of these names is not taken over.
     """
     if outcome.state != "value":
         return status, ()
@@ -123,14 +125,14 @@ def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, heade
     fields: dict[str, str] = {}
     for name, value in outcome.headers:
         if name.encode("latin-1") in wanted:
-            fields.setdefault(name, value)  # Each is a single field; if an upstream repeats one, the first counts.
+            fields.setdefault(name, value)  # A response has one such field; of repeated ones the first counts.
     for name, _ in headers:
         fields.pop(name, None)
     return status, tuple(fields.items())
 
 
 def _created(outcomes: tuple[Outcome, ...], headers: Fields) -> Fields:
-    """The Location of a 201 answer, of the first call whose response was 201; none if ``headers`` has one."""
+    """The Location of a 201 answer: that of the first call with a 201 response; empty if ``headers`` has a Location."""
     if any(name == "location" for name, _ in headers):
         return ()
     for outcome in outcomes:
@@ -140,9 +142,9 @@ def _created(outcomes: tuple[Outcome, ...], headers: Fields) -> Fields:
 
 
 def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:
-    """The Set-Cookie fields that the answer forwards, also if it fails.
+    """The Set-Cookie fields that the answer forwards, also from failed calls.
 
-    An upstream that ends a session does so with a 401, and a session that began stands though another call fails.
+    A 401 response may end a session, and a session that began must be known to the client though another call fails.
     """
     table = plan.route.answer.forward_cookies
     if not table:
@@ -152,7 +154,7 @@ def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, st
         outcome = outcomes[call]
         failure, received = outcome.failure, outcome.headers
         if failure is not None:
-            # A call that failed with its cause has had no response itself.
+            # A call with kind dependency has no response: its failure holds the fields of the call that it needs.
             received = failure.forwarded if failure.kind is not Kind.DEPENDENCY else ()
         fields.extend(
             (name, value)
@@ -171,5 +173,5 @@ def _answer_cache_control(
 
 
 def _is_personal(plan: Plan, inputs: Inputs) -> bool:
-    """Whether the answer is for one client, unless the configuration says otherwise."""
+    """Whether the answer is for one client, unless the route has a ``cache_control``."""
     return plan.private or "cookie" in inputs.headers or "authorization" in inputs.headers

@@ -1,10 +1,10 @@
-"""Status fields: the response fields that an answer takes over together with a call's status. Pure.
+"""Status fields: the response fields that an answer takes over together with the status of a call. Pure.
 
-A 401 without its challenge, a 405 without its methods or a redirect without its target is incomplete. ``_BELONGS`` is
-the one table of which field belongs to which status.
+A 401 without WWW-Authenticate, a 405 without Allow or a redirect without Location is incomplete. ``_BELONGS`` is the
+only table of the fields that belong to a status.
 
-Values are not changed. So a relative ``Location`` is relative to the client's URL, and an absolute one may name a host
-that the client cannot reach: the gateway cannot map an upstream's URLs to its own paths.
+Values are not changed. So a relative Location is relative to the client's URL, and an absolute one may name a host that
+the client cannot reach: the gateway cannot map the URLs of an upstream to its own paths.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ REDIRECTS = frozenset(range(300, 400)) - {304}
 CREATED = 201
 
 VALUES_MAX = 16 * 1024
-"""The maximum total bytes of the values. Clients accept heads of 16 KiB to 64 KiB."""
+"""The most bytes of all values together. Clients accept heads of 16 KiB to 64 KiB."""
 FIELDS_MAX = 32
-"""The maximum number of fields."""
+"""The most fields."""
 
 _BELONGS: Mapping[bytes, frozenset[int]] = {
     # RFC 9110 section 11.6.1, and RFC 6750 section 3.1 for 400 and 403; RFC 9449 section 8 for the nonce.
@@ -37,21 +37,21 @@ _BELONGS: Mapping[bytes, frozenset[int]] = {
     b"accept": frozenset({415}),
     b"accept-post": frozenset({415}),
     b"accept-patch": frozenset({415}),
-    # RFC 7725 section 4: who blocks it.
+    # RFC 7725 section 4: rel="blocked-by".
     b"link": frozenset({451}),
 }
-# RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers, and what was in use before: -Limit,
-# -Remaining, -Reset and -Used.
+# The beginnings of the names of RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), and of the older
+# fields X-RateLimit-Limit, -Remaining, -Reset and -Used.
 _QUOTAS = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
 _TOO_MANY = 429
-# Of these a response has one (RFC 9110 section 5.3). Where it has more, the first counts, as with browsers.
+# A response has at most one of each (RFC 9110 section 5.3). Of repeated ones the first counts, as in browsers.
 _SINGLE = frozenset({b"location", b"retry-after", b"content-range", b"dpop-nonce"})
 
 
 def fields_of_status(status: int, fields: Iterable[Field]) -> tuple[tuple[str, str], ...]:
     """The fields of a response that belong to its status, in their order, with names in lower case.
 
-    A field that exceeds ``VALUES_MAX`` or ``FIELDS_MAX`` is left out as a whole.
+    A field that would exceed ``VALUES_MAX`` or ``FIELDS_MAX`` is left out.
     """
     found: list[tuple[str, str]] = []
     seen: set[bytes] = set()

@@ -1,6 +1,46 @@
-"""Plan compiler: compiles a route of the configuration to a ``Plan``, and reports every mistake at load.
+"""Plan compiler: compiles a route of the configuration to a ``Plan``, and reports every mistake in the route.
 
-No request is refused for a mistake of the configuration: whatever can be checked without a request is checked here.
+Theory
+------
+**Problem.** A route names calls, and the calls name each other: ``path = "/orders/{user.id}"`` in a call means "start
+this call when the call ``user`` has a value". The configuration has no key for dependencies. The compiler finds them in
+the templates and expressions, so they cannot contradict what a request reads. It also checks whatever can be checked
+without a request, because a mistake in the configuration must not fail a request. One run reports all mistakes.
+
+**Names.** A template or an expression reads the *context*: ``path``, ``query``, ``headers``, ``body``, ``item`` (in a
+call with ``each``), and one entry per call. ``RouteNames`` holds the names that a route declares. A ``Scope`` holds the
+names that one call may read; the answer has a scope of its own.
+
+**How dependencies are found.** ``_call`` goes through the keys of one call in this order:
+
+1. ``when``, then ``each``. ``each`` defines ``item`` for the keys after it.
+2. ``with``. Its keys become *bound names*, which only the templates of this call can read.
+3. ``path``, the ``headers`` and ``params`` of the upstream and of the call, and ``json`` or ``form``.
+
+Every expression lists the roots that it reads (``Expression.names``), and ``Scope.read`` registers them. Every
+``{name}`` of a template goes through ``Scope.resolve``, which registers the root and returns the place of the value. A
+root that is a call's name is added to ``Scope.needs``. A bound name adds no dependency: the expression that makes its
+value has added its own. ``needs`` of the scope, in the order of the configuration, is ``CallPlan.needs``.
+
+**From needs to plan.** The needs of all calls are a directed graph. ``find_cycle`` reports a cycle as a mistake, so the
+graph of a valid plan is acyclic, and each call can start at some time. The plan holds the graph in the forms that
+``plan_run.py`` uses: ``initial_calls`` (no needs), ``dependants`` by call, and ``dependency_counts``. A call that
+nothing names is a candidate for ``combine = "first"`` and ``"quorum"``; a call that another names only serves it.
+
+**What else names decide.** The scope also records which header fields, parameters and body members of the client a call
+sends (``reads``). ``forget_reads`` clears them after ``when`` and ``each``, which send nothing. The records decide
+whether a call carries a credential of the client, and what the answer's ``Vary`` names.
+
+**Mistakes.** A part that cannot be compiled raises ValueError. ``_collect`` turns the error into an entry of
+``problems`` with the path of the key, and the compiler goes on with the next part. Three rules keep it from reporting
+one mistake twice:
+
+- An unknown upstream is replaced by ``_UNKNOWN_UPSTREAM``, so that the rest of its call is checked.
+- A table that error recovery has changed may lack names (``RouteNames.incomplete_tables``); a name that is unknown in
+  such a table is no mistake.
+- Needs are computed for invalid calls too, so that a cycle through such a call is found.
+
+``compile`` returns a plan only if ``problems`` is empty. A plan is immutable and holds nothing of any request.
 """
 
 from __future__ import annotations
@@ -52,9 +92,9 @@ _OWN_ANSWER_FIELDS = frozenset(
         "x-request-id",
     }
 )
-# The header fields that Umbel writes itself into every call or attempt.
+# The header fields that Umbel writes into every call or attempt.
 _WRITTEN_BY_UMBEL = GATEWAY_FIELDS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
-# Replaces an upstream that does not exist, so that the rest of the call is still checked.
+# Replaces an unknown upstream, so that the rest of the call is checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
 
@@ -62,8 +102,11 @@ _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
 def compile_route(config: Config, index: int) -> Plan:
     """Compile the plan of one route.
 
+    Args:
+        index: the route's index in ``config.routes``.
+
     Raises:
-        ConfigError: the route is invalid; holds all of its mistakes.
+        ConfigError: the route is invalid; carries all of its mistakes.
     """
     compiler = _RouteCompiler(config, index)
     plan = compiler.compile()
@@ -73,7 +116,7 @@ def compile_route(config: Config, index: int) -> Plan:
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """All mistakes of the configuration's plans, each with its key; for ``load(path, checks=(check,))``."""
+    """Yield all mistakes in the routes, each with the path of its key: a ``Check`` for ``config.loading.load.load``."""
     seen: dict[tuple[KeyPath, str], None] = {}
     taken: dict[tuple[str, str], int] = {}
     for index, route in enumerate(config.routes):
@@ -82,6 +125,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         seen.update(dict.fromkeys(compiler.problems))
         pattern = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
         at: KeyPath = ("routes", index)
+        # Two placeholders are no two equal routes.
         unsure = config.is_placeholder((*at, "path")) or config.is_placeholder((*at, "methods"))
         for method in () if unsure else compiler.methods:
             first = taken.setdefault((method, pattern), index)
@@ -99,7 +143,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
-    """The mistakes in header fields of a route's calls that would not be sent as configured."""
+    """Yield the header fields of a route's calls that could not be sent as configured, with the reason."""
     for name, call in config.routes[index].calls.items():
         upstream = config.upstreams.get(call.upstream, _UNKNOWN_UPSTREAM)
         at: KeyPath = ("routes", index, "calls", name)
@@ -111,11 +155,14 @@ def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _why_never_sent(field: str, upstream: Upstream) -> str | None:
-    """Why a header field of a call (lower-case name) would not be sent as configured; None: it would."""
+    """The reason why a header field of a call would not be sent as configured; None: it is sent.
+
+    ``field`` is the name in lower case.
+    """
     name = field.encode("ascii")
     if name == b"expect" or is_hop_by_hop(name):
-        return f'"{field}" is about one connection only and is never sent on; remove it'
-    written = f'"{field}" is written by Umbel itself, so what stands here is never sent; remove it'
+        return f'"{field}" belongs to one connection and is never forwarded; remove it'
+    written = f'"{field}" is written by Umbel, so this value is never sent; remove it'
     if upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED:
         return f"{written}, or set forwarded = false at the upstream"
     if field == upstream.deadline_header:
@@ -124,17 +171,17 @@ def _why_never_sent(field: str, upstream: Upstream) -> str | None:
 
 
 def _why_not_deadline_header(upstream: Upstream) -> str | None:
-    """Why the upstream's ``deadline_header`` cannot be used; None: it can."""
+    """The reason why the upstream's ``deadline_header`` cannot be used; None: it can."""
     name = str(upstream.deadline_header or "").encode("ascii")
     if name == b"expect" or is_hop_by_hop(name):
-        return f'"{name.decode()}" is about one connection only and is never sent on; take another name'
+        return f'"{name.decode()}" belongs to one connection and is never forwarded; write another name'
     if name in _WRITTEN_BY_UMBEL or (upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED):
-        return f'"{name.decode()}" is written by Umbel itself and says something else; take another name'
+        return f'"{name.decode()}" is written by Umbel with another meaning; write another name'
     return None
 
 
 def _carries_credential(call: Call, request_template: RequestTemplate, scope: Scope) -> bool:
-    """Whether a call sends a credential of the client's. ``scope`` holds what its request reads."""
+    """Whether a call sends a credential of the client. ``scope`` holds the names that its request reads."""
     names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
     configured = (*request_template.upstream_headers, *request_template.headers)
     own = any(field.fixed is not None and is_credential(field.name.decode()) for field in configured)
@@ -142,7 +189,7 @@ def _carries_credential(call: Call, request_template: RequestTemplate, scope: Sc
 
 
 class _RouteCompiler:
-    """Compiler of one route, which collects all of its mistakes in ``problems``."""
+    """Compiler of one route. ``problems`` holds the mistakes found so far. ``compile`` may be called once."""
 
     def __init__(self, config: Config, index: int) -> None:
         self._config = config
@@ -150,7 +197,7 @@ class _RouteCompiler:
         self._at: KeyPath = ("routes", index)
         self.problems: list[tuple[KeyPath, str]] = []
         self.methods: tuple[str, ...] = ()
-        """The methods that the route answers; valid after ``compile``, also with problems."""
+        """The methods that the route answers; set by ``compile``, also if the route is invalid."""
         self._names = RouteNames(
             frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
         )
@@ -158,13 +205,14 @@ class _RouteCompiler:
         incomplete_tables = {key for key, names in tables if config.has_lost((*self._at, key), names)}
         self._names.incomplete_tables = frozenset(
             incomplete_tables | {"path"} if self.problems else incomplete_tables
-        )  # Only its path has been checked so far.
+        )  # A problem at this point is one of the path: no other key has been checked.
 
     def compile(self) -> Plan | None:
+        """Compile the route; None: it is invalid, and ``problems`` says why."""
         route = self._route
         calls = [self._call(name, call) for name, call in route.calls.items()]
         if cycle := find_cycle({name: needs for name, _, needs in calls}):
-            self._problem(("calls", cycle[0]), f"the calls wait for each other: {' → '.join(cycle)}")
+            self._problem(("calls", cycle[0]), f"these calls wait for each other: {' → '.join(cycle)}")
         answer_expression, answer_headers = self._answer()
         self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
@@ -172,13 +220,13 @@ class _RouteCompiler:
             return None
         plans = tuple(plan for _, plan, _ in calls if plan is not None)
         forwarded = {name: None for plan in plans for name in plan.config.forward_headers}
-        # With "*" any field may affect the answer. Vary cannot name them all, and "Vary: *" would forbid every cache to
-        # store the answer; so the answer is private.
+        # With "*" any header field may affect the answer. Vary cannot name all of them, and "Vary: *" forbids every
+        # cache to reuse the answer. So the answer is private instead.
         any_header = forwarded.pop(STAR, ...) is None
         cookies = any(plan.config.forward_cookies for plan in plans)
         vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
         for name in CONDITIONS & vary.keys():
-            del vary[name]  # They choose whether there is an answer, not which (RFC 9110 section 12.5.5).
+            del vary[name]  # A condition selects no representation (RFC 9110 section 12.5.5).
         if cookies:
             vary["cookie"] = None
         return Plan(
@@ -205,8 +253,8 @@ class _RouteCompiler:
         try:
             rule = Rule(self._route.path, endpoint="route")
             Map([rule])
-        except Exception as error:  # noqa: BLE001  # werkzeug builds code of the rule, and calls converters with its arguments
-            self._problem(("path",), f'"{self._route.path}" is not a route: {error}')
+        except Exception as error:  # noqa: BLE001  # werkzeug compiles the rule, and calls converters with its arguments
+            self._problem(("path",), f'"{self._route.path}" is not a valid route: {error}')
         else:
             yield from rule.arguments
 
@@ -221,7 +269,7 @@ class _RouteCompiler:
             scope.item_source = client_parameter or ""
             fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
         upstream = self._upstream(at, call)
-        scope.forget_reads()  # What only ``when`` and ``each`` read is not sent.
+        scope.forget_reads()  # ``when`` and ``each`` send nothing to the upstream.
         request_template = self._request_template(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)
         conditions = self._conditions(at, call, request_template)
@@ -240,7 +288,7 @@ class _RouteCompiler:
         return name, CallPlan(name, call, upstream, rules, request_template, needs, when, fan_out, conditions), needs
 
     def _conditions(self, at: KeyPath, call: Call, request_template: RequestTemplate | None) -> tuple[str, ...]:
-        """The conditional request fields that a call forwards, by ``forward_headers`` or by a template."""
+        """The conditional request fields that a call sends on, by ``forward_headers`` or in a template."""
         found: dict[str, KeyPath] = {
             name: (*self._at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
         }
@@ -309,7 +357,7 @@ class _RouteCompiler:
 
     def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyTemplate | None:
         bodies: list[BodyTemplate] = []
-        for key, source in (("json", call.json_), ("form", call.form)):  # Both are looked at, where both stand.
+        for key, source in (("json", call.json_), ("form", call.form)):  # Check both, also if both are given.
             if isinstance(source, str):
                 whole = self._param("", source, (*self._at, *at, key), scope)
                 bodies += [BodyTemplate(key == "form", whole)] if whole is not None else []
@@ -337,7 +385,7 @@ class _RouteCompiler:
                     hint = f'; did you mean "{near[0]}"?' if near else ""
                     self._problem(("answer", key, name), f'there is no call "{name}"{hint}')
                 elif self._route.calls[name].each is not None:
-                    self._problem(("answer", key, name), f'"{name}" makes many responses (each), so none is forwarded')
+                    self._problem(("answer", key, name), f'"{name}" has many responses (each), so none is forwarded')
                 for field in fields if key == "forward_headers" else ():
                     self._check_answer_field(("answer", key, name), field)
         if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
@@ -346,16 +394,16 @@ class _RouteCompiler:
 
     def _check_answer_field(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:
-            self._problem(at, f'"{name}" of an answer is written by Umbel itself')
+            self._problem(at, f'"{name}" of an answer is written by Umbel; remove it')
         elif is_hop_by_hop(name.encode("ascii")):
-            self._problem(at, f'"{name}" is about one connection only and is never passed on; remove it')
+            self._problem(at, f'"{name}" belongs to one connection and is never forwarded; remove it')
 
     def _methods(self) -> tuple[str, ...]:
         methods = self._route.methods
         if methods is None:
             return ("POST",) if self._uses_body() else ("GET",)
         if self._uses_body() and (bodiless := [method for method in methods if method in ("GET", "HEAD")]):
-            self._problem(("methods",), f"the plan uses the request's body, which a {bodiless[0]} request has not")
+            self._problem(("methods",), f"the route uses the request's body, but a {bodiless[0]} request has none")
         return methods
 
     def _uses_body(self) -> bool:
@@ -369,17 +417,20 @@ class _RouteCompiler:
         if (self._route.quorum or 0) > len(candidates) and "calls" not in self._names.incomplete_tables:
             self._problem(
                 ("quorum",),
-                f"the quorum is more than the {len(candidates)} that count: calls that no other call names",
+                f"the quorum is more than the number of calls that count, {len(candidates)} (no other call names them)",
             )
         return candidates
 
-    # From here on: compile one part and collect its mistake, so that the other parts are still checked.
+    # Functions that compile one part and collect its mistake, so that the other parts are checked too.
 
     def _problem(self, at: KeyPath, reason: str, *, absolute: bool = False) -> None:
         self.problems.append((at if absolute else (*self._at, *at), reason))
 
     def _collect(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
-        """The result of ``make``; its ValueError becomes a problem at the key ``at``, and the result None."""
+        """The result of ``make``. If ``make`` raises ValueError, report a problem at the key ``at`` and return None.
+
+        ``at`` is relative to the route unless ``absolute``.
+        """
         try:
             return make()
         except ValueError as error:
@@ -418,6 +469,6 @@ class _RouteCompiler:
 
     @staticmethod
     def _with_key_paths(at: KeyPath, table: Mapping[str, Source]) -> Iterator[tuple[str, tuple[KeyPath, Source]]]:
-        """The entries of a table, each with the path of its key."""
+        """Yield the entries of a table, each with the path of its key."""
         for name, source in table.items():
             yield name, ((*at, name), source)

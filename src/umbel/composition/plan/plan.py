@@ -1,6 +1,6 @@
-"""Plan of a route: its calls, compiled, and the directed acyclic graph of their dependencies.
+"""Plan of a route: its compiled calls, and the directed acyclic graph of their dependencies.
 
-Immutable; holds no state of a request.
+Immutable; holds nothing of any request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FanOutPlan:
 
     source: Expression
     client_parameter: str
-    """Words for the client's parameters that the list is made of; empty if there are other sources."""
+    """Words for the parameters of the client's request that the list is made of; empty if it has another source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,19 @@ class CallPlan:
     rules: CallRules
     request_template: RequestTemplate
     needs: tuple[str, ...]
-    """The calls that it depends on, in config order; it starts as soon as they have values."""
+    """The dependencies of the call, in config order. The call starts as soon as all of them have values."""
     when: Expression | None
     fan_out: FanOutPlan | None
     conditions: tuple[str, ...] = ()
-    """The names of the conditional request fields that it forwards."""
+    """The names of the conditional request fields that the call forwards."""
 
     def rules_for(self, method: str, headers: Mapping[str, str]) -> CallRules:
-        """The rules for one request: its conditions add the statuses that the answer takes over."""
+        """The call's rules for one request: its conditions add the statuses that the answer takes over.
+
+        Args:
+            method: the method of the inbound request.
+            headers: its header fields, with names in lower case.
+        """
         answering = answering_statuses(sent_conditions(self.conditions, headers), method)
         return replace(self.rules, answering_statuses=self.rules.answering_statuses | answering)
 
@@ -56,39 +61,39 @@ class Plan:
 
     route: Route
     calls: tuple[CallPlan, ...]
-    """In config order, which is the order of everything in the answer."""
+    """The calls in config order, which is also the order of the answer."""
     by_name: Mapping[str, CallPlan]
     dependants: Mapping[str, tuple[CallPlan, ...]]
-    """For each call, the calls that depend on it."""
+    """The calls that depend on a call, by the name of that call."""
     candidates: tuple[str, ...]
-    """The calls that ``combine`` counts: all, or for first and quorum those on which no other call depends."""
+    """The calls that ``combine`` counts: with "all" every call, else the calls on which no other call depends."""
     methods: tuple[str, ...]
     uses_body: bool
     body_fields: frozenset[str] | None
-    """The members of the request's body that are read; None: all of it. (It may be sent on besides.)"""
+    """The members of the request's body that expressions and templates read; None: the body as a whole."""
     headers: tuple[str, ...]
     """The request headers that expressions and templates read, in snake case."""
     vary: tuple[str, ...]
-    """The request headers that the answer varies by, as they are written in a message."""
+    """The names for the field Vary of the answer, as they are written in a message."""
     private: bool
-    """Whether authorization, cookies or all header fields go upstream, so that no shared cache may keep the answer."""
+    """Whether calls send authorization, cookies or all header fields, so that no shared cache may store the answer."""
     answer_expression: Expression | None
     answer_headers: tuple[tuple[str, FieldTemplate], ...]
     where: Callable[[KeyPath], str]
-    """Gives ``file:line`` of a key, for the record of a failed expression."""
+    """Returns ``file:line`` of a key, for the record of a failed expression."""
     needed: int
-    """The number of successes of ``candidates`` that make the answer; 0: all calls do."""
+    """The number of successful ``candidates`` that decide the answer; 0: the answer is made of all calls."""
     initial_calls: tuple[CallPlan, ...]
     """The calls without dependencies, in config order."""
     dependency_counts: Mapping[str, int]
-    """For each other call, the number of its dependencies."""
+    """The number of dependencies of each call that has any, by call name."""
     is_plain_object: bool = field(init=False)
-    """Whether a complete answer is the object of the calls' values, with the route's status and no field of its own."""
+    """Whether a complete answer is the object of the calls' values, with the route's status and no own header field."""
     cache_control: str | None = field(init=False)
-    """The configured Cache-Control of complete answers; None: the responses decide."""
+    """The configured Cache-Control of complete answers; None: it is computed from the responses."""
 
     def __post_init__(self) -> None:
-        """Compute at load what every answer needs."""
+        """Compute at load the fields that every answer needs."""
         answer = self.route.answer
         fields = self.answer_headers or answer.forward_headers or answer.forward_cookies
         usual = self.answer_expression is None and self.route.combine == "all" and answer.status != CREATED
@@ -118,11 +123,14 @@ def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
 
 
 CREDENTIAL_HEADERS = frozenset({"authorization", "cookie"})
-"""The request headers that identify a client: an answer made with one of them is for that client only."""
+"""The request fields that identify a client: an answer that depends on one of them is for that client only."""
 
 
 def find_cycle(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """The first cycle of a graph, such as ``("a", "b", "a")``; empty if it has none."""
+    """The first cycle of a directed graph, such as ``("a", "b", "a")``; empty if the graph has none.
+
+    ``needs`` holds the successors of each node. Takes linear time, and no recursion.
+    """
     done: set[str] = set()
     for start in needs:
         trail: dict[str, None] = {}

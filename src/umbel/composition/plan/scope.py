@@ -1,6 +1,7 @@
-"""Name resolution for a route's templates and expressions, while its plan is compiled.
+"""Resolution of the names in a route's templates and expressions, at load.
 
-A name that is unknown or ambiguous is an error at load, never at a request.
+An unknown or ambiguous name is a mistake in the configuration; it never fails a request. ``compiler.py`` explains how
+dependencies come from names.
 """
 
 from __future__ import annotations
@@ -22,40 +23,42 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class RouteNames:
-    """The names that a route declares, and which of them its plan uses."""
+    """The names that a route declares, and the parts of the request that its templates and expressions read."""
 
     route_params: frozenset[str]
     query_params: frozenset[str]
     calls: tuple[str, ...]
     headers: dict[str, None] = field(default_factory=dict)
-    """The request headers that the plan reads, in snake case, in the order of their first use."""
+    """The request headers that are read, in snake case, in the order of their first use (an ordered set)."""
     uses_body: bool = False
+    """Whether the body is read, whole or in part."""
     whole_body: bool = False
-    """Whether the plan reads the body as a whole, or more of it than single members."""
+    """Whether the body is read as a whole, and not only single members."""
     incomplete_tables: frozenset[str] = frozenset()
-    """Which of path, query and calls may lack names because a part of the configuration was invalid. A name that is
-    unknown there is no error of its own."""
+    """Those of "path", "query" and "calls" that may lack names, because a part of the configuration is invalid. A name
+    that is unknown in such a table is no mistake."""
     body_fields: set[str] = field(default_factory=set)
-    """The members of the body that the plan reads."""
+    """The members of the body that are read."""
 
 
 @dataclass(slots=True)
 class Scope:
-    """The names that are visible in one call (``call`` None: in the answer). Collects the call's dependencies."""
+    """The names that one call can read, or (``call`` None) the answer. It records the names that are read."""
 
     names: RouteNames
     call: str | None = None
     item_source: str | None = None
-    """Words for the client's list that ``{item}`` is from; empty if the list is not the client's, None without item."""
+    """Words for the client's list that ``item`` comes from; empty: the list is not the client's; None: no ``each``."""
     bound: Mapping[str, str] = field(default_factory=dict)
-    """The names of ``with``, each with words for the client's parameters that it is made of (empty: other sources)."""
+    """The bound names, each with words for the client's parameters that it is made of; empty: it has other sources."""
     needs: set[str] = field(default_factory=set)
+    """The calls that are read: the dependencies."""
     bound_incomplete: bool = False
-    """Whether ``with`` may lack names because a part of it was invalid."""
+    """Whether ``with`` may lack names, because a part of it is invalid."""
     reads: dict[str, None] = field(default_factory=dict)
-    """The names of the client's headers, parameters and members of the body that the call reads."""
+    """The names of the client's headers, parameters and body members that are read (an ordered set)."""
     reads_body: bool = False
-    """Whether the call reads the body as a whole."""
+    """Whether the client's body is read as a whole."""
 
     def forget_reads(self) -> None:
         """Clear ``reads`` and ``reads_body``."""
@@ -66,12 +69,12 @@ class Scope:
         """Register the names that an expression reads.
 
         Returns:
-            Words for the client's parameters that it reads; empty if it reads anything else, or nothing.
+            Words for the client's parameters that the expression reads; empty if it reads anything else, or nothing.
 
         Raises:
-            ValueError: it reads an unknown name; all of them in one message.
+            ValueError: unknown names; one message names all of them.
         """
-        # All names are registered, also after the first mistake.
+        # Register all names, also after the first mistake: a cycle through any of them must be found.
         mistakes: list[str] = []
         instead = constant_hints(expression.tree, expression.where)
         for root, first in expression.names:
@@ -84,10 +87,10 @@ class Scope:
         return describe_parameters(expression.names, self.item_source or "")
 
     def resolved(self, compile_template: Callable[[Resolver], T]) -> T:
-        """Compile a template with its names resolved.
+        """Call ``compile_template`` with a resolver, and return the compiled template.
 
         Raises:
-            ValueError: it is invalid, or a name in it is unknown or ambiguous; all such names in one message.
+            ValueError: the template is invalid, or names are unknown or ambiguous; one message names all of them.
         """
         mistakes: dict[str, None] = {}
 
@@ -104,10 +107,10 @@ class Scope:
         return template
 
     def resolve(self, name: str) -> Variable:
-        """Resolve a name of a template.
+        """Resolve a name in a template: register it, and return the place of its value in the context.
 
         Raises:
-            ValueError: it is unknown or ambiguous.
+            ValueError: the name is unknown or ambiguous.
         """
         root, *fields = name.split(".")
         if fields:
@@ -132,22 +135,25 @@ class Scope:
         if not meanings and (self.names.incomplete_tables or self.bound_incomplete):
             return Variable(name, None, (root,), "")
         if not meanings and root in CONTEXT_WORDS:
-            raise ValueError(f'"{name}" is a table; name one field of it, such as {name}.id')
+            raise ValueError(f'"{name}" is a table; write one of its fields, such as {name}.id')
         if not meanings:
-            raise ValueError(f'"{name}" names nothing here{self._nearest(name, self._bare())}')
+            raise ValueError(f'"{name}" is an unknown name{self._nearest(name, self._bare())}')
         if len(meanings) > 1:
             both = " and ".join(_described(meaning) for meaning in meanings[:2])
-            raise ValueError(f'"{name}" means two things: {both}; write which, such as path.{name} or query.{name}')
+            raise ValueError(f'"{name}" has two meanings, {both}; write path.{name} or query.{name}, or rename one')
         return meanings[0]
 
     def _parameter(self, root: str, *fields: str) -> str:
         return describe_parameter(root, fields, self.item_source or "")
 
     def _use(self, root: str, first: str | None, instead: str = "") -> None:
-        """Register the use of a name. ``instead``: the end of the message if a constant was meant.
+        """Register that the name ``root`` is read, and of its value only the field ``first`` (None: the whole value).
+
+        Args:
+            instead: the end of the message for an unknown name, if a constant may have been meant.
 
         Raises:
-            ValueError: it is unknown here.
+            ValueError: the name is unknown in this scope.
         """
         if root in self.names.calls:
             if root == self.call:
@@ -176,11 +182,11 @@ class Scope:
             )
         if root == "headers":
             if first is None:
-                raise ValueError("name the header, such as headers.x_tenant: the answer varies by each that is read")
+                raise ValueError("name one header, such as headers.x_tenant: the answer varies by each that is read")
             if first != first.lower():
-                raise ValueError(f"headers are named in lower case here: headers.{first.lower()}")
+                raise ValueError(f"write the name of a header in lower case: headers.{first.lower()}")
             if is_hop_by_hop(first.replace("_", "-").encode()):
-                raise ValueError(f'"{first}" is about one connection only, so headers.{first} would always be null')
+                raise ValueError(f'"{first}" belongs to one connection, so headers.{first} would always be null')
             self.names.headers[first] = None
         if root == "body":
             self.names.uses_body = True
@@ -203,7 +209,7 @@ class Scope:
 
 def _described(variable: Variable) -> str:
     if variable.root is None:
-        return "a name of with"
+        return "a name in with"
     if variable.root == "path":
         return "a route parameter"
     if variable.root == "query":

@@ -1,6 +1,6 @@
-"""Warnings about a configuration's plans: what can be run and probably does not do what was meant.
+"""Warnings about routes: configurations that are valid and probably do not do what was meant.
 
-``umbel check`` prints them. No configuration is refused for one.
+``umbel check`` prints the warnings. A configuration with warnings is served.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .missing_parts import missing_part_warnings
 from .plan import Plan
 
 _OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}
-"""The statuses that need a hop-by-hop field, which is never forwarded, and that field."""
+"""The statuses that need a hop-by-hop field, with the name of that field. Hop-by-hop fields are never forwarded."""
 
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Each key that has a warning, and the warning. ``config`` must have passed ``compiler.check``."""
+    """Yield the path of a key and its warning, for each warning. ``config`` must have passed ``compiler.check``."""
     found: dict[tuple[KeyPath, str], None] = {}
     for index in range(len(config.routes)):
         found.update(dict.fromkeys(missing_part_warnings(compile_route(config, index))))
@@ -37,42 +37,42 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _shared_cookies(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """Why an answer that shared caches may store is for one client."""
+    """Yield a warning if a ``cache_control`` for shared caches stands at an answer that is for one client."""
     at = ("answer", "cache_control")
     if route.answer.forward_cookies:
         calls = ", ".join(route.answer.forward_cookies)
         yield (
             at,
-            f"the answer forwards cookies ({calls}); one that sets a cookie is sent as private, whatever stands here",
+            f"the answer forwards cookies ({calls}); an answer that sets a cookie is always sent as private",
         )
     if plan.private:
         yield (
             at,
-            "the answer is made with the client's cookies or its authorization, and shared caches may give it to "
-            'others; write "private", or "parts"',
+            "the answer depends on the client's cookies or authorization, and this value lets shared caches give it to "
+            'other clients; write "private", or "parts"',
         )
 
 
 def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """The keys of an answer that have no effect in a stream."""
+    """Yield a warning for each key of an answer that has no effect in a stream."""
     answer = route.answer
-    early = "the head of a stream goes out before the calls have ended"
+    early = "the head of a stream is sent before the calls have ended"
     for key in ("forward_headers", "forward_cookies"):
         for call in getattr(answer, key):
-            yield ("answer", key, call), f"{early}, so this holds only where the route fails before its first line"
+            yield ("answer", key, call), f"{early}, so this works only if the route fails before its first line"
     for name, text in plan.answer_headers:
         if not fits_stream_head(text):
-            yield ("answer", "headers", name), f"{early}, so this one, which reads a call, is left out"
+            yield ("answer", "headers", name), f"{early}, so this field, which reads a call, is left out"
     if answer.cache_control not in ("parts", "no-store"):
         yield ("answer", "cache_control"), "a stream is always sent with no-store"
 
 
 def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
-    """The keys that another key makes ineffective, or that need another key."""
+    """Yield a warning for each key that has no effect beside another key, or that needs another key."""
     if route.krakend_compat and route.expose == "none":
         yield ("krakend_compat",), 'expose = "none" leaves X-KrakenD-Completed out'
     if route.answer.status == 206:
-        yield ("answer", "status"), "a 206 is a part of something and needs Content-Range, which this answer has not"
+        yield ("answer", "status"), "a 206 needs Content-Range, which this answer does not have; write another status"
     for name, call in route.calls.items():
         for key, reason in _of_call(call):
             yield ("calls", name, key), reason
@@ -84,9 +84,9 @@ def _of_call(call: Call) -> Iterator[tuple[str, str]]:
             yield "pass_status", f"{min(both)} stands in {key} too, so it is no failure and is never passed on"
     for status, field in _OF_A_CONNECTION.items():
         if status in (call.pass_status or ()):
-            yield "pass_status", f"a {status} needs {field}, which is about one connection only and is not passed on"
+            yield "pass_status", f"a {status} needs {field}, which belongs to one connection and is never forwarded"
     if call.pass_body and call.pass_status is not None and not call.pass_status:
-        yield "pass_body", "no status is passed on (pass_status is empty), so neither is a body"
+        yield "pass_body", "no status is passed on (pass_status is empty), so no body is passed on"
     if call.forward_cookies and "cookie" in call.forward_headers:
         chosen = "all" if STAR in call.forward_cookies else ", ".join(call.forward_cookies)
         yield "forward_headers", f'"cookie" has no effect beside forward_cookies, which chooses the cookies: {chosen}'

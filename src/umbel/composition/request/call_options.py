@@ -1,4 +1,4 @@
-"""Options of a call made in code: their types, and the checks of what is given."""
+"""Options of a call made in code: their types, and their checks at run time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..decode import ACCEPT
 
 
 class RetryOptions(TypedDict, total=False):
-    """Further attempts if one fails; ``attempts`` counts the first, so 1 is none. Times are seconds."""
+    """Retries of a failed call. ``attempts`` includes the first one, so 1 means no retry. Times are seconds."""
 
     attempts: int
     on: Iterable[Kind | str | int]
@@ -21,7 +21,7 @@ class RetryOptions(TypedDict, total=False):
 
 
 class HedgeOptions(TypedDict, total=False):
-    """Another attempt beside one that is slow; a ``max`` of 0 is none."""
+    """Hedges of a slow call: further attempts beside the first. ``max = 0`` means no hedge."""
 
     after: Required[float | str]
     """Seconds, or a percentile such as ``"p95"``."""
@@ -29,20 +29,20 @@ class HedgeOptions(TypedDict, total=False):
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of a call beside its upstream and path, named as in ``[routes.calls.NAME]``.
+    """The options of a call, named as the keys of ``[routes.calls.NAME]``.
 
-    ``retry``, ``hedge`` and ``coalesce`` replace the policies of its upstream. A transport of your own that is no
-    ``umbel.upstream.Transport`` ignores them.
+    ``retry``, ``hedge`` and ``coalesce`` replace the policies of the upstream. An httpx transport other than
+    ``umbel.upstream.Transport`` ignores these three.
     """
 
     name: str
-    """Default: the upstream's name, with a number behind it where that is taken."""
+    """Default: the upstream's name, with a number if another call has that name."""
     values: Mapping[str, Json]
-    """Values for the path as a template (``/users/{id}``): each stays one encoded segment."""
+    """Makes the path a template (``/users/{id}``), and gives its values. Each value stays one encoded segment."""
     params: Mapping[str, Json]
-    """A list gives one parameter per item. A date, a UUID and the like give their JSON text, here as elsewhere."""
+    """Query parameters. A list gives one parameter per item. A date, UUID, Decimal or enum gives its JSON text."""
     headers: Mapping[str, Json]
-    """A header whose value is None is not sent."""
+    """Header fields. A field with the value None is not sent."""
     json: Json
     form: Mapping[str, Json]
     content: bytes
@@ -63,11 +63,11 @@ class CallOptions(TypedDict, total=False):
 
 
 def check_options(options: CallOptions) -> None:
-    """Check the options at run time as a type checker would: a misspelt option must not change a call silently.
+    """Check the options as a type checker would, so that a misspelt option cannot change a call silently.
 
     Raises:
-        TypeError: an option is unknown, or not of its type.
-        ValueError: a status cannot be passed on.
+        TypeError: an option is unknown, or its value has a wrong type.
+        ValueError: ``pass_status`` holds a status that cannot be passed on.
     """
     for key, value in options.items():
         if key not in _CHECKS:
@@ -80,56 +80,56 @@ def check_options(options: CallOptions) -> None:
 
 def _check_name(key: str, value: object) -> None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{key} is a text, and not {value!r}")
+        raise TypeError(f"{key} must be a str, not {value!r}")
 
 
 def _check_named(key: str, value: object) -> None:
     if value is None and key in _MAY_BE_NONE:
         return
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"{key} is a table of values by name, and not {_shown(value)}")
+        raise TypeError(f"{key} must be a mapping with str keys, not {_shown(value)}")
 
 
 def _check_content(key: str, value: object) -> None:
     if value is not None and not isinstance(value, bytes):
-        raise TypeError(f"{key} is bytes, and not {_shown(value)}")
+        raise TypeError(f"{key} must be bytes, not {_shown(value)}")
 
 
 def _check_size(key: str, value: object) -> None:
     if type(value) is not int or value <= 0:
-        raise TypeError(f"{key} is a number of bytes above zero, and not {value!r}")
+        raise TypeError(f"{key} must be a number of bytes above zero, not {value!r}")
 
 
 def _check_truth(key: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{key} is True or False, and not {value!r}")
+        raise TypeError(f"{key} must be True or False, not {value!r}")
 
 
 def _shown(value: object) -> str:
-    """Words for a value in a message: its type, since the value may be long or confidential."""
-    return "None" if value is None else f"of the type {type(value).__name__}"
+    """Words for a value in a message. They name only its type: the value may be long or confidential."""
+    return "None" if value is None else type(value).__name__
 
 
 def _check_timeout(key: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise TypeError(f"timeout is seconds, a number above zero, and not {value!r}")
+        raise TypeError(f"timeout must be a number of seconds above zero, not {value!r}")
 
 
 def _check_decode(key: str, value: object) -> None:
     if value not in ACCEPT:
-        raise TypeError(f"decode is one of {', '.join(ACCEPT)}, and not {value!r}")
+        raise TypeError(f"decode must be one of {', '.join(ACCEPT)}, not {value!r}")
 
 
 def _check_statuses(key: str, value: object) -> None:
     if isinstance(value, str) or not isinstance(value, Collection):
-        raise TypeError(f"{key} is a list of statuses, and not {value!r}")
+        raise TypeError(f"{key} must be a list of statuses, not {value!r}")
 
 
 def _check_counted(key: str, value: object) -> None:
     _check_statuses(key, value)
     assert isinstance(value, Collection)
     if not all(isinstance(status, int) and not isinstance(status, bool) for status in value):
-        raise TypeError(f"{key} is a list of whole numbers, and not {value!r}")
+        raise TypeError(f"{key} must be a list of integers, not {value!r}")
 
 
 def _check_passed(key: str, value: object) -> None:
@@ -138,7 +138,7 @@ def _check_passed(key: str, value: object) -> None:
     for status in value:
         # An HTTPStatus is an int as well.
         if not isinstance(status, int) or isinstance(status, bool) or not 300 <= status <= 599 or status == 304:
-            raise ValueError(f"{key} takes statuses from 300 to 599, but not 304, and {status!r} is none of them")
+            raise ValueError(f"{key} takes statuses from 300 to 599 without 304, not {status!r}")
 
 
 def _check_retry(key: str, value: object) -> None:
@@ -148,17 +148,17 @@ def _check_retry(key: str, value: object) -> None:
 def _check_hedge(key: str, value: object) -> None:
     _check_table(key, value, HedgeOptions.__annotations__)
     if isinstance(value, Mapping) and "after" not in value:
-        raise TypeError("hedge needs after")
+        raise TypeError('hedge needs the key "after"')
 
 
 def _check_table(name: str, given: object, keys: Collection[str]) -> None:
     if not isinstance(given, Mapping) or not given.keys() <= set(keys):
-        raise TypeError(f"{name} is a table with some of {', '.join(keys)}, and not {given!r}")
+        raise TypeError(f"{name} must be a mapping with keys of {', '.join(keys)}, not {given!r}")
     for key, value in given.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_list = key == "on" and isinstance(value, Iterable) and not isinstance(value, str)
         if not (is_number or is_list or (key == "after" and isinstance(value, str))):
-            raise TypeError(f"{key} of {name} is not {value!r}")
+            raise TypeError(f"{key} of {name} cannot be {value!r}")
 
 
 _MAY_BE_NONE = frozenset({"values", "form"})
@@ -182,4 +182,4 @@ _CHECKS: Mapping[str, Callable[[str, object], None] | None] = {
     "hedge": _check_hedge,
     "coalesce": _check_truth,
 }
-"""The check of each option; None: whatever uses the option checks it."""
+"""The check of each option; None: the function that uses the option checks it."""

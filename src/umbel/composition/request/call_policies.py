@@ -1,4 +1,4 @@
-"""Policies of a call (retry, hedge, coalesce) that replace those of its upstream."""
+"""Policies of a call: the retry, hedge and coalesce rules that replace those of its upstream."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX = 10
 HEDGES_MAX = 3
-"""The bounds for calls made in code; the schema has the same ones for the configuration."""
+"""The bounds for calls made in code; the schema of the configuration has the same bounds."""
 
 
 class CallPolicies(NamedTuple):
-    """The policies that a call sets itself; None: the upstream's holds."""
+    """The policies that a call sets; None: the upstream's policy holds."""
 
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
@@ -25,7 +25,7 @@ class CallPolicies(NamedTuple):
 
     @classmethod
     def of(cls, call: Call) -> CallPolicies:
-        """The policies of a call of the configuration."""
+        """The policies of a configured call."""
         retry = hedge = None
         if call.retry is not None:
             on = RetryOn() if call.retry.on is None else RetryOn.of(call.retry.on)
@@ -39,7 +39,7 @@ class CallPolicies(NamedTuple):
         """The policies of a call made in code.
 
         Raises:
-            ValueError: numbers out of range, or something that cannot be retried on.
+            ValueError: a number is out of range, or ``on`` holds an unknown kind or status.
         """
         retry_rules = hedge_rules = None
         if retry is not None:
@@ -48,11 +48,11 @@ class CallPolicies(NamedTuple):
                 rules["on"] = RetryOn.of(retry["on"])
             retry_rules = RetryRules(**rules)
             if retry_rules.attempts > ATTEMPTS_MAX:
-                raise ValueError(f"a call has {ATTEMPTS_MAX} attempts at most, not {retry_rules.attempts}")
+                raise ValueError(f"a call may have at most {ATTEMPTS_MAX} attempts, not {retry_rules.attempts}")
         if hedge is not None:
             hedge_rules = HedgeRules.of(**hedge)
             if hedge_rules.max > HEDGES_MAX:
-                raise ValueError(f"a call has {HEDGES_MAX} hedges at most, not {hedge_rules.max}")
+                raise ValueError(f"a call may have at most {HEDGES_MAX} hedges, not {hedge_rules.max}")
         return cls(retry_rules, hedge_rules, coalesce)
 
 

@@ -1,4 +1,4 @@
-"""Request of a call made in code: the upstream's configured headers and parameters, and the call's own options.
+"""Request of a call made in code: made of the call's options and the upstream's configured headers and parameters.
 
 The request of a configured call is compiled at load instead (``request_template.py``).
 """
@@ -30,10 +30,10 @@ from .request_template import Param, RequestField, encode_form, expand_into
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
 
 MISSING: Any = object()
-"""Stands for an option that is not given, where None is a value."""
+"""Stands for an option that is not given, because None is a valid value."""
 
 UNFIT = "it holds a control character, or is no Unicode"
-"""Why a header field of a call or of an answer is left out."""
+"""The reason why a header field of a call or an answer is left out."""
 
 _DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 
@@ -48,16 +48,16 @@ class UpstreamDefaults:
     max_body: int | None = None
     forwarded: bool = True
     reads: tuple[str, ...] = ()
-    """The client's headers that the upstream's configured headers and parameters read."""
+    """The client's header fields that the upstream's configured headers and parameters read."""
     user_agent: bytes = PRODUCT.encode("ascii")
-    """The User-Agent, unless the configuration or the call has one; empty: none is sent."""
+    """The User-Agent of a call that sets none; empty: no such field is sent."""
 
     @classmethod
     def of(cls, name: str, upstream: Upstream) -> UpstreamDefaults:
-        """Compile an upstream's defaults for calls made in code.
+        """Compile the defaults of an upstream.
 
         Raises:
-            UmbelError: a header or a parameter names something that only a route of the configuration knows.
+            UmbelError: a header or a parameter reads a name that only a configured route has.
         """
         names = RouteNames(frozenset(), frozenset(), ())
         scope = Scope(names)
@@ -78,24 +78,29 @@ class UpstreamDefaults:
 
 
 def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[str]) -> bytes:
-    """Build the request target of a call, of a template and its ``values``, or (None) of a literal path.
+    """Build the request target of a call.
 
-    A literal path may hold user input: dot segments are refused, and characters that no path or query may hold are
-    percent-encoded, so that it can neither leave its directory nor add a fragment. A ``?`` in it begins a query; give
-    ``values`` where user input must not do that.
+    A literal path may hold user input. Dot segments are refused, and characters that no path or query may hold are
+    percent-encoded, so user input can neither leave the directory nor add a fragment. A ``?`` in it begins a query; a
+    caller that must prevent this gives ``values``.
+
+    Args:
+        path: a literal path, or a template if ``values`` are given.
+        values: the values of the template; None: ``path`` is literal.
+        query: encoded query parameters to add.
 
     Raises:
-        BadValueError: a value cannot be encoded in its place.
-        ValueError: the path is invalid.
+        BadValueError: a value cannot be encoded in its place, the target is too long, or has a dot segment.
+        ValueError: the path or the template is invalid.
     """
     if values is not None:
         target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), f'the value "{name}"'))
         base, pairs = target.expand({}, values)
     else:
         if _SAFE_PATH.fullmatch(path) is not None and not query and len(path) <= MAX_TARGET:
-            return path.encode("ascii")  # The usual case: nothing to encode.
+            return path.encode("ascii")  # Nothing to encode.
         if not path.startswith("/") or path.startswith("//"):
-            raise ValueError(f'a path begins with one "/", and {path!r} does not')
+            raise ValueError(f'a path must begin with one "/", not {path!r}')
         before, mark, after = path.partition("?")
         if _DOT_SEGMENT.search(before):
             raise BadValueError("path", "has a dot segment", client_parameter="the path")
@@ -109,11 +114,11 @@ def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[s
 
 
 def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context: Mapping[str, Json]) -> list[str]:
-    """Build the encoded query parameters: the call's own, and those of the upstream with other names.
+    """Build the encoded query parameters: the call's own replace those of the upstream with the same name.
 
     Raises:
-        BadValueError: a value is no scalar and no list of scalars.
-        ExpressionError: an expression of the upstream's parameters failed.
+        BadValueError: a value is neither a scalar nor a list of scalars.
+        ExpressionError: the expression of a parameter of the upstream failed.
     """
     pairs: list[str] = []
     if not params and not defaults.params:
@@ -124,14 +129,14 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
                 query_pairs(param.name, param.expression.evaluate(context), client_parameter=param.client_parameter)
             )
     for name, value in params.items():
-        # The source of a handler's value is unknown; a bad constant must not be reported as the client's mistake.
+        # The source of the value is unknown, and a bad constant must not be reported as a mistake of the client.
         pairs.extend(query_pairs(name, value, client_parameter=""))
     return pairs
 
 
 @lru_cache(maxsize=64)
 def default_fields(accept: bytes, content_type: bytes, user_agent: bytes) -> FieldBlock:
-    """The header fields of a call without headers of its own. An empty value is not sent."""
+    """The default header fields of a call. A field with an empty value is not sent."""
     named = ((b"accept", accept), (b"content-type", content_type), (b"user-agent", user_agent))
     return FieldBlock((*((name, name, value) for name, value in named if value), ACCEPT_GZIP))
 
@@ -143,14 +148,14 @@ def build_headers(
     usual: Sequence[Field],
     left_out: OnLeftOut,
 ) -> Sequence[Field]:
-    """Build the header fields: ``usual``, replaced by the upstream's, replaced by the call's ``own``.
+    """Build the header fields: ``usual`` ones, replaced by the upstream's, replaced by the call's ``own``.
 
-    A str among ``own`` has a character per byte, as the client's fields have in a handler; any other str is sent as
-    UTF-8. Other values are converted as in a template, and null gives no field. A field with an invalid value is left
-    out, and reported to ``left_out``.
+    A str in ``own`` is sent with one byte per character if all characters are below U+0100, as in the client's fields;
+    else as UTF-8. Other values are converted as in a template; None gives no field. A field with an invalid value is
+    left out, and reported to ``left_out``.
 
     Raises:
-        TypeError: a value is of a type that JSON has no form for.
+        TypeError: a value has a type without a form in JSON.
     """
     if not own and not defaults.headers:
         return usual
@@ -174,12 +179,12 @@ def build_headers(
 
 
 def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, bytes]:
-    """Encode the body: its bytes and its Content-Type. At most one of the three is given.
+    """Encode the body of a call, and return it with its Content-Type. At most one of the three may be given.
 
     Raises:
         ValueError: more than one is given.
-        TypeError: a value is of a type that JSON has no form for.
-        BadValueError: a form field is no scalar, or a value of the JSON cannot be written.
+        TypeError: a value has a type without a form in JSON.
+        BadValueError: a form field is no scalar, or a value in ``json`` cannot be encoded.
     """
     if sum((json is not MISSING, form is not None, content is not None)) > 1:
         raise ValueError("json, form and content exclude each other: a call has one body")
@@ -202,10 +207,10 @@ def _json(value: Json) -> bytes:
 
 
 def _plain_text(value: object) -> str:
-    """Encode what msgspec does not: an instance of a subclass of str, such as a text marked as safe HTML.
+    """Convert an instance of a subclass of str, such as a text marked as safe HTML, which msgspec does not encode.
 
     Raises:
-        TypeError: it is anything else.
+        TypeError: the value is no str.
     """
     if isinstance(value, str):
         return str.__str__(value)

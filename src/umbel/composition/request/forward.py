@@ -10,9 +10,9 @@ from ...core.http.syntax import NOT_OF_TARGET
 
 
 def forwarded_query(raw: bytes, names: Collection[str]) -> list[str]:
-    """The parts of a raw query with these ``names``, unchanged and in their order; the whole query for ``"*"``.
+    """The parameters of a raw query with these names, in their order and unchanged; for ``"*"`` the whole query.
 
-    A byte that is not allowed in a request target is percent-encoded.
+    Only a byte that no request target may hold is percent-encoded.
     """
     if STAR in names:
         return [_text(raw)] if raw else []
@@ -20,7 +20,7 @@ def forwarded_query(raw: bytes, names: Collection[str]) -> list[str]:
 
 
 def query_sizes(raw: bytes, names: Collection[str]) -> Iterator[tuple[str, int]]:
-    """The total bytes of each parameter with one of these ``names``; all under an empty name for ``"*"``."""
+    """Yield the name and the total bytes of each parameter with one of these names; for ``"*"`` an empty name."""
     if STAR in names:
         yield "", len(raw)
         return
@@ -32,7 +32,7 @@ def query_sizes(raw: bytes, names: Collection[str]) -> Iterator[tuple[str, int]]
 
 
 def _pairs(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """The parameters of a raw query: each decoded name, and the raw bytes of the whole parameter."""
+    """Yield each parameter of a raw query: the decoded name, and the raw bytes with name and value."""
     for pair in raw.split(b"&"):
         name = pair.partition(b"=")[0]
         if b"%" in name or b"+" in name:
@@ -45,7 +45,7 @@ def _text(raw: bytes) -> str:
 
 
 def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tuple[str, str]]:
-    """The header fields that ``"*"`` stands for, without the field ``but``."""
+    """Yield the client's header fields that ``"*"`` stands for, except the field ``but``."""
     for name, value in headers.items():
         if name != but and not star_leaves_out(name):
             yield name, value
@@ -54,9 +54,10 @@ def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tu
 def forwarded_cookies(
     headers: Mapping[str, str], cookies: Mapping[str, str], names: Collection[str], own: str = ""
 ) -> str:
-    """The value of Cookie with the client's cookies of these ``names``; all of them for ``"*"``. Empty without cookies.
+    """The value of the field Cookie with the client's cookies of these names (``"*"``: all); empty without cookies.
 
-    ``own``: the cookies that the configuration sets. They come first, and replace the client's of the same names.
+    Args:
+        own: the cookies that the configuration sets. They come first, and replace the client's of the same names.
     """
     if STAR not in names:
         chosen = [f"{name}={cookies[name]}" for name in names if name in cookies]

@@ -1,7 +1,7 @@
-"""Request template of a configured call: its compiled templates and expressions, and how they make a request.
+"""Request template of a configured call: its compiled templates and expressions, which make a request.
 
-A template is made once per call of a route, at load; ``prepare`` runs once per request (per item, with ``each``).
-Nothing of the client's request is sent but what the template names.
+A template is made once per call of a route, at load. ``prepare`` runs once per inbound request, or once per item of an
+``each``. Only the parts of the client's request that the configuration names are sent.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .conditions import withheld
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
 
 MAX_FORM_FIELDS = 10_000
-"""The maximum number of fields of a form."""
+"""The most fields of a form."""
 BEGINNINGS_MAX = 64
-"""Beginnings of requests that are remembered per template: an upstream's replicas are hardly ever more."""
+"""The most entries of a ``RequestTemplate.beginnings``: one per replica, and few upstreams have more replicas."""
 
 
 FORM = b"application/x-www-form-urlencoded"
@@ -38,16 +38,16 @@ JSON = b"application/json"
 
 
 class RequestField(NamedTuple):
-    """A configured header field of a call: its name in lower case, and the template of its value."""
+    """A configured header field of a call: its name in lower case and the template of its value."""
 
     name: bytes
     text: FieldTemplate
     fixed: Field | None
-    """The whole field, if its value has no variables."""
+    """The complete field, if its value has no variables; else None."""
 
     @classmethod
     def of(cls, name: str, text: FieldTemplate) -> RequestField:
-        """Make a field of a compiled template, with ``fixed`` if it has no variables."""
+        """Make the field of a compiled template."""
         lower = name.lower().encode("ascii")
         value = None if text.variables else text.expand({}, {})
         return cls(lower, text, None if value is None else (lower, lower, value))
@@ -59,12 +59,12 @@ class Param(NamedTuple):
     name: str
     expression: Expression
     client_parameter: str
-    """Words for the client's parameters that the value is made of; empty if there are other sources."""
+    """Words for the parameters of the client's request that the value is made of; empty: it has another source."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyTemplate:
-    """A JSON or form body: of one expression (``whole``), or of a table of expressions (``fields``)."""
+    """A JSON or form body, made by one expression (``whole``) or by a table of expressions (``fields``)."""
 
     form: bool
     whole: Param | None
@@ -94,13 +94,13 @@ class BodyTemplate:
 
 
 def encode_form(fields: Mapping[str, Json], client_parameter: Callable[[str], str]) -> bytes:
-    """Encode a form body (WHATWG URL, section 5.2): null is left out, a list gives one field per item.
+    """Encode a form body (WHATWG URL, section 5.2). A null gives no field, a list gives one field per item.
 
-    ``client_parameter`` gives words for the client's parameters that the value of a field is made of.
+    Args:
+        client_parameter: returns words for the client's parameters that the value of a field is made of.
 
     Raises:
-        BadValueError: a value is an object, a list that holds more than scalars, or no Unicode; or there are too many
-            fields.
+        BadValueError: a value is an object, a list of more than scalars, or no Unicode; or there are too many fields.
     """
     pairs: list[str] = []
     if sum(len(entry) if isinstance(entry, LISTS) else 1 for entry in fields.values()) > MAX_FORM_FIELDS:
@@ -121,18 +121,19 @@ def encode_form(fields: Mapping[str, Json], client_parameter: Callable[[str], st
 
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
-    """The compiled request of a call; ``prepare`` makes the request for the values of one inbound request."""
+    """The compiled request of a call. ``prepare`` makes the request with the values of one inbound request."""
 
     method: str
     accept: bytes
     user_agent: bytes
-    """The User-Agent, unless the configuration or the client gives one; empty: none is sent."""
+    """The User-Agent of a call without another one; empty: no such field is sent."""
     target: TargetTemplate
     upstream_headers: tuple[RequestField, ...]
-    """The upstream's header fields; the call's own and forwarded ones replace them."""
+    """The header fields of the upstream. The call's own fields and forwarded ones replace them."""
     headers: tuple[RequestField, ...]
+    """The call's own header fields."""
     bound: tuple[Param, ...]
-    """The names of ``with``."""
+    """The names of ``with`` and the expressions that make their values."""
     params: tuple[Param, ...]
     body: BodyTemplate | None
     forward_headers: tuple[str, ...]
@@ -140,23 +141,23 @@ class RequestTemplate:
     forward_cookies: tuple[str, ...]
     forward_body: bool
     forwarded: bool
-    """Whether X-Forwarded-* are sent."""
+    """Whether X-Forwarded-* fields are sent."""
     deadline_header: str | None = None
-    """The name of the header field with the remaining time, which the upstream's client writes."""
+    """The name of the field with the remaining time, which the client of the upstream writes."""
     fixed_target: bytes | None = field(init=False)
-    """The target, if it is the same for every request."""
+    """The target, if it is the same for every inbound request; else None."""
     fixed_headers: FieldBlock | None = field(init=False)
-    """The header fields, if they are the same for every request."""
+    """The header fields, if they are the same for every inbound request; else None."""
     beginnings: BoundedCache[object, bytes] | None = field(init=False, compare=False)
-    """``PreparedRequest.beginnings`` of the requests."""
+    """The cache for ``PreparedRequest.beginnings``; None: target, header fields or body differ between requests."""
     contested: bool = field(init=False)
-    """Whether the configuration names a field that the gateway may write itself (then its own is sent)."""
+    """Whether the configuration names a gateway field. The gateway's value is sent then."""
 
     def __post_init__(self) -> None:
-        """Compute at load what does not depend on a request."""
+        """Compute at load the fields that do not depend on a request."""
         target: bytes | None = None
         if not (self.target.variables or self.params or self.forward_query):
-            with suppress(BadValueError):  # Too long: each call fails with it.
+            with suppress(BadValueError):  # A target that is too long: each call fails with this error.
                 target = self._target({}, {}, Inputs())
         of_client = self.forward_headers or self.forward_cookies or self.forward_body
         templates = (*self.upstream_headers, *self.headers)
@@ -178,7 +179,12 @@ class RequestTemplate:
         gateway: FieldBlocks | None = None,
         left_out: OnLeftOut = ignore_left_out,
     ) -> PreparedRequest:
-        """Make the request for these values. ``gateway``: the result of ``gateway_fields``, if it is known already.
+        """Make the request with the values of one inbound request.
+
+        Args:
+            context: the evaluation context; with ``each`` it has the name ``item``.
+            gateway: the result of ``gateway_fields``; None: it is computed.
+            left_out: receives each header field that is left out because of its value.
 
         Raises:
             BadValueError: a value cannot be encoded in its place.
@@ -199,7 +205,7 @@ class RequestTemplate:
         return PreparedRequest(self.method, target, headers, content, gateway)
 
     def reads_headers(self, text: FieldTemplate) -> bool:
-        """Whether a template of this call reads a header of the client's, directly or through a name of ``with``."""
+        """Whether a template of this call reads a header field of the client, directly or by a bound name."""
         bound = {param.name for param in self.bound if any(root == "headers" for root, _ in param.expression.names)}
         return any(
             variable.root == "headers" or (variable.root is None and variable.fields[0] in bound)
@@ -207,10 +213,15 @@ class RequestTemplate:
         )
 
     def client_parameter_of(self, name: str, context: Mapping[str, Json], item: str) -> str:
-        """Words for the client's parameter that the bad value of ``name`` came from; empty if it is not the client's.
+        """Words for the client's parameter that a bad value came from; empty: it came from another source.
 
-        For expressions that read more than the client's request, such as ``body.id || user.id``. ``item`` gives words
-        for the client's list that the item is from; empty if the list is not the client's.
+        It is needed for expressions that read more than the client's request, such as ``body.id || user.id``: they are
+        evaluated again to find where the value came from.
+
+        Args:
+            name: the name that the bad value has in the template, the parameters or the body.
+            context: the evaluation context of the failed call.
+            item: words for the client's list that ``item`` comes from; empty: the list is not the client's.
         """
         root, _, rest = name.partition(".")
         if root == "item":
@@ -219,7 +230,7 @@ class RequestTemplate:
             if param.name in (name, root):
                 return describe_parameters(param.expression.origins(context, param.expression.evaluate(context)), item)
         if self.body is not None and self.body.whole is not None:
-            # A form that is one expression: the name is that of its field.
+            # The form is one expression, and ``name`` is a member of its value.
             expression = self.body.whole.expression
             value = expression.evaluate(context)
             member = value.get(name) if isinstance(value, dict) else value
@@ -243,7 +254,7 @@ class RequestTemplate:
         return target.encode("ascii")
 
     def _longest(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> str:
-        """Words for the client's parameter with the longest value in the target; empty if that is not the client's."""
+        """Words for the client's parameter with the longest value in the target; empty: it has another source."""
         sizes = [("", 0)]
         for part in self.target.variables:
             pairs = query_pairs(part.name, part.value(context, bound), client_parameter=part.client_parameter)
@@ -258,10 +269,11 @@ class RequestTemplate:
     def _headers(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs, left_out: OnLeftOut
     ) -> list[Field]:
-        """The header fields. Later ones replace earlier ones: defaults, the upstream's, the client's, the call's own.
+        """Make the header fields. Later ones replace earlier ones of the same name, in this order:
 
-        A field forwarded because of ``"*"`` is replaced by every field that the configuration names: a client must not
-        be able to replace a field that is always sent to the upstream.
+        defaults; fields forwarded by ``"*"``; those of the body; the upstream's; fields forwarded by name; the call's
+        own; the forwarded cookies. So a client cannot replace a field that the configuration sets, except a field of
+        the upstream that the call forwards by name.
         """
         fields: dict[bytes, Field] = {
             b"accept": (b"accept", b"accept", self.accept),
@@ -297,7 +309,7 @@ class RequestTemplate:
 
 
 def _describe(fields: dict[bytes, Field], inputs: Inputs) -> None:
-    """Set Content-Type and Content-Encoding of the client's body, whose bytes are forwarded unchanged."""
+    """Set Content-Type and Content-Encoding of a forwarded body, whose bytes are unchanged."""
     if inputs.content_type:
         _put(fields, b"content-type", raw_value(inputs.content_type))
     coding = inputs.headers.get("content-encoding")
@@ -311,7 +323,7 @@ def is_identity(content_encoding: str) -> bool:
 
 
 def _put(fields: dict[bytes, Field], name: bytes, value: bytes | None) -> None:
-    """Set a field in ``fields``, unless its value is None (invalid)."""
+    """Set a header field, unless its value is None."""
     if value is not None:
         fields[name] = (name, name, value)
 
@@ -323,7 +335,7 @@ def expand_into(
     bound: Mapping[str, Json],
     left_out: OnLeftOut,
 ) -> None:
-    """Expand templates into ``fields``; a field without a value is left out."""
+    """Expand the templates into ``fields``. A header field without a value is left out."""
     for name, template, fixed in templates:
         if fixed is not None:
             fields[name] = fixed
@@ -332,22 +344,22 @@ def expand_into(
 
 
 GATEWAY_FIELDS_ALWAYS = frozenset({b"x-request-id", b"via"})
-"""The fields that the gateway writes into every call (``Inputs.request_id`` and ``Inputs.forwarded``)."""
+"""The gateway fields of every call (``Inputs.request_id`` and ``Inputs.forwarded``)."""
 GATEWAY_FIELDS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-"""The fields that the gateway writes if the upstream has ``forwarded`` (``Inputs.forwarded_for``)."""
+"""The gateway fields of calls to an upstream with ``forwarded = true`` (``Inputs.forwarded_for``)."""
 
 
 def drop_gateway_fields(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list[Field]:
-    """Remove the fields that the gateway writes itself: nothing else may set them."""
+    """Remove all gateway fields from ``fields``: nothing but the gateway may set them."""
     names = {lower for block in gateway for _, lower, _ in block}
     return [field for field in fields if field[1] not in names]
 
 
 def gateway_fields(inputs: Inputs, *, forwarded: bool) -> FieldBlocks:
-    """The header fields that the gateway writes itself into a call.
+    """The gateway fields of the calls of one inbound request.
 
-    They are ``Inputs.request_id``, ``Inputs.forwarded``, and with ``forwarded`` also ``Inputs.forwarded_for``. The id
-    has a block of its own: the other blocks are the same for many requests.
+    They are ``Inputs.request_id``, ``Inputs.forwarded``, and with ``forwarded`` also ``Inputs.forwarded_for``. The
+    request id is a separate block, because the other blocks are the same for many requests.
     """
     others = (inputs.forwarded, inputs.forwarded_for) if forwarded else (inputs.forwarded,)
     request_id = inputs.request_id
@@ -357,7 +369,7 @@ def gateway_fields(inputs: Inputs, *, forwarded: bool) -> FieldBlocks:
         return FieldBlocks((block_of((("x-request-id", request_id),)), *others))
     value = request_id.encode("ascii")
     block = FieldBlock(((b"x-request-id", b"x-request-id", value),))
-    # No upstream replaces it: the plan compiler refuses it as a ``deadline_header``.
+    # No upstream replaces this field: the plan compiler refuses it as a ``deadline_header``.
     block.lines, block.lines_for = b"x-request-id: %b\r\n" % value, EVERY
     return FieldBlocks((block, *others))
 

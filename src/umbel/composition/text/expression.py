@@ -1,7 +1,8 @@
-"""JMESPath expressions: compiled once at load, with the names that they read.
+"""JMESPath expressions, compiled at load with the names that they read.
 
-The keys ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form`` hold expressions. Evaluation is pure
-and never waits. A type error gives null (``interpreter.py``); an exceeded bound raises ``ExpressionError``.
+The keys ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form`` hold expressions. An evaluation is
+pure and never waits. A type error gives null (``interpreter.py``). An evaluation that exceeds a bound raises
+``ExpressionError``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .interpreter import MAX_STEPS, Interpreter, TooManyStepsError
 
 
 class ExpressionError(UmbelError):
-    """An evaluation exceeded a bound. The message is for records, not for clients."""
+    """An evaluation exceeded a bound. The message is for records and must not be shown to clients."""
 
     def __init__(self, detail: str, where: tuple[str | int, ...], fault: Fault) -> None:
         super().__init__(detail)
@@ -36,11 +37,15 @@ class ExpressionError(UmbelError):
 def failed_expression(
     error: ExpressionError, where: str, facts: RequestFacts, recorder: Recorder, item: str = ""
 ) -> Failure:
-    """The failure of a call or an answer whose expression failed: bad-request if a value is at fault, else internal.
+    """The failure of a call or an answer whose expression failed.
 
-    A value of the client gives 400, without a record. Anything else is recorded with its place in the configuration,
-    without a traceback, which would show nothing but JMESPath's code. ``item`` gives words for the list of an ``each``
-    if that list is the client's.
+    Its kind is bad-request if a value caused the error, else internal. If the value is the client's, the status is 400
+    and nothing is recorded. Any other error is recorded with the key in the configuration, and without a traceback,
+    which would only show the code of JMESPath.
+
+    Args:
+        where: ``file:line`` of the key, or its dotted path.
+        item: words for the list of an ``each``; empty: the list is not the client's.
     """
     fault, detail = error.fault, f"{where}: {error}"
     if client_parameter := describe_parameters(fault.names, item):
@@ -53,23 +58,23 @@ def failed_expression(
 class Expression:
     """A compiled expression.
 
-    ``names`` are the context paths that it reads, so the values it depends on. Names inside filters and on the right of
-    pipes, projections and dots are members of values and not of the context.
+    ``names`` are the context paths that the expression reads. Names in filters, and on the right of pipes, projections
+    and dots, are members of values and no context paths.
     """
 
     text: str
     names: tuple[ContextPath, ...]
     where: tuple[str | int, ...]
-    """The configuration key that holds it, for the record of a failure."""
+    """The path of the configuration key that holds the expression."""
     _parsed: Any
     steps: int = MAX_STEPS
-    """The maximum steps of an evaluation."""
+    """The most steps of an evaluation."""
 
     def evaluate(self, context: Mapping[str, Json]) -> Json:
         """Evaluate the expression on ``context``.
 
         Raises:
-            ExpressionError: it exceeds ``steps``, or makes a text or a number that is too large.
+            ExpressionError: the evaluation exceeds ``steps``, or makes a text or a number that is too large.
         """
         try:
             return Interpreter(OPTIONS, self.steps).visit(self._parsed.parsed, context)
@@ -84,20 +89,20 @@ class Expression:
         return tree
 
     def origins(self, context: Mapping[str, Json], value: Json) -> tuple[ContextPath, ...]:
-        """The context paths that ``value``, a result of the expression on ``context``, comes from."""
+        """The context paths from which ``value`` came, a result of the expression on ``context``."""
         return origins(self._parsed.parsed, context, OPTIONS, value)
 
 
 def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:
-    """Compile an expression, each evaluation of which may take so many steps.
+    """Compile an expression whose evaluations may take at most ``steps`` steps.
 
     Raises:
-        ValueError: it is no JMESPath, reads the whole context (``@`` or ``*`` at the root), or has a part that could
-            never give a value. The message is one sentence, which says what to write.
+        ValueError: the text is no JMESPath, reads the whole context (``@`` or ``*`` at the root), or has a part that
+            can never give a value. The message is one sentence that says what to write.
     """
     try:
         parsed = jmespath.compile(text)
-    except (ValueError, RecursionError) as error:  # JMESPath's own are ValueErrors; so are numbers that are too long.
+    except (ValueError, RecursionError) as error:  # JMESPath's errors are ValueErrors, and so is a number too long.
         raise ValueError(parse_mistake(text, error, where)) from error
     try:
         names = tuple(dict.fromkeys(names_of(parsed.parsed)))
@@ -120,7 +125,7 @@ def compile_source(source: str | Constant, where: tuple[str | int, ...], steps: 
 
 
 def _reason(error: Exception, steps: int) -> str:
-    """The reason for a record, without any value: values may be confidential."""
+    """The reason for a record. It holds no value, since values may be confidential."""
     if isinstance(error, TooLongError):
         return f"it makes a text of more than {MAX_TEXT} characters"
     if isinstance(error, RecursionError):
@@ -133,5 +138,5 @@ def _reason(error: Exception, steps: int) -> str:
 
 
 def is_false(value: Json) -> bool:
-    """Whether JMESPath takes a value for false: false, null, an empty text, list or object; the number 0 is true."""
+    """Whether a value is false in JMESPath: false, null, or an empty text, list or object. The number 0 is true."""
     return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)

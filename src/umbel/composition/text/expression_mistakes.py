@@ -1,6 +1,6 @@
-"""Messages about invalid expressions: one sentence that says what is wrong and what to write.
+"""Messages about invalid expressions: each is one sentence that says what is wrong and what to write.
 
-The sentences quote texts of the configuration: what prints them must hide the values of environment variables.
+The messages quote texts of the configuration. Code that prints them must hide the values of environment variables.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ TABLES = frozenset({"with", "params", "json", "form"})
 """The keys whose tables hold expressions or constants (``{ value = … }``)."""
 
 _SHOWN_MAX = 60
-# Words, numbers and dates, which have none of JMESPath's signs.
+# Words, numbers and dates: texts without the operators of JMESPath.
 _PLAIN_TEXT = re.compile(r"[\w+%-][\w %+./:-]*")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _JSON_LIST = re.compile(rf"\[\s*(?:{_JSON_NUMBER.pattern}\s*(?:,\s*{_JSON_NUMBER.pattern}\s*)*)?\]", re.ASCII)
-"""Of numbers alone: in a file, quotes would have to be escaped."""
+"""A list of numbers. A list of texts is not matched: in a file its quotes would have to be escaped."""
 _JSON_WORDS = frozenset({"true", "false", "null"})
 
 
 def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> str:
-    """Why ``text`` under the key ``where`` is no expression, and what to write instead."""
+    """The reason why ``text`` at the key ``where`` is no expression, and what to write instead."""
     if _JSON_NUMBER.fullmatch(text):
         reason = "it is a number"
     elif _JSON_LIST.fullmatch(text):
@@ -46,11 +46,10 @@ def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> 
 
 
 def constant_hints(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str]:
-    """Hints for the names of an expression that may have been meant as constants: the end of a message, by name.
+    """Hints for names that may have been meant as constants: by name, the end of the message about an unknown name.
 
-    Such names are the whole entry of a table, an operand of a comparison or an argument of a function (JMESPath takes
-    what is in double quotes for a name), and ``true``, ``false`` and ``null`` anywhere. The hint is used if the name is
-    unknown.
+    In JMESPath a text in double quotes is a name. A name may be meant as a constant if it is the whole entry of a
+    table, an operand of a comparison or an argument of a function; ``true``, ``false`` and ``null`` may be anywhere.
     """
     if tree["type"] == "field":
         in_table = len(where) > 1 and where[-2] in TABLES
@@ -69,8 +68,8 @@ def check_syntax_tree(node: Node) -> None:
     """Check that every part of a syntax tree can give a value.
 
     Raises:
-        ValueError: a function is unknown or has too few or too many arguments, a slice has no step, or an expression
-            reference (``&price``) stands where a value must, or the other way round. One sentence.
+        ValueError: a function is unknown or has a wrong number of arguments, the step of a slice is 0, or an expression
+            reference (``&price``) stands in the place of a value, or the reverse. The message is one sentence.
     """
     if node["type"] == "expref":
         raise ValueError("& makes an expression for sort_by, max_by, min_by or map; write the expression without it")
@@ -89,7 +88,7 @@ def _check_reference(parent: Node, place: int, child: Node) -> None:
     function = parent["value"] if parent["type"] == "function_expression" else ""
     takes = bool(function) and "expref" in argument_types(function, place)
     if child["type"] == "expref" and not takes:
-        needs = f"{function}() takes a value there" if function else "it stands where a value must"
+        needs = f"{function}() takes a value there" if function else "a value must stand here"
         raise ValueError(f"& makes an expression for sort_by, max_by, min_by or map, and {needs}; leave the & out")
     if takes and child["type"] != "expref":
         order = "first" if place == 0 else "second"
@@ -120,28 +119,28 @@ def _parse_reason(text: str, error: jmespath.exceptions.ParseError) -> str:
     place = min(error.lex_position or 0, len(text))
     token = str(error.token_value)
     if isinstance(error, jmespath.exceptions.IncompleteExpressionError):
-        return "something is missing at its end, a name, a value or a closing bracket"
+        return "a name, a value or a closing bracket is missing at its end"
     at = f"at character {place + 1}"
     if isinstance(error, jmespath.exceptions.LexerError):
         if str(error.message).startswith("Unclosed"):
-            return f"the {token[:1]} {at} has no partner; write another {token[:1]} where it ends"
+            return f"the {token[:1]} {at} is not closed; write another {token[:1]} at its end"
         if token == "=":
-            return f"one = {at} means nothing; write == to compare"
-        return f'"{token[:1]}" {at} means nothing there; write a name of unusual characters in double quotes'
+            return f"= {at} is no operator; write == to compare"
+        return f'"{token[:1]}" {at} is not allowed; write a name with such a character in double quotes'
     if error.token_type == "NUMBER":
-        return f"a number cannot stand {at} as it is; write it between backticks, such as `{token}`"
-    return f'"{_cut(token)}" {at} does not fit there; an operator, a comma or a bracket is missing or too many'
+        return f"the number {at} must stand between backticks: `{token}`"
+    return f'"{_cut(token)}" {at} is not expected; an operator, a comma or a bracket is missing, or one is too many'
 
 
 def _may_mean_itself(text: str) -> bool:
-    """Whether a text that was written as an expression may be meant as a constant."""
+    """Whether a text in the place of an expression may have been meant as a constant."""
     if not text.strip() or text.startswith(("http://", "https://")) or _JSON_LIST.fullmatch(text):
         return True
     return ".." not in text and _PLAIN_TEXT.fullmatch(text) is not None
 
 
 def _instead(text: str, where: tuple[str | int, ...]) -> str:
-    """How to write ``text`` as a constant, as the end of a message; empty for a long text."""
+    """The end of a message that says how to write ``text`` as a constant; empty for a long text."""
     what = text if text in _JSON_WORDS else "the text itself"
     if _JSON_NUMBER.fullmatch(text) or _JSON_LIST.fullmatch(text):
         what = "the number" if text[0] != "[" else "the list"

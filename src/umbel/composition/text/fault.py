@@ -1,9 +1,9 @@
 """Fault of a failed expression or a bad value: whether the client, an upstream or the configuration caused it.
 
-An expression fails only if it exceeds a bound. It is then evaluated once more to find its smallest failing part, and
-what that part reads is at fault. So for an expression that reads both the request and calls, the wrong value is at
-fault. This runs only after a failure, in as many steps as the evaluation took; if the evaluation took too many
-steps, the largest value is at fault.
+An expression fails only if it exceeds a bound. It is then evaluated once more to find its smallest failing part. The
+values that this part reads are at fault: an expression may read both the request and calls, and only one of them may be
+wrong. If the evaluation took too many steps, the largest value is at fault instead. The search runs only after a
+failure, and takes as many steps as the evaluation did.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .interpreter import Interpreter, TooManyStepsError
 
 Node = Mapping[str, Any]
 
-# Nodes whose children are all evaluated on the value of the node itself ...
+# Nodes whose children are all evaluated on the same value as the node.
 SAME_VALUE = frozenset(
     {
         "comparator",
@@ -37,14 +37,14 @@ SAME_VALUE = frozenset(
         "flatten",
     }
 )
-# ... or only the first child, and the rest on the result of the first.
+# Nodes whose first child is evaluated on the same value as the node, and the other children on its result.
 FIRST_ONLY = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
 )
 
 
 class ContextPath(NamedTuple):
-    """A name that an expression reads from the context, and the field that it reads of it (None: the whole value)."""
+    """A name that an expression reads from the context, and the field of its value (None: the whole value)."""
 
     root: str
     field: str | None
@@ -54,16 +54,16 @@ class Fault(NamedTuple):
     """The cause of a failed expression."""
 
     names: tuple[ContextPath, ...]
-    """What the failing part reads; empty if it reads only constants."""
+    """The context paths that the failing part reads; empty: it reads only constants."""
     reason: str
-    """The end of a sentence that begins with "it cannot be used: ". Contains no value."""
+    """The end of a sentence that begins with "it cannot be used: ". It holds no value."""
 
 
 def names_of(node: Node) -> Iterator[ContextPath]:
-    """The context paths that a node reads if it is evaluated on the context.
+    """Yield the context paths that a node reads if it is evaluated on the context.
 
     Raises:
-        ValueError: it reads the whole context, or is of an unknown type.
+        ValueError: the node reads the whole context, or its type is unknown.
     """
     kind = node["type"]
     if kind == "field":
@@ -78,7 +78,7 @@ def names_of(node: Node) -> Iterator[ContextPath]:
         for child in _on_context(node):
             yield from names_of(child)
     elif kind not in ("literal", "expref", "index", "slice"):
-        raise ValueError(f"a JMESPath node of an unknown type, {kind}")
+        raise ValueError(f"a JMESPath node has an unknown type, {kind}")
 
 
 def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> Fault:
@@ -96,7 +96,7 @@ def _reads_of_failed_part(
     """The context paths that the smallest failing part of an expression reads.
 
     Raises:
-        TooManyStepsError: ``error`` is one, or the search takes too many steps too.
+        TooManyStepsError: ``error`` is one, or the search takes too many steps.
     """
     if isinstance(error, TooManyStepsError):
         raise error
@@ -107,7 +107,7 @@ def _reads_of_failed_part(
 
 
 def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]:
-    """The context path of an expression whose value holds the most values, and so makes the evaluation long."""
+    """The context path of an expression that holds the most values, and so causes the most steps."""
 
     def size(name: ContextPath) -> int:
         value = context.get(name.root)
@@ -120,10 +120,10 @@ def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]
 
 
 def origins(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[ContextPath, ...]:
-    """The context paths that a result ``value`` of an expression comes from.
+    """The context paths from which ``value`` came, a result of the expression on ``context``.
 
-    They are what the parts read whose result is ``value`` (the same object) or a list that holds it. If there are none:
-    the parts whose result is an equal list, since a projection makes a new list each time.
+    They are the paths that the smallest parts read whose result is ``value`` (the same object), or a list that holds
+    it. If no part has such a result, the parts with an equal list count, since a projection makes a new list each time.
     """
     visitor = Interpreter(options)
     try:
@@ -156,7 +156,7 @@ def _origins(
 
 
 class _Tracer(Interpreter):
-    """Interpreter that finds the smallest failing part: the innermost failing node evaluated on the context."""
+    """Interpreter that finds the smallest failing part: the innermost failing node that is evaluated on the context."""
 
     def __init__(self, options: jmespath.Options, context: Mapping[str, Json]) -> None:
         super().__init__(options)
@@ -176,12 +176,12 @@ _FAILED: Any = object()
 
 
 def _visited(node: Node, context: Mapping[str, Json], visitor: Any) -> Json:
-    """The value of a node, or ``_FAILED``."""
+    """The value of a node; ``_FAILED`` if the evaluation fails."""
     try:
         return visitor.visit(node, context)
     except TooManyStepsError:
         raise
-    except Exception:  # noqa: BLE001  # whatever it is: that it fails is what is asked
+    except Exception:  # noqa: BLE001  # only the fact of the failure counts here
         return _FAILED
 
 
@@ -194,36 +194,36 @@ def _on_context(node: Node) -> list[Node]:
 
 
 def _first_field(node: Node) -> str | None:
-    """The field that the right side of a dot reads first, such as b of ``a.b[0]``; None if it reads several."""
+    """The field that the right side of a dot reads first, such as b in ``a.b[0]``; None if it reads several fields."""
     while node["type"] in FIRST_ONLY:
         node = node["children"][0]
     return node["value"] if node["type"] == "field" else None
 
 
 def _reason(error: Exception) -> str:
-    """The reason for the client, without any value: values may be confidential."""
+    """The reason for the client. It holds no value, since values may be confidential."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, TooManyStepsError):
-        return "it holds too many values, or too much text, for what is done with it here"
-    return "what is made of it here would be too large"
+        return "it holds too many values, or too much text"
+    return "a text or a number that is made of it would be too large"
 
 
 # Words for the client.
 
 
 def describe_parameters(names: Iterable[ContextPath], item: str = "") -> str:
-    """Words for the parameters of the client's request that these paths mean.
+    """Words for the parameters of the client's request that these paths name; empty if any path names another value.
 
-    Empty if there are none, or if any path is not of the client's request. ``item`` gives words for the list of an
-    ``each`` if that list is the client's.
+    Args:
+        item: words for the list of an ``each``; empty: the list is not the client's.
     """
     parts = [describe_parameter(name.root, () if name.field is None else (name.field,), item) for name in names]
     return " and ".join(dict.fromkeys(parts)) if all(parts) else ""
 
 
 def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
-    """Words for a parameter of the client's request, such as ``the query parameter "limit"``; empty if it is none."""
+    """Words for a parameter of the client's request, such as ``the query parameter "limit"``; else empty."""
     name = ".".join(fields)
     if root == "headers":
         return f'the header "{name.replace("_", "-")}"'
@@ -237,12 +237,19 @@ def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> st
 
 
 def client_sentence(client_parameter: str, reason: str) -> str:
-    """A sentence for the client about one of its parameters; empty if the value is not the client's."""
+    """A sentence for the client about a parameter of its request; empty if ``client_parameter`` is."""
     return f"{client_parameter[0].upper()}{client_parameter[1:]} {reason}." if client_parameter else ""
 
 
 def bad_request(detail: str, client_parameter: str, reason: str, *, kind: Kind = Kind.BAD_REQUEST) -> Failure:
-    """The failure of a value that cannot be used: status 400 if it is the client's, else that of the kind."""
+    """The failure because of a value that cannot be used. Its status is 400 if the value is the client's.
+
+    Args:
+        detail: the sentence for records.
+        client_parameter: words for the client's parameter that the value came from; empty: it is not the client's, and
+            the status is that of ``kind``.
+        reason: the rest of the sentence for the client.
+    """
     return Failure.of(
         kind, detail, status=400 if client_parameter else None, public=client_sentence(client_parameter, reason)
     )

@@ -1,21 +1,25 @@
-"""Header templates: values of header fields with ``{name}``, compiled once at load.
+"""Field templates: values of header fields with ``{name}`` in them, compiled once at load.
 
 Theory
 ------
-A value cannot leave its place in the template: it is encoded as the field and the text around the variable require:
+A value must not leave its place in the template, whatever it holds: it must end no line, no parameter and no quoted
+string, and add no cookie. So it is encoded as the field and the text around the variable require:
 
-- in a quoted string (``name="{x}"``), quotes and backslashes are escaped (RFC 9110 section 5.6.4);
-- as a parameter without quotes (``name={x}``), a value that could end the parameter becomes a quoted string;
-- a parameter of Content-Disposition, and the title of a Link, that is not ASCII is sent twice: as an ASCII fallback,
-  and as ``name*=UTF-8''…`` (RFC 8187, RFC 6266 section 4.3, RFC 8288 section 3.4.1);
-- in ``name*=UTF-8''{x}`` it is percent-encoded (RFC 8187 section 3.2.1);
-- in a field that is a URI (Location), and between the angle brackets of a Link, it is percent-encoded but for what may
-  stand in a URI (RFC 3986 section 2);
-- anywhere else it is unchanged, in UTF-8.
+- In a quoted string (``name="{x}"``), quotes and backslashes are escaped (RFC 9110 section 5.6.4).
+- In a parameter without quotes (``name={x}``), a value that could end the parameter becomes a quoted string.
+- In a parameter of Content-Disposition, and in the title of a Link, a value that is not ASCII is sent twice: as an
+  ASCII fallback, and as ``name*=UTF-8''…`` (RFC 8187, RFC 6266 section 4.3, RFC 8288 section 3.4.1).
+- In ``name*=UTF-8''{x}``, it is percent-encoded (RFC 8187 section 3.2.1).
+- In a field that is a URI (Location), and between the angle brackets of a Link, it is percent-encoded except for the
+  characters that a URI may hold (RFC 3986 section 2).
+- Anywhere else it is sent unchanged, in UTF-8.
 
-A field with a value that none of these can encode is left out, and reported to an ``OnLeftOut``: a control character
-(so no value ends a line), a list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; a
-semicolon in one of several parts of Cookie, and a quote in an entity tag, because these fields know no escape.
+A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold a value of it: a control character (so no
+value ends a line), a list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; also a
+semicolon in one of several parts of Cookie and a quote in an entity tag, because these fields have no escape.
+
+``_Compiler`` reads a template once, character by character, and determines the encoding of each variable (``How``) from
+the text before it. ``FieldTemplate.expand`` then applies the encodings to the values of a request.
 """
 
 from __future__ import annotations
@@ -34,43 +38,44 @@ from ...core.model import Json, RequestFacts
 from .template import BadValueError, Resolver, Variable, parse_template, scalar_text
 
 MAX_FIELD = 16 * 1024
-"""The maximum bytes of a field's value: common servers refuse longer ones."""
+"""The most bytes of the value of a field: common servers refuse longer values."""
 
 _URI_FIELDS = frozenset({"location", "content-location", "referer"})
 _TAG_FIELDS = frozenset({"if-match", "if-none-match", "if-range"})
-# Fields whose parameters are tokens or quoted strings and nothing else.
+# Fields whose parameters are always tokens or quoted strings.
 _STRICT = frozenset({"accept", "cache-control", "content-disposition", "content-type", "forwarded", "link", "prefer"})
 _EXTENDED = {"content-disposition": re.compile(r"[^*]+"), "link": re.compile("title")}
-"""The parameters that have an extended form (``name*``), by field."""
+"""By field, the parameters that have an extended form (``name*``)."""
 
-# A parameter's value that cannot end it: another parameter begins behind a semicolon or a comma.
+# A value that cannot end its parameter: the next parameter begins after a semicolon or a comma.
 _KEEPS_INSIDE = re.compile(r'[^;,"\\]*')
-# The end of a literal that is the beginning of a parameter: its name, and what of its value stands there.
+# The end of a literal in which a parameter begins: the name of the parameter, and the begin of its value.
 _PARAMETER = re.compile(rf'(?:^|[;,\s])([{TOKEN_CHARS}]+)=([^\s;,"]*)$')
 _ENDS_PARAMETER = frozenset(' \t;,"')
 _ESCAPED = re.compile(r'(["\\])')
-# RFC 3986: reserved characters, and "%" because the value may be encoded already.
+# The reserved characters of RFC 3986, and "%", because a value may be encoded already.
 _URI_SAFE = "!#$%&'()*+,/:;=?@[]~"
-# RFC 8187 section 3.2.1, attr-char, as far as quote() does not keep it anyhow.
+# The characters of attr-char (RFC 8187 section 3.2.1) that quote() would encode.
 _ATTR_SAFE = "!#$&+^`|"
 
 Inner = tuple[str | Variable, ...]
 How = Literal["plain", "quoted", "bare", "uri"]
+"""The place of a variable: in plain text, a quoted string, a parameter without quotes, or a URI."""
 
 
 class _Part(NamedTuple):
-    """A part of a template with variables, and how their values are encoded."""
+    """A part of a template with variables, and the encoding of their values."""
 
     how: How
     name: str
-    """The name of the parameter in lower case; empty if the part is no parameter."""
+    """The name of the parameter in lower case; empty: the part is no parameter."""
     written: str
-    """The name as the template has it."""
+    """The name of the parameter as the template has it."""
     inner: Inner
 
 
 OnLeftOut = Callable[[str, str], None]
-"""Called for a field that is left out because of its value: the name in lower case, and the reason."""
+"""Receives the name (in lower case) of a field that is left out because of its value, and the reason."""
 
 
 def ignore_left_out(field: str, reason: str) -> None:
@@ -78,7 +83,7 @@ def ignore_left_out(field: str, reason: str) -> None:
 
 
 def record_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
-    """Record that a header is left out; at level info, since a client can cause it. The value is not recorded."""
+    """Record that a header field is left out: at level info, since a client can cause it, and without the value."""
     recorder.record(LogMessage("info", "header.left-out", f"{field}: {reason}", facts, {"header": field}))
 
 
@@ -87,7 +92,7 @@ class _NullError(Exception):
 
 
 class _UnfitError(Exception):
-    """The field cannot hold a value; the message says why, without the value."""
+    """The field cannot hold a value. The message is the reason, without the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +103,21 @@ class FieldTemplate:
     """The field's name in lower case."""
     parts: tuple[str | _Part, ...]
     own_extended: frozenset[str]
-    """The parameters whose extended form (``name*``) the template has itself."""
+    """The parameters whose extended form (``name*``) is in the template."""
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """Every variable, in order."""
+        """All variables, in order."""
         inner = (piece for part in self.parts if isinstance(part, _Part) for piece in part.inner)
         return tuple(piece for piece in inner if isinstance(piece, Variable))
 
     def expand(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], left_out: OnLeftOut = ignore_left_out
     ) -> bytes | None:
-        """Expand the template. None (no field): a variable is null or missing, or its value is invalid here."""
+        """Expand the template to the value of the field; None: a variable is null or missing, or has an invalid value.
+
+        An invalid value is reported to ``left_out``.
+        """
         text = ""
         try:
             for part in self.parts:
@@ -161,37 +169,40 @@ class FieldTemplate:
 
 
 def compile_field(field: str, text: str, resolve: Resolver) -> FieldTemplate:
-    """Compile the template of the field of this name.
+    """Compile the template of the header field ``field``.
 
     Raises:
-        ValueError: the grammar is violated, a literal holds a control character, or ``resolve`` refused a name.
+        ValueError: the template is invalid, a literal is not printable ASCII, or ``resolve`` refused a name.
     """
     compiler = _Compiler(field.lower())
     for piece in parse_template(text):
         if isinstance(piece, str):
             if not (piece.isascii() and piece.isprintable()):
-                raise ValueError("a header holds printable ASCII characters only")
+                raise ValueError("a header may hold only printable ASCII characters")
             compiler.literal(piece)
         elif piece.operator:
-            raise ValueError(f"{{{piece.operator}…}} makes a query; a header knows only {{name}}")
+            raise ValueError(f"{{{piece.operator}…}} makes a query; write {{name}} in a header")
         else:
             compiler.variable(resolve(piece.names[0]))
     return FieldTemplate(compiler.field, tuple(compiler.end()), compiler.extended)
 
 
 class _Compiler:
-    """State machine that reads a template from left to right and determines the encoding of each variable."""
+    """State machine that reads a template from left to right and determines the encoding of each variable.
+
+    ``_how`` is the state: the place of the next character or variable.
+    """
 
     def __init__(self, field: str) -> None:
         self.field = field
         self.extended: frozenset[str] = frozenset()
         self._parts: list[str | _Part] = []
         self._literal = ""
-        """The literal text since the last part."""
+        """The plain text since the last part."""
         self._how: How = "uri" if field in _URI_FIELDS else "plain"
         self._written = ""
         self._inner: list[str | Variable] = []
-        """The content of the open quoted string, parameter or URI."""
+        """The content of the open quoted string, parameter or URI so far."""
         self._escape = False
 
     def literal(self, text: str) -> None:
@@ -227,7 +238,7 @@ class _Compiler:
         """End the template and return its parts.
 
         Raises:
-            ValueError: a quoted string with a variable in it does not end.
+            ValueError: a quoted string with a variable in it is not closed.
         """
         if self._how == "quoted" and any(isinstance(piece, Variable) for piece in self._inner):
             raise ValueError('a quoted string has no closing "')
@@ -317,17 +328,17 @@ def _uri(inner: Inner, values: list[str]) -> str:
             text += piece
             continue
         value = quote(value, safe=_URI_SAFE)
-        # "//" at the beginning would make a host of what is a path.
+        # "//" at the beginning would make the value a host instead of a path.
         text += f"%2F{value[1:]}" if text == "/" and value.startswith("/") else value
     return text
 
 
 def _ascii(text: str) -> str:
-    """The ASCII fallback for readers without RFC 8187: letters without accents, ``_`` for anything else."""
+    """The ASCII fallback for clients without RFC 8187: letters without accents, and ``_`` for anything else."""
     return "".join(map(_fallback, (character for character in text if not unicodedata.combining(character))))
 
 
 def _fallback(character: str) -> str:
     base = unicodedata.normalize("NFD", character)[0]
-    # The decomposition of some symbols begins with a delimiter: that of U+037E is a semicolon.
+    # Only letters and digits: the decomposition of U+037E, for example, is a semicolon.
     return character if character.isascii() else base if base.isascii() and base.isalnum() else "_"

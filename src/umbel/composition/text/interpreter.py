@@ -1,8 +1,9 @@
-"""Interpreter of JMESPath expressions: type errors give null, and an evaluation has a bounded number of steps. Pure.
+"""Interpreter of JMESPath expressions: a type error gives null, and the steps of an evaluation are bounded. Pure.
 
-A value that a field access, a comparison or a function does not accept gives null: one unexpected value of a client or
-of an upstream must not fail a whole answer. Only exceeded bounds are errors: the steps of an evaluation, and the size
-of what it makes. A step takes some 0.3 µs of Python, and the values decide how many steps there are.
+A field access, a comparison or a function gives null for a value that it does not accept, because one unexpected value
+of a client or an upstream must not fail the whole answer. Only an exceeded bound is an error: the number of steps, or
+the size of a text or a number that the evaluation makes. A step takes some 0.3 µs; the number of steps depends on the
+values.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from jmespath.functions import Functions
 from ...core.model import Json
 
 MAX_STEPS = 200_000
-"""The maximum steps of one evaluation: it blocks the event loop for some 80 ms at most."""
+"""The most steps of one evaluation, which blocks the event loop for at most some 80 ms."""
 
-# The steps of a function beside its arguments, and how many values of a list or an object count as one step.
+# The steps of a function call without its arguments, and the values of a list or an object that count as one step.
 _FUNCTION_STEPS = 6
 _VALUES_OF_A_STEP = 4
-# A text that an expression makes is copied, and encoded with the answer; so many characters count as one step.
+# The characters of a text that count as one step if a function makes the text: it is copied and encoded later.
 _CHARS_OF_A_STEP = 16
 
 
 class TooManyStepsError(Exception):
-    """An evaluation would exceed its steps."""
+    """An evaluation would exceed its bound of steps."""
 
 
 class Interpreter(jmespath.visitor.TreeInterpreter):
-    """Evaluator of expressions with a budget of steps.
+    """Evaluator of expressions with a bound of steps. One object serves one evaluation.
 
-    The evaluation of a node on a value is a step. A function takes more: for the values of its arguments, and for the
-    text that it makes.
+    The evaluation of one node on one value is a step. A function takes more steps: for the values in its arguments, and
+    for the text that it makes.
     """
 
     def __init__(self, options: jmespath.visitor.Options, steps: int = MAX_STEPS) -> None:
@@ -46,7 +47,7 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         """Evaluate a node on ``value``.
 
         Raises:
-            TooManyStepsError: the budget is used up.
+            TooManyStepsError: no step is left.
         """
         self._left -= 1
         if self._left < 0:
@@ -54,7 +55,7 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         return _METHODS[node["type"]](self, node, value)
 
     def visit_comparator(self, node: Mapping[str, Any], value: Json) -> Any:
-        """Evaluate a comparison: an order is null unless both sides are texts or both are numbers."""
+        """Evaluate a comparison. An order (<, <=, >, >=) gives null unless both sides are texts or both are numbers."""
         left, right = (self.visit(child, value) for child in node["children"])
         operator = node["value"]
         if operator not in ("eq", "ne") and not (
@@ -64,7 +65,7 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         return self.COMPARATOR_FUNC[operator](left, right)
 
     def visit_function_expression(self, node: Mapping[str, Any], value: Json) -> Any:
-        """Evaluate a function: null if it does not accept its arguments."""
+        """Evaluate a function; None if the function does not accept its arguments."""
         arguments = [self.visit(child, value) for child in node["children"]]
         self._left -= _FUNCTION_STEPS + sum(
             len(each) // _VALUES_OF_A_STEP for each in arguments if isinstance(each, (list, dict))
@@ -74,8 +75,9 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         try:
             result = self._call_function(node["value"], arguments)
         except (JMESPathTypeError, TypeError):
-            # The signature does not fit, or the library compares what has no order (max_by of texts and numbers). A
-            # function within an argument has been here before, and the bounds have exceptions of their own.
+            # The signature does not fit, or the library compares values without an order (max_by of texts and numbers).
+            # An error of a function in an argument cannot come here: the visit of the argument has caught it. The
+            # exceptions of exceeded bounds have other types.
             return None
         if isinstance(result, str):
             self._left -= len(result) // _CHARS_OF_A_STEP

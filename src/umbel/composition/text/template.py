@@ -1,7 +1,7 @@
-"""Target templates: the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
+"""Target templates: paths with the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
 
-Header templates (``field_template.py``) share the parser. Whatever a value holds, it stays one encoded path segment or
-one query value; a value that cannot be encoded so fails the call.
+A value always stays one encoded path segment or one query value, whatever it holds. A value that cannot be encoded in
+this way makes the call fail. Field templates (``field_template.py``) use the same parser.
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ import msgspec
 from ...core.model import Json
 
 MAX_VALUE = 8 * 1024
-"""The longest text that one value may become; a longer one in a target or a header is refused by any server."""
-
-
+"""The most characters of the text of one value: common servers refuse a longer one in a target or a header."""
 MAX_TARGET = 16 * 1024
-"""The longest target that is sent: common servers refuse longer ones."""
+"""The most bytes of a target: common servers refuse longer targets."""
 
 
 _SCALARS = (str, int, float, type(None))
 LISTS = (list, tuple, set, frozenset)
-"""The types that count as lists: JSON's, and those that code may give instead."""
+"""The types that count as lists: that of JSON, and those that code may give instead."""
 
 
 class BadValueError(Exception):
-    """A value that cannot stand where a template puts it.
+    """A value cannot be encoded in its place. The message names the variable and the reason, without the value.
 
-    ``client_parameter`` gives words for the parameter of the client's request that the value came from; empty if the
+    ``client_parameter`` holds words for the parameter of the client's request that the value came from; empty: the
     value is not the client's.
     """
 
@@ -45,16 +43,16 @@ class BadValueError(Exception):
 
 
 class Variable(NamedTuple):
-    """A resolved variable: the path to its value in the context. Root None: a name bound in the call's ``with``."""
+    """A resolved variable: the path of its value in the context. Root None: the path begins with a bound name."""
 
     name: str
     root: str | None
     fields: tuple[str, ...]
     client_parameter: str
-    """Words for the parameter of the client's request that it is; empty if it is none."""
+    """Words for the parameter of the client's request that the variable names; empty: it names another value."""
 
     def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
-        """The value, or None if any step of the path is missing."""
+        """The value; None if any member of the path is missing."""
         value: Json = bound if self.root is None else context.get(self.root)
         for field in self.fields:
             value = value.get(field) if isinstance(value, dict) else None
@@ -62,7 +60,7 @@ class Variable(NamedTuple):
 
 
 Resolver = Callable[[str], Variable]
-"""Resolves a name in a template. Raises ValueError for a name that is unknown or ambiguous."""
+"""Resolves a name in a template. Raises ValueError if the name is unknown or ambiguous."""
 
 Bound = Mapping[str, Json]
 
@@ -73,7 +71,7 @@ class TargetTemplate:
 
     path: tuple[str | Variable, ...]
     query: tuple[str | Variable, ...]
-    """A str is a literal part as it stands, such as ``a=1``."""
+    """A str is a literal part, such as ``a=1``; a variable makes a part ``name=value``."""
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -81,10 +79,10 @@ class TargetTemplate:
         return tuple(part for part in self.path + self.query if isinstance(part, Variable))
 
     def expand(self, context: Mapping[str, Json], bound: Bound) -> tuple[str, list[str]]:
-        """The encoded path, and the encoded parts of the query, to be joined with ``&``.
+        """Expand the template to the encoded path and the encoded parts of the query, without the ``&`` between them.
 
         Raises:
-            BadValueError: a value cannot be a segment or a query value.
+            BadValueError: a value cannot be encoded as a segment or a query value.
         """
         path = "".join(
             part if isinstance(part, str) else _segment(part, part.value(context, bound)) for part in self.path
@@ -103,13 +101,13 @@ class TargetTemplate:
 
 
 def scalar_text(value: Json, name: str, *, client_parameter: str) -> str:
-    """The text of a scalar: a str as it is, anything else as JSON (``true``, ``1.5``).
+    """The text of a scalar: a str is unchanged, any other scalar is written as JSON (``true``, ``1.5``).
 
-    Code may give what JSON writes as a text (a date, a UUID, a Decimal, an enum): that text, without quotes.
+    A value from code whose JSON is a text (a date, a UUID, a Decimal, an enum) gives that text without quotes.
 
     Raises:
-        BadValueError: it is a list or an object, not a finite number, or longer than ``MAX_VALUE``.
-        TypeError: code gave a value that JSON has no form for.
+        BadValueError: the value is a list, an object, a number that is not finite, or longer than ``MAX_VALUE``.
+        TypeError: the value has a type without a form in JSON.
     """
     if not isinstance(value, _SCALARS):
         value = _of_code(value, name)
@@ -121,7 +119,7 @@ def scalar_text(value: Json, name: str, *, client_parameter: str) -> str:
         raise BadValueError(name, "is not a finite number", client_parameter=client_parameter)
     try:
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    except ValueError:  # An integer of more digits than Python writes.
+    except ValueError:  # An integer with more digits than Python writes: it is longer than MAX_VALUE.
         text = " " * (MAX_VALUE + 1)
     if len(text) > MAX_VALUE:
         raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client_parameter=client_parameter)
@@ -129,17 +127,17 @@ def scalar_text(value: Json, name: str, *, client_parameter: str) -> str:
 
 
 def _of_code(value: object, name: str) -> Json:
-    """The JSON value of a Python object that is no JSON scalar; lists and objects come back empty.
+    """The JSON value of an object that is no JSON scalar. A list or a mapping gives an empty one.
 
     Raises:
-        TypeError: JSON has no form for it.
+        TypeError: the object has a type without a form in JSON.
     """
     if isinstance(value, LISTS):
         return []
     if isinstance(value, dict):
         return {}
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f'"{name}" is bytes; give a text')
+        raise TypeError(f'"{name}" is bytes; give a str')
     try:
         built: Json = msgspec.to_builtins(value)
     except TypeError as error:
@@ -148,10 +146,11 @@ def _of_code(value: object, name: str) -> Json:
 
 
 def percent_encoded(value: Json, name: str, *, client_parameter: str) -> str:
-    """The percent-encoded text of a scalar; only unreserved characters stay (RFC 3986 section 2.3).
+    """The text of a scalar with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
 
     Raises:
-        BadValueError: as ``scalar_text``, or the text is no Unicode.
+        BadValueError: as in ``scalar_text``, or the text is no Unicode.
+        TypeError: as in ``scalar_text``.
     """
     try:
         return quote(scalar_text(value, name, client_parameter=client_parameter), safe="")
@@ -160,10 +159,13 @@ def percent_encoded(value: Json, name: str, *, client_parameter: str) -> str:
 
 
 def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = False) -> list[str]:
-    """The encoded ``name=value`` parts of a value: none for null, one per item of a list (``join``: one with commas).
+    """The encoded ``name=value`` parts of a value: none for null, one for a scalar, one per item of a list.
+
+    Args:
+        join: a list gives one part, with commas between the items.
 
     Raises:
-        BadValueError: the value is an object, a list that holds more than scalars, or one that no target has room for.
+        BadValueError: the value is an object, a list of more than scalars, or too long for any target.
     """
     if value is None:
         return []
@@ -206,10 +208,10 @@ def compile_target(text: str, resolve: Resolver) -> TargetTemplate:
     """Compile the path template of a call.
 
     Raises:
-        ValueError: the grammar is violated, or ``resolve`` refused a name.
+        ValueError: the template is invalid, or ``resolve`` refused a name.
     """
     if not text.startswith("/") or text.startswith("//"):
-        raise ValueError('a path begins with one "/"')
+        raise ValueError('a path must begin with one "/"')
     start = _QUERY_START.search(text)
     split = start.start() if start else len(text)
     return TargetTemplate(tuple(_path_parts(text[:split], resolve)), tuple(_query_parts(text[split:], resolve)))
@@ -226,7 +228,7 @@ def _path_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
             literals += "{}"
             yield resolve(piece.names[0])
     if any(segment in (".", "..") for segment in unquote(literals).split("/")):
-        raise ValueError('a path has no "." or ".." segments')
+        raise ValueError('a path must not have a segment "." or ".."')
 
 
 def _query_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
@@ -236,11 +238,11 @@ def _query_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
             literal = piece.removeprefix("?") if place == 0 else piece
             yield from filter(None, literal.split("&"))
         elif piece.operator == "":
-            raise ValueError(f"{{{piece.names[0]}}} stands in the query; give it a name there by an entry of params")
+            raise ValueError(f"{{{piece.names[0]}}} is in the query; write an entry of params for it")
         elif piece.operator == "&" and place == 0:
-            raise ValueError("{&…} continues a query; the first is {?…}")
+            raise ValueError("{&…} continues a query; begin the query with {?…}")
         elif piece.operator == "?" and place > 0:
-            raise ValueError("{?…} begins the query, which has begun before it; continue it with {&…}")
+            raise ValueError("{?…} begins a query, but the query has begun already; continue it with {&…}")
         else:
             yield from map(resolve, piece.names)
 
@@ -248,21 +250,22 @@ def _query_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
 def _check_literal(text: str) -> None:
     if _LITERAL.fullmatch(text) is None:
         odd = next((character for character in text if _LITERAL.fullmatch(character) is None), "%")
-        raise ValueError(f'"{odd}" cannot stand in a path as it is; write it percent-encoded')
+        raise ValueError(f'"{odd}" is not allowed in a path; write it percent-encoded')
 
 
 class Placeholder(NamedTuple):
     """A ``{…}`` of a template."""
 
     operator: str
-    """``?`` or ``&``, or nothing."""
+    """``?``, ``&`` or empty."""
     names: tuple[str, ...]
 
 
 def parse_template(text: str) -> Iterator[str | Placeholder]:
-    """The literals and the placeholders of a template, in order.
+    """Yield the literals and the placeholders of a template, in order.
 
-    The grammar is checked here because uritemplate is silent about ``{a b}``, ``{}`` and ``{id``.
+    Raises:
+        ValueError: the template is invalid. (The library uritemplate accepts ``{a b}``, ``{}`` and ``{id``.)
     """
     at = 0
     for match in _EXPRESSION.finditer(text):
@@ -281,13 +284,13 @@ def parse_template(text: str) -> Iterator[str | Placeholder]:
             if _DOTTED.fullmatch(name) is None:
                 raise ValueError(f'{match[0]}: "{name}" is not a name')
         if operator == "" and len(names) > 1:
-            raise ValueError(f"{match[0]}: one name each, please: write {{{'}{'.join(names)}}}")
+            raise ValueError(f"{match[0]}: a placeholder takes one name here; write {{{'}{'.join(names)}}}")
         yield Placeholder(operator, names)
     yield from _literal(text[at:])
 
 
 def _literal(text: str) -> Iterator[str]:
     if "{" in text or "}" in text:
-        raise ValueError(f'"{text}" has a brace without its partner')
+        raise ValueError(f'"{text}" has an unpaired brace')
     if text:
         yield text

@@ -179,9 +179,9 @@ cache_control = "%s"
     ("call", "configured", "answer", "words"),
     [
         ("", PUBLIC, 'forward_cookies = { a = ["sid"] }', "forwards cookies (a)"),
-        (', forward_cookies = ["sid"]', "s-maxage=5", "", "is made with the client's cookies"),
-        (', forward_headers = ["authorization"]', "Public", "", "is made with the client's cookies"),
-        (', headers = { x-user = "{headers.authorization}" }', PUBLIC, "", "is made with the client's cookies"),
+        (', forward_cookies = ["sid"]', "s-maxage=5", "", "depends on the client's cookies"),
+        (', forward_headers = ["authorization"]', "Public", "", "depends on the client's cookies"),
+        (', headers = { x-user = "{headers.authorization}" }', PUBLIC, "", "depends on the client's cookies"),
         (', forward_headers = ["x-tenant"]', PUBLIC, "", ""),
         (', forward_cookies = ["sid"]', "private, max-age=5", 'forward_cookies = { a = ["sid"] }', ""),
     ],
@@ -361,9 +361,9 @@ async def test_a_range_of_bytes_is_not_forwarded() -> None:
     ("key", "why"),
     [
         ('calls.b = { upstream = "u", path = "/b" }', "the answer is made of 2 calls"),
-        ('answer.shape = "a.x"', "the answer has a shape of its own"),
+        ('answer.shape = "a.x"', "the answer has a shape"),
         ("stream = true", "the answer is a stream"),
-        ("", "an each makes many calls"),
+        ("", "its each makes many calls"),
     ],
 )
 def test_check_refuses_conditions_where_the_answer_is_not_one_response(
@@ -389,7 +389,7 @@ def test_check_refuses_conditions_where_the_answer_is_not_one_response(
         result = CliRunner().invoke(main, ["check"])
         assert result.exit_code == 78
         assert result.stderr.startswith(
-            f'umbel.toml:5: routes[0].calls.a.{place}: "{name}" asks for less than one whole response, and {why}; '
+            f'umbel.toml:5: routes[0].calls.a.{place}: "{name}" works only if the answer is one response, but {why}; '
         )
         assert result.stderr.count("\n") == 1
 

@@ -130,7 +130,7 @@ def test_hop_by_hop_fields_of_an_answer_are_a_mistake(tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", ["te", "connection", "proxy_authorization", "transfer_encoding"])
 def test_an_expression_of_a_hop_by_hop_field_is_a_mistake(tmp_path: Path, name: str) -> None:
     (line,) = mistakes(tmp_path, up(1) + route(call=f'headers = {{ x-a = "{{headers.{name}}}" }}'))
-    assert "is about one connection only" in line
+    assert "belongs to one connection" in line
 
 
 # The query.

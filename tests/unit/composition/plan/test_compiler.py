@@ -23,7 +23,7 @@ def problems(text: str) -> list[str]:
     ("text", "expected"),
     [
         (CALL.replace('"u"', '"w"'), 'calls.a.upstream: there is no upstream "w"'),
-        (CALL.replace("/a", "/{idd}"), 'calls.a.path: "idd" names nothing here; did you mean "id"?'),
+        (CALL.replace("/a", "/{idd}"), 'calls.a.path: "idd" is an unknown name; did you mean "id"?'),
         (
             CALL.replace("/a", "/{query.limt}"),
             'calls.a.path: the route declares no query parameter "limt"; did you mean "limit"?',
@@ -33,13 +33,13 @@ def problems(text: str) -> list[str]:
         (CALL.replace("/a", "/{a.x}"), 'calls.a.path: "a" names the call itself'),
         (
             CALL.replace("/a", "/{id}") + 'with = { id = "body.x" }\n',
-            '"id" means two things: a name of with and a route parameter',
+            '"id" has two meanings, a name in with and a route parameter',
         ),
         (CALL + 'when = "id == `1`"\n', 'calls.a.when: "id" is unknown in an expression; write path.id'),
         (CALL + 'when = "nobody.x"\n', 'calls.a.when: "nobody" is unknown'),
         (CALL + 'when = "a["\n', "calls.a.when: not a JMESPath expression"),
         (CALL + 'each = "@"\n', "calls.a.each: it reads the whole context"),
-        (CALL + 'params = { x = "headers" }\n', "calls.a.params.x: name the header"),
+        (CALL + 'params = { x = "headers" }\n', "calls.a.params.x: name one header"),
         (CALL + 'headers = { x-a = "{?limit}" }\n', "calls.a.headers.x-a: {?…} makes a query"),
         (CALL + '[routes.answer]\nshape = "b"\n', 'answer.shape: "b" is unknown'),
         (CALL + '[routes.answer]\nshape = "item"\n', 'answer.shape: "item" is known only'),
@@ -49,11 +49,11 @@ def problems(text: str) -> list[str]:
         ),
         (
             CALL + '[routes.answer]\nforward_headers = { a = ["ETag"] }\n',
-            '"etag" of an answer is written by Umbel itself',
+            '"etag" of an answer is written by Umbel; remove it',
         ),
-        (CALL + '[routes.answer]\nheaders = { vary = "x" }\n', '"vary" of an answer is written by Umbel itself'),
+        (CALL + '[routes.answer]\nheaders = { vary = "x" }\n', '"vary" of an answer is written by Umbel; remove it'),
         (CALL + '[routes.answer]\nstatus = 204\nshape = "a"\n', "status 204 has no body"),
-        (CALL + 'each = "path.id"\n[routes.answer]\nforward_headers = { a = ["x"] }\n', "makes many responses"),
+        (CALL + 'each = "path.id"\n[routes.answer]\nforward_headers = { a = ["x"] }\n', "has many responses"),
     ],
 )
 def test_mistakes_of_a_call_and_of_an_answer(text: str, expected: str) -> None:
@@ -63,12 +63,12 @@ def test_mistakes_of_a_call_and_of_an_answer(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        ('path = "/r/<"', "is not a route"),
-        ('path = "/r/<nope:id>"', "is not a route"),
-        ('path = "/r"\ncombine = "quorum"\nquorum = 2', "the quorum is more than the 1 that count"),
-        ('path = "/r/<x>/<x>"', "is not a route"),
-        ('path = "/r/<int(bogus=1):x>"', "is not a route"),
-        ('path = "/r"\nmethods = ["GET"]', "which a GET request has not"),
+        ('path = "/r/<"', "is not a valid route"),
+        ('path = "/r/<nope:id>"', "is not a valid route"),
+        ('path = "/r"\ncombine = "quorum"\nquorum = 2', "the quorum is more than the number of calls that count, 1"),
+        ('path = "/r/<x>/<x>"', "is not a valid route"),
+        ('path = "/r/<int(bogus=1):x>"', "is not a valid route"),
+        ('path = "/r"\nmethods = ["GET"]', "but a GET request has none"),
     ],
 )
 def test_mistakes_of_a_route(head: str, expected: str) -> None:
@@ -107,8 +107,8 @@ def test_every_unknown_name_of_an_expression_is_reported() -> None:
     [
         ('params = { x = "zip(path.id)" }', "zip() takes 2 arguments, not 1"),
         ('params = { x = "lenght(path.id)" }', "no function lenght(); did you mean length()?"),
-        ('params = { x = "headers.X_Y" }', "lower case here: headers.x_y"),
-        ('headers = { x-a = "{body}" }', "is a table; name one field of it"),
+        ('params = { x = "headers.X_Y" }', "in lower case: headers.x_y"),
+        ('headers = { x-a = "{body}" }', "is a table; write one of its fields"),
     ],
 )
 def test_mistakes_that_would_only_give_null_or_a_riddle(text: str, expected: str) -> None:
@@ -192,7 +192,7 @@ def test_every_unknown_name_of_a_template_is_reported() -> None:
     made = config('[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\npath = "/{x}/{y}{?x,z}"\n')
     ((path, reason),) = check(made)
     assert path == ("routes", 0, "calls", "a", "path")
-    assert reason == '"x" names nothing here; and "y" names nothing here; and "z" names nothing here'
+    assert reason == '"x" is an unknown name; and "y" is an unknown name; and "z" is an unknown name'
 
 
 def test_a_route_that_werkzeug_refuses_blames_no_name_of_its_path() -> None:

@@ -152,12 +152,12 @@ def test_what_could_never_give_a_value_is_refused(text: str, reason: str) -> Non
         ("", 'it is empty; for the text itself write "\'\'" or page = { value = "" }'),
         ("a b", 'for the text itself write "\'a b\'" or page = { value = "a b" }'),
         ("2024-01-01", 'for the text itself write "\'2024-01-01\'" or page = { value = "2024-01-01" }'),
-        ("{a: ", "something is missing at its end, a name, a value or a closing bracket"),
-        ("{a: }", '"}" at character 5 does not fit there'),
-        ("a == 'b", "the ' at character 6 has no partner; write another ' where it ends"),
-        ("a = 'b'", "one = at character 3 means nothing; write == to compare"),
-        ("a[?b > 1]", "a number cannot stand at character 8 as it is; write it between backticks, such as `1`"),
-        ("a.b-c", '"-" at character 4 means nothing there; write a name of unusual characters in double quotes'),
+        ("{a: ", "a name, a value or a closing bracket is missing at its end"),
+        ("{a: }", '"}" at character 5 is not expected'),
+        ("a == 'b", "the ' at character 6 is not closed; write another ' at its end"),
+        ("a = 'b'", "= at character 3 is no operator; write == to compare"),
+        ("a[?b > 1]", "the number at character 8 must stand between backticks: `1`"),
+        ("a.b-c", '"-" at character 4 is not allowed; write a name with such a character in double quotes'),
     ],
 )
 def test_the_message_about_an_invalid_expression_says_what_to_write(text: str, said: str) -> None:

@@ -46,7 +46,7 @@ def test_the_smallest_failing_part_names_what_is_at_fault(text: str, context: An
 def test_the_reason_is_a_size_and_holds_no_value() -> None:
     with pytest.raises(ExpressionError) as caught:
         compile_expression("sum(a)", ()).evaluate({"a": BIG})
-    assert caught.value.fault.reason == "what is made of it here would be too large"
+    assert caught.value.fault.reason == "a text or a number that is made of it would be too large"
 
 
 @pytest.mark.parametrize(

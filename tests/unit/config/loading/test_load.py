@@ -231,7 +231,7 @@ def test_checks_see_placeholders_for_what_is_wrong_and_the_lines_of_the_file(tmp
 def test_an_unknown_upstream_that_an_unreadable_file_may_define_is_no_problem(tmp_path: Path) -> None:
     text = 'include = ["a.toml"]\n' + ROUTE + 'calls.c = { upstream = "elsewhere", path = "/{nope}" }\n'
     said = mistakes(tmp_path, text, {"a.toml": "["})
-    assert said[0] == 'umbel.toml:4: routes[0].calls.c.path: "nope" names nothing here'
+    assert said[0] == 'umbel.toml:4: routes[0].calls.c.path: "nope" is an unknown name'
     assert said[1].startswith("a.toml:1: is not TOML: ")
     assert len(said) == 2
 

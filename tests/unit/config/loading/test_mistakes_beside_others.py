@@ -22,11 +22,10 @@ headers = { x-a = "{missing}", via = "me" }
 PLANS = {
     'answer.shape: "nope" is unknown',
     'answer.forward_headers.gone: there is no call "gone"',
-    'calls.a.path: "id" names nothing here',
-    "calls.a.params.p: not a JMESPath expression: something is missing at its end, a name, a value or a"
-    " closing bracket",
-    'calls.a.headers.x-a: "missing" names nothing here',
-    'calls.a.headers.via: "via" is written by Umbel itself, so what stands here is never sent; remove it',
+    'calls.a.path: "id" is an unknown name',
+    "calls.a.params.p: not a JMESPath expression: a name, a value or a closing bracket is missing at its end",
+    'calls.a.headers.x-a: "missing" is an unknown name',
+    'calls.a.headers.via: "via" is written by Umbel, so this value is never sent; remove it',
 }
 QUERY = 'query = ["q"]\n'
 
@@ -83,7 +82,7 @@ def test_mistakes_of_a_plan_are_reported_beside_others(kind: str, tmp_path: Path
     assert planned == PLANS
     others = [reason for reason in reasons if reason.removeprefix("routes[0].") not in PLANS]
     assert others
-    made_up = ("names nothing", "is unknown", "placeholder", "there is no")
+    made_up = ("an unknown name", "is unknown", "placeholder", "there is no")
     assert not [reason for reason in others if any(words in reason for words in made_up)]
 
 

@@ -92,26 +92,26 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{a b}" }\n',
         ['umbel.toml:5: routes[0].calls.c.path: {a b}: "a b" is not a name'],
     ),
-    "a name that names nothing": (
+    "an unknown name": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{nope}" }\n',
-        ['umbel.toml:5: routes[0].calls.c.path: "nope" names nothing here'],
+        ['umbel.toml:5: routes[0].calls.c.path: "nope" is an unknown name'],
     ),
     "an expression that is none": (
         UPSTREAM + ROUTE + CALL + 'answer.shape = "{a: "\n',
         [
-            "umbel.toml:6: routes[0].answer.shape: not a JMESPath expression: something is missing at its end, a name, a value or a closing bracket"
+            "umbel.toml:6: routes[0].answer.shape: not a JMESPath expression: a name, a value or a closing bracket is missing at its end"
         ],
     ),
     "calls that wait for each other": (
         UPSTREAM + ROUTE + 'calls.a = { upstream = "u", path = "/{b.x}" }\n'
         'calls.b = { upstream = "u", path = "/{a.x}" }\n',
-        ["umbel.toml:5: routes[0].calls.a: the calls wait for each other: a → b → a"],
+        ["umbel.toml:5: routes[0].calls.a: these calls wait for each other: a → b → a"],
     ),
     "rules that werkzeug refuses": (
         UPSTREAM + '[[routes]]\npath = "/<int:a"\n' + CALL + '[[routes]]\npath = "/<foo:a>"\n' + CALL,
         [
-            "umbel.toml:4: routes[0].path: \"/<int:a\" is not a route: malformed url rule: '/<int:a'",
-            "umbel.toml:7: routes[1].path: \"/<foo:a>\" is not a route: the converter 'foo' does not exist",
+            "umbel.toml:4: routes[0].path: \"/<int:a\" is not a valid route: malformed url rule: '/<int:a'",
+            "umbel.toml:7: routes[1].path: \"/<foo:a>\" is not a valid route: the converter 'foo' does not exist",
         ],
     ),
     "a route that stands twice": (
@@ -141,22 +141,22 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:6: routes[0].deadline: 5 is not a duration; write a number and a unit, such as "250ms" or "2s"',
             'umbel.toml:7: routes[0].qurey: is not a key of [[routes]]; did you mean "query"?',
             'umbel.toml:8: routes[0].calls.c.optionl: is not a key of [routes.calls.c]; did you mean "optional"?',
-            'umbel.toml:8: routes[0].calls.c.path: "nope" names nothing here',
+            'umbel.toml:8: routes[0].calls.c.path: "nope" is an unknown name',
             'umbel.toml:9: routes[0].answer.shape: "d" is unknown',
         ],
     ),
-    "names that cannot carry the time that is left": (
+    "names that no deadline header can have": (
         '[upstreams.t]\nurls = ["http://h"]\ndeadline_header = "TraceParent"\n'
         '[upstreams.p]\nurls = ["http://h"]\ndeadline_header = "proxy-timeout"\n'
         '[upstreams.f]\nurls = ["http://h"]\ndeadline_header = "x-forwarded-for"\n'
         '[upstreams.n]\nurls = ["http://h"]\ndeadline_header = "x-forwarded-for"\nforwarded = false\n',
         [
-            'umbel.toml:3: upstreams.t.deadline_header: "traceparent" is written by Umbel itself and says something else;'
-            " take another name",
-            'umbel.toml:6: upstreams.p.deadline_header: "proxy-timeout" is about one connection only and is never sent on;'
-            " take another name",
-            'umbel.toml:9: upstreams.f.deadline_header: "x-forwarded-for" is written by Umbel itself and says something'
-            " else; take another name",
+            'umbel.toml:3: upstreams.t.deadline_header: "traceparent" is written by Umbel with another meaning;'
+            " write another name",
+            'umbel.toml:6: upstreams.p.deadline_header: "proxy-timeout" belongs to one connection and is never forwarded;'
+            " write another name",
+            'umbel.toml:9: upstreams.f.deadline_header: "x-forwarded-for" is written by Umbel with another meaning'
+            "; write another name",
         ],
     ),
     "header fields that Umbel would not send as they stand": (
@@ -167,19 +167,18 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         + "forward_headers = [\n"
         + '"x-a",\n"TraceParent",\n"x-envoy-expected-rq-timeout-ms",\n"proxy-authorization",\n"accept-encoding"]\n',
         [
-            'umbel.toml:3: upstreams.u.headers.via: "via" is written by Umbel itself,'
-            " so what stands here is never sent; remove it",
-            'umbel.toml:9: routes[0].calls.c.headers.x-forwarded-for: "x-forwarded-for" is written by Umbel itself,'
-            " so what stands here is never sent; remove it, or set forwarded = false at the upstream",
-            'umbel.toml:12: routes[0].calls.c.forward_headers[1]: "traceparent" is written by Umbel itself,'
-            " so what stands here is never sent; remove it",
+            'umbel.toml:3: upstreams.u.headers.via: "via" is written by Umbel, so this value is never sent; remove it',
+            'umbel.toml:9: routes[0].calls.c.headers.x-forwarded-for: "x-forwarded-for" is written by Umbel,'
+            " so this value is never sent; remove it, or set forwarded = false at the upstream",
+            'umbel.toml:12: routes[0].calls.c.forward_headers[1]: "traceparent" is written by Umbel,'
+            " so this value is never sent; remove it",
             "umbel.toml:13: routes[0].calls.c.forward_headers[2]: "
-            '"x-envoy-expected-rq-timeout-ms" is written by Umbel itself,'
-            " so what stands here is never sent; remove it, or give the upstream another deadline_header",
-            'umbel.toml:14: routes[0].calls.c.forward_headers[3]: "proxy-authorization" is about one connection only'
-            " and is never sent on; remove it",
-            'umbel.toml:15: routes[0].calls.c.forward_headers[4]: "accept-encoding" is written by Umbel itself,'
-            " so what stands here is never sent; remove it",
+            '"x-envoy-expected-rq-timeout-ms" is written by Umbel,'
+            " so this value is never sent; remove it, or give the upstream another deadline_header",
+            'umbel.toml:14: routes[0].calls.c.forward_headers[3]: "proxy-authorization" belongs to one connection'
+            " and is never forwarded; remove it",
+            'umbel.toml:15: routes[0].calls.c.forward_headers[4]: "accept-encoding" is written by Umbel,'
+            " so this value is never sent; remove it",
         ],
     ),
     "fields that the upstream's settings leave to its calls": (
