@@ -93,7 +93,7 @@ async def test_a_reload_that_would_lose_the_routes_is_refused(text: str, reason:
         write(tmp_path, text)
         master.signal(signal.SIGHUP)
         assert reason in await master.line("reload.aborted")
-        assert "the workers that were there serve on" in await master.line("serve on")
+        assert "the present workers serve on" in await master.line("serve on")
         status, output = await ended(*RELOAD, cwd=tmp_path)
         assert (status, reason in output) == (1, True)
         await assert_still_serves(master)

@@ -1,5 +1,5 @@
-"""The supervisor: a master process with one task per worker, and the worker processes.
+"""The supervisor: a master process with a task for each worker, and the worker processes.
 
-``run_master`` runs the master, which starts ``python -m umbel.supervisor.worker.worker``. Only the worker loads an
-application.
+``run_master`` runs the master, which starts workers by ``python -m umbel.supervisor.worker.worker``. Only workers load
+an application.
 """

@@ -1,6 +1,6 @@
-"""Trial start of an application for ``umbel check --app``: loaded, started and stopped once in a worker process.
+"""The trial start of an application (``umbel check --app``): it is loaded, started and stopped in a worker process.
 
-The process has no listening socket. Whatever the import leaves behind ends with the process.
+The process has no listening socket, and its memory and threads end with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .master.settings import Settings
 
 
 class CheckFailure(NamedTuple):
-    """The reason why an application does not start and stop as it should."""
+    """The reason why an application cannot be loaded, started or stopped."""
 
     reason: str
     misconfigured: bool = False
@@ -25,12 +25,12 @@ class CheckFailure(NamedTuple):
 
 
 async def check_app(settings: Settings) -> CheckFailure | None:
-    """Start and stop the application in a process; return why that failed, or None.
+    """Load, start and stop the application in a process; return why that failed, or None.
 
-    Cancelled, it kills the process.
+    A cancel kills and reaps the process.
 
     Raises:
-        OSError: no process can be started.
+        OSError: the process cannot be started.
     """
     application, options = settings.application, settings.options
     start = messages.Start(
@@ -50,9 +50,9 @@ async def check_app(settings: Settings) -> CheckFailure | None:
         reason = f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()
         return CheckFailure(reason, end.kind is ExitClass.CONFIG)
     if end.status != WORKER_DONE:
-        return CheckFailure(f"it ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}")
+        return CheckFailure(f"the process ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}")
     return None
 
 
 def _nothing(message: messages.WorkerMessage) -> None:
-    """Ignore a message: only the failure counts, which ``Worker`` keeps."""
+    """Ignore a message; ``Worker`` keeps the failure."""

@@ -1,6 +1,6 @@
-"""Startup and shutdown of the master process: files, sockets, logs and process title around ``Master.run``.
+"""Startup and shutdown of the master process: settings, pidfile, sockets, logs and process title around ``Master.run``.
 
-What is opened here is closed here, in reverse order, whatever ends the master.
+Whatever ends the master, everything that was opened here is closed here, in reverse order.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .master.settings import CommandLine, Settings, read_in_time, read_settings
 
 
 async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
-    """Run a master until it is stopped; return the exit status (``exit_status.py``).
+    """Run a master until it is stopped; return the exit status (``exit_status.py``). A cancel kills the workers.
 
     Raises:
-        ConfigError: the settings cannot be used. No worker has been started.
-        OSError: an address cannot be listened on.
+        ConfigError: the settings cannot be used; no worker was started.
+        OSError: an address cannot be bound; no worker was started.
     """
     settings = await read_in_time(partial(read_settings, given, warn))
     notifier, console = SystemdNotifier(), ConsoleOutput()
@@ -43,7 +43,7 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
         control = stack.enter_context(control_socket(settings.options.control))
         if settings.logs is not None:
             console.recorder = await stack.enter_async_context(open_recorder(settings.logs))
-        # They are for this process alone; its children must not take the sockets for their own.
+        # systemd means these for the master: a child must not take the sockets for its own.
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)
         setproctitle(f"umbel: master [{settings.application.name}]")
@@ -65,10 +65,10 @@ async def _run(master: Master, control: socket.socket | None) -> int:
 
 
 def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Settings:
-    """Read the settings anew. What only a restart can change must be as in ``before``.
+    """Read the settings anew. Settings that only a restart can change must equal those of ``before``.
 
     Raises:
-        ConfigError: they cannot be used, or need a restart.
+        ConfigError: the settings cannot be used, or need a restart.
     """
     settings = read_settings(given, before=before.routes)
     binds = ("bind", "insecure_bind") if listeners.tls else ("bind",)

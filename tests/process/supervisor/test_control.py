@@ -36,10 +36,10 @@ async def test_workers_come_and_go_by_signals_and_by_commands(tmp_path: Path) ->
         assert (await master.ask(command="drain", slot=1))["ok"]
         assert f"({both[1]}) ended: recycle" in await master.line(f"({both[1]}) ended")
         for request, said in [
-            ({"command": "drain", "slot": 9}, "drain takes a slot: 1, 2"),
+            ({"command": "drain", "slot": 9}, "drain takes the number of a slot; the slots are 1, 2"),
             ({"command": "scale", "count": 0}, "scale takes a number of workers from 1 to 256"),
-            ({"command": "dance"}, '"dance" is no command; there are status, scale,'),
-            ({"command": "status", "loudly": True}, "that is no command: "),
+            ({"command": "dance"}, '"dance" is not a command; the commands are status, scale,'),
+            ({"command": "status", "loudly": True}, "the request is invalid: "),
         ]:
             answer = await master.ask(**request)
             assert not answer["ok"]
@@ -85,7 +85,7 @@ async def test_ctl_shows_tables_and_json_and_only_its_owner_may_ask(tmp_path: Pa
         assert any("accept_from" in line for line in trees[1]["lines"])
 
         status, shown = await ended(*CTL, "kill", "7", *where, cwd=tmp_path)
-        assert (status, shown) == (1, "Error: kill takes a slot: 1\n")
+        assert (status, shown) == (1, "Error: kill takes the number of a slot; the slots are 1\n")
         assert is_alive(pid)
     status, shown = await ended(*CTL, "status", *where, cwd=tmp_path)
     assert status == 1

@@ -1,1 +1,1 @@
-"""Messages between master and workers, and the control socket for operators."""
+"""The messages between master and workers, and the control socket of ``umbel ctl``."""

@@ -1,7 +1,7 @@
-"""The control socket, for ``umbel ctl``: a connection carries one JSON request and one JSON answer.
+"""The control socket of ``umbel ctl``: each connection carries one JSON request and one JSON answer.
 
-It exists where ``[supervisor] control`` names a path. Whoever can connect can command the master: the mode of the
-socket is 0600.
+It exists if ``[supervisor] control`` names a path. Any process that can connect can command the master, so the mode of
+the socket is 0600.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .task_tree import all_task_trees
 
 REQUEST_BYTES_MAX = 4096
 REQUEST_S = 5.0
-"""Seconds in which the whole request must have come."""
+"""The time limit in seconds for receiving the request."""
 ANSWER_S = 5.0
-"""Seconds in which an answer must have been read."""
+"""The time limit in seconds for sending the answer."""
 CONNECTIONS_MAX = 64
 _PRIVATE_UMASK = 0o177
 
@@ -37,17 +37,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     command: str
     count: int | None = None
-    """Of ``scale``."""
+    """An argument of ``scale``."""
     slot: int | None = None
-    """Of ``drain`` and ``kill``."""
+    """An argument of ``drain`` and ``kill``."""
     quick: bool = False
-    """Of ``stop``."""
+    """An argument of ``stop``."""
     allow_empty: bool = False
-    """Of ``reload``."""
+    """An argument of ``reload``."""
 
 
 class CommandError(Exception):
-    """A command that cannot be carried out. ``str(error)`` says why and what can be done; it is the answer."""
+    """A command cannot be carried out. ``str(error)``, the text for the client, says why and what to do."""
 
 
 Answer = dict[str, Any]
@@ -55,12 +55,12 @@ Answer = dict[str, Any]
 
 @contextmanager
 def control_socket(path: str | None) -> Iterator[socket.socket | None]:
-    """The listening socket at ``path``, removed at the end; None without a path.
+    """Open the listening socket at ``path``, and remove it at the end of the block; None without a path.
 
     A socket file on which no process listens is stale, and is replaced.
 
     Raises:
-        ConfigError: a process listens there, or the socket cannot be made.
+        ConfigError: another process listens at the path, or the socket cannot be created.
     """
     if path is None:
         yield None
@@ -86,33 +86,33 @@ def control_socket(path: str | None) -> Iterator[socket.socket | None]:
 
 
 async def serve_control(master: Master, sock: socket.socket) -> None:
-    """Answer commands until cancelled."""
+    """Accept connections and carry out their commands until cancelled."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
     await trio.serve_listeners(_Connections(master).serve, [listener])
 
 
 class _Connections:
-    """The open connections to the control socket. They do not wait for each other.
+    """The open connections to the control socket, each in a task of its own.
 
-    At most ``CONNECTIONS_MAX`` are served at a time. One more takes the place of the oldest that has not sent its whole
-    request; where all have, it is closed.
+    At most ``CONNECTIONS_MAX`` are served at a time. A further connection displaces the oldest one that has not sent
+    its whole request; if all have, the further one is closed.
     """
 
     def __init__(self, master: Master) -> None:
         self._master = master
         self._open = 0
         self._silent: dict[trio.CancelScope, None] = {}
-        """The scopes of connections that have not sent their request, the oldest first."""
+        """The scopes of the connections that have not sent their whole request, the oldest first."""
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Read one request, carry it out and answer it."""
+        """Receive one request, carry it out and send the answer. A client that leaves ends nothing but its answer."""
         if self._open >= CONNECTIONS_MAX:
             oldest = next(iter(self._silent), None)
             if oldest is None:
                 await trio.aclose_forcefully(stream)
                 return
             del self._silent[oldest]
-            oldest.cancel(reason="another connection takes the place of one that is silent")
+            oldest.cancel(reason="a newer connection displaces one that has sent no request")
         self._open += 1
         try:
             async with stream:
@@ -121,12 +121,12 @@ class _Connections:
                     with trio.move_on_after(ANSWER_S):
                         await stream.send_all(answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # The client has left, and needs no answer.
+            return  # The client has left.
         finally:
             self._open -= 1
 
     async def _request(self, stream: trio.SocketStream) -> bytes | None:
-        """The request's line; None if it did not come in time."""
+        """Receive the line of the request; None if it did not come in time or the connection was displaced."""
         scope = trio.CancelScope(deadline=trio.current_time() + REQUEST_S)
         self._silent[scope] = None
         try:
@@ -148,15 +148,15 @@ async def _line(stream: trio.SocketStream) -> bytes:
 
 
 async def execute_command(master: Master, line: bytes) -> Answer:
-    """Carry out one command. The answer has ``ok``, and ``error`` where that is false."""
+    """Carry out the command of a request. The answer has ``ok``, and ``error`` if ``ok`` is false."""
     try:
         request = msgspec.json.decode(line, type=Request)
         command = _COMMANDS.get(request.command)
         if command is None:
-            raise CommandError(f'"{request.command}" is no command; there are {", ".join(_COMMANDS)}')
+            raise CommandError(f'"{request.command}" is not a command; the commands are {", ".join(_COMMANDS)}')
         return {"ok": True, **await command(master, request)}
     except msgspec.DecodeError as error:
-        return {"ok": False, "error": f"that is no command: {error}"}
+        return {"ok": False, "error": f"the request is invalid: {error}"}
     except CommandError as error:
         return {"ok": False, "error": str(error)}
 
@@ -178,7 +178,7 @@ async def _scale(master: Master, request: Request) -> Answer:
 
 async def _reload(master: Master, request: Request) -> Answer:
     if master.stopping:
-        raise CommandError("the master stops")
+        raise CommandError("the master is stopping; it cannot reload")
     if failure := await master.reloader.wait_for(master.reload(allow_empty=request.allow_empty)):
         raise CommandError(failure)
     return {"generation": master.generation}
@@ -193,7 +193,7 @@ async def _drain(master: Master, request: Request) -> Answer:
 async def _kill(master: Master, request: Request) -> Answer:
     slot = _slot(master, request)
     if slot.worker is None:
-        raise CommandError(f"slot {slot.number} has no worker now")
+        raise CommandError(f"slot {slot.number} has no worker at the moment; try again after its restart")
     slot.worker.kill()
     return {"slot": slot.number, "pid": slot.worker.pid}
 
@@ -213,7 +213,8 @@ async def _stop(master: Master, request: Request) -> Answer:
 def _slot(master: Master, request: Request) -> Slot:
     slot = None if request.slot is None else master.slots.get(request.slot)
     if slot is None:
-        raise CommandError(f"{request.command} takes a slot: {', '.join(map(str, sorted(master.slots)))}")
+        slots = ", ".join(map(str, sorted(master.slots)))
+        raise CommandError(f"{request.command} takes the number of a slot; the slots are {slots}")
     return slot
 
 

@@ -1,7 +1,7 @@
-"""The messages between master and worker: one JSON object per line, such as ``{"is": "ready", ...}``.
+"""The messages between master and worker: one JSON object per line, such as ``{"is": "ready", ...}``. Pure.
 
-Pure. A message that does not fit is an error and is never guessed at: both ends are of the same version, since a worker
-is a new interpreter of the same installation.
+A message that does not fit its type is an error. Both ends have the same version, because a worker is a new interpreter
+of the same installation; there is no compatibility between versions.
 """
 
 from __future__ import annotations
@@ -13,65 +13,72 @@ import msgspec
 from ...server.limits.server_limits import Limits
 
 LINE_BYTES_MAX = 256 * 1024
-"""A longer line breaks the channel."""
+"""The bound on a line; a longer one ends the channel."""
 TEXT_CHARS_MAX = 16 * 1024
-"""The bound of a traceback and of a reason. The end is kept, since the cause is there."""
+"""The bound on a reason and on a traceback. The end of the text is kept, which names the cause."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", omit_defaults=True):
-    """Any message."""
+    """The base of all messages."""
 
 
 class Start(Message, frozen=True, kw_only=True, tag="start"):
-    """To the worker, once, as the first message: what to serve, and how."""
+    """To the worker, as the first message: the application, the settings and the sockets."""
 
     slot: int
+    """The number of the slot, from 1 on; 0 for a trial start."""
     generation: int
+    """The number of the configuration's reading."""
     app: str | None
-    """``module:app``; None for what the configuration describes."""
+    """``module:app``; None for the gateway of the configuration."""
     config: str | None
-    """The path of umbel.toml, if there is one."""
+    """The path of umbel.toml; None if there is none."""
     routes: int = 0
-    """The routes that the master has found in umbel.toml."""
+    """The number of routes that the master has found in umbel.toml."""
     server: dict[str, Any] = {}
     """Hypercorn's settings, as the master has read them."""
     limits: Limits | None = None
-    """The limits for an application that has none of its own."""
+    """The server's limits, for an application without limits of its own."""
     logs: dict[str, Any] = {}
-    """The section ``[logs]``, for an application that keeps no records of its own."""
+    """The section ``[logs]``, for an application without a recorder of its own."""
     logs_required: bool = False
-    """Whether the section stands in a file, so that records must be possible."""
+    """Whether ``[logs]`` is configured, so that its files must be writable."""
     secure: tuple[int, ...] = ()
-    """Descriptors of listening sockets that speak TLS."""
+    """The descriptors of the listening sockets with TLS."""
     insecure: tuple[int, ...] = ()
+    """The descriptors of the listening sockets without TLS."""
     heartbeat_every: float
+    """The seconds between two heartbeats."""
     orphan_grace: float
+    """The seconds of the drain after the master has ended."""
     max_rss: int | None = None
+    """The resident memory in bytes above which the worker sends ``recycle``."""
     max_lifetime: float | None = None
+    """The age in seconds above which the worker sends ``recycle``."""
     check_only: bool = False
-    """Load the application, run its lifespan, and end."""
+    """Whether the worker only loads the application and runs its lifespan."""
 
 
 class State(Message, frozen=True, kw_only=True, tag="state"):
-    """To the worker: the state of all workers."""
+    """To the worker: the number of ready workers, and whether the master is degraded."""
 
     ready: int
     degraded: bool
 
 
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):
-    """To the worker: end. After ``delay`` seconds accept no more, and ``grace`` seconds later cancel what is left.
-
-    ``quick``: end within ``QUICK_S``; a worker that drains already cancels at once.
-    """
+    """To the worker: drain and end. All times are seconds."""
 
     grace: float
+    """The time of requests in flight after ``delay``, before they are cancelled."""
     delay: float = 0.0
+    """The time for which connections are still accepted."""
     quick: bool = False
+    """Whether to end within ``QUICK_S``; a worker that drains already cancels its requests at once."""
 
 
 class ReopenLogs(Message, frozen=True, kw_only=True, tag="reopen_logs"):
-    """To the worker: open the files that are at the logs' paths now. The answer is ``logs_reopened``."""
+    """To the worker: reopen the log files. The answer is ``logs_reopened``."""
 
 
 class StatsQuery(Message, frozen=True, kw_only=True, tag="stats_query"):
@@ -83,37 +90,41 @@ class TreeQuery(Message, frozen=True, kw_only=True, tag="tree_query"):
 
 
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
-    """To the master: the worker will not get ready, and why."""
+    """To the master: the worker cannot get ready, and why."""
 
     reason: str
     traceback: str = ""
 
 
 class Ready(Message, frozen=True, kw_only=True, tag="ready"):
-    """To the master: the application has started, and connections are accepted."""
+    """To the master: the lifespan has started, and connections are accepted."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """To the master, every ``heartbeat_every`` seconds after ``ready``, also while draining: the event loop runs."""
+    """To the master, every ``heartbeat_every`` seconds from ``ready`` until the end: the event loop runs."""
 
     lag_ms: float
-    """How late this heartbeat is: for so long the loop was blocked."""
+    """The lateness of this heartbeat in milliseconds: the time for which the event loop was blocked."""
     inflight: int
+    """The requests in flight."""
     tasks: int
+    """The living tasks."""
     rss: int
+    """The resident memory in bytes."""
     connections: int
+    """The open connections."""
     requests: int
-    """Since the start."""
+    """The requests since the start."""
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
-    """To the master: replace this worker, which serves until the master sends ``drain``."""
+    """To the master: replace this worker. It serves until the master sends ``drain``."""
 
     reason: str
 
 
 class LogsReopened(Message, frozen=True, kw_only=True, tag="logs_reopened"):
-    """To the master: nothing is written into the old files any more."""
+    """To the master: the log files are reopened, and nothing more is written to the old ones."""
 
 
 class Stats(Message, frozen=True, kw_only=True, tag="stats"):
@@ -124,13 +135,13 @@ class Stats(Message, frozen=True, kw_only=True, tag="stats"):
 
 
 class Tree(Message, frozen=True, kw_only=True, tag="tree"):
-    """To the master: the live tasks, one line each, children indented."""
+    """To the master: the task tree, one line for each task."""
 
     lines: tuple[str, ...]
 
 
 class Ended(Message, frozen=True, kw_only=True, tag="ended"):
-    """To the master, as the last message: the worker ends now."""
+    """To the master, as the last message: the worker exits now."""
 
     reason: str
 
@@ -149,18 +160,18 @@ def encode(message: Message) -> bytes:
 
 
 def decode_master_message(line: bytes) -> MasterMessage:
-    """Decode a message of the master.
+    """Decode a line of the master.
 
     Raises:
-        msgspec.DecodeError: the line is no such message.
+        msgspec.DecodeError: the line is not a message to workers.
     """
     return _master_decoder.decode(line)
 
 
 def decode_worker_message(line: bytes) -> WorkerMessage:
-    """Decode a message of a worker.
+    """Decode a line of a worker.
 
     Raises:
-        msgspec.DecodeError: the line is no such message.
+        msgspec.DecodeError: the line is not a message to the master.
     """
     return _worker_decoder.decode(line)

@@ -1,4 +1,4 @@
-"""The answer to ``umbel ctl status``: the master, its slots and their workers as plain data."""
+"""The state of the master, its slots and their workers as plain data (``umbel ctl status``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANSWER_S = 1.0
 
 
 async def status(master: Master) -> dict[str, Any]:
-    """Ask all workers for their counters; a worker that does not answer in time has no ``stats`` in the result."""
+    """Return the state with the counters of all ready workers; one that does not answer in 1 s has no ``stats``."""
     stats = await master.queries.ask(master.workers, messages.StatsQuery(), messages.Stats, _ANSWER_S)
     slots = master.slots_in_order()
     return {

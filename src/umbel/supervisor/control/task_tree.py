@@ -1,6 +1,6 @@
 """Task trees as lines of text, of this process or of all: each task with its place, below its parent.
 
-A tree is read from trio's own state; nothing is recorded before.
+A tree is read from trio's own state, so it costs nothing until it is asked for.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from ..master.master import Master
 
 LINES_MAX = 500
-"""The tasks that are listed; further ones are counted."""
+"""The bound on the tasks that are listed; further ones are counted."""
 _ANSWER_S = 2.0
 
 
 async def all_task_trees(master: Master) -> list[dict[str, Any]]:
-    """Ask all processes for their task trees; the result has name, pid and lines of each, the master first.
+    """Return the task trees of the master and of all ready workers, each as process name, pid and lines.
 
-    A worker that does not answer within two seconds, because its loop is blocked, has a line that says so.
+    The tree of a worker that does not answer within 2 s is one line that says so: its event loop is blocked.
     """
     workers = master.workers
     answers = await master.queries.ask(workers, messages.TreeQuery(), messages.Tree, _ANSWER_S)
     trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
     for worker in workers:
         answer = answers.get(worker)
-        lines = ["no answer: its loop is blocked"] if answer is None else list(answer.lines)
+        lines = ["no answer: its event loop is blocked"] if answer is None else list(answer.lines)
         trees.append({"process": f"worker {worker.slot}", "pid": worker.pid, "lines": lines})
     return trees
 
 
 def task_tree() -> tuple[str, ...]:
-    """Return the task tree of this process, from trio's root task on; children are indented, nurseries in order."""
+    """Return the task tree of this process from trio's root task on, one line for each task, children indented."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
     lines = tuple(islice(_lines(root, 0), LINES_MAX))
@@ -55,7 +55,7 @@ def _lines(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
 
 
 def _place(task: trio.lowlevel.Task) -> str:
-    """File and line of the innermost frame outside trio."""
+    """Return file and line of the innermost frame outside of trio; empty if there is none."""
     place = ""
     for frame, line in task.iter_await_frames():
         if not frame.f_globals.get("__name__", "").startswith("trio."):

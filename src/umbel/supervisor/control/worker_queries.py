@@ -1,4 +1,7 @@
-"""Queries to several workers at once, and the answers that come in time."""
+"""Queries to several workers at once, and the answers that come in time.
+
+Messages carry no query number. An answer is given to the oldest query that waits for one of its type from this worker.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ AnswerT = TypeVar("AnswerT", bound=messages.Message)
 
 
 class WorkerQueries:
-    """The queries that wait for answers."""
+    """The pending queries."""
 
     def __init__(self) -> None:
         self._open: list[_Query] = []
@@ -27,9 +30,9 @@ class WorkerQueries:
     async def ask(
         self, workers: Iterable[Worker], query: messages.MasterMessage, answer: type[AnswerT], within: float
     ) -> dict[Worker, AnswerT]:
-        """Send a message to each worker; return the answers that come within ``within`` seconds, by worker.
+        """Send ``query`` to each worker; return the answers of type ``answer`` that come in ``within`` seconds.
 
-        A cancel forgets the query; answers that come later are ignored.
+        Workers that do not answer in time, or end, are missing in the result. A cancel forgets the query.
         """
         sent = _Query(answer, set(workers))
         self._open.append(sent)
@@ -45,7 +48,7 @@ class WorkerQueries:
         return {worker: message for worker, message in sent.answers.items() if isinstance(message, answer)}
 
     def on_message(self, worker: Worker, message: messages.WorkerMessage) -> None:
-        """Give a message to the oldest query that waits for such an answer of this worker, if there is one."""
+        """Give a message to the oldest query that waits for an answer of its type from this worker, if any."""
         for sent in self._open:
             if isinstance(message, sent.answer) and worker in sent.waiting:
                 sent.waiting.discard(worker)
@@ -54,7 +57,7 @@ class WorkerQueries:
                 return
 
     def on_worker_exit(self, worker: Worker) -> None:
-        """Stop waiting for answers of this worker."""
+        """Wait no longer for answers of this worker."""
         for sent in self._open:
             sent.waiting.discard(worker)
             sent.changed.set()

@@ -1,6 +1,6 @@
-"""Back-off between a worker's death and the next start, and the restart intensity, above which the master is degraded.
+"""The back-off between a worker's death and the next start, and the restart intensity. Pure.
 
-Pure: time and random source are arguments.
+The time and the source of randomness are arguments.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from collections import deque
 from random import Random
 
 STABLE_S = 10.0
-"""A worker that dies after it was ready for so many seconds is replaced at once."""
+"""The seconds for which a worker must have been ready to be restarted without delay."""
 FIRST_DELAY_S = 0.1
+"""The bound on the first delay."""
 _DOUBLINGS_MAX = 30
-"""Far above any cap; it bounds the power."""
+"""A bound on the exponent; the delay reaches ``max_delay`` long before."""
 
 
 class Backoff:
     """The delays of one slot between a death and the next start: exponential, with full jitter.
 
-    A delay is random, at most ``FIRST_DELAY_S`` * 2^k seconds after k failures, and at most ``max_delay``.
+    After k failures the delay is random between 0 and ``FIRST_DELAY_S`` * 2^k seconds, at most ``max_delay``.
     """
 
     def __init__(self, max_delay: float) -> None:
         self.max_delay = max_delay
         self.failures = 0
-        """Deaths in a row of workers that were not ready for ``STABLE_S``."""
+        """The number of deaths in a row of workers that were not ready for ``STABLE_S``."""
 
     def after_death(self, ready_for: float | None, random: Random, *, degraded: bool = False) -> float:
-        """Count a death; gives the seconds to wait.
+        """Count a death; return the delay in seconds.
 
         Args:
             ready_for: the seconds for which the worker was ready; None if it never was.
@@ -44,12 +45,17 @@ class Backoff:
         return random.uniform(0.0, min(self.max_delay, FIRST_DELAY_S * 2**exponent))
 
     def reset(self) -> None:
-        """Forget the failures: a start was asked for."""
+        """Forget the failures: the next delay is a first one."""
         self.failures = 0
 
 
 class RestartIntensity:
-    """Counts the restarts of all slots within a sliding window of seconds."""
+    """The number of restarts of all slots within a sliding window, and its limit.
+
+    Args:
+        restarts: the number of restarts for each slot that is allowed within the window.
+        window: the length of the window in seconds.
+    """
 
     def __init__(self, restarts: int, window: float) -> None:
         self._restarts = restarts
@@ -57,7 +63,7 @@ class RestartIntensity:
         self._times: deque[float] = deque()
 
     def add(self, now: float, slots: int) -> bool:
-        """Count a restart; says whether there were more than ``restarts`` * ``slots`` within the window."""
+        """Count a restart; return whether the window now holds more than ``restarts`` * ``slots``."""
         self._times.append(now)
         allowed = self._restarts * slots
         while self._times[0] <= now - self._window or len(self._times) > allowed + 1:

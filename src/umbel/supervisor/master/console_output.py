@@ -1,6 +1,6 @@
-"""Output of the master: each event as a line on stderr and as a log record, and the stderr of the workers.
+"""The output of the master: each event as a line on stderr and as a log record, and the stderr of the workers.
 
-Writing never waits for a reader: what stderr does not take at once is dropped and counted.
+A write never waits for the reader of stderr: bytes that it does not take at once are dropped and counted.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ class ConsoleStatistics:
     """A snapshot of the counters."""
 
     lines: int
+    """Events that were reported."""
     dropped: int
-    """Bytes."""
+    """Bytes that stderr did not take."""
 
 
 class ConsoleOutput:
-    """Reports events on stderr and to ``recorder``, which may be replaced at any time.
-
-    ``descriptor`` is where stderr goes.
-    """
+    """The output of events to ``descriptor`` (stderr) and to ``recorder``, which may be replaced at any time."""
 
     def __init__(self, descriptor: int = 2, recorder: Recorder = NULL) -> None:
         self.recorder = recorder
@@ -43,7 +41,7 @@ class ConsoleOutput:
         self._dropped = 0
 
     def report(self, level: Level, event: str, message: str, **fields: Any) -> None:
-        """Write one line, and file one record with ``fields``. Never waits, never raises."""
+        """Write an event as one line, and record it with ``fields``. Never waits, never raises."""
         self._lines += 1
         at = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         printable = message.replace("\n", "\n    ")
@@ -51,7 +49,7 @@ class ConsoleOutput:
         self.recorder.record(LogMessage(level, event, message, fields=fields))
 
     def write(self, data: bytes) -> None:
-        """Write to stderr what it takes at once; the rest is dropped and counted."""
+        """Write the bytes that stderr takes at once; drop and count the others. Never raises."""
         while data:
             piece, data = data[:_PIECE], data[_PIECE:]
             try:
@@ -60,7 +58,7 @@ class ConsoleOutput:
                     continue
                 os.write(self._descriptor, piece)
             except OSError:
-                # Nobody reads stderr any more. The records are still written.
+                # The reader of stderr is gone. The records are still written.
                 self._dropped += len(piece)
 
     def statistics(self) -> ConsoleStatistics:

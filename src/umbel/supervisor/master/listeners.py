@@ -1,6 +1,6 @@
-"""The listening sockets, which the master binds once and keeps open while workers come and go.
+"""The listening sockets, which the master binds once and keeps open while workers are replaced.
 
-The master never accepts: a connection that comes while there is no worker waits in the backlog.
+The master never accepts a connection. While no worker runs, connections wait in the backlog.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from hypercorn.config import Config
 from ...server.process.listen import Listener, listening
 
 _COUNT = re.compile(r"[0-9]{1,4}")
-"""The number of sockets that systemd passes, at most four digits."""
+"""The form of ``LISTEN_FDS``, the number of sockets that systemd passes."""
 _FIRST_ACTIVATED = 3
 """The first descriptor that systemd passes; see sd_listen_fds(3)."""
 
 
 class Listeners:
-    """Bound sockets, as descriptors that workers inherit."""
+    """The bound sockets, whose descriptors workers inherit."""
 
     def __init__(self, listeners: Sequence[Listener], *, tls: bool) -> None:
         self.tls = tls
-        """Whether the settings had a certificate when the sockets were bound."""
+        """Whether the settings named a certificate when the sockets were bound."""
         self._secure = [each.socket for each in listeners if each.context is not None]
         self._insecure = [each.socket for each in listeners if each.context is None]
         self._paths = [each.path for each in listeners if each.path is not None]
@@ -47,7 +47,7 @@ class Listeners:
         return tuple(sock.fileno() for sock in self._insecure)
 
     def close(self) -> None:
-        """Close the sockets. Connections are refused when no worker has them open either."""
+        """Close the sockets, and remove Unix sockets. Connections are refused once no worker has the sockets open."""
         for path in self._paths:
             path.remove()
         for sock in (*self._secure, *self._insecure):
@@ -56,10 +56,10 @@ class Listeners:
 
 @contextmanager
 def bound(config: Config, activated: int = 0) -> Iterator[Listeners]:
-    """The sockets of ``config``, or as many as systemd has ``activated``; closed at the end.
+    """Open the sockets of ``config``, or use the ``activated`` first ones of systemd; close them at the end.
 
     Raises:
-        OSError: an address cannot be bound, or a descriptor is no socket.
+        OSError: an address cannot be bound, or a descriptor is not a socket.
     """
     if activated:
         config = copy.copy(config)
@@ -67,13 +67,13 @@ def bound(config: Config, activated: int = 0) -> Iterator[Listeners]:
         config.insecure_bind = []
     with listening(config) as opened:
         for listener in opened:
-            # Only workers inherit it: spawn passes it by its number.
+            # Only workers inherit it: spawn() passes it explicitly.
             listener.socket.set_inheritable(False)
         yield Listeners(opened, tls=config.ssl_enabled)
 
 
 def activated_sockets(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many listening sockets systemd has passed to this process, from descriptor 3 on."""
+    """Return the number of listening sockets that systemd has passed to this process, from descriptor 3 on."""
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or _COUNT.fullmatch(count) is None:
         return 0

@@ -1,17 +1,60 @@
 """The master: keeps a number of workers running, and stops, reloads and scales them.
 
-``Master.run`` has two nurseries. The inner one has a task per slot (``slot.py``), and in each slot a task per worker
-process (``process.py``). The outer one has the tasks that concern all slots: signals, reloads, the health check, the
-watchdog. The inner nursery ends when the last slot has ended, which happens only after ``stop``; then the outer one is
-cancelled. So no worker is ever left without a task that watches it.
+Theory
+======
 
-All state changes happen in the trio thread, between two checkpoints; no lock is needed. Callbacks of slots
-(``on_worker_message``, ``on_worker_exit``, ``on_restart``) are plain functions: they cannot be interrupted, and start
-a task for what must wait.
+The problem. Workers crash, hang, leak and are replaced; operators send signals at any time, also while a reload is
+under way. Meanwhile the listening sockets stay open, no worker process may be left behind, and the end must be bounded.
 
-A stop goes through the slots: each drains its workers, and the listening sockets are closed after the drain delay. A
-cancel of ``run`` kills the workers instead; each worker's task reaps its process before it ends. The master binds
-nothing, reads no file and loads no application.
+Tasks. ``Master.run`` has two nurseries::
+
+    background nursery                          until the last slot has ended
+    ├── handle_signals                          signals, in order; the handlers themselves only enqueue
+    ├── Reloader.run                            one replacement of workers at a time
+    ├── _check_health, _ping_watchdog           once a second; at systemd's interval
+    ├── short tasks of callbacks                publish the state, recover rings, reopen logs, close the sockets
+    └── slots' nursery                          inner nursery, in the task of ``run``
+        └── one task per slot (slot.py)
+            └── one task per worker process (process.py)
+
+A slot ends only after it was stopped. So the inner nursery ends after ``stop`` and the end of the last worker; then
+``run`` recovers the rings of killed workers, cancels the background nursery and returns the exit status. A worker is
+always a task of a running slot: none is without a task that watches and reaps it.
+
+States of the master::
+
+    from               when                                                to
+    starting           a worker is ready                                   serving
+    starting           no worker can get ready                             stopping, exit status 3 or 78
+    starting, serving  more restarts than the restart intensity allows     degraded, or stopping with 1
+    degraded           every worker has been ready for STABLE_S            serving
+    any                ``stop``                                            stopping
+
+*   **starting** (not ``_ever_ready``). A failure that every worker will have (the application cannot be loaded, the
+    configuration is wrong) stops the master at once. Otherwise it stops when the first workers of all slots have ended.
+*   **serving**. Workers that die are restarted, however often they fail to get ready. Once the first worker of every
+    slot is ready or has ended, the start is announced on stderr and to systemd (``_announced``).
+*   **degraded**. The slots restart dead workers at the longest delay, and the other workers serve on. With
+    ``on_intensity = "exit"`` the master stops with 1 instead.
+*   **stopping**. Final. Every slot drains its workers and starts none; the sockets are closed after the drain delay. A
+    quick stop then shortens the times of all workers, including those that drain already.
+
+Reload. The Reloader reads the settings anew; a mistake aborts it before anything has changed. Then it replaces the
+worker of each slot in turn, and aborts at the first successor that does not get ready. It runs in its own task: the
+master acts on signals, deaths and hangs meanwhile. ``generation`` tells the workers of different readings apart.
+
+Invariants:
+
+1.  The state changes only in the trio thread and between two checkpoints, so there is no lock. The callbacks of slots
+    (``on_worker_message``, ``on_worker_exit``, ``on_restart``) are plain functions; for anything that waits they start
+    a task in the background nursery.
+2.  ``slots`` holds the slots that count for ``size``. ``_all_slots`` also holds those that ``scale`` has given up and
+    that still drain: a stop must reach their workers too.
+3.  Slots whose first worker is neither ready nor ended are in ``_never_ready``; a slot leaves the set once and for all.
+4.  The master serves nothing, loads no application and binds no socket; the files are read in threads.
+
+Cancellation. A cancel of ``run`` cancels both nurseries. Each worker's task then kills and reaps its process, shielded
+with a deadline. Nothing else needs cleanup: no other await here holds a resource.
 """
 
 from __future__ import annotations
@@ -43,14 +86,23 @@ _HEALTH_CHECK_S = 1.0
 _REOPEN_S = 5.0
 _RECOVER_S = 5.0
 _REAPED_MAX = 1000
-"""Children that one call reaps at most."""
+"""The bound on the children that one call reaps."""
 _PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
 _FATAL_AT_START = frozenset({ExitClass.LOAD, ExitClass.CONFIG})
-"""Failures that every worker will have, so that one is enough to stop the start."""
+"""Failures that every worker will have: the first of them ends the start."""
 
 
 class Master:
-    """Keeps ``size`` workers running."""
+    """Keeps ``size`` workers running; the module's docstring states its rules.
+
+    Args:
+        size: the number of workers.
+        settings: what files and command line say.
+        listeners: the bound sockets, which the master closes when it stops.
+        console: the output for operators.
+        reread: reads the settings anew for a reload; its arguments are the present settings and ``allow_empty``.
+        notifier: the connection to systemd.
+    """
 
     def __init__(
         self,
@@ -81,19 +133,22 @@ class Master:
         self._intensity = RestartIntensity(self.options.intensity_restarts, self.options.intensity_window)
         self._reported_failures: set[tuple[int, str]] = set()
         self._never_ready = set(range(1, size + 1))
-        """Slots whose first worker has neither been ready nor ended."""
+        """The numbers of the slots whose first worker has neither been ready nor ended."""
         self._ever_ready = False
+        """Whether any worker has ever been ready."""
         self._announced = False
+        """Whether ``master.ready`` was reported."""
         self._all_slots: set[Slot] = set()
-        """The slots, and those that have been given up and still drain."""
+        """All slots that have not ended, including those that ``scale`` has given up."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Keep the workers running until ``stop``; return the exit status (``exit_status.py``).
 
-        Cancelled, it kills the workers.
+        A cancel kills and reaps the workers.
         """
         async with trio.open_nursery() as background:
             self._background = background
+            # Before the first worker: a signal must never find the default action, which would leave workers behind.
             await background.start(handle_signals, self)
             background.start_soon(self.reloader.run)
             background.start_soon(self._check_health)
@@ -109,7 +164,7 @@ class Master:
         return self.status
 
     async def _recover(self) -> None:
-        """Append to the logs the records of killed workers that are still in their rings."""
+        """Append the records in the rings of killed workers to the logs, in a thread."""
         logs = self.settings.logs
         if logs is None or not logs.ring:
             return
@@ -117,18 +172,20 @@ class Master:
             count = await trio.to_thread.run_sync(recover_all, logs, abandon_on_cancel=True)
         except OSError as error:
             self.console.report(
-                "error", "logs.not_recovered", f"what killed workers had recorded is still in memory: {error}"
+                "error", "logs.not_recovered", f"the last records of killed workers cannot be written: {error}"
             )
         else:
             if count:
-                self.console.report("info", "logs.recovered", f"{count} records of killed workers", count=count)
+                text = f"{count} records of killed workers were written to the logs"
+                self.console.report("info", "logs.recovered", text, count=count)
 
     # Commands, of signals and of the control socket.
 
     def stop(self, reason: str, *, quick: bool = False, status: int = MASTER_STOPPED) -> None:
-        """End all slots: gracefully (row 12 of docs/supervisor.md), or with ``quick`` within ``QUICK_S``.
+        """Stop all slots: gracefully (``drain`` in docs/supervisor.md), or with ``quick`` within ``QUICK_S``.
 
-        A second call has an effect only with ``quick``.
+        ``run`` returns ``status`` when the last worker has ended. A second call has an effect only with ``quick``; it
+        changes no status.
         """
         if self.stopping and not quick:
             return
@@ -142,18 +199,18 @@ class Master:
             self.stopping = True
             self.status = status
             self._background.start_soon(self._close_listeners, delay)
-        for slot in self._all_slots:
+        for slot in self._all_slots:  # Not only ``slots``: a slot that scale() has given up may still drain.
             slot.stop(grace, delay, quick=quick)
 
     def reload(self, *, allow_empty: bool = False) -> int:
-        """Replace every worker by a new one; return the number for ``reloader.wait_for``.
+        """Request the replacement of all workers; return the number for ``reloader.wait_for``.
 
-        With ``allow_empty`` the configuration may have lost its routes.
+        ``allow_empty`` accepts a configuration that has lost its routes.
         """
         return self.reloader.request(allow_empty=allow_empty)
 
     def scale(self, count: int) -> None:
-        """Set the number of workers, at least one; the slots with the highest numbers end first."""
+        """Set the number of workers, from 1 to ``WORKERS_MAX``; the slots with the highest numbers stop first."""
         if self.stopping:
             return
         count = max(1, min(count, WORKERS_MAX))
@@ -167,11 +224,14 @@ class Master:
             slot.stop(self.options.graceful_timeout)
 
     def reopen_logs(self) -> None:
-        """Reopen the log files of all processes; reported when all have answered."""
+        """Request that all processes reopen their log files; the result is reported on the console."""
         self._background.start_soon(self.reopen_logs_and_wait)
 
     async def reopen_logs_and_wait(self) -> tuple[int, int]:
-        """Reopen the log files of all processes; return how many workers have answered, and how many were asked."""
+        """Reopen the log files of all processes; return the number of workers that have answered and that were asked.
+
+        It takes ``_REOPEN_S`` at most, and the time of the master's own files.
+        """
         for name in ("reopen", "flush"):
             if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
                 await waiting
@@ -183,21 +243,21 @@ class Master:
         return len(answers), len(workers)
 
     def reap(self) -> None:
-        """Reap ended children that are no workers."""
+        """Reap ended children that are not workers. Never waits."""
         workers = [worker for slot in self._all_slots for worker in slot.all_workers]
-        # A worker that is being started has no pid yet, and would be taken for a child that the master does not know.
+        # A worker that is being started has no pid yet. Reaping it here would steal its status from its task.
         if all(worker.pid for worker in workers):
             _reap_unknown_children({worker.pid for worker in workers})
 
     # State.
 
     def slots_in_order(self) -> list[Slot]:
-        """The slots by their numbers."""
+        """Return the slots that count for ``size``, in the order of their numbers."""
         return [self.slots[number] for number in sorted(self.slots)]
 
     @property
     def workers(self) -> list[Worker]:
-        """The workers that are ready, one of each slot at most."""
+        """The ready workers, at most one of each slot."""
         return [slot.worker for slot in self.slots_in_order() if slot.worker is not None and slot.serves]
 
     @property
@@ -206,17 +266,17 @@ class Master:
         return self._listeners.addresses
 
     def summary(self) -> str:
-        """Describe the state in one line."""
+        """Return one line that describes the state."""
         ready = len(self.workers)
         words = [f"{ready} of {self.size} workers ready"]
         if self.degraded:
-            words.append("degraded: too many restarts" + (", nobody serves" if not ready else ""))
+            words.append("degraded: too many restarts" + (", no worker serves" if not ready else ""))
         return ", ".join(words)
 
     # Callbacks of the slots.
 
     def worker_spec(self, slot: int) -> WorkerSpec:
-        """Return how the next worker of the slot is to be started."""
+        """Return how the next worker of the slot is started, from the present settings."""
         settings, options = self.settings, self.options
         application = settings.application
         start = messages.Start(
@@ -239,7 +299,7 @@ class Master:
         return WorkerSpec(start, f"worker {slot} of {application.name}")
 
     def on_worker_message(self, slot: Slot, worker: Worker, message: messages.WorkerMessage) -> None:
-        """Handle a message of a worker."""
+        """Handle a message of a worker that is not a heartbeat."""
         self.queries.on_message(worker, message)
         if isinstance(message, messages.Ready):
             took = (worker.ready_at or 0.0) - worker.spawned_at
@@ -252,12 +312,12 @@ class Master:
             self.reloader.recycle(slot, message.reason)
 
     def on_worker_exit(self, slot: Slot, worker: Worker, end: Exit) -> None:
-        """Report a worker's end; stop the master if no worker can get ready."""
+        """Report a worker's end, and stop the master if no worker has been ready and none will be."""
         self.queries.on_worker_exit(worker)
         uptime = trio.current_time() - worker.spawned_at
         text = f"worker {slot.number} ({worker.pid}) ended: {end}, after {uptime:.1f} s and {worker.requests} requests"
         if end.kind is ExitClass.HANG and (place := worker.blocked_at()):
-            text += f"; its loop was blocked at {place}"
+            text += f"; its event loop was blocked at {place}"
         if worker.failure is not None:
             text += self._failure(worker.failure)
         self.console.report(
@@ -274,6 +334,7 @@ class Master:
         )
         if end.kind not in _PLANNED:
             self._background.start_soon(self._recover)
+        # Before the check below, which asks whether this was the last slot that could have got ready.
         self._never_ready.discard(slot.number)
         if self._ever_ready:
             self._background.start_soon(self._publish_state)
@@ -282,9 +343,9 @@ class Master:
             self.stop("no worker got ready", quick=True, status=status)
 
     def on_restart(self, slot: Slot, delay: float) -> None:
-        """Count a restart; too many of them degrade the master, or stop it."""
+        """Count a restart. If there are too many, the master becomes degraded or stops, by ``on_intensity``."""
         if delay:
-            text = f"worker {slot.number} starts again in {delay:.1f} s"
+            text = f"worker {slot.number} restarts in {delay:.1f} s"
             self.console.report("info", "worker.waiting", text, slot=slot.number, seconds=round(delay, 3))
         if not self._intensity.add(trio.current_time(), self.size) or self.degraded or self.stopping:
             return
@@ -295,24 +356,24 @@ class Master:
             return
         self.degraded = True
         cap = options.restart_max_delay
-        self.console.report("error", "master.degraded", f"{limit}: from now on one try in {cap:g} s for each worker")
+        self.console.report("error", "master.degraded", f"{limit}: a dead worker now restarts only after {cap:g} s")
         self._background.start_soon(self._publish_state)
 
     def reload_began(self) -> None:
-        """Notify systemd."""
+        """Notify systemd of the beginning of a reload."""
         self._notifier.reloading()
 
     def reload_ended(self) -> None:
-        """Notify systemd."""
+        """Notify systemd of the end of a reload."""
         self._notifier.ready(self.summary())
 
     # Tasks and helpers.
 
     async def _reread(self, allow_empty: bool) -> None:
-        """Read the configuration anew.
+        """Read the settings anew; they hold for all workers that are started from now on.
 
         Raises:
-            ConfigError: it cannot be used, or asks for what needs a restart.
+            ConfigError: they cannot be used, or differ in something that only a restart can change.
         """
         if self._read is not None:
             self.settings = await self._read(self.settings, allow_empty)
@@ -329,12 +390,12 @@ class Master:
         self._all_slots.discard(slot)
 
     async def _close_listeners(self, delay: float) -> None:
-        """Close the sockets after the drain delay: new connections are refused, and do not wait in a backlog."""
+        """Close the sockets after the drain delay: new connections are then refused instead of waiting in a backlog."""
         await trio.sleep(delay)
         self._listeners.close()
 
     def _failure(self, failure: messages.Failed) -> str:
-        """Why a worker did not get ready; the traceback only once in a generation."""
+        """Return why a worker did not get ready, with the traceback only the first time in a generation."""
         known = (self.generation, failure.reason)
         if known in self._reported_failures:
             return f"; {failure.reason.splitlines()[0]} (as above)"
@@ -342,7 +403,7 @@ class Master:
         return f"; {failure.reason}\n{failure.traceback}".rstrip()
 
     async def _publish_state(self) -> None:
-        """Send the state to workers and systemd, and report once that the master has begun to serve."""
+        """Send the state to workers and systemd; report ``master.ready`` once, when ``_never_ready`` is empty."""
         state = messages.State(ready=len(self.workers), degraded=self.degraded)
         for worker in self.workers:
             worker.send(state)
@@ -368,7 +429,7 @@ class Master:
                 await self._publish_state()
 
     async def _ping_watchdog(self) -> None:
-        """Ping systemd's watchdog as long as any worker sends heartbeats, or the master stops."""
+        """Ping systemd's watchdog while any worker is responsive or the master is stopping."""
         if self._notifier.watchdog_interval is None:
             return
         async for _ in periodic(self._notifier.watchdog_interval):
@@ -377,10 +438,10 @@ class Master:
 
 
 def _reap_unknown_children(ours: Collection[int]) -> None:
-    """Reap the ended children that are not among ``ours``, which their own tasks reap. Never waits.
+    """Reap the ended children whose pids are not in ``ours``. Never waits.
 
-    As PID 1 of a container the master inherits every orphan. ``waitid`` shows one ended child at a time. If that is one
-    of ours, its task must reap it first; the children behind it are reaped by the next call.
+    As PID 1 of a container the master inherits every orphan. ``waitid`` shows one ended child at a time. If that child
+    is a worker, the task of the worker must reap it; the next call reaps the children behind it.
     """
     for _ in range(_REAPED_MAX):
         try:

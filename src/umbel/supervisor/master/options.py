@@ -1,4 +1,4 @@
-"""The options of a master: which application, and every time limit and bound. Seconds and bytes."""
+"""The options of a master: the application, time limits and bounds. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 WORKERS_MAX = 256
 CANCEL_S = 5.0
-"""Between the cancel of what is in flight and SIGKILL: for cleanup, the end of the lifespan and the last records."""
+"""Seconds between the cancel of requests in flight and SIGKILL: for cleanup, lifespan shutdown and the last records."""
 QUICK_S = 2.0
-"""The time that a worker has in a quick stop."""
+"""Seconds that a worker has to end in a quick stop."""
 ABORT_S = 2.0
-"""Between SIGABRT, at which the worker writes its stack, and SIGKILL."""
+"""Seconds between SIGABRT, at which the worker writes its stacks, and SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Application:
     """The application that the workers serve."""
 
     app: str | None = None
-    """``module:app``; None for what the configuration describes."""
+    """``module:app``; None for the gateway of the configuration."""
     config: str | None = None
     """The path of umbel.toml."""
     hypercorn: str | None = None
     """The path of hypercorn.toml."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Hypercorn's keys, which take precedence over the file."""
+    """Keys of Hypercorn that take precedence over hypercorn.toml."""
 
     @property
     def name(self) -> str:
@@ -36,25 +36,38 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The limits of the workers; ``docs/supervisor.md`` says what each value does."""
+    """The time limits and bounds of master and workers."""
 
     start_timeout: float = 30.0
+    """The time from the start of a worker until it is ready."""
     hang_timeout: float = 10.0
+    """The time without a message after which a ready worker counts as hung."""
     orphan_grace: float = 5.0
+    """The time of a worker's drain after its master has ended."""
     restart_max_delay: float = 15.0
+    """The longest delay before a restart."""
     intensity_restarts: int = 3
-    """Restarts per worker that are allowed within ``intensity_window``."""
+    """The restarts for each worker that are allowed within ``intensity_window``."""
     intensity_window: float = 60.0
+    """The sliding window of the restart intensity."""
     on_intensity: Literal["degrade", "exit"] = "degrade"
+    """Whether the master becomes degraded or exits above the restart intensity."""
     max_rss: int | None = None
+    """The resident memory above which a worker is recycled; None: no bound."""
     max_lifetime: float | None = None
+    """The age above which a worker is recycled; None: no bound."""
     control: str | None = None
+    """The path of the control socket; None: there is none."""
     graceful_timeout: float = 20.0
+    """The time that requests in flight have in a drain, before they are cancelled."""
     drain_delay: float = 0.0
+    """The time for which a stopping worker still accepts connections."""
     cancel_timeout: float = CANCEL_S
+    """The time between the cancel of requests in flight and SIGKILL."""
     pidfile: str | None = None
+    """The path of the pidfile; None: there is none."""
 
     @property
     def heartbeat_every(self) -> float:
-        """Seconds between two heartbeats, at most a fifth of ``hang_timeout``."""
+        """The time between two heartbeats: one second, or a fifth of ``hang_timeout`` if that is shorter."""
         return min(1.0, self.hang_timeout / 5)

@@ -1,6 +1,6 @@
-"""The pidfile, held under a lock (flock): the process with the lock is the master, whatever number the file has.
+"""The pidfile, held under its flock: the process that holds the lock is the master, whatever pid the file contains.
 
-A file without a lock is stale, and is taken over.
+An unlocked pidfile is stale, and is taken over.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ _PID_BYTES_MAX = 32
 
 @contextmanager
 def pidfile(path: str | None) -> Iterator[None]:
-    """Hold the file while the block runs; at the end it is emptied, and removed where that is allowed.
-
-    Without a path nothing happens.
+    """Hold the pidfile during the block; then empty it, and remove it if that is permitted. No path: do nothing.
 
     Raises:
-        ConfigError: a running master holds the file, or it cannot be written.
+        ConfigError: a running master holds the file, it is not a pidfile, or it cannot be written.
     """
     if path is None:
         yield
@@ -42,17 +40,18 @@ def pidfile(path: str | None) -> Iterator[None]:
 
 
 def _give_up(descriptor: int, path: Path) -> None:
-    """Empty, remove and unlock the file. Never raises: a graceful stop must not fail for want of a permission."""
+    """Empty, remove and unlock the file. Never raises: a missing permission must not fail a graceful stop."""
     with suppress(OSError):
-        os.ftruncate(descriptor, 0)  # In a directory of another user the file cannot be removed, but emptied.
+        os.ftruncate(descriptor, 0)  # In a directory of another user, the file can be emptied but not removed.
     with suppress(OSError):
-        # A master that finds the file locked does not replace it; an operator may have.
+        # An operator may have replaced the file: only the own one is removed.
         if _stands(descriptor, path):
             path.unlink(missing_ok=True)
     os.close(descriptor)
 
 
 def _locked(path: Path) -> int:
+    """Open and lock the pidfile; return its descriptor."""
     while True:
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -63,24 +62,25 @@ def _locked(path: Path) -> int:
         except BlockingIOError as error:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            reason = f"{path} is held by a running master (process {owner}); stop that one, or name another file"
+            reason = f"{path} is held by a running master (process {owner}); stop that master, or name another file"
             raise ConfigError([ConfigProblem("", None, "pid_path", reason)]) from error
         except BaseException:
             os.close(descriptor)
             raise
-        # Its owner removed the file between our open and our lock: the lock is worth nothing.
+        # The previous owner removed the file between open() and flock(): the lock of a removed file protects nothing.
         os.close(descriptor)
 
 
 def _check_content(descriptor: int, path: Path) -> None:
-    """Refuse a file that is no pidfile: it would be overwritten now and removed at the end."""
+    """Refuse a file that is not a pidfile: it would be overwritten now and removed at the end."""
     content = os.pread(descriptor, _PID_BYTES_MAX + 1, 0).strip()
     if len(content) > _PID_BYTES_MAX or not (content.isdigit() or not content):
-        reason = f"{path} holds something else than a process's number; remove it, or name another file"
+        reason = f"{path} contains something other than a process id; remove the file, or name another one"
         raise ConfigError([ConfigProblem("", None, "pid_path", reason)])
 
 
 def _stands(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one at the path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,7 +1,9 @@
-"""One worker process as the master sees it, from spawn to reap, with every time limit that holds for it.
+"""One worker process as the master sees it, from spawn to reap, with all of its time limits.
 
-A task per worker. It reports what the worker sends and how the worker ends; what follows for the slot is decided in
-``slot.py``. A worker that is late, hung or overdue is aborted (SIGABRT, at which it writes its stack) and then killed.
+One task runs each worker. It passes on the worker's messages and returns how the worker has ended; ``slot.py`` decides
+what follows. At each moment one limit is the next: ``start_timeout`` until the worker is ready, then ``hang_timeout``
+since its last message, and the time of its drain. A worker that exceeds one gets SIGABRT, at which it writes its
+stacks, and ``ABORT_S`` later SIGKILL. Whatever ends ``run``, the process is killed and reaped.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from .exit_status import Exit, ExitClass, classify
 from .options import ABORT_S, QUICK_S, Options
 
 STDERR_TAIL_BYTES = 8 * 1024
-"""How much of the end of a worker's stderr is kept for its last record."""
+"""The number of last bytes of a worker's stderr that are kept for the record of its end."""
 _PIPES_S = 1.0
-"""How long the pipes of an ended worker are read: a process that the worker started may keep them open."""
+"""Seconds for which the pipes of an ended worker are still read: a process that it started may keep them open."""
 _VMSTAT = Path("/proc/vmstat")
 _BLOCKED = re.compile(r'most recent call first\):\n  File "([^\n"]+)", line (\d+) in ([^\n]+)')
 """The innermost frame of the thread that got SIGABRT, as faulthandler writes it."""
@@ -37,12 +39,12 @@ _WORKER_MODULE = "umbel.supervisor.worker.worker"
 _NOT_FOR_WORKERS = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
-"""Variables by which systemd addresses the master alone."""
+"""Environment variables that systemd means only for the master."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """A snapshot of one worker, for ``umbel ctl status``."""
+    """A snapshot of one worker: its state, and ages in seconds."""
 
     pid: int
     generation: int
@@ -55,7 +57,7 @@ class WorkerStatistics:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """How a worker is started: its first message and its process title."""
+    """How a worker is started: its first message, and its process title until the application is known."""
 
     start: messages.Start
     title: str
@@ -68,7 +70,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A process that has just been started, with the master's ends of the channel and of the stderr pipe."""
+    """A process that was just started, with the master's ends of the channel and of the stderr pipe."""
 
     process: trio.Process
     channel: socket.socket
@@ -76,13 +78,19 @@ class Spawned:
 
 
 class Worker:
-    """One worker process. ``run`` starts it and returns when it has ended."""
+    """One worker process. ``run`` starts it, and returns after its end.
+
+    Args:
+        spec: how the process is started.
+        options: the time limits.
+        console: the output for the worker's stderr.
+    """
 
     def __init__(self, spec: WorkerSpec, options: Options, console: ConsoleOutput) -> None:
         self.slot = spec.start.slot
         self.generation = spec.start.generation
         self.pid = 0
-        """0 until there is a process."""
+        """The process id; 0 before the start."""
         self.spawned_at = trio.current_time()
         self.ready_at: float | None = None
         self.draining = False
@@ -103,19 +111,19 @@ class Worker:
     async def run(self, on_message: Callable[[messages.WorkerMessage], None]) -> Exit:
         """Start the process and read its messages until it has ended; ``on_message`` gets all but heartbeats.
 
-        Cancelled, it kills and reaps the process.
+        A cancel kills and reaps the process.
 
         Raises:
             OSError: the process cannot be started.
         """
         if self._requested_end is not None:
-            return Exit(self._requested_end, 0)  # Drained before it was started; the sockets may be closed already.
+            return Exit(self._requested_end, 0)  # Drained before the start: the sockets may be closed already.
         ooms = _oom_kills()
         spawned = await spawn(self._spec.descriptors, self._spec.title)
         self._process, self.pid = spawned.process, spawned.process.pid
         self._channel = channel = Channel(spawned.channel)
         channel.send(self._spec.start)
-        if self._requested_end is not None:
+        if self._requested_end is not None:  # Drained during the start, when there was no process to signal.
             self.signal(signal.SIGTERM)
         try:
             async with trio.open_nursery() as nursery:
@@ -125,6 +133,7 @@ class Worker:
                 nursery.start_soon(self._read_messages, channel, on_message, read_to_end[0])
                 nursery.start_soon(self._relay_stderr, spawned.stderr, read_to_end[1])
                 status = await spawned.process.wait()
+                # The last messages and the last of stderr may say why the worker has ended.
                 with trio.move_on_after(_PIPES_S):
                     for event in read_to_end:
                         await event.wait()
@@ -135,7 +144,7 @@ class Worker:
         return classify(status, self._forced_end, requested=self._requested_end, oom=_oom_kills() > ooms)
 
     def send(self, message: messages.MasterMessage) -> None:
-        """Send the worker a message, if there is a process."""
+        """Send a message to the worker, if the process was started. Never waits."""
         if self._channel is not None:
             self._channel.send(message)
 
@@ -146,14 +155,18 @@ class Worker:
     ) -> None:
         """Ask the worker to end, and kill it when its time is over. A second call can only shorten the time.
 
-        ``quick``: the time is ``QUICK_S``.
+        Args:
+            grace: the seconds for requests in flight, before they are cancelled.
+            delay: the seconds for which the worker still accepts connections before that.
+            quick: whether the worker must end within ``QUICK_S``.
+            why: the class of the worker's end, if it ends in time.
         """
         now = trio.current_time()
         self._requested_end = self._requested_end or why
         self.draining = True
         self.send(messages.Drain(grace=grace, delay=delay, quick=quick))
         if self.ready_at is None:
-            # It has no event loop yet, or is starting up: nothing is in flight, and it may not read its messages.
+            # Nothing is in flight, and before its event loop runs the worker reads no messages.
             self.signal(signal.SIGTERM)
             limit = QUICK_S
         else:
@@ -162,11 +175,11 @@ class Worker:
         self._changed.set()
 
     def kill(self) -> None:
-        """Kill the worker as a test of recovery: its end counts as unplanned."""
+        """Send SIGKILL; the end of the worker counts as unplanned."""
         self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        """Send a signal, if the process has not been reaped."""
+        """Send a signal, unless the process was already reaped: its pid may belong to another process by now."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
@@ -174,12 +187,12 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker is ready and does not drain."""
+        """Whether the worker was ready and is not draining."""
         return self.ready_at is not None and not self.draining
 
     @property
     def is_responsive(self) -> bool:
-        """Whether the last message came within ``hang_timeout``."""
+        """Whether the latest message is younger than ``hang_timeout``."""
         return self._heartbeat_at is not None and trio.current_time() - self._heartbeat_at < self._options.hang_timeout
 
     @property
@@ -189,16 +202,16 @@ class Worker:
 
     @property
     def requests(self) -> int:
-        """The number of requests by the last heartbeat."""
+        """The number of requests that the latest heartbeat states."""
         return 0 if self.last_heartbeat is None else self.last_heartbeat.requests
 
     def blocked_at(self) -> str:
-        """Where the main thread was at SIGABRT, such as ``app.py:17 in handler``; empty if unknown."""
+        """The place of the main thread at SIGABRT, such as ``app.py:17 in handler``; empty if unknown."""
         found = _BLOCKED.findall(self.stderr_tail.decode("utf-8", "replace"))
         return "{}:{} in {}".format(*found[-1]) if found else ""
 
     def statistics(self) -> WorkerStatistics:
-        """A snapshot."""
+        """A snapshot of the worker."""
         now = trio.current_time()
         state = "draining" if self.draining else "starting" if self.ready_at is None else "serving"
         if state == "serving" and not self.is_responsive:
@@ -218,11 +231,12 @@ class Worker:
     async def _read_messages(
         self, channel: Channel, on_message: Callable[[messages.WorkerMessage], None], read_to_end: trio.Event
     ) -> None:
+        """Handle the worker's messages until the channel ends; a message that cannot be decoded kills the worker."""
         async for line in channel.lines():
             try:
                 message = messages.decode_worker_message(line)
             except msgspec.DecodeError as error:
-                text = f"worker {self.slot} ({self.pid}) sent what is no message: {error}"
+                text = f"worker {self.slot} ({self.pid}) sent an invalid message and is killed: {error}"
                 self._console.report("error", "worker.garbled", text)
                 self.kill()
                 break
@@ -241,7 +255,7 @@ class Worker:
         read_to_end.set()
 
     async def _relay_stderr(self, stderr: trio.abc.ReceiveStream, read_to_end: trio.Event) -> None:
-        """Write the worker's stderr to the console, and keep the end of it."""
+        """Write the worker's stderr to the console, and keep its last ``STDERR_TAIL_BYTES``."""
         try:
             async with stderr:
                 while piece := await stderr.receive_some(64 * 1024):
@@ -253,7 +267,7 @@ class Worker:
         read_to_end.set()
 
     async def _enforce_limits(self) -> None:
-        """Terminate the worker when a limit is over: ``start_timeout``, ``hang_timeout``, or the time of its drain."""
+        """Terminate the worker when it exceeds ``start_timeout``, ``hang_timeout`` or the time of its drain."""
         while True:
             self._changed = trio.Event()
             due, _ = self._next_limit()
@@ -261,13 +275,14 @@ class Worker:
                 await self._changed.wait()
             if not scope.cancelled_caught:
                 continue
-            # If the master was stopped or had no CPU, messages of the worker may be unread: read them first.
+            # If the master itself was stopped or had no CPU, heartbeats may still be unread: let them be read first.
             await trio.sleep(min(0.1, self._options.heartbeat_every))
             due, why = self._next_limit()
             if trio.current_time() >= due:
                 self._terminate(why)
 
     def _next_limit(self) -> tuple[float, ExitClass]:
+        """Return the time of the next limit, and the class of a worker that exceeds it."""
         if self._forced_end is not None:
             return self._kill_at, self._forced_end
         if self.ready_at is None:
@@ -277,7 +292,7 @@ class Worker:
         return min(limit, (self._kill_at, ExitClass.OVERDUE))
 
     def _terminate(self, why: ExitClass) -> None:
-        """Send SIGABRT, at which the worker writes its stack; ``ABORT_S`` later, SIGKILL."""
+        """Send SIGABRT, at which the worker writes its stacks; SIGKILL at the second call or if no time is left."""
         now = trio.current_time()
         if self._forced_end is not None or now >= self._kill_at:
             self._forced_end = self._forced_end or why
@@ -290,10 +305,10 @@ class Worker:
 
 
 async def spawn(descriptors: Iterable[int], title: str) -> Spawned:
-    """Start a worker by exec of a new interpreter. It then waits for ``start`` on its channel.
+    """Start a worker by exec of a new interpreter, which then waits for ``start`` on its channel.
 
-    The child inherits ``descriptors`` (the listening sockets) and one end of a socketpair and no others, so that it
-    keeps nothing else of the master open. ``title`` is on its command line until the worker sets a process title.
+    The child inherits only ``descriptors`` (the listening sockets) and one end of a socketpair. ``title`` is an
+    argument of its command line, until the worker sets its process title.
 
     Raises:
         OSError: the process cannot be started.
@@ -312,12 +327,12 @@ async def spawn(descriptors: Iterable[int], title: str) -> Spawned:
         raise
     finally:
         theirs.close()
-    assert process.stderr is not None  # A pipe, as asked for.
+    assert process.stderr is not None  # Because stderr is PIPE.
     return Spawned(process, ours, process.stderr)
 
 
 async def _kill_and_reap(spawned: Spawned) -> None:
-    """Kill the process if it runs, and reap it, so that neither a process nor a zombie is left."""
+    """Kill the process if it runs, and reap it. Shielded, for at most ``QUICK_S``."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + QUICK_S):
         if spawned.process.returncode is None:
             spawned.process.kill()
@@ -326,7 +341,7 @@ async def _kill_and_reap(spawned: Spawned) -> None:
 
 
 def _oom_kills() -> int:
-    """Return how many processes the OOM killer has killed since boot; 0 where /proc/vmstat does not say."""
+    """Return the number of processes that the OOM killer has killed since boot; 0 if ``/proc/vmstat`` has none."""
     try:
         text = _VMSTAT.read_text()
     except OSError:

@@ -1,7 +1,10 @@
-"""Rolling replacement of workers: reloads of all slots, and single workers that sent ``recycle``. One at a time.
+"""Rolling replacement of workers: reloads of all slots, and the recycling of single workers.
 
-The replacement runs in a task of its own, so that the master handles signals, deaths and hangs in the meantime. A
-worker drains only when its successor is ready, so that there are never fewer ready workers than before.
+Replacements run in a task of their own, one slot at a time, so that the master handles signals, deaths and hangs
+meanwhile. A worker drains only after its successor is ready, so no replacement reduces the number of ready workers.
+
+Requests that come during a reload are merged into one further reload: it begins after they were made, so it sees every
+change that they are about.
 """
 
 from __future__ import annotations
@@ -24,27 +27,30 @@ class ReloadTarget(Protocol):
     generation: int
 
     def slots_in_order(self) -> Sequence[Slot]:
-        """Return the slots as they are now."""
+        """Return the present slots."""
 
     def reload_began(self) -> None:
-        """Called when a reload begins."""
+        """Handle the beginning of a reload."""
 
     def reload_ended(self) -> None:
-        """Called when a reload has ended, successful or not."""
+        """Handle the end of a reload, whether it succeeded or not."""
 
 
 class Reloader:
-    """The queue of requested reloads and recycles, and the task that carries them out."""
+    """The requested reloads and recycles, and the task that carries them out."""
 
     def __init__(self, master: ReloadTarget, reread: Callable[[bool], Awaitable[None]]) -> None:
-        """``reread(allow_empty)`` reads the configuration anew and gives it to the master, or raises ``ConfigError``.
+        """Initialize.
 
-        ``allow_empty``: the configuration may have lost its routes.
+        Args:
+            master: the owner of the slots.
+            reread: reads the configuration anew for ``master``, or raises ``ConfigError``. Its argument says whether
+                the configuration may have lost its routes.
         """
         self._master = master
         self._reread = reread
         self._allow_empty = False
-        """Of the next reload."""
+        """The argument of ``reread`` for the next reload."""
         self._requested = 0
         self._finished = 0
         self._results: dict[int, str] = {}
@@ -53,19 +59,22 @@ class Reloader:
         self._ended = trio.Event()
 
     def request(self, *, allow_empty: bool = False) -> int:
-        """Request a reload; return its number. All requests during a reload are for the same next one."""
+        """Request a reload; return its number. All requests during a reload get the number of the next one."""
         self._allow_empty |= allow_empty
         self._requested = self._finished + (2 if self._running else 1)
         self._changed.set()
         return self._requested
 
     def recycle(self, slot: Slot, reason: str) -> None:
-        """Request a new worker for this slot."""
+        """Request the replacement of one slot's worker."""
         self._recycle.setdefault(slot, reason)
         self._changed.set()
 
     async def wait_for(self, number: int) -> str:
-        """Wait for the end of the reload with this number; return why it failed, or an empty text."""
+        """Wait for the end of the reload with this number; return why it failed, or an empty text.
+
+        A cancel ends the wait and not the reload.
+        """
         while self._finished < number:
             await self._ended.wait()
         return self._results.get(number, "")
@@ -73,7 +82,7 @@ class Reloader:
     _running = False
 
     async def run(self) -> None:
-        """Carry out requests until cancelled. A reload comes before recycles, which it makes unnecessary."""
+        """Carry out requests until cancelled. A reload comes first: it also replaces the workers to be recycled."""
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
@@ -101,18 +110,16 @@ class Reloader:
             self._ended = trio.Event()
 
     async def _renew_all(self) -> str:
-        """Replace all workers; return why that was given up, or an empty text."""
+        """Read the configuration and replace all workers; return why the reload was aborted, or an empty text."""
         master, console = self._master, self._master.console
         began = trio.current_time()
-        console.report("info", "reload.started", "a reload: each worker is replaced by a fresh one, slot by slot")
+        console.report("info", "reload.started", "the reload replaces each worker by a new one, slot by slot")
         allow_empty, self._allow_empty = self._allow_empty, False
         try:
             await self._reread(allow_empty)
         except ConfigError as error:
             reason = f"the configuration cannot be used: {error}"
-            console.report(
-                "error", "reload.aborted", f"{reason}\nthe workers that were there serve on", reason=str(error)
-            )
+            console.report("error", "reload.aborted", f"{reason}\nthe present workers serve on", reason=str(error))
             return reason
         master.generation += 1
         slots = master.slots_in_order()
@@ -122,7 +129,7 @@ class Reloader:
                 console.report(
                     "error",
                     "reload.aborted",
-                    f"{reason}; the old one and {len(slots) - done - 1} further ones serve on, {done} are new",
+                    f"{reason}; {len(slots) - done} old workers serve on, {done} were replaced",
                     reason=reason,
                     renewed=done,
                 )
@@ -133,8 +140,7 @@ class Reloader:
 
     async def _renew_one(self, slot: Slot, reason: str) -> None:
         console = self._master.console
-        console.report("info", "worker.recycle", f"worker {slot.number} is to be replaced: {reason}", reason=reason)
+        console.report("info", "worker.recycle", f"worker {slot.number} will be replaced: {reason}", reason=reason)
         if not await slot.renew(ExitClass.RECYCLE):
-            console.report(
-                "error", "worker.recycle_failed", f"the old worker {slot.number} serves on, the new one failed"
-            )
+            text = f"the new worker {slot.number} did not get ready; the old one serves on"
+            console.report("error", "worker.recycle_failed", text)

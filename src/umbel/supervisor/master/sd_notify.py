@@ -1,6 +1,6 @@
-"""systemd's notify protocol: ready, reloading, stopping, a status line, and watchdog pings. See sd_notify(3).
+"""systemd's notify protocol, sd_notify(3): ready, reloading, stopping, a status line, and watchdog pings.
 
-Without ``NOTIFY_SOCKET`` in the environment every call does nothing. A message that cannot be sent at once is dropped
+Without ``NOTIFY_SOCKET`` in the environment, all methods do nothing. A message that cannot be sent at once is dropped
 and counted.
 """
 
@@ -17,11 +17,11 @@ _MICROSECONDS = re.compile(r"[0-9]{1,18}")
 
 
 class SystemdNotifier:
-    """Sends to the socket that ``NOTIFY_SOCKET`` names."""
+    """The sender of messages to the socket that ``NOTIFY_SOCKET`` names. Its methods never wait and never raise."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
-        # "@" stands for the zero byte of the abstract namespace.
+        # A leading "@" means the zero byte of the abstract namespace.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_interval = _watchdog_interval(environment) if address else None
         """Seconds between two watchdog pings: half of systemd's timeout; None without a watchdog."""
@@ -29,23 +29,23 @@ class SystemdNotifier:
         """Messages that could not be sent."""
 
     def ready(self, status: str) -> None:
-        """The service is ready, for the first time or after a reload."""
+        """Send that the service is ready, for the first time or after a reload."""
         self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def status(self, status: str) -> None:
-        """Set the line of ``systemctl status``."""
+        """Set the status line of ``systemctl status``."""
         self._send(f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload has begun; ``ready`` ends it. ``Type=notify-reload`` wants the time of its beginning."""
+        """Send that a reload has begun; ``ready`` ends it. ``Type=notify-reload`` requires the time."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // _NS_PER_US}")
 
     def stopping(self, seconds: float, status: str) -> None:
-        """The service stops, which may take so many seconds."""
+        """Send that the service stops, which may take ``seconds``."""
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", f"STATUS={status}")
 
     def ping_watchdog(self) -> None:
-        """Send systemd's watchdog a keep-alive ping."""
+        """Send a watchdog ping."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:

@@ -1,6 +1,6 @@
-"""The settings of a master, read from both files and the command line at the start and on every reload.
+"""The settings of a master, read from umbel.toml, hypercorn.toml and the command line at the start and on each reload.
 
-Options of the command line take precedence over both files, on a reload too.
+Options of the command line take precedence over both files, on each reload too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...server.limits.server_limits import Limits
 from .options import Application, Options
 
 READ_S_MAX = 10.0
-"""Seconds in which the files must have been read."""
+"""The time limit for reading the files, in seconds."""
 
 SettingsT = TypeVar("SettingsT")
 
@@ -39,50 +39,52 @@ class CommandLine:
     application: Application
     bind: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of ``Options`` that have an option on the command line; they take precedence over the files."""
+    """The fields of ``Options`` that were given on the command line; they take precedence over the files."""
     allow_empty: bool = False
-    """Whether umbel.toml may have no routes, or lose most of them."""
+    """Whether umbel.toml may have no routes, or lose most of them on a reload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the files and the command line say together."""
+    """The settings that the files and the command line give together."""
 
     application: Application
     options: Options
     server: Mapping[str, Any]
     """Hypercorn's settings."""
     limits: Limits | None
-    """The limits for an application that has none of its own; None without umbel.toml."""
+    """The server's limits, for an application without limits of its own; None without umbel.toml."""
     logs: Logs | None
     """The section ``[logs]``; None without umbel.toml."""
     routes: int = 0
     """The number of routes in umbel.toml."""
 
     def log_values(self) -> dict[str, Any]:
-        """The section ``[logs]`` as plain values, or its defaults."""
+        """Return the section ``[logs]``, or its defaults, as plain values."""
         return (self.logs if self.logs is not None else Logs()).model_dump()
 
 
 async def read_in_time(read: Callable[[], SettingsT]) -> SettingsT:
-    """Call ``read`` in a thread and return its result, so that a disk that hangs does not block the event loop.
+    """Call ``read`` in a thread, so that a disk that hangs does not block the event loop; return its result.
+
+    A cancel abandons the thread.
 
     Raises:
-        ConfigError: as ``read``; or it takes longer than ``READ_S_MAX``, and the thread is left behind.
+        ConfigError: from ``read``, or it takes longer than ``READ_S_MAX``; the thread is then abandoned.
     """
     limiter = _reading.get() or trio.CapacityLimiter(1)
-    _reading.set(limiter)  # At most one thread is left behind, however often a reload is asked for.
+    _reading.set(limiter)  # One thread at a time, also an abandoned one, however many reloads are requested.
     with trio.move_on_after(READ_S_MAX):
         return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=limiter)
-    reason = f"the configuration could not be read within {READ_S_MAX:g} s; does the disk that it is on answer?"
+    reason = f"the configuration was not read within {READ_S_MAX:g} s; check the disk of its files"
     raise ConfigError([ConfigProblem("", None, "", reason)])
 
 
 def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int = 0) -> Settings:
-    """Read both files. ``before`` is the number of routes at the last reading.
+    """Read both files. ``before`` is the number of routes at the previous reading. Blocking.
 
     Raises:
-        ConfigError: every mistake in either of them, at once; or there are too few routes (``empty_config.py``).
+        ConfigError: all mistakes in both files, or too few routes (``empty_config.py``).
     """
     application = given.application
     config, server = collect_errors(
@@ -94,7 +96,7 @@ def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int =
     if application.config is None:
         return Settings(application, options, server, None, None)
     if not given.allow_empty:
-        # An application in Python may have all its routes in code.
+        # An application in Python may have all of its routes in code.
         require_routes(application.config, len(config.routes), before, need_some=application.app is None)
     return Settings(application, options, server, Limits.of(config.server), config.logs, len(config.routes))
 

@@ -1,4 +1,4 @@
-"""The signals of the master and their meanings. The handlers only enqueue; a task acts on the signals in order."""
+"""The signals of the master and their meanings. The signal handlers only enqueue; a task acts on them in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HANDLED = (
 
 
 class SignalTarget(Protocol):
-    """The methods of a master that signals call."""
+    """The part of the master that signals need."""
 
     @property
     def stopping(self) -> bool:
@@ -38,19 +38,19 @@ class SignalTarget(Protocol):
 
     @property
     def size(self) -> int:
-        """The number of workers that is asked for."""
+        """The number of workers that was requested."""
 
     def reopen_logs(self) -> None:
         """Reopen the log files of all processes."""
 
     def reap(self) -> None:
-        """Reap ended children that are no workers."""
+        """Reap ended children that are not workers."""
 
 
 async def handle_signals(
     master: SignalTarget, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Act on signals until cancelled."""
+    """Act on signals until cancelled; started when the handlers are installed."""
     with trio.open_signal_receiver(*HANDLED) as signals:
         task_status.started()
         async for number in signals:
@@ -58,10 +58,10 @@ async def handle_signals(
 
 
 def dispatch_signal(master: SignalTarget, number: signal.Signals) -> None:
-    """Carry out a signal.
+    """Carry out one signal.
 
-    TERM: stop. INT: stop, a second one quickly. QUIT: stop quickly. HUP: reload. TTIN, TTOU: one worker more, one less.
-    USR1: reopen the logs.
+    TERM: stop. INT: stop; quick stop if the master is stopping. QUIT: quick stop. HUP: reload. TTIN, TTOU: one worker
+    more, one less. USR1: reopen the logs. CHLD: reap. USR2 has no meaning.
     """
     match number:
         case signal.SIGTERM:
@@ -80,4 +80,4 @@ def dispatch_signal(master: SignalTarget, number: signal.Signals) -> None:
             master.reopen_logs()
         case signal.SIGCHLD:
             master.reap()
-        # SIGUSR2 has no meaning yet; by its default it would end the process.
+        # SIGUSR2 is handled only because its default action would end the process.

@@ -1,7 +1,47 @@
-"""A slot: the task that keeps one worker running, by the state machine of ``slot_state.py``.
+"""A slot: the task that keeps one worker running, driven by the state machine of ``slot_state.py``.
 
-Every worker of the slot (the current one, a successor, those that still drain) is a task in the slot's own nursery. The
-slot's task ends when the slot has been stopped and the last of them has ended.
+Theory
+======
+
+The problem. A slot has one *current worker*. It may have a *successor*, which is not ready yet, and any number of
+*draining* workers, which were replaced and end within their time. All of them are processes that can end at any
+moment. The slot must restart the current worker when it dies, replace it without a moment with fewer ready workers, and
+end.
+
+The table in ``slot_state.py`` says what follows from what. This file only carries out its actions and reports events to
+it::
+
+    event            reported when
+    STARTED          ``run`` begins
+    READY            the current worker has sent ``ready``
+    DIED             the current worker has ended
+    WAITED           the delay before a restart is over
+    RENEW            ``renew`` is called
+    SUCCESSOR_READY  the successor has sent ``ready``
+    SUCCESSOR_DIED   the successor has ended before it was ready
+    STOP             ``stop`` is called
+
+The end of a draining worker is no event: ``_supervise`` compares the worker with ``worker`` and ``successor``, and a
+draining one is neither. Hence a late end of a replaced worker can never restart the slot.
+
+Invariants, after each ``_handle``:
+
+1.  ``worker`` is set in the states starting, serving, renewing and leaving; ``successor`` only in renewing.
+2.  Each worker in ``_workers`` has a task in ``_nursery`` that runs ``Worker.run`` and so enforces its time limits,
+    kills it if necessary and reaps it. The nursery, and with it ``run``, ends when the slot is *gone* and the last
+    draining worker has ended.
+3.  At most one renewal is open. It ends in the first settled state after ``RENEW``: successfully in serving (unless
+    the event was ``SUCCESSOR_DIED``), leaving and gone; without success in waiting.
+
+Two sequences that matter:
+
+*   ``renewing`` + ``DIED``: the successor is adopted as the current worker although it is not ready, because no new
+    process could be ready sooner. The renewal stays open until the adopted worker is ready or dies.
+*   A second ``stop``: the table ignores a second STOP, so ``stop`` itself drains all workers again. ``Worker.drain``
+    can only shorten their times.
+
+``_handle`` is synchronous and is called only in the trio thread, so no event can interrupt another one. A cancel of
+``run`` cancels the workers' tasks, which kill and reap their processes.
 """
 
 from __future__ import annotations
@@ -30,20 +70,20 @@ class SlotOwner(Protocol):
     degraded: bool
 
     def worker_spec(self, slot: int) -> WorkerSpec:
-        """Return how the next worker of the slot is to be started."""
+        """Return how the next worker of the slot is started."""
 
     def on_worker_message(self, slot: Slot, worker: Worker, message: messages.WorkerMessage) -> None:
-        """Called with every message of a worker but heartbeats."""
+        """Handle a message of a worker that is not a heartbeat."""
 
     def on_worker_exit(self, slot: Slot, worker: Worker, end: Exit) -> None:
-        """Called when a worker has ended, before the slot acts on it."""
+        """Handle the end of a worker, before the slot acts on it."""
 
     def on_restart(self, slot: Slot, delay: float) -> None:
-        """Called when a worker that died is to be replaced after ``delay`` seconds."""
+        """Handle the fact that a dead worker will be restarted after ``delay`` seconds."""
 
 
 class Renewal:
-    """One replacement of a slot's worker: its reason, and its result once it has ended."""
+    """One replacement of a slot's worker: its reason, and its result after its end."""
 
     def __init__(self, why: ExitClass) -> None:
         self.why = why
@@ -51,13 +91,18 @@ class Renewal:
         self.ended = trio.Event()
 
     def end(self, *, succeeded: bool) -> None:
-        """Set the result."""
+        """Set the result, and notify the waiting task."""
         self.succeeded = succeeded
         self.ended.set()
 
 
 class Slot:
-    """Keeps one worker running: restarts it when it dies, and replaces it on request."""
+    """Keeps one worker running: restarts it when it dies, and replaces it on request.
+
+    Args:
+        number: the slot's number, from 1 on.
+        owner: the master.
+    """
 
     def __init__(self, number: int, owner: SlotOwner) -> None:
         self.number = number
@@ -71,30 +116,32 @@ class Slot:
         self._backoff = Backoff(owner.options.restart_max_delay)
         self._workers: set[Worker] = set()
         self._ready_for: float | None = None
-        """For how many seconds the last worker that died had been ready; None if it never was."""
+        """The seconds for which the latest dead worker had been ready; None if it never was."""
         self._renewal: Renewal | None = None
         self._waiting = trio.CancelScope()
         self._drain = messages.Drain(grace=0.0)
 
     async def run(self) -> None:
-        """Run the workers until the slot has been stopped and the last one has ended. A cancel kills them."""
+        """Run the workers until the slot was stopped and the last worker has ended. A cancel kills and reaps them."""
         async with trio.open_nursery() as self._nursery:
             self._handle(Event.STARTED)
 
     def stop(self, grace: float, delay: float = 0.0, *, quick: bool = False) -> None:
         """End the slot; the arguments are those of ``Worker.drain``. A second call can only shorten the times."""
         self._drain = messages.Drain(grace=grace, delay=delay, quick=quick)
-        # The state machine drains the current worker, but for a second call, which it ignores.
+        # The table drains the current worker at the first STOP and ignores further ones.
         drained = None if self.state.value is State.LEAVING else self.worker
         self._handle(Event.STOP)
+        self._waiting.cancel(reason="the slot is stopped")
         for worker in self._workers - {drained}:
             worker.drain(grace, delay, quick=quick)
 
     async def renew(self, why: ExitClass) -> bool:
-        """Replace the worker by a new one, which is ready before the old one drains; says whether that succeeded.
+        """Replace the current worker by a successor, which is ready before the old worker drains.
 
-        A slot in the delay before a restart starts a worker at once. For a slot that ends there is nothing to do, which
-        counts as success. To be called by one task at a time.
+        Returns whether that succeeded. In the delay before a restart, the next worker is started at once. A slot that
+        ends has nothing to replace, which counts as success. Only one task may call it at a time; a cancel ends the
+        wait and leaves the replacement to go on.
         """
         await self.state.wait_value(lambda _: self._machine.is_settled)
         if self.state.value in (State.LEAVING, State.GONE):
@@ -112,12 +159,13 @@ class Slot:
 
     @property
     def all_workers(self) -> frozenset[Worker]:
-        """The workers that have not ended: the current one, a successor, those that drain."""
+        """The workers that have not ended: the current one, the successor, and the draining ones."""
         return frozenset(self._workers)
 
     # The state machine and its actions.
 
     def _handle(self, event: Event) -> None:
+        """Give an event to the table, carry out its actions, then publish the new state."""
         actions = self._machine.on(event)
         for action in actions:
             self._act(action)
@@ -132,6 +180,7 @@ class Slot:
             case Action.SPAWN_SUCCESSOR:
                 self.successor = self._spawn()
             case Action.PROMOTE | Action.ADOPT:
+                # The new worker is in place before the old one drains: its end must not be taken for DIED.
                 old, self.worker, self.successor = self.worker, self.successor, None
                 if old is not None and action is Action.PROMOTE:
                     why = ExitClass.DRAINED if self._renewal is None else self._renewal.why
@@ -154,6 +203,8 @@ class Slot:
         return worker
 
     async def _supervise(self, worker: Worker) -> None:
+        """Run a worker to its end, and report its events to the owner and then to the table."""
+
         def on_message(message: messages.WorkerMessage) -> None:
             self._owner.on_worker_message(self, worker, message)
             if isinstance(message, messages.Ready):
@@ -165,8 +216,8 @@ class Slot:
         try:
             end = await worker.run(on_message)
         except OSError as error:
-            # The system is out of processes or memory. It counts as a death, so that it is tried again after the delay.
-            worker.failure = messages.Failed(reason=f"cannot be started: {error}")
+            # The system is out of processes or memory. It counts as a death, so the slot tries again after the delay.
+            worker.failure = messages.Failed(reason=f"the worker process cannot be started: {error}")
             end = Exit(ExitClass.CRASH, 1)
         self._workers.discard(worker)
         self.last_exit = end
@@ -180,6 +231,7 @@ class Slot:
             self._handle(Event.SUCCESSOR_DIED)
 
     def _wait(self) -> None:
+        """Count a restart, and begin the delay before it."""
         owner = self._owner
         delay = self._backoff.after_death(self._ready_for, owner.random, degraded=owner.degraded)
         self.restarts += 1
@@ -193,7 +245,7 @@ class Slot:
             self._handle(Event.WAITED)
 
     def _settle_renewal(self, event: Event) -> None:
-        """End the renewal if the state that ``event`` led to decides it."""
+        """End the open renewal if the state after ``event`` decides it."""
         if self._renewal is None:
             return
         state = self._machine.state

@@ -1,6 +1,6 @@
-"""The state machine of a slot, as a table: state and event give the next state and the actions.
+"""The state machine of a slot, as a table: state and event determine the next state and the actions.
 
-Pure: no clock, no trio, no I/O. It names actions and carries out none.
+Pure: no clock, no trio, no I/O. ``slot.py`` reports the events and carries out the actions.
 """
 
 from __future__ import annotations
@@ -11,58 +11,62 @@ from types import MappingProxyType
 
 
 class State(enum.StrEnum):
-    """The states."""
+    """The states of a slot. *The worker* is the current one: not the successor, and not one that was replaced."""
 
     EMPTY = "empty"
-    """No worker yet."""
+    """The slot has had no worker."""
     STARTING = "starting"
-    """A worker that is not ready yet, and none that serves."""
+    """The worker is not ready yet."""
     SERVING = "serving"
+    """The worker is ready."""
     RENEWING = "renewing"
-    """A worker that serves, and a successor that is not ready yet."""
+    """The worker is ready, and its successor is not ready yet."""
     WAITING = "waiting"
-    """No worker: the last one died, and the delay before the next one is not over."""
+    """The worker has died, and the delay before the next start is not over."""
     LEAVING = "leaving"
-    """A worker that drains and will have no successor."""
+    """The worker drains, and gets no successor."""
     GONE = "gone"
-    """No worker, for good."""
+    """There is no worker and will be none. Final."""
 
 
 class Event(enum.StrEnum):
-    """What happens to a slot. *The worker* is its current one, neither a successor nor one that drains."""
+    """The events of a slot; *the worker* as in ``State``."""
 
     STARTED = "started"
-    """The slot has been made."""
+    """The slot begins to run."""
     READY = "ready"
     """The worker is ready."""
     DIED = "died"
     """The worker has ended, for any reason."""
     WAITED = "waited"
-    """The delay is over."""
+    """The delay before the next start is over."""
     RENEW = "renew"
-    """The worker is to be replaced: by a reload, or at its own request."""
+    """A replacement of the worker was requested."""
     SUCCESSOR_READY = "successor ready"
+    """The successor is ready."""
     SUCCESSOR_DIED = "successor died"
+    """The successor has ended before it was ready."""
     STOP = "stop"
-    """The slot is to end: the master stops, or reduces the number of workers."""
+    """The end of the slot was requested."""
 
 
 class Action(enum.StrEnum):
-    """What the driver of the machine must do."""
+    """What the driver of the machine must do; *the worker* as in ``State``."""
 
     SPAWN = "spawn"
     """Start a worker."""
     SPAWN_SUCCESSOR = "spawn successor"
+    """Start a successor."""
     PROMOTE = "promote"
-    """The successor becomes the worker, and the old one drains."""
+    """Make the successor the worker, and drain the old worker."""
     ADOPT = "adopt"
-    """The successor becomes the worker, though it is not ready; the old one has ended."""
+    """Make the successor the worker, although it is not ready: the old worker has ended."""
     WAIT = "wait"
     """Wait for the delay of ``Backoff``, then report ``WAITED``."""
     DRAIN = "drain"
-    """Drain the worker; it has no successor."""
+    """Drain the worker."""
     DISCARD = "discard"
-    """End the successor, which was not ready."""
+    """End the successor, which is not ready."""
 
 
 Move = tuple[State, tuple[Action, ...]]
@@ -79,31 +83,31 @@ TABLE: Mapping[tuple[State, Event], Move] = MappingProxyType(
         (State.SERVING, Event.STOP): (State.LEAVING, (Action.DRAIN,)),
         (State.RENEWING, Event.SUCCESSOR_READY): (State.SERVING, (Action.PROMOTE,)),
         (State.RENEWING, Event.SUCCESSOR_DIED): (State.SERVING, ()),
-        # The successor is starting already: no new worker could be ready sooner.
+        # The successor is starting already: no other process could be ready sooner.
         (State.RENEWING, Event.DIED): (State.STARTING, (Action.ADOPT,)),
         (State.RENEWING, Event.STOP): (State.LEAVING, (Action.DISCARD, Action.DRAIN)),
         (State.WAITING, Event.WAITED): (State.STARTING, (Action.SPAWN,)),
-        # A renewal may bring what makes the next start succeed.
+        # A reload may bring the code or configuration with which the next start succeeds: it must not wait.
         (State.WAITING, Event.RENEW): (State.STARTING, (Action.SPAWN,)),
         (State.WAITING, Event.STOP): (State.GONE, ()),
         (State.LEAVING, Event.DIED): (State.GONE, ()),
     }
 )
-"""All transitions. Any other event changes nothing: it came too late to matter."""
+"""All transitions. Any other pair of state and event changes nothing and has no action."""
 
 
 class SlotMachine:
-    """The state of one slot."""
+    """The present state of one slot."""
 
     def __init__(self) -> None:
         self.state = State.EMPTY
 
     def on(self, event: Event) -> tuple[Action, ...]:
-        """Take an event; gives the actions, in the order in which they must be carried out."""
+        """Change the state by an event; return the actions, which must be carried out in this order."""
         self.state, actions = TABLE.get((self.state, event), (self.state, ()))
         return actions
 
     @property
     def is_settled(self) -> bool:
-        """Whether a renewal can begin, or never will."""
+        """Whether the state is one in which a renewal can begin, or in which it never will."""
         return self.state in (State.SERVING, State.WAITING, State.LEAVING, State.GONE)

@@ -1,7 +1,6 @@
-"""Loading of the application that ``module:app`` names or a configuration file describes.
+"""Loading the application that ``module:app`` names, or the gateway of a configuration file.
 
-The master never loads an application, so that nothing that an application imports is in its memory. The gateway is
-imported only where it is the application.
+The gateway is imported only if it is the application, so that it takes no memory in workers of other applications.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ...core.errors import ConfigError, UmbelError
 
 
 class AppImportError(UmbelError):
-    """An application that does not exist. ``str(error)`` says what was looked for, and where."""
+    """The application does not exist. ``str(error)`` says what was looked for, and where."""
 
 
 def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
@@ -25,7 +24,7 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
     Args:
         spec: ``module:app``, as for ``import_app``.
         config: the path of the configuration file; None means umbel.toml.
-        routes: the number of routes that the file had when it was accepted. It may have been truncated since.
+        routes: the number of routes that the file had when the master accepted it; it may have been truncated since.
 
     Raises:
         ConfigError: the configuration cannot be used, or has lost most of its routes.
@@ -42,7 +41,7 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
 
 
 def config_error_of(app: Any) -> ConfigError | None:
-    """Return the configuration error that kept an application from starting; None if something else did."""
+    """Return the configuration error that an application keeps from its failed start; None if there is none."""
     error = getattr(app, "config_error", None)
     return error if isinstance(error, ConfigError) else None
 
@@ -50,11 +49,11 @@ def config_error_of(app: Any) -> ConfigError | None:
 def import_app(spec: str) -> Any:
     """Import the application that ``module:app`` names.
 
-    ``module`` alone stands for ``module:app``, and in ``module:make()`` the function is called. The working directory
-    is searched first, as by ``python -m``.
+    ``module`` means ``module:app``; ``module:make()`` calls the function ``make``. The working directory is searched
+    first, as by ``python -m``.
 
     Raises:
-        AppImportError: there is no such module, it has no such name, or that is no application.
+        AppImportError: there is no such module, it has no such name, or the object is not an application.
         BaseException: whatever the import raises.
     """
     module_name, _, path = spec.partition(":")
@@ -66,7 +65,7 @@ def import_app(spec: str) -> Any:
     except (ModuleNotFoundError, ValueError, TypeError) as error:
         if not _is_missing(module_name, error):
             raise
-        reason = f'"{spec}": there is no module "{module_name}" in {here} or among what is installed'
+        reason = f'"{spec}": there is no module "{module_name}" in {here} or among the installed packages'
         raise AppImportError(f"{reason}; write MODULE:APP, such as shop.main:app") from error
     path = path or "app"
     for name in path.removesuffix("()").split("."):
@@ -77,7 +76,7 @@ def import_app(spec: str) -> Any:
     if path.endswith("()"):
         found = found()
     if not callable(found):
-        raise AppImportError(f'"{spec}" is no ASGI application: it cannot be called')
+        raise AppImportError(f'"{spec}" is not an ASGI application: it cannot be called')
     return found
 
 

@@ -1,8 +1,8 @@
-"""The thread that ends a worker whose master has ended, even while the event loop of the worker is blocked.
+"""The thread that ends a worker after its master, even while the worker's event loop is blocked.
 
-The kernel closes the master's end of the channel when the master ends, for whatever reason, and ``POLLRDHUP`` stays
-reported. The parent-death signal (prctl) would be lost if the master ended before it is set, and it comes when the
-*thread* ends that started the process.
+The kernel closes the master's end of the channel however the master ends, and then keeps reporting ``POLLRDHUP``. The
+parent-death signal (prctl) is no alternative: it is lost if the master ends before it is set, and it is sent when the
+*thread* that started the process ends.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import time
 from ..master.exit_status import WORKER_ORPHANED
 
 SLACK_S = 1.0
-"""Seconds between the end of an orphan's drain and the end of the process."""
+"""Seconds for an orphan to exit by itself after its drain."""
 
 
 class OrphanWatch(threading.Thread):
-    """Ends the process ``grace`` + ``SLACK_S`` seconds after the master has ended, with ``WORKER_ORPHANED``.
+    """A thread that exits the process with ``WORKER_ORPHANED``, ``grace`` + ``SLACK_S`` seconds after the master's end.
 
-    The event loop reads the end of the channel too, and drains in the meantime: only a blocked process is ended here.
+    A worker whose event loop runs sees the end of the channel too and drains within ``grace``: only a blocked worker is
+    still there when the thread exits the process.
 
     Args:
         channel: the descriptor of the worker's end of the channel.
-        grace: seconds.
+        grace: the seconds of the worker's drain.
     """
 
     def __init__(self, channel: int, grace: float) -> None:
@@ -35,7 +36,7 @@ class OrphanWatch(threading.Thread):
         self._grace = grace
 
     def run(self) -> None:
-        """Wait for the end of the channel, then for the time of the drain, and end the process."""
+        """Wait for the end of the channel, then for the time of the drain, and exit the process."""
         self._poll.poll()
         time.sleep(self._grace + SLACK_S)
         os._exit(WORKER_ORPHANED)

@@ -1,7 +1,7 @@
-"""Records for an application that keeps none of its own: crashes, error responses, and what it logs.
+"""Records for an application without a recorder of its own: crashes, error responses, and records of ``logging``.
 
-Files, levels and redaction are those of the gateway (``gateway/runtime.py``). No configuration code is imported, so
-that it takes no memory in a worker of another application.
+Files, levels and redaction are those of the gateway. No configuration code is imported, so that it takes no memory in
+workers of other applications.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from ...logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 async def recording(
     app: Any, logs: Mapping[str, Any], warn: Callable[[object], None], *, required: bool
 ) -> AsyncGenerator[Recorder, None]:
-    """Open a recorder for ``app`` until the block ends; ``NULL`` if ``app`` has a recorder.
+    """Open a recorder for ``app`` until the block ends; ``NULL`` if ``app`` has a recorder of its own.
 
-    ``logs`` is the section ``[logs]`` as plain values. ``required`` says that it stands in a file. Otherwise the files
-    are the default ones below the working directory; where these cannot be written, ``warn`` is called and nothing is
-    recorded.
+    Args:
+        app: the application.
+        logs: the section ``[logs]`` as plain values.
+        warn: called with the error if the files cannot be opened and are not required; nothing is recorded then.
+        required: whether ``[logs]`` is configured, so that its files must be writable.
 
     Raises:
-        ConfigError: the files that are required cannot be opened.
+        ConfigError: required files cannot be opened.
     """
     async with AsyncExitStack() as stack:
         if hasattr(app, "recorder"):
@@ -43,14 +45,14 @@ async def _open(stack: AsyncExitStack, logs: Any, warn: Callable[[object], None]
     except ConfigError as error:
         if required:
             raise
-        warn(f"the server keeps no records: {error}")
+        warn(f"the server writes no records: {error}")
         return NULL
     stack.enter_context(bridge(recorder.app, *LOGGERS, repeats=False))
     return recorder
 
 
 def _as_section(values: Mapping[str, Any]) -> SimpleNamespace:
-    """Plain values with the attributes of a section of the configuration."""
+    """Return an object whose attributes are those of a section of the configuration."""
     return SimpleNamespace(
         **{name: _as_section(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     )

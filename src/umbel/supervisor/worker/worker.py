@@ -1,7 +1,38 @@
 """The worker process: loads the application and serves it on the sockets that the master has bound.
 
-Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE``, where ``CHANNEL`` is an inherited descriptor. The
-worker starts no process and binds nothing.
+Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE``. ``CHANNEL`` is the inherited descriptor of the
+worker's end of the channel; ``TITLE`` is the process title until the application is known.
+
+Theory
+======
+
+The problem. The process runs foreign code from the first import on: it may raise anything, block for any time, or call
+``sys.exit``. The master must learn in any case why a worker did not get ready, and the worker must end when the master
+does. Before the event loop runs, nothing reads the channel. So each phase has its own means::
+
+    phase            a stop comes as               a failure is reported by             the master's end is noticed by
+    await ``start``  SIGTERM (default action)      -                                    end of the channel: status 70
+    load             SIGTERM (default action)      ``failed``                           OrphanWatch
+    start lifespan   ``drain`` or SIGTERM (cancel) ``failed``, after ``trio.run``       end of the channel, OrphanWatch
+    serve            ``drain`` or SIGTERM (drain)  a text on stderr, status 1           end of the channel, OrphanWatch
+
+``failed`` is sent at most once, by a blocking send, and only before the worker was ready. The master prints the reason
+of a failed start once for all workers; until the worker is ready, its own output of crashes is therefore held back
+(``console.hold``).
+
+Statuses of a failed start: 78 for a ConfigError, whether loading or the lifespan raises it, and for an application that
+calls ``sys.exit(78)`` at its import, as ``umbel.asgi`` does; 4 for any other failure of loading; 3 for a lifespan that
+fails. A crash of a ready worker is 1.
+
+Signals. SIGINT and the other signals of ``_IGNORED_SIGNALS`` do nothing here: a terminal sends them to the whole
+process group, and the master turns them into messages. SIGABRT makes ``faulthandler`` write the stacks; the master
+sends it before SIGKILL to a worker that hangs.
+
+OrphanWatch is a thread, and it starts before any foreign code runs: it ends the process after its master even if the
+application blocks the event loop or its import for ever.
+
+Invariants: the worker starts no process and binds no socket; every way out of ``main`` is an exit with a status; no
+failure is reported twice.
 """
 
 from __future__ import annotations
@@ -47,14 +78,14 @@ _IGNORED_SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-"""A terminal sends these signals to the whole process group; only the master acts on them."""
+"""Signals of which a terminal sends some to the whole process group. Only the master acts on them."""
 
 
 def main() -> None:
-    """Serve, and exit with a status of ``exit_status.py``."""
+    """Receive ``start``, load and serve the application, and exit with a status of ``exit_status.py``."""
     faulthandler.enable()
     for number in _IGNORED_SIGNALS:
-        # A handler and not SIG_IGN, which processes that the application starts would inherit.
+        # Not SIG_IGN: processes that the application starts would inherit it.
         signal.signal(number, _ignore)
     with socket.socket(fileno=int(sys.argv[1])) as sock:
         sock.set_inheritable(False)
@@ -64,7 +95,7 @@ def main() -> None:
         start = messages.decode_master_message(first)
         assert isinstance(start, messages.Start)
         os.environ[WORKER_VARIABLE] = str(start.slot)
-        OrphanWatch(sock.fileno(), start.orphan_grace).start()
+        OrphanWatch(sock.fileno(), start.orphan_grace).start()  # Before any foreign code, which may block for ever.
         setproctitle(f"umbel: worker {start.slot} [{start.app or start.config}]")
         sys.exit(_load_and_run(start, sock))
 
@@ -74,6 +105,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
+    """Load the application and run the server; report a failed start to the master. Returns the exit status."""
     try:
         loaded = _load(start)
     except ConfigError as error:
@@ -83,12 +115,13 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
         if not isinstance(error, SystemExit) or error.code != WORKER_MISCONFIGURED:
             return _report_failure(sock, WORKER_LOAD_FAILED, _error_text(error), safe_traceback(error))
-        if isinstance(error.__cause__, ConfigError):  # As ``umbel.asgi`` exits, which any server may import.
+        if isinstance(error.__cause__, ConfigError):  # Raised by the import of ``umbel.asgi``.
             return _report_failure(sock, WORKER_MISCONFIGURED, str(error.__cause__))
         return _report_failure(sock, WORKER_MISCONFIGURED, _error_text(error), safe_traceback(error))
     server = WorkerServer(start, loaded)
     with crashes_on_stderr() as console:
-        # The master prints what keeps a worker from getting ready, once for all workers.
+        # The master prints the reason of a failed start once for all workers, so this process prints no crash until
+        # it is ready.
         console.hold()
         server.on_ready = console.release
         try:
@@ -97,7 +130,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             else:
                 gc_tuning.apply()
                 trio.run(server.run, sock.dup())
-        except BaseException as error:  # noqa: BLE001 - nothing after this can report what ended the process
+        except BaseException as error:  # noqa: BLE001 - the last place that can report why the process ends
             cause = unwrapped(error)
             if server.is_ready:
                 if not mark_shown(cause):
@@ -105,7 +138,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 return WORKER_CRASHED
             if isinstance(cause, LifespanFailureError) and (found := config_error_of(loaded.app)) is not None:
                 return _report_failure(sock, WORKER_MISCONFIGURED, str(found))
-            # The message of the application is enough; for any other failure the traceback is sent.
+            # A message that the application itself gave (lifespan.startup.failed) needs no traceback.
             complete = isinstance(cause, LifespanTooSlowError) or (
                 isinstance(cause, LifespanFailureError) and cause.__cause__ is None
             )
@@ -117,7 +150,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
 
 
 def _load(start: messages.Start) -> LoadedApp:
-    """Load the application, and put the inherited descriptors in the place of its addresses."""
+    """Load the application, with Hypercorn's settings in which the inherited descriptors replace the addresses."""
     secure, insecure = ([f"fd://{number}" for number in numbers] for numbers in (start.secure, start.insecure))
     settings = Config.from_mapping(start.server)
     settings.bind = secure or insecure
@@ -129,13 +162,13 @@ def _load(start: messages.Start) -> LoadedApp:
 
 
 async def _check(loaded: LoadedApp) -> None:
-    """Start the application and stop it."""
+    """Run the application's lifespan: startup, then shutdown."""
     async with running_lifespan(loaded.app, loaded.settings, {}):
         pass
 
 
 def _report_failure(sock: socket.socket, status: int, reason: str, trace: str = "") -> int:
-    """Send the reason of a failed start to the master, without an event loop; return ``status``."""
+    """Send ``failed`` to the master by a blocking send of at most ``_REPORT_S``; return ``status``."""
     text = messages.TEXT_CHARS_MAX
     sock.settimeout(_REPORT_S)
     with suppress(OSError):  # The master has ended.
@@ -144,6 +177,7 @@ def _report_failure(sock: socket.socket, status: int, reason: str, trace: str = 
 
 
 def _error_text(error: BaseException) -> str:
+    """Return a redacted line for an error: the application's own message, or the type and text."""
     lifespan_failed = isinstance(error, LifespanFailureError | LifespanTooSlowError)
     return Redactor().text(str(error) if lifespan_failed else f"{type(error).__name__}: {error}")
 

@@ -1,6 +1,8 @@
 """The server of a worker process, and the tasks that exchange messages with the master.
 
-A worker ends when the master sends ``drain``, at SIGTERM, or when the channel ends, that is, when the master has ended.
+The server drains when the master sends ``drain``, at SIGTERM, and when the channel ends because the master has ended.
+Each drain has a deadline, after which the scope around the server is cancelled. The last messages are sent after that:
+a final heartbeat and ``ended``.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from .recording import recording
 
 _LAST_MESSAGES_S = 1.0
 _QUICK_CLEANUP_S = QUICK_S / 2
-"""The part of a quick stop for answers and cleanup. The rest is for the end of the lifespan and the last records."""
+"""Seconds of a quick stop for responses and cleanup; the rest is for lifespan shutdown and the last records."""
 _RECYCLE_AGAIN_S = 15.0
-"""Seconds after which a worker sends ``recycle`` again, if it was not replaced because the new one failed."""
+"""Seconds after which a worker that was not replaced sends ``recycle`` again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,11 @@ class LoadedApp:
     app: Any
     settings: Config
     limits: Limits | None
-    """The limits for an application that has none of its own."""
+    """The server's limits, for an application without limits of its own."""
 
 
 class WorkerServer:
-    """Serves an application until the worker is to end.
+    """The server of an application in a worker process.
 
     Args:
         start: the first message of the master.
@@ -56,10 +58,11 @@ class WorkerServer:
 
     def __init__(self, start: Start, loaded: LoadedApp) -> None:
         self.status = WORKER_DONE
-        """The exit status, once ``run`` has returned."""
+        """The exit status after ``run`` has returned."""
         self.is_ready = False
+        """Whether the lifespan has started and connections are accepted."""
         self.on_ready: Callable[[], object] = _nothing
-        """Called once, when the server is ready."""
+        """A function that is called once, when the server is ready."""
         self._start = start
         self._loaded = loaded
         self._drain_requested = trio.Event()
@@ -67,10 +70,10 @@ class WorkerServer:
         self._reason = "asked to"
 
     async def run(self, sock: socket.socket) -> None:
-        """Serve until the worker is to end. ``sock`` is its end of the channel, which this closes.
+        """Serve until a drain has ended. ``sock`` is the worker's end of the channel; it is closed at the end.
 
         Raises:
-            LifespanFailureError: the application failed to start, to live on or to stop.
+            LifespanFailureError: the application's lifespan failed at its startup, while serving or at its shutdown.
             OSError: an inherited socket cannot be used.
         """
         self._channel = Channel(sock)
@@ -84,6 +87,7 @@ class WorkerServer:
                 async with recording(app, start.logs, _warn, required=start.logs_required) as recorder:
                     self._server.given_recorder = recorder
                     await self._serve()
+            # Outside of the scope: the last messages must be sent after a cancel too, within a time of their own.
             self._channel.send(self._heartbeat(0.0))  # The final counters.
             self._channel.send(messages.Ended(reason=self._reason))
             self._channel.finish()
@@ -91,7 +95,9 @@ class WorkerServer:
         self._channel.close()
 
     async def _serve(self) -> None:
+        """Serve, and handle messages and SIGTERM meanwhile."""
         async with trio.open_nursery() as nursery:
+            # Before the lifespan, which may take long: a drain must be able to end it.
             nursery.start_soon(self._handle_messages)
             await nursery.start(self._drain_on_sigterm)
 
@@ -113,6 +119,7 @@ class WorkerServer:
     # Messages of the master.
 
     async def _handle_messages(self) -> None:
+        """Handle the master's messages; at the end of the channel, drain as an orphan."""
         async for line in self._channel.lines():
             match messages.decode_master_message(line):
                 case messages.Drain(grace=grace, delay=delay, quick=quick):
@@ -130,14 +137,14 @@ class WorkerServer:
         self._drain(self._start.orphan_grace, 0.0, "the master is gone")
 
     async def _drain_on_sigterm(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Drain at a SIGTERM, as at the master's ``drain``."""
+        """Drain at SIGTERM, with Hypercorn's ``graceful_timeout``."""
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             task_status.started()
             async for _ in signals:
                 self._drain(self._loaded.settings.graceful_timeout, 0.0, "SIGTERM")
 
     def _drain(self, grace: float, delay: float, reason: str, *, quick: bool = False) -> None:
-        """Stop serving. A second call can only shorten the time; with ``quick`` it cancels at once what is left."""
+        """Begin the drain. A later call can only shorten it; a later one with ``quick`` cancels it at once."""
         again = self._drain_requested.is_set()
         if not again:
             self._reason = reason
@@ -152,7 +159,7 @@ class WorkerServer:
         self._serving_scope.deadline = min(self._serving_scope.deadline, latest)
 
     async def _reopen_logs(self) -> None:
-        """Reopen the log files, if the recorder can, and then answer the master."""
+        """Reopen the log files, if the recorder has any, then send ``logs_reopened``."""
         recorder = self._server.recorder
         if (reopen := getattr(recorder, "reopen", None)) is not None:
             reopen()
@@ -163,7 +170,10 @@ class WorkerServer:
     # Messages to the master.
 
     async def _send_heartbeats(self) -> None:
-        """Send a heartbeat at regular times. Each has its own lateness: for so long the loop was blocked."""
+        """Send a heartbeat at regular times, and ``recycle`` when a limit is exceeded.
+
+        Each heartbeat states its lateness, which is the time for which the event loop was blocked.
+        """
         due = trio.current_time()
         began, ask_at = due, due
         while True:
@@ -182,9 +192,9 @@ class WorkerServer:
             await trio.sleep_until(due)
 
     def _send_heartbeat_while_busy(self) -> None:
-        """Send a heartbeat from a loop that handles so many requests in one turn that ``_send_heartbeats`` cannot run.
+        """Send a heartbeat within a turn of the event loop that is so long that ``_send_heartbeats`` is late.
 
-        Such a loop completes requests: it is busy and not hung, and must not be killed.
+        A loop that completes requests is busy and not hung: it must not be killed.
         """
         self._server.late_at = monotonic() + self._start.heartbeat_every
         self._channel.send_now(self._heartbeat(2 * self._start.heartbeat_every))
@@ -201,14 +211,14 @@ class WorkerServer:
         )
 
     def _recycle_reason(self, beat: messages.Heartbeat, age: float) -> str:
-        """The limit that this worker has exceeded, so that it is to be replaced; empty if there is none."""
+        """Return the limit that this worker exceeds, as a text for the record; empty if it exceeds none."""
         start = self._start
         if self._server.exhausted.is_set():
             return f"{beat.requests} requests (max_requests)"
         if start.max_rss is not None and beat.rss > start.max_rss:
             return f"{beat.rss} bytes of memory (max_rss)"
         if start.max_lifetime is not None and age > start.max_lifetime:
-            return f"{age:.0f} s of life (max_lifetime)"
+            return f"{age:.0f} s after its start (max_lifetime)"
         return ""
 
     def _stats(self) -> messages.Stats:
@@ -219,7 +229,7 @@ class WorkerServer:
 
 
 class _OnStarted(trio.TaskStatus[list[str]]):
-    """Calls a function when the server has started."""
+    """A task status that calls a function when the server has started."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
@@ -237,5 +247,5 @@ def _warn(problem: object) -> None:
 
 
 def _as_dict(snapshot: Any) -> dict[str, Any]:
-    """A dataclass as a dictionary; an empty one of anything else."""
+    """Return a dataclass as a dictionary; an empty one for anything else."""
     return asdict(snapshot) if is_dataclass(snapshot) and not isinstance(snapshot, type) else {}

@@ -30,7 +30,7 @@ def test_a_pidfile_is_there_while_it_is_held_and_a_stale_one_is_no_obstacle(tmp_
 def test_a_file_that_is_no_pidfile_is_neither_overwritten_nor_removed(content: str, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text(content)
-    with pytest.raises(ConfigError, match="holds something else than a process's number"), pidfile(str(path)):
+    with pytest.raises(ConfigError, match="contains something other than a process id"), pidfile(str(path)):
         pass
     assert path.read_text() == content
 

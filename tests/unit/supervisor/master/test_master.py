@@ -20,6 +20,7 @@ from umbel.supervisor.master.listeners import Listeners
 from umbel.supervisor.master.master import Master
 from umbel.supervisor.master.options import Application, Options
 from umbel.supervisor.master.settings import Settings
+from umbel.supervisor.master.slot_state import State
 
 DEVNULL = os.open(os.devnull, os.O_WRONLY)
 
@@ -112,6 +113,17 @@ async def test_degraded_a_worker_is_tried_again_at_the_longest_wait(
         assert waits == pytest.approx([16.0] * 5)
         assert master.degraded
         script.dies_after = None
+
+
+async def test_a_stop_during_the_delay_before_a_restart_ends_the_slot_at_once(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    script.dies_after = 1.0
+    async with mastering(1) as (master, _):
+        await trio.sleep(200)
+        await master.slots[1].state.wait_value(State.WAITING)
+        stopped_at = trio.current_time()
+    assert trio.current_time() == stopped_at
 
 
 async def test_a_worker_that_had_been_ready_for_long_is_replaced_at_once(
