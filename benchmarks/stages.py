@@ -37,7 +37,7 @@ _FILES: dict[str, dict[str, str]] = {
     "server": {
         _HEAD: (
             "http1/request_head http1/host http1/head_errors response/own_fields response/response_head "
-            "limits/server_limits limits/token_bucket"
+            "limits/server_limits"
         ),
         _EXCHANGE: "http1/connection http1/cycle http1/request_body asgi state response/error_response limits/memory",
         "": _CONNECTION,

@@ -22,7 +22,7 @@ from .options import allow_empty_option, config_option, hypercorn_beside, load_w
 
 if TYPE_CHECKING:
     from ..config.loading.load import LoadedConfig
-    from ..supervisor.check import CheckFailure
+    from ..supervisor.trial_start import CheckFailure
 
 
 @click.command(short_help="Check the configuration and report every mistake in it.")
@@ -99,9 +99,9 @@ def _loaded(file: str, app: str | None) -> LoadedConfig:
 
 def _start(file: str, app: str) -> CheckFailure | None:
     """Start and stop the application; return why it does not start, None if it does."""
-    from ..supervisor.check import check_app
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine, read_settings
+    from ..supervisor.trial_start import check_app
     from .running import run
 
     config = file if Path(file).exists() else None

@@ -16,7 +16,7 @@ from ..net.tls_stream import TlsStream
 from .http1.connection import serve_http1
 from .http1.probe import serve_probe
 from .http2.connection import Http2Connection
-from .limits.reserve import ReservedConnection
+from .limits.probe_reserve import ReservedConnection
 from .peer import Peer
 from .state import ServerState
 

@@ -27,7 +27,7 @@ from ..net.timers import TimerQueue
 from .http1.host import Hosts
 from .http1.request_head import HeadReader
 from .limits.memory import NO_KEEP_ALIVE_SHARE, REFUSE_SHARE, MemoryLimit
-from .limits.reserve import RESERVED_REQUESTS, Reserve, ReservedConnection
+from .limits.probe_reserve import RESERVED_REQUESTS, Reserve, ReservedConnection
 from .limits.server_limits import Limits, limits_of
 from .limits.upload_slots import UploadSlots
 from .peer import Peer

@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 from ..config.hypercorn_toml.settings import Warn
 from ..core.errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
-from .control.control import control_socket, serve_control
+from .control.control_socket import control_socket, serve_control
 from .master.console_output import ConsoleOutput
 from .master.listeners import Listeners, activated_sockets, bound
 from .master.master import Master

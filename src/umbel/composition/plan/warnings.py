@@ -12,7 +12,7 @@ from ...core.http.forward_all import STAR
 from ..answer.cache_control import allows_shared
 from ..stream import fits_stream_head
 from .compiler import compile_route
-from .missing_parts import missing_part_warnings
+from .null_warnings import missing_part_warnings
 from .plan import Plan
 
 _OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}

@@ -1,6 +1,6 @@
 """HTTP/1.1 on a connection beyond ``max_connections``: one probe is answered, any other request is refused.
 
-``reserve.py`` bounds the number of such connections and the life of each.
+``limits/probe_reserve.py`` bounds the number of such connections and the life of each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .connection import Http1Connection, SwitchToHttp2
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream
-    from ..limits.reserve import ReservedConnection
+    from ..limits.probe_reserve import ReservedConnection
     from ..peer import Peer
     from ..state import ServerState
     from .request_head import Head

@@ -58,7 +58,7 @@ from ..http1.head_errors import HeadError
 from ..http1.host import Hosts
 from ..http1.request_body import too_large
 from ..limits.client_clocks import WriteClock
-from ..limits.reserve import RESERVED_REQUESTS, ReservedConnection
+from ..limits.probe_reserve import RESERVED_REQUESTS, ReservedConnection
 from ..peer import Peer
 from ..phase import Phase
 from ..response.access_record import CRASHED, LAST_RESPONSE_S, cut_response, error_response_for

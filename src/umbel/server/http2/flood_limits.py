@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from ..limits.token_bucket import TokenBucket
+from ...policy.token_bucket import TokenBucket
 from . import frames
 from .frames import Frame
 

@@ -12,7 +12,7 @@ from tests.e2e.server.test_probes import TEST_TIMEOUT_S, busy
 from tests.support.gateway.program import SERVERS
 from tests.support.server.h2_client import h2_client
 from tests.support.server.serving import connected, fetch
-from umbel.server.limits.reserve import RESERVED_CONNECTIONS, RESERVED_REQUESTS
+from umbel.server.limits.probe_reserve import RESERVED_CONNECTIONS, RESERVED_REQUESTS
 
 
 @SERVERS

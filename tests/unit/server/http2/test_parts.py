@@ -17,7 +17,6 @@ from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.http2.frames import FrameSplitter, goaway
 from umbel.server.http2.receive_buffer import ReceiveBuffer
 from umbel.server.http2.request_head import CapturingDecoder, CompressionError
-from umbel.server.limits.token_bucket import TokenBucket
 
 MockClock = trio.testing.MockClock
 
@@ -61,15 +60,6 @@ def test_a_header_block_lasts_until_its_last_piece() -> None:
 @pytest.mark.parametrize(("last", "code"), [(0, 0), (frames.NO_LAST_STREAM, 11)])
 def test_our_goaway_is_the_librarys(last: int, code: int) -> None:
     assert goaway(last, code) == GoAwayFrame(0, last_stream_id=last, error_code=code).serialize()
-
-
-def test_a_token_bucket_empties_at_once_and_refills_up_to_its_size() -> None:
-    allowance = TokenBucket(3, 2)
-    assert [allowance.spend(0) for _ in range(4)] == [True, True, True, False]
-    assert [allowance.spend(0.5) for _ in range(2)] == [True, False]
-    assert [allowance.spend(1000) for _ in range(4)] == [True, True, True, False]
-    allowance.grant(2)
-    assert [allowance.spend(1000) for _ in range(3)] == [True, True, False]
 
 
 FIELDS = st.lists(

@@ -13,7 +13,7 @@ import trio
 from tests.support.server.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from umbel.core.failure_kinds import Kind
 from umbel.server.limits import memory
-from umbel.server.limits.reserve import RESERVED_CONNECTIONS, RESERVED_HEAD_S, RESERVED_REQUESTS, RESERVED_S
+from umbel.server.limits.probe_reserve import RESERVED_CONNECTIONS, RESERVED_HEAD_S, RESERVED_REQUESTS, RESERVED_S
 from umbel.server.limits.server_limits import Limits
 from umbel.server.phase import Phase
 

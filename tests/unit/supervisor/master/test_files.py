@@ -11,7 +11,7 @@ import pytest
 from hypercorn.config import Config
 
 from umbel.core.errors import ConfigError
-from umbel.supervisor.control.control import control_socket
+from umbel.supervisor.control.control_socket import control_socket
 from umbel.supervisor.master.listeners import activated_sockets, bound
 from umbel.supervisor.master.pidfile import pidfile
 

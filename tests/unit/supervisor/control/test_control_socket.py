@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import trio
 
-from umbel.supervisor.control import control
-from umbel.supervisor.control.control import ANSWER_S, CONNECTIONS_MAX, REQUEST_S, control_socket, serve_control
+from umbel.supervisor.control import control_socket as control_module
+from umbel.supervisor.control.control_socket import ANSWER_S, CONNECTIONS_MAX, REQUEST_S, control_socket, serve_control
 
 MockClock = trio.testing.MockClock
 NO_MASTER: Any = None
@@ -79,7 +79,7 @@ async def test_an_answer_must_be_read_within_its_time(
     async def large(master: Any, line: bytes) -> dict[str, Any]:
         return {"trees": "x" * 10_000_000}
 
-    monkeypatch.setattr(control, "execute_command", large)
+    monkeypatch.setattr(control_module, "execute_command", large)
     async with serving(tmp_path / "ctl") as path, await trio.open_unix_socket(path) as stream:
         await stream.send_all(b"{}\n")
         await trio.sleep(ANSWER_S + 1)
@@ -109,7 +109,7 @@ async def test_a_long_command_holds_no_other_up(
         await trio.sleep(100 if b"slow" in line else 0)
         return {"ok": True}
 
-    monkeypatch.setattr(control, "execute_command", slow)
+    monkeypatch.setattr(control_module, "execute_command", slow)
     async with serving(tmp_path / "ctl") as path:
         waiting = [await trio.open_unix_socket(path) for _ in range(CONNECTIONS_MAX // 2)]
         for stream in waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.composition.composing import config
-from umbel.composition.plan.missing_parts import null_arguments
+from umbel.composition.plan.null_warnings import null_arguments
 from umbel.composition.plan.warnings import warn
 from umbel.composition.text.expression import compile_expression
 

@@ -1,13 +1,13 @@
-"""A token bucket: how often something may happen at once, and per second in the long run.
+"""Token bucket: a limit of how often an event may happen at once, and per second in the long run.
 
-For what costs a client nothing to send. It has no clock: the caller gives the time.
+The bucket has no clock: the caller gives the time.
 """
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """A token bucket, full at first."""
+    """A bucket of ``at_once`` tokens, full at first, that gains ``per_second`` tokens a second up to that size."""
 
     def __init__(self, at_once: float, per_second: float) -> None:
         self._at_once = at_once
@@ -16,7 +16,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def spend(self, now: float) -> bool:
-        """Take one; False if none is left."""
+        """Take one token at the time ``now``, in seconds; return False if none is left."""
         if self._at is not None:
             self._left = min(self._at_once, self._left + (now - self._at) * self._per_second)
         self._at = now
@@ -26,5 +26,5 @@ class TokenBucket:
         return True
 
     def grant(self, amount: int) -> None:
-        """Allow so many more, up to the bucket's size: something happened that is usually answered by them."""
+        """Add ``amount`` tokens, up to the size of the bucket."""
         self._left = min(self._at_once, self._left + amount)
