@@ -40,4 +40,4 @@ def init(folder: Path) -> None:
         raise click.ClickException(f"cannot write into {folder}: {error.strerror}") from error
     click.echo(f"wrote {', '.join(files)} into {folder}")
     place = "" if folder == Path() else f"cd {click.format_filename(folder)}; "
-    click.echo(f'next: "{place}umbel serve"; its upstreams may be those of "umbel demo" in another terminal')
+    click.echo(f'next: "{place}umbel serve", with "umbel demo --port 8001" in another terminal for its upstreams')

@@ -35,7 +35,7 @@ def test_without_a_folder_the_current_one_is_taken(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     result = init()
     assert {path.name for path in tmp_path.iterdir()} == FILES
-    assert 'next: "umbel serve"' in result.stdout
+    assert 'next: "umbel serve", with "umbel demo --port 8001"' in result.stdout
 
 
 def test_the_configuration_names_a_schema_that_is_there_and_has_no_mistake(
