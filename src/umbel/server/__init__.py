@@ -1,6 +1,6 @@
-"""The HTTP server: the embedded server, its settings, and the same server under the ``hypercorn`` command.
+"""HTTP server on trio for ASGI applications: HTTP/1.1, HTTP/2 and WebSocket, with TLS or without.
 
-``serve`` runs any ASGI application on trio. It must not know the gateway, which stands above it.
+``serve`` runs it embedded in a program; ``install_in_hypercorn`` has the ``hypercorn`` command run it.
 """
 
 from importlib import import_module
@@ -23,7 +23,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its home (PEP 562): a command that only reads a configuration needs no server."""
+    """Import a public name at its first use (PEP 562): a command that only reads a configuration needs no server."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,18 +1,19 @@
-"""The ASGI adapter of an ``InboundRequest``: the scope, ``receive`` and ``send`` of one HTTP request.
-
-For applications that are not ``InboundApplication``s, and for the share of Quart in those that are.
+"""ASGI adapter: the scope, ``receive`` and ``send`` of one HTTP request, on top of an ``InboundRequest``.
 
 Theory
 ------
-The application runs with context variables and inside a cancel scope of its own (``InboundRequest.run_apart``). What it
-raises passes to whoever serves the request, and answers for it.
+``InboundRequest.run_apart`` runs the application, in an own context and cancel scope. What the application raises
+passes to the caller of ``serve``, which answers for the application.
 
-When the client leaves, ASGI has two ways to report it: ``receive`` gives a disconnect, and whoever does not listen is
-cancelled with the reason ``client-gone``. So an application that waits in ``receive`` is notified and may end in its
-own time; any other one is cancelled. ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4), from then on.
+**The client's leaving** is reported in one of two ways. If a task of the application is in ``receive``, it gets
+``http.disconnect``, and the application ends in its own time. If no task is, the application is cancelled with the
+reason ``client-gone``. From then on ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4).
 
-The scope's extension ``CANCELS`` holds this object. So an application whose ``receive`` is this very one knows that it
-need not listen only to hear of the client's leaving, and has a place for its access record.
+**Several tasks** of an application may call ``receive``. One of them waits for the body; the others wait for their turn
+(``_turns``), and look again whenever a part was taken. After the body all wait for ``_over``.
+
+**The extension** ``CANCELS`` of the scope holds this object. An application whose ``receive`` is this object's own
+knows by it that it is cancelled when its client leaves, so it needs no task that listens for a disconnect.
 """
 
 from __future__ import annotations
@@ -37,23 +38,24 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
-"""What a scope says of the specification that it follows."""
+"""The versions in each scope."""
 CANCELS = "umbel.cancels"
-"""The key in ``scope["extensions"]`` of whoever cancels an application whose client leaves, a ``Canceller``."""
+"""The key in ``scope["extensions"]`` of a ``Canceller``."""
 _TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 
 
 class Canceller(Protocol):
-    """What stands under ``CANCELS``."""
+    """Interface of an adapter that cancels its application when the client leaves, and takes its access record."""
 
     @property
     def gone(self) -> bool:
-        """Whether the client has left, or is treated so."""
+        """Whether the client has left or is treated as if it had."""
         ...
 
     crash_recorded: bool
+    """As ``InboundRequest`` says."""
     discard_max: int
-    """As of ``InboundRequest``."""
+    """As ``InboundRequest`` says."""
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Take the application's record of the request."""
@@ -64,16 +66,15 @@ class Canceller(Protocol):
         ...
 
     def take_at_most(self, size: int) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
 
 
-# How far a response is. Plain numbers, because they are compared several times per request.
+# The states of a response. Plain numbers, because they are compared several times per request.
 _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
-"""In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
 def make_scope(request: InboundRequest, server: ServerState) -> dict[str, Any]:
-    """ASGI's scope of a request (HTTP)."""
+    """The ASGI scope of an HTTP request."""
     raw_path, _, query = request.target.partition(b"?")
     path = raw_path.decode("ascii")
     extensions: dict[str, Any] = {}
@@ -100,7 +101,7 @@ def make_scope(request: InboundRequest, server: ServerState) -> dict[str, Any]:
 
 
 class AsgiCycle(BoundedCalls):
-    """One request on its way through an ASGI application."""
+    """One request with its ASGI application."""
 
     __slots__ = (
         "_app",
@@ -127,15 +128,15 @@ class AsgiCycle(BoundedCalls):
         self._calls = self._late_calls = 0
         self.gone = False
         self._over: trio.Event | None = None
-        """Set when the client has gone or has its response; made for the first who listens behind the body."""
+        """Set when the client has gone or the response is complete; made for the first task that waits for it."""
         self._listeners = 0
-        """Tasks that wait in ``receive``, and so will hear that the client has gone."""
+        """Tasks in ``receive``."""
         self._end_told = False
-        """Whether the application has been given the end of the body."""
+        """Whether ``receive`` has given the end of the body."""
         self._reading = False
-        """Whether a task waits for the next part of the body: one at a time does."""
+        """Whether a task in ``receive`` waits for the body."""
         self._turns: trio.lowlevel.ParkingLot | None = None
-        """Where the others wait; made for the first of them."""
+        """Where other tasks in ``receive`` wait for their turn; made for the first of them."""
         self._at = _NOTHING
         self._wants_trailers = False
         self._trailers: tuple[Field, ...] = ()
@@ -144,7 +145,7 @@ class AsgiCycle(BoundedCalls):
     # Running the application.
 
     def serve(self) -> Coroutine[Any, Any, None]:
-        """Run the application on the request to its end: its first step at once, and to be awaited at once.
+        """Run the application to its end. The call runs its first step; the result must be awaited at once.
 
         Raises:
             BaseException: what the application raised.
@@ -158,7 +159,7 @@ class AsgiCycle(BoundedCalls):
         self._request.on_gone(self._client_gone)
 
     def _client_gone(self) -> None:
-        """The client has gone: whoever listens is notified, and if nobody does the application is cancelled."""
+        """The callback of ``on_gone``: notify the tasks in ``receive``; without one, cancel the application."""
         if self.gone or self._at is _DONE:
             return
         self.gone = True
@@ -167,33 +168,34 @@ class AsgiCycle(BoundedCalls):
             self._request.cancel_apart(str(Kind.CLIENT_GONE))
 
     def _tell(self) -> None:
+        """Wake all tasks in ``receive``."""
         if self._over is not None:
             self._over.set()
         self._take_turns()
 
     def _take_turns(self) -> None:
-        """Whoever waits for the body behind another task is to look again."""
+        """Wake the tasks that wait for their turn at the body."""
         if self._turns is not None:
             self._turns.unpark_all()
 
     def stop_endless(self, reason: str) -> None:
-        """Cancel the application."""
+        """As ``BoundedCalls`` says."""
         self._server.note_endless(reason)
         self._request.cancel_apart(reason)
 
-    # What the application may ask, beside ASGI.
+    # ``Canceller``.
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Take the application's record of the request."""
         self._request.file_record(recorder, ended)
 
     def take_at_most(self, size: int) -> None:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         self._request.take_at_most(size)
 
     @property
     def discard_max(self) -> int:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return self._request.discard_max
 
     @discard_max.setter
@@ -202,7 +204,7 @@ class AsgiCycle(BoundedCalls):
 
     @property
     def crash_recorded(self) -> bool:
-        """As of ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return self._request.crash_recorded
 
     @crash_recorded.setter
@@ -212,7 +214,10 @@ class AsgiCycle(BoundedCalls):
     # What the application calls.
 
     async def receive(self) -> Message:
-        """ASGI's ``receive``: parts of the body, then a disconnect once there is one or the response is sent."""
+        """ASGI's ``receive``: the parts of the body, then a disconnect when the client has gone or has its response.
+
+        A cancel loses no byte of the body.
+        """
         self._calls += 1
         if self._calls % CALLS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
@@ -237,6 +242,7 @@ class AsgiCycle(BoundedCalls):
         return self._disconnect()
 
     async def _receive_body(self) -> Message:
+        """The next part of the body, or a disconnect. Only one task at a time may be here (``_reading``)."""
         request = self._request
         self._reading = True
         try:
@@ -257,6 +263,7 @@ class AsgiCycle(BoundedCalls):
         return self._disconnect()
 
     def _disconnect(self) -> Message:
+        """ASGI's disconnect, with the error response if the server has sent one in the application's place."""
         if self._refused is not None:
             error = self._refused
             return disconnect_with(ErrorResponse(error.status, error.detail, error.kind), error.request_id)
@@ -266,8 +273,8 @@ class AsgiCycle(BoundedCalls):
         """ASGI's ``send``.
 
         Raises:
-            ClientGoneError: nobody is there to read it.
-            ApplicationError: the message does not fit those before it, or breaks a rule of HTTP.
+            ClientGoneError: the client has gone, or does not read.
+            ApplicationError: the message is not allowed in this state, or breaks a rule of HTTP.
         """
         self._calls += 1
         if self._calls % CALLS_PER_TURN == 0:
@@ -300,12 +307,13 @@ class AsgiCycle(BoundedCalls):
             elif kind == _TRAILERS and at is _TRAILING:
                 await self._send_trailers(message)
             else:
-                raise ApplicationError(f"the application sent {kind!r} out of turn")
+                raise ApplicationError(f"the application sent {kind!r} in a state that does not allow it")
         except ClientGoneError:
             self._client_gone_while_sending()
             raise
 
     async def _send_trailers(self, message: Message) -> None:
+        """Collect trailers, and send them with the last message."""
         self._trailers += tuple(message.get("headers", ()))
         if message.get("more_trailers", False):
             await trio.lowlevel.checkpoint()
@@ -315,7 +323,7 @@ class AsgiCycle(BoundedCalls):
         self._tell()
 
     def _client_gone_while_sending(self) -> None:
-        """The client does not take the response: it has gone, and no task of the application need go on."""
+        """Notify or cancel the application, as ``_client_gone``, because a send has found that the client has gone."""
         if not self.gone:
             self.gone = True
             self._tell()

@@ -1,6 +1,6 @@
-"""Idle timeout of a connection: a deadline that every request puts off, at the cost of one assignment.
+"""Idle timer of a connection: a deadline that each request moves by one assignment.
 
-A request only notes the new deadline. The timer of the queue compares it with the clock when the timer fires.
+The timer in the queue is not moved with it. When that timer fires too early, it is set again for the new deadline.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..net.timers import Timer, TimerQueue
 
 
 class IdleTimer:
-    """Calls ``ended()`` at the time ``until`` (trio's clock).
+    """Calls ``ended()`` at the time ``until`` (trio's clock), which is infinite at first.
 
-    To move ``until`` to a later time, assign it; to an earlier one, call ``set``. After the call of ``ended``,
-    ``until`` is ``-math.inf`` until it is moved again.
+    ``until`` may be assigned infinity at any time, and, while ``timer_at`` is finite, a time that is not before
+    ``timer_at``. For any other time call ``set``. When ``ended`` is called, ``until`` is ``-math.inf``.
     """
 
     __slots__ = ("_ended", "_timer", "_timers", "timer_at", "until")
@@ -27,10 +27,11 @@ class IdleTimer:
         self._ended = ended
         self._timer: Timer | None = None
         self.timer_at = math.inf
+        """When the timer in the queue fires; infinite if there is none."""
         self.until = math.inf
 
     def set(self, until: float) -> None:
-        """Move ``until``, also to an earlier time."""
+        """Move ``until`` to any time."""
         self.until = until
         if until < self.timer_at:
             if self._timer is not None:
@@ -39,13 +40,14 @@ class IdleTimer:
             self._timer = self._timers.add(until, self._check)
 
     def cancel(self) -> None:
-        """Stop the timer."""
+        """Stop the timer: ``ended`` is not called."""
         self.until = self.timer_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _check(self) -> None:
+        """The callback of the queue's timer: call ``ended``, or set the timer for a later ``until``."""
         self._timer, self.timer_at = None, math.inf
         if self.until > trio.current_time():
             if self.until < math.inf:

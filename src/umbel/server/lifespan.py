@@ -1,7 +1,7 @@
-"""The ASGI lifespan: startup of the application before the first request, shutdown after the last.
+"""ASGI lifespan: startup of the application before the first request, and shutdown after the last one.
 
-An application without a lifespan is served all the same. A lifespan that ends by an exception while the application is
-served ends the server, because what the application had opened is gone.
+An application that raises at once, before ``lifespan.startup.complete``, has no lifespan and is served without one
+(ASGI lifespan specification). An exception after that ends the server, because the application's resources are gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger("umbel.server")
 
 
 class LifespanTooSlowError(LifespanTimeoutError):
-    """The application took longer to start or to stop than the settings allow."""
+    """The application's startup or shutdown took longer than ``startup_timeout`` or ``shutdown_timeout``."""
 
     def __init__(self, stage: str, seconds: float) -> None:
         super().__init__(stage)
@@ -31,22 +31,25 @@ class LifespanTooSlowError(LifespanTimeoutError):
 
 
 class _Lifespan(CountedCalls):
-    """One run of the application with a lifespan scope."""
+    """One call of the application with a lifespan scope."""
 
     def __init__(self, app: Any, state: dict[str, Any]) -> None:
         self._app = app
         self._state = state
         self._asked = 0
+        """Calls of ``receive``."""
         self.started = trio.Event()
-        """Startup is complete, or there will be none."""
+        """Set when the startup is complete, or the application has no lifespan."""
         self.stopping = trio.Event()
+        """Set when the shutdown shall begin."""
         self.stopped = trio.Event()
+        """Set when the shutdown is complete, or the application has returned."""
 
     async def run(self) -> None:
-        """Run it to its end.
+        """Call the application, and set the events.
 
         Raises:
-            LifespanFailureError: it failed, and said so or was at work already.
+            LifespanFailureError: the application reported a failure, or raised after its startup.
         """
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
         try:
@@ -60,14 +63,16 @@ class _Lifespan(CountedCalls):
             if self.started.is_set() or not isinstance(crash, Exception):
                 stage = "serving" if self.started.is_set() else "startup"
                 raise LifespanFailureError(stage, f"{type(crash).__name__}: {crash}") from error
-            # ASGI: an exception at the very start says that the application knows no lifespan.
-            _log.info("the application has no lifespan (%s: %s)", type(crash).__name__, crash)
+            # ASGI: an exception before the startup is complete means that the application does not support lifespan.
+            _log.info(
+                "the application has no lifespan, and is served without one (%s: %s)", type(crash).__name__, crash
+            )
         finally:
             self.started.set()
             self.stopped.set()
 
     async def receive(self) -> dict[str, str]:
-        """ASGI's ``receive``: startup, then shutdown when it is time, then nothing more."""
+        """ASGI's ``receive``: startup, then shutdown when it is due. A third call waits until cancelled."""
         await self.count_call()
         self._asked += 1
         if self._asked == 1:
@@ -81,8 +86,8 @@ class _Lifespan(CountedCalls):
         """ASGI's ``send``.
 
         Raises:
-            LifespanFailureError: the application says that it has failed.
-            RuntimeError: there is no such message.
+            LifespanFailureError: the message reports a failure.
+            RuntimeError: the type of the message is unknown.
         """
         await self.count_call()
         match message["type"]:
@@ -95,16 +100,18 @@ class _Lifespan(CountedCalls):
             case "lifespan.shutdown.failed":
                 raise LifespanFailureError("shutdown", message.get("message", ""))
             case other:
-                raise RuntimeError(f"the application sent {other!r} in its lifespan")
+                raise RuntimeError(f"the application sent {other!r}, which is no message of a lifespan")
 
 
 @asynccontextmanager
 async def running_lifespan(app: Any, config: Config, state: dict[str, Any]) -> AsyncIterator[None]:
-    """Start the application, and stop it when the block ends. Cancelled, the application is cancelled too.
+    """Start the application, run the block, and stop the application.
+
+    If the block raises or is cancelled, the application is cancelled instead of stopped.
 
     Raises:
-        LifespanFailureError: it failed to start, to live on or to stop.
-        LifespanTooSlowError: it took longer than ``startup_timeout`` or ``shutdown_timeout``.
+        LifespanFailureError: the application failed to start, during the block, or to stop.
+        LifespanTooSlowError: starting or stopping took longer than ``startup_timeout`` or ``shutdown_timeout``.
     """
     lifespan = _Lifespan(app, state)
     async with trio.open_nursery() as nursery:
@@ -117,6 +124,7 @@ async def running_lifespan(app: Any, config: Config, state: dict[str, Any]) -> A
 
 
 async def _within(seconds: float, event: trio.Event, stage: str) -> None:
+    """Wait for ``event``, and raise ``LifespanTooSlowError`` for ``stage`` after ``seconds``."""
     try:
         with trio.fail_after(seconds):
             await event.wait()

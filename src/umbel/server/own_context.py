@@ -1,19 +1,22 @@
-"""Await foreign code in a copied context (``contextvars``), and report its first wait.
+"""Own context: run foreign code in a copy of the task's context variables, and report its first wait.
 
 Theory
 ------
-A task would give foreign code a context of its own, but a task costs three times as much as a small response. trio
-makes each step of a task in ``Task.context``. So the first step of the code is made in a copy of that context by hand.
-If the code waits, the task gets the copy as its context until the code has ended. Most responses wait for nothing, and
-then the task keeps its own.
+Foreign code runs in a task that serves other requests afterwards, so its context variables must not remain. A task of
+its own would do, but costs three times as much as a small response.
 
-The copy is made of the task's own context, and not of the one that happens to be current. The step in which foreign
-code ends was begun in its copy, and what follows in that step still sees it. A checkpoint behind the end brings the
-task back into its own context, so that neither the connection nor its next request sees what was set.
+trio runs each step of a task (from one yield of its coroutine to the next) in ``Task.context``. So:
 
-Whether a client that ends its sending has left or has closed its half depends on what came first: its end, or the first
-wait of the application. A coroutine hands what it waits for to the event loop by a yield. So its first yield is its
-first wait.
+1. The first step of the code is run by hand, in a copy of ``Task.context``. Most responses need no second step.
+2. If the code yields, ``Task.context`` is replaced by the copy until the code has ended. trio then runs all later steps
+   in the copy.
+3. The step in which the code ends was begun in the copy, and the rest of that step still sees the copy. So a shielded
+   checkpoint follows, and the next step runs in the restored context.
+
+The copy is made of ``Task.context``, not of the current context: within such a last step the two differ.
+
+A coroutine waits by yielding to the event loop, so the first yield of the code is its first wait. That moment decides
+whether a client that ends its sending has half-closed or has left.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ from trio.lowlevel import current_task
 
 
 def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[], object]) -> Coroutine[Any, Any, None]:
-    """``await work``; what it sets of context variables, nobody sees who comes after it. To be awaited at once.
+    """Await ``work`` in a copy of the task's context. The result must be awaited at once.
 
-    The first step is made by the call itself, which raises what that raises. ``begins_to_wait()``, which must not
-    raise, is called before ``work`` waits for the first time, if it waits.
+    The call itself runs the first step, and raises what that step raises; later steps raise in the ``await``.
+    ``begins_to_wait()`` is called before the first wait, if there is one, and must not raise. A cancel is raised in
+    ``work``, as with a plain ``await``.
     """
     task = current_task()
     context = task.context.copy()
@@ -46,7 +50,7 @@ def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[], obj
 
 
 async def _run_on(task: trio.lowlevel.Task, context: Context, steps: Any, trap: Any) -> None:
-    """Make the steps behind the first one, which has waited with ``trap``, in ``context``."""
+    """Run the steps after the first one, which yielded ``trap``, in ``context``."""
     outer, task.context = task.context, context
     try:
         await _rest_of(steps, trap)
@@ -57,11 +61,11 @@ async def _run_on(task: trio.lowlevel.Task, context: Context, steps: Any, trap: 
 
 @types.coroutine
 def _rest_of(steps: Any, trap: Any) -> Generator[Any, Any, None]:
-    """What ``await`` does after the first step of ``steps`` has waited with ``trap``."""
+    """Continue ``steps`` as ``await`` would, from its first yield ``trap`` on."""
     while True:
         try:
             value = yield trap
-        except BaseException as error:  # noqa: BLE001 - it is the work's to handle
+        except BaseException as error:  # noqa: BLE001 - passed to the work
             step, value = steps.throw, error
         else:
             step = steps.send
@@ -78,9 +82,9 @@ def _nothing() -> Generator[Any, Any, None]:
 
 
 DONE: Coroutine[Any, Any, None] = cast("Any", _nothing())
-"""What a function returns that is to be awaited, and has nothing left to wait for. To be awaited any number of times.
+"""An awaitable that returns None at once, any number of times: the result of a function with nothing left to wait for.
 
-It is a generator that has ended. Whoever awaits it gets None at once; a coroutine would have to be made each time.
+It is a generator that has ended. A coroutine would have to be made for each call.
 """
 with suppress(StopIteration):
     DONE.send(None)

@@ -1,7 +1,4 @@
-"""One accepted connection from its first byte to its end, over HTTP/1.1 or HTTP/2, with TLS or without.
-
-Every exception of a connection ends here.
-"""
+"""One accepted connection from its first byte to its close: TLS handshake, choice of protocol, HTTP/1.1 or HTTP/2."""
 
 from __future__ import annotations
 
@@ -24,9 +21,10 @@ __all__ = ["serve_socket"]
 
 
 async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve an accepted, non-blocking socket to its end and close it; with ``context`` it speaks TLS.
+    """Serve an accepted, non-blocking socket, and close it; ``context``: for a connection with TLS.
 
-    Never raises an ``Exception``: one that came up is logged once, with its class and its location. A cancel passes.
+    An ``Exception`` is logged once, with its class and location, and not raised. A cancel closes the socket and is
+    raised again.
     """
     counted = server.connection_began()
     stream: PlainStream | None = None
@@ -57,15 +55,16 @@ async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SS
 async def _serve(
     server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection | None = None
 ) -> None:
-    """Serve a connection to its end; a ``reserved`` one is beyond the cap, and only a probe is answered."""
+    """Serve a connection without closing it; ``reserved``: it exceeds ``max_connections``, only a probe is answered."""
     if isinstance(stream, TlsStream):
-        # The first head must come within ``head_timeout`` of the accept, so a handshake may not take longer.
+        # head_timeout of the first head begins with the accept, so a longer handshake would be of no use.
         seconds = min(server.config.ssl_handshake_timeout, server.limits.head_timeout)
         with trio.move_on_after(seconds) as scope:
             try:
                 await stream.handshake()
             except trio.BrokenResourceError:
-                # A port scan, a request without TLS, or a client that distrusts the certificate: no failure of ours.
+                # A port scan, a request without TLS, or a client that rejects the certificate. Not logged: any client
+                # can cause it.
                 return
         if scope.cancelled_caught:
             return
@@ -79,7 +78,7 @@ async def _serve(
 
 
 def _peer_of(sock: socket.socket, *, secure: bool) -> Peer:
-    """Both ends of the connection.
+    """The addresses of both ends, with the present time as that of the accept.
 
     Raises:
         OSError: the client has gone already.

@@ -1,6 +1,7 @@
-"""The embedded server: one application, one process, until a signal or a trigger stops it.
+"""The embedded server: ``serve`` runs one application in one process until a signal or a trigger stops it.
 
-It owns the listening sockets from the moment they are bound, and the order in which things start and stop.
+Start: bind the sockets, start the application (lifespan), start the server state, accept. Stop, in reverse: drain
+(``shutdown.py``), stop the server state, stop the application, close the sockets.
 """
 
 from __future__ import annotations
@@ -35,28 +36,30 @@ async def serve(
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI application until ``shutdown_trigger`` returns; without one, until a signal says stop.
+    """Serve an application until ``shutdown_trigger`` returns or ``max_requests`` have begun, then stop gracefully.
 
-    Stopping is graceful (``shutdown.py``): no new connections, ``config.graceful_timeout`` for what is in flight,
-    then the lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once. Without a trigger the
-    signals of the process have the meanings of ``process_signals.py``.
+    Args:
+        app: an ASGI application, or an ``InboundApplication``.
+        config: Hypercorn's settings, with the addresses to bind.
+        limits: the limits on clients. Default: ``app.limits``, else the default limits.
+        server: a server state made by the caller, of the same application and settings, for a caller that observes or
+            controls the server. Then ``limits`` has no effect, and the caller must act on ``server.exhausted``.
+        recorder: takes the server's records (crashes, rejected requests) if the application has no recorder.
+        shutdown_trigger: Default: the process's signals (``process_signals.py``), if this is the main thread.
+        task_status: gets the addresses, such as ``"http://127.0.0.1:8000"``, when the server answers requests.
 
-    ``limits`` are the application's own (``app.limits``) unless given, or the defaults. A caller that wants to
-    see or steer the server makes its state itself, of the same application and settings, and passes it as ``server``.
-    Then ``limits`` has no effect, and the caller acts when ``max_requests`` are exhausted.
-
-    ``recorder`` takes the server's records (crashes, rejected requests) for an application that has none of its own.
-
-    The sockets are bound before anything of the application starts, and ``task_status`` gets their addresses
-    (``"http://127.0.0.1:8000"``) when it is ready to answer.
+    Stopping: no new connections, ``config.graceful_timeout`` seconds for requests in flight, then the lifespan's
+    shutdown (``shutdown.py``). A second signal cancels the requests in flight at once, and so does a cancel of this
+    call. The sockets are bound before the application starts.
 
     Raises:
-        RuntimeError: it is not run by trio.
-        OSError: an address cannot be bound. A single exception is never wrapped in a group.
-        hypercorn.utils.LifespanFailureError: the application failed to start, to live on or to stop.
+        RuntimeError: the caller does not run under trio.
+        OSError: an address cannot be bound.
+        hypercorn.utils.LifespanFailureError: the application failed to start, while it was served, or to stop.
+            A single exception is never wrapped in a group.
     """
     if not trio.lowlevel.in_trio_run():
-        raise RuntimeError("the server needs trio; run it with trio.run, or in a task of a program that trio runs")
+        raise RuntimeError("the server needs trio; call serve from trio.run, or from a task of a trio program")
     try:
         with listening(config) as listeners:
             own = server if server is not None else ServerState(app, config, limits, recorder, handle=handler_of(app))
@@ -77,7 +80,11 @@ async def _serve_listeners(
     ends: Sequence[Callable[[], Awaitable[object]]],
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    """Accept and serve until one of ``ends`` returns, then drain."""
+    """Accept and serve connections until one of ``ends`` returns, then drain.
+
+    Three nurseries, so that each can be cancelled alone: ``accepting`` ends before the drain, ``connections`` by the
+    drain, and ``background``, which connections need to the last, after it.
+    """
     async with trio.open_nursery() as background:
         await background.start(server.run)
         async with trio.open_nursery() as connections:
@@ -99,7 +106,7 @@ async def _serve_listeners(
 async def _stop_trigger(
     given: Callable[[], Awaitable[object]] | None, server: ServerState
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """What ends the serving: the caller's trigger, or a first signal. A second one cancels the block."""
+    """Yield a function that waits for the caller's trigger or a first signal. A second signal cancels the block."""
     stop = trio.Event()
 
     async def wait_for_given() -> None:
@@ -107,7 +114,7 @@ async def _stop_trigger(
             await given()
 
     if given is not None or not in_main_thread():
-        # Signals belong to the main thread, and to whoever gives no trigger of their own.
+        # A caller with a trigger handles signals itself. Outside of the main thread nobody can.
         yield wait_for_given if given is not None else stop.wait
         return
 

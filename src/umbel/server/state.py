@@ -1,6 +1,6 @@
-"""The state that all connections of a server share: application, settings, limits, counters and phase.
+"""Server state: what all connections of one server share (application, settings, limits, counters, phase).
 
-One object per server. It reads and writes no connection.
+It also decides whether a request is admitted, and writes the server's own records. It reads and writes no connection.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-"""Exceptions of a connection whose client has gone or does not read."""
+"""Exceptions that only say that the client has gone or does not read."""
 
 _log = logging.getLogger("umbel.server")
 _redactor = Redactor()
 
 DISPLACED_SHARE = 4
-"""A quarter of ``max_in_flight`` may be in flight beyond it, while the responses of displaced requests are sent."""
+"""Displaced requests, whose error responses are being sent, may exceed ``max_in_flight`` by a quarter of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,15 @@ class ServerStatistics:
     requests_in_flight: int
     requests_total: int
     refused: Mapping[int, int] = field(default_factory=dict)
-    """Requests that the server answered itself, by status."""
+    """Error responses that the server sent in the application's place, by status."""
     failed: int = 0
-    """Connections and requests that an exception ended."""
+    """Connections and requests that ended by an unexpected exception."""
     endless: int = 0
-    """Applications that were cancelled because they went on calling ``receive`` or ``send`` after their end."""
+    """Applications that were cancelled because they called ``receive`` or ``send`` too often after their end."""
     uploads: int = 0
-    """Requests whose body is being waited for; they are not among those in flight."""
+    """Requests that hold an upload slot; they are not in flight."""
     uploads_waiting: int = 0
-    """Requests that wait for a place among the uploads, their body unread."""
+    """Requests that wait for an upload slot, their body unread."""
 
 
 Handler = Callable[[Any], Awaitable[None]]
@@ -76,67 +76,66 @@ Handler = Callable[[Any], Awaitable[None]]
 
 
 class Drainable(Protocol):
-    """A connection that can be notified that the server is stopping."""
+    """A connection or WebSocket that can be notified of a drain."""
 
     def drain(self, until: float) -> None:
-        """End with the next response, or at ``until`` if no request comes."""
+        """End with the next response, or at the time ``until`` (trio's clock) if no request comes."""
 
 
 class ServerState:
-    """One server's shared state. ``run`` must run for as long as there are connections."""
+    """The shared state of one server. ``run`` must run as long as there are connections."""
 
     def __init__(
         self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL, *, handle: Handler
     ) -> None:
         self.app = app
         self.given_recorder = recorder
-        """Takes the records of an application that has no recorder of its own."""
+        """The recorder for an application without one of its own."""
         self.config = config
         self.limits = limits if limits is not None else limits_of(app)
         self.lifespan_state: dict[str, Any] = {}
-        """What the lifespan left for each request (ASGI: ``scope["state"]``, a copy each)."""
+        """The lifespan state. Each ASGI scope gets a copy of it (``scope["state"]``)."""
         self.phase: AsyncValue[Phase] = AsyncValue(Phase.SERVING)
         self.cut_at = math.inf
-        """When what is in flight is cancelled; known from ``DRAINING`` on."""
+        """When the requests in flight are cancelled (trio's clock); infinite before ``DRAINING``."""
         self.connections: AsyncValue[int] = AsyncValue(0)
+        """Open connections, without the reserved ones."""
         self.open: set[Drainable] = set()
-        """The connections that must be notified when the server drains."""
+        """The connections and WebSockets that a drain notifies."""
         self.accept_batch = 64
-        """Connections accepted in one go, so that a flood of them does not hold up the others.
-
-        Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
-        """
+        """Connections accepted without a checkpoint. A small batch spreads a flood over all that share the socket."""
         self.in_flight = 0
+        """Requests in flight."""
         self.uploads = UploadSlots(self.limits)
         """The slots of requests whose body is still to come; these requests are not in flight."""
         self.late_at = math.inf
-        """When, on ``time.monotonic``, the loop's other tasks have waited for too long: then ``on_late`` is called."""
+        """The time (``time.monotonic``) from which on ``on_late`` is called."""
         self.on_late: Callable[[], None] = _nothing
-        """Called at the end of each request from ``late_at`` on, by a loop that is busy and not hung. Must not wait."""
+        """Called at the end of each request from ``late_at`` on: the loop is busy, but not blocked. Must not wait."""
         self.reserve = Reserve()
-        """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
+        """The capacity for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
         self._heap_trimmer = HeapTrimmer(self.timers, lambda: self.in_flight)
         self.reader: AnyReader
-        """Watches the sockets of the connections: the application's own reader where it has one, for its upstreams."""
+        """The socket reader of the connections; the application's own, if it has one for its upstreams."""
         self.handle = handle
         """Answers an ``InboundRequest`` by the application (``handler.handler_of``)."""
         self.own_fields = OwnFields(config)
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
         self.speaks_h2 = "h2" in config.alpn_protocols
         self.exhausted = trio.Event()
-        """``max_requests`` have been served; whoever runs the server stops it."""
+        """Set when ``max_requests`` have begun. The server's owner then stops it."""
         self.root_path = config.root_path
         self.keeps_alive = True
-        """Whether connections may serve again after their response."""
+        """Whether HTTP/1.1 connections stay open after a response; false near ``memory_limit`` and during a drain."""
         self.idle_timeout = float(config.keep_alive_timeout)
         """Seconds that a connection may wait for its next request."""
         self._make_room: Callable[[], bool] | None = getattr(app, "make_room", None)
         self._displaced = 0
-        """Requests that were taken in place of one that was refused for them, since there was one more than may be."""
+        """Requests that were admitted beyond ``max_in_flight`` because the application displaced another one."""
         self._memory = MemoryLimit(self.limits.memory_limit) if self.limits.memory_limit is not None else None
         self._places = self.limits.max_in_flight if self._memory is None else 0
-        """Requests in flight from which on ``check_capacity`` is asked for another one."""
+        """Requests in flight from which on a further one needs ``check_capacity``."""
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
         self._connections_total = self._requests_total = 0
@@ -146,7 +145,10 @@ class ServerState:
             add_server(self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the timers and the reader, until cancelled. The application has started before that."""
+        """Run the timers, the heap trimmer and, unless the application has one, the socket reader, until cancelled.
+
+        The application's startup must be complete. ``task_status`` is started when connections can be served.
+        """
         shared: AnyReader | None = getattr(self.app, "socket_reader", None)
         self.reader = new_reader() if shared is None else shared
         async with trio.open_nursery() as nursery:
@@ -158,7 +160,7 @@ class ServerState:
 
     @property
     def recorder(self) -> Recorder:
-        """Where records go at the moment: to the application's recorder, or to the one that was given."""
+        """The application's recorder at the moment, or ``given_recorder``."""
         recorder: Recorder = getattr(self.app, "recorder", self.given_recorder)
         return recorder
 
@@ -178,10 +180,11 @@ class ServerState:
         )
 
     def begin_draining(self, cut_at: float) -> None:
-        """Let every connection end: with its next response, or after ``drain_idle`` without a request.
+        """Enter ``DRAINING``, and have each connection end: with its next response, or idle after ``drain_idle``.
 
-        Whoever calls this cuts at ``cut_at`` what is still in flight.
+        The caller cancels the remaining connections at the time ``cut_at`` (trio's clock).
         """
+        # First: the connections that are notified below compute deadlines from these values.
         self.cut_at = cut_at
         self.keeps_alive = False
         self.idle_timeout = self.limits.drain_idle
@@ -193,7 +196,7 @@ class ServerState:
     # Connections, and requests in flight.
 
     def connection_began(self) -> bool:
-        """Count a connection in; False (and not counted) if there are as many as may be."""
+        """Count a connection in. Return False, without counting it, if there are ``connections_allowed`` already."""
         if self.connections.value >= self._allowed:
             return False
         self.connections.value += 1
@@ -205,12 +208,12 @@ class ServerState:
         self.connections.value -= 1
 
     def request_began(self) -> ErrorResponse | None:
-        """Count a request in; if it is not admitted, the error response, and it is not counted."""
+        """Count a request in. Return the error response, without counting it, if it is not admitted."""
         in_flight = self.in_flight
         if in_flight >= self._places:
             if (error_response := self.check_capacity()) is not None:
                 return error_response
-            in_flight = self.in_flight  # One may have been displaced.
+            in_flight = self.in_flight  # check_capacity may have displaced a request.
         self.in_flight = in_flight = in_flight + 1
         if in_flight > self._heap_trimmer.peak:
             self._heap_trimmer.peak_rose(in_flight)
@@ -220,7 +223,7 @@ class ServerState:
         return None
 
     def check_capacity(self) -> ErrorResponse | None:
-        """The error response to a further request, if none may be in flight now; None if one may."""
+        """Return None if a further request may be in flight, else its error response. Also updates ``keeps_alive``."""
         if self.in_flight >= self.limits.max_in_flight and not self._displace_waiting():
             return OVERLOADED
         if self._memory is not None:
@@ -231,9 +234,10 @@ class ServerState:
         return None
 
     def _displace_waiting(self) -> bool:
-        """Whether the application refuses a request that waits in vain, so that another can be served in its place.
+        """Have the application refuse a request that only waits, and return whether another one can take its place.
 
-        The refused one is in flight until its response is sent: for that while there are more than ``max_in_flight``.
+        The refused request stays in flight until its error response is sent. Until then more than ``max_in_flight``
+        requests are in flight, by a share of 1 / ``DISPLACED_SHARE`` at most.
         """
         beyond = self.in_flight - self.limits.max_in_flight
         if not beyond:
@@ -250,16 +254,19 @@ class ServerState:
     def admit(
         self, reserved: ReservedConnection | None, method: str, target: bytes, body_length: int
     ) -> ErrorResponse | None:
-        """``request_began``, else ``probe_began``; on a ``reserved`` connection nothing but a probe is taken."""
+        """Count a request in, as a probe on the reserve if necessary. Return the error response if it is not admitted.
+
+        On a ``reserved`` connection only a probe is admitted. ``body_length`` is -1 if it is unknown.
+        """
         if reserved is not None and not self.is_probe(method, target, body_length):
             return NO_CONNECTION_LEFT
         error_response = self.request_began()
         return None if error_response is None or self.probe_began(method, target, body_length) else error_response
 
     def probe_began(self, method: str, target: bytes, body_length: int) -> bool:
-        """Count a request in that ``request_began`` has refused, if it is a probe and one of the places kept is free.
+        """Count a request in that ``request_began`` did not admit, if it is a probe and the reserve has room.
 
-        A busy server must answer its probes, or it would be taken for dead.
+        Return whether it was counted in. A busy server must answer its probes, or a supervisor would kill it.
         """
         if not self.is_probe(method, target, body_length):
             return False
@@ -277,7 +284,7 @@ class ServerState:
         self.in_flight = in_flight = self.in_flight - 1
         if in_flight <= self._heap_trimmer.burst_ends_at:
             self._heap_trimmer.burst_ended(in_flight)
-        if monotonic() >= self.late_at:  # As in note_progress.
+        if monotonic() >= self.late_at:  # note_progress, inlined.
             self.on_late()
 
     def uploads_ended(self) -> None:
@@ -285,19 +292,22 @@ class ServerState:
         self._heap_trimmer.uploads_ended()
 
     def note_progress(self) -> None:
-        """Note that the event loop is busy and not blocked; to be called where foreign code has ended."""
-        # A call of C's and no clock of trio's: this runs for every request.
+        """Call ``on_late`` if it is due. To be called after foreign code: the event loop is busy, but not blocked."""
+        # time.monotonic and not trio's clock: this runs for every request, and costs one C call.
         if monotonic() >= self.late_at:
             self.on_late()
 
     def write_deadline(self) -> float:
-        """The time by which a write that begins now must have made progress: its own limit, or the end of a drain."""
+        """The deadline (trio's clock) of a write that begins now: ``write_timeout``, or the end of a drain."""
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
     def fields_and_body(
         self, error_response: ErrorResponse, request_id: str, head: RequestHead | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The header fields and the body of an error response, with those that the application has for all."""
+        """The header fields and the body of an error response, with the fields that the application adds to all.
+
+        ``head``: the request's, if it could be read.
+        """
         fields, body = error_response.fields_and_body(request_id)
         if isinstance(self.app, InboundApplication):
             return [*fields, *self.app.error_response_fields(head)], body
@@ -306,13 +316,13 @@ class ServerState:
     # Records.
 
     def count_rejected(self, error_response: ErrorResponse) -> None:
-        """Count a response of the server's own that the application records."""
+        """Count an error response of the server by its status."""
         self._refused[error_response.status] = self._refused.get(error_response.status, 0) + 1
 
     def leaves_record(self, response: ServerResponse) -> bool:
-        """Whether the application, which keeps records and has been notified, makes the record of such a response.
+        """Whether an ASGI application records ``response``: it keeps records, and was notified of the response.
 
-        An ``InboundApplication`` that wants a record has filed one.
+        An ``InboundApplication`` files its records instead.
         """
         keeps_records = self.recorder is not self.given_recorder and not isinstance(self.app, InboundApplication)
         return response.notified and keeps_records
@@ -330,11 +340,11 @@ class ServerState:
         bytes_sent: int = 0,
         counts: bool = True,
     ) -> None:
-        """Record a request that no application records: one access record, with the reason.
+        """Write the access record of a request that no application records.
 
-        ``fields`` are the request's, as far as its head could be read. An application that knows who is to be believed
-        (``client_of``) says whom they come from; else it is the peer. ``counts``: the request counts as one that the
-        server has answered itself.
+        ``fields``: the request's header fields, as far as they could be read. The client in the record is the peer, or
+        the one that the application's ``client_of`` finds in ``fields`` (trusted proxies). ``counts``: call
+        ``count_rejected`` too. ``started_at`` is on trio's clock.
         """
         if counts:
             self.count_rejected(error_response)
@@ -357,15 +367,15 @@ class ServerState:
         self.recorder.record(ended)
 
     def note_failure(self, event: str, error: BaseException) -> None:
-        """Log an exception that ended a connection or a request: once, with its class and where it was raised."""
+        """Count and log an exception that ended a connection or a request, with its class and location."""
         self._failed += 1
         self.note(event, described(error), error)
 
     def application_failed(self, what: str, crash: BaseException, *, gone: bool) -> None:
-        """Log what an application raised, once. ``what`` is a "request" or a "websocket".
+        """Log what an application raised. ``what`` is "request" or "websocket".
 
-        ``gone``: its client had left before. Then it is nothing but the way in which the application, or its framework,
-        ends for that reason, and no failure: ``ClientGoneError`` is not logged, anything else at level info.
+        ``gone``: the client had left before. Then the exception is how the application ended, and no failure:
+        ``ClientGoneError`` is not logged, any other exception at level info.
         """
         if not gone:
             self.note_failure(f"{what}.crashed", crash)
@@ -373,14 +383,16 @@ class ServerState:
             self.note(f"{what}.abandoned", described(crash), crash, "info")
 
     def note_endless(self, reason: str) -> None:
-        """Count and log an application that is cancelled because it calls on after its end (``fairness.py``)."""
+        """Count and log an application that is cancelled for too many calls after its end (``fairness.py``)."""
         self._endless += 1
-        self.note("application.endless", f"an application called receive or send without end: {reason}")
+        self.note(
+            "application.endless", f"an application was cancelled because it kept calling receive or send: {reason}"
+        )
 
     def connection_failed(self, error: BaseException) -> BaseException | None:
-        """End what a connection's own code has raised: log it, unless it only says that the client has gone.
+        """Log an exception of a connection's code, unless it only says that the client has gone.
 
-        The rest, cancels and the like, is returned to be raised on.
+        Return the part that must be raised again (cancels and the like), or None.
         """
         crash, rest = split_application_crash(error)
         if crash is not None and not isinstance(crash, _GONE):
@@ -388,7 +400,7 @@ class ServerState:
         return rest
 
     def note(self, event: str, message: str, error: BaseException | None = None, level: Level = "error") -> None:
-        """Log one line: into the application's records, or with Python's logging, without secrets, if it has none."""
+        """Log one line to the recorder; without a recorder to Python's logging, with secrets hidden."""
         recorder = self.recorder
         if recorder is NULL:
             _log.log(logging.getLevelNamesMapping()[level.upper()], "%s: %s", event, _redactor.text(message))
@@ -399,11 +411,11 @@ class ServerState:
 
 
 def _max_requests(config: Config) -> int | None:
-    """Hypercorn's ``max_requests``, spread by its jitter so that workers do not end together."""
+    """Hypercorn's ``max_requests`` plus a random jitter, so that workers do not end together."""
     if config.max_requests is None:
         return None
     return config.max_requests + random.randint(0, config.max_requests_jitter)
 
 
 def _nothing() -> None:
-    """Do nothing: the default of ``on_late``."""
+    """The default of ``on_late``."""

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on one connection: read a head, have the request answered, and repeat until the connection ends."""
+"""HTTP/1.1: the connection, its requests with their responses, and the parsers of heads and bodies."""

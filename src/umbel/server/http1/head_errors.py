@@ -1,7 +1,7 @@
-"""The reason why a request head is refused, and the target forms that the fast parser leaves out.
+"""Head errors: why a request head is refused. Also the target forms that the fast parser does not accept.
 
-The fast parser (``request_head.py``) matches one pattern; what does not match is examined here. Nothing is accepted
-here that the pattern would refuse, except the target forms that are no path.
+The fast parser (``request_head.py``) matches one pattern. A head that does not match is examined here, for the reason.
+Only a head with an unusual target (absolute form, or ``*``) is accepted here; all else that the pattern refuses raises.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_PATH = "The target is not a path; what is no visible ASCII, and a #, must be 
 
 
 class HeadError(Exception):
-    """The head must not be acted upon."""
+    """The request must not be served because of its head. It carries the error response."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class HeadError(Exception):
         super().__init__(error_response.detail)
         self.error_response = error_response
         self.sound = sound
-        """Whether it is clear where this request ends, and its client wants to send another one."""
+        """Whether the end of the request is known and its client wants to keep the connection, so it may stay open."""
         self.malformed = malformed
-        """Whether it breaks a rule of HTTP/2's own, so that its stream ends with PROTOCOL_ERROR (RFC 9113 8.1.1)."""
+        """Whether the request is malformed by RFC 9113 section 8.1.1: its stream ends with PROTOCOL_ERROR."""
         self.fields = fields
-        """The request's fields, where it is not they that are refused."""
+        """The request's fields for the record, if they could be read."""
 
 
 def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
-    """The target in origin form, and the authority that it came with, if the head has only an unusual target.
+    """The target in origin form, and the authority of an absolute form, if nothing but the target is unusual.
 
     Raises:
-        HeadError: anything else.
+        HeadError: the reason why the head is refused.
     """
     line, _, rest = raw.partition(b"\r\n")
     method, target = _request_line(line, limits)
@@ -67,16 +67,17 @@ def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None
 
 
 def method_and_path(raw: bytes) -> tuple[str, str]:
-    """The method and the path of a head that was refused, for the record; empty where they cannot be read."""
+    """The method and the path of a refused head, for the record; empty if they cannot be read."""
     parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
     if len(parts) < 2 or TOKEN.fullmatch(parts[0]) is None:
         return "", ""
-    # Without the query, which may hold what no record should.
+    # Without the query, which may hold secrets.
     path = parts[1].partition(b"?")[0][:_GLIMPSE_MAX].decode("ascii", "backslashreplace")
     return parts[0][:_GLIMPSE_MAX].decode(), path
 
 
 def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
+    """Method and target of a request line; raises as ``read_unusual_target``."""
     parts = line.split(b" ")
     if len(parts) == 3 and len(parts[1]) > limits.max_target:
         raise HeadError(ErrorResponse(414, f"The target is over {limits.max_target} bytes."))
@@ -84,52 +85,54 @@ def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
         raise HeadError(ErrorResponse(400, "The request line is not METHOD TARGET HTTP/1.1."))
     version = re.fullmatch(rb"HTTP/([0-9])\.([0-9])", parts[2])
     if version is None:
-        raise HeadError(ErrorResponse(400, "The request line does not end with a version of HTTP."))
+        raise HeadError(ErrorResponse(400, "The request line does not end with an HTTP version."))
     if version.groups() not in ((b"1", b"0"), (b"1", b"1")):
-        raise HeadError(ErrorResponse(505, "The versions spoken here are HTTP/1.1 and 1.0."))
+        raise HeadError(ErrorResponse(505, "The HTTP version in the request line must be 1.1 or 1.0."))
     if any(byte <= 0x20 or byte == 0x7F for byte in parts[1]):
-        raise HeadError(ErrorResponse(400, "The target holds a control character."))
+        raise HeadError(ErrorResponse(400, "The target has a control character."))
     return parts[0], parts[1]
 
 
 def _check_field(field: bytes, limits: Limits) -> None:
+    """Check one field line; raises as ``read_unusual_target``."""
     name, colon, value = field.partition(b":")
     if field[:1] in (b" ", b"\t"):
-        reason = "A field is folded onto a second line."
+        reason = "A header field continues on a second line, which is not allowed."
     elif not colon or TOKEN.fullmatch(name) is None:
-        reason = "A field's name is none, or there is a space before its colon."
+        reason = "The name of a header field is malformed, or a space precedes its colon."
     elif b"_" in name and limits.underscore_headers == "reject":
-        reason = "A field's name has an underscore."
+        reason = "The name of a header field has an underscore."
     elif FIELD_VALUE.fullmatch(value) is None:
-        reason = "A field's value holds a control character, or a line does not end with CR LF."
+        reason = "The value of a header field has a control character, or a line does not end with CR LF."
     else:
         return
     raise HeadError(ErrorResponse(400, reason))
 
 
 def with_query_in_ascii(target: bytes) -> bytes:
-    """The target with the bytes of its query that are not ASCII percent-encoded (WHATWG URL, section 1.3).
+    """The target with the non-ASCII bytes of its query percent-encoded (WHATWG URL, section 1.3).
 
-    curl and others send them as they were typed. In a path they stay, and are refused: two readers may decode a path
-    in two ways, and rules in front of the gateway go by it.
+    curl and others send such bytes unencoded. In a path they are left, and the target is refused: two servers may
+    decode a path differently, and access rules in front of the gateway depend on it.
     """
     path, mark, query = target.partition(b"?")
     return path + mark + _BEYOND_ASCII.sub(lambda found: quote(found[0]).encode("ascii"), query)
 
 
 def _target(method: bytes, target: bytes, *, stays: bool) -> tuple[bytes, bytes | None]:
+    """As ``read_unusual_target``; ``stays``: after a target that is refused, the connection may stay open."""
     if method == b"CONNECT":
-        raise HeadError(ErrorResponse(501, "The server is no tunnel."))
+        raise HeadError(ErrorResponse(501, "The server does not support CONNECT."))
     target = target if target.isascii() else with_query_in_ascii(target)
     if (target == b"*" and method == b"OPTIONS") or ORIGIN_FORM.fullmatch(target) is not None:
         return target, None
     if b"://" in target.partition(b"?")[0] and target[:1].isalpha():
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
-            raise HeadError(ErrorResponse(400, "The target is not an address of this server."))
+            raise HeadError(ErrorResponse(400, "The target is not a valid http or https URI."))
         path = absolute[2] or b"/"
         return (path if path.startswith(b"/") else b"/" + path), absolute[1]
-    # The framing is sound, and only the path is not.
+    # Only the path is malformed; the end of the request is known.
     raise HeadError(ErrorResponse(400, NO_PATH), sound=stays)
 
 

@@ -1,7 +1,4 @@
-"""The check of the Host field: its syntax (RFC 9110 section 7.2), and whether that host is served.
-
-One object per server. It remembers values that were found good, because clients repeat them.
-"""
+"""Hosts: the host names that a server serves, and the check of the Host field (RFC 9110 section 7.2)."""
 
 from __future__ import annotations
 
@@ -15,28 +12,31 @@ from .head_errors import HeadError
 _WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = (b"", b"80", b"443")
 _KNOWN_MAX, _KNOWN_SIZE = 256, 261
-"""Values that are kept, and the bytes of the longest: a name of 255 and a port."""
+"""Entries of the cache, and bytes of the longest: a name of 255 bytes and a port."""
 
 NOT_SERVED = ErrorResponse(421, "This host is not served here.")
 
 
 class Hosts:
-    """The hosts that are served; any if ``names`` is empty. A name without a port is served on every port."""
+    """The hosts that are served; all if ``names`` is empty. A name without a port is served on every port.
+
+    Accepted values are cached, because clients repeat them.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower().encode() for name in names)
         self._good: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 
     def serve(self, values: Sequence[bytes], *, required: bool) -> bool:
-        """Whether the host that the Host fields of a request name is served.
+        """Whether a request with these values of Host is for a host that is served; ``required``: one must be there.
 
         Raises:
-            HeadError: 400, there is not exactly one that is well formed.
+            HeadError: 400, there is not exactly one value, or it is malformed.
         """
         if not values and not required:
             return True
         if len(values) != 1:
-            raise HeadError(ErrorResponse(400, "A request has exactly one Host field."))
+            raise HeadError(ErrorResponse(400, "The request must have exactly one Host field."))
         value = values[0]
         if value in self._good.entries:
             return True
@@ -48,10 +48,10 @@ class Hosts:
 
     @staticmethod
     def are_equal(one: bytes, other: bytes) -> bool:
-        """Whether two authorities are the same; a default port may be left out.
+        """Whether two authorities are equal; a default port (80, 443) may be missing in one.
 
         Raises:
-            HeadError: one of them is not well formed.
+            HeadError: 400, one of them is malformed.
         """
         (host, port), (other_host, other_port) = _parts(one), _parts(other)
         return host == other_host and (
@@ -60,6 +60,7 @@ class Hosts:
 
 
 def _parts(value: bytes) -> tuple[bytes, bytes]:
+    """Host in lower case, and port; raises as ``are_equal``."""
     match = _WELL_FORMED.fullmatch(value)
     if match is None or int(match[2] or 0) > 65535:
         raise HeadError(ErrorResponse(400, "The host is not well formed."))

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on a connection beyond ``max_connections``: one probe is answered, any other request is refused.
+"""HTTP/1.1 on a reserved connection (beyond ``max_connections``): one probe is answered, any other request is refused.
 
-``limits/probe_reserve.py`` bounds the number of such connections and the life of each.
+``limits/probe_reserve.py`` bounds the number and the duration of such connections.
 """
 
 from __future__ import annotations
@@ -23,29 +23,26 @@ if TYPE_CHECKING:
 async def serve_probe(
     server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection
 ) -> SwitchToHttp2 | None:
-    """Serve one request if it is a probe. An HTTP/2 connection is handed on, with the same ``reserved``.
-
-    The stream is left open. Cancelled, it cuts the request in flight and passes the cancel on.
-    """
+    """Serve one request if it is a probe, else refuse it with 503; as ``serve_http1`` in all else."""
     return await _ProbeConnection(server, stream, peer, reserved).serve()
 
 
 class _ProbeConnection(Http1Connection):
-    """A connection that serves one request at most, and only a probe."""
+    """A connection that serves at most one request, and only a probe."""
 
     def __init__(self, server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection) -> None:
         super().__init__(server, stream, peer)
         reserved.awaits_response = self._awaits_response
         until = min(reserved.head_until, trio.current_time() + server.limits.head_timeout)
         self._idle.set(until)
-        self.head_began = until  # The head counts as begun: its first byte must not move the deadline.
+        self.head_began = until  # As if the head had begun, so that its first byte does not move the deadline.
 
     def keeps_alive(self) -> bool:
-        """Never: the place is for the next probe."""
+        """False: the reserve is needed for the next probe."""
         return False
 
     async def give_up(self) -> None:
-        """Nothing that can be answered has come in time."""
+        """Refuse the connection with 503 at its deadline, even if no byte of a head has come."""
         await self.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
         await self.linger()
 

@@ -1,7 +1,4 @@
-"""The reader of HTTP/1.1 request bodies: their end and their limits (RFC 9112 section 6), without I/O.
-
-It takes the bytes of the connection and returns the content; bytes behind the body are returned unread.
-"""
+"""Parser of HTTP/1.1 request bodies (RFC 9112 sections 6 and 7): finds their end, and enforces their limits. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from ..response.error_response import ErrorResponse
 
 
 class BodyError(Exception):
-    """The body cannot be read on."""
+    """The body must not be read on. It carries the error response to the request."""
 
     def __init__(self, error_response: ErrorResponse) -> None:
         super().__init__(error_response.detail)
@@ -20,7 +17,7 @@ class BodyError(Exception):
 
 
 class Body:
-    """A body of ``length`` bytes, or a chunked one if that is -1."""
+    """The body of one request: of ``length`` bytes, or chunked if ``length`` is -1."""
 
     __slots__ = ("_chunks", "_left", "_limits", "received")
 
@@ -29,23 +26,24 @@ class Body:
         self._limits = limits
         self._chunks = ChunkedDecoder(limits.max_head, limits.max_fields) if length < 0 else None
         self.received = 0
-        """Bytes of content so far."""
+        """Bytes of content that were received."""
 
     @property
     def ended(self) -> bool:
-        """Whether its last byte has come."""
+        """Whether the last byte was received."""
         return self._chunks.ended if self._chunks is not None else self._left == 0
 
     @property
     def left(self) -> int | None:
-        """Bytes that are still to come; None if nobody knows."""
+        """Bytes that are still to come; None if that is unknown."""
         return None if self._chunks is not None else self._left
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take ``data``; return the content in it, and what stands behind the body's end.
+        """Parse ``data``. Return the content in it, and the bytes after the end of the body.
 
         Raises:
-            BodyError: bad framing, or more than a body may have. What was good before it is lost.
+            BodyError: 400, malformed chunks; 413, over ``max_body``; 431, a trailer section over its limits. The
+                content in ``data`` is lost then.
         """
         if self._chunks is None:
             content, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
@@ -67,9 +65,9 @@ class Body:
 
 
 def too_large(limits: Limits) -> ErrorResponse:
-    """The error response to a body over the limit, known beforehand or found out."""
+    """The error response to a body over ``max_body``."""
     return ErrorResponse(413, f"The body is over {limits.max_body} bytes.")
 
 
-_CHUNKS_REFUSED = "The body is not well chunked."
+_CHUNKS_REFUSED = "The body's chunked coding is malformed."
 _TRAILERS_REFUSED = "The trailer section of the body is too large."

@@ -1,7 +1,9 @@
-"""The parser of HTTP/1.1 request heads: strict (RFC 9112 sections 2 to 6), and without I/O.
+"""Strict parser of HTTP/1.1 request heads (RFC 9112 sections 2 to 6). No I/O.
 
-llhttp splits the fields. What llhttp accepts and this server refuses is checked here. ``head_errors.py`` finds the
-reason for which a head is refused.
+A head passes three steps: one pattern for the whole head, llhttp (which splits the fields), and the interpretation of
+the fields that concern the server. The pattern refuses what llhttp would tolerate. ``head_errors.py`` finds the reason
+of a refusal. The field sections of accepted heads are cached, because clients repeat them: with a known section, only
+the method and the target are checked.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Field = tuple[bytes, bytes]
 
 END = b"\r\n\r\n"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
-"""The head that an HTTP/2 connection begins with (RFC 9113 section 3.4)."""
+"""The first 18 bytes of HTTP/2's preface (RFC 9113 section 3.4), which have the form of a head."""
 
 _METHOD_NAMES = """
     DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND ACL
@@ -39,35 +41,39 @@ _METHOD_NAMES = """
     QUERY
 """
 _IN_TARGETS = NOT_OF_TARGET.sub(b"/", bytes(range(256)))
-"""For ``bytes.translate``: it leaves alone what may stand in the target of such a head, and nothing else."""
+"""Table for ``bytes.translate`` that changes every byte which a target must not have, and no other."""
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
-"""The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
+"""The methods that llhttp knows, without CONNECT, which the server does not support."""
 _METHOD_SIZE = max(map(len, METHODS)) + len("  ")
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
-"""Field sections that are remembered, and the bytes of the largest."""
+"""Field sections in the cache, and bytes of the largest."""
+# The fields that concern the server.
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"})
 
 
 class ParsedFields(msgspec.Struct, frozen=True):
-    """The fields of a head, and what they mean together with its version."""
+    """The version and the fields of a head, and their meaning for the server."""
 
     version: str
+    """``1.0`` or ``1.1``."""
     fields: tuple[Field, ...]
-    """All of them, names in lower case, values without space around them."""
+    """All fields in their order, names in lower case, values without surrounding blanks."""
     length: int = 0
     """Bytes of the body; -1 if it is chunked."""
     keep_alive: bool = True
-    """Whether the client lets the connection serve again."""
+    """Whether the client wants the connection to stay open."""
     expects_continue: bool = False
+    """Whether Expect has ``100-continue``."""
     takes_trailers: bool = False
+    """Whether TE has ``trailers``."""
     websocket: bool = False
-    """Whether a GET with them is a WebSocket upgrade."""
+    """Whether a GET with these fields is a WebSocket's opening handshake."""
     served: bool = True
-    """Whether the host that they name is served."""
+    """Whether the host is served."""
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A request's head that may be acted upon."""
+    """An accepted request head."""
 
     method: str
     target: bytes
@@ -76,18 +82,18 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class _Collector:
-    """What llhttp calls. Never raises: llhttp would hide the exception in its own."""
+    """The callbacks of llhttp. They never raise, because llhttp would replace the exception by its own."""
 
     __slots__ = ("fields", "special")
 
     def __init__(self) -> None:
         self.fields: list[Field] = []
         self.special: list[Field] = []
-        """The fields that say something to the server."""
+        """The fields that concern the server."""
 
     @classmethod
     def of(cls, raw: bytes) -> _Collector:
-        """The fields that llhttp would report of a well-formed head."""
+        """The fields of a head that matches the pattern, as llhttp would report them."""
         collector = cls()
         for line in raw.split(b"\r\n")[1:-2]:
             name, _, value = line.partition(b":")
@@ -95,6 +101,7 @@ class _Collector:
         return collector
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field from llhttp."""
         field = (name.lower(), value.rstrip(b" \t"))
         self.fields.append(field)
         if field[0] in _SPECIAL:
@@ -102,24 +109,24 @@ class _Collector:
 
 
 class HeadReader:
-    """Reads heads within the limits. One for all connections of a server."""
+    """Parser of the request heads of one server, with the cache of their field sections."""
 
     def __init__(self, limits: Limits, hosts: Hosts) -> None:
         self._limits = limits
         self._max_known_target = min(limits.max_target, limits.max_head - _REMEMBERED_SIZE - _METHOD_SIZE)
-        """Up to this a head with fields that are remembered is within ``max_head``."""
+        """Bytes of a target up to which a head with a cached section is within ``max_head``."""
         self._hosts = hosts
         self._pattern = _head_pattern(underscores=limits.underscore_headers == "keep")
         self._known: BoundedCache[bytes, ParsedFields] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
-        """What stood behind the target in requests of HTTP/1.1 that were found good: the version and the fields."""
+        """The cache. The key is all that follows the target: the version HTTP/1.1, the fields and the empty line."""
 
     def check_part(self, part: bytes, since: int = 0) -> None:
-        """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
+        """Check an incomplete head, of which the first ``since`` bytes were checked before.
 
         Raises:
-            HeadError: it can be no head any more, or is over its bounds.
+            HeadError: it exceeds a limit, or cannot become a head.
         """
-        # A CR that ended the last part is looked at again, with what follows it.
+        # A CR at the end of the last part is checked again, together with the byte after it.
         if NEVER_IN_HEAD.search(part, max(0, since - 1)) is not None:
             raise HeadError(ErrorResponse(400, "The request is not HTTP/1.1."))
         words = part.partition(b"\r\n")[0].split(b" ", 2)
@@ -129,12 +136,11 @@ class HeadReader:
             raise HeadError(ErrorResponse(431, f"The head is over {self._limits.max_head} bytes."))
 
     def read(self, raw: bytes) -> Head:
-        """The head that ``raw`` is; it ends with the empty line.
+        """Parse a complete head, the empty line included.
 
         Raises:
-            HeadError: it must not be acted upon.
+            HeadError: the head is refused.
         """
-        # A client says the same fields again and again, so what they mean is remembered.
         try:
             method, target, section = raw.split(b" ", 2)
         except ValueError:
@@ -156,15 +162,20 @@ class HeadReader:
         return head if head.parsed.served else self._allowed_for_any_host(head)
 
     def _allowed_for_any_host(self, head: Head) -> Head:
-        """A head for a host that is not served, if it is of a request that is answered all the same."""
+        """``head``, whose host is not served, if it is a probe.
+
+        Raises:
+            HeadError: 421, it is no probe.
+        """
         if head.parsed.websocket or not self._limits.is_for_any_host(head.method, head.target):
             raise HeadError(NOT_SERVED, fields=head.parsed.fields)
         return head
 
     def _read(self, raw: bytes) -> Head:
+        """Parse a head without the cache; raises as ``read``."""
         limits = self._limits
         match = self._pattern.fullmatch(raw)
-        # The request line and the empty line are no fields.
+        # Two lines are not fields: the request line and the empty line.
         if match is None or len(raw) > limits.max_head or raw.count(b"\n") - 2 > limits.max_fields:
             return self._read_unusual(raw)
         method, target, minor = match.groups()
@@ -173,11 +184,11 @@ class HeadReader:
         return self._read_fields(raw, method, target, minor)
 
     def _read_unusual(self, raw: bytes) -> Head:
-        """A target that is no path may still be right: ``http://host/path``, and ``*`` for OPTIONS."""
+        """Parse a head with a target like ``http://host/path``, or ``*`` for OPTIONS; raises as ``read``."""
         target, authority = read_unusual_target(raw, self._limits)
         method, _, rest = raw.partition(b" ")
         version = rest[: rest.index(b"\r\n")].rpartition(b"HTTP/1.")[2]
-        # llhttp has other rules for targets; the target was checked before.
+        # With "/" in place of the target: it was checked above, and llhttp has other rules for targets.
         plain = b"%b / HTTP/1.%b%b" % (method, version, rest[rest.index(b"\r\n") :])
         head = self._read_fields(plain, method, target, version)
         if authority is not None and not self._hosts.are_equal(authority, dict(head.parsed.fields).get(b"host", b"")):
@@ -185,23 +196,24 @@ class HeadReader:
         return head
 
     def _read_fields(self, raw: bytes, method: bytes, target: bytes, minor: bytes) -> Head:
+        """Split the fields by llhttp, and interpret them; ``minor``: of the version. Raises as ``read``."""
         collector = _Collector()
         try:
             httptools.HttpRequestParser(collector).feed_data(raw)
         except httptools.HttpParserUpgrade:
-            pass  # Judged below, like every other field.
+            pass  # llhttp stops at an Upgrade. _interpret decides about it.
         except httptools.HttpParserInvalidMethodError as error:
             raise HeadError(ErrorResponse(501, "The server does not know this method.")) from error
         except httptools.HttpParserError as error:
-            # llhttp gives no reason, and has not reported all of the fields.
+            # llhttp gives no reason, and may have reported a part of the fields. _interpret raises with a reason.
             self._interpret(minor, _Collector.of(raw))
-            raise HeadError(ErrorResponse(400, "The head is not one of HTTP/1.1.")) from error
+            raise HeadError(ErrorResponse(400, "The head is malformed.")) from error
         if method not in METHODS:
-            raise HeadError(ErrorResponse(501, "The server is no tunnel."))
+            raise HeadError(ErrorResponse(501, "The server does not support CONNECT."))
         return Head(METHODS[method], target, self._interpret(minor, collector))
 
     def _interpret(self, minor: bytes, collector: _Collector) -> ParsedFields:
-        """Decide what the special fields decide."""
+        """Interpret the fields that concern the server; raises as ``read``."""
         one = minor == b"1"
         values: dict[bytes, list[bytes]] = {}
         for name, value in collector.special:
@@ -212,7 +224,7 @@ class HeadReader:
         keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
         expectations = _members(values.get(b"expect", []))
         if one and expectations - {b"100-continue"}:
-            raise HeadError(ErrorResponse(417, "The only expectation that can be met is 100-continue."))
+            raise HeadError(ErrorResponse(417, "The server supports no expectation but 100-continue."))
         websocket = (
             one and b"upgrade" in connection and b"websocket" in _members(values.get(b"upgrade", [])) and length == 0
         )
@@ -229,9 +241,9 @@ class HeadReader:
 
 
 def _head_pattern(*, underscores: bool) -> re.Pattern[bytes]:
-    """The pattern of a whole well-formed head whose target is a path; ``underscores``: whether names may have them.
+    """The pattern of a whole well-formed head whose target is a path; ``underscores``: names may have them.
 
-    The quantifiers are possessive: nothing is tried twice.
+    The quantifiers are possessive, so the match takes linear time.
     """
     request_line = rf"([{TOKEN_CHARS}]++) (/[{TARGET_CHARS}]*+) HTTP/1\.([01])\r\n"
     name_chars = TOKEN_CHARS if underscores else TOKEN_CHARS.replace("_", "")
@@ -239,31 +251,37 @@ def _head_pattern(*, underscores: bool) -> re.Pattern[bytes]:
 
 
 def _names_secret(parsed: ParsedFields) -> bool:
-    """Whether a field may hold somebody's credentials, which no memory keeps."""
+    """Whether a field may hold credentials, which must not be cached."""
     return any(may_be_secret(name) for name, _ in parsed.fields)
 
 
 def _members(values: list[bytes]) -> set[bytes]:
-    """The members of a list field with these values."""
+    """The members, in lower case, of a list field with these values."""
     return list_members(b",".join(values)) if values else set()
 
 
 def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
-    """Where the body ends: its length, or -1 for chunked (RFC 9112 section 6.3). Every doubt is an error."""
+    """The length of the body, or -1 for chunked (RFC 9112 section 6.3). ``one``: the version is HTTP/1.1.
+
+    Anything that two servers could read differently is refused (request smuggling).
+
+    Raises:
+        HeadError: 400, the length is ambiguous or malformed; 501, another transfer coding.
+    """
     if codings:
         members = [part.strip(b" \t").lower() for value in codings for part in value.split(b",")]
         twice = len(members) > 1 and set(members) == {b"chunked"}
         if lengths or not one or len(codings) > 1 or twice:
-            raise HeadError(ErrorResponse(400, "The body's end is given twice, or in a way that is not HTTP/1.1's."))
+            raise HeadError(ErrorResponse(400, "Content-Length and Transfer-Encoding do not define one body length."))
         if members != [b"chunked"]:
-            raise HeadError(ErrorResponse(501, "The only transfer coding that is understood is chunked."))
+            raise HeadError(ErrorResponse(501, "The server supports no transfer coding but chunked."))
         return -1
     if lengths:
         if len(lengths) > 1 or len(lengths[0]) > _DIGITS_MAX or not lengths[0].isdigit():
-            raise HeadError(ErrorResponse(400, "Content-Length is not one number."))
+            raise HeadError(ErrorResponse(400, "Content-Length is not a single number."))
         return int(lengths[0])
     return 0
 
 
 _DIGITS_MAX = 19
-"""Of a length: a number of 64 bits has no more."""
+"""Digits of a Content-Length; a number of 64 bits has no more."""

@@ -1,8 +1,8 @@
-"""The parser of HTTP/2 request heads: as strict as for HTTP/1.1, before any application sees the request.
+"""Strict parser of HTTP/2 request heads and trailer sections (RFC 9113 section 8). No I/O.
 
-Header lists and trailer sections are checked here alone. The protocol library ends the connection for a malformed list,
-where RFC 9113 (section 8.1.1) wants an error of one stream. So the library is given a list that is always sound
-(``CapturingDecoder``), and checks frames, streams and the compression alone. Nothing is sent here.
+The protocol library would end the connection for a malformed header list, where RFC 9113 (section 8.1.1) asks for a
+stream error. So ``CapturingDecoder`` keeps the decoded list for this module and gives the library a list that is always
+valid. The library checks frames, stream states and HPACK; this module checks header lists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ..response.error_response import ErrorResponse
 
 Fields = list[tuple[bytes, bytes]]
 
-# RFC 7541 section 6.3, three in a row: a prefix of five bits, and the bytes of a number that does not fit into it.
+# Three changes of the table size in a row (RFC 7541 section 6.3): a prefix of five bits, and the bytes of a number that
+# does not fit into it.
 _RESIZED = re.compile(rb"\A(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
 
 _UPPER = re.compile(rb"[A-Z]")
@@ -32,66 +33,70 @@ _UPPER = re.compile(rb"[A-Z]")
 _VALUE = bytes_pattern(f"(?:[{FIELD_VISIBLE_CHARS}](?:[{FIELD_CHARS}]*[{FIELD_VISIBLE_CHARS}])?)?")
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-"""They belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed (RFC 9113 section 8.2.2)."""
-# RFC 7541 sections 6.1 and 6.3: an index that fits into one byte, and a change of the table's size.
+"""Fields of an HTTP/1.1 connection, which make an HTTP/2 message malformed (RFC 9113 section 8.2.2)."""
+# An index that fits into one byte, and a change of the table size (RFC 7541 sections 6.1 and 6.3).
 _FIRST_INDEX, _LAST_INDEX, _SIZE_UPDATE = 0x81, 0xFE, 0x20
 _OVERHEAD = 32
-"""What a field costs beside its bytes (RFC 7541 section 4.1)."""
+"""Bytes that HPACK counts per field beside its name and value (RFC 7541 section 4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request's head. ``fields`` begin with ``host``, and hold one ``cookie`` at most."""
+    """A request head."""
 
     method: str
     path: bytes
+    """``:path``, or empty if there is none."""
     fields: Sequence[tuple[bytes, bytes]]
+    """The header fields. In an accepted head they begin with ``host`` and have at most one ``cookie``."""
     protocol: bytes | None = None
-    """``:protocol``, of an extended CONNECT (RFC 8441)."""
+    """``:protocol`` of an extended CONNECT (RFC 8441)."""
     content_length: int | None = None
     expects_continue: bool = False
+    """Whether Expect is ``100-continue``."""
     takes_trailers: bool = False
-    """Whether ``te`` says so; it may say nothing else (RFC 9113 section 8.2.2)."""
+    """Whether TE is ``trailers``."""
 
 
 _STAND_IN = (HeaderTuple(b":method", b"GET"),)
 
 
 class HeadDecoder(Decoder):
-    """HPACK's decoder; a block that begins with more than two changes of the table's size is no block.
+    """HPACK decoder that refuses a block which begins with more than two changes of the table size.
 
-    None needs more (RFC 7541 section 4.2), each is a byte, and 64 KiB of them would hold the loop for 50 ms.
+    No encoder needs more (RFC 7541 section 4.2). A change takes one byte, and 64 KiB of them would block the event loop
+    for 50 ms.
     """
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
         """Decode a header block.
 
         Raises:
-            HPACKDecodingError: it is none.
+            HPACKDecodingError: the block is malformed.
         """
         if _RESIZED.match(data) is not None:
-            raise HPACKDecodingError("more than two changes of the table's size")
+            raise HPACKDecodingError("more than two changes of the table size")
         return super().decode(data, raw)
 
 
 class CompressionError(ProtocolError):
-    """A header block that cannot be decoded: from here on the connection's table is unknown (RFC 9113 section 4.3)."""
+    """A header block cannot be decoded. The HPACK table is unknown then, so the connection ends (RFC 9113 4.3)."""
 
     error_code = ErrorCodes.COMPRESSION_ERROR
 
 
 class CapturingDecoder(HeadDecoder):
-    """Keeps what it decodes for us, and shows the protocol library a list of one sound field."""
+    """HPACK decoder that keeps the decoded header list, and returns a list of one valid field to the library."""
 
     fields: Fields
-    """The list of the last block."""
+    """The header list of the last block."""
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
-        """Decode a header block.
+        """Decode a header block into ``fields``; return the list for the library.
 
         Raises:
-            CompressionError: it is none.
-            OversizedHeaderListError: it unpacks to more than ``max_header_list_size``.
+            CompressionError: the block is malformed.
+            OversizedHeaderListError: the list is larger than ``max_header_list_size``.
         """
         try:
             fields, at, size = self._indexed(data)
@@ -105,9 +110,9 @@ class CapturingDecoder(HeadDecoder):
         return _STAND_IN
 
     def _indexed(self, data: bytes) -> tuple[Fields, int, int]:
-        """The fields that ``data`` begins with, as far as they are indices of one byte; where it goes on; their size.
+        """Decode the leading fields that are indices of one byte. Return them, the bytes read, and the fields' size.
 
-        Most heads are nothing else from a connection's second request on, and the library takes long for each.
+        From the second request of a connection on, most heads consist of them, and the library is slow for each.
         """
         fields: Fields = []
         size, size_max = 0, self.max_header_list_size
@@ -123,9 +128,9 @@ class CapturingDecoder(HeadDecoder):
         return fields, len(data), size
 
     def _decode_rest(self, data: bytes, at: int, size: int) -> Fields:
-        """The fields behind the first ``at`` bytes, which were fields of ``size`` bytes in all."""
+        """Decode the fields after the first ``at`` bytes; the fields before have ``size`` bytes, as HPACK counts."""
         if at and data[at] & 0xE0 == _SIZE_UPDATE:
-            raise HPACKDecodingError("a change of the table's size behind a field")
+            raise HPACKDecodingError("a change of the table size after a field")
         size_max = self.max_header_list_size
         self.max_header_list_size = size_max - size
         try:
@@ -136,10 +141,10 @@ class CapturingDecoder(HeadDecoder):
 
 
 def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
-    """Check a header list and take it apart.
+    """Check the header list of a request, and return its head.
 
     Raises:
-        HeadError: with the status that the table of raw requests in docs/server.md promises.
+        HeadError: the request is refused; docs/server.md ("Request heads") has the statuses.
     """
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [field for field in raw if field[0][:1] != b":"]
@@ -152,9 +157,9 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     method, protocol = pseudo.get(b":method", b""), pseudo.get(b":protocol")
     _check_pseudo(raw, pseudo)
     if not TOKEN.fullmatch(method):
-        raise HeadError(ErrorResponse(400, "The method is not one."))
+        raise HeadError(ErrorResponse(400, "The method is no token."))
     if method == b"CONNECT" and protocol != b"websocket":
-        raise HeadError(ErrorResponse(501, "CONNECT is served for WebSocket only."))
+        raise HeadError(ErrorResponse(501, "The server supports CONNECT for WebSocket only."))
     path = pseudo.get(b":path", b"")
     path = path if path.isascii() else with_query_in_ascii(path)
     # RFC 9113 section 8.3.1: a path, or * for OPTIONS.
@@ -176,7 +181,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 
 def unchecked_head(raw: Fields) -> Head:
-    """What an unchecked header list says of its method, its path and its sender, for a record or an error response."""
+    """The head of an unchecked header list, for a record or an error response."""
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [(name, value) for name, value in raw if name[:1] != b":"]
     return Head(pseudo.get(b":method", b"").decode("latin-1"), pseudo.get(b":path", b""), fields)
@@ -186,93 +191,102 @@ def check_trailers(raw: Fields, limits: Limits) -> None:
     """Check the trailer section of a request.
 
     Raises:
-        HeadError: with the status that the request is refused with.
+        HeadError: the request is refused.
     """
     if len(raw) > limits.max_fields or sum(len(name) + len(value) for name, value in raw) > limits.max_head:
         raise HeadError(ErrorResponse(431, "The trailer section of the body is too large."))
     if any(name[:1] == b":" for name, _ in raw):
-        raise malformed("A trailer section has a pseudo-header field.")
+        raise malformed("The trailer section has a pseudo-header field.")
     _check_fields(raw, limits)
 
 
 def malformed(reason: str) -> HeadError:
-    """The error response to a request that is malformed (RFC 9113 section 8.1.1)."""
+    """The error for a malformed request (RFC 9113 section 8.1.1): 400, and PROTOCOL_ERROR for its stream."""
     return HeadError(ErrorResponse(400, f"The request is malformed: {reason}"), malformed=True)
 
 
 def list_size_max(limits: Limits) -> int:
-    """The size of a header list (as HPACK counts) from which on a connection ends: four times what is answered."""
+    """The size of a header list, as HPACK counts, above which the connection ends.
+
+    It is four times the size above which a request is refused, so most oversized heads cost only their own request.
+    """
     return 4 * limits.max_head + _OVERHEAD * limits.max_fields
 
 
 def _check_pseudo(raw: Fields, pseudo: dict[bytes, bytes]) -> None:
-    """RFC 9113 sections 8.3 and 8.3.1, RFC 8441 section 4.
+    """Check the pseudo-header fields (RFC 9113 sections 8.3 and 8.3.1, RFC 8441 section 4).
 
     Raises:
         HeadError: they are not those of a request.
     """
     count = len(pseudo)
     if not pseudo.keys() <= _PSEUDO:
-        raise malformed("It has a pseudo-header field that no request has.")
+        raise malformed("A request cannot have one of its pseudo-header fields.")
     if sum(1 for name, _ in raw if name[:1] == b":") != count:
-        raise malformed("It has a pseudo-header field twice.")
+        raise malformed("A pseudo-header field is repeated.")
     if any(name[:1] != b":" for name, _ in raw[:count]):
-        raise malformed("A pseudo-header field stands behind a header field.")
+        raise malformed("A pseudo-header field follows a header field.")
     if not all(_VALUE.fullmatch(value) for value in pseudo.values()):
-        raise malformed("The value of a pseudo-header field has a control character or a space at its end.")
+        raise malformed("The value of a pseudo-header field has a control character, or a blank at an end.")
     if not pseudo.get(b":method"):
-        raise malformed("It has no :method.")
+        raise malformed("The :method is missing.")
     connects = pseudo[b":method"] == b"CONNECT"
     if b":protocol" in pseudo and not connects:
-        raise malformed("It has a :protocol, and its method is not CONNECT.")
+        raise malformed("There is a :protocol, but the method is not CONNECT.")
     if (b":protocol" in pseudo or not connects) and not (pseudo.get(b":path") and pseudo.get(b":scheme")):
-        raise malformed("It has no :path or no :scheme.")
+        raise malformed("The :path or the :scheme is missing.")
 
 
 def _check_fields(fields: Fields, limits: Limits) -> None:
+    """Check the fields of a head or of a trailer section; raises ``HeadError``."""
     for name, value in fields:
         if not TOKEN.fullmatch(name) or _UPPER.search(name):
-            raise malformed("The name of a header field has a character that none may have.")
+            raise malformed("The name of a header field is not a token in lower case.")
         if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
-            raise malformed("It has a header field that belongs to a connection of HTTP/1.1.")
+            raise malformed("There is a connection-specific header field, which HTTP/2 does not allow.")
         if b"_" in name and limits.underscore_headers == "reject":
             raise HeadError(ErrorResponse(400, "The name of a header field has an underscore."))
         if not _VALUE.fullmatch(value):
-            raise malformed("The value of a header field has a control character, or a space at its end.")
+            raise malformed("The value of a header field has a control character, or a blank at an end.")
 
 
 def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> tuple[bytes, bool]:
-    """The one host, and whether it is served.
+    """The host of a request, and whether it is served.
 
-    It is ``:authority``, or ``host`` from a client that translates HTTP/1.1 (RFC 9113 section 8.3.1).
+    The host is ``:authority``, or ``host`` from a client that translates HTTP/1.1 (RFC 9113 section 8.3.1).
+
+    Raises:
+        HeadError: 400, it is missing or malformed, or the two differ.
     """
     values = [value for name, value in fields if name == b"host"]
     served = hosts.serve(values if authority is None else [authority], required=True)
     if authority is None:
         return values[0], served
     if len(values) > 1 or (values and not hosts.are_equal(authority, values[0])):
-        raise HeadError(ErrorResponse(400, "The request names two hosts."))
+        raise HeadError(ErrorResponse(400, "The :authority and the host field name different hosts."))
     return authority, served
 
 
 def _joined(fields: Fields) -> Fields:
-    """Without ``host``, and with the crumbs of ``cookie`` put together (RFC 9113 section 8.2.3)."""
+    """The fields without ``host``, and with all ``cookie`` fields joined to one (RFC 9113 section 8.2.3)."""
     cookies = [value for name, value in fields if name == b"cookie"]
     rest = [field for field in fields if field[0] not in (b"host", b"cookie")]
     return [*rest, (b"cookie", b"; ".join(cookies))] if cookies else rest
 
 
 def _content_length(fields: Fields) -> int | None:
+    """Content-Length; None without one. Raises ``HeadError`` if it is malformed."""
     lengths = [value for name, value in fields if name == b"content-length"]
     if not lengths:
         return None
     if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 18:
-        raise malformed("Content-Length is not one number.")
+        raise malformed("Content-Length is not a single number.")
     return int(lengths[0])
 
 
 def _expects_continue(fields: Fields) -> bool:
+    """Whether Expect is ``100-continue``. Raises ``HeadError`` (417) for any other expectation."""
     expected = [value.lower() for name, value in fields if name == b"expect"]
     if any(value != b"100-continue" for value in expected):
-        raise HeadError(ErrorResponse(417, "The only expectation that is known is 100-continue."))
+        raise HeadError(ErrorResponse(417, "The server supports no expectation but 100-continue."))
     return bool(expected)

@@ -1,1 +1,1 @@
-"""The limits on clients: what they may send, how long they may take, and how many may come."""
+"""Limits on clients and applications: sizes, times, numbers, and what enforces them."""

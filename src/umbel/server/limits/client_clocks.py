@@ -1,8 +1,7 @@
-"""Clocks of the time that a client takes, which a client cannot extend by accepting or sending a few bytes.
+"""Clocks that bound the time for which the server waits for a client: ``WriteClock`` and ``BodyClock``.
 
-A deadline that starts again with every byte is no limit: one byte now and then would hold a request for ever. So these
-two clocks add up the time that was spent waiting for the client. Time in which nobody waits for the client does not
-count.
+A timeout that starts again with every byte is no bound: one byte now and then would hold a request for ever. So each
+clock adds up the waits. Time in which no task waits for the client does not count.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ if TYPE_CHECKING:
     from .server_limits import Limits
 
 PIECE = 64 * 1024
-"""Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of a response."""
+"""Bytes that a client must accept within ``write_timeout``, however large the response is."""
 LOOP_LAG = 0.1
-"""Seconds. A write is known to be over only when its task runs again, so a wait this short may be a busy loop's."""
+"""Seconds. A shorter wait for a socket does not count: a busy event loop may have run the task that late."""
 _TURNS_OF_A_WRITE = 4
-"""Turns of the event loop that a write may need, TLS included, though the client is quick."""
+"""Turns of the event loop that a write may need, with TLS, although the client is fast."""
 
 
 class WriteClock:
-    """``write_timeout`` times ``factor`` seconds of waiting for each 64 KiB that the client accepts.
+    """Bound on the waits for a client that accepts bytes: ``write_timeout`` times ``factor`` seconds per 64 KiB.
 
-    A clock belongs to one thing that can hold writes up: a socket, or a flow-control window. ``begin`` and ``end``
-    enclose each wait, ``begin`` and ``end_write`` each write; several tasks may wait at a time, and that time counts
-    once. ``took`` says what was accepted.
+    A clock belongs to one resource that writes wait for: a socket, or a flow-control window. ``begin`` and ``end``
+    enclose a wait for a window, ``begin`` and ``end_write`` a write to a socket. Several tasks may wait at once; their
+    common time counts once. ``took`` counts accepted bytes.
     """
 
     __slots__ = ("_accepted", "_factor", "_server", "_since", "_spent", "_waiting")
@@ -43,39 +42,43 @@ class WriteClock:
 
     @property
     def room(self) -> int:
-        """Bytes that are left of the present 64 KiB; at least 1."""
+        """Bytes that are left of the present 64 KiB; at least 1. A write of at most so many has one deadline."""
         return PIECE - self._accepted
 
     @property
     def deadline(self) -> float:
-        """When the wait that is under way must have ended; earlier where a drain cuts what is in flight."""
+        """When the present wait must end (trio's clock): by this clock, or by the end of a drain."""
         server = self._server
         own = self._since + server.limits.write_timeout * self._factor - self._spent
         return min(own, server.cut_at + server.limits.cancel_timeout)
 
     @property
     def stalled(self) -> float:
-        """Seconds that were waited since the last whole 64 KiB."""
+        """Seconds of waiting since the last complete 64 KiB."""
         return self._spent + (trio.current_time() - self._since if self._waiting else 0.0)
 
     def begin(self) -> float:
-        """A task begins to wait; the ``deadline``."""
+        """Note that a task begins to wait; the ``deadline``."""
         if not self._waiting:
             self._since = trio.current_time()
         self._waiting += 1
         return self.deadline
 
     def end(self) -> None:
-        """A task no longer waits."""
+        """Note that a task has ended its wait."""
         self._charge(trio.current_time() - self._since)
 
     async def end_write(self) -> None:
-        """A task no longer waits for a socket. What the event loop was late by is not the client's fault."""
+        """Note that a task has ended its wait for a socket. The lateness of the event loop does not count.
+
+        After a wait longer than ``LOOP_LAG`` it measures two turns of the event loop, shielded, and subtracts the time
+        of ``_TURNS_OF_A_WRITE`` turns.
+        """
         woken = trio.current_time()
         waited = woken - self._since
         if waited > LOOP_LAG:
             with trio.CancelScope(shield=True):
-                # Two: between one and the next, whoever holds the loop up may not have had its turn.
+                # Two checkpoints: in the first turn, a task that slows the loop down may not have run.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
             waited -= _TURNS_OF_A_WRITE * (trio.current_time() - woken)
@@ -87,7 +90,7 @@ class WriteClock:
             self._spent += waited
 
     def took(self, size: int) -> None:
-        """The client accepted ``size`` bytes more."""
+        """Note that the client has accepted ``size`` bytes. Complete 64 KiB set the waited time back to 0."""
         self._accepted += size
         if self._accepted >= PIECE:
             self._accepted %= PIECE
@@ -97,9 +100,9 @@ class WriteClock:
 
 
 class BodyClock:
-    """Limit on the waiting for what a client sends: ``Limits.body_seconds`` of its size, over all the time waited.
+    """Bound on the sum of the waits for one body or message: ``Limits.body_seconds`` of its size.
 
-    No byte that comes gives time back, so the client cannot move it.
+    Received bytes give no time back.
     """
 
     __slots__ = ("_limits", "_waited")
@@ -113,5 +116,5 @@ class BodyClock:
         return self._limits.body_seconds(size) - self._waited
 
     def waited(self, seconds: float) -> None:
-        """The client was waited for."""
+        """Add a wait of ``seconds``."""
         self._waited += seconds

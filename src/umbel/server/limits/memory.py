@@ -1,7 +1,4 @@
-"""The resident memory of this process, compared with ``memory_limit``.
-
-Where there is a limit, every request asks for it; it is measured at most four times a second.
-"""
+"""Memory limit: the resident memory of this process, compared with ``memory_limit``."""
 
 from __future__ import annotations
 
@@ -12,15 +9,16 @@ from pathlib import Path
 import trio
 
 NO_KEEP_ALIVE_SHARE = 0.85
-"""Of the limit: connections are not kept alive any more."""
+"""Share of the limit from which on connections are not kept alive."""
 REFUSE_SHARE = 0.95
-"""Of the limit: requests are not taken any more."""
+"""Share of the limit from which on requests are refused."""
 _LOOK_EVERY = 0.25
+"""Least seconds between two measurements."""
 _STATM = Path("/proc/self/statm")
 
 
 class MemoryLimit:
-    """The resident memory of this process as a share of a limit, measured four times a second at most."""
+    """The resident memory of this process as a share of ``limit`` bytes, measured at most four times a second."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -28,7 +26,7 @@ class MemoryLimit:
         self._next_look = -math.inf
 
     def share(self) -> float:
-        """How much of the limit is in use, 1 for all of it."""
+        """The share of the limit that is in use; 1 is the limit."""
         now = trio.current_time()
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY
@@ -37,7 +35,7 @@ class MemoryLimit:
 
 
 def resident() -> int:
-    """The resident bytes of this process; 0 where the system does not report them."""
+    """The resident bytes of this process; 0 if the system does not report them."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

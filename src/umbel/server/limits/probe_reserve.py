@@ -1,7 +1,7 @@
-"""Reserved capacity for probes: requests beyond ``max_in_flight``, and connections beyond ``max_connections``.
+"""Reserve: capacity for probes beyond ``max_in_flight`` and ``max_connections``.
 
-A probe asks whether the process runs. A busy process runs, so no limit on load may refuse a probe. The reserve is small
-and bounded, and only probes are answered on it: whoever fills it gets no other request served.
+A probe asks whether the process runs. A busy process runs, so a limit on load must not refuse a probe. The reserve is
+bounded, and only probes are answered on it, so a client gains nothing else by filling it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import trio
 RESERVED_REQUESTS = 16
 """Probes in flight beyond ``max_in_flight`` and ``memory_limit``."""
 RESERVED_CONNECTIONS = 64
-"""Connections beyond ``max_connections`` that are read, to find out whether they bring a probe."""
+"""Connections beyond ``max_connections`` whose first request is read, because it may be a probe."""
 RESERVED_HEAD_S = 2.0
-"""From the accept of such a connection to the end of its request's head, a TLS handshake included."""
+"""Seconds from the accept of such a connection to the end of its request head, with a TLS handshake."""
 RESERVED_S = 5.0
-"""The whole life of such a connection."""
+"""Seconds after which such a connection ends in any case."""
 
 
 class ReservedConnection:
-    """A connection beyond ``max_connections``. Its scope ends the connection when its time is over."""
+    """A connection beyond ``max_connections``. Its ``scope`` encloses all of it, and ends it after ``RESERVED_S``."""
 
     def __init__(self) -> None:
         now = trio.current_time()
         self.head_until = now + RESERVED_HEAD_S
         self.scope = trio.CancelScope(deadline=now + RESERVED_S)
         self.awaits_response: Callable[[], bool] = _no
-        """Whether the connection has brought a probe that the application has not answered yet. As long as it has, no
-        newer connection displaces it. Whoever serves the connection sets it."""
+        """Whether a probe of this connection awaits the application's response: then no newer connection displaces it.
+        Set by the connection's protocol."""
 
 
 class ReservedRequest(Protocol):
@@ -39,30 +39,31 @@ class ReservedRequest(Protocol):
 
     @property
     def response_started(self) -> bool:
-        """Whether the application has begun its response, so that it is the client that takes its time."""
+        """Whether the response has begun, so that only the client keeps the request in flight."""
         ...
 
     def displace(self, reason: str) -> None:
-        """End it now, and count it out."""
+        """End the request now, and count it out."""
         ...
 
 
 class Reserve:
-    """The reserved requests and connections. A newer probe displaces the oldest whose application has answered.
+    """The reserved requests and connections of a server.
 
-    A client that is slow to read its response, or to close, must not keep a reserved place. Neither must a connection
-    that has brought no probe: a newer connection displaces the oldest of these. To keep probes out, a client would have
-    to open connections faster than a probe follows its connection: one for each reserved connection in between.
+    When the reserve is full, a newer probe displaces the oldest one whose response has begun, and a newer connection
+    displaces the oldest one on which no probe awaits its response. So slow or silent clients cannot keep the reserve.
+    To keep a probe out, a client would have to open ``RESERVED_CONNECTIONS`` connections between the accept of the
+    probe's connection and its request.
     """
 
     def __init__(self) -> None:
         self._connections: dict[ReservedConnection, None] = {}
-        """In the order of their coming."""
+        """The reserved connections, oldest first."""
         self.requests: dict[ReservedRequest, None] = {}
-        """The probes in flight that ``max_in_flight`` had no place for, in the order of their coming."""
+        """The probes in flight beyond ``max_in_flight``, oldest first."""
 
     def make_room(self) -> bool:
-        """Displace the oldest probe that its client alone keeps in flight; False if there is none."""
+        """Displace the oldest probe whose response has begun. Return False if there is none."""
         oldest = next((request for request in self.requests if request.response_started), None)
         if oldest is None:
             return False
@@ -72,7 +73,7 @@ class Reserve:
 
     @contextmanager
     def connection(self) -> Iterator[ReservedConnection | None]:
-        """A reserved connection while the block runs; None if each has a probe that awaits its response."""
+        """Yield a reserved connection for the block; None if all are taken by probes that await their response."""
         if len(self._connections) >= RESERVED_CONNECTIONS:
             oldest = next((reserved for reserved in self._connections if not reserved.awaits_response()), None)
             if oldest is None:
@@ -87,7 +88,7 @@ class Reserve:
             self._connections.pop(reserved, None)
 
     def clear(self, reason: str) -> None:
-        """End every connection on which no probe awaits its response."""
+        """End each reserved connection on which no probe awaits its response."""
         for reserved in [reserved for reserved in self._connections if not reserved.awaits_response()]:
             self._displace(reserved, reason)
 

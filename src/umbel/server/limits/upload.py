@@ -1,14 +1,14 @@
-"""An upload: what a request counts as while the server waits for its body.
+"""Upload: the state of a request while the server waits for its body.
 
-A request begins as one in flight. It becomes an upload where its application waits for the body and the client has
-still to send some of it. Once the body is complete, the request is in flight again. So slow clients take
-``max_uploads`` slots and none of ``max_in_flight``.
+A request begins in flight. When its application waits for body bytes that have not come, it becomes an upload. When the
+body is complete, it is in flight again. So slow clients use up ``max_uploads`` and not ``max_in_flight``.
 
-* An upload without a slot waits for one in the order of coming, for ``head_timeout``. Its body is not read meanwhile.
-* A request whose body is not read, or is there already, takes no slot. A small body that comes while its request waits
-  is read without one.
-* A request with a complete body must be admitted again, like a request that has just come. A request whose response has
-  begun before that stays an upload to its end: it cannot be refused any more.
+* An upload needs a slot. It waits for one in the order of arrival, for at most ``head_timeout``, and its body is not
+  read in that time.
+* A request whose body is not read, or has come already, needs no slot. Nor does a small body that is complete before
+  the request gets a slot.
+* A request with a complete body must be admitted again, like a new one, and may be refused. If its response has begun,
+  it cannot be refused, so it stays an upload to its end.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ..state import ServerState
 
 SMALL_BODY = 16 * 1024
-"""Bytes of a body that may be read while its request waits for a slot."""
+"""Bytes of the largest body that is read while its request waits for a slot."""
 
 _IN_FLIGHT, _WAITING, _UPLOADING, _NEEDS_NONE = range(4)
 
 
 class Upload:
-    """The state of one request with a body, made while it is in flight, before the first wait for the body."""
+    """The state of one request with a body. Made before the first wait for the body, while the request is in flight."""
 
     __slots__ = ("_at", "_server", "_until")
 
@@ -42,9 +42,10 @@ class Upload:
         self._until = math.inf
 
     async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
-        """Take an upload slot, so that the client may be waited for; an error response if there is none.
+        """Take an upload slot if the request has none. Return an error response if none was free within the time.
 
-        ``all_has_come``, where it is given, returns if the whole of a small body comes while this waits for a slot.
+        ``all_has_come()``: returns when a small body is complete; then the request needs no slot. Cancelled while it
+        waits for a slot, the request has none, and ``end`` counts it out correctly.
         """
         server, slots = self._server, self._server.uploads
         if self._at is _IN_FLIGHT:
@@ -82,7 +83,7 @@ class Upload:
         return None
 
     def end(self) -> None:
-        """The request is over."""
+        """Count the request out at its end."""
         if self._at is _IN_FLIGHT:
             self._server.request_ended()
         else:
@@ -91,6 +92,7 @@ class Upload:
         self._at = _NEEDS_NONE
 
     def _leave(self) -> None:
+        """Give the slot back, if the request has one."""
         if self._at is _UPLOADING:
             self._server.uploads.give_back()
             if not self._server.uploads.taken:

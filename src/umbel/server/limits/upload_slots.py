@@ -1,7 +1,4 @@
-"""The slots of requests whose body is still to come, of which there are ``max_uploads``.
-
-``upload.py`` says when a request takes a slot.
-"""
+"""Upload slots: ``max_uploads`` of them. ``upload.py`` says when a request needs one."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class UploadSlots:
 
     @property
     def taken(self) -> int:
-        """Requests whose body is being waited for."""
+        """Requests that hold a slot."""
         return self._limits.max_uploads - self._free.value
 
     @property
@@ -32,11 +29,11 @@ class UploadSlots:
 
     @property
     def full(self) -> bool:
-        """Whether no further request may wait. HTTP/2 has more streams than connections, so these need a bound."""
+        """Whether no further request may wait for a slot. The bound is needed because a connection has many streams."""
         return self.waiting >= self._limits.max_connections
 
     def take_now(self) -> bool:
-        """Take a slot if one is free."""
+        """Take a slot if one is free. Return whether one was."""
         try:
             self._free.acquire_nowait()
         except trio.WouldBlock:
@@ -44,9 +41,9 @@ class UploadSlots:
         return True
 
     async def take(self) -> None:
-        """Wait for a slot and take it; requests get slots in the order of their coming."""
+        """Wait for a slot and take it, in the order of arrival. Cancelled, none is taken."""
         await self._free.acquire()
 
     def give_back(self) -> None:
-        """Give a slot back, to the first request that waits."""
+        """Give a slot back; the first request that waits gets it."""
         self._free.release()

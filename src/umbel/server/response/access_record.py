@@ -1,9 +1,9 @@
-"""The one access record of a request, made from the application's record and the server's own response.
+"""The access record of a request: exactly one, from the application's record and the server's own response.
 
-An application that keeps records files one when it is done with a request. The server passes the record on when the
-request is over, because only then is it known what the client got. Where the server has answered itself (the
-application failed before its first byte, broke a rule, or was cut by a shutdown), the record has the status and the
-request id of that response. An application that files nothing gets a record of such requests alone.
+An application that keeps records files one when it is done with a request. The server writes it at the end of the
+request, because only then is it known what the client got. If the server sent an error response in the application's
+place, the record is corrected by the status and the request id of that response. For an application that files nothing,
+the server writes a record only of its own error responses, and of responses that ended early.
 """
 
 from __future__ import annotations
@@ -25,44 +25,45 @@ if TYPE_CHECKING:
 CRASHED = ErrorResponse(500, "The request failed inside the application.", Kind.INTERNAL)
 STOPPING = ErrorResponse(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
 LAST_RESPONSE_S = 1.0
-"""Seconds that a client gets to take a last response from a server whose grace is over."""
+"""Seconds for sending a last response after ``cut_at``."""
 _ABOUT_S = 0.5
-"""Stock Hypercorn cancels what is in flight by a clock of its own, which begins a moment before ours."""
+"""Seconds by which a cancel may come before ``cut_at`` and still count as the end of a drain: Hypercorn's own clock
+begins a moment earlier."""
 CUT_DETAIL = "the answer was cut in its middle"
 RECORD = "umbel.record"
-"""The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedRequest`` takes the application's record.
+"""The key in ``scope["extensions"]`` of a WebSocket's ``RecordedRequest``, which takes the application's record.
 
-Its ``end_reason`` is what to cancel the application with that is notified of the end.
+Its ``end_reason`` is the cancel reason for an application that is notified of the end.
 """
 
 
 class RecordedRequest:
-    """A base of whatever stands for one request before its application."""
+    """Base of the classes that stand for one request: it keeps the application's record until the request's end."""
 
     __slots__ = NO_SLOTS
     server_response: ServerResponse | None = None
-    """What the server has answered itself."""
+    """The error response that the server has sent in the application's place."""
     refused_unseen = False
-    """Whether the server has refused it before its application has seen it, though its task had begun."""
+    """Whether the server refused the request before the application saw it, though its task had begun."""
     crash_recorded = False
-    """Set by an application that has recorded why its response ends in the middle, so that the server does not."""
+    """Set by an application whose own record says why its response is incomplete: the server writes none then."""
     ended_at = 0.0
-    """When the application says that it was done, in ``trio.current_time()``; 0 where it says nothing."""
+    """When the application's record says that the request ended (trio's clock); 0 without a record."""
     filed: tuple[Recorder, RequestEnded] | None = None
-    """The application's record, until it is recorded."""
+    """The application's record, until it is written."""
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """Take an application's record of this request, for ``recorder`` to have at the request's end."""
-        self.record_filed()  # An application that calls two others has a record of either.
+        """Keep an application's record of this request; ``recorder`` takes it at the request's end."""
+        self.record_filed()  # An application that calls two others gets a record of each.
         self.filed = recorder, ended
 
     @property
     def request_id(self) -> str:
-        """The id that the application has given to the request; a new one where it says none."""
+        """The request id in the application's record; without a record a new one."""
         return new_request_id() if self.filed is None else self.filed[1].request.request_id
 
     def record_filed(self) -> bool:
-        """Record what was filed, corrected by ``server_response``; False if there is nothing."""
+        """Write the filed record, corrected by ``server_response``. Return False if there is none."""
         if self.filed is None:
             return False
         (recorder, ended), self.filed = self.filed, None
@@ -74,7 +75,7 @@ class RecordedRequest:
 
 
 def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
-    """An application's record of a request that the server has answered in the application's place."""
+    """The application's record ``ended`` with the error response that the server sent in its place."""
     error_response, request_id, sent, _ = response
     return replace(
         ended,
@@ -89,18 +90,19 @@ def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
 
 
 def cut_response(status: int, bytes_sent: int, rest: BaseException | None) -> ServerResponse:
-    """What is recorded of a response that ended in its middle, because its application failed or (``rest``) was cut."""
+    """The record's view of a response that ended early: its application failed or, with ``rest``, was cancelled."""
     kind = Kind.INTERNAL if rest is None else Kind.CANCELLED
     return ServerResponse(ErrorResponse(status, CUT_DETAIL, kind), new_request_id(), bytes_sent)
 
 
 def error_response_for(server: ServerState, rest: BaseException | None) -> ErrorResponse | None:
-    """The response to a client whose request ended before the first byte of its response; None if it gets none.
+    """The error response to a request that ended without a byte of a response; None: the connection just ends.
 
-    ``rest`` is what goes on upwards (``exception_groups.apart``); None: the application has failed.
+    ``rest``: the cancel or the like that is raised next; None: the application has failed (500). A cancel gets 503 only
+    at the end of a drain.
     """
     if rest is None:
         return CRASHED
-    # Who gives a second signal wants the end at once; and cut_at is infinite before a drain.
+    # Before cut_at the cancel comes from a second signal, which asks for the end at once, or from no drain at all.
     grace_is_over = trio.current_time() >= server.cut_at - _ABOUT_S
     return STOPPING if grace_is_over and holds_only(rest, trio.Cancelled) else None

@@ -1,7 +1,4 @@
-"""Error responses that the server gives in the application's place: a problem document each.
-
-Nothing is decided here: the caller gives the reason.
-"""
+"""Error responses that the server sends in the application's place: problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -13,24 +10,25 @@ from ...core.failure_kinds import Kind
 from ...core.problem import CONTENT_TYPE, Problem
 
 REFUSED_MAX = 100
-"""Requests of one connection that the server refuses before it ends the connection: none may live on errors."""
+"""Refused requests of one connection, after which the server ends it: a client must not repeat errors for ever."""
 RETRY_AFTER = b"1"
-"""Seconds after which a request that was shed may come again."""
+"""Seconds in Retry-After of a 503."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An error response instead of the application's. ``detail`` is shown to the client and stands in the record."""
+    """An error response in the application's place."""
 
     status: int
     detail: str
+    """One sentence for the client, which is also in the access record."""
     kind: Kind = Kind.BAD_REQUEST
     fields: tuple[tuple[bytes, bytes], ...] = ()
-    """Fields that belong to the status."""
+    """Further header fields that the status requires."""
 
     def fields_and_body(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of the response."""
-        # As in the gateway's documents, a fault of the client has no kind beside its status.
+        # As in the gateway's problem documents: for a client's error the status says enough.
         kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
         body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()
         headers = [
@@ -46,34 +44,34 @@ class ErrorResponse:
 
 
 class ServerResponse(NamedTuple):
-    """An error response that the server has sent in the application's place, as the access record needs it."""
+    """An error response that was sent, with what the access record needs."""
 
     error_response: ErrorResponse
     request_id: str
     bytes_sent: int = 0
-    """Bytes of the body."""
+    """Bytes of the body that were sent."""
     notified: bool = False
-    """Whether the application has been notified of it, by ``AnsweredByServerError`` or ``disconnect_with``."""
+    """Whether the application was notified, by ``AnsweredByServerError`` or ``disconnect_with``."""
 
 
-OVERLOADED = ErrorResponse(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
-NO_UPLOAD_LEFT = ErrorResponse(503, "The server is taking as many uploads as it takes at a time.", Kind.OVERLOADED)
-NO_CONNECTION_LEFT = ErrorResponse(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
-NO_MEMORY_LEFT = ErrorResponse(503, "The server is short of memory.", Kind.OVERLOADED)
+OVERLOADED = ErrorResponse(503, "The server is at its limit of requests in flight; retry later.", Kind.OVERLOADED)
+NO_UPLOAD_LEFT = ErrorResponse(503, "The server is at its limit of uploads; retry later.", Kind.OVERLOADED)
+NO_CONNECTION_LEFT = ErrorResponse(503, "The server is at its limit of connections; retry later.", Kind.OVERLOADED)
+NO_MEMORY_LEFT = ErrorResponse(503, "The server is at its limit of memory; retry later.", Kind.OVERLOADED)
 
 
 ERROR_RESPONSE = "umbel.error_response"
-"""The key, beside those of ASGI, under which a disconnect carries an error response."""
+"""The key of an ``http.disconnect`` under which Umbel adds an error response and its request id."""
 
 
 def disconnect_with(error_response: ErrorResponse, request_id: str) -> dict[str, Any]:
-    """The ``http.disconnect`` of a request that was refused, with this response, after its application had begun.
+    """The ``http.disconnect`` for an application in whose place the server has sent ``error_response``.
 
-    An application that keeps records makes its one record of it; the server makes none.
+    An application that keeps records writes the access record from it; the server writes none.
     """
     return {"type": "http.disconnect", ERROR_RESPONSE: (error_response, request_id)}
 
 
 def new_request_id() -> str:
-    """An id for a request that no application has seen."""
+    """A random id for a request to which the application has given none."""
     return token_hex(16)

@@ -1,6 +1,6 @@
-"""Fields that the server adds to each response: Date (RFC 9110 section 6.6.1) and Alt-Svc, as hypercorn.toml says.
+"""Own fields: the header fields that the server adds to each response, Date (RFC 9110 section 6.6.1) and Alt-Svc.
 
-They are made once a second, from the wall clock, because Date shows it. No field names the server software.
+``hypercorn.toml`` decides which. There is no Server field.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class OwnFields:
-    """``date: …`` and ``alt-svc: …``, as far as the settings want them."""
+    """The own fields of a server, encoded once per second of the wall clock."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._from = self._until = 0.0
-        """The second that they were made in."""
+        """The bounds of the second for which the encoded fields hold (wall clock)."""
         self._fields: Fields = []
         self._lines = b""
         self._undated = b""
 
     def fields(self, *, dated: bool = False) -> Fields:
-        """The fields for now; without Date for a response that is ``dated`` already."""
+        """The fields for this second; without Date if the response has one (``dated``)."""
         self.lines()
         return [field for field in self._fields if not (dated and field[0] == b"date")]
 
     def lines(self, dated: bool = False) -> bytes:
-        """The same as lines of a head, with their line ends."""
+        """The fields for this second as lines of an HTTP/1.1 head, with their line ends; ``dated``: without Date."""
         if not self._from <= time() < self._until:
             self._renew()
         return self._undated if dated else self._lines

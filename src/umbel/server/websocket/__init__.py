@@ -1,8 +1,7 @@
-"""WebSocket (RFC 6455) between an ASGI application and the bytes of a connection, or of a stream (RFC 8441).
+"""WebSocket (RFC 6455) for ASGI applications, over an HTTP/1.1 connection or an HTTP/2 stream (RFC 8441).
 
-The connection or stream is known as an ``InboundRequest`` alone: the handshake is a request that ``take`` accepts; then
-it gives the bytes of both directions. ``session.py`` opens with the theory. ``handshake.py`` reads the fields,
-``deflate.py`` negotiates compression, and ``frame_tracker.py`` follows the boundaries of frames.
+The opening handshake is an ``InboundRequest``; ``take`` accepts it, and gives the bytes of both directions.
+``session.py`` opens with the theory.
 """
 
 from __future__ import annotations
@@ -22,12 +21,11 @@ __all__ = ["serve_websocket"]
 
 
 async def serve_websocket(server: ServerState, app: Any, request: Handshake) -> None:
-    """Answer the handshake of a WebSocket, and serve it to its end with the ASGI application ``app``.
+    """Serve a WebSocket by the ASGI application ``app``, from the opening handshake to the end.
 
-    ``request`` has the head of a handshake: in HTTP/1.1 a GET without a body whose fields ask for an upgrade to
-    ``websocket``, in HTTP/2 an extended CONNECT with that ``:protocol``. Its ``Sec-WebSocket-`` fields are checked
-    here; one that opens no WebSocket is answered with 400 and recorded. Whatever the application raises ends here, and
-    is logged once; a cancel passes, and leaves it to the server to answer a handshake that has no response yet.
+    ``request.websocket`` must be true. A handshake with invalid ``Sec-WebSocket-`` fields gets 400 and is recorded;
+    the application does not see it. What the application raises is logged here. A cancel is raised again; if the
+    handshake has no response then, the server's protocol gives one.
     """
     try:
         opening = read_opening_handshake(request.fields, keyed=request.version != "2")

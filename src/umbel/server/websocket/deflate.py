@@ -1,7 +1,7 @@
-"""permessage-deflate (RFC 7692): which offer of a client is accepted, and the extension for wsproto.
+"""permessage-deflate (RFC 7692): the negotiation of a client's offers, and the extension for wsproto. No I/O.
 
-The negotiation of wsproto raises for values that are no numbers, accepts offers that must be declined, and keeps the
-parameters of an offer that it has declined. Pure; ``handshake.py`` reads the field.
+wsproto's own negotiation raises for malformed numbers, accepts offers that must be declined, and keeps the parameters
+of an offer that it has declined.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol
 NAME = "permessage-deflate"
 
 Parameters = Sequence[tuple[str, str | None]]
-"""Names and values as they stand in an offer; None where a name stands alone."""
+"""The parameters of an offer: names and values; None for a name without a value."""
 
 _FLAGS = ("server_no_context_takeover", "client_no_context_takeover")
 _BITS = ("server_max_window_bits", "client_max_window_bits")
 _NUMBER = re.compile(r"[89]|1[0-5]")
 _BEHIND_MAX = 16
-"""Bytes that may stand behind a last block: the padding of RFC 7692 section 7.2.3.4."""
+"""Bytes that may follow the last block of a message: the padding of RFC 7692 section 7.2.3.4."""
 _BITS_MIN = 9
-"""zlib has no raw deflate with a window of 2**8, which the RFC allows too: such an offer is declined."""
+"""Least window bits that are accepted. RFC 7692 also allows 8, which zlib cannot do for raw deflate."""
 
 
 class Deflate(PerMessageDeflate):
-    """wsproto's extension, which ends a connection whose compressed message goes on behind its last block.
+    """wsproto's extension, with a bound on the bytes after a message's last deflate block (BFINAL).
 
-    zlib keeps what stands behind a block that says it is the last (BFINAL), and copies it for every piece that comes: a
-    client could make it hold and copy without bound.
+    zlib keeps such bytes in ``unused_data`` and copies them for each further piece, so a client could make the server
+    hold and copy bytes without bound. Above ``_BEHIND_MAX`` the WebSocket is closed.
     """
 
     def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
-        """Decompress a piece of a message."""
+        """Decompress a piece of a message, or return the reason to close."""
         content = super().frame_inbound_payload_data(proto, data)
         decompressor: zlib._Decompress | None = self._decompressor
         if decompressor is not None and len(decompressor.unused_data) > _BEHIND_MAX:
@@ -44,7 +44,7 @@ class Deflate(PerMessageDeflate):
         return content
 
     def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | CloseReason | None:
-        """End a frame; behind a message that ended with a last block, the next one begins anew."""
+        """End a frame. After a message that ended with a last block, the next message gets a new decompressor."""
         content = super().frame_inbound_complete(proto, fin)
         decompressor: zlib._Decompress | None = self._decompressor
         if decompressor is not None and decompressor.eof and self._inbound_compressed is None:
@@ -54,17 +54,17 @@ class Deflate(PerMessageDeflate):
 
 @dataclass(frozen=True, slots=True)
 class NegotiatedDeflate:
-    """What both sides do, as the response says it."""
+    """An accepted offer."""
 
     parameters: str
-    """The value of Sec-WebSocket-Extensions."""
+    """The value of Sec-WebSocket-Extensions in the response."""
     server_no_context_takeover: bool
     client_no_context_takeover: bool
     server_bits: int | None
     client_bits: int | None
 
     def extension(self) -> Deflate:
-        """The extension that does so."""
+        """The extension with these parameters, for one connection."""
         extension = Deflate(
             client_no_context_takeover=self.client_no_context_takeover,
             client_max_window_bits=self.client_bits,
@@ -76,9 +76,9 @@ class NegotiatedDeflate:
 
 
 def negotiate(offers: Iterable[tuple[str, Parameters]]) -> NegotiatedDeflate | None:
-    """Accept the first offer that can be (RFC 7692 section 5), or none.
+    """Accept the first acceptable offer (RFC 7692 section 5); None if there is none.
 
-    An offer with a parameter that is unknown, comes twice or has a value that it must not have is declined (section 7).
+    An offer with an unknown or repeated parameter, or with an invalid value, is declined (section 7).
     """
     for name, parameters in offers:
         if name == NAME and (negotiated := _accepted(parameters)) is not None:
@@ -87,6 +87,7 @@ def negotiate(offers: Iterable[tuple[str, Parameters]]) -> NegotiatedDeflate | N
 
 
 def _accepted(parameters: Parameters) -> NegotiatedDeflate | None:
+    """Accept one offer; None to decline it."""
     offered: dict[str, str | None] = {}
     for name, value in parameters:
         if name in offered:
@@ -104,7 +105,7 @@ def _accepted(parameters: Parameters) -> NegotiatedDeflate | None:
     answer = [NAME, *(flag for flag in _FLAGS if flag in offered)]
     bits: dict[str, int | None] = {}
     for name in _BITS:
-        # A client that only says that it can limit its window (no value) is not asked to.
+        # client_max_window_bits without a value says that the client could limit its window. The server does not ask.
         value = offered.get(name)
         bits[name] = int(value) if value is not None else None
         if value is not None:

@@ -1,7 +1,7 @@
-"""The boundaries of WebSocket frames and messages in a stream of bytes (RFC 6455 section 5.2), without I/O.
+"""Frame tracker: the boundaries of WebSocket frames and messages in received bytes (RFC 6455 section 5.2). No I/O.
 
-The protocol library reports an incomplete frame only once some of its payload has come, and a control frame not at
-all. Whoever waits for a client has to know from the first byte on that it owes the rest.
+wsproto does not report an incomplete frame before its payload, and an incomplete control frame not at all. The clock of
+a message must start with the first byte of its first frame.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ _EXTENDED = {126: 2, 127: 8}
 
 
 class FrameTracker:
-    """Follows the frames that a client sends. Keeps at most one frame's head, and judges nothing."""
+    """Follows a client's frames. Stores at most the head of one frame, and checks no rule of the protocol."""
 
     def __init__(self) -> None:
         self._head = bytearray()
         self._left = 0
         """Bytes of payload that the present frame still lacks."""
         self._message_open = False
+        """Whether the last data frame was not the final one of its message."""
         self.received = 0
-        """Bytes of data frames since nothing was incomplete. Control frames between them bring a message no further."""
+        """Bytes of the incomplete message in data frames. Control frames in between do not count."""
         self.completed = 0
-        """How many times a frame ended behind which nothing was incomplete."""
+        """Frames after which no message was incomplete."""
 
     @property
     def awaited(self) -> bool:
-        """Whether a frame or a message has begun and not ended."""
+        """Whether a frame or a message is incomplete."""
         return self._message_open or bool(self._head) or self._left > 0
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Take the next received bytes."""
         at = 0
         while at < len(data):
             if not self._left:
@@ -61,7 +62,7 @@ class FrameTracker:
 
 
 def _payload_length(head: bytearray) -> int | None:
-    """The length of the payload behind a whole head; None while the head is not whole."""
+    """The length of the payload according to a complete frame head; None while the head is incomplete."""
     if len(head) < 2:
         return None
     length = head[1] & _LENGTH

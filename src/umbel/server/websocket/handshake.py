@@ -1,7 +1,4 @@
-"""The fields of a WebSocket handshake (RFC 6455 sections 4.2 and 9.1), over HTTP/1.1 and HTTP/2.
-
-It sends nothing: it returns what to answer.
-"""
+"""The fields of a WebSocket's opening handshake (RFC 6455 sections 4.2 and 9.1), over HTTP/1.1 and HTTP/2. No I/O."""
 
 from __future__ import annotations
 
@@ -24,29 +21,34 @@ from .deflate import NegotiatedDeflate, Parameters, negotiate
 
 _PREFIX = b"sec-websocket-"
 _PLAIN = re.compile(rb"[\t\x20-\x7e]*")
-# One piece of Sec-WebSocket-Extensions: a token, a quoted string, or a mark, with the blanks behind it.
+# One piece of Sec-WebSocket-Extensions: a token, a quoted string, or a mark, with the blanks after it.
 _PIECE = re.compile(rf"(?:(?P<token>[{TOKEN_CHARS}]+)|\"(?P<quoted>[^\"\\]*)\"|(?P<mark>[,;=]))[\t ]*")
-# What a piece is: a mark, the name of an extension (x) or of a parameter (p), or a value (v); and what may precede it.
+# The kinds of pieces: a mark, the name of an extension (x), the name of a parameter (p), a value (v).
+# _AFTER: the kind of a word after each mark. _BEFORE: the kinds of pieces that may precede each mark.
 _AFTER = {",": "x", ";": "p", "=": "v"}
 _BEFORE = {",": ",xpv", ";": "xpv", "=": "p"}
 
 
 @dataclass
 class OpeningHandshake:
-    """What a client's handshake says."""
+    """The checked fields of a client's opening handshake."""
 
     subprotocols: list[str]
+    """The offered subprotocols, in the client's order."""
     deflate: NegotiatedDeflate | None
+    """The accepted compression, if any."""
     key: bytes | None
-    """None over HTTP/2, which needs none (RFC 8441 section 5)."""
+    """Sec-WebSocket-Key; None over HTTP/2, which has none (RFC 8441 section 5)."""
 
     def accept(
         self, subprotocol: str | None, additional: Iterable[Iterable[bytes]]
     ) -> tuple[int, list[Field], Connection]:
-        """The status, the fields and the protocol of an accepted handshake, with fields of the application's.
+        """The status and the fields of the response that accepts the handshake, and wsproto's connection.
+
+        ``additional``: header fields of the application.
 
         Raises:
-            ApplicationError: a subprotocol that was not offered, or a field that is not the application's to set.
+            ApplicationError: the subprotocol was not offered, or an additional field is one that the server sets.
         """
         headers: list[Field] = []
         if subprotocol is not None:
@@ -60,7 +62,7 @@ class OpeningHandshake:
             headers.append((b"sec-websocket-accept", generate_accept_token(self.key)))
         for name, value in in_lower_case(additional):
             if name.startswith((b":", _PREFIX)):
-                raise ApplicationError(f"the application set the field {name!r} of a WebSocket's handshake")
+                raise ApplicationError(f"the application set the field {name!r}, which the server sets in a handshake")
             if name != b"upgrade":
                 headers.append((name, value))
         extensions: list[Extension] = [] if self.deflate is None else [self.deflate.extension()]
@@ -68,10 +70,10 @@ class OpeningHandshake:
 
 
 def read_opening_handshake(fields: Sequence[Field], *, keyed: bool) -> OpeningHandshake:
-    """Read the handshake's fields. With HTTP/1.1 a key is needed (``keyed``).
+    """Check the fields of an opening handshake. ``keyed``: Sec-WebSocket-Key is required (HTTP/1.1).
 
     Raises:
-        HeadError: 400, they open no WebSocket.
+        HeadError: 400, a field is missing or malformed, or the version is not 13.
     """
     values: dict[bytes, list[bytes]] = {}
     for name, value in fields:
@@ -80,18 +82,19 @@ def read_opening_handshake(fields: Sequence[Field], *, keyed: bool) -> OpeningHa
                 raise _refused("A field of the WebSocket handshake is not ASCII.")
             values.setdefault(name, []).append(value)
     if values.get(b"sec-websocket-version") != [b"13"]:
-        # RFC 6455 section 4.4: the versions that are spoken are named.
+        # The response names the supported version (RFC 6455 section 4.4).
         spoken = ((b"sec-websocket-version", b"13"),)
-        raise HeadError(ErrorResponse(400, "The only version of WebSocket that is spoken is 13.", fields=spoken))
+        raise HeadError(ErrorResponse(400, "The server supports only version 13 of WebSocket.", fields=spoken))
     keys = values.get(b"sec-websocket-key", [])
     if keyed and (len(keys) != 1 or not _is_key(keys[0])):
-        raise _refused("The handshake needs one Sec-WebSocket-Key of 16 bytes.")
+        raise _refused("The handshake must have one Sec-WebSocket-Key of 16 bytes in base64.")
     subprotocols = _subprotocols(b",".join(values.get(b"sec-websocket-protocol", [])).decode("ascii"))
     offers = _offers(b",".join(values.get(b"sec-websocket-extensions", [])).decode("ascii"))
     return OpeningHandshake(subprotocols, negotiate(offers), keys[0] if keyed else None)
 
 
 def _subprotocols(text: str) -> list[str]:
+    """The members of Sec-WebSocket-Protocol; raises ``HeadError`` if they are not different tokens."""
     names = [name for part in text.split(",") if (name := part.strip(" \t"))]
     if any(TOKEN_TEXT.fullmatch(name) is None for name in names) or len(set(names)) != len(names):
         raise _refused("Sec-WebSocket-Protocol is not a list of different tokens.")
@@ -99,10 +102,10 @@ def _subprotocols(text: str) -> list[str]:
 
 
 def _offers(text: str) -> list[tuple[str, Parameters]]:
-    """The members of Sec-WebSocket-Extensions with their parameters; empty members count for nothing.
+    """The members of Sec-WebSocket-Extensions with their parameters, without empty members.
 
     Raises:
-        HeadError: it is no such list.
+        HeadError: the value is malformed.
     """
     offers: list[tuple[str, Parameters]] = []
     parameters: list[tuple[str, str | None]] = []
@@ -143,6 +146,7 @@ def _refused(why: str) -> HeadError:
 
 
 def _is_key(value: bytes) -> bool:
+    """Whether ``value`` is base64 of 16 bytes."""
     try:
         return len(base64.b64decode(value, validate=True)) == 16
     except binascii.Error:
@@ -150,5 +154,5 @@ def _is_key(value: bytes) -> bool:
 
 
 def in_lower_case(fields: Iterable[Iterable[bytes]]) -> list[Field]:
-    """An application's fields with the names as ``InboundRequest`` wants them."""
+    """An application's fields with names in lower case, as ``InboundRequest`` requires."""
     return [(bytes(name).lower(), bytes(value)) for name, value in fields]

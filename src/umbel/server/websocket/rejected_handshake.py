@@ -1,4 +1,4 @@
-"""Handshakes that the server answers in the application's place: the response, and its record."""
+"""Error responses to opening handshakes in the application's place, and their access records."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Handshake(InboundRequest, Protocol):
-    """A request of one of our servers that asks for a WebSocket."""
+    """The request of an opening handshake."""
 
     refused_unseen: bool
-    """Set where no application gets to see it: a connection that serves on counts these (``REFUSED_MAX``)."""
+    """Set if no application sees the request. An HTTP/2 connection counts such requests (``REFUSED_MAX``)."""
 
 
 async def reject_handshake(server: ServerState, request: Handshake, error_response: ErrorResponse) -> None:
-    """Answer and record a handshake that no application gets to see."""
+    """Send an error response to a handshake that no application sees, and record it, also if cancelled."""
     request.refused_unseen = True
     response = ServerResponse(error_response, new_request_id())
     try:
@@ -31,7 +31,7 @@ async def reject_handshake(server: ServerState, request: Handshake, error_respon
 
 
 async def send_error_response(server: ServerState, request: InboundRequest, response: ServerResponse) -> ServerResponse:
-    """Give the response; ``response`` with the bytes of its body. A client that has gone misses it."""
+    """Send an error response. Return ``response`` with the bytes of its body. A client that has gone is no error."""
     fields, body = server.fields_and_body(response.error_response, response.request_id)
     with suppress(ClientGoneError):
         if not request.respond(response.error_response.status, fields, body):
@@ -40,7 +40,7 @@ async def send_error_response(server: ServerState, request: InboundRequest, resp
 
 
 def record_rejected(server: ServerState, request: InboundRequest, response: ServerResponse) -> None:
-    """Have the access record of a request written that no application has recorded."""
+    """Write the access record of a handshake that no application records."""
     server.record_rejected(
         response.error_response,
         request_id=response.request_id,
