@@ -1,7 +1,7 @@
-"""The command line: a module per command, imported only when that command is called.
+"""The command line: the group of all commands, their exit statuses, and the output of a configuration's mistakes.
 
-Entry point of the console script and of ``python -m umbel``. Defines what all commands share: the group, the exit codes
-and the output of a configuration's mistakes. Imports click and nothing heavy.
+Each command is a module of its own, imported only when the command is called. This module imports click and nothing
+heavy, so that ``umbel --help`` is quick.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..core.errors import ConfigError
 EXIT_CONFIG = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""
 EXIT_INTERRUPTED = 130
-"""Ctrl-C, as shells count it: 128 and the signal's number."""
+"""The exit status after Ctrl-C, as shells count it: 128 plus the signal's number."""
 
 COMMANDS = {
-    "init": "Write the files to begin with.",
+    "init": "Write the files of a new project.",
     "serve": "Serve the configured routes or an ASGI application.",
     "ctl": "Show the state of a running master, and control it.",
     "check": "Check the configuration and report every mistake in it.",
@@ -30,11 +30,11 @@ COMMANDS = {
     "logs": "Show log records, or statistics about them.",
     "demo": "Start sample services and a gateway in front of them.",
 }
-"""The commands with one line each, so that ``umbel --help`` imports none of them."""
+"""The commands, each with its line of ``umbel --help``, which imports none of them."""
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are called: ``umbel.cli.<name>:<name>``."""
+    """A group that imports a command, ``umbel.cli.<name>:<name>``, when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, in the order of ``--help``."""
@@ -54,7 +54,7 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Exit with 78 and a line per problem on ``ConfigError``, with 130 on Ctrl-C."""
+        """Run the command. A ``ConfigError`` exits with 78 and a line for each mistake, Ctrl-C with 130."""
         try:
             return super().invoke(ctx)
         except ConfigError as error:
@@ -70,6 +70,6 @@ class Commands(click.Group):
 def main() -> None:
     """Umbel, a composition gateway for HTTP: one request in, many upstream calls out, one answer back on time."""
     fill_standard_descriptors()
-    # A configuration may name anything; a terminal that cannot show a character shows its code instead.
+    # A configuration may hold any character; a terminal that cannot show one gets its code.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

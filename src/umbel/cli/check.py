@@ -1,7 +1,7 @@
-"""``umbel check``: report every mistake of a configuration; exit status 0 or 78.
+"""``umbel check``: report all mistakes of a configuration; exit status 0 or 78.
 
-Checks umbel.toml, and hypercorn.toml beside it, in ``config/loading``. Reads files only: no upstream is called, no port
-opened, no log written. With ``--app`` the application is started once too, in a process of its own.
+It checks umbel.toml and the hypercorn.toml beside it, and only reads files: it calls no upstream, opens no port and
+writes no log. With ``--app`` it also starts and stops the application, in a process of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
     try:
         loaded = _loaded(file, app)
         config = loaded.config
-        if not app and not allow_empty:  # An application in Python has routes of its own.
+        if not app and not allow_empty:  # An application in Python may have all of its routes in code.
             require_routes(file, len(config.routes))
     except ConfigError as error:
         if not as_json:
@@ -81,7 +81,7 @@ def _loaded(file: str, app: str | None) -> LoadedConfig:
     """Load the configuration, with the warnings about both files.
 
     Raises:
-        ConfigError: the mistakes of both files.
+        ConfigError: all mistakes of both files.
     """
     from ..config.hypercorn_toml.settings import hypercorn_keys
     from ..config.loading.collect_errors import collect_errors
@@ -98,7 +98,7 @@ def _loaded(file: str, app: str | None) -> LoadedConfig:
 
 
 def _start(file: str, app: str) -> CheckFailure | None:
-    """Start and stop the application; return why it does not start, None if it does."""
+    """Start and stop the application in a process; return why that failed, or None."""
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine, read_settings
     from ..supervisor.trial_start import check_app

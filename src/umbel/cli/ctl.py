@@ -1,6 +1,6 @@
-"""``umbel ctl``: the client of a master's control socket (``supervisor/control``).
+"""``umbel ctl``: the client of a master's control socket.
 
-Prints tables and sentences for people, or with ``--json`` the answer as it was received.
+It prints tables and sentences for people, or with ``--json`` the answer as it was received.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .options import allow_empty_option, config_option
 
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
-"""Seconds for the whole answer, in however many pieces it arrives."""
+"""The time limit in seconds for the whole answer."""
 _RELOAD_S = 600.0
-"""The same for a reload, which is answered at its end: every worker may take its ``start_timeout``."""
+"""The time limit for the answer to a reload, which comes at its end: each worker may take its ``start_timeout``."""
 _ANSWER_BYTES_MAX = 64 * 2**20
 _PIECE_BYTES = 65536
 
@@ -37,7 +37,7 @@ def ctl() -> None:
 
 
 def _command(function: Callable[..., None]) -> click.Command:
-    """Make a command of the group whose first argument is a ``_MasterClient``; adds the options that this needs."""
+    """Make a function into a command of the group, with the options that its ``_MasterClient`` needs."""
 
     @config_option
     @click.option(
@@ -50,7 +50,7 @@ def _command(function: Callable[..., None]) -> click.Command:
             function(_MasterClient(control, file, as_json), **arguments)
         except (LookupError, TypeError, AttributeError) as error:
             reason = (
-                "fields are missing in the answer; is the master of another version? --json prints the answer as it is"
+                "the answer lacks fields, so the master may be of another version; --json prints the answer as it is"
             )
             raise click.ClickException(reason) from error
 
@@ -76,13 +76,13 @@ def scale(master: _MasterClient, workers: int) -> None:
 @_command
 @allow_empty_option
 def reload(master: _MasterClient, allow_empty: bool) -> None:
-    """Replace all workers by new ones, and wait until it is done.
+    """Replace all workers by new ones, and wait for the end of the reload.
 
     Configuration, certificates and code are read again. If a new worker does not become ready, the reload is aborted
-    and the old workers go on.
+    and the old workers serve on.
     """
     answer = master.ask(command="reload", allow_empty=allow_empty)
-    master.say(f"reloaded: every worker is of generation {answer.get('generation')}")
+    master.say(f"reloaded: all workers are of generation {answer.get('generation')}")
 
 
 @_command
@@ -96,14 +96,14 @@ def drain(master: _MasterClient, slot: int) -> None:
 @_command
 @click.argument("slot", type=int)
 def kill(master: _MasterClient, slot: int) -> None:
-    """Kill the worker of SLOT (SIGKILL). It is replaced as after a crash."""
+    """Kill the worker of SLOT (SIGKILL). The master restarts it as after a crash."""
     answer = master.ask(command="kill", slot=slot)
     master.say(f"killed process {answer.get('pid')}")
 
 
 @_command
 def reopen(master: _MasterClient) -> None:
-    """Reopen the log files of all processes, and wait until it is done."""
+    """Reopen the log files of all processes, and wait until all have done so."""
     answer = master.ask(command="reopen")
     master.say(f"{answer.get('workers')} workers have reopened their log files")
 
@@ -118,10 +118,7 @@ def stop(master: _MasterClient, quick: bool) -> None:
 
 @_command
 def tree(master: _MasterClient) -> None:
-    """Show the running tasks of all processes as trees.
-
-    Each task is shown below the one whose nursery it runs in.
-    """
+    """Show the live tasks of all processes as trees: each task below the task whose nursery it runs in."""
     answer = master.ask(command="tree")
     for each in answer.get("trees", ()):
         master.say(f"{each['process']} ({each['pid']})")
@@ -130,7 +127,13 @@ def tree(master: _MasterClient) -> None:
 
 
 class _MasterClient:
-    """A client of the master: sends one command over the control socket, and prints the answer."""
+    """The client of a master, which sends one command over the control socket.
+
+    Args:
+        control: the path of the control socket; None: the one in the configuration.
+        file: the path of the configuration.
+        as_json: whether the answer is printed as JSON.
+    """
 
     def __init__(self, control: str | None, file: str, as_json: bool) -> None:
         self.as_json = as_json
@@ -138,10 +141,11 @@ class _MasterClient:
         self._file = file
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one command and return the answer.
+        """Send one command and return the answer, which is also printed if the output is JSON.
 
         Raises:
-            ClickException: there is no master at the socket, or it refused.
+            ClickException: no master answers in time, or it refuses the command.
+            SystemExit: the master refuses the command, and the output is JSON.
         """
         path = self._path()
         try:
@@ -159,7 +163,7 @@ class _MasterClient:
         try:
             answer = _answer(received)
         except ValueError as error:
-            reason = f"what answers at {path} is no master of this version ({error}); name another path with --control"
+            reason = f"the answer at {path} is not that of a master of this version ({error}); check --control"
             raise click.ClickException(reason) from error
         if self.as_json:
             click.echo(json.dumps(answer))
@@ -188,11 +192,11 @@ class _MasterClient:
 
 
 def _send_command(path: str, request: bytes, within: float) -> bytes:
-    """Send one line, and return what the master sends until it closes the connection.
+    """Send one line, and return all bytes that the master sends until it closes the connection.
 
     Raises:
-        TimeoutError: it takes longer than so many seconds.
-        OSError: nobody listens, or it closes without an answer.
+        TimeoutError: the answer takes longer than ``within`` seconds.
+        OSError: no process listens, or it closes the connection without an answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_CONNECT_S)
@@ -200,7 +204,7 @@ def _send_command(path: str, request: bytes, within: float) -> bytes:
         sock.sendall(request + b"\n")
         received, deadline = bytearray(), time.monotonic() + within
         while len(received) <= _ANSWER_BYTES_MAX:
-            # A timeout of 0 would mean something else.
+            # Not 0, which would mean a non-blocking socket.
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 piece = sock.recv(_PIECE_BYTES)
@@ -212,7 +216,7 @@ def _send_command(path: str, request: bytes, within: float) -> bytes:
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"no complete answer within {within:g} s")
     if not received:
-        raise OSError(0, "it closed the connection")
+        raise OSError(0, "the connection was closed without an answer")
     return bytes(received)
 
 
@@ -220,16 +224,16 @@ def _answer(received: bytes) -> dict[str, Any]:
     """Decode a master's answer.
 
     Raises:
-        ValueError: it is no answer of a master.
+        ValueError: the bytes are not the answer of a master.
     """
     if len(received) > _ANSWER_BYTES_MAX:
-        raise ValueError(f"over {_ANSWER_BYTES_MAX // 2**20} MiB came")
+        raise ValueError(f"the answer exceeds {_ANSWER_BYTES_MAX // 2**20} MiB")
     try:
         answer: object = json.loads(received)
     except (ValueError, RecursionError) as error:
-        raise ValueError("what came is not JSON") from error
+        raise ValueError("the answer is not JSON") from error
     if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-        raise ValueError('what came has no "ok"')
+        raise ValueError('the answer has no "ok"')
     return answer
 
 
@@ -271,7 +275,7 @@ def _time(seconds: float) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format rows below column names: columns as wide as their widest cell, numbers to the right."""
+    """Format rows below column names: columns as wide as their widest cell, numbers aligned to the right."""
     widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
     return "\n".join(_row(row, widths) for row in (columns, *rows))
 

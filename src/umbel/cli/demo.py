@@ -1,6 +1,6 @@
-"""``umbel demo``: sample upstreams and a gateway before them, all in this process, on loopback.
+"""``umbel demo``: sample upstreams and a gateway in front of them, in one process on loopback.
 
-A first look at Umbel, and with ``--once`` a smoke test of an installation.
+``--once`` makes it a smoke test of an installation.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _service = click.Choice(list(SERVICES))
 
 @click.command(short_help="Start sample services and a gateway in front of them.")
 @click.option(
-    "--slow", multiple=True, type=_service, metavar="NAME", help=f"Delay the answers of a service by 2 s: {_NAMES}."
+    "--slow", multiple=True, type=_service, metavar="NAME", help=f"Delay the responses of a service by 2 s: {_NAMES}."
 )
 @click.option(
-    "--fail", multiple=True, type=_service, metavar="NAME", help=f"Let a service answer with status 500: {_NAMES}."
+    "--fail", multiple=True, type=_service, metavar="NAME", help=f"Let a service respond with status 500: {_NAMES}."
 )
 @click.option(
     "--port",
@@ -40,7 +40,7 @@ _service = click.Choice(list(SERVICES))
     help=f"The gateway's port, 0 for any free one.  [default: {DEFAULT_PORT}; 0 with --once]",
 )
 @click.option(
-    "--once", is_flag=True, help="Send one request, print its answer, and exit: with 0 if its status is 200, else 1."
+    "--once", is_flag=True, help="Send one request, print the response, and exit: with 0 if its status is 200, else 1."
 )
 @click.pass_context
 def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port: int | None, once: bool) -> None:
@@ -71,14 +71,14 @@ def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port:
 
 def _introduce(running: RunningDemo, slow: tuple[str, ...], fail: tuple[str, ...]) -> None:
     page = running.gateway + PAGE
-    rows = [("curl -i " + page, "one answer made of all the calls")]
-    rows.append((f"curl -N -H 'Accept: application/x-ndjson' {page}", "each outcome as it lands"))
+    rows = [("curl -i " + page, "one response made of all calls")]
+    rows.append((f"curl -N -H 'Accept: application/x-ndjson' {page}", "each outcome as soon as it is there"))
     if slow or fail:
-        rows.append((_demo_command(""), "the same without trouble"))
+        rows.append((_demo_command(""), "the demo without slow or failing services"))
     else:
-        rows.append((_demo_command("--slow offers"), "a partial answer, on time"))
+        rows.append((_demo_command("--slow offers"), "a partial response, on time"))
     width = max(len(command) for command, _ in rows)
-    click.echo(f"Umbel runs on {running.gateway} (Ctrl-C stops it), before these services:\n")
+    click.echo(f"Umbel runs on {running.gateway} (Ctrl-C stops it), in front of these services:\n")
     for name, urls in running.upstreams.items():
         marks = [word for word, names in (("slow", slow), ("failing", fail)) if name in names]
         click.echo(f"  {name:8} {'  '.join(urls)}{'   ' if marks else ''}{', '.join(marks)}")
@@ -89,14 +89,14 @@ def _introduce(running: RunningDemo, slow: tuple[str, ...], fail: tuple[str, ...
 
 
 def _demo_command(options: str) -> str:
-    """Return the command that starts the demo with these options: make's if make started this one."""
+    """Return the command that starts the demo with these options; ``make demo`` if make has started this process."""
     if "MAKELEVEL" in os.environ:
         return f"make demo ARGS='{options}'" if options else "make demo"
     return f"umbel demo {options}".strip()
 
 
 async def _ask(running: RunningDemo) -> int:
-    """Make one request over a socket, print the answer, and return its status."""
+    """Send one request, print the response, and return its status."""
     import httpx
 
     url = running.gateway + PAGE

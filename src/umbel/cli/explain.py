@@ -1,6 +1,6 @@
-"""``umbel explain METHOD PATH``: print which route answers, its calls and their order, and each limit in force.
+"""``umbel explain METHOD PATH``: print the route that answers a request, its calls and their order, and all limits.
 
-Loads the configuration and compiles its plans as the gateway does; makes no call.
+It loads the configuration and compiles the plans as the gateway does; it makes no call.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
 
 
 def _exit_without_route(ctx: click.Context, request: str, answer: NoMatch, *, as_json: bool) -> NoReturn:
-    """Print the answer to a request that no route serves, and exit: with 0 if that is a success, else 1."""
+    """Print the response to a request that no route serves, and exit: with 0 if its status is a success, else 1."""
     if as_json:
         click.echo(json.dumps({"route": None, **answer._asdict()}, ensure_ascii=False))
     else:

@@ -1,4 +1,4 @@
-"""``umbel init``: write the files to begin with into a folder."""
+"""``umbel init``: write the files of a new project into a folder."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import click
 
 STARTER = Path(__file__).parents[1] / "demo" / "starter"
 _NAMES = {"gitignore": ".gitignore", "dockerignore": ".dockerignore", "test_dashboard.txt": "test_dashboard.py"}
-"""The names of files that tools would take for Umbel's own under these names."""
+"""The final names of files that are packaged under other names: tools would take them for parts of Umbel itself."""
 
 
-@click.command(short_help="Write the files to begin with.")
+@click.command(short_help="Write the files of a new project.")
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 def init(folder: Path) -> None:
-    """Write the files to begin with into FOLDER, which is made if it is not there; by default the current one.
+    """Write the files of a new project into FOLDER (default: the current one), which is created if it does not exist.
 
     They are umbel.toml with a route of two calls, umbel.schema.json for editors, hypercorn.toml, a Dockerfile, and
-    a test of the route that passes. A file that is there already is never changed: then nothing is written.
+    a test of the route. If one of the files exists already, nothing is written.
     """
     from ..config.schema.jsonschema import json_schema
 
@@ -30,7 +30,7 @@ def init(folder: Path) -> None:
     files["umbel.schema.json"] = json.dumps(json_schema(), indent=2) + "\n"
     there = [name for name in files if (folder / name).exists() or (folder / name).is_symlink()]
     if there:
-        raise click.ClickException(f"{folder} has {', '.join(there)} already; name a folder that has none of these")
+        raise click.ClickException(f"{folder} has {', '.join(there)} already; name a folder without these files")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -1,6 +1,6 @@
-"""``umbel logs tail`` and ``umbel logs stat``: print records for a person or as JSON lines, and compute statistics.
+"""``umbel logs tail`` and ``umbel logs stat``: print records for people or as JSON lines, and compute statistics.
 
-Reads files only; follows a log across rotation, and reads compressed files.
+Both only read files, including rotated and compressed ones.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
 
 
 class _RemovedCommandError(click.ClickException):
-    """The error of a removed command: a usage error without the usage."""
+    """The error of a removed command, with the exit status of a usage error."""
 
     exit_code = 2
 
@@ -117,9 +117,9 @@ class _RemovedCommandError(click.ClickException):
 @logs.command(hidden=True, add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def grep(arguments: tuple[str, ...]) -> None:
-    """Refuse what this command did once, and say what does it now."""
+    """Fail with the command that replaces this one."""
     raise _RemovedCommandError(
-        "umbel logs grep is no more; write: umbel logs tail -n all --json access |"
+        "umbel logs grep was removed; write: umbel logs tail -n all --json access |"
         " jq -c 'select(.\"http.response.status_code\" >= 500)'"
     )
 
@@ -128,11 +128,13 @@ _NAMES = ("access", "calls", "app")
 
 
 def _path(log: str, config: str, *, may_come: bool = False) -> Path:
-    """Return the path of a log that is given by its path, or by the name of a configured one.
+    """Return the path of a log that is given by its path or by the name of a stream.
+
+    ``may_come``: a log that does not exist yet is no error; a line on stderr says that it is waited for.
 
     Raises:
-        ClickException: it goes to stdout; or there is no such log, unless it ``may_come`` (then a line on stderr says
-        so). ConfigError: it is a name, and the configuration cannot be used.
+        ClickException: the stream is written to stdout, or there is no such log.
+        ConfigError: the log is given by a name, and the configuration cannot be used.
     """
     from ..logs.files.reading import log_files
 
@@ -156,12 +158,12 @@ def _configured(name: str, config: str) -> Path:
 
     path = path_of(load_config(config).logs, name)
     if path is None:
-        reason = f'goes to stdout ([logs] {name} of {config} has file = "-"), so there is no file to read'
-        raise click.ClickException(f"{name} {reason}; look where the output of the service goes")
+        reason = f'is written to stdout ([logs] {name} of {config} has file = "-"), so there is no file to read'
+        raise click.ClickException(f"{name} {reason}; read the output of the service")
     return path
 
 
 def _end(files: LogFiles, count: int) -> None:
-    """Exit with status 1 if a file could not be read and no line was."""
+    """Fail if a file could not be read and no line was read from the others."""
     if files.unreadable and not count:
-        raise click.ClickException("nothing of this log can be read")
+        raise click.ClickException("no file of this log can be read")

@@ -1,6 +1,6 @@
-"""Option types for values with units, written as in umbel.toml: ``10s``, ``500MB``.
+"""Types of options: values with units as in umbel.toml (``10s``, ``500MB``), and bounded whole numbers.
 
-An invalid value is a usage error of click.
+An invalid value is a usage error of click (exit status 2).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class UnitValue(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # 
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ValueT:
-        """Return the value in seconds or bytes; a default that is a number already is returned as it is."""
+        """Return the value in seconds or bytes; a value that is not a text (a default) is returned unchanged."""
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]  # a default, in its final type
+            return value  # type: ignore[no-any-return]  # a default, already of the final type
         try:
             return self._parse(value)
         except ValueError as error:
@@ -51,7 +51,7 @@ class _Count(click.ParamType):  # type: ignore[type-arg]  # older releases of cl
         self._lowest = lowest
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number."""
+        """Return the number, or fail with a usage error."""
         try:
             number = int(value)
         except ValueError:
@@ -66,7 +66,7 @@ COUNT_OR_NONE = _Count(0)
 
 
 class _CountOrAll(_Count):
-    """A number of at least 0, or "all", which is None."""
+    """A whole number of at least 0, or "all", which becomes None."""
 
     name = 'integer or "all"'
 

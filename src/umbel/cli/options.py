@@ -1,6 +1,6 @@
-"""Options that several commands share, and the load of the configuration that they name.
+"""The options that several commands share, and the loading of the configuration that they name.
 
-Imports only click until a command runs.
+The module imports only click until a command runs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ allow_empty_option = click.option(
 
 
 def load_config(file: str) -> Config:
-    """Load the configuration in ``file`` and check its plans.
+    """Load the configuration in ``file`` with all of its checks.
 
     Raises:
-        ConfigError: it cannot be used; the group prints the problems and exits with 78.
+        ConfigError: the configuration cannot be used.
     """
     from ..config.loading.empty_config import require_file
     from ..config.loading.load import load
@@ -51,10 +51,10 @@ def load_config(file: str) -> Config:
 
 
 def load_with_warnings(file: str) -> LoadedConfig:
-    """Load as ``load_config`` does, with the warnings about the file and the hypercorn.toml beside it.
+    """Load the configuration in ``file`` with all checks, and with the warnings about it and its hypercorn.toml.
 
     Raises:
-        ConfigError: as ``load_config``.
+        ConfigError: the configuration cannot be used.
     """
     from functools import partial
 
@@ -67,7 +67,7 @@ def load_with_warnings(file: str) -> LoadedConfig:
     try:
         beside = {} if name is None else {contradictions.HYPERCORN: read_settled(Path(name), name)}
     except UnreadableError:
-        beside = {}  # ``hypercorn_keys`` reports it.
+        beside = {}  # ``hypercorn_keys`` reports this mistake.
     served = {key: value for source in beside.values() for key, value in source.data.items() if _is_number(value)}
     checks = [partial(check, served=served) if check is contradictions.check else check for check in WARNINGS]
     return load_for_display(file, checks=CHECKS, warnings=checks, beside=beside)
@@ -79,5 +79,5 @@ def _is_number(value: object) -> bool:
 
 def hypercorn_beside(file: str) -> str | None:
     """Return the path of the hypercorn.toml beside the configuration; None if there is none."""
-    settings = Path(file).parent / "hypercorn.toml"  # with_name knows no name of "." or "/"
+    settings = Path(file).parent / "hypercorn.toml"  # with_name() fails for "." and "/"
     return str(settings) if settings.exists() else None

@@ -1,6 +1,6 @@
-"""The reference of the configuration in Markdown (docs/config.md): a written introduction, and a table per section.
+"""The reference of the configuration in Markdown (docs/config.md): an introduction, and a table for each section.
 
-The tables are made from the schema alone.
+The tables are made only from the schema.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Run of a command that serves: ``trio.run``, with the causes of a failed start as one sentence each.
-
-Imports trio and Hypercorn, so only commands that serve import it.
-"""
+"""``trio.run`` for commands that serve: a failed start becomes one sentence with the exit status of its cause."""
 
 from __future__ import annotations
 
@@ -24,13 +21,12 @@ ResultT = TypeVar("ResultT")
 
 
 def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
-    """Run ``main``, which serves ``app``, under trio; a failure that an operator can repair becomes one sentence.
+    """Run ``main``, which serves ``app``, under trio, and return its result.
 
     Raises:
-        ConfigError: an address that cannot be listened on, or what kept ``app`` from starting lies in its
-            configuration; exit status 78, like every mistake in one.
-        ClickException: an application that cannot start, or not in time; exit status 1.
-        BaseException: any other as it was raised, out of exception groups that hold it alone.
+        ConfigError: an address cannot be bound, or a configuration error kept ``app`` from starting (exit status 78).
+        ClickException: the lifespan of ``app`` has failed, or took too long (exit status 1).
+        BaseException: any other exception; one that is alone in exception groups is taken out of them.
     """
     try:
         with no_deadly_signals():
@@ -51,7 +47,7 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
 
 
 def give_up(error: Exception) -> NoReturn:
-    """Exit with status 1 for a defect; its traceback is written to stderr without secrets, once."""
+    """Exit with status 1 for a defect. Its traceback is written to stderr, without secrets, unless it was shown."""
     if not mark_shown(error):
         sys.stderr.write(safe_traceback(error))
     raise SystemExit(1) from None

@@ -1,7 +1,4 @@
-"""``umbel schema``: print the configuration's JSON Schema, or its reference in Markdown.
-
-``docs/config.md`` is the output of ``umbel schema --markdown``; a test compares the two.
-"""
+"""``umbel schema``: print the configuration's JSON Schema, or its reference in Markdown (``docs/config.md``)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``umbel serve``: serve the configured routes, or any ASGI application, in this process or under a master.
 
-umbel.toml defines what is served, hypercorn.toml how; options take precedence over both.
+Settings come from umbel.toml and hypercorn.toml; options take precedence over both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..supervisor.master.settings import CommandLine
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
-"""Options that are keys of hypercorn.toml; the others are keys of ``[supervisor]``."""
+"""The options that are keys of hypercorn.toml; the others are keys of ``[supervisor]``."""
 
 
 @click.command(short_help="Serve the configured routes or an ASGI application.")
@@ -70,7 +70,7 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option(
     "--on-intensity", type=click.Choice(["degrade", "exit"]), help="After too many restarts: restart slowly, or stop."
 )
-@click.option("--control", metavar="PATH", help="Make a Unix socket at PATH for umbel ctl.")
+@click.option("--control", metavar="PATH", help="Create a Unix socket at PATH for umbel ctl.")
 @allow_empty_option
 def serve(
     app: str | None,
@@ -113,6 +113,7 @@ def serve(
 
 
 def _serve_alone(given: CommandLine) -> None:
+    """Load and serve the application in this process, with one server and without a master."""
     import trio
     from hypercorn.config import Config
 
@@ -132,7 +133,7 @@ def _serve_alone(given: CommandLine) -> None:
 
     application = given.application
     if activated_sockets():
-        _warn("the sockets that systemd has passed are served by a master alone (-w); they are left unused")
+        _warn("the sockets that systemd has passed are not used; only a master serves them (-w N)")
     settings = run(partial(read_in_time, partial(read_settings, given, _warn)))
     try:
         app = load_app(application.app, application.config, settings.routes)
@@ -168,11 +169,12 @@ def _serve_alone(given: CommandLine) -> None:
             run(main, app)
     except (ConfigError, click.ClickException):
         raise
-    except Exception as error:  # noqa: BLE001 - a defect, of ours or of the application
+    except Exception as error:  # noqa: BLE001 - a defect of Umbel or of the application
         give_up(error)
 
 
 def _serve_supervised(given: CommandLine) -> None:
+    """Run a master in this process, and exit with its status."""
     from ..supervisor.master.options import WORKERS_MAX
     from ..supervisor.run import run_master
     from .running import run

@@ -1,1 +1,1 @@
-"""The demo: sample services on loopback, and a gateway before them with the sample configuration."""
+"""The demo: sample services on loopback, and a gateway with the sample configuration in front of them."""

@@ -1,6 +1,6 @@
-"""The four sample services as pure functions: from a path and a query to a status and a JSON value.
+"""The four sample services as pure functions of path and query, which return a status and a JSON value.
 
-The data is made up, and the same for the same request.
+The data is made up; equal requests get equal data.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SampleService(NamedTuple):
     ports: tuple[int, ...]
     """The ports of its replicas in the sample configuration."""
     median_ms: float
-    """The median latency in milliseconds; the latencies have a lognormal distribution."""
+    """The median of the latencies in milliseconds, whose distribution is lognormal."""
     answer: Callable[[str, Mapping[str, str]], Answer]
 
 
@@ -98,5 +98,5 @@ def _after(prefix: str, path: str) -> str:
 
 
 def _number(text: str | None) -> int | None:
-    """Parse a whole number of at most nine digits; None if it is none."""
+    """Parse a whole number of at most nine digits; None for any other text."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 9 else None

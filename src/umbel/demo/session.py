@@ -1,7 +1,4 @@
-"""One run of the demo: the sample upstreams, and the gateway before them with the sample configuration, in one nursery.
-
-Prints nothing. The sample configuration is package data and is never written to.
-"""
+"""One run of the demo: the sample upstreams, and a gateway with the sample configuration in front of them."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from ..server import hypercorn_config, serve
 from .upstreams import Urls, sample_upstreams
 
 SAMPLE = Path(__file__).with_name("umbel.toml")
-"""The configuration of the demo, which comes with the package."""
+"""The sample configuration, which is package data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class RunningDemo:
     """The gateway's base URL."""
     upstreams: Urls
     logs: Path
-    """The directory of the records."""
+    """The directory of the log files."""
 
 
 async def run_demo(
@@ -43,13 +40,21 @@ async def run_demo(
     fail: Collection[str] = (),
     logs: Path,
 ) -> None:
-    """Start the upstreams, then the gateway, then call ``visit``; end with it if ``once``, else with SIGINT or SIGTERM.
+    """Start the upstreams and the gateway, and await ``visit``. The end comes after it, or at SIGINT or SIGTERM.
 
-    The gateway ends first and gracefully, the upstreams after it.
+    The gateway is stopped gracefully, then the upstreams.
+
+    Args:
+        visit: is awaited while the demo runs.
+        once: whether the demo ends after ``visit``.
+        port: the port of the gateway; 0 for any free one.
+        slow: the names of services with slow responses.
+        fail: the names of services that respond with 500.
+        logs: the directory of the log files.
 
     Raises:
-        OSError: the gateway's port cannot be listened on.
-        ConfigError: a variable of the environment spoils the sample configuration, or ``logs`` cannot be written.
+        OSError: the gateway's port cannot be bound.
+        ConfigError: an environment variable makes the sample configuration invalid, or ``logs`` cannot be written.
     """
     async with sample_upstreams(slow=slow, fail=fail, usual_ports=True) as upstreams:
         app = Umbel("umbel.demo", load_sample(upstreams, logs=logs), static_folder=None)
@@ -63,10 +68,10 @@ async def run_demo(
 
 
 def load_sample(urls: Urls, *, logs: Path) -> Config:
-    """Load the sample configuration, with the upstreams at ``urls`` and its records in the directory ``logs``.
+    """Load the sample configuration, with the upstreams at ``urls`` and the log files in ``logs``.
 
     Raises:
-        ConfigError: a variable of the environment that the file names makes it invalid.
+        ConfigError: an environment variable that the file names makes it invalid.
     """
     config = load(SAMPLE, checks=(compiler.check,))
     upstreams = {name: upstream.model_copy(update={"urls": urls[name]}) for name, upstream in config.upstreams.items()}

@@ -1,4 +1,4 @@
-"""The sample services as HTTP servers on loopback, each with its latency; on demand slow or failing."""
+"""The sample services as HTTP servers on loopback, each with its own latency; services can be made slow or failing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trio_util import move_on_when
 from .services import SERVICES, SampleService
 
 SLOW_S = 2.0
-"""Seconds that ``--slow`` adds to each answer of a service."""
+"""The seconds that ``--slow`` adds to each response of a service."""
 
-_LATENCY_SPREAD = 0.4  # sigma of the lognormal: one answer in twenty takes about twice the median
+_LATENCY_SPREAD = 0.4  # Sigma of the lognormal: one response in twenty takes about twice the median.
 
 Urls = Mapping[str, tuple[str, ...]]
 """The base URLs of each service, by its name."""
@@ -38,11 +38,11 @@ class SampleUpstream:
         self._chance = chance
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request; a client that disconnects meanwhile ends its processing."""
+        """Respond to one request, or end early if the client disconnects."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
-            # Only the delay: the server also sends http.disconnect while it sends the end of an answer.
+            # Only the delay can be ended: the server also sends http.disconnect while it sends the end of a response.
             async with move_on_when(_disconnected, receive) as gone:
                 await trio.sleep(self._latency())
             if not gone.cancelled_caught:
@@ -50,7 +50,7 @@ class SampleUpstream:
 
     async def _answer(self, path: bytes, query: bytes, send: ASGISendCallable) -> None:
         if self._fail:
-            status, value = 500, {"error": "this service was asked to fail"}
+            status, value = 500, {"error": "this service was started with --fail"}
         else:
             status, value = self._service.answer(path.decode(), dict(parse_qsl(query.decode())))
         body = msgspec.json.encode(value)
@@ -67,13 +67,13 @@ class SampleUpstream:
 async def sample_upstreams(
     *, slow: Collection[str] = (), fail: Collection[str] = (), usual_ports: bool = False, seed: int = 1
 ) -> AsyncGenerator[Urls, None]:
-    """Serve every sample service on loopback until the block ends; yields their base URLs.
+    """Serve all sample services on loopback until the block ends; gives their base URLs.
 
     Args:
-        slow: names of services that take ``SLOW_S`` seconds more.
-        fail: names of services that answer 500.
-        usual_ports: listen where the sample configuration says, wherever that port is free; else on any free one.
-        seed: of the latencies.
+        slow: the names of services that take ``SLOW_S`` seconds longer.
+        fail: the names of services that respond with 500.
+        usual_ports: whether to use the ports of the sample configuration, as far as they are free.
+        seed: the seed of the latencies.
     """
     chance = random.Random(seed)
     async with trio.open_nursery() as nursery:
@@ -95,7 +95,7 @@ async def _start(nursery: trio.Nursery, app: Any, port: int) -> str:
 
 
 def _bound(port: int) -> socket.socket:
-    """Return a socket bound to the loopback port, or to a free one if that is taken."""
+    """Return a socket that is bound to ``port`` on loopback, or to a free port if ``port`` is in use."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -103,4 +103,4 @@ async def test_without_a_master_passed_sockets_are_reported_as_unused(tmp_path: 
     write_app(tmp_path)
     command = f"LISTEN_FDS=1 LISTEN_PID=$$ exec {PYTHON} -m umbel serve served:app --bind 127.0.0.1:0 3</dev/null"
     async with started("sh", "-c", command, cwd=tmp_path) as child:
-        assert "left unused" in await child.line("warning")
+        assert "are not used; only a master" in await child.line("warning")

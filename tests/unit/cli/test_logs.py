@@ -106,7 +106,7 @@ def test_json_output_holds_records_only_and_other_lines_go_to_stderr(tmp_path: P
     log = write(tmp_path / "app.jsonl", record(1), "\x1b[31m" + "x" * 1000, "[1]", record(2))
     result = umbel("tail", log, "--json")
     assert numbers(result) == [1, 2]
-    assert result.stderr == f"no record: \\x1b[31m{'x' * 195}\nno record: [1]\n"
+    assert result.stderr == f"not a record: \\x1b[31m{'x' * 195}\nnot a record: [1]\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["x", "app"], ["-i", "x", "-w", "a=1", "--help"]])
@@ -208,7 +208,7 @@ def test_a_configured_log_on_stdout_is_reported(command: str, tmp_path: Path, mo
     (tmp_path / "umbel.toml").write_text('[logs]\naccess = { file = "-" }\n')
     result = umbel(command, "access")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "access goes to stdout ([logs] access of umbel.toml" in result.stderr
+    assert "access is written to stdout ([logs] access of umbel.toml" in result.stderr
 
 
 def test_a_field_to_count_by_that_no_record_has_is_reported(log: Path) -> None:

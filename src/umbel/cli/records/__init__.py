@@ -1,1 +1,1 @@
-"""Records of a log: reading, printing and statistics."""
+"""The records of a log: reading, printing and statistics."""

@@ -1,6 +1,6 @@
-"""Readers of a log: of all its files, rotated and compressed ones included, and of the lines that are appended.
+"""Readers of a log: of all its files, including rotated and compressed ones, and of the lines that are appended.
 
-The log itself is opened before its rotated files are listed, so a file that is renamed or compressed meanwhile is
+The live file is opened before the rotated files are listed, so that a file that is renamed or compressed meanwhile is
 neither left out nor read twice.
 """
 
@@ -24,14 +24,14 @@ from ...logs.files.retention import SUFFIXES
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line: its bytes without the line end, and its record, which is empty if the line is no JSON object."""
+    """One line: its bytes without the line end, and its record, which is empty if the line is not a JSON object."""
 
     data: bytes
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """The line as text; bytes that are no UTF-8 are escaped."""
+        """The line as text; bytes that are not UTF-8 are escaped."""
         return self.data.decode("utf-8", "backslashreplace")
 
 
@@ -46,24 +46,26 @@ def line_of(data: bytes) -> LogLine:
 
 
 class LogFiles:
-    """The files of a log at this moment, a context manager. What cannot be read is left out, with a line on stderr.
+    """All files of a log at this moment, as a context manager.
+
+    A file that cannot be read is left out, and a line on stderr says so.
 
     Args:
-        log: the log's path.
-        follower: reads on where these end: behind the last whole line that it found. None: these end with the log.
+        log: the path of the live file.
+        follower: a reader that continues where these files end, so that no line is read twice; None: there is none.
     """
 
     def __init__(self, log: Path, follower: Follower | None = None) -> None:
         self._log = log
         self._upto = None if follower is None else follower.position
         self.unreadable = False
-        """Whether one of them could not be read."""
+        """Whether one of the files could not be read."""
         self._live = self._open() if follower is None else follower.duplicate()
         identity = None if self._live is None else os.fstat(self._live.fileno())
         self._older: list[Path] = []
         for path in log_files(log):
             with suppress(FileNotFoundError):
-                # The log may have been renamed since it was opened.
+                # The live file may have been renamed since it was opened: then it is listed too.
                 if path != log and (identity is None or not os.path.samestat(path.stat(), identity)):
                     self._older.append(path)
 
@@ -75,7 +77,7 @@ class LogFiles:
             self._live.close()
 
     def lines(self) -> Iterator[LogLine]:
-        """Yield every line, the oldest first."""
+        """Yield all lines, the oldest first."""
         for path in self._older:
             yield from map(line_of, self._lines_of(path))
         yield from map(line_of, self._lines_of_live())
@@ -114,7 +116,7 @@ class LogFiles:
             self._complain(self._log, error)
 
     def _lines_of(self, path: Path) -> Iterator[bytes]:
-        # It may have been compressed since it was listed, or removed, which is no error.
+        # The file may have been compressed since it was listed. If it was removed, it is left out.
         for name in (path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES.values())):
             try:
                 yield from lines_of(name)
@@ -141,9 +143,9 @@ class Follower:
         self._fd: int | None = None
         self._rest = b""
         self._reported_reason = ""
-        """Why the last attempt to open it failed."""
+        """Why the latest attempt to open the file failed."""
         self.position = 0
-        """The offset up to which the file is read; begins at the end of its last whole line."""
+        """The offset up to which the file was read; at first the end of its last whole line."""
         self._open()
         if self._fd is not None:
             self.position = _whole(self._fd)
@@ -153,12 +155,12 @@ class Follower:
         return None if self._fd is None else os.fdopen(os.dup(self._fd), "rb")
 
     def read(self) -> Iterator[LogLine]:
-        """Yield the lines appended since the last call; after a rotation first the rest of the renamed file."""
+        """Yield the lines that were appended since the last call; after a rotation first the rest of the renamed file."""
         while True:
             yield from self._read_on()
             if not self._moved():
                 return
-            # What was written between the last look and the renaming.
+            # Lines that were appended between the last read and the renaming.
             yield from self._read_on()
             if self._fd is not None:
                 os.close(self._fd)
@@ -175,7 +177,7 @@ class Follower:
         while data := os.pread(self._fd, LINE_BYTES_MAX, self.position):
             self.position += len(data)
             *whole, self._rest = (self._rest + data).split(b"\n")
-            if len(self._rest) >= LINE_BYTES_MAX:  # no record; as ``lines_of``, it is read in pieces
+            if len(self._rest) >= LINE_BYTES_MAX:  # Longer than any record: read in pieces, as ``lines_of`` does.
                 whole.append(self._rest)
                 self._rest = b""
             yield from map(line_of, whole)

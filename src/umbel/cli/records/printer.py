@@ -1,6 +1,6 @@
-"""Printer of records: as JSON lines, or for a person as time, level, event, and the other fields as ``name=value``.
+"""The printer of records: as JSON lines, or for people as time, level, event, and the other fields as ``name=value``.
 
-In the second form no character of a record reaches the terminal as a control sequence.
+In the form for people, control characters are replaced, so that no record can send a control sequence to a terminal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 from .log_files import LogLine
 
 _COLOURS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "bright_red"}
-# Fields that stand at the front of a line, or are the same in all lines of one log.
+# Fields that are shown at the front of a line, or that tell people little.
 _LEFT_OUT = frozenset(
     {
         *("ts", "level", "severity", "event", "msg", "seq", "task", "trace_id", "worker"),
@@ -33,9 +33,12 @@ _NO_RECORD_CHARS = 200
 
 
 class Printer:
-    """Printer of lines on stdout: as JSON, byte for byte as they stand in the file, or for a person.
+    """The printer of lines on stdout.
 
-    With ``as_json`` a line that is no record goes to stderr, so that all that a program gets on stdout is JSON.
+    Args:
+        as_json: whether lines are printed byte for byte as in the file; lines that are not records then go to stderr,
+            so that stdout holds only JSON.
+        coloured: whether the form for people is coloured.
     """
 
     def __init__(self, *, as_json: bool, coloured: bool) -> None:
@@ -43,7 +46,7 @@ class Printer:
         self._coloured = coloured
 
     def print(self, lines: Iterable[LogLine]) -> int:
-        """Print the lines, and return their number; on return all are written to stdout.
+        """Print the lines, and return their number; all of them are written on return.
 
         Raises:
             BrokenPipeError: the reader of stdout has closed it.
@@ -53,7 +56,7 @@ class Printer:
         for line in lines:
             count += 1
             if self._as_json and not line.record:
-                click.echo(f"no record: {printable(line.text[:_NO_RECORD_CHARS])}", err=True)
+                click.echo(f"not a record: {printable(line.text[:_NO_RECORD_CHARS])}", err=True)
                 continue
             data = line.data if self._as_json else self._for_person(line)
             piece.append(data + b"\n")
@@ -70,19 +73,19 @@ class Printer:
 
 
 def wait_while_read(seconds: float) -> None:
-    """Wait for so many seconds, or until the reader of stdout closes it.
+    """Wait for ``seconds``.
 
     Raises:
         BrokenPipeError: the reader of stdout has closed it.
     """
     watch = select.poll()
-    watch.register(sys.stdout.fileno(), 0)  # poll always reports errors and hang-ups
+    watch.register(sys.stdout.fileno(), 0)  # No event: poll() reports errors and hang-ups in any case.
     if watch.poll(seconds * 1000):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def shown(line: LogLine, *, coloured: bool) -> str:
-    """Return a line for a person, coloured by level and status if ``coloured``."""
+    """Return a line in the form for people, coloured by level and status if ``coloured``."""
     record = line.record
     if not record:
         return printable(line.text)

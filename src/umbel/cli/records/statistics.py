@@ -1,6 +1,6 @@
-"""Statistics of a log: counts by level and status, a histogram of latencies, dropped and missing records.
+"""The statistics of a log: counts by level and status, a histogram of latencies, dropped and missing records.
 
-Memory is bounded: latencies are counted in buckets, the values of ``--by`` up to ``VALUES_MAX``.
+Memory is bounded: latencies are counted in buckets, and ``--by`` has at most ``VALUES_MAX`` rows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from .log_files import LogLine
 from .printer import printable
 
 BUCKETS_PER_DECADE = 10
-"""A bucket's upper end is a quarter above its lower end, so a percentile is exact to that."""
+"""The number of buckets for a factor of ten. A bucket ends 26 % above its beginning, which is the error of percentiles.
+"""
 VALUES_MAX = 1000
-"""The most values of ``--by`` that have a row each; further ones share one row."""
+"""The bound on the values of ``--by`` that have rows of their own; further ones share one row."""
 
 _BAR = 40
 _OTHER = "(other)"
@@ -25,7 +26,7 @@ _MISSING = object()
 
 
 class LatencyHistogram:
-    """A histogram of latencies with logarithmic buckets, ``BUCKETS_PER_DECADE`` to a decade; in milliseconds."""
+    """A histogram of latencies in milliseconds, with logarithmic buckets."""
 
     def __init__(self) -> None:
         self.buckets: Counter[int] = Counter()
@@ -39,7 +40,7 @@ class LatencyHistogram:
         self.greatest = max(self.greatest, millis)
 
     def percentile(self, share: float) -> float:
-        """Return the upper end of the bucket that holds this percentile, at most the greatest latency."""
+        """Return the upper end of the bucket with the percentile ``share`` (0 to 1), at most the greatest latency."""
         owed = share * self.count
         for bucket in sorted(self.buckets):
             owed -= self.buckets[bucket]
@@ -48,13 +49,17 @@ class LatencyHistogram:
         return self.greatest
 
     def as_dict(self) -> dict[str, float]:
-        """Return what ``--json`` prints."""
+        """Return the percentiles and the maximum for ``--json``."""
         shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
         return {**{name: round(self.percentile(share), 3) for name, share in shares.items()}, "max": self.greatest}
 
 
 class LogStatistics:
-    """The statistics that ``umbel logs stat`` shows. ``by`` names a field whose values get a row each, or is None."""
+    """The statistics of a log.
+
+    Args:
+        by: the field whose values get rows of their own; None: no rows.
+    """
 
     def __init__(self, by: str | None) -> None:
         self.by = by
@@ -73,7 +78,7 @@ class LogStatistics:
 
     @property
     def missing(self) -> int:
-        """Sequence numbers that no record has, those not counted that a record reports as dropped."""
+        """The number of sequence numbers that no record has, minus the records that ``log.dropped`` reports."""
         return max(0, self._gaps - self.dropped)
 
     def add(self, line: LogLine) -> None:
@@ -98,7 +103,7 @@ class LogStatistics:
             self._add_to_row(_find(record, self.by), status, millis)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
+        """Return all statistics for ``--json``."""
         result: dict[str, Any] = {
             "records": self.records,
             "first": self.first,
@@ -119,18 +124,18 @@ class LogStatistics:
         return result
 
     def _check_sequence(self, record: dict[str, Any]) -> None:
-        """Count the gap before a record: each number that its process skipped is a record that was dropped or lost."""
+        """Count the gap before a record: each sequence number that its process skipped is a record that was lost."""
         seq = record.get("seq")
         if not isinstance(seq, int):
             return
         writer = (record.get("host.name"), record.get("process.pid"))
         expected = self._seqs.get(writer, seq - 1) + 1
         if seq == 1 or expected == 1:
-            expected = seq  # another process with the same id
+            expected = seq  # The first record of another process with the same pid.
         if seq > expected:
             self._gaps += seq - expected
         elif seq < expected:
-            self._gaps = max(0, self._gaps - 1)  # it came late
+            self._gaps = max(0, self._gaps - 1)  # Out of order: it was counted as a gap before.
         self._seqs[writer] = seq if seq == 1 else max(seq, expected - 1)
 
     def _add_to_row(self, value: Any, status: Any, millis: Any) -> None:
@@ -146,7 +151,7 @@ class LogStatistics:
 
 
 def _find(record: Mapping[str, Any], field: str) -> Any:
-    """Return a field's value: under its whole name, or within an object of the record (``fields.line``)."""
+    """Return a field's value, by its whole name or as a member of an object (``fields.line``)."""
     if field in record:
         return record[field]
     outer, dot, inner = field.partition(".")

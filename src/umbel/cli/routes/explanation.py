@@ -1,6 +1,6 @@
-"""Explanation of a plan: its calls with their dependencies, and each limit in force with its place in the files.
+"""The explanation of a route as data: its calls with their dependencies, and each limit in force with its place.
 
-Values of environment variables are shown as their names.
+Values of environment variables are replaced by the names of the variables.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit in force: its value as files write it, and where it was written (None: it is the default)."""
+    """One limit in force."""
 
     key: str
     value: str
+    """The value as it is written in a file."""
     place: str | None
+    """The file and line of the value; None for a default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,13 @@ class CallExplained:
     method: str
     path: str
     needs: tuple[str, ...]
-    """The calls whose values it needs; without any it starts at once."""
+    """The dependencies: the calls whose values the call reads."""
     required: bool
     rules: tuple[str, ...]
-    """Its other settings that are not the default, a few words each."""
+    """The other settings that are not defaults, a few words each."""
     limits: tuple[Limit, ...]
     upstream_limits: tuple[Limit, ...]
+    """The limits that the call shares with all calls to its upstream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ class RouteExplained:
     limits: tuple[Limit, ...]
     calls: tuple[CallExplained, ...]
     answers: tuple[str, ...]
-    """The calls that make the answer: all, or the candidates of first and quorum."""
+    """The names of the calls that make the answer: all, or the candidates of first and quorum."""
 
 
 def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:
-    """Return the explanation of the plan of route ``index``."""
+    """Explain route ``index`` of the configuration, whose plan is ``plan``."""
     route, server, explainer = plan.route, loaded.config.server, _Explainer(loaded)
     at: KeyPath = ("routes", index)
     return RouteExplained(
@@ -97,7 +100,7 @@ _SERVER: Mapping[str, Callable[[Any], str]] = {
 
 
 class _Explainer:
-    """Reader of the explanation of each part of one configuration."""
+    """The explanations of the parts of one configuration."""
 
     def __init__(self, loaded: LoadedConfig) -> None:
         self._config: Config = loaded.config
@@ -114,7 +117,7 @@ class _Explainer:
     def written(
         self, section: Section, at: KeyPath, fields: Mapping[str, Callable[[Any], str]], prefix: str = ""
     ) -> Iterator[Limit]:
-        """Yield the limits among ``fields`` that were written; for keys that are rarely set."""
+        """Yield the limits among ``fields`` that are not defaults."""
         for field, written in fields.items():
             if field in section.model_fields_set:
                 yield self.limit(section, at, field, written, key=prefix + field)

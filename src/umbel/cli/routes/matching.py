@@ -1,4 +1,4 @@
-"""Match of a request line to a route, by the gateway's own checks of paths and queries and by werkzeug's routing."""
+"""Matching a request line to a route, by the gateway's own checks of paths and queries and by werkzeug's routing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Match(NamedTuple):
 
 
 class NoMatch(NamedTuple):
-    """No route matches: the status of the answer, the reason, and the routes that resemble the path most."""
+    """No route matches: the status of the response, the reason, and the routes whose paths are similar."""
 
     status: int
     reason: str
@@ -44,13 +44,13 @@ class Query(NamedTuple):
     """The parameters that a route reads from a query."""
 
     values: Mapping[str, Json]
-    """The values of the given parameters that the route declares."""
+    """The values of the parameters that the route declares, as far as they are given."""
     ignored: tuple[str, ...]
-    """Given parameters that the route neither declares nor forwards."""
+    """The names of given parameters that the route neither declares nor forwards."""
 
 
 def read_query(plan: Plan, path: str) -> Query | NoMatch:
-    """Parse the query behind ``path`` as the route of ``plan`` does; without a query nothing is checked."""
+    """Parse the query of ``path`` as the route of ``plan`` does. A path without a query is not checked."""
     _, mark, query = path.partition("?")
     if not mark:
         return Query({}, ())
@@ -70,7 +70,7 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
 
 
 def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
-    """Return the route that matches a request; a query in ``path`` is ignored."""
+    """Return the route that matches a request. A query in ``path`` is ignored."""
     raw = path.partition("?")[0]
     try:
         check_path(raw.encode())

@@ -1,4 +1,4 @@
-"""Rendering of an explained route: as a tree for the terminal, and as a Mermaid flowchart."""
+"""The rendering of an explained route: as a tree for the terminal, and as a Mermaid flowchart."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from .explanation import CallExplained, Limit, RouteExplained
 
 WIDTH = 110
-"""Columns that a line of limits has at most, unless a single one is longer."""
+"""The width in columns at which lines of limits are wrapped."""
 
 
 def tree(route: RouteExplained) -> str:
-    """Return the route with its calls as a tree, each call beneath the one that it waits for last."""
+    """Return the route with its calls as a tree, each call below its deepest dependency."""
     return "\n".join(_lines(route))
 
 
 def mermaid(route: RouteExplained) -> str:
-    """Return the route as a Mermaid flowchart: an arrow is a dependency, a dotted one an optional call."""
+    """Return the route as a Mermaid flowchart: arrows are dependencies, dotted arrows lead from optional calls."""
     ids = {call.name: f"c{number}" for number, call in enumerate(route.calls)}
     lines = ["flowchart LR", f'  request(["{_escaped("|".join(route.methods) + " " + route.path)}"])']
     for call in route.calls:
@@ -32,7 +32,7 @@ def mermaid(route: RouteExplained) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Replace the characters that Mermaid interprets within quotes by its entities."""
+    """Escape the characters that Mermaid interprets within quotes."""
     return "".join(f"#{ord(char)};" if char in '#"<>&`' else char for char in text)
 
 
@@ -61,7 +61,7 @@ def _counted(route: RouteExplained) -> str:
 
 
 def _beneath(calls: Sequence[CallExplained]) -> dict[str, list[CallExplained]]:
-    """Return each call's children: the calls whose deepest dependency it is, so most likely their last."""
+    """Return the children of each call: the calls whose deepest dependency it is, which they most likely wait for last."""
     by_name = {call.name: call for call in calls}
     depths: dict[str, int] = {}
 
@@ -94,7 +94,7 @@ def _branches(calls: Sequence[CallExplained], beneath: dict[str, list[CallExplai
 
 
 def _wrapped(first: str, others: str, limits: Sequence[Limit]) -> Iterator[str]:
-    """Yield the limits in lines of about WIDTH, the first with the prefix ``first``, the others with ``others``."""
+    """Yield the limits in lines of about ``WIDTH`` columns, with the prefix ``first`` and then ``others``."""
     line, empty = first, True
     for one in limits:
         word = f"{one.key} {one.value}{f' [{one.place}]' if one.place else ''}"
