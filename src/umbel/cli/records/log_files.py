@@ -155,7 +155,7 @@ class Follower:
         return None if self._fd is None else os.fdopen(os.dup(self._fd), "rb")
 
     def read(self) -> Iterator[LogLine]:
-        """Yield the lines that were appended since the last call; after a rotation first the rest of the renamed file."""
+        """Yield the lines appended since the last call; after a rotation first the rest of the renamed file."""
         while True:
             yield from self._read_on()
             if not self._moved():

@@ -61,7 +61,7 @@ def _counted(route: RouteExplained) -> str:
 
 
 def _beneath(calls: Sequence[CallExplained]) -> dict[str, list[CallExplained]]:
-    """Return the children of each call: the calls whose deepest dependency it is, which they most likely wait for last."""
+    """Return the children of each call: the calls whose deepest dependency, most likely their last, it is."""
     by_name = {call.name: call for call in calls}
     depths: dict[str, int] = {}
 
