@@ -1,7 +1,37 @@
-"""Umbel: a composition gateway for HTTP on trio. One request in, many upstream calls out, one answer back.
+"""Umbel: a composition gateway for HTTP on trio. One inbound request, several upstream calls, one response.
 
-The names below are the public façade. Each is loaded when it is first used, so that ``import umbel.logs`` or
-``import umbel.upstream`` costs no web framework.
+A gateway is a ``Umbel`` application, either described by a file or written in Python::
+
+    from umbel import Umbel
+
+    app = Umbel.from_file("umbel.toml")  # the routes of the file
+
+
+    @app.compose("/report/<int:user_id>", deadline=0.8)  # and a route in Python
+    async def report(compose, user_id):
+        async with compose.gather() as g:  # when the block ends, every call has ended
+            profile = g.get("users", f"/users/{user_id}", name="profile")
+            orders = g.get("orders", "/orders", params={"user_id": user_id}, default=[])
+        return {"name": profile.value["name"], "orders": len(orders.value)}
+
+
+    app.run()
+
+Public names:
+
+- ``Umbel``: the application, a ``QuartTrio`` whose routes can be compositions.
+- ``load``: read a configuration file and check it; returns a ``Config``.
+- ``Config``: a validated configuration.
+- ``UmbelError``: base of all exceptions that Umbel raises on purpose:
+
+  - ``ConfigError``: the configuration cannot be used; it holds every mistake that was found.
+  - ``NotRunningError``: an object was used outside of the ``async with`` or lifespan that runs it.
+  - ``RequestError``: a client's request is answered with an error status.
+  - ``UpstreamError``: a call got no usable response from its upstream.
+
+Further public packages are ``umbel.upstream`` (an httpx transport with retries, hedging and a circuit breaker) and
+``umbel.logs`` (structured logs on trio). A name is imported when it is first used, so these packages can be imported
+without a web framework.
 """
 
 from __future__ import annotations
@@ -42,7 +72,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its home (PEP 562)."""
+    """Import a public name from its module on first use (PEP 562)."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

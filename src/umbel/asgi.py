@@ -1,6 +1,7 @@
-"""The application that a configuration file describes, for ``hypercorn umbel.asgi:app`` and other ASGI servers.
+"""ASGI application of a configuration file, for ``hypercorn -k trio umbel.asgi:app`` and other ASGI servers on trio.
 
-Imported by the server; the file is ``$UMBEL_CONFIG``, or ``umbel.toml`` in the working directory.
+The file is ``$UMBEL_CONFIG``, or ``umbel.toml`` in the working directory. If the configuration cannot be used, the
+import writes the mistakes to stderr and exits with status 78.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .core.errors import ConfigError
 from .gateway.app import Umbel
 from .server import install_in_hypercorn
 
-# What sysexits.h calls EX_CONFIG.
+# EX_CONFIG of sysexits.h.
 _EXIT_CONFIG = 78
 
 
@@ -25,12 +26,12 @@ def _application() -> Umbel:
         require_routes(file, len(application.gateway_config.routes), need_some=not allows_empty())
         return application
     except ConfigError as error:
-        # An importing server would print a page of its own frames, with the one line that helps at the end of it.
-        # This way the lines stand alone, and a server that loads us in its own process exits with the right status.
-        # (Hypercorn's master ends with 0 whatever its worker raised.)
+        # If the exception propagated, the server would print its own traceback around these lines. SystemExit also
+        # sets the exit status of a server that imports the application in its own process. (Hypercorn's master exits
+        # with 0 in any case.)
         sys.stderr.write(f"{error}\n")
         raise SystemExit(_EXIT_CONFIG) from error
 
 
-install_in_hypercorn()  # In any other server's process it changes nothing that is used.
+install_in_hypercorn()  # Has no effect in the process of another server.
 app = _application()

@@ -1,7 +1,7 @@
-"""``Umbel``: a QuartTrio whose routes can be compositions.
+"""``Umbel``: the application, a ``QuartTrio`` whose routes can be compositions of upstream calls.
 
-The application object that every way to start serves. It ties the other files of this package together and holds no
-rule of its own about HTTP.
+A server gives each request to ``handle`` (Umbel's own server) or ``asgi_app`` (any ASGI server). Both ask the route
+table first, and answer a request that it finds with a request cycle. All other requests go to Quart.
 """
 
 from __future__ import annotations
@@ -58,24 +58,31 @@ if TYPE_CHECKING:
     from .route_table import Match
 
 _KEPT = "_quart._preserve_context"
-"""Set in a scope by Quart's test client, for tests that look at the request's context afterwards."""
+"""Key that Quart's test client sets in a scope so that Quart's dispatch keeps its context for the test."""
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
 
 
 class Umbel(ErrorHandling, InboundApplication):
-    """A Quart-Trio application that composes upstream calls into answers.
+    """Quart-Trio application that composes the responses of upstreams into its own responses.
 
-    Blueprints, hooks, error handlers, plain routes and websockets are Quart's. On top of them:
+    Blueprints, hooks, error handlers, plain routes and websockets work as in Quart. In addition:
 
-    * each route of ``config`` is a Quart rule whose view runs its plan;
-    * ``@app.compose`` does the same for a handler in Python;
-    * every error that no handler of the application takes is a problem document (RFC 9457);
-    * every request leaves exactly one record, and nothing running.
+    * each route of the configuration runs its calls and answers with the composed result;
+    * ``@app.compose`` registers a handler that composes a response in Python;
+    * an error that no handler of the application takes becomes a problem document (RFC 9457);
+    * each request gets exactly one access record, and when it ends, none of its calls is still running.
 
-    ``transports`` replaces the clients of the upstreams it names by transports of the caller's (who closes them), such
-    as ``httpx.MockTransport``; ``recorder`` replaces the files of ``[logs]``. Both are there for tests and for
-    embedding.
+    Args:
+        import_name: as for ``Quart``: the name of the package, usually ``__name__``.
+        config: the configuration; None: no upstreams and no routes.
+        transports: httpx transports by name of the upstream, such as ``httpx.MockTransport``. Each replaces the client
+            of its upstream. The application does not close them. For tests and embedding.
+        recorder: takes all records in place of the files of ``[logs]``. For tests and embedding.
+        quart_options: further arguments of ``Quart``.
+
+    Raises:
+        ConfigError: a route of ``config`` cannot be compiled to a plan.
     """
 
     request_class = UmbelRequest
@@ -87,7 +94,7 @@ class Umbel(ErrorHandling, InboundApplication):
     test_client_class = UmbelTestClient  # type: ignore[assignment]  # as in Quart-Trio
 
     _is_wrapped = False
-    """Whether the application's class has an ``asgi_app`` or ``__call__`` of its own, which sees every request."""
+    """Whether a subclass has its own ``asgi_app`` or ``__call__``, which must get every request."""
 
     def __init__(
         self,
@@ -98,11 +105,7 @@ class Umbel(ErrorHandling, InboundApplication):
         recorder: Recorder | None = None,
         **quart_options: Any,
     ) -> None:
-        """Make the application and the routes of ``config``.
-
-        Raises:
-            ConfigError: a route of ``config`` cannot be planned.
-        """
+        """Make the application; see the class."""
         self.route_table = RouteTable()
         config = config if config is not None else Config()
         super().__init__(import_name, config, transports or {}, recorder, **quart_options)
@@ -116,10 +119,15 @@ class Umbel(ErrorHandling, InboundApplication):
     def from_file(
         cls, path: str | os.PathLike[str] = "umbel.toml", import_name: str = "umbel", **options: Any
     ) -> Umbel:
-        """The application that a configuration file describes; ``options`` are the constructor's.
+        """Make the application of a configuration file.
+
+        Args:
+            path: the file; it may include others.
+            import_name: as for ``Quart``.
+            options: further arguments of the constructor.
 
         Raises:
-            ConfigError: every mistake in the file and those it includes, at once.
+            ConfigError: the configuration cannot be used. The error holds every mistake in all files.
         """
         options.setdefault("static_folder", None)
         return cls(import_name, load(path, checks=CHECKS), **options)
@@ -145,19 +153,26 @@ class Umbel(ErrorHandling, InboundApplication):
         krakend_compat: bool = False,
         **options: Any,
     ) -> Callable[[HandlerT], HandlerT]:
-        """Register a handler that composes its answer in Python.
+        """Decorator: register an async function that composes a response in Python.
 
-        The handler gets a ``Compose`` and the rule's values, and returns the JSON value of the answer (or a Quart
-        response, which is sent as it is). A required call that fails is answered with its problem.
+        The function is called with a ``Compose`` and the values of the rule's variables. It returns the JSON value of
+        the response, or ``(value, status)``, or ``(value, status, headers)``, or a Quart response, which is sent
+        unchanged. If a required call fails, the response is a problem document. If the client leaves, the function is
+        cancelled.
 
         Args:
-            rule: a werkzeug rule, as for ``@app.route``; ``options`` are the same too.
-            deadline: seconds after the request came; None for none (its calls have a minute each, if nothing else).
-            methods: HEAD and OPTIONS come by themselves.
-            vary: the request headers that the answer depends on.
-            etag: whether a complete answer bears a strong ETag.
-            expose: which diagnostic headers clients get.
-            krakend_compat: also send ``X-KrakenD-Completed``, with errors too.
+            rule: a werkzeug rule, as for ``@app.route``.
+            deadline: seconds from the complete request until the function and its calls are cut; None: no deadline
+                (each call then has a timeout of one minute unless it has its own).
+            methods: the allowed methods. HEAD and OPTIONS are added.
+            vary: names of request header fields on which the response depends, for Vary.
+            etag: whether a complete response gets a strong ETag.
+            expose: the diagnostic header fields that clients get: "full", "completed" or "none".
+            krakend_compat: whether to send ``X-KrakenD-Completed``, with errors too.
+            options: further arguments of ``@app.route``.
+
+        Raises:
+            TypeError: the decorated function is not async.
         """
         rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
         endpoint = options.pop("endpoint", None)
@@ -179,10 +194,10 @@ class Umbel(ErrorHandling, InboundApplication):
         return {name: UpstreamDefaults.of(name, upstream) for name, upstream in upstreams.items()}
 
     def _check_setup_finished(self, f_name: str) -> None:
-        """Quart's; called whenever something is registered with the application.
+        """Called by Quart whenever something is registered with the application.
 
         Raises:
-            AssertionError: the application serves.
+            AssertionError: the application is serving.
         """
         if self.route_table.is_open:
             refuse_registration(f_name)
@@ -195,16 +210,16 @@ class Umbel(ErrorHandling, InboundApplication):
         self.route_table.open(self.gateway_context, cast("UmbelMap", self.url_map), self.view_functions, found)
 
     def handle(self, request: Any) -> Coroutine[Any, Any, None]:
-        """Answer a request: one that the table of routes finds before Quart, any other through ``asgi_app``.
+        """Answer an ``InboundRequest``: before Quart if the route table finds it, else through ``asgi_app``.
 
-        Whoever wraps or replaces ``asgi_app`` or ``__call__`` sees all of them.
+        If ``asgi_app`` or ``__call__`` is wrapped or overridden (middleware), every request goes through it.
         """
         table = self.route_table
         if not (request.websocket or self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__):
             match = table.find(request.method, request.target)
             if match is not None:
                 cycle = self._new_cycle(match, request, lambda: make_scope(request, request.server), _push_nothing)
-                if cycle.origin.fields.has_plain_host:  # Quart refuses a host that is none.
+                if cycle.origin.fields.has_plain_host:  # Quart refuses a request with an invalid Host.
                     return cycle.run()
         return serve_asgi(self, request)
 
@@ -217,29 +232,30 @@ class Umbel(ErrorHandling, InboundApplication):
         return PlanCycle(self.gateway_context, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Quart's; but a request that the table of routes finds is answered before it.
+        """Answer an ASGI scope: before Quart if the route table finds it, else with Quart's ``asgi_app``.
 
-        Under a server that does not run trio, each scope gets a sentence.
+        Under a server that does not run trio, every scope is refused with a message that names the remedy.
         """
         if self.gateway_context.serving.runtime is None and not trio.lowlevel.in_trio_run():
             await refuse(scope, send)
             return
         if scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT):
             match = self.route_table.find(scope["method"], target_of(scope))
-            if match is not None and match.decoded == scope["path"]:  # Middleware may have changed the path alone.
+            # Middleware may have changed ``path`` without ``raw_path``; then Quart, which uses ``path``, answers.
+            if match is not None and match.decoded == scope["path"]:
                 limits, max_body = self.limits, self.config["MAX_CONTENT_LENGTH"]
                 request = AsgiRequest(scope, receive, send, limits=limits, max_body=max_body)
                 cycle = self._new_cycle(match, request, lambda: scope, send)
-                if cycle.origin.fields.has_plain_host:  # As above.
+                if cycle.origin.fields.has_plain_host:  # Quart refuses a request with an invalid Host.
                     await request.serve(cycle.run)
                     return
         await super().asgi_app(scope, receive, send)
 
     def error_response_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
-        """The fields of what the server refuses by itself, before it is known which route a request is for."""
+        """Header fields for an error response of the server itself: KrakenD's, if any route has ``krakend_compat``."""
         return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
 
-    # Starting it as a script.
+    # Serving from a script.
 
     def run(  # type: ignore[override]  # Quart-Trio's parameters with our defaults
         self,
@@ -252,17 +268,27 @@ class Umbel(ErrorHandling, InboundApplication):
         keyfile: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Serve until SIGINT, SIGTERM or SIGQUIT: the embedded server, for ``python app.py``.
+        """Serve until SIGINT, SIGTERM or SIGQUIT, in this process; for ``python app.py``. Starts trio.
 
-        ``port`` 0 takes a free one; the address is printed. There is no reloader. A loop that is blocked for
-        ``hang_timeout`` is reported on stderr (``server/process/loop_watchdog.py``).
+        The address is printed to stdout. If the event loop is blocked for ``hang_timeout``, the stacks of all threads
+        are written to stderr.
+
+        Args:
+            host: the address, or ``unix:PATH`` or ``fd:NUMBER``.
+            port: the port; 0: a free port.
+            debug: sets ``app.debug``; None: unchanged.
+            use_reloader: ignored with a warning; there is no reloader.
+            ca_certs: file with the certificates of authorities for client certificates.
+            certfile: file with the server's certificate; None: no TLS.
+            keyfile: file with the server's private key.
+            kwargs: ignored with a warning.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the server cannot listen on the address.
         """
         if use_reloader or kwargs:
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
-            warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
+            warnings.warn(f"Umbel.run() ignores these arguments: {ignored}", stacklevel=2)
         gc_tuning.apply()
         try:
             files = ca_certs, certfile, keyfile
@@ -280,7 +306,7 @@ class Umbel(ErrorHandling, InboundApplication):
         async with watched_loop(self.gateway_config.supervisor.hang_timeout, record):
             await serving()
 
-    def run_task(  # type: ignore[override]  # as above
+    def run_task(  # type: ignore[override]  # Quart-Trio's parameters with our defaults
         self,
         host: str = "127.0.0.1",
         port: int = 8000,
@@ -291,7 +317,10 @@ class Umbel(ErrorHandling, InboundApplication):
         shutdown_trigger: Callable[..., Awaitable[None]] | None = None,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> Coroutine[None, None, None]:
-        """Serve inside a running trio program; ``task_status`` gets the bound addresses. See ``server.serving``."""
+        """Serve within a running trio program until cancelled, or until ``shutdown_trigger`` returns.
+
+        ``task_status`` gets the bound addresses once the server listens. Other arguments: as for ``run``.
+        """
         if debug is not None:
             self.debug = debug
         bind = host if host.startswith(("unix:", "fd:")) else f"{host}:{port}"
@@ -304,11 +333,11 @@ _PARTS = parts_of(Umbel)
 
 
 async def _push_nothing(_: object) -> None:
-    """ASGI's ``send`` of a request that came without ASGI. Quart would push by it (HTTP/2), and our server cannot."""
+    """ASGI's ``send`` for a request that came without ASGI. Quart would use it only for HTTP/2 push."""
 
 
 class _Announcement(trio.TaskStatus[list[str]]):
-    """Prints the bound addresses when they are known."""
+    """Task status that prints the bound addresses."""
 
     def __init__(self, app: Umbel) -> None:
         self._app = app

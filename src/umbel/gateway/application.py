@@ -1,6 +1,6 @@
-"""The base of ``Umbel``: what the server, the supervisor and Quart's own objects of this package ask of an application.
+"""Base class of ``Umbel``: the interface of an application to the server, the supervisor and Quart's objects.
 
-It holds the ``GatewayContext`` and knows nothing of how a request is answered.
+It holds the ``GatewayContext`` and does not answer requests.
 """
 
 from __future__ import annotations
@@ -31,27 +31,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatistics:
-    """A snapshot of an application's counters."""
+    """Frozen snapshot of an application's counters."""
 
     state: State
     requests_in_flight: int
-    """Those whose body is still coming are among them."""
+    """Requests that are being answered, including those whose body is still to come."""
     requests_total: int
+    """All requests so far."""
     routes_before_quart: bool = False
-    """Whether configured routes are answered before Quart. Decided when the application starts; see [server] hooks."""
+    """Whether configured routes are answered before Quart (``[server] hooks``); decided at startup."""
     hooks_found: tuple[str, ...] = ()
-    """What would see or change a request for one in Quart's dispatch."""
+    """The hooks that would see or change a request for a configured route in Quart's dispatch."""
     uploads: int = 0
-    """Requests whose body our own server waits for."""
+    """Requests for whose body Umbel's own server waits."""
     uploads_waiting: int = 0
-    """Requests that wait for a place among those, their body unread."""
+    """Requests that wait for an upload slot; their body is not read yet."""
 
 
 class GatewayApplication(QuartTrio):
-    """A Quart-Trio application with a ``GatewayContext``."""
+    """Quart-Trio application with a ``GatewayContext``.
+
+    Args:
+        import_name: as for ``Quart``.
+        config: the configuration.
+        transports: see ``Umbel``.
+        recorder: see ``Umbel``.
+        quart_options: further arguments of ``Quart``.
+    """
 
     route_table: RouteTable
-    """Set before this constructor is called, for Quart's registers things already."""
+    """The subclass sets it before it calls this constructor, because Quart's constructor registers routes already."""
 
     def __init__(
         self,
@@ -61,14 +70,13 @@ class GatewayApplication(QuartTrio):
         recorder: Recorder | None,
         **quart_options: Any,
     ) -> None:
-        """``transports`` and ``recorder``: see ``Umbel``."""
         super().__init__(import_name, **quart_options)
         self.config["MAX_CONTENT_LENGTH"] = config.server.max_body
-        self.config["BODY_TIMEOUT"] = None  # Of the time of a body there is one bound, Limits.body_seconds.
+        self.config["BODY_TIMEOUT"] = None  # ``Limits.body_seconds`` is the only bound on the time of a body.
         self.given_transports = transports
         self.given_recorder = recorder
         self.krakend_endpoints: set[str] = set()
-        """The routes with ``krakend_compat``, by their endpoints."""
+        """Endpoints of the routes with ``krakend_compat``."""
         self.gateway_context = GatewayContext(
             config,
             TrustedProxies(config.server.trusted_proxies),
@@ -78,27 +86,27 @@ class GatewayApplication(QuartTrio):
             ServingState(Limits.of(config.server), recorder or NULL),
         )
         self._has_root_path = False
-        """Whether a server says that the application is mounted below a path, of which routes know nothing."""
+        """Whether a server mounts the application below a path (ASGI's ``root_path``), which only Quart handles."""
         self._servers: WeakSet[ServerState] = WeakSet()
 
     @property
     def gateway_config(self) -> Config:
-        """The configuration that the application was made of."""
+        """The configuration of the application."""
         return self.gateway_context.config
 
     @property
     def trusted_proxies(self) -> TrustedProxies:
-        """Whom the configuration trusts to say who the client is."""
+        """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed."""
         return self.gateway_context.proxies
 
     @property
     def hang_timeout(self) -> float:
-        """Seconds after which a loop that is blocked is reported (``[supervisor] hang_timeout``); servers ask."""
+        """Seconds after which a blocked event loop is reported (``[supervisor] hang_timeout``)."""
         return self.gateway_context.config.supervisor.hang_timeout
 
     @property
     def limits(self) -> Limits:
-        """The bounds of the server. They may be replaced before it serves."""
+        """The limits of the server. They may be replaced before the application serves."""
         return self.gateway_context.serving.limits
 
     @limits.setter
@@ -107,72 +115,72 @@ class GatewayApplication(QuartTrio):
 
     @property
     def state(self) -> State:
-        """Where the application stands."""
+        """The state of the application."""
         return self.gateway_context.serving.state
 
     @property
     def config_error(self) -> ConfigError | None:
-        """Why its configuration kept it from starting, where that showed only then."""
+        """The mistake in the configuration that made startup fail; None: there was none."""
         return self.gateway_context.serving.config_error
 
     @property
     def current_runtime(self) -> Runtime | None:
-        """The open recorder and transports; None before startup and after shutdown."""
+        """Recorder and upstream clients; None before startup and after shutdown."""
         return self.gateway_context.serving.runtime
 
     @property
     def runtime(self) -> Runtime:
-        """The open recorder and transports.
+        """Recorder and upstream clients.
 
         Raises:
-            RequestError: 503, the application is not between startup and shutdown.
+            RequestError: 503, the application has not started or has stopped.
         """
         return self.gateway_context.require_runtime()
 
     @property
     def socket_reader(self) -> AnyReader | None:
-        """What watches the upstreams' sockets, for a server to share; None before startup and after shutdown."""
+        """The reader of the upstreams' sockets, which a server may share; None before startup and after shutdown."""
         runtime = self.current_runtime
         return None if runtime is None else runtime.reader
 
     @property
     def recorder(self) -> Recorder:
-        """Where records go at the moment; nowhere before startup and after shutdown."""
+        """The recorder that takes records now. Without a given recorder, records are dropped while not serving."""
         return self.gateway_context.serving.recorder
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: the recorder and the pools are open, and nobody has said otherwise."""
+        """Whether a load balancer should send requests to this process (``/readyz``)."""
         return self.gateway_context.serving.ready
 
     def begin_drain(self) -> None:
-        """The server has been asked to stop: from now on ``/readyz`` says so, while requests are still served."""
+        """Note that the server shuts down: ``/readyz`` answers 503 from now on, and requests are still served."""
         self.gateway_context.serving.draining = True
 
     def set_degraded(self, degraded: bool) -> None:
-        """The supervisor says that too many workers die, or that this is over: ``/readyz`` says it, and no more."""
+        """Note whether too many workers die. ``/readyz`` answers 503 meanwhile; requests are still served."""
         self.gateway_context.serving.degraded = degraded
 
     def client_of(self, peer: str | None, fields: Iterable[tuple[bytes, bytes]], scheme: str) -> tuple[str, str]:
-        """The address and the scheme of the client whose request came from ``peer`` with ``fields``, for a record."""
+        """The client's address and scheme, for a record of a request that came from ``peer`` with ``fields``."""
         origin = origin_of(peer, fields, self.trusted_proxies, scheme=scheme)
         return origin.client, origin.scheme
 
     def make_room(self) -> bool:
-        """Refuse a request that waits for an upstream which completes nothing, so that a full server can take another.
+        """Refuse one waiting request, whose upstream completes none, so that a full server can take another request.
 
-        False where there is none; see ``upstream.bulkhead``.
+        Return False if there is no such request; see ``upstream/calls/bulkhead.py``.
         """
         runtime = self.current_runtime
         return runtime is not None and runtime.overload_manager.make_room()
 
     def add_server(self, server: ServerState) -> None:
-        """One of our own servers serves this application: the statistics are to show what it counts."""
+        """Include the counters of one of Umbel's own servers in the statistics."""
         self._servers.add(server)
         self._has_root_path = bool(server.root_path)
 
     def open_routes(self) -> None:
-        """Decide which requests go through Quart, and let nothing more be registered; ``Lifespan`` calls it.
+        """Decide which requests are answered before Quart, and refuse further registrations. Called at startup.
 
         Raises:
             ConfigError: as ``RouteTable.open``.
@@ -180,7 +188,7 @@ class GatewayApplication(QuartTrio):
         raise NotImplementedError
 
     def statistics(self) -> GatewayStatistics:
-        """A snapshot of the counters."""
+        """A frozen snapshot of the counters."""
         servers = [server.statistics() for server in self._servers]
         counts = self.gateway_context.counts
         return GatewayStatistics(

@@ -1,7 +1,7 @@
-"""What a configuration must meet beside its schema: ``CHECKS`` before it is served, ``WARNINGS`` for ``umbel check``.
+"""Checks of a configuration beside its schema.
 
-``CHECKS`` are handed to ``config.load.load`` by everything that loads a configuration to serve or to explain it.
-Nothing here starts a task or opens a connection.
+A configuration that fails one of ``CHECKS`` cannot be served. ``WARNINGS`` are reported by ``umbel check`` for a
+configuration that can be served. The checks open no connection.
 """
 
 from __future__ import annotations
@@ -20,29 +20,26 @@ if TYPE_CHECKING:
     from ..config.schema.sections import Config, KeyPath
 
 _LOG_FILE_KEYS = ("rotate_size", "rotate_every", "keep", "keep_bytes", "keep_days", "compress", "fsync", "ring")
-"""Keys of ``[logs]`` that are about files alone."""
+"""Keys of ``[logs]`` that apply to files only."""
 
 
 def _warn_of_logs(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Keys that are about files where every stream goes to stdout, and files that could not be written.
-
-    The files are judged for the user that runs the check.
-    """
+    """Warn of log file keys without a log file, and of log files that the current user could not write."""
     logs = config.logs
     files = [path for name in STREAMS if (path := path_of(logs, name)) is not None]
     if not files:
         for key in _LOG_FILE_KEYS:
             if key in logs.model_fields_set:
-                yield ("logs", key), "has no effect: it is about files, and every stream goes to stdout"
+                yield ("logs", key), "has no effect: it applies to files, and every stream goes to stdout"
     for reason in dict.fromkeys(filter(None, map(why_not_writable, files))):
         yield ("logs", "dir"), f"the records could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
 
 
 def _warn_of_control_socket(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """A control socket that the user that runs the check could not make."""
+    """Warn of a control socket that the current user could not create."""
     control = config.supervisor.control
     if control is not None and (reason := why_not_writable(f"{control}.new")):
-        yield ("supervisor", "control"), f"the socket could not be made: {reason}; {NOT_WRITABLE_REMEDY}"
+        yield ("supervisor", "control"), f"the control socket could not be created: {reason}; {NOT_WRITABLE_REMEDY}"
 
 
 CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
@@ -53,4 +50,4 @@ WARNINGS: tuple[Check, ...] = (
     _warn_of_logs,
     _warn_of_control_socket,
 )
-"""What ``umbel check`` says about a configuration that can be served."""
+"""Checks whose results are only reported."""

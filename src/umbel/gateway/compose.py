@@ -1,8 +1,7 @@
-"""``@app.compose``: a composition written in Python, on the same engine as the configured routes.
+"""Handlers of ``@app.compose``: compositions that are written in Python.
 
-``ComposeView`` is made when the decorator is used. ``view`` is Quart's way to it, and ``HandlerCycle`` the other. The
-handler's calls are ``composition.gather``'s; reading the request and writing the answer are the files that
-``routes.py`` uses.
+A ``ComposeView`` calls its handler for a request, either from Quart's dispatch (``view``) or from a ``HandlerCycle``
+(``answer``), and makes a response of what the handler returns. The handler makes calls through ``composition.gather``.
 """
 
 from __future__ import annotations
@@ -38,12 +37,24 @@ if TYPE_CHECKING:
 Handler = Callable[..., Awaitable[Any]]
 
 GRACE = 0.02
-"""Seconds past the deadline after which a handler is cut. Its calls end at the deadline itself; this is the time for
-making an answer of what there is."""
+"""Seconds after the deadline at which the handler itself is cancelled. Its calls end at the deadline; in between the
+handler can return a response with the calls that succeeded."""
 
 
 class ComposeView:
-    """One ``@app.compose`` handler."""
+    """One handler of ``@app.compose``, with all data that does not depend on the request.
+
+    Args:
+        context: the gateway context.
+        rule: the werkzeug rule.
+        handler: the async function.
+        deadline: seconds from the complete request; None: no deadline.
+        rules: the rules for the response fields.
+        upstreams: the defaults for calls, by name of the upstream.
+
+    Raises:
+        TypeError: ``handler`` is not an async function.
+    """
 
     def __init__(
         self,
@@ -55,7 +66,7 @@ class ComposeView:
         upstreams: Mapping[str, UpstreamDefaults],
     ) -> None:
         if not iscoroutinefunction(handler):
-            raise TypeError(f"a composing handler must be an async function, and {handler!r} is none")
+            raise TypeError(f"a handler of @app.compose must be an async function, and {handler!r} is not")
         self._context = context
         self._upstreams = upstreams
         self.rule = rule
@@ -67,7 +78,7 @@ class ComposeView:
         self.view = _standing_for(handler, self._view)
 
     async def _view(self, **path: Any) -> AnyResponse:
-        """Answer one request of Quart's; see ``answer``."""
+        """Quart's view: answer the current request of Quart; see ``answer``."""
         ctx = current_request_context()
         facts = ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
         answered = await self.answer(ctx, path, trio.CancelScope(deadline=facts.deadline + GRACE))
@@ -76,17 +87,24 @@ class ComposeView:
         return as_response(answered)
 
     def deadline(self, fields: RequestFields, complete_at: float) -> float:
-        """When the answer to a request with these fields is due (absolute), which was complete at that time."""
+        """The deadline (``trio.current_time()``) of a request with ``fields`` that was complete at ``complete_at``."""
         return deadline_of(fields, complete_at, self._deadline)
 
     async def answer(self, ctx: RequestContext, path: Mapping[str, Any], late: trio.CancelScope) -> AnyResponse | Reply:
-        """Answer one request that has been routed with what the handler returns.
+        """Call the handler and make a response of what it returns.
 
-        ``late`` is a new scope, whose deadline is ``GRACE`` after the request's.
+        Args:
+            ctx: the request context, with route and deadline.
+            path: the values of the rule's variables.
+            late: a new cancel scope with the request's deadline plus ``GRACE``; the handler runs in it.
+
+        Returns:
+            The composed reply, or the Quart response that the handler returned. If the handler was cut at ``late``, or
+            a required call failed, the reply is a problem document.
 
         Raises:
-            RequestError: nothing can be answered at the moment (503).
-            BaseException: whatever the handler raises, but failed compositions.
+            RequestError: 503, the application has not started or has stopped.
+            BaseException: an exception of the handler, except ``CompositionFailedError``.
         """
         fields, facts = ctx.origin.fields, ctx.facts
         runtime = self._context.require_runtime()
@@ -96,10 +114,13 @@ class ComposeView:
             with late:
 
                 def waits(for_body: bool) -> None:
-                    """The deadline runs from the complete request: waiting for its body takes nothing of it."""
+                    """Move the deadline, which counts from the complete request, after a wait for the body.
+
+                    The handler has no deadline while it waits for the body.
+                    """
                     now = trio.current_time()
                     due = self.deadline(fields, now)
-                    # A block that begins meanwhile has the deadline that it would have if the body were there.
+                    # A gather block that begins during the wait gets the deadline as if the body were complete now.
                     compose.facts = ctx.became_complete(due, now)
                     late.deadline = math.inf if for_body else due + GRACE
 
@@ -107,18 +128,17 @@ class ComposeView:
                 try:
                     value = await self._handler(compose, **path)
                 finally:
-                    ctx.body_waits = count_nothing  # It holds the request context.
+                    ctx.body_waits = count_nothing  # ``waits`` holds the request context: a reference cycle.
         except Exception as error:
             failed = _failed_composition(error)
             if failed is None:
                 raise
-            # The block that failed may stand in another one, whose calls have been cut only since.
+            # The failed gather block may be inside another one, whose calls were cut after the result was made.
             return answer(compose.with_all_calls(failed.result), self._answer, ctx)
         if late.cancelled_caught:
-            failure = Failure.of(Kind.TIMEOUT, "the handler itself was at work past the deadline")
+            failure = Failure.of(Kind.TIMEOUT, "the handler was still running after the deadline")
             return answer(compose.failed(failure), self._answer, ctx)
         if isinstance(value, (Response, WerkzeugResponse)):
-            # The handler wrote its own response; its fields are its own affair.
             return value
         value, status, headers = _unpacked(value)
         said = _fields(headers, partial(record_left_out, facts, ctx.recorder)) if headers else ()
@@ -126,25 +146,26 @@ class ComposeView:
 
 
 def _standing_for(handler: Handler, answer: Callable[..., Awaitable[AnyResponse]]) -> Callable[..., Any]:
-    """A view with the name, the text and the attributes of ``handler``.
+    """Make a view that calls ``answer`` and has the name, the docstring and the attributes of ``handler``.
 
-    Extensions mark a function with attributes (rate limits, CORS, automatic OPTIONS) and look for them on the view
-    that is registered. Some decorators mark it only after its registration, so the attributes are not a copy.
+    Extensions (rate limits, CORS, automatic OPTIONS) set attributes on a function and look for them on the registered
+    view. Some decorators set them after registration, so the view shares the handler's ``__dict__``.
     """
 
     async def view(**path: Any) -> AnyResponse:
         return await answer(**path)
 
     update_wrapper(view, handler, updated=())
-    view.__dict__ = handler.__dict__  # without ``__wrapped__``: it would be the handler's own, and lead to itself
+    # After update_wrapper: ``__wrapped__`` in the shared dict would make the handler wrap itself.
+    view.__dict__ = handler.__dict__
     return view
 
 
 def _unpacked(value: Any) -> tuple[Any, int, Iterable[tuple[str, Any]]]:
-    """What a handler returned, as Quart's views may: a value, ``(value, status)`` or ``(value, status, headers)``.
+    """Split the return value of a handler: a value, ``(value, status)`` or ``(value, status, headers)``.
 
     Raises:
-        TypeError: it is another tuple; JSON has lists.
+        TypeError: ``value`` is another tuple.
     """
     if not isinstance(value, tuple):
         return value, 200, []
@@ -153,11 +174,11 @@ def _unpacked(value: Any) -> tuple[Any, int, Iterable[tuple[str, Any]]]:
             return inner, status, []
         case (inner, int() as status, headers):
             return inner, status, headers.items() if isinstance(headers, Mapping) else headers
-    raise TypeError("a composing handler returns a value, (value, status) or (value, status, headers)")
+    raise TypeError("a handler of @app.compose must return a value, (value, status) or (value, status, headers)")
 
 
 def _fields(headers: Iterable[tuple[str, Any]], left_out: OnLeftOut) -> list[tuple[str, str]]:
-    """The fields that a handler gives: as in a template, None is no field, and what no field can hold is left out."""
+    """The header fields that a handler returned. A field with the value None, or with an invalid value, is left out."""
     fields = []
     for name, value in headers:
         if value is None:
@@ -165,10 +186,10 @@ def _fields(headers: Iterable[tuple[str, Any]], left_out: OnLeftOut) -> list[tup
         if raw_value(str(value)) is not None:
             fields.append((str(name).lower(), str(value)))
         else:
-            left_out(str(name).lower(), "it holds a control character, or is no Unicode")
+            left_out(str(name).lower(), "the value holds a control character or a lone surrogate")
     return fields
 
 
 def _failed_composition(error: Exception) -> CompositionFailedError | None:
-    """The failure that a handler raised, also through nurseries of its own; None if anything else is in there."""
+    """The ``CompositionFailedError`` of a handler, also from a group of only such errors; None for any other error."""
     return first_leaf(error, CompositionFailedError) if holds_only(error, CompositionFailedError) else None

@@ -1,7 +1,8 @@
-"""What the requests of one application share: configuration, settings, counters, and what is open while it serves.
+"""Gateway context: the data that all requests of one application share.
 
-``GatewayContext`` is frozen, so that whoever holds one never holds an old one. All that changes stands in its
-``ServingState``, which the lifespan opens and closes. Its attributes are read when they are needed, and never kept.
+``GatewayContext`` is made with the application and never replaced, so every object may keep a reference to it. Data
+that changes while the application runs is in its ``ServingState`` and ``RequestCounts``. Attributes of ``ServingState``
+must be read when they are needed and not be kept: the lifespan sets them at startup and removes them at shutdown.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class State(enum.StrEnum):
-    """Where an application stands. Requests belong between ``SERVING`` and ``STOPPING``."""
+    """State of an application. The order is ``NEW``, ``STARTING``, ``SERVING``, ``STOPPING``, ``STOPPED``.
+
+    ``FAILED`` follows any state but ``NEW`` if startup, serving or shutdown raised. Requests are answered in
+    ``SERVING``. A stopped application may be started again.
+    """
 
     NEW = "not started"
     STARTING = "starting"
@@ -36,74 +41,88 @@ class State(enum.StrEnum):
 
 
 class ServingState:
-    """Where an application stands, what is open meanwhile, and what the server and the supervisor have said."""
+    """Data of an application that changes while it runs: state, runtime, recorder, limits and readiness.
+
+    The lifespan writes ``state``, ``runtime`` and ``recorder``; the server ``draining``; the supervisor ``degraded``.
+    """
 
     __slots__ = ("_given_recorder", "config_error", "degraded", "draining", "limits", "recorder", "runtime", "state")
 
     def __init__(self, limits: Limits, recorder: Recorder) -> None:
-        """``recorder`` takes the records while the application is not open."""
+        """``recorder`` takes records while there is no runtime: before startup and after shutdown."""
         self.state = State.NEW
         self.runtime: Runtime | None = None
-        """What is open between startup and shutdown."""
+        """Recorder and upstream clients; None before startup and after shutdown."""
         self.recorder = recorder
-        """Where records go at the moment."""
+        """The recorder that takes records now. Never None."""
         self.limits = limits
-        """The bounds of the server. An application may replace them before it serves."""
+        """The limits of the server. They may be replaced before the application serves."""
         self.draining = False
-        """Whether the server has been asked to stop."""
+        """Whether the server has begun to shut down."""
         self.degraded = False
-        """Whether the supervisor says that too many workers die."""
+        """Whether the supervisor reports that too many workers die."""
         self.config_error: ConfigError | None = None
-        """Why the configuration kept the application from starting, where that showed only then."""
+        """The mistake in the configuration that made startup fail; None: there was none."""
         self._given_recorder = recorder
 
     def open(self, runtime: Runtime) -> None:
-        """From now on requests use ``runtime``."""
+        """Make ``runtime`` and its recorder available to requests."""
         self.runtime, self.recorder = runtime, runtime.recorder
 
     def close(self) -> None:
-        """From now on no request has a runtime."""
+        """Remove the runtime, and return to the recorder of the constructor."""
         self.runtime, self.recorder = None, self._given_recorder
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: the recorder and the pools are open, and nobody has said otherwise."""
+        """Whether a load balancer should send requests to this process (``/readyz``)."""
         return self.state is State.SERVING and not self.draining and not self.degraded
 
 
 class RequestCounts:
-    """Counters that each request adds itself to, and takes itself off."""
+    """Counters of the requests of one application."""
 
     __slots__ = ("in_flight", "total")
 
     def __init__(self) -> None:
         self.in_flight = 0
+        """Requests that are being answered now."""
         self.total = 0
+        """All requests so far, including those in flight."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GatewayContext:
-    """What the requests of one application share; made with the application."""
+    """Data that all requests of one application share. Every part of the gateway gets this instead of the application.
+
+    Nothing here waits or does I/O. All attributes may be used from any task of the application's trio run.
+    """
 
     config: Config
+    """The configuration of the application. It never changes; a reload makes a new application."""
     proxies: TrustedProxies
+    """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed."""
     settings: Mapping[str, Any]
-    """Quart's, such as MAX_CONTENT_LENGTH. They may change at any time."""
+    """Quart's settings (``app.config``), such as MAX_CONTENT_LENGTH. They may change at any time."""
     logger: Callable[[], Logger]
-    """The application's logger, which Quart makes when it is first asked for."""
+    """Returns the application's logger, which Quart makes on first use."""
     counts: RequestCounts
+    """The counters of requests."""
     serving: ServingState
+    """The data that changes while the application runs."""
 
     def require_runtime(self) -> Runtime:
-        """The open recorder and transports.
+        """The runtime: recorder and upstream clients. Requests must use it only until they end.
 
         Raises:
-            RequestError: 503, the application is not between startup and shutdown.
+            RequestError: 503, the application has not started or has stopped.
         """
         runtime = self.serving.runtime
         if runtime is None:
             state = self.serving.state
-            error = NotRunningError(f"a request came while the application is {state}; did its lifespan run?")
+            error = NotRunningError(
+                f"a request came while the application is {state}; the server must run the ASGI lifespan first"
+            )
             self.logger().error(str(error))
             raise RequestError(503, "The gateway is not ready.") from error
         return runtime

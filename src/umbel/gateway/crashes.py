@@ -1,4 +1,4 @@
-"""Records of exceptions that nobody expected: one for each leaf of an exception group, so that none is lost."""
+"""Records of unexpected exceptions (crashes): one per leaf of an exception group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from ..net.exception_groups import leaves, text_of
 
 
 def record(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:
-    """Record each leaf of ``error`` as one ``LogMessage`` with its traceback."""
+    """Record each leaf of ``error`` as a ``LogMessage`` of level "error" with its traceback. ``event`` is its name."""
     for leaf in leaves(error):
         recorder.record(LogMessage("error", event, f"{type(leaf).__name__}: {text_of(leaf)}", facts, error=leaf))

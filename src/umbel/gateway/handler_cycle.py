@@ -1,10 +1,36 @@
-"""One HTTP request for a handler of ``@app.compose``, answered without Quart's dispatch.
+"""Handler cycle: one HTTP request for a handler of ``@app.compose``, answered without Quart's dispatch.
 
-The steps are those of ``RequestCycle``. The handler is foreign code, so it runs apart: with a copy of the context
-variables, in which Quart's are set (``quart_context.py``), and in a scope that is cancelled when the client leaves.
+Theory
+------
+*Problem.* A handler is user code. It may set context variables, open cancel scopes, start tasks and raise anything, and
+it may use Quart's ``request``, ``g`` or ``after_this_request``. The handler must not change the connection's task, and
+must find everything that Quart's dispatch would give it. The route table sends a request here only if the
+application has no hook (``route_table.py``), so nothing else of Quart's dispatch could have an effect.
 
-What the handler raises is answered by Quart's error handling, in the same context, so that the application's error
-handlers see it.
+*Steps.* The constructor and the record are those of ``RequestCycle``. In between, ``_handle`` runs in
+``InboundRequest.run_apart``:
+
+    1 enter    Quart's context variables get lazy contexts (``quart/quart_context.py``)   never waits
+    2 call     the handler runs under the scope ``_late``                                 waits for the handler
+    3 error    what the handler raised goes to Quart's error handling                     waits for error handlers
+    4 deliver  the response is sent                                                       waits for the client
+    5 leave    a Quart request that was made is detached from the connection and closed   waits, shielded
+
+``run_apart`` gives steps 1 to 5 a copy of the context variables, and a scope that ``cancel_apart`` cancels. So a
+context variable that the handler sets ends with the request, and error handlers still see it.
+
+*Deadline.* The handler's calls end at the request's deadline. The handler itself is cancelled ``GRACE`` seconds later,
+by the scope ``_late``; the time between is for making a response of the calls that succeeded.
+
+*A client that leaves.* Before the handler begins: the handler is not called. Later: the server calls ``cancel``, which
+cancels the scope of ``run_apart`` with the reason "client-gone". ``on_gone`` is registered just before the handler
+first waits (``_begins_to_wait``), so a client that has only closed its sending half before gets its response.
+
+*A cancel of the task* (by the server) passes through the handler, which may clean up, and through step 5, and
+propagates. ``RequestCycle.run`` files the record.
+
+*Stray cancels.* A handler may raise a ``Cancelled`` that belongs to no cancelled scope. It becomes a
+``StrayCancelError``, a crash of this request, because the next scope around it would otherwise catch it.
 """
 
 from __future__ import annotations
@@ -31,7 +57,7 @@ if TYPE_CHECKING:
 
 
 class HandlerCycle(RequestCycle):
-    """A request that a handler of ``@app.compose`` answers."""
+    """One request for a handler of ``@app.compose``; see the module."""
 
     __slots__ = ("_late", "_match", "_over", "_quart", "_scope", "_send", "_view")
 
@@ -45,7 +71,17 @@ class HandlerCycle(RequestCycle):
         scope: Callable[[], Mapping[str, Any]],
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
-        """``scope`` and ``send`` are ASGI's, of this request."""
+        """Read the facts of ``inbound``.
+
+        Args:
+            context: the gateway context.
+            quart: Quart's functions of the application.
+            match: the matched route; ``view`` is ``match.route``.
+            view: the handler's view.
+            inbound: the request.
+            scope: makes the ASGI scope of the request, for Quart's request object.
+            send: ASGI's ``send``, with which Quart pushes promises.
+        """
         RequestCycle.__init__(self, context, match, view, inbound)
         self._quart = quart
         self._match = match
@@ -56,7 +92,7 @@ class HandlerCycle(RequestCycle):
         self._over = False
 
     def cancel(self) -> None:
-        """See ``RequestContext``."""
+        """Cancel the handler, because the client has left."""
         self.inbound.cancel_apart(CLIENT_GONE)
 
     async def _answer(self) -> None:
@@ -76,19 +112,21 @@ class HandlerCycle(RequestCycle):
             answered = await self._call(context)
             await deliver(self, answered, self._context.settings["RESPONSE_TIMEOUT"], self._has_krakend)
         finally:
-            self._over = True  # A task that outlives the request may be the first to look at its context.
+            # A background task of the handler may outlive the request and make Quart's context only then. Its body must
+            # not read from the connection, which serves another request by that time.
+            self._over = True
             if (quarts := made(context)) is not None:
-                await quarts.request.body.detach()  # This object may hold the body, too.
+                await quarts.request.body.detach()  # For the same reason: a background task may hold the body.
                 await quarts.request.close()
 
     async def _call(self, context: LazyContext) -> Reply | AnyResponse:
-        """What the handler answers, or what becomes of its error."""
+        """Call the handler and return its response, or the response of Quart's error handling."""
         try:
             answered = await self._view.answer(self, self._path, self._late)
             quarts = made(context)
             if quarts is None or not quarts._after_request_functions:
                 return answered
-            # Somebody wants to see the response (``after_this_request``).
+            # Functions of ``after_this_request`` must see the response.
             response = as_response(answered) if isinstance(answered, Reply) else answered
             return await self._quart.finalize_view(quarts, response)
         except trio.Cancelled as error:
@@ -97,12 +135,12 @@ class HandlerCycle(RequestCycle):
             raised: BaseException = stray
         except BaseExceptionGroup as group:
             raised = without_stray_cancels(group)
-        except Exception as error:  # noqa: BLE001 - answered below
+        except Exception as error:  # noqa: BLE001 - handled below, outside of the ``except`` block
             raised = error
         try:
             return await self._quart.answer_exception(context_of(context), raised)
         finally:
-            del raised  # Its traceback holds this frame.
+            del raised  # Its traceback holds this frame: a reference cycle.
 
     def _make_context(self) -> Any:
         return self._quart.request_context(self, self._scope(), self._send, self._match, over=self._over)

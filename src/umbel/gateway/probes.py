@@ -1,7 +1,7 @@
-"""``/livez`` and ``/readyz``: whether this process runs, and whether it should be given requests.
+"""Probes ``/livez`` (does the process run?) and ``/readyz`` (should the process get requests?).
 
-Called before Quart, so that no hook of the application (a login, a rate limit) stands before a probe. A route of the
-application's own at one of the paths wins.
+A probe is answered before Quart's dispatch, so no hook of the application (a login, a rate limit) can refuse it. A
+route of the application at the same path takes precedence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ALLOW = "GET, HEAD, OPTIONS"
 
 
 def probe(serving: ServingState, routes: Map, request: Request, ctx: RequestContext) -> TrioResponse | None:
-    """The answer to a probe; None if this is no probe, or one of ``routes`` is at its path."""
+    """The response to a probe; None if ``request`` is no probe, or one of ``routes`` has the same path."""
     path = request.path
     if path not in PATHS or any(rule.rule == path for rule in routes.iter_rules()):
         return None
@@ -40,14 +40,15 @@ def probe(serving: ServingState, routes: Map, request: Request, ctx: RequestCont
         return TrioResponse(b"", HTTPStatus.NO_CONTENT, {"allow": _ALLOW})
     if request.method not in ("GET", "HEAD"):
         return problem_response(
-            Problem(405, "A probe is a GET or a HEAD.", request_id=facts.request_id), [("allow", _ALLOW)]
+            Problem(405, "A probe must be a GET or HEAD request.", request_id=facts.request_id), [("allow", _ALLOW)]
         )
     if path == LIVEZ:
         return _fine(b'{"status":"live"}')
     if serving.ready:
         recorder = serving.recorder
         failing = recorder.statistics().failing if isinstance(recorder, FileRecorder) else ()
-        # A full disk is no reason to take the service out: it answers on, and every worker has the same disk.
+        # A log that cannot be written (a full disk) does not make the process unready: it can still answer, and all
+        # other workers share the disk.
         return _fine(
             msgspec.json.encode({"status": "ready", "failing_logs": failing} if failing else {"status": "ready"})
         )

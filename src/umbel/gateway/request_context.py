@@ -1,7 +1,7 @@
-"""One inbound request on its way through the gateway: its facts, its nursery, and what became of it.
+"""Request context: the data of one inbound request, from its head to its access record.
 
-Carried in the ASGI scope of Quart's requests. Whoever composes an answer writes here what the request's one record says
-of it.
+The code that makes the response writes the request's results here; ``request_end.record_of`` makes the access record of
+them. A request that Quart dispatches has its request context in the ASGI scope, under ``SCOPE_KEY``.
 """
 
 from __future__ import annotations
@@ -29,18 +29,25 @@ if TYPE_CHECKING:
 
 
 SCOPE_KEY = "umbel"
-"""Where the request context stands in the ASGI scope: ``request.scope["umbel"]``."""
+"""Key of the request context in the ASGI scope: ``request.scope["umbel"]``."""
 
 
 class RequestBody(AsyncIterable[bytes], Protocol):
-    """The parts of a request's body."""
+    """Async iterator over the parts of a request body."""
 
     def take_at_most(self, size: int) -> None:
-        """No more than ``size`` bytes are taken: a body of unknown length need not have more time than that."""
+        """See ``InboundRequest.take_at_most``."""
 
 
 class RequestContext:
-    """What belongs to one request and lives exactly as long."""
+    """Data of one request: facts, origin, body, outcomes of its calls, and results for the access record.
+
+    Args:
+        facts: identifiers, route and times; replaced as more becomes known.
+        origin: the client's address and the request's fields.
+        recorder: takes the records of this request.
+        query: the raw query of the request target.
+    """
 
     __slots__ = (
         "answered_by_server",
@@ -66,73 +73,80 @@ class RequestContext:
         self.origin = origin
         self.recorder = recorder
         self.query = query
-        """The raw query."""
+        """The raw query of the request target."""
         self.body: RequestBody
-        """The parts of the request's body; set by whoever brings it, and read once."""
+        """The body, to be read once. Unset until a view or cycle sets it."""
         self.body_waits: Callable[[bool], object] = count_nothing
-        """Called with True before the client is waited for with its body, and with False after it."""
+        """Called with True before a wait for the request body, and with False after it."""
         self.inbound: InboundRequest
-        """The server's side of it. A WebSocket has none."""
+        """The inbound request. Unset for a WebSocket."""
         self.nursery: trio.Nursery
-        """The request's own: cancelled when the client has gone, and with the request's end.
+        """The nursery of the request, cancelled at the request's end and when the client leaves.
 
-        Not there where a composition of the configuration is answered before Quart, unless it streams.
+        Unset for a composition that is answered before Quart, unless it is a stream.
         """
         self.calls: dict[str, Outcome] = {}
-        """What became of the calls that were made for it, in the order in which they ended."""
+        """The outcomes of the request's calls by name, in the order in which the calls ended."""
         self.outcomes: tuple[Outcome, ...] = ()
-        """The same in the order of the configuration, or of the code, once there is a result."""
+        """The same outcomes in the order of the configuration or code; empty until there is a result."""
         self.completed: bool | None = None
+        """See ``RequestEnded.completed``."""
         self.of_client = False
-        """Whether all that a composed answer lacks is the client's own mistake."""
+        """See ``RequestEnded.of_client``."""
         self.own_ms: float | None = None
-        """Milliseconds that a composed answer took beside its longest call."""
+        """See ``RequestEnded.own_ms``."""
         self.kind: Kind | None = None
+        """See ``RequestEnded.kind``."""
         self.detail = ""
+        """See ``RequestEnded.detail``."""
         self.answered_by_server: AnsweredByServerError | None = None
-        """What the server has answered in our place."""
+        """The error response that the server itself has sent; None: there is none."""
 
     def bind(self) -> None:
-        """From now on whatever is logged for this request, by anybody in any task of it, says so."""
+        """Add the request's ids to all log records of the current task and of its children."""
         bind(**names_of(self.facts))
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
-        """Fill in what only a matched route knows; ``deadline`` is absolute."""
+        """Add the matched route and the deadline (``trio.current_time()``) to the facts, and return the facts."""
         self.facts = replace(self.facts, route=route, deadline=deadline)
         bind(**{"http.route": route})
         return self.facts
 
     def cancel(self) -> None:
-        """Cancel what is at work for it: the client has gone."""
+        """Cancel the work for this request, because the client has left."""
         self.nursery.cancel_scope.cancel(reason=CLIENT_GONE)
 
     async def next_part(self) -> bytes:
-        """The next part of the body; empty at its end. If the client has gone this never returns: it is cancelled.
+        """Receive the next part of the body; ``b""`` at its end.
+
+        If the client has left, or the server has sent an error response itself, the work for this request is cancelled
+        and this function never returns.
 
         Raises:
-            HTTPException: the body is too large or too slow, where it is not the server that says so.
+            HTTPException: the body is too large or too slow, and the server has no limit of its own.
         """
         try:
             return await self.inbound.receive()
         except ClientGoneError as error:
             if isinstance(error, AnsweredByServerError):
-                self.answered_by_server = error.with_traceback(None)  # Its frames hold this object.
+                # Without its traceback, whose frames hold this object.
+                self.answered_by_server = error.with_traceback(None)
         self.cancel()
         await trio.sleep_forever()
         raise AssertionError("unreachable")
 
     def became_complete(self, deadline: float, now: float) -> RequestFacts:
-        """The request is complete only ``now``, after its body was waited for; its ``deadline`` is absolute."""
+        """Note that the body was complete at ``now``, and the new ``deadline``. Return the facts."""
         self.facts = replace(self.facts, deadline=deadline, complete_at=now)
         return self.facts
 
 
 def count_nothing(_: bool) -> None:
-    """Where nobody counts the time."""
+    """Do nothing: the value of ``body_waits`` while no handler measures the waits."""
 
 
 def names_of(facts: RequestFacts) -> dict[str, object]:
-    """The fields of log records that name a request."""
+    """The fields of log records that identify a request."""
     names: dict[str, object] = {"request_id": facts.request_id, "trace_id": facts.trace.trace_id}
     if facts.route:
         names["http.route"] = facts.route
@@ -140,23 +154,23 @@ def names_of(facts: RequestFacts) -> dict[str, object]:
 
 
 def current_request() -> Request:
-    """The request whose context this runs in: the object, and not Quart's proxy, which looks it up at every use."""
+    """Quart's current request object itself. (Quart's proxy ``request`` looks it up at each access.)"""
     found: Request = cast(Any, request)._get_current_object()
     return found
 
 
 def find_request_context() -> RequestContext | None:
-    """The context of the request whose context this runs in; None outside one, and in a hand-made test context."""
+    """The request context of Quart's current request; None without one, as in ``app.test_request_context``."""
     if not has_request_context():
         return None
     return cast("dict[str, Any]", request.scope).get(SCOPE_KEY)
 
 
 def current_request_context() -> RequestContext:
-    """The context of the request whose context this runs in.
+    """The request context of Quart's current request.
 
     Raises:
-        NotRunningError: there is none.
+        NotRunningError: there is no request context.
     """
     ctx = find_request_context()
     if ctx is None:
@@ -165,7 +179,7 @@ def current_request_context() -> RequestContext:
 
 
 def find_websocket_context() -> RequestContext | None:
-    """The context of the WebSocket whose context this runs in; None outside one. It has no nursery."""
+    """The request context of Quart's current WebSocket, which has no nursery; None without one."""
     if not has_websocket_context():
         return None
     return cast("dict[str, Any]", websocket.scope).get(SCOPE_KEY)

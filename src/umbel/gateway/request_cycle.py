@@ -1,13 +1,50 @@
-"""One HTTP request that is answered before Quart, on the connection's own task.
+"""Request cycle: one HTTP request that is answered before Quart, from its head to its access record.
 
-``PlanCycle`` is one for a route of the configuration; ``HandlerCycle`` (``handler_cycle.py``) is one for a handler of
-``@app.compose``. A request goes through these steps in this order: its facts, its inputs (the body among them), the
-composition, the answer, the record. Nothing of it is left in the task afterwards: no scope, no context variable. Only a
-stream has a nursery, which ends with it. What is an error under Quart's dispatch is answered here in the same way.
+Theory
+------
+*Problem.* Quart's dispatch costs several times as much as a composition that waits for one upstream. A request for a
+configured route needs none of it. Such a request is answered here, on the task of its connection, with the same result
+for the client. The task serves the next request of the connection afterwards, so nothing may remain in it: no cancel
+scope, no context variable, no child task.
 
-**The client's leaving.** A client that has left before the calls start has none started. When the composition is about
-to wait, it has ``InboundRequest.on_gone`` call it if the client leaves; the calls are cut then. Once the answer is
-given, the server says by ``ClientGoneError`` that nobody takes it.
+*Classes.* ``PlanCycle`` answers a route of the configuration. ``HandlerCycle`` (``handler_cycle.py``) answers a handler
+of ``@app.compose``. ``RequestCycle`` is their common part. One object answers one request; ``run`` is called once.
+
+*Steps* of a ``PlanCycle``, with all points at which it waits:
+
+    1 constructor   facts: request id, trace, origin, route, deadline                       never waits
+    2 inputs        path, query, fields; the body, if the plan uses it                      waits for the body
+    3 composition   the plan's calls under the deadline (``PlanRun.run``)                   waits for upstreams
+    4 answer        status, fields and body of the response                                 never waits
+    5 response      ``respond``, and ``drained`` if the socket does not take everything     waits for the client
+    6 record        ``file_record``; runs in every case, exactly once                       never waits
+
+For a stream, steps 3 to 5 overlap: a task in the request's own nursery runs the composition, and the lines are sent as
+they come. The nursery ends with the request.
+
+*Errors.* An exception of steps 2 to 4 becomes a response, as in Quart's dispatch without any hook: a problem document
+with the status of the ``RequestError`` or ``HTTPException``, else 500 with a record of the crash (``_reply_to``). An
+exception that remains goes to ``end_by``, which ends it or raises it on.
+
+*A client that leaves.*
+
+- In step 2: ``receive`` raises ClientGoneError.
+- Before step 3: no call is started.
+- In step 3: before the composition first waits, it registers itself with ``InboundRequest.on_gone``. When the client
+  leaves, all calls are cut, and ``PlanRun.run`` raises ClientGoneError. A stream registers ``cancel``, which cancels
+  the nursery.
+- In step 5: ``respond``, ``drained`` or ``send`` raises ClientGoneError.
+
+ClientGoneError ends in ``end_by`` without a response, and the record says "client-gone". (If the server itself has
+sent an error response because of the body, the error is AnsweredByServerError, and the record has that response.)
+
+*A cancel of the task* comes from the server: when the grace period of a shutdown is over, or through ASGI also when the
+client leaves. In step 2 nothing has been started. In step 3 all calls are cut and their outcomes are recorded. In step
+5 the response stays incomplete, and the server closes the connection so that the client notices. In each case the
+record is filed and the cancel propagates.
+
+*The deadline* counts from the complete request: from the head, or if a body is read, from the end of the body. It
+bounds step 3 only. The server bounds the time for the body and for a client that does not read.
 """
 
 from __future__ import annotations
@@ -46,14 +83,14 @@ if TYPE_CHECKING:
 
 
 class RequestCycle(RequestContext):
-    """A request that a route of the table answers."""
+    """One request that is answered before Quart; see the module."""
 
     __slots__ = ("_context", "_path", "_says_krakend")
 
     def __init__(
         self, context: GatewayContext, match: Match, route: RouteView | ComposeView, inbound: InboundRequest
     ) -> None:
-        """``route`` is that of ``match``."""
+        """Read the facts of ``inbound``; ``route`` is ``match.route``."""
         peer, started_at = inbound.peer, inbound.started
         origin = origin_of(
             None if peer is None else peer[0], inbound.fields, context.proxies, inbound.version, inbound.scheme
@@ -79,21 +116,25 @@ class RequestCycle(RequestContext):
         self._says_krakend = route.krakend_compat
 
     async def run(self) -> None:
-        """Answer, and file the one record. Cancelled (a server that stops), it is cut off."""
+        """Answer the request and file its access record. After a cancel the response may be incomplete.
+
+        Raises nothing but a cancel and what else must end the server (``split_crash``).
+        """
         inbound, counts = self.inbound, self._context.counts
         counts.in_flight += 1
         counts.total += 1
         try:
             inbound.discard_max = DISCARD_MAX
             await self._answer()
-        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+        except BaseException as error:  # noqa: BLE001 - ``end_by`` raises what must propagate
             await end_by(error, self, self._answer_500)
         finally:
+            # After ``end_by``: only now it is certain which response was sent.
             counts.in_flight -= 1
             inbound.file_record(self.recorder, record_of(self))
 
     async def _answer(self) -> None:
-        """Answer. What it raises is answered by ``end_by``."""
+        """Send the response. An exception is handled by ``end_by``."""
         raise NotImplementedError
 
     async def _answer_500(self) -> None:
@@ -103,7 +144,7 @@ class RequestCycle(RequestContext):
 
 
 class PlanCycle(RequestCycle):
-    """A request that a route of the configuration answers."""
+    """One request for a route of the configuration."""
 
     __slots__ = ("_form", "_route")
 
@@ -119,6 +160,8 @@ class PlanCycle(RequestCycle):
         inbound, route = self.inbound, self._route
         try:
             inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
+            # ``on_gone`` is given to the composition, which calls it before it first waits: a client that closes its
+            # sending half before that still gets the response.
             result = await route.run(self, inputs, inbound.on_gone).run()
             reply = answer(result, route.answer_rules, self)
         except (Exception, BaseExceptionGroup) as error:
@@ -136,6 +179,7 @@ class PlanCycle(RequestCycle):
             self.nursery = nursery
             try:
                 inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
+                # The composition runs in a task of the nursery, so a cancel of the nursery cuts it.
                 inbound.on_gone(self.cancel)
                 reply = await route.stream(self, inputs, form)
             except (Exception, BaseExceptionGroup) as error:
@@ -146,7 +190,7 @@ class PlanCycle(RequestCycle):
             try:
                 await send_reply(inbound, reply)
             except ClientGoneError:
-                self.cancel()  # The calls end for that reason, and not because a sibling failed.
+                self.cancel()  # Before the nursery cancels: the calls are then recorded as "client-gone".
                 raise
             nursery.cancel_scope.cancel(reason="answered")
 
@@ -155,12 +199,13 @@ class PlanCycle(RequestCycle):
         return self._route.read_with_body(self, self._path)
 
     def _reply_to(self, error: BaseException) -> Reply | None:
-        """The answer to an error, as Quart's dispatch gives it (``Umbel.handle_user_exception``).
+        """The error response for ``error``, the same as ``Umbel.handle_user_exception`` gives.
 
-        None where ``error`` is to be raised on: the client has gone, or it is a group of cancels.
+        None if the caller must raise ``error`` on: the client has left, or ``error`` is a group of cancels only or of
+        crashes only.
 
         Raises:
-            BaseException: the cancel in a group, whose crash is recorded.
+            BaseException: the cancel of a group that also holds a crash. The crash is recorded.
         """
         request_id = self.facts.request_id
         if isinstance(error, RequestError):
@@ -171,7 +216,7 @@ class PlanCycle(RequestCycle):
         if isinstance(error, HTTPException):
             return http_exception_reply(error, request_id)
         if isinstance(error, ClientGoneError):
-            # Not raised here: the traceback would hold this frame, and this frame the error.
+            # Not raised here: the traceback would hold this frame, and this frame holds the error.
             return None
         if isinstance(error, Exception):
             self._record_crash(error)
@@ -183,7 +228,7 @@ class PlanCycle(RequestCycle):
         raise rest from crash
 
     def _record_crash(self, error: Exception) -> None:
-        """As ``Umbel.log_exception``."""
+        """Record a crash and log it, the same as ``Umbel.log_exception`` does."""
         facts = self.facts
         crashes.record(self.recorder, "request.crashed", error, facts)
         self.kind, self.detail = Kind.INTERNAL, "an exception that no handler took"
@@ -192,7 +237,7 @@ class PlanCycle(RequestCycle):
 
 
 class _Parts:
-    """The parts of a request's body, held to the application's own limit."""
+    """Iterator over the parts of a request body, with the limit MAX_CONTENT_LENGTH of the application."""
 
     __slots__ = ("_length", "_limit", "_receive", "_size", "take_at_most")
 
@@ -210,8 +255,8 @@ class _Parts:
         """The next part.
 
         Raises:
-            ClientGoneError: the client has gone, or the server has answered.
-            RequestEntityTooLarge: there is, or will be, more than the application takes.
+            ClientGoneError: the client has left, or the server has sent an error response itself.
+            RequestEntityTooLarge: the body exceeds the limit; at once if its length is known.
         """
         if self._length > self._limit:
             raise RequestEntityTooLarge

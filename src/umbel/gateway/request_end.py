@@ -1,7 +1,7 @@
-"""The end of one HTTP request: what becomes of its exceptions, and its one record.
+"""End of one HTTP request: handling of its exceptions, and its access record.
 
-The same for requests that are answered before Quart (``RequestCycle``) and for Quart's (``QuartRequest``). What the
-client got is known by the server, and said by the request context's ``inbound``.
+Both kinds of request, ``RequestCycle`` and ``QuartRequest``, end in the same way. Which response the client got is read
+from ``RequestContext.inbound``.
 """
 
 from __future__ import annotations
@@ -23,18 +23,25 @@ if TYPE_CHECKING:
     from .request_context import RequestContext
 
 DISCARD_MAX = 10**6
-"""Bytes of a body that nobody read which are read behind the answer, so that the connection can serve on."""
+"""Maximum bytes of an unread request body that the server discards after the response, to keep the connection."""
 
 
 async def end_by(
     error: BaseException, ctx: RequestContext, answer_500: Callable[[], Awaitable[None]], *, testing: bool = False
 ) -> None:
-    """End a request that raised ``error``: record a crash, and answer with 500 where nothing has been answered.
+    """Handle an exception that no other code has handled, at the end of its request.
 
-    Every exception stops here but a cancel and the like (``exception_groups.split``), which is raised on. A client that
-    has gone is no crash.
+    To be called in the ``except`` block of ``error``. A crash is recorded, and answered with 500 if no response was
+    begun. ``ClientGoneError`` is ignored.
 
-    ``testing``: a crash is raised on, because Quart's test client shows its user the exception instead of a 500.
+    Args:
+        error: the exception.
+        ctx: the request context.
+        answer_500: sends the response with the status 500.
+        testing: whether to raise a crash instead of the response, which Quart's test client expects.
+
+    Raises:
+        BaseException: the part of ``error`` that must propagate, such as a cancel (``exception_groups.split_crash``).
     """
     crash, rest = split_crash(error)
     if crash is None:
@@ -42,7 +49,8 @@ async def end_by(
     inbound = ctx.inbound
     for leaf in leaves(crash):
         if isinstance(leaf, AnsweredByServerError):
-            ctx.answered_by_server = leaf.with_traceback(None)  # Its frames hold the request context.
+            # Without its traceback, whose frames hold the request context.
+            ctx.answered_by_server = leaf.with_traceback(None)
     if holds_only(crash, ClientGoneError):
         if rest is not None:
             raise rest from crash
@@ -60,7 +68,7 @@ async def end_by(
 
 
 def record_of(ctx: RequestContext) -> RequestEnded:
-    """The record of a request that is over."""
+    """Make the access record of a request that is over."""
     inbound, origin = ctx.inbound, ctx.origin
     if ctx.answered_by_server is not None:
         return _server_answer_record(ctx, ctx.answered_by_server)
@@ -91,7 +99,7 @@ def record_of(ctx: RequestContext) -> RequestEnded:
 
 
 def _server_answer_record(ctx: RequestContext, error: AnsweredByServerError) -> RequestEnded:
-    """The record of a request that the server has answered in our place, because its body could not be read on."""
+    """Make the access record of a request to which the server itself has sent an error response because of its body."""
     facts, origin = replace(ctx.facts, request_id=error.request_id), ctx.origin
     return RequestEnded(
         facts,

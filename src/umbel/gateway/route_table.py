@@ -1,21 +1,28 @@
-"""The table of the routes that compose, and the decision whether they are answered before Quart.
+"""Route table: the routes that are answered before Quart, and the decision whether there are any.
 
 Theory
 ------
-``[server] hooks`` says who decides. "auto": configured routes are answered before Quart unless the application has
-something that would see or change such a request (``hooks.py``). "all": Quart dispatches all of them. "python": Quart
-dispatches none, and what it would have called is named.
+*Problem.* Answering a request before Quart is faster, but skips Quart's hooks (``before_request``, error handlers,
+signals, sessions, …). A hook may be a login. So the table must know which hooks exist, and the answer must not change
+while requests are served.
 
-Handlers of ``@app.compose`` are the application's own code, so a hook is meant for them too: they are answered before
-Quart only if there is no hook at all. What they raise is handled by Quart in any case (``handler_cycle.py``).
+*The decision* depends on ``[server] hooks`` and on the hooks that ``hooks.py`` has found:
 
-The decision is made once, by ``open``, after the application's own startup. From then on the application refuses to
-register anything until ``close``, so that no request need ask again. What Python cannot refuse (a receiver of a signal,
-``app.config``, ``app.view_functions``, an attribute) has no effect on configured routes when it comes later.
+    hooks      configured routes before Quart        handlers of @app.compose before Quart
+    "auto"     if no hook was found                  if no hook was found
+    "all"      never                                 never
+    "python"   always; skipped hooks are reported    if no hook was found
 
-werkzeug's own map is the judge of paths. Its matches are remembered by method and raw path, because paths come again.
-What is not a plain match of such a route (another route, a redirect, an error, OPTIONS, a probe, a target that is
-not a plain path) is left to Quart.
+A handler is the application's own code, so a hook is meant for it too, also with "python". Exceptions of handlers go to
+Quart's error handling in any case (``handler_cycle.py``).
+
+*Time.* ``open`` decides once, after the application's startup functions, and until ``close`` the application refuses
+further registrations. Some changes cannot be refused: a receiver of a signal, ``app.config``, ``app.view_functions``,
+an attribute. They have no effect on a request that is answered before Quart.
+
+*Matching.* werkzeug's map of the application matches paths, so both ways have the same routes. Matches are cached by
+method and raw path. Everything that is not a plain match is left to Quart: another route, a redirect, an error,
+OPTIONS, a probe, a target that is not a plain path.
 """
 
 from __future__ import annotations
@@ -52,35 +59,36 @@ if TYPE_CHECKING:
 
 EVENT = "hooks.found"
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 256
-"""Matches that are remembered, and the bytes of the longest path."""
+"""Maximum number of cached matches, and maximum bytes of a cached path."""
 _IMMUTABLE = frozenset({str, int, float, bool, UUID})
-"""The types of values that requests may share. What a converter of the application's own makes may be anything."""
+"""Types of values that several requests may share. A converter of the application may make mutable values."""
 
 
 def refuse_registration(what: str) -> None:
-    """Refuse to register something while the application serves.
+    """Refuse the registration ``what`` while the application is serving.
 
     Raises:
-        AssertionError: always; it is what Quart and Flask raise.
+        AssertionError: always, as in Quart and Flask.
     """
     raise AssertionError(
-        f"'{what}' was called while the application serves. How requests go through it was decided when it started, so"
-        " this would not apply to all of them. Register everything before the application starts, or in a function"
-        " that runs at its startup (before_serving)."
+        f"'{what}' was called while the application is serving. The way of requests through the application was decided"
+        " at startup, so this registration would not apply to all of them. Register everything before the application"
+        " starts, or in a function that runs at its startup (before_serving)."
     )
 
 
 class UmbelMap(QuartMap):
-    """Quart's map, whose numbers are such that JSON can hold, and to which nothing is added while it is served."""
+    """Quart's map of routes, with converters whose values JSON can hold. It refuses new rules while ``serves``."""
 
     default_converters = ImmutableDict({**QuartMap.default_converters, **CONVERTERS})
     serves = False
+    """Whether the application is serving."""
 
     def add(self, rulefactory: RuleFactory) -> None:
         """Add rules.
 
         Raises:
-            AssertionError: the application serves.
+            AssertionError: the application is serving.
         """
         if self.serves:
             refuse_registration("url_map.add")
@@ -88,59 +96,65 @@ class UmbelMap(QuartMap):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A path that a route of the table answers by the method asked for. Shared by requests: not to be changed."""
+    """Route that answers a method and path, with the values of the rule's variables. Shared by requests; read-only."""
 
     route: RouteView | ComposeView
     rule: QuartRule
     path: Mapping[str, Any]
     """The values of the rule's variables."""
     decoded: str
-    """The request's path without percent-encoding."""
+    """The path of the request, percent-decoded."""
 
 
 class RouteTable:
-    """The routes of one application that are answered before Quart; none while it is closed."""
+    """Routes of one application that are answered before Quart; see the module. Finds none while it is closed."""
 
     def __init__(self) -> None:
         self.is_open = False
-        """Whether the application serves, so that nothing can be registered."""
+        """Whether the application is serving and registrations are refused."""
         self.before_quart = False
         """Whether configured routes are answered before Quart."""
         self.hooks: tuple[str, ...] = ()
-        """What would see or change a request for one in Quart's dispatch. Empty while closed."""
+        """Descriptions of the hooks that would see or change a request in Quart's dispatch. Empty while closed."""
         self.views: dict[str, View] = {}
-        """The functions that Quart was given for the configured routes, by endpoint."""
+        """The views of the configured routes in Quart, by endpoint."""
         self._url_map: UmbelMap | None = None
-        """Of the application, while it serves."""
+        """The application's map of routes; None while closed."""
         self._routes: dict[str, RouteView] = {}
+        """All configured routes, by endpoint."""
         self._handlers: dict[str, ComposeView] = {}
+        """All handlers of ``@app.compose``, by endpoint."""
         self._served: dict[str, RouteView | ComposeView] = {}
-        """Those that are answered before Quart, by endpoint."""
+        """The routes and handlers that are answered before Quart, by endpoint."""
         self._adapter: MapAdapter | None = None
-        """None: Quart decides about every request."""
+        """Matches paths; None: every request is left to Quart."""
         self._matches: BoundedCache[tuple[str, bytes], Match] = BoundedCache(
             _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda asked: len(asked[1])
         )
         self._known = self._matches.entries
 
     def add(self, endpoint: str, route: RouteView, function: object) -> None:
-        """Take a configured route, which Quart knows as ``endpoint`` and calls by ``function``."""
+        """Add a configured route; ``endpoint`` and ``function`` are its endpoint and view in Quart."""
         self._routes[endpoint] = route
         self.views[endpoint] = View(route.rule, function)
 
     def add_handler(self, endpoint: str, handler: ComposeView) -> None:
-        """Take a handler of ``@app.compose``, which Quart knows as ``endpoint``."""
+        """Add a handler of ``@app.compose``; ``endpoint`` is its endpoint in Quart."""
         self._handlers[endpoint] = handler
 
     def open(
         self, context: GatewayContext, url_map: UmbelMap, view_functions: Mapping[str, object], found: Sequence[Hook]
     ) -> None:
-        """Decide as the configuration says, report hooks on stderr and in a record, and close ``url_map`` to new rules.
+        """Decide which routes are answered before Quart, report hooks to stderr and the log, and refuse new rules.
 
-        ``url_map`` and ``view_functions`` are Quart's of the application; ``found`` is what ``find_hooks`` finds in it.
+        Args:
+            context: the gateway context.
+            url_map: the application's map of routes.
+            view_functions: the application's views by endpoint.
+            found: the hooks that ``find_hooks`` has found.
 
         Raises:
-            ConfigError: hooks = "python" would pass by a hook that may be a login, and a route says nothing of auth.
+            ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``.
         """
         config = context.config
         mode = config.server.hooks
@@ -159,7 +173,7 @@ class RouteTable:
             self._report(context.serving.recorder)
 
     def close(self) -> None:
-        """The application no longer serves: Quart decides about every request, and what comes may be registered."""
+        """Leave every request to Quart, and allow registrations again."""
         self.is_open = False
         if self._url_map is not None:
             self._url_map.serves = False
@@ -171,10 +185,9 @@ class RouteTable:
         self._known.clear()
 
     def find(self, method: str, target: bytes) -> Match | None:
-        """The route of the table that answers this request; None: Quart decides.
+        """Find the route that answers a request before Quart; None: leave the request to Quart.
 
-        ``target`` is as it came, ``/path?query``. The Host field and what the server says of a root path are not looked
-        at.
+        ``target`` is the raw request target (``/path?query``). Host and ``root_path`` are not considered.
         """
         path, mark, query = target.partition(b"?")
         match: Match | None
@@ -187,7 +200,7 @@ class RouteTable:
         return match
 
     def _match(self, method: str, raw: bytes) -> Match | None:
-        # The path of a request that begins with two slashes is redirected: werkzeug would match it as if with one.
+        # A path that begins with two slashes must be redirected, but werkzeug would match it as a path with one.
         if self._adapter is None or not raw.startswith(b"/") or raw.startswith(b"//") or method == "OPTIONS":
             return None
         try:
@@ -207,31 +220,31 @@ class RouteTable:
     def _report(self, recorder: Recorder) -> None:
         what = ", ".join(self.hooks)
         if self.before_quart and self._routes:
-            sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {what}'
+            sentence = f'configured routes are answered before Quart (hooks = "python"), which skips {what}'
         else:
-            routes = "configured routes go" if self._routes else "composing handlers go"
+            routes = "configured routes go" if self._routes else "handlers of @app.compose go"
             sentence = f"{routes} through Quart, which costs speed, because of {what}"
         say(f"warning: {sentence}")
         recorder.record(LogMessage("warning", EVENT, sentence))
 
 
 def _is_own(view_functions: Mapping[str, object], endpoint: str, handler: ComposeView) -> bool:
-    """Whether Quart would call the handler's own view, and no hooks of a blueprint beside."""
+    """Whether Quart would call the handler's own view. (An endpoint with a dot belongs to a blueprint with hooks.)"""
     return view_functions.get(endpoint) is handler.view and "." not in endpoint
 
 
 def _check_auth(config: Config, logins: list[Hook]) -> None:
-    """Check that each route of ``config`` says something of auth if there are ``logins``: hooks that may be one.
+    """Check that each route of ``config`` has ``auth`` if there are ``logins``: hooks that may be a login.
 
     Raises:
-        ConfigError: some say nothing. Nobody's login is opened in silence.
+        ConfigError: some routes have no ``auth``. Skipping the hook would make them public without notice.
     """
     if not logins:
         return
     hooks = ", ".join(hook.phrase for hook in logins)
     reason = (
-        f'says nothing of auth, and hooks = "python" passes by {hooks}; write auth = "none" if the route is to be'
-        ' public, or hooks = "auto"'
+        f'has no auth, and hooks = "python" skips {hooks}; write auth = "none" if the route is to be public, or'
+        ' hooks = "auto"'
     )
     silent: list[KeyPath] = [("routes", index) for index, each in enumerate(config.routes) if each.auth is None]
     if silent:

@@ -1,7 +1,6 @@
-"""A route of the configuration: reads the request, runs the plan and writes the result.
+"""Route of the configuration: reads a request, runs the plan of the route, and makes the response.
 
-One per route; ``view`` is Quart's way to it, and ``PlanCycle`` the other. Reading, running and writing are a file
-each.
+A ``RouteView`` is called either by Quart's dispatch (``view``) or by a ``PlanCycle`` (the single steps).
 """
 
 from __future__ import annotations
@@ -36,7 +35,12 @@ if TYPE_CHECKING:
 
 
 class RouteView:
-    """One configured route; everything that does not depend on the request is made here, once."""
+    """One configured route, with all data that does not depend on the request.
+
+    Args:
+        context: the gateway context.
+        plan: the compiled plan of the route.
+    """
 
     def __init__(self, context: GatewayContext, plan: Plan) -> None:
         route = plan.route
@@ -52,7 +56,7 @@ class RouteView:
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat
         )
         self.read = self._inputs.read
-        """Reads the values of a request whose body the plan does not use (``InputRules.read``)."""
+        """``InputRules.read``: reads the inputs of a request whose body the plan does not use."""
         self.rule = route.path
         self._streams = route.stream
         self._seconds = plan.deadline
@@ -61,16 +65,16 @@ class RouteView:
         self.krakend_compat = self.answer_rules.krakend_compat
 
     async def view(self, **path: Any) -> TrioResponse:
-        """Answer one request of Quart's.
+        """Quart's view: answer the current request of Quart.
 
         Raises:
-            RequestError: the request cannot be answered as it stands, or nothing can be at the moment (503).
+            RequestError: the request is invalid, or (503) the application has not started or has stopped.
         """
         ctx = current_request_context()
         fields = ctx.origin.fields
         ctx.routed(self.rule, self.deadline(fields, ctx.facts.started_at))
         ctx.body = cast(QuartBody, current_request().body)
-        self._context.require_runtime()  # Before the body is read: 503, if there is none.
+        self._context.require_runtime()  # Raises 503 before the body is read.
         inputs = await self.read_with_body(ctx, path) if self.reads_body else self.read(ctx, path)
         form = self.form(fields)
         if form is not None:
@@ -80,19 +84,19 @@ class RouteView:
         return as_response(reply)
 
     def deadline(self, fields: RequestFields, complete_at: float) -> float:
-        """When the answer to a request with these fields is due (absolute), which was complete at that time."""
+        """The deadline (``trio.current_time()``) of a request with ``fields`` that was complete at ``complete_at``."""
         if fields.client_timeout is None:
             return complete_at + self._seconds
         return deadline_of(fields, complete_at, self._seconds)
 
     def form(self, fields: RequestFields) -> StreamForm | None:
-        """The form of stream that a request with these fields gets; None for one whole answer."""
+        """The form of the stream for a request with ``fields``; None: a single response."""
         if not fields.names_stream and not self._streams:
             return None
         return stream_form(fields.get("accept"), always=self._streams)
 
     async def read_with_body(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
-        """The same of one whose body it uses, which is read. The deadline runs from the complete request.
+        """Read the inputs of a request whose body the plan uses. Moves the deadline if the body was waited for.
 
         Raises:
             RequestError, ClientGoneError: as ``InputRules.read_with_body``.
@@ -103,11 +107,11 @@ class RouteView:
         return inputs
 
     def run(self, ctx: RequestContext, inputs: Inputs, on_wait: OnWait | None = None) -> PlanRun:
-        """The composition for a request that has been routed, not yet begun. ``on_wait``: see ``engine.OnWait``.
+        """Make the composition for a request, without starting it. ``on_wait``: see ``engine.OnWait``.
 
         Raises:
-            RequestError: nothing can be answered at the moment (503).
-            ClientGoneError: the client has gone, and nothing is to be started.
+            RequestError: 503, the application has not started or has stopped.
+            ClientGoneError: the client has left, so no call must be started.
         """
         runtime = self._context.serving.runtime or self._context.require_runtime()
         if ctx.inbound.gone:
@@ -116,10 +120,12 @@ class RouteView:
         return PlanRun(self._plan, inputs, facts, runtime.callers, recorder, None, calls, on_wait, runtime.timers)
 
     async def stream(self, ctx: RequestContext, inputs: Inputs, form: StreamForm) -> Reply:
-        """Begin a stream, in the request's nursery, whose cancel cuts it; or the whole answer, if it failed at once.
+        """Start the composition in the request's nursery, and return the streaming reply when its first line is there.
+
+        If the composition has failed by then, return its problem document. A cancel of the nursery cuts the stream.
 
         Raises:
-            RequestError: nothing can be answered at the moment (503).
+            RequestError: 503, the application has not started or has stopped.
         """
         callers = self._context.require_runtime().callers
         begun = await stream(self._plan, inputs, ctx.facts, callers, ctx, form, self.answer_rules.vary)
@@ -127,6 +133,6 @@ class RouteView:
 
 
 def deadline_of(fields: RequestFields, complete_at: float, seconds: float) -> float:
-    """When an answer is due (absolute): ``seconds`` after the request was complete, or when its client asks for it."""
+    """The deadline of a request: ``complete_at`` plus ``seconds``, or plus the client's own timeout if that is less."""
     timeout = fields.client_timeout
     return complete_at + (seconds if timeout is None else min(seconds, timeout))

@@ -1,8 +1,4 @@
-"""What is open while an application serves: the recorder and the upstreams' clients, opened and closed in order.
-
-Opened around all of an application's requests. Frozen while it lives; it is not there before startup nor after
-shutdown.
-"""
+"""Runtime: the recorder and the clients of the upstreams, which are open while an application serves."""
 
 from __future__ import annotations
 
@@ -29,17 +25,17 @@ from .request_context import names_of
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The open ends that every request uses."""
+    """Recorder, callers and shared parts of the upstreams. Open from startup to shutdown; never changed in between."""
 
     recorder: Recorder
     callers: Mapping[str, Caller]
-    """One per upstream name."""
+    """The callers by name of the upstream."""
     overload_manager: OverloadManager
-    """What its upstreams share."""
+    """Decides which waiting call is refused when the server is full."""
     reader: AnyReader
-    """Watches their sockets."""
+    """The reader of the upstreams' sockets."""
     timers: TimerQueue
-    """Runs for as long as this is open."""
+    """The timer queue of all calls."""
 
 
 @asynccontextmanager
@@ -48,15 +44,18 @@ async def open_runtime(
     transports: Mapping[str, httpx.AsyncBaseTransport],
     recorder: Recorder | None,
 ) -> AsyncIterator[Runtime]:
-    """Open what ``config`` asks for, except what is given: those belong to the caller, who closes them.
+    """Context manager: open the recorder and the upstreams of ``config``, and close them at the end.
 
-    All upstreams share one socket reader and one timer queue.
+    The upstreams are closed before the recorder, so that the records of the last calls are still written. All upstreams
+    share one socket reader and one timer queue.
 
-    Closed in reverse order of data, so the records of the last call are still written.
+    Args:
+        config: the configuration.
+        transports: replacements of clients by name of the upstream. They belong to the caller and are not closed.
+        recorder: the replacement of the configured log files; None: open these.
 
     Raises:
-        ConfigError: the log files cannot be opened, or an upstream's TLS files cannot be used (any more: the loader has
-            looked at them too).
+        ConfigError: the log files cannot be opened, or the TLS files of an upstream cannot be used any more.
     """
     async with AsyncExitStack() as stack:
         if recorder is None:
@@ -89,11 +88,11 @@ async def open_runtime(
 
 
 def _bound(facts: RequestFacts) -> AbstractContextManager[None]:
-    """What a foreign transport logs says which request it belongs to."""
+    """Context manager that adds the request's ids to the log records of a foreign transport."""
     return bound(**names_of(facts))
 
 
 def _url_of(upstream: Upstream) -> str:
-    """The base URL that a foreign transport sees."""
+    """The base URL of an upstream for a foreign transport."""
     url = upstream.replicas[0].url.removeprefix("dns+")
     return url if url.startswith("http") else "http://localhost"

@@ -144,7 +144,7 @@ class ChunkedDecoder:
     def _check_length(self) -> None:
         size = len(self._line)
         if self._at is _State.SIZE and size > _SIZE_LINE_MAX + 2:
-            raise _bad(f"a chunk-size line is longer than {_SIZE_LINE_MAX} bytes")
+            raise _bad("a chunk-size line is too long")
         if self._at is _State.DATA_END and self._line not in (b"\r", b"\r\n"):
             raise _bad("the data of a chunk is longer than its chunk size")
         if self._at is _State.TRAILER and size > self._overhead_left + 2:

@@ -32,7 +32,7 @@ async def test_a_configuration_that_shows_to_be_unusable_only_at_the_start_ends_
         tmp_path,
         "from umbel import Umbel\n\napp = Umbel.from_file()\n\n\n@app.before_request\nasync def login(): ...\n",
     )
-    sentence = 'umbel.toml:7: routes[0]: says nothing of auth, and hooks = "python" passes by'
+    sentence = 'umbel.toml:7: routes[0]: has no auth, and hooks = "python" skips'
 
     status, output = await ended(*SERVE, "served:app", cwd=tmp_path)
     assert (status, "boot failure" in output) == (78, False)

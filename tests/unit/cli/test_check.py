@@ -146,7 +146,7 @@ def test_keys_about_files_where_every_stream_goes_to_stdout_are_warnings(here: P
         (8, "logs.keep"),
         (9, "logs.ring"),
     ]
-    assert {each["reason"] for each in told} == {"has no effect: it is about files, and every stream goes to stdout"}
+    assert {each["reason"] for each in told} == {"has no effect: it applies to files, and every stream goes to stdout"}
     write(here, f"{GOOD}[logs]\n{keys}{streams}")  # app has a file
     assert CliRunner().invoke(main, ["check"]).stderr == ""
 

@@ -66,5 +66,5 @@ def test_a_login_hook_that_a_route_would_bypass_is_a_configuration_error(
     monkeypatch.delitem(sys.modules, "guarded_by_a_login")
     assert (result.exit_code, result.stdout) == (78, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith('umbel.toml:9: routes[1]: says nothing of auth, and hooks = "python" passes by the')
+    assert line.startswith('umbel.toml:9: routes[1]: has no auth, and hooks = "python" skips the')
     assert "before_request function login" in line

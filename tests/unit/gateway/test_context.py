@@ -27,7 +27,7 @@ def test_without_a_runtime_a_request_is_refused_and_the_log_says_why(caplog: pyt
     with caplog.at_level(logging.ERROR), pytest.raises(RequestError) as caught:
         app.gateway_context.require_runtime()
     assert caught.value.status == 503
-    assert "the application is not started; did its lifespan run?" in caplog.text
+    assert "the application is not started; the server must run the ASGI lifespan first" in caplog.text
 
 
 async def test_the_runtimes_recorder_is_used_while_the_application_is_open(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ async def test_a_hook_runs_for_handlers_whatever_the_mode(mode: str, capsys: pyt
     async with living(app):
         assert not is_before_quart(app, b"/h")
         assert (await ask(app, target="/h")).status == 401
-    warning = "composing handlers go through Quart, which costs speed, because of the before_request function login"
+    warning = (
+        "handlers of @app.compose go through Quart, which costs speed, because of the before_request function login"
+    )
     assert (warning in capsys.readouterr().err) is (mode != "all")
 
 

@@ -1,16 +1,28 @@
-"""Quart's request, and Quart's context variables for a handler that is called without Quart's dispatch.
+"""Quart's contexts for a handler that is called without Quart's dispatch.
 
 Theory
 ------
-A handler of ``@app.compose`` may use whatever Quart's views may: ``request``, ``current_app``, ``g``, ``url_for``,
-``after_this_request``. Most use none of it, and to make it costs several times as much as to call the handler. So the
-context variables hold a ``LazyContext``, which makes Quart's own context when something of it is looked at.
+*Problem.* A handler of ``@app.compose`` may use everything that a Quart view may use: ``request``, ``current_app``,
+``g``, ``url_for``, ``after_this_request``. All of these read Quart's context variables. Most handlers use none of them,
+and making Quart's context costs several times as much as the call of the handler.
 
-What Quart does when it enters and leaves a context beside that is done for hooks, receivers of signals and sessions.
-Requests for handlers come here only where there are none of them (``route_table.py``), so the session is Quart's null
-session.
+*Data structure.* ``enter_contexts`` sets Quart's context variables to a ``LazyContext``. A ``LazyContext`` makes
+Quart's own context when any attribute is first read, set or deleted, and forwards the access to it. ``made`` returns
+this context if it exists, without making it; ``context_of`` makes it if needed.
 
-Quart 0.22 has a context of the application and one of the request, in a variable each. Since 0.23 both are one.
+*Invariants.* At most one context is made per ``LazyContext``, also if several threads of a handler ask at once: a lock
+guards the making. The variables are set in the copy of the context variables that ``run_apart`` has made for the
+request. They need no reset: the copy ends with the request, except in background tasks of the handler.
+
+*What is left out.* Quart's own entering and leaving of a context also opens sessions, sends signals and calls hooks.
+Requests for handlers are answered without Quart's dispatch only if there are none of these (``route_table.py``). So the
+session is Quart's null session.
+
+*After the request* a background task may still look at the context, and may be the first to do so. ``over=True`` then
+makes a request whose body cannot be read.
+
+*Versions.* Quart 0.22 has an application context and a request context in two variables. Since 0.23 one context in one
+variable replaces both.
 """
 
 from __future__ import annotations
@@ -37,7 +49,7 @@ if TYPE_CHECKING:
     from .quart_body import UmbelRequest
 
 CONTEXT_IS_ARGUMENT = not hasattr(quart_globals, "_cv_request")
-"""Whether the methods of Quart's dispatch take the context as their first argument (since 0.23)."""
+"""Whether the methods of Quart's dispatch take the context as their first argument (since Quart 0.23)."""
 _OF_APPLICATION: Any = quart_globals._cv_app
 _OF_REQUEST: Any = getattr(quart_globals, "_cv_request", _OF_APPLICATION)
 
@@ -49,13 +61,13 @@ def request_of(
     *,
     over: bool = False,
 ) -> UmbelRequest:
-    """The request that ``connection`` has in its scope, as Quart's views see it; its body is that of ``ctx``.
+    """Make Quart's request object of ``connection``, with the body of ``ctx``.
 
-    ``over``: the request has been answered, so that nothing of its body can be read any more.
+    ``over``: the request has been answered; its body cannot be read any more.
     """
     request = cast("UmbelRequest", connection._create_request_from_scope(send))
     if not isinstance(request.body, QuartBody):
-        # A request class of the application's own. Its body would not be bounded as a whole, and nobody would fill it.
+        # The application has a request class of its own. Its body class has no bound, and nothing would fill it.
         request.body = QuartBody(request.content_length, connection.app.config["MAX_CONTENT_LENGTH"])
     if not over:
         request.body.read_from(ctx)
@@ -63,7 +75,7 @@ def request_of(
 
 
 class LazyContext:
-    """Stands for a context of Quart's, which is made when something of it is looked at or set."""
+    """Proxy of a Quart context, which is made on the first access to an attribute; see the module."""
 
     __slots__ = ("_lazy_made", "_lazy_make")
 
@@ -80,7 +92,7 @@ class LazyContext:
     def __delattr__(self, name: str) -> None:
         delattr(context_of(self), name)
 
-    # What Python looks for in the class, and isinstance asks for.
+    # ``isinstance`` reads __class__; ``async with`` reads __aenter__ and __aexit__ of the class.
 
     @property  # type: ignore[misc]  # typeshed has a setter, too
     def __class__(self) -> type:
@@ -93,21 +105,22 @@ class LazyContext:
         await context_of(self).__aexit__(*raised)
 
 
-# Past LazyContext.__setattr__.
+# Setters of the two slots, which bypass LazyContext.__setattr__.
 _set_make = LazyContext.__dict__["_lazy_make"].__set__
 _set_made = LazyContext.__dict__["_lazy_made"].__set__
 
 
 def made(lazy: LazyContext) -> Any:
-    """Quart's own context that ``lazy`` stands for; None if nobody has asked for it."""
+    """Quart's context of ``lazy``; None if it has not been made."""
     return lazy._lazy_made
 
 
 def context_of(lazy: LazyContext) -> Any:
-    """Quart's own context that ``lazy`` stands for; made now, if nobody has asked for it yet."""
+    """Quart's context of ``lazy``, made now if necessary."""
     context = lazy._lazy_made
     if context is None:
-        # Threads of one handler share its context, and may be the first to ask for it.
+        # Threads of one handler share its contexts, so two of them may come here at once. The lock is reentrant:
+        # making a context may access the other LazyContext.
         with _MAKING:
             context = lazy._lazy_made
             if context is None:
@@ -121,20 +134,20 @@ _MAKING = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class QuartDispatch:
-    """The functions of one application by which a handler is called and answered as Quart's dispatch does it."""
+    """Functions of one application that do parts of Quart's dispatch."""
 
     app_context: Callable[[], Any]
-    """Makes Quart's context of the application."""
+    """Makes Quart's application context."""
     request_context: Callable[..., Any]
-    """Makes Quart's context of a request: ``make_request_context`` with the application."""
+    """Makes Quart's request context: ``make_request_context`` with the application bound."""
     finalize_view: Callable[[Any, Any], Awaitable[AnyResponse]]
-    """See ``ErrorHandling``."""
+    """``ErrorHandling.finalize_view``."""
     answer_exception: Callable[[Any, BaseException], Awaitable[AnyResponse]]
-    """See ``ErrorHandling``."""
+    """``ErrorHandling.answer_exception``."""
 
 
 def enter_contexts(app_context: Callable[[], Any], of_request: LazyContext) -> None:
-    """Set Quart's variables in the current context, which ends with the request."""
+    """Set Quart's context variables, in a copy of the context variables that belongs to the request alone."""
     if _OF_REQUEST is not _OF_APPLICATION:
         _OF_APPLICATION.set(LazyContext(app_context))
     _OF_REQUEST.set(of_request)
@@ -149,7 +162,16 @@ def make_request_context(
     *,
     over: bool,
 ) -> Any:
-    """Quart's context of a request that has been matched; ``scope`` and ``send`` are ASGI's; ``over`` as above."""
+    """Make Quart's context of a matched request.
+
+    Args:
+        app: the application.
+        ctx: the request context of the gateway.
+        scope: the ASGI scope of the request.
+        send: ASGI's ``send``.
+        match: the matched route.
+        over: see ``request_of``.
+    """
     rewritten: Any = {**ctx.origin.rewritten(scope), SCOPE_KEY: ctx}
     request = request_of(TrioASGIHTTPConnection(app, rewritten), ctx, send, over=over)
     session = app.session_interface.null_session_class()

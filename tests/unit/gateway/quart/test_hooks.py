@@ -223,7 +223,7 @@ async def test_with_hooks_python_a_possible_login_beside_a_route_without_auth_is
     add(app)
     ended = []
     app.after_serving(lambda: ended.append(True))
-    with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailedError, match="says nothing of auth")):
+    with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailedError, match="has no auth")):
         async with living(app):
             raise AssertionError
     assert isinstance(app.config_error, ConfigError)
@@ -245,7 +245,7 @@ async def test_with_hooks_python_what_is_passed_by_is_named(
     async with living(app):
         assert (app.statistics().routes_before_quart, app.statistics().hooks_found) == (True, (hook,))
         assert (await ask(app, target="/r")).status == 200
-    sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {hook}'
+    sentence = f'configured routes are answered before Quart (hooks = "python"), which skips {hook}'
     assert capsys.readouterr().err == f"warning: {sentence}\n"
     assert hooks_recorded(records) == [sentence]
 
@@ -296,7 +296,7 @@ async def test_a_handler_of_compose_is_refused_while_serving() -> None:
 
 
 def refused(late: Callable[[Umbel], object], app: Umbel, what: str) -> None:
-    with pytest.raises(AssertionError, match=f"^'{what}' was called while the application serves"):
+    with pytest.raises(AssertionError, match=f"^'{what}' was called while the application is serving"):
         late(app)
 
 
