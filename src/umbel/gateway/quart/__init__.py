@@ -1,1 +1,1 @@
-"""Quart's share: its requests, contexts, errors and test client."""
+"""Requests, contexts, errors, lifespan, websockets and test client of Quart, adapted to the gateway."""

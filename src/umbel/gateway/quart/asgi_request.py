@@ -1,16 +1,20 @@
-"""One HTTP request that comes as an ASGI scope with its ``receive`` and ``send``, as an ``InboundRequest``.
+"""Adapter from an ASGI scope with its ``receive`` and ``send`` to an ``InboundRequest``.
 
-For servers that speak ASGI, and for what stands between a server and the application (a middleware, Quart).
+It is used under ASGI servers, and where middleware or Quart is between the server and the gateway.
 
-**The client's leaving.** Elsewhere than under our own server a task (``serve``) receives from the beginning and reads
-on after the end of the body and while the answer is sent: Hypercorn's queue is short, and a server that cannot put its
-last message into it never ends the request. The disconnect that Hypercorn posts while the last part of the answer is
-being sent means nothing. (To take it for the client's leaving would cancel the very task that is restarting the idle
-timer or closing the connection.)
+**How a disconnect is noticed.** ASGI reports a client that has left only as a message of ``receive``. There are two
+cases (``watches``):
 
-Our own server (``extensions["umbel.cancels"]``) cancels an application whose client leaves while nobody receives. So
-where its very ``receive`` was given, nothing is received before somebody wants the body: what nobody reads stays with
-the client, and needs no place among the uploads.
+- *Another server, or a replaced* ``receive``. A task (``_watch``) receives all messages during the whole request: body
+  parts, which it holds for ``receive``, and the disconnect. It must go on after the end of the body, because
+  Hypercorn's queue of messages is short, and Hypercorn cannot end a request whose last message does not fit.
+- *Umbel's own server* (``extensions["umbel.cancels"]``) *with its own* ``receive``. This server cancels the application
+  if the client leaves while nothing receives. So messages are received only when the body is read, and an unread body
+  stays in the socket and takes no upload slot.
+
+**A disconnect at the end.** Hypercorn also sends a disconnect when the last part of the response has been given to it.
+That one says nothing about the client and is ignored (``_finishing``). Otherwise it would cancel the task that closes
+the connection.
 """
 
 from __future__ import annotations
@@ -42,19 +46,27 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _ONE_SEND_MAX = 64 * 1024
-"""A body up to this goes out in one send with the end of the message. A larger one can wait for the client, and a
-disconnect in the meantime must not look like the server's own (``_finishing``)."""
+"""Maximum bytes of a body that is sent in the last message. Sending a larger body may wait for the client, and a
+disconnect during this wait must not be ignored (``_finishing``)."""
 _SECURE = ("https", "wss")
 
 
 def target_of(scope: Scope) -> bytes:
-    """The request's target. A server that does not say it raw (ASGI leaves that open) is taken at its decoded word."""
+    """The raw request target of a scope. Without the optional ``raw_path``, ``path`` is percent-encoded again."""
     target, query = raw_path(scope["path"], scope.get("raw_path")), scope["query_string"]
     return target + b"?" + query if query else target
 
 
 class AsgiRequest:
-    """See the module, and ``InboundRequest``. ASGI has no way to ``take`` a connection and none for trailers here."""
+    """``InboundRequest`` over ASGI; see the module. ``take`` and trailers are not supported.
+
+    Args:
+        scope: the ASGI scope of an HTTP request.
+        receive: ASGI's ``receive``.
+        send: ASGI's ``send``.
+        limits: bounds the time of the body, if the server is not Umbel's own.
+        max_body: maximum bytes of the body; None: no maximum. A larger body makes ``receive`` raise 413.
+    """
 
     __slots__ = (
         "_answered_by_server",
@@ -97,8 +109,6 @@ class AsgiRequest:
         limits: Limits,
         max_body: int | None,
     ) -> None:
-        """``limits`` bound the time of the body where the server does not; ``max_body`` bytes of it are held at most
-        while nobody reads them."""
         self._scope = scope
         self._asgi_receive = receive
         self._asgi_send = send
@@ -108,14 +118,14 @@ class AsgiRequest:
         extensions = scope.get("extensions")
         server: Canceller | None = extensions.get(CANCELS) if extensions else None
         self._server = server
-        # Whoever stands between may listen in our place, and the server would notify that listener alone.
+        # Middleware with its own ``receive`` may receive in place of the application, and then gets the disconnect.
         self.watches = server is None or server.receive != receive
-        """Whether ``serve`` must watch for the client's leaving."""
+        """Whether a task must receive all messages to notice that the client leaves; see the module."""
         self._limits = limits
         self._max_body = math.inf if max_body is None else max_body
         self._body_size: float | None = None
         self._clock: BodyClock | None = None
-        # What has come.
+        # Received.
         self._held = bytearray()
         self._received = 0
         self._complete = False
@@ -123,7 +133,7 @@ class AsgiRequest:
         self._answered_by_server: AnsweredByServerError | None = None
         self._news: trio.Event | None = None
         self._callback: Callable[[], object] | None = None
-        # The answer.
+        # Response.
         self.status = 0
         self.bytes_sent = 0
         self.response_complete = False
@@ -131,7 +141,7 @@ class AsgiRequest:
         self._fields: Sequence[Field] = ()
         self._rest = b""
         self._finishing = False
-        """The last part is with the server, so a disconnect says nothing about the client any more."""
+        """Whether the last part of the response was given to the server; a disconnect is ignored from then on."""
         self._sending: trio.CancelScope | None = None
         self._crash_recorded = False
         self._apart = trio.CancelScope()
@@ -171,7 +181,7 @@ class AsgiRequest:
 
     @property
     def client_certificate(self) -> bytes | None:
-        """See ``InboundRequest``; known where the server has ASGI's TLS extension."""
+        """See ``InboundRequest``. None if the server does not support ASGI's TLS extension."""
         tls = (self._scope.get("extensions") or {}).get("tls") or {}
         chain = tls.get("client_cert_chain")
         return ssl.PEM_cert_to_DER_cert(next(iter(chain))) if chain and not tls.get("client_cert_error") else None
@@ -185,10 +195,10 @@ class AsgiRequest:
         return 0 if length is None and coding is None and self.version.startswith("1") else length
 
     websocket = False
-    """ASGI gives a WebSocket a scope of its own."""
+    """ASGI has a separate scope type for WebSockets."""
     takes_trailers = False
 
-    # The body.
+    # Request body.
 
     @property
     def body_complete(self) -> bool:
@@ -199,8 +209,8 @@ class AsgiRequest:
         """See ``InboundRequest``.
 
         Raises:
-            RequestTimeout: the body comes too slowly, where the server has no bound of its own.
-            RequestEntityTooLarge: it is larger than what may be held.
+            RequestTimeout: the body comes too slowly, and the server has no limit of its own.
+            RequestEntityTooLarge: the body is larger than ``max_body``.
         """
         while True:
             if self._received > self._max_body:
@@ -214,7 +224,7 @@ class AsgiRequest:
             else:
                 message = await self._asgi_receive()
                 if message["type"] == "http.disconnect" and self._finishing:
-                    # The answer is whole, and somebody still reads the body: nothing more comes.
+                    # The response is complete, but a task still reads the body. It waits until it is cancelled.
                     await trio.sleep_forever()
                 self._take_message(message)
                 if self._answered_by_server is not None or self._gone:
@@ -224,7 +234,7 @@ class AsgiRequest:
         return data
 
     async def _wait_for_news(self) -> None:
-        """Wait for what the task brings. Only this time counts against the client."""
+        """Wait until ``_watch`` has received something. Only the time of these waits counts for the body's timeout."""
         if self._news is None:
             self._news = trio.Event()
         if self._server is not None:
@@ -246,7 +256,7 @@ class AsgiRequest:
         return self._max_body if self._body_size is None else min(self._body_size, self._max_body)
 
     def _take_message(self, message: Mapping[str, Any]) -> None:
-        """Take a message of the server's."""
+        """Handle a message of ASGI's ``receive``."""
         if message["type"] == "http.disconnect":
             if (answered := message.get(ERROR_RESPONSE)) is not None:
                 error_response, request_id = answered
@@ -271,7 +281,7 @@ class AsgiRequest:
 
     @property
     def discard_max(self) -> int:
-        """See ``InboundRequest``; 0 where the server does not say."""
+        """See ``InboundRequest``; 0 if the server is not Umbel's own."""
         return 0 if self._server is None else self._server.discard_max
 
     @discard_max.setter
@@ -279,10 +289,13 @@ class AsgiRequest:
         if self._server is not None:
             self._server.discard_max = size
 
-    # The client's leaving.
+    # A client that leaves.
 
     async def serve(self, handle: Callable[[], Awaitable[None]]) -> None:
-        """Run ``handle`` to its end, and watch for the client's leaving where the server does not."""
+        """Run ``handle`` to its end, with the task that watches for a disconnect if one is needed.
+
+        An exception of ``handle`` is raised as it is, not in a group.
+        """
         failed: Exception | None = None
         try:
             if not self.watches:
@@ -292,18 +305,19 @@ class AsgiRequest:
                 nursery.start_soon(self._watch)
                 try:
                     await handle()
-                except Exception as error:  # noqa: BLE001 - raised below, as itself and not in a group
+                except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery
                     failed = error
                 nursery.cancel_scope.cancel(reason="answered")
         finally:
-            self._callback = None  # Whoever it belongs to holds this request.
+            self._callback = None  # The callback's object holds this request: a reference cycle.
         if failed is not None:
             try:
                 raise failed
             finally:
-                del failed  # Its traceback holds this frame.
+                del failed  # Its traceback holds this frame: a reference cycle.
 
     async def _watch(self) -> None:
+        """Receive all messages; when the client leaves, cancel the current send and call the ``on_gone`` callback."""
         while not self._gone:
             message = await self._asgi_receive()
             if message["type"] == "http.disconnect" and self._finishing:
@@ -323,7 +337,7 @@ class AsgiRequest:
         return self._gone or (not self.watches and self._server is not None and self._server.gone)
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """See ``InboundRequest``. Our own server cancels the application instead."""
+        """See ``InboundRequest``. Umbel's own server does not call the callback; it cancels the application."""
         self._callback = callback
         if callback is not None and self.gone:
             callback()
@@ -334,13 +348,13 @@ class AsgiRequest:
             try:
                 raise answered
             finally:
-                del answered  # Its traceback holds this frame.
+                del answered  # Its traceback holds this frame: a reference cycle.
         raise ClientGoneError("the client has gone")
 
-    # The answer.
+    # Response.
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """See ``InboundRequest``. Nothing is sent before ``drained``."""
+        """See ``InboundRequest``. Always returns False: ``drained`` sends the response."""
         self._give(status, fields)
         self._rest = body
         return False
@@ -369,19 +383,19 @@ class AsgiRequest:
         self.bytes_sent += len(data)
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
-        """See ``InboundRequest``. There is no place for trailers: ASGI has it said with the head."""
+        """See ``InboundRequest``. ``trailers`` are ignored."""
         await self._end(b"" if self._is_mute else data)
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
-        """See ``InboundRequest``. ASGI can say 103 alone, with Link, and not every server takes it.
+        """See ``InboundRequest``. ASGI supports only 103 with Link fields; a server without support sends nothing.
 
         Raises:
-            RuntimeError: it is another one.
+            RuntimeError: another status, or another field than Link.
         """
         links = [value for name, value in fields if name == b"link"]
         if status != 103 or len(links) != len(fields):
             raise RuntimeError(
-                f"through ASGI no interim response can be sent but 103 with Link fields, and not {status}"
+                f"the only interim response that ASGI supports is 103 with Link fields; {status} cannot be sent"
             )
         if "http.response.early_hint" in (self._scope.get("extensions") or {}):
             await self._say({"type": "http.response.early_hint", "links": links})
@@ -392,21 +406,22 @@ class AsgiRequest:
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("through ASGI nobody can take the bytes of a connection; a WebSocket has a scope of its own")
+        raise RuntimeError("ASGI cannot give the bytes of a connection to the application; use a WebSocket scope")
 
     def cut(self, reason: str) -> None:
-        """See ``InboundRequest``. A server cuts an answer that its application leaves unfinished."""
+        """See ``InboundRequest``. An ASGI server aborts a response that its application leaves incomplete."""
         self._gone = True
 
     @property
     def _is_mute(self) -> bool:
+        """Whether the response has no content."""
         return self.method == "HEAD" or self.status in BODILESS
 
     def _give(self, status: int, fields: Sequence[Field]) -> None:
         if self.gone:
             raise ClientGoneError("the client has gone")
         if not self.can_respond:
-            raise RuntimeError("an answer has been begun already")
+            raise RuntimeError("a response has been begun already")
         self.status, self._fields = status, fields
 
     async def _send_head(self) -> None:
@@ -416,8 +431,8 @@ class AsgiRequest:
 
     async def _end(self, data: bytes) -> None:
         if self.bytes_sent and self.watches:
-            # A send to a client that has gone raises nothing: the server posts its disconnect and returns. Whoever
-            # watches for it gets a turn now, while it still means the client.
+            # Sending to a client that has left raises nothing in Hypercorn, which only posts a disconnect. ``_watch``
+            # must handle this disconnect before ``_finishing`` is set and disconnects are ignored.
             await trio.lowlevel.checkpoint()
         await self._send_head()
         self._finishing = True
@@ -443,10 +458,10 @@ class AsgiRequest:
         if sending is not None and sending.cancelled_caught:
             raise ClientGoneError("the client has gone")
 
-    # Tasks, and the record.
+    # User code, and the access record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """See ``InboundRequest``. The task may be that of a caller which makes several requests in it."""
+        """See ``InboundRequest``."""
         with self._apart:
             await run_in_own_context(work, begins_to_wait)
 
@@ -455,7 +470,7 @@ class AsgiRequest:
         self._apart.cancel(reason=reason)
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """See ``InboundRequest``. Recorded at once where the server takes no records."""
+        """See ``InboundRequest``. Under a server that is not Umbel's own, the record is written at once."""
         file_record(self._server, recorder, ended)
 
     @property
@@ -471,7 +486,7 @@ class AsgiRequest:
 
 
 def file_record(server: object, recorder: Recorder, ended: RequestEnded) -> None:
-    """Have a record written: by our own server, which knows what the client got, and under any other at once."""
+    """Give an access record to ``server`` if it is Umbel's own, which completes it, or else to ``recorder`` at once."""
     file = getattr(server, "file", None)
     if file is None:
         recorder.record(ended)

@@ -1,8 +1,8 @@
-"""What of an application would see, or change, a request for a configured route that Quart's dispatch handles.
+"""Hooks: the parts of an application that would see or change a request for a configured route in Quart's dispatch.
 
-Pure: looks at the application's registrations, and decides nothing. When in doubt something is a hook: the way through
-Quart is slower and always right. Middleware (a wrapped or overridden ``asgi_app`` or ``__call__``) is none, because it
-is called in any case.
+This module finds hooks and decides nothing. In doubt, something counts as a hook, because Quart's dispatch is slower
+but always correct. Middleware (a wrapped or overridden ``asgi_app`` or ``__call__``) is no hook, because it gets every
+request in any case.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Hook(NamedTuple):
-    """One thing that would see or change such a request."""
+    """One hook of an application."""
 
     phrase: str
-    """What it is, for the operator."""
+    """A description for the operator."""
     may_refuse: bool = False
-    """Whether it runs before the view and can answer in its place, as a login does."""
+    """Whether the hook runs before the view and can answer in place of the view, as a login does."""
 
 
 class View(NamedTuple):
-    """The function that Quart was given for a configured route."""
+    """The view of a configured route in Quart, with the rule of the route."""
 
     rule: str
     function: object
@@ -42,14 +42,14 @@ _SIGNALS = (
     signals.appcontext_popped,
     signals.appcontext_tearing_down,
 )
-# The functions of the application as a whole: configured routes belong to no blueprint.
+# Functions of the application itself; those of blueprints do not apply to configured routes.
 _REGISTERED = {
     "before_request_funcs": ("before_request", True),
     "url_value_preprocessors": ("url_value_preprocessor", True),
     "after_request_funcs": ("after_request", False),
     "teardown_request_funcs": ("teardown_request", False),
 }
-# The statuses that a request for a configured route can raise; None stands for any exception.
+# Error statuses that a request for a configured route can get. Quart's None stands for handlers of exception classes.
 _RAISED = (None, 400, 408, 413, 415, 500, 503)
 _SETTINGS = (
     "DEBUG",
@@ -60,7 +60,7 @@ _SETTINGS = (
     "TRAP_BAD_REQUEST_ERRORS",
     "TRAP_HTTP_EXCEPTIONS",
 )
-# Every part that Quart's dispatch of a request is made of.
+# Attributes of an application that Quart's dispatch uses. A replaced one is a hook.
 _PARTS = (
     "_find_error_handler",
     "app_context",
@@ -92,7 +92,7 @@ _PARTS = (
     "url_rule_class",
 )
 _ENTRANCES = ("__call__", "asgi_app")
-"""Where a server enters an application by ASGI."""
+"""Attributes through which an ASGI server calls an application."""
 _BEFORE_THE_VIEW = (
     "asgi_http_class",
     "dispatch_request",
@@ -103,19 +103,22 @@ _BEFORE_THE_VIEW = (
 
 
 def parts_of(cls: type[QuartTrio]) -> Mapping[str, object]:
-    """The parts of Quart's dispatch as ``cls`` has them; to be asked while nobody can have changed them."""
+    """The original attributes of ``cls`` that Quart's dispatch uses. To be called when the class has just been made."""
     return {name: getattr(cls, name, None) for name in (*_PARTS, *_ENTRANCES)}
 
 
 def replaces_entrance(cls: type[QuartTrio], parts: Mapping[str, object]) -> bool:
-    """Whether the class of an application wants to see every request as ASGI has it."""
+    """Whether ``cls`` overrides ``asgi_app`` or ``__call__``."""
     return any(getattr(cls, name) is not parts[name] for name in _ENTRANCES)
 
 
 def find_hooks(app: QuartTrio, parts: Mapping[str, object], views: Mapping[str, View]) -> tuple[Hook, ...]:
-    """All that would see or change a request for a configured route.
+    """Find all hooks of ``app``.
 
-    ``parts`` are those of ``Umbel`` itself; ``views`` are the configured routes' own, by endpoint.
+    Args:
+        app: the application.
+        parts: ``parts_of(Umbel)``.
+        views: the views of the configured routes, by endpoint.
     """
     return (
         *_replaced(app, parts, views),
@@ -129,7 +132,7 @@ def _replaced(app: QuartTrio, parts: Mapping[str, object], views: Mapping[str, V
     for name in _PARTS:
         if name in vars(app) or getattr(type(app), name, None) is not parts[name]:
             yield Hook(f"the application's own {name}", name in _BEFORE_THE_VIEW)
-    # Somebody may have replaced it in Quart's own class before Umbel's was made.
+    # The program may have replaced it in Quart's class before ``parts_of`` was called.
     if "session_interface" not in vars(app) and type(app.session_interface) is not SecureCookieSessionInterface:
         yield Hook("the application's own session_interface")
     for endpoint, view in views.items():

@@ -1,7 +1,7 @@
-"""The application between startup and shutdown, in a nursery of ours, whichever server runs it.
+"""ASGI lifespan of an application: opens the runtime at startup and closes it at shutdown.
 
-Quart makes one per server (``Umbel.asgi_lifespan_class``). Pools and logs live around it and end after the last
-request; it must never end quietly while requests are still taken.
+Quart makes one ``Lifespan`` per server (``Umbel.asgi_lifespan_class``). The runtime (log files, upstream clients) is
+open from startup until after the last request.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 
 
 class Lifespan(TrioASGILifespan):
-    """Runs the ASGI lifespan.
+    """The ASGI lifespan of one server.
 
-    * Startup: logs, then the upstreams, then the application's own hooks. An error in any of them is answered with
-      ``lifespan.startup.failed`` and a sentence, after what had been opened is closed again.
-    * Shutdown, in reverse: the application's hooks and background tasks, the pools, and the logs last.
-    * If anything of it ends in between (a background task of the application that raised), ``/readyz`` turns 503 and
-      ``LifespanFailureError`` is raised: the one exception after which Hypercorn does not go on serving without it.
+    * Startup opens the logs, then the upstreams, then runs the application's ``before_serving`` functions. After an
+      error, everything that was opened is closed again, and ``lifespan.startup.failed`` is sent with the reason.
+    * Shutdown runs in reverse order: ``after_serving`` functions and background tasks, upstreams, logs.
+    * If a background task of the application raises while serving, ``/readyz`` answers 503 and ``LifespanFailureError``
+      is raised. It is the only exception after which Hypercorn stops; after any other one it would serve without the
+      runtime.
     """
 
     def __init__(self, app: GatewayApplication, scope: LifespanScope) -> None:
         self.app: GatewayApplication = app
 
     async def __call__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-        """Live until the server says shutdown. Cancelled, it closes everything and passes the cancel on."""
+        """Run until the server sends ``lifespan.shutdown``. A cancel closes everything and propagates."""
         app, serving = self.app, self.app.gateway_context.serving
         await receive()  # lifespan.startup: nothing else can come first
         serving.state = State.STARTING
@@ -57,7 +58,7 @@ class Lifespan(TrioASGILifespan):
             crash, rest = split_crash(error)
             phase, serving.state = serving.state, State.STOPPED if crash is None else State.FAILED
             if crash is None or rest is not None or first_leaf(crash, SystemExit) is not None:
-                # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
+                # A cancel, SystemExit or the like. A crash in the same group has been recorded by ``_run``.
                 raise
             if phase is State.STARTING:
                 serving.config_error = first_leaf(crash, ConfigError)
@@ -66,7 +67,8 @@ class Lifespan(TrioASGILifespan):
             serving.state = State.STOPPED
             await send({"type": "lifespan.shutdown.complete"})
             return
-        # Out here, so that what the server raises has no cause whose text would reach its traceback with all secrets.
+        # Outside of the ``except`` block: an exception of the server must not have the crash as its context, because
+        # the server would print the crash with all secrets in its text.
         await _report(phase, _said(failed, Redactor(app.gateway_config.logs.redact)), send)
 
     async def _run(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -87,13 +89,13 @@ class Lifespan(TrioASGILifespan):
                     stopping.set()
         except BaseException as error:
             crash, rest = split_crash(error)
-            # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
+            # Quart has logged exceptions of startup and shutdown functions, but not one in a group with a cancel.
             if crash is not None and (serving.state is State.SERVING or rest is not None):
                 crashes.record(serving.recorder, "lifespan.crashed", crash)
             raise
 
     async def _open_routes(self) -> None:
-        """Decide which requests go through Quart, now that the startup hooks have registered what they have to."""
+        """Decide which requests are answered before Quart; after the startup functions have registered everything."""
         try:
             self.app.open_routes()
         except ConfigError:
@@ -101,10 +103,10 @@ class Lifespan(TrioASGILifespan):
             raise
 
     async def _background(self, stopping: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
-        """Hold the nursery that Quart calls ``app.nursery``.
+        """Open the nursery ``app.nursery`` for background tasks, until ``stopping`` is set and they have ended.
 
-        Apart from the one that runs the hooks: Quart-Trio ends the background tasks by a deadline on their nursery,
-        which must not cut the application's shutdown hooks too.
+        It is separate from the nursery of the lifespan: Quart-Trio sets a deadline on ``app.nursery`` at shutdown,
+        which must not cut the ``after_serving`` functions.
         """
         async with trio.open_nursery() as nursery:
             self.app.nursery = nursery
@@ -117,7 +119,7 @@ def _said(crash: BaseException, redactor: Redactor) -> str:
 
 
 async def _report(phase: State, message: str, send: Callable[[Any], Awaitable[None]]) -> None:
-    """Tell the server, in the way that it does not swallow. Hypercorn raises from these sends."""
+    """Report a failure of the lifespan to the server. Hypercorn raises from ``send`` here."""
     if phase is State.STARTING:
         await send({"type": "lifespan.startup.failed", "message": message})
     elif phase is State.STOPPING:

@@ -1,7 +1,6 @@
-"""A request's body as Quart's requests have it: read from the server when somebody wants it, and bounded as a whole.
+"""Request body for Quart's request objects: pulled from the server on demand, with a limit on the whole body.
 
-Quart's own is filled by a task of its own, and not bounded as a whole: 0.22 bounds what waits to be read, 0.23 nothing
-until the body is complete.
+Quart's own body class is filled by a separate task and has no limit on the whole body.
 """
 
 from __future__ import annotations
@@ -21,19 +20,21 @@ if TYPE_CHECKING:
 
 
 class QuartBody(TrioBody, CountedCalls):
-    """A body that is read in parts (``async for``) or as a whole (``await``), with the interface of Quart's.
+    """Request body with Quart's interface: read in parts (``async for``) or as a whole (``await``).
 
-    It holds at most ``max_content_length`` bytes, and nothing any more once the client has sent more than that in all:
-    readers then get ``RequestEntityTooLarge``, at once where the length was known.
+    Several tasks may read. One of them waits for the client, and the others wait for that task; if it is cancelled,
+    another task takes its place.
 
-    Several tasks may read. One of them waits for the client, and the others wait for it; if it is cancelled, another
-    one takes its place.
+    Args:
+        expected_content_length: the length of the body; None: unknown.
+        max_content_length: maximum bytes of the body; None: no maximum. For a longer body readers get
+            ``RequestEntityTooLarge``: at once if the length is known, else when the maximum is exceeded.
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         self._ctx: RequestContext | None = None
         self._reading: trio.CancelScope | None = None
-        """Around the task that waits for the client."""
+        """The scope of the task that waits for the client; None: no task waits."""
         self._held = bytearray()
         self._received = 0
         self._limit = max_content_length
@@ -44,13 +45,13 @@ class QuartBody(TrioBody, CountedCalls):
             self._bound(expected_content_length)
 
     def read_from(self, ctx: RequestContext) -> None:
-        """The body is that of ``ctx`` (``RequestContext.next_part``)."""
+        """Receive the body from ``ctx`` (``RequestContext.next_part``)."""
         self._ctx = ctx
 
     async def detach(self) -> None:
-        """Read nothing more from the client. A task that waits for it goes on waiting, and nothing comes any more.
+        """Receive nothing more from the client; readers wait for ever from now on.
 
-        Returns when that task has let go of the connection, also where the caller is cancelled.
+        Returns when no task receives from the connection any more. Shielded from a cancel.
         """
         self._ctx = None
         if self._reading is not None:
@@ -60,12 +61,12 @@ class QuartBody(TrioBody, CountedCalls):
                     await self._news.wait()
 
     def take_at_most(self, size: int) -> None:
-        """The reader takes no more than ``size`` bytes: a body of unknown length need not have more time than that."""
+        """See ``InboundRequest.take_at_most``."""
         if self._ctx is not None:
             self._ctx.inbound.take_at_most(size)
 
     def append(self, data: bytes) -> None:
-        """Take a part."""
+        """Add a part."""
         self._received += len(data)
         self._bound(self._received)
         if self._error is None:
@@ -73,17 +74,17 @@ class QuartBody(TrioBody, CountedCalls):
         self._notify()
 
     def set_complete(self) -> None:
-        """There is no further part."""
+        """End the body."""
         self._ended = True
         self._notify()
 
     def set_result(self, data: bytes) -> None:
-        """The body is this, and complete."""
+        """Set the whole body."""
         self.append(data)
         self.set_complete()
 
     def clear(self) -> None:
-        """Drop what is held."""
+        """Forget the bytes that have not been read."""
         self._held.clear()
 
     def __aiter__(self) -> QuartBody:
@@ -113,7 +114,7 @@ class QuartBody(TrioBody, CountedCalls):
         return bytes(self._held)
 
     async def _wait(self) -> None:
-        """Wait for the next part, for the end, or for an error."""
+        """Wait for the next part, for the end, or for an error, either from the client or through another reader."""
         ctx = self._ctx
         if ctx is None or self._reading is not None:
             await self._news.wait()
@@ -132,7 +133,7 @@ class QuartBody(TrioBody, CountedCalls):
         finally:
             self._reading = None
             ctx.body_waits(False)
-            self._notify()  # Cancelled, too: whoever waits beside is to read on.
+            self._notify()  # Also after a cancel: another reader must take the place of this one.
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
@@ -145,7 +146,7 @@ class QuartBody(TrioBody, CountedCalls):
 
 
 class UmbelRequest(TrioRequest):
-    """Quart-Trio's request, with a body that is bounded while it comes."""
+    """Quart-Trio's request with a ``QuartBody``."""
 
     body_class = QuartBody
     body: QuartBody

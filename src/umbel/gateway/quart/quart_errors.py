@@ -1,7 +1,7 @@
-"""What becomes of errors under Quart: the application's own handlers first, then problem documents.
+"""Error handling under Quart: first the application's error handlers, then problem documents.
 
-The base of ``Umbel``, which holds Quart's methods that we replace for it. Nothing is lost on the way: every leaf of a
-group is answered or recorded.
+``ErrorHandling`` overrides those methods of Quart that handle errors. Each leaf of an exception group is either
+answered or recorded.
 """
 
 from __future__ import annotations
@@ -34,22 +34,20 @@ if TYPE_CHECKING:
     from ...core.model import RequestFacts
     from ..response.sending import AnyResponse
 
-# What Quart's websocket raises once its client has gone; 0.22 has no such exception.
+# The exception that Quart's websocket raises after its client has left; Quart 0.22 has none.
 _DISCONNECTED: tuple[type[Exception], ...] = tuple(
     found for name, found in vars(quart.wrappers.base).items() if name == "ClientDisconnectedError"
 )
 
 
 class ErrorHandling(GatewayApplication):
-    """A Quart-Trio application whose errors become problem documents where no handler of its own takes them."""
+    """Quart-Trio application whose unhandled errors become problem documents."""
 
-    # Quart 0.23 hands its context to these methods as an argument, 0.22 keeps it in a variable: ``context`` is either.
+    # Quart 0.23 passes its context to these methods as the first argument; Quart 0.22 keeps it in a context variable.
+    # So ``*context`` has one member or none.
 
     async def full_dispatch_request(self, *context: Any) -> AnyResponse:
-        """Quart's dispatch, with both halves kept of a group that holds a cancel and a crash.
-
-        (Quart-Trio raises the cancel alone, and the crash is never heard of.)
-        """
+        """Quart's dispatch. A crash in a group with a cancel is recorded; Quart-Trio would lose it."""
         try:
             return await super().full_dispatch_request(*context)
         except trio.Cancelled as error:
@@ -63,10 +61,10 @@ class ErrorHandling(GatewayApplication):
             raise kept from None
 
     async def answer_exception(self, context: Any, error: BaseException) -> AnyResponse:
-        """The response to what a view raised, as Quart's dispatch makes it; ``context`` is Quart's of the request.
+        """Make the response to a view's exception, as Quart's dispatch does. ``context`` is Quart's request context.
 
         Raises:
-            BaseException: the cancel that a group holds, whose crash is recorded.
+            BaseException: the cancel of a group that also holds a crash. The crash is recorded.
         """
         contexts = (context,) if CONTEXT_IS_ARGUMENT else ()
         try:
@@ -79,17 +77,17 @@ class ErrorHandling(GatewayApplication):
             return response
 
     async def finalize_view(self, context: Any, result: Any) -> AnyResponse:
-        """The response for what a view returned, as Quart's dispatch makes it."""
+        """Make the response of a view's return value, as Quart's dispatch does."""
         quarts: Any = self.finalize_request
         arguments = (context, result) if CONTEXT_IS_ARGUMENT else (result, context)
         response: AnyResponse = await quarts(*arguments)
         return response
 
     def _holds_cancel(self, group: BaseExceptionGroup[BaseException]) -> bool:
-        """Whether a group holds nothing but cancels.
+        """Whether ``group`` holds only cancels; False: only crashes.
 
         Raises:
-            BaseException: the cancels of one that holds crashes too, which are recorded.
+            BaseException: the cancels of a group that holds both. The crashes are recorded.
         """
         crash, rest = split_crash(group)
         if crash is None or rest is None:
@@ -98,7 +96,7 @@ class ErrorHandling(GatewayApplication):
         raise rest from crash
 
     async def full_dispatch_websocket(self, *context: Any) -> Any:
-        """Quart's dispatch; a cancel that nobody ordered is a failure of the view."""
+        """Quart's dispatch of a WebSocket. A stray cancel of the view becomes a ``StrayCancelError``."""
         try:
             return await super().full_dispatch_websocket(*context)
         except trio.Cancelled as error:
@@ -106,7 +104,7 @@ class ErrorHandling(GatewayApplication):
             raise
 
     async def handle_user_exception(self, *context_and_error: Any) -> HTTPException | ResponseReturnValue:
-        """Find a handler; a ``RequestError`` that has none goes by its status, as ``abort(status)`` would."""
+        """Find and call an error handler. A ``RequestError`` without handler is treated as ``abort(error.status)``."""
         *context, error = context_and_error
         if isinstance(error, BaseExceptionGroup):
             return await self._handle_group(context, error)
@@ -125,7 +123,7 @@ class ErrorHandling(GatewayApplication):
     async def _handle_group(
         self, context: list[Any], group: BaseExceptionGroup[BaseException]
     ) -> HTTPException | ResponseReturnValue:
-        """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
+        """Answer the first leaf that has a handler, as Quart-Trio does, and record the other leaves."""
         crash, rest = split_crash(group)
         if rest is not None or not isinstance(crash, ExceptionGroup):
             raise group
@@ -137,7 +135,7 @@ class ErrorHandling(GatewayApplication):
             except Exception as raised:
                 if raised is leaf:
                     continue
-                # Its handler broke: that is the exception now, and the leaf its context.
+                # The error handler itself failed: its exception replaces the leaf, which is its context.
                 self._record_all(others)
                 raise
             self._record_all(others)
@@ -149,7 +147,7 @@ class ErrorHandling(GatewayApplication):
             crashes.record(self.recorder, "request.crashed", error, self._facts())
 
     async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
-        """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
+        """Quart's handling, except that a client that has left is no error. (Quart-Trio 0.13 treats it as one.)"""
         error = context_and_error[-1]
         if isinstance(error, _DISCONNECTED):
             raise error
@@ -158,7 +156,7 @@ class ErrorHandling(GatewayApplication):
         return answer
 
     def log_exception(self, *context_and_info: Any) -> None:
-        """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
+        """Record each leaf of an unhandled exception, and log it with Quart's logger."""
         error = context_and_info[-1][1]
         if error is not None:
             ctx = find_request_context()
@@ -169,14 +167,14 @@ class ErrorHandling(GatewayApplication):
         super().log_exception(*context_and_info)
 
     def raise_routing_exception(self, request: Any) -> NoReturn:
-        """Raise why no view answers; the target of a redirect is relative to the request's."""
+        """Raise the routing exception of the request, with a relative URL if it is a redirect."""
         error = request.routing_exception
         if isinstance(error, RequestRedirect):
             error.new_url = relative_redirect(error.new_url, request.scheme, request.host)
         raise error
 
     async def make_response(self, result: ResponseReturnValue | HTTPException) -> AnyResponse:
-        """Quart's, but an HTTP error that no handler of the application took becomes a problem document."""
+        """Quart's response; for an unhandled HTTP error, a problem document."""
         if (
             isinstance(result, HTTPException)
             and not isinstance(result, RoutingException)
@@ -190,9 +188,9 @@ class ErrorHandling(GatewayApplication):
         return await super().make_response(result)
 
     async def process_response(self, *response_and_context: Any) -> ResponseTypes:
-        """Quart's hooks and its session; a composed answer that they let set a cookie becomes one client's.
+        """Run Quart's hooks and save its session. If these set a cookie, a composed response becomes private.
 
-        What a view of the application's own says of caching is its own affair.
+        Responses of the application's own views keep their Cache-Control.
         """
         quarts: Any = super()
         response: ResponseTypes = await quarts.process_response(*response_and_context)
@@ -201,7 +199,7 @@ class ErrorHandling(GatewayApplication):
         return response
 
     async def make_default_options_response(self, *context: Any) -> TrioResponse:
-        """The answer to OPTIONS: the methods, and no content."""
+        """The response to OPTIONS: 204 with Allow."""
         quarts = await super().make_default_options_response(*context)
         return TrioResponse(b"", 204, {"allow": ", ".join(sorted(quarts.allow))})
 

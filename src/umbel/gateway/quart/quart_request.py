@@ -1,10 +1,10 @@
-"""One HTTP request through Quart, in a nursery of its own.
+"""One HTTP request that Quart dispatches, in a nursery of its own.
 
-Quart makes one per request (``Umbel.asgi_http_class``). It refuses paths that two parsers read differently, answers
-probes, and leaves the rest to Quart's dispatch.
+Quart makes one ``QuartRequest`` per request (``Umbel.asgi_http_class``). It refuses ambiguous paths, answers probes,
+and gives other requests to Quart's dispatch.
 
-* A client that leaves cancels the request, with reason ``client-gone``; nothing more is sent.
-* Whatever ends it, one ``RequestEnded`` is filed, after everything else of the request has ended.
+* If the client leaves, the nursery is cancelled with the reason "client-gone".
+* The access record is filed in every case, after everything else of the request has ended.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 
 def _endpoints_at(adapter: MapAdapter, path: str) -> Iterator[str]:
-    """The endpoints that a path has, by whatever method."""
+    """The endpoints of a path with any method."""
     for method in adapter.allowed_methods(path):
         with suppress(HTTPException):
             yield adapter.match(path, method)[0]
 
 
 class QuartRequest(TrioASGIHTTPConnection):
-    """A request that Quart dispatches."""
+    """One request in Quart's dispatch; see the module."""
 
     app: GatewayApplication
 
@@ -64,13 +64,13 @@ class QuartRequest(TrioASGIHTTPConnection):
         self.ctx = RequestContext(facts, origin, context.serving.recorder, scope["query_string"])
         self.ctx.bind()
         self._given_scope = scope
-        # A copy, as the scope belongs to the server (the specification says: "copy it before passing it on").
+        # A copy, because the scope belongs to the server (ASGI: "copy it before passing it on").
         super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._send: Send
         self._request: UmbelRequest | None = None
 
     async def __call__(self, receive: Any, send: Any) -> None:
-        """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
+        """Answer the request and file its access record. After a cancel the response may be incomplete."""
         app, scope = self.app, self._given_scope
         self._send = send
         limits, max_body = app.gateway_context.serving.limits, app.config["MAX_CONTENT_LENGTH"]
@@ -90,7 +90,7 @@ class QuartRequest(TrioASGIHTTPConnection):
                 self._inbound.on_gone(ctx.cancel)
                 await self._deliver(await self._answer())
                 nursery.cancel_scope.cancel(reason="answered")
-        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+        except BaseException as error:  # noqa: BLE001 - ``end_by`` raises what must propagate
             await end_by(error, ctx, self._answer_500, testing=app.testing)
         finally:
             counts.in_flight -= 1
@@ -105,20 +105,23 @@ class QuartRequest(TrioASGIHTTPConnection):
         await deliver(self.ctx, response, self.app.config["RESPONSE_TIMEOUT"], self._says_krakend)
 
     def _note_route(self) -> None:
-        """Say in the facts which of Quart's routes it was, where no view has."""
+        """Add the rule of Quart's route to the facts, unless a view has added its route."""
         facts = self.ctx.facts
         rule = self._request.url_rule if self._request is not None else None
         if not facts.route and rule is not None:
             self.ctx.routed(rule.rule, facts.deadline)
 
     async def _let_go(self) -> None:
-        """Leave nothing that only the garbage collector could free: it holds up all requests in flight."""
-        request, self._request = self._request, None  # It holds this object.
+        """Detach the body from the connection, and break reference cycles.
+
+        A run of the garbage collector, which would free cycles, blocks all requests.
+        """
+        request, self._request = self._request, None  # Quart's request holds this object.
         if request is None:
             return
-        await request.body.detach()  # The request context may hold the body, too.
+        await request.body.detach()  # A background task may still hold the body.
         if (error := request.routing_exception) is not None:
-            # Their frames hold the request, which holds the exception.
+            # The frames of the traceback hold the request, which holds the exception.
             error.__traceback__ = error.__context__ = None
 
     def _says_krakend(self) -> bool:
@@ -128,7 +131,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             return rule is not None and rule.endpoint in endpoints
         if self.ctx.facts.route:
             return False  # A probe.
-        # Of a path that no route has, whoever expects KrakenD expects its answer.
+        # No route matched. The field is sent if the path has no route at all, or one with ``krakend_compat``.
         at_path = set(_endpoints_at(self.app.url_map.bind(""), self.scope["path"]))
         return not at_path or not at_path.isdisjoint(endpoints)
 
@@ -150,5 +153,5 @@ class QuartRequest(TrioASGIHTTPConnection):
         try:
             return await self.app.handle_request(request)
         except HTTPException as error:
-            # Quart raises these before its own handling begins: a Host header that is no host name, for one.
+            # Quart raises some errors before its own error handling begins, for example for an invalid Host.
             return from_http_exception(error, facts.request_id)

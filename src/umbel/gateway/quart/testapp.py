@@ -1,8 +1,11 @@
-"""``app.test_app()``: an application that runs inside of a test, on trio's mock clock too.
+"""``app.test_app()``: runs an application within a test, also on trio's mock clock.
 
-Quart-Trio's has three faults that a test meets: where the start or the stop fails or takes too long, its nursery stays
-open, and trio reports a corrupted nursery stack instead of the reason; on an autojump clock the limit of the start is
-over before the thread that opens the log files has run; and the answer of a test client must have at most ten parts.
+It corrects three faults of Quart-Trio's test application:
+
+- if startup or shutdown fails or times out, Quart-Trio leaves its nursery open, and trio reports a corrupted nursery
+  stack instead of the reason;
+- on an autojump clock the startup timeout expires before the thread that opens the log files has run;
+- a response in more than ten parts blocks the test client.
 """
 
 from __future__ import annotations
@@ -22,20 +25,20 @@ from quart_trio.testing.connections import TestHTTPConnection, TestWebsocketConn
 from ...net.exception_groups import raise_unwrapped
 
 _THREAD_PAUSE = 0.0005
-"""Seconds of real time that threads are left to themselves."""
+"""Seconds of real time between two checks whether threads still work."""
 
 
 class UmbelTestApp(TrioTestApp):
-    """The application between ``lifespan.startup`` and ``lifespan.shutdown``; an async context manager.
+    """Async context manager: the application is started, serves during the block, and is stopped.
 
-    An exception of the block comes out as itself, after the application was stopped.
+    An exception of the block propagates after the application was stopped, without a group around it.
 
-    While the application starts or stops, an autojump clock does not jump as long as threads work (those that open and
-    close the log files): their time is real. ``startup_timeout`` and ``shutdown_timeout`` are seconds of trio's clock.
+    During startup and shutdown an autojump clock does not jump while threads work, such as those that open the log
+    files. ``startup_timeout`` and ``shutdown_timeout`` are seconds of trio's clock.
 
     Raises:
-        LifespanError: the application refused to start, or its stop failed; the message says why.
-        trio.TooSlowError: its start or its stop took too long.
+        LifespanError: startup or shutdown failed; the message says why.
+        trio.TooSlowError: startup or shutdown timed out.
     """
 
     _running: AbstractAsyncContextManager[None]
@@ -62,13 +65,13 @@ class UmbelTestApp(TrioTestApp):
                 finally:
                     await self._stop()
         except BaseException as error:
-            # One exception, whether the block, the start or the application raised it, is not a group's.
+            # A single exception of the block, of startup or of the application is raised without its group.
             raise_unwrapped(error)
             raise
 
     async def _stop(self) -> None:
         if not self._startup.is_set() or self._failure is not None:
-            # It does not serve, so there is nothing that it could be asked to end.
+            # The application does not serve, so there is no shutdown to request.
             self._nursery.cancel_scope.cancel(reason="the application did not start")
             return
         await _while_threads_hold_the_clock(self.shutdown, self.shutdown_timeout)
@@ -79,7 +82,7 @@ class UmbelTestApp(TrioTestApp):
             raise LifespanError(f"the application did not {phase}: {self._failure}")
 
     async def _asgi_send(self, message: dict[str, Any]) -> None:
-        """What the application says. Its failure is raised where the test waits, not in the application."""
+        """Take a message of the application. A failure is raised in the test, not in the application."""
         if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
             self._failure = message["message"]
             (self._startup if "startup" in message["type"] else self._shutdown).set()
@@ -88,7 +91,7 @@ class UmbelTestApp(TrioTestApp):
 
 
 async def _while_threads_hold_the_clock(do: Callable[[], Awaitable[None]], limit: float) -> None:
-    """Run ``do``; an autojump clock stands still in the meantime as long as threads work, ``limit`` seconds at most."""
+    """Await ``do()``. While threads work, an autojump clock does not jump, for at most ``limit`` real seconds."""
     clock = trio.lowlevel.current_clock()
     if getattr(clock, "autojump_threshold", math.inf) == math.inf:
         await do()
@@ -100,22 +103,22 @@ async def _while_threads_hold_the_clock(do: Callable[[], Awaitable[None]], limit
 
 
 async def _hold_the_clock(until: float) -> None:
-    """Keep an autojump clock from jumping while threads work, until this time of ``time.monotonic``."""
-    # Not at import: it is for tests alone.
+    """Prevent an autojump clock from jumping while threads work, until ``time.monotonic()`` is ``until``."""
+    # Imported here because only tests need it.
     from trio.testing import active_thread_count, wait_all_tasks_blocked
 
     while time.monotonic() < until:
-        # As long as a task waits here, the clock does not jump.
+        # The clock does not jump while a task waits here.
         await wait_all_tasks_blocked()
         pause = trio.lowlevel.current_statistics().seconds_to_next_deadline
         if active_thread_count() or pause == math.inf:
-            time.sleep(_THREAD_PAUSE)  # noqa: ASYNC251  # every task is blocked; what can go on is a thread
+            time.sleep(_THREAD_PAUSE)  # noqa: ASYNC251  # every task is blocked; only threads can make progress
         else:
             await trio.sleep(max(0.0, pause))
 
 
 class _Connection(TestHTTPConnection):
-    """A request of a test client, whose answer may have any number of parts before the client reads it."""
+    """HTTP request of a test client with an unbounded queue for the parts of the response."""
 
     def __init__(self, app: Any, scope: Any, _preserve_context: bool = False) -> None:
         super().__init__(app, scope, _preserve_context)
@@ -123,30 +126,30 @@ class _Connection(TestHTTPConnection):
         self._server_send, self._server_receive = trio.open_memory_channel[dict[str, Any]](math.inf)
 
     async def disconnect(self) -> None:
-        """Leave. It never waits: a cancel here would leave Quart-Trio's nursery open, and the stack corrupted."""
+        """Disconnect without waiting: a cancel here would leave Quart-Trio's nursery open."""
         _leave(self._server_send, "http.disconnect")
 
 
 class _WebSocket(TestWebsocketConnection):
-    """A WebSocket of a test client, which may be cancelled at any moment."""
+    """WebSocket of a test client, which may be cancelled at any time."""
 
     def __init__(self, app: Any, scope: Any) -> None:
         super().__init__(app, scope)
         self._server_send, self._server_receive = trio.open_memory_channel[dict[str, Any]](math.inf)
 
     async def disconnect(self) -> None:
-        """Leave. It never waits, as above."""
+        """Disconnect without waiting: a cancel here would leave Quart-Trio's nursery open."""
         _leave(self._server_send, "websocket.disconnect")
 
 
 def _leave(channel: trio.MemorySendChannel[dict[str, Any]], message: str) -> None:
-    with suppress(trio.ClosedResourceError):  # The test has left already.
+    with suppress(trio.ClosedResourceError):  # The test has disconnected already.
         channel.send_nowait({"type": message})
         channel.close()
 
 
 class UmbelTestClient(TrioClient):
-    """Quart-Trio's, for answers of any number of parts, and for requests that are cancelled at any moment."""
+    """Quart-Trio's test client, for responses in any number of parts and requests that are cancelled at any time."""
 
     http_connection_class = _Connection
-    websocket_connection_class = _WebSocket  # type: ignore[assignment]  # as Quart-Trio's own is
+    websocket_connection_class = _WebSocket  # type: ignore[assignment]  # Quart-Trio's own needs the same ignore

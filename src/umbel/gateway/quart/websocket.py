@@ -1,6 +1,7 @@
-"""One WebSocket through ASGI: the rules for its path, its origin, and exactly one record at its end.
+"""One WebSocket through ASGI: checks of its path, the client's origin, and its access record.
 
-Quart makes one per WebSocket (``Umbel.asgi_websocket_class``). What is said over it is Quart's affair.
+Quart makes one ``WebsocketConnection`` per WebSocket (``Umbel.asgi_websocket_class``) and gives the messages to the
+view.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _INTERNAL_ERROR = 1011
 
 
 class WebsocketConnection(TrioASGIWebsocketConnection):
-    """One WebSocket, from its handshake to its closing. Its record bears the handshake's status."""
+    """One WebSocket, from its handshake to its close. Its access record has the status of the handshake."""
 
     app: GatewayApplication
 
@@ -56,7 +57,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         self._bytes_sent = 0
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Serve it to its end. Cancelled from outside, it is cut off there."""
+        """Serve the WebSocket until it is closed, and file its access record. A cancel ends the WebSocket."""
 
         scope = trio.CancelScope()
 
@@ -65,7 +66,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             try:
                 await send(message)
             except ClientGoneError:
-                # What serves it ends for that reason, and Quart hears of no exception.
+                # The view is cancelled with this reason; Quart gets a cancel and no exception.
                 scope.cancel(reason=str(Kind.CLIENT_GONE))
                 await trio.lowlevel.checkpoint()
                 raise
@@ -74,7 +75,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             try:
                 raw = raw_path(self.scope["path"], self.scope.get("raw_path"))
                 check_path(raw)
-                if merged_path(raw) is not None:  # No client of a WebSocket follows a redirect.
+                if merged_path(raw) is not None:  # Clients of WebSockets do not follow redirects.
                     raise RequestError(400, "The path begins with more than one slash.")
                 check_query(self.scope["query_string"])
             except RequestError as error:
@@ -90,19 +91,19 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
     async def handle_messages(  # type: ignore[override]  # as in Quart-Trio
         self, nursery: trio.Nursery, receive: Any
     ) -> None:
-        """Quart-Trio's: bring messages to the view, and cancel it at the end with the reason.
+        """Give messages to the view, and cancel the view with a reason at the end.
 
-        An empty message of bytes comes as such, and not as None.
+        Overrides Quart-Trio's method, which gives no reason, and which turns an empty bytes message into None.
         """
         server = (self.scope.get("extensions") or {}).get(RECORD)
 
         async def heard() -> Any:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                # Now, because Quart-Trio gives no reason.
+                # Before Quart-Trio cancels, which gives no reason.
                 nursery.cancel_scope.cancel(reason=getattr(server, "end_reason", str(Kind.CLIENT_GONE)))
             elif message.get("bytes") == b"":
-                return {**message, "text": b""}  # Quart-Trio takes the text where there are no bytes.
+                return {**message, "text": b""}  # Quart-Trio takes ``text`` if ``bytes`` is empty.
             return message
 
         await super().handle_messages(nursery, heard)
@@ -116,7 +117,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an exception nobody handled"
                 crashes.record(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)
             if rest is not None or self.app.testing:
-                # Quart's test client shows its user the exception.
+                # Quart's test client expects the exception.
                 raise
             if self._status == _SWITCHED and not self._closed:
                 await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
@@ -124,7 +125,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 await self._refuse(RequestError(500, "The request failed inside the gateway."), send)
 
     async def _refuse(self, error: RequestError, send: Any) -> None:
-        """Answer the handshake with a problem document, where the server can (ASGI: ``websocket.http.response``)."""
+        """Refuse the handshake: with a problem document if the server can send one, else by a close.
+
+        ASGI's extension ``websocket.http.response`` says whether the server can.
+        """
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
             return
@@ -141,7 +145,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
     def _observe(self, message: Any) -> None:
-        """Keep what the record says of a message that is being sent."""
+        """Note status and bytes of a sent message for the access record."""
         match message["type"]:
             case "websocket.accept":
                 self._status = _SWITCHED

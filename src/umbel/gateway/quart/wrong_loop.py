@@ -1,7 +1,7 @@
-"""What an application says under a server that does not run trio: one sentence, with the command that does.
+"""Response of an application under a server that does not run trio: one message with the right command.
 
-Everything of Umbel needs trio. Without this, the first await of it fails deep inside, with a page of frames that name
-neither trio nor the option.
+Umbel needs trio. Without this check, the first ``await`` would fail with a long traceback that names neither trio nor
+the server's option.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 async def refuse(scope: Any, send: Send) -> None:
-    """Answer an ASGI scope without anything of trio's: the startup fails, a request is a 503, a WebSocket is refused.
+    """Refuse an ASGI scope without using trio: startup fails, a request gets 503, a WebSocket is closed.
 
     Raises:
-        SystemExit: 78, where the server would print its own frames around the sentence.
+        SystemExit: 78, if the server raised when startup failed; the server would print a traceback otherwise.
     """
     sentence = wrong_loop(sys.argv)
     if scope["type"] == "lifespan":
@@ -39,7 +39,7 @@ async def refuse(scope: Any, send: Send) -> None:
             _look_at_the_end_of_this_task()
             raise SystemExit(_EXIT_CONFIG) from None
         return
-    # A server without a lifespan: there was no better moment to say it.
+    # The server has not run a lifespan, so the message has not been written yet.
     say(sentence)
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1011, "reason": ""})
@@ -51,19 +51,19 @@ async def refuse(scope: Any, send: Send) -> None:
 
 
 def _look_at_the_end_of_this_task() -> None:
-    """Else asyncio logs its exception as one that nobody has looked at, with all frames."""
+    """Retrieve the exception of the current asyncio task, which asyncio would otherwise log with its traceback."""
     task = asyncio.current_task()
     if task is not None:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
 def wrong_loop(argv: Sequence[str]) -> str:
-    """The sentence for a process that was started with these arguments."""
-    return f"Umbel needs trio, and this server runs another event loop; write: {_command(argv)}"
+    """The message for a process that was started with the arguments ``argv``."""
+    return f"Umbel needs trio, and this server runs another event loop; start it with: {_command(argv)}"
 
 
 def _command(argv: Sequence[str]) -> str:
-    """The ``hypercorn`` command that serves the same on trio."""
+    """The ``hypercorn`` command that serves the same application on trio."""
     program = "/".join(Path(argv[0]).parts[-2:]) if argv else ""
     if program in _HYPERCORN or program.rpartition("/")[2] in _HYPERCORN:
         return f"hypercorn -k trio {shlex.join(_without_worker_class(argv[1:]))}"
@@ -72,7 +72,7 @@ def _command(argv: Sequence[str]) -> str:
 
 
 def _names_application(word: str) -> bool:
-    """Whether it is ``module:app`` or ``module:make()``, and no address."""
+    """Whether ``word`` names an application (``module:app`` or ``module:make()``), and no address."""
     module, _, name = word.partition(":")
     return all(part.isidentifier() for part in (*module.split("."), *name.removesuffix("()").split(".")))
 

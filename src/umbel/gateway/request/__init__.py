@@ -1,1 +1,1 @@
-"""What is read of a request."""
+"""Reading of inbound requests: origin, fields, path, query, body, and the inputs of a plan."""

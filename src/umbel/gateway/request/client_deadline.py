@@ -1,6 +1,6 @@
-"""How much less time than the route's deadline the client asks for.
+"""The timeout that a client asks for in its request.
 
-A malformed value counts for nothing, and no value can lengthen a deadline.
+It can shorten the route's deadline and never lengthen it. A malformed value is ignored.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from werkzeug.http import parse_list_header
 ENVOY_HEADER = "x-envoy-upstream-rq-timeout-ms"
 
 _PREFER_CHARS_MAX = 1024
-# Nine digits are 30 years in seconds: more is a mistake, and int() of unbounded digits is slow.
+# Nine digits are 30 years in seconds. The bound is needed because int() of many digits is slow.
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 
 def client_timeout(headers: Mapping[str, str]) -> float | None:
-    """The seconds that the client is ready to wait, the least if it says so twice; None if it does not say.
+    """The client's timeout in seconds; None if the client asks for none.
 
-    Reads ``Prefer: wait=N`` (RFC 7240 section 4.3, seconds) and Envoy's header (milliseconds). Zero counts for nothing.
-    ``headers`` have lower-case names.
+    Reads ``Prefer: wait=N`` (RFC 7240 section 4.3, seconds) and ``x-envoy-upstream-rq-timeout-ms``; the shorter one
+    counts. Zero is ignored. Names in ``headers`` are in lower case.
     """
     if "prefer" not in headers and ENVOY_HEADER not in headers:
         return None
@@ -37,7 +37,7 @@ def _wait(prefer: str) -> int | None:
     for preference in parse_list_header(prefer):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
-            # The first of several counts (RFC 7240 section 2).
+            # The first of several preferences of one name counts (RFC 7240 section 2).
             return _whole(value.strip().strip('"'))
     return None
 

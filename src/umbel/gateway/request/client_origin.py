@@ -1,19 +1,22 @@
-"""Where a request came from, as far as that can be believed, and the fields that say so to upstreams.
+"""Client origin: the address, scheme and host of the client, and the fields that report them to upstreams.
 
-``X-Forwarded-*``, ``Forwarded`` and the like count only if they come from one of ``[server] trusted_proxies``; any
-other peer's are removed before a view, a plan or a hook can see them.
+``X-Forwarded-*`` and ``Forwarded`` are believed only if the peer is one of ``[server] trusted_proxies``. From any other
+peer they are removed before a view, a plan or a hook can see them.
 
-One rule for all of them
-------------------------
-Each proxy adds a member at the right of ``X-Forwarded-For``: the address that it was asked from. So the members are
-gone through from the right for as long as they are proxies of ours. The first that is none is the client, and its
-place, counted from the right, is the client's place in ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` too: what stands
-further left is what the client itself claims. A list that is shorter was written once and passed on: its first member
-counts.
+Theory
+------
+Each proxy appends the address of its own peer at the right end of ``X-Forwarded-For``. So the list is read from the
+right for as long as its members are trusted proxies. The first member that is not trusted is the client; members left
+of it are claims of the client and are ignored. If all members are trusted, the left-most one is the client.
 
-A list that is longer than X-Forwarded-For has more members than hops. Of hosts the place is kept then: links are made
-of them, and nobody may choose the host of another's link. Of schemes the first member counts: a client that claims one
-for itself misleads nobody else, and the proxy next to us often speaks http.
+``X-Forwarded-Proto`` and ``X-Forwarded-Host`` are lists too. The client's position in ``X-Forwarded-For``, counted from
+the right, is its position in these lists. If a list is shorter than that, it was written once and forwarded unchanged,
+and its first member counts.
+
+If a list is longer than ``X-Forwarded-For``, proxies have appended to it without an address. For hosts the position is
+kept: absolute links are made of the host, and a client must not choose the host in the links of another client. For
+schemes the first member counts: the last proxy often uses http, and a client that lies about its own scheme harms only
+itself.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ from .request_fields import Field, RequestFields, read_fields
 _VIA_LENGTH_MAX = 1024
 _PEERS_MAX = 1024
 _SHORT = 256
-"""Characters of a value of which something is remembered."""
+"""Maximum characters of a value in the caches of fields."""
 _HOPS_MAX = 64
-"""Of X-Forwarded-For, from the right; no request comes through so many proxies."""
+"""Maximum number of members of a list that are read, from the right."""
 _ADDRESS_LENGTH_MAX = 128
 _HOST_LENGTH_MAX = 255
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -46,25 +49,26 @@ _PORT_MAX = 65535
 # An address with a port: IPv4, or IPv6 in brackets. The port may be hidden (RFC 7239 section 6.2).
 _NODE = re.compile(r"\A(?:\[([^\]]*+)\]|([^:\[\]]*+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]++))?", re.ASCII)
 _NEVER_SAID = frozenset(' \t"\\=')
-"""What no value of Forwarded needs that says an address, a scheme or a host."""
+"""Characters that make a value of Forwarded malformed: no address, scheme or host has one."""
 
 
 class TrustedProxies:
-    """The peers whose word is taken: addresses, networks, and ``unix`` for whoever comes through a Unix socket."""
+    """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed.
+
+    ``names`` are addresses, networks, and ``unix`` for peers on a Unix socket.
+
+    Raises:
+        ValueError: a name is neither an address, a network nor ``unix``.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Take the names of the configuration.
-
-        Raises:
-            ValueError: one is neither an address, a network nor ``unix``.
-        """
         names = tuple(names)
         self._unix = UNIX_PEER in names
         self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
         self.nobody = not names
-        """Whether no peer's word is taken."""
+        """Whether no peer is trusted."""
         self._known: BoundedCache[str, bool] = BoundedCache(_PEERS_MAX, _ADDRESS_LENGTH_MAX)
-        """What is known of some peers: they come again, and a text is long in becoming an address."""
+        """Cache of ``trusts`` by address, because parsing an address is slow."""
 
     def trusts(self, peer: str | None) -> bool:
         """Whether ``peer`` (an address; None for a Unix socket) is trusted."""
@@ -81,40 +85,42 @@ class TrustedProxies:
 
 
 class ClientOrigin(msgspec.Struct, frozen=True):
-    """Where a request came from. ``client`` is the nearest address that no trusted proxy vouches away."""
+    """Origin of a request: client, peer, scheme, host and fields."""
 
     client: str
+    """The client's address: the nearest address that is no trusted proxy. Empty on a Unix socket without fields."""
     trusted: bool
-    """Whether the peer that we talk to is a trusted proxy."""
+    """Whether the peer is a trusted proxy."""
     fields: RequestFields
-    """The request's fields, less the claims of an untrusted peer."""
+    """The request's fields, without ``X-Forwarded-*`` and ``Forwarded`` of an untrusted peer."""
     peer: str | None
+    """The address of the connection's other end; None on a Unix socket."""
     http_version: str
     scheme: str
-    """What the client speaks: ``http`` or ``https``."""
+    """The scheme of the client: ``http`` or ``https``."""
     host: str | None
-    """The host that the client asked for; None if no field says."""
+    """The host that the client requested; None if no field names one."""
     hops: tuple[str, ...] = ()
-    """The members of X-Forwarded-For that go on: addresses without ports, and what is none as it came."""
+    """The members of the inbound X-Forwarded-For to forward: addresses without ports, other members unchanged."""
 
     @property
     def headers(self) -> Sequence[Field]:
-        """The fields as they came, less the claims of an untrusted peer."""
+        """The fields as pairs, without ``X-Forwarded-*`` and ``Forwarded`` of an untrusted peer."""
         return self.fields.kept
 
     def claimed(self, name: str) -> str | None:
-        """A field that counts only from a trusted peer."""
+        """The value of an end-to-end field if the peer is trusted; else None."""
         return self.fields.end_to_end.get(name) if self.trusted else None
 
     def identify(self) -> tuple[str, Trace]:
-        """The request's id and trace; an id is taken over from a trusted peer alone."""
+        """The request's id and trace. The id of X-Request-Id is used only from a trusted peer."""
         if not self.trusted and not self.fields.names_trace:
-            return trace_ids.new_identity()  # Nearly every request that comes from outside.
+            return trace_ids.new_identity()
         get = self.fields.end_to_end.get
         return trace_ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
     def via(self) -> FieldBlock:
-        """What a gateway says to an upstream beside the request's id: Via (RFC 9110 section 7.6.3)."""
+        """The field Via for upstreams (RFC 9110 section 7.6.3)."""
         key = (self.fields.via, self.http_version)
         try:
             return _vias.entries[key]
@@ -122,9 +128,9 @@ class ClientOrigin(msgspec.Struct, frozen=True):
             return _via(*key)
 
     def forwarded_for(self) -> FieldBlock:
-        """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew.
+        """``X-Forwarded-For``, ``-Proto`` and ``-Host`` for upstreams. They continue the lists of a trusted peer only.
 
-        The client's ``Connection`` has no say in these: they are the gateway's own.
+        They are the gateway's own fields, so the client's Connection cannot remove them.
         """
         hops, host = self.peer or "", self.host or ""
         if self.hops:
@@ -136,9 +142,9 @@ class ClientOrigin(msgspec.Struct, frozen=True):
             return _forwarded_for(*key)
 
     def rewritten(self, scope: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of an ASGI scope that says what the client asked: its scheme, host and address, not the proxy's.
+        """A copy of an ASGI scope with the client's scheme, host and address in place of those of the proxy.
 
-        So every absolute URL that a framework makes of it is one that the client can follow.
+        A framework then makes absolute URLs that the client can use.
         """
         copy = {**scope, "headers": self.headers}
         if not self.trusted:
@@ -153,7 +159,7 @@ class ClientOrigin(msgspec.Struct, frozen=True):
         return copy
 
 
-# Clients come again and say the same, so the fields about them are made once, unless it is long.
+# Caches of the fields for upstreams, because clients repeat their values.
 _vias: BoundedCache[tuple[str, str], FieldBlock] = BoundedCache(256, _SHORT, size_of=lambda key: len(key[0]))
 _origins: BoundedCache[tuple[str, str, str], FieldBlock] = BoundedCache(
     1024, _SHORT, size_of=lambda key: max(len(key[0]), len(key[2]))
@@ -162,7 +168,7 @@ _origins: BoundedCache[tuple[str, str, str], FieldBlock] = BoundedCache(
 
 def _via(before: str, version: str) -> FieldBlock:
     own = f"{version} umbel"
-    # A chain longer than any real one is an attempt to grow our requests; it ends here.
+    # A Via that is longer than the limit is not forwarded, so that a client cannot make the gateway's requests large.
     block = block_of([("via", f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own)])
     _vias.add((before, version), block)
     return block
@@ -185,7 +191,7 @@ def origin_of(
     http_version: str = "1.1",
     scheme: str = "http",
 ) -> ClientOrigin:
-    """Read the origin of a request off its peer and its fields. Never raises: a malformed claim is no claim."""
+    """Determine the origin of a request from its peer and its fields. Never raises: malformed members are ignored."""
     trusted = not trust.nobody and trust.trusts(peer)
     fields = read_fields(headers, believed=trusted)
     if not trusted:
@@ -201,7 +207,7 @@ def origin_of(
 
 
 def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> ClientOrigin:
-    """The origin of the request, or the WebSocket, of an ASGI scope."""
+    """Determine the origin of the request or WebSocket of an ASGI scope."""
     client = scope.get("client")
     return origin_of(
         client[0] if client else None,
@@ -213,7 +219,7 @@ def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> ClientOrigin:
 
 
 def _claims(fields: RequestFields) -> tuple[list[str], list[str], list[str]]:
-    """The addresses, schemes and hosts that a trusted peer reports of its hops, the nearest last."""
+    """The lists of addresses, schemes and hosts from the fields of a trusted peer, the nearest hop last."""
     said = [fields.get(f"x-forwarded-{name}") for name in ("for", "proto", "host")]
     if not any(said) and (forwarded := fields.get("forwarded")):
         return _read_forwarded(forwarded)
@@ -226,7 +232,7 @@ def _members(value: str) -> list[str]:
 
 
 def _read_forwarded(value: str) -> tuple[list[str], list[str], list[str]]:
-    """The same of RFC 7239's field, whose elements are one for each hop; nothing if it is malformed."""
+    """The lists of addresses, schemes and hosts of Forwarded (RFC 7239); empty lists if it is malformed."""
     elements: list[dict[str, str]] = []
     for member in _members(value):
         element: dict[str, str] = {}
@@ -245,8 +251,13 @@ def _read_forwarded(value: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, int, tuple[str, ...]]:
-    """The right-most address of the chain that is no proxy of ours (the left-most if all are), and its place from the
-    right; what cannot be read ends the way. And the chain as it is sent to upstreams."""
+    """Follow a list of addresses from the right to the first that is not trusted (the left-most if all are trusted).
+
+    A member that is no address ends the walk.
+
+    Returns:
+        The client's address, or None; its position from the right; the list for upstreams.
+    """
     client: str | None = None
     place = 0
     for member in reversed(chain):
@@ -262,12 +273,12 @@ def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, in
 
 
 def _at(place: int, members: Sequence[str]) -> str:
-    """The member at the client's place; the first of a list that is shorter, empty if there is none."""
+    """The member at the position ``place`` from the right; the first member of a shorter list; empty if none."""
     return members[-min(max(place, 1), len(members))] if members else ""
 
 
 def _is_host(text: str) -> bool:
-    """Whether a text names a host that could stand in a Host field, maybe with a port."""
+    """Whether ``text`` is a valid value of Host, with or without a port."""
     if len(text) > _HOST_LENGTH_MAX or (match := _HOST.fullmatch(text)) is None:
         return False
     address, port = match[1], match[2]
@@ -275,7 +286,7 @@ def _is_host(text: str) -> bool:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address that a text names, maybe in quotes, with a port or a zone; None if it names none."""
+    """Parse an IP address, optionally in quotes, with a port or with a zone; None if ``text`` is none."""
     if len(text) > _ADDRESS_LENGTH_MAX:
         return None
     text = text.strip('"')

@@ -1,7 +1,6 @@
-"""Content negotiation between one answer and a stream of lines (RFC 9110 section 12.5.1).
+"""Content negotiation between a single JSON response and a stream of lines (RFC 9110 section 12.5.1).
 
-A stream is sent only to a client that names its media type, or on
-a route that always streams: a wildcard asks for nothing in particular.
+A stream is sent if Accept names its media type (a wildcard is not enough), or if the route always streams.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ StreamForm = Literal["ndjson", "sse"]
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 ACCEPT_CHARS_MAX = 4096
-"""A longer Accept asks for nothing: to weigh its members would hold the loop."""
+"""Maximum characters of Accept. A longer one is ignored, because parsing it would block the event loop."""
 _FORMS: dict[str, StreamForm] = {NDJSON: "ndjson", SSE: "sse"}
 
 
 def stream_form(accept: str | None, *, always: bool = False) -> StreamForm | None:
-    """The form of stream to answer with; None for one whole answer.
+    """The form of the stream to send; None: a single response.
 
-    ``always`` is the route's ``stream``. Between the two forms the client's quality decides, then its order; JSON that
-    it names with a higher quality than either keeps the answer whole, unless the route always streams.
+    The form with the higher quality in ``accept`` is chosen, of equal ones the first. If application/json has a higher
+    quality than both, the response is single, unless ``always`` is True (the route's ``stream``).
     """
     default: StreamForm | None = "ndjson" if always else None
     if accept is None or not may_ask_for_stream(accept):
@@ -34,14 +33,14 @@ def stream_form(accept: str | None, *, always: bool = False) -> StreamForm | Non
     wanted = [(quality, _FORMS[media]) for media, quality in named if media in _FORMS]
     if not wanted:
         return default
-    # max() keeps the first of equals, and the parsed header is in the client's order.
+    # max() returns the first of equal members, which are in the client's order.
     best, form = max(wanted, key=lambda wish: wish[0])
     json = max((quality for media, quality in named if media == "application/json"), default=0)
     return form if always or best >= json else None
 
 
 def may_ask_for_stream(accept: str | None) -> bool:
-    """Whether an Accept names a stream; where not, there is nothing to weigh and nothing to parse."""
+    """Whether ``accept`` may name a stream, by a fast check without parsing."""
     if not accept or len(accept) > ACCEPT_CHARS_MAX:
         return False
     accept = accept.lower()

@@ -1,7 +1,4 @@
-"""The converters of numbers in paths: what no JSON number can be matches no route.
-
-They take the place of werkzeug's in every map of routes.
-"""
+"""Converters of numbers in paths, in place of werkzeug's. A value that JSON cannot represent matches no route."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from werkzeug.routing import BaseConverter, FloatConverter, IntegerConverter, Va
 
 
 class _Integer(IntegerConverter):
-    """werkzeug's, for texts of any length: Python reads no integer of more than 4300 digits."""
+    """Integer converter that does not match if the text is too long for ``int`` (4300 digits)."""
 
     def to_python(self, value: str) -> int:
-        """The integer; a text that cannot be one matches no route."""
+        """Convert the text; ValidationError makes the route not match."""
         try:
             number: int = super().to_python(value)
         except ValueError as error:
@@ -24,10 +21,10 @@ class _Integer(IntegerConverter):
 
 
 class _Float(FloatConverter):
-    """werkzeug's, for finite numbers: JSON knows no others."""
+    """Float converter that does not match if the number is not finite."""
 
     def to_python(self, value: str) -> float:
-        """The number; a text that is too large for one matches no route."""
+        """Convert the text; ValidationError makes the route not match."""
         number: float = super().to_python(value)
         if not math.isfinite(number):
             raise ValidationError
@@ -35,4 +32,4 @@ class _Float(FloatConverter):
 
 
 CONVERTERS: Mapping[str, type[BaseConverter]] = {"int": _Integer, "float": _Float}
-"""The converters by the word that stands in a rule."""
+"""The converters by their name in a rule."""

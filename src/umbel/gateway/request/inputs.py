@@ -1,7 +1,6 @@
-"""From a request to ``model.Inputs``, the validated values that a plan can name.
+"""Inputs of a plan: reads the values of a request that the plan of its route can refer to (``model.Inputs``).
 
-It reads what the route needs and no more:
-a body only where the plan uses one, cookies only where the client sent some.
+Only what the route needs is read. A body is read only if the plan uses it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .request_body import BodyForm, check_media_type, decode_whole, known_length
 from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)
-"""What JSON has; werkzeug's converters may make other objects (uuid)."""
+"""Scalar types of JSON. A converter of werkzeug may make other objects (UUID)."""
 _NOTHING: Mapping[str, Json] = MappingProxyType({})
 _LARGE_BODY = 64 * 1024
 NO_COOKIES: Mapping[str, str] = MappingProxyType({})
@@ -28,33 +27,36 @@ NO_COOKIES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class InputRules:
-    """What one route reads of a request."""
+    """Rules of one route for reading requests."""
 
     query: QueryRules = field(default_factory=lambda: QueryRules({}))
+    """The declared query parameters."""
     body: BodyForm | None = None
-    """None: the plan uses no body, and whatever the client sends is not looked at."""
+    """How the body is decoded; None: the plan does not use the body."""
     form_names: Names | None = None
-    """The fields of a form that the plan reads; None: all of them."""
+    """The form fields that the plan uses; None: all."""
     max_body: int = 0
+    """Maximum bytes of the body."""
 
     def read(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
-        """The request's values but for its body.
+        """Read all inputs but the body. ``path`` has the values of the rule's variables.
 
         Raises:
-            RequestError: 400.
+            RequestError: 400, a query parameter is missing or malformed.
         """
         query = self.query.values(self.query.read(ctx.query)) if self.query.declared else {}
         return self._inputs(ctx, path, query)
 
     async def read_with_body(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
-        """The request's values. How long its body may take is bounded by whoever brings it.
+        """Read all inputs, including the body. The server bounds the time that the body takes.
 
         Raises:
-            RequestError: 400, 408, 413 or 415.
-            ClientGoneError: the client left in the middle of its body.
+            RequestError: 400 (malformed), 408 (too slow), 413 (too large) or 415 (wrong media type).
+            ClientGoneError: the client left in the middle of its body, or the server has sent an error response.
         """
         assert self.body is not None
-        query = self.query.values(self.query.read(ctx.query))  # What is wrong there is reported before a body is read.
+        # Errors in the query are reported before the body is read.
+        query = self.query.values(self.query.read(ctx.query))
         fields, charset = ctx.origin.fields, ""
         if may_have_body(fields):
             check_media_type(fields, self.body)
@@ -64,7 +66,7 @@ class InputRules:
             charset = check_media_type(fields, self.body)
         body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body)
         if len(raw_body) > _LARGE_BODY:
-            # What is done with it may take as long: others have their turn in between.
+            # Decoding took long, and the composition may take as long: other tasks run in between.
             await trio.lowlevel.checkpoint()
         return self._inputs(ctx, path, query, body, raw_body)
 

@@ -1,7 +1,7 @@
-"""The rules for a request's raw path: what no two parsers read alike is refused, before anything is matched.
+"""Rules for raw paths and queries: ambiguous ones are refused before a route is matched.
 
-Called for every request. Proxies and frameworks disagree about each of these forms, so the strictest reading is the
-only safe one. Holds no state and knows no route.
+Proxies and frameworks interpret some paths differently (dot segments, encoded slashes, several slashes). If the gateway
+read such a path in another way than a proxy in front of it, a client could bypass the proxy's access rules.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 from ...core.errors import RequestError
 from ...core.http.syntax import BAD_ESCAPE, NOT_OF_TARGET, NOT_TARGET_CHARS, bytes_pattern
 
-# RFC 3986 section 3.3 (pchar) without percent signs. Together with "no segment begins with a dot" it is always safe.
+# pchar of RFC 3986 section 3.3 without percent signs. Such a path is unambiguous if no segment begins with a dot.
 _PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _FORBIDDEN = bytes_pattern(rf"[{NOT_TARGET_CHARS}\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
 forbidden_in_query: Callable[[bytes], object] = NOT_OF_TARGET.search
-"""Finds a character that no raw query may hold; None if there is none."""
+"""Finds a byte that a raw query must not hold; None if there is none."""
 _DOTS = frozenset({b".", b".."})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
 
 def check_path(raw: bytes) -> None:
-    """Pass a raw path that every parser reads alike.
+    """Check that all parsers interpret a raw path in the same way.
 
-    ``raw`` is the target without its query. ``//`` passes: it is merged by a redirect, at the beginning of a path
-    (``merged_path``) as inside it (werkzeug).
+    ``raw`` is the request target without its query. Several slashes in a row are allowed, because such a path is
+    redirected: at the beginning by ``merged_path``, elsewhere by werkzeug.
 
     Raises:
-        RequestError: 400; the text names the rule and none of the path.
+        RequestError: 400, the path is ambiguous. The message does not contain the path.
     """
     if _PLAIN.fullmatch(raw) and b"/." not in raw:
         return
@@ -54,10 +54,10 @@ def check_path(raw: bytes) -> None:
 
 
 def merged_path(raw: bytes) -> bytes | None:
-    """The path to redirect to where ``raw``, which has been checked, begins with several slashes; else None.
+    """The path to redirect to if ``raw``, which has been checked, begins with several slashes; else None.
 
-    werkzeug would match it as if there were one. A proxy in front of us would not, so its rule for the path would be
-    passed by.
+    Without the redirect werkzeug would match the path as if it had one slash, and an access rule of a proxy for the
+    path with one slash would not apply.
     """
     raw = _origin_form(raw)
     return b"/" + raw.lstrip(b"/") if raw.startswith(b"//") else None
@@ -69,14 +69,15 @@ def _origin_form(raw: bytes) -> bytes:
 
 
 def relative_redirect(url: str, scheme: str, host: str) -> str:
-    """``url`` without its origin, where that is the one of a request with this scheme and Host field.
+    """``url`` without scheme and host, if they are those of the request; else ``url`` unchanged.
 
-    A relative Location (RFC 9110 section 10.2.2) is right whatever the proxies between say of the client's origin.
+    A relative Location (RFC 9110 section 10.2.2) is right even if the gateway does not know the client's scheme or
+    host.
     """
     parts = urlsplit(url)
     if parts.scheme != scheme or _portless(parts.netloc, scheme) != _portless(host, scheme):
         return url
-    path = "/" + parts.path.lstrip("/")  # Two slashes would begin another host's address.
+    path = "/" + parts.path.lstrip("/")  # A URL that begins with two slashes would name another host.
     return urlunsplit(("", "", path, parts.query, parts.fragment))
 
 
@@ -85,17 +86,17 @@ def _portless(host: str, scheme: str) -> str:
 
 
 def check_query(raw: bytes) -> None:
-    """Pass a raw query made of the characters of a URI (RFC 3986 section 3.4); what it says is the route's affair.
+    """Check that a raw query has only characters of a URI (RFC 3986 section 3.4).
 
     Raises:
-        RequestError: 400.
+        RequestError: 400, the query has another character.
     """
     if forbidden_in_query(raw):
         raise RequestError(400, "The query holds a character that must be percent-encoded.")
 
 
 def raw_path(path: str, raw: bytes | None) -> bytes:
-    """The path as it came. A server that does not say (ASGI leaves it optional) is taken at its decoded word."""
+    """The raw path of an ASGI scope. Without the optional ``raw_path``, ``path`` is percent-encoded again."""
     if raw is None:
         raw = quote(path).encode("ascii")
     return raw.partition(b"?")[0]

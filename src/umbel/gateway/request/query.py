@@ -1,8 +1,7 @@
-"""A route's query parameters: text to the types that the configuration declares.
+"""Query parameters of a route: parsed to the types that the configuration declares.
 
-Compiled once per route, run once per request. A value that does not parse is the client's mistake, and the answer names
-the parameter. What the route does not know is ignored, whatever its bytes and however much of it there is: browsers,
-proxies and advertisers add parameters of their own.
+A malformed value is the client's mistake (400), and the response names the parameter. Undeclared parameters are ignored
+and not decoded, because browsers and advertisers add parameters.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from ...core.errors import RequestError
 from ...core.model import Json
 from .urlencoded import BadFieldError, Names, read_fields
 
-# Stricter than int() and float(), which take "1_0", " 1", digits of any script and "nan".
+# Stricter than int() and float(), which accept "1_0", " 1", digits of any script and "nan".
 _INT = re.compile(r"[+-]?[0-9]+")
 _INT64_DIGITS = 19
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-"""The range of a whole number: what TOML, databases and other languages hold in 64 bits."""
+"""The range of a whole number: 64 bits, as in TOML, databases and other languages."""
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -35,7 +34,7 @@ class _Param(NamedTuple):
 
 
 class QueryRules:
-    """The parameters that one route declares. What its calls send on is sent byte for byte, and not read."""
+    """The query parameters that one route declares."""
 
     def __init__(self, params: Mapping[str, QueryParam]) -> None:
         self._params = tuple(
@@ -43,13 +42,13 @@ class QueryRules:
         )
         self._names = Names(params)
         self.declared = bool(params)
-        """Whether there is one."""
+        """Whether the route declares any parameter."""
 
     def read(self, raw: bytes) -> Sequence[tuple[str, str]]:
-        """The known parameters of a query as they came, decoded, in order.
+        """The declared parameters in a raw query, decoded, in order.
 
         Raises:
-            RequestError: 400, one of them is not percent-encoded UTF-8.
+            RequestError: 400, a declared parameter is not percent-encoded UTF-8.
         """
         if not raw or not self.declared:
             return ()
@@ -59,10 +58,10 @@ class QueryRules:
             raise RequestError(400, f'The query parameter "{error}" is not percent-encoded UTF-8.') from error
 
     def values(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Json]:
-        """A value for each declared parameter: what came (the last of repeated ones), its default, or null.
+        """The value of each declared parameter: the last one in ``pairs``, or the default, or null.
 
         Raises:
-            RequestError: 400, one does not parse or a required one is missing.
+            RequestError: 400, a value is malformed or a required parameter is missing.
         """
         given = dict(pairs)
         return {param.name: _value(param, given.get(param.name)) for param in self._params}
@@ -83,7 +82,7 @@ def _int(text: str) -> int:
     if _INT.fullmatch(text) is None:
         raise ValueError("not such a number")
     digits = text.lstrip("+-").lstrip("0") or "0"
-    # Python reads no more than 4300 digits, and these cannot fit.
+    # int() refuses more than 4300 digits. More than 19 digits are out of range in any case.
     value = int(digits) if len(digits) <= _INT64_DIGITS else INT64_MAX + 2
     value = -value if text[0] == "-" else value
     if not INT64_MIN <= value <= INT64_MAX:

@@ -1,8 +1,8 @@
-"""A request's body: read under its limit, and decoded into the value that plans see as ``body``.
+"""Request body: read within its limit, and decoded to the value of ``body`` in a plan.
 
-What is too large or of another type is refused before it is read. A client's body is read as leniently as an upstream's
-but for what could get past a filter in front of the gateway, or past the browser's own check of cross-site requests:
-docs/server.md lists what is refused, with the reasons.
+A body that is too large or of another media type is refused before it is read. Bodies are refused, too, that a filter
+in front of the gateway could interpret differently, or that would evade a browser's checks for cross-site requests.
+docs/server.md lists them with the reasons.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ from .urlencoded import BadFieldError, Names, read_fields
 BodyForm = Literal["json", "form", "bytes"]
 
 FORM_FIELDS_MAX = 1000
-"""The most fields of a form where a body may not be large."""
+"""Maximum number of fields of a form, unless ``max_body`` allows more."""
 _FIELD_BYTES = 1000
-"""Bytes of ``max_body`` that make room for one field more."""
+"""Each this many bytes of ``max_body`` allow one field."""
 BAD_ESCAPES_MAX = 1000
-"""The most percent signs of a form that begin no escape. They stay as they are, and cost more to read than escapes."""
+"""Maximum number of percent signs in a form that begin no escape. They are kept, but cost more time than escapes."""
 
 _MEDIA_TYPE_CHARS_MAX = 1024
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
 _OF_A_BODY = ("content-type", "content-encoding", "transfer-encoding")
-# A filter that looks for ASCII must find what the gateway will read: these say another charset than it would guess.
+# Byte order marks of UTF-16. A filter that searches for ASCII would find nothing in such a body, so it is refused.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def known_length(fields: RequestFields) -> int | None:
-    """The body's length, where the head says one that counts."""
+    """The length of the body according to the head; None if it is unknown."""
     return get_content_length(fields.get("content-length"), fields.get("transfer-encoding"))
 
 
 def may_have_body(fields: RequestFields) -> bool:
-    """Whether the head speaks of a body: by its length, or by how it is coded.
+    """Whether the head announces a body by its length, media type or coding.
 
-    HTTP/2 may send one without a word of it, so only the reading shows it for certain.
+    An HTTP/2 request may have a body without any of these fields.
     """
     return bool(known_length(fields)) or any(name in fields.by_name for name in _OF_A_BODY)
 
 
 def check_media_type(fields: RequestFields, form: BodyForm) -> str:
-    """The charset that a body of the right type and coding is in, by its head alone; empty where it names none.
+    """Check media type and content coding of a body by its head, and return the charset; empty if none is named.
 
-    Bytes may be of any: they are not looked into.
+    For the form "bytes" anything is accepted.
 
     Raises:
-        RequestError: 415, with the field that says what is taken (RFC 9110 section 15.5.16).
+        RequestError: 415, with a field that says what is accepted (RFC 9110 section 15.5.16).
     """
     if form == "bytes":
         return ""
     if codings_of([fields.get("content-encoding", "").encode("latin-1")]):
         said = [("accept-encoding", "identity")]
-        raise RequestError(415, "A body with a Content-Encoding is not taken here.", fields=said)
+        raise RequestError(415, "A body with a Content-Encoding is not accepted here.", fields=said)
     said = [("accept", _TYPES[form])]
     content_type = fields.get("content-type")
     if content_type is not None and len(content_type) > _MEDIA_TYPE_CHARS_MAX:
@@ -86,7 +86,7 @@ def check_media_type(fields: RequestFields, form: BodyForm) -> str:
 
 
 def _only(content_type: str | None) -> str | None:
-    """A Content-Type; where the same one came several times, one of them."""
+    """The Content-Type; if equal ones were sent several times, one of them."""
     if content_type is not None and "," in content_type:
         given = {value.strip() for value in content_type.split(",")}
         if len(given) == 1:
@@ -95,26 +95,26 @@ def _only(content_type: str | None) -> str | None:
 
 
 async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int) -> bytes:
-    """The whole body, at most ``limit`` bytes; ``length`` where it is known.
+    """Read the whole body, at most ``limit`` bytes. ``length`` is the length of the body; None if it is unknown.
 
     Raises:
-        RequestError: 413, before anything is read where the length is known.
+        RequestError: 413; before anything is read if the length is known.
     """
     if length is not None and length > limit:
-        raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")
+        raise RequestError(413, f"The body is larger than the {limit} bytes that this path accepts.")
     body = bytearray()
     async for part in parts:
         body += part
         if len(body) > limit:
-            raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")
+            raise RequestError(413, f"The body is larger than the {limit} bytes that this path accepts.")
     return bytes(body)
 
 
 async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | None, max_body: int) -> Json:
-    """``decode_body``; JSON of many values is decoded while others have their turn.
+    """``decode_body`` that decodes JSON with many values in a thread, so that other tasks run meanwhile.
 
     Raises:
-        RequestError: 400, the body is not what its type says.
+        RequestError: 400, the body is malformed.
     """
     if form != "json" or raw.startswith(_UTF16_MARKS) or not holds_many_values(raw, max_body):
         return decode_body(raw, form, charset, names, max_body)
@@ -125,24 +125,27 @@ async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | 
 
 
 def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | None = None, max_body: int = 0) -> Json:
-    """The value that plans see: of JSON anything, of a form an object of texts, of bytes null.
+    """Decode a body: "json" to any value, "form" to an object of texts, "bytes" to null.
 
-    ``charset`` is what ``check_media_type`` gave. Of a form's repeated fields the last one wins, as with query
-    parameters. ``names``: the fields of a form that are read; what others hold is not looked at. How many fields there
-    may be grows with ``max_body``.
+    Args:
+        raw: the body.
+        form: how to decode it.
+        charset: the result of ``check_media_type``.
+        names: the form fields to decode; None: all. Of repeated fields the last one counts.
+        max_body: the maximum bytes of a body; the maximum number of form fields grows with it.
 
     Raises:
-        RequestError: 400, the body is not what its type says.
+        RequestError: 400, the body is malformed.
     """
     if form == "bytes":
         return None
     if form == "json":
         try:
             if raw.startswith(_UTF16_MARKS):
-                raise BadBodyError("the JSON is in UTF-16, and not in UTF-8")
+                raise BadBodyError("the JSON is in UTF-16 and must be in UTF-8")
             return decode_json(raw, lambda: charset or "utf-8")
         except EmptyBodyError as error:
-            raise RequestError(400, "The body is missing; this path needs one in JSON.") from error
+            raise RequestError(400, "The body is missing; this path needs a JSON body.") from error
         except BadBodyError as error:
             raise RequestError(400, f"The body cannot be used: {error}.") from error
     fields_max = max(FORM_FIELDS_MAX, max_body // _FIELD_BYTES)

@@ -1,6 +1,6 @@
-"""Request ids and trace contexts: taken over where they are well formed (an id: from a trusted peer), else made new.
+"""Request ids and trace contexts: those of the request if they are well formed, else new ones.
 
-Called once per request. Knows no peer and no policy: whoever calls says what may be believed.
+An id must be passed in only if the peer is trusted.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import re
 
 from ...core.model import Trace
 
-# What fits a log line, a header and the URN of a problem document alike.
+# Characters that are allowed in a log line, in a header field and in the URN of a problem document.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
-# Version 00, or a later one, whose first four fields read the same (Trace Context section 3.2.2).
+# Version 00, or a later version, whose first four parts have the same format (Trace Context section 3.2.2).
 _TRACEPARENT = re.compile(r"\A(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _STATE_MEMBER = re.compile(r"\A[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}")
 _STATE_MEMBERS_MAX = 32
 _STATE_LENGTH_MAX = 512
 
 _KNOWN_FLAGS = 0x03
-"""Sampled, and random trace-id (level 2). Unknown flags must be zero in what we send."""
+"""The flags "sampled" and "random trace-id" (level 2). Unknown flags must be sent as zero."""
 _SAMPLED = "01"
 
 
 def identify(claimed: str | None, parent: str | None, state: str | None) -> tuple[str, Trace]:
-    """The id and the trace of a request: ``request_id`` and ``trace`` in one."""
+    """``request_id(claimed)`` and ``trace(parent, state)``."""
     return request_id(claimed), trace(parent, state)
 
 
 def new_identity() -> tuple[str, Trace]:
-    """The same of a request that brings neither."""
+    """A new request id and a new trace."""
     both = _drawn()
     return both[:32], Trace(both[32:], "", _SAMPLED)
 
@@ -42,10 +42,11 @@ def request_id(claimed: str | None) -> str:
 
 
 def trace(parent: str | None, state: str | None) -> Trace:
-    """The trace that a request runs under (https://www.w3.org/TR/trace-context/).
+    """The trace context of a request (https://www.w3.org/TR/trace-context/).
 
-    A malformed ``parent`` begins a new trace, and its ``state`` goes with it; a malformed ``state`` is dropped alone.
-    A trace that begins here says "sampled", for our records do hold each of its calls.
+    If ``parent`` (traceparent) is missing or malformed, a new trace begins and ``state`` (tracestate) is dropped. If
+    only ``state`` is malformed, only ``state`` is dropped. A new trace has the flag "sampled", because all calls are
+    recorded.
     """
     match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
     if match is None or (match[1] == "00" and match[5] is not None):
@@ -55,12 +56,12 @@ def trace(parent: str | None, state: str | None) -> Trace:
 
 
 _unused: list[str] = []
-"""Ids that the system's random numbers have made, and that nobody has. A child process must not use them too."""
+"""Random ids that are not used yet. A forked process must not use the same ones."""
 os.register_at_fork(after_in_child=_unused.clear)
 
 
 def _drawn() -> str:
-    """64 hex digits at random, for two ids. Drawn many at once: each draw lets other threads have the interpreter."""
+    """64 random hex digits, for two ids. Random bytes are read in large blocks, because each read releases the GIL."""
     while True:
         try:
             return _unused.pop()
@@ -72,7 +73,7 @@ def _drawn() -> str:
 def _state_is_valid(state: str) -> bool:
     if len(state) > _STATE_LENGTH_MAX:
         return False
-    # Empty members are allowed, and a field sent in several lines arrives joined by commas.
+    # Empty members are allowed. Several field lines were joined with commas.
     members = [member.strip(" \t") for member in state.split(",")]
     return len(members) <= _STATE_MEMBERS_MAX and all(
         not member or _STATE_MEMBER.fullmatch(member) for member in members

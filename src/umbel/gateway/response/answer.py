@@ -1,8 +1,4 @@
-"""A composition's result as an HTTP answer: status, fields and bytes.
-
-The rules are the "Answers" table of the
-semantics; nothing here waits.
-"""
+"""Response of a composition: makes a reply (status, fields, body) of the composition's result. Does not wait."""
 
 from __future__ import annotations
 
@@ -33,22 +29,28 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AnswerRules:
-    """What a route says about its answers' fields."""
+    """Rules of a route for the header fields of its responses.
+
+    Args:
+        vary: the names of request fields that the route's plan reads; Accept is added.
+        etag: whether a complete response gets an ETag.
+        expose: the diagnostic fields that clients get.
+        krakend_compat: whether to send KrakenD's field.
+    """
 
     def __init__(
         self, vary: Iterable[str] = (), *, etag: bool = True, expose: Expose = "full", krakend_compat: bool = False
     ) -> None:
-        """``vary`` are the request headers that the route's plan reads, beside Accept."""
         self.vary = ", ".join(dict.fromkeys(name.title() for name in ("accept", *vary)))
         self.etag = etag
         self.expose = expose
         self.krakend_compat = krakend_compat and expose != "none"
-        """Whether every answer of the route says KrakenD's completeness, also one that no composition made."""
+        """Whether every response of the route has KrakenD's field, also error responses without composition."""
         self.usual_vary: Field = (b"vary", self.vary.encode())
-        """The field Vary of an answer that depends on no other header."""
+        """The field Vary of a response that depends on no further request field."""
 
     def vary_field(self, more: Sequence[str]) -> Field:
-        """The field Vary, with ``more`` headers that this one answer depends on."""
+        """The field Vary, with the names ``more`` of further request fields."""
         if not more:
             return self.usual_vary
         names = dict.fromkeys((*self.vary.split(", "), *(name.title() for name in more)))
@@ -56,7 +58,7 @@ class AnswerRules:
 
 
 def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
-    """The answer for ``result``; what the request's record says of it is kept in ``ctx``."""
+    """Make the reply for ``result``, and write the results for the access record into ``ctx``."""
     keep_result(result, ctx)
     if result.failure is not None:
         reply = _failed(result, result.failure, ctx.facts.request_id)
@@ -68,7 +70,7 @@ def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
 
 
 def keep_result(result: Result, ctx: RequestContext) -> None:
-    """Write into the request context what the request's one record says of the result."""
+    """Write the results for the access record into the request context."""
     ctx.outcomes = result.outcomes
     ctx.completed = result.completed and result.failure is None
     ctx.own_ms = result.own_ms
@@ -93,7 +95,7 @@ def _composed(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
         if status == 200 and result.completed and ctx.facts.method in _SAFE:
             etag: str | None = None
             if result.validated:
-                # That of the response that it is made of.
+                # The ETag of the upstream's response, which is the whole content of this response.
                 etag = next((value for name, value in result.headers if name == "etag"), None)
             elif rules.etag:
                 etag = etag_of(body)
@@ -110,21 +112,21 @@ def _composed(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
 
 
 def _said_to_vary(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """The request headers that an answer's own fields say it depends on."""
+    """The names of request fields in the Vary fields among ``headers``."""
     for name, value in headers:
         if name == "vary" and value.isascii():
             yield from filter(None, (member.strip(" \t") for member in value.split(",")))
 
 
 def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[Field]:
-    """The route's fields and ours after them; where both have one, ours takes its place."""
+    """The fields of the route, then ``ours``. A field in ``ours`` replaces a field of the route with the same name."""
     merged = Headers()
     for name, value in headers:
         merged.add(name, value)
     for field, content in ours:
         merged[field.decode()] = content.decode("latin-1")
     for name in ("content-length", "content-type"):
-        # No content, so neither type nor length of it.
+        # Without content the route's type and length do not apply.
         if all(raw_name.decode() != name for raw_name, _ in ours):
             del merged[name]
     return encoded(merged)

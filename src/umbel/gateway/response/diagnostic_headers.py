@@ -1,7 +1,7 @@
-"""The diagnostic fields of a composed answer: Proxy-Status (RFC 9209) and Server-Timing (W3C).
+"""Diagnostic fields of a composed response: Proxy-Status (RFC 9209) and Server-Timing (W3C).
 
-They name calls, never upstreams or addresses, and stay under 1 KB each, because header room is shared with everything
-else on the way to the client.
+They name calls, never upstreams or addresses. Each value has at most ``LENGTH_MAX`` bytes, because clients and proxies
+bound the size of a head.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ...core.http.syntax import TOKEN_CHARS
 from ...core.model import Attempt, Outcome
 
 LENGTH_MAX = 1024
-"""Of a field's value, in bytes, the member that says how many were cut included."""
+"""Maximum bytes of a field's value, including the last member, which counts the omitted members."""
 
 _PROXY = http_sf.Token("umbel")
 _NOT_TOKEN = re.compile(f"[^{TOKEN_CHARS}]")
 _NOT_STRING = re.compile(r"[^\x20-\x7e]")
-# Cancels are our own doing (the client left, a sibling failed, enough had answered): no intermediary failed.
+# Cancelled calls are not reported: the gateway ended them itself (the client left, another call failed or sufficed).
 _NOT_REPORTED = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE})
 
 
 def proxy_status(outcomes: Iterable[Outcome]) -> str | None:
-    """One list member per call that failed, in config order; None if none did.
+    """The value of Proxy-Status: one member per failed call, in the order of ``outcomes``; None if no call failed.
 
-    ``next-hop`` is the call's name: what a client may know of the way its request went.
+    ``next-hop`` is the name of the call, because clients must not learn addresses.
     """
     members = list(_proxy_members(outcomes))
     return _joined(members, lambda cut: _member({"details": f"+{cut} more"})) if members else None
@@ -58,14 +58,14 @@ def _member(params: dict[str, BareItemType]) -> str:
 
 
 def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
-    """Umbel's own time, then each call that began and its duration, in milliseconds."""
+    """The value of Server-Timing: Umbel's own time, then the duration of each call that began, in milliseconds."""
     members = [f"umbel;dur={own_ms:.1f}"]
     for outcome in outcomes:
         if outcome.started_at is None:
             continue
         member = f"{_metric(outcome.call)};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}"
         attempts = outcome.attempts
-        # Nearly every call has one attempt of its own: then its first is its last, and nothing is to be said of it.
+        # A call with a single attempt of its own gets no description.
         if attempts and (attempts[-1] is not attempts[0] or attempts[0].coalesced):
             member += _described(attempts)
         members += [member]
@@ -74,12 +74,12 @@ def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
 
 @lru_cache(maxsize=1024)
 def _metric(call: str) -> str:
-    """The name of a call as a token."""
+    """The name of a call as a token (RFC 9110 section 5.6.2)."""
     return _NOT_TOKEN.sub("_", call)
 
 
 def _described(attempts: Sequence[Attempt]) -> str:
-    """How a call came to more than one attempt, or to another call's."""
+    """The ``desc`` parameter with the causes of a call's attempts (retried, hedged, coalesced), or empty."""
     causes = {attempt.cause for attempt in attempts}
     words = [word for cause, word in (("retry", "retried"), ("hedge", "hedged")) if cause in causes]
     if any(attempt.coalesced for attempt in attempts):
@@ -88,7 +88,7 @@ def _described(attempts: Sequence[Attempt]) -> str:
 
 
 def _joined(members: Sequence[str], more: Callable[[int], str]) -> str:
-    """The members that fit, and where some do not, one that counts them."""
+    """Join the members that fit into ``LENGTH_MAX``. ``more`` makes a last member of the number of omitted ones."""
     whole = ", ".join(members)
     if len(whole) <= LENGTH_MAX:
         return whole

@@ -1,6 +1,6 @@
-"""Errors as responses: problem documents from Quart's and werkzeug's exceptions and from our own.
+"""Error responses: problem documents for exceptions of Umbel, Quart and werkzeug.
 
-A document never holds the text of an exception that nobody wrote for clients.
+A problem document must never contain the text of an exception that was not written for clients.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .reply import Reply, as_response, encoded
 from .validators import NO_STORE
 
 RETRY_AFTER = "1"
-"""Seconds after which a shed request may come again, where nobody nearer to the cause says so."""
+"""Default of Retry-After, in seconds."""
 _ASK_AGAIN = frozenset({429, 503})
 
 _DETAILS = {
     400: "The request cannot be understood.",
     404: "No route matches this path.",
-    405: "The path exists, but not with this method; Allow names those it has.",
+    405: "The path does not allow this method; Allow names the methods that it allows.",
     408: "The request did not arrive in time.",
-    413: "The body is larger than this path takes.",
-    415: "The body's media type or coding is not one that this path takes.",
+    413: "The body is larger than this path accepts.",
+    415: "This path does not accept the body's media type or coding.",
     500: "The request failed inside the gateway.",
 }
 
 
 def problem_reply(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> Reply:
-    """The answer that carries ``problem``: never stored, and with Retry-After where the client may come again."""
+    """The reply with the document ``problem``, Cache-Control: no-store and, for 429 and 503, Retry-After."""
     body = problem.encode()
     fields = [*_PROBLEM_FIELDS, *encoded(headers)]
     fields.insert(1, (b"content-length", b"%d" % len(body)))
@@ -40,7 +40,7 @@ def problem_reply(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> 
 
 
 def with_retry_after(status: int, fields: list[Field]) -> list[Field]:
-    """``fields``, with a Retry-After where the status needs one and nobody has said it (RFC 9110 section 10.2.3)."""
+    """Add Retry-After to ``fields`` if ``status`` is 429 or 503 and it is missing (RFC 9110 section 10.2.3)."""
     if status in _ASK_AGAIN and all(name != b"retry-after" for name, _ in fields):
         fields.append((b"retry-after", RETRY_AFTER.encode()))
     return fields
@@ -50,20 +50,20 @@ _PROBLEM_FIELDS = ((b"content-type", CONTENT_TYPE.encode()), (b"cache-control", 
 
 
 def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> TrioResponse:
-    """The same as a response of Quart's."""
+    """``problem_reply`` as a Quart response."""
     return as_response(problem_reply(problem, headers))
 
 
 def request_error_reply(error: RequestError, request_id: str) -> Reply:
-    """The answer to a request that cannot be answered as it stands."""
+    """The reply for a ``RequestError``, with its detail and fields."""
     problem = Problem(error.status, error.detail, error.title or "", request_id=request_id)
     return problem_reply(problem, error.fields)
 
 
 def http_exception_reply(error: HTTPException, request_id: str) -> Reply:
-    """The answer of an HTTP exception that no handler took, with its own fields (Allow, WWW-Authenticate, …).
+    """The reply for an HTTP exception without error handler, with its fields (Allow, WWW-Authenticate, …).
 
-    A description that somebody wrote (``abort(409, "…")``) is the detail; werkzeug's stock ones are not.
+    A description of the application (``abort(409, "…")``) becomes the detail; werkzeug's default descriptions do not.
     """
     status = error.code or 500
     cause = error.__cause__
@@ -72,24 +72,24 @@ def http_exception_reply(error: HTTPException, request_id: str) -> Reply:
     stock = getattr(type(error), "description", None)
     own = error.description if isinstance(stock, str) and error.description != stock else None
     if isinstance(error, MethodNotAllowed):
-        # werkzeug gives a set, whose order changes with every start.
+        # werkzeug gives a set, whose order is different in each process.
         error.valid_methods = sorted(error.valid_methods or ())
     headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
     return problem_reply(Problem(status, own or _DETAILS.get(status, ""), request_id=request_id), headers)
 
 
 def from_request_error(error: RequestError, request_id: str) -> TrioResponse:
-    """``request_error_reply`` as a response of Quart's."""
+    """``request_error_reply`` as a Quart response."""
     return as_response(request_error_reply(error, request_id))
 
 
 def from_http_exception(error: HTTPException, request_id: str) -> TrioResponse:
-    """``http_exception_reply`` as a response of Quart's."""
+    """``http_exception_reply`` as a Quart response."""
     return as_response(http_exception_reply(error, request_id))
 
 
 def as_http_exception(error: RequestError) -> HTTPException:
-    """The HTTP exception of the same status, so that ``@app.errorhandler(status)`` finds it; ``error`` is its cause."""
+    """Make an HTTP exception with the status and cause ``error``, so that ``@app.errorhandler(status)`` gets it."""
     exception = default_exceptions.get(error.status, HTTPException)(error.detail)
     exception.code = error.status
     exception.__cause__ = error

@@ -1,6 +1,6 @@
-"""An answer as it goes out: status, fields as bytes, and a body. What a view of ours gives before anybody sends it.
+"""Reply: a response before it is sent, as status, fields in bytes, and a body.
 
-Sent as it is, or handed to Quart as a response of its own. It decides nothing.
+A reply is either sent directly, or converted to a Quart response.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from ...core.http.header_field import raw_value
 from ..request.request_fields import Field
 
 KRAKEND_COMPLETED = b"x-krakend-completed"
-"""KrakenD's field of completeness; an answer that no composition made is "false" (Lura's router/mux, router/gin)."""
+"""KrakenD's field that says whether a response is complete; "false" for a response that no composition has made."""
 BODILESS = frozenset({204, 304})
-"""RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of an answer we have not made. Nor is
-there content to have a type."""
+"""Statuses without content, and so without Content-Type and Content-Length. (Content-Length with 304 would be that of a
+200 response, which is unknown here; RFC 9110 section 8.6.)"""
 REQUEST_ID = b"x-request-id"
 ERROR = 400
-"""The least status of an error."""
+"""The lowest status of an error."""
 
 
 class Reply:
-    """One answer. ``fields`` lack the request's id, which whoever sends it adds.
+    """Response that is not sent yet. ``complete`` adds X-Request-Id.
 
-    ``named``: but they may have one, because somebody else has chosen some of them.
+    Args:
+        status: the status.
+        fields: the header fields.
+        body: the body, as bytes or in parts.
+        named: whether ``fields`` may have an X-Request-Id already, because the route or an upstream chose some fields.
     """
 
     __slots__ = ("body", "fields", "named", "status")
@@ -36,13 +40,13 @@ class Reply:
     def __init__(self, status: int, fields: list[Field], body: bytes | ResponseBody, *, named: bool = False) -> None:
         self.status = status
         self.fields = fields
-        """Lower-case names, in the order in which they go out."""
+        """The fields in the order of sending, with names in lower case."""
         self.body = body
         self.named = named
 
 
 def complete(reply: Reply, request_id: str, *, krakend: bool) -> None:
-    """Add the fields that every answer has: the request's id, and ``krakend``: an error's KrakenD field."""
+    """Add X-Request-Id, and for an error with ``krakend`` KrakenD's field."""
     if krakend and reply.status >= ERROR:
         say_incomplete(reply)
     if not reply.named or all(name != REQUEST_ID for name, _ in reply.fields):
@@ -50,12 +54,12 @@ def complete(reply: Reply, request_id: str, *, krakend: bool) -> None:
 
 
 def redirect_reply(location: bytes) -> Reply:
-    """The answer that sends a client to another path of the same origin, with the same method and body (308)."""
+    """A redirect (308) to another path of the same origin; the client keeps method and body."""
     return Reply(308, [(b"location", location), (b"content-length", b"0")], b"")
 
 
 def say_incomplete(response: Reply | Response | WerkzeugResponse) -> None:
-    """Add KrakenD's field of completeness to an error that has none."""
+    """Add KrakenD's field with the value "false", unless the response has the field."""
     if not isinstance(response, Reply):
         response.headers.setdefault(KRAKEND_COMPLETED.decode(), "false")
     elif all(name != KRAKEND_COMPLETED for name, _ in response.fields):
@@ -63,23 +67,24 @@ def say_incomplete(response: Reply | Response | WerkzeugResponse) -> None:
 
 
 class ComposedResponse(TrioResponse):
-    """A response that was made of a reply."""
+    """Quart response that was made of a reply."""
 
 
 def as_response(reply: Reply) -> TrioResponse:
-    """The same for Quart, whose hooks may look at it and change it."""
+    """Convert a reply to a Quart response, which Quart's hooks can read and change."""
     headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in reply.fields])
     typed = "content-type" in headers
     response = ComposedResponse(reply.body, reply.status, headers)
-    # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
+    # The server's write timeout ends only a client that does not read. Quart's timeout for the whole response would
+    # also end a client that reads slowly.
     response.timeout = None
     if not typed:
-        # No content, so no type of it; Quart would say text/html.
+        # Without content there is no Content-Type; Quart has added text/html.
         del response.headers["content-type"]
     return response
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[Field]:
-    """Fields as they go out; one whose value no field can hold is left out."""
+    """Encode fields to bytes, with names in lower case. Fields with a value that HTTP does not allow are left out."""
     values = ((name.lower().encode("ascii"), raw_value(value)) for name, value in headers)
     return [(name, value) for name, value in values if value is not None]

@@ -1,8 +1,8 @@
-"""Answers on their way out: what a view of ours or of Quart's gave, handed to the ``InboundRequest``.
+"""Sending of replies and Quart responses through an ``InboundRequest``.
 
-The head of an answer in parts is given with its first part, so that what
-fails before that part can still be answered in another way. Cancelled midway, an answer stays unfinished, so that the
-server cuts it and the client notices.
+The head of a response in parts is sent with the first part, so an error before the first part can still become an error
+response. After a cancel in the middle the response stays incomplete; the server then aborts the response, and the
+client sees an error.
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ AnyResponse = Response | WerkzeugResponse
 async def deliver(
     ctx: RequestContext, answer: AnyResponse | Reply, timeout: float | None, says_krakend: Callable[[], bool]
 ) -> None:
-    """Send what a view has answered, with the fields that every answer has.
+    """Send the return value of a view, with X-Request-Id and KrakenD's field added.
 
-    ``timeout`` bounds the sending of a response that has no timeout of its own, in seconds; None is no bound.
-    ``says_krakend`` says whether an error of this request has KrakenD's field.
+    If a Quart response is not sent within its timeout, the client gets 504, or an aborted response if it has begun.
+
+    Args:
+        ctx: the request context.
+        answer: the reply or Quart response.
+        timeout: seconds for sending a Quart response that has no timeout of its own; None: no timeout.
+        says_krakend: whether an error response to this request has KrakenD's field.
 
     Raises:
-        ClientGoneError: nobody is there to take it. What serves the request has been cancelled then.
+        ClientGoneError: the client has left. The work for the request has been cancelled.
     """
     inbound, request_id = ctx.inbound, ctx.facts.request_id
     krakend = (answer.status if isinstance(answer, Reply) else answer.status_code) >= ERROR and says_krakend()
@@ -55,7 +60,7 @@ async def deliver(
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
             await send_response(inbound, answer, request_id)
     except ClientGoneError:
-        ctx.cancel()  # What serves it ends for that reason, and not because a sibling failed.
+        ctx.cancel()  # Before the exception leaves the nursery: running calls are then recorded as "client-gone".
         raise
     if scope.cancelled_caught:
         ctx.kind = Kind.TIMEOUT
@@ -63,15 +68,15 @@ async def deliver(
         if inbound.can_respond:
             await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
         else:
-            inbound.crash_recorded = True  # It is no crash, and the record says it.
-        # The message stays unfinished then, so the server closes the connection and the client notices.
+            # The response stays incomplete, so the server aborts it. The access record has the reason.
+            inbound.crash_recorded = True
 
 
 async def send_reply(inbound: InboundRequest, reply: Reply) -> None:
-    """Send the whole answer, whose fields are complete.
+    """Send a reply to which ``complete`` was applied.
 
     Raises:
-        ClientGoneError: nobody is there to take it.
+        ClientGoneError: the client has left.
     """
     if isinstance(reply.body, bytes):
         await _send_whole(inbound, reply.status, reply.fields, reply.body)
@@ -80,10 +85,10 @@ async def send_reply(inbound: InboundRequest, reply: Reply) -> None:
 
 
 async def send_response(inbound: InboundRequest, response: AnyResponse, request_id: str) -> None:
-    """Send the whole response, with the request's id where it has none.
+    """Send a Quart or werkzeug response, with X-Request-Id added if it is missing.
 
     Raises:
-        ClientGoneError: nobody is there to take it.
+        ClientGoneError: the client has left.
     """
     status = response.status_code
 
@@ -106,7 +111,7 @@ async def send_response(inbound: InboundRequest, response: AnyResponse, request_
         finally:
             response.close()
     elif isinstance(response.response, DataBody):
-        # Range requests move these two.
+        # ``begin`` and ``end`` select the range of a range request.
         data = response.response.data[response.response.begin : response.response.end]
         await _send_whole(inbound, status, fields(), data)
     else:

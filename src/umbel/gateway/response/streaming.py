@@ -1,7 +1,7 @@
-"""A composition as a streaming response: a line per outcome, as NDJSON or as server-sent events.
+"""Streaming response: one line per outcome of a composition, as NDJSON or server-sent events (SSE).
 
-The composition runs as a task of the request's nursery and never in the iterator, so a client that leaves, or is cut
-because it reads nothing, takes it along.
+The composition runs as a task in the request's nursery. If the client leaves, or the server ends a client that does not
+read, the nursery is cancelled and so the composition.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .reply import Reply, encoded
 from .validators import NO_STORE
 
 COMMENT_EVERY = 15.0
-"""Seconds of silence after which an SSE stream says that it is alive, for proxies that cut silent connections."""
+"""Seconds without a line after which an SSE stream sends a comment, because proxies close silent connections."""
 _COMMENT = b": still composing\n\n"
 
 
@@ -38,10 +38,10 @@ async def stream(
     form: StreamForm,
     vary: str,
 ) -> Reply | Result:
-    """Begin to stream.
+    """Start the composition in ``ctx.nursery``, and wait for its first line.
 
-    Returns once the first line is there: the answer that goes on with it; or, where that line already says that the
-    composition failed, its result, for an ordinary problem answer.
+    Returns:
+        The streaming reply. If the composition has failed before the first outcome, its result, for a problem document.
     """
     fields = head_fields(plan, inputs)
     send, receive = trio.open_memory_channel[StreamLine](capacity(plan))
@@ -56,7 +56,7 @@ async def stream(
 
 
 class LineBody(ResponseBody):
-    """The lines of one stream as the parts of a response body."""
+    """Response body whose parts are the lines of a stream."""
 
     def __init__(
         self, first: StreamLine, lines: trio.MemoryReceiveChannel[StreamLine], form: StreamForm, ctx: RequestContext
@@ -84,10 +84,10 @@ class LineBody(ResponseBody):
         line = self._first
         self._first = None
         if line is None:
-            # The scope is closed before anything is handed out.
+            # The scope ends before the part is returned: an iterator must not hold an open scope.
             with trio.move_on_after(COMMENT_EVERY if self._sse else math.inf):
-                # A channel that ends before the last line is a crash of the composition, and passes as one: the
-                # message must stay unfinished.
+                # If the channel ends before the terminal line, the composition has crashed. EndOfChannel propagates,
+                # so that the response stays incomplete.
                 line = await self._lines.receive()
         if line is None:
             return _COMMENT
