@@ -220,9 +220,9 @@ async def test_an_answer_is_sent_as_it_was_given_and_its_content_left_out_where_
 
 async def test_what_asgi_cannot_say_is_an_error_with_a_sentence() -> None:
     server = Server()
-    with pytest.raises(RuntimeError, match="nobody can take"):
+    with pytest.raises(RuntimeError, match="cannot give the bytes"):
         await server.request.take(101, [])
-    with pytest.raises(RuntimeError, match="but 103 with Link fields, and not 102"):
+    with pytest.raises(RuntimeError, match="103 with Link fields; 102 cannot be sent"):
         await server.request.inform(102, [])
     await server.request.inform(103, [(b"link", b"</a>")])
     assert server.sent == []

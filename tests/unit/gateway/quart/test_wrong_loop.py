@@ -13,7 +13,7 @@ from umbel.gateway.app import Umbel
 from umbel.gateway.quart.wrong_loop import wrong_loop
 from umbel.server import hypercorn_config, serve
 
-SENTENCE = "Umbel needs trio, and this server runs another event loop; start it with: hypercorn -k trio "
+SENTENCE = "Umbel needs trio, and this server runs another event loop; start it by: hypercorn -k trio "
 
 
 def asked(scope: dict[str, Any]) -> list[dict[str, Any]]:
@@ -84,5 +84,5 @@ def test_the_sentence_has_the_command_that_serves_the_same(argv: list[str], comm
 
 def test_the_embedded_server_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    with pytest.raises(RuntimeError, match=r"the server needs trio; run it with trio\.run"):
+    with pytest.raises(RuntimeError, match=r"the server needs trio; call serve from trio\.run"):
         asyncio.run(serve(Umbel(__name__), hypercorn_config()))
