@@ -208,7 +208,8 @@ async def test_hypercorn_without_trio_says_in_one_line_what_to_write(tmp_path: P
     status, output = await ended(PYTHON, "-m", "hypercorn", "-w", "0", "umbel.asgi:app", cwd=tmp_path)
     assert status == 78
     assert output == (
-        "Umbel needs trio, and this server runs another event loop; start it by: hypercorn -k trio -w 0 umbel.asgi:app\n"
+        "Umbel needs trio, and this server runs another event loop; start it with: "
+        "hypercorn -k trio -w 0 umbel.asgi:app\n"
     )
 
 

@@ -59,7 +59,7 @@ def _look_at_the_end_of_this_task() -> None:
 
 def wrong_loop(argv: Sequence[str]) -> str:
     """The message for a process that was started with the arguments ``argv``."""
-    return f"Umbel needs trio, and this server runs another event loop; start it by: {_command(argv)}"
+    return f"Umbel needs trio, and this server runs another event loop; start it with: {_command(argv)}"
 
 
 def _command(argv: Sequence[str]) -> str:

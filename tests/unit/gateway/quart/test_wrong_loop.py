@@ -13,7 +13,7 @@ from umbel.gateway.app import Umbel
 from umbel.gateway.quart.wrong_loop import wrong_loop
 from umbel.server import hypercorn_config, serve
 
-SENTENCE = "Umbel needs trio, and this server runs another event loop; start it by: hypercorn -k trio "
+SENTENCE = "Umbel needs trio, and this server runs another event loop; start it with: hypercorn -k trio "
 
 
 def asked(scope: dict[str, Any]) -> list[dict[str, Any]]:
