@@ -1,4 +1,4 @@
-"""What an application raises, of whatever class, ends its request and nothing else; Ctrl-C ends the process."""
+"""Exceptions of an application end its request and nothing else, whatever their class; Ctrl-C ends the process."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Raiser:
 
 @OVER
 @RAW_KINDS
-async def test_whatever_is_raised_before_the_head_is_a_500_and_one_record(protocol: str, kind: str) -> None:
+async def test_an_exception_before_the_head_gives_500_and_one_record(protocol: str, kind: str) -> None:
     app = Raiser(kind)
     with trio.fail_after(10):
         async with serving(app) as port:
@@ -124,7 +124,7 @@ async def test_whatever_is_raised_before_the_head_is_a_500_and_one_record(protoc
 
 @OVER
 @RAW_KINDS
-async def test_whatever_is_raised_in_the_body_cuts_the_answer_and_leaves_one_record(protocol: str, kind: str) -> None:
+async def test_an_exception_during_the_content_cuts_it_off_with_one_record(protocol: str, kind: str) -> None:
     app = Raiser(kind)
     with trio.fail_after(10):
         async with serving(app) as port:
@@ -135,7 +135,7 @@ async def test_whatever_is_raised_in_the_body_cuts_the_answer_and_leaves_one_rec
 
 
 @RAW_KINDS
-async def test_whatever_is_raised_in_a_websocket_closes_it_with_1011(kind: str) -> None:
+async def test_an_exception_in_a_websocket_closes_it_with_1011(kind: str) -> None:
     app = Raiser(kind)
     with trio.fail_after(10):
         async with serving(app) as port:
@@ -147,7 +147,7 @@ async def test_whatever_is_raised_in_a_websocket_closes_it_with_1011(kind: str) 
 
 
 @KINDS
-async def test_whatever_a_view_of_umbel_raises_is_a_500_with_one_record_of_each_kind(kind: str) -> None:
+async def test_an_exception_in_a_view_gives_500_with_one_record_of_each_kind(kind: str) -> None:
     records = Records()
     app = Umbel("crashing", static_folder=None, recorder=records)
 
@@ -184,7 +184,7 @@ async def test_whatever_a_view_of_umbel_raises_is_a_500_with_one_record_of_each_
 
 @OVER
 @KINDS
-async def test_what_a_stream_of_umbel_raises_cuts_it_and_is_recorded_once(protocol: str, kind: str) -> None:
+async def test_an_exception_in_a_streamed_view_cuts_it_off_with_one_record(protocol: str, kind: str) -> None:
     records = Records()
     app = Umbel("crashing", static_folder=None, recorder=records)
 
@@ -207,7 +207,7 @@ async def test_what_a_stream_of_umbel_raises_cuts_it_and_is_recorded_once(protoc
 
 @OVER
 @pytest.mark.parametrize("status", [0, 100, 101, 199, 600, 999, "200", None])
-async def test_a_status_that_no_answer_has_is_a_500_and_one_record(protocol: str, status: Any) -> None:
+async def test_an_invalid_status_gives_500_and_one_record(protocol: str, status: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError("it has none")
@@ -222,7 +222,7 @@ async def test_a_status_that_no_answer_has_is_a_500_and_one_record(protocol: str
     assert [note.event for note in records.logged] == ["request.crashed"]
 
 
-async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_connection() -> None:
+async def test_a_crash_beside_a_cancel_is_recorded_and_keeps_the_connection() -> None:
     recorder = Records()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -256,7 +256,7 @@ async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_con
     assert {note.level for note in recorder.logged} == {"info"}
 
 
-async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_and_counted() -> None:
+async def test_an_application_that_calls_on_after_its_end_is_cancelled() -> None:
     ended: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -293,7 +293,7 @@ async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_an
 
 @OVER
 @pytest.mark.parametrize("status", [200, 204, 304])
-async def test_content_without_end_for_a_client_that_takes_none_is_bounded(protocol: str, status: int) -> None:
+async def test_endless_content_of_a_response_without_content_is_bounded(protocol: str, status: int) -> None:
     ended: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -86,7 +86,7 @@ both = pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stoc
 
 
 @both
-async def test_data_after_an_early_answer(stock: bool) -> None:
+async def test_data_after_an_early_response_ends_at_most_its_connection(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         stream = await client.request("POST", "/nowhere", end=False)
         reply = await client.answer(stream)
@@ -105,7 +105,7 @@ async def test_data_after_an_early_answer(stock: bool) -> None:
     ],
     ids=["CONNECT without a path", "0xff in the path", "0xff in the method"],
 )
-async def test_a_head_that_ended_a_worker_is_refused_with_a_record(stock: bool, pseudo: Any) -> None:
+async def test_a_head_that_ended_a_stock_worker_is_refused_with_a_record(stock: bool, pseudo: Any) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         reply = await client.fetch(**pseudo)
         assert (reply.status in (400, 501), reply["content-type"]) == (True, "application/problem+json")
@@ -115,7 +115,7 @@ async def test_a_head_that_ended_a_worker_is_refused_with_a_record(stock: bool, 
 
 
 @both
-async def test_a_byte_of_a_query_that_is_not_ascii_is_read_as_if_it_were_percent_encoded(stock: bool) -> None:
+async def test_non_ascii_bytes_of_a_query_are_read_as_percent_encoded(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         reply = await client.fetch(path=b"/hello?\xff")
         assert (reply.status, reply.body) == (200, b"hello")
@@ -160,7 +160,7 @@ async def until(happened: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "kind", ["PRIORITY", "PING", "SETTINGS", "WINDOW_UPDATE", "empty DATA", "padding", "vain DATA"]
 )
-async def test_a_flood_of_what_costs_nothing_ends_its_connection(stock: bool, kind: str) -> None:
+async def test_a_flood_of_cheap_frames_ends_its_connection(stock: bool, kind: str) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         if kind in ("empty DATA", "padding"):
             await client.request("POST", "/upload", end=False)
@@ -177,7 +177,7 @@ async def test_a_flood_of_what_costs_nothing_ends_its_connection(stock: bool, ki
 
 
 @both
-async def test_a_rapid_reset_is_ended_within_200_resets(stock: bool) -> None:
+async def test_a_rapid_reset_ends_its_connection_within_200_resets(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         block = b"\x82\x04\x05/hang\x86\x01\x06a.test"  # literals, so that each head is whole in itself
         frames: list[Any] = []
@@ -190,7 +190,7 @@ async def test_a_rapid_reset_is_ended_within_200_resets(stock: bool) -> None:
 
 
 @both
-async def test_a_page_of_a_hundred_streams_may_be_left_at_once(stock: bool) -> None:
+async def test_resetting_a_hundred_streams_at_once_is_allowed(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         streams = [await client.request(path="/hang") for _ in range(100)]
         for stream in streams:
@@ -202,7 +202,7 @@ async def test_a_page_of_a_hundred_streams_may_be_left_at_once(stock: bool) -> N
 
 @both
 @pytest.mark.parametrize("kind", ["CONTINUATION", "CONTINUATION, empty", "HPACK"])
-async def test_a_head_that_never_ends_or_unpacks_to_megabytes_ends_its_connection(stock: bool, kind: str) -> None:
+async def test_an_endless_or_huge_head_ends_its_connection(stock: bool, kind: str) -> None:
     bomb = b"\x82\x84\x86\x40\x01x\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 10_000
     frames = {
         "CONTINUATION": [HeadersFrame(1, data=b"\x82" * 16_000), *[ContinuationFrame(1, data=b"\x82" * 16_000)] * 200],
@@ -215,7 +215,7 @@ async def test_a_head_that_never_ends_or_unpacks_to_megabytes_ends_its_connectio
 
 
 @both
-async def test_a_closed_window_on_90_streams_of_a_large_answer_holds_no_more_than_a_part_of_each(stock: bool) -> None:
+async def test_90_responses_behind_a_closed_window_hold_little_memory(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port, window=0) as client:
         tracemalloc.start()
         try:
@@ -231,7 +231,7 @@ async def test_a_closed_window_on_90_streams_of_a_large_answer_holds_no_more_tha
 
 
 @both
-async def test_a_client_that_resets_a_stream_cancels_its_request_within_a_moment(stock: bool) -> None:
+async def test_a_reset_stream_cancels_its_request_at_once(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
         stream = await client.request(path="/hang")
         await until(lambda: bool(here.started))
@@ -257,7 +257,7 @@ async def test_an_upgrade_to_h2c_is_ignored(stock: bool) -> None:
 
 
 @both
-async def test_bytes_that_are_no_http_2_end_their_connection(stock: bool) -> None:
+async def test_bytes_that_are_not_http_2_end_their_connection(stock: bool) -> None:
     async with server(stock) as here:
         for rest in (b"\xff" * 100, b"\0\0\4\1\5\0\0\0\1\xff\xff\xff\xff", b"\0\0\4\x08\0\0\0\0\0\0\0\0\0"):
             async with h2_client(here.port) as client:

@@ -1,4 +1,4 @@
-"""Our server under Hypercorn's own serving: what is ours there, what stays Hypercorn's, and TLS with ALPN."""
+"""The server under the ``hypercorn`` command: settings, ``max_requests``, graceful stop, and TLS with ALPN."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.server.h2_client import H2Client, h2_client
 from tests.support.server.serving import add_waiting_handler, app_with_records, fetch, serving
 
 
-async def test_settings_that_hypercorn_takes_in_silence_are_told_with_the_first_connection() -> None:
+async def test_invalid_hypercorn_settings_are_logged_at_the_first_connection() -> None:
     app, records = app_with_records()
     async with serving(app, stock=True, graceful_timout=3, keep_alive_timeout=5) as port:
         assert (await fetch(port, "GET", "/hello")).status == 200
@@ -26,7 +26,7 @@ async def test_settings_that_hypercorn_takes_in_silence_are_told_with_the_first_
     assert 'graceful_timout is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?' in note.message
 
 
-async def test_max_requests_stops_a_stock_worker_after_its_last_answer() -> None:
+async def test_max_requests_stops_a_hypercorn_worker_after_its_last_response() -> None:
     app, _ = app_with_records()
     config = Config.from_mapping(bind=["127.0.0.1:0"], loglevel="ERROR", max_requests=3, graceful_timeout=20)
     with trio.fail_after(20):
@@ -39,7 +39,7 @@ async def test_max_requests_stops_a_stock_worker_after_its_last_answer() -> None
 
 
 @pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stock hypercorn"])
-async def test_a_stop_says_goodbye_over_http_2_and_lets_what_is_in_flight_finish(stock: bool) -> None:
+async def test_a_stop_sends_goaway_and_finishes_requests_in_flight(stock: bool) -> None:
     app, _ = app_with_records()
     began, go = add_waiting_handler(app)
     bodies: list[bytes] = []
@@ -78,7 +78,7 @@ async def encrypted(directory: Path, stock: bool, *offered: str) -> AsyncIterato
 
 
 @pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stock hypercorn"])
-async def test_tls_chooses_http_2_where_the_client_offers_it(tmp_path: Path, stock: bool) -> None:
+async def test_tls_selects_http_2_if_the_client_offers_it(tmp_path: Path, stock: bool) -> None:
     async with encrypted(tmp_path, stock, "h2", "http/1.1") as stream:
         assert stream.selected_alpn_protocol() == "h2"
         client = H2Client(stream)

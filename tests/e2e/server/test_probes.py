@@ -1,4 +1,4 @@
-"""Probes of a full server: what is busy is alive, over every protocol and at both ways to serve."""
+"""Probes of a full server get their response, over each protocol and under both launchers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def busy(directory: Path, *, stock: bool, keys: str = "", **settings: obje
 
 
 @SERVERS
-async def test_probes_are_answered_while_every_request_place_is_taken(stock: bool, tmp_path: Path) -> None:
+async def test_probes_are_answered_at_max_in_flight(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock) as program:
         with trio.fail_after(TEST_TIMEOUT_S):
             async with connected(program.port) as client:
@@ -51,7 +51,7 @@ async def test_probes_are_answered_while_every_request_place_is_taken(stock: boo
 
 
 @SERVERS
-async def test_probes_are_answered_while_every_connection_is_taken(stock: bool, tmp_path: Path) -> None:
+async def test_probes_are_answered_at_max_connections(stock: bool, tmp_path: Path) -> None:
     async with (
         busy(tmp_path, stock=stock, keys="max_connections = 4", keep_alive_timeout=60) as program,
         AsyncExitStack() as stack,
@@ -75,14 +75,14 @@ async def test_probes_are_answered_while_every_connection_is_taken(stock: bool, 
 
 
 @SERVERS
-async def test_an_own_probe_path_is_answered_beyond_the_caps(stock: bool, tmp_path: Path) -> None:
+async def test_a_configured_probe_path_is_answered_beyond_the_limits(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock, keys='probes = ["/healthz"]') as program:
         with trio.fail_after(TEST_TIMEOUT_S):
             assert (await fetch(program.port, "GET", "/healthz")).status == 404  # asked, and not shed
             assert (await fetch(program.port, "GET", "/livez")).status == 503
 
 
-async def test_a_probe_over_http2_is_answered_while_every_request_place_is_taken(tmp_path: Path) -> None:
+async def test_a_probe_over_http2_is_answered_at_max_in_flight(tmp_path: Path) -> None:
     async with busy(tmp_path, stock=False) as program, h2_client(program.port) as client:
         with trio.fail_after(TEST_TIMEOUT_S):
             assert (await client.fetch("GET", "/r")).status == 503
@@ -90,7 +90,7 @@ async def test_a_probe_over_http2_is_answered_while_every_request_place_is_taken
             assert (await client.fetch("POST", "/livez")).status == 503
 
 
-async def test_a_probe_over_http2_is_answered_while_every_connection_is_taken(tmp_path: Path) -> None:
+async def test_a_probe_over_http2_is_answered_at_max_connections(tmp_path: Path) -> None:
     async with busy(tmp_path, stock=False, keys="max_connections = 2") as program:
         with trio.fail_after(TEST_TIMEOUT_S):
             async with h2_client(program.port) as client:
@@ -102,7 +102,7 @@ async def test_a_probe_over_http2_is_answered_while_every_connection_is_taken(tm
                 assert (await client.fetch("GET", "/r")).status == 503
 
 
-async def test_a_probe_over_http2_is_answered_beyond_the_streams_of_its_connection(tmp_path: Path) -> None:
+async def test_a_probe_over_http2_is_answered_beyond_max_concurrent_streams(tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
         config = up(upstream) + route(keys='deadline = "1h"')
         async with (
@@ -127,7 +127,7 @@ async def test_a_probe_over_http2_is_answered_beyond_the_streams_of_its_connecti
 
 
 @pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
-async def test_a_probe_over_tls_is_answered_while_every_connection_is_taken(alpn: str, tmp_path: Path) -> None:
+async def test_a_probe_over_tls_is_answered_at_max_connections(alpn: str, tmp_path: Path) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
@@ -156,7 +156,7 @@ async def test_a_probe_over_tls_is_answered_while_every_connection_is_taken(alpn
 
 
 @SERVERS
-async def test_during_drain_delay_a_full_server_lives_and_is_not_ready(stock: bool, tmp_path: Path) -> None:
+async def test_a_full_server_in_drain_delay_is_live_and_not_ready(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock) as program:
         program.app.begin_drain()
         with trio.fail_after(TEST_TIMEOUT_S):

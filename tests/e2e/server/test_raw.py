@@ -24,7 +24,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-async def test_a_raw_request_gets_the_answer_that_it_is_owed_and_one_record(served: Served, case: Case) -> None:
+async def test_a_raw_request_gets_the_expected_response_and_one_record(served: Served, case: Case) -> None:
     server = served.server
     before = len(server.records())
 
@@ -52,12 +52,12 @@ async def test_a_raw_request_gets_the_answer_that_it_is_owed_and_one_record(serv
     assert not served.upstream_was_called()
 
 
-async def test_no_raw_request_was_a_crash(served: Served) -> None:
+async def test_no_raw_request_causes_a_crash(served: Served) -> None:
     """In whatever order the tests run: at least the cases before this one have left no traceback."""
     assert "Traceback" not in served.server.output
     assert served.server.complaints() == []
 
 
-def test_the_tables_are_as_long_as_was_promised() -> None:
+def test_the_tables_of_raw_requests_are_complete() -> None:
     assert len(CASES) >= 80
     assert len({case.sent for case in CASES.values()}) == len(CASES)

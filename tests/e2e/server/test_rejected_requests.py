@@ -1,4 +1,4 @@
-"""A refused request does with its connection what the client asked for, and is the client's mistake in the records."""
+"""Refused requests: the connection stays open if the client asks for it, and the record shows a client's mistake."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEXT = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         (b"1.1", b"Content-Length: 3\r\n", False),
     ],
 )
-async def test_a_malformed_target_leaves_the_connection_as_it_was_asked_for(
+async def test_after_a_malformed_target_the_connection_obeys_the_client(
     target: bytes, version: bytes, fields: bytes, stays: bool
 ) -> None:
     app = App(hello)
@@ -51,9 +51,7 @@ async def test_a_malformed_target_leaves_the_connection_as_it_was_asked_for(
         (b"1.0", b"Connection: keep-alive\r\n", b"connection: keep-alive"),
     ],
 )
-async def test_a_request_that_is_shed_leaves_the_connection_as_it_was_asked_for(
-    version: bytes, fields: bytes, said: bytes | None
-) -> None:
+async def test_after_a_503_the_connection_obeys_the_client(version: bytes, fields: bytes, said: bytes | None) -> None:
     app = App(hello)
     config = hypercorn_config(bind=["127.0.0.1:0"])
     config.graceful_timeout = 1.0
@@ -73,7 +71,7 @@ async def test_a_request_that_is_shed_leaves_the_connection_as_it_was_asked_for(
 
 
 @pytest.mark.parametrize("frames", [[], [PingFrame(0, b"12345678")] * 600], ids=["malformed", "a flood"])
-async def test_what_ends_a_connection_of_http_2_is_an_access_record_and_no_note(frames: list[Frame]) -> None:
+async def test_a_broken_http_2_connection_leaves_one_access_record(frames: list[Frame]) -> None:
     app = App(hello)
     async with serving(app) as port, h2_client(port) as client:
         while not client.settled:

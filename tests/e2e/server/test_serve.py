@@ -1,4 +1,4 @@
-"""The embedded server over real sockets: addresses, signals, failures told by their type."""
+"""The embedded server on real sockets: addresses, signals, and the exceptions of ``serve``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.server.serving import RawClient, add_waiting_handler, app_wit
 from umbel.server import hypercorn_config, serve
 
 
-async def test_the_bound_addresses_are_told_and_answer() -> None:
+async def test_the_bound_addresses_are_reported_and_served() -> None:
     app, _ = app_with_records()
     stop = trio.Event()
     config = hypercorn_config(bind=["127.0.0.1:0", "127.0.0.1:0"])
@@ -45,7 +45,7 @@ async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     assert records.requests[0].client == ""
 
 
-async def test_a_port_in_use_is_an_oserror_with_its_address_before_anything_starts() -> None:
+async def test_a_port_in_use_raises_an_oserror_with_its_address() -> None:
     app, _ = app_with_records()
     started = []
 
@@ -60,7 +60,7 @@ async def test_a_port_in_use_is_an_oserror_with_its_address_before_anything_star
     assert not started
 
 
-async def test_a_failed_startup_is_told_by_its_type_and_leaves_no_socket_open() -> None:
+async def test_a_failed_startup_raises_its_error_and_closes_the_sockets() -> None:
     app, _ = app_with_records()
 
     @app.before_serving
@@ -72,7 +72,7 @@ async def test_a_failed_startup_is_told_by_its_type_and_leaves_no_socket_open() 
 
 
 @pytest.mark.parametrize("stock", [True, False], ids=["stock hypercorn", "our serve"])
-async def test_a_lifespan_that_ends_while_serving_takes_the_server_down(stock: bool) -> None:
+async def test_a_lifespan_that_crashes_while_serving_ends_the_server(stock: bool) -> None:
     app, records = app_with_records()
     go = trio.Event()
 
@@ -93,7 +93,7 @@ async def test_a_lifespan_that_ends_while_serving_takes_the_server_down(stock: b
 
 
 @pytest.mark.parametrize("stock", [True, False], ids=["stock hypercorn", "our serve"])
-async def test_a_startup_that_fails_fails_the_server(stock: bool) -> None:
+async def test_a_startup_failure_reported_by_the_application_ends_the_server(stock: bool) -> None:
     app, _ = app_with_records()
 
     @app.before_serving
@@ -107,7 +107,7 @@ async def test_a_startup_that_fails_fails_the_server(stock: bool) -> None:
             await trio.sleep_forever()
 
 
-async def test_a_cancelled_server_stops_at_once_and_still_closes_its_lifespan() -> None:
+async def test_a_cancelled_server_stops_at_once_and_ends_its_lifespan() -> None:
     app, _ = app_with_records()
     with trio.fail_after(2):
         async with trio.open_nursery() as nursery:
@@ -177,7 +177,7 @@ async def test_app_run_serves_until_a_signal(script: Any, number: signal.Signals
     assert script.wait(10) == 0
 
 
-async def test_a_second_signal_cuts_what_hangs(script: Any) -> None:
+async def test_a_second_signal_cancels_requests_in_flight(script: Any) -> None:
     address = script.stdout.readline().split()[3]
     async with connected(int(address.rpartition(":")[2])) as client:
         await client.send("GET", "/hang")
@@ -193,7 +193,7 @@ async def test_a_second_signal_cuts_what_hangs(script: Any) -> None:
     assert script.wait(10) == 0
 
 
-def test_importing_asgi_with_a_bad_configuration_prints_its_lines_and_exits_78(tmp_path: Path) -> None:
+def test_importing_asgi_with_a_bad_configuration_exits_78(tmp_path: Path) -> None:
     file = tmp_path / "umbel.toml"
     file.write_text('[upstreams.users]\nurls = ["http://127.0.0.1:1"]\ntimeoutt = "1s"\n')
     done = subprocess.run(
@@ -225,7 +225,7 @@ def test_importing_asgi_makes_the_application_of_the_file(tmp_path: Path) -> Non
     assert done.stdout.strip() == "['/r']"
 
 
-async def test_the_server_ends_by_itself_after_max_requests() -> None:
+async def test_the_server_stops_after_max_requests() -> None:
     app, records = app_with_records()
     config = hypercorn_config(bind=["127.0.0.1:0"])
     config.max_requests = 3

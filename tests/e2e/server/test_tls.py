@@ -1,4 +1,4 @@
-"""HTTP/1.1 over TLS on real sockets: what the handshake may take, and that all the rest is as without it."""
+"""HTTP/1.1 over TLS on real sockets: the time of the handshake, and the same behaviour as without TLS."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ async def echoes(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, f"{scope['scheme']} {scope['client'][0]} ".encode() + body)
 
 
-async def test_requests_share_a_connection(settings: dict[str, str]) -> None:
+async def test_requests_share_a_tls_connection(settings: dict[str, str]) -> None:
     async with serving(App(echoes), **settings) as port, over_tls(port) as client:
         for body in (b"", b"abc", bytes(1_000_000)):
             reply = await client.request("POST", "/", body=body)
             assert (reply.status, reply.body) == (200, b"https 127.0.0.1 " + body)
 
 
-async def test_a_client_that_leaves_cancels_its_application_for_that_reason(settings: dict[str, str]) -> None:
+async def test_a_tls_client_that_leaves_cancels_its_application(settings: dict[str, str]) -> None:
     began, ended = trio.Event(), trio.Event()
     reasons: list[str | None] = []
 
@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_cancels_its_application_for_that_reason(sett
     assert reasons == ["client-gone"]
 
 
-async def test_a_head_that_does_not_come_is_refused(settings: dict[str, str]) -> None:
+async def test_an_incomplete_head_over_tls_gets_408(settings: dict[str, str]) -> None:
     app: Any = App(echoes)
     app.limits = Limits(head_timeout=0.2)
     async with serving(app, **settings) as port, over_tls(port) as client:
@@ -90,7 +90,7 @@ async def test_a_head_that_does_not_come_is_refused(settings: dict[str, str]) ->
     assert [record.scheme for record in app.recorder.requests] == ["https"]
 
 
-async def test_a_handshake_that_does_not_come_ends_the_connection_and_nothing_else(settings: dict[str, str]) -> None:
+async def test_a_missing_handshake_ends_only_its_connection(settings: dict[str, str]) -> None:
     app = App(echoes)
     async with serving(app, ssl_handshake_timeout=0.2, **settings) as port:
         async with connected(port) as silent, connected(port) as plain:
@@ -104,7 +104,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection_and_nothing_el
 
 
 @pytest.mark.parametrize("stock", [False, True], ids=["ours", "hypercorn"])
-async def test_a_handshake_may_not_take_longer_than_a_head(
+async def test_a_handshake_must_end_within_the_head_timeout(
     stock: bool, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TCPServer, "run", umbel_in_hypercorn._run)
@@ -126,7 +126,7 @@ async def test_a_handshake_may_not_take_longer_than_a_head(
                 nursery.cancel_scope.cancel(reason="closed")
 
 
-async def test_idle_connections_do_not_hold_up_a_stop(settings: dict[str, str]) -> None:
+async def test_idle_tls_connections_do_not_delay_a_stop(settings: dict[str, str]) -> None:
     app: Any = App(echoes)
     app.limits = Limits(drain_idle=0.1)
     async with AsyncExitStack() as clients:

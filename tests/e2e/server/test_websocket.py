@@ -1,4 +1,4 @@
-"""WebSockets over real sockets, under both launchers: what ended a stock worker, and what must go on working."""
+"""WebSockets on real sockets, under both launchers: input that ends a stock worker, and ordinary use."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def recorded(records: Records, count: int = 1) -> list[RequestEnded]:
 
 @both
 @pytest.mark.parametrize("name", [b"Protocol", b"Extensions"])
-async def test_a_handshake_with_a_byte_that_is_not_ascii_is_refused_with_a_record(stock: bool, name: bytes) -> None:
+async def test_a_handshake_with_a_non_ascii_byte_gets_400_and_a_record(stock: bool, name: bytes) -> None:
     async with server(stock) as (port, records):
         answer = await raw(port, upgrade(more=b"Sec-WebSocket-%b: \xff\r\n" % name))
         assert answer.startswith(b"HTTP/1.1 400 ")
@@ -82,7 +82,7 @@ async def test_a_handshake_with_a_byte_that_is_not_ascii_is_refused_with_a_recor
 
 @both
 @pytest.mark.parametrize("more", [b"\x81", b"\x00", b"\xff", b"\x88\x80\x00\x00\x00\x00", b"GET / HTTP/1.1\r\n\r\n"])
-async def test_bytes_behind_an_upgrade_end_at_most_their_own_connection(stock: bool, more: bytes) -> None:
+async def test_bytes_after_an_upgrade_end_at_most_their_connection(stock: bool, more: bytes) -> None:
     async with server(stock) as (port, _), await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(upgrade() + more)
         with trio.fail_after(10):
@@ -98,7 +98,7 @@ async def test_the_rules_for_paths_hold_for_upgrades(stock: bool, raw_path: byte
 
 
 @both
-async def test_an_echo_leaves_one_record_when_it_is_over(stock: bool) -> None:
+async def test_an_echo_leaves_one_record_at_its_end(stock: bool) -> None:
     async with server(stock) as (port, records):
         async with ws_client(port) as client:
             assert isinstance(await client.open(), AcceptConnection)
@@ -113,14 +113,14 @@ async def test_an_echo_leaves_one_record_when_it_is_over(stock: bool) -> None:
 
 
 @both
-async def test_a_path_without_a_websocket_is_no_upgrade(stock: bool) -> None:
+async def test_a_path_without_a_websocket_refuses_the_upgrade(stock: bool) -> None:
     async with server(stock) as (port, _), ws_client(port) as client:
         refused = await client.open("/nowhere")
         assert (type(refused), refused.status_code) == (RejectConnection, 404)
 
 
 @both
-async def test_a_client_that_breaks_off_frees_its_application_at_once(stock: bool) -> None:
+async def test_a_client_that_leaves_ends_its_application_at_once(stock: bool) -> None:
     async with server(stock) as (port, records):
         for path in ("/ws", "/sleeps"):
             async with ws_client(port) as client:
@@ -128,7 +128,7 @@ async def test_a_client_that_breaks_off_frees_its_application_at_once(stock: boo
         await recorded(records, 2)
 
 
-async def test_a_client_that_never_reads_is_cut_at_the_write_timeout() -> None:
+async def test_a_client_that_never_reads_is_ended_at_the_write_timeout() -> None:
     records = Records()
     app = Umbel(__name__, recorder=records, static_folder=None)
     app.limits = type(app.limits)(write_timeout=0.2)
@@ -144,7 +144,7 @@ async def test_a_client_that_never_reads_is_cut_at_the_write_timeout() -> None:
 
 
 @both
-async def test_a_server_that_stops_closes_its_websockets_with_1001_and_waits_for_none(stock: bool) -> None:
+async def test_a_stopping_server_closes_its_websockets_with_1001(stock: bool) -> None:
     codes: list[int | None] = []
 
     async def talk(port: int, opened: trio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Few bytes of a client that cost much: HTTP/2 frames that are kept or gone through, and answers that are stalled."""
+"""Few bytes of an HTTP/2 client that could cost the server much: settings, header blocks, stalled responses."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def settings(said: dict[int, int]) -> bytes:
         ({0xFFFF: 1}, {}),
     ],
 )
-def test_the_library_sees_the_settings_that_are_known_and_no_others(said: Any, kept: Any) -> None:
+def test_the_library_gets_only_known_settings(said: Any, kept: Any) -> None:
     (frame,) = FrameSplitter(2**14).cut(settings(said))
     assert known_settings(frame) == settings(kept)
 
 
 @pytest.mark.parametrize("frame", [b"\0\0\5\4\0\0\0\0\0" + bytes(5), SettingsFrame(0, flags=["ACK"]).serialize()])
-def test_a_settings_frame_that_is_malformed_or_an_acknowledgement_goes_on_as_it_is(frame: bytes) -> None:
+def test_a_malformed_settings_frame_or_an_acknowledgement_is_unchanged(frame: bytes) -> None:
     (cut,) = FrameSplitter(2**14).cut(frame)
     assert known_settings(cut) == frame
 
 
-async def test_all_the_settings_that_there_may_be_take_no_memory(autojump_clock: MockClock) -> None:
+async def test_all_65536_settings_take_no_memory(autojump_clock: MockClock) -> None:
     async with h2_connected(hello) as here:
         tracemalloc.start()
         try:
@@ -78,13 +78,13 @@ HEAD = Encoder().encode([(":method", "GET"), (":path", "/"), (":scheme", "http")
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_a_header_block_may_change_the_size_of_the_table_twice_at_its_beginning(resize: bytes) -> None:
+def test_a_header_block_may_begin_with_two_table_size_changes(resize: bytes) -> None:
     assert len(list(HeadDecoder().decode(resize * 2 + HEAD, raw=True))) == 4
     with pytest.raises(HPACKDecodingError, match="more than two"):
         HeadDecoder().decode(resize * 3 + HEAD, raw=True)
 
 
-async def test_a_header_block_of_nothing_but_changes_of_the_table_ends_its_connection(
+async def test_a_header_block_of_table_size_changes_ends_its_connection(
     autojump_clock: MockClock,
 ) -> None:
     async with h2_connected(hello) as here:
@@ -100,7 +100,7 @@ async def test_a_header_block_of_nothing_but_changes_of_the_table_ends_its_conne
 # Answers.
 
 
-async def test_a_data_frame_has_64_kib_at_most_whatever_the_client_allows(autojump_clock: MockClock) -> None:
+async def test_a_data_frame_has_at_most_64_kib(autojump_clock: MockClock) -> None:
     async with h2_connected(large) as here:
         allowed = {Setting.INITIAL_WINDOW_SIZE: 2**31 - 1, Setting.MAX_FRAME_SIZE: 2**24 - 1}
         await here.client.stream.send_all(settings(allowed))
@@ -125,9 +125,7 @@ async def test_an_error_response_to_a_head_request_has_no_content(headers: Any, 
 
 
 @pytest.mark.parametrize("every", [1, 20, 29])
-async def test_a_client_that_resets_stalled_streams_and_asks_again_loses_its_connection(
-    every: float, autojump_clock: MockClock
-) -> None:
+async def test_repeated_resets_of_stalled_streams_end_the_connection(every: float, autojump_clock: MockClock) -> None:
     async with h2_connected(large, Limits(write_timeout=30)) as here, trio.open_nursery() as nursery:
         nursery.start_soon(here.client.ended)
         await here.client.stream.send_all(settings({Setting.INITIAL_WINDOW_SIZE: 0}))
@@ -148,7 +146,7 @@ async def test_a_client_that_resets_stalled_streams_and_asks_again_loses_its_con
         nursery.cancel_scope.cancel()
 
 
-async def test_answers_that_are_left_while_they_flow_cost_a_connection_nothing(autojump_clock: MockClock) -> None:
+async def test_resets_of_flowing_responses_do_not_end_the_connection(autojump_clock: MockClock) -> None:
     async def ticks(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while True:

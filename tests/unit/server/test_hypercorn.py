@@ -1,4 +1,4 @@
-"""The one name of Hypercorn that is replaced: by whom, how to do without, and what stays Hypercorn's."""
+"""The replacement of ``TCPServer.run`` under the ``hypercorn`` command, and how to do without it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def printed(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_making_an_umbel_changes_nothing_of_hypercorn() -> None:
+def test_making_an_umbel_does_not_change_hypercorn() -> None:
     code = "import umbel; umbel.Umbel('x'); from umbel.server import hypercorn; print(hypercorn.installed())"
     assert printed(code) == "False"
 
 
 @pytest.mark.parametrize(("value", "installed"), [("off", "False"), ("on", "True")])
-def test_install_replaces_hypercorns_connections_unless_umbel_guard_is_off(value: str, installed: str) -> None:
+def test_install_replaces_the_connections_unless_umbel_guard_is_off(value: str, installed: str) -> None:
     code = "from umbel.server import hypercorn, install_in_hypercorn as i; i(); i(); print(hypercorn.installed())"
     assert printed(code, UMBEL_GUARD=value) == installed
 
 
-async def test_a_wsgi_application_stays_hypercorns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wsgi_application_is_served_by_hypercorn(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
 
     async def stock(server: TCPServer) -> None:
@@ -45,6 +45,6 @@ async def test_a_wsgi_application_stays_hypercorns(monkeypatch: pytest.MonkeyPat
     assert served == [server]
 
 
-def test_hypercorn_still_makes_a_server_of_each_connection_and_runs_it() -> None:
+def test_hypercorn_still_calls_run_for_each_connection() -> None:
     assert "TCPServer" in inspect.getsource(run.worker_serve)
     assert {"app", "config", "context", "stream"} <= set(inspect.signature(TCPServer.__init__).parameters)

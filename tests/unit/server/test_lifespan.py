@@ -1,4 +1,4 @@
-"""The lifespan protocol, whatever an application makes of it."""
+"""The ASGI lifespan: startup, shutdown, failures and timeouts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_an_application_is_started_and_stopped(autojump_clock: MockClock) 
     "app",
     [App(NotImplementedError("no lifespan")), App(), App("startup.complete"), App(ExceptionGroup("", [KeyError()]))],
 )
-async def test_an_application_without_a_lifespan_is_served_all_the_same(app: App, autojump_clock: MockClock) -> None:
+async def test_an_application_without_a_lifespan_is_served(app: App, autojump_clock: MockClock) -> None:
     await lived(app)
     assert trio.current_time() == 10
 
@@ -65,13 +65,13 @@ async def test_an_application_without_a_lifespan_is_served_all_the_same(app: App
         (App("startup.complete", ExceptionGroup("", [LifespanFailureError("serving", "mine")])), "mine", 10),
     ],
 )
-async def test_a_failure_is_raised(app: App, said: str, at: float, autojump_clock: MockClock) -> None:
+async def test_a_reported_failure_is_raised(app: App, said: str, at: float, autojump_clock: MockClock) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailureError, match=said), flatten_subgroups=True):
         await lived(app)
     assert trio.current_time() == at
 
 
-async def test_a_lifespan_that_crashes_while_serving_ends_the_serving(autojump_clock: MockClock) -> None:
+async def test_a_lifespan_that_crashes_while_serving_ends_the_block(autojump_clock: MockClock) -> None:
     async def crashes(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -86,13 +86,13 @@ async def test_a_lifespan_that_crashes_while_serving_ends_the_serving(autojump_c
 
 
 @pytest.mark.parametrize(("app", "at"), [(App(None, None), 4), (App("startup.complete", None, None), 15)])
-async def test_it_must_answer_in_time(app: App, at: float, autojump_clock: MockClock) -> None:
+async def test_startup_and_shutdown_must_complete_in_time(app: App, at: float, autojump_clock: MockClock) -> None:
     with pytest.RaisesGroup(LifespanTimeoutError, flatten_subgroups=True):
         await lived(app, startup_timeout=4, shutdown_timeout=5)
     assert trio.current_time() == at
 
 
-async def test_a_cancel_ends_it_with_the_serving(autojump_clock: MockClock) -> None:
+async def test_a_cancel_of_the_block_cancels_the_lifespan(autojump_clock: MockClock) -> None:
     ended: list[float] = []
 
     async def waits(scope: Any, receive: Any, send: Any) -> None:

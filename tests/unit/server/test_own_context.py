@@ -1,4 +1,4 @@
-"""Foreign code on a connection's task: what it sets of context variables stays with it, whether it waits or not."""
+"""Foreign code in an own context: its context variables do not remain, whether the code waits or not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Awaitable:
 
 @pytest.mark.parametrize("waits", [0, 1, 3])
 @pytest.mark.parametrize("make", [work, Awaitable])
-async def test_a_variable_is_unset_behind_the_work_and_the_first_wait_is_reported(make: Any, waits: int) -> None:
+async def test_a_variable_is_unset_after_the_work_and_the_first_wait_reported(make: Any, waits: int) -> None:
     seen: list[str] = []
     begun: list[int] = []
     with trio.testing.assert_checkpoints() if waits else trio.testing.assert_no_checkpoints():
@@ -45,13 +45,13 @@ async def test_a_variable_is_unset_behind_the_work_and_the_first_wait_is_reporte
 
 
 @pytest.mark.parametrize("waits", [0, 2])
-async def test_what_the_work_raises_passes_and_leaves_no_variable(waits: int) -> None:
+async def test_an_exception_of_the_work_is_raised_and_leaves_no_variable(waits: int) -> None:
     with pytest.raises(KeyError):
         await run_in_own_context(work(waits, [], KeyError), int)
     assert VARIABLE.get() == "outside"
 
 
-async def test_a_cancel_reaches_work_that_waits() -> None:
+async def test_a_cancel_is_raised_in_work_that_waits() -> None:
     seen: list[str] = []
     with trio.CancelScope() as scope:
         await run_in_own_context(work(1, seen), lambda: scope.cancel(reason="test"))
@@ -59,7 +59,7 @@ async def test_a_cancel_reaches_work_that_waits() -> None:
     assert (seen, VARIABLE.get()) == ([], "outside")
 
 
-async def test_what_is_done_can_be_awaited_any_number_of_times() -> None:
+async def test_done_can_be_awaited_any_number_of_times() -> None:
     for _ in range(3):
         with trio.testing.assert_no_checkpoints():
             await DONE

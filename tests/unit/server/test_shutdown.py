@@ -1,4 +1,4 @@
-"""How a server stops, to the second: idle connections, requests in flight, and what does not want to end."""
+"""Graceful shutdown to the second: idle connections, requests in flight, and handlers that do not end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def stop(server: Server) -> float:
     return trio.current_time() - began
 
 
-async def test_with_no_connection_it_is_over_at_once(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_drain_without_connections_ends_at_once(driver: str, autojump_clock: MockClock) -> None:
     async with served(App(hello), driver) as server:
         assert await stop(server) == 0
         assert server.state.statistics().phase is Phase.DRAINING
@@ -56,7 +56,7 @@ async def test_an_idle_connection_stays_for_drain_idle_and_its_next_response_say
         assert await new.closed_by_server()
 
 
-async def test_a_request_in_flight_is_finished(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_request_in_flight_is_finished_during_a_drain(driver: str, autojump_clock: MockClock) -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(10)
         await answer(send)
@@ -69,7 +69,9 @@ async def test_a_request_in_flight_is_finished(driver: str, autojump_clock: Mock
         assert (reply.status, reply["connection"]) == (200, "close")
 
 
-async def test_what_lasts_longer_is_cancelled_with_a_reason(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_request_longer_than_graceful_timeout_is_cancelled_with_a_reason(
+    driver: str, autojump_clock: MockClock
+) -> None:
     reasons: list[str | None] = []
 
     async def endless(scope: Any, receive: Any, send: Any) -> None:
@@ -107,7 +109,7 @@ async def test_cleanup_that_takes_too_long_is_logged(driver: str, autojump_clock
     assert [note.message for note in notes] == ["connections that are still cleaning up 3 s after they were cut: 1"]
 
 
-async def test_a_client_that_does_not_read_delays_nothing_past_the_end(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_end(driver: str, autojump_clock: MockClock) -> None:
     async def large(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, bytes(2**24))
 
@@ -117,7 +119,7 @@ async def test_a_client_that_does_not_read_delays_nothing_past_the_end(driver: s
         assert await stop(server) == pytest.approx(4)
 
 
-async def test_the_application_hears_of_it_before_the_delay(driver: str, autojump_clock: MockClock) -> None:
+async def test_the_application_is_notified_before_drain_delay(driver: str, autojump_clock: MockClock) -> None:
     app: Any = App(hello)
     heard: list[float] = []
     app.begin_drain = lambda: heard.append(trio.current_time())
@@ -130,7 +132,7 @@ async def test_the_application_hears_of_it_before_the_delay(driver: str, autojum
     assert heard == [0]
 
 
-async def test_a_whole_answer_that_is_cut_counts_as_not_given(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_response_cut_while_it_is_drained_is_not_complete(driver: str, autojump_clock: MockClock) -> None:
     class Large(InboundApplication):
         recorder = Records()
 
@@ -155,7 +157,7 @@ async def test_a_whole_answer_that_is_cut_counts_as_not_given(driver: str, autoj
 
 
 @pytest.mark.parametrize("status", [200, 413])
-async def test_a_last_answer_is_given_its_time_to_be_read(status: int, driver: str, autojump_clock: MockClock) -> None:
+async def test_a_client_has_time_to_read_a_last_response(status: int, driver: str, autojump_clock: MockClock) -> None:
     """Behind it the server reads what the client goes on to send, also in a drain that waits for no other request."""
     length = 10**6 if status == 413 else 1000
     limits = Limits(max_body=1000, drain_idle=0)

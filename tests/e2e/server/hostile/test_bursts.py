@@ -1,4 +1,4 @@
-"""What a client packs into one read costs the others no more than a moment: the longest step does not grow with it."""
+"""Bursts in one read: the longest step of the event loop does not grow with the number of frames or requests."""
 
 from __future__ import annotations
 
@@ -129,6 +129,6 @@ async def _longest(burst: Burst, size: int) -> float:
 
 
 @pytest.mark.parametrize("name", BURSTS)
-async def test_a_burst_of_many_small_things_holds_the_loop_no_longer_than_one_of_few(name: str) -> None:
+async def test_a_burst_of_many_small_units_blocks_the_loop_no_longer_than_a_few(name: str) -> None:
     few, many = await _longest(BURSTS[name], SMALL), await _longest(BURSTS[name], LARGE)
     assert many < max(FLOOR_S, 4 * few), (few, many)

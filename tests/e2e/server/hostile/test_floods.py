@@ -1,4 +1,4 @@
-"""Too many at once over HTTP/1.1: connections, requests in flight, descriptors, memory. Who can be told waits not."""
+"""Floods over HTTP/1.1 on real sockets: the limits of connections, requests in flight, descriptors and memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def closed_with_503(client: RawClient) -> None:
 
 
 @SERVERS
-async def test_connections_over_the_cap_are_told_so_and_closed(stock: bool, tmp_path: Path) -> None:
+async def test_connections_over_the_limit_get_503_and_are_closed(stock: bool, tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
         config = "[server]\nmax_connections = 5\n" + up(upstream) + route()
         async with running(tmp_path, config, stock=stock, keep_alive_timeout=60) as program, AsyncExitStack() as stack:
@@ -62,7 +62,7 @@ async def test_connections_over_the_cap_are_told_so_and_closed(stock: bool, tmp_
 
 
 @SERVERS
-async def test_requests_over_max_in_flight_are_shed_within_fifty_milliseconds(stock: bool, tmp_path: Path) -> None:
+async def test_requests_over_max_in_flight_get_503_within_fifty_milliseconds(stock: bool, tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
         config = "[server]\nmax_in_flight = 4\n" + up(upstream) + route(keys='deadline = "1h"')
         async with running(tmp_path, config, stock=stock) as program, AsyncExitStack() as stack:
@@ -94,7 +94,7 @@ async def test_requests_over_max_in_flight_are_shed_within_fifty_milliseconds(st
 
 
 @SERVERS
-async def test_what_is_served_under_a_flood_is_most_of_what_could_be(stock: bool, tmp_path: Path) -> None:
+async def test_throughput_under_a_flood_stays_near_the_maximum(stock: bool, tmp_path: Path) -> None:
     """As many clients as may be in flight, and then three times as many: the answers per second stay what they were."""
 
     async def brief(peer: Peer) -> None:
@@ -132,7 +132,7 @@ async def test_what_is_served_under_a_flood_is_most_of_what_could_be(stock: bool
 
 @SERVERS
 @pytest.mark.parametrize(("used", "status"), [(0.5, 404), (0.9, 404), (0.98, 503)], ids=["half", "much", "nearly all"])
-async def test_memory_near_its_limit_ends_keep_alive_and_then_sheds(
+async def test_near_memory_limit_keep_alive_ends_and_then_requests_get_503(
     used: float, status: int, stock: bool, tmp_path: Path
 ) -> None:
     limit = int(resident() / used)
@@ -177,7 +177,7 @@ trio.run(main)
 """
 
 
-async def test_without_descriptors_accept_pauses_and_says_so_once(tmp_path: Path) -> None:
+async def test_without_descriptors_accepting_pauses_with_one_record(tmp_path: Path) -> None:
     limited = ("prlimit", "--nofile=200:200", PYTHON, "-c", HOARDER)
     async with started(*limited, cwd=tmp_path) as server:
         port = int((await server.address("serves")).rpartition(":")[2])

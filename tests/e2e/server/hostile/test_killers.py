@@ -1,4 +1,4 @@
-"""HTTP/1.1 input that ends a stock Hypercorn worker: here it ends at most its own connection, at both ways to start."""
+"""HTTP/1.1 input that ends a stock Hypercorn worker ends at most its own connection, under both launchers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def leave(stream: trio.SocketStream, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["a close", "a half-close", "a reset"])
 @pytest.mark.parametrize("target", ["/echo", "/nowhere"])
-async def test_a_body_that_ends_too_early_by_the_hundred(served: Served, how: str, target: str) -> None:
+async def test_a_hundred_truncated_bodies_end_only_their_connections(served: Served, how: str, target: str) -> None:
     rng = random.Random(f"{how}{target}")
 
     async def try_some() -> None:
@@ -80,7 +80,7 @@ async def test_a_body_that_ends_too_early_by_the_hundred(served: Served, how: st
     [b"zz\r\n", b"\n", b"-1\r\n", b"\xff" * 100, b"2\r\n{}{}\r\n"],
     ids=["no hex", "a bare LF", "a sign", "no text", "a chunk too long"],
 )
-async def test_a_bad_chunk_after_an_early_answer(served: Served, more: bytes) -> None:
+async def test_a_malformed_chunk_after_an_early_response_ends_its_connection(served: Served, more: bytes) -> None:
     request = post(b"Transfer-Encoding: chunked", target=b"/nowhere", body=b"1\r\n{\r\n")
     async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
         await stream.send_all(request)
@@ -101,7 +101,7 @@ async def test_a_bad_chunk_after_an_early_answer(served: Served, more: bytes) ->
     await assert_well(served)
 
 
-async def test_a_client_that_leaves_while_its_body_is_refused(served: Served) -> None:
+async def test_a_client_that_leaves_during_a_413_ends_only_its_connection(served: Served) -> None:
     """The error finds nobody: that is the client's leaving, and no crash of the application that was reading."""
     for tries in range(TRIES // 3):
         async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
@@ -112,7 +112,7 @@ async def test_a_client_that_leaves_while_its_body_is_refused(served: Served) ->
     await assert_well(served)
 
 
-async def test_a_body_that_goes_on_after_an_early_answer_is_not_read_without_end(served: Served) -> None:
+async def test_an_endless_body_after_an_early_response_is_read_to_a_bound(served: Served) -> None:
     """The request is refused at its head; of its body no more than a little is taken."""
     sent = 0
     async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
@@ -134,7 +134,7 @@ async def test_a_body_that_goes_on_after_an_early_answer_is_not_read_without_end
     [b"Sec-WebSocket-Protocol: \xff", b"Sec-WebSocket-Extensions: \xff"],
     ids=["protocol", "extensions"],
 )
-async def test_an_upgrade_with_bytes_that_are_no_text(served: Served, field: bytes) -> None:
+async def test_an_upgrade_with_non_ascii_bytes_gets_400(served: Served, field: bytes) -> None:
     request = get(
         b"Connection: Upgrade",
         b"Upgrade: websocket",
@@ -147,20 +147,20 @@ async def test_an_upgrade_with_bytes_that_are_no_text(served: Served, field: byt
     await assert_well(served)
 
 
-async def test_a_client_that_half_closes_after_its_request_still_gets_its_answer(served: Served) -> None:
+async def test_a_half_closed_client_still_gets_its_response(served: Served) -> None:
     heard = await converse(served.server.port, get(), half_close=True)
     assert heard.statuses == [200]
     await assert_well(served)
 
 
-async def test_pieces_of_one_byte_make_the_same_request(served: Served) -> None:
+async def test_a_request_sent_byte_by_byte_gets_the_same_response(served: Served) -> None:
     request = post(b"Transfer-Encoding: chunked", CLOSE, body=b"2;a=b\r\n{}\r\n0\r\nX-T: 1\r\n\r\n")
     heard = await converse(served.server.port, *(request[n : n + 1] for n in range(len(request))))
     assert (heard.statuses, heard.replies[0].json) == ([200], {"got": {}})
     await assert_well(served)
 
 
-async def test_many_pipelined_requests_are_answered_in_order(served: Served) -> None:
+async def test_pipelined_requests_get_their_responses_in_order(served: Served) -> None:
     body = [b'{"n":%d}' % n for n in range(200)]
     requests = b"".join(post(b"Content-Length: %d" % len(data), body=data) for data in body)
     heard = await converse(served.server.port, requests + get(CLOSE))

@@ -80,7 +80,7 @@ async def send_for(channel: Http1 | Http2, seconds: float, size: int) -> int:
 
 
 @OVER
-async def test_an_upload_to_a_handler_that_does_not_read_stays_with_its_client(server: Launched, protocol: str) -> None:
+async def test_an_unread_upload_is_held_back_at_its_client(server: Launched, protocol: str) -> None:
     await ask(protocol, server.port, "POST", "/count", body=bytes(4_000_000))
     before = server.resident_from_now()
     async with opened(protocol, server.port) as channel:
@@ -93,7 +93,7 @@ async def test_an_upload_to_a_handler_that_does_not_read_stays_with_its_client(s
 
 
 @OVER
-async def test_a_large_upload_passes_through_and_leaves_no_mark(server: Launched, protocol: str) -> None:
+async def test_a_large_upload_leaves_no_memory_behind(server: Launched, protocol: str) -> None:
     await ask(protocol, server.port, "POST", "/count", body=bytes(4_000_000))
     before = server.resident_from_now()
     size = UPLOAD if protocol == "HTTP/1.1" else UPLOAD // 4
@@ -108,7 +108,7 @@ async def test_a_large_upload_passes_through_and_leaves_no_mark(server: Launched
 
 
 @OVER
-async def test_an_endless_answer_that_nobody_reads_is_not_made(server: Launched, protocol: str) -> None:
+async def test_an_unread_endless_response_blocks_its_application(server: Launched, protocol: str) -> None:
     await ask(protocol, server.port, "GET", "/")
     before = server.resident_from_now()
     async with AsyncExitStack() as stack:
@@ -120,7 +120,7 @@ async def test_an_endless_answer_that_nobody_reads_is_not_made(server: Launched,
     assert grown <= GROWTH_MAX * 2
 
 
-async def test_an_idle_connection_costs_at_most_twelve_kibibytes(server: Launched) -> None:
+async def test_an_idle_connection_takes_at_most_twelve_kibibytes(server: Launched) -> None:
     async with AsyncExitStack() as stack:
 
         async def open_more(count: int) -> None:

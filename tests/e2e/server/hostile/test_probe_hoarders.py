@@ -1,4 +1,4 @@
-"""Clients that take what is kept for probes and do not give it back: a further probe is answered all the same."""
+"""Clients that fill the reserve for probes: a further probe still gets its response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.server.limits.probe_reserve import RESERVED_CONNECTIONS, RESERVED_REQ
 
 
 @SERVERS
-async def test_answered_probes_that_stay_connected_hold_no_reserved_connection(stock: bool, tmp_path: Path) -> None:
+async def test_connections_of_answered_probes_do_not_keep_the_reserve(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock, keys="max_connections = 2") as program, AsyncExitStack() as stack:
         for _ in range(RESERVED_CONNECTIONS):
             client = await stack.enter_async_context(connected(program.port))
@@ -28,7 +28,7 @@ async def test_answered_probes_that_stay_connected_hold_no_reserved_connection(s
 
 
 @pytest.mark.parametrize("window", [None, 0], ids=["read", "unread"])
-async def test_answered_probes_over_http2_hold_no_reserved_connection(window: int | None, tmp_path: Path) -> None:
+async def test_connections_of_answered_http2_probes_do_not_keep_the_reserve(window: int | None, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=False, keys="max_connections = 2") as program, AsyncExitStack() as stack:
         for _ in range(RESERVED_CONNECTIONS):
             client = await stack.enter_async_context(h2_client(program.port, window=window))
@@ -39,7 +39,7 @@ async def test_answered_probes_over_http2_hold_no_reserved_connection(window: in
             assert (await fetch(program.port, "GET", "/livez")).status == 200
 
 
-async def test_probes_whose_answers_are_not_read_hold_no_reserved_request(tmp_path: Path) -> None:
+async def test_probes_with_unread_responses_do_not_keep_the_reserve(tmp_path: Path) -> None:
     async with busy(tmp_path, stock=False) as program, h2_client(program.port, window=0) as client:
         for _ in range(RESERVED_REQUESTS):
             stream = await client.request("GET", "/livez")

@@ -1,4 +1,4 @@
-"""Slow peers over HTTP/1.1: heads and bodies that drip, answers that nobody reads; at both ways to serve."""
+"""Slow clients over HTTP/1.1 on real sockets, under both launchers: heads, bodies, and responses that are not read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def assert_cut_with_408(program: Program, client: RawClient, within: float
 
 @SERVERS
 @pytest.mark.parametrize("requests_before", [0, 1, 3], ids=["at once", "on the second request", "on the fourth"])
-async def test_a_head_that_drips_is_cut_on_every_request_of_a_connection(
+async def test_a_slow_head_gets_408_on_each_request_of_a_connection(
     requests_before: int, stock: bool, tmp_path: Path
 ) -> None:
     async with program_of_slow_peers(tmp_path, stock) as program, connected(program.port) as client:
@@ -90,7 +90,7 @@ async def test_a_head_that_drips_is_cut_on_every_request_of_a_connection(
 
 
 @SERVERS
-async def test_half_a_head_and_then_silence_is_cut(stock: bool, tmp_path: Path) -> None:
+async def test_half_a_head_and_then_silence_gets_408(stock: bool, tmp_path: Path) -> None:
     async with program_of_slow_peers(tmp_path, stock) as program, connected(program.port) as client:
         began = trio.current_time()
         await client.stream.send_all(GET)
@@ -106,7 +106,7 @@ def assert_one_408(program: Program) -> None:
 
 @SERVERS
 @FRAMINGS
-async def test_a_body_that_stops_is_cut_after_the_time_of_its_length(
+async def test_a_body_that_stops_gets_408_after_the_time_for_its_length(
     framing: bytes, stock: bool, tmp_path: Path
 ) -> None:
     async with program_of_slow_peers(tmp_path, stock) as program, connected(program.port) as client:
@@ -119,7 +119,7 @@ async def test_a_body_that_stops_is_cut_after_the_time_of_its_length(
 
 
 @SERVERS
-async def test_a_body_that_drips_is_cut_after_the_time_of_its_length(stock: bool, tmp_path: Path) -> None:
+async def test_a_slow_body_gets_408_after_the_time_for_its_length(stock: bool, tmp_path: Path) -> None:
     async with program_of_slow_peers(tmp_path, stock) as program, connected(program.port) as client:
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -133,9 +133,7 @@ async def test_a_body_that_drips_is_cut_after_the_time_of_its_length(stock: bool
 
 
 @SERVERS
-async def test_a_client_that_never_reads_is_cut_and_its_upstream_connection_released(
-    stock: bool, tmp_path: Path
-) -> None:
+async def test_an_unread_response_is_cut_off_and_releases_its_upstream_connection(stock: bool, tmp_path: Path) -> None:
     large = response(b'"' + b"x" * 900_000 + b'"', b"Content-Type: application/json")
     calls = "".join(f'[routes.calls.c{number}]\nupstream = "up"\npath = "/{number}"\n' for number in range(10))
     async with (
@@ -155,7 +153,7 @@ async def test_a_client_that_never_reads_is_cut_and_its_upstream_connection_rele
 
 
 @SERVERS
-async def test_a_slow_reader_that_makes_progress_gets_all_of_a_large_answer(stock: bool, tmp_path: Path) -> None:
+async def test_a_slow_reader_that_makes_progress_gets_the_whole_response(stock: bool, tmp_path: Path) -> None:
     """The deadline is one of progress, not of the answer: this one takes many times as long as one write may."""
     large = response(b'"' + b"x" * LARGE + b'"', b"Content-Type: application/json")
     async with (

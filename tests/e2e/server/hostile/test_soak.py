@@ -103,7 +103,7 @@ async def break_many(program: Program, count: int, rng: random.Random) -> None:
 
 
 @SERVERS
-async def test_connections_broken_at_random_points_leave_nothing_behind(stock: bool, tmp_path: Path) -> None:
+async def test_connections_broken_at_random_points_leak_nothing(stock: bool, tmp_path: Path) -> None:
     rng = random.Random(20_000)
     async with raw_server(answering(response(b"1"))) as upstream:
         config = CONFIG + up(upstream, 'keepalive_expiry = "1h"') + route()

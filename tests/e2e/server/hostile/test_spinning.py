@@ -1,4 +1,4 @@
-"""An application that only ever calls ``receive`` or ``send`` holds nobody up, whatever its request has come to."""
+"""Applications that only call ``receive`` or ``send``, in every state of a request, do not block the event loop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def calls_of_applications() -> Iterator[tuple[str, str, str]]:
                 yield path.name, ast.unparse(node.args[1]), ast.unparse(node.args[2])
 
 
-def test_the_cases_cover_every_place_where_an_application_is_called() -> None:
+def test_the_cases_cover_each_place_where_an_application_is_called() -> None:
     assert set(calls_of_applications()) == set(COVERED)
 
 
@@ -55,7 +55,7 @@ def callables() -> Iterator[tuple[str, str]]:
                 yield f"{path.name}: {node.name}", ast.unparse(node.body[1])
 
 
-def test_every_receive_and_send_of_the_server_counts_its_calls() -> None:
+def test_each_receive_and_send_of_the_server_counts_its_calls() -> None:
     found = dict(callables())
     assert len(found) == 2 * len(COVERED)
     assert set(found.values()) <= {"await self.count_call()", "self._calls += 1"}, found
@@ -91,20 +91,20 @@ async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner
 
 @OVER
 @pytest.mark.parametrize("case", HTTP, ids=str)
-async def test_a_request_whose_application_only_calls_holds_nobody_up(protocol: str, case: Case) -> None:
+async def test_endless_calls_during_a_request_do_not_block_the_loop(protocol: str, case: Case) -> None:
     spinner = await held(protocol, case)
     assert not spinner.held_the_worker
 
 
 @OVER
 @pytest.mark.parametrize("case", WEBSOCKET, ids=str)
-async def test_a_websocket_whose_application_only_calls_holds_nobody_up(protocol: str, case: Case) -> None:
+async def test_endless_calls_during_a_websocket_do_not_block_the_loop(protocol: str, case: Case) -> None:
     spinner = await held(protocol, case, websocket=True)
     assert not spinner.held_the_worker
 
 
 @pytest.mark.parametrize("case", LIFESPAN, ids=str)
-async def test_a_lifespan_that_only_calls_holds_nobody_up(case: Case) -> None:
+async def test_endless_calls_during_a_lifespan_do_not_block_the_loop(case: Case) -> None:
     spinner = Spinner(case)
     async with serving(spinner) as port:
         with trio.fail_after(30):

@@ -1,4 +1,4 @@
-"""HTTP/1.1 clients that give a little now and then: no wait for them is extended by it. In virtual time."""
+"""Clocks of HTTP/1.1: a client cannot extend a wait by a few bytes now and then. On the autojump clock."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ async def reads_all(scope: Any, receive: Any, send: Any) -> None:
 
 
 @DRIVERS
-async def test_small_parts_of_an_answer_do_not_each_begin_a_write_timeout(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_small_parts_of_a_response_share_one_write_timeout(driver: str, autojump_clock: MockClock) -> None:
     """The client takes a part of the socket's buffer now and then; each part of the answer is then gone at once."""
     ended: list[float] = []
 
@@ -93,7 +91,7 @@ async def test_parts_that_the_socket_takes_at_once_count_as_progress(driver: str
 
 
 @DRIVERS
-async def test_answers_to_pipelined_requests_share_one_write_timeout(driver: str, autojump_clock: MockClock) -> None:
+async def test_responses_to_pipelined_requests_share_one_write_timeout(driver: str, autojump_clock: MockClock) -> None:
     async def medium(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, bytes(20_000))
 
@@ -115,7 +113,7 @@ async def test_answers_to_pipelined_requests_share_one_write_timeout(driver: str
 
 @DRIVERS
 @pytest.mark.parametrize("data", [GET, b"\r\n" * 100, POST + b"x: " + b"y" * 100], ids=["request", "lines", "half"])
-async def test_a_head_that_comes_byte_by_byte_is_cut_five_seconds_after_its_beginning(
+async def test_a_head_sent_byte_by_byte_gets_408_after_the_head_timeout(
     data: bytes, driver: str, autojump_clock: MockClock
 ) -> None:
     async with served(App(hello), driver, keep_alive_timeout=15) as server, server.connected() as client:
@@ -131,7 +129,7 @@ async def test_a_head_that_comes_byte_by_byte_is_cut_five_seconds_after_its_begi
 @DRIVERS
 @pytest.mark.parametrize("every", [0, 3])
 @pytest.mark.parametrize("shed", [False, True], ids=["refused", "shed"])
-async def test_refused_requests_on_one_connection_come_to_an_end(
+async def test_the_hundredth_refused_request_ends_the_connection(
     every: float, shed: bool, driver: str, autojump_clock: MockClock
 ) -> None:
     app = App(hello)
@@ -169,7 +167,7 @@ async def test_refused_requests_on_one_connection_come_to_an_end(
     ids=["length", "chunks", "extension", "size", "trailer"],
 )
 @pytest.mark.parametrize("every", [0.5, 4])
-async def test_a_body_that_drips_is_refused_when_the_time_of_its_length_is_over(
+async def test_a_slow_body_gets_408_when_the_time_for_its_length_is_over(
     framing: bytes, piece: bytes, every: float, driver: str, autojump_clock: MockClock
 ) -> None:
     limits = Limits(body_timeout=5, min_body_rate=10_000, max_body=100_000)
@@ -189,7 +187,9 @@ async def test_a_body_that_drips_is_refused_when_the_time_of_its_length_is_over(
 
 @DRIVERS
 @pytest.mark.parametrize("piece", [b"1\r\nx\r\n", b"0\r\nx: ", b"5;"], ids=["chunks", "trailer", "extension"])
-async def test_a_fast_beginning_of_a_body_buys_no_time(piece: bytes, driver: str, autojump_clock: MockClock) -> None:
+async def test_a_fast_start_of_a_body_does_not_extend_its_time(
+    piece: bytes, driver: str, autojump_clock: MockClock
+) -> None:
     limits = Limits(body_timeout=10, min_body_rate=100_000, max_body=2_000_000)
     async with (
         served(App(reads_all), driver, limits) as server,
@@ -249,7 +249,7 @@ def client_hello(context: ssl.SSLContext) -> bytes:
 
 
 @pytest.mark.parametrize("pieces", ["nothing", "half", "drip"])
-async def test_a_tls_handshake_must_be_over_within_the_head_timeout(
+async def test_a_tls_handshake_must_end_within_the_head_timeout(
     pieces: str, tls: tuple[ssl.SSLContext, ssl.SSLContext], autojump_clock: MockClock
 ) -> None:
     hello_bytes = client_hello(tls[1])
@@ -284,7 +284,7 @@ async def test_the_handshake_and_the_first_head_share_the_head_timeout(
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
 @pytest.mark.parametrize("served_before", [False, True], ids=["at once", "behind a request"])
-async def test_a_tls_record_that_drips_puts_nothing_off(
+async def test_a_tls_record_sent_byte_by_byte_extends_no_deadline(
     served_before: bool, protocol: str, tls: tuple[ssl.SSLContext, ssl.SSLContext], autojump_clock: MockClock
 ) -> None:
     tls[1].set_alpn_protocols([protocol])
@@ -319,7 +319,7 @@ async def test_a_tls_record_that_drips_puts_nothing_off(
 
 
 @DRIVERS
-async def test_the_lag_of_a_busy_loop_is_not_held_against_a_client(
+async def test_the_lag_of_a_busy_loop_does_not_count_as_waiting(
     driver: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn of the loop takes half a second, and each answer waits for a turn of its own."""

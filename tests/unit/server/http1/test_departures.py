@@ -1,4 +1,4 @@
-"""Clients that leave, half or whole, at every moment: who hears of it, and who is cancelled for it."""
+"""Clients that half-close or leave at each moment of a request: who is notified, and who is cancelled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Waiting:
         await trio.sleep_forever()
 
 
-async def test_an_application_that_does_not_listen_is_cancelled_with_the_reason(
+async def test_an_application_not_in_receive_is_cancelled_with_client_gone(
     driver: str, autojump_clock: MockClock
 ) -> None:
     app = Waiting()
@@ -50,7 +50,7 @@ async def test_an_application_that_does_not_listen_is_cancelled_with_the_reason(
 
 
 @pytest.mark.parametrize("behind", [GET, GET * 3, b"GET /half", bytes(200_000)])
-async def test_it_is_heard_behind_whatever_the_client_has_sent_since(
+async def test_a_departure_behind_unread_bytes_is_noticed(
     behind: bytes, driver: str, autojump_clock: MockClock
 ) -> None:
     if driver == "wait":
@@ -67,7 +67,7 @@ async def test_it_is_heard_behind_whatever_the_client_has_sent_since(
     assert server.state.statistics().requests_total == 1
 
 
-async def test_an_application_that_waits_in_receive_gets_a_disconnect_and_no_cancel(
+async def test_an_application_in_receive_gets_a_disconnect_and_no_cancel(
     driver: str, autojump_clock: MockClock
 ) -> None:
     messages: list[Any] = []
@@ -112,7 +112,7 @@ async def test_a_send_after_the_client_has_left_raises_an_oserror(driver: str, a
     assert len(errors) == 2
 
 
-async def test_a_body_that_breaks_off_is_a_disconnect(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_truncated_body_gives_a_disconnect(driver: str, autojump_clock: MockClock) -> None:
     types: list[str] = []
 
     class Reading(Waiting):
@@ -140,9 +140,7 @@ def end_with(client: Any, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [GET, GET + GET, POST + b"content-length: 3\r\n\r\nabc"])
-async def test_a_client_that_ends_its_sending_with_its_requests_gets_its_answers(
-    data: bytes, driver: str, autojump_clock: MockClock
-) -> None:
+async def test_a_half_closed_client_gets_its_responses(data: bytes, driver: str, autojump_clock: MockClock) -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["more_body"]:
             pass
@@ -158,7 +156,7 @@ async def test_a_client_that_ends_its_sending_with_its_requests_gets_its_answers
         assert await client.closed_by_server()
 
 
-async def test_what_an_application_does_after_its_answer_is_not_cut(driver: str, autojump_clock: MockClock) -> None:
+async def test_work_after_the_response_is_not_cancelled(driver: str, autojump_clock: MockClock) -> None:
     done: list[float] = []
 
     async def afterwards(scope: Any, receive: Any, send: Any) -> None:
@@ -174,7 +172,7 @@ async def test_what_an_application_does_after_its_answer_is_not_cut(driver: str,
     assert done == [pytest.approx(100)]
 
 
-async def test_a_second_request_is_served_after_one_that_had_to_wait(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_second_request_is_served_after_a_request_that_waited(driver: str, autojump_clock: MockClock) -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(1)
         await answer(send, scope["path"].encode())

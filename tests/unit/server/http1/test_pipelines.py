@@ -1,4 +1,4 @@
-"""Requests that come behind each other in one segment: others have their turn in between, and a drain ends them."""
+"""Pipelined requests: other tasks run in between, responses stay in order, and a drain ends the pipeline."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_other_tasks_run_after_every_sixteen_requests_of_a_pipeline(
     )  # Tasks of one turn run in any order.
 
 
-async def test_a_drain_ends_a_pipeline_with_its_next_answer(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_a_pipeline_with_its_next_response(driver: str, autojump_clock: MockClock) -> None:
     class Draining(Turns):
         async def handle(self, request: InboundRequest) -> None:
             await super().handle(request)
@@ -81,9 +81,7 @@ async def test_a_drain_ends_a_pipeline_with_its_next_answer(driver: str, autojum
         assert trio.current_time() < 5
 
 
-async def test_a_half_closed_client_is_answered_beyond_what_one_read_takes(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_a_half_closed_pipeline_larger_than_one_read_is_answered(driver: str, autojump_clock: MockClock) -> None:
     app = Turns()
     request = GET[:-2] + b"y: " + bytes(64 - len(GET) - 5).replace(b"\0", b"z") + b"\r\n\r\n"
     assert len(request) == 64, "so that a read ends with a request"
@@ -97,9 +95,7 @@ async def test_a_half_closed_client_is_answered_beyond_what_one_read_takes(
     assert received.count(b"connection: close") == 1
 
 
-async def test_a_request_that_came_while_another_was_served_begins_when_that_one_is_over(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_a_pipelined_request_starts_when_the_one_before_ends(driver: str, autojump_clock: MockClock) -> None:
     class Slow(Turns):
         async def handle(self, request: InboundRequest) -> None:
             began.append(request.started)
@@ -115,9 +111,7 @@ async def test_a_request_that_came_while_another_was_served_begins_when_that_one
     assert began == [0, 3]
 
 
-async def test_an_answer_waits_behind_an_interim_one_that_the_socket_has_not_taken(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_a_response_is_sent_after_an_unsent_interim_response(driver: str, autojump_clock: MockClock) -> None:
     class Informing(Turns):
         async def handle(self, request: InboundRequest) -> None:
             with trio.move_on_after(1):
@@ -135,7 +129,7 @@ async def test_an_answer_waits_behind_an_interim_one_that_the_socket_has_not_tak
                 received += await client.stream.receive_some()
 
 
-async def test_an_application_may_cancel_a_send_and_send_on(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_response_continues_after_a_cancelled_send(driver: str, autojump_clock: MockClock) -> None:
     class Impatient(Turns):
         async def handle(self, request: InboundRequest) -> None:
             with trio.move_on_after(1):  # Fills the socket.

@@ -29,7 +29,7 @@ def refused(reader: HeadReader, raw: bytes) -> int:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_a_head_means_the_same_every_time(times: int, reader: HeadReader) -> None:
+def test_a_head_is_read_equally_with_and_without_the_cache(times: int, reader: HeadReader) -> None:
     for number in range(times):
         head = reader.read(b"POST /p?%d HTTP/1.1\r\nContent-Length: 5\r\n" % number + FIELDS)
         assert (head.method, head.target) == ("POST", b"/p?%d" % number)
@@ -38,7 +38,7 @@ def test_a_head_means_the_same_every_time(times: int, reader: HeadReader) -> Non
 
 
 @pytest.mark.parametrize("form", [b"%b", b"http://a.test%b"], ids=["origin form", "absolute form"])
-def test_bytes_of_a_query_that_are_not_ascii_are_percent_encoded(form: bytes, reader: HeadReader) -> None:
+def test_non_ascii_bytes_of_a_query_are_percent_encoded(form: bytes, reader: HeadReader) -> None:
     target = form % b"/p?q=\xc3\xa9&\xe9=%e9?"
     assert reader.read(b"GET %b HTTP/1.1\r\n" % target + FIELDS).target == b"/p?q=%C3%A9&%E9=%e9?"
 
@@ -46,7 +46,7 @@ def test_bytes_of_a_query_that_are_not_ascii_are_percent_encoded(form: bytes, re
 @pytest.mark.parametrize(
     ("path", "read"), [(b"/p?q=\xc3\xa9", b"/p?q=%C3%A9"), (b"/\xff?q", None), (b"/?\xff\n", None)]
 )
-def test_the_same_holds_over_http2(path: bytes, read: bytes | None) -> None:
+def test_non_ascii_bytes_of_an_http2_query_are_percent_encoded(path: bytes, read: bytes | None) -> None:
     fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"a.test")]
     if read is not None:
         assert h2_request_head.read_head(fields, Limits(), Hosts([])).path == read
@@ -75,14 +75,14 @@ def test_the_same_holds_over_http2(path: bytes, read: bytes | None) -> None:
         (b"PRI * HTTP/1.1", 400),
     ],
 )
-def test_a_bad_request_line_is_refused_before_known_fields_too(line: bytes, status: int, reader: HeadReader) -> None:
+def test_a_malformed_request_line_before_cached_fields_is_refused(line: bytes, status: int, reader: HeadReader) -> None:
     assert refused(reader, line + b"\r\n" + FIELDS) == status
     reader.read(b"GET / HTTP/1.1\r\n" + FIELDS)
     assert refused(reader, line + b"\r\n" + FIELDS) == status
 
 
 @pytest.mark.parametrize("byte", range(256))
-def test_each_byte_of_a_target_is_judged_alike_with_known_fields(byte: int, reader: HeadReader) -> None:
+def test_each_byte_of_a_target_is_checked_equally_with_cached_fields(byte: int, reader: HeadReader) -> None:
     """It may be the first, the last or the only byte; with fields that are new, each head is read in full."""
 
     def judged(form: bytes, field: bytes) -> tuple[str, bytes] | int:
@@ -97,25 +97,25 @@ def test_each_byte_of_a_target_is_judged_alike_with_known_fields(byte: int, read
         assert judged(form, b"") == judged(form, b"X: %d\r\n" % number)
 
 
-def test_the_version_counts_for_known_fields(reader: HeadReader) -> None:
+def test_cached_fields_are_kept_apart_by_version(reader: HeadReader) -> None:
     assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).parsed.keep_alive
     assert not reader.read(b"GET / HTTP/1.0\r\n" + FIELDS).parsed.keep_alive
     assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).parsed.keep_alive
 
 
-def test_an_absolute_target_is_the_path_that_it_names(reader: HeadReader) -> None:
+def test_an_absolute_target_is_read_as_its_path(reader: HeadReader) -> None:
     for target, path in ((b"http://A.test/p?q", b"/p?q"), (b"https://a.test:443", b"/"), (b"http://a.test?q", b"/?q")):
         assert reader.read(b"GET %b HTTP/1.1\r\n" % target + FIELDS).target == path
 
 
-def test_many_different_heads_are_read_right(reader: HeadReader) -> None:
+def test_many_different_heads_are_read_correctly(reader: HeadReader) -> None:
     for number in range(1000):
         head = reader.read(b"GET / HTTP/1.1\r\nX: %d\r\n" % number + FIELDS)
         assert head.parsed.fields[0] == (b"x", b"%d" % number)
 
 
 @pytest.mark.parametrize(("host", "status"), [(b"a.test", None), (b"b.test:81", None), (b"b.test", 421), (b"", 400)])
-def test_hosts_are_served_or_not(host: bytes, status: int | None, reader: HeadReader) -> None:
+def test_a_host_outside_of_hosts_gets_421(host: bytes, status: int | None, reader: HeadReader) -> None:
     raw = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host
     for _ in range(2):
         if status is None:
@@ -124,7 +124,7 @@ def test_hosts_are_served_or_not(host: bytes, status: int | None, reader: HeadRe
             assert refused(reader, raw) == status
 
 
-def test_a_probe_is_read_under_any_host_and_its_fields_serve_nothing_else() -> None:
+def test_a_probe_is_accepted_for_any_host_and_its_fields_for_no_other() -> None:
     reader = HeadReader(Limits(probes=("/healthz",)), Hosts(["a.test"]))
     fields = b" HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"
     upgrade = b" HTTP/1.1\r\nHost: 10.0.0.1:80\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -136,33 +136,33 @@ def test_a_probe_is_read_under_any_host_and_its_fields_serve_nothing_else() -> N
         assert refused(reader, b"GET /livez" + upgrade) == 421
 
 
-def test_underscores_may_be_kept() -> None:
+def test_underscores_are_accepted_with_keep() -> None:
     raw = b"GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n"
     assert refused(HeadReader(Limits(), Hosts([])), raw) == 400
     kept = HeadReader(Limits(underscore_headers="keep"), Hosts([])).read(raw)
     assert kept.parsed.fields[1] == (b"x_y", b"1")
 
 
-def test_every_method_is_read(reader: HeadReader) -> None:
+def test_each_known_method_is_read(reader: HeadReader) -> None:
     for name, method in METHODS.items():
         assert reader.read(name + b" / HTTP/1.1\r\n" + FIELDS).method == method
         assert HeadReader(Limits(), Hosts([])).read(name + b" / HTTP/1.1\r\n" + FIELDS).method == method
 
 
 @pytest.mark.parametrize("part", [b"\x16\x03\x01", b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nA: b\rC", b"\x00"])
-def test_a_part_that_can_be_no_head_is_refused_at_once(part: bytes, reader: HeadReader) -> None:
+def test_a_part_that_cannot_become_a_head_is_refused_at_once(part: bytes, reader: HeadReader) -> None:
     with pytest.raises(HeadError):
         reader.check_part(part)
 
 
-def test_parts_of_a_good_head_are_waited_for(reader: HeadReader) -> None:
+def test_parts_of_a_valid_head_are_accepted(reader: HeadReader) -> None:
     raw = b"GET /p HTTP/1.1\r\n" + FIELDS
     for length in range(1, len(raw)):
         reader.check_part(raw[:length])
 
 
 @pytest.mark.parametrize(("part", "status"), [(b"GET /" + b"x" * 101, 414), (b"GET / HTTP/1.1\r\n" + b"x" * 4096, 431)])
-def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: HeadReader) -> None:
+def test_a_part_over_its_limits_is_refused(part: bytes, status: int, reader: HeadReader) -> None:
     with pytest.raises(HeadError) as caught:
         reader.check_part(part)
     assert caught.value.error_response.status == status
@@ -181,11 +181,11 @@ def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: Hea
         (b"", ("", "")),
     ],
 )
-def test_a_refused_head_is_recorded_with_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
+def test_a_refused_head_is_recorded_with_its_method_and_path(raw: bytes, seen: tuple[str, str]) -> None:
     assert method_and_path(raw) == seen
 
 
-def test_a_head_in_pieces_is_looked_at_once_and_a_bad_end_of_line_is_seen_across_pieces() -> None:
+def test_each_byte_of_a_head_in_parts_is_checked_once() -> None:
     reader = HeadReader(Limits(), Hosts(()))
     for raw in (b"GET / HTTP/1.1\r\na: b\rc", b"GET / HTTP/1.1\r\na: b\nc", b"GET / HTTP/1.1\r\na: \x00"):
         with pytest.raises(HeadError):
@@ -197,13 +197,13 @@ def test_a_head_in_pieces_is_looked_at_once_and_a_bad_end_of_line_is_seen_across
 
 
 @pytest.mark.parametrize("field", [b"Authorization: Basic eA==", b"cookie: s=1", b"X-Api-Token: t"])
-def test_a_section_with_somebodys_secret_is_not_remembered(field: bytes, reader: HeadReader) -> None:
+def test_a_field_section_with_a_secret_is_not_cached(field: bytes, reader: HeadReader) -> None:
     for _ in range(2):
         assert reader.read(b"GET / HTTP/1.1\r\n" + field + b"\r\n" + FIELDS).target == b"/"
     assert not reader._known.entries
 
 
-def test_a_host_is_remembered_only_while_it_is_short_and_the_oldest_is_forgotten() -> None:
+def test_hosts_are_cached_if_short_and_evicted_oldest_first() -> None:
     hosts = Hosts(())
     for value in (b"h" * 60_000, *(b"h%d" % number for number in range(300))):
         assert hosts.serve([value], required=True) and hosts.serve([value], required=True)

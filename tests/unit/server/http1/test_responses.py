@@ -1,4 +1,4 @@
-"""What becomes of an application's messages: framing, keep-alive, and mistakes that must not reach a client."""
+"""HTTP/1.1 responses of ASGI applications: framing, keep-alive, and application errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OLD = b"GET /x HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
         ([start(200, (b"connection", b"close")), body(b"a")], GET, b"content-length: 1\r\nconnection: close\r\n\r\na"),
     ],
 )  # fmt: skip
-async def test_a_response_is_framed(
+async def test_a_response_is_framed_as_its_version_allows(
     messages: Messages, request_: bytes, expected: bytes, autojump_clock: MockClock
 ) -> None:
     received = await raw(sends(*messages), request_)
@@ -74,7 +74,7 @@ async def test_a_response_is_framed(
     assert received.endswith(expected)
 
 
-async def test_an_old_client_may_keep_its_connection(autojump_clock: MockClock) -> None:
+async def test_an_http_1_0_client_may_keep_its_connection(autojump_clock: MockClock) -> None:
     async with served(App(hello)) as server, server.connected() as client:
         for _ in range(2):
             await client.stream.send_all(OLD)
@@ -89,7 +89,7 @@ TRAILERS = [
 ]
 
 
-async def test_trailers_go_to_those_who_take_them(autojump_clock: MockClock) -> None:
+async def test_trailers_are_sent_to_clients_that_accept_them(autojump_clock: MockClock) -> None:
     received = await raw(sends(*TRAILERS), CLOSE[:-2] + b"te: trailers\r\n\r\n")
     assert received.endswith(b"1\r\na\r\n0\r\nx-sum: 1\r\nx-end: 2\r\n\r\n")
 
@@ -116,7 +116,7 @@ async def test_trailers_go_to_those_who_take_them(autojump_clock: MockClock) -> 
         [{"type": "http.response.push"}],
     ],
 )
-async def test_a_mistake_before_the_first_byte_is_a_500_and_one_line(
+async def test_an_application_error_before_the_first_byte_gives_500(
     messages: Messages, autojump_clock: MockClock
 ) -> None:
     app = sends(*messages)
@@ -140,7 +140,7 @@ async def test_a_mistake_before_the_first_byte_is_a_500_and_one_line(
         [start(), body(b"a", True), start()],
     ],
 )
-async def test_a_mistake_after_it_cuts_the_connection_so_that_the_client_can_tell(
+async def test_an_application_error_after_the_head_cuts_off_the_response(
     messages: Messages, autojump_clock: MockClock
 ) -> None:
     app = sends(*messages)
@@ -150,7 +150,7 @@ async def test_a_mistake_after_it_cuts_the_connection_so_that_the_client_can_tel
     assert [note.event for note in app.recorder.logged] == ["request.crashed"]
 
 
-async def test_a_second_whole_response_is_a_mistake_that_the_client_does_not_see(autojump_clock: MockClock) -> None:
+async def test_a_second_response_is_an_error_and_is_not_sent(autojump_clock: MockClock) -> None:
     app = sends(start(), body(b"a"), start(), body(b"b"))
     received = await raw(app, GET)
     assert received.endswith(b"content-length: 1\r\n\r\na")
@@ -163,7 +163,7 @@ class BoomError(Exception):
 
 @DRIVERS
 @pytest.mark.parametrize("wait", [False, True])
-async def test_an_exception_ends_its_request_and_is_logged_by_class_and_place(
+async def test_an_exception_is_logged_with_its_class_and_location(
     wait: bool, driver: str, autojump_clock: MockClock
 ) -> None:
     async def crash(scope: Any, receive: Any, send: Any) -> None:
@@ -189,9 +189,7 @@ async def test_an_exception_ends_its_request_and_is_logged_by_class_and_place(
 
 
 @DRIVERS
-async def test_an_application_that_exits_ends_its_request_and_not_the_worker(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_an_application_that_calls_exit_ends_only_its_request(driver: str, autojump_clock: MockClock) -> None:
     async def leave(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/exit":
             raise SystemExit(3)
@@ -209,7 +207,7 @@ async def test_an_application_that_exits_ends_its_request_and_not_the_worker(
     assert note.message.startswith("SystemExit at ")
 
 
-async def test_context_variables_stay_within_their_request(autojump_clock: MockClock) -> None:
+async def test_context_variables_are_unset_in_the_next_request(autojump_clock: MockClock) -> None:
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
 
     async def remembers(scope: Any, receive: Any, send: Any) -> None:
@@ -234,7 +232,7 @@ async def reads(scope: Any, receive: Any, send: Any) -> None:
     await answer(send)
 
 
-async def test_a_continue_is_sent_when_the_application_reads_and_not_before(autojump_clock: MockClock) -> None:
+async def test_100_is_sent_when_the_application_reads_the_body(autojump_clock: MockClock) -> None:
     async def late(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(7)
         await reads(scope, receive, send)
@@ -247,7 +245,7 @@ async def test_a_continue_is_sent_when_the_application_reads_and_not_before(auto
         assert (await client.reply("POST")).status == 200
 
 
-async def test_no_continue_where_the_body_is_not_read_or_has_come(autojump_clock: MockClock) -> None:
+async def test_no_100_if_the_body_is_not_read_or_has_come(autojump_clock: MockClock) -> None:
     async with served(App(hello)) as server, server.connected() as client:
         await client.stream.send_all(EXPECTS + b"content-length: 3\r\n\r\n")
         reply = await client.reply("POST")
@@ -259,7 +257,7 @@ async def test_no_continue_where_the_body_is_not_read_or_has_come(autojump_clock
         assert client.received.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_body_over_the_limit_is_refused_before_a_byte_of_it(autojump_clock: MockClock) -> None:
+async def test_a_declared_body_over_the_limit_gets_413_before_its_first_byte(autojump_clock: MockClock) -> None:
     app = App(reads)
     async with served(app, limits=Limits(max_body=10)) as server, server.connected() as client:
         await client.stream.send_all(EXPECTS + b"content-length: 11\r\n\r\n")
@@ -271,7 +269,7 @@ async def test_a_body_over_the_limit_is_refused_before_a_byte_of_it(autojump_clo
 
 
 @pytest.mark.parametrize(("size", "kept"), [(1000, True), (64 * 1024, True), (64 * 1024 + 1, False)])
-async def test_a_small_body_that_nobody_read_is_read_and_a_large_one_ends_the_connection(
+async def test_a_small_unread_body_is_discarded_and_a_large_one_ends_the_connection(
     size: int, kept: bool, autojump_clock: MockClock
 ) -> None:
     async with served(App(hello)) as server, server.connected() as client:
@@ -286,9 +284,7 @@ async def test_a_small_body_that_nobody_read_is_read_and_a_large_one_ends_the_co
 
 
 @pytest.mark.parametrize("rest", [b"zz\r\n", b"1\r\n22\r\n", b"3\r\nabc\r\n0\r\nbad trailer\r\n\r\n"])
-async def test_a_malformed_body_is_refused_and_the_application_gets_a_disconnect(
-    rest: bytes, autojump_clock: MockClock
-) -> None:
+async def test_a_malformed_body_gets_400_and_gives_a_disconnect(rest: bytes, autojump_clock: MockClock) -> None:
     told: list[Any] = []
 
     async def listens(scope: Any, receive: Any, send: Any) -> None:
@@ -323,9 +319,7 @@ async def test_an_error_response_to_head_has_no_content_either(request_: bytes, 
 
 
 @DRIVERS
-async def test_tasks_that_send_at_the_same_time_all_go_on_when_the_client_reads(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_all_sending_tasks_continue_when_the_client_reads(driver: str, autojump_clock: MockClock) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         async def part() -> None:
             for _ in range(20):

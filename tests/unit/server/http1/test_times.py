@@ -1,4 +1,4 @@
-"""How long a client of HTTP/1.1 may take, to the second: heads, bodies, idle connections, answers that it must read."""
+"""Timeouts of HTTP/1.1 to the second: heads, bodies, idle connections, and responses that are not read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_a_silent_connection_is_closed_without_a_response(driver: str, aut
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
-async def test_a_head_that_drips_is_refused_five_seconds_after_its_first_byte(
+async def test_a_slow_head_gets_408_five_seconds_after_its_first_byte(
     before: int, driver: str, autojump_clock: MockClock
 ) -> None:
     app = App(hello)
@@ -52,9 +52,7 @@ async def test_a_head_that_drips_is_refused_five_seconds_after_its_first_byte(
     assert record.request.request_id == reply.json["request_id"] == reply["x-request-id"]
 
 
-async def test_an_idle_connection_is_closed_after_its_last_answer_and_not_before(
-    driver: str, autojump_clock: MockClock
-) -> None:
+async def test_the_idle_timeout_starts_with_the_last_response(driver: str, autojump_clock: MockClock) -> None:
     async with served(App(hello), driver) as server, server.connected() as client:
         for _ in range(4):
             assert (await client.request("GET", "/")).status == 200
@@ -65,7 +63,7 @@ async def test_an_idle_connection_is_closed_after_its_last_answer_and_not_before
         assert trio.current_time() - began == pytest.approx(15)
 
 
-async def test_the_time_that_an_application_takes_is_not_the_clients(driver: str, autojump_clock: MockClock) -> None:
+async def test_the_time_of_the_application_does_not_count_as_idle(driver: str, autojump_clock: MockClock) -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(1000)
         await answer(send)
@@ -96,7 +94,7 @@ async def reads_all(scope: Any, receive: Any, send: Any) -> None:
         (bytes(900_000), 1.0, 1),  # nearly all of it
     ],
 )
-async def test_a_body_that_is_not_complete_in_the_time_of_its_length_is_refused(
+async def test_a_body_incomplete_after_the_time_for_its_length_gets_408(
     first: bytes, every: float, piece: int, driver: str, autojump_clock: MockClock
 ) -> None:
     app = App(reads_all)
@@ -117,7 +115,7 @@ async def test_a_body_that_is_not_complete_in_the_time_of_its_length_is_refused(
         assert await client.closed_by_server()
 
 
-async def test_a_body_may_be_as_slow_and_as_uneven_as_the_time_of_its_length_allows(
+async def test_a_slow_and_uneven_body_within_the_time_for_its_length_is_read(
     driver: str, autojump_clock: MockClock
 ) -> None:
     async with served(App(reads_all), driver) as server, server.connected() as client:
@@ -127,7 +125,7 @@ async def test_a_body_may_be_as_slow_and_as_uneven_as_the_time_of_its_length_all
         assert (await client.reply("POST")).body == b"640000"
 
 
-async def test_time_in_which_nobody_reads_the_body_does_not_count(driver: str, autojump_clock: MockClock) -> None:
+async def test_time_in_which_the_body_is_not_read_does_not_count(driver: str, autojump_clock: MockClock) -> None:
     async def late(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(600)
         await reads_all(scope, receive, send)
@@ -139,7 +137,7 @@ async def test_time_in_which_nobody_reads_the_body_does_not_count(driver: str, a
         assert (await client.reply("POST")).body == b"4"
 
 
-async def test_a_client_that_reads_nothing_is_cut_and_its_application_cancelled(
+async def test_an_unread_response_ends_its_connection_and_its_application(
     driver: str, autojump_clock: MockClock
 ) -> None:
     ended: list[float] = []
@@ -161,7 +159,7 @@ async def test_a_client_that_reads_nothing_is_cut_and_its_application_cancelled(
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["stuck", "left"])
 @pytest.mark.parametrize(("version", "reset"), [(b"1.0", 1), (b"1.1", 0)])
-async def test_an_answer_that_ends_with_its_connection_is_cut_by_a_reset(
+async def test_an_incomplete_response_without_a_length_ends_with_a_reset(
     version: bytes, reset: int, leaves: bool, driver: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what has come of it would look like all of it."""
@@ -182,7 +180,7 @@ async def test_an_answer_that_ends_with_its_connection_is_cut_by_a_reset(
         assert len(resets) == reset
 
 
-async def test_the_write_deadline_is_for_progress(driver: str, autojump_clock: MockClock) -> None:
+async def test_the_write_timeout_measures_progress(driver: str, autojump_clock: MockClock) -> None:
     size = 4 * 2**20
 
     async def large(scope: Any, receive: Any, send: Any) -> None:
@@ -197,7 +195,7 @@ async def test_the_write_deadline_is_for_progress(driver: str, autojump_clock: M
         assert trio.current_time() > 10
 
 
-async def test_what_came_in_time_is_served_however_late_we_look(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_head_received_in_time_is_served_by_a_late_loop(driver: str, autojump_clock: MockClock) -> None:
     """A loop that was busy for longer than a client may take: that is not the client's fault."""
     async with served(App(hello), driver) as server:
         for _ in range(10):
@@ -209,7 +207,7 @@ async def test_what_came_in_time_is_served_however_late_we_look(driver: str, aut
                 assert (await client.reply()).status == 200
 
 
-async def test_an_empty_line_behind_a_request_begins_none(driver: str, autojump_clock: MockClock) -> None:
+async def test_an_empty_line_after_a_request_begins_no_head(driver: str, autojump_clock: MockClock) -> None:
     async with served(App(hello), driver) as server, server.connected() as client:
         await client.stream.send_all(GET + b"\r\n")
         assert (await client.reply()).status == 200

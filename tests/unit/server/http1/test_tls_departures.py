@@ -1,4 +1,4 @@
-"""Clients of a TLS connection: their certificate, and their leaving, which is heard behind what is unread."""
+"""Clients of TLS connections: their certificate, and their leaving behind unread bytes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def over_tls(app: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) ->
 
 @pytest.mark.parametrize("behind", [b"", GET * 3, bytes(100_000)], ids=["nothing", "requests", "bytes"])
 @pytest.mark.parametrize("goodbye", [False, True])
-async def test_an_application_whose_client_leaves_is_cancelled_with_the_reason(
+async def test_an_application_whose_tls_client_leaves_is_cancelled(
     behind: bytes, goodbye: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext], autojump_clock: MockClock
 ) -> None:
     began, reasons = trio.Event(), []
@@ -81,7 +81,7 @@ async def test_an_application_whose_client_leaves_is_cancelled_with_the_reason(
     assert trio.current_time() == 0
 
 
-async def test_a_client_that_ends_its_sending_with_its_request_gets_its_answer(
+async def test_a_half_closed_tls_client_gets_its_response(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], autojump_clock: MockClock
 ) -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -101,9 +101,7 @@ async def test_a_client_that_ends_its_sending_with_its_request_gets_its_answer(
 
 
 @pytest.mark.parametrize("shown", [True, False])
-async def test_the_application_sees_the_certificate_that_the_client_has_shown(
-    shown: bool, autojump_clock: MockClock
-) -> None:
+async def test_the_application_sees_the_clients_certificate(shown: bool, autojump_clock: MockClock) -> None:
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("gateway.test").configure_cert(server)

@@ -1,4 +1,4 @@
-"""HTTP/2 clients that give a little now and then: no wait for them is extended by it. In virtual time."""
+"""Clocks of HTTP/2: a client cannot extend a wait by a few bytes or frames now and then. On the autojump clock."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def request_with_a_large_window(here: Connected) -> int:
 
 @pytest.mark.parametrize("serve", [large, ticks])
 @pytest.mark.parametrize("every", [0.05, 1, 29])
-async def test_a_stream_window_that_opens_by_single_bytes_ends_the_answer_at_the_write_timeout(
+async def test_a_stream_window_opened_by_single_bytes_ends_at_the_write_timeout(
     serve: Any, every: float, autojump_clock: MockClock
 ) -> None:
     async with h2_connected(serve, Limits(write_timeout=30)) as here, trio.open_nursery() as nursery:
@@ -125,7 +125,7 @@ async def test_ninety_responses_with_windows_of_single_bytes_end_at_the_write_ti
         assert here.state.in_flight == 0
 
 
-async def test_a_connection_window_that_opens_by_single_bytes_ends_every_answer(autojump_clock: MockClock) -> None:
+async def test_a_connection_window_opened_by_single_bytes_ends_each_response(autojump_clock: MockClock) -> None:
     async with h2_connected(large, Limits(write_timeout=30)) as here, trio.open_nursery() as nursery:
         here.client.acknowledges = False
         streams = [await request_with_a_large_window(here) for _ in range(5)]
@@ -137,7 +137,7 @@ async def test_a_connection_window_that_opens_by_single_bytes_ends_every_answer(
         nursery.cancel_scope.cancel()
 
 
-async def test_one_answer_that_flows_keeps_no_other_alive_that_waits_for_the_connection(
+async def test_one_flowing_response_does_not_keep_stalled_ones_alive(
     autojump_clock: MockClock,
 ) -> None:
     """The connection's window opens by 64 KiB within each write timeout, for twenty answers together."""
@@ -186,7 +186,7 @@ async def test_time_in_which_the_application_sends_nothing_does_not_count(autoju
 
 
 @pytest.mark.parametrize("taken_every", [1.0, 29.0])
-async def test_a_socket_that_takes_single_parts_ends_the_connection(
+async def test_a_socket_that_takes_little_at_a_time_ends_the_connection(
     taken_every: float, autojump_clock: MockClock
 ) -> None:
     """Each write is taken in time; together they are far from 64 KiB per write timeout."""
@@ -208,9 +208,7 @@ async def test_a_socket_that_takes_single_parts_ends_the_connection(
 
 
 @pytest.mark.parametrize("part", [1, 1000])
-async def test_a_websocket_over_http_2_whose_window_opens_by_little_is_ended(
-    part: int, autojump_clock: MockClock
-) -> None:
+async def test_a_websocket_whose_window_opens_by_little_is_ended(part: int, autojump_clock: MockClock) -> None:
     async def chatters(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -252,7 +250,7 @@ def frame_in_pieces() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("pieces", [block_in_pieces, block_of_nothing, frame_in_pieces])
 @pytest.mark.parametrize("working", [False, True], ids=["alone", "beside a request"])
-async def test_a_header_block_that_drips_ends_the_connection_at_the_head_timeout(
+async def test_a_slow_header_block_ends_the_connection_at_the_head_timeout(
     pieces: Any, working: bool, autojump_clock: MockClock
 ) -> None:
     async def works(scope: Any, receive: Any, send: Any) -> None:
@@ -278,9 +276,7 @@ def pings_and_beginnings(size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 12])
-async def test_pings_and_the_beginnings_of_the_next_do_not_keep_a_connection(
-    size: int, autojump_clock: MockClock
-) -> None:
+async def test_complete_and_incomplete_pings_do_not_keep_a_connection(size: int, autojump_clock: MockClock) -> None:
     async with h2_connected(hello, Limits(head_timeout=5), keep_alive_timeout=15) as here:
         assert await ended_with(here, pings_and_beginnings(size), 0.8) <= 15.1
 
@@ -299,7 +295,7 @@ UNKNOWN = b"\0\0\1\xee\0\0\0\0\0x"
     ],
     ids=["ping", "settings", "window", "priority", "unknown"],
 )
-async def test_frames_that_ask_for_nothing_do_not_put_off_the_keep_alive_timeout(
+async def test_frames_without_a_request_do_not_extend_the_keep_alive_timeout(
     frame: bytes, autojump_clock: MockClock
 ) -> None:
     async with h2_connected(hello, keep_alive_timeout=15) as here:
@@ -307,13 +303,13 @@ async def test_frames_that_ask_for_nothing_do_not_put_off_the_keep_alive_timeout
         assert await ended_with(here, (frame for _ in count()), 0.8) == pytest.approx(15)
 
 
-async def test_a_preface_that_drips_ends_at_the_head_timeout(autojump_clock: MockClock) -> None:
+async def test_a_slow_preface_ends_the_connection_at_the_head_timeout(autojump_clock: MockClock) -> None:
     async with h2_connected(hello, Limits(head_timeout=5), silent=True, keep_alive_timeout=60) as here:
         pieces = (PREFACE[at : at + 1] for at in range(len(PREFACE)))
         assert await ended_with(here, pieces, 0.8) == pytest.approx(5)
 
 
-async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_its_own_time(autojump_clock: MockClock) -> None:
+async def test_a_head_begun_at_the_end_of_the_idle_time_has_its_own_timeout(autojump_clock: MockClock) -> None:
     async with h2_connected(hello, Limits(head_timeout=5), keep_alive_timeout=15) as here:
         await trio.sleep(14)
         stream = here.client.h2.get_next_available_stream_id()
@@ -331,7 +327,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_its_own_time(a
 
 
 @pytest.mark.parametrize("every", [0.01, 3])
-async def test_refused_requests_on_one_connection_come_to_an_end(every: float, autojump_clock: MockClock) -> None:
+async def test_the_hundredth_refused_request_ends_the_connection(every: float, autojump_clock: MockClock) -> None:
     async with h2_connected(hello, keep_alive_timeout=15) as here:
         with suppress(trio.BrokenResourceError):
             while not here.client.closed:
@@ -342,7 +338,7 @@ async def test_refused_requests_on_one_connection_come_to_an_end(every: float, a
     assert here.client.goaway
 
 
-async def test_refused_handshakes_of_websockets_on_one_connection_come_to_an_end() -> None:
+async def test_the_hundredth_refused_handshake_ends_the_connection() -> None:
     async with h2_connected(hello) as here:
         with suppress(trio.BrokenResourceError):
             while not here.client.closed:
@@ -354,7 +350,7 @@ async def test_refused_handshakes_of_websockets_on_one_connection_come_to_an_end
     assert here.client.goaway
 
 
-async def test_requests_after_our_goaway_are_not_refused_without_end(autojump_clock: MockClock) -> None:
+async def test_requests_after_the_servers_goaway_count_as_resets(autojump_clock: MockClock) -> None:
     async def works(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(math.inf)
 
@@ -398,7 +394,7 @@ def padding() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("pieces", [single_bytes, nothing, one_frame, padding])
-async def test_a_body_that_drips_is_refused_when_the_time_of_its_length_is_over(
+async def test_a_slow_body_gets_408_when_the_time_for_its_length_is_over(
     pieces: Any, autojump_clock: MockClock
 ) -> None:
     limits = Limits(body_timeout=3, min_body_rate=10_000, max_body=20_000)
@@ -412,7 +408,7 @@ async def test_a_body_that_drips_is_refused_when_the_time_of_its_length_is_over(
         nursery.cancel_scope.cancel()
 
 
-async def test_pings_do_not_stretch_the_time_of_a_body(autojump_clock: MockClock) -> None:
+async def test_pings_do_not_extend_the_time_of_a_body(autojump_clock: MockClock) -> None:
     limits = Limits(body_timeout=8, min_body_rate=10_000, max_body=20_000)
     async with h2_connected(reads, limits) as here, trio.open_nursery() as nursery:
         stream = await here.client.request("POST", end=False)
@@ -424,7 +420,7 @@ async def test_pings_do_not_stretch_the_time_of_a_body(autojump_clock: MockClock
         nursery.cancel_scope.cancel()
 
 
-async def test_a_fast_beginning_of_a_body_buys_no_time(autojump_clock: MockClock) -> None:
+async def test_a_fast_start_of_a_body_does_not_extend_its_time(autojump_clock: MockClock) -> None:
     limits = Limits(body_timeout=10, min_body_rate=5000, max_body=100_000)
     async with h2_connected(reads, limits) as here, trio.open_nursery() as nursery:
         stream = await here.client.request("POST", end=False)

@@ -1,4 +1,4 @@
-"""An HTTP/2 connection: its answers, and whose end ends what."""
+"""An HTTP/2 connection in memory: its responses, and which end (stream, connection, drain) ends which requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_the_scope_is_what_asgi_promises(autojump_clock: MockClock) -> Non
     assert scope["extensions"].keys() == {"http.response.trailers", "http.response.early_hint", CANCELS}
 
 
-async def test_a_body_arrives_whole_and_after_it_the_application_waits_for_the_end(autojump_clock: MockClock) -> None:
+async def test_a_body_is_received_whole_before_the_disconnect(autojump_clock: MockClock) -> None:
     heard: list[Any] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -73,7 +73,7 @@ async def test_a_body_arrives_whole_and_after_it_the_application_waits_for_the_e
     assert heard == [b"one two ", {"type": "http.disconnect"}]
 
 
-async def test_head_204_trailers_and_hints_are_what_they_are_over_http_1(autojump_clock: MockClock) -> None:
+async def test_head_204_trailers_and_hints_are_sent_as_over_http_1(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/none":
             await answer(send, b"", 204, [(b"content-length", b"3")])
@@ -96,7 +96,7 @@ async def test_head_204_trailers_and_hints_are_what_they_are_over_http_1(autojum
         assert (trailers.body, trailers.trailers, trailers.informational) == (b"partend", [("x-sum", "7")], [103])
 
 
-async def test_100_continue_is_sent_when_the_application_reads_and_not_before(autojump_clock: MockClock) -> None:
+async def test_100_is_sent_when_the_application_reads_the_body(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/reads":
             await read_all(receive)
@@ -112,7 +112,7 @@ async def test_100_continue_is_sent_when_the_application_reads_and_not_before(au
         assert (await here.client.answer(stream)).informational == []
 
 
-async def test_a_client_that_resets_a_stream_cancels_its_application_at_once_and_no_other(
+async def test_a_reset_stream_cancels_only_its_application(
     autojump_clock: MockClock,
 ) -> None:
     ended: dict[str, Any] = {}
@@ -136,7 +136,7 @@ async def test_a_client_that_resets_a_stream_cancels_its_application_at_once_and
     assert here.records.logged == []
 
 
-async def test_an_application_that_waits_in_receive_gets_a_disconnect_and_may_clean_up(
+async def test_an_application_in_receive_gets_a_disconnect_and_may_clean_up(
     autojump_clock: MockClock,
 ) -> None:
     ended: list[Any] = []
@@ -178,7 +178,7 @@ async def test_a_connection_that_ends_ends_all_its_requests(autojump_clock: Mock
     assert trio.current_time() == 0
 
 
-async def test_a_request_that_promises_a_body_and_ends_with_its_head_is_refused(autojump_clock: MockClock) -> None:
+async def test_a_content_length_without_a_body_is_refused(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"fine")
 
@@ -188,7 +188,7 @@ async def test_a_request_that_promises_a_body_and_ends_with_its_head_is_refused(
         assert (await here.client.fetch(headers=[("content-length", "0")])).status == 200
 
 
-async def test_an_application_that_fails_is_a_500_before_its_head_and_a_reset_after_it(
+async def test_a_failed_application_gives_500_before_its_head_and_a_reset_after(
     autojump_clock: MockClock,
 ) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -211,7 +211,7 @@ async def test_an_application_that_fails_is_a_500_before_its_head_and_a_reset_af
 
 
 @pytest.mark.parametrize("length", [b"3", b"5"])
-async def test_an_answer_that_is_not_as_long_as_it_says_is_a_500(autojump_clock: MockClock, length: bytes) -> None:
+async def test_a_response_with_a_wrong_content_length_gives_500(autojump_clock: MockClock, length: bytes) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"four", 200, [(b"content-length", length)])
 
@@ -221,7 +221,7 @@ async def test_an_answer_that_is_not_as_long_as_it_says_is_a_500(autojump_clock:
 
 
 @pytest.mark.parametrize("length", [b"5", b"10"])
-async def test_an_answer_whose_second_part_does_not_fit_its_length_is_cut(
+async def test_a_second_part_over_the_content_length_resets_the_stream(
     autojump_clock: MockClock, length: bytes
 ) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -236,7 +236,7 @@ async def test_an_answer_whose_second_part_does_not_fit_its_length_is_cut(
     assert (record.status, record.kind, record.bytes_sent) == (200, "internal", 4)
 
 
-async def test_fields_that_would_break_an_answer_are_the_applications_error(autojump_clock: MockClock) -> None:
+async def test_malformed_response_fields_are_an_application_error(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"", 200, [(b"x-split", b"a\r\nb: c")])
 
@@ -245,7 +245,7 @@ async def test_fields_that_would_break_an_answer_are_the_applications_error(auto
     assert len(here.records.logged) == 1
 
 
-async def test_more_requests_than_may_be_in_flight_are_shed_at_once(autojump_clock: MockClock) -> None:
+async def test_requests_over_max_in_flight_get_503_at_once(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(1)
         await answer(send, b"served")
@@ -258,7 +258,7 @@ async def test_more_requests_than_may_be_in_flight_are_shed_at_once(autojump_clo
     assert [(record.status, record.kind) for record in here.records.requests] == [(503, "overloaded")]
 
 
-async def test_a_draining_server_sends_goaway_and_answers_what_is_under_way(
+async def test_a_drain_sends_goaway_and_finishes_requests_in_flight(
     autojump_clock: MockClock,
 ) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -311,7 +311,7 @@ async def test_a_client_that_sends_goaway_still_gets_its_responses(autojump_cloc
         assert trio.current_time() == pytest.approx(3)
 
 
-async def test_a_connection_is_given_up_after_as_many_requests_as_it_may_serve(autojump_clock: MockClock) -> None:
+async def test_a_connection_leaves_after_keep_alive_max_requests(autojump_clock: MockClock) -> None:
     async with h2_connected(hello, keep_alive_max_requests=3) as here:
         for _ in range(3):
             assert (await here.client.fetch()).status == 200

@@ -1,4 +1,4 @@
-"""A stream of HTTP/2 as an ``InboundRequest``, answered by an application that needs no ASGI."""
+"""An HTTP/2 stream as an ``InboundRequest``, with an ``InboundApplication``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def respond(request: Stream, body: bytes, fields: Any = ()) -> None:
         await request.drained()
 
 
-async def test_a_request_has_what_its_head_says(autojump_clock: MockClock) -> None:
+async def test_a_request_has_the_values_of_its_head(autojump_clock: MockClock) -> None:
     seen: list[Any] = []
 
     async def handle(request: Stream) -> None:
@@ -75,7 +75,7 @@ async def test_a_request_has_what_its_head_says(autojump_clock: MockClock) -> No
     assert (request.client_certificate, request.started, request.gone) == (None, 0, False)
 
 
-async def test_an_answer_larger_than_the_window_waits_in_drained(autojump_clock: MockClock) -> None:
+async def test_a_response_larger_than_the_window_waits_in_drained(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         assert not request.respond(200, [(b"content-length", b"100000")], bytes(100_000))
         assert not request.response_complete
@@ -121,7 +121,7 @@ async def test_a_body_is_received_in_parts_to_its_end(autojump_clock: MockClock)
     assert parts == [(b"one", False), (b"two", True), b""]
 
 
-async def test_a_refused_body_raises_what_the_server_has_answered(autojump_clock: MockClock) -> None:
+async def test_a_refused_body_raises_the_servers_error_response(autojump_clock: MockClock) -> None:
     raised: list[AnsweredByServerError] = []
 
     async def handle(request: Stream) -> None:
@@ -140,7 +140,7 @@ async def test_a_refused_body_raises_what_the_server_has_answered(autojump_clock
     assert [record.status for record in here.records.requests] == [408]
 
 
-async def test_a_reset_calls_back_once_and_what_follows_raises(autojump_clock: MockClock) -> None:
+async def test_a_reset_calls_on_gone_once_and_later_sends_raise(autojump_clock: MockClock) -> None:
     heard: list[float] = []
 
     async def handle(request: Stream) -> None:
@@ -169,7 +169,7 @@ async def test_a_reset_calls_back_once_and_what_follows_raises(autojump_clock: M
     assert here.records.logged == []
 
 
-async def test_an_answer_that_is_cut_ends_with_a_reset_and_one_record(autojump_clock: MockClock) -> None:
+async def test_a_cut_response_ends_with_a_reset_and_one_record(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         await request.start(200, [])
         await request.send(b"part")
@@ -180,7 +180,7 @@ async def test_an_answer_that_is_cut_ends_with_a_reset_and_one_record(autojump_c
         assert (answer.body, answer.reset) == (b"part", Codes.INTERNAL_ERROR)
 
 
-async def test_a_handler_that_answers_nothing_or_raises_is_a_500(autojump_clock: MockClock) -> None:
+async def test_a_handler_that_gives_no_response_or_raises_gives_500(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         if request.target == b"/raises":
             raise ValueError("secret")
@@ -190,7 +190,7 @@ async def test_a_handler_that_answers_nothing_or_raises_is_a_500(autojump_clock:
         assert (await here.client.fetch(path="/raises")).status == 500
 
 
-async def test_code_of_others_runs_after_the_call_that_it_begins_to_wait(autojump_clock: MockClock) -> None:
+async def test_foreign_code_runs_after_begins_to_wait(autojump_clock: MockClock) -> None:
     steps: list[str] = []
 
     async def handle(request: Stream) -> None:
@@ -225,7 +225,7 @@ async def test_a_taken_stream_carries_bytes_both_ways_until_either_side_ends(aut
         assert (answer.status, answer.body, answer.ended, answer.reset) == (200, b"HELLO YOU", True, None)
 
 
-async def test_a_stream_that_is_no_extended_connect_cannot_be_taken(autojump_clock: MockClock) -> None:
+async def test_only_the_stream_of_an_extended_connect_can_be_taken(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         with pytest.raises(ApplicationError):
             await request.take(200, [])
@@ -235,7 +235,7 @@ async def test_a_stream_that_is_no_extended_connect_cannot_be_taken(autojump_clo
         assert (await here.client.fetch()).status == 200
 
 
-async def test_a_client_that_takes_nothing_has_left_after_the_write_timeout(autojump_clock: MockClock) -> None:
+async def test_a_client_that_takes_nothing_counts_as_gone_at_the_write_timeout(autojump_clock: MockClock) -> None:
     heard: list[Any] = []
 
     async def handle(request: Stream) -> None:
@@ -252,7 +252,7 @@ async def test_a_client_that_takes_nothing_has_left_after_the_write_timeout(auto
     assert heard == [pytest.approx(30), (False, True)]
 
 
-async def test_the_end_of_the_connection_calls_back_and_ends_the_wait_for_a_body(autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_connection_calls_on_gone_and_ends_receive(autojump_clock: MockClock) -> None:
     heard: list[str] = []
 
     async def handle(request: Stream) -> None:
@@ -273,7 +273,7 @@ async def test_the_end_of_the_connection_calls_back_and_ends_the_wait_for_a_body
     assert here.records.logged == []
 
 
-async def test_answers_of_one_turn_are_written_together(autojump_clock: MockClock) -> None:
+async def test_responses_of_one_turn_are_written_together(autojump_clock: MockClock) -> None:
     go = trio.Event()
 
     async def handle(request: Stream) -> None:

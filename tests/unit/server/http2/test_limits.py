@@ -1,4 +1,4 @@
-"""What an HTTP/2 client may send, how slowly, and how little it may read: each bound, in virtual time."""
+"""Limits on HTTP/2 clients: what they send, how slowly, and how little they read. On the autojump clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def never(scope: Any, receive: Any, send: Any) -> None:
         ({}, [("content-length", str(16 * 2**20 + 1))], 413),
     ],
 )
-async def test_a_head_that_breaks_a_rule_is_refused_and_the_connection_goes_on(
+async def test_a_refused_head_keeps_the_connection(
     autojump_clock: MockClock, pseudo: Any, headers: Any, status: int
 ) -> None:
     async with h2_connected(hello) as here:
@@ -58,13 +58,13 @@ async def test_a_head_that_breaks_a_rule_is_refused_and_the_connection_goes_on(
     assert here.records.logged == []
 
 
-async def test_a_host_that_is_not_served_is_misdirected(autojump_clock: MockClock) -> None:
+async def test_a_host_that_is_not_served_gets_421(autojump_clock: MockClock) -> None:
     async with h2_connected(hello, Limits(hosts=("here.test",))) as here:
         assert (await here.client.fetch(**{":authority": "HERE.test:81"})).status == 200
         assert (await here.client.fetch(**{":authority": "there.test"})).status == 421
 
 
-async def test_what_does_not_begin_with_the_preface_is_ended_with_one_line(autojump_clock: MockClock) -> None:
+async def test_a_wrong_preface_ends_the_connection_with_one_record(autojump_clock: MockClock) -> None:
     async with h2_connected(hello) as here:
         here.client.h2.clear_outbound_data_buffer()
         await here.client.stream.send_all(b"\0\0\0\4\1\0\0\0\0" + b"\0" * 9 + b"\xff" * 99)
@@ -76,14 +76,14 @@ async def test_what_does_not_begin_with_the_preface_is_ended_with_one_line(autoj
 # Time.
 
 
-async def test_an_idle_connection_ends_politely_after_the_keep_alive_timeout(autojump_clock: MockClock) -> None:
+async def test_an_idle_connection_ends_with_goaway_at_the_keep_alive_timeout(autojump_clock: MockClock) -> None:
     async with h2_connected(hello, keep_alive_timeout=15) as here:
         await here.client.ended()
         assert trio.current_time() == pytest.approx(15)
         assert here.client.goaway == [0]
 
 
-async def test_the_idle_time_begins_anew_after_each_answer_and_pings_do_not_prolong_it(
+async def test_the_idle_timeout_restarts_with_responses_and_not_with_pings(
     autojump_clock: MockClock,
 ) -> None:
     async def ping() -> None:
@@ -100,7 +100,7 @@ async def test_the_idle_time_begins_anew_after_each_answer_and_pings_do_not_prol
         nursery.cancel_scope.cancel()
 
 
-async def test_a_connection_is_not_idle_while_an_application_works(autojump_clock: MockClock) -> None:
+async def test_a_connection_is_not_idle_while_an_application_runs(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(100)
         await answer(send, b"late")
@@ -117,7 +117,7 @@ async def test_a_connection_is_not_idle_while_an_application_works(autojump_cloc
         b"\0\0",
     ],
 )
-async def test_a_head_that_has_begun_must_end_within_the_head_timeout(autojump_clock: MockClock, begun: Any) -> None:
+async def test_a_begun_head_must_end_within_the_head_timeout(autojump_clock: MockClock, begun: Any) -> None:
     async with h2_connected(hello, Limits(head_timeout=5), keep_alive_timeout=60) as here:
         await trio.sleep(7)
         await here.client.stream.send_all(begun.serialize() if isinstance(begun, Frame) else begun)
@@ -132,7 +132,7 @@ async def test_a_preface_must_come_within_the_head_timeout(autojump_clock: MockC
 
 
 @pytest.mark.parametrize(("seconds", "rate", "status", "at"), [(4, 10, 408, 5), (4, 0, 408, 5), (10, 10, 200, 10)])
-async def test_a_body_must_be_complete_within_the_time_of_its_length(
+async def test_a_body_must_be_complete_within_the_time_for_its_length(
     autojump_clock: MockClock, seconds: float, rate: int, status: int, at: float
 ) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -154,7 +154,7 @@ async def test_a_body_must_be_complete_within_the_time_of_its_length(
         nursery.cancel_scope.cancel()
 
 
-async def test_only_the_time_that_the_application_waits_counts_against_a_body(autojump_clock: MockClock) -> None:
+async def test_only_waits_of_the_application_count_for_a_body(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(60)
         await answer(send, await read_all(receive))
@@ -188,7 +188,7 @@ async def test_a_refused_body_gives_a_disconnect_with_the_error_response(
 # Sizes.
 
 
-async def test_a_body_over_the_limit_is_refused_when_it_gets_there(autojump_clock: MockClock) -> None:
+async def test_a_body_of_unknown_length_gets_413_at_the_limit(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await read_all(receive)
 
@@ -202,7 +202,7 @@ async def test_a_body_over_the_limit_is_refused_when_it_gets_there(autojump_cloc
         assert (await here.client.answer(exact)).status == 500  # it is read, and nobody answers
 
 
-async def test_uploads_that_nobody_reads_stop_at_their_windows(autojump_clock: MockClock) -> None:
+async def test_unread_uploads_stop_at_their_windows(autojump_clock: MockClock) -> None:
     async with h2_connected(never) as here:
         sent = 0
         for _ in range(20):
@@ -216,7 +216,7 @@ async def test_uploads_that_nobody_reads_stop_at_their_windows(autojump_clock: M
         assert 2**20 - 65535 <= sent <= 2**20
 
 
-async def test_a_large_upload_flows_as_it_is_read(autojump_clock: MockClock) -> None:
+async def test_a_large_upload_is_received_as_it_is_read(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, str(len(await read_all(receive))).encode())
 
@@ -235,7 +235,7 @@ async def test_a_large_upload_flows_as_it_is_read(autojump_clock: MockClock) -> 
         assert (await here.client.answer(stream)).body == str(3 * 2**20).encode()
 
 
-async def test_a_closed_window_stops_the_application_and_at_the_write_timeout_its_stream_alone(
+async def test_a_closed_window_ends_only_its_stream_at_the_write_timeout(
     autojump_clock: MockClock,
 ) -> None:
     sent: dict[str, int] = {}
@@ -260,7 +260,7 @@ async def test_a_closed_window_stops_the_application_and_at_the_write_timeout_it
         assert len((await here.client.fetch(path="/fine")).body) == 40_000
 
 
-async def test_a_window_that_opens_in_time_lets_the_answer_go_on(autojump_clock: MockClock) -> None:
+async def test_a_window_that_opens_in_time_continues_the_response(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, bytes(300_000))
 
@@ -304,7 +304,7 @@ async def test_a_socket_that_takes_nothing_ends_the_connection_at_the_write_time
     assert ends == ["the client has gone, or does not read"] * 2
 
 
-async def test_a_header_block_in_many_pieces_is_cut_off_long_before_it_is_large(autojump_clock: MockClock) -> None:
+async def test_a_header_block_in_many_frames_ends_the_connection(autojump_clock: MockClock) -> None:
     async with h2_connected(hello) as here:
         await here.client.frames(HeadersFrame(1, data=b"\x82" * 16000))
         for _ in range(20):
@@ -317,7 +317,7 @@ async def test_a_header_block_in_many_pieces_is_cut_off_long_before_it_is_large(
     assert [record.status for record in here.records.requests] == [400]
 
 
-async def test_a_header_list_that_unpacks_to_megabytes_ends_the_connection(autojump_clock: MockClock) -> None:
+async def test_a_header_list_of_megabytes_ends_the_connection(autojump_clock: MockClock) -> None:
     async with h2_connected(hello) as here:
         # One field of 4,000 bytes enters the table, and then stands in the list 4,000 times: 16 MB in 8 KB.
         bomb = b"\x82\x84\x86\x40\x01x\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 4000

@@ -1,4 +1,4 @@
-"""The small parts below an HTTP/2 connection: frames, allowances, the buffer of a body."""
+"""The parts of an HTTP/2 connection without I/O: frames, HPACK, and the receive buffer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES: list[Frame] = [
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200))
-def test_frames_are_the_same_however_their_bytes_arrive(sizes: list[int]) -> None:
+def test_frames_are_the_same_however_their_bytes_are_split(sizes: list[int]) -> None:
     data = b"".join(frame.serialize() for frame in FRAMES)
     cutter, cut, at = FrameSplitter(16384), [], 0
     for size in sizes:
@@ -41,7 +41,7 @@ def test_frames_are_the_same_however_their_bytes_arrive(sizes: list[int]) -> Non
     assert not cutter.begun
 
 
-def test_a_frame_that_says_it_is_too_long_comes_as_its_head_and_nothing_is_kept_for_it() -> None:
+def test_a_frame_that_is_too_long_is_yielded_as_its_head_alone() -> None:
     cutter = FrameSplitter(16384)
     (frame,) = cutter.cut(b"\x00\x40\x01\x00\x00\x00\x00\x00\x01")
     assert (frame.length, len(frame.data), frame.is_too_long) == (16385, 9, True)
@@ -49,7 +49,7 @@ def test_a_frame_that_says_it_is_too_long_comes_as_its_head_and_nothing_is_kept_
     assert not frame.is_too_long
 
 
-def test_a_header_block_lasts_until_its_last_piece() -> None:
+def test_a_header_block_lasts_until_end_headers() -> None:
     cutter = FrameSplitter(16384)
     list(cutter.cut(HeadersFrame(1, data=b"\x82").serialize()))
     assert cutter.in_head
@@ -58,7 +58,7 @@ def test_a_header_block_lasts_until_its_last_piece() -> None:
 
 
 @pytest.mark.parametrize(("last", "code"), [(0, 0), (frames.NO_LAST_STREAM, 11)])
-def test_our_goaway_is_the_librarys(last: int, code: int) -> None:
+def test_our_goaway_frame_equals_the_librarys(last: int, code: int) -> None:
     assert goaway(last, code) == GoAwayFrame(0, last_stream_id=last, error_code=code).serialize()
 
 
@@ -75,7 +75,7 @@ BLOCKS = st.lists(st.tuples(st.sampled_from([None, None, None, 0, 64, 300, 4096]
 
 
 @given(BLOCKS)
-def test_what_the_encoder_makes_is_what_the_library_decodes(blocks: list[tuple[int | None, Any]]) -> None:
+def test_the_library_decodes_what_the_encoder_encodes(blocks: list[tuple[int | None, Any]]) -> None:
     encoder, decoder = LinearEncoder(), Decoder()
     for size, fields in blocks:
         if size is not None:
@@ -84,7 +84,7 @@ def test_what_the_encoder_makes_is_what_the_library_decodes(blocks: list[tuple[i
 
 
 @given(BLOCKS)
-def test_what_the_library_encodes_is_what_the_decoder_reads(blocks: list[tuple[int | None, Any]]) -> None:
+def test_the_decoder_decodes_what_the_library_encodes(blocks: list[tuple[int | None, Any]]) -> None:
     encoder, decoder = Encoder(), CapturingDecoder()
     for size, fields in blocks:
         if size is not None:
@@ -93,14 +93,14 @@ def test_what_the_library_encodes_is_what_the_decoder_reads(blocks: list[tuple[i
         assert decoder.fields == fields
 
 
-def test_secrets_and_values_of_one_answer_stay_out_of_the_table() -> None:
+def test_secrets_and_values_of_one_response_are_never_indexed() -> None:
     encoder = LinearEncoder()
     encoder.header_table_size = 2000
     encoder.encode([(b":status", b"200"), (b"set-cookie", b"id=1"), (b"x-request-id", b"a"), (b"x-kept", b"1")])
     assert list(encoder.header_table.dynamic_entries) == [(b"x-kept", b"1")]
 
 
-def test_a_client_that_allows_a_large_table_makes_no_large_one() -> None:
+def test_a_large_table_allowed_by_the_client_is_not_used() -> None:
     encoder, decoder = LinearEncoder(), Decoder()
     decoder.max_allowed_table_size = 2**30
     for size in (2**30, 0, 2**30, 2**29):
@@ -116,12 +116,12 @@ def test_a_client_that_allows_a_large_table_makes_no_large_one() -> None:
 
 
 @pytest.mark.parametrize("block", [b"\x82\x20", b"\x82\x84\x3f\x01", b"\x80", b"\xbe", b"\x82\xbf"])
-def test_a_change_of_the_table_behind_a_field_and_a_wrong_index_are_no_block(block: bytes) -> None:
+def test_a_late_table_size_change_or_a_wrong_index_is_refused(block: bytes) -> None:
     with pytest.raises(CompressionError):
         CapturingDecoder().decode(block)
 
 
-def test_a_list_of_indices_that_unpacks_to_too_much_is_too_large() -> None:
+def test_a_list_of_indices_over_the_size_limit_is_refused() -> None:
     decoder = CapturingDecoder()
     decoder.max_header_list_size = 100
     decoder.decode(b"\x82\x84")  # 42 and 38
@@ -130,7 +130,7 @@ def test_a_list_of_indices_that_unpacks_to_too_much_is_too_large() -> None:
             decoder.decode(block)
 
 
-async def test_a_receive_buffer_gives_what_came_once_and_reports_what_was_taken(
+async def test_a_receive_buffer_gives_bytes_once_and_reports_them(
     autojump_clock: MockClock,
 ) -> None:
     taken: list[int] = []
@@ -147,7 +147,7 @@ async def test_a_receive_buffer_gives_what_came_once_and_reports_what_was_taken(
     assert buffer.exhausted
 
 
-async def test_a_receive_buffer_that_is_left_gives_the_window_back(
+async def test_leaving_a_receive_buffer_reopens_the_window(
     autojump_clock: MockClock,
 ) -> None:
     taken: list[int] = []
@@ -163,7 +163,7 @@ async def test_a_receive_buffer_that_is_left_gives_the_window_back(
     assert buffer.take() == b""
 
 
-async def test_all_who_wait_for_a_receive_buffer_are_woken(autojump_clock: MockClock) -> None:
+async def test_all_tasks_that_wait_for_a_receive_buffer_are_woken(autojump_clock: MockClock) -> None:
     buffer = ReceiveBuffer(lambda _: None)
     with trio.fail_after(1):
         async with trio.open_nursery() as nursery:

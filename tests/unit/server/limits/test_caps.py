@@ -1,4 +1,4 @@
-"""How many may come at once: connections, requests, memory; and the statistics that tell."""
+"""Limits on numbers: connections, requests in flight, memory, the reserve for probes, and the statistics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def held(gate: trio.Event) -> App:
 
 
 @DRIVERS
-async def test_one_connection_too_many_gets_503_at_once(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_connection_over_max_connections_gets_503_at_once(driver: str, autojump_clock: MockClock) -> None:
     app = App(hello)
     async with served(app, driver, Limits(max_connections=2)) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(server.connected()) for _ in range(2)]
@@ -51,7 +51,7 @@ async def test_one_connection_too_many_gets_503_at_once(driver: str, autojump_cl
     assert server.state.statistics().connections_total == 2
 
 
-async def test_silent_connections_beyond_the_cap_are_displaced_oldest_first(autojump_clock: MockClock) -> None:
+async def test_silent_reserved_connections_are_displaced_oldest_first(autojump_clock: MockClock) -> None:
     app = App(hello)
     async with served(app, limits=Limits(max_connections=1)) as server, AsyncExitStack() as stack:
         clients = []
@@ -66,7 +66,7 @@ async def test_silent_connections_beyond_the_cap_are_displaced_oldest_first(auto
 
 
 @DRIVERS
-async def test_a_probe_is_answered_while_silent_connections_hold_every_reserved_place(
+async def test_a_probe_is_answered_while_silent_connections_fill_the_reserve(
     driver: str, autojump_clock: MockClock
 ) -> None:
     app = App(hello)
@@ -81,7 +81,7 @@ async def test_a_probe_is_answered_while_silent_connections_hold_every_reserved_
         assert trio.current_time() == 0
 
 
-async def test_a_head_that_drips_beyond_the_cap_ends_at_the_reserve_deadline(autojump_clock: MockClock) -> None:
+async def test_a_slow_head_on_a_reserved_connection_ends_at_its_deadline(autojump_clock: MockClock) -> None:
     async with served(App(hello), limits=Limits(max_connections=1)) as server, server.connected():
         await server.state.connections.wait_value(1)
         async with server.connected() as client, trio.open_nursery() as nursery:
@@ -99,7 +99,7 @@ async def test_a_head_that_drips_beyond_the_cap_ends_at_the_reserve_deadline(aut
 
 
 @DRIVERS
-async def test_probes_are_answered_beyond_max_in_flight_and_only_so_many(
+async def test_probes_beyond_max_in_flight_are_bounded(
     driver: str, autojump_clock: MockClock, gate: trio.Event
 ) -> None:
     app = held(gate)
@@ -119,7 +119,7 @@ async def test_probes_are_answered_beyond_max_in_flight_and_only_so_many(
 
 
 @DRIVERS
-async def test_a_probe_with_a_body_or_another_method_takes_no_reserved_place(
+async def test_a_probe_with_a_body_or_another_method_gets_no_reserve(
     driver: str, autojump_clock: MockClock, gate: trio.Event
 ) -> None:
     async with served(held(gate), driver, Limits(max_in_flight=1)) as server, server.connected() as busy:
@@ -138,7 +138,7 @@ def test_connections_never_take_more_than_half_of_the_descriptors() -> None:
 
 
 @DRIVERS
-async def test_one_request_too_many_gets_503_and_keeps_its_connection(
+async def test_a_request_over_max_in_flight_gets_503_and_keeps_its_connection(
     driver: str, gate: trio.Event, autojump_clock: MockClock
 ) -> None:
     app = held(gate)
@@ -176,7 +176,7 @@ async def test_a_refused_request_with_a_body_ends_its_connection(gate: trio.Even
         assert (await first.reply()).status == 200
 
 
-async def test_near_the_memory_limit_connections_are_not_kept_and_then_requests_not_taken(
+async def test_near_memory_limit_keep_alive_ends_and_then_requests_get_503(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     resident = 50
@@ -207,7 +207,7 @@ def test_resident_memory_is_read_from_the_system() -> None:
 
 
 @DRIVERS
-async def test_probes_whose_answers_are_not_read_are_displaced_by_newer_ones(
+async def test_probes_with_unread_responses_are_displaced_by_newer_ones(
     driver: str, autojump_clock: MockClock, gate: trio.Event
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -234,7 +234,7 @@ async def test_probes_whose_answers_are_not_read_are_displaced_by_newer_ones(
 
 
 @DRIVERS
-async def test_nothing_is_served_behind_a_probe_that_was_displaced(
+async def test_nothing_is_served_after_a_displaced_probe(
     driver: str, autojump_clock: MockClock, gate: trio.Event
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a serving process tells the collector, in this process and taken back."""
+"""Settings of the garbage collector, applied in this process and taken back."""
 
 from __future__ import annotations
 

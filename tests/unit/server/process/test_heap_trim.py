@@ -1,4 +1,4 @@
-"""When the heap is trimmed: after a burst of requests, seldom, and not while requests would wait for it."""
+"""Heap trim: after a burst of requests or uploads, at most once a minute, and not while requests would wait long."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_few_requests_cause_no_trim(
         assert requests.trims == []
 
 
-async def test_the_heap_is_trimmed_once_a_minute_at_most(
+async def test_the_heap_is_trimmed_at_most_once_a_minute(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
@@ -97,7 +97,7 @@ async def test_the_heap_is_trimmed_once_a_minute_at_most(
         assert min(pauses) >= INTERVAL_S
 
 
-async def test_a_large_trim_waits_until_nothing_is_in_flight(
+async def test_a_large_trim_waits_until_no_request_is_in_flight(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
@@ -125,7 +125,7 @@ async def test_a_burst_that_follows_at_once_delays_the_trim(
         assert len(requests.trims) == 1
 
 
-async def test_the_heap_is_trimmed_after_uploads_that_let_the_process_grow(
+async def test_the_heap_is_trimmed_after_uploads_that_grew_the_process(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
@@ -160,5 +160,5 @@ async def test_without_gc_tuning_the_heap_is_not_trimmed(
         assert requests.trims == []
 
 
-def test_a_trim_succeeds_or_says_that_it_cannot() -> None:
+def test_trim_heap_returns_whether_memory_was_returned() -> None:
     assert heap_trim.trim_heap() in (True, False)

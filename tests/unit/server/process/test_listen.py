@@ -1,4 +1,4 @@
-"""Accepting: what ends a connection before it began, and what makes the server pause."""
+"""Accepting connections: errors of one connection, a lack of descriptors, and addresses that cannot be bound."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def served_after(errors: list[int]) -> tuple[App, list[float]]:
     return app, troubled.tries
 
 
-async def test_a_connection_that_was_broken_before_is_passed_over(autojump_clock: MockClock) -> None:
+async def test_a_connection_broken_before_its_accept_is_skipped(autojump_clock: MockClock) -> None:
     app, _ = await served_after([errno.ECONNABORTED, errno.EPROTO, errno.EPERM])
     assert trio.current_time() == 0
     assert app.recorder.events == []
@@ -72,7 +72,7 @@ async def test_without_descriptors_accepting_pauses_with_a_record_every_ten_seco
     assert "trouble" in app.recorder.logged[0].message
 
 
-async def test_any_other_error_is_raised(autojump_clock: MockClock) -> None:
+async def test_any_other_accept_error_is_raised(autojump_clock: MockClock) -> None:
     with pytest.RaisesGroup(OSError, flatten_subgroups=True):
         await served_after([errno.EINVAL])
 
@@ -95,7 +95,7 @@ def listen_in_vain(*binds: str) -> str:
     return caught.value.strerror or ""
 
 
-def test_a_descriptor_that_is_no_listening_socket_is_a_sentence(tmp_path: Path) -> None:
+def test_a_descriptor_that_is_no_stream_socket_raises_one_sentence(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, socket.socket(type=socket.SOCK_DGRAM) as datagram:
         duplicate = os.dup(datagram.fileno())  # What is refused is closed.
         assert listen_in_vain(f"fd://{file.fileno()}").endswith("Socket operation on non-socket")
@@ -103,7 +103,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_a_sentence(tmp_path: Path) 
     assert listen_in_vain("fd://9999").endswith("Bad file descriptor")
 
 
-def test_a_descriptor_that_stands_there_twice_is_a_sentence() -> None:
+def test_a_descriptor_given_twice_raises_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         bind = f"fd://{sock.fileno()}"
         assert listen_in_vain(bind, bind).endswith(f"{bind} is given twice; remove one of them")

@@ -1,4 +1,4 @@
-"""The watchdog leaves nothing behind, and never waits for the reader of stderr."""
+"""Event loop watchdog: it leaves no thread and no descriptor, and does not wait for the reader of stderr."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def held() -> tuple[int, int, int]:
     return threading.active_count(), len([*Path("/proc/self/task").iterdir()]), lowest
 
 
-async def test_it_leaves_no_thread_and_no_descriptor() -> None:
+async def test_the_watchdog_leaves_no_thread_and_no_descriptor() -> None:
     before = held()
     with pytest.RaisesGroup(KeyError):
         async with watched_loop(0.05, pytest.fail):
@@ -42,7 +42,7 @@ async def test_it_leaves_no_thread_and_no_descriptor() -> None:
     assert held() == before
 
 
-async def test_a_stderr_that_nobody_reads_does_not_hold_up_the_loop() -> None:
+async def test_an_unread_stderr_does_not_block_the_loop() -> None:
     reading, writing = os.pipe()
     recorded: list[str] = []
     told = trio.Event()

@@ -1,4 +1,4 @@
-"""Unix sockets: a live one is not taken, a stale one is no obstacle, what is no socket stays."""
+"""Paths of Unix sockets: a live socket is not taken, a stale one is replaced, and other files stay."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def connects(path: Path) -> bool:
         return True
 
 
-def test_a_live_socket_is_not_taken_and_serves_on(path: Path) -> None:
+def test_a_live_socket_is_not_taken_and_keeps_serving(path: Path) -> None:
     with listening(config(f"unix:{path}")):
         with refused(path, "cannot listen on unix:.*: another server listens at .*; stop it, or name another path"):
             assert connects(path)
@@ -93,12 +93,12 @@ def test_a_path_that_is_no_socket_is_refused_and_stays(kind: str, path: Path, tm
         pass
 
 
-def test_a_path_may_not_stand_there_twice(path: Path) -> None:
+def test_a_path_given_twice_is_refused(path: Path) -> None:
     with pytest.raises(OSError, match="is given twice; remove"), listening(config(f"unix:{path}", f"unix:{path}")):
         pass
 
 
-def test_a_socket_of_somebody_who_came_after_us_stays(path: Path) -> None:
+def test_a_newer_socket_at_the_path_is_not_removed(path: Path) -> None:
     with listening(config(f"unix:{path}")):
         path.unlink()
         with socket.socket(socket.AF_UNIX) as theirs:
@@ -114,9 +114,7 @@ def test_a_start_that_fails_leaves_no_socket(path: Path) -> None:
     assert not path.exists()
 
 
-def test_another_instance_that_is_binding_is_waited_for_and_not_for_good(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_of_another_process_is_awaited_for_a_bounded_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = os.open(path.parent, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
     monkeypatch.setattr(unix_socket, "LOCK_S_MAX", 0.0)

@@ -1,4 +1,4 @@
-"""An application's fields as lines of a head: checked each time, and remembered where they come again."""
+"""Fields of a response as lines of a head: checks, and the caches of checked fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _forget() -> None:
     response_head._sections.entries.clear()
 
 
-def test_lines_keep_their_order_and_what_the_server_says_is_left_out() -> None:
+def test_lines_keep_their_order_without_the_servers_own_fields() -> None:
     headers = [
         (b"Vary", b"Accept"),
         (b"etag", b'"1"'),
@@ -49,14 +49,14 @@ def test_lines_keep_their_order_and_what_the_server_says_is_left_out() -> None:
         [(b"content-length", b"1"), (b"content-length", b"1")],
     ],
 )
-def test_what_would_split_or_misstate_a_response_is_refused_each_time(headers: Any) -> None:
+def test_fields_that_would_split_a_response_are_refused_each_time(headers: Any) -> None:
     read_fields([(b"x-other", b"good"), (b"etag", b'"good"')])
     for _ in range(3):
         with pytest.raises(ApplicationError):
             read_fields(headers)
 
 
-def test_what_comes_once_and_what_is_secret_is_not_remembered() -> None:
+def test_values_of_one_response_and_secrets_are_not_cached() -> None:
     read_fields([(b"vary", b"a"), (b"etag", b'"1"'), (b"set-cookie", b"s=1"), (b"ETag", b'"2"'), (b"x-token", b"t")])
     assert set(response_head._known.entries) == {(b"vary", b"a")}
     for field in ((b"etag", b'"1"'), (b"set-cookie", b"s=1"), (b"x-token", b"t"), (b"date", b"now")):
@@ -65,7 +65,7 @@ def test_what_comes_once_and_what_is_secret_is_not_remembered() -> None:
     assert not response_head._sections.entries
 
 
-def test_a_short_section_of_known_fields_is_remembered_with_its_content_length() -> None:
+def test_a_short_section_of_known_fields_is_cached() -> None:
     fields = [(b"vary", b"a"), (b"content-length", b"1")]
     expected = Fields(b"vary: a\r\ncontent-length: 1\r\n", 1, close=False, dated=False)
     for times in range(3):
@@ -75,7 +75,7 @@ def test_a_short_section_of_known_fields_is_remembered_with_its_content_length()
     assert set(response_head._sections.entries) == {tuple(fields)}
 
 
-def test_the_memory_is_bounded() -> None:
+def test_the_caches_are_bounded() -> None:
     for number in range(3000):
         read_fields([(b"x-%d" % number, b"v")])
         assert len(response_head._known.entries) <= 1024

@@ -1,4 +1,4 @@
-"""WebSocket clients that give a little now and then: no wait for them is extended by it. In virtual time."""
+"""Clocks of WebSockets: a client cannot extend a wait by a few bytes now and then. On the autojump clock."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def split(data: bytes) -> Iterable[bytes]:
     ids=["payload", "fragments", "empty fragments", "pings between", "pings in bytes", "control", "length", "one byte"],
 )
 @pytest.mark.parametrize("every", [1, 20])
-async def test_a_message_that_drips_is_cut_after_the_body_timeout(
+async def test_a_slow_message_closes_with_1008_after_the_body_timeout(
     pieces: Callable[[], Iterable[bytes]], every: float, autojump_clock: MockClock
 ) -> None:
     async with websocket(echo, Limits(body_timeout=30)) as here:
@@ -83,7 +83,7 @@ async def test_a_message_that_drips_is_cut_after_the_body_timeout(
         assert await ended_at(here, pieces(), every) == pytest.approx(1030, abs=2)
 
 
-async def test_messages_at_any_distance_and_pongs_between_them_are_no_drip(autojump_clock: MockClock) -> None:
+async def test_silence_and_pongs_between_messages_are_allowed(autojump_clock: MockClock) -> None:
     async with websocket(echo, Limits(body_timeout=30)) as here:
         await here.client.open()
         for _ in range(100):
@@ -95,7 +95,7 @@ async def test_messages_at_any_distance_and_pongs_between_them_are_no_drip(autoj
             assert await here.client.message() == "hello"
 
 
-async def test_a_large_message_at_the_rate_may_take_its_time(autojump_clock: MockClock) -> None:
+async def test_a_large_message_at_min_body_rate_is_received(autojump_clock: MockClock) -> None:
     async with websocket(echo, Limits(body_timeout=30, min_body_rate=240)) as here:
         await here.client.open()
         message = frame(b"x" * 60_000, 0x81, long=2)
@@ -114,7 +114,7 @@ async def test_a_large_message_at_the_rate_may_take_its_time(autojump_clock: Moc
     [lambda: (), lambda: repeat(PING), lambda: repeat(frame(b"x", 0x81)), lambda: split(PING * 1000)],
     ids=["nothing", "pings", "messages", "single bytes"],
 )
-async def test_a_close_that_is_not_answered_is_waited_for_no_longer_than_the_cancel_timeout(
+async def test_a_missing_close_frame_is_awaited_for_the_cancel_timeout(
     pieces: Callable[[], Iterable[bytes]], listens: bool, autojump_clock: MockClock
 ) -> None:
     heard: list[Any] = []
@@ -137,7 +137,7 @@ async def test_a_close_that_is_not_answered_is_waited_for_no_longer_than_the_can
         assert heard[-1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
-async def test_a_refused_handshake_ends_an_application_that_receives_on(autojump_clock: MockClock) -> None:
+async def test_a_refused_handshake_gives_a_disconnect_in_receive(autojump_clock: MockClock) -> None:
     async def refuses(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.close"})
@@ -153,7 +153,7 @@ async def test_a_refused_handshake_ends_an_application_that_receives_on(autojump
 
 
 @pytest.mark.parametrize("taken_every", [1.0, 29.0])
-async def test_small_messages_do_not_each_begin_a_write_timeout(
+async def test_small_messages_share_one_write_timeout(
     taken_every: float, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def keep(stream: PlainStream, data: bytes) -> bool:
@@ -180,13 +180,13 @@ async def test_small_messages_do_not_each_begin_a_write_timeout(
         assert trio.current_time() == pytest.approx(31, abs=1)
 
 
-async def test_a_client_that_answers_no_ping_is_ended(autojump_clock: MockClock) -> None:
+async def test_a_client_without_pongs_is_closed_with_1008(autojump_clock: MockClock) -> None:
     async with websocket(echo, Limits(body_timeout=30), websocket_ping_interval=10) as here:
         await here.client.open()
         assert await ended_at(here, (), 1) == pytest.approx(41, abs=1)
 
 
-async def test_a_client_that_answers_pings_stays(autojump_clock: MockClock) -> None:
+async def test_a_client_that_answers_pings_stays_connected(autojump_clock: MockClock) -> None:
     async with websocket(echo, Limits(body_timeout=30), websocket_ping_interval=10) as here:
         await here.client.open()
         with trio.move_on_after(1000):
@@ -215,7 +215,7 @@ def _messages(draw: st.DrawFn) -> list[bytes]:
 
 
 @given(frames=_messages(), data=st.data())
-def test_a_watch_knows_after_every_piece_whether_something_is_incomplete(frames: list[bytes], data: Any) -> None:
+def test_a_frame_tracker_knows_after_each_piece_whether_a_frame_is_incomplete(frames: list[bytes], data: Any) -> None:
     stream, ends, at, is_open = b"".join(frames), {0}, 0, False
     for each in frames:
         at += len(each)

@@ -1,4 +1,4 @@
-"""The handshake of a WebSocket: which offers of permessage-deflate are accepted, and which fields open nothing."""
+"""The opening handshake of a WebSocket: offers of permessage-deflate, and fields that are refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def opening(extensions: bytes = b"", protocols: bytes = b"") -> Any:
         (b"permessage-deflate; server_max_window_bits=99, permessage-deflate", "permessage-deflate"),
     ],
 )
-def test_an_offer_of_compression_is_answered(offer: bytes, answer: str) -> None:
+def test_an_acceptable_offer_of_compression_is_accepted(offer: bytes, answer: str) -> None:
     assert opening(offer).deflate.parameters == answer
 
 
@@ -100,9 +100,7 @@ async def test_an_offer_that_must_be_declined_opens_a_websocket_without_compress
         b"Sec-WebSocket-Protocol: (",
     ],
 )
-async def test_a_field_that_is_malformed_is_refused_with_400_and_no_line(
-    autojump_clock: MockClock, field: bytes
-) -> None:
+async def test_a_malformed_field_gets_400_and_no_log_line(autojump_clock: MockClock, field: bytes) -> None:
     async with websocket(echo, head=upgrade(more=field + b"\r\n")) as here:
         await here.over.wait()
         assert (await here.client.stream.receive_some()).startswith(b"HTTP/1.1 400 ")
@@ -110,7 +108,7 @@ async def test_a_field_that_is_malformed_is_refused_with_400_and_no_line(
     assert [record.status for record in here.records.requests] == [400]
 
 
-async def test_subprotocols_and_offers_may_stand_in_several_fields(autojump_clock: MockClock) -> None:
+async def test_subprotocols_and_offers_may_be_split_over_fields(autojump_clock: MockClock) -> None:
     offered: list[Any] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -131,7 +129,7 @@ async def test_subprotocols_and_offers_may_stand_in_several_fields(autojump_cloc
 
 
 @given(st.binary(max_size=200))
-def test_whatever_stands_in_the_fields_is_accepted_declined_or_refused(value: bytes) -> None:
+def test_any_field_value_is_accepted_declined_or_refused(value: bytes) -> None:
     for fields in ({"extensions": value}, {"protocols": value}, {"extensions": b"permessage-deflate;" + value}):
         try:
             opening(**fields)
@@ -141,7 +139,7 @@ def test_whatever_stands_in_the_fields_is_accepted_declined_or_refused(value: by
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("options", [{}, {"client_no_context_takeover": True, "server_max_window_bits": 10}])
-async def test_compressed_messages_come_through(autojump_clock: MockClock, options: Any, seed: int) -> None:
+async def test_compressed_messages_are_received_and_sent(autojump_clock: MockClock, options: Any, seed: int) -> None:
     messages = [random.Random(seed).randbytes(size) * 3 for size in (0, 1, 1000, 30_000)]
     async with websocket(echo) as here:
         accepted = await here.client.open(extensions=[PerMessageDeflate(**options)])
@@ -156,7 +154,7 @@ def frame(first: int, payload: bytes) -> bytes:
     return bytes([first]) + size + bytes(4) + payload
 
 
-async def test_bytes_behind_the_last_block_of_a_message_are_not_collected(autojump_clock: MockClock) -> None:
+async def test_bytes_after_the_last_block_of_a_message_close_the_websocket(autojump_clock: MockClock) -> None:
     deflate = zlib.compressobj(wbits=-15)
     last = deflate.compress(b"hello") + deflate.flush()
     async with websocket(echo) as here:
@@ -170,7 +168,7 @@ async def test_bytes_behind_the_last_block_of_a_message_are_not_collected(autoju
     assert here.records.logged == []
 
 
-async def test_an_extended_connect_that_ends_its_stream_is_a_400(autojump_clock: MockClock) -> None:
+async def test_an_extended_connect_that_ends_its_stream_gets_400(autojump_clock: MockClock) -> None:
     async with h2_connected(echo) as here:
         fields = {":method": "CONNECT", ":protocol": "websocket"}
         stream = await here.client.request(headers=[("sec-websocket-version", "13")], end=True, **fields)

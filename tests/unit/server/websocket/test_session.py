@@ -1,4 +1,4 @@
-"""A WebSocket over a request in memory: what it asks of whatever carries it, and how it comes to its end."""
+"""A WebSocket session over a request in memory: the handshake's response, the record, and the end."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def ended(status: int = 101) -> RequestEnded:
 DENIED = {"type": "websocket.http.response.start", "status": 402, "headers": [(b"X-Own", b"1")]}
 
 
-async def test_a_denial_response_is_sent_whole_if_it_has_one_part_else_in_parts(
+async def test_a_denial_response_of_one_part_is_sent_whole(
     autojump_clock: MockClock,
 ) -> None:
     async def whole(scope: Any, receive: Any, send: Any) -> None:
@@ -130,7 +130,7 @@ async def test_a_denial_response_is_sent_whole_if_it_has_one_part_else_in_parts(
     assert request.asked == [("start", 402, [(b"x-own", b"1")]), ("send", b"pay"), ("send", b" first"), ("finish",)]
 
 
-async def test_an_application_that_ends_in_its_denial_response_is_cut_and_before_it_answered_for(
+async def test_an_incomplete_denial_response_is_cut_and_a_missing_one_gives_500(
     autojump_clock: MockClock,
 ) -> None:
     async def unbegun(scope: Any, receive: Any, send: Any) -> None:
@@ -148,7 +148,7 @@ async def test_an_application_that_ends_in_its_denial_response_is_cut_and_before
     assert app.recorder.events == []
 
 
-async def test_a_success_is_no_denial_response_over_http_2_where_it_would_accept(autojump_clock: MockClock) -> None:
+async def test_a_denial_response_over_http_2_cannot_have_status_2xx(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await send({**DENIED, "status": 200})
         await send({"type": "websocket.http.response.body", "body": b"no"})
@@ -159,7 +159,7 @@ async def test_a_success_is_no_denial_response_over_http_2_where_it_would_accept
     assert [each[:2] for each in request.asked] == [("respond", 200)]
 
 
-async def test_a_record_that_was_filed_has_the_servers_answer_where_the_application_gave_none(
+async def test_a_filed_record_is_corrected_by_the_servers_response(
     autojump_clock: MockClock,
 ) -> None:
     async def crashes(scope: Any, receive: Any, send: Any) -> None:
@@ -173,7 +173,7 @@ async def test_a_record_that_was_filed_has_the_servers_answer_where_the_applicat
     assert app.recorder.requests == []
 
 
-async def test_a_cancelled_handshake_is_left_to_the_server_with_the_record(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_handshake_leaves_response_and_record_to_the_server(autojump_clock: MockClock) -> None:
     async def sleeps(scope: Any, receive: Any, send: Any) -> None:
         try:
             await trio.sleep_forever()
@@ -187,7 +187,7 @@ async def test_a_cancelled_handshake_is_left_to_the_server_with_the_record(autoj
     assert request.filed == [ended()]
 
 
-async def test_an_accept_whose_fields_are_malformed_can_be_given_again(autojump_clock: MockClock) -> None:
+async def test_an_accept_with_malformed_fields_can_be_repeated(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         with pytest.raises(ValueError, match="malformed"):
             await send({"type": "websocket.accept", "headers": [(b"x-own", b"a\nb")]})
@@ -205,7 +205,7 @@ async def test_an_accept_whose_fields_are_malformed_can_be_given_again(autojump_
 
 
 @pytest.mark.parametrize("first", ["close frame", "reset"])
-async def test_the_end_has_the_code_of_whoever_came_first(first: str, autojump_clock: MockClock) -> None:
+async def test_the_first_close_code_wins(first: str, autojump_clock: MockClock) -> None:
     heard: list[Any] = []
     request = Handshake()
 
@@ -233,7 +233,7 @@ async def test_the_end_has_the_code_of_whoever_came_first(first: str, autojump_c
     assert app.recorder.logged == []
 
 
-async def test_a_client_that_leaves_unread_pings_ends_nothing_but_its_websocket(autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_pings_unread_ends_only_its_websocket(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})

@@ -1,4 +1,4 @@
-"""A WebSocket over either protocol: its closing from each side, its bounds, and what its application hears."""
+"""A WebSocket over HTTP/1.1 and HTTP/2: its close from each side, its limits, and the application's messages."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_a_handshake_that_breaks_a_rule_is_refused_with_a_record(autojump_
     assert (record.status, bool(record.detail)) == (400, True)
 
 
-async def test_bytes_that_come_before_the_application_has_accepted_are_kept_for_it(autojump_clock: MockClock) -> None:
+async def test_bytes_before_the_accept_are_kept_for_the_application(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(1)
         await echo(scope, receive, send)
@@ -164,7 +164,7 @@ async def test_an_application_may_refuse_in_two_ways(autojump_clock: MockClock) 
         assert answer.endswith(b"\r\ncontent-length: 6\r\nconnection: close\r\n\r\n first")
 
 
-async def test_an_application_that_fails_is_a_500_before_it_accepts_and_1011_after(autojump_clock: MockClock) -> None:
+async def test_a_failed_application_gives_500_before_its_accept_and_1011_after(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         if scope["path"] == "/late":
@@ -192,7 +192,7 @@ async def test_an_application_that_returns_closes_with_1000(autojump_clock: Mock
         assert await here.client.ended() == 1000
 
 
-async def test_a_client_that_goes_cancels_an_application_that_does_not_listen_and_tells_one_that_does(
+async def test_a_client_that_leaves_notifies_or_cancels_the_application(
     autojump_clock: MockClock,
 ) -> None:
     heard: list[Any] = []
@@ -222,7 +222,7 @@ async def test_a_client_that_goes_cancels_an_application_that_does_not_listen_an
     assert trio.current_time() == pytest.approx(5)
 
 
-async def test_an_application_that_closes_gets_a_disconnect_without_its_clients_close(
+async def test_an_application_that_closes_gets_a_disconnect_in_any_case(
     autojump_clock: MockClock,
 ) -> None:
     heard: list[Any] = []
@@ -244,7 +244,7 @@ async def test_an_application_that_closes_gets_a_disconnect_without_its_clients_
     assert refused_at - closed_at < 5
 
 
-async def test_a_server_that_drains_closes_with_1001(autojump_clock: MockClock) -> None:
+async def test_a_drain_closes_a_websocket_with_1001(autojump_clock: MockClock) -> None:
     heard: list[int] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -271,7 +271,7 @@ async def test_a_message_over_the_limit_closes_with_1009(autojump_clock: MockClo
         assert await here.client.ended() == 1009
 
 
-async def test_a_compressed_message_is_unpacked_in_small_parts_and_cut_at_the_limit(autojump_clock: MockClock) -> None:
+async def test_a_compressed_message_over_the_limit_closes_with_1009(autojump_clock: MockClock) -> None:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = (deflate.compress(bytes(64 * 2**20)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
     assert len(bomb) < 2**16
@@ -282,7 +282,7 @@ async def test_a_compressed_message_is_unpacked_in_small_parts_and_cut_at_the_li
         assert await here.client.ended() == 1009
 
 
-async def test_what_is_no_frame_closes_with_a_protocol_error(autojump_clock: MockClock) -> None:
+async def test_bytes_that_are_no_frame_close_with_a_protocol_error(autojump_clock: MockClock) -> None:
     async with websocket(echo) as here:
         await here.client.open()
         await here.client.stream.send_all(b"\xff\xff\xff\xff")
@@ -290,7 +290,7 @@ async def test_what_is_no_frame_closes_with_a_protocol_error(autojump_clock: Moc
     assert here.records.logged == []
 
 
-async def test_a_message_that_stands_still_is_cut_and_silence_between_messages_is_not(
+async def test_a_stalled_message_closes_the_websocket_and_silence_does_not(
     autojump_clock: MockClock,
 ) -> None:
     async with websocket(echo, Limits(body_timeout=30)) as here:
@@ -303,7 +303,7 @@ async def test_a_message_that_stands_still_is_cut_and_silence_between_messages_i
         assert trio.current_time() == pytest.approx(1030)
 
 
-async def test_a_client_that_reads_nothing_is_cut_at_the_write_timeout(autojump_clock: MockClock) -> None:
+async def test_a_client_that_reads_nothing_is_ended_at_the_write_timeout(autojump_clock: MockClock) -> None:
     ended: list[Any] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -322,7 +322,7 @@ async def test_a_client_that_reads_nothing_is_cut_at_the_write_timeout(autojump_
     assert ended == [(30, "the client has gone, or does not read")]
 
 
-async def test_pings_keep_it_alive_where_they_are_configured(autojump_clock: MockClock) -> None:
+async def test_pings_are_sent_at_the_configured_interval(autojump_clock: MockClock) -> None:
     async with websocket(echo, Limits(body_timeout=30), websocket_ping_interval=10) as here:
         await here.client.open()
         received = b""
@@ -332,7 +332,7 @@ async def test_pings_keep_it_alive_where_they_are_configured(autojump_clock: Moc
         assert received == b"\x89\x00" * 4
 
 
-async def test_a_websocket_over_http_2(autojump_clock: MockClock) -> None:
+async def test_an_echo_over_http_2(autojump_clock: MockClock) -> None:
     async with h2_connected(echo) as here:
         fields = {":method": "CONNECT", ":protocol": "websocket"}
         stream = await here.client.request(path="/ws", headers=[("sec-websocket-version", "13")], end=False, **fields)
@@ -349,7 +349,7 @@ async def test_a_websocket_over_http_2(autojump_clock: MockClock) -> None:
     assert here.records.logged == []
 
 
-async def test_a_handshake_over_http_2_is_checked_too(autojump_clock: MockClock) -> None:
+async def test_a_malformed_handshake_over_http_2_is_refused(autojump_clock: MockClock) -> None:
     async with h2_connected(echo) as here:
         fields = {":method": "CONNECT", ":protocol": "websocket"}
         stream = await here.client.request(headers=[("sec-websocket-protocol", b"\xff")], end=False, **fields)

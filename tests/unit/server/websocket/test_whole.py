@@ -1,4 +1,4 @@
-"""Messages of a WebSocket stay whole: beside each other, beside pongs, and where an application is cancelled."""
+"""WebSocket messages stay whole: beside other messages, beside pongs, and after a cancelled send."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ async def whole(client: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("content", [LARGE, LARGE.encode(), "\U0001f600" * 100_000, "x" * 32_768, ""])
-async def test_a_compressed_message_goes_out_in_fragments_and_arrives_as_it_was(
-    content: str | bytes, autojump_clock: MockClock
-) -> None:
+async def test_a_large_compressed_message_is_sent_in_fragments(content: str | bytes, autojump_clock: MockClock) -> None:
     async with websocket(echo) as here:
         await here.client.open(extensions=[PerMessageDeflate()])
         for _ in range(2):
@@ -111,7 +109,7 @@ async def heard_over_h2(client: H2Client, stream: int, count: int) -> list[Any]:
     return heard
 
 
-async def test_a_pong_does_not_stand_in_the_middle_of_a_message_over_http_2(autojump_clock: MockClock) -> None:
+async def test_a_pong_does_not_split_a_frame_over_http_2(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -145,7 +143,7 @@ async def test_a_message_over_http_2_whose_sender_is_cancelled_is_sent_whole(aut
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_the_end_of_the_stream_is_the_clients_leaving_also_in_the_frame_of_a_message(
+async def test_the_end_of_the_stream_within_a_frame_counts_as_leaving(
     together: bool, autojump_clock: MockClock
 ) -> None:
     heard: list[Any] = []
