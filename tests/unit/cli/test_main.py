@@ -77,8 +77,8 @@ def test_a_missing_configuration_is_reported_with_how_to_begin(
     assert (result.exit_code, result.stdout) == (EXIT_CONFIG, "")
     [line] = result.stderr.splitlines()
     assert line == (
-        'umbel.toml: cannot be read: there is no such file; "umbel init" writes one to begin with, and "umbel demo"'
-        " shows Umbel at work"
+        'umbel.toml: cannot be read: there is no such file; "umbel init" writes a first one, and "umbel demo"'
+        " runs an example"
     )
     assert CliRunner().invoke(main, ["init"]).exit_code == 0
     assert CliRunner().invoke(main, ["check"]).exit_code == 0

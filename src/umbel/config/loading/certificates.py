@@ -1,7 +1,7 @@
 """Check of the certificates and keys that a configuration names: readable, PEM, not expired, and matching pairs.
 
-Opens the files and lets OpenSSL load them; keeps nothing. The standard library does not give a certificate's last day,
-so that is read from the DER encoding (X.690), of which only what leads to the date is parsed.
+OpenSSL loads each file, and nothing is kept. The standard library does not show when a certificate expires, so the date
+is parsed from the DER encoding (X.690), as far as needed to find it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from .file_reader import SIZE_MAX, why
 TLS_PATHS = ("ca", "cert", "key")
 """The keys of a TLS table that name files."""
 
-# The content ends at the first five hyphens, so that a text of many beginnings is gone through once.
+# The content ends at the first five hyphens, so that a text with many BEGIN lines takes linear time.
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(?:[^-]++|-(?!----))++-----END CERTIFICATE-----")
 _EXPLICIT_VERSION = 0xA0
 _UTC_TIME = 0x17
 
 
 def certificate_errors(tables: Iterable[tuple[KeyPath, Tls]]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the path of each key whose file TLS cannot use, and why: unreadable, not PEM, expired, no matching pair."""
+    """Yield the path of each key whose file TLS cannot use, with the reason.
+
+    Reasons: the file is unreadable, is not PEM, has expired, or certificate and key are no pair.
+    """
     for path, tls in tables:
         for key, reason in _unusable_tls(tls):
             yield (*path, key), reason
@@ -51,7 +54,7 @@ def _unusable_ca(path: str) -> str | None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
         return "the file holds no certificate in PEM form"
-    # A bundle may hold old ones beside good ones.
+    # A bundle may hold expired certificates beside valid ones, so the last date counts.
     if (ends := _expiry_dates_of(path)) and max(ends) < datetime.now(UTC):
         return f"the certificate has expired, on {max(ends):%Y-%m-%d}"
     return None
@@ -59,7 +62,7 @@ def _unusable_ca(path: str) -> str | None:
 
 def _unusable_pair(cert: str, key: str) -> Iterator[tuple[str, str]]:
     try:
-        # Without a password function OpenSSL would ask at the terminal.
+        # Without a password function OpenSSL asks for the password at the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=lambda: "")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -69,7 +72,7 @@ def _unusable_pair(cert: str, key: str) -> Iterator[tuple[str, str]]:
         else:
             yield "key", "the file holds no key in PEM form, or an encrypted one"
         return
-    if (ends := _expiry_dates_of(cert)) and ends[0] < datetime.now(UTC):  # the first is the client's own
+    if (ends := _expiry_dates_of(cert)) and ends[0] < datetime.now(UTC):  # The first one is the client's certificate.
         yield "cert", f"the certificate has expired, on {ends[0]:%Y-%m-%d}"
 
 
@@ -88,7 +91,7 @@ def _why_unreadable(path: str) -> str | None:
 
 
 def expiry_dates(pem: str) -> list[datetime]:
-    """Return the end of each certificate in a PEM text, in their order (RFC 5280 section 4.1.2.5).
+    """Return the date on which each certificate in a PEM text expires, in their order (RFC 5280 section 4.1.2.5).
 
     OpenSSL must have accepted the text.
     """
@@ -102,7 +105,7 @@ def _not_after(der: bytes) -> datetime:
     _serial, _algorithm, _issuer, (_, validity), *_ = fields
     _, (tag, date) = _elements(validity)
     text = date.decode("ascii")
-    if tag == _UTC_TIME:  # two digits of the year: 50 to 99 are of the last century
+    if tag == _UTC_TIME:  # The year has two digits; 50 to 99 mean 1950 to 1999.
         text = ("19" if text[:2] >= "50" else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
 
@@ -113,7 +116,7 @@ def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
     while at < len(content):
         tag, length = content[at], content[at + 1]
         at += 2
-        if length & 0x80:  # the long form: so many bytes of length follow
+        if length & 0x80:  # The long form: the other bits are the number of length bytes that follow.
             more = length & 0x7F
             length = int.from_bytes(content[at : at + more], "big")
             at += more

@@ -1,4 +1,4 @@
-"""Collection of the errors of two loads into one, so that one run reports the mistakes of both files."""
+"""Collection of the errors of two loads in one error, so that one run reports the mistakes in both files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SecondT = TypeVar("SecondT")
 
 
 def collect_errors(first: Callable[[], FirstT], second: Callable[[], SecondT]) -> tuple[FirstT, SecondT]:
-    """Call both functions and return both results; the second is called also where the first fails.
+    """Call both functions and return both results. The second one is called also if the first one fails.
 
     Raises:
-        ConfigError: the problems of either call, or of both, the first's before the second's.
+        ConfigError: one or both functions raised it. It carries the problems of ``first`` before those of ``second``.
     """
     try:
         made = first()

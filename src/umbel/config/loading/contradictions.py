@@ -1,12 +1,12 @@
-"""Warnings about bounds that contradict each other: pairs of keys of which one makes the other useless.
+"""Warnings about contradictions: pairs of bounds of which one makes the other useless.
 
-``RULES`` is the one table of them: a rule says which quantity must not be above which other one, and what follows if it
-is. A quantity that is no key itself (the time limit of a call, the pauses of its retries, the calls of a route to one
-upstream at once) is computed below, so a new pair of keys needs only a new rule. The result is a warning and no
-mistake: such a configuration is served.
+``RULES`` is the only table of them. A rule names two quantities of which the first must not be above the second, and
+holds the warning. A quantity is the value of a key, or is computed here (the time limit of a call, the waits between
+its attempts, the calls of a route to one upstream at once). So a new pair of keys needs only a new rule. A
+contradiction is a warning and no mistake: such a configuration is served.
 
-Pairs that are not here cannot contradict: they bound different things, or the lower of two is the one that holds
-(``max_connections`` and the descriptors, ``write_timeout`` and the rest of a drain).
+Other pairs cannot contradict: they bound different things, or the lower one is simply in force (``max_connections`` and
+the limit of descriptors, for example).
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from ..schema.sections import Call, Config, KeyPath, Route, Upstream
 from ..schema.units import format_duration, format_rate, format_ratio, format_size
 
 HYPERCORN = "hypercorn.toml"
-"""The first part of the path of a key that stands in that file."""
+"""The first part of the path of a key of hypercorn.toml."""
 GRACEFUL_TIMEOUT = 20.0
-"""Seconds, where hypercorn.toml does not set it."""
+"""Seconds: the default of ``graceful_timeout`` in hypercorn.toml."""
 _SPENT = 0.95
-"""Of ``memory_limit``: from there on requests are refused."""
+"""The share of ``memory_limit`` above which requests are refused."""
 _DAY = 86400.0
 
 
 class Quantity(NamedTuple):
-    """A number that a configuration states or implies, as it is compared and as it is shown."""
+    """A number that a configuration states or implies: as it is compared, and as messages show it."""
 
     value: float
     shown: str
     path: KeyPath
     given: bool
-    """Whether it was written; a default contradicts nothing."""
+    """Whether the configuration states the number. A default contradicts nothing."""
 
 
 class Rule(NamedTuple):
-    """The quantity ``key`` must not be above the quantity ``bound``."""
+    """A rule: the quantity ``key`` must not be above the quantity ``bound``."""
 
     key: str
     bound: str
     warning: str
-    """The warning; ``{value}``, ``{bound}`` and ``{route}`` stand for the two values and the route's path."""
+    """The warning, with ``{value}``, ``{bound}`` and ``{route}`` for the two values and the route's path."""
     or_equal: bool = False
-    """Whether the two must not be equal either."""
+    """Whether the two must not be equal."""
     either: bool = False
-    """Whether the warning is given as well where only the bound was written."""
+    """Whether the warning is also given if only the bound is stated; it is then about the key of the bound."""
 
 
 _ENDS_CALL = "is {value}, but the deadline of {route} is {bound}, and ends the call first"
@@ -60,35 +60,37 @@ _NEVER_SLOW = "is {value}, but the longest deadline of a route is {bound}: nothi
 
 RULES: tuple[Rule, ...] = (
     # What clients may send.
-    Rule("route.max_body", "server.max_body", "is {value}, but [server] max_body is {bound}, and over that it is 413"),
-    Rule("server.max_target", "server.max_head", "is {value}, but the head that holds it may have max_head, {bound}"),
+    Rule("route.max_body", "server.max_body", "is {value}, but [server] max_body is {bound}: a larger one gets 413"),
+    Rule("server.max_target", "server.max_head", "is {value}, but the whole head may have only max_head, {bound}"),
     Rule(
         "uploads",
         "server.memory_limit",
-        "is {bound}, but max_uploads bodies of max_body alone can take {value}, and it refuses requests long before",
+        "is {bound}, but max_uploads bodies of max_body can take {value}: requests are refused long before that",
         either=True,
     ),
     Rule(
-        "http2.streams", "server.max_in_flight", "is {value}, but [server] max_in_flight is {bound}: one client is shed"
+        "http2.streams",
+        "server.max_in_flight",
+        "is {value}, but [server] max_in_flight is {bound}: one client can use all of them",
     ),
     # Times of a call.
     Rule("call.timeout", "route.deadline", _ENDS_CALL),
-    Rule("upstream.timeout", "route.deadline", f"{_ENDS_CALL}; give the route a longer one"),
-    Rule("upstream.connect_timeout", "limit", "is {value}, but a call of {route} has {bound} in all"),
+    Rule("upstream.timeout", "route.deadline", f"{_ENDS_CALL}; write a longer deadline or a shorter timeout"),
+    Rule("upstream.connect_timeout", "limit", "is {value}, but a call of {route} may take only {bound}"),
     Rule("retry.backoff", "retry.max_backoff", "is {value}, but no wait is longer than max_backoff, {bound}"),
     Rule(
         "retry.pauses",
         "limit",
-        "has waits of up to {value} between its attempts, but a call of {route} has {bound} in all",
+        "has waits of up to {value} between its attempts, but a call of {route} may take only {bound}",
         or_equal=True,
     ),
     Rule(
         "hedge.last",
         "limit",
-        "comes after {value}, but a call of {route} has {bound} in all: it is never made",
+        "comes after {value}, but a call of {route} may take only {bound}: it is never made",
         or_equal=True,
     ),
-    # Places.
+    # Concurrency.
     Rule(
         "upstream.max_queue",
         "server.max_in_flight",
@@ -99,25 +101,25 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "fan_out",
         "upstream.max_concurrency",
-        "is {bound}, but one request for {route} makes up to {value} calls at once: some of them wait for the others",
+        "is {bound}, but one request to {route} makes up to {value} calls at once: some of them must wait",
         either=True,
     ),
     Rule(
         "one_replica",
         "ejection.share",
-        "is {bound}, but one replica is {value} of them: none is ever left out",
+        "is {bound}, but one replica is {value}: no replica is ever ejected",
         either=True,
     ),
     # Stopping and replacing.
     Rule(
         "route.deadline",
         "server.graceful_timeout",
-        "is {value}, but graceful_timeout of hypercorn.toml is {bound}: a stop cuts requests that take longer",
+        "is {value}, but graceful_timeout of hypercorn.toml is {bound}: a stop cancels requests that take longer",
     ),
     Rule(
         "server.drain_idle",
         "server.graceful_timeout",
-        "is {value}, but graceful_timeout of hypercorn.toml is {bound}, and ends idle connections, too",
+        "is {value}, but graceful_timeout of hypercorn.toml is {bound}, and also closes idle connections",
     ),
     Rule(
         "http.ssl_handshake_timeout",
@@ -127,7 +129,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "http.startup_timeout",
         "supervisor.start_timeout",
-        "is {value}, but [supervisor] start_timeout is {bound}, and ends a worker that is not ready then",
+        "is {value}, but [supervisor] start_timeout is {bound}: a worker that is not ready by then is ended",
     ),
     Rule(
         "supervisor.max_rss",
@@ -145,12 +147,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "logs.keep_days",
         "logs.span",
-        "is {value}, but keep files of one rotate_every each reach back for {bound}, and older ones are removed",
+        "is {value}, but keep files of rotate_every each cover only {bound}, and older files are removed",
     ),
     Rule(
         "logs.rotate_size",
         "logs.keep_bytes",
-        "allows {bound}, but a renamed file has up to rotate_size, {value}, and is not compressed: none would stay",
+        "is {bound}, but a rotated file may have rotate_size, {value}, and is not compressed: it would be removed",
         either=True,
     ),
     Rule("slow.access", "longest", _NEVER_SLOW),
@@ -161,7 +163,11 @@ Quantities = dict[str, Quantity]
 
 
 def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the path of a key and a warning for each contradiction in ``config`` and ``served`` (hypercorn.toml)."""
+    """Yield the path of a key and a warning for each contradiction.
+
+    Args:
+        served: the data of hypercorn.toml; None: no such file.
+    """
     found: dict[tuple[KeyPath, str], list[tuple[Quantity, Quantity, str]]] = {}
     for route, quantities in _scopes(config, served or {}):
         for rule in RULES:
@@ -171,7 +177,7 @@ def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[t
             if key.value == bound.value and not rule.or_equal:
                 continue
             if key.given or (rule.either and bound.given):
-                # A warning about the bound is placed at the bound.
+                # With ``either`` the warning is about the bound, so its path is that of the bound.
                 path = bound.path if rule.either and bound.given else key.path
                 found.setdefault((path, rule.warning), []).append((key, bound, route))
     for (path, warning), cases in found.items():
@@ -183,7 +189,10 @@ def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[t
 
 
 def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Quantities]]:
-    """Yield each set of quantities that are compared: those of the process, of each upstream, route and call."""
+    """Yield sets of quantities that are compared with each other, each with the path of its route.
+
+    They are those of the process, of each upstream, of each route and of each call.
+    """
     process = _process(config, served)
     yield "", process
     for name, upstream in config.upstreams.items():
@@ -228,7 +237,7 @@ def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
         if logs.rotate_every is not None:
             quantities["logs.span"] = _time(logs.keep * logs.rotate_every)
     if logs.compress != "none":
-        quantities.pop("logs.keep_bytes", None)  # the size of a compressed file is unknown
+        quantities.pop("logs.keep_bytes", None)  # The size of a compressed file is unknown.
     if config.routes:
         quantities["longest"] = _time(max(route.deadline for route in config.routes))
         for name, stream in (("access", logs.access), ("calls", logs.calls)):
@@ -270,17 +279,17 @@ def _call(deadline: Quantity, call: Call, at: KeyPath, upstream: Upstream) -> Qu
 
 
 def _pauses(retry: Retry) -> float:
-    """Return the longest time, in seconds, that all the waits between attempts can take."""
+    """Return the longest total time of all waits between attempts, in seconds."""
     return sum(min(retry.max_backoff, retry.backoff * 2.0**made) for made in range(retry.attempts - 1))
 
 
 def _last(hedge: Hedge) -> float:
-    """Return the seconds after which the last hedge is made."""
+    """Return the seconds from the start of a call to its last hedge."""
     return float(hedge.after) * hedge.max
 
 
 def _fan_outs(route: Route, at: KeyPath) -> dict[str, Quantity]:
-    """Return how many calls one request may make at once, by upstream."""
+    """Return the most calls that one request makes at once, by upstream."""
     counts: dict[str, int] = {}
     for call in route.calls.values():
         counts[call.upstream] = counts.get(call.upstream, 0) + (call.limit if call.each is not None else 1)
@@ -292,16 +301,16 @@ _WORDS = re.compile(r"[a-z-]+")
 
 
 def _cache_ages(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the directives of a Cache-Control that another of them makes void (RFC 9111 section 5.2.2)."""
+    """Yield a warning for each Cache-Control with a directive that makes another one void (RFC 9111 section 5.2.2)."""
     for index, route in enumerate(config.routes):
         text = route.answer.cache_control.lower()
         words = set(_WORDS.findall(text))
         path: KeyPath = ("routes", index, "answer", "cache_control")
         if "no-store" in words and (age := _AGE.search(text)):
-            yield path, f"has no-store and {age[0]}: what is not stored has no age"
+            yield path, f"has no-store and {age[0]}: a response that is not stored has no age"
         if "private" in words and words & {"s-maxage", "public"}:
             other = "s-maxage" if "s-maxage" in words else "public"
-            yield path, f"has private and {other}: no shared cache may keep it, whatever that says"
+            yield path, f"has private and {other}: private forbids shared caches, so {other} has no effect"
 
 
 # Quantities.
@@ -310,7 +319,7 @@ _SHOWN = {"duration": format_duration, "size": format_size, "rate": format_rate,
 
 
 def _quantities(section: Section, name: str, at: KeyPath) -> Quantities:
-    """Return the quantities of a section, by ``name.key``."""
+    """Return the numbers of a section as quantities, by ``name.key``."""
     quantities: Quantities = {}
     for key, attribute in keys_of(type(section)).items():
         value = getattr(section, attribute)

@@ -1,7 +1,4 @@
-"""Suggestions for a misspelt key: the known key that it resembles, or the sections that have a key of that name.
-
-Reads the names of the schema's keys, never a value.
-"""
+"""Suggestions for an unknown key: the known key that it resembles, or the sections that have a key of that name."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ _PLACES_MAX = 3
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the one of ``known`` that resembles ``word`` most, case and hyphens ignored; None if none is similar."""
+    """Return the one of ``known`` that resembles ``word`` most; None if none is similar. Case is ignored."""
     by_normal_form = {_normalized(key): key for key in known}
     found = difflib.get_close_matches(_normalized(word), by_normal_form, n=1, cutoff=_SIMILARITY_MIN)
     return by_normal_form[found[0]] if found else None
 
 
 def sections_with_key(key: str, section: type[Section]) -> list[str]:
-    """Return the headers of the sections other than ``section`` that have exactly this key, at most three."""
+    """Return the headers of at most three other sections that have exactly this key."""
     return [
         place.header or "the top of the file"
         for place in all_sections()
@@ -32,12 +29,12 @@ def sections_with_key(key: str, section: type[Section]) -> list[str]:
 
 
 def suggestion(key: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
-    """Return the end of an unknown key's message, such as ``; did you mean "deadline"?``; empty if nothing fits.
+    """Return the end of the message about an unknown key, such as ``; did you mean "deadline"?``; empty without one.
 
     Args:
         key: the unknown key.
-        known: the keys of its own section.
-        elsewhere: the headers of other sections that have the key; named only where no known key resembles it.
+        known: the keys of its section.
+        elsewhere: the headers of other sections that have the key. They are used only if no known key resembles it.
     """
     if meant := nearest(key, known):
         return f'; did you mean "{meant}"?'

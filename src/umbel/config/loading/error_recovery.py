@@ -1,13 +1,33 @@
-"""Error recovery: what is still found wrong in a configuration beside its first mistakes, so that one run reports all.
+"""Error recovery: it lets validation go on after a mistake in the configuration, so that one run reports all mistakes.
 
-Two things stop at a mistake. pydantic enforces the constraints between the keys of a table only where each key is valid
-by itself: ``hidden_violations`` removes the invalid keys and validates the rest. And a plan is compiled only from a
-valid configuration: ``recover`` makes the tree valid. It gives a misspelt key the name that it resembles, and puts a
-placeholder that names nothing in the place of a wrong or missing value, so that the rest of its table, its route and
-its upstream stays as it is; where no placeholder is needed, it removes the value. The replaced keys are returned, so
-that no check reports a problem that only follows from a placeholder. The recovered tree must never be served.
+Theory
+------
+**Problem.** Two checks do not happen beside a mistake. pydantic checks the constraints between the keys of a table only
+if each key of the table is valid. And a route can be compiled only from a valid ``Config``. This module removes both
+obstacles; ``load.py`` explains where it runs.
 
-No function here changes the tree that it is given.
+**Hidden violations** (``hidden_violations``). It takes the known mistakes, removes their keys from a copy of the tree,
+adds placeholders for required keys, and validates the copy. The constraints that pydantic then finds broken are new
+problems, except those about a removed or replaced key, which may only be a consequence.
+
+**Recovery** (``recover``). It changes a copy of the tree until the copy fits the schema. In each round it validates the
+copy and handles each violation:
+
+- An unknown key is renamed to the known key that it resembles, else removed.
+- A wrong or missing value is replaced by a *placeholder*, if the key is required (``PLACEHOLDERS``) or if other checks
+  depend on it (``_OPTIONAL_PLACEHOLDERS``). Any other wrong value is removed.
+- A placeholder that is wrong as well is removed in a later round, and then the table or list around it is replaced.
+
+So the rest of the table, the route and the upstream stays as it is and is checked. A placeholder is a valid value that
+names nothing in the configuration. A round skips a violation at or below a place that it has changed, since the
+violation may be gone. After ``_ROUNDS`` rounds the tree may still not fit the schema; ``load.py`` leaves the parts out
+that do not.
+
+**Marks.** ``recover`` returns the paths of all replaced keys. A check must not report a problem at one of them or below
+(``Config.is_placeholder``), nor report a name as unknown if a replaced key may have defined that name
+(``Config.has_lost``).
+
+**Invariants.** The recovered tree is never served. No function here changes the tree that it is given.
 """
 
 from __future__ import annotations
@@ -24,7 +44,7 @@ from .validation_errors import SchemaViolation, schema_violations
 
 _NAME = "placeholder"
 _URL = "http://placeholder.invalid"
-"""No host has such a name (RFC 2606 section 2), and nothing connects to an upstream of a recovered tree."""
+"""A URL of a host that cannot exist (RFC 2606 section 2). Nothing connects to an upstream of a recovered tree."""
 
 PLACEHOLDERS: Mapping[str, Any] = {
     "urls": [_URL],
@@ -35,12 +55,12 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "path": "/",
     "calls": {_NAME: {"upstream": _NAME, "path": "/"}},
 }
-"""A valid value for each key that some section requires."""
+"""A valid value for each key that any section requires."""
 
-# Optional keys that other mistakes depend on: each defines the name item, and the other two decide which header fields
-# a call may set.
+# Optional keys that other checks depend on: ``each`` defines the name ``item``, and the other two decide which header
+# fields a call may set.
 _OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {"each": "`[]`", "forwarded": False, "deadline_header": False}
-# The items of lists whose items are checked one by one.
+# Placeholders for single items of lists.
 _ITEM_PLACEHOLDERS: Mapping[str, Any] = {
     "forward_cookies": _NAME,
     "forward_headers": f"x-{_NAME}",
@@ -49,26 +69,26 @@ _ITEM_PLACEHOLDERS: Mapping[str, Any] = {
     "urls": _URL,
 }
 _ROUNDS = 8
-"""A placeholder may bring up the next mistake: a value that is removed, a table around it, …"""
+"""The most rounds of ``recover``: each change may show the next violation."""
 
 
 class RecoveredTree(NamedTuple):
-    """A tree that fits the schema, as far as recovery succeeded."""
+    """A tree that fits the schema as far as recovery has succeeded."""
 
     tree: dict[str, Any]
     replaced: frozenset[KeyPath]
-    """The keys that were wrong or missing: each holds a placeholder now, or nothing."""
+    """The paths of the keys that were wrong or missing. Each holds a placeholder, or is removed."""
 
 
 def recover(data: dict[str, Any]) -> RecoveredTree:
-    """Return a copy of ``data`` that fits the schema. The constraints between the keys of a table are not enforced."""
+    """Return a copy of ``data`` that fits the schema, without regard to the constraints between keys."""
     tree = copy.deepcopy(data)
     tried: dict[KeyPath, int] = {}
     for _ in range(_ROUNDS):
         found = schema_violations(Config, tree, constraints=False)
         changed: set[KeyPath] = set()
         for each in found:
-            # Where an earlier mistake of this round changed the tree, this one may be gone: the next round shows it.
+            # An earlier change at this place or around it may have removed this violation: leave it to the next round.
             if any(each.path[:end] in changed for end in range(1, len(each.path) + 1)):
                 continue
             if each.kind == "unknown":
@@ -93,9 +113,10 @@ def _rename(tree: dict[str, Any], unknown: SchemaViolation) -> None:
 
 
 def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> KeyPath:
-    """Put a placeholder in the place of a wrong value; the second time remove it, and then the table or list around it.
+    """Replace a wrong value: the first time by a placeholder, then remove it, then replace the table or list around it.
 
-    Return where the tree was changed: ``path``, or the path of the table or list around it.
+    ``tried`` counts the replacements at each path. Returns the path at which the tree was changed: ``path`` or the path
+    of the table or list around it.
     """
     table, key = _at(tree, path[:-1]), path[-1]
     times = tried[path] = tried.get(path, 0) + 1
@@ -110,7 +131,7 @@ def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> 
 
 
 def _placeholder(path: KeyPath) -> Any:
-    """Return a valid value that names nothing, for a key that is required or that others depend on; else None."""
+    """Return the placeholder for a key that is required or that other checks depend on; None for any other key."""
     key, around = path[-1], path[:-1]
     if (section := section_at(Config, around)) is not None:
         name = keys_of(section).get(str(key))
@@ -124,7 +145,7 @@ def _placeholder(path: KeyPath) -> Any:
 
 
 def _at(tree: Any, path: KeyPath) -> Any:
-    """Return what stands at ``path``; None if nothing does."""
+    """Return the value at ``path``; None if the tree has no such path."""
     here = tree
     for part in path:
         try:
@@ -135,10 +156,9 @@ def _at(tree: Any, path: KeyPath) -> Any:
 
 
 def hidden_violations(model: type[Section], data: Any, known: Iterable[SchemaViolation]) -> list[SchemaViolation]:
-    """Return the constraints between keys that ``data`` breaks beside the mistakes ``known``, which hid them.
+    """Return the broken constraints between keys that pydantic did not report because of the mistakes ``known``.
 
-    Each known mistake is removed, what is then missing gets a placeholder, and the rest is validated. A violation of a
-    constraint about a key that was removed or replaced is left out: it may only follow from that.
+    See the theory. Violations about a removed or replaced key are left out.
     """
     touched: dict[KeyPath, set[str | int]] = {}
     for each in known:
@@ -160,17 +180,20 @@ def hidden_violations(model: type[Section], data: Any, known: Iterable[SchemaVio
 def _owner(model: type[Section], path: KeyPath) -> tuple[KeyPath, str | int]:
     """Return the path of the table that a mistake belongs to, and the key in it."""
     if section_at(model, path) and isinstance(path[-1], str):
-        return path[:-1], path[-1]  # a whole section is wrong, its name for one
+        return path[:-1], path[-1]  # A whole section is wrong, for example its name.
     end = next((end for end in range(len(path) - 1, 0, -1) if section_at(model, path[:end])), 0)
     return path[:end], path[end]
 
 
 def _without(model: type[Section], data: Any, path: KeyPath, touched: Mapping[KeyPath, set[str | int]]) -> Any:
-    """Return a copy of ``data`` without the touched keys, and with placeholders for what its sections require."""
+    """Return a copy of ``data`` without the touched keys, and with placeholders for missing required keys.
+
+    ``touched`` holds the keys to remove, by the path of their table.
+    """
     section = section_at(model, path)
     if section is not None and not isinstance(data, dict):
         if path[-1:] and path[-1] not in touched.get(path[:-1], ()):
-            return data  # No mistake: where a table may stand, something else may too, such as a replica's bare URL.
+            return data  # No mistake: the schema allows another type too, such as the URL of a replica.
         data = {}
     if isinstance(data, dict):
         bad = touched.get(path, set())

@@ -1,4 +1,4 @@
-"""Report of a configuration's problems: each once, in one line, in the order of the files, without secrets."""
+"""Report of a configuration's problems: without duplicates and secrets, in the order of the files and lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXT_MAX = 400
 
 
 class ErrorReport:
-    """The problems found so far, without duplicates; ``problems`` gives what a ``ConfigError`` carries."""
+    """The problems found so far, without duplicates. ``problems`` returns them for a ``ConfigError``."""
 
     def __init__(self, variables: Variables) -> None:
         self.variables = variables
@@ -22,17 +22,18 @@ class ErrorReport:
         self._order: dict[str, int] = {}
 
     def add_file(self, name: str) -> None:
-        """Give a file its place in the order of the problems: that of the calls. Its problems come afterwards."""
+        """Add a file. The order of these calls is the order of the files in ``problems``; it must precede ``add``."""
         self._order.setdefault(_one_line(name), len(self._order))
 
     def add_unreadable(self, name: str, error: UnreadableError) -> None:
-        """Add the problem of a file that gives no data."""
+        """Add the problem of a file that cannot be read or parsed."""
         self.found.add(ConfigProblem(_one_line(name), error.line, "", _one_line(error.reason)))
 
     def add(self, origin: Origin, reason: str, *, quotes: bool = False) -> None:
-        """Add a problem with the value of ``origin``.
+        """Add a problem at ``origin``.
 
-        With ``quotes`` the reason may contain the value of a variable, which is replaced by the variable's name.
+        Args:
+            quotes: ``reason`` may contain the value of a variable; the value is then replaced by the variable's name.
         """
         if quotes:
             reason = self.variables.hide(reason)
@@ -47,13 +48,16 @@ class ErrorReport:
 
 
 def _one_line(text: str) -> str:
-    """Return a text as one printable line of bounded length, whatever stands in a file or in its name."""
+    """Return any text as one printable line of at most about ``_TEXT_MAX`` characters."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     half = _TEXT_MAX // 2
     return shown if len(shown) <= _TEXT_MAX else f"{shown[:half]} … {shown[-half:]}"
 
 
 def _natural(key: str) -> list[str | int]:
-    """Return a sort key that orders urls[2] before urls[10]. Texts and numbers alternate, so like meets like."""
+    """Return a sort key that orders urls[2] before urls[10].
+
+    Texts and numbers alternate in it, so a text is never compared with a number.
+    """
     parts = re.split(r"\[([0-9]+)\]", key)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]

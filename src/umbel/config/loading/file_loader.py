@@ -1,6 +1,6 @@
-"""Loader of a configuration's files: the main one and all that it includes, variables replaced and paths absolute.
+"""Loader of the files of a configuration: it reads the main file and all included ones, and replaces variables.
 
-Interprets ``include`` and the keys that name files, nothing else.
+It also makes paths absolute. It interprets only ``include`` and the keys that name files.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from .file_reader import FileStamp, SourceFile, UnreadableError, read
 from .merge import Origin
 
 INCLUDES_MAX = 16
-"""Files that may stand between the main one and an included one."""
+"""The most levels of includes."""
 
 
 class FileLoader:
-    """The files read so far. Each is read once, however many files include it."""
+    """The files read so far. Each file is read once, also if several files include it."""
 
     def __init__(self, report: ErrorReport) -> None:
         self.files: list[tuple[SourceFile, dict[str, Any]]] = []
-        """Each file with its data, in the order of reading: the main one first."""
+        """Each file with its data, in the order of reading. The main file is the first."""
         self.complete = True
-        """Whether every file was found and read. If not, one of the missing files may define an unknown upstream."""
+        """Whether every file was found and read. If False, a missing file may define an unknown upstream."""
         self.stamps: list[FileStamp] = []
-        """The stamp of every file that was read, parsed or not."""
+        """The stamps of all files that were read, also of those that could not be parsed."""
         self._report = report
         self._seen: set[str] = set()
 
     def read(self, path: Path, name: str, depth: int = 0) -> None:
-        """Read the file at ``path``, called ``name`` in messages, then the files that it includes.
+        """Read a file, then the files that it includes. Files that cannot be read are added to the report.
 
-        What cannot be read goes into the report.
+        Args:
+            name: the file's name in messages.
+            depth: the number of includes that led to the file.
         """
         if (real := _real(path)) in self._seen:
             return
@@ -65,7 +67,7 @@ class FileLoader:
 
     def _include(self, origin: Origin, pattern: str, depth: int) -> None:
         if depth > INCLUDES_MAX:
-            self._report.add(origin, f"files include each other more than {INCLUDES_MAX} deep")
+            self._report.add(origin, f"files include each other more than {INCLUDES_MAX} levels deep")
             self.complete = False
             return
         source = origin.source
@@ -80,20 +82,20 @@ class FileLoader:
 def _real(path: Path) -> str:
     try:
         return os.path.realpath(path)
-    except ValueError:  # a NUL in the name; opening it will say so
+    except ValueError:  # The name holds a NUL. Opening the file will report that.
         return str(path)
 
 
 def _matches(directory: Path, pattern: str) -> list[str]:
     try:
         found = glob.glob(pattern, root_dir=directory, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
-    except ValueError:  # a NUL in the pattern
+    except ValueError:  # The pattern holds a NUL.
         return []
     return sorted(match for match in found if not (directory / match).is_dir())
 
 
 def _make_absolute(source: SourceFile, data: dict[str, Any]) -> None:
-    """Make the paths in one file's data absolute, each relative to that file; validation reports what is no path."""
+    """Make the relative paths in the data of a file absolute. They are relative to that file."""
     upstreams = _table(data, "upstreams")
     for name in upstreams:
         _absolute(source, _table(_table(upstreams, name), "tls"), TLS_PATHS)

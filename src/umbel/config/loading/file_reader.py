@@ -1,6 +1,6 @@
-"""Reader of one TOML file: read, decoded and parsed, or a plain sentence why not.
+"""Reader of one TOML file: it returns the parsed data, or raises an error with the reason as a sentence.
 
-Interprets no key and no value. A file that is being written is recognised by its stamp (device, inode, size, time).
+It interprets no key and no value. A file that is being written is recognised by its stamp (device, inode, size, time).
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ..schema.sections import KeyPath
 from .line_numbers import LineNumbers
 
 SIZE_MAX = 16 * 2**20
-"""Bytes of one file: far above any configuration, and below what would exhaust a machine (/dev/zero)."""
+"""The most bytes of a file: far more than any configuration has, and little enough for the memory of any machine."""
 SETTLED_S = 1.0
-"""A file that was changed less than so many seconds ago may still be being written."""
+"""Seconds: a file that was changed within this time may still be being written."""
 PAUSE_S = 0.1
 """Seconds between two reads of such a file."""
 READS_MAX = 20
 """The most reads of a configuration that keeps changing."""
 DEPTH_MAX = 100
-"""Levels of nesting: everything that walks a configuration may recurse this far."""
+"""The most levels of nesting, so that functions may handle a configuration by recursion."""
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _NAMESPACE = re.compile(r"^Cannot (?:declare|mutate|redefine)[a-z ]*(\(.*\))(?: twice)?$")
-_NO_VALUE = "there is no value here; texts stand in quotes"
+_NO_VALUE = "there is no value here; write texts in quotes"
 _HUGE_NUMBER = re.compile(r"(?<![0-9_])[0-9_]{4300,}")
 
 
 class FileStamp(NamedTuple):
-    """The identity and state of a file when it was read: another stamp means another file or another content."""
+    """The identity and the state of a file when it was read. A different stamp means a different file or content."""
 
     path: Path
     device: int
@@ -49,27 +49,27 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, status: os.stat_result) -> FileStamp:
-        """Make the stamp of the file at ``path``, which has this status."""
+        """Make the stamp of the file at ``path`` from its status."""
         return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class UnreadableError(Exception):
-    """A file that gives no data: the reason as a sentence, and the line of the mistake if there is one."""
+    """A file cannot be read or parsed. ``line`` is the line of the mistake, if the mistake has one."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.line = line
         self.stamp: FileStamp | None = None
-        """The stamp of a file that was read and could not be parsed."""
+        """The stamp of the file, if it was read and could not be parsed."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that was read: its name in messages, its path, its text and its data."""
+    """A file that was read and parsed."""
 
     name: str
-    """As messages show it: the path that was given, or one made from it."""
+    """The name in messages: the path as it was given, or a path relative to that of the including file."""
     path: Path
     text: str
     data: dict[str, Any]
@@ -82,7 +82,7 @@ class SourceFile:
 
     @cached_property
     def line_numbers(self) -> LineNumbers:
-        """The lines of its keys; the first access parses the text once more."""
+        """The lines of the keys. The first access parses the text again."""
         return LineNumbers(self.text)
 
     def line(self, path: KeyPath) -> int | None:
@@ -91,11 +91,11 @@ class SourceFile:
 
 
 def read(path: Path, name: str) -> SourceFile:
-    """Read the file at ``path``, called ``name`` in messages.
+    """Read and parse the file at ``path``, whose name in messages is ``name``. Blocks.
 
     Raises:
-        UnreadableError: it is not there, may not be read, is no regular file, is too big, is no UTF-8, is no TOML, or
-            is nested too deep.
+        UnreadableError: the file does not exist, may not be read, is no regular file, is too large, is no UTF-8, is no
+            TOML, or is nested too deeply.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -112,10 +112,10 @@ def read(path: Path, name: str) -> SourceFile:
 
 
 def read_settled(path: Path, name: str) -> SourceFile:
-    """Read a file as ``read`` does, again while it is being written.
+    """Do as ``read``, and read the file again while it is being written.
 
     Raises:
-        UnreadableError: as ``read``; or it keeps changing.
+        UnreadableError: as in ``read``, or the file keeps changing.
     """
     for _ in range(READS_MAX):
         try:
@@ -133,14 +133,15 @@ KEEPS_CHANGING = "keeps changing while it is read; try again when it is written"
 
 
 def settled(stamps: Iterable[FileStamp]) -> bool:
-    """Whether the files are still as they were read. Blocks for ``PAUSE_S`` if one of them was changed just now.
+    """Whether the files are unchanged since they were read.
 
-    A file that replaces another may be of any age, so the stamps of all files are compared.
+    Blocks for ``PAUSE_S`` if any of them was changed within ``SETTLED_S``. The stamps of all files are compared, since
+    a file that replaces another one may have any age.
     """
     every = [*stamps]
     if any(abs(time.time() - stamp.changed_ns / 1e9) < SETTLED_S for stamp in every):
-        # A pause of the thread, which reading the file blocks as well: a reload loads in a thread of its own. No file
-        # system reports when a writer is done, so there is nothing to wait for instead.
+        # Blocks the thread, as reading the file does; a reload runs in a thread of its own. No file system reports that
+        # a writer is done, so no event can be awaited instead.
         time.sleep(PAUSE_S)
     try:
         return all(FileStamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in every)
@@ -158,7 +159,7 @@ def _decoded(content: bytes) -> str:
 
 
 def why(error: OSError | ValueError) -> str:
-    """Return the reason of a failed system call in words."""
+    """Return the reason for a failed system call in words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):
@@ -175,10 +176,10 @@ def _parse(text: str) -> dict[str, Any]:
         raise _syntax(str(error), text) from error
     except RecursionError as error:
         raise UnreadableError(f"is nested deeper than {DEPTH_MAX} levels") from error
-    except ValueError as error:  # Python refuses to make an int of more than 4,300 digits
+    except ValueError as error:  # Python refuses to make an int of more than 4,300 digits.
         match = _HUGE_NUMBER.search(text)
         line = text.count("\n", 0, match.start()) + 1 if match else None
-        raise UnreadableError("has a number that is too long to be one", line) from error
+        raise UnreadableError("has a number with too many digits", line) from error
     if _deeper_than(DEPTH_MAX, data):
         raise UnreadableError(f"is nested deeper than {DEPTH_MAX} levels")
     return data
@@ -188,29 +189,29 @@ def _syntax(message: str, text: str) -> UnreadableError:
     place = _PLACE.search(message)
     words = _plain(_PLACE.sub("", message))
     if place is None or place[1] is None:
-        words = "the file ends where a value should stand" if words == _NO_VALUE else f"{words}, at the end of the file"
+        words = "the file ends where a value is expected" if words == _NO_VALUE else f"{words}, at the end of the file"
         return UnreadableError(f"is not TOML: {words}", text.rstrip("\n").count("\n") + 1)
     return UnreadableError(f"is not TOML: {words}, at column {place[2]}", int(place[1]))
 
 
 def _plain(message: str) -> str:
-    """Return a message of ``tomllib`` in the words of the file, where it uses those of the parser."""
+    """Return a message of ``tomllib`` without the terms of its parser."""
     if message == "Cannot overwrite a value":
-        return "this key stands there already"
+        return "this key is already set"
     if match := _NAMESPACE.match(message):
-        key = ".".join(literal_eval(match[1]))  # tomllib shows the key as a tuple of its parts
-        return f"[{key}] stands there already" if message.endswith("twice") else f"{key} is complete and takes no more"
+        key = ".".join(literal_eval(match[1]))  # tomllib writes the key as a tuple of its parts.
+        return f"[{key}] is already defined" if message.endswith("twice") else f"{key} is already complete"
     if message == "Invalid value":
         return _NO_VALUE
     if message == r"Illegal character '\n'":
-        return "a text is not closed on its line"
+        return "a text has no closing quote on its line"
     if message == "Invalid statement":
         return 'expected "key = value" or a [table]'
     return message[0].lower() + message[1:]
 
 
 def _deeper_than(limit: int, data: object) -> bool:
-    """Whether ``data`` has more levels than ``limit``. No recursion: a dotted key of 100,000 parts is valid TOML."""
+    """Whether ``data`` has more levels than ``limit``. Without recursion: a TOML key may have 100,000 dotted parts."""
     level = [data]
     for _ in range(limit):
         level = [

@@ -1,6 +1,6 @@
-"""Line numbers of the keys of a TOML text, which ``tomllib`` does not give: read off tree-sitter's syntax tree.
+"""Line numbers of the keys of a TOML text, found in tree-sitter's syntax tree, since ``tomllib`` has none.
 
-The first ``LineNumbers`` imports tree-sitter. ``tomllib`` must have accepted the text: nothing is checked here.
+The first ``LineNumbers`` imports tree-sitter. ``tomllib`` must have accepted the text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LineNumbers:
         self._lengths: dict[KeyPath, int] = {}
         for node in _parse(text).named_children:
             if node.has_error:
-                continue  # a form that tomllib knows and this grammar does not: its keys get their ancestor's line
+                continue  # This grammar lacks a form of TOML; its keys get the line of their ancestor.
             if node.type == "pair":
                 self._pair(node, ())
             elif node.type in ("table", "table_array_element"):
@@ -39,7 +39,7 @@ class LineNumbers:
         children = node.named_children
         path = self._enter((), children[0])
         if node.type == "table":
-            self._lines[path] = _line(node)  # the header itself, though a table beneath may have mentioned it before
+            self._lines[path] = _line(node)  # The line of the header has precedence over that of an earlier sub-table.
         else:
             index = self._lengths[path] = self._lengths.get(path, -1) + 1
             path = (*path, index)
@@ -64,7 +64,10 @@ class LineNumbers:
                 self._value(item, (*path, index))
 
     def _enter(self, path: KeyPath, key: Node) -> KeyPath:
-        """Return the path of a key below ``path``; a list of tables on the way means its last one so far (TOML 1.0)."""
+        """Return the path of a key below ``path``, and note the line of each part.
+
+        A part that names a list of tables means the last table of the list so far (TOML 1.0).
+        """
         for part in _parts(key):
             if path in self._lengths:
                 path = (*path, self._lengths[path])

@@ -1,10 +1,44 @@
-"""Load of a configuration: from a file name to a ``Config``, or to every mistake in the files at once.
+"""Load of a configuration: from the name of a file to a ``Config``, or to all mistakes in the files at once.
 
-The stages, a module each: the files and their includes (``file_loader``), variables (``variables``), defaults and one
-tree (``merge``), the schema (``validation_errors``), certificates (``certificates``), then the caller's checks, which
-need a ``Config``. Where the tree is not valid, ``error_recovery`` lets the later stages run all the same.
+Theory
+------
+**Problem.** A configuration is checked by several stages: reading, variables, the schema, certificates, and checks of
+routes that need a complete ``Config``. Each stage needs the output of the stage before it. If loading stopped at the
+first stage that fails, an operator would correct one mistake per run. So no stage stops at a mistake. It reports the
+mistake, replaces the wrong part by something that the next stage accepts, and marks the replaced part, so that the next
+stages do not report the same mistake again.
 
-Blocks on files, starts nothing and keeps no file open.
+=====================  ===========================================  ==========================================
+stage                  a mistake                                    replaced by, and marked as
+=====================  ===========================================  ==========================================
+``file_loader``        a file cannot be read; no file for a glob    nothing; ``FileLoader.complete`` is False
+``variables``          a variable is not set                        ``REPORTED`` in the place of the value
+``merge``              a section of a wrong type, a second          left out
+                       upstream of the same name
+``schema_violations``  a key is unknown, missing or wrong           see ``recover``
+``hidden_violations``  a constraint between keys is broken in a     (no replacement)
+                       table that has a wrong key too
+``recover``            (reports nothing)                            placeholders, in ``Config.is_placeholder``
+``certificates``       TLS cannot use a file                        (no replacement)
+``checks``             a route cannot be compiled, for example      (no replacement)
+=====================  ===========================================  ==========================================
+
+**The report.** All stages add their problems to one ``ErrorReport``. It drops duplicates, hides values of variables,
+and sorts by file and line. A problem is added with an ``Origin``, the file and the key path at which a value was
+written. ``MergedTree.origin`` finds it for a path in the merged tree. Recovery may remove routes, and so change the
+indexes of the routes after them; ``_recovered_config`` returns the original index of each route for this reason.
+
+**One mistake, one problem.** A consequence of a mistake is not reported:
+
+- A value that is ``REPORTED`` gives no schema violation.
+- A wrong key in ``[defaults.*]`` is reported once, there, and not for each upstream or route that inherits it.
+- A problem that a check finds at a placeholder is dropped.
+- If any file is missing, an upstream that no file defines gets a placeholder: the missing file may define it.
+
+**Invariant.** A ``Config`` with placeholders exists only within ``_build`` and the checks. ``load_for_display`` raises
+``ConfigError`` if the report holds any problem, so such a configuration is never returned and never served.
+
+The functions block on files. They start nothing and keep no file open.
 """
 
 from __future__ import annotations
@@ -30,32 +64,34 @@ from .variables import Variables
 
 
 class LoadedConfig(NamedTuple):
-    """A configuration, its warnings, and a function that hides the values of its variables in printed text."""
+    """A configuration with its warnings, and a function that hides the values of its variables in printed text."""
 
     config: Config
     hide: Callable[[str], str]
-    """Return a text with the values that came from the environment written as ``${NAME}``."""
+    """Return a text with each value from the environment replaced by ``${NAME}``."""
     warnings: tuple[ConfigProblem, ...] = ()
-    """What is valid and probably not meant, in the order of the files and their lines."""
+    """Keys that are valid and probably do not do what was meant, in the order of the files and their lines."""
 
 
 Check = Callable[[Config], Iterable[tuple[KeyPath, str]]]
-"""A check that the schema cannot express: yields the path of a key and what is wrong with it."""
+"""A check that the schema cannot express: it yields the path of a key and the reason why the key is wrong."""
 
 
 def load(
     path: str | os.PathLike[str], *, checks: Sequence[Check] = (), environ: Mapping[str, str] | None = None
 ) -> Config:
-    """Read the configuration at ``path``: files included, variables replaced, defaults merged, everything validated.
+    """Read and validate the configuration at ``path`` and the files that it includes.
 
-    A configuration is read again while one of its files is being written, at most ``READS_MAX`` times.
+    Variables are replaced, defaults are merged, and paths are absolute in the result. While a file is being written,
+    the configuration is read again, at most ``READS_MAX`` times. Blocks.
 
-    Paths in it are absolute. ``environ`` is the process's environment unless given. ``checks`` run also where something
-    is not valid, then with placeholders in its place; what they find wrong with a placeholder is not reported.
+    Args:
+        checks: run after the schema; if the configuration has mistakes, on one with placeholders for them.
+        environ: the environment variables; None: those of the process.
 
     Raises:
-        ConfigError: it cannot be used; carries every problem, in the order of the files and their lines. No message
-            shows a URL or the value of a variable.
+        ConfigError: the configuration cannot be used. It carries all problems, in the order of the files and their
+            lines. No message shows a URL or the value of a variable.
     """
     return load_for_display(path, checks=checks, environ=environ).config
 
@@ -68,14 +104,15 @@ def load_for_display(
     beside: Mapping[str, SourceFile] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> LoadedConfig:
-    """Load as ``load`` does, for a caller that prints parts of the configuration, with warnings.
+    """Do as ``load``, and also return warnings and a function that hides the values of variables.
 
-    ``warnings`` run where nothing is wrong.
-
-    A warning may be about a key of a file ``beside``: its path begins with the name of that.
+    Args:
+        checks: as in ``load``, like ``path`` and ``environ``.
+        warnings: run on a configuration without mistakes; what they yield becomes ``LoadedConfig.warnings``.
+        beside: other files that a warning may be about, by name. The path of such a warning begins with that name.
 
     Raises:
-        ConfigError: as ``load``.
+        ConfigError: as in ``load``.
     """
     for _ in range(READS_MAX):
         report = ErrorReport(Variables(os.environ if environ is None else environ))
@@ -103,14 +140,14 @@ def load_for_display(
 def _build(
     loader: FileLoader, report: ErrorReport, checks: Sequence[Check]
 ) -> tuple[Config, Callable[[KeyPath], Origin]]:
-    """Return the configuration, with placeholders for what is not valid, and where its keys stand.
+    """Validate the files, add every problem to ``report``, and return a configuration and the origin of its keys.
 
-    Everything that is wrong is in the report, what the checks find in the rest too.
+    If ``report`` holds problems afterwards, the configuration has placeholders and must not be served.
     """
 
     def report_misplaced(origin: Origin, reason: str) -> None:
         if len(origin.path) == 1 and nearest(str(origin.path[0]), keys_of(Config)) in (None, "include", "upstreams"):
-            loader.complete = False  # an unknown section may be a misspelt one that defines upstreams
+            loader.complete = False  # An unknown section may be a misspelt one that defines upstreams.
         report.add(origin, reason)
 
     merged = merge(loader.files, report_misplaced)
@@ -128,7 +165,7 @@ def _build(
     config, kept = _recovered_config(merged, complete=loader.complete)
 
     def origin_of(path: KeyPath) -> Origin:
-        """Return where a key of the configuration was written; recovery may have removed routes before it."""
+        """Return the origin of a key of the configuration. Recovery may have changed the indexes of routes."""
         if len(path) > 1 and path[0] == "routes" and isinstance(path[1], int):
             path = ("routes", kept[path[1]], *path[2:])
         return merged.origin(path)
@@ -144,9 +181,9 @@ def _build(
 
 
 def _report_defaults(merged: MergedTree, report: ErrorReport) -> None:
-    """Report each wrong default once, where it stands, whether or not anything inherits it.
+    """Report each wrong key of ``[defaults.*]`` once, whether or not a table inherits it.
 
-    What is missing there may come from an upstream or a route, and so may the other key of a constraint.
+    A missing key is no mistake there, and neither is a broken constraint: each upstream or route adds keys.
     """
     for name, table in merged.defaults.items():
         at: KeyPath = ("defaults", name)
@@ -156,7 +193,7 @@ def _report_defaults(merged: MergedTree, report: ErrorReport) -> None:
 
 
 def _tls_tables(merged: MergedTree, found: Iterable[SchemaViolation]) -> Iterator[tuple[KeyPath, Tls]]:
-    """Yield the TLS tables that are valid by themselves, also those of an upstream that is not."""
+    """Yield the path and the section of each valid TLS table, also of an upstream with mistakes in other keys."""
     broken = {each.path[:3] for each in found}
     for name, table in merged.data["upstreams"].items():
         path = ("upstreams", name, "tls")
@@ -164,19 +201,19 @@ def _tls_tables(merged: MergedTree, found: Iterable[SchemaViolation]) -> Iterato
             yield path, Tls.model_validate(tls)
 
 
-# For an upstream that may stand in a file that could not be read.
+# Replaces an upstream that may be in a file that could not be read.
 _UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": PLACEHOLDERS["urls"]}
 
 
 def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, list[int]]:
-    """Return the recovered tree as a ``Config``, and the index that each of its routes has in the merged tree.
+    """Make a ``Config`` of the recovered tree; return it with the index of each of its routes in the merged tree.
 
     Unless the files are ``complete``, an upstream that is not defined gets a placeholder: a missing file may define it.
     """
     data, replaced = recover(merged.data)
     wrong = {
         each.path[:2] for each in schema_violations(Config, data, constraints=False)
-    }  # What no placeholder could replace.
+    }  # The upstreams, routes and sections that no placeholder could make valid: they are left out.
     kept = [index for index in range(len(data["routes"])) if ("routes", index) not in wrong]
     routes = [data["routes"][index] for index in kept]
     upstreams = {name: table for name, table in data["upstreams"].items() if ("upstreams", name) not in wrong}
@@ -186,7 +223,7 @@ def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, li
     broken = {path[0] for path in wrong}
     rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes"}}
     valid = {**rest, "upstreams": upstreams, "routes": routes}
-    # The constraints between keys have been checked, in the tree as it is in the files.
+    # Constraints between keys were checked before recovery, in the values of the files. Placeholders may break them.
     config = Config.model_validate(valid, by_alias=True, by_name=False, context=NO_CONSTRAINTS)
     places: dict[str | int, int] = {old: new for new, old in enumerate(kept)}
     config._placeholders = frozenset(

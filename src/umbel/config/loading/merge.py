@@ -1,6 +1,6 @@
-"""Merge of the files and their defaults into one tree, with the origin of every value: the file and its key path.
+"""Merge of all files and of the defaults into one tree, with the origin of every value: the file and its key path.
 
-Reports only what keeps the trees from being merged; the schema is checked afterwards.
+It reports only mistakes that prevent the merge. The schema is checked afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHARED = ("include", "upstreams", "routes")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written: the file, and the path of keys in that file."""
+    """The place at which a value was written: the file, and the key path in that file."""
 
     source: SourceFile
     path: KeyPath
@@ -40,35 +40,36 @@ Report = Callable[[Origin, str], None]
 
 @dataclass(slots=True)
 class MergedTree:
-    """One tree made of many files.
+    """One tree made of all files.
 
-    The origin of a value is that of its nearest ancestor with a recorded one, and the rest of the path.
+    Origins are recorded for upstreams, routes and inherited keys. Any other value has the origin of its nearest
+    ancestor with a recorded one, extended by the rest of its path.
     """
 
     root: SourceFile
     data: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
-    """``[defaults.upstream]`` and ``[defaults.route]``, as far as they are tables."""
+    """The tables ``[defaults.upstream]`` and ``[defaults.route]`` by their last key; a wrong type is left out."""
     _origins: dict[KeyPath, Origin] = field(default_factory=dict)
 
     def origin(self, path: KeyPath) -> Origin:
-        """Return where the value at ``path`` of the merged tree was written."""
+        """Return the origin of the value at ``path`` of the merged tree."""
         for end in range(len(path), 0, -1):
             if known := self._origins.get(path[:end]):
                 return Origin(known.source, known.path + path[end:])
         return Origin(self.root, path)
 
     def place(self, path: KeyPath, value: Any, origin: Origin, default: dict[str, Any], name: str) -> Any:
-        """Record the origin of ``value`` at ``path``, and return it with what ``[defaults.<name>]`` adds."""
+        """Record the origin of ``value`` at ``path``, and return the value merged with ``[defaults.<name>]``."""
         self._origins[path] = origin
         if isinstance(value, dict):
             return self._inherit(path, value, default, ("defaults", name))
         return value
 
     def _inherit(self, path: KeyPath, own: dict[str, Any], default: dict[str, Any], at: KeyPath) -> dict[str, Any]:
-        """Merge a table with its defaults key by key; the own value wins."""
+        """Merge a table with its defaults, key by key. A key of the table has precedence over its default."""
         merged = dict(own)
-        # The names of headers are the same in capitals.
+        # The names of header fields are case-insensitive.
         names = {key.lower(): key for key in own} if path[-1] == "headers" else {key: key for key in own}
         for key, value in default.items():
             own_key = names.get(key.lower() if path[-1] == "headers" else key)
@@ -81,7 +82,7 @@ class MergedTree:
 
 
 def merge(sources: Sequence[tuple[SourceFile, dict[str, Any]]], report: Report) -> MergedTree:
-    """Merge the files' data, the main file's first, into one tree. What does not fit is reported and left out."""
+    """Merge the data of all files into one tree. The main file must be first. Wrong parts are reported and left out."""
     root, main = sources[0]
     merged = MergedTree(root, {key: main[key] for key in ("include", "server", "supervisor", "logs") if key in main})
     merged.data |= {"upstreams": {}, "routes": []}
@@ -113,7 +114,7 @@ def _known_keys(source: SourceFile, data: dict[str, Any], root: SourceFile, repo
             meant = suggestion(key, known) or suggestion(key, (), sections_with_key(key, Config))
             report(Origin(source, (key,)), f"is not a section{meant}")
         elif source is not root and key not in _SHARED:
-            report(Origin(source, (key,)), f"belongs in the main file, {root.name}: an included one adds to it")
+            report(Origin(source, (key,)), f"belongs in the main file, {root.name}; remove it from this file")
 
 
 def _add_upstreams(merged: MergedTree, source: SourceFile, data: dict[str, Any], report: Report) -> None:

@@ -1,7 +1,8 @@
-"""Translation of pydantic's validation errors into plain sentences, each with the path of the key that it is about.
+"""Translation of pydantic's validation errors to sentences, each with the path of the key that it is about.
 
-A path is one of keys in the tree; files and lines are the caller's. No sentence shows a value, but for one that names
-one of a few allowed words (``"GETT"``) or is a validator's own (``quotes`` is then true).
+A path is a path in the validated tree; ``MergedTree.origin`` finds the file and the line. A sentence shows no value,
+with two exceptions, for which ``quotes`` is true: a wrong word where only certain words are allowed (``"GETT"``), and
+the messages of the schema's own validators.
 """
 
 from __future__ import annotations
@@ -25,34 +26,36 @@ Kind = Literal["missing", "unknown", "value", "constraint", "reported"]
 
 
 class SchemaViolation(NamedTuple):
-    """A key that does not fit the schema. Kind ``reported``: a problem with its value was reported before."""
+    """A key that does not fit the schema. Kind ``reported``: a problem with its value has been reported already."""
 
     path: KeyPath
     kind: Kind
     reason: str = ""
     quotes: bool = False
-    """Whether the sentence may quote a value of the file."""
+    """Whether the reason may quote a value of the file."""
     about: KeyPath = ()
-    """Of a broken constraint: the keys of its table that the constraint is about."""
+    """For kind ``constraint``: the keys of the table that the constraint is about."""
 
 
 class _Error(NamedTuple):
-    """One of pydantic's errors: its path without the words that pydantic adds, and the unions of types on it."""
+    """An error of pydantic with its path in the data, without the words that pydantic adds to the path."""
 
     path: KeyPath
     unions: tuple[int, ...]
-    """The lengths of the path at which a union stands, the outermost first."""
+    """The lengths of ``path`` at which the schema has a union of types, the outermost first."""
     details: ErrorDetails
 
 
 def schema_violations(
     model: type[Section], data: Any, at: KeyPath = (), *, constraints: bool = True
 ) -> list[SchemaViolation]:
-    """Return every violation of the schema of ``model`` by ``data``; none if pydantic accepts it.
+    """Return all violations of the schema of ``model`` in ``data``; empty if pydantic accepts the data.
 
-    The paths are those within ``data``, whose header stands at ``at``. Without ``constraints`` those between the keys
-    of a table are not checked. Of a mistake and its consequence only the mistake is returned: a key that misspells a
-    missing one is not missing as well.
+    If a key resembles a missing one, only the unknown key is returned, and not the missing one too.
+
+    Args:
+        at: the path of ``data`` in the file, for headers in messages. The paths of violations begin below it.
+        constraints: whether the constraints between the keys of a table are checked.
     """
     try:
         model.model_validate(data, by_alias=True, by_name=False, context=None if constraints else NO_CONSTRAINTS)
@@ -70,7 +73,10 @@ def schema_violations(
 
 
 def _located(details: ErrorDetails, data: Any) -> _Error:
-    """Split the error's location by a walk along the data: a part that is not there is pydantic's name of a branch."""
+    """Separate the keys in an error's location from the names that pydantic adds for the types of a union.
+
+    A part of the location that the data has at this place is a key.
+    """
     path: KeyPath = ()
     unions: tuple[int, ...] = ()
     here = data
@@ -95,7 +101,7 @@ def _has(value: Any, part: str | int) -> bool:
 
 
 def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: int = 0) -> Iterator[SchemaViolation]:
-    """Translate errors, grouped by the union around them; ``level`` is how many unions further out are dealt with."""
+    """Translate errors, grouped by the union of types around them. ``level`` is the number of unions handled so far."""
 
     def union(error: _Error) -> KeyPath | None:
         return error.path[: error.unions[level]] if len(error.unions) > level else None
@@ -111,7 +117,10 @@ def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: i
 def _of_union(
     model: type[Section], place: KeyPath, group: list[_Error], at: KeyPath, level: int
 ) -> Iterator[SchemaViolation]:
-    """Translate the errors of a value that fits no type of a union: those of the type that was meant."""
+    """Translate the errors of a value that fits no type of a union: only those of the type that was probably meant.
+
+    It is the type for which pydantic found a mistake further inside, or for which a validator gave a message.
+    """
     deeper = [error for error in group if len(error.path) > len(place)]
     by_validator = [error for error in group if error.details["type"] == "value_error"]
     if meant := deeper or by_validator:
@@ -148,7 +157,7 @@ def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaVio
             path, "value", f"needs {_needs(details)}, not {_quoted(value)}{_nearest_word(details)}", quotes=True
         )
     elif kind == "too_short":
-        if len(value) < context["min_length"]:  # else its invalid items are reported
+        if len(value) < context["min_length"]:  # Otherwise pydantic has removed invalid items, which are reported.
             yield SchemaViolation(path, "value", "must not be empty")
     elif kind in _LIMITS:
         yield SchemaViolation(path, "value", f"must be {_LIMITS[kind]} {context[_LIMIT_KEYS[kind]]}")
@@ -178,7 +187,7 @@ def _needs(details: ErrorDetails) -> str:
 
 
 def _type_name(value: object) -> str:
-    """Return the type of a value as readers of TOML call it; the value itself may be secret."""
+    """Return the type of a value in the words of TOML. The value itself may be secret."""
     if isinstance(value, bool):
         return str(value).lower()
     for types, name in (
@@ -215,7 +224,7 @@ def _brackets(details: ErrorDetails) -> str:
 def _unknown(model: type[Section], path: KeyPath, at: KeyPath) -> str:
     section = section_at(model, path[:-1])
     where = at + path[:-1]
-    if section is None:  # cannot be: pydantic calls a key unknown only in a section
+    if section is None:  # Cannot happen: pydantic reports unknown keys only in a section.
         return "is not a key"
     key = str(path[-1])
     return f"is not a key of {header(where)}{suggestion(key, keys_of(section), sections_with_key(key, section))}"

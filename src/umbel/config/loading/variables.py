@@ -1,6 +1,6 @@
-"""Environment variables in a configuration's texts: ``${NAME}`` and ``${NAME:-default}``; ``$${`` stands for ``${``.
+"""Environment variables in the texts of a configuration: ``${NAME}`` and ``${NAME:-default}``. ``$${`` gives ``${``.
 
-Keys are not replaced. A value from the environment may be secret, so ``Variables`` also hides those values in messages.
+Keys are not replaced. A value of a variable may be secret, so ``Variables`` also hides these values in messages.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 
 from ..schema.sections import KeyPath
 
-# In this order: the escape, a variable, and anything else that begins like one. Without its end a variable is consumed
-# too: its default reaches to the end of the text, and is gone through once.
+# Alternatives in this order: the escape, a variable, and any other "${". A variable without its closing brace matches
+# up to the end of the text, so that the text is searched only once.
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*+)(?::-(?P<default>[^}]*+))?+(?P<closed>\})?|\$\{")
 _WHOLE_MIN, _WHOLE_MAX = -(2**63), 2**63 - 1
-# A shorter value is as likely a word of the message as the variable's own ("1", "on").
+# A shorter value ("1", "on") may be a word of the message by chance, so it is not hidden.
 _HIDDEN_MIN = 4
 
 
 class _Reported:
-    """The type of ``REPORTED``, which replaces a value whose problem is reported, so that it is reported once."""
+    """The type of ``REPORTED``, which replaces a value whose problem is in the report already."""
 
     def __repr__(self) -> str:
         return "REPORTED"
@@ -39,19 +39,22 @@ def holds_reported(value: object) -> bool:
 
 
 class Variables:
-    """The environment of one load: replaces variables, and records the values to hide in messages."""
+    """The environment variables of one load: it replaces them, and hides the replaced values in messages."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._secrets: dict[str, str] = {}
 
     def replace(self, data: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, str]]]:
-        """Return ``data`` with its variables replaced, and the problems found; ``REPORTED`` replaces such values."""
+        """Return ``data`` with variables replaced, and the problems. ``REPORTED`` is in the place of a bad value.
+
+        ``path`` is the path of ``data``; the paths of the problems begin with it.
+        """
         problems: list[tuple[KeyPath, str]] = []
         return self._walk(data, path, problems), problems
 
     def hide(self, message: str) -> str:
-        """Return ``message`` with the values of variables replaced by their names."""
+        """Return ``message`` with each value of a variable replaced by ``${NAME}``."""
         for value in sorted(self._secrets, key=len, reverse=True):
             message = message.replace(value, self._secrets[value])
         return message
@@ -67,7 +70,7 @@ class Variables:
         else:
             replaced = value
             if isinstance(value, int) and not _WHOLE_MIN <= value <= _WHOLE_MAX:
-                wrong.append("a whole number has 64 bits at most")
+                wrong.append("a whole number may have at most 64 bits")
         problems.extend((path, reason) for reason in wrong)
         return REPORTED if wrong else replaced
 
@@ -83,7 +86,7 @@ class Variables:
                 yield "${"
             elif match["closed"] is None:
                 wrong.append(
-                    '"${" begins a variable such as ${NAME} or ${NAME:-default}; write $${ for the two characters'
+                    '"${" must begin a variable, ${NAME} or ${NAME:-default}; write $${ for the two characters ${'
                 )
             else:
                 yield self._value(match["name"], match["default"], wrong)
@@ -91,7 +94,7 @@ class Variables:
 
     def _value(self, name: str, default: str | None, wrong: list[str]) -> str:
         value = self._environ.get(name)
-        if default is not None and not value:  # as in a shell: unset or empty
+        if default is not None and not value:  # Unset or empty, as in a shell.
             return default
         if value is None:
             wrong.append(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")

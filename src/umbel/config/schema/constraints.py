@@ -1,8 +1,8 @@
-"""Constraints between the keys of one table: how a section states them, and the error that lists the broken ones.
+"""Constraints between the keys of one table: how a section states them, and the error for broken ones.
 
-A section states its constraints as a generator function that yields a ``ConstraintViolation`` for each broken one, and
-applies the function with ``model_validator(mode="after")(enforce(function))``. pydantic runs such a validator only
-where each key of the table is valid by itself. Each violation says what to write instead.
+A section states its constraints in a generator function that yields a ``ConstraintViolation`` for each broken one. It
+applies the function with ``model_validator(mode="after")(enforce(function))``. pydantic calls such a validator only if
+each key of the table is valid by itself. Each violation says what to write instead.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pydantic import ValidationInfo
 
 
 class ConstraintViolation(NamedTuple):
-    """A constraint between keys that a table breaks."""
+    """A constraint between keys that a table breaks, with the reason."""
 
     reason: str
     keys: tuple[str, ...]
-    """The keys that the constraint is about, as files spell them; the problem is reported at the first."""
+    """The keys that the constraint is about, as files spell them. The problem is reported at the first one."""
 
 
 class BrokenConstraintsError(ValueError):
-    """The constraints that a table breaks, all of them."""
+    """A table breaks constraints; ``violations`` holds all of them."""
 
     def __init__(self, violations: tuple[ConstraintViolation, ...]) -> None:
         super().__init__("; ".join(violation.reason for violation in violations))
@@ -32,7 +32,7 @@ class BrokenConstraintsError(ValueError):
 _Table = TypeVar("_Table")
 
 NO_CONSTRAINTS: Mapping[str, bool] = {"constraints": False}
-"""The context of a validation that leaves out the constraints between keys."""
+"""The context of a pydantic validation that does not check the constraints between keys."""
 
 
 def enforce(

@@ -1,6 +1,6 @@
-"""The configuration's JSON Schema (draft 2020-12), for editors that complete and check TOML (taplo, Even Better TOML).
+"""JSON Schema (draft 2020-12) of the configuration, for editors that complete and check TOML (taplo, Even Better TOML).
 
-It describes files as they are written, variables included; loading checks more than a JSON Schema can express.
+It describes files as they are written, with variables. Loading checks more than a JSON Schema can express.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def json_schema() -> dict[str, Any]:
         definition = definitions[section.__name__]
         partial = f"{section.__name__}Defaults"
         definitions[partial] = {key: value for key, value in definition.items() if key != "required"}
-        description = f"Keys that every {name} has unless it says otherwise; tables merge key by key."
+        description = f"Default values for the keys of every {name}. Tables are merged key by key."
         inherited[name] = {"$ref": f"#/$defs/{partial}", "description": description}
     defaults = {
         "type": "object",
-        "description": "What every upstream or route inherits.",
+        "description": "Default values for the keys of all upstreams and routes.",
         "additionalProperties": False,
         "properties": inherited,
     }
@@ -53,7 +53,7 @@ def _section(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of one key: without null, which TOML does not have, and with the default in the key's units."""
+    """Return the schema of one key: without null, since TOML has none, and with the default in the unit of the key."""
     branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
     if len(branches) == 1:
@@ -70,7 +70,7 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of one type; a text with allowed words or a pattern may hold a variable instead."""
+    """Return the schema of one type. A text that must be one of some words, or match a pattern, may hold a variable."""
     if schema.get("title") not in _FORMATS:
         schema = {key: value for key, value in schema.items() if key != "title"}
     if "pattern" in schema:

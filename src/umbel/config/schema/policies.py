@@ -1,6 +1,6 @@
-"""The sections of an upstream's policies: retry, hedge, breaker, ejection and health checks.
+"""The sections for the policies of an upstream: retry, hedge, breaker, ejection and health checks.
 
-``docs/upstream.md`` names the sources of the numbers; the policies themselves are in ``umbel.policy``.
+``docs/upstream.md`` names the sources of the numbers. The policies are in ``umbel.policy``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def parse_after(value: object) -> float | str:
     """Return the seconds of a duration, or a percentile unchanged.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: ``value`` is neither.
     """
     try:
         found = _PERCENTILE.fullmatch(value) if isinstance(value, str) else None
         return parse_duration(value) if found is None or not float(found[1]) else found[0]
     except ValueError as error:
-        raise ValueError('a hedge comes after a duration or a percentile, such as "200ms" or "p95"') from error
+        raise ValueError('needs a duration or a percentile, such as "200ms" or "p95"') from error
 
 
 HedgeAfter = Annotated[
@@ -38,72 +38,73 @@ HedgeAfter = Annotated[
 
 
 class WeightedUrl(Section):
-    """A replica with its share of the traffic, for balance = "weighted"."""
+    """A replica with its weight, for balance = "weighted"."""
 
     url: BaseUrl
-    """The replica."""
+    """The base URL of the replica."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Its share, against the other replicas' weights."""
+    """The weight of the replica: its share of the attempts in proportion to the other weights."""
 
 
 class Retry(Section):
-    """Further attempts of a call that failed. Only of GET, HEAD, OPTIONS, PUT and DELETE, and of calls with an
-    Idempotency-Key."""
+    """Further attempts of a failed call. Only calls with the method GET, HEAD, OPTIONS, PUT or DELETE, or with an
+    Idempotency-Key, are retried."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 2
-    """Attempts in all, the first included."""
+    """The most attempts of a call, with the first one."""
     on: Annotated[tuple[RetryOn, ...] | None, Field(strict=False, min_length=1)] = None
-    """The failure kinds and statuses worth another attempt. Default: connect, dns, reset before the first byte, and
-    502, 503, 504."""
+    """The failure kinds and statuses that are retried. Default: connect, dns, reset before the first byte, and 502,
+    503, 504."""
     backoff: Duration = 0.025
-    """The base of the wait: before the n-th retry a random time up to backoff * 2^(n-1)."""
+    """The base of the wait before a retry: the n-th retry waits a random time of at most backoff * 2^(n-1)."""
     max_backoff: Duration = 0.25
-    """The longest such wait."""
+    """The longest wait before a retry."""
 
 
 class Hedge(Section):
-    """A second attempt beside a slow first one; the first success wins."""
+    """Hedging: a second attempt beside a slow first one. The first success counts."""
 
     after: HedgeAfter
-    """When: a duration, or a percentile of the attempts of late, such as "p95"."""
+    """The time after which the second attempt is made: a duration, or a percentile of the latest latencies such as
+    "p95"."""
     max: Annotated[int, Field(ge=1, le=3)] = 1
-    """Attempts beside the first."""
+    """The most attempts beside the first one."""
 
 
 class Breaker(Section):
-    """Calls fail at once while most of them would fail anyway."""
+    """A circuit breaker: it opens when many attempts fail, and while it is open, calls fail at once."""
 
     window: Duration = 10.0
-    """How far back calls count."""
+    """The time for which an attempt counts."""
     min_requests: Annotated[int, Field(ge=1)] = 20
-    """Attempts in the window below which it never opens."""
+    """The fewest attempts in the window with which the breaker may open."""
     failure_ratio: Ratio = 0.5
-    """The share of failed attempts at which it opens."""
+    """The share of failed attempts in the window at which the breaker opens."""
     open_for: Duration = 5.0
-    """How long it stays open before one call may probe."""
+    """The time after which an open breaker admits one call as a probe."""
 
 
 class Ejection(Section):
-    """A replica that fails in a row gets no traffic for a while."""
+    """Outlier ejection: a replica with several failures in a row gets no attempts for a while."""
 
     failures: Annotated[int, Field(ge=1)] = 5
-    """Failures in a row."""
+    """The failures in a row after which a replica is ejected."""
     base: Duration = 30.0
-    """How long it is out, times how often it was."""
+    """The time of the first ejection of a replica. The n-th ejection lasts n times as long."""
     max: Duration = 300.0
-    """The longest time out."""
+    """The longest time of an ejection."""
     share: Ratio = 0.5
-    """The largest share of the replicas that may be out; never all of them."""
+    """The largest share of the replicas that may be ejected at once; never all of them."""
 
 
 class Health(Section):
-    """Regular checks of each replica; one that is down gets no traffic."""
+    """Regular health checks of each replica. A replica that is down gets no attempts."""
 
     path: Target
-    """What is asked for with GET; a 2xx is healthy."""
+    """The path of the GET request. A 2xx response means healthy."""
     every: Duration = 5.0
-    """The time between checks."""
+    """The time between two checks of a replica."""
     healthy: Annotated[int, Field(ge=1)] = 2
-    """Good checks in a row that bring a replica back."""
+    """The passed checks in a row after which a replica is up."""
     unhealthy: Annotated[int, Field(ge=1)] = 3
-    """Bad checks in a row that take it out."""
+    """The failed checks in a row after which a replica is down."""

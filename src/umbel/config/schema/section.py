@@ -1,11 +1,11 @@
-"""The base of the schema's sections: frozen, strict, and without unknown keys."""
+"""The base class of the schema's sections: frozen, strict, and without unknown keys."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
 AS_TUPLE = Field(strict=False)
-"""Lets a list stand for a tuple: TOML gives lists, and a section is frozen. All else is strict: "5" is not 5."""
+"""Accepts a list for a tuple, since TOML has lists and a section is frozen. All else is strict: "5" is not 5."""
 
 
 class Section(BaseModel):

@@ -1,4 +1,4 @@
-"""The tree of the schema's sections: all of them, the one at a path of keys, and the spelling of headers and paths."""
+"""The tree of the schema's sections: all sections, the section at a key path, and the spelling of headers and paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Place(NamedTuple):
     """A section with its header in a file."""
 
     header: str
-    """Such as ``[upstreams.NAME]``; empty for the top of the file."""
+    """The header, such as ``[upstreams.NAME]``; empty for the top of the file."""
     model: type[Section]
 
 
@@ -30,7 +30,7 @@ def all_sections() -> tuple[Place, ...]:
 
 
 def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
-    """Return the section at ``path`` below ``root``; None where the schema has a plain value or nothing."""
+    """Return the section at ``path`` below ``root``; None if the schema has no section there."""
     here: list[Any] = [root]
     for part in path:
         here = [inner for annotation in here for inner in _step(annotation, part)]
@@ -61,7 +61,7 @@ def keys_of(section: type[Section]) -> dict[str, str]:
 
 
 def plain_types(annotation: Any) -> Iterator[Any]:
-    """Yield the members of an annotation, with Annotated and unions taken apart."""
+    """Yield the plain types of an annotation: those within Annotated, and all types of a union."""
     if get_origin(annotation) is Annotated:
         yield from plain_types(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):

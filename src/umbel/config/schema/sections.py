@@ -1,7 +1,7 @@
-"""The sections of umbel.toml with their keys, as frozen pydantic models, each behind the constraints between its keys.
+"""The sections of umbel.toml and their keys as frozen pydantic models, with the constraints between keys.
 
-The docstrings of classes and keys are the texts of docs/config.md and of the JSON Schema. What needs a plan is checked
-in ``composition/plan/compiler.py``.
+The docstrings of classes and keys are the texts of docs/config.md and of the JSON Schema. Checks that need a compiled
+route are in ``composition/plan/compiler.py``.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ KeyPath = tuple[str | int, ...]
 
 
 def _tls_constraints(tls: Tls) -> Iterator[ConstraintViolation]:
-    """Yield a violation unless a client certificate and its key come together."""
+    """Yield a violation if only one of a client certificate and its key is given."""
     if (tls.cert is None) != (tls.key is None):
         given, other = ("key", "cert") if tls.cert is None else ("cert", "key")
-        yield ConstraintViolation(f"{given} needs {other} beside it: give both or neither", (given, other))
+        yield ConstraintViolation(f"{given} needs {other} beside it: write both or neither", (given, other))
 
 
 class Tls(Section):
-    """TLS towards an upstream whose URL is https."""
+    """TLS settings for connections to an upstream with https URLs."""
 
     ca: str | None = None
     """A file of CA certificates (PEM) to trust instead of the system's."""
     cert: str | None = None
-    """A client certificate (PEM) to show."""
+    """A file with the client certificate (PEM)."""
     key: str | None = None
-    """The client certificate's private key (PEM)."""
+    """A file with the private key (PEM) of the client certificate."""
     server_name: str | None = None
-    """The name to ask for and to verify, if it is not the URL's host."""
+    """The name that is sent as SNI and verified in the certificate. Default: the host of the URL."""
 
     _checked = model_validator(mode="after")(enforce(_tls_constraints))
 
@@ -75,100 +75,103 @@ class Constant(Section):
     """A constant in the place of an expression: { value = 1 } gives the number 1."""
 
     value: JsonValue
-    """The value, as it is; a text in it is no expression."""
+    """The value. A text in it is no expression."""
 
 
 Source = Annotated[str | Constant, AS_SOURCE]
-"""What gives a value: a JMESPath expression, or a constant."""
+"""The source of a value: a JMESPath expression or a constant."""
 
 
 def _upstream_constraints(upstream: Upstream) -> Iterator[ConstraintViolation]:
-    """Yield the violations of an upstream: weights need the balance that uses them; a replica stands once."""
+    """Yield the violations of an upstream: weights without balance = "weighted", and a replica that is given twice."""
     weighted = any("weight" in replica.model_fields_set for replica in upstream.replicas)
     if weighted and upstream.balance != "weighted":
-        yield ConstraintViolation('weights serve balance = "weighted" only', ("urls", "balance"))
+        yield ConstraintViolation('weights have an effect only with balance = "weighted"', ("urls", "balance"))
     names = [replica.url for replica in upstream.replicas]
     if len(set(names)) < len(names):
-        yield ConstraintViolation("one replica stands twice; give it a weight instead", ("urls",))
+        yield ConstraintViolation("a replica is given twice; write it once with a weight", ("urls",))
 
 
 class Upstream(Section):
-    """A named HTTP service: one or more base URLs (replicas) with its limits."""
+    """A named HTTP service: its replicas (base URLs), limits and policies."""
 
     urls: Annotated[tuple[BaseUrl | WeightedUrl, ...], Field(strict=False, min_length=1)]
     """The replicas: http://, https:// or unix: URLs without credentials, or {url, weight} tables. A dns+http:// or
-    dns+https:// URL stands for one replica per address of its name in DNS (hosts files are not read)."""
+    dns+https:// URL means one replica per DNS address of its host name (hosts files are not read)."""
     timeout: Duration | None = None
-    """The limit of one whole call, queueing included. Default: what the route's deadline leaves."""
+    """The timeout of a whole call, with its time in the queue. Default: the time left to the route's deadline."""
     connect_timeout: Duration = 1.0
-    """The limit of connecting: name, address and TLS handshake together."""
+    """The timeout of making a connection: DNS, TCP and TLS handshake together."""
     max_concurrency: Concurrency = 100
-    """Calls in flight at once; further ones wait in the upstream's one queue. "auto" follows the measured latency."""
+    """The most calls in flight at once. Further calls wait in the queue of the upstream. "auto" adapts the limit to
+    the measured latency."""
     max_queue: Annotated[int, Field(ge=0)] | None = None
-    """Requests whose calls may wait; those of one more fail at once with kind overflow. The calls of a request share
-    its room. Default: max_in_flight of [server], so that no call is refused while the upstream works; 40 % of that
-    while it completes no call for 1 s."""
+    """The most requests whose calls may wait in the queue. All calls of a request count as one. A call of a further
+    request fails at once with kind overflow. Default: max_in_flight of [server], so that no call is refused while the
+    upstream works; 40 % of that while the upstream has completed no call for 1 s."""
     keepalive_expiry: Duration = 4.0
-    """How long an idle connection is kept for reuse."""
+    """The time for which an idle connection is kept for reuse."""
     max_body: Size | None = None
-    """The largest response body, after decompression. As JSON it may hold a value for each 5 bytes of this, at least
-    200000. Default: 1MB for json, 10MB for text."""
+    """The largest response body after decompression. A JSON body may hold one value for each 5 bytes of this limit, and
+    at least 200000 values. Default: 1MB for decode = "json", else 10MB."""
     max_head: Size = 64 * 1024
-    """The largest response head."""
+    """The largest head of a response."""
     max_fields: Annotated[int, Field(ge=1)] = 100
     """The most header fields of a response."""
     headers: Headers = {}
-    """Headers of every call, as templates."""
+    """Header fields of every call, as templates."""
     params: dict[str, Source] = {}
     """Query parameters of every call, as JMESPath expressions or constants."""
     tls: Tls = Tls()
     """TLS settings for https URLs."""
     public_only: bool = False
-    """Refuse private and loopback addresses (link-local and multicast ones are always refused)."""
+    """Whether private and loopback addresses are refused. Link-local and multicast addresses are always refused."""
     retry: Retry | None = None
-    """Further attempts of calls that failed. Off unless the table stands."""
+    """Further attempts of failed calls. Default: no retries."""
     retry_budget: Ratio = 0.2
-    """The most retries and hedges, as a share of the calls in flight; never under 3."""
+    """The most retries and hedges in flight, as a share of the calls in flight; at least 3 are always allowed."""
     hedge: Hedge | None = None
-    """A second attempt beside a slow first one. Off unless the table stands."""
+    """A second attempt beside a slow first one. Default: no hedges."""
     breaker: Breaker | None = None
-    """Fail at once while most calls fail. Off unless the table stands."""
+    """A circuit breaker: calls fail at once while most attempts fail. Default: no breaker."""
     ejection: bool | Ejection = True
-    """Leave out a replica that fails in a row. With one replica it does nothing."""
+    """Outlier ejection: a replica with several failures in a row gets no attempts for a while. Without effect with one
+    replica."""
     balance: Literal["p2c", "round_robin", "weighted"] = "p2c"
-    """Which replica an attempt takes: the less busy of two at random, each in turn, or by weight."""
+    """The choice of the replica of an attempt. p2c: the less loaded of two random replicas; round_robin: each in turn;
+    weighted: by weight."""
     coalesce: bool = False
-    """Make one upstream call of identical safe calls that are in flight together."""
+    """Whether identical safe calls in flight at the same time share one call to the upstream."""
     health: Health | None = None
-    """Check the replicas regularly. Off unless the table stands."""
+    """Regular health checks of the replicas. Default: no checks."""
     deadline_header: HeaderName | Literal[False] = "x-envoy-expected-rq-timeout-ms"
-    """The header that carries the remaining budget in milliseconds to the upstream; false for none."""
+    """The header field that tells the upstream the remaining time in milliseconds; false: none is sent."""
     forwarded: bool = True
-    """Whether X-Forwarded-For, -Proto and -Host are sent."""
+    """Whether X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are sent."""
     user_agent: UserAgent | None = None
-    """The User-Agent of calls and health checks, because many APIs refuse requests without one; "off" for none. One in
-    headers, or the client's in forward_headers, goes before it. Default: umbel/ and the version of Umbel."""
+    """The User-Agent of calls and health checks; many APIs refuse requests without one. "off": none is sent. A
+    user-agent in headers, or the client's by forward_headers, replaces it. Default: umbel/ and the version of Umbel."""
 
     _checked = model_validator(mode="after")(enforce(_upstream_constraints))
 
     @property
     def product(self) -> bytes:
-        """The User-Agent of calls that name none; empty where none is sent."""
+        """The User-Agent of a call that sets none; empty: none is sent."""
         return b"" if self.user_agent == "off" else (self.user_agent or PRODUCT).encode("ascii")
 
     @property
     def replicas(self) -> tuple[WeightedUrl, ...]:
-        """The replicas, whichever way they were written."""
+        """The replicas as tables, also those that were written as URLs."""
         return tuple(each if isinstance(each, WeightedUrl) else WeightedUrl(url=each) for each in self.urls)
 
 
 def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
-    """Yield the violations of a query parameter: a default has its type, and needs a parameter that may be missing."""
+    """Yield the violations of a query parameter: a default of a wrong type, or of a required parameter."""
     default = param.default
     if default is None:
         return
     if param.required:
-        yield ConstraintViolation("a required parameter has no default", ("default", "required"))
+        yield ConstraintViolation("a required parameter cannot have a default", ("default", "required"))
     fits = {
         "str": isinstance(default, str),
         "bool": isinstance(default, bool),
@@ -177,19 +180,19 @@ def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
     }
     if not fits[param.type]:
         yield ConstraintViolation(
-            f'the default of a parameter of type "{param.type}" is of that type too', ("default", "type")
+            f'the default of a parameter of type "{param.type}" must have that type', ("default", "type")
         )
 
 
 class QueryParam(Section):
-    """A query parameter of the client's that a route knows."""
+    """A query parameter of the client's request that a route reads."""
 
     type: Literal["str", "int", "float", "bool"] = "str"
-    """What its text must parse as; what does not is answered with 400. An int has 64 bits, as in most databases."""
+    """The type of the value. A text that is no such value gets 400. An int has 64 bits, as in most databases."""
     default: JsonScalar = None
-    """The value where the client sends none; without one it is null."""
+    """The value if the client does not send the parameter. Default: null."""
     required: bool = False
-    """Answer 400 where the client sends none."""
+    """Whether a request without the parameter gets 400."""
 
     _checked = model_validator(mode="after")(enforce(_query_constraints))
 
@@ -211,7 +214,7 @@ def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
             "json, form and forward_body exclude each other: a call has one body", (bodies[1], *bodies)
         )
     if bodies and call.method in ("GET", "HEAD"):
-        yield ConstraintViolation(f"a {call.method} call has no body; give it another method", ("method", bodies[0]))
+        yield ConstraintViolation(f"a {call.method} call has no body; write another method", ("method", bodies[0]))
     if call.each is None:
         for field, key in (
             ("as_", "as"),
@@ -221,42 +224,42 @@ def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
         ):
             if field in given:
                 yield ConstraintViolation(
-                    f"{key} is about the items of an each, and this call has no each", (key, "each")
+                    f"{key} is about the items of an each, but this call has no each", (key, "each")
                 )
     default = "default" if "default" in given else "default_null"
     if call.default_null and default == "default":
         yield ConstraintViolation("default and default_null exclude each other", ("default_null", "default"))
     if call.has_default and not call.optional and call.when is None:
         yield ConstraintViolation(
-            "a default serves only a call with optional = true or with when", (default, "optional", "when")
+            "a default has an effect only in a call with optional = true or with when", (default, "optional", "when")
         )
     if "item_default" in given and call.each is not None and not call.optional:
         yield ConstraintViolation(
-            "item_default serves only a call with optional = true: a required each fails with its item",
+            "item_default has an effect only in a call with optional = true: a required each fails if an item fails",
             ("item_default", "optional"),
         )
     for key, names in (("forward_query", call.forward_query), ("forward_cookies", call.forward_cookies)):
         if STAR in names and len(names) > 1:
-            yield ConstraintViolation(f'"*" in {key} stands for all of them; no other name belongs beside it', (key,))
+            yield ConstraintViolation(f'"*" in {key} means all of them; remove the other names', (key,))
     if STAR in call.forward_headers:
         sent = [name for name in call.forward_headers if name != STAR and not star_leaves_out(name)]
         if sent:
             yield ConstraintViolation(
-                f'"*" in forward_headers sends "{sent[0]}" already; beside it stand only fields that it leaves out,'
+                f'"*" in forward_headers sends "{sent[0]}" already; write beside it only fields that it leaves out,'
                 " such as authorization",
                 ("forward_headers",),
             )
     if both := set(call.ok) & set(call.null_on):
-        yield ConstraintViolation(f"{min(both)} stands in ok and in null_on; it can mean one thing", ("null_on", "ok"))
+        yield ConstraintViolation(f"{min(both)} is in ok and in null_on; remove it from one", ("null_on", "ok"))
 
 
 class Call(Section):
-    """One logical upstream request of a route."""
+    """A call: one logical request of a route to an upstream."""
 
     upstream: UpstreamName
-    """The upstream to ask."""
+    """The name of the upstream."""
     path: str
-    """The target as an RFC 6570 template of the forms {name}, {?a,b} and {&a,b}."""
+    """The path and query of the request, as an RFC 6570 template with the forms {name}, {?a,b} and {&a,b}."""
     method: Method | None = None
     """The method of the request. Default: GET; POST with json, form or forward_body."""
     json_: Annotated[str | dict[str, Source] | None, Field(alias="json")] = None
@@ -264,148 +267,149 @@ class Call(Section):
     form: str | dict[str, Source] | None = None
     """The form body: a JMESPath expression that gives an object, or a table of expressions and constants."""
     with_: Annotated[dict[Name, Source], Field(alias="with")] = {}
-    """Names for the templates of this call, each bound to a JMESPath expression or a constant."""
+    """Names for the templates of this call, each with a JMESPath expression or a constant for its value."""
     params: dict[str, Source] = {}
-    """Query parameters, each a JMESPath expression or a constant; for names that a template cannot bear."""
+    """Query parameters, each a JMESPath expression or a constant. Their names may be of any characters."""
     headers: Headers = {}
-    """Headers as templates; they add to the upstream's."""
+    """Header fields, as templates. They add to those of the upstream, and replace those of the same name."""
     forward_headers: Annotated[tuple[ForwardedHeader, ...], AS_TUPLE] = ()
-    """Headers of the client that go along; "*": all but those that "What goes along" names. Default: none, for an
-    upstream should learn no more of a client than it needs."""
+    """Header fields of the client's request to send on. "*": all except those listed under "Forwarding". Default: none,
+    since an upstream should know no more about a client than it needs."""
     forward_query: Annotated[tuple[ForwardedParam, ...], AS_TUPLE] = ()
-    """Query parameters of the client that go along byte for byte, in the order of the query; "*": all of it."""
+    """Query parameters of the client's request to send on, unchanged and in their order. "*": the whole query."""
     forward_cookies: Annotated[tuple[ForwardedCookie, ...], AS_TUPLE] = ()
-    """Cookies of the client that go along; "*": all."""
+    """Cookies of the client's request to send on. "*": all."""
     forward_body: bool = False
-    """Send the client's body on as it came, with its Content-Type and Content-Encoding."""
+    """Whether the client's body is sent on unchanged, with its Content-Type and Content-Encoding."""
     timeout: Duration | None = None
-    """The limit of this call (of each item, with each), instead of the upstream's."""
+    """The timeout of this call (of each item, with each), instead of the upstream's."""
     max_body: Size | None = None
-    """The largest response body of this call, instead of the upstream's."""
+    """The largest response body of this call, instead of the upstream's limit."""
     optional: bool = False
-    """Whether the answer may go out without it."""
+    """Whether the answer may be sent if this call fails."""
     default: JsonValue = None
-    """The value where an optional call fails or a call is skipped; its dependants then run."""
+    """The value if an optional call fails or a call is skipped. Calls that depend on it are then made."""
     default_null: bool = False
-    """A default of null (TOML has no null to write as default)."""
+    """Whether the default is null. (TOML has no null that could be written as default.)"""
     when: ExpressionText | None = None
-    """A JMESPath expression; where it is false the call is skipped and the answer stays complete."""
+    """A JMESPath expression. If it is false, the call is skipped, and the answer counts as complete."""
     each: ExpressionText | None = None
-    """A JMESPath expression that gives a list: one call per distinct value, bound to {item}."""
+    """A JMESPath expression that gives a list. One call is made per distinct value, which templates read as {item}."""
     as_: Annotated[Literal["list", "map"], Field(alias="as")] = "list"
-    """The value of an each: a list with the places kept, or an object {item: result}, whose keys are texts: the
-    number 1 and the text "1" are one key, and the last of them stands."""
+    """The value of a call with each. list: the results, at the indices of their items; map: an object with the items as
+    keys. Keys are texts: the number 1 and the text "1" are one key, and the later result stays."""
     limit: Annotated[int, Field(ge=1)] = 16
-    """Items of an each in flight at once."""
+    """The most items of an each in flight at once."""
     max_items: Annotated[int, Field(ge=1)] = 100
-    """Places of an each; a longer list fails the call with kind too-many: 400 if it is the client's, else 502."""
+    """The longest list of an each. With a longer list the call fails with kind too-many: 400 if the list is the
+    client's, else 502."""
     item_default: JsonValue = None
-    """What stands at the place of a failed item of an optional each."""
+    """The result of a failed item of an optional each."""
     decode: Literal["json", "text", "none"] = "json"
-    """How the body becomes a value; none drains it and gives null."""
+    """How the response body becomes a value. none: the body is read and dropped, and the value is null."""
     ok: Statuses = ()
     """The statuses of success. Default: every 2xx."""
     null_on: Statuses = ()
-    """Statuses that mean null instead of a failure."""
+    """Statuses for which the call succeeds with the value null."""
     pass_status: Annotated[tuple[PassedStatus, ...] | None, AS_TUPLE] = None
-    """3xx, 4xx and 5xx statuses passed on to the client when a required call fails with them, with the fields that
-    belong to them. Default: 400, 403, 404, 409, 410, 412, 422, 429, and 401 if it carries a credential of the
-    client's."""
+    """3xx, 4xx and 5xx statuses that the answer takes over if a required call fails with them, with the header fields
+    that belong to them. Default: 400, 403, 404, 409, 410, 412, 422, 429, and 401 if the call carries a credential of
+    the client."""
     retry: Retry | None = None
-    """Further attempts of this call, instead of the upstream's."""
+    """Further attempts of this call, instead of the upstream's retry."""
     hedge: Hedge | None = None
-    """A second attempt beside a slow first one, instead of the upstream's."""
+    """A second attempt beside a slow first one, instead of the upstream's hedge."""
     coalesce: bool | None = None
-    """Whether this call may be one with identical others, instead of the upstream's."""
+    """Whether this call may share a call with identical ones, instead of the upstream's coalesce."""
     pass_body: bool = False
-    """Pass the upstream's own error body on with such a status, instead of a problem document."""
+    """Whether the answer also takes over the error body of a status in pass_status, instead of a problem document."""
 
     _checked = model_validator(mode="after")(enforce(_call_constraints))
 
     @property
     def has_default(self) -> bool:
-        """Whether a default was given, null included."""
+        """Whether the call has a default, which may be null."""
         return self.default_null or "default" in self.model_fields_set
 
 
 class Answer(Section):
-    """How the outcomes become one answer."""
+    """How the outcomes of the calls become one answer."""
 
     shape: ExpressionText | None = None
-    """A JMESPath expression over the context. Default: an object of call and value."""
+    """A JMESPath expression over the context that gives the body. Default: an object of the calls' values by name."""
     status: Annotated[int, Field(ge=200, le=299)] = 200
-    """The status of a composed answer; 204 sends no body."""
+    """The status of an answer without a deciding failure. 204 sends no body."""
     headers: Headers = {}
-    """Headers of the answer, as templates."""
+    """Header fields of the answer, as templates."""
     forward_headers: dict[str, Annotated[tuple[HeaderName, ...], AS_TUPLE]] = {}
-    """Response headers passed on, by call."""
+    """By call, the header fields of its response that the answer gets."""
     forward_cookies: dict[str, Annotated[tuple[CookieName, ...], AS_TUPLE]] = {}
-    """Cookies set by an upstream that are passed on, by call."""
+    """By call, the cookies set by its response that the answer sets."""
     cache_control: HeaderText = "parts"
-    """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own, and private where the
-    request bore a cookie or authorization. An answer that sets a cookie, or of which a call's is private, is private
-    whatever stands here; with a no-store it is no-store."""
+    """The Cache-Control of a complete answer. parts: the most restrictive directives of the responses, and private if
+    the request has a cookie or authorization. An answer is always private if it sets a cookie or a response is private,
+    and always no-store if a response is no-store."""
     etag: bool = True
-    """Whether a complete answer bears a strong ETag and If-None-Match is answered with 304."""
+    """Whether a complete answer has a strong ETag, and If-None-Match is answered with 304."""
 
 
 def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
     """Yield the violations of the constraints between the keys of one route."""
     if route.combine == "quorum" and route.quorum is None:
-        yield ConstraintViolation('combine = "quorum" needs quorum = k, the number of successes', ("combine", "quorum"))
+        yield ConstraintViolation('combine = "quorum" needs quorum, a number of successes', ("combine", "quorum"))
     for name in route.query_params:
         if STAR in name:
             yield ConstraintViolation(
-                f'"{name}" names no parameter: a route declares each that it reads, and forward_query = ["*"] of a call'
-                " sends on all of them",
+                f'"{name}" is no name of a parameter; write each parameter that the route reads, or'
+                ' forward_query = ["*"] in a call to send on all of them',
                 ("query",),
             )
     if route.combine != "quorum" and route.quorum is not None:
-        yield ConstraintViolation('quorum serves only combine = "quorum"', ("quorum", "combine"))
+        yield ConstraintViolation('quorum has an effect only with combine = "quorum"', ("quorum", "combine"))
 
 
 class Route(Section):
-    """An inbound method and path bound to a composition."""
+    """A method and path of inbound requests, and the composition that answers them."""
 
     path: RoutePath
-    """A werkzeug rule, such as /dashboard/<user_id> or /items/<int:id>."""
+    """The path, as a werkzeug rule such as /dashboard/<user_id> or /items/<int:id>."""
     methods: Annotated[tuple[Method, ...] | None, Field(strict=False, min_length=1)] = None
-    """The methods that it answers, HEAD beside GET. Default: GET, or POST if the plan uses the body."""
+    """The methods of the route; GET includes HEAD. Default: GET, or POST if the route uses the body."""
     query: dict[str, QueryParam] | Names = {}
-    """The client's query parameters that this route knows: a table, or a list of names for plain text ones. Others are
-    ignored, whatever they hold."""
+    """The query parameters that the route reads: a table, or a list of names for parameters of type str. Other
+    parameters are ignored."""
     auth: Literal["none"] | None = None
-    """Who may call it; none: anybody, on purpose. Default: nothing is said, see hooks of the server."""
+    """none: states that anybody may call the route. Default: no statement; see the key hooks of [server]."""
     deadline: Duration = 5.0
-    """When the answer is due; it goes out with what is there."""
+    """The time from the request to its answer. At the deadline the answer is sent with the values so far."""
     combine: Literal["all", "first", "quorum"] = "all"
-    """Which calls make the answer: all of them, the first success, or the first quorum successes."""
+    """Which calls make the answer: all calls, the first success, or the first quorum successes."""
     quorum: Annotated[int, Field(ge=1)] | None = None
-    """How many successes combine = "quorum" needs."""
+    """The number of successes for combine = "quorum"."""
     stream: bool = False
-    """Stream an outcome per line as it lands, NDJSON unless the client asks for SSE."""
+    """Whether each outcome is sent as a line as soon as its call ends: as NDJSON, or as SSE if the client asks."""
     max_body: Size = 10**6
-    """The largest request body. Its fields as a form, and its values as JSON, may be as many as fit: one field for each
-    1000 bytes of this, at least 1000; one value for each 5 bytes, at least 200000."""
+    """The largest request body. A form may have one field for each 1000 bytes of this limit, and at least 1000 fields;
+    a JSON body one value for each 5 bytes, and at least 200000 values."""
     max_steps: Annotated[int, Field(ge=1)] = 200_000
-    """Steps that one evaluation of an expression may take; 2,000 of them hold the worker for about a millisecond."""
+    """The most steps of one evaluation of an expression. 2,000 steps block the worker for about a millisecond."""
     body: Literal["json", "form", "bytes"] = "json"
-    """What the request body must be: JSON, a form, or any bytes to forward, in whatever content coding they have."""
+    """The form of the request body: JSON, a form, or any bytes (in any content coding) that a call forwards."""
     expose: Literal["full", "completed", "none"] = "full"
-    """Which diagnostic headers clients get: all, only Umbel-Completed, or none."""
+    """Which diagnostic header fields clients get: all, only Umbel-Completed, or none."""
     krakend_compat: bool = False
-    """Also send X-KrakenD-Completed; with every error of the route, 404 and 405 included, it is false, as KrakenD says
-    it. Default: false, for Umbel-Completed says the same."""
+    """Whether X-KrakenD-Completed is sent too. It is false for every error of the route, also 404 and 405, as in
+    KrakenD. Default: false, since Umbel-Completed holds the same information."""
     calls: Annotated[dict[CallName, Call], Field(min_length=1)]
-    """The calls by name; their order is the order of the answer."""
+    """The calls by name. Their order is the order of the answer."""
     answer: Answer = Answer()
-    """How the outcomes become one answer."""
+    """How the outcomes of the calls become one answer."""
 
     _checked = model_validator(mode="after")(enforce(_route_constraints))
 
     @property
     def query_params(self) -> dict[str, QueryParam]:
-        """The declared query parameters, whichever way they were written."""
+        """The declared query parameters as tables, also those that were written as a list of names."""
         if isinstance(self.query, dict):
             return self.query
         return {name: QueryParam() for name in self.query}
@@ -415,95 +419,98 @@ class LogStream(Section):
     """One stream of records."""
 
     file: FileName | None = None
-    """The file's name, inside dir; "-" is stdout. Default: access.jsonl, calls.jsonl or app.jsonl."""
+    """The name of the file in dir; "-": stdout. Default: access.jsonl, calls.jsonl or app.jsonl."""
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    """Records below it are not made."""
+    """The lowest level: records below it are not made."""
     sample: Ratio = 1.0
-    """The share of the records below warning that is kept, the same requests in every stream; slow ones always are."""
+    """The share of the records below warning that is kept. The records of one request share one fate in all streams.
+    Slow requests and calls are always kept."""
     slow: Duration = 1.0
-    """What takes this long or longer is never sampled away."""
+    """The time from which on a request or a call counts as slow."""
     overflow: Literal["drop_new", "drop_oldest"] = "drop_new"
-    """What gives way when the queue is full, below warning. Either way it is counted and written into the log."""
+    """Which record below warning is dropped if the queue is full: the new one or the oldest one. Dropped records are
+    counted, and the count is written to the log."""
 
 
 class CallsLogStream(LogStream):
-    """The stream of records of calls."""
+    """The stream with the records of calls."""
 
     which: Literal["notable", "all", "off"] = "notable"
-    """Which calls have a line of their own: those that failed, were repeated or hedged, or took slow or longer; all of
-    them; or none. The line of the request names each call in every case."""
+    """Which calls have a record of their own. notable: calls that failed, were retried or hedged, or were slow. The
+    record of the request names every call in any case."""
 
 
 class Logs(Section):
-    """Where records go: JSON lines."""
+    """The logs: files of JSON lines, one record per line."""
 
     dir: str = "logs"
-    """The directory, made if it is not there; relative to the configuration file."""
+    """The directory of the files, relative to the configuration file. It is made if it does not exist."""
     access: LogStream = LogStream()
-    """One line per request. Default: the file access.jsonl."""
+    """One record per request. Default: the file access.jsonl."""
     calls: CallsLogStream = CallsLogStream()
-    """One line per call that says something. Default: the file calls.jsonl."""
+    """One record per notable call. Default: the file calls.jsonl."""
     app: LogStream = LogStream()
-    """Everything else. Default: the file app.jsonl."""
+    """All other records. Default: the file app.jsonl."""
     max_queue_bytes: Annotated[Size, Field(ge=1024 * 1024)] = 8 * 2**20
-    """Bytes of each stream waiting to be written, at least 1MiB; the last tenth is kept for warning and above."""
+    """The most bytes in the queue of each stream, at least 1MiB. The last tenth is for records of level warning and
+    above."""
     max_queue_records: Annotated[int, Field(ge=1)] = 65_536
-    """Records of each stream waiting to be written; what finds no room is dropped and counted."""
+    """The most records in the queue of each stream. Further records are dropped and counted."""
     flush_every: Duration = 0.25
-    """How long a record may wait for its batch. Warnings and errors do not wait."""
+    """The longest time that a record waits for its batch. Records of level warning and above do not wait."""
     rotate_size: Size | Literal["off"] = 100_000_000
-    """A file is renamed before it would grow over this."""
+    """The largest size of a file: a file is rotated (renamed) before it would exceed this."""
     rotate_every: Duration | None = None
-    """A file is renamed when a new period begins, counted from 1970 in UTC ("1d": at midnight). Default: never."""
+    """The period of rotation, counted from 1970 in UTC ("1d": at midnight). Default: no rotation by time."""
     keep: Annotated[int, Field(ge=0)] = 10
-    """Renamed files that stay, of each stream."""
+    """The most rotated files of each stream."""
     keep_bytes: Size | None = None
-    """Bytes of renamed files that stay, of each stream. Default: no bound."""
+    """The most bytes of all rotated files of a stream. Default: no bound."""
     keep_days: Annotated[float, Field(gt=0)] | None = None
-    """Days for which a renamed file stays. Default: no bound."""
+    """The most days for which a rotated file is kept. Default: no bound."""
     compress: Literal["gzip", "zstd", "none"] = "gzip"
-    """What becomes of a renamed file. zstd needs pip install 'umbel[zstd]'."""
+    """The compression of rotated files. zstd needs pip install 'umbel[zstd]'."""
     fsync: Literal["off", "1s", "audit"] = "audit"
-    """When the disk must confirm: never, each second, or only for records that ask for it."""
+    """When the disk must confirm records: never, each second, or only for audit records."""
     ring: bool = False
-    """Whether records outlive a killed worker, in shared memory."""
+    """Whether waiting records survive a kill of the worker, in shared memory."""
     redact: Names = ()
     """More names whose values are hidden, such as "x-session-*", beside the usual ones (authorization, *token*, …)."""
 
 
 class Config(Section):
-    """A whole configuration, defaults merged, variables replaced, includes read."""
+    """A whole configuration, with defaults merged, variables replaced and included files added."""
 
     include: Names = ()
-    """More files, as globs relative to this one; their upstreams and routes are added."""
+    """Further files, as globs relative to this file. Their upstreams and routes are added."""
     upstreams: dict[UpstreamName, Upstream] = {}
     """The upstreams by name."""
     routes: Annotated[tuple[Route, ...], AS_TUPLE] = ()
     """The routes."""
     server: Server = Server()
-    """The inbound side."""
+    """The server: limits of inbound requests, and times of a shutdown."""
     supervisor: Supervisor = Supervisor()
     """The master and its workers."""
     logs: Logs = Logs()
-    """The records."""
+    """The logs."""
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
     _placeholders: frozenset[KeyPath] = PrivateAttr(default=frozenset())
-    """The keys that hold a placeholder for a wrong value. Only in a configuration that is checked and never served."""
+    """The keys with a placeholder for a wrong value. A configuration with placeholders is checked and never served."""
 
     def where(self, path: KeyPath) -> str:
-        """Return ``file:line`` of the key at ``path`` if this came from a file, else the dotted path.
+        """Return ``file:line`` of the key at ``path``; the dotted path if the configuration came from no file.
 
-        The first call of a configuration that came from a file computes its line numbers (milliseconds).
+        The first call computes the line numbers of a file, which takes milliseconds.
         """
         return self._locate(path) if self._locate is not None else ".".join(map(str, path))
 
     def is_placeholder(self, path: KeyPath) -> bool:
-        """Whether what stands at ``path``, or a table around it, is a placeholder for something wrong."""
+        """Whether the value at ``path``, or a table around it, is a placeholder for a mistake."""
         return any(path[:end] in self._placeholders for end in range(1, len(path) + 1))
 
     def has_lost(self, path: KeyPath, names: Collection[str]) -> bool:
-        """Whether the table at ``path``, which has these names, may have had others that were removed as wrong."""
+        """Whether the table at ``path`` may have had other keys than ``names``, which recovery has removed."""
         if not self._placeholders:
             return False
         return self.is_placeholder(path) or any(
@@ -512,4 +519,4 @@ class Config(Section):
 
 
 DEFAULT_TABLES: Mapping[str, type[Section]] = {"upstream": Upstream, "route": Route}
-"""The tables that ``[defaults]`` of the main file may hold, each with the section that inherits its keys."""
+"""The tables of ``[defaults]`` in the main file, each with the section that inherits its keys."""

@@ -1,7 +1,7 @@
-"""The section ``[supervisor]``: how the master of ``umbel serve -w N`` keeps its workers.
+"""The section ``[supervisor]``: how the master of ``umbel serve -w N`` keeps its workers running.
 
-How many workers there are stands on the command line, and what Hypercorn has a key for
-(``graceful_timeout``, ``max_requests``, ``pid_path``, ...) in hypercorn.toml.
+The number of workers is an option of the command line. Settings for which Hypercorn has a key (``graceful_timeout``,
+``max_requests``, ``pid_path``, ...) are in hypercorn.toml.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from .section import Section
 from .units import Duration, Size, parse_duration
 
 HANG_S_MIN = 0.1
-"""Seconds: a sound event loop is busy for some milliseconds, and each check of it costs some."""
+"""Seconds: the lowest ``hang_timeout``. A normal event loop is busy for some milliseconds at a time."""
 
 
 def _long_enough(seconds: float) -> float:
     if seconds < HANG_S_MIN:
-        raise ValueError("must be at least 100ms: a loop at work is silent for a few milliseconds")
+        raise ValueError("must be at least 100ms: a normal event loop is busy for some milliseconds")
     return seconds
 
 
@@ -27,7 +27,7 @@ def parse_hang_timeout(value: object) -> float:
     """Return the seconds of a ``hang_timeout``.
 
     Raises:
-        ValueError: it is no duration, or too short a one.
+        ValueError: ``value`` is no duration, or is below ``HANG_S_MIN``.
     """
     return _long_enough(parse_duration(value))
 
@@ -36,33 +36,34 @@ HangTimeout = Annotated[Duration, AfterValidator(_long_enough)]
 
 
 class Intensity(Section):
-    """How many workers may die."""
+    """The restart intensity: the number of restarts above which the master is degraded (or exits)."""
 
     restarts: Annotated[int, Field(ge=1)] = 3
-    """Restarts for each worker within the window; one more and the whole is degraded."""
+    """The most restarts per worker within the window."""
     window: Duration = 60.0
-    """The time within which they are counted."""
+    """The time within which restarts count."""
 
 
 class Supervisor(Section):
-    """How the master keeps its workers; for `umbel serve -w N` alone, but for hang_timeout."""
+    """How the master of `umbel serve -w N` keeps its workers running. Without -w only hang_timeout has an effect."""
 
     start_timeout: Duration = 30.0
-    """How long a worker may take until it is ready."""
+    """The longest time until a started worker is ready."""
     hang_timeout: HangTimeout = 10.0
-    """How long a worker may send no heartbeat before it is replaced. Without -w: how long the loop may be blocked
-    until the process writes to stderr where it stands."""
+    """The longest time without a heartbeat, after which a worker is replaced. Without -w: the time for which the event
+    loop is blocked until the process writes its stack to stderr."""
     orphan_grace: Duration = 5.0
-    """What requests in flight get when the master is gone."""
+    """The time for the requests in flight of a worker whose master has ended."""
     restart_max_delay: Duration = 15.0
-    """The longest wait before a worker that keeps dying is started again."""
+    """The longest wait before a worker that dies again and again is restarted."""
     intensity: Intensity = Intensity()
-    """How many workers may die."""
+    """The restart intensity: the number of restarts above which the master is degraded (or exits)."""
     on_intensity: Literal["degrade", "exit"] = "degrade"
-    """What becomes of too many restarts: go on with what works, /readyz being 503, or exit with status 1."""
+    """What happens above the restart intensity. degrade: the running workers go on and /readyz gives 503; exit: the
+    master exits with status 1."""
     max_rss: Size | None = None
-    """Memory from which on a worker is replaced. Default: none."""
+    """The memory (RSS) above which a worker is replaced. Default: none."""
     max_lifetime: Duration | None = None
-    """Age from which on a worker is replaced. Default: none."""
+    """The age at which a worker is replaced. Default: none."""
     control: str | None = None
-    """The Unix socket that `umbel ctl` talks to. Default: none."""
+    """The path of the Unix socket for `umbel ctl`. Default: none."""

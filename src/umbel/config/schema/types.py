@@ -1,7 +1,7 @@
-"""Value types of single keys: each an annotated type whose validator names what to write instead.
+"""Types of the values of single keys: annotated types whose validators say what to write instead of a wrong value.
 
-A validator's message shows neither a URL nor the value of a header: both may be secret. Durations, sizes and ratios are
-in ``units.py``; constraints between several keys are in ``constraints.py``.
+A message shows neither a URL nor the value of a header field: both may be secret. Values with units are in
+``units.py``, and constraints between several keys in ``constraints.py``.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ...core.http.hop_by_hop import HOP_BY_HOP
 from ...core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
-"""The names of the context that no call can have."""
+"""The names of the context, which no call may have."""
 
 UNIX_PEER = "unix"
-"""The word in ``trusted_proxies`` for every peer on a Unix socket, which has no address."""
+"""The word in ``trusted_proxies`` for any peer on a Unix socket. Such a peer has no address."""
 
 _RETRYABLE = ("connect", "dns", "reset", "status")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _MANAGED = frozenset({"content-length", "host", *(name.decode() for name in HOP_BY_HOP)})
 _CONVERTER = re.compile(r"<[^<>]*>")
-# The gateway rejects these characters in a path (as they are, or decoded), whatever the route.
+# The server refuses a request with any of these in its path, so no route may contain them.
 _NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")
 _TARGET = re.compile(f"/[{TARGET_CHARS}]*")
 # RFC 3986 section 2: the characters of a URL.
@@ -53,7 +53,7 @@ def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
 
 def _call_name(value: str) -> str:
     if value in CONTEXT_WORDS:
-        raise ValueError(f'a call cannot be named "{value}": the context uses that word')
+        raise ValueError(f'a call cannot have the name "{value}", which is a table of the context')
     return value
 
 
@@ -61,26 +61,26 @@ def _field_name(value: str) -> str:
     if TOKEN_TEXT.fullmatch(value) is None:
         raise ValueError(f'"{value}" is not a header name')
     if STAR in value:
-        raise ValueError(f'"{value}" names no header; there are no patterns here, so write each name')
+        raise ValueError(f'"{value}" is a pattern, which is not allowed here; write each header name')
     if value.lower() in _MANAGED:
-        raise ValueError(f'"{value}" belongs to the connection and is written by Umbel itself')
+        raise ValueError(f'"{value}" belongs to one connection and is written by Umbel; remove it')
     return value.lower()
 
 
 def _cookie_name(value: str) -> str:
     if TOKEN_TEXT.fullmatch(value) is None:
-        raise ValueError(f'"{value}" is not the name of a cookie')
+        raise ValueError(f'"{value}" is not a cookie name')
     if STAR in value:
-        raise ValueError(f'"{value}" names no cookie; there are no patterns here, so write each name')
+        raise ValueError(f'"{value}" is a pattern, which is not allowed here; write each cookie name')
     return value
 
 
 def _or_star(check: Callable[[str], str], what: str) -> Callable[[str], str]:
-    """Make a check of what a call forwards: a name, or a star alone."""
+    """Make a check that accepts "*", and any other value that ``check`` accepts."""
 
     def checked(value: str) -> str:
         if value != STAR and STAR in value:
-            raise ValueError(f'"{value}" names no {what}; "*" stands alone, for all of them')
+            raise ValueError(f'"{value}" is a pattern, which is not allowed here; write each {what}, or "*" for all')
         return value if value == STAR else check(value)
 
     return checked
@@ -91,13 +91,13 @@ def _distinct(value: Any) -> Any:
         seen: dict[str, str] = {}
         for name in value:
             if (other := seen.setdefault(str(name).lower(), name)) != name:
-                raise ValueError(f'"{name}" and "{other}" are one header; it can stand here once')
+                raise ValueError(f'"{name}" and "{other}" are the same header; remove one')
     return value
 
 
 def _field_value(value: str) -> str:
     if CONTROL_TEXT.search(value):
-        raise ValueError("a header holds no line break and no other control character")
+        raise ValueError("a header must not hold a line break or another control character")
     return value
 
 
@@ -116,19 +116,19 @@ def _base_url(value: str) -> str:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
-        raise ValueError("this is not a URL; its host or its port is malformed") from error
+        raise ValueError("this is not a URL: its host or its port is malformed") from error
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL here holds no credentials; send them as a header, such as authorization")
+        raise ValueError("a URL must not hold credentials; send them in a header such as authorization")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("this is not an http://, https:// or unix: URL")
     if prefix and _is_address(parts.hostname):
-        raise ValueError("dns+ goes before a URL with a name; an address is written without it")
+        raise ValueError("dns+ needs a URL with a host name; write an address without dns+")
     if _URL.fullmatch(value) is None:
-        raise ValueError("this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one")
+        raise ValueError("this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%")
     if _HOST.fullmatch(parts.netloc.removesuffix(f":{port}")) is None:
-        raise ValueError("this is not a URL; its host or its port is malformed")
+        raise ValueError("this is not a URL: its host or its port is malformed")
     if parts.query or parts.fragment or "?" in value or "#" in value or port == 0:
-        raise ValueError("this must be a base URL: a host, maybe a port and a path, and no more")
+        raise ValueError("this must be a base URL: a host with an optional port and path, without query and fragment")
     return f"{prefix}{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
@@ -145,13 +145,13 @@ def _unix_url(value: str) -> str:
     if not path.startswith("/") or CONTROL_TEXT.search(path):
         raise ValueError('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
     if len(path.encode()) > _UNIX_PATH_MAX:
-        raise ValueError(f"the path of a Unix socket has {_UNIX_PATH_MAX} bytes at most")
+        raise ValueError(f"the path of a Unix socket may have at most {_UNIX_PATH_MAX} bytes")
     return value
 
 
 def _passed_status(value: int) -> int:
     if value == 304:
-        raise ValueError("304 answers a conditional request; forward if-none-match or if-modified-since instead")
+        raise ValueError("304 answers a condition; forward if-none-match or if-modified-since instead")
     return value
 
 
@@ -169,18 +169,18 @@ def _retryable(value: object) -> object:
 
 def _target(value: str) -> str:
     if _TARGET.fullmatch(value) is None:
-        raise ValueError('this is not a path to ask for, such as "/healthz"')
+        raise ValueError('this is not a path; write one such as "/healthz"')
     return value
 
 
 def _route_path(value: str) -> str:
     if not value.startswith("/"):
-        raise ValueError(f'a path begins with "/", not as "{value}" does')
+        raise ValueError(f'a path must begin with "/", not "{value}"')
     literal = _CONVERTER.sub("x", value)
     if odd := _NEVER_SENT.search(literal):
-        raise ValueError(f'no request ever has "{odd[0]}" in its path, so this route would never answer')
+        raise ValueError(f'a request with "{odd[0]}" in its path is always refused; remove it')
     if "//" in literal or any(segment in (".", "..") for segment in literal.split("/")):
-        raise ValueError("no request ever has //, /./ or /../ in its path, so this route would never answer")
+        raise ValueError("a request with //, /./ or /../ in its path is always refused; remove it")
     return value
 
 
@@ -210,12 +210,12 @@ def _served_host(value: str) -> str:
 
 def _file_name(value: str) -> str:
     if value in ("", ".", "..") or "/" in value or CONTROL_TEXT.search(value):
-        raise ValueError(f'"{value}" is not the name of a file inside dir')
+        raise ValueError(f'"{value}" is not a file name; write a name without a directory')
     return value
 
 
 def _json(value: Any) -> Any:
-    """Check that a value is one of JSON. Files are nested less deep than Python recurses (``DEPTH_MAX``)."""
+    """Check that a value is a JSON value. Recursion is safe: the nesting of files is bounded (``DEPTH_MAX``)."""
     if isinstance(value, dict):
         for inner in value.values():
             _json(inner)
@@ -223,21 +223,21 @@ def _json(value: Any) -> Any:
         for inner in value:
             _json(inner)
     elif isinstance(value, datetime.date | datetime.time):
-        raise ValueError("JSON has no dates and times; write it in quotes")
+        raise ValueError("JSON has no dates and times; write the value in quotes")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("JSON has neither inf nor nan")
     elif value is not None and not isinstance(value, str | int | float):
-        raise ValueError("this is no value of JSON")
+        raise ValueError("this is not a JSON value")
     return value
 
 
 def _expression(value: object) -> object:
-    """Reject a bare number or truth value, with the literal to write instead; the schema checks all else."""
+    """Refuse a bare number or boolean with a message that shows the literal to write. Pass any other value on."""
     return _not_bare(value, "")
 
 
 def _source(value: object) -> object:
-    """Reject a bare number or truth value as ``_expression`` does, and name the table of a constant too."""
+    """Do as ``_expression``; the message also shows the table of a constant."""
     return _not_bare(value, " or {{ value = {} }}")
 
 
@@ -250,7 +250,7 @@ def _not_bare(value: object, also: str) -> object:
 
 
 def _names(pattern: re.Pattern[str], what: str) -> tuple[AfterValidator, WithJsonSchema]:
-    # The JSON Schema's pattern is for editors; they do not know Python's fullmatch.
+    # Editors search for the pattern of a JSON Schema anywhere in the text, so it needs ^ and $.
     return (
         AfterValidator(_matching(pattern, f"a name; names are {what}")),
         WithJsonSchema({"type": "string", "pattern": f"^{pattern.pattern}$"}),

@@ -1,7 +1,7 @@
-"""Units of values: durations, sizes, rates and ratios as files write them: ``"250ms"``, ``"10MB"``, ``"20%"``.
+"""Values with units in files: durations (``"250ms"``), sizes (``"10MB"``), rates (``"1KB/s"``), ratios (``"20%"``).
 
-In memory a duration is seconds (float), a size is bytes (int) and a
-ratio is a number (float) above 0, where 1 is the whole.
+In memory a duration is seconds (float), a size is bytes (int), a rate is bytes per second (int), and a ratio is a
+number (float) above 0, where 1 is the whole.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _BYTES = {
     "GiB": 2**30,
 }
 DURATION_S_MAX = 36_500 * 86_400.0
-"""A hundred years: below what the system's clocks and timers cannot represent."""
+"""A hundred years: the clocks and timers of the system can represent any shorter time."""
 SIZE_MAX = 2**63 - 1
-"""The largest number of a signed 64-bit integer, the system's type for sizes."""
+"""The largest signed 64-bit integer, the type of sizes in the system."""
 _DURATION = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
 
@@ -35,7 +35,7 @@ def parse_duration(value: object) -> float:
     """Return the seconds of a duration such as ``"250ms"``.
 
     Raises:
-        ValueError: it is no text, has no unit, is not above zero, or is longer than ``DURATION_S_MAX``.
+        ValueError: ``value`` is no text, has no unit, is not above zero, or is longer than ``DURATION_S_MAX``.
     """
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -52,7 +52,7 @@ def parse_delay(value: object) -> float:
     """Return the seconds of a duration that may be ``"0s"``.
 
     Raises:
-        ValueError: it is no text, or has no unit.
+        ValueError: ``value`` is no text, has no unit, or is longer than ``DURATION_S_MAX``.
     """
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     return 0.0 if match is not None and not float(match[1]) else parse_duration(value)
@@ -62,13 +62,13 @@ def parse_rate(value: object) -> int:
     """Return the bytes per second of a rate such as ``"240B/s"``.
 
     Raises:
-        ValueError: it is no size followed by ``/s``.
+        ValueError: ``value`` is no size followed by ``/s``.
     """
     if isinstance(value, str) and value.endswith("/s"):
         try:
             return parse_size(value.removesuffix("/s"))
         except ValueError as error:
-            raise ValueError(f'{_shown(value)} is not a rate; write it such as "240B/s" or "1KB/s"') from error
+            raise ValueError(f'{_shown(value)} is not a rate; write a size per second, such as "240B/s"') from error
     raise ValueError(f'{_shown(value)} is not a rate; write a size per second, such as "240B/s" or "1KB/s"')
 
 
@@ -76,7 +76,7 @@ def parse_size(value: object) -> int:
     """Return the bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
 
     Raises:
-        ValueError: it is no text, has no unit, is not above zero, or is larger than ``SIZE_MAX``.
+        ValueError: ``value`` is no text, has no unit, is not above zero, or is larger than ``SIZE_MAX``.
     """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -93,7 +93,7 @@ def parse_ratio(value: object) -> float:
     """Return the number of a ratio such as ``"20%"`` (0.2).
 
     Raises:
-        ValueError: it is no text, has no percent sign, or is not above 0 % and at most 100 %.
+        ValueError: ``value`` is no text, has no percent sign, or is not above 0 % and at most 100 %.
     """
     match = _RATIO.fullmatch(value) if isinstance(value, str) else None
     if match is None:

@@ -288,12 +288,12 @@ async def test_calls_that_send_different_fields_by_a_star_are_not_coalesced(tmp_
 
 STARS = {
     'forward_headers = ["*", "x-a"]': '"*" in forward_headers sends "x-a" already',
-    'forward_query = ["q", "*"]': '"*" in forward_query stands for all of them',
-    'forward_cookies = ["*", "sid"]': '"*" in forward_cookies stands for all of them',
-    'forward_headers = ["x-*"]': '"x-*" names no header; "*" stands alone',
-    'forward_query = ["filter*"]': '"filter*" names no query parameter; "*" stands alone',
-    'forward_cookies = ["s*"]': '"s*" names no cookie; "*" stands alone',
-    'headers = { "*" = "x" }': '"*" names no header; there are no patterns here',
+    'forward_query = ["q", "*"]': '"*" in forward_query means all of them',
+    'forward_cookies = ["*", "sid"]': '"*" in forward_cookies means all of them',
+    'forward_headers = ["x-*"]': '"x-*" is a pattern, which is not allowed here; write each header',
+    'forward_query = ["filter*"]': '"filter*" is a pattern, which is not allowed here; write each',
+    'forward_cookies = ["s*"]': '"s*" is a pattern, which is not allowed here; write each cookie',
+    'headers = { "*" = "x" }': '"*" is a pattern, which is not allowed',
 }
 
 
@@ -308,13 +308,25 @@ def test_a_star_that_means_nothing_is_a_mistake_of_the_call(tmp_path: Path, call
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (up(1) + route(answer='forward_headers = { part = ["*"] }'), '"*" names no header; there are no patterns here'),
-        (up(1) + route(answer='forward_cookies = { part = ["*"] }'), '"*" names no cookie; there are no patterns here'),
-        (up(1) + route(answer='headers = { "x-*" = "1" }'), '"x-*" names no header; there are no patterns here'),
-        (up(1, 'headers = { "*" = "1" }') + route(), '"*" names no header; there are no patterns here'),
-        (up(1, 'deadline_header = "*"') + route(), "names no header"),
-        (up(1) + route(keys='query = ["*"]'), '"*" names no parameter: a route declares each'),
-        (up(1) + route(keys='query = { "*" = {} }'), '"*" names no parameter: a route declares each'),
+        (
+            up(1) + route(answer='forward_headers = { part = ["*"] }'),
+            '"*" is a pattern, which is not allowed',
+        ),
+        (
+            up(1) + route(answer='forward_cookies = { part = ["*"] }'),
+            '"*" is a pattern, which is not allowed',
+        ),
+        (
+            up(1) + route(answer='headers = { "x-*" = "1" }'),
+            '"x-*" is a pattern, which is not allowed',
+        ),
+        (
+            up(1, 'headers = { "*" = "1" }') + route(),
+            '"*" is a pattern, which is not allowed',
+        ),
+        (up(1, 'deadline_header = "*"') + route(), "is a pattern"),
+        (up(1) + route(keys='query = ["*"]'), '"*" is no name of a parameter; write each'),
+        (up(1) + route(keys='query = { "*" = {} }'), '"*" is no name of a parameter; write each'),
     ],
 )
 def test_a_star_elsewhere_is_a_mistake(tmp_path: Path, text: str, told: str) -> None:

@@ -20,99 +20,99 @@ EACH = 'query = ["a"]\ncalls.c = { upstream = "u", path = "/{item}", each = "que
 LINES: dict[str, tuple[str, list[str]]] = {
     "a route's body above the server's": (
         GOOD + 'max_body = "50MB"\n',
-        ["6: routes[0].max_body: is 50MB, but [server] max_body is 16MiB, and over that it is 413"],
+        ["6: routes[0].max_body: is 50MB, but [server] max_body is 16MiB: a larger one gets 413"],
     ),
-    "the same by a default of all routes": (
+    "a default body of all routes above the server's": (
         GOOD + '[defaults.route]\nmax_body = "50MB"\n',
-        ["7: defaults.route.max_body: is 50MB, but [server] max_body is 16MiB, and over that it is 413"],
+        ["7: defaults.route.max_body: is 50MB, but [server] max_body is 16MiB: a larger one gets 413"],
     ),
     "a target above the head": (
         GOOD + '[server]\nmax_target = "32KiB"\n',
-        ["7: server.max_target: is 32KiB, but the head that holds it may have max_head, 16KiB"],
+        ["7: server.max_target: is 32KiB, but the whole head may have only max_head, 16KiB"],
     ),
-    "memory that uploads alone fill": (
+    "uploads above the memory limit": (
         GOOD + 'max_body = "1MiB"\n[server]\nmemory_limit = "60MiB"\n',
         [
-            "8: server.memory_limit: is 60MiB, but max_uploads bodies of max_body alone can take 64MiB, and it refuses requests long before"
+            "8: server.memory_limit: is 60MiB, but max_uploads bodies of max_body can take 64MiB: requests are refused long before that"
         ],
     ),
-    "a call's time above the default deadline": (
+    "a call's timeout above the default deadline": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", timeout = "6s" }\n',
         ["5: routes[0].calls.c.timeout: is 6s, but the deadline of /r is 5s, and ends the call first"],
     ),
-    "an upstream's time above the deadlines of two routes": (
+    "an upstream's timeout above the deadlines of two routes": (
         UPSTREAM + 'timeout = "30s"\n' + ROUTE + CALL + '[[routes]]\npath = "/s"\ndeadline = "2s"\n' + CALL,
         [
-            "3: upstreams.u.timeout: is 30s, but the deadline of /s (and 1 more route) is 2s, and ends the call first; give the route a longer one"
+            "3: upstreams.u.timeout: is 30s, but the deadline of /s (and 1 more route) is 2s, and ends the call first; write a longer deadline or a shorter timeout"
         ],
     ),
-    "connecting above the call": (
+    "a connect timeout above the call's timeout": (
         UPSTREAM + 'timeout = "1s"\nconnect_timeout = "2s"\n' + ROUTE + CALL,
-        ["4: upstreams.u.connect_timeout: is 2s, but a call of /r has 1s in all"],
+        ["4: upstreams.u.connect_timeout: is 2s, but a call of /r may take only 1s"],
     ),
-    "waits of retries above the call, and a wait above the longest one": (
+    "waits of retries above the call's timeout, and a backoff above max_backoff": (
         UPSTREAM + 'retry = { attempts = 4, backoff = "3s", max_backoff = "2s" }\n' + ROUTE + CALL,
         [
-            "3: upstreams.u.retry: has waits of up to 6s between its attempts, but a call of /r has 5s in all",
+            "3: upstreams.u.retry: has waits of up to 6s between its attempts, but a call of /r may take only 5s",
             "3: upstreams.u.retry.backoff: is 3s, but no wait is longer than max_backoff, 2s",
         ],
     ),
-    "a second hedge after the call": (
+    "a second hedge after the call's timeout": (
         UPSTREAM + ROUTE + 'deadline = "1s"\n'
         'calls.c = { upstream = "u", path = "/", hedge = { after = "500ms", max = 2 } }\n',
-        ["6: routes[0].calls.c.hedge.after: comes after 1s, but a call of /r has 1s in all: it is never made"],
+        ["6: routes[0].calls.c.hedge.after: comes after 1s, but a call of /r may take only 1s: it is never made"],
     ),
     "more waiting requests than are served at once": (
         UPSTREAM + "max_queue = 300\n" + ROUTE + CALL,
         ["3: upstreams.u.max_queue: is 300, but no more than max_in_flight, 256, requests are served at once"],
     ),
-    "more items at once than places, and than items": (
+    "a limit of items above max_concurrency and max_items": (
         UPSTREAM + "max_concurrency = 4\n" + ROUTE + EACH % "limit = 8, max_items = 6",
         [
-            "3: upstreams.u.max_concurrency: is 4, but one request for /r makes up to 8 calls at once: some of them wait for the others",
+            "3: upstreams.u.max_concurrency: is 4, but one request to /r makes up to 8 calls at once: some of them must wait",
             "7: routes[0].calls.c.limit: is 8, but no list of this call has more than max_items, 6",
             "7: routes[0].calls.c.limit: is 8, but the upstream's max_concurrency is 4",
         ],
     ),
-    "a share of the replicas that is none": (
+    "an ejection share below one replica": (
         '[upstreams.u]\nurls = ["http://a", "http://b", "http://c"]\nejection = { share = "30%" }\n' + ROUTE + CALL,
-        ["3: upstreams.u.ejection.share: is 30%, but one replica is 1 of 3 of them: none is ever left out"],
+        ["3: upstreams.u.ejection.share: is 30%, but one replica is 1 of 3: no replica is ever ejected"],
     ),
-    "a deadline above the time of a stop": (
+    "a deadline above graceful_timeout": (
         GOOD + 'deadline = "30s"\n',
         [
-            "6: routes[0].deadline: is 30s, but graceful_timeout of hypercorn.toml is 20s: a stop cuts requests that take longer"
+            "6: routes[0].deadline: is 30s, but graceful_timeout of hypercorn.toml is 20s: a stop cancels requests that take longer"
         ],
     ),
-    "memory at which nobody is replaced": (
+    "max_rss above the memory at which a worker refuses requests": (
         GOOD + '[server]\nmemory_limit = "2GB"\n[supervisor]\nmax_rss = "2GB"\n',
         [
             "9: supervisor.max_rss: is 2GB, but from 1900MB on (95 % of [server] memory_limit) a worker refuses requests and does not grow"
         ],
     ),
-    "an age before the start": (
+    "max_lifetime not above start_timeout": (
         GOOD + '[supervisor]\nmax_lifetime = "30s"\n',
         ["7: supervisor.max_lifetime: is 30s, but a worker is replaced at the age of max_lifetime, 30s"],
     ),
-    "logs that go before their days are over, and of which none stays": (
+    "log files removed before keep_days, and keep_bytes below one file": (
         GOOD + '[logs]\nkeep_days = 30\nrotate_every = "1d"\nkeep_bytes = "1MB"\ncompress = "none"\n',
         [
-            "7: logs.keep_days: is 30 days, but keep files of one rotate_every each reach back for 10d, and older ones are removed",
-            "9: logs.keep_bytes: allows 1MB, but a renamed file has up to rotate_size, 100MB, and is not compressed: none would stay",
+            "7: logs.keep_days: is 30 days, but keep files of rotate_every each cover only 10d, and older files are removed",
+            "9: logs.keep_bytes: is 1MB, but a rotated file may have rotate_size, 100MB, and is not compressed: it would be removed",
         ],
     ),
-    "what is never slow": (
+    "slow above every deadline": (
         GOOD + '[logs]\ncalls.slow = "1m"\n',
         ["7: logs.calls.slow: is 1m, but the longest deadline of a route is 5s: nothing is that slow"],
     ),
-    "an age of what is not stored": (
+    "no-store beside max-age": (
         GOOD + 'answer.cache_control = "no-store, max-age=60"\n',
-        ["6: routes[0].answer.cache_control: has no-store and max-age: what is not stored has no age"],
+        ["6: routes[0].answer.cache_control: has no-store and max-age: a response that is not stored has no age"],
     ),
-    "a shared age of what is private": (
+    "private beside s-maxage": (
         GOOD + 'answer.cache_control = "private, s-maxage=60"\n',
         [
-            "6: routes[0].answer.cache_control: has private and s-maxage: no shared cache may keep it, whatever that says"
+            "6: routes[0].answer.cache_control: has private and s-maxage: private forbids shared caches, so s-maxage has no effect"
         ],
     ),
 }

@@ -21,7 +21,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         [
             "umbel.toml:5: routes[0].calls.c.form: json, form and forward_body exclude each other: a call has one body",
             "umbel.toml:5: routes[0].calls.c.forward_body: json, form and forward_body exclude each other: a call has one body",
-            "umbel.toml:5: routes[0].calls.c.method: a GET call has no body; give it another method",
+            "umbel.toml:5: routes[0].calls.c.method: a GET call has no body; write another method",
         ],
     ),
     "keys of an each without one": (
@@ -29,16 +29,16 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         + ROUTE
         + 'calls.c = { upstream = "u", path = "/", limit = 2, max_items = 3, as = "map", item_default = 1 }\n',
         [
-            "umbel.toml:5: routes[0].calls.c.as: as is about the items of an each, and this call has no each",
-            "umbel.toml:5: routes[0].calls.c.item_default: item_default is about the items of an each, and this call has no each",
-            "umbel.toml:5: routes[0].calls.c.limit: limit is about the items of an each, and this call has no each",
-            "umbel.toml:5: routes[0].calls.c.max_items: max_items is about the items of an each, and this call has no each",
+            "umbel.toml:5: routes[0].calls.c.as: as is about the items of an each, but this call has no each",
+            "umbel.toml:5: routes[0].calls.c.item_default: item_default is about the items of an each, but this call has no each",
+            "umbel.toml:5: routes[0].calls.c.limit: limit is about the items of an each, but this call has no each",
+            "umbel.toml:5: routes[0].calls.c.max_items: max_items is about the items of an each, but this call has no each",
         ],
     ),
     "a default that never serves": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", default = 1, default_null = true }\n',
         [
-            "umbel.toml:5: routes[0].calls.c.default: a default serves only a call with optional = true or with when",
+            "umbel.toml:5: routes[0].calls.c.default: a default has an effect only in a call with optional = true or with when",
             "umbel.toml:5: routes[0].calls.c.default_null: default and default_null exclude each other",
         ],
     ),
@@ -46,20 +46,20 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", each = "query.a", item_default = 1 }\n'
         'query = ["a"]\n',
         [
-            "umbel.toml:5: routes[0].calls.c.item_default: item_default serves only a call with optional = true: a required each fails with its item"
+            "umbel.toml:5: routes[0].calls.c.item_default: item_default has an effect only in a call with optional = true: a required each fails if an item fails"
         ],
     ),
     "a status that means two things": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", ok = [200, 404], null_on = [404] }\n',
-        ["umbel.toml:5: routes[0].calls.c.null_on: 404 stands in ok and in null_on; it can mean one thing"],
+        ["umbel.toml:5: routes[0].calls.c.null_on: 404 is in ok and in null_on; remove it from one"],
     ),
     "a quorum without its number": (
         UPSTREAM + ROUTE + CALL + 'combine = "quorum"\n',
-        ['umbel.toml:6: routes[0].combine: combine = "quorum" needs quorum = k, the number of successes'],
+        ['umbel.toml:6: routes[0].combine: combine = "quorum" needs quorum, a number of successes'],
     ),
     "a number without a quorum": (
         UPSTREAM + ROUTE + CALL + "quorum = 1\n",
-        ['umbel.toml:6: routes[0].quorum: quorum serves only combine = "quorum"'],
+        ['umbel.toml:6: routes[0].quorum: quorum has an effect only with combine = "quorum"'],
     ),
     "constraints are reported beside other mistakes of the same table": (
         UPSTREAM + ROUTE + "banana = 1\n"
@@ -67,8 +67,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         'calls.c = { upstream = "u", path = 5, limit = 2, ok = [200], null_on = [200] }\n',
         [
             "umbel.toml:5: routes[0].banana: is not a key of [[routes]]",
-            "umbel.toml:7: routes[0].calls.c.limit: limit is about the items of an each, and this call has no each",
-            "umbel.toml:7: routes[0].calls.c.null_on: 200 stands in ok and in null_on; it can mean one thing",
+            "umbel.toml:7: routes[0].calls.c.limit: limit is about the items of an each, but this call has no each",
+            "umbel.toml:7: routes[0].calls.c.null_on: 200 is in ok and in null_on; remove it from one",
             "umbel.toml:7: routes[0].calls.c.path: needs a text, not a whole number",
         ],
     ),
@@ -78,7 +78,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "half a client certificate": (
         UPSTREAM + 'tls.cert = "c.pem"\n',
-        ["umbel.toml:3: upstreams.u.tls.cert: cert needs key beside it: give both or neither"],
+        ["umbel.toml:3: upstreams.u.tls.cert: cert needs key beside it: write both or neither"],
     ),
     "a route is not blamed for its upstream": (
         "[upstreams.u]\nurls = []\n" + ROUTE + CALL,

@@ -107,13 +107,14 @@ def test_mistakes_of_many_files_come_in_the_order_of_reading(tmp_path: Path) -> 
 def test_includes_above_the_depth_limit_are_reported(tmp_path: Path) -> None:
     files = {f"a{number}.toml": f'include = ["a{number + 1}.toml"]\n' for number in range(600)}
     said = mistakes(tmp_path, 'include = ["a0.toml"]\n', files)
-    assert said == [f"a{INCLUDES_MAX - 1}.toml:1: include[0]: files include each other more than {INCLUDES_MAX} deep"]
+    where = f"a{INCLUDES_MAX - 1}.toml:1: include[0]"
+    assert said == [f"{where}: files include each other more than {INCLUDES_MAX} levels deep"]
 
 
 def test_a_section_of_the_main_file_in_an_included_one_is_reported(tmp_path: Path) -> None:
     files = {"a.toml": "[server]\n[logs]\n[defaults.route]\n"}
     assert mistakes(tmp_path, 'include = ["a.toml"]\n', files) == [
-        f"a.toml:{line}: {key}: belongs in the main file, umbel.toml: an included one adds to it"
+        f"a.toml:{line}: {key}: belongs in the main file, umbel.toml; remove it from this file"
         for line, key in ((1, "server"), (2, "logs"), (3, "defaults"))
     ]
 
@@ -194,7 +195,7 @@ def test_tls_files_of_an_upstream_with_other_mistakes_are_checked(tmp_path: Path
 
 
 def test_unset_and_malformed_variables_are_reported(tmp_path: Path) -> None:
-    form = '"${" begins a variable such as ${NAME} or ${NAME:-default}; write $${ for the two characters'
+    form = '"${" must begin a variable, ${NAME} or ${NAME:-default}; write $${ for the two characters ${'
     text = UPSTREAM + 'headers = { a = "${NOPE}", b = "${1}", c = "${", d = "${X" }\ntimeout = "${NOPE}"\n'
     unset = "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"
     assert mistakes(tmp_path, text) == [

@@ -113,7 +113,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:1: upstreams."a b": "a b" is not a name; names are letters, digits, _ and -, first a letter or _',
             'umbel.toml:3: upstreams.1a: "1a" is not a name; names are letters, digits, _ and -, first a letter or _',
             'umbel.toml:7: routes[0].calls."c d": "c d" is not a name; names are letters, digits and _, not first a digit',
-            'umbel.toml:8: routes[0].calls.item: a call cannot be named "item": the context uses that word',
+            'umbel.toml:8: routes[0].calls.item: a call cannot have the name "item", which is a table of the context',
         ],
     ),
     "a line break in a name": (
@@ -133,7 +133,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         [
             'umbel.toml:2: defaults.upstream.timeout: 5 is not a duration; write a number and a unit, such as "250ms" or "2s"',
             'umbel.toml:3: defaults.upstream.timout: is not a key of [defaults.upstream]; did you mean "timeout"?',
-            'umbel.toml:5: defaults.route.quorum: quorum serves only combine = "quorum"',
+            'umbel.toml:5: defaults.route.quorum: quorum has an effect only with combine = "quorum"',
             'umbel.toml:6: defaults.routes: is not a table of [defaults]; did you mean "route"?',
         ],
     ),

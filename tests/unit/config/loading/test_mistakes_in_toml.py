@@ -16,15 +16,15 @@ from tests.support.gateway.configs import UPSTREAM, mistakes
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a value is missing": (
         "x = \n",
-        ["umbel.toml:1: is not TOML: there is no value here; texts stand in quotes, at column 5"],
+        ["umbel.toml:1: is not TOML: there is no value here; write texts in quotes, at column 5"],
     ),
     "a string is not closed": (
         UPSTREAM + '[server]\nmax_body = "1MB\n',
-        ["umbel.toml:4: is not TOML: a text is not closed on its line, at column 16"],
+        ["umbel.toml:4: is not TOML: a text has no closing quote on its line, at column 16"],
     ),
     "a list is not closed": (
         'include = ["a",\n',
-        ["umbel.toml:1: is not TOML: the file ends where a value should stand"],
+        ["umbel.toml:1: is not TOML: the file ends where a value is expected"],
     ),
     "a statement is none": (
         "hello\n",
@@ -32,15 +32,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a key stands twice": (
         '[server]\nmax_body = "1MB"\nmax_body = "2MB"\n',
-        ["umbel.toml:3: is not TOML: this key stands there already, at column 17"],
+        ["umbel.toml:3: is not TOML: this key is already set, at column 17"],
     ),
     "a table stands twice": (
         UPSTREAM + "[upstreams.u]\n",
-        ["umbel.toml:3: is not TOML: [upstreams.u] stands there already, at column 13"],
+        ["umbel.toml:3: is not TOML: [upstreams.u] is already defined, at column 13"],
     ),
     "an inline table is extended": (
         'upstreams.u = { urls = ["http://h"] }\n[upstreams.u.tls]\nca = "x"\n',
-        ["umbel.toml:2: is not TOML: [upstreams.u.tls] stands there already, at column 17"],
+        ["umbel.toml:2: is not TOML: [upstreams.u.tls] is already defined, at column 17"],
     ),
     "a control character": (
         'include = ["a\x00"]\n',
@@ -56,7 +56,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a number of 5,000 digits": (
         "[server]\nmax_body = " + "9" * 5000 + "\n",
-        ["umbel.toml:2: has a number that is too long to be one"],
+        ["umbel.toml:2: has a number with too many digits"],
     ),
     "a list 5,000 deep and not closed": ("x = " + "[" * 5000, ["umbel.toml: is nested deeper than 100 levels"]),
     "a list 500 deep": (

@@ -108,13 +108,13 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:5: routes[0].calls.c.null_on[0]: must be at most 599",
             "umbel.toml:5: routes[0].calls.c.ok[0]: must be at least 200",
             "umbel.toml:5: routes[0].calls.c.pass_status[0]: must be at least 300",
-            "umbel.toml:5: routes[0].calls.c.pass_status[1]: 304 answers a conditional request; forward if-none-match or "
+            "umbel.toml:5: routes[0].calls.c.pass_status[1]: 304 answers a condition; forward if-none-match or "
             "if-modified-since instead",
         ],
     ),
     "a number of more than 64 bits": (
         UPSTREAM + "max_queue = 99999999999999999999\n",
-        ["umbel.toml:3: upstreams.u.max_queue: a whole number has 64 bits at most"],
+        ["umbel.toml:3: upstreams.u.max_queue: a whole number may have at most 64 bits"],
     ),
     "words that are none of the few": (
         UPSTREAM + ROUTE + 'combine = "frist"\nbody = "xml"\nmethods = ["get"]\nexpose = 5\n' + CALL,
@@ -132,19 +132,19 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:2: upstreams.u.urls[0]: this is not an http://, https:// or unix: URL",
             "umbel.toml:2: upstreams.u.urls[1]: this is not an http://, https:// or unix: URL",
             "umbel.toml:2: upstreams.u.urls[2]: this is not an http://, https:// or unix: URL",
-            "umbel.toml:2: upstreams.u.urls[3]: this is not a URL; its host or its port is malformed",
-            "umbel.toml:2: upstreams.u.urls[4]: this is not a URL; its host or its port is malformed",
-            "umbel.toml:2: upstreams.u.urls[5]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
-            "umbel.toml:2: upstreams.u.urls[6]: this must be a base URL: a host, maybe a port and a path, and no more",
-            "umbel.toml:2: upstreams.u.urls[7]: this must be a base URL: a host, maybe a port and a path, and no more",
-            "umbel.toml:2: upstreams.u.urls[8]: a URL here holds no credentials; send them as a header, such as authorization",
+            "umbel.toml:2: upstreams.u.urls[3]: this is not a URL: its host or its port is malformed",
+            "umbel.toml:2: upstreams.u.urls[4]: this is not a URL: its host or its port is malformed",
+            "umbel.toml:2: upstreams.u.urls[5]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
+            "umbel.toml:2: upstreams.u.urls[6]: this must be a base URL: a host with an optional port and path, without query and fragment",
+            "umbel.toml:2: upstreams.u.urls[7]: this must be a base URL: a host with an optional port and path, without query and fragment",
+            "umbel.toml:2: upstreams.u.urls[8]: a URL must not hold credentials; send them in a header such as authorization",
             "umbel.toml:2: upstreams.u.urls[9]: this is not an http://, https:// or unix: URL",
             'umbel.toml:2: upstreams.u.urls[10]: a unix: URL needs an absolute path, such as "unix:/run/users.sock"',
             'umbel.toml:2: upstreams.u.urls[11]: a unix: URL needs an absolute path, such as "unix:/run/users.sock"',
-            "umbel.toml:2: upstreams.u.urls[12]: this must be a base URL: a host, maybe a port and a path, and no more",
-            "umbel.toml:2: upstreams.u.urls[13]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
-            "umbel.toml:2: upstreams.u.urls[14]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
-            "umbel.toml:2: upstreams.u.urls[16]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
+            "umbel.toml:2: upstreams.u.urls[12]: this must be a base URL: a host with an optional port and path, without query and fragment",
+            "umbel.toml:2: upstreams.u.urls[13]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
+            "umbel.toml:2: upstreams.u.urls[14]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
+            "umbel.toml:2: upstreams.u.urls[16]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
         ],
     ),
     "no URL": ("[upstreams.u]\nurls = []\n", ["umbel.toml:2: upstreams.u.urls: must not be empty"]),
@@ -153,14 +153,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + 'headers = { "a b" = "x", Host = "x", a = "x\\r\\ny", "Content-Length" = "5" }\n',
         [
             'umbel.toml:3: upstreams.u.headers."a b": "a b" is not a header name',
-            'umbel.toml:3: upstreams.u.headers.Content-Length: "Content-Length" belongs to the connection and is written by Umbel itself',
-            'umbel.toml:3: upstreams.u.headers.Host: "Host" belongs to the connection and is written by Umbel itself',
-            "umbel.toml:3: upstreams.u.headers.a: a header holds no line break and no other control character",
+            'umbel.toml:3: upstreams.u.headers.Content-Length: "Content-Length" belongs to one connection and is written by Umbel; remove it',
+            'umbel.toml:3: upstreams.u.headers.Host: "Host" belongs to one connection and is written by Umbel; remove it',
+            "umbel.toml:3: upstreams.u.headers.a: a header must not hold a line break or another control character",
         ],
     ),
     "a header twice in different letters": (
         UPSTREAM + 'headers = { X-A = "1", x-a = "2" }\n',
-        ['umbel.toml:3: upstreams.u.headers: "x-a" and "X-A" are one header; it can stand here once'],
+        ['umbel.toml:3: upstreams.u.headers: "x-a" and "X-A" are the same header; remove one'],
     ),
     "no method": (UPSTREAM + ROUTE + "methods = []\n" + CALL, ["umbel.toml:5: routes[0].methods: must not be empty"]),
     "networks": (
@@ -177,14 +177,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         '[logs]\nfile = "x"\naccess.file = "../x"\n',
         [
             "umbel.toml:2: logs.file: is not a key of [logs]; it belongs in [logs.access] or [logs.calls] or [logs.app]",
-            'umbel.toml:3: logs.access.file: "../x" is not the name of a file inside dir',
+            'umbel.toml:3: logs.access.file: "../x" is not a file name; write a name without a directory',
         ],
     ),
     "a date as a default": (
         UPSTREAM
         + ROUTE
         + 'calls.c = { upstream = "u", path = "/", optional = true, default = { a = [1979-05-27] } }\n',
-        ["umbel.toml:5: routes[0].calls.c.default: JSON has no dates and times; write it in quotes"],
+        ["umbel.toml:5: routes[0].calls.c.default: JSON has no dates and times; write the value in quotes"],
     ),
     "inf as a default": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", optional = true, default = inf }\n',
@@ -196,11 +196,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         + CALL
         + 'query = { a = { type = "int", default = "x" }, b = { type = "bool", default = 1 }, c = { type = "float", default = true }, d = { default = 5 }, e = { default = "x", required = true}, f = { type = "float", default = inf }, g = { type = "float", default = 1} }\n',
         [
-            'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" is of that type too',
-            'umbel.toml:6: routes[0].query.b.default: the default of a parameter of type "bool" is of that type too',
-            'umbel.toml:6: routes[0].query.c.default: the default of a parameter of type "float" is of that type too',
-            'umbel.toml:6: routes[0].query.d.default: the default of a parameter of type "str" is of that type too',
-            "umbel.toml:6: routes[0].query.e.default: a required parameter has no default",
+            'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" must have that type',
+            'umbel.toml:6: routes[0].query.b.default: the default of a parameter of type "bool" must have that type',
+            'umbel.toml:6: routes[0].query.c.default: the default of a parameter of type "float" must have that type',
+            'umbel.toml:6: routes[0].query.d.default: the default of a parameter of type "str" must have that type',
+            "umbel.toml:6: routes[0].query.e.default: a required parameter cannot have a default",
             "umbel.toml:6: routes[0].query.f.default: JSON has neither inf nor nan",
         ],
     ),
@@ -229,7 +229,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a path without a slash": (
         UPSTREAM + '[[routes]]\npath = "r"\n' + CALL,
-        ['umbel.toml:4: routes[0].path: a path begins with "/", not as "r" does'],
+        ['umbel.toml:4: routes[0].path: a path must begin with "/", not "r"'],
     ),
     "policies": (
         '[upstreams.a]\nurls = [{ url = "http://a", weigth = 3 }, "http://b"]\nretry_budget = "200%"\n'
@@ -239,15 +239,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         [
             'umbel.toml:2: upstreams.a.urls[0].weigth: is not a key of [[upstreams.a.urls]]; did you mean "weight"?',
             "umbel.toml:3: upstreams.a.retry_budget: a ratio must be above 0% and at most 100%",
-            'umbel.toml:4: upstreams.a.hedge.after: a hedge comes after a duration or a percentile, such as "200ms" or "p95"',
+            'umbel.toml:4: upstreams.a.hedge.after: needs a duration or a percentile, such as "200ms" or "p95"',
             'umbel.toml:5: upstreams.a.breaker.failure_ratio: 0.5 is not a ratio; write a number and a percent sign, such as "20%"',
             "umbel.toml:6: upstreams.a.ejection: needs true or false or a table, not a text",
-            'umbel.toml:7: upstreams.a.health.path: this is not a path to ask for, such as "/healthz"',
+            'umbel.toml:7: upstreams.a.health.path: this is not a path; write one such as "/healthz"',
             'umbel.toml:8: upstreams.a.balance: needs "p2c", "round_robin" or "weighted", not "p3c"',
             "umbel.toml:9: upstreams.a.retry.on[0]: needs connect, dns, reset, status, or a status from 400 to 599",
             "umbel.toml:9: upstreams.a.retry.on[1]: needs connect, dns, reset, status, or a status from 400 to 599",
-            "umbel.toml:11: upstreams.b.urls[0]: dns+ goes before a URL with a name; an address is written without it",
-            "umbel.toml:11: upstreams.b.urls[1].url: a URL here holds no credentials; send them as a header, such as authorization",
+            "umbel.toml:11: upstreams.b.urls[0]: dns+ needs a URL with a host name; write an address without dns+",
+            "umbel.toml:11: upstreams.b.urls[1].url: a URL must not hold credentials; send them in a header such as authorization",
         ],
     ),
     "user agents that no field can hold": (
@@ -266,19 +266,19 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "replicas that stand twice, and weights that nobody reads": (
         '[upstreams.u]\nurls = [{ url = "http://a", weight = 3 }, "http://a"]\n',
         [
-            "umbel.toml:2: upstreams.u.urls: one replica stands twice; give it a weight instead",
-            'umbel.toml:2: upstreams.u.urls: weights serve balance = "weighted" only',
+            "umbel.toml:2: upstreams.u.urls: a replica is given twice; write it once with a weight",
+            'umbel.toml:2: upstreams.u.urls: weights have an effect only with balance = "weighted"',
         ],
     ),
-    "paths that no request ever has": (
+    "paths that are always refused": (
         UPSTREAM
         + "".join(f"[[routes]]\npath = '{path}'\n{CALL}" for path in ("/x?y=1", "/x#y", "/../x", "/%2f", "/a//b")),
         [
-            'umbel.toml:4: routes[0].path: no request ever has "?" in its path, so this route would never answer',
-            'umbel.toml:7: routes[1].path: no request ever has "#" in its path, so this route would never answer',
-            "umbel.toml:10: routes[2].path: no request ever has //, /./ or /../ in its path, so this route would never answer",
-            'umbel.toml:13: routes[3].path: no request ever has "%2f" in its path, so this route would never answer',
-            "umbel.toml:16: routes[4].path: no request ever has //, /./ or /../ in its path, so this route would never answer",
+            'umbel.toml:4: routes[0].path: a request with "?" in its path is always refused; remove it',
+            'umbel.toml:7: routes[1].path: a request with "#" in its path is always refused; remove it',
+            "umbel.toml:10: routes[2].path: a request with //, /./ or /../ in its path is always refused; remove it",
+            'umbel.toml:13: routes[3].path: a request with "%2f" in its path is always refused; remove it',
+            "umbel.toml:16: routes[4].path: a request with //, /./ or /../ in its path is always refused; remove it",
         ],
     ),
 }

@@ -110,7 +110,7 @@ def test_a_loss_of_more_than_half_of_the_routes_is_refused(now: int, before: int
     except ConfigError as error:
         assert refused
         assert str(error).startswith("umbel.toml: routes: ")
-        assert "say --allow-empty (or set UMBEL_ALLOW_EMPTY=1)" in str(error)
+        assert "use --allow-empty (or set UMBEL_ALLOW_EMPTY=1)" in str(error)
         assert "\n" not in str(error)
     else:
         assert not refused
