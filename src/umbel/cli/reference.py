@@ -1,6 +1,6 @@
-"""The reference of the configuration in Markdown (docs/config.md): an introduction, and a table for each section.
+"""Reference of the configuration in Markdown (docs/config.md): a written introduction, and one table per section.
 
-The tables are made only from the schema.
+The tables are made from the schema.
 """
 
 from __future__ import annotations
@@ -20,18 +20,7 @@ _INTRODUCTION = """\
 
 <!-- Made by `umbel schema --markdown`; edit the schema or cli/reference.py, then make it again. -->
 
-Umbel reads one TOML file, `umbel.toml` unless `-c FILE` or `UMBEL_CONFIG` says otherwise. `umbel check` reports every
-mistake at once, each as `file:line: key: reason`, and exits with 0 or 78. What can be served and yet does probably not
-do what was meant, such as two bounds that contradict each other (those of the `hypercorn.toml` beside the file too),
-stands behind `warning:` and changes no status. `umbel explain GET /some/path` shows which
-route answers and which limits are in force. `umbel schema` prints a JSON Schema for editors: save it as
-`umbel.schema.json` and begin the file with `#:schema ./umbel.schema.json`.
-
-A file is a regular file of at most 16MiB: a named pipe, a device or a socket in its place is refused without waiting
-for it. A file that was changed within the last second is read again until it stands still, so that one that is half
-written is not taken for a configuration. A configuration without routes is refused, and so is one that has lost more
-than half of them when it is read again, unless `--allow-empty` (or `UMBEL_ALLOW_EMPTY=1`) says that this is meant. For
-an application in Python, which has routes of its own, only what its file had and lost counts.
+This page is the reference of `umbel.toml`, the configuration file of Umbel. A small one:
 
 ```toml
 [upstreams.users]
@@ -46,27 +35,41 @@ path = "/users/{user_id}"
 shape = "{hello: user.name}"
 ```
 
+Umbel reads one TOML file: the one that `-c FILE` or `UMBEL_CONFIG` names, else `umbel.toml`. These commands help to
+write it:
+
+- `umbel check` reports all mistakes, each as `file:line: key: reason`, and exits with 0 or 78. It also prints warnings
+  about keys that are valid and probably do not do what was meant, such as two bounds that contradict each other (also
+  bounds in `hypercorn.toml`). A warning does not change the exit status.
+- `umbel explain GET /some/path` shows the route that answers, and the limits in force.
+- `umbel schema` prints a JSON Schema for editors. Save it as `umbel.schema.json`, and begin the file with
+  `#:schema ./umbel.schema.json`.
+
+A configuration is refused if it has no route, or if a reload would lose more than half of its routes: the file may be
+truncated. `--allow-empty` or `UMBEL_ALLOW_EMPTY=1` accepts it. An application in Python has routes of its own and may
+start without configured ones. A file must be a regular file of at most 16MiB; a named pipe, a device or a socket is
+refused without waiting for it. A file that was changed within the last second is read again until it stays unchanged,
+so a half-written file is not used.
+
 ## How values are written
 
-**Units.** A duration is a number and a unit, in quotes: `"250ms"`, `"1.5s"`; the units are `us`, `ms`, `s`, `m`, `h`
-and `d`. A size is the same with `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024),
-and a rate is a size per second: `"240B/s"`. A ratio is a number and a percent sign: `"20%"`. A bare number is none of
-them.
+**Units.** A duration is a number and a unit, in quotes: `"250ms"`, `"1.5s"`. Its units are `us`, `ms`, `s`, `m`, `h`
+and `d`. A size has the unit `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024). A rate is a
+size per second: `"240B/s"`. A ratio is a number and a percent sign: `"20%"`. A number without a unit is a mistake.
 
-**Variables.** `${NAME}` in a text is replaced by the environment variable, and it is a mistake if that is not set.
-`${NAME:-default}` gives the default where it is unset or empty; a default holds no `}`. `$${` stands for the two
-characters `${`. Keys are never replaced, and a text stays a text: `"${N}"` cannot stand where a whole number is
-needed. Messages show a variable's name, never its value.
+**Variables.** `${NAME}` in a text is replaced by the value of the environment variable; if the variable is not set,
+this is a mistake. `${NAME:-default}` gives the default if the variable is unset or empty; a default cannot contain `}`.
+`$${` gives the two characters `${`. Keys are not replaced. The result is always a text: `"${N}"` cannot be used for a
+whole number. Messages show the name of a variable and never its value.
 
-**Files.** `include = ["routes/*.toml"]` adds the upstreams and the routes of more files, which may include others.
-The globs are relative to the file that they stand in, `**` means any depth, a pattern that matches nothing is a
-mistake, and each file is read once. Routes keep the order in which they are read: the file's own, then those of its
-files by name. `[server]`, `[supervisor]`, `[logs]` and `[defaults.*]`
-stand in the main file alone. An upstream may be defined once.
-Other paths too are relative to the file that they stand in.
+**Files.** `include = ["routes/*.toml"]` adds the upstreams and routes of further files, which may include others. Globs
+and all other paths are relative to the file that contains them. `**` matches any depth. A glob without a match is a
+mistake. Each file is read once. Routes keep the order of reading: those of a file come before those of its included
+files, which are sorted by name. `[server]`, `[supervisor]`, `[logs]` and `[defaults.*]` are allowed only in the main
+file. An upstream may be defined only once.
 
-**Defaults.** `[defaults.upstream]` and `[defaults.route]` take any key of an upstream and of a route and hold for
-those of all files. Tables merge key by key, the nearest wins; a list is replaced as a whole.
+**Defaults.** `[defaults.upstream]` and `[defaults.route]` hold default values for any key of all upstreams and routes.
+Tables are merged key by key, and the upstream's or route's own key has precedence. A list is replaced as a whole.
 
 ```toml
 include = ["routes/*.toml"]
@@ -79,116 +82,123 @@ headers = { authorization = "Bearer ${API_KEY}" }
 deadline = "${DEADLINE:-800ms}"
 ```
 
-## What templates and expressions see
+## Templates and expressions
 
-Templates (in `path` and `headers`) and JMESPath expressions (in `shape`, `each`, `when`, `with`, `params`, `json` and
-`form`) read one context. In the tables of the last four a constant may stand in the place of an expression:
-`params = { page = { value = 1 } }`.
+Templates are used in `path` and `headers`. JMESPath expressions are used in `shape`, `each`, `when`, `with`, `params`,
+`json` and `form`. Both read the same context:
 
-| name | holds |
+| name | value |
 |---|---|
 | `path` | the parameters of the route's path |
-| `query` | the declared query parameters, of their types |
-| `headers` | the request's headers in snake case: `headers.x_tenant` |
-| `body` | the request's body, decoded |
-| `item` | the value at hand, in a call with `each` |
-| a call's name | the value of that call; to name it is to wait for it |
+| `query` | the declared query parameters, with their types |
+| `headers` | the header fields of the request, in snake case: `headers.x_tenant` |
+| `body` | the decoded body of the request |
+| `item` | the current item, in a call with `each` |
+| the name of a call | the value of that call. A call that names another one starts when that one has its value |
 
-A **template** is an RFC 6570 template of three forms: `{name}`, `{?a,b}` and `{&a,b}`. A bare name in it is short for a
-parameter of the path, a declared query parameter, or a name bound in the call's `with`. In a path, a value that is
-null, empty, `.`, `..`, a list or an object fails the call as `bad-request`; in a query, null drops out; a header with
-a value that is null in it is left out as a whole. A stream's head goes out before the calls have ended, so it has the
-headers of the answer that read nothing but the request.
+In the tables of `with`, `params`, `json` and `form`, a constant may replace an expression:
+`params = { page = { value = 1 } }`.
 
-**Values in headers** stay where the template puts them, and are encoded as the field asks:
+A **template** is an RFC 6570 template with the forms `{name}`, `{?a,b}` and `{&a,b}`. A name without a dot means a
+parameter of the path, a declared query parameter, or a name in the call's `with`. In a path, a value that is null,
+empty, `.`, `..`, a list or an object makes the call fail with kind `bad-request`. In a query, a null is left out. A
+header field with a null in its value is left out. The head of a stream is sent before the calls have ended, so it has
+only those header fields of the answer that read nothing but the request.
 
-| template | a value in it |
+**Values in header fields** cannot leave their place in the template. They are encoded as the field requires:
+
+| template | encoding of a value |
 |---|---|
-| `x-user = "{user.name}"` | stands as it is, in UTF-8 |
-| `x-a = "name=\\"{x}\\""` | is escaped: a quote or a backslash does not end the quoted string |
-| `x-a = "name={x}; b=1"` | becomes a quoted string where it holds a semicolon, a comma, a quote or a backslash |
-| `content-disposition = "attachment; filename={x}"` | the same; what is not ASCII is sent twice, as below |
+| `x-user = "{user.name}"` | none; sent in UTF-8 |
+| `x-a = "name=\\"{x}\\""` | quotes and backslashes are escaped |
+| `x-a = "name={x}; b=1"` | a quoted string, if the value has a semicolon, a comma, a quote or a backslash |
+| `content-disposition = "attachment; filename={x}"` | the same; a value that is not ASCII is sent twice, see below |
 | `link = "</a>; title={x}"` | the same |
-| `content-disposition = "attachment; filename*=UTF-8''{x}"` | is percent-encoded |
-| `location = "/files/{x}"`, `link = "<{x}>"` | is percent-encoded, but for what may stand in a URI |
+| `content-disposition = "attachment; filename*=UTF-8''{x}"` | percent-encoded |
+| `location = "/files/{x}"`, `link = "<{x}>"` | percent-encoded, except for characters that a URI may hold |
 | `content-location`, `referer` | the same |
-| `cookie = "a={x}; b=1"` | stands as it is; one with a semicolon leaves the field out |
+| `cookie = "a={x}; b=1"` | none; with a semicolon in the value, the field is left out |
 
-A file named `résumé.pdf` is sent as `filename="resume.pdf"; filename*=UTF-8''r%C3%A9sum%C3%A9.pdf` (RFC 6266 and 8187):
-the second for browsers, the first for readers that do not know it.
+The file name `résumé.pdf` is sent as `filename="resume.pdf"; filename*=UTF-8''r%C3%A9sum%C3%A9.pdf` (RFC 6266 and
+8187). Clients without support for the second form use the first.
 
-A value that no field can hold leaves its field out, and nothing else: one with a control character other than the tab
-(CR, LF and NUL never get through, and are not replaced: a value without them would be another value), a list or an
-object, more than 8 KiB of one value or 16 KiB in all. It is recorded as `header.left-out`, at level info. So it is with
-the fields that a handler gives, and with those of `forward_headers`. A client's own field is read as UTF-8 where it
-is that, else as ISO-8859-1; `forward_headers` sends its bytes.
+A header field is left out if it cannot hold its value: a control character other than the tab (so CR, LF and NUL are
+never sent), a list or an object, more than 8 KiB of one value, or more than 16 KiB in all. A record `header.left-out`
+at level info says so. This also holds for header fields of calls made in code and for `forward_headers`. A client's
+field is read as UTF-8 if it is valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged.
 
-An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
-lists, and `lookup(map, key)` takes a computed key; `to_number` takes the numbers of JSON alone and gives null for any
-other text. No text `contains` what is no text.
+An **expression** is [JMESPath](https://jmespath.org/specification.html) with two more functions: `zip(a, b)` pairs the
+items of two lists, and `lookup(map, key)` takes a computed key. `to_number` accepts only JSON numbers and gives null
+for any other text. `contains` with a text and a value that is no text gives false.
 
-**A function that is given null, or a value of the wrong type, gives null**, as access to a field does, and so does the
-ordering of a text and a number: one part that is missing, or one odd value, leaves the rest of the answer as it is.
-(JMESPath itself makes an error of the first.) So `each` then has no items, `when` is false, an entry of `params` or
-`form` is left out, and null stands in `json` and `shape`. Where a part may be null, or an item of an `each`,
-`umbel check` warns of the functions that are given it: write a `default` (of an item: `item_default`), or provide for
-it in the expression, as by `` merge(a, not_null(b, `{}`)) ``, `` length(b) || `0` `` or `sum(items[*])`.
+**A function with a null argument, or one of a wrong type, gives null.** So do access to a field of such a value, and an
+order (`<`, `>`) between a text and a number. One missing part or one unexpected value does not affect the rest of the
+answer. (In standard JMESPath a null argument is an error.) With null, `each` has no items, `when` is false, an entry of
+`params` or `form` is left out, and `json` and `shape` contain null. `umbel check` warns of functions whose argument may
+be null because a call, or an item of an `each`, may fail. Write a `default` (for items an `item_default`), or handle
+the null in the expression: `` merge(a, not_null(b, `{}`)) ``, `` length(b) || `0` `` or `sum(items[*])`.
 
-**Bounds of an expression** are errors: 200,000 [steps](server.md#work-that-grows-faster-than-what-arrives) of an
-evaluation (some 39,000 items of `items[*].{id: id, name: name}`), 1 MiB of a text that `join` makes, and JSON's range
-for `sum` and `avg`.
+**Bounds of an expression.** An evaluation that exceeds one of these is an error: 200,000
+[steps](server.md#work-that-grows-faster-than-what-arrives) (some 39,000 items of `items[*].{id: id, name: name}`),
+1 MiB of a text that `join` makes, and the range of JSON numbers for `sum` and `avg`.
 
-**A value that does not fit** a path, a query or a form, or with which an expression reaches a bound, fails the call (in
-`shape`: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names the parameter, and the
-records are at level info. If it is of another call, it is 502. An expression that fails on
-constants alone is a mistake in the configuration: `internal`, 500. Where an expression reads both, its smallest failing
-part decides; where it takes too many steps, the value with the most values in it does.
+**A value that cannot be used** in a path, a query or a form, or that makes an expression exceed a bound, makes the call
+fail with kind `bad-request`; in `shape` it makes the answer fail. If the value is the client's, the answer is 400, its
+detail names the parameter, and records are at level info. If the value is of another call, the answer is 502. An
+expression that fails on constants alone is a mistake in the configuration: kind `internal`, 500. For an expression that
+reads both, the smallest failing part decides; if it takes too many steps, the value that holds the most values decides.
 
-**Header fields of a call.** A field that `headers` or `forward_headers` names is sent as it stands, whatever its name,
-and is part of the [coalescing key](upstream.md#coalesce). Two sorts of names are a mistake: what Umbel writes itself
-(`x-request-id`, `via`, `traceparent`, `tracestate`, `accept-encoding`, the upstream's `deadline_header`, and unless
-`forwarded = false` `x-forwarded-for`, `-proto` and `-host`), and what is about one connection (`expect`, `proxy-*`,
-`connection` and the like).
+## What calls send
 
-**Statuses.** A required call that fails decides the answer. A status in its `pass_status` becomes the answer's, with
-the fields that belong to it: `WWW-Authenticate` and `DPoP-Nonce` (401; 400 and 403 too), `Allow` (405), `Location`
-(3xx), `Retry-After` (3xx, 413, 429, 503), `Content-Range` and `Accept-Ranges` (416), `Accept`, `Accept-Encoding`,
-`Accept-Post` and `Accept-Patch` (415), `Link` (451), `RateLimit*`, `X-RateLimit-*` and `X-Rate-Limit-*` (429). They go
-as they came, at most 32 fields of 16 KiB in all. A `Location` is not rewritten: a relative one is relative to the
-client's URL, and an absolute one may name a host that only the upstream's neighbours know; so 3xx are passed on only
-where `pass_status` names them. `answer.forward_headers` holds for such an answer too, and `answer.forward_cookies`
-for every answer: a 401 that ends a session ends it. Any other status is 502 and brings no field. An answer whose own
-`status` is 201 has the `Location` of the first call whose upstream said 201.
+**Header fields of a call.** A field in `headers` or `forward_headers` is sent, whatever its name, and is a part of the
+[coalescing key](upstream.md#coalesce). Two kinds of fields are a mistake: those that Umbel writes (`x-request-id`,
+`via`, `traceparent`, `tracestate`, `accept-encoding`, the upstream's `deadline_header`, and unless `forwarded = false`
+`x-forwarded-for`, `-proto` and `-host`), and those that belong to one connection (`expect`, `proxy-*`, `connection` and
+the like).
 
-A 401 is passed on by default where the call carries a credential of the client's, so that the client can do something
-about it; else it is about the gateway's own, and 502. A call carries one if it forwards cookies, or a header, a query
-parameter or a value whose name says so (`authorization`, `x-api-key`, `access_token`, `body.password`, …), or `"*"`; or
-if it sends the client's body as a whole, as to a login, while no header of the configuration is a credential.
-
-The body is a problem document (RFC 9457), or with `pass_body` the upstream's own. The document's `calls` has a member
-for each call that failed: `name`, `kind`, `status` (what the failure makes of an answer), `received_status` (what the
-upstream said; absent where it said nothing) and `elapsed_ms`. The lines of a stream say `received_status` too.
+**Forwarding.** `forward_headers`, `forward_query` and `forward_cookies` name the parts of the client's request that a
+call sends on unchanged. `"*"` means all. In `forward_headers`, `"*"` leaves out the fields that would reveal too much
+or that are about the client's own exchange: `authorization`, `cookie`, `host`, `accept-encoding`, `content-*`,
+`forwarded`, `x-forwarded-*`, `x-real-ip`, `remote-addr`, `proxy`, `expect`, conditions (`if-*`), `range`, hop-by-hop
+fields, and the fields that Umbel writes. Those of them that a call may forward can be written beside it:
+`["*", "authorization"]`. A field that the configuration sets replaces one that is forwarded by `"*"`. With `"*"` the
+answer may depend on any field, so it is `private` unless the route sets `cache_control`, and its `Vary` names only the
+fields that templates and expressions read. A `*` within a name, or in any other key, is a mistake. Cookies in `headers`
+are sent before those of `forward_cookies`, and replace the client's cookies of the same name. A field that the client's
+`Connection` names is never forwarded, and neither is any other hop-by-hop field.
 
 **Conditions.** `if-none-match`, `if-modified-since`, `if-match`, `if-unmodified-since`, `range` and `if-range` can be
-forwarded where the answer is one response: a route with one call, which is no `each`, without `answer.shape` and not a
-stream. Anywhere else they are a mistake, in `forward_headers` as in a template: a 304 of one of several calls would
-leave nothing to compose, and the client's validator is the whole answer's, which Umbel makes (`answer.etag`) and
-compares itself. Where they are forwarded, the answer's `ETag` and `Last-Modified` are the upstream's, as far as their
-conditions are forwarded, with its `Expires` and `Content-Location`; Umbel's own `ETag` stands where it has none. A 304
-to a request with conditions becomes the answer, and so do 412, 428 and, with `range`, 206 and 416. A range of bytes is
-not sent on, since the answer's bytes are not the upstream's; one of another unit (`items=0-9`) is. A date does not go
-on beside a tag that is not forwarded.
+forwarded if the answer is one response: the route has one call, without `each`, `answer.shape` and `stream`. In any
+other route, forwarding them or reading them in a header template is a mistake: a 304 of one of several calls would
+leave a part of the answer empty. Umbel makes an ETag of such an answer (`answer.etag`) and compares it itself. If
+conditions are forwarded, the answer has the `ETag` and `Last-Modified` of the response, as far as their conditions are
+forwarded, and its `Expires` and `Content-Location`; if the response has no ETag, Umbel makes one. A 304 to a request
+with conditions becomes the answer, and so do 412, 428 and, with `range`, 206 and 416. A range of bytes is not
+forwarded, since the bytes of the answer differ from those of the response; a range in another unit (`items=0-9`) is. A
+date is not forwarded beside an entity tag that is not forwarded.
 
-**What goes along.** `forward_headers`, `forward_query` and `forward_cookies` name what a call sends on of the client's
-request as it came. `"*"` stands for all of it. In `forward_headers` it leaves out what would reveal too much or says
-something of the client's own exchange: `authorization`, `cookie`, `host`, `accept-encoding`, `content-*`, `forwarded`,
-`x-forwarded-*`, `x-real-ip`, `remote-addr`, `proxy`, `expect`, conditionals (`if-*`) and `range`, what belongs to the
-connection, and what Umbel writes itself. Those of them that a call may forward at all can stand beside it:
-`["*", "authorization"]`. A field that the configuration sets wins over one that goes along by `"*"`. The answer may
-depend on any field then, so it is `private` unless the route sets `cache_control`; its `Vary` names only what the plan
-names. A star elsewhere, or as a part of a name, is a mistake. Cookies that `headers` sets go before those of
-`forward_cookies`, and stand in the place of the client's of the same name.
-A field that the client's `Connection` names never goes along, and neither does any other hop-by-hop field.
+## What answers take over
+
+**Statuses.** A failed required call decides the answer. If its status is in `pass_status`, the answer has this status
+and the header fields that belong to it: `WWW-Authenticate` and `DPoP-Nonce` (401; also 400 and 403), `Allow` (405),
+`Location` (3xx), `Retry-After` (3xx, 413, 429, 503), `Content-Range` and `Accept-Ranges` (416), `Accept`,
+`Accept-Encoding`, `Accept-Post` and `Accept-Patch` (415), `Link` (451), `RateLimit*`, `X-RateLimit-*` and
+`X-Rate-Limit-*` (429). They are unchanged, and at most 32 fields of 16 KiB in all. Any other status gives 502 without
+such fields. A `Location` is not rewritten: a relative one is relative to the client's URL, and an absolute one may name
+a host that the client cannot reach. So 3xx are passed on only if `pass_status` names them. `answer.forward_headers`
+also holds for the answer of a passed status, and `answer.forward_cookies` for every answer: a 401 that ends a session
+can delete its cookie. An answer with `status = 201` has the `Location` of the first call with a 201 response.
+
+A 401 is passed on by default if the call carries a credential of the client; else the 401 is about the gateway's own
+credential, and gives 502. A call carries a credential of the client in these cases: it forwards cookies; it sends a
+header field, a query parameter or a value whose name is that of a credential (`authorization`, `x-api-key`,
+`access_token`, `body.password`, …), or `"*"`; or it sends the client's body as a whole, as to a login, and no header
+field of the configuration is a credential.
+
+**The body** of a failed answer is a problem document (RFC 9457), or with `pass_body` the error body of the response.
+The member `calls` of the document has an entry for each failed call: `name`, `kind`, `status` (the status that the
+failure would give an answer), `received_status` (the status of the response; absent without a response) and
+`elapsed_ms`. The lines of a stream have `received_status` too.
 
 ## Sections
 """
@@ -212,7 +222,7 @@ def _sections() -> Iterator[str]:
         for value in table["properties"].values():
             if name := value.get("$ref", "").rpartition("/")[
                 2
-            ]:  # a section's description serves the key that holds it too
+            ]:  # A key that holds a section has the description of the section.
                 value.setdefault("description", schema["$defs"][name]["description"])
         required = table.get("required", ())
         rows = "".join(
@@ -283,5 +293,5 @@ def _toml(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a docstring as one cell of a table: without line breaks, and with Markdown's characters escaped."""
+    """Return a docstring as a cell of a table: in one line, with the characters of Markdown escaped."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")

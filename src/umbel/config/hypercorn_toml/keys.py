@@ -29,12 +29,12 @@ _AT_MOST = f" and at most {DURATION_S_MAX:.0f}"
 _INT_MAX = 2**31 - 1
 """The largest ``int`` of a system call."""
 _ID_MAX = 2**32 - 2
-"""The highest id of a user or a group; the next number means "none"."""
+"""The highest id of a user or a group. The next number means "none" in system calls."""
 _COUNT_MAX = 2**63 - 1
 
 Seconds = Annotated[float, AfterValidator(_not_negative)]
 Time = Annotated[float, AfterValidator(_positive)]
-"""Seconds of a time limit, which must not be 0."""
+"""Seconds of a timeout, which must not be 0."""
 Count = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
 Positive = Annotated[int, Field(ge=1, le=_COUNT_MAX)]
 Id = Annotated[int, Field(ge=0, le=_ID_MAX)]
@@ -43,7 +43,7 @@ TextOrTexts = str | Texts
 
 
 class HypercornFile(Section):
-    """The keys of Hypercorn 0.18 that a TOML file can set. None stands for "not in the file"."""
+    """The keys of Hypercorn 0.18 that a TOML file can set. None: the file does not have the key."""
 
     access_log_format: str | None = None
     accesslog: str | None = None
@@ -103,29 +103,29 @@ IN_UMBEL_TOML = {
     "read_timeout": "head_timeout and body_timeout",
     "server_names": "hosts",
 }
-"""Keys of Hypercorn for what umbel.toml sets for both protocols: the key of ``[server]`` to write instead."""
+"""Hypercorn's keys for settings that are in umbel.toml, each with the key of ``[server]`` to write instead."""
 
 WITHOUT_EFFECT = {
     "access_log_format": "Umbel writes an access log of its own; see [logs] in umbel.toml",
     "accesslog": "Umbel writes an access log of its own; see [logs] in umbel.toml",
-    "application_path": "it is given on the command line",
+    "application_path": "the application is an argument of the command line",
     "daemon": "the process stays in the foreground",
-    "debug": "it is a switch of Hypercorn's own command",
+    "debug": "it is an option of Hypercorn's command",
     "dogstatsd_tags": "nothing is sent to statsd",
-    "errorlog": "the server's own messages are records; say where they go with [logs] app of umbel.toml",
-    "h11_pass_raw_headers": "names of fields are always in lower case",
-    "include_server_header": "no answer names the server",
-    "logconfig": "the server's own messages are records; see [logs] in umbel.toml",
-    "logconfig_dict": "the server's own messages are records; see [logs] in umbel.toml",
-    "loglevel": "the server's own messages are records; write the level into [logs.app] of umbel.toml",
+    "errorlog": "the server's messages are records; write their file into [logs.app] of umbel.toml",
+    "h11_pass_raw_headers": "names of header fields are always in lower case",
+    "include_server_header": "no response names the server",
+    "logconfig": "the server's messages are records; see [logs] in umbel.toml",
+    "logconfig_dict": "the server's messages are records; see [logs] in umbel.toml",
+    "loglevel": "the server's messages are records; write the level into [logs.app] of umbel.toml",
     "quic_bind": "HTTP/3 is not served",
     "statsd_host": "nothing is sent to statsd",
     "statsd_prefix": "nothing is sent to statsd",
     "use_reloader": "there is no reloader",
-    "workers": "say how many to umbel serve, with -w",
+    "workers": "the number of workers is the option -w of umbel serve",
     "wsgi_max_body_size": "no WSGI application is served",
 }
-"""Keys for the ``hypercorn`` command only, which may share the file; and why each has no effect here."""
+"""Keys that have an effect only for the command ``hypercorn``, which may use the same file, each with the reason."""
 
 FOR_TLS = ("ca_certs", "ciphers", "insecure_bind", "keyfile_password", "verify_flags", "verify_mode")
 """Keys that have an effect only beside ``certfile`` and ``keyfile``."""
@@ -134,4 +134,4 @@ FOR_UNIX_SOCKETS = ("group", "umask", "user")
 """Keys that affect only the files of bound Unix sockets."""
 
 PATHS = ("ca_certs", "certfile", "keyfile", "pid_path")
-"""Keys whose values are paths and nothing else."""
+"""Keys whose values are plain paths."""

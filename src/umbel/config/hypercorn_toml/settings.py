@@ -1,4 +1,4 @@
-"""Loading of hypercorn.toml for Umbel's own commands: the file over defaults, and options over both."""
+"""Loading of hypercorn.toml: the keys of the file replace defaults, and options of the command line replace both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..schema.sections import Server, Tls
 from .keys import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, WITHOUT_EFFECT, HypercornFile
 
 DEFAULTS: Mapping[str, Any] = {
-    # No field names the server; the access log is Umbel's; a request in flight has time to end.
+    # No response names the server, the access log is Umbel's, and requests in flight have time to end.
     "include_server_header": False,
     "accesslog": None,
     "loglevel": "WARNING",
@@ -30,10 +30,10 @@ Warn = Callable[[ConfigProblem], object]
 
 _UNKNOWN = "is not one of Hypercorn's keys"
 _AS_IT_IS = {"workers": 1, "include_server_header": False}
-"""Values of keys without effect that state what Umbel does anyway."""
+"""Values for which no warning is given, since they say what Umbel does anyway."""
 _BINDS = ("bind", "insecure_bind", "quic_bind")
 _ADDRESS = "is not an address; write HOST:PORT (a port is at most 65535), unix:/path or fd://NUMBER"
-# The keys of a TLS table of umbel.toml, which the check of certificates names, and those of hypercorn.toml.
+# The keys of a TLS table of umbel.toml, with those of hypercorn.toml.
 _TLS_KEYS = {"ca": "ca_certs", "cert": "certfile", "key": "keyfile"}
 
 
@@ -44,15 +44,20 @@ def hypercorn_keys(
     warn: Warn | None = None,
     permissions: bool = False,
 ) -> dict[str, Any]:
-    """Load the settings of ``file`` over the defaults, with ``bind`` over both. Paths are relative to the file.
+    """Load Hypercorn's settings: ``bind`` replaces the key of ``file``, and ``file`` replaces the defaults. Blocks.
 
-    ``workers`` is always 1: one process serves here. ``warn`` is called for each key of the file without effect, and
-    with ``permissions`` for each path that the user of this process may not create.
+    Paths in the result are absolute; those in the file are relative to it. ``workers`` is always 1, since each process
+    serves alone.
+
+    Args:
+        file: the path of hypercorn.toml; None: only defaults.
+        bind: addresses from the command line.
+        warn: receives a warning for each key of the file without effect.
+        permissions: also warn of each path that the user of this process may not create.
 
     Raises:
-        ConfigError: every mistake at once, each with its line: the file cannot be read or is no TOML, a key is
-            unknown or belongs in umbel.toml, a value has the wrong type, a certificate cannot be used, an address to
-            bind is none.
+        ConfigError: the file cannot be read, is no TOML, or has mistakes: an unknown key, a key that belongs in
+            umbel.toml, a wrong value, an unusable certificate, or a wrong address. It carries all mistakes.
     """
     problems = [ConfigProblem("--bind", None, "", f'"{text}" {_ADDRESS}') for text in bind if not _is_address(text)]
     settings = dict(DEFAULTS)
@@ -75,16 +80,16 @@ def hypercorn_keys(
 
 
 def mistakes(config: Mapping[str, Any]) -> list[str]:
-    """Return what is certainly wrong in the attributes of a ``hypercorn.config.Config`` that Hypercorn's command made.
+    """Return one sentence for each certain mistake in the attributes of a ``hypercorn.config.Config``.
 
-    One sentence each, without a line, since only the values are known. A name that resembles no key is left out: a
-    configuration in Python may have variables of its own.
+    Hypercorn's command has made the attributes from a file, so their lines are unknown. A name that resembles no key is
+    no mistake: a configuration in Python may have variables of its own.
     """
     attributes = {name.removeprefix("_"): value for name, value in config.items()}
     plain = {
         name: value
         for name, value in attributes.items()
-        if isinstance(value, bool | int | float | str | list | dict)  # a value of another type cannot come from a file
+        if isinstance(value, bool | int | float | str | list | dict)  # Other types cannot come from a TOML file.
         and name not in (*_BINDS, "application_path", "quic_addresses", "verify_mode", "verify_flags")
         and (name in HypercornFile.model_fields or name in IN_UMBEL_TOML or _unknown(name) != _UNKNOWN)
     }
@@ -103,7 +108,7 @@ def _problems(source: SourceFile) -> list[ConfigProblem]:
 def _wrong_keys(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each wrong key, and why."""
     for name in data.keys() & IN_UMBEL_TOML.keys():
-        yield name, f"is the business of umbel.toml; write {IN_UMBEL_TOML[name]} in its [server] instead"
+        yield name, f"belongs in umbel.toml; write {IN_UMBEL_TOML[name]} in its [server] instead"
     for each in schema_violations(HypercornFile, {name: data[name] for name in data if name not in IN_UMBEL_TOML}):
         name = str(each.path[0])
         yield name, _unknown(name) if each.kind == "unknown" else each.reason
@@ -121,7 +126,7 @@ def _unknown(name: str) -> str:
 
 
 def _is_address(text: str) -> bool:
-    """Whether a text is an address to bind. In Hypercorn an empty one means all, and a port out of range fails late."""
+    """Whether a text is an address to bind. It must have a host, and a port of at most 65535."""
     if text.startswith("unix:"):
         return len(text) > len("unix:")
     if text.startswith("fd://"):
@@ -137,7 +142,10 @@ def _is_number(text: str) -> bool:
 
 
 def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the keys of files that TLS cannot use. With one of the pair alone Hypercorn would serve without TLS."""
+    """Yield the keys of files that TLS cannot use, with the reason.
+
+    One of certfile and keyfile without the other is a mistake too: Hypercorn would serve without TLS.
+    """
     for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
         if there in data and missing not in data:
             yield there, f"needs {missing} beside it, or nothing is encrypted"
@@ -145,7 +153,7 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
     together = [given]
     if "keyfile_password" in data:
-        # The check of certificates takes no password, so each file is checked by itself; the start checks the pair.
+        # The check takes no password, so each file is checked by itself. The start of the server checks the pair.
         together = [{name: path} for name, path in given.items()]
     for files in together:
         for path, reason in certificate_errors([((), Tls.model_construct(**files))]):
@@ -153,7 +161,7 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _make_absolute(source: SourceFile) -> None:
-    """Make paths absolute, each relative to the file; an address may be a path, and a log's file may have a prefix."""
+    """Make relative paths absolute, also those in addresses of Unix sockets. They are relative to the file."""
     for key in PATHS:
         if isinstance(value := source.data.get(key), str):
             source.data[key] = str(source.directory / value)
@@ -171,13 +179,18 @@ def _make_absolute(source: SourceFile) -> None:
 
 
 def _texts(value: object) -> Iterable[str]:
-    """Return the texts of a value that may be one or a list; none where it is neither, which the schema reports."""
+    """Return a text or the texts of a list as an iterable; empty for any other value, which the schema reports."""
     texts = [value] if isinstance(value, str) else value
     return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
 
 
 def _warn_of(source: SourceFile, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
-    """Call ``warn`` for each key of the file without effect; ``settings`` are all settings in force."""
+    """Call ``warn`` for each key of the file without effect, in the order of the lines.
+
+    Args:
+        settings: all settings in force.
+        permissions: also warn of paths that cannot be created.
+    """
     found = [(name, f"is ignored here: {reason}") for name, reason in _without_effect(source.data, settings)]
     found += _not_writable(source.data) if permissions else ()
     for name, reason in sorted(found, key=lambda each: source.line((each[0],)) or 0):
@@ -185,7 +198,10 @@ def _warn_of(source: SourceFile, settings: Mapping[str, Any], warn: Warn, *, per
 
 
 def _not_writable(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each key whose file cannot be created, and why. A socket is replaced, so its directory is checked."""
+    """Yield each key whose file cannot be created, with the reason.
+
+    A server replaces the file of a Unix socket, so the check is whether a new file can be made in its directory.
+    """
     if "pid_path" in given and (reason := why_not_writable(given["pid_path"])):
         yield "pid_path", f"the file could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
     for name in ("bind", "insecure_bind"):
@@ -195,7 +211,7 @@ def _not_writable(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each key of the file that has no effect beside the other settings, and why."""
+    """Yield each key of the file without effect, with the reason."""
     for name in given.keys() & WITHOUT_EFFECT.keys():
         if given[name] != _AS_IT_IS.get(name):
             yield name, WITHOUT_EFFECT[name]
@@ -204,4 +220,4 @@ def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> It
             yield name, "nothing is encrypted without certfile and keyfile"
     if not any(text.startswith("unix:") for text in _texts(settings.get("bind", ()))):
         for name in given.keys() & set(FOR_UNIX_SOCKETS):
-            yield name, "it is about Unix sockets, and none is bound; the process keeps the user that starts it"
+            yield name, "it is for Unix sockets, and none is bound; the process does not change its user"

@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes
         ("[bind]", "bind: needs a text or a list, not a table"),
         ("max_body = 3", "max_body: belongs in [server] of umbel.toml, not here"),
         ("deadline = 3", "deadline: is not one of Hypercorn's keys; it belongs in [[routes]] of umbel.toml"),
-        ('server_names = ["x"]', "server_names: is the business of umbel.toml; write hosts in its [server] instead"),
+        ('server_names = ["x"]', "server_names: belongs in umbel.toml; write hosts in its [server] instead"),
         ('keep_alive_timeout = "5s"', "keep_alive_timeout: needs a number, not a text"),
         ("graceful_timeout = -1", "graceful_timeout: must be a number of seconds, 0 or more"),
         ("graceful_timeout = nan", "graceful_timeout: must be a number of seconds, 0 or more"),
@@ -136,7 +136,7 @@ def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file:
     warnings: list[ConfigProblem] = []
     assert hypercorn_config(file, warn=warnings.append).backlog == 7
     assert [(problem.line, problem.key) for problem in warnings] == [(1, "accesslog"), (3, "workers")]
-    assert "is ignored here: say how many to umbel serve, with -w" in str(warnings[1])
+    assert "is ignored here: the number of workers is the option -w of umbel serve" in str(warnings[1])
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,6 @@ def test_a_config_that_somebody_else_filled_is_told_what_is_surely_wrong_with_it
     assert mistakes(vars(config)) == [
         "backlog needs a whole number, not a text",
         'graceful_timout is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?',
-        "server_names is the business of umbel.toml; write hosts in its [server] instead",
+        "server_names belongs in umbel.toml; write hosts in its [server] instead",
     ]
     assert mistakes(vars(Config())) == []
