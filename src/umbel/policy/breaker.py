@@ -1,7 +1,6 @@
-"""Circuit breaker of an upstream: a state machine written as a table.
+"""Circuit breaker of an upstream: a state machine written as a table (``TABLE``).
 
-``admit`` is called once per call, ``Ticket.attempted`` once per attempt. It has no clock: ``now`` is handed in, in
-seconds, and never runs backwards.
+``BreakerPolicy.admit`` is called once per call, ``Ticket.attempted`` once per attempt, ``Ticket.ended`` once per call.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from ..core.failure_kinds import Kind
 from .failure_verdict import failed
 
 BUCKETS = 10
-"""The window's parts: it moves on by a tenth of its length at a time."""
+"""Number of parts of the sliding window, which advances by one part at a time."""
 
 
 class BreakerState(enum.StrEnum):
-    """State of a breaker: what it does with the next call."""
+    """State of a breaker: which calls it admits."""
 
     CLOSED = "closed"
-    """Admits it, and counts its attempts."""
+    """All calls are admitted, and their attempts are counted."""
     OPEN = "open"
-    """Refuses it."""
+    """No call is admitted."""
     HALF_OPEN = "half-open"
-    """Admits it if no other call is under way: one call at a time probes the upstream."""
+    """One call at a time is admitted: the probe."""
 
 
 class BreakerEvent(enum.StrEnum):
     """Event that changes the state of a breaker."""
 
     TRIPPED = "tripped"
-    """Too many of the window's attempts failed."""
+    """Too many attempts in the window have failed."""
     WAITED = "waited"
-    """A call asks for admission, and the breaker has been open for its time."""
+    """A call asks for admission after the breaker was open for ``open_for`` seconds."""
     PROVED = "proved"
-    """The probe was answered."""
+    """The upstream answered the probe's attempt."""
     FAILED = "failed"
-    """The probe failed."""
+    """The probe's attempt failed."""
 
 
 TABLE: Mapping[tuple[BreakerState, BreakerEvent], BreakerState] = MappingProxyType(
@@ -50,7 +49,7 @@ TABLE: Mapping[tuple[BreakerState, BreakerEvent], BreakerState] = MappingProxyTy
         (BreakerState.HALF_OPEN, BreakerEvent.FAILED): BreakerState.OPEN,
     }
 )
-"""Every change there is."""
+"""All transitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,40 +57,45 @@ class BreakerTransition:
     """Change of the state of a breaker, with the counts of the window at that moment."""
 
     state: BreakerState
-    """The new one."""
+    """The new state."""
     event: BreakerEvent
-    """Why."""
+    """The cause."""
     requests: int
-    """Attempts in the window at that moment that said something of the upstream."""
+    """Attempts in the window with a verdict (``failure_verdict.failed``)."""
     failures: int
-    """Those of them that failed by its fault."""
+    """Those of them that failed by the upstream's fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
-    """A snapshot of one breaker. The last two count since the beginning."""
+    """A snapshot of a breaker. The last two count since the breaker was created."""
 
     state: BreakerState
     requests: int
-    """Attempts in the window that said something of the upstream."""
+    """Attempts in the window with a verdict (``failure_verdict.failed``)."""
     failures: int
-    """Those of them that failed by its fault."""
+    """Those of them that failed by the upstream's fault."""
     opened: int
+    """Times that the breaker opened."""
     refused: int
+    """Calls that were not admitted."""
 
 
 class BreakerPolicy:
-    """Breaker that opens when too many attempts of a sliding window failed, and closes when a probe succeeds.
+    """Circuit breaker: opens when too many attempts in a sliding window have failed, closes when a probe succeeds.
 
-    What came of an attempt counts in the period in which its call was admitted: a late end of a call from before the
-    breaker opened says nothing of the upstream as it is after it has closed again.
+    Only attempts of calls that were admitted in the present closed period count. An attempt that ends late, of a call
+    from before the breaker opened, says nothing about the upstream after the breaker has closed again.
 
     Args:
-        window: seconds that are looked at, in ten buckets: the running one and the nine before it.
-        min_requests: with fewer in the window it never opens.
-        failure_ratio: the failed part of them (0 to 1) at which it opens.
-        open_for: seconds that it stays open.
-        changed: called with each change of the state, when it is made; it must not raise.
+        window: seconds; the window has ten parts, the present one and the nine before it.
+        min_requests: number of attempts in the window below which the breaker does not open.
+        failure_ratio: share of failed attempts, above 0 and up to 1, at which the breaker opens.
+        open_for: seconds from opening to the first probe.
+        changed: called with each transition, at once; must not raise.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -104,7 +108,9 @@ class BreakerPolicy:
         changed: Callable[[BreakerTransition], None] | None = None,
     ) -> None:
         if window <= 0 or open_for <= 0 or min_requests < 1 or not 0 < failure_ratio <= 1:
-            raise ValueError("a breaker needs a window, an open time, a request at least, and a ratio over 0 up to 1")
+            raise ValueError(
+                "window and open_for must be more than 0, min_requests at least 1, failure_ratio above 0 and up to 1"
+            )
         self._window = Window(window)
         self._min_requests = min_requests
         self._failure_ratio = failure_ratio
@@ -119,11 +125,11 @@ class BreakerPolicy:
 
     @property
     def state(self) -> BreakerState:
-        """The current state. An open breaker turns half-open with the first call after its time."""
+        """The present state. An open breaker becomes half-open at the first call after ``open_for``."""
         return self._state
 
     def admit(self, now: float) -> Ticket | None:
-        """The ticket of a call that is admitted, or None. ``Ticket.ended`` must be called when the call is over."""
+        """Return a ticket if the call is admitted, else None. ``Ticket.ended`` must be called when the call ends."""
         if self._state is BreakerState.CLOSED:
             return Ticket(self, self._period)
         if now >= self._open_until:
@@ -135,7 +141,7 @@ class BreakerPolicy:
         return None
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until a call may be admitted; None where that depends on a probe under way."""
+        """Seconds until a call may be admitted; None if the breaker is not open. Half-open, the probe decides."""
         return max(0.0, self._open_until - now) if self._state is BreakerState.OPEN else None
 
     def statistics(self, now: float) -> BreakerSnapshot:
@@ -145,7 +151,7 @@ class BreakerPolicy:
         return BreakerSnapshot(self._state, window.requests, window.failures, self._opened, self._refused)
 
     def _count(self, ticket: Ticket, now: float, has_failed: bool) -> None:
-        """Count an attempt of the ticket's call."""
+        """Count an attempt of the ticket's call. The first verdict on the probe changes the state."""
         if ticket is self._probe:
             self._probe = None
             self._change(BreakerEvent.FAILED if has_failed else BreakerEvent.PROVED, now)
@@ -162,7 +168,7 @@ class BreakerPolicy:
     def _change(self, event: BreakerEvent, now: float) -> None:
         state = TABLE.get((self._state, event))
         if state is None:
-            return  # Half-open already: a probe gave its place back, and this call will be the next.
+            return  # WAITED while half-open: the previous probe ended without a result, and this call is the next.
         self._state = state
         change = BreakerTransition(state, event, self._window.requests, self._window.failures)
         if state is BreakerState.OPEN:
@@ -183,34 +189,39 @@ class Ticket:
     def __init__(self, breaker: BreakerPolicy, period: int) -> None:
         self._breaker = breaker
         self.period = period
-        """Which of the breaker's closed periods it belongs to."""
+        """Number of the closed period in which the call was admitted."""
         self.reported = False
         """Whether an attempt of the call was reported."""
 
     @property
     def is_probe(self) -> bool:
-        """Whether the half-open breaker waits for this call to learn how its upstream is."""
+        """Whether the call is the probe, and the half-open breaker waits for its result."""
         return self._breaker._probe is self
 
     @property
     def blocked(self) -> bool:
-        """Whether the breaker would refuse the call now: attempts that are not under way are not made."""
+        """Whether the call must make no further attempt: the breaker is not closed, and the call is not the probe."""
         return self._breaker._state is not BreakerState.CLOSED and not self.is_probe
 
     def attempted(self, now: float, kind: Kind | None, status: int | None) -> None:
-        """Count an attempt that failed with ``kind``, or had a response of ``status``. Never one that was cut."""
+        """Count the end of an attempt that was not cut.
+
+        Args:
+            kind: kind of the failure; None for a response.
+            status: status of the response, if there was one.
+        """
         self.reported = True
         verdict = failed(kind, status)
         if verdict is not None:
             self._breaker._count(self, now, verdict)
 
     def ended(self) -> None:
-        """End the admission. A probe without a result (cut, never sent) gives its place to the next call."""
+        """End the call. After a probe without a result (cut, never sent) the next call becomes the probe."""
         self._breaker._leave(self)
 
 
 class Window:
-    """Sliding window: the attempts of the last ``seconds``, and how many failed. Each operation takes constant time."""
+    """Sliding window: the numbers of attempts and failures of the last ``seconds``, in constant time per operation."""
 
     __slots__ = ("_buckets", "_current", "_width", "failures", "requests")
 
@@ -218,12 +229,12 @@ class Window:
         self._width = seconds / BUCKETS
         self._buckets = [[0, 0] for _ in range(BUCKETS)]
         self._current = 0
-        """The number of the running bucket, counted from time 0; it stands at this number modulo BUCKETS."""
+        """Number of the present bucket, counted from time 0. Its index is this number modulo BUCKETS."""
         self.requests = 0
         self.failures = 0
 
     def add(self, now: float, has_failed: bool) -> None:
-        """Count one."""
+        """Count one attempt."""
         if int(now / self._width) > self._current:
             self.advance(now)
         bucket = self._buckets[self._current % BUCKETS]
@@ -233,7 +244,7 @@ class Window:
         self.failures += has_failed
 
     def advance(self, now: float) -> None:
-        """Forget what has become too old."""
+        """Drop the buckets that are older than the window."""
         current = int(now / self._width)
         for number in range(max(self._current + 1, current - BUCKETS + 1), current + 1):
             bucket = self._buckets[number % BUCKETS]
@@ -243,7 +254,7 @@ class Window:
         self._current = max(self._current, current)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all counts."""
         for bucket in self._buckets:
             bucket[0] = bucket[1] = 0
         self.requests = self.failures = 0

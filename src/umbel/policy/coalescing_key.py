@@ -1,6 +1,6 @@
-"""What calls may share: which methods, and which responses are private.
+"""Rules of coalescing: methods whose calls may share a response, and responses that belong to one client.
 
-It takes header fields as they stand on the wire, and knows nothing of requests and responses.
+Header fields are given as on the wire, with their names in lower case.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from ..core.http.header_field import Field
 from ..core.http.syntax import list_members
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""The methods that ask and change nothing (RFC 9110 section 9.2.1; TRACE is not for gateways)."""
+"""The safe methods (RFC 9110 section 9.2.1), without TRACE, which the gateway does not forward."""
 
 REQUEST_ID = b"x-request-id"
 VIA = b"via"
 
-# RFC 9111 section 5.2.2.7. What is in quotes may look like a directive: then an answer is one caller's in vain.
+# RFC 9111 section 5.2.2.7. A quoted string with this word matches as well; then a response is not shared needlessly.
 _PRIVATE = re.compile(rb"(?:^|[,\s])private\s*(?:[=,]|$)", re.IGNORECASE)
 
 
 def last_hop(via: bytes) -> bytes:
-    """The last member of a Via field: the gateway's own (RFC 9110 section 7.6.3)."""
+    """The last member of the field Via, which the gateway itself has added (RFC 9110 section 7.6.3)."""
     return via.rpartition(b",")[2].strip()
 
 
 def is_private(fields: Iterable[Field], gateways: Collection[bytes] = ()) -> bool:
-    """Whether a response with these fields is meant for one client alone.
+    """Whether a response with these fields belongs to one client.
 
-    It is if it sets a cookie, says ``private``, or varies by more than the coalescing key holds: by a field that the
-    gateway wrote (``gateways``), or by ``*`` (RFC 9110 section 12.5.5).
+    That is the case with Set-Cookie, with ``Cache-Control: private``, and with a Vary that is ``*`` or names a request
+    field that the coalescing key leaves out (RFC 9110 section 12.5.5).
+
+    Args:
+        gateways: names of the request fields that the coalescing key leaves out.
     """
     for _, name, value in fields:
         if name == b"set-cookie" or (name == b"cache-control" and _PRIVATE.search(value) is not None):

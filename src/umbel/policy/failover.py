@@ -1,8 +1,4 @@
-"""Failover: which repeated attempts replace those that a failing replica lost, and so add no load to the upstream.
-
-``lost`` is called when an attempt has lost its connection before a byte of a response came. It has no clock: ``now`` is
-handed in, in seconds.
-"""
+"""Failover: the repeated attempts that replace attempts lost with a failing replica, and need no retry budget."""
 
 from __future__ import annotations
 
@@ -12,23 +8,24 @@ from .replicas.replica_load import ReplicaLoads
 from .replicas.replica_state import ReplicaState
 
 WINDOW_SECONDS = 10.0
-"""Seconds in which a replica counts as dead at most once. Of one that fails more often the repeats are retries."""
+"""Seconds in which the failovers of one replica are granted once. Further repetitions in this time are retries."""
 FAILOVERS_MIN = 5
-"""Failovers that an idle replica has too: as many as the failures that eject it (``ejection.EjectionRules``)."""
+"""Smallest number of failovers that is granted: as many as the failures that eject a replica (``EjectionRules``)."""
 
 
 class FailoverPolicy:
-    """Decides whether a repeat is failover or retry, for one set of replicas. Its counts are in each ``ReplicaState``.
+    """Decides whether the repetition of a lost attempt is failover or a retry, for one set of replicas.
 
-    A retry budget keeps callers from asking an upstream in trouble for more than it was asked before. Where *one* of
-    its replicas dies, all that is in flight there fails in the same moment: of two replicas half of all calls, far more
-    than any budget. Sent once more to a replica that works, these attempts are not more than before. So they are
-    granted apart from the budget, within bounds that hold however the upstream fails:
+    A retry budget bounds the load that repetitions add to a failing upstream. When *one* replica dies, all its attempts
+    in flight fail at the same moment; with two replicas these are half of all calls, far more than the budget. Repeated
+    on a replica that works, they are no additional load. So they are granted without the budget, within these bounds:
 
-    - as many as were in flight at the replica when the first of them was lost, ``FAILOVERS_MIN`` at least, once in
-      ``WINDOW_SECONDS``;
-    - only while a replica is there to turn to whose last attempt did not fail. When all of them fail, every repeat is a
-      retry again.
+    - at most as many as were in flight at the replica when the first was lost, or ``FAILOVERS_MIN`` if that is more,
+      once in ``WINDOW_SECONDS``;
+    - only if there is another replica whose last attempt did not fail. If all replicas fail, every repetition is a
+      retry.
+
+    The counts are in each ``ReplicaState``.
     """
 
     __slots__ = ("_loads", "granted")
@@ -36,15 +33,18 @@ class FailoverPolicy:
     def __init__(self, loads: ReplicaLoads) -> None:
         self._loads = loads
         self.granted = 0
-        """Since the beginning."""
+        """Number of failovers granted since the object was created."""
 
     def lost(self, now: float, replica: ReplicaState, others: Iterable[ReplicaState]) -> bool:
-        """Whether the repeat of an attempt at ``replica`` that lost its connection is failover.
+        """Count an attempt at ``replica`` that lost its connection before the first byte of a response.
 
-        The load of ``replica`` counts the attempt no longer.
+        ``ReplicaLoads.ended`` must have been called for the attempt before.
 
         Args:
-            others: the replicas that the repeat may take.
+            others: the replicas that the repetition may take.
+
+        Returns:
+            whether the repetition is failover; False: it is a retry.
         """
         if now >= replica.died_at + WINDOW_SECONDS:
             replica.died_at = now

@@ -1,27 +1,27 @@
-"""Failure verdict: whether the end of an attempt says that its upstream failed, that it works, or nothing.
+"""Failure verdict: whether the end of an attempt shows that its upstream failed, that it works, or neither.
 
-Breaker, ejection, load and adaptive limit use the same verdict, so that they count alike. It takes the kind and the
-status only. Who cut an attempt must be known before.
+Breaker, outlier ejection and load use the same verdict, so that they count alike.
 """
 
 from __future__ import annotations
 
 from ..core.failure_kinds import KINDS, Kind
 
-# The upstream answered, although the response is of no use.
+# Kinds of an attempt whose upstream answered, although the response cannot be used.
 _ANSWERED = frozenset({Kind.TOO_BIG, Kind.BAD_BODY})
 
 
 def failed(kind: Kind | None, status: int | None) -> bool | None:
-    """Whether an attempt that ended so failed by its upstream's fault.
+    """Whether an attempt failed by its upstream's fault.
 
     Args:
-        kind: why it failed; None for a whole response.
-        status: the response's, as far as one came.
+        kind: kind of the failure or cut; None for a complete response.
+        status: status of the response, if there was one.
 
     Returns:
-        True where the table of kinds counts it against the upstream (of statuses: the 5xx), False where the upstream
-        answered, None where it says nothing: it was cut, never sent, or failed by a fault of ours.
+        True: it failed, as the table of kinds says; of responses, those with a status of 500 or more.
+        False: the upstream answered.
+        None: no verdict, because the attempt was cut, was not sent, or failed by this side's fault.
     """
     if kind is None or kind is Kind.STATUS:
         return status is not None and status >= 500

@@ -1,8 +1,7 @@
-"""Gradient limit: the number of concurrent calls of an upstream, adapted to how long calls take.
+"""Gradient limit: a limit of concurrent calls that adapts to the durations of calls.
 
-``ended`` is called for each call whose duration is of use. It has no clock: ``now`` is handed in, in seconds. The
-algorithm is Netflix's Gradient2 (github.com/Netflix/concurrency-limits, ``Gradient2Limit`` in ``WindowedLimit``) with
-the tolerance and headroom of Envoy's adaptive concurrency filter (its gradient controller).
+The algorithm is Netflix's Gradient2 (github.com/Netflix/concurrency-limits, ``Gradient2Limit`` in ``WindowedLimit``),
+with the tolerance and the headroom of Envoy's adaptive concurrency filter (its gradient controller).
 """
 
 from __future__ import annotations
@@ -13,47 +12,55 @@ from dataclasses import dataclass
 WINDOW_SECONDS = 1.0
 """Seconds of a window. The limit is adapted once per window (Netflix)."""
 SAMPLES_MIN = 10
-"""Calls that a window needs at least to count (Netflix)."""
+"""Smallest number of calls in a window that counts (Netflix)."""
 LONG_WINDOWS = 600
-"""How many windows the long-term average reaches back (Netflix)."""
+"""Number of windows of the long-term average (Netflix)."""
 WARMUP_WINDOWS = 10
-"""The first windows of the long-term average weigh alike (Netflix); at the minimum it reaches back so far only."""
+"""Number of first windows with equal weight in the long-term average (Netflix). At the minimum limit the average has
+only this many windows."""
 SMOOTHING = 0.2
-"""How far one window moves the limit towards what it says (Netflix)."""
+"""Share of the way to the wanted limit that one window moves the limit (Netflix)."""
 GRADIENT_MIN = 0.5
-"""The lowest gradient: a window of outliers must not do more than that (both)."""
+"""Lowest gradient, so that one window of outliers cannot shrink the limit further (Netflix, Envoy)."""
 TOLERANCE = 1.25
-"""Slower than usual by a quarter is no queue yet (Envoy's ``buffer``)."""
+"""Ratio of recent to usual duration up to which nothing is queueing (Envoy's ``buffer``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitStatistics:
-    """Snapshot of an adaptive limit. Times in seconds; None before the first window has counted."""
+    """A snapshot of a gradient limit. Durations in seconds; None before the first window that counts."""
 
     limit: int
     usual: float | None
-    """The long-term average of windows that did not press."""
+    """Long-term average of windows in which the limit was not pressed."""
     recent: float | None
-    """The average of the last window."""
+    """Average of the last window."""
 
 
 class GradientLimit:
     """Concurrency limit that shrinks while calls take longer than usual, and otherwise grows while it is in use.
 
-    Once per window of a second in which at least ten calls ended (looked at when the first call behind it ends)::
+    Once per window of a second with at least ten ended calls, when the first call after the window ends::
 
-        gradient = usual * 1.25 / recent, but from 0.5 to 1
-        wanted   = gradient * limit, but limit + sqrt(limit) where the gradient is 1
+        gradient = usual * 1.25 / recent, bounded to 0.5 … 1
+        wanted   = gradient * limit, or limit + sqrt(limit) if the gradient is 1
         limit    = 0.8 * limit + 0.2 * wanted
 
-    A window that never used half of the limit leaves it as it is: it says nothing of what more calls would do.
+    The limit is *pressed* in a window if at least half of it was in use. Other windows do not change the limit, because
+    they do not show what more calls would cause.
 
-    The usual time is an average that reaches back ten minutes; it falls quickly once calls take less than half of it.
-    Unlike Netflix's it does not rise while the limit is pressed, or an hour of full load would teach it that the queue
-    is usual, and the limit would run away (to the maximum, in a simulation of just that). Where the upstream became
-    slower for good the limit falls to its minimum instead, where calls hardly queue, and the new time is learned there
-    within seconds (Envoy measures anew there, too); so, unlike both, the headroom is given only where nothing queues.
-    Whoever starts under overload takes that for usual, until a quieter window.
+    ``usual`` is an average over ten minutes, and falls quickly once calls take less than half of it. Unlike Netflix's
+    average it does not rise while the limit is pressed: otherwise a long overload would raise ``usual`` to the duration
+    of queueing, and the limit would grow to its maximum. If the upstream has become slower for good, the limit falls to
+    its minimum. There calls hardly queue, so ``usual`` may rise and reaches the new duration within seconds (Envoy also
+    measures at a minimum). Unlike in both models, the headroom ``sqrt(limit)`` is added only if nothing is queueing.
+    A limit that starts during an overload takes the overload as usual, until a window with less load.
+
+    Args:
+        initial, minimum, maximum: calls in flight.
+
+    Raises:
+        ValueError: not ``1 <= minimum <= initial <= maximum``.
     """
 
     __slots__ = (
@@ -71,7 +78,7 @@ class GradientLimit:
 
     def __init__(self, *, initial: int = 20, minimum: int = 4, maximum: int = 1000) -> None:
         if not 1 <= minimum <= initial <= maximum:
-            raise ValueError("an adaptive limit needs 1 <= minimum <= initial <= maximum")
+            raise ValueError("a gradient limit needs 1 <= minimum <= initial <= maximum")
         self._min = minimum
         self._max = maximum
         self._limit = float(initial)
@@ -84,13 +91,15 @@ class GradientLimit:
 
     @property
     def limit(self) -> int:
-        """Calls that may be in flight at once."""
+        """Number of calls that may be in flight."""
         return int(self._limit)
 
     def ended(self, now: float, seconds: float, in_flight: int) -> None:
-        """Count a call that took ``seconds``, or timed out after them, with ``in_flight`` calls including itself.
+        """Count the end of a call that was answered or timed out; not of a call that was cut or failed otherwise.
 
-        Only for calls that were answered or timed out; never for one that was cut or failed at once.
+        Args:
+            seconds: duration of the call.
+            in_flight: number of calls in flight, including this one.
         """
         if now >= self._ends_at:
             if self._count >= SAMPLES_MIN:
@@ -107,7 +116,7 @@ class GradientLimit:
         return LimitStatistics(self.limit, self._usual, self._recent)
 
     def _look(self, recent: float) -> None:
-        """Adapt the limit at the end of a window whose calls took ``recent`` seconds on average."""
+        """Adapt the limit after a window whose calls took ``recent`` seconds on average."""
         self._recent = recent
         pressed = self._in_flight >= self._limit / 2
         usual = self._usual = self._learned(recent, pressed)
@@ -119,7 +128,7 @@ class GradientLimit:
         self._limit = max(float(self._min), min(float(self._max), smoothed))
 
     def _learned(self, recent: float, pressed: bool) -> float:
-        """The long-term average with one more window."""
+        """The long-term average after one more window."""
         self._windows += 1
         if self._usual is None:
             return recent
@@ -131,5 +140,5 @@ class GradientLimit:
                 return self._usual
             weight = 1 / WARMUP_WINDOWS
         usual = self._usual + weight * (recent - self._usual)
-        # After a long overload the average is far too high, and would be for minutes.
+        # After a long overload the average is far too high, and would take minutes to fall.
         return usual * 0.9 if usual > 2 * recent else usual

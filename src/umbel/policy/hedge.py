@@ -1,7 +1,4 @@
-"""Hedging: when a call gets another attempt beside those under way, and which attempt wins.
-
-It knows neither how attempts are made nor how they are cancelled.
-"""
+"""Hedging: when a call gets another attempt while others are under way, and which attempt wins."""
 
 from __future__ import annotations
 
@@ -19,32 +16,35 @@ _RETRYABLE = RetryOn()
 
 @dataclass(frozen=True, slots=True)
 class HedgeRules:
-    """Rules of hedging: when a call is hedged, and how often.
+    """Rules of hedging. Exactly one of ``seconds`` and ``quantile`` is set.
 
-    Exactly one of ``seconds`` (a duration) and ``quantile`` (of the attempts of late: 0.95 for p95) says when. ``max``
-    is the number of attempts beside the first; 0 switches hedging off.
+    Raises:
+        ValueError: both or neither are set, or a number is out of range.
     """
 
     seconds: float | None = None
+    """Delay between the beginnings of two attempts."""
     quantile: float | None = None
+    """Quantile of recent latencies that is the delay: 0.95 for p95."""
     max: int = 1
+    """Number of hedges of a round; 0: no hedging."""
 
     def __post_init__(self) -> None:
         if (self.seconds is None) is (self.quantile is None):
-            raise ValueError("a hedge comes after a duration or a percentile: one of them")
+            raise ValueError("the delay of a hedge is either a duration or a percentile")
         if self.seconds is not None and not 0 <= self.seconds < math.inf:
-            raise ValueError(f"a hedge comes after a finite time that is not negative, unlike {self.seconds}")
+            raise ValueError(f"the delay of a hedge must be finite and not negative, not {self.seconds}")
         if self.quantile is not None and not 0 < self.quantile < 1:
-            raise ValueError(f"a quantile lies between 0 and 1, unlike {self.quantile}")
+            raise ValueError(f"a quantile must be between 0 and 1, not {self.quantile}")
         if self.max < 0:
-            raise ValueError(f"the number of hedges is not negative, as {self.max} is")
+            raise ValueError(f"the number of hedges must not be negative, not {self.max}")
 
     @classmethod
     def of(cls, after: float | str, max: int = 1) -> HedgeRules:
-        """``after`` as people write it: seconds, or a percentile such as ``"p95"`` or ``"p99.9"``.
+        """Make rules from a delay in seconds, or from a percentile such as ``"p95"`` or ``"p99.9"``.
 
         Raises:
-            ValueError: one sentence.
+            ValueError: ``after`` is neither, or a number is out of range; the message is one sentence.
         """
         if not isinstance(after, str):
             return cls(seconds=float(after), max=max)
@@ -55,17 +55,17 @@ class HedgeRules:
 
 
 class HedgeVerdict(enum.Enum):
-    """What the result of an attempt means for its race."""
+    """Meaning of an attempt's result for its race."""
 
-    SUCCESS = "an answer: it wins, whatever else is under way"
-    RETRYABLE = "a failure that another attempt may not meet"
-    FAILURE = "a failure that another attempt would meet again; attempts under way go on"
+    SUCCESS = "a response that wins the race"
+    RETRYABLE = "a failure that another attempt may avoid, so a hedge may start at once"
+    FAILURE = "a failure that another attempt would repeat; attempts under way go on"
 
 
 def hedge_verdict(result: AttemptResult) -> HedgeVerdict:
-    """The verdict on a result: a status below 500 is a success, the rest is as the table of kinds says.
+    """The verdict on a result: SUCCESS for a status below 500, else by the table of kinds.
 
-    A result with Retry-After is a failure: a retry can wait for as long as the upstream asks, a hedge cannot.
+    A retryable result with Retry-After is a FAILURE, because a hedge cannot wait as the upstream asks; a retry can.
     """
     if result.kind is None and result.status is not None and result.status < 500:
         return HedgeVerdict.SUCCESS
@@ -73,27 +73,31 @@ def hedge_verdict(result: AttemptResult) -> HedgeVerdict:
 
 
 class RaceEntry(enum.Enum):
-    """Why an attempt is part of a race."""
+    """Role of an attempt in a race."""
 
-    FIRST = "it is the first attempt of the race"
-    HEDGE = "it was started beside the others, or for one that failed, and the budget granted it"
-    FAILOVER = "it replaces one that a failing replica lost, which needs no budget (policy/failover.py)"
+    FIRST = "the first attempt of the race"
+    HEDGE = "a further attempt, which the budget granted"
+    FAILOVER = "a further attempt that replaces one lost with a failing replica, without budget (policy/failover.py)"
 
 
 class Race:
-    """Concurrent attempts of one call, of which the first success wins. It begins with one attempt under way.
+    """Concurrent attempts of one call; the first success wins. A race begins with one attempt under way.
 
-    ========== =================== ==========================================================
-    it is      an attempt ends as  and then
-    ========== =================== ==========================================================
-    on         SUCCESS             it is over: that one has won, the others have lost
-    on         RETRYABLE           another may start at once (``another``), no matter the time
-    on         any failure         it is over if none is under way any more
-    over       anything            nothing: it came too late
-    ========== =================== ==========================================================
+    ============ =================== ===============================================================
+    state        an attempt ends as  effect
+    ============ =================== ===============================================================
+    running      SUCCESS             the race is over: this attempt has won, the others have lost
+    running      RETRYABLE           a further attempt may start at once (``another``)
+    running      any failure         the race is over if no attempt is under way
+    over         anything            none: the result is too late
+    ============ =================== ===============================================================
 
-    If all have failed, the first attempt's failure is the result. So a hedge turns a failure into a success, but never
-    one failure into another: without a success, hedged and unhedged calls have the same result.
+    If all attempts fail, the first attempt's failure is the result. So hedging can turn a failure into a success, but
+    never one failure into another.
+
+    Args:
+        max: number of further attempts.
+        budget: grants the hedges.
     """
 
     __slots__ = ("_budget", "_hedges", "_max", "over", "running")
@@ -103,12 +107,16 @@ class Race:
         self._budget = budget
         self._hedges = 0
         self.running = 1
-        """Attempts under way."""
+        """Number of attempts under way."""
         self.over = False
-        """Whether nothing is to be started any more."""
+        """Whether no further attempt may start."""
 
     def another(self, *, failover: bool = False) -> RaceEntry | None:
-        """Add another attempt and return why it is made; None if none may be made."""
+        """Add an attempt if race and budget permit. Return its role; None if it may not be made.
+
+        Args:
+            failover: whether the attempt is failover, which needs no budget.
+        """
         if not self.may_grow or not (failover or self._budget.take()):
             return None
         self._hedges += 1
@@ -116,9 +124,13 @@ class Race:
         return RaceEntry.FAILOVER if failover else RaceEntry.HEDGE
 
     def ended(self, verdict: HedgeVerdict | None, entry: RaceEntry) -> bool:
-        """Count the end of an attempt (None: cancelled from outside, which ends the race); whether it has won.
+        """Count the end of an attempt. Return whether it has won.
 
-        A RETRYABLE one leaves the race open, for the caller to ask for ``another`` and then to ``settle``.
+        After RETRYABLE the caller may ask for ``another``, and must then call ``settle``.
+
+        Args:
+            verdict: None for an attempt that was cut or ended with an internal error; it ends the race.
+            entry: the attempt's role; a HEDGE is given back to the budget.
         """
         self.running -= 1
         if entry is RaceEntry.HEDGE:
@@ -131,15 +143,15 @@ class Race:
         return False
 
     def settle(self) -> None:
-        """End the race if no attempt is under way. To be called when no other was added."""
+        """End the race if no attempt is under way."""
         if not self.running:
             self.over = True
 
     def stop(self) -> None:
-        """End the race, whatever is under way: the call ends."""
+        """End the race, although attempts may be under way."""
         self.over = True
 
     @property
     def may_grow(self) -> bool:
-        """Whether another hedge may still be made."""
+        """Whether the race permits another attempt."""
         return not self.over and self._hedges < self._max

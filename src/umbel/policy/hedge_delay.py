@@ -1,7 +1,4 @@
-"""Hedge delay: a percentile of an upstream's latencies that a minority of slow replicas does not raise.
-
-``percentile`` is called once per call, ``add`` once per attempt. It has no clock: ``now`` is handed in, in seconds.
-"""
+"""Hedge delay: a percentile of an upstream's latencies that a minority of slow replicas does not raise."""
 
 from __future__ import annotations
 
@@ -9,19 +6,19 @@ from ..net.bounded_cache import BoundedCache
 from .quantile import LatencyDigest, LatencyStatistics
 
 REPLICAS_MAX = 64
-"""Replicas with a digest of their own, 18 kB each; the least recently used digest makes room for another.
-Of many more replicas none has enough samples, and the percentile is that of all of them together."""
+"""Bound on the replicas with a digest of their own (18 kB each); the least recently used digest is dropped first. Of
+many more replicas none would have enough samples, and the percentile of all attempts together is used."""
 COMPUTED_EVERY = 0.1
-"""Seconds for which a percentile is kept: asking the digest of each replica for each call would cost too much."""
+"""Seconds for which a computed delay is used: asking every digest for every call would be slow."""
 
 
 class HedgeDelay:
-    """The ``quantile`` of recent attempts as the time after which a call is hedged, by replica.
+    """The delay after which a call is hedged: the ``quantile`` of recent latencies of attempts.
 
-    It is the lower median of the replicas' own percentiles: what an attempt takes at most replicas. The percentile of
-    all attempts together would be the time of the slow replica as soon as its share of attempts is larger than the
-    quantile leaves, and no hedge would then help. Replicas with fewer samples than a digest needs
-    (``quantile.SAMPLES_MIN``) are ignored; if all are such, it is the percentile of all attempts together.
+    The delay is the lower median of the replicas' own percentiles, so it is what an attempt takes on most replicas. The
+    percentile of all attempts together would be the latency of a slow replica once that replica has a larger share of
+    the attempts than ``1 - quantile``, and a hedge after that delay would not help. Replicas with fewer samples than
+    ``quantile.SAMPLES_MIN`` are ignored; if all are ignored, the delay is the percentile of all attempts together.
     """
 
     __slots__ = ("_all", "_by_name", "_delay", "_quantile", "_valid_until")
@@ -34,7 +31,7 @@ class HedgeDelay:
         self._valid_until = 0.0
 
     def add(self, now: float, name: str | None, seconds: float) -> None:
-        """Count an attempt of ``seconds`` at the replica ``name`` (None: not known)."""
+        """Count the latency of an attempt at the replica ``name`` (None: unknown)."""
         self._all.add(now, seconds)
         if name is None:
             return
@@ -47,20 +44,20 @@ class HedgeDelay:
         digest.add(now, seconds)
 
     def percentile(self, now: float) -> float | None:
-        """Seconds, or None with too few samples. It is computed at most every ``COMPUTED_EVERY`` seconds."""
+        """The delay in seconds, computed at most every ``COMPUTED_EVERY`` seconds; None with too few samples."""
         if self._delay is None or now >= self._valid_until:
             self._delay = self._compute(now)
             self._valid_until = now + COMPUTED_EVERY
         return self._delay
 
     def statistics(self, now: float) -> LatencyStatistics:
-        """A snapshot: the samples of all replicas, and the delay."""
+        """A snapshot: the number of samples of all replicas, and the delay."""
         return LatencyStatistics(self._all.statistics(now).samples, self._compute(now))
 
     def _compute(self, now: float) -> float | None:
         of_all = self._all.percentile(now)
         if of_all is None:
-            return None  # Where all together have too few samples, each has.
+            return None  # If all attempts together are too few, those of each replica are.
         each = [digest.percentile(now) for digest in self._by_name.entries.values()]
         known = sorted(seconds for seconds in each if seconds is not None)
         return known[(len(known) - 1) // 2] if known else of_all

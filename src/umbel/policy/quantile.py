@@ -1,7 +1,4 @@
-"""A quantile of recent latencies over a sliding window, in bounded memory.
-
-It has no clock: ``now`` is handed in, in seconds.
-"""
+"""A quantile of the latencies in a sliding window, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 FLOOR = 0.001
-"""Seconds of the lowest bucket: a smaller percentile would hedge every call."""
+"""Upper bound of the lowest bucket in seconds. A shorter hedge delay would hedge every call."""
 CEILING = 1000.0
-"""Seconds of the highest bucket."""
+"""Upper bound of the highest bucket in seconds."""
 ERROR = 0.05
-"""Relative error: a percentile is never below the true one, and at most this share above it (from floor to ceiling)."""
+"""Relative error between FLOOR and CEILING: the result is at least the true percentile, and at most this share more."""
 SAMPLES_MIN = 100
-"""Samples that a percentile needs at least."""
+"""Smallest number of samples with a percentile."""
 
-# The upper bounds of the buckets. Each is ERROR over the one before it, so the error is relative, and the number of
+# Upper bounds of the buckets. Each is ERROR larger than the one before, so the error is relative, and the number of
 # buckets grows with the logarithm of the range: 285 for six decades.
 _STEPS = math.ceil(math.log(CEILING / FLOOR) / math.log(1 + ERROR))
 _BOUNDS = tuple(min(CEILING, FLOOR * (1 + ERROR) ** step) for step in range(_STEPS + 1))
@@ -26,51 +23,57 @@ _BOUNDS = tuple(min(CEILING, FLOOR * (1 + ERROR) ** step) for step in range(_STE
 
 @dataclass(frozen=True, slots=True)
 class LatencyStatistics:
-    """Snapshot of a digest."""
+    """A snapshot of a digest."""
 
     samples: int
-    """In the window."""
+    """Number of samples in the window."""
     seconds: float | None
-    """The percentile; None if there are too few samples."""
+    """The percentile; None with too few samples."""
 
 
 class LatencyDigest:
-    """The ``quantile`` (0.95 for p95) of the latencies that came within the last ``window`` seconds.
+    """The ``quantile`` (0.95 for p95) of the latencies of the last ``window`` seconds.
 
-    By nearest rank: the smallest latency that at least this share of the samples do not exceed, rounded up to its
-    bucket's bound (see ERROR). Rounded up and not down, because it times hedges: more of them than the quantile stands
-    for would be load that nobody asked for.
+    The percentile is by nearest rank: the smallest latency that at least this share of the samples do not exceed. The
+    result is rounded up to the bound of its bucket (see ERROR). Rounding down would make more hedges than the quantile
+    permits.
 
-    The window slides in ``slices`` steps: a sample counts until its slice, which began up to ``window / slices``
-    earlier, is ``window`` old. Memory is ``slices + 1`` lists of 285 counts whatever comes; adding and asking are O(1)
-    on average, and a slice that drops out costs one pass over the buckets.
+    The window consists of ``slices`` slices of ``window / slices`` seconds. A sample counts until the beginning of its
+    slice is ``window`` seconds old. Memory is ``slices + 1`` lists of 285 counts. ``add`` and ``percentile`` take
+    constant time on average; a slice that leaves the window costs one pass over the buckets.
 
-    Times are seconds of one clock that never goes back.
+    Args:
+        quantile: above 0 and below 1.
+        window: seconds.
+        slices: number of parts of the window.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     __slots__ = ("_count", "_oldest", "_place", "_quantile", "_slices", "_slides_at", "_sum", "_up_to", "_width")
 
     def __init__(self, quantile: float, *, window: float = 60.0, slices: int = 6) -> None:
         if not 0 < quantile < 1:
-            raise ValueError(f"a quantile lies between 0 and 1, unlike {quantile}")
+            raise ValueError(f"a quantile must be between 0 and 1, not {quantile}")
         if not 0 < window < math.inf or slices < 1:
-            raise ValueError("a window has a length and at least one slice")
+            raise ValueError("window must be a finite time above 0, and slices at least 1")
         self._quantile = quantile
         self._width = window / slices
         self._slices = [[0] * len(_BOUNDS) for _ in range(slices)]
-        # The number of the oldest slice in the window, counted from time 0. Slice n stands at place n % slices.
+        # Number of the oldest slice in the window, counted from time 0. Slice n has the index n % slices.
         self._oldest = 1 - slices
-        # When the newest slice is full.
+        # Time at which the newest slice ends.
         self._slides_at = self._width
         self._sum = [0] * len(_BOUNDS)
         self._count = 0
-        # Where the percentile was when it was last asked for, and how many samples lie in the buckets up to there: the
-        # next answer is a few steps away, and no pass over all of them.
+        # Bucket of the latest percentile, and the number of samples up to and including it. The next percentile is
+        # usually a few buckets away, so the search begins here.
         self._place = 0
         self._up_to = 0
 
     def add(self, now: float, seconds: float) -> None:
-        """Count a latency of ``seconds`` that was known at ``now``."""
+        """Add a latency of ``seconds``, observed at ``now``."""
         if now >= self._slides_at:
             self._slide(now)
         bucket = bisect_left(_BOUNDS, seconds) if seconds < CEILING else len(_BOUNDS) - 1
@@ -82,7 +85,7 @@ class LatencyDigest:
             self._up_to += 1
 
     def percentile(self, now: float) -> float | None:
-        """Seconds, or None if the window has fewer than SAMPLES_MIN samples."""
+        """The percentile in seconds; None if the window has fewer than SAMPLES_MIN samples."""
         if now >= self._slides_at:
             self._slide(now)
         if self._count < SAMPLES_MIN:
@@ -104,7 +107,7 @@ class LatencyDigest:
         return LatencyStatistics(self._count, seconds)
 
     def _slide(self, now: float) -> None:
-        """Let the slices go that are out of the window at ``now``."""
+        """Drop the slices that are out of the window at ``now``."""
         slices = self._slices
         newest = math.floor(now / self._width)
         oldest = max(self._oldest, newest - len(slices) + 1)

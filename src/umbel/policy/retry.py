@@ -1,6 +1,6 @@
-"""Retries: which results of an attempt are retried, and how long to wait before the next attempt.
+"""Retries: which results of an attempt are retried, and the pause before the next attempt.
 
-Hedging uses the same table of retryable results. Nothing here waits, counts or draws random numbers of its own.
+Hedging uses the same table of retryable results.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ from typing import NamedTuple
 from ..core.failure_kinds import KINDS, Kind
 
 STATUSES = frozenset({502, 503, 504})
-"""The statuses of temporary failures of a gateway's upstream."""
+"""Statuses of temporary failures (RFC 9110 sections 15.6.3 to 15.6.5)."""
 
 RETRY_AFTER_MAX = 30.0
-"""Seconds that a Retry-After may ask for where no deadline bounds the wait."""
+"""Longest Retry-After in seconds that is waited for without a deadline."""
 
 _KINDS = frozenset(kind for kind, rule in KINDS.items() if rule.retryable) - {Kind.STATUS}
 
 
 class AttemptResult(NamedTuple):
-    """Result of an attempt, as the policies see it: a failure's kind, or the status of a response."""
+    """Result of an attempt for the policies: a failure with its kind, or a response with its status."""
 
     kind: Kind | None
+    """Kind of the failure; None for a response."""
     status: int | None = None
     untouched: bool = False
-    """Of kind ``reset``: not one byte of a response had come."""
+    """For the kind ``reset``: whether no byte of a response was received."""
     retry_after: float | None = None
-    """Seconds from its end that the upstream wants to be left alone."""
+    """Seconds of the field Retry-After, from the end of the attempt; None without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryOn:
-    """The retryable results of attempts; by default those of the table of kinds."""
+    """The results of attempts that are retried; by default those of the table of kinds, and STATUSES."""
 
     kinds: frozenset[Kind] = _KINDS
-    """``reset`` counts only before the first byte of a response: after it, the upstream has acted."""
+    """Kinds of failures. ``reset`` is retried only before the first byte of a response."""
     statuses: frozenset[int] = STATUSES
 
     @classmethod
     def of(cls, items: Iterable[Kind | str | int]) -> RetryOn:
-        """From a list such as ``["connect", "reset", 503]``; ``"status"`` stands for 502, 503 and 504.
+        """Make the rules from a list such as ``["connect", "reset", 503]``; ``"status"`` means 502, 503 and 504.
 
         Raises:
-            ValueError: an item is no retryable kind and no status of an error; one sentence.
+            ValueError: an item is neither a retryable kind nor a status from 400 to 599; the message is one sentence.
         """
         kinds: set[Kind] = set()
         statuses: set[int] = set()
@@ -59,11 +60,11 @@ class RetryOn:
                 kinds.add(Kind(item))
             else:
                 names = ", ".join(sorted(_KINDS))
-                raise ValueError(f"{item!r} cannot be retried on: name {names}, status, or a status from 400 to 599")
+                raise ValueError(f"{item!r} cannot be retried: use {names}, status, or a number from 400 to 599")
         return cls(frozenset(kinds), frozenset(statuses))
 
     def covers(self, result: AttemptResult) -> bool:
-        """Whether this result is retryable."""
+        """Whether a result is retried."""
         if result.kind is None:
             return result.status in self.statuses
         return result.kind in self.kinds and (result.kind is not Kind.RESET or result.untouched)
@@ -71,34 +72,43 @@ class RetryOn:
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """Rules of retries: number of attempts and backoff between them. ``attempts`` counts the first: 2 is one retry.
+    """Rules of retries: the number of attempts, and the exponential backoff between them.
 
-    The n-th retry waits a random time up to ``min(max_backoff, backoff * 2 ** (n - 1))`` seconds ("full jitter":
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that calls that failed together do
-    not come back together.
+    The pause before the n-th retry is random, up to ``min(max_backoff, backoff * 2 ** (n - 1))`` seconds ("full
+    jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that calls that failed
+    together are not repeated together.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     attempts: int = 2
+    """Number of attempts, including the first."""
     on: RetryOn = RetryOn()
     backoff: float = 0.025
+    """Seconds."""
     max_backoff: float = 0.25
+    """Seconds."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ValueError(f"attempts counts the first one, so it is at least 1, not {self.attempts}")
+            raise ValueError(f"attempts includes the first attempt, so it must be at least 1, not {self.attempts}")
         if not (0 <= self.backoff < math.inf and 0 <= self.max_backoff < math.inf):
-            raise ValueError("backoff and max_backoff are seconds, finite and not negative")
+            raise ValueError("backoff and max_backoff must be finite and not negative")
 
     def wants(self, made: int, result: AttemptResult) -> bool:
-        """Whether the call is retried after ``made`` attempts, the last with this result."""
+        """Whether the rules retry a call after ``made`` attempts, of which the last had ``result``."""
         return made < self.attempts and self.on.covers(result)
 
     def pause(self, made: int, result: AttemptResult, now: float, deadline: float, rng: Random) -> float | None:
-        """Backoff before the next attempt in seconds; None if the deadline comes before its end.
+        """The pause before the next attempt in seconds; None if the pause would not end before ``deadline``.
 
-        It is never shorter than the upstream's Retry-After (RFC 9110 section 10.2.3).
+        The pause is never shorter than the upstream's Retry-After (RFC 9110 section 10.2.3).
+
+        Args:
+            made: number of attempts made.
         """
-        # Far out the exponent alone would overflow, long after the cap has taken over.
+        # The exponent is bounded, because a large power is no float; ``max_backoff`` has applied long before.
         pause = rng.random() * min(self.max_backoff, self.backoff * 2.0 ** min(made - 1, 64))
         if result.retry_after is not None:
             if deadline == math.inf and result.retry_after > RETRY_AFTER_MAX:

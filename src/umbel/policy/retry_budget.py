@@ -1,61 +1,61 @@
-"""Retry budget: a bound on an upstream's retries and hedges in flight, as a share of its active calls (as Envoy's).
-
-One budget is shared by the retries and the hedges of an upstream. It has no clock: it counts what is in flight.
-"""
+"""Retry budget: a bound on the retries and hedges in flight of an upstream, as a share of its active calls (Envoy)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-# ratio * active may fall a hair under the whole number that is meant: 0.29 * 100 is 28.999999999999996.
+# Floating point may give slightly less than the exact product: 0.29 * 100 is 28.999999999999996.
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatistics:
-    """Snapshot of a budget."""
+    """A snapshot of a budget."""
 
     active: int
     """Calls in flight."""
     extra: int
-    """Retries (their back-off included) and hedges in flight."""
+    """Retries, from the beginning of their pause, and hedges in flight."""
     limit: float
-    """Retries and hedges that may be in flight, with so many active calls."""
+    """Retries and hedges that may be in flight with the present number of active calls."""
     denied: int
-    """Retries and hedges that the budget refused, since the beginning."""
+    """Retries and hedges that were refused, since the budget was created."""
 
 
 class Budget:
-    """Grants another attempt while those in flight are fewer than ``max(minimum, ratio * active calls)``.
+    """Retry budget: grants a retry or hedge while fewer than ``max(minimum, ratio * active calls)`` are in flight.
 
-    A burst of failures so costs the upstream at most ``ratio`` more load, while a quiet upstream, of whose few calls no
-    share is a whole one, still gets its ``minimum``. The bound is asked where an attempt is granted: one that was
-    granted goes on when other calls end and the share shrinks.
+    So failures add at most the share ``ratio`` to the load of the upstream. ``minimum`` is for an upstream with few
+    calls, whose share is less than one. The bound applies when a retry or hedge is granted; a granted one goes on if
+    other calls end and the share shrinks.
 
     The numbers are Envoy's: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/cluster/v3/circuit_breaker.proto
 
     Args:
-        ratio: the share; ``math.inf`` grants everything.
-        minimum: granted whatever the share is.
+        ratio: share of the active calls; ``math.inf``: no bound.
+        minimum: number that is granted even if the share is smaller.
+
+    Raises:
+        ValueError: a number is negative.
     """
 
     __slots__ = ("_calls", "_denied", "_extra", "_minimum", "_ratio")
 
     def __init__(self, ratio: float = 0.2, minimum: int = 3) -> None:
         if not ratio >= 0:
-            raise ValueError(f"a budget's ratio is not negative, as {ratio} is")
+            raise ValueError(f"the ratio of a retry budget must not be negative, not {ratio}")
         if minimum < 0:
-            raise ValueError(f"a budget's minimum is not negative, as {minimum} is")
+            raise ValueError(f"the minimum of a retry budget must not be negative, not {minimum}")
         self._ratio = ratio
         self._minimum = minimum
-        # By identity.
+        # Identities of the active calls.
         self._calls: set[int] = set()
         self._extra = 0
         self._denied = 0
 
     def enter(self, call: object) -> bool:
-        """Count ``call`` as active. False if it is counted already."""
+        """Count ``call`` as active. Return False if it already is."""
         key = id(call)
         if key in self._calls:
             return False
@@ -63,11 +63,11 @@ class Budget:
         return True
 
     def leave(self, call: object) -> None:
-        """Count ``call`` no longer. Once per call for which ``enter`` returned True."""
+        """Stop counting ``call``. To be called once for each ``enter`` that returned True."""
         self._calls.remove(id(call))
 
     def take(self) -> bool:
-        """Whether another attempt may be made; it is then counted until ``give_back``."""
+        """Charge a retry or hedge if the bound permits. Return whether it does; ``give_back`` must follow then."""
         if self._extra >= self._limit():
             self._denied += 1
             return False
@@ -75,9 +75,13 @@ class Budget:
         return True
 
     def give_back(self) -> None:
-        """An attempt that was granted has ended, or is not made after all."""
+        """Give back a retry or hedge that has ended, or is not made after all.
+
+        Raises:
+            ValueError: nothing is charged.
+        """
         if not self._extra:
-            raise ValueError("more given back than was taken")
+            raise ValueError("more was given back to the retry budget than was taken")
         self._extra -= 1
 
     def _limit(self) -> float:

@@ -1,11 +1,12 @@
-"""HTTP/1.1 clients of upstreams: a connection pool on trio, and calls that pass an upstream's policies.
+"""HTTP/1.1 clients of upstreams: calls that pass the policies of an upstream, over a connection pool on trio.
 
-``client.py`` has the order of the policies; what a policy decides stands in ``umbel.policy``. ``calls/`` has calls and
-their attempts, ``pool/`` connections, ``replicas/`` addresses, health checks and load balancing.
+- ``Transport``: an upstream with its policies, as a transport for httpx.
+- ``Pool``: connections without policies, as a transport for httpx to any URL.
+- ``Client``: the upstream that compositions call; ``build`` makes it from the configuration.
 
-``Transport`` is an upstream with its policies for any httpx user on trio. ``Pool`` is the connections alone, for any
-URL. ``Client`` is the upstream that compositions call. This package knows no compositions, follows no redirects, stores
-no cookies and reads no environment variables.
+``client.py`` explains the order of the policies, whose decisions are in ``umbel.policy``. ``calls/`` has calls and
+attempts, ``pool/`` connections, ``replicas/`` addresses, health checks and load balancing. The package follows no
+redirects, stores no cookies and reads no environment variables.
 """
 
 from importlib import import_module
@@ -149,7 +150,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its home (PEP 562), so that a process that calls no upstream starts sooner."""
+    """Import a public name from its module when it is first used (PEP 562), so that importing the package is quick."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,6 @@
 """Iteration over a foreign byte stream that closes the iterator when the block ends.
 
-Left to the garbage collector, an async generator would end at some later time, outside of every scope that it was
-started in.
+An async generator that is left to the garbage collector would run its cleanup later, outside of its cancel scopes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Background tasks of an object: a nursery that is open exactly as long as the object's ``async with`` block.
 
-For tasks that serve many callers and belong to none of them: shared calls, timers, health checks, DNS look-ups. Adds no
-policy: no restarts, no limits.
+For tasks that serve many callers and belong to none of them: shared calls, timers, health checks, DNS look-ups. Tasks
+are neither restarted nor limited.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Ts = TypeVarTuple("Ts")
 
 
 class BackgroundNursery:
-    """A nursery that may be opened again by the task that has opened it (httpx's client enters an entered transport).
+    """A nursery that the same task may open several times, as httpx's client does with a transport.
 
-    The outermost ``close`` cancels the tasks and waits for their end. The exception of the block is raised as it is,
-    not in a group.
+    The outermost ``close`` cancels the tasks and waits for their end. An exception of the owner's block is not wrapped
+    in a group.
 
     Args:
-        owner: the name of the object that the tasks belong to, for messages.
+        owner: name of the object that the tasks belong to, for messages.
     """
 
     def __init__(self, owner: str) -> None:
@@ -42,40 +42,44 @@ class BackgroundNursery:
 
     @property
     def depth(self) -> int:
-        """How many times it is entered."""
+        """How many times the nursery is entered."""
         return self._entered
 
     @property
     def nursery(self) -> trio.Nursery:
-        """The nursery itself, for tasks that belong in the context of their starter.
+        """The nursery itself, for tasks that inherit the context variables of the task that starts them.
 
         Raises:
-            NotRunningError: outside of the ``async with``.
+            NotRunningError: the nursery is not open.
         """
         self.check()
         assert self._nursery is not None
         return self._nursery
 
     def check(self) -> None:
-        """Raise NotRunningError outside of the ``async with``."""
+        """Check that the nursery is open.
+
+        Raises:
+            NotRunningError: it is not open.
+        """
         if self._nursery is None:
             raise NotRunningError(f"{self._owner} is used outside of its `async with`")
 
     async def open(self) -> bool:
-        """Enter; whether this was the outermost.
+        """Enter. Return whether this is the outermost entry.
 
         Raises:
-            RuntimeError: another task has entered it.
+            RuntimeError: another task has entered the nursery.
         """
         task = trio.lowlevel.current_task()
         if self._entered:
             if task is not self._task:
-                # It could only be left in the order in which it was entered, and tasks end as they like.
-                raise RuntimeError(f"{self._owner} is entered by one task; others use it inside of that block")
+                # Entries must be left in reverse order, which two tasks cannot guarantee.
+                raise RuntimeError(f"{self._owner} is already entered by another task; use it inside that task's block")
             self._entered += 1
             return False
         self._task = task
-        # A task that serves many callers must not keep, or see, the context of the one that began it.
+        # A background task must neither see nor keep alive the context variables of the caller that starts it.
         self._context = copy_context()
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
@@ -84,10 +88,7 @@ class BackgroundNursery:
         return True
 
     async def close(self) -> None:
-        """Leave. The outermost cancels the tasks and waits for their end.
-
-        Cancelled while it waits, it still waits for them: they are cancelled too.
-        """
+        """Leave. The outermost exit cancels the tasks and waits for their end, also when it is itself cancelled."""
         self._entered -= 1
         if self._entered or self._nursery is None or self._manager is None:
             return
@@ -98,23 +99,23 @@ class BackgroundNursery:
         await manager.__aexit__(None, None, None)
 
     def start_soon(self, task: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
-        """Start a child.
+        """Start a background task, in a context without the caller's context variables.
 
         Raises:
-            NotRunningError: outside of the ``async with``.
+            NotRunningError: the nursery is not open.
         """
         self._context.run(partial(self.nursery.start_soon, task, *args))
 
 
 class TaskOwner:
-    """Base class of an async context manager that has background tasks. The same task may enter it more than once.
+    """Base class of an async context manager with background tasks. The same task may enter it several times.
 
-    Each time ``below`` is entered first and exited last. Only the outermost entry calls ``_begin``; if that raises or
-    is cancelled, the nursery is closed and ``below`` is exited.
+    Each entry enters ``below`` first, and each exit exits ``below`` last. Only the outermost entry calls ``_begin``; if
+    ``_begin`` raises or is cancelled, the nursery is closed and ``below`` is exited.
 
     Args:
-        nursery: of the background tasks.
-        below: a context manager that the background tasks need; None if they need none.
+        nursery: for the background tasks.
+        below: context manager that the background tasks need; None: they need none.
     """
 
     def __init__(self, nursery: BackgroundNursery, below: AbstractAsyncContextManager[Any] | None = None) -> None:

@@ -1,24 +1,41 @@
-"""The client of one upstream: the order in which each call passes the policies, and why.
+"""The client of one upstream: its policies in their order, its replicas and its connections.
 
-A new policy takes its place in this list; its decision is a pure object in ``umbel.policy``, which ``Client.__init__``
-makes and ``calls/call.py`` asks.
+Theory
+------
+**Problem.** Each policy counts something, admits or refuses, and may make a call wait. Their order decides what each
+one counts, what a refusal has already cost, and where a call waits. A wrong order shows only under load or failure.
 
-The order, from the first policy that a call passes:
+**The order**, from the first policy that a call passes:
 
-1. **coalescing**: of identical calls only one goes on, so everything below counts what the upstream really gets.
-2. **breaker**: admits once per call, before the call waits for anything, so that calls of an upstream that is down fail
-   at once and fill no queue. It counts the end of each attempt.
-3. **bulkhead**: counts calls, not attempts, and is the upstream's only queue. A retry therefore never queues again
-   behind new calls, and a call that finds the queue full has cost nothing.
-4. **retry**, then 5. **hedge**: each retry is a race of its own. Both draw on one budget, so that together they cannot
-   add more load than it bears.
-6. **load balancing**: takes a replica for each attempt, so that another attempt can take another replica.
-7. **attempt**: sends the time that is left now, after the queue, and the trace; is recorded, and counted by the
-   breaker, with whatever its end is, a late, broken or too big body included.
-8. **pool**: connections. Without a limit of its own: the bulkhead has counted already, and two queues would hide one
-   another.
+1. **coalescing**, once per call. Of identical calls only one goes on. First, because all other policies must count what
+   the upstream really receives.
+2. **breaker**: admits once per call, and counts the end of each attempt. Before the bulkhead, so that calls to an
+   upstream that is down fail at once and fill no queue. An admitted call asks again before each retry and hedge, so
+   an open breaker stops further attempts too.
+3. **bulkhead**: one place per call, and the upstream's only queue. Before retry and hedge, so that a retry does not
+   wait again behind new calls. A call that is refused here has sent nothing and holds nothing.
+4. **retry**: rounds of attempts, one after the other.
+5. **hedge**: attempts of one round at the same time. Within retry, so that each retry is a race of its own. Both draw
+   on one budget, so that together they add at most the budget's share of load.
+6. **load balancing**: takes a replica for each attempt. Within retry and hedge, so that each attempt can take a replica
+   that the call has not tried.
+7. **attempt**: encodes the request, with the time that is left after all waiting, and sends it. Its end is recorded and
+   reported to the breaker and the load balancer. The end is that of the body, so a body that breaks off is a failure.
+8. **pool**: gives the attempt a connection. Last, because connections are kept by the replica's origin. The pool has no
+   limit of its own: the bulkhead has counted the call, and a second queue would hide the first one's state.
 
-A policy that is not configured is None, and costs a call one comparison.
+**One place per decision.** The policies themselves are objects of ``umbel.policy`` without clock and I/O. ``Client``
+makes them, and the modules in ``calls/`` ask them. A policy that is not configured is None, and costs a call one
+comparison. A new policy gets a line in the list above, an object in ``umbel.policy`` and a question in ``calls/``.
+
+**Lifetime.** A client is an async context manager. Its nursery has the tasks that serve many calls: shared calls, and
+timers if the client has its own. Health checks and DNS look-ups run in nurseries of their own. The order of entry is
+pool, nursery, load balancer; the exit is the reverse. The owners of calls have nurseries of their own, so a call may
+still exist at the exit: its connection is closed, and it ends with ``ConnectionReset``. A call that waits for a timer
+is ended by ``run_all``, because its next attempt fails at once.
+
+**Tasks.** ``new_call`` does not wait and starts nothing. One client is used by all tasks of one event loop; no function
+but entry and exit waits, so its state needs no lock.
 """
 
 from __future__ import annotations
@@ -61,98 +78,102 @@ if TYPE_CHECKING:
     from .replicas.sources import ReplicaSource
 
 DIGESTS_MAX = 8
-"""Percentiles that are estimated at once; the configuration names one or two."""
+"""Bound on the hedging percentiles that are estimated; a configuration has one or two."""
 _MAX_IDLE_LEARNED = 1000
+"""Idle connections that are kept with a learned limit: as many as its maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """When a breaker opens (``policy.breaker.BreakerPolicy``)."""
+    """Rules of a circuit breaker (``policy.breaker.BreakerPolicy``)."""
 
     window: float = 10.0
-    """Seconds in which attempts are counted."""
+    """Seconds for which the end of an attempt counts."""
     min_requests: int = 20
-    """Attempts in the window; with fewer it never opens."""
+    """Number of attempts in the window below which the breaker does not open."""
     failure_ratio: float = 0.5
-    """The share of failed attempts, 0 to 1, at which it opens."""
+    """Share of failed attempts in the window, 0 to 1, at which the breaker opens."""
     open_for: float = 5.0
-    """Seconds until the first probe."""
+    """Seconds from opening to the first probe."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRules:
-    """What the health checks ask for, and how often (``health.HealthChecker``)."""
+    """Rules of health checks (``replicas.health.HealthChecker``)."""
 
     path: str = "/"
+    """Path and query that a check requests."""
     every: float = 5.0
     """Seconds between two checks of a replica."""
     healthy: int = 2
-    """Good checks in a row that bring a replica back."""
+    """Number of checks in a row that pass before a replica is up again."""
     unhealthy: int = 3
-    """Bad checks in a row that take it out."""
+    """Number of checks in a row that fail before a replica is down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """The policies of an upstream; a policy that is None is not applied."""
+    """Settings of all policies of an upstream. None: the policy is not applied, unless its comment says otherwise."""
 
     coalesce: bool = False
-    """Whether identical safe calls that overlap are made once, unless ``CallContext.coalesce`` says otherwise."""
+    """Whether identical safe calls that overlap are made once; ``CallContext.coalesce`` takes precedence."""
     breaker: BreakerRules | None = None
     max_concurrency: int | Literal["auto"] = 100
-    """Calls in flight; ``"auto"``: learned from how long calls take (``policy.gradient_limit.GradientLimit``)."""
+    """Limit of calls in flight; ``"auto"``: learned from the durations of calls (``policy.gradient_limit``)."""
     max_queue: int | None = None
-    """Requests whose calls wait for a place; the calls of one more fail. None: ``OverloadManager.max_requests``, or 256
-    without an overload manager."""
+    """Number of requests whose calls may wait for a place. None: ``OverloadManager.max_requests``, or 256 without an
+    overload manager."""
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
     budget: Budget = field(default_factory=Budget)
-    """The retry budget, of retries and hedges together."""
+    """Retry budget of retries and hedges together."""
     balance: PolicyName = "p2c"
+    """Load-balancing policy; see ``replicas.balance.LoadBalancer``."""
     weights: Sequence[int] | None = None
+    """Weights of the replicas, for the load-balancing policy ``weighted``."""
     ejection: EjectionRules | None = None
     health: HealthRules | None = None
     user_agent: bytes = PRODUCT.encode("ascii")
-    """The User-Agent of health checks; empty for none. Calls have their own."""
+    """User-Agent of health checks; empty: no such field."""
     deadline_header: str | None = "x-envoy-expected-rq-timeout-ms"
-    """The request field with the milliseconds that are left until the deadline; None for none."""
+    """Name of the request field with the milliseconds until the deadline; None: no such field."""
     max_body: int | None = None
-    """Bytes of a response's body after decoding; None: JSON_MAX or OTHER_MAX by its media type."""
+    """Limit of a response's body in bytes after decoding; None: JSON_MAX or OTHER_MAX, by its media type."""
     connect_timeout: float | None = 5.0
-    """Seconds for name, address and TLS handshake together."""
+    """Seconds for name resolution, connect and TLS handshake together; None: no limit."""
 
     @property
     def max_idle(self) -> int:
-        """Idle connections that are worth keeping: as many as there may be calls."""
+        """Number of idle connections to keep: as many as calls may be in flight."""
         return _MAX_IDLE_LEARNED if self.max_concurrency == "auto" else self.max_concurrency
 
 
 @dataclass(frozen=True, slots=True)
 class RetryStatistics:
-    """A snapshot of the retries, since the beginning."""
+    """Counters of retries since the client was created."""
 
     retries: int
-    """Attempts made beyond the first."""
+    """Retries made."""
     mended: int
-    """Calls that got, by a retry, an answer that is not retried."""
+    """Calls that were retried and then had a response that is not retried."""
     late: int
-    """Retries that were not made because the pause before them would have passed the call's deadline."""
+    """Retries that were not made because their pause would have ended after the call's deadline."""
     blocked: int
     """Retries that were not made because the breaker had opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeStatistics:
-    """A snapshot of the hedges. The second and the third count since the beginning."""
+    """A snapshot of the hedges. ``hedges`` and ``won`` count since the client was created."""
 
     pending: int
     """Calls in flight that have a timer for their next hedge."""
     hedges: int
     """Hedges started."""
     won: int
-    """Hedges whose answer became the call's."""
+    """Hedges whose response became the call's."""
     latencies: Mapping[float, LatencyStatistics]
-    """By quantile; empty where hedges start after a fixed time."""
+    """Latencies by quantile; empty if hedges start after a fixed time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +185,18 @@ class BulkheadStatistics:
     waiting: int
     """Calls that wait for a place."""
     requests: int
-    """Requests that have calls in flight or waiting."""
+    """Requests that the upstream holds: with calls in flight, waiting or joined."""
     stalled: bool
     """Whether the upstream is stalled; see ``calls/bulkhead.py``."""
     overflowed: int
-    """Calls that were refused, since the beginning."""
+    """Calls that were refused, since the client was created."""
     limit: LimitStatistics | None
-    """The learned limit; None where the limit is a fixed number."""
+    """The learned limit; None if the limit is fixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStatistics:
-    """A snapshot of an upstream."""
+    """A snapshot of an upstream: one member per policy, and the pool."""
 
     coalesce: CoalesceStatistics
     breaker: BreakerSnapshot | None
@@ -188,21 +209,23 @@ class ClientStatistics:
 
 
 class Client(TaskOwner):
-    """The client of one upstream: a ``core.call.Caller``, and an async context manager inside which calls are made.
+    """The client of one upstream: a ``core.call.Caller``, and an async context manager.
 
-    The same task may enter it again. The outermost exit closes every connection; calls that are still under way end
-    with ``ConnectionReset``.
+    Calls may be made only inside the context. The same task may enter the client again. The outermost exit closes every
+    connection; calls under way end with ``ConnectionReset``.
 
     Args:
-        replicas: base URLs, or ``Replica`` objects, or a source of replicas.
-        pool: its connections, without a limit of its own. The client enters and exits it.
-        timers: a queue that runs as long as the client is entered; None: the client runs its own.
-        overload_manager: shared with the other upstreams of a server; None: the queue's room never shrinks.
-        rng: the source of all randomness.
-        recorder: gets the records of state changes of the breaker and of replicas.
+        name: name of the upstream, for messages and records.
+        replicas: base URLs, ``Replica`` objects, or a source of replicas.
+        policies: settings of the policies.
+        pool: connections, without a limit of its own. The client enters and exits the pool.
+        timers: a queue that runs as long as the client is entered; None: the client runs one of its own.
+        overload_manager: shared by the upstreams of a server; None: the upstream is never stalled.
+        rng: source of all randomness.
+        recorder: receives the records of state changes of the breaker and the replicas.
 
     Raises:
-        ValueError: no replica, weights that do not fit, or numbers out of range.
+        ValueError: no replica, weights that do not fit the replicas, or a number out of range.
     """
 
     def __init__(
@@ -229,12 +252,12 @@ class Client(TaskOwner):
         self.max_body, self.connect_timeout = policies.max_body, policies.connect_timeout
         self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
         self.attempt_prefixes = _attempt_prefixes(self.deadline_header)
-        """How the lines of the fields begin that each attempt writes itself, in place of a call's own."""
+        """Beginnings of the field lines that each attempt writes; a call's own fields with these names are replaced."""
         self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
-        """The lines that the latest attempt shares with others of its request; see ``attempt.lines_of_request``."""
+        """Field lines of the latest attempt, for other attempts of its request; see ``attempt.lines_of_request``."""
         self.breaker = _breaker(policies.breaker, StateEvents(recorder, name))
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
-        """Learns the limit of calls in flight; None where it is a fixed number."""
+        """Learned limit of calls in flight; None if the limit is fixed."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
         self.bulkhead = Bulkhead(capacity, policies.max_queue, overload_manager, self.timers)
         self.balance = LoadBalancer(
@@ -248,9 +271,9 @@ class Client(TaskOwner):
             recorder=recorder,
         )
         self.coalescing = Coalescing(self, self.unshared_call)
-        # Not a cache: an estimate that is dropped would have to learn anew, so one more than DIGESTS_MAX gets none.
+        # Not a cache: a dropped estimate would lose its samples. A quantile beyond DIGESTS_MAX has no estimate.
         self._digests: dict[float, HedgeDelay] = {}
-        # Counted by the calls.
+        # Counters; calls add to them.
         self.retries = self.retries_mended = self.retries_late = self.retries_blocked = 0
         self.hedges = self.hedges_won = self.hedges_pending = 0
 
@@ -291,8 +314,8 @@ class Client(TaskOwner):
         finally:
             await super().__aexit__(exc_type, exc_value, traceback)
         if self._own_timers and not self._nursery.running:
-            # Calls that wait for a timer (of a retry, of their limit) would wait for ever: their timers run now, and
-            # the calls end, because no attempt can be made any more.
+            # Calls that wait for a timer (a retry, their limit) would wait for ever, because nothing runs the timers
+            # any more. All timers run now, and the calls end, because no further attempt can be made.
             self.timers.run_all()
 
     async def _begin(self) -> None:
@@ -301,7 +324,7 @@ class Client(TaskOwner):
 
     @property
     def nursery(self) -> BackgroundNursery:
-        """The nursery for tasks of shared calls."""
+        """Nursery for the tasks of shared calls."""
         return self._nursery
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
@@ -314,13 +337,13 @@ class Client(TaskOwner):
         return self.unshared_call(prepared, context)
 
     def unshared_call(self, prepared: PreparedRequest, context: CallContext) -> UpstreamCall:
-        """A call that serves one caller alone."""
+        """Return a new call that is not coalesced: an ``UpstreamCall``, or a ``RepeatableCall`` for retry or hedge."""
         if self._repeats or context.retry is not None or context.hedge is not None:
             return RepeatableCall(self, prepared, context)
         return UpstreamCall(self, prepared, context)
 
     def digest(self, quantile: float | None) -> HedgeDelay | None:
-        """The latencies by which hedges at this quantile are timed; None without a quantile, or beyond DIGESTS_MAX."""
+        """Latencies whose ``quantile`` is the hedge delay; None if ``quantile`` is None, or beyond DIGESTS_MAX."""
         if quantile is None:
             return None
         found = self._digests.get(quantile)
@@ -359,7 +382,7 @@ class Client(TaskOwner):
 
 @lru_cache(maxsize=64)
 def _attempt_prefixes(deadline_header: bytes | None) -> tuple[bytes, ...]:
-    """See ``Client.attempt_prefixes``. The same tuple for the same name: blocks of fields compare by identity."""
+    """See ``Client.attempt_prefixes``. Cached, because ``FieldBlock.lines_for`` is compared by identity."""
     own = (b"traceparent:", b"tracestate:")
     return own if deadline_header is None else (*own, deadline_header + b":")
 

@@ -1,9 +1,9 @@
-"""Errors of attempts: each is an ``UpstreamError`` of a kind and the httpx exception that fits.
+"""Errors of calls and attempts: each is an ``UpstreamError`` with a kind, and the httpx exception that corresponds.
 
-A message is for records and may name hosts, so it must never be sent to a client.
+The messages are for records and may name hosts; they must never be sent to a client.
 """
 
-# ruff: noqa: N818 - named by what happened, as httpx's own (ReadTimeout) and trio's (Cancelled) are
+# ruff: noqa: N818 - named by the event, as httpx's (ReadTimeout) and trio's (Cancelled) exceptions are
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..http1.errors import MessageError, MessageTooLargeError, NoMessageError
 
 
 class ConnectFailed(UpstreamError, httpx.ConnectError):
-    """No connection: refused, unroutable, or the path of a Unix socket leads nowhere."""
+    """connect(2) failed: refused, unroutable, no such Unix socket."""
 
     kind = Kind.CONNECT
 
 
 class AddressRefused(ConnectFailed):
-    """The name leads only to addresses that must not be connected to."""
+    """The name has only prohibited addresses (``replicas.address.is_prohibited``)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, proxy_error="destination_ip_prohibited")
 
 
 class ConnectTimedOut(UpstreamError, httpx.ConnectTimeout):
-    """No connection within the connect limit."""
+    """No connection within the connect timeout."""
 
     kind = Kind.CONNECT
 
@@ -42,13 +42,13 @@ class ConnectTimedOut(UpstreamError, httpx.ConnectTimeout):
 
 
 class NameFailed(UpstreamError, httpx.ConnectError):
-    """The host's name has no address."""
+    """The name of the host could not be resolved, or has no address."""
 
     kind = Kind.DNS
 
 
 class NameTimedOut(UpstreamError, httpx.ConnectTimeout):
-    """The name service did not answer within the connect limit."""
+    """The name was not resolved within the connect timeout."""
 
     kind = Kind.DNS
 
@@ -63,7 +63,7 @@ class TlsFailed(UpstreamError, httpx.ConnectError):
 
 
 class HandshakeFailed(TlsFailed):
-    """The TLS handshake failed: nothing of the request was sent."""
+    """The TLS handshake failed; no byte of the request was sent."""
 
 
 class TlsBrokeOff(HandshakeFailed):
@@ -71,13 +71,13 @@ class TlsBrokeOff(HandshakeFailed):
 
 
 class TlsTimedOut(UpstreamError, httpx.ConnectTimeout):
-    """The TLS handshake did not end within the connect limit."""
+    """The TLS handshake did not end within the connect timeout."""
 
     kind = Kind.TLS
 
 
 class ReadTimedOut(UpstreamError, httpx.ReadTimeout):
-    """Nothing came for as long as httpx's ``read`` timeout allows."""
+    """No head, or no part of a body, was received within httpx's ``read`` timeout."""
 
     kind = Kind.TIMEOUT
 
@@ -86,7 +86,7 @@ class ReadTimedOut(UpstreamError, httpx.ReadTimeout):
 
 
 class WriteTimedOut(UpstreamError, httpx.WriteTimeout):
-    """Nothing could be sent for as long as httpx's ``write`` timeout allows."""
+    """The request, or a piece of its body, could not be sent within httpx's ``write`` timeout."""
 
     kind = Kind.TIMEOUT
 
@@ -95,15 +95,16 @@ class WriteTimedOut(UpstreamError, httpx.WriteTimeout):
 
 
 class BudgetSpent(UpstreamError, httpx.TimeoutException):
-    """Nothing of the call's time was left, so the attempt was not made."""
+    """The call's deadline had passed before the attempt began, so nothing was sent."""
 
     kind = Kind.TIMEOUT
 
 
 class ConnectionReset(UpstreamError, httpx.ReadError):
-    """The connection broke, or ended before a byte of the response had come.
+    """The connection broke, or ended before a response.
 
-    ``untouched`` says the latter: not one byte of a response came, so the request may be sent anew if it is idempotent.
+    Args:
+        untouched: whether no byte of a response was received. If so, an idempotent request may be sent again.
     """
 
     kind = Kind.RESET
@@ -114,27 +115,28 @@ class ConnectionReset(UpstreamError, httpx.ReadError):
 
 
 class Malformed(UpstreamError, httpx.RemoteProtocolError):
-    """The response is not what HTTP/1.1 allows, or is cut short (``http_response_incomplete``)."""
+    """The response is not valid HTTP/1.1, or is incomplete (``http_response_incomplete``)."""
 
     kind = Kind.MALFORMED
 
 
 class TooBig(UpstreamError, httpx.RemoteProtocolError):
-    """The response is larger than the limits allow. Reading stopped at the limit."""
+    """The response is larger than a limit. Reading stopped at the limit."""
 
     kind = Kind.TOO_BIG
 
 
 class Overflow(UpstreamError, httpx.PoolTimeout):
-    """Too many calls in flight, and no place (or no more time) to wait in the queue."""
+    """The bulkhead or the pool refused the call: no free place, and no room or no more time in the queue."""
 
     kind = Kind.OVERFLOW
 
 
 class BreakerOpen(UpstreamError, httpx.ConnectError):
-    """The upstream's breaker is open: nothing was sent.
+    """The upstream's breaker is open or half-open and refused the call. Nothing was sent.
 
-    ``retry_after`` says in how many seconds it may be asked again; None where that hangs on a probe under way.
+    Args:
+        retry_after: seconds until a call may be admitted; None if that depends on a probe under way.
     """
 
     kind = Kind.BREAKER_OPEN
@@ -145,25 +147,25 @@ class BreakerOpen(UpstreamError, httpx.ConnectError):
 
 
 class BadRequest(UpstreamError, httpx.LocalProtocolError):
-    """The request cannot be written as HTTP/1.1: our side's fault, and nothing of it was sent."""
+    """The request cannot be written as HTTP/1.1, or its body has not the length of its Content-Length."""
 
     kind = Kind.BAD_REQUEST
 
 
 def incomplete(detail: str) -> Malformed:
-    """The error of a message that ends before its end."""
+    """The error of an incomplete response."""
     return Malformed(detail, proxy_error="http_response_incomplete")
 
 
 def response_failed(error: MessageError) -> UpstreamError:
-    """The error of an attempt whose response cannot be read, for ``error``."""
+    """The attempt's error for a response that cannot be read because of ``error``."""
     if isinstance(error, NoMessageError):
         return ConnectionReset(error.detail, untouched=True)
     kind = TooBig if isinstance(error, MessageTooLargeError) else Malformed
     return kind(error.detail, proxy_error=error.proxy_error)
 
 
-# RFC 9209 section 2.3 has a name for most of what connect(2) says; what is not here is the kind's own.
+# Names of RFC 9209 section 2.3 for errors of connect(2). Other errors get the usual name of their kind.
 _CONNECT_ERRORS = {
     errno.ECONNREFUSED: "connection_refused",
     errno.ETIMEDOUT: "connection_timeout",
@@ -174,7 +176,7 @@ _CONNECT_ERRORS = {
     errno.ENOENT: "destination_unavailable",
     errno.EACCES: "destination_unavailable",
     errno.ENOTSOCK: "destination_unavailable",
-    # Our own descriptors or local ports have run out.
+    # This process has no file descriptors or local ports left.
     errno.EMFILE: "connection_limit_reached",
     errno.ENFILE: "connection_limit_reached",
     errno.EADDRNOTAVAIL: "connection_limit_reached",
@@ -182,24 +184,24 @@ _CONNECT_ERRORS = {
 
 
 def connect_failed(error: OSError, where: str) -> ConnectFailed:
-    """The error of a connect(2) that failed with ``error``; ``where`` is the address."""
-    # Not its strerror: trio's names the address once more.
+    """The error of a connect(2) to the address ``where`` that failed with ``error``."""
+    # Not ``error.strerror``: trio's text repeats the address.
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
     return ConnectFailed(f"cannot connect to {where}: {reason}", proxy_error=_CONNECT_ERRORS.get(error.errno or 0))
 
 
 def tls_failed(error: BaseException | None, where: str, kind: type[TlsFailed] = TlsFailed) -> TlsFailed:
-    """The error of a TLS connection to ``where`` that ended with ``error`` (None: the peer just left)."""
+    """The error of a TLS connection to ``where`` that failed with ``error``; None: the peer closed the connection."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return kind(f"{where}: {error.verify_message}", proxy_error="tls_certificate_error")
     reason: str | None = getattr(error, "reason", None)
     if reason is not None and "_ALERT_" in reason:
         return kind(f"{where}: TLS alert {reason}", proxy_error="tls_alert_received")
-    return kind(f"{where}: TLS failed: {reason or 'the peer left'}")
+    return kind(f"{where}: TLS failed: {reason or 'the peer closed the connection'}")
 
 
 def handshake_failed(error: BaseException | None, where: str) -> HandshakeFailed:
-    """The same for a handshake."""
+    """The error of a TLS handshake with ``where`` that failed with ``error``; None: the peer closed the connection."""
     if isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError):
         return TlsBrokeOff(f"{where}: the connection ended during the TLS handshake")
     failed = tls_failed(error, where, HandshakeFailed)
@@ -208,9 +210,9 @@ def handshake_failed(error: BaseException | None, where: str) -> HandshakeFailed
 
 
 def copy_of_failure(failure: Exception) -> Exception:
-    """An exception of the same type that says the same, and has been raised nowhere."""
+    """A copy of an exception, with the same type, message and attributes, and without traceback, cause and context."""
     kind = type(failure)
-    # Not by calling the class: its __init__ may want what its args do not hold.
+    # Not by calling the class: its ``__init__`` may have other parameters than ``args``.
     copy = kind.__new__(kind, *failure.args)
     copy.args = failure.args
     copy.__dict__.update(failure.__dict__)

@@ -1,4 +1,4 @@
-"""Clients made from the configuration, and the checks of it that only making them shows."""
+"""Clients of upstreams made from the configuration, and checks of the configuration that need these clients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ from .replicas.sources import JoinedReplicas, ReplicaSource
 
 
 class UpstreamConfigError(ValueError):
-    """Error: an upstream's client cannot be made. ``reason`` says why in one sentence, ``key`` where in its table."""
+    """An upstream's client cannot be made from the configuration.
+
+    Args:
+        key: path of the key at fault, within the upstream's table.
+        reason: one sentence.
+    """
 
     def __init__(self, key: KeyPath, reason: str) -> None:
         super().__init__(f"{'.'.join(map(str, key))}: {reason}")
@@ -49,15 +54,20 @@ def build(
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
 ) -> Client:
-    """The client of one upstream. TLS files are read here; relative ones are relative to ``base_dir``.
+    """Make the client of one upstream. Reads the TLS files, if a replica has an https URL.
 
     Args:
-        recorder: gets the records of state changes of the breaker and of replicas.
-        reader, timers: the socket reader and the timer queue, which must run as long as the client is entered; None:
-            the client has its own.
+        name: name of the upstream.
+        config: table of the upstream.
+        recorder: receives the records of state changes of the breaker and the replicas.
+        base_dir: directory of relative paths of TLS files; None: the current directory.
+        rng: source of all randomness.
+        reader, timers: socket reader and timer queue, which must run as long as the client is entered; None: the client
+            has its own.
+        overload_manager: see ``Client``.
 
     Raises:
-        UpstreamConfigError: a TLS file cannot be used, or two keys do not go together.
+        UpstreamConfigError: a TLS file cannot be used, or a URL or an ejection rule is invalid.
     """
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     context = _tls_context(config.tls, base_dir or Path()) if secure else None
@@ -74,9 +84,9 @@ def build(
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """The errors that only making the upstreams' clients shows, each with its key; for ``load(path, checks=(check,))``.
+    """Yield the errors that only making the clients finds, each with its key path; for ``load(path, checks=(check,))``.
 
-    TLS files are not checked: the loader has done that.
+    TLS files are not read: the loader checks them.
     """
     for name, upstream in config.upstreams.items():
         try:
@@ -86,8 +96,8 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Warnings: keys that are valid and have less effect than they say."""
-    # For each upstream a call of it that must not be made twice.
+    """Yield a warning for each key that is valid and has less effect than its value suggests, with its key path."""
+    # For each upstream, one of its calls whose request must not be sent twice.
     once: dict[str, str] = {}
     for index, route in enumerate(config.routes):
         for name, call in route.calls.items():
@@ -96,18 +106,18 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
             once.setdefault(call.upstream, f"routes[{index}].calls.{name}")
             if call.hedge is not None and call.hedge.max:
                 at: KeyPath = ("routes", index, "calls", name, "hedge")
-                yield at, "has no effect: without an Idempotency-Key this call must not be made twice at once"
+                yield at, "has no effect: the request of this call must not be sent twice; send an Idempotency-Key"
     for name, upstream in config.upstreams.items():
         if upstream.keepalive_expiry > IDLE_MAX and name in once:
             yield (
                 ("upstreams", name, "keepalive_expiry"),
-                f"{once[name]} takes an idle connection for {format_duration(IDLE_MAX)} at most, because it must not "
-                "be sent twice where the upstream closes the connection meanwhile; a longer time is for other calls",
+                f"has no effect beyond {format_duration(IDLE_MAX)} for {once[name]}, whose request must not be sent "
+                "twice: it takes no connection that was idle for longer, because the upstream may close it",
             )
 
 
 def _may_be_repeated(call: Call, upstream: Upstream) -> bool:
-    """Whether the call's request may be sent twice (``request_head.is_idempotent``)."""
+    """Whether the request of a configured call may be sent twice; as ``request_head.is_idempotent``."""
     sends_body = call.json_ is not None or call.form is not None or call.forward_body
     if (call.method or ("POST" if sends_body else "GET")) in IDEMPOTENT:
         return True
@@ -173,11 +183,11 @@ def _policies(config: Upstream, *, weighted: bool) -> Policies:
 
 
 def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
-    """The replicas as a list; or, if one of the URLs is ``dns+``, as a source that follows the name's addresses."""
+    """The replicas as a list; with a ``dns+`` URL among them, as a source that follows the addresses of the names."""
     name, urls = config.tls.server_name, [each.url for each in config.replicas]
     if not any(url.startswith("dns+") for url in urls):
         return [Replica.parse(url, server_name=name) for url in urls]
-    # Here and not above: dnspython takes as long to import as all the rest, and few configurations need it.
+    # Imported here, because dnspython is slow to import and few configurations need it.
     from .replicas.dns import DnsReplicas
 
     parts: list[Replica | ReplicaSource] = []

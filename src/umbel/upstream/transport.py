@@ -1,4 +1,4 @@
-"""httpx transport: one upstream with its policies, for any httpx user on trio."""
+"""httpx transport of one upstream with its policies, on trio."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from .replicas.origin import Replica
 from .replicas.sources import ReplicaSource
 
 
-def Retry(  # noqa: N802  # reads as the option that it is: retry=Retry(attempts=3)
+def Retry(  # noqa: N802  # named as a class, because it is used as one: retry=Retry(attempts=3)
     attempts: int = 2,
     on: RetryOn | Iterable[Kind | str | int] | None = None,
     backoff: float = 0.025,
     max_backoff: float = 0.25,
 ) -> RetryRules:
-    """The rules of retries (``policy.retry.RetryRules``).
+    """Return rules of retries, for ``Transport(retry=…)``.
 
-    Repeated are GET, HEAD, OPTIONS, PUT and DELETE (RFC 9110 section 9.2.2), and any method with an Idempotency-Key, if
-    the body is in memory; and any method of which no byte was sent, because there was no connection.
+    A request is retried if its method is GET, HEAD, OPTIONS, PUT or DELETE (RFC 9110 section 9.2.2) or if it has an
+    Idempotency-Key, and if its body is in memory. A request of any method is retried if no byte of it was sent.
 
     Args:
-        attempts: the first one included.
-        on: kinds and statuses, such as ``["connect", "reset", 503]``; None for connect, dns, reset before the first
-            byte, 502, 503 and 504.
-        backoff: seconds; the random wait before the first retry is at most that, and twice as much before each next. It
-            is never shorter than the upstream's Retry-After.
-        max_backoff: seconds; no random wait is longer.
+        attempts: number of attempts, including the first.
+        on: failure kinds and statuses that are retried, such as ``["connect", "reset", 503]``. None: connect, dns,
+            reset before the first byte of a response, 502, 503, 504.
+        backoff: seconds. The wait before the first retry is random, up to this value; the bound doubles with each
+            further retry. No wait is shorter than the upstream's Retry-After.
+        max_backoff: seconds. Bound on the random wait.
 
     Raises:
-        ValueError: numbers out of range, or an ``on`` that cannot be retried on.
+        ValueError: a number is out of range, or an item of ``on`` cannot be retried.
     """
     if not isinstance(on, RetryOn):
         on = RetryOn() if on is None else RetryOn.of(on)
@@ -61,56 +61,60 @@ def Retry(  # noqa: N802  # reads as the option that it is: retry=Retry(attempts
 
 
 def Hedge(after: float | str = "p95", max: int = 1) -> HedgeRules:  # noqa: N802  # as Retry
-    """The rules of hedges: another attempt beside a slow one, of which the first success wins.
+    """Return rules of hedging, for ``Transport(hedge=…)``.
 
-    Hedged are GET, HEAD, OPTIONS, PUT and DELETE, and any method with an Idempotency-Key, if the body is in memory. See
+    A hedge is another attempt of a call while the first is under way; the first success wins. A request is hedged if
+    its method is GET, HEAD, OPTIONS, PUT or DELETE or if it has an Idempotency-Key, and if its body is in memory. See
     "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
 
     Args:
-        after: seconds, or a percentile (``"p95"``) of the time that attempts take at most of the replicas, of late
-            (``policy.hedge_delay``). Until there are 100 of them within a minute, only failures start hedges.
-        max: hedges of a call, each ``after`` the one before; 0 for none.
+        after: seconds from an attempt to the next hedge; or a percentile (``"p95"``) of the recent latencies of
+            attempts, by ``policy.hedge_delay``. With fewer than 100 attempts within a minute there is no percentile,
+            and only a retryable failure starts a hedge.
+        max: number of hedges of a call, and of each retry of it; 0: no hedging.
 
     Raises:
-        ValueError: a percentile that is none, or numbers out of range.
+        ValueError: ``after`` is no percentile, or a number is out of range.
     """
     return HedgeRules.of(after, max)
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """One upstream, with whatever policies it is given, as an ``httpx.AsyncBaseTransport``.
+    """One upstream with its policies, as an ``httpx.AsyncBaseTransport``.
 
-    Each request goes to one of ``urls``, whatever the host of its own URL: the replica gives scheme, host, port and the
-    base path, the request the path and the query. A response is read whole, within ``max_body``, decoded and closed
-    when it is returned; with ``extensions={"stream": True}``, or where the request's body is a stream, it is received
-    piece by piece as it comes, and must be read to its end or closed.
+    The host of a request's URL is ignored: a replica of ``urls`` gives scheme, host, port and base path, and the
+    request gives path and query. A response is read completely, decoded, and closed before it is returned. With
+    ``extensions={"stream": True}``, or if the request's body is a stream, the response is received piece by piece, and
+    must be read to its end or closed.
 
-    An async context manager, and works only inside it. It may be entered again by the same task while it is (httpx's
-    client does so). **A request that is cancelled at any point leaves nothing.** Of the extensions it honours
-    ``timeout`` (httpx's connect, read, write, pool) and ``target``; a response has ``http_version`` and
-    ``reason_phrase``. It follows no redirects and keeps no cookies.
+    An async context manager; requests may be sent only inside. The same task may enter the transport again while it is
+    entered, as httpx's client does. **A request that is cancelled at any point leaves nothing**: no connection, place
+    or task of it remains. Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool),
+    ``target``, ``stream``. Extensions of responses: ``http_version``, ``reason_phrase``. The transport follows no
+    redirects and stores no cookies.
 
     Args:
         urls: base URLs of the replicas, or a source of replicas (``DnsReplicas``, ``JoinedReplicas``).
-        timeout: seconds from a request to the last byte of its answer, all attempts included; ``CallTimedOut`` then.
-            None for no such limit: httpx's own limits are of single steps.
+        timeout: seconds from the request to the last byte of the response, including all attempts; ``CallTimedOut``
+            is raised then. None: no limit but httpx's timeouts, which are limits of single steps.
         retry: ``Retry(…)``.
         hedge: ``Hedge(…)``.
-        budget: of retries and hedges together (``Budget``).
+        budget: ``Budget(…)`` of retries and hedges together.
         breaker: ``BreakerRules(…)``.
-        max_concurrency: calls in flight, or ``"auto"``: learned from how long they take.
-        max_queue: calls that wait for a place (None: 256); one more is an ``Overflow``.
-        coalesce: whether identical safe requests that overlap are made once.
-        balance, weights, ejection, health: which replica is taken (``balance.LoadBalancer``), and how they are checked.
-        max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of anything else.
-        connect_timeout, keepalive_expiry, max_idle, limits, ssl_context, public_only, dial: as of ``Pool``.
-        reader: watches the sockets; it must run as long as this is entered. None: one of its own.
-        name: what records and messages call the upstream.
-        recorder: hears of attempts, breakers, replicas.
-        rng: where all chance comes from.
+        max_concurrency: calls in flight; ``"auto"``: learned from the durations of calls.
+        max_queue: requests that may wait for a place (None: 256); one more raises ``Overflow``.
+        coalesce: whether identical safe requests that overlap are sent once.
+        balance, weights, ejection: the choice of the replica (``replicas.balance.LoadBalancer``).
+        health: ``HealthRules(…)``.
+        max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of any other media type.
+        connect_timeout, keepalive_expiry, max_idle, limits, ssl_context, public_only, dial: see ``Pool``.
+        reader: watches the sockets; it must run as long as the transport is entered. None: a reader of its own.
+        name: name of the upstream in records and messages.
+        recorder: receives the events of attempts, and the records of breaker and replicas.
+        rng: source of all randomness.
 
     Raises:
-        ValueError: no replica, or numbers out of range.
+        ValueError: no replica, or a number out of range.
     """
 
     def __init__(
@@ -185,7 +189,7 @@ class Transport(httpx.AsyncBaseTransport):
         await self.client.__aexit__(exc_type, exc_value, traceback)
 
     async def aclose(self) -> None:
-        """Close the idle connections. The transport itself ends with its ``async with``."""
+        """Close the idle connections. The transport goes on; it ends with its ``async with`` block."""
         await self.client.pool.aclose()
 
     def statistics(self) -> ClientStatistics:
@@ -193,15 +197,15 @@ class Transport(httpx.AsyncBaseTransport):
         return self.client.statistics()
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
-        """See ``core.call.Caller``: a composition may use this as one of its upstreams."""
+        """See ``core.call.Caller``: a composition may use a transport as an upstream."""
         return self.client.new_call(prepared, context, mode)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Make the call.
+        """Make the call and return its response. Cancelled, it cancels the call.
 
         Raises:
-            UpstreamError: why there is no response, of a kind; each is an httpx exception too.
-            NotRunningError: outside of the ``async with``.
+            UpstreamError: the failure of the call (``errors.py``); each is an httpx exception as well.
+            NotRunningError: the transport is not entered.
         """
         began = trio.current_time()
         owner = SingleCallOwner()
@@ -229,7 +233,7 @@ class Transport(httpx.AsyncBaseTransport):
                 call.status, call.fields, call.content, _extensions(call), trio.current_time() - began
             )
         finally:
-            del call  # The traceback of its error holds this frame.
+            del call  # The error's traceback refers to this frame: a cycle.
 
     async def _stream(self, prepared: PreparedRequest, context: CallContext, owner: SingleCallOwner) -> httpx.Response:
         call = StreamCall(self.client, prepared, context)
@@ -242,17 +246,17 @@ class Transport(httpx.AsyncBaseTransport):
                 call.status, headers=headers, stream=_ReceivedBody(call), extensions=_extensions(call)
             )
         finally:
-            del call  # The traceback of its error holds this frame.
+            del call  # The error's traceback refers to this frame: a cycle.
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
     if timeout is not None and not timeout > 0:
-        raise ValueError("a limit is more than 0 seconds")
+        raise ValueError("timeout must be more than 0 seconds")
     return timeout
 
 
 def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
-    """Step limits of httpx's ``timeout``. Its None is no limit; for what is absent the upstream's own limit holds."""
+    """Convert httpx's ``timeout`` extension. ``connect``: None is no limit, and absent is the upstream's own limit."""
     connect = given.get("connect", 0.0)
     return StepTimeouts(
         math.inf if connect is None else connect or None, given.get("read"), given.get("write"), given.get("pool")
@@ -260,7 +264,11 @@ def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
 
 
 def _prepared_request(request: httpx.Request) -> PreparedRequest:
-    """The request of a call, made of an httpx request."""
+    """Convert an httpx request to the request of a call.
+
+    Raises:
+        BadRequest: the ``target`` extension is not bytes, or the body is a synchronous stream.
+    """
     target = request.extensions.get("target") or request.url.raw_path
     if not isinstance(target, bytes):
         raise BadRequest("the target extension is not bytes")
@@ -268,7 +276,7 @@ def _prepared_request(request: httpx.Request) -> PreparedRequest:
     if isinstance(stream, httpx.ByteStream):
         return PreparedRequest(request.method, target, prepared_fields(fields_of(request.headers)), request.read())
     if not isinstance(stream, httpx.AsyncByteStream):
-        raise BadRequest("the body is a synchronous stream; trio needs an asynchronous one")
+        raise BadRequest("the body is a synchronous stream; pass an asynchronous stream")
     return PreparedRequest(request.method, target, fields_of(request.headers), body=stream)
 
 
@@ -281,8 +289,8 @@ def _raise(call: Call) -> None:
     """Raise the call's error, if it has one."""
     error = call.error
     if error is not None:
-        # The traceback holds this frame, and the caller's, which holds the call: without this they would all wait for
-        # the garbage collector.
+        # The error's traceback refers to this frame and the caller's, which refers to the call. The call must not refer
+        # to the error as well: a cycle would wait for the garbage collector.
         call.error = None
         try:
             raise error
@@ -291,7 +299,7 @@ def _raise(call: Call) -> None:
 
 
 class _ReceivedBody(httpx.AsyncByteStream):
-    """Body stream of a ``StreamCall``. It is its own iterator, so no generator is left to the garbage collector."""
+    """Body stream of a ``StreamCall``, and its own iterator, so that no generator waits for the garbage collector."""
 
     def __init__(self, call: StreamCall) -> None:
         self._call = call

@@ -190,7 +190,7 @@ async def test_a_server_that_does_not_answer_is_waited_for_within_the_limit(auto
         started = trio.current_time()
         async with replicas_of(server, timeout=3.0) as source:
             assert trio.current_time() == started + 1.0, "a start is not held up for longer"
-            assert source.missing().detail == "users.test: not looked up yet"
+            assert source.missing().detail == "users.test: the first look-up has not ended yet"
             await trio.sleep(2.5)
             missing = source.missing()
             assert (type(missing), missing.kind, missing.proxy_error) == (NameTimedOut, Kind.DNS, "dns_timeout")

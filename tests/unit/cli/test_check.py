@@ -62,7 +62,7 @@ def test_a_mistake_found_only_by_building_a_client_has_its_line(here: Path) -> N
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr == (
-        "umbel.toml:2: upstreams.u.urls[1]: replicas from DNS need a name; an address is written without dns+\n"
+        "umbel.toml:2: upstreams.u.urls[1]: replicas from DNS need a host name; write an address without dns+\n"
     )
 
 
@@ -106,7 +106,7 @@ def test_retry_settings_of_a_call_that_is_never_retried_are_a_warning(here: Path
         ["warning", "umbel.toml:4", "upstreams.u.keepalive_expiry"],
         ["warning", "umbel.toml:7", "routes[0].calls.p.hedge"],
     ]
-    assert "routes[0].calls.p takes an idle connection for 4s at most" in result.stderr
+    assert "has no effect beyond 4s for routes[0].calls.p, whose request must not be sent twice" in result.stderr
 
 
 @pytest.mark.parametrize(

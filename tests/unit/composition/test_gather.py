@@ -359,9 +359,9 @@ async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, obje
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"retry": {"attempts": 0}}, "attempts counts the first one"),
+        ({"retry": {"attempts": 0}}, "attempts includes the first attempt"),
         ({"retry": {"attempts": 11}}, "at most 10 attempts"),
-        ({"retry": {"on": ["tls"]}}, "cannot be retried on"),
+        ({"retry": {"on": ["tls"]}}, "cannot be retried"),
         ({"hedge": {"after": "20ms"}}, "neither seconds nor a percentile"),
         ({"hedge": {"after": 1, "max": 4}}, "at most 3 hedges"),
         ({"pass_status": [404, 304]}, "without 304"),

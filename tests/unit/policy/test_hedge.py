@@ -46,7 +46,7 @@ def test_what_is_no_percentile_is_refused(after: str) -> None:
     ],
 )
 def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"one of them|finite|between 0 and 1|not negative"):
+    with pytest.raises(ValueError, match=r"either a duration|finite|between 0 and 1|not be negative"):
         HedgeRules(**numbers)
 
 

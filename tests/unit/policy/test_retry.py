@@ -51,7 +51,7 @@ def test_a_list_of_kinds_and_statuses_says_it_otherwise() -> None:
 
 @pytest.mark.parametrize("item", ["timeout", "tls", "overflow", "cancelled", "nonsense", "", 200, 302, 600, -1, True])
 def test_a_kind_that_cannot_be_retried_is_refused_with_a_sentence(item: str | int) -> None:
-    with pytest.raises(ValueError, match=r"cannot be retried on: name connect, dns, reset, status, or a status from 4"):
+    with pytest.raises(ValueError, match=r"cannot be retried: use connect, dns, reset, status, or a number from 4"):
         RetryOn.of([item])
 
 

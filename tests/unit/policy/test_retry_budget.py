@@ -87,11 +87,11 @@ def test_an_infinite_ratio_grants_everything() -> None:
 
 
 def test_giving_back_what_nobody_took_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="more given back"):
+    with pytest.raises(ValueError, match="more was given back"):
         Budget().give_back()
 
 
 @pytest.mark.parametrize(("ratio", "minimum"), [(-0.1, 3), (math.nan, 3), (0.2, -1)])
 def test_numbers_without_a_meaning_are_refused(ratio: float, minimum: int) -> None:
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="not be negative"):
         Budget(ratio, minimum)

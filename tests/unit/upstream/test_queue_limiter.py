@@ -45,7 +45,7 @@ def test_who_leaves_the_queue_is_never_granted_and_who_was_granted_cannot_leave(
 def test_one_more_than_may_wait_is_an_overflow_that_is_counted() -> None:
     limiter = full(waiting=1)
     limiter.queue("a", lambda: None)
-    with pytest.raises(Overflow, match="1 in flight and 1 waiting"):
+    with pytest.raises(Overflow, match="1 in flight, 1 waiting"):
         limiter.queue("b", lambda: None)
     statistics = limiter.statistics()
     assert (statistics.capacity, statistics.in_use, statistics.waiting, statistics.overflowed) == (1, 1, 1, 1)
@@ -84,7 +84,7 @@ def test_whoever_asks_inside_of_a_grant_does_not_pass_those_that_wait() -> None:
 
 @pytest.mark.parametrize(("capacity", "waiting"), [(0, 1), (1, -1)])
 def test_there_is_a_place_and_no_queue_shorter_than_empty(capacity: int, waiting: int) -> None:
-    with pytest.raises(ValueError, match="there must be a place"):
+    with pytest.raises(ValueError, match="capacity must be at least 1"):
         QueueLimiter(capacity, waiting)
 
 

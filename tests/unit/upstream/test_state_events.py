@@ -46,10 +46,10 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: t
 
     assert logged(records) == [
         change("warning", "open", "20 of 20 attempts failed"),
-        change("info", "half-open", "a call is let through as a probe"),
+        change("info", "half-open", "a call is admitted as a probe"),
         change("warning", "open", "the probe failed"),
-        change("info", "half-open", "a call is let through as a probe"),
-        change("info", "closed", "the probe was answered"),
+        change("info", "half-open", "a call is admitted as a probe"),
+        change("info", "closed", "the probe succeeded"),
     ]
     assert records.logged[0].message == "the breaker of users is open: 20 of 20 attempts failed"
 
@@ -68,9 +68,18 @@ async def test_a_replica_that_is_ejected_and_comes_back_is_logged_once_each(
         (
             "warning",
             "ejection.out",
-            {"upstream": "users", "replica": A, "state": "out", "reason": "too many failures in a row: out for 30 s"},
+            {
+                "upstream": "users",
+                "replica": A,
+                "state": "out",
+                "reason": "too many failures in a row: ejected for 30 s",
+            },
         ),
-        ("info", "ejection.back", {"upstream": "users", "replica": A, "state": "back", "reason": "its time is over"}),
+        (
+            "info",
+            "ejection.back",
+            {"upstream": "users", "replica": A, "state": "back", "reason": "the ejection is over"},
+        ),
     ]
 
 

@@ -1,1 +1,1 @@
-"""Decisions about the replicas of an upstream: which is next, which is left out, which is up."""
+"""Policies about the replicas of an upstream: load balancing, outlier ejection, health, DNS refresh."""

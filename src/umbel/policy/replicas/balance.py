@@ -1,6 +1,7 @@
-"""Load balancing: which replica of an upstream gets the next attempt. No clock and no I/O.
+"""Load balancing: which replica of an upstream gets the next attempt.
 
-``pick`` is called once per attempt, ``follow`` whenever the set of replicas has changed.
+``usable`` leaves out replicas, and a ``Picker`` picks one of the others. ``Picker.follow`` must be called whenever the
+set of replicas changes.
 """
 
 from __future__ import annotations
@@ -19,24 +20,27 @@ _place = attrgetter("place")
 
 
 class Picker(Protocol):
-    """Load-balancing policy: takes one of several replicas."""
+    """Load-balancing policy: picks one of several replicas."""
 
     def follow(self, replicas: Sequence[ReplicaState]) -> None:
-        """Take ``replicas`` for the set from now on."""
+        """Adopt ``replicas`` as the set."""
 
     def pick(self, now: float, replicas: Sequence[ReplicaT]) -> ReplicaT:
-        """One of ``replicas``, which are some of the set in its order, and at least one."""
+        """Pick one of ``replicas``: a part of the set, in its order, not empty."""
 
 
 def usable(
     replicas: Sequence[ReplicaT], down: Collection[str], out: Collection[str], tried: Collection[str]
 ) -> Sequence[ReplicaT]:
-    """The replicas to pick from; empty only if ``replicas`` is.
+    """The replicas that may be picked; empty only if ``replicas`` is empty.
 
-    The names say which are left out, and each rule holds only while it leaves a replica. First those that are ``down``
-    by their health checks; if all are, none counts as down (panic mode: a broken check must not take a service away).
-    Then those that are ejected (``out``), so that the last one is used all the same; then those that this call has
-    ``tried``.
+    Three rules leave out replicas, in this order. A rule that would leave none is skipped.
+
+    Args:
+        down: names of replicas that are down by their health checks. If all are down, the rule is skipped (panic mode:
+            a wrong health check must not stop a service).
+        out: names of ejected replicas.
+        tried: names of replicas that the call has tried.
     """
     for left_out in (down, out, tried):
         if left_out:
@@ -45,7 +49,7 @@ def usable(
 
 
 class RoundRobin:
-    """Round robin, beginning with the first. A change of the set keeps the turns of the replicas that stay."""
+    """Round robin, beginning with the first replica. A change of the set keeps the order of turns."""
 
     __slots__ = ("_next", "_replicas")
 
@@ -54,7 +58,7 @@ class RoundRobin:
         self._next = 0
 
     def follow(self, replicas: Sequence[ReplicaState]) -> None:
-        """Keep the turn, or give it to the next replica that stays."""
+        """Adopt the set. The next turn is that of the first replica in turn that stays."""
         due = [*self._replicas[self._next :], *self._replicas[: self._next]]
         self._replicas = replicas
         for place, replica in enumerate(replicas):
@@ -63,7 +67,7 @@ class RoundRobin:
         self._next = next((replica.place for replica in due if replica in staying), 0)
 
     def pick(self, now: float, replicas: Sequence[ReplicaT]) -> ReplicaT:
-        """The first of ``replicas`` behind the one that was taken last."""
+        """Pick the first of ``replicas`` after the one that was picked last."""
         index = bisect_left(replicas, self._next, key=_place)
         replica = replicas[index if index < len(replicas) else 0]
         self._next = replica.place + 1
@@ -71,21 +75,22 @@ class RoundRobin:
 
 
 class WeightedRoundRobin:
-    """Smooth weighted round robin, as nginx's: each replica as often as its weight says, evenly spread.
+    """Smooth weighted round robin, as in nginx: each replica as often as its weight, evenly spread.
 
-    Of as many turns as the weights' sum, with the same ``replicas``, each has exactly its weight.
+    With the same ``replicas``, a number of picks equal to the sum of the weights picks each replica exactly as often as
+    its weight. A replica's *credit* is the number of picks that are still due to it, times the sum of the weights.
     """
 
     __slots__ = ()
 
     def follow(self, replicas: Sequence[ReplicaState]) -> None:
-        """Bound each credit to one round of the new set, so that a heavy replica that left is not made up for."""
+        """Adopt the set, and bound each credit: what was due to a replica that left is not spread over the others."""
         total = sum(replica.weight for replica in replicas)
         for replica in replicas:
             replica.credit = max(-total, min(replica.credit, total))
 
     def pick(self, now: float, replicas: Sequence[ReplicaT]) -> ReplicaT:
-        """The one of ``replicas`` with the highest credit, which then pays the weights of all of them."""
+        """Add each replica's weight to its credit; pick the highest credit, and subtract the sum of the weights."""
         total = 0
         for replica in replicas:
             total += replica.weight
@@ -98,8 +103,9 @@ class WeightedRoundRobin:
 class PowerOfTwo:
     """Power of two choices: the less loaded of two random replicas (Mitzenmacher, "The Power of Two Choices", 2001).
 
-    Nearly as even as always taking the least loaded, without all callers taking the same one. A failing replica counts
-    as more loaded than any other: of a fast and little used upstream every replica is idle, the failed one as well.
+    The load is nearly as even as with the least loaded of all, and callers do not all pick the same replica. A failing
+    replica counts as more loaded than one that is not failing: with little traffic every replica is idle, also the one
+    that has failed.
     """
 
     __slots__ = ("_loads", "_rng")
@@ -109,10 +115,10 @@ class PowerOfTwo:
         self._rng = rng
 
     def follow(self, replicas: Sequence[ReplicaState]) -> None:
-        """Do nothing: it has no state of its own."""
+        """Do nothing: this policy has no state."""
 
     def pick(self, now: float, replicas: Sequence[ReplicaT]) -> ReplicaT:
-        """One of ``replicas``."""
+        """Pick the less loaded of two random replicas."""
         count = len(replicas)
         if count == 1:
             return replicas[0]

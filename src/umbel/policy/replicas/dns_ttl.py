@@ -1,35 +1,36 @@
-"""When to look up a DNS name again: its lifetime within bounds, and backoff after failures. No clock and no I/O.
-
-All times are in seconds.
-"""
+"""Time of the next look-up of a DNS name: the TTL within bounds, and exponential backoff after failures."""
 
 from __future__ import annotations
 
 FIRST_PAUSE = 1.0
-"""Pause after the first failure in a row; each further one doubles it."""
+"""Pause in seconds after the first failure; each further failure in a row doubles it."""
 
 
 class RefreshSchedule:
-    """Pauses between look-ups: the lifetime within ``floor`` and ``ceiling``, or the backoff, at most ``ceiling``."""
+    """Pauses between look-ups in seconds: the TTL, or the backoff after failures, between ``floor`` and ``ceiling``.
+
+    Raises:
+        ValueError: not ``0 < floor <= ceiling``.
+    """
 
     __slots__ = ("_ceiling", "_floor", "failures")
 
     def __init__(self, floor: float, ceiling: float) -> None:
         if not 0 < floor <= ceiling:
-            raise ValueError("the floor of a lifetime is over nothing and not over its ceiling")
+            raise ValueError("the smallest TTL must be more than 0 and not more than the largest TTL")
         self._floor = floor
         self._ceiling = ceiling
         self.failures = 0
-        """In a row."""
+        """Number of failures in a row."""
 
     def succeeded(self, lifetime: float) -> float:
-        """The pause after an answer that is valid for ``lifetime``."""
+        """The pause after a success with a TTL of ``lifetime`` seconds."""
         self.failures = 0
         return self._within(lifetime)
 
     def failed(self, lifetime: float | None = None) -> float:
-        """The pause after a failure; at most ``lifetime`` where a part of the look-up succeeded."""
-        # Beyond this the power of two is over any ceiling, and would not be a float for ever.
+        """The pause after a failure; at most ``lifetime``, the TTL in seconds, if a part of the look-up succeeded."""
+        # The exponent is bounded, because a large power is no float; the ceiling has applied long before.
         pause = self._within(FIRST_PAUSE * 2.0 ** min(self.failures, 64))
         self.failures += 1
         return pause if lifetime is None else min(pause, self._within(lifetime))

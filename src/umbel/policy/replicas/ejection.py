@@ -1,7 +1,6 @@
-"""Outlier ejection: replicas that fail again and again get no attempts for a while.
+"""Outlier ejection: a replica that fails several times in a row gets no attempts for a time.
 
-It has no clock: ``now`` is handed in, in seconds. The rules are Envoy's (its outlier detection, "consecutive 5xx" and
-the ejection algorithm).
+The rules are those of Envoy's outlier detection ("consecutive 5xx" and the ejection algorithm).
 """
 
 from __future__ import annotations
@@ -12,33 +11,40 @@ from dataclasses import dataclass
 from .replica_state import ReplicaState
 
 FORGET_SECONDS = 10.0
-"""Seconds in service after which one ejection of a replica is forgotten (Envoy's ``interval``)."""
+"""Seconds since the end of the last ejection for each of which one ejection is forgotten (Envoy's ``interval``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EjectionRules:
-    """Rules of ejection: after how many failures, and for how long."""
+    """Rules of outlier ejection.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
 
     failures: int = 5
-    """Failures in a row that eject a replica."""
+    """Number of failures in a row that eject a replica."""
     base: float = 30.0
-    """Seconds of its first ejection; the second lasts twice as long, and so on."""
+    """Seconds of a replica's first ejection; the n-th ejection lasts n times as long."""
     maximum: float = 300.0
-    """Seconds of the longest."""
+    """Longest ejection in seconds."""
     share: float = 0.5
-    """The part of the replicas (0 to 1) that may be ejected at once; the last one never is."""
+    """Share of the replicas, 0 to 1, that may be ejected at once. The last replica is never ejected."""
 
     def __post_init__(self) -> None:
         if self.failures < 1 or not 0 < self.base <= self.maximum or not 0 <= self.share <= 1:
-            raise ValueError("ejection needs a failure at least, a base up to its maximum, and a share from 0 to 1")
+            raise ValueError(
+                "ejection needs failures of at least 1, a base above 0 and up to the maximum, and a share from 0 to 1"
+            )
 
 
 class Ejection:
-    """The ejections of a set of replicas. Those of a replica that leaves the set go with it.
+    """The outlier ejections of a set of replicas. The ejection of a replica that leaves the set ends with that.
 
     Args:
-        changed: called with each replica that is ejected (True), and with each that is back (False); it must not raise.
-            The end of the ejection is the replica's ``back_at``.
+        rules: None: the default rules.
+        changed: called with a replica and True when it is ejected, and with False when its ejection is over; must not
+            raise. ``ReplicaState.back_at`` is the end of the ejection.
     """
 
     __slots__ = ("_changed", "_out", "_replicas", "_room", "_rules", "ejected")
@@ -52,13 +58,13 @@ class Ejection:
         self._room = 0
         self._out: dict[str, ReplicaState] = {}
         self.ejected = 0
-        """Ejections since the beginning."""
+        """Number of ejections since the object was created."""
 
     def follow(self, now: float, replicas: Collection[ReplicaState]) -> None:
-        """Take ``replicas`` for the set from now on. If more are out than may be, the next to return return at once."""
+        """Adopt ``replicas`` as the set. If more are ejected than ``share`` permits, those that end first end now."""
         count = len(replicas)
         self._replicas = frozenset(replicas)
-        # The smallest amount keeps 0.7 * 10 from being less than 7.
+        # The addend corrects products such as 0.7 * 10, which floating point may give as slightly less than 7.
         self._room = max(0, min(int(count * self._rules.share + 1e-9), count - 1))
         out = sorted((replica for replica in replicas if replica.back_at > now), key=lambda replica: replica.back_at)
         excess = max(0, len(out) - self._room)
@@ -68,7 +74,7 @@ class Ejection:
         self._out = {replica.name: replica for replica in out[excess:]}
 
     def out(self, now: float) -> Collection[str]:
-        """The names of the replicas that are ejected."""
+        """Names of the ejected replicas. Reports the ejections that are over by ``now``."""
         if not self._out:
             return ()
         for name in [name for name, replica in self._out.items() if replica.back_at <= now]:
@@ -76,19 +82,19 @@ class Ejection:
         return self._out.keys()
 
     def left(self, now: float, replica: ReplicaState) -> float:
-        """Seconds until ``replica`` is back; 0 if it is not ejected."""
+        """Seconds until the end of the ejection of ``replica``; 0 if it is not ejected."""
         return max(0.0, replica.back_at - now)
 
     def ended(self, now: float, replica: ReplicaState, has_failed: bool) -> None:
-        """Count the end of an attempt. Not for one that was cut or that says nothing of its replica."""
+        """Count the end of an attempt with a verdict (``failure_verdict.failed``); eject the replica if due."""
         if not has_failed:
             replica.streak = 0
             return
         out = self.out(now)
         if replica.name in out or replica not in self._replicas:
-            return  # It began before the replica was ejected or had left, or it was the last resort.
+            return  # The attempt began before the ejection or the change of the set, or no other replica was left.
         replica.streak += 1
-        # Without room it goes on counting, so that the next failure after another is back ejects it.
+        # If ``share`` does not permit the ejection, the count goes on: the next failure may eject the replica.
         if replica.streak >= self._rules.failures and len(out) < self._room:
             self._eject(now, replica)
 

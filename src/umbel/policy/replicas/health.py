@@ -1,24 +1,28 @@
-"""Health of a replica: up or down, by the checks that it passed and failed in a row. No clock."""
+"""Health of a replica: up or down, by the health checks that it passed or failed in a row."""
 
 from __future__ import annotations
 
 
 class HealthState:
-    """Health of one replica: up until ``unhealthy`` checks in a row failed, then down until ``healthy`` passed."""
+    """Health of one replica: up until ``unhealthy`` checks in a row failed, down until ``healthy`` in a row passed.
+
+    Raises:
+        ValueError: a number is less than 1.
+    """
 
     __slots__ = ("_against", "_healthy", "_unhealthy", "up")
 
     def __init__(self, *, healthy: int = 2, unhealthy: int = 3) -> None:
         if healthy < 1 or unhealthy < 1:
-            raise ValueError("healthy and unhealthy are numbers of checks, 1 at least")
+            raise ValueError("healthy and unhealthy must be at least 1")
         self._healthy = healthy
         self._unhealthy = unhealthy
         self._against = 0
-        """Checks in a row that contradict ``up``."""
+        """Number of checks in a row whose result contradicts ``up``."""
         self.up = True
 
     def checked(self, passed: bool) -> bool:
-        """Count the result of a check; whether ``up`` has changed."""
+        """Count the result of a check. Return whether ``up`` has changed."""
         if passed is self.up:
             self._against = 0
             return False

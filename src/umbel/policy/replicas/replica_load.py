@@ -1,7 +1,4 @@
-"""Load of each replica: its attempts in flight, and for a while its failures and the attempts that hedges overtook.
-
-The power of two choices compares it. It has no clock: ``now`` is handed in, in seconds.
-"""
+"""Load of a replica: attempts in flight, and for a time its failures and the attempts that hedges overtook."""
 
 from __future__ import annotations
 
@@ -12,29 +9,29 @@ from heapq import heappop, heappush
 from .replica_state import ReplicaState
 
 USUAL_SECONDS = 0.1
-"""The usual response time before any replica has answered."""
+"""Usual response time in seconds before any replica has answered."""
 FAILURE_SECONDS_MIN = 0.1
-"""How long a failure counts at least. A millisecond would be over before the next call: then the five failures that
-eject a fast replica come so quickly that their retries are more than a retry budget's three at once."""
+"""Shortest time in seconds for which a failure counts. With the response time of a fast replica, a millisecond, five
+failures would follow so quickly that their retries would exceed the minimum of the retry budget before the ejection."""
 WEIGHT = 0.1
 """Weight of the newest response time in a replica's moving average."""
 OVERTAKEN_SECONDS_MAX = 5.0
-"""How long an attempt that was overtaken counts at most: so often at least a slow replica shows whether it still is."""
+"""Longest time in seconds for which an overtaken attempt counts, so that a slow replica is tried again after it."""
 LINGERING_ENDS_MAX = 1000
-"""Ended attempts of one replica that still count at once."""
+"""Bound on the ended attempts of a replica that still count."""
 
 
 class ReplicaLoads:
-    """The loads of a set of replicas. An attempt that ends on one that has left the set has no effect on the others.
+    """The loads of a set of replicas. They are compared, so only their order matters.
 
-    A replica that fails at once would look idle and draw all traffic to itself. So a failure counts as one more attempt
-    in flight for as long as an answer of that replica usually takes, and for a tenth of a second at least. For that
-    time it is ``failing`` as well, unless an answer of it comes before: one that died is then asked by one call in a
-    while, and one that fails now and then is not left out.
+    **Failures.** A replica that fails at once would seem idle and attract all traffic. So a failure counts as an
+    attempt in flight for as long as a response of the replica usually takes, at least FAILURE_SECONDS_MIN. During this
+    time the replica is also ``failing``, until it answers. So a dead replica gets an attempt only now and then, and a
+    replica with rare failures still gets traffic.
 
-    A slow replica has much in flight and so gets little; but if its attempts are hedged, each is cut as soon as the
-    hedge answers, and the replica would look as quick as those that help it out. So an attempt that was ``overtaken``
-    counts on, for its age, and for twice as long with each time in a row that the next one is overtaken too.
+    **Overtaken attempts.** A slow replica has many attempts in flight and therefore gets few. But if its attempts are
+    hedged, each is cut when the hedge has a response, and the slow replica would seem as fast as the others. So an
+    overtaken attempt counts on for as long as it had lasted, and twice as long with each further one in a row.
     """
 
     __slots__ = ("_replicas",)
@@ -43,15 +40,19 @@ class ReplicaLoads:
         self._replicas = replicas
 
     def follow(self, replicas: Collection[ReplicaState]) -> None:
-        """Take ``replicas`` for the set from now on."""
+        """Adopt ``replicas`` as the set."""
         self._replicas = replicas
 
     def begun(self, replica: ReplicaState) -> None:
-        """Count an attempt that begins."""
+        """Count the beginning of an attempt."""
         replica.in_flight += 1
 
     def ended(self, now: float, replica: ReplicaState, seconds: float, has_failed: bool | None) -> None:
-        """Count the end of an attempt of ``seconds``; None: it says nothing of its replica (it was cut, say)."""
+        """Count the end of an attempt that lasted ``seconds``.
+
+        Args:
+            has_failed: result of ``failure_verdict.failed``.
+        """
         replica.in_flight -= 1
         if has_failed is None:
             return
@@ -67,24 +68,25 @@ class ReplicaLoads:
         replica.usual = seconds if usual is None else usual + WEIGHT * (seconds - usual)
 
     def overtaken(self, now: float, replica: ReplicaState, seconds: float) -> None:
-        """An attempt was cut at that age because one that began later, elsewhere, had its answer. It has ``ended`` too.
+        """Count an ended attempt as overtaken: it was cut after ``seconds``, because a hedge on another replica won.
 
-        What began before the last of them was overtaken says the same as that one did, not more.
+        ``ended`` must be called for the attempt as well. An attempt that began before the previous one was overtaken
+        does not lengthen the row: both show the same slow moment.
         """
         began_at = now - seconds
         if began_at >= replica.overtaken_at or not replica.overtaken:
             replica.overtaken += 1
             replica.overtaken_at = now
             replica.overtaken_age = seconds
-        # Far out the power would be no float, long after the bound has taken over.
+        # The exponent is bounded, because a large power is no float; OVERTAKEN_SECONDS_MAX has applied long before.
         self._linger(replica, now + min(seconds * 2.0 ** min(replica.overtaken - 1, 64), OVERTAKEN_SECONDS_MAX))
 
     def failing(self, now: float, replica: ReplicaState) -> bool:
-        """Whether the last end of an attempt of ``replica`` was a failure that still counts."""
+        """Whether the last attempt of ``replica`` with a verdict failed, and this failure still counts."""
         return now < replica.failing_until
 
     def of(self, now: float, replica: ReplicaState) -> int:
-        """The load of ``replica``: attempts in flight, and ended ones that still count."""
+        """The load of ``replica``: the number of attempts in flight, and of ended attempts that still count."""
         lingering_ends = replica.lingering_ends
         if not lingering_ends:
             return replica.in_flight

@@ -1,7 +1,4 @@
-"""State of one replica of a set, as the policies keep it.
-
-Each attribute is changed only by the policy that it belongs to.
-"""
+"""State of one replica for the policies. Each attribute is changed by one policy only."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import TypeVar
 
 
 class ReplicaState:
-    """The policies' state of one replica. It is equal to itself alone."""
+    """The policies' state of one replica. Compared by identity."""
 
     __slots__ = (
         "back_at",
@@ -35,40 +32,43 @@ class ReplicaState:
         self.name = name
         """Unique within a set."""
         self.weight = weight
-        """How often it is taken, compared with the others (``balance.WeightedRoundRobin``)."""
+        """Number of attempts relative to other replicas (``balance.WeightedRoundRobin``)."""
 
         # Load balancing (balance.py)
         self.place = 0
+        """Index in the set."""
         self.credit = 0
+        """See ``balance.WeightedRoundRobin``."""
 
         # Load (replica_load.py)
         self.in_flight = 0
+        """Number of attempts in flight."""
         self.usual: float | None = None
-        """Moving average of its response times in seconds; None before the first."""
+        """Moving average of response times in seconds; None before the first response."""
         self.lingering_ends: list[float] = []
-        """Ended attempts that still count as in flight: a heap of the times when they stop to count."""
+        """Ended attempts that still count as load: a heap of the times at which each stops counting."""
         self.failing_until = -math.inf
-        """When its last failure stops counting; long ago if it has answered since."""
+        """Time at which the last failure stops counting; -inf after a response."""
         self.overtaken = 0
-        """How often in a row the next attempt was overtaken too."""
+        """Number of overtaken attempts in a row."""
         self.overtaken_at = -math.inf
-        """When the last in the row was."""
+        """Time at which the last attempt of the row was overtaken."""
         self.overtaken_age = 0.0
-        """Seconds that it was old then. A quicker answer ends the row."""
+        """Seconds that the last attempt of the row had lasted. A faster response ends the row."""
 
         # Ejection (ejection.py)
         self.streak = 0
-        """Failures in a row."""
+        """Number of failures in a row."""
         self.ejections = 0
-        """Those that are not forgotten yet."""
+        """Number of ejections that are not forgotten."""
         self.back_at = -math.inf
-        """When its last ejection is over, or was."""
+        """Time of the end of the last ejection."""
 
         # Failover (failover.py)
         self.died_at = -math.inf
-        """When the first connection of the last failure was lost."""
+        """Time at which the present WINDOW_SECONDS began: the first lost connection in it."""
         self.failovers = 0
-        """Failovers that are still granted for it."""
+        """Number of failovers that are still granted in this time."""
 
 
 ReplicaT = TypeVar("ReplicaT", bound=ReplicaState)

@@ -1,6 +1,7 @@
-"""Dialling: name resolution, connect and TLS handshake to one origin, within one limit.
+"""Dialling: name resolution, connect and TLS handshake to one origin, within one time limit.
 
-When the limit runs out, the error names the stage that it ran out in.
+If the limit passes, the type of the error tells the step that had not ended: NameTimedOut, ConnectTimedOut or
+TlsTimedOut.
 """
 
 from __future__ import annotations
@@ -23,24 +24,33 @@ from .tls import client_context
 from .tls_session_cache import TlsSessionCache
 
 Dial = Callable[[Origin, float | None], Awaitable[Stream]]
-"""Connects to an origin within a limit in seconds (None: no limit)."""
+"""Function that connects to an origin within a limit in seconds (None: no limit) and returns a stream."""
 
 
 class Dialer:
-    """A ``Dial`` over sockets. Without an ``ssl_context`` one is made for the first https origin."""
+    """A ``Dial`` over sockets.
+
+    Args:
+        ssl_context: TLS settings; None: ``client_context()``, made for the first https origin.
+        public_only: refuse addresses that are not public.
+    """
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
         self.reader: AnyReader | None = None
-        """Watches the sockets; set while the pool runs."""
+        """Watches the sockets; set by the pool while it is entered, else None."""
         self._ssl_context = ssl_context
         self._public_only = public_only
         self._sessions = TlsSessionCache()
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
-        """A stream to ``origin``. Failed or cancelled, it leaves no socket open.
+        """Connect to ``origin`` and return the stream. Failed or cancelled, it leaves no socket open.
+
+        Args:
+            timeout: seconds for all steps together; None: no limit.
 
         Raises:
-            UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
+            UpstreamError: of kind dns, connect or tls; also after ``timeout``.
+            trio.ClosedResourceError: the pool was closed meanwhile.
         """
         attempt = _DialProgress(origin)
         with trio.move_on_after(math.inf if timeout is None else timeout):
@@ -68,14 +78,14 @@ class Dialer:
         try:
             return await self._start_tls(stream, self._ssl_context, origin)
         except TlsFailed:
-            # A peer or a middlebox may fail on a session that another server gave: try once more without it.
+            # A server behind the same name, or a middlebox, may fail on a resumed session. Once more without it.
             if not self._sessions.forget(origin):
                 raise
         return await self._start_tls(await connect(addresses), self._ssl_context, origin)
 
     def _running_reader(self) -> AnyReader:
         if self.reader is None:
-            raise trio.ClosedResourceError("the pool was closed while it connected")
+            raise trio.ClosedResourceError("the pool was closed while this connection was made")
         return self.reader
 
     async def _start_tls(self, stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsStream:
@@ -108,14 +118,14 @@ class Dialer:
 
 
 class _DialProgress:
-    """The stage that dialling an origin has reached."""
+    """The step that dialling an origin has reached."""
 
     def __init__(self, origin: Origin) -> None:
         self._where = origin.where
         self.stage: type[NameTimedOut | ConnectTimedOut | TlsTimedOut] = NameTimedOut
 
     def timed_out(self) -> UpstreamError:
-        return self.stage(f"{self._where}: the connect limit ran out")
+        return self.stage(f"{self._where}: the connect timeout has passed")
 
 
 async def _connect_unix(path: str) -> trio.SocketStream:
@@ -132,5 +142,5 @@ async def _connect_unix(path: str) -> trio.SocketStream:
 
 
 def _detach_socket(stream: trio.SocketStream) -> socket.socket:
-    """Take the socket out of a trio stream, which must not be used any more."""
+    """Take the socket out of a trio stream, which must not be used afterwards."""
     return socket.socket(fileno=stream.socket.detach())

@@ -1,7 +1,12 @@
 """Request encoding: the HTTP/1.1 head of a request as bytes, and the framing of its body (RFC 9112).
 
-Strict: what cannot be written without changing its meaning is refused before a byte is sent, so no value can end a line
-or frame a second request.
+The encoding is strict: a method, target or field that HTTP/1.1 cannot carry raises BadRequest before a byte is sent. So
+no value can end a line or begin a second request (request smuggling).
+
+Most requests of an upstream differ in few bytes, so encoded parts are remembered at three levels: the line of a field
+(``_known``), the lines of a ``FieldBlock`` or ``FieldBlocks`` (in the block itself), and the beginning of a whole head
+(``remember_beginning``). A remembered part depends only on its key, never on an earlier request. Fields that may hold
+secrets, and values of a single attempt, are not remembered.
 """
 
 from __future__ import annotations
@@ -22,19 +27,21 @@ from ...net.bounded_cache import BoundedCache
 from ..errors import BadRequest
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-"""The methods that may be sent again by themselves (RFC 9110 section 9.2.2; TRACE is not for gateways)."""
+"""The idempotent methods (RFC 9110 section 9.2.2), without TRACE, which the gateway does not forward."""
 _EXPECT_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 _METHOD = bytes_pattern(f"(?!CONNECT$)[{TOKEN_CHARS}]++")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-# Fields of this connection, written by us or not at all; Expect because we never wait for 100.
+# Fields about the connection and the framing. This module writes them itself or not at all. Expect, because the pool
+# never waits for a 100 response.
 _OWN = HOP_BY_HOP | {b"content-length", b"expect"}
 _SPECIAL = _OWN | {b"host"}
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
-# Values that belong to one attempt: they never come twice.
+# Fields whose values belong to one attempt, so that remembering them is useless.
 _ONCE = frozenset({b"traceparent", b"tracestate"})
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
-"""Fields, and targets, that are kept, and the bytes of the longest."""
+"""Bounds of the remembered fields, and of the remembered targets: their number, and the bytes of the longest."""
 _BEGINNING_MAX = 8 * 1024
+"""Bytes of the longest beginning of a head that is remembered."""
 
 
 class EncodedRequest(NamedTuple):
@@ -42,24 +49,24 @@ class EncodedRequest(NamedTuple):
 
     method: str
     head: bytes
-    """The request line and the fields, with the empty line."""
+    """Request line and fields, with the empty line."""
     body: bytes
-    """The whole body where it is in memory."""
+    """The whole body; empty if there is ``stream``."""
     stream: httpx.AsyncByteStream | None
-    """The body where it comes piece by piece."""
+    """The body as a stream; None if it is in memory."""
     length: int | None
-    """Of ``stream``: how many bytes it must give; None sends it chunked."""
+    """Number of bytes that ``stream`` must yield; None: chunked."""
     replayable: bool
-    """Whether sending it twice means the same as once, and can be done."""
+    """Whether the request may be sent twice: it is idempotent, and its body is in memory."""
     close: bool
-    """Whether the connection must not serve again."""
+    """Whether the request says ``Connection: close``, so that the connection must not be reused."""
 
 
 def encode_httpx_request(request: httpx.Request) -> EncodedRequest:
-    """Encode an httpx request. The target is ``extensions["target"]`` if given (httpcore's convention).
+    """Encode an httpx request. Its target is ``extensions["target"]`` if given, as in httpcore.
 
     Raises:
-        BadRequest: a method, target, field or framing that HTTP/1.1 cannot carry; nothing has been sent.
+        BadRequest: HTTP/1.1 cannot carry the method, target, a field or the framing.
     """
     target: bytes = request.extensions.get("target") or request.url.raw_path
     if not isinstance(target, bytes):
@@ -69,7 +76,7 @@ def encode_httpx_request(request: httpx.Request) -> EncodedRequest:
     if isinstance(stream, httpx.ByteStream):
         return encode_request(request.method, target, fields, request.url.netloc, content=request.read())
     if not isinstance(stream, httpx.AsyncByteStream):
-        raise BadRequest("the body is a synchronous stream; trio needs an asynchronous one")
+        raise BadRequest("the body is a synchronous stream; pass an asynchronous stream")
     return encode_request(request.method, target, fields, request.url.netloc, stream=stream)
 
 
@@ -82,10 +89,14 @@ def encode_request(
     content: bytes = b"",
     stream: httpx.AsyncByteStream | None = None,
 ) -> EncodedRequest:
-    """Encode a request: its head with any fields, and the framing of its body.
+    """Encode a request with any fields.
 
-    Without a Host field it is sent ``default_host``. A stream is framed by the request's own Content-Length, or
-    chunked.
+    Fields about the connection and the framing are not copied: they are checked and written anew. A stream is framed by
+    the Content-Length among ``fields``, or else chunked.
+
+    Args:
+        default_host: value of the field Host if ``fields`` has none.
+        content: the body in memory; ignored with ``stream``.
 
     Raises:
         BadRequest: as ``encode_httpx_request``.
@@ -97,7 +108,7 @@ def encode_request(
     host = b""
     own: dict[bytes, bytes] | None = None
     if lines.count(b"") == 1 and fields[place := lines.index(b"")][1] == b"host":
-        host = fields[place][2]  # As nearly always: nothing else is said that is ours to say.
+        host = fields[place][2]  # The usual case: Host is the only field that this module writes anew.
     elif b"" in lines:
         host, own = _special(fields, lines)
     close = False
@@ -121,20 +132,22 @@ def encode_request(
 
 
 def is_idempotent(prepared: PreparedRequest) -> bool:
-    """Whether sending the request twice means the same as once (RFC 9110 section 9.2.2). An Idempotency-Key says so."""
+    """Whether the request is idempotent: by its method (RFC 9110 section 9.2.2), or because of an Idempotency-Key."""
     return prepared.method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in prepared.fields)
 
 
 def prepared_fields(fields: Sequence[Field]) -> Sequence[Field]:
-    """Fields of an httpx request, as they belong into a call's: a length that only says the body's is left out."""
+    """The fields of an httpx request that a call keeps: without Host and Content-Length, which are written anew."""
     return [field for field in fields if field[1] not in (b"host", b"content-length")]
 
 
 def encode_call(prepared: PreparedRequest, base: bytes, host: bytes, added: Sequence[Field]) -> EncodedRequest:
-    """Encode the request of a call with a body in memory: its fields, and those that the attempt adds.
+    """Encode the request of a call with a body in memory.
 
-    ``base`` stands before the target, ``host`` is the Host field. Fields of the call's own that bear the name of an
-    added one, or say Host or another Accept-Encoding than gzip, are replaced.
+    Args:
+        base: prefix of the target: the replica's base path.
+        host: value of the field Host. Host of the call is replaced, and so is an Accept-Encoding other than gzip.
+        added: fields of the attempt. The call's fields with these names are replaced.
 
     Raises:
         BadRequest: as ``encode_httpx_request``.
@@ -151,11 +164,16 @@ def encode_call(prepared: PreparedRequest, base: bytes, host: bytes, added: Sequ
 def encode_plain_call(
     prepared: PreparedRequest, base: bytes, host: bytes, added: bytes, attempt_prefixes: tuple[bytes, ...]
 ) -> bytes | None:
-    """Encode the same as bytes where each field of the call can be sent as it stands, as nearly always.
+    """Encode the request of a call to bytes, in the usual case that each of its fields can be sent unchanged.
 
-    None where ``encode_call`` must decide: a field says something of the connection, the framing, the host or another
-    coding than gzip, is named in capitals, or is one that an attempt writes (``attempt_prefixes``: how the lines of
-    such fields begin, in lower case).
+    Args:
+        base, host: see ``encode_call``.
+        added: the lines of the attempt's fields.
+        attempt_prefixes: beginnings of the lines of fields that attempts write, in lower case.
+
+    Returns:
+        head and body; None if ``encode_call`` must be used instead, because a field is about the connection, the
+        framing or the host, accepts another coding than gzip, has a name with capitals, or is one that attempts write.
 
     Raises:
         BadRequest: as ``encode_httpx_request``.
@@ -179,10 +197,10 @@ def remember_beginning(
     host: bytes,
     attempt_prefixes: tuple[bytes, ...],
 ) -> None:
-    """Remember under ``key`` how the plain requests begin that ``beginnings`` are of.
+    """Remember the beginning of the head of ``prepared`` in ``beginnings``, under ``key``.
 
-    The gateway's lines are next in a request, then those of an attempt, and an empty line: nothing is remembered of a
-    request that has a length.
+    The rest of such a head is the lines of the gateway's fields, those of the attempt's fields, and the empty line. So
+    nothing is remembered for a request with a Content-Length.
     """
     if prepared.content is None and prepared.method not in _EXPECT_CONTENT:
         beginning = _beginning(prepared, base, host, attempt_prefixes)
@@ -193,7 +211,7 @@ def remember_beginning(
 def _beginning(
     prepared: PreparedRequest, base: bytes, host: bytes, attempt_prefixes: tuple[bytes, ...]
 ) -> bytes | None:
-    """The request line, the Host, and the request's own fields; None and errors as ``encode_plain_call``."""
+    """Request line, Host and the lines of the request's own fields; None and errors as in ``encode_plain_call``."""
     method, target, headers = prepared.method, prepared.target, prepared.headers
     if type(headers) is FieldBlock and (headers.lines_for is attempt_prefixes or headers.lines_for is EVERY):
         lines = headers.lines
@@ -203,17 +221,17 @@ def _beginning(
         return None
     if target not in _good_targets.entries:
         _check_target(method, target)
-        # A query may hold a secret; and "*" is a target of OPTIONS alone.
+        # A query may hold a secret. "*" is valid for OPTIONS only, so its check depends on the method.
         if b"?" not in target and target != b"*":
             _good_targets.add(target, True)
     return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b" % (_VERBS[method], base, target, host, lines)
 
 
 def lines_of_blocks(blocks: Sequence[Sequence[Field]], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
-    """The lines of the gateway's blocks one behind the other, kept for the other calls of the request; None as above.
+    """The lines of all ``blocks``, remembered in the blocks; None as in ``encode_plain_call``.
 
     Raises:
-        BadRequest: a field that no line can hold.
+        BadRequest: HTTP/1.1 cannot carry a field.
     """
     if type(blocks) is FieldBlocks and blocks.lines_for is attempt_prefixes:
         return blocks.lines
@@ -230,7 +248,7 @@ def lines_of_blocks(blocks: Sequence[Sequence[Field]], attempt_prefixes: tuple[b
 
 
 def _kept_lines(fields: Sequence[Field], codings: list[Field], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
-    """``_plain_lines``, kept in a block that has a memory; None also if an attempt writes one of the fields itself."""
+    """As ``_plain_lines``, remembered in ``fields`` if that is a block. None also for a field that attempts write."""
     lines = _plain_lines(fields, codings)
     if lines is not None and any(name in lines for name in attempt_prefixes):
         lines = None
@@ -240,14 +258,15 @@ def _kept_lines(fields: Sequence[Field], codings: list[Field], attempt_prefixes:
 
 
 def _plain_lines(fields: Sequence[Field], codings: list[Field]) -> bytes | None:
-    """The lines of ``fields``; None if they need a closer look, whatever an attempt adds (``encode_plain_call``).
+    """The lines of ``fields``; None if a field cannot be sent unchanged (``encode_plain_call``).
 
-    ``codings``: the one field that may speak of Accept-Encoding, if any may.
+    Args:
+        codings: the Accept-Encoding fields that must be among ``fields``.
 
     Raises:
-        BadRequest: a field that no line can hold.
+        BadRequest: HTTP/1.1 cannot carry a field.
     """
-    # A name in capitals would hide from ``attempt_prefixes``.
+    # ``attempt_prefixes`` are in lower case, so a name with capitals would not be found.
     if [field for field in fields if field[1] == b"accept-encoding" or field[0] != field[1]] != codings:
         return None
     lines = [_known.get(field) or _line(field) for field in fields]
@@ -260,20 +279,23 @@ def _codings(fields: Sequence[Field]) -> list[Field]:
 
 def _check_target(method: str, target: bytes) -> None:
     if ORIGIN_FORM.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
-        raise BadRequest("the target is not a path with an optional query in visible ASCII")
+        raise BadRequest("the target must be a path with an optional query, in visible ASCII")
 
 
-# Targets that have been looked at: a memory like ``_known``.
+# Targets that have passed ``_check_target``.
 _good_targets: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
-# Lines of fields that have been looked at: the same ones go out again and again. What a line is depends on nothing but
-# its field, so this is a memory, and never a decision.
+# Checked lines by field. A line depends on its field only, so an entry is never wrong.
 _known: BoundedCache[Field, bytes] = BoundedCache(
     _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda field: len(field[0]) + len(field[2])
 )
 
 
 def _special(fields: Sequence[Field], lines: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
-    """The Host, and what was said of the connection and the framing, of the fields that have no line."""
+    """The Host, and the fields about the connection and the framing, of the fields whose line is empty.
+
+    Raises:
+        BadRequest: there are two Host fields.
+    """
     host = b""
     own: dict[bytes, bytes] = {}
     for (_, lower, value), line in zip(fields, lines, strict=True):
@@ -289,10 +311,10 @@ def _special(fields: Sequence[Field], lines: list[bytes]) -> tuple[bytes, dict[b
 
 
 def _line(field: Field) -> bytes:
-    """The line of a field; empty for a field that is written by us, or not at all.
+    """The line of a field; empty for a field that this module writes itself or not at all.
 
     Raises:
-        BadRequest: no line can hold it.
+        BadRequest: HTTP/1.1 cannot carry the field.
     """
     name, lower, value = field
     if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
@@ -307,25 +329,29 @@ def _line(field: Field) -> bytes:
 def _verb(method: str) -> bytes:
     verb = method.encode("ascii", "replace")
     if _METHOD.fullmatch(verb) is None:
-        raise BadRequest("the method cannot be sent")
+        raise BadRequest("the method is CONNECT or is not a token")
     return verb
 
 
 def _bad_field() -> BadRequest:
-    # A value may be a secret, and a name may be anything: neither is shown.
-    return BadRequest("a header field holds a character that no field can carry, such as CR, LF or NUL")
+    # Neither name nor value is in the message: a value may be a secret, and a name may have any bytes.
+    return BadRequest("a header field contains a character that no field can carry, such as CR, LF or NUL")
 
 
 def _length(own: dict[bytes, bytes], size: int | None) -> int | None:
-    """The length of the body: ``size`` where it is in memory, else what the request says of its stream."""
+    """The length of the body: ``size`` if it is in memory, else the request's Content-Length; None: chunked.
+
+    Raises:
+        BadRequest: Content-Length is invalid, contradicts ``size``, or stands beside Transfer-Encoding.
+    """
     said = own.get(b"content-length")
     if said is not None and _LENGTH.fullmatch(said.strip()) is None:
-        raise BadRequest("Content-Length is not one number")
+        raise BadRequest("Content-Length is not one number of at most 18 digits")
     length = int(said) if said is not None else None
     if size is not None:
         if length is not None and length != size:
             raise BadRequest("Content-Length is not the length of the body")
         return size
     if length is not None and b"transfer-encoding" in own:
-        raise BadRequest("Content-Length with Transfer-Encoding")
+        raise BadRequest("the request has both Content-Length and Transfer-Encoding")
     return length

@@ -1,8 +1,4 @@
-"""Response stream: a body that is read piece by piece from a leased connection, and that connection's return.
-
-For a response that is not complete when its head is there. Whether the connection may serve again is the pool's
-decision.
-"""
+"""Response stream: a body that is received piece by piece on a leased connection, and the return of the connection."""
 
 from __future__ import annotations
 
@@ -14,7 +10,12 @@ from .connection import Connection
 
 
 class ConnectionLease:
-    """Lease of a pool's connection, which is returned exactly once: at the end, an error, or ``abort``."""
+    """Lease of a pool's connection. The connection is returned exactly once: at the end, an error or ``abort``.
+
+    Args:
+        connection: a connection whose response has a head and is not complete.
+        give_back: returns the connection; the pool then decides whether it is reused.
+    """
 
     __slots__ = ("_back", "_connection", "over")
 
@@ -22,10 +23,16 @@ class ConnectionLease:
         self._connection = connection
         self._back = give_back
         self.over = False
-        """Whether the connection was returned: it may be serving another request."""
+        """Whether the connection was returned. If so, it may be serving another request, and must not be used."""
 
     async def read(self) -> bytes:
-        """The next bytes of the body; may be empty at its end. An error closes the connection."""
+        """Receive the next bytes of the body; may return no bytes at its end.
+
+        An error or a cancel closes and returns the connection.
+
+        Raises:
+            as ``Connection.start``.
+        """
         try:
             data = await self._connection.read()
         except BaseException:
@@ -36,13 +43,17 @@ class ConnectionLease:
         return data
 
     async def finish(self) -> None:
-        """Return the connection: the response is complete."""
+        """Return the connection after the end of the response.
+
+        Raises:
+            Exception: an exception of the request's own body.
+        """
         self._give_back()
         await self._connection.settle()
         self._connection.raise_failure()
 
     async def abort(self) -> None:
-        """Close the connection and return it, if that has not happened yet."""
+        """Close and return the connection, unless it was returned. Waits at most SETTLE_TIMEOUT, even if cancelled."""
         if not self.over:
             self._connection.close_now()
             self._give_back()
@@ -55,7 +66,7 @@ class ConnectionLease:
 
 
 class StreamedBody(httpx.AsyncByteStream):
-    """Body stream of a leased connection. It is its own iterator, so no generator is left to the garbage collector."""
+    """Body stream of a leased connection. It is its own iterator: no generator waits for the garbage collector."""
 
     __slots__ = ("_lease",)
 
@@ -72,5 +83,5 @@ class StreamedBody(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Close the connection, unless the response was read to its end."""
+        """Close the connection, unless the response was received to its end."""
         await self._lease.abort()

@@ -1,4 +1,4 @@
-"""TLS contexts for upstreams: verification is always on, and no environment variable can change what is trusted."""
+"""TLS contexts for upstreams. Verification is always on, and no environment variable changes what is trusted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from ...core.regular_file import open_regular
 
 
 def client_context(*, ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
-    """A context that verifies certificate and name, trusts ``ca`` instead of the system, and shows ``cert``.
+    """Return a context that verifies certificate and host name: TLS 1.2 or later, ALPN ``http/1.1``.
 
-    All are paths of PEM files. It never asks for a pass phrase, and does not read SSL_CERT_FILE, SSL_CERT_DIR or
-    SSLKEYLOGFILE (``ssl.create_default_context`` obeys all three). TLS 1.2 or later; ALPN says ``http/1.1``.
+    Unlike ``ssl.create_default_context`` it ignores SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE. It never asks for a
+    pass phrase.
+
+    Args:
+        ca: PEM file of the certificates to trust; None: the system's trust store, or certifi's without one.
+        cert: PEM file of the client certificate; None: none is sent.
+        key: PEM file of the certificate's private key; None: it is in ``cert``.
 
     Raises:
-        ValueError: a file cannot be read, or is not what it should be; one sentence that begins with its key.
+        ValueError: a file cannot be read or used; the message is one sentence that begins with the file's parameter.
     """
     # PROTOCOL_TLS_CLIENT: CERT_REQUIRED and check_hostname are on.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -37,7 +42,7 @@ def client_context(*, ca: str | None = None, cert: str | None = None, key: str |
         if key is not None:
             _check_readable("key", key)
         try:
-            # Without a password function OpenSSL asks for one on the terminal, and waits.
+            # Without a password function OpenSSL would ask for a pass phrase on the terminal, and block.
             context.load_cert_chain(cert, key, password=lambda: b"")
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None)
@@ -48,8 +53,8 @@ def client_context(*, ca: str | None = None, cert: str | None = None, key: str |
 
 
 def _trust_system(context: ssl.SSLContext) -> None:
-    """Trust the certificates of the paths compiled into OpenSSL; where there are none, those of certifi."""
-    paths = ssl.get_default_verify_paths()  # Its openssl_* members are the compiled-in ones, whatever the environment.
+    """Trust the certificates at the paths that are compiled into OpenSSL; if there are none, those of certifi."""
+    paths = ssl.get_default_verify_paths()  # Its ``openssl_*`` members do not depend on the environment.
     cafile, capath = Path(paths.openssl_cafile), Path(paths.openssl_capath)
     found = False
     if cafile.is_file():
@@ -70,7 +75,7 @@ def _check_readable(what: str, path: str) -> None:
 
 
 def _why(error: OSError, form: str) -> str:
-    """The end of a sentence about a file that could not be used."""
+    """The end of the sentence about a file that could not be used."""
     if isinstance(error, ssl.SSLError):
         return f"does not hold {form}"
     return f"cannot be read: {(error.strerror or type(error).__name__).lower()}"

@@ -1,7 +1,7 @@
-"""TLS session cache: the next connection to the same origin needs no full handshake (RFC 8446 section 2.2).
+"""TLS session cache: the next connection to the same origin resumes a session (RFC 8446 section 2.2).
 
-A session is only ever used for the origin that gave it. Certificate and name were verified then and are not verified
-when it is resumed, so none is used for longer than AGE_MAX.
+A session is used only for the origin that gave it. Certificate and name were verified in the full handshake and are not
+verified again when the session is resumed, so a session is not used for longer than AGE_MAX.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from ...net.bounded_cache import BoundedCache
 from ..replicas.origin import Origin
 
 SESSIONS_MAX = 100
-"""Origins whose session is kept; the one not used for longest is forgotten first."""
+"""Bound on the origins with a session; the least recently used one is dropped first."""
 AGE_MAX = 3600.0
-"""Seconds after which a certificate is verified again."""
+"""Seconds after a full handshake for which its session is used."""
 
 
 class _Entry(NamedTuple):
@@ -24,7 +24,7 @@ class _Entry(NamedTuple):
 
 
 class TlsSessionCache:
-    """The latest session of each origin. ``now`` is in seconds, of whatever clock."""
+    """The latest session of each origin. ``now`` is the time in seconds of any clock that does not go back."""
 
     __slots__ = ("_latest",)
 
@@ -32,7 +32,7 @@ class TlsSessionCache:
         self._latest: BoundedCache[Origin, _Entry] = BoundedCache(SESSIONS_MAX)
 
     def get(self, origin: Origin, now: float) -> ssl.SSLSession | None:
-        """The session to offer to ``origin``."""
+        """The session to offer to ``origin``; None without one."""
         kept = self._latest.get(origin)
         if kept is None or kept.until <= now:
             return None
@@ -40,9 +40,10 @@ class TlsSessionCache:
         return kept.session
 
     def keep(self, origin: Origin, session: ssl.SSLSession | None, now: float) -> None:
-        """Keep the session of a closing connection, unless the peer would not resume it (no ticket, no id).
+        """Keep the session of a closing connection, unless it cannot be resumed (no ticket and no id).
 
-        A session that goes on from an older one is as old as that: resuming looks at no certificate.
+        If the cache has a session of the origin, the new one keeps its age: it may come from a resumed handshake, in
+        which no certificate was verified.
         """
         if session is None or not (session.has_ticket or session.id):
             return
@@ -51,5 +52,5 @@ class TlsSessionCache:
         self._latest.add(origin, _Entry(session, until))
 
     def forget(self, origin: Origin) -> bool:
-        """Drop the session of an origin; whether there was one."""
+        """Drop the session of an origin. Return whether there was one."""
         return self._latest.entries.pop(origin, None) is not None

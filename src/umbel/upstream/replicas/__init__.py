@@ -1,1 +1,1 @@
-"""Replicas of an upstream: their addresses, DNS, health checks, and load balancing."""
+"""Replicas of an upstream: addresses, DNS, health checks and load balancing."""

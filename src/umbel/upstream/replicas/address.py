@@ -1,7 +1,7 @@
-"""Name resolution, checks of addresses, and connect (Happy Eyeballs, RFC 8305).
+"""Name resolution, check of addresses, and connect with Happy Eyeballs (RFC 8305).
 
-Link-local and multicast addresses are always refused; with ``public_only`` every address that is not public. The
-address that is checked is the one that is connected to.
+Prohibited are link-local and multicast addresses; with ``public_only`` all addresses that are not public. The address
+that is checked is the address that is connected to, so a second DNS answer cannot bypass the check (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..errors import AddressRefused, ConnectFailed, NameFailed, connect_failed
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 STAGGER = 0.25
-"""Seconds before the next address is tried beside the last one (RFC 8305 section 5)."""
+"""Seconds between the connects to two addresses (RFC 8305 section 5, "Connection Attempt Delay")."""
 ADDRESSES_MAX = 8
-"""Addresses of one name that are tried."""
+"""Bound on the addresses of one name that are tried."""
 
-# Prefixes whose last 32 bits are an IPv4 address that a translator or the kernel will connect to.
+# Prefixes whose last 32 bits are an IPv4 address that a translator or the kernel would connect to.
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")))
 # Local-use NAT64 (RFC 8215): the IPv4 address stands at the end, or around bits 64 to 71 (RFC 6052 section 2.2).
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
@@ -31,7 +31,7 @@ _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
 class Address(NamedTuple):
-    """One address, as ``socket.connect`` takes it."""
+    """One IP address with its port, or the path of a Unix socket, as ``socket.connect`` takes it."""
 
     family: int
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | str
@@ -41,7 +41,7 @@ class Address(NamedTuple):
 
 
 def is_prohibited(text: str, *, public_only: bool) -> bool:
-    """Whether the numeric address ``text``, or one that is embedded in it, must not be connected to."""
+    """Whether the numeric address ``text``, or an IPv4 address that is embedded in it, is prohibited."""
     ip = ipaddress.ip_address(text)
     return any(
         meaning.is_link_local or meaning.is_multicast or (public_only and not _is_public(meaning))
@@ -54,7 +54,7 @@ def _is_public(ip: IpAddress) -> bool:
         if ip in _LOCAL_NAT64 or ip in _SITE_LOCAL:
             return False
         if ip.ipv4_mapped is not None:
-            return True  # The embedded IPv4 address decides; versions of Python disagree on the mapped one.
+            return True  # The embedded IPv4 address is checked by itself; Python's versions differ for the mapped one.
     return ip.is_global
 
 
@@ -78,11 +78,14 @@ def _embedded_addresses(ip: IpAddress) -> Iterator[IpAddress]:
 
 
 async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
-    """The addresses of ``host`` that may be connected to, in the order to try them: families in turn (RFC 8305).
+    """Resolve ``host`` with the system's resolver.
+
+    Returns:
+        the addresses that are not prohibited, IPv4 and IPv6 in turn (RFC 8305 section 4), at most ADDRESSES_MAX.
 
     Raises:
-        NameFailed: the name has no address.
-        AddressRefused: it has none that is allowed.
+        NameFailed: the look-up failed, or the name has no address.
+        AddressRefused: all addresses of the name are prohibited.
     """
     try:
         rows = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -91,12 +94,12 @@ async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
     allowed: dict[Address, None] = {}
     for family, _, _, _, sockaddr in rows:
         if family in (socket.AF_INET, socket.AF_INET6) and not is_prohibited(str(sockaddr[0]), public_only=public_only):
-            # The rows have more forms in their type than an Internet family can have.
+            # The type of ``sockaddr`` covers more families than these two.
             allowed[Address(family, sockaddr)] = None  # type: ignore[arg-type]
     if not rows:
         raise NameFailed(f"{host}: no address")
     if not allowed:
-        raise AddressRefused(f"{host}: every address of it is one that must not be connected to")
+        raise AddressRefused(f"{host}: every address of this name is prohibited")
     first = next(iter(allowed)).family
     same = [address for address in allowed if address.family == first]
     other = [address for address in allowed if address.family != first]
@@ -105,12 +108,12 @@ async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
 
 
 async def connect(addresses: Sequence[Address]) -> trio.SocketStream:
-    """A connection to the first of ``addresses`` that answers; each has a head start of ``STAGGER`` before the next.
+    """Connect to the first of ``addresses`` that accepts. Connects begin ``STAGGER`` apart, or after a failure.
 
-    Every other socket is closed when this returns, raises or is cancelled.
+    All other sockets are closed when this function returns, raises or is cancelled.
 
     Raises:
-        ConnectFailed: none answered; it is the last one's error, and names them all.
+        ConnectFailed: every connect failed; the message has all errors, the cause is the last one.
     """
     if len(addresses) == 1:
         return await _connect_one(addresses[0])

@@ -1,6 +1,6 @@
-"""Load balancer: chooses the replica of each attempt, and counts how attempts end there.
+"""Load balancer: chooses the replica of each attempt, and counts how the attempts of each replica end.
 
-The decisions are made by ``policy/replicas/`` and ``policy/failover.py``.
+The decisions are those of ``policy/replicas/`` and ``policy/failover.py``.
 """
 
 from __future__ import annotations
@@ -31,59 +31,58 @@ PolicyName = Literal["p2c", "round_robin", "weighted"]
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatistics:
-    """A snapshot of one replica."""
+    """A snapshot of one replica. ``taken`` and ``failed`` count since the replica joined the set."""
 
     name: str
-    """Its base URL."""
+    """See ``Replica.name``."""
     in_flight: int
+    """Attempts in flight."""
     taken: int
-    """Attempts that it was given, since it joined the set."""
+    """Attempts begun."""
     failed: int
-    """Attempts that failed by its fault."""
+    """Attempts that failed by the replica's fault."""
     usual: float
-    """Seconds that its answers usually take."""
+    """Usual response time in seconds."""
     ejected_for: float
-    """Seconds until it is back; 0 if it is not ejected."""
+    """Seconds until the end of the ejection; 0 if the replica is not ejected."""
     up: bool
-    """What its health checks say; True without any."""
+    """State by the health checks; True without health checks."""
 
 
 @dataclass(frozen=True, slots=True)
 class BalanceStatistics:
-    """A snapshot of an upstream's replicas."""
+    """A snapshot of an upstream's replicas. The last two count since the load balancer was created."""
 
     replicas: tuple[ReplicaStatistics, ...]
-    """Those of the set as it is now."""
+    """The replicas of the present set."""
     ejections: int
-    """Since the beginning."""
     failovers: int
-    """Attempts lost with a dying replica that their calls may make again without budget, since the beginning."""
+    """Attempts that a failing replica lost and that calls may repeat without budget."""
 
 
 class LoadBalancer:
-    """Load balancer of one upstream: gives each attempt one of ``replicas``.
+    """Load balancer of one upstream: gives each attempt one of ``replicas``. An async context manager.
 
-    A replica that the call has tried, that is ejected or that is down by its health checks is taken only if no other is
-    left (``policy.replicas.balance.usable``).
+    A replica that is down by its health checks, is ejected, or was tried by the call is taken only if there is no other
+    (``policy.replicas.balance.usable``).
 
-    A source is entered with this, and followed: each attempt sees the set as it is at that moment. A replica that stays
-    keeps all that is known of it; one that leaves is forgotten, though what is in flight there ends as it would have,
-    and one that comes back is new.
+    The set of a source may change; ``take`` sees the present set. A replica that stays keeps its state. The state of a
+    replica that leaves is dropped, its attempts in flight go on, and a replica that comes back is new.
 
     Args:
-        replicas: base URLs, or ``Replica`` objects, or a source of replicas.
-        policy: ``p2c`` takes the less loaded of two that chance picked, where one that just failed counts as busy for
-            as long as its answers usually take (0.1 s at least); ``round_robin`` takes them in turn; ``weighted`` takes
-            them in turn as often as ``weights`` says.
-        weights: whole numbers, one for each replica; for ``weighted`` alone. A source has its own.
-        ejection: when a replica that fails is left out for a while; None for never. The last one never is.
-        health: checks of the same replicas (or of the same source); they run while this is entered.
-        rng: the source of randomness of ``p2c``.
-        name: what records call the upstream.
-        recorder: gets ``ejection.out`` and ``ejection.back``.
+        replicas: base URLs, ``Replica`` objects, or a source of replicas, which is entered with the load balancer.
+        policy: ``p2c``: the less loaded of two random replicas; a failed attempt counts as load for as long as a
+            response usually takes, at least 0.1 s. ``round_robin``: in turn. ``weighted``: in turn, as often as
+            ``weights`` says.
+        weights: whole numbers, one per replica; for ``weighted`` only. A source has weights of its own.
+        ejection: rules of outlier ejection; None: no ejection.
+        health: health checks of the same replicas or the same source, entered with the load balancer.
+        rng: source of randomness of ``p2c``.
+        name: name of the upstream in records.
+        recorder: receives ``ejection.out`` and ``ejection.back``.
 
     Raises:
-        ValueError: no replica at all, or weights that do not fit.
+        ValueError: no replica, or weights that do not fit the replicas or the policy.
     """
 
     def __init__(
@@ -100,10 +99,10 @@ class LoadBalancer:
     ) -> None:
         self._entered: list[AsyncExitStack] = []
         if isinstance(replicas, Sequence) and (weights is not None) != (policy == "weighted"):
-            raise ValueError('weights are for the policy "weighted", which needs them')
+            raise ValueError('the policy "weighted" needs weights, and no other policy takes them')
         self._source = source_of(replicas, weights)
         self._fixed = isinstance(replicas, Sequence)
-        """Whether the set never changes."""
+        """Whether the set cannot change."""
         self._loads = ReplicaLoads()
         self._failovers = FailoverPolicy(self._loads)
         self._picker = self._make_picker(policy, rng or random.Random())
@@ -111,11 +110,11 @@ class LoadBalancer:
         self._ejection = None if ejection is None else Ejection(ejection, self._record_ejection)
         self._health = health
         self._replicas: tuple[Replica, ...] = ()
-        """The source's set that ``_slots`` was made for."""
+        """The set of the source for which ``_slots`` was made."""
         self._slots: tuple[ReplicaSlot, ...] = ()
         self._only: ReplicaSlot | None = None
-        """The slot of a set of one, which is always the next, whatever its state."""
-        self._update_slots(0.0)  # Nobody is out yet, so any time will do.
+        """The slot of a set of one replica, which is taken whatever its state; else None."""
+        self._update_slots(0.0)  # Any time will do: no replica is ejected yet.
 
     def _make_picker(self, policy: PolicyName, rng: random.Random) -> Picker:
         if policy == "p2c":
@@ -139,10 +138,10 @@ class LoadBalancer:
         await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
 
     def take(self, now: float, tried: Sequence[str]) -> ReplicaSlot | None:
-        """Take the slot of the next replica; None while there is none (``missing`` says why). ``ended`` gives it back.
+        """Take the slot of the next replica, to be given back with ``ended``; None if the set is empty (``missing``).
 
         Args:
-            tried: the names of the replicas that the call's attempts have had.
+            tried: names of the replicas that the call's attempts have taken.
         """
         if not self._fixed and self._source.replicas is not self._replicas:
             self._update_slots(now)
@@ -163,11 +162,15 @@ class LoadBalancer:
         return any(slot.name not in tried for slot in self._slots)
 
     def missing(self) -> UpstreamError:
-        """Why there is no replica."""
+        """The error of an attempt while the set is empty."""
         return self._source.missing()
 
     def ended(self, now: float, slot: ReplicaSlot, started_at: float, has_failed: bool | None) -> None:
-        """Give back the slot of an attempt that is over; ``has_failed`` as ``policy.failure_verdict.failed`` says."""
+        """Give back the slot of an attempt that has ended.
+
+        Args:
+            has_failed: result of ``policy.failure_verdict.failed``.
+        """
         self._loads.ended(now, slot, now - started_at, has_failed)
         if has_failed or (slot.streak and has_failed is not None):
             slot.failed += has_failed
@@ -175,11 +178,15 @@ class LoadBalancer:
                 self._ejection.ended(now, slot, has_failed)
 
     def overtaken(self, now: float, slot: ReplicaSlot, started_at: float) -> None:
-        """Count an attempt that has ended as overtaken: it was cut because a later one elsewhere had the answer."""
+        """Count an ended attempt as overtaken: it was cut because a hedge on another replica had a response first."""
         self._loads.overtaken(now, slot, now - started_at)
 
     def lost(self, now: float, slot: ReplicaSlot, tried: Sequence[str]) -> bool:
-        """Count an attempt whose connection was lost before any answer; whether its repeat elsewhere is failover."""
+        """Count an ended attempt whose connection failed before the first byte of a response.
+
+        Returns:
+            whether its repetition is failover, which needs no retry budget (``policy.failover``).
+        """
         out = self._ejection.out(now) if self._ejection is not None else ()
         left_out = (self._down, out, tried)
         others = [each for each in self._slots if not any(each.name in names for names in left_out)]
@@ -210,7 +217,7 @@ class LoadBalancer:
         return self._health.down if self._health is not None else frozenset()
 
     def _update_slots(self, now: float) -> None:
-        """Follow the source's set: replicas that stay keep their slots, others get new ones."""
+        """Adopt the source's set: replicas that stay keep their slots, new replicas get new slots."""
         staying = {slot.replica: slot for slot in self._slots}
         self._replicas = self._source.replicas
         self._slots = tuple(staying.get(replica) or ReplicaSlot(replica) for replica in self._replicas)
@@ -223,7 +230,7 @@ class LoadBalancer:
             self._ejection.follow(now, self._slots)
 
     def _record_ejection(self, member: ReplicaState, is_out: bool) -> None:
-        """Record that a replica was ejected, or is back."""
+        """Record the beginning (``is_out``) or the end of a replica's ejection."""
         if is_out:
             self._events.ejected(member.name, member.back_at - trio.current_time())
         else:
@@ -231,7 +238,7 @@ class LoadBalancer:
 
 
 class ReplicaSlot(ReplicaState):
-    """Slot of a replica in the set: the policies' state of it, and its counters. Attempts in flight hold their slot."""
+    """A replica in the set: the policies' state of it, and counters. Attempts in flight refer to their slot."""
 
     __slots__ = ("failed", "replica", "taken")
 

@@ -1,7 +1,7 @@
-"""Replicas from DNS: every address of a name is a replica; the name is looked up again when the answer's TTL is over.
+"""Replicas from DNS: each address of a name is a replica, and the name is looked up again when its TTL has passed.
 
-For URLs of the form ``dns+http://name:port``. Names are resolved by dnspython on trio, not by the system's
-``getaddrinfo``, which gives no TTL. No environment variable and no hosts file is read.
+For URLs of the form ``dns+http://name:port``. Names are resolved by dnspython on trio, because the system's
+``getaddrinfo`` gives no TTL. Environment variables and the hosts file are not read.
 """
 
 from __future__ import annotations
@@ -30,54 +30,54 @@ from .origin import Replica
 
 PREFIX = "dns+"
 FIRST_WAIT = 1.0
-"""Seconds: a name service that does not answer must not keep a program from starting."""
+"""Seconds that entering waits for the first look-up, so that a failing name service cannot prevent a start."""
 REPLICAS_MAX = 256
-"""Addresses of one name that become replicas; further ones are counted."""
+"""Bound on the addresses of one name that become replicas; further addresses are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsStatistics:
-    """A snapshot of a name's replicas."""
+    """A snapshot of the replicas of a name."""
 
     name: str
     addresses: tuple[str, ...]
     """Addresses that are replicas now."""
     refused: int
-    """Addresses of the last answers that must not be connected to."""
+    """Prohibited addresses of the last answers."""
     excess: int
     """Addresses of the last answers beyond REPLICAS_MAX."""
     lookups: int
-    """Since the beginning."""
+    """Look-ups since the object was created."""
     failed_in_a_row: int
-    """Lookups that failed, wholly or for one family of addresses, since the last that did not."""
+    """Look-ups in a row, up to the last one, that failed for at least one address family."""
     failure: str
-    """Why the last of them failed, in one sentence; empty if the last lookup did not."""
+    """Reason of the last look-up's failure, in one sentence; empty if it did not fail."""
 
 
 class DnsReplicas(TaskOwner):
-    """The addresses (A and AAAA) of a ``dns+http://`` or ``dns+https://`` URL's name as replicas. A ``ReplicaSource``.
+    """A ``ReplicaSource``: the addresses (A and AAAA) of a name, from a ``dns+http://`` or ``dns+https://`` URL.
 
-    Host and TLS name stay the URL's name; a dot at its end makes it absolute for the lookup and goes no further. The
-    set is looked up again after the smallest lifetime of its records, between ``ttl_min`` and ``ttl_max`` seconds.
-    Link-local and multicast addresses are never replicas; with ``public_only`` only public ones are. A lookup that
-    fails, or finds no usable address, leaves the set as it was and is repeated after a pause that doubles, from one
-    second to ``ttl_max``; if only one family fails, only that one stays as it was.
+    The fields Host and TLS server name keep the name of the URL. A dot at the end of the name makes it absolute for the
+    look-up, and is removed elsewhere. Prohibited addresses (``address.is_prohibited``) are never replicas.
 
-    An async context manager, whose nursery does the lookups; entering waits for the first, FIRST_WAIT seconds at most.
-    It may be entered again by the same task while it is. Lookups never raise into it.
+    The name is looked up again after the smallest TTL of its records, bounded by ``ttl_min`` and ``ttl_max``. A look-up
+    that fails, or finds no usable address, leaves the set unchanged, and is repeated after a pause that doubles from 1
+    second to ``ttl_max``. If one address family fails, the addresses of this family are left unchanged.
+
+    An async context manager. Entering waits for the first look-up, at most FIRST_WAIT seconds. The same task may enter
+    the source again. A failed look-up raises nothing.
 
     Args:
         url: ``dns+``, then a base URL whose host is a name.
-        server_name: the TLS name instead of the host.
+        server_name: server name for TLS instead of the host.
         public_only: refuse addresses that are not public.
-        nameservers: addresses and ports to ask instead of those of the system (``/etc/resolv.conf``, which is read
-            again after a failure).
-        timeout: seconds for one lookup, repetitions included.
-        ttl_min: seconds.
-        ttl_max: seconds.
+        nameservers: addresses and ports of name servers; None: those of ``/etc/resolv.conf``, which is read again after
+            a failure.
+        timeout: seconds for one look-up, including repetitions of the query.
+        ttl_min, ttl_max: seconds; bounds of the time between two look-ups.
 
     Raises:
-        ValueError: the URL has another form; one sentence.
+        ValueError: the URL has another form; the message is one sentence.
     """
 
     def __init__(
@@ -107,23 +107,23 @@ class DnsReplicas(TaskOwner):
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """The set as it is now: IPv4 before IPv6, each in the order of their numbers."""
+        """The present set: IPv4 before IPv6, each in numerical order."""
         current: tuple[Replica, ...] = self._changes.value
         return current
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """All equal: DNS has no weights for addresses."""
+        """A weight of 1 per replica: address records have no weights."""
         return (1,) * len(self.replicas)
 
     @property
     def changes(self) -> AsyncValue:
-        """Its value is ``replicas``."""
+        """See ``ReplicaSource``."""
         return self._changes
 
     def missing(self) -> UpstreamError:
-        """Why there is no replica: of kind dns, or connect where every address is refused."""
-        kind, detail = self._failure or (NameFailed, f"{self._name}: not looked up yet")
+        """The error while the set is empty: of kind dns, or of kind connect if every address is prohibited."""
+        kind, detail = self._failure or (NameFailed, f"{self._name}: the first look-up has not ended yet")
         return kind(detail)
 
     def statistics(self) -> DnsStatistics:
@@ -155,9 +155,9 @@ class DnsReplicas(TaskOwner):
             await trio.sleep(pause)
 
     async def _look_up(self, family: _Family) -> None:
-        """Look up one family. Raises nothing: an error is kept as the family's failure."""
+        """Look up one address family. Raises nothing but cancels: an error is kept as the family's failure."""
         try:
-            # The resolver measures its own limit by the wall clock, which may jump.
+            # In addition to ``lifetime``, which dnspython measures by the wall clock, which may jump.
             with trio.fail_after(self._timeout):
                 answer = await self._configured_resolver().resolve(
                     self._name,
@@ -172,7 +172,7 @@ class DnsReplicas(TaskOwner):
             family.found([], None)
         except (trio.TooSlowError, dns.exception.Timeout):
             family.failed(NameTimedOut, f"{self._name}: no answer for {family.record} within {self._timeout:g} s")
-        except Exception as error:  # noqa: BLE001 - bytes of a stranger are parsed: no answer may end the lookups
+        except Exception as error:  # noqa: BLE001 - hostile bytes are parsed here, and no answer may end the look-ups
             family.failed(NameFailed, f"{self._name}: {family.record}: {error or type(error).__name__}")
 
     def _configured_resolver(self) -> dns.asyncresolver.Resolver:
@@ -183,7 +183,7 @@ class DnsReplicas(TaskOwner):
         return self._resolver
 
     def _update_set(self) -> float:
-        """Update the set with what the families found; return the pause before the next lookup."""
+        """Update the set with the results of both families. Return the pause before the next look-up in seconds."""
         self._failure = next((family.failure for family in self._families if family.failure is not None), None)
         lifetime = min((family.lifetime for family in self._families if family.lifetime is not None), default=None)
         found = {address for family in self._families for address in family.addresses}
@@ -195,7 +195,7 @@ class DnsReplicas(TaskOwner):
         if allowed:
             self._update_replicas(allowed[:REPLICAS_MAX])
         elif found:
-            self._failure = AddressRefused, f"{self._name}: every address of it is one that must not be connected to"
+            self._failure = AddressRefused, f"{self._name}: every address of this name is prohibited"
         elif self._failure is None:
             self._failure = NameFailed, f"{self._name}: no address"
         if self._failure is None and lifetime is not None:
@@ -216,15 +216,16 @@ class DnsReplicas(TaskOwner):
 
 
 class _Family:
-    """Result of the look-ups of one address family (A or AAAA) of a name."""
+    """Result of the look-ups of one address family of a name: A or AAAA."""
 
     def __init__(self, record: Literal["A", "AAAA"]) -> None:
         self.record = record
         self.addresses: tuple[str, ...] = ()
-        """Of the last look-up that succeeded."""
+        """Addresses of the last look-up that succeeded."""
         self.lifetime: float | None = None
-        """Seconds; None after a failure, or where the answer has none."""
+        """TTL in seconds; None after a failure, or if the answer has none."""
         self.failure: tuple[type[NameFailed | NameTimedOut], str] | None = None
+        """Type and message of the last look-up's error; None if it succeeded."""
 
     def found(self, addresses: Iterable[str], lifetime: float | None) -> None:
         self.addresses, self.lifetime, self.failure = tuple(addresses), lifetime, None
@@ -234,7 +235,7 @@ class _Family:
 
 
 def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
-    """The name to look up, and the replica that each address's is made from."""
+    """The name to look up, and the replica of the URL, from which the replica of each address is made."""
     text = url.removeprefix(PREFIX)
     if text == url or not text.startswith(("http://", "https://")):
         raise ValueError("replicas from DNS need a dns+http:// or dns+https:// URL")
@@ -242,7 +243,7 @@ def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
     name = parts.raw_host.decode("ascii")
     bare = name.rstrip(".")
     if not bare or _is_address(bare):
-        raise ValueError("replicas from DNS need a name; an address is written without dns+")
+        raise ValueError("replicas from DNS need a host name; write an address without dns+")
     return name, Replica.parse(text if bare == name else str(parts.copy_with(host=bare)), server_name=server_name)
 
 

@@ -1,7 +1,7 @@
-"""Active health checks: a GET of each replica at intervals, and the set of replicas that are down.
+"""Active health checks: a GET to each replica at intervals, and the set of replicas that are down.
 
-Checks use the upstream's pool and are no attempts of calls, so no policy counts them. They never raise: a failure
-counts against the replica, and an error of ours is recorded.
+Checks use the upstream's pool. They are no attempts of calls, so no policy counts them. A check raises nothing: a
+failed check counts against its replica, and an internal error is recorded.
 """
 
 from __future__ import annotations
@@ -29,58 +29,64 @@ from .origin import Replica
 from .sources import ReplicaSource, source_of
 
 BACKOFF_SECONDS = 1.0
-"""The pause after a check that crashed; each crash in a row doubles it."""
+"""Pause after a check that ended with an internal error; it doubles with each such error in a row."""
 BACKOFF_MAX = 60.0
+"""Longest such pause in seconds."""
 BODY_MAX = 10**6
-"""Bytes of an answer to a check."""
+"""Bytes of the largest response to a check."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckStatistics:
-    """A snapshot of the checks of one replica. The last three count since it joined the set."""
+    """A snapshot of the checks of one replica. The last three count since the replica joined the set."""
 
     name: str
-    """Its base URL."""
+    """See ``Replica.name``."""
     up: bool
     checks: int
+    """Checks that ended, passed or failed."""
     failures: int
+    """Checks that failed."""
     crashes: int
-    """Checks that ended with an error of ours; they do not count against the replica."""
+    """Checks that ended with an internal error, which does not count against the replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthStatistics:
-    """A snapshot of the checks."""
+    """A snapshot of the health checks of an upstream."""
 
     replicas: tuple[CheckStatistics, ...]
-    """Those of the set as it is now."""
+    """The replicas of the present set."""
 
 
 class HealthChecker(TaskOwner):
-    """Checks each of ``replicas`` every ``every`` seconds with a GET of ``path``, through ``pool``.
+    """Checks each of ``replicas`` every ``every`` seconds with a GET of ``path``. An async context manager.
 
-    A check passes with a 2xx of at most BODY_MAX bytes that is complete within ``every`` seconds. A replica is up until
-    ``unhealthy`` checks in a row failed, then down until ``healthy`` in a row passed. The first check of each comes
-    after a random part of ``every``, so that those of many replicas and processes are spread. A replica has one check
-    at a time, so it takes at most one connection.
+    A check passes if a 2xx response of at most BODY_MAX bytes is complete within ``every`` seconds. A replica is up
+    until ``unhealthy`` checks in a row failed, then down until ``healthy`` checks in a row passed. The first check of a
+    replica comes after a random part of ``every``, so that the checks of many replicas and processes are spread. A
+    replica has one check at a time, so checks use at most one connection per replica.
 
-    A source is entered with the checks, and followed: a new replica is up and checked from then on, one that stays
-    keeps its standing and its rhythm, and of one that leaves the check under way is cancelled and the standing dropped.
+    The set of a source may change: a new replica begins as up, a replica that stays keeps its state and its schedule,
+    and the check of a replica that leaves is cancelled.
 
-    An async context manager, and checks only inside it; it must be left before the pool is. It may be
-    entered again by the same task while it is; the outermost exit ends it, and cancels what is under way. An error that
-    is not the replica's ends neither the checks nor anything else: it is recorded, and they go on after a pause.
+    Checks run only inside the context, which must be left before the pool is. The same task may enter it again; the
+    outermost exit cancels the checks. After an internal error the checks of the replica go on after a pause.
 
     Args:
-        replicas: base URLs, or replicas made of them, or a source of such.
-        path: an absolute path with an optional query; it comes behind the replica's base path.
-        user_agent: what a check says it is; empty for nothing.
-        rng: where the first pause comes from.
-        name: what records call the upstream.
-        recorder: gets ``health.down``, ``health.up`` and ``health.crashed``.
+        pool: makes the connections.
+        replicas: base URLs, ``Replica`` objects, or a source of replicas, which is entered with the checks.
+        path: absolute path with an optional query; it is appended to the replica's base path.
+        every: seconds between two checks of a replica, and the time limit of a check.
+        healthy: number of checks in a row that pass before a replica is up again.
+        unhealthy: number of checks in a row that fail before a replica is down.
+        user_agent: value of the field User-Agent; empty: no such field.
+        rng: source of the random first pause.
+        name: name of the upstream in records.
+        recorder: receives ``health.down``, ``health.up`` and ``health.crashed``.
 
     Raises:
-        ValueError: no replica at all, or numbers out of range.
+        ValueError: no replica, or a number out of range.
     """
 
     def __init__(
@@ -98,7 +104,7 @@ class HealthChecker(TaskOwner):
         recorder: Recorder = NULL,
     ) -> None:
         if every <= 0:
-            raise ValueError("checks come every so many seconds, not all at once")
+            raise ValueError("every must be more than 0 seconds")
         self._pool = pool
         self._source = source_of(replicas)
         super().__init__(BackgroundNursery("the health checks"), self._source)
@@ -107,14 +113,14 @@ class HealthChecker(TaskOwner):
         self._healthy = healthy
         self._unhealthy = unhealthy
         self._standing = partial(HealthState, healthy=healthy, unhealthy=unhealthy)
-        self._standing()  # Numbers out of range raise here, and not with the first replica.
+        self._standing()  # Numbers out of range raise here, also for a source without replicas.
         self._every = every
         self._rng = rng or random.Random()
         self._recorder = recorder
         self._events = StateEvents(recorder, name)
         self._checked: dict[Replica, _CheckedReplica] = {}
         self.down: frozenset[str] = frozenset()
-        """The names of the replicas that are down."""
+        """Names of the replicas that are down."""
         self._update_replicas(self._source.replicas)
 
     async def _begin(self) -> None:
@@ -125,7 +131,7 @@ class HealthChecker(TaskOwner):
         return HealthStatistics(tuple(checked.statistics() for checked in self._checked.values()))
 
     async def _follow_source(self) -> None:
-        """Run a task for each replica of the set, for as long as the replica is in it."""
+        """Run a task for each replica of the source, for as long as the replica is in the set."""
         under_way: dict[Replica, trio.CancelScope] = {}
         async with trio.open_nursery() as nursery, aclosing(self._source.changes.eventual_values()) as sets:
             async for replicas in sets:
@@ -138,7 +144,7 @@ class HealthChecker(TaskOwner):
                         nursery.start_soon(self._check_forever, checked, scope, name=f"health {replica.name}")
 
     def _update_replicas(self, replicas: Sequence[Replica]) -> None:
-        """Follow the set: replicas that stay keep their standing, others begin anew."""
+        """Adopt a set: replicas that stay keep their state, new replicas begin as up."""
         self._checked = {
             each: self._checked.get(each) or _CheckedReplica(each, self._path, self._user_agent, self._standing())
             for each in replicas
@@ -154,7 +160,7 @@ class HealthChecker(TaskOwner):
             while True:
                 try:
                     await self._check_periodically(checked)
-                except Exception as error:  # noqa: BLE001  # whatever it is, the checks go on and nothing else may end
+                except Exception as error:  # noqa: BLE001  # an internal error must not end the checks or the client
                     checked.crashes += 1
                     checked.crashed_in_a_row += 1
                     message = f"a health check of {checked.replica.name} crashed"
@@ -163,7 +169,7 @@ class HealthChecker(TaskOwner):
                 await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(checked.crashed_in_a_row - 1, 16), BACKOFF_MAX))
 
     async def _check_periodically(self, checked: _CheckedReplica) -> None:
-        # Closed by hand: left to the garbage collector, a cancelled generator would be a warning of trio's.
+        # ``aclosing``, because trio warns of an async generator that is left to the garbage collector.
         async with aclosing(periodic(self._every)) as turns:
             async for _ in turns:
                 passed = await self._passes(checked)
@@ -191,7 +197,7 @@ class HealthChecker(TaskOwner):
 
 
 class _CheckedReplica:
-    """A replica that is checked: its standing, its counters, and the request of a check."""
+    """A replica that is checked: its health state, its counters, and the encoded request of a check."""
 
     def __init__(self, replica: Replica, path: str, user_agent: bytes, standing: HealthState) -> None:
         self.replica = replica
@@ -206,10 +212,10 @@ class _CheckedReplica:
 
 
 async def _read(response: httpx.Response) -> None:
-    """Read the body and discard it.
+    """Read a body and discard it. Cancelled, it closes the connection.
 
     Raises:
-        TooBig: it is longer than BODY_MAX.
+        TooBig: the body is longer than BODY_MAX.
     """
     stream, size = response.stream, 0
     if isinstance(stream, httpx.ByteStream):
@@ -220,7 +226,7 @@ async def _read(response: httpx.Response) -> None:
             async for piece in pieces:
                 size += len(piece)
                 if size > BODY_MAX:
-                    raise TooBig(f"the answer to a health check is over {BODY_MAX} bytes")
+                    raise TooBig(f"the response to a health check is larger than {BODY_MAX} bytes")
     finally:
-        # Read to its end it is closed already; closed before, it takes its connection along.
+        # Before the end of the body this closes the connection; after it, this does nothing.
         await stream.aclose()

@@ -1,4 +1,4 @@
-"""Origins and replicas: what connections are kept by, and one base URL of an upstream, parsed once. No I/O."""
+"""Origins, by which connections are kept, and replicas, the parsed base URLs of an upstream. No I/O."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):
-    """Origin of connections: a request may reuse any connection of its origin, and none of another."""
+    """Origin of connections: a request may reuse any connection of its own origin, and no other."""
 
     scheme: str
     """``http`` or ``https``."""
     host: str
-    """ASCII (IDNA) and without brackets, as name resolution and TLS want it."""
+    """Host in ASCII (IDNA), an IPv6 address without brackets."""
     port: int
     uds: str | None = None
-    """The path of a Unix socket to connect to instead of host and port."""
+    """Path of a Unix socket to connect to instead of host and port."""
     sni: str | None = None
-    """The name to ask for and to verify in TLS, where it is not the host."""
+    """Server name for TLS, both sent and verified; None: the host."""
 
     @property
     def where(self) -> str:
@@ -37,20 +37,27 @@ class Replica:
     """One base URL of an upstream, parsed."""
 
     name: str
-    """The base URL as the configuration has it."""
+    """The base URL as configured; for an address from DNS, the URL and the address."""
     url: httpx.URL
-    """Scheme, host and port."""
+    """Scheme, host and port of the base URL."""
     origin: Origin
     host: bytes
-    """The value of the Host field."""
+    """Value of the field Host."""
     base: bytes
-    """The prefix of every target: empty, or a path without a slash at its end."""
+    """Prefix of every target: empty, or a path without a slash at its end."""
 
     @classmethod
     def parse(cls, text: str, *, server_name: str | None = None) -> Replica:
-        """The replica of one of the configuration's URLs: ``http://``, ``https://`` or ``unix:/path``."""
+        """Parse a base URL: ``http://``, ``https://`` or ``unix:/path``.
+
+        Args:
+            server_name: server name for TLS instead of the host.
+
+        Raises:
+            BadRequest: the URL has another scheme or no host.
+        """
         if text.startswith("unix:"):
-            # RFC 9110 section 7.2 wants a Host; a socket's path is none.
+            # RFC 9110 section 7.2 requires the field Host, and the path of a socket is no host.
             url = httpx.URL("http://localhost")
             return cls(text, url, Origin("http", "localhost", 80, text.removeprefix("unix:")), b"localhost", b"")
         url = httpx.URL(text)
@@ -64,11 +71,11 @@ def origin_of(url: httpx.URL) -> Origin:
     """The origin of a URL.
 
     Raises:
-        BadRequest: it is no http or https URL, or has no host.
+        BadRequest: the URL is not http or https, or has no host.
     """
     scheme = url.scheme
     standard = _PORTS.get(scheme)
     host = url.raw_host.decode("ascii")
     if standard is None or not host:
-        raise BadRequest(f"{scheme or 'a relative'} URL: only http and https have upstreams")
+        raise BadRequest(f"{scheme or 'a relative'} URL: an upstream needs an http or https URL with a host")
     return Origin(scheme, host, url.port or standard)

@@ -1,6 +1,6 @@
-"""Replica sources: sets of replicas that may change; the interface, and the union of several.
+"""Replica sources: the interface of a set of replicas that may change, and the union of several sets.
 
-Knows no policy and looks nothing up; ``dns.py`` is a source that does.
+``dns.py`` has a source whose set comes from look-ups.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from .origin import Replica
 
 
 class ReplicaSource(Protocol):
-    """A set of replicas that may change while its ``async with`` runs.
+    """Interface of a set of replicas that may change while the source is entered. An async context manager.
 
-    A replica that stays is the same object in the next set, and no two of a set have the same name. Entering waits a
-    little for the first set; it may be empty all the same.
+    A replica that stays is the same object in the next set, and the names in a set are unique. Entering waits a limited
+    time for the first set, which may be empty afterwards.
     """
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """The set as it is now; a set that has not changed is the same object. May be empty."""
+        """The present set; the same object until the set changes. May be empty."""
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """Their weights, in the same order."""
+        """Weights of the replicas, in the same order."""
 
     @property
     def changes(self) -> AsyncValue:
-        """Its value is ``replicas``; wait on it for the next set."""
+        """Value to wait on for the next set; its present value is ``replicas``."""
 
     def missing(self) -> UpstreamError:
-        """Why the set is empty, as an exception to be raised."""
+        """A new exception that says why the set is empty."""
 
     async def __aenter__(self) -> Self:
-        """Begin to follow."""
+        """Start updating the set."""
 
     async def __aexit__(
         self,
@@ -49,22 +49,25 @@ class ReplicaSource(Protocol):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Stop to follow. The set stays as it is."""
+        """Stop updating the set. The present set remains."""
 
 
 class JoinedReplicas(TaskOwner):
     """A ``ReplicaSource`` that joins fixed replicas and other sources, in their order.
 
     Args:
-        parts: at least one. A replica that stands twice is one, where it stands first.
-        weights: of the parts, where one is a source, of each of its replicas; 1 at least. Default: all the same.
+        parts: replicas and sources, at least one. Of replicas with the same name only the first is in the set.
+        weights: one per part, at least 1; the weight of a source is that of each of its replicas. Default: 1 each.
+
+    Raises:
+        ValueError: the number of weights is not that of the parts, or a weight is less than 1.
     """
 
     def __init__(self, parts: Sequence[Replica | ReplicaSource], weights: Sequence[int] | None = None) -> None:
         if weights is not None and len(weights) != len(parts):
-            raise ValueError("each part needs one weight")
+            raise ValueError("the number of weights must be the number of parts")
         if weights is not None and min(weights, default=1) < 1:
-            raise ValueError("each weight is 1 at least")
+            raise ValueError("each weight must be at least 1")
         super().__init__(BackgroundNursery("a set of replicas"))
         self._parts = tuple(parts)
         self._part_weights = tuple(weights) if weights is not None else (1,) * len(self._parts)
@@ -75,28 +78,28 @@ class JoinedReplicas(TaskOwner):
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """The set as it is now."""
+        """See ``ReplicaSource``."""
         current: tuple[Replica, ...] = self._changes.value
         return current
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """Their weights, in the same order."""
+        """See ``ReplicaSource``."""
         return self._weights
 
     @property
     def changes(self) -> AsyncValue:
-        """Its value is ``replicas``."""
+        """See ``ReplicaSource``."""
         return self._changes
 
     def missing(self) -> UpstreamError:
-        """The reason of the first source: a set with a fixed replica is never empty."""
+        """The error of the first source. There is one, because a set with a fixed replica is never empty."""
         return self._sources[0].missing()
 
     async def _begin(self) -> None:
-        """Enter all sources at the same time, until each has its first set or has waited for it.
+        """Enter all sources concurrently, and return when all are entered.
 
-        A source has a nursery of its own, which must be left by the task that entered it: so each has a task.
+        Each source has a task of its own, because a source's nursery must be left by the task that entered it.
         """
         failures: list[Exception] = []
         entered = [trio.Event() for _ in self._sources]
@@ -109,11 +112,11 @@ class JoinedReplicas(TaskOwner):
         self._merge_parts()
 
     async def _hold(self, source: ReplicaSource, entered: trio.Event, failures: list[Exception]) -> None:
-        """Hold a source for as long as this set is entered, and follow it."""
+        """Keep a source entered for as long as this one is, and merge each of its sets."""
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(source)
-            except Exception as error:  # noqa: BLE001 - it is raised by `_begin`, whatever it is
+            except Exception as error:  # noqa: BLE001 - ``_begin`` raises it
                 failures.append(error)
                 return
             finally:
@@ -123,11 +126,12 @@ class JoinedReplicas(TaskOwner):
                 self._merge_parts()
 
     def _merge_parts(self) -> None:
+        """Compute the set from the present sets of all parts."""
         replicas: dict[str, Replica] = {}
         weights: dict[str, int] = {}
         for part, weight in zip(self._parts, self._part_weights, strict=True):
             for replica in (part,) if isinstance(part, Replica) else part.replicas:
-                # Two names may lead to one address, but they are two hosts of it, so these names differ too.
+                # By name: two DNS names with the same address are two replicas, because their Host fields differ.
                 replicas.setdefault(replica.name, replica)
                 weights.setdefault(replica.name, weight)
         self._weights = tuple(weights.values())
@@ -135,16 +139,15 @@ class JoinedReplicas(TaskOwner):
 
 
 def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequence[int] | None = None) -> ReplicaSource:
-    """A source of ``replicas``: the source that was given, or one of a fixed set.
+    """Return ``replicas`` if it is a source, else a source with this fixed set.
 
     Raises:
-        ValueError: a fixed set without a replica, with weights that do not fit, or weights for a source, which has its
-            own.
+        ValueError: a fixed set is empty or has weights that do not fit, or weights are given for a source.
     """
     if not isinstance(replicas, Sequence):
         if weights is not None:
-            raise ValueError("a source of replicas has weights of its own")
+            raise ValueError("a source of replicas has weights of its own; give none")
         return replicas
     if not replicas:
-        raise ValueError("there must be a replica to take")
+        raise ValueError("an upstream needs at least one replica")
     return JoinedReplicas([Replica.parse(each) if isinstance(each, str) else each for each in replicas], weights)

@@ -42,5 +42,5 @@ def test_a_thousand_failures_are_no_overflow() -> None:
 
 @pytest.mark.parametrize(("floor", "ceiling"), [(0, 1), (-1, 1), (2, 1)])
 def test_bounds_that_are_none_are_refused(floor: float, ceiling: float) -> None:
-    with pytest.raises(ValueError, match="floor"):
+    with pytest.raises(ValueError, match="smallest TTL"):
         RefreshSchedule(floor, ceiling)

@@ -399,7 +399,7 @@ async def test_two_tasks_cannot_both_enter_it() -> None:
     async with Pool() as pool, trio.open_nursery() as nursery:
 
         async def another() -> None:
-            with pytest.raises(RuntimeError, match="entered by one task"):
+            with pytest.raises(RuntimeError, match="entered by another task"):
                 await pool.__aenter__()
 
         nursery.start_soon(another)

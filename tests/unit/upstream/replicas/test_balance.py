@@ -85,7 +85,7 @@ def test_weights_are_kept() -> None:
 def test_weights_and_policy_must_fit(options) -> None:
     with pytest.raises(ValueError, match="weight"):
         LoadBalancer([A, B], **options)
-    with pytest.raises(ValueError, match="there must be a replica"):
+    with pytest.raises(ValueError, match="at least one replica"):
         LoadBalancer([])
 
 

@@ -165,12 +165,12 @@ async def test_an_error_in_its_block_comes_out_bare(nursery: trio.Nursery, autoj
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"every": 0.0}, "check"), ({"healthy": 0}, "1 at least"), ({"unhealthy": 0}, "1 at least")],
+    [({"every": 0.0}, "more than 0 seconds"), ({"healthy": 0}, "at least 1"), ({"unhealthy": 0}, "at least 1")],
 )
 def test_bad_numbers_are_reported_though_there_is_no_replica_yet(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HealthChecker(Pool(), ChangingReplicas(), **options)
-    with pytest.raises(ValueError, match="there must be a replica"):
+    with pytest.raises(ValueError, match="at least one replica"):
         HealthChecker(Pool(), [])
 
 

@@ -150,7 +150,7 @@ def test_replicas_from_dns_need_a_name_behind_their_prefix(url: str) -> None:
 
 def test_a_weight_is_one_at_least() -> None:
     for weights in ([1, 0], [-1, 1]):
-        with pytest.raises(ValueError, match="1 at least"):
+        with pytest.raises(ValueError, match="at least 1"):
             JoinedReplicas([ONE, TWO], weights)
 
 
@@ -161,5 +161,5 @@ def test_what_a_layer_is_given_becomes_a_source() -> None:
     assert source_of(source) is source
     with pytest.raises(ValueError, match="weights of its own"):
         source_of(source, [1])
-    with pytest.raises(ValueError, match="there must be a replica"):
+    with pytest.raises(ValueError, match="at least one replica"):
         source_of([])

@@ -381,5 +381,5 @@ async def test_no_attempt_outlives_a_call_though_it_cannot_be_hurried(autojump_c
 
 def test_what_is_no_time_is_refused() -> None:
     for more in ({"after": "95"}, {"after": -1.0}, {"after": 1.0, "max": -1}):
-        with pytest.raises(ValueError, match=r"neither seconds nor a percentile|not negative"):
+        with pytest.raises(ValueError, match=r"neither seconds nor a percentile|not negative|not be negative"):
             Hedge(**more)
