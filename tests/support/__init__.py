@@ -1,4 +1,4 @@
-"""Helpers of the tests."""
+"""Test helpers. Modules with assertions are registered for pytest's rewriting, so that a failure shows the values."""
 
 import pytest
 

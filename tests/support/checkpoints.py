@@ -1,8 +1,8 @@
 """Cancel an operation at every checkpoint in turn.
 
-``for_every_checkpoint`` runs the operation again and again; the n-th time it is cancelled just before the n-th step
-that any of its tasks takes, or that any task at all takes while it runs, such as a reader that calls it back. It ends
-when the operation does before its cancel comes.
+``for_every_checkpoint`` runs the operation repeatedly. Run number n is cancelled just before the n-th scheduler step of
+the operation's tasks. With ``any_task`` the steps of all tasks count, for example those of a socket reader that calls
+the operation back. The last run is the one in which the operation ends before its cancel.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _CancelAtStep(trio.abc.Instrument):
 
 
 async def _cancelled_at(step: int, operation: Callable[[], Awaitable[object]], reason: str, any_task: bool) -> bool:
-    """Run once; whether the cancel came before the operation's end."""
+    """Run the operation once and return whether it was cancelled before its end."""
     with trio.CancelScope() as scope:
         ours: set[trio.lowlevel.Task] = set()
         instrument = _CancelAtStep(scope, ours, step, reason, any_task)
@@ -63,10 +63,19 @@ async def for_every_checkpoint(
     reason: str = "client-gone",
     any_task: bool = False,
 ) -> int:
-    """Cancel ``operation`` at each of its checkpoints in turn, and ``check`` the invariants after each.
+    """Cancel ``operation`` at each of its checkpoints in turn, and call ``check`` after each run.
+
+    Args:
+        operation: starts from a fresh state in each run.
+        check: asserts the invariants; it is awaited if it returns an awaitable.
+        reason: the reason of the cancel.
+        any_task: count the steps of all tasks, not only of the operation's.
 
     Returns:
-        How many checkpoints there were; or steps, by ``any_task``.
+        The number of steps at which the operation was cancelled.
+
+    Raises:
+        AssertionError: the operation takes more than STEPS_MAX steps.
     """
     for step in range(1, STEPS_MAX):
         cut = await _cancelled_at(step, operation, reason, any_task)

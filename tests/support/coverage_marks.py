@@ -1,4 +1,4 @@
-"""Tests that measure time or count functions."""
+"""The mark for tests that measure time or count functions: coverage would change their result."""
 
 from __future__ import annotations
 

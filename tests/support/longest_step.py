@@ -1,4 +1,4 @@
-"""How long the longest step of any task took: the time for which the loop could do nothing else."""
+"""The longest step of any task: the longest time for which the event loop ran nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import trio
 
 
 class LongestStep(trio.abc.Instrument):
-    """Measures each step between two checkpoints of a task of ours."""
+    """Measures the steps of Umbel's tasks, each from one checkpoint to the next.
+
+    ``seconds`` is the longest one, and ``task`` the name of its task.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -29,7 +32,10 @@ class LongestStep(trio.abc.Instrument):
 
 @contextmanager
 def longest_step() -> Iterator[LongestStep]:
-    """The longest step of the block, without the garbage collector's pauses, which the test's own objects make long."""
+    """Measure the longest step within the block.
+
+    The garbage collector is off within the block, because the test's own objects would make its pauses long.
+    """
     steps = LongestStep()
     trio.lowlevel.add_instrument(steps)
     was_enabled = gc.isenabled()

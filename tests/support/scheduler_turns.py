@@ -1,4 +1,4 @@
-"""Counting the turns of trio's scheduler."""
+"""A counter of the turns of trio's scheduler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 
 class Turns(trio.abc.Instrument):
-    """``count``: how often the loop has looked for I/O."""
+    """``count`` is the number of turns: how often the scheduler has polled for I/O."""
 
     count = 0
 
@@ -19,7 +19,7 @@ class Turns(trio.abc.Instrument):
 
 @contextmanager
 def counting_turns() -> Iterator[Turns]:
-    """Count the turns of the running loop."""
+    """Count the turns of the scheduler within the block."""
     turns = Turns()
     trio.lowlevel.add_instrument(turns)
     try:

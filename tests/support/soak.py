@@ -1,4 +1,4 @@
-"""Whether this is ``make soak``, in which churns and storms run in full; ``make test`` runs a tenth or less of them."""
+"""``SOAK``: whether ``make soak`` runs, with the full number of rounds; ``make test`` runs at most a tenth of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of ``umbel.net`` over socket pairs, with either reader, and their peers."""
+"""Streams of ``umbel.net`` over socket pairs, with either socket reader, and the peers at the other end."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ READERS = [EpollReader, WaitReader] if HAS_EPOLL else [WaitReader]
 
 @dataclass
 class Heard:
-    """A listener that keeps what it hears."""
+    """A listener that records its calls, and asserts that no data comes after the end."""
 
     data: bytearray = field(default_factory=bytearray)
     pieces: list[int] = field(default_factory=list)
+    """The number of bytes of each call of ``on_data``."""
     ended: list[str | Exception] = field(default_factory=list)
+    """How the stream ended: ``"eof"`` or the error; at most one entry."""
     changed: trio.Event = field(default_factory=trio.Event)
 
     def on_data(self, data: bytes) -> bool:
@@ -68,7 +70,7 @@ class Heard:
 
 @asynccontextmanager
 async def plain_pair(make: type[AnyReader]) -> AsyncIterator[tuple[PlainStream, trio.SocketStream]]:
-    """Our stream and its peer."""
+    """A connected plain stream and its peer. After the block the reader must watch no socket."""
     async with running_reader(make) as reader:
         ours, theirs = socket.socketpair()
         stream = PlainStream(ours, reader)
@@ -81,7 +83,7 @@ async def plain_pair(make: type[AnyReader]) -> AsyncIterator[tuple[PlainStream, 
 
 
 class TlsPeer:
-    """A TLS server, or with ``server_name`` a client, that decides about each record and each byte by itself."""
+    """A TLS server, or with ``server_name`` a client, whose test decides when each record is sent."""
 
     def __init__(
         self,
@@ -101,7 +103,7 @@ class TlsPeer:
         self.incoming.write(data) if data else self.incoming.write_eof()
 
     async def handshake(self, *, flush: bool = True) -> None:
-        """Without ``flush`` the last flight of a client stays here, to be sent with what follows."""
+        """Do the handshake. Without ``flush`` a client's last flight stays in the buffer until the next ``flush``."""
         while True:
             try:
                 self.ssl.do_handshake()
@@ -114,7 +116,7 @@ class TlsPeer:
                 return
 
     def records(self, *data: bytes) -> bytes:
-        """The bytes of a record per piece of data."""
+        """Return the bytes of one TLS record for each piece of data."""
         for piece in data:
             self.ssl.write(piece)
         return self.outgoing.read()
@@ -127,11 +129,13 @@ class TlsPeer:
         await self.stream.send_all(self.records(*data))
 
     async def say_goodbye(self) -> None:
+        """Send close_notify."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.ssl.unwrap()
         await self.flush()
 
     async def receive(self) -> bytes:
+        """Return decrypted bytes, or ``b""`` after the other side's close_notify."""
         while True:
             try:
                 return self.ssl.read()
@@ -143,9 +147,14 @@ class TlsPeer:
 
 
 class TrafficKeys:
-    """Makes records with the last secret that a peer wrote to its key log (RFC 8446), one of AES-256-GCM.
+    """Encrypts TLS 1.3 records with AES-256-GCM, under the last secret in a peer's key log (RFC 8446).
 
-    For what Python's ssl module has no call for. The record with ``number`` is the next one under that secret.
+    Tests use it to send records that Python's ssl module cannot make.
+
+    Args:
+        keys: the key log file (SSLKEYLOGFILE).
+        label: the label of the secret in the key log.
+        number: the sequence number of the next record under that secret.
     """
 
     def __init__(self, keys: Path, label: str, number: int = 0) -> None:
@@ -165,14 +174,14 @@ class TrafficKeys:
         return head + coder.encrypt(nonce.to_bytes(12, "big"), content + bytes([kind]), head)
 
     def key_update(self, *, asks: bool = True) -> bytes:
-        """Change the key; ``asks`` for a KeyUpdate in return."""
+        """Return a KeyUpdate record and change to the next key. ``asks``: the peer must update its key too."""
         record = self.record(0x16, b"\x18\x00\x00\x01" + bytes([asks]))
         self._secret, self._number = self._expand(b"traffic upd", 48), 0
         return record
 
 
 class TrafficKeys12:
-    """Makes a client's records of TLS 1.2 behind its handshake, with AES-256-GCM (RFC 5246 and 5288)."""
+    """Encrypts a client's TLS 1.2 records after the handshake, with AES-256-GCM (RFC 5246 and 5288)."""
 
     def __init__(self, keys: Path, server_random: bytes) -> None:
         line = next(line for line in keys.read_text().splitlines() if line.startswith("CLIENT_RANDOM"))
@@ -194,12 +203,12 @@ class TrafficKeys12:
 
 
 def key_update(keys: Path, number: int) -> bytes:
-    """A server's KeyUpdate that asks for one in return."""
+    """Return a server's KeyUpdate record that requests a KeyUpdate from the client."""
     return TrafficKeys(keys, "SERVER_TRAFFIC_SECRET_0", number).key_update()
 
 
 async def check_that_closing_wakes(stream: PlainStream | TlsStream) -> None:
-    """Close the stream while a task receives and another one sends: both get ClosedResourceError."""
+    """Close the stream while one task receives and another one sends: both must get ClosedResourceError."""
 
     async def expect_closed(*, sending: bool) -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -217,7 +226,7 @@ async def check_that_closing_wakes(stream: PlainStream | TlsStream) -> None:
 async def tls_pair(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, **options
 ) -> AsyncIterator[tuple[TlsStream, TlsPeer]]:
-    """Our stream, which has shaken hands, and its peer."""
+    """A client's TLS stream and its peer, after the handshake. After the block the reader must watch no socket."""
     async with running_reader(make) as reader:
         ours, theirs = socket.socketpair()
         stream = TlsStream(ours, reader, client, "peer.example", **options)
@@ -238,7 +247,7 @@ async def tls_pair(
 async def tls_served(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, *, session: ssl.SSLSession | None = None
 ) -> AsyncIterator[tuple[TlsStream, TlsPeer]]:
-    """Our server's stream, which has shaken hands, and the client."""
+    """A server's TLS stream and its client, after the handshake."""
     async with served_unshaken(make, client, server, session=session) as (stream, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.handshake)
@@ -250,7 +259,10 @@ async def tls_served(
 async def served_unshaken(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, *, session: ssl.SSLSession | None = None
 ) -> AsyncIterator[tuple[TlsStream, TlsPeer]]:
-    """Our server's stream and a client, before the handshake. At the end nothing of the stream is left."""
+    """A server's TLS stream and its client, before the handshake.
+
+    After the block the reader must watch no socket, and the stream's file descriptor must be closed.
+    """
     async with running_reader(make) as reader:
         ours, theirs = socket.socketpair()
         stream = TlsStream.serving(ours, reader, server)
@@ -262,4 +274,4 @@ async def served_unshaken(
                 stream.close_now()
         assert len(reader) == 0
         await trio.testing.wait_all_tasks_blocked()
-        assert ours.fileno() == -1, "its descriptor is closed"
+        assert ours.fileno() == -1, "the stream's file descriptor is still open"

@@ -16,10 +16,10 @@ import pytest
 import trio
 from quart import websocket
 
-from tests.support.kept_cancel import kept_cancel
 from tests.support.logs.records import Records
 from tests.support.server.http_channels import PROTOCOLS, ask, opened, rest
 from tests.support.server.serving import fetch, serving
+from tests.support.server.stray_cancel import stray_cancel
 from tests.support.server.ws_client import AcceptConnection, ws_client
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
@@ -75,7 +75,7 @@ RAISED: dict[str, Callable[[], Any]] = {
     "a nested group": lambda: made(
         lambda: BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [GeneratorExit()]), ValueError()])
     ),
-    "a cancel that is not ours": kept_cancel,
+    "a cancel that is not ours": stray_cancel,
     "one without a text": lambda: made(MuteError),
 }
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)

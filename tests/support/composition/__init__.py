@@ -1,1 +1,1 @@
-"""Plans from TOML text, run over scripted calls and over sockets."""
+"""Helpers for tests of compositions: plans from TOML, run over scripted calls in memory and over sockets."""

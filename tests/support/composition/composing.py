@@ -1,4 +1,4 @@
-"""Plans from TOML text, and upstreams from functions or scripts, for tests of the engine without sockets."""
+"""Plans from TOML text, and upstreams made of functions, for tests of the engine without sockets."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 def calls(names: str, **more: str) -> str:
-    """The tables of calls that need nothing of each other; ``more`` is added to those that it names."""
+    """The tables of independent calls, one for each letter of ``names``; ``more`` has further keys by call."""
     return "".join(f'[routes.calls.{name}]\nupstream = "u"\npath = "/{name}"\n{more.get(name, "")}\n' for name in names)
 
 
 TWO = calls("ab")
-"""The calls of a route that has two. What is added belongs to the second."""
+"""The tables of the calls ``a`` and ``b``. Text that is appended belongs to ``b``."""
 
 
 class Scripted(httpx.AsyncBaseTransport):
-    """An upstream that is a function of the request; counts what is in flight."""
+    """An upstream that is a function of the request; it keeps the requests and counts those in flight."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -55,27 +55,27 @@ class Scripted(httpx.AsyncBaseTransport):
 
 
 def config(text: str) -> Config:
-    """A configuration from TOML, with upstream "u" unless the text has its own."""
+    """Make a configuration from TOML, with the upstream ``u`` unless the text has upstreams."""
     data = tomllib.loads(text)
     data.setdefault("upstreams", {"u": {"urls": ["http://127.0.0.1:1"]}})
     return Config.model_validate(data)
 
 
 def plan(text: str) -> Plan:
-    """The plan of the first route; ``[[routes]]`` and a path are put before the text if it has none."""
+    """Compile the first route. A text without ``[[routes]]`` gets that header and a path."""
     if "[[routes]]" not in text:
         text = f'[[routes]]\npath = "/r/<id>"\n{text}'
     return compile_route(config(text), 0)
 
 
 def facts(deadline: float = 5.0) -> RequestFacts:
-    """Facts of a request that begins now."""
+    """Make the facts of a request that begins now; ``deadline``: seconds from now."""
     now = trio.current_time()
     return RequestFacts("r-1", Trace("0" * 31 + "1"), "GET", "/r/1", "/r/<id>", now, now + deadline)
 
 
 def answer(value: Any, status: int = 200, after: float = 0.0, headers: Mapping[str, str] | None = None) -> Handler:
-    """A handler that answers with a JSON value after a while."""
+    """Make a handler that answers with a JSON value after ``after`` seconds."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         await trio.sleep(after)
@@ -85,7 +85,7 @@ def answer(value: Any, status: int = 200, after: float = 0.0, headers: Mapping[s
 
 
 def by_path(handlers: Mapping[str, Handler]) -> Handler:
-    """Dispatch on the target's path; an unknown path is a 404."""
+    """Make a handler that dispatches on the path of the target; an unknown path gets a 404."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         path = request.extensions["target"].decode().partition("?")[0]
@@ -97,7 +97,7 @@ def by_path(handlers: Mapping[str, Handler]) -> Handler:
 
 @dataclass
 class Ran:
-    """What one run came to."""
+    """The result of one run of a plan, with the upstream, the records and the duration in seconds."""
 
     result: Result
     upstream: Scripted
@@ -110,7 +110,7 @@ class Ran:
 
     @property
     def kinds(self) -> dict[str, Any]:
-        """What became of each call: its value, or the kind of its failure."""
+        """By call: its value, or the kind of its failure."""
         return {each.call: each.failure.kind if each.failure else each.value for each in self.result.outcomes}
 
 
@@ -122,9 +122,10 @@ async def compose(
     deadline: float = 5.0,
     observer: Observer | None = None,
 ) -> Ran:
-    """Run a plan against an upstream, with a timer queue, and give everything that came of it.
+    """Run a plan with a timer queue against an upstream.
 
-    Nothing is left under way then, and each call is recorded once.
+    Raises:
+        AssertionError: after the run a timer or a request is left, or a call was not recorded exactly once.
     """
     compiled = plan(text) if isinstance(text, str) else text
     by_target = upstream if isinstance(upstream, Mapping) else {}
@@ -138,9 +139,9 @@ async def compose(
         nursery.start_soon(timers.run)
         given = inputs or Inputs(path={"id": "1"})
         result = await run(compiled, given, facts(deadline), callers, recorder, observer, timers=timers)
-        nursery.cancel_scope.cancel(reason="it has run")
-    assert not len(timers), "no timer is left behind"
+        nursery.cancel_scope.cancel(reason="the plan has run")
+    assert not len(timers), "a timer is left"
     assert functions.in_flight == 0
     assert not (isinstance(upstream, ScriptedCaller) and upstream.under_way)
-    assert recorder.ended_calls == sorted(outcome.call for outcome in result.outcomes), "every call is recorded once"
+    assert recorder.ended_calls == sorted(outcome.call for outcome in result.outcomes)
     return Ran(result, functions, recorder, trio.current_time() - started)

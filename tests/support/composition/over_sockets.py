@@ -1,4 +1,4 @@
-"""One composition, or a few in a row, against one scripted upstream over sockets, and all that can be seen of it."""
+"""A composition against a scripted upstream over sockets, run once or several times, and what is observed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from umbel.upstream import Client, ClientStatistics, build
 from umbel.upstream.calls.call import UpstreamCall
 
 Step = bytes | Sequence[bytes] | Callable[[Peer], Awaitable[object]]
-"""What an upstream does with one request: sends this, or these pieces one by one, or whatever the function does. A
+"""What an upstream does with one request: send these bytes, send these pieces one by one, or call the function. A
 function that returns False ends the connection."""
 
 WARM = response(b'{"warm":true}', b"Content-Type: application/json")
@@ -41,10 +41,11 @@ _MILLISECONDS = re.compile(rb"((?:x-envoy-expected-rq-timeout-ms|x-left): )\d+")
 
 @dataclass
 class Case:
-    """A composition and what its upstream does.
+    """A composition and the behaviour of its upstream.
 
-    ``steps``: one for each request after the warming ones, the last one again and again; or by a part of the target.
-    ``upstream`` and ``route`` are the configuration's tables; ``calls`` is what ``route`` has of calls.
+    ``steps`` has one step for each request after the warm-up; further requests get the last step. A mapping has the
+    steps by a part of the target. ``upstream`` and ``route`` are tables of the configuration; ``calls`` are the calls
+    of the route.
     """
 
     steps: Sequence[Step] | Mapping[str, Sequence[Step]] = (ONE,)
@@ -55,35 +56,35 @@ class Case:
     deadline: float = 5.0
     trace_state: str = ""
     warm: int = 1
-    """How many connections are kept when the case begins."""
+    """The number of idle connections at the beginning."""
     times: int = 1
-    """How often the composition is run, one after the other."""
+    """The number of runs of the composition, one after the other."""
     replicas: int = 1
     tls: tuple[ssl.SSLContext, Mapping[str, str]] | None = None
     uds: str | None = None
     before: Callable[[Lab], Awaitable[object]] | None = None
-    """Run after the warming."""
+    """Called after the warm-up."""
     around: Callable[[Lab, Callable[[], Awaitable[Result | None]]], Awaitable[Result | None]] | None = None
-    """Runs the composition, instead of just awaiting it."""
+    """Called with the function that runs the composition, for example to cancel it; None: it is awaited."""
 
 
 @dataclass
 class Seen:
-    """All that could be seen of a case."""
+    """The observations of a case."""
 
     requests: list[bytes]
-    """Without ports, span ids, and the milliseconds that a deadline leaves."""
+    """The requests, without ports, span ids and remaining milliseconds, which differ from run to run."""
     results: list[Result | None]
     records: Records
     statistics: ClientStatistics
     kept: int
-    """Connections that were still open at both ends."""
+    """The number of connections that are open at both ends after the runs."""
     tasks: int
-    """How often an attempt asked for a task, the warming included."""
+    """How often an attempt needed a task, including the warm-up."""
 
     @property
     def ends(self) -> list[dict[str, Any]]:
-        """For each run, by call: the value, or the kind of the failure."""
+        """For each run, by call: its value, or the kind of its failure."""
         return [
             {each.call: each.value if each.failure is None else each.failure.kind for each in result.outcomes}
             for result in self.results
@@ -119,7 +120,7 @@ class Lab:
         return await run(self.plan, self.case.inputs, self.facts(), {"u": self.client}, self.records)
 
     async def settled(self) -> int:
-        """How many connections the upstreams still have, once they have heard of those that were closed."""
+        """Wait until the upstreams have noticed each closed connection; return the number of idle connections."""
         with trio.fail_after(5):
             while sum(server.open for server in self.servers) > self.client.statistics().pool.idle:
                 await wait_all_tasks_blocked()
@@ -127,14 +128,14 @@ class Lab:
 
 
 class Upstream:
-    """Answers the warming requests, then goes through the steps. It remembers every request."""
+    """An upstream that answers the warm-up requests, then does the steps of a case. It keeps every other request."""
 
     def __init__(self, case: Case) -> None:
         self._case = case
         self._warm = trio.Event()
         self.requests: list[bytes] = []
         self.sending = 0
-        """Steps of which a piece is still to be sent."""
+        """The number of steps that still have a piece to send."""
         self._made: dict[str, int] = {}
         self._waiting = 0
 
@@ -153,7 +154,7 @@ class Upstream:
                 return
 
     async def _warmed(self) -> None:
-        """All at once, so that each has a connection of its own."""
+        """Wait until all warm-up requests have arrived, so that each one opens a connection."""
         self._waiting += 1
         if self._waiting == self._case.warm:
             self._warm.set()
@@ -188,7 +189,7 @@ def _scrubbed(request: bytes) -> bytes:
 
 @asynccontextmanager
 async def laboratory(case: Case) -> AsyncIterator[tuple[Lab, Upstream]]:
-    """Upstreams, a warm client and the plan of a case."""
+    """Open the upstreams, a client with idle connections, and the plan of a case."""
     upstream = Upstream(case)
     server_tls, tls = case.tls or (None, {})
     async with AsyncExitStack() as entered:
@@ -214,7 +215,7 @@ async def laboratory(case: Case) -> AsyncIterator[tuple[Lab, Upstream]]:
 
 
 def configured(upstream: Mapping[str, Any], calls: Mapping[str, Mapping[str, Any]], **route: Any) -> Config:
-    """A configuration of one route, whose calls go to upstream "u", each to a path of its name unless it says more."""
+    """A configuration with one route, whose calls go to the upstream ``u``, by default to the path ``/<name>``."""
     made = {name: {"upstream": "u", "path": f"/{name}", **call} for name, call in calls.items()}
     return Config.model_validate(
         {"upstreams": {"u": dict(upstream)}, "routes": [{"path": "/r/<id>", **route, "calls": made}]}
@@ -222,7 +223,7 @@ def configured(upstream: Mapping[str, Any], calls: Mapping[str, Mapping[str, Any
 
 
 async def _warm(lab: Lab) -> None:
-    """So many kept connections: as many calls at once."""
+    """Make ``case.warm`` concurrent calls, so that as many connections are idle afterwards."""
     calls = {f"w{n}": {"path": f"/warm/{n}"} for n in range(lab.case.warm)}
     plan = compile_route(configured({"urls": ["http://anywhere"]}, calls), 0)
     result = await run(plan, Inputs(), facts(5.0), {"u": lab.client}, Records())
@@ -231,7 +232,11 @@ async def _warm(lab: Lab) -> None:
 
 
 async def observe(case: Case) -> Seen:
-    """Run the case. Afterwards nothing of it may be left, and every call has its outcome once."""
+    """Run a case.
+
+    Raises:
+        AssertionError: after the runs something of a call is left, or a call or attempt was not recorded exactly once.
+    """
     tasks, usual = 0, UpstreamCall.attempt_waits
 
     def attempt_waits(call: UpstreamCall, attempt: Any) -> None:
@@ -261,15 +266,15 @@ async def observe(case: Case) -> Seen:
 
 
 def assert_recorded_once(records: Records, calls: int) -> None:
-    """Each of so many calls has its outcome, and each attempt is recorded and in one outcome."""
+    """Assert that ``calls`` calls are recorded, and each attempt once by itself and once in the outcome of its call."""
     assert len(records.calls) == calls
     attempts = [event.attempt for event in records.events if isinstance(event, AttemptEnded)]
-    told = [attempt for event in records.calls for attempt in event.outcome.attempts]
-    assert sorted(attempts, key=repr) == sorted(told, key=repr)
+    in_outcomes = [attempt for event in records.calls for attempt in event.outcome.attempts]
+    assert sorted(attempts, key=repr) == sorted(in_outcomes, key=repr)
 
 
 def assert_nothing_left(client: Client) -> None:
-    """Nothing of any call is in flight, no timer is set, and no socket but the kept ones is watched."""
+    """Assert that no call is in flight, no timer is set, and only the sockets of idle connections are watched."""
     said = client.statistics()
     assert (said.pool.active, said.pool.connecting) == (0, 0)
     assert (said.bulkhead.in_flight, said.bulkhead.waiting) == (0, 0)

@@ -1,4 +1,4 @@
-"""An upstream whose calls end by a script or by the test's hand, without tasks of theirs: a ``core.call.Caller``."""
+"""A ``core.call.Caller`` in memory, whose calls end as a script says, or when the test calls ``end``."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Reply(NamedTuple):
     """How a call ends."""
 
     after: float = NEVER
-    """Seconds until it does. 0: inside of ``start``. Infinite: when the test says so, if ever."""
+    """Seconds from ``start`` to the end of the call; 0: it ends within ``start``; NEVER: the test calls ``end``."""
     status: int = 200
     value: object = 1
     content: bytes | None = None
-    """The body, where it is not ``value`` as JSON."""
+    """The body; None: ``value`` as JSON."""
     error: Exception | None = None
-    """Instead of a response."""
+    """The error with which the call ends instead of a response."""
     headers: Sequence[tuple[str, str]] = ()
     fails_to_depart: bool = False
-    """It ends inside of ``send``."""
+    """Whether the call ends within ``send``."""
     waits: int = 0
-    """How often it wants a task, each for ``after`` seconds: from the beginning, or once it is ``resumed``."""
+    """How often the call needs a task, each time for ``after`` seconds. The first time is within ``start``."""
 
 
 class ScriptedCall:
-    """One call. It asserts that its owner keeps to the rules of ``core.call``."""
+    """One call. It asserts that its owner follows the rules of ``core.call``."""
 
     names = None
 
@@ -50,9 +50,9 @@ class ScriptedCall:
         self.started_at: float | None = None
         self.sent = False
         self.cancelled: str | None = None
-        """The reason that it was cancelled for."""
+        """The reason of the cancel; None if the call was not cancelled."""
         self._owed = 0
-        """How often ``finish`` is to be run."""
+        """The number of calls of ``finish`` that the owner still has to make."""
         self._waits = reply.waits
         self._over = trio.Event()
 
@@ -79,11 +79,11 @@ class ScriptedCall:
         elif self.reply.after == 0:
             self.end()
         elif self.reply.after < NEVER:
-            # A system task neither belongs to who calls nor ends with a test's cancel.
+            # A system task, because the call must not end with a cancel of the task that starts it.
             trio.lowlevel.spawn_system_task(self._end_later)
 
     def resume(self) -> None:
-        """Say that it wants a task."""
+        """Notify the owner that the call needs a task."""
         if not self.has_ended:
             self._owed += 1
             self.context.owner.call_waits(self)
@@ -105,7 +105,7 @@ class ScriptedCall:
             self.end()
 
     def end(self) -> None:
-        """It has its result. Nothing happens where it was cancelled, as with a closed connection."""
+        """End the call with its result. This does nothing after a cancel, as a closed connection brings no response."""
         if self.has_ended:
             return
         reply = self.reply
@@ -130,12 +130,15 @@ class ScriptedCall:
 
 
 class ScriptedCaller:
-    """Makes calls. Their reply is that of the longest beginning of the target in ``script``, or a function's."""
+    """Makes scripted calls.
+
+    ``script`` is a function of the target, or a mapping whose longest key that is a prefix of the target counts.
+    """
 
     def __init__(self, script: Mapping[str, Reply] | Callable[[str], Reply]) -> None:
         self._script = script
         self.calls: list[ScriptedCall] = []
-        """Those that were made, in order; not all of them were started."""
+        """The calls in the order of ``new_call``, including those that were not started."""
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         target = prepared.target.decode()
@@ -160,6 +163,6 @@ class ScriptedCaller:
         return [call.prepared.target.decode() for call in self.started]
 
     def of(self, target: str) -> ScriptedCall:
-        """The one call with this target."""
+        """Return the one call with this target."""
         (found,) = (call for call in self.calls if call.prepared.target.decode() == target)
         return found

@@ -1,1 +1,1 @@
-"""The whole program: configurations, a served application with its records, recorded answers."""
+"""Helpers for tests of the whole gateway: configurations, a served application with its records, recorded answers."""

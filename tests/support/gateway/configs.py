@@ -1,4 +1,4 @@
-"""Configurations for tests: written to a directory, loaded, and their mistakes as people see them."""
+"""Configurations for tests: written to a directory and loaded, with their mistakes as lines of text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ UPSTREAM = '[upstreams.u]\nurls = ["http://h"]\n'
 ROUTE = '[[routes]]\npath = "/r"\n'
 CALL = 'calls.c = { upstream = "u", path = "/" }\n'
 WRITTEN_AT = 1_700_000_000
-"""Long ago: a file that was changed just now is read twice, a moment apart."""
+"""The modification time of written files, long ago: the loader reads a recently changed file twice, with a pause."""
 GOOD = UPSTREAM + ROUTE + CALL
 
 
 def write(directory: Path, text: str, files: Mapping[str, str | bytes] | None = None) -> Path:
-    """Write ``umbel.toml``, and other files by their names, into ``directory``."""
+    """Write ``umbel.toml`` and other files, given by name, into ``directory``; return the path of ``umbel.toml``."""
     for name, content in {"umbel.toml": text, **(files or {})}.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,11 @@ def loaded(
     files: Mapping[str, str | bytes] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """The configuration of ``text``, whose file messages call ``umbel.toml``."""
+    """Load ``text`` as the file ``umbel.toml`` in ``directory``, which is the working directory meanwhile.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
     write(directory, text, files)
     before = Path.cwd()
     os.chdir(directory)
@@ -51,7 +55,7 @@ def mistakes(
     files: Mapping[str, str | bytes] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """What ``loaded`` says is wrong, line by line; empty if nothing is."""
+    """Return the lines of the ConfigError that ``loaded`` raises; empty if it raises none."""
     try:
         loaded(directory, text, files, environ)
     except ConfigError as error:

@@ -1,6 +1,7 @@
-"""A call that fails in the whole program: in a route that needs it, and in one that can do without it.
+"""A failing call in two routes of the whole gateway: required in one, optional in the other.
 
-The tests of faults ask both routes, and look at what the client is told, what it is not, and what is recorded.
+``assert_fails`` requests both routes and checks the responses; ``assert_recorded`` checks the records, and that the
+responses contain nothing internal.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from tests.support.upstream.raw_server import Peer, RawServer, answering, respon
 from umbel.core.failure_kinds import KINDS, Kind
 
 MAX_BODY = 100_000
-"""Of the upstream that fails."""
+"""The key ``max_body`` of the failing upstream, in bytes."""
 
 
 class Fault(NamedTuple):
-    """What must come of a call that fails."""
+    """The failure of the call, and how the responses must show it."""
 
     kind: Kind
     error: str | None
-    """Of Proxy-Status; None where the received status speaks instead."""
+    """The parameter ``error`` of Proxy-Status; None: the field has ``received-status`` instead."""
     received: int | None = None
-    """The upstream's status, for kind status."""
+    """The upstream's status, for a failure of kind ``status``."""
     passed: bool = False
-    """The answer has the upstream's status."""
+    """Whether the response of the required route has the upstream's status."""
 
     @property
     def status(self) -> int:
@@ -38,12 +39,12 @@ class Fault(NamedTuple):
 
 
 async def steadily(peer: Peer) -> None:
-    """The upstream of the call beside the one that fails."""
+    """The handler of the second upstream, whose call succeeds in both routes."""
     await answering(response(b'"steady"'))(peer)
 
 
 def two_routes(steady: RawServer, url: str, keys: str = "", *, deadline: str = "5s") -> str:
-    """A route that needs the call ``part`` of the upstream at ``url``, and one that can do without it."""
+    """A configuration with ``/required`` and ``/optional``; their call ``part`` goes to the upstream at ``url``."""
     calls = """
         [routes.calls.steady]
         upstream = "steady"
@@ -72,7 +73,7 @@ def two_routes(steady: RawServer, url: str, keys: str = "", *, deadline: str = "
 
 
 async def assert_fails(program: Program, fault: Fault) -> list[tuple[Reply, bytes]]:
-    """Ask both routes: the one answers with the problem, the other with what there is."""
+    """Request both routes: one must answer with a problem document, the other with a partial result."""
     required, optional = replies = [await program.ask("/required"), await program.ask("/optional")]
     _assert_problem(required[0], fault)
     reply = optional[0]
@@ -99,7 +100,7 @@ def _assert_problem(reply: Reply, fault: Fault) -> None:
 
 
 def assert_recorded(program: Program, fault: Fault, replies: list[tuple[Reply, bytes]], *secrets: str) -> None:
-    """One access line for each request, one line for each call, and nothing of what they say in the answers."""
+    """Assert one access record per request, one record per call, and no detail of a record or secret in a response."""
     ids = [reply["x-request-id"] for reply, _ in replies]
     access = program.lines("access")
     assert [line["request_id"] for line in access] == ids
@@ -114,7 +115,7 @@ def assert_recorded(program: Program, fault: Fault, replies: list[tuple[Reply, b
     assert len(details) == 2
     assert {line["event"] for line in program.lines("app")} == {"log.closed"}
     for request_id, (_, raw) in zip(ids, replies, strict=True):
-        # An id is random, and may hold the digits of a port.
+        # The id is random, and may contain the digits of a port.
         text = raw.decode("latin-1").replace(request_id, "")
         for secret in (*details, *secrets, "127.0.0.1", "hidden", "Traceback", "Error", "httpx", "ypercorn"):
             assert secret not in text

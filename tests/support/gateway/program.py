@@ -1,6 +1,6 @@
-"""The whole program: a configuration file, its application behind a server, and the records that it leaves in files.
+"""The whole gateway: a configuration file, its application behind a server, and the records in its log files.
 
-When the block of ``running`` ends, nothing of any request may be left; what the logs say can be read then.
+At the end of the block of ``running`` no request may be in flight; the log files are complete after it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from umbel.gateway.app import Umbel
 from umbel.upstream import Client
 
 WAYS = pytest.mark.parametrize("way", ["quart", "direct"], indirect=True)
-"""The ways of the fixture ``way`` that differ over sockets."""
+"""The parameters of the fixture ``way`` (see ``tests/conftest.py``) that differ over sockets."""
 SERVERS = pytest.mark.parametrize("stock", [False, True], ids=["our serve", "stock hypercorn"])
 
 EVERY_CALL = '\n[logs.calls]\nwhich = "all"\n'
-"""A line for each call, and not only for those that say something."""
+"""The setting with which every call has a record; by default an ordinary call may have none."""
 
 
 def up(server: int, keys: str = "", *, name: str = "up") -> str:
-    """An upstream at a port."""
+    """The table of an upstream at a port of this machine; ``keys`` are further keys."""
     return f'[upstreams.{name}]\nurls = ["http://127.0.0.1:{int(server)}"]\n{keys}\n'
 
 
 def route(
     path: str = "/r", target: str = "/x", *, upstream: str = "up", keys: str = "", call: str = "", answer: str = ""
 ) -> str:
-    """A route with one call, ``part``, of ``target``; and more keys of the route, of its answer and of the call.
+    """The tables of a route with one call, named ``part``, to ``target``.
 
-    The call stands last, so that tables of further calls may follow.
+    ``keys``, ``call`` and ``answer`` are further keys of the route, the call and the answer. The call is the last
+    table, so that tables of further calls may follow.
     """
     return (
         f'[[routes]]\npath = "{path}"\n{keys}\n'
@@ -49,7 +50,7 @@ def route(
 
 
 class Program:
-    """The program while it runs, and its logs afterwards."""
+    """The gateway while it runs, and its log files afterwards."""
 
     def __init__(self, app: Umbel, port: int, server: trio.Nursery, logs: Path) -> None:
         self.app = app
@@ -61,20 +62,25 @@ class Program:
     async def ask(
         self, target: str, method: str = "GET", headers: Iterable[tuple[str, str]] = (), body: bytes = b""
     ) -> tuple[Reply, bytes]:
-        """One request on a connection of its own: the reply, and every byte of it."""
+        """Send one request on a new connection; return the response, parsed and as bytes."""
         with trio.fail_after(10):
             async with connected(self.port) as client:
                 fields = [("connection", "close"), *headers]
                 return await client.request(method, target, fields, body), client.received
 
     def client(self, upstream: str) -> Client:
+        """The client of an upstream."""
         assert self.app.current_runtime is not None
         client = self.app.current_runtime.callers[upstream]
         assert isinstance(client, Client)
         return client
 
     async def settled(self) -> None:
-        """Wait until nothing of any request is left: no task, no call in flight or in a queue, no connection in use."""
+        """Wait until no request has a task, a call in flight or in a queue, or a connection in use.
+
+        Raises:
+            AssertionError: after 15 seconds something is left.
+        """
         with trio.move_on_after(15):
             while self._left():
                 await wait_all_tasks_blocked(0.005)
@@ -106,24 +112,28 @@ async def running(
     prepare: Callable[[Umbel], object] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Program]:
-    """The program of the configuration ``text``, behind our server or Hypercorn's own; ``settings`` are Hypercorn's.
+    """Run the gateway with the configuration ``text`` within the block.
 
-    ``prepare`` registers what the application is to have beside its configuration. Every call has a line in
-    the records, unless the text says which.
+    Args:
+        directory: for the configuration and the log files.
+        text: the configuration. Every call has a record unless the text has a section ``[logs.calls]``.
+        stock: serve with Hypercorn's own ``serve`` instead of Umbel's.
+        prepare: called with the application before it starts, to register views.
+        settings: Hypercorn's settings.
     """
     app = Umbel.from_file(write(directory, text if "[logs.calls]" in text else text + EVERY_CALL))
     if prepare is not None:
         prepare(app)
-    # Hypercorn keeps a connection that its client has closed for as long as an idle one. That is not ours to wait for.
+    # Hypercorn keeps a connection that its client has closed until the keep-alive timeout, so it is short here.
     settings = {"include_server_header": False, "keep_alive_timeout": 0.5, **settings}
     async with serving(app, stock=stock, **settings) as port:
         server = trio.lowlevel.current_task().child_nurseries[-1]
         if stock:
-            # What stays beside Hypercorn's connections begins with the first of them.
+            # The first connection starts tasks that stay until the end. They must be counted as the server's own.
             async with connected(port) as client:
                 await client.stream.send_eof()
                 assert await client.closed_by_server()
-        # The address is announced a moment before the last task that stays has begun.
+        # The server announces its address shortly before its last permanent task has started.
         await wait_all_tasks_blocked(0.01)
         program = Program(app, port, server, directory / "logs")
         yield program
@@ -131,7 +141,7 @@ async def running(
 
 
 def _names(nursery: trio.Nursery) -> list[str]:
-    """Every task below."""
+    """The names of all tasks in and below the nursery."""
     names: list[str] = []
     for task in nursery.child_tasks:
         names.append(task.name)

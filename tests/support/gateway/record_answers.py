@@ -1,8 +1,7 @@
-"""Write what the present code answers to the recorded cases: ``python -m tests.support.gateway.record_answers``.
+"""Record the answers of the present code: ``python -m tests.support.gateway.record_answers``.
 
-A change of behaviour that is wanted is made in the code; this command writes it to ``answers/recorded.json``, and the
-difference of that file is reviewed as a part of the change. A difference that is not wanted is a mistake of the code:
-``tests/unit/gateway/test_same_answers.py`` shows it for each way to ask.
+The command writes ``answers/recorded.json``. Run it after an intended change of behaviour, and review the difference of
+the file as part of the change. An unintended difference is a bug; ``tests/unit/gateway/test_same_answers.py`` shows it.
 """
 
 from __future__ import annotations

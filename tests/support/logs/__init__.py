@@ -1,1 +1,1 @@
-"""Recorders and sinks in memory, event factories, and a process that only logs."""
+"""Helpers for tests of logs: recorders and sinks in memory, event factories, and a program that only logs."""

@@ -1,4 +1,4 @@
-"""Event factories for tests of what records events."""
+"""Factories of events with defaults, for tests of recorders."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A process that only logs, for tests of many processes on one file: ``python -m tests.support.logs.log_writer``.
+"""A program that only logs, for tests of several processes on one file: ``python -m tests.support.logs.log_writer``.
 
-It prints the number of its last record to stdout after each burst, so that a test knows which records must exist.
+After each burst it prints the number of its last record to stdout, so that a test knows which records must exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A recorder that keeps what it takes, for tests to look at."""
+"""A recorder that keeps events in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Records:
-    """Events in memory."""
+    """A recorder; ``events`` has every event in order, the properties those of one class."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -30,7 +30,7 @@ class Records:
 
     @property
     def ended_calls(self) -> list[str]:
-        """The names of the calls that are recorded, sorted."""
+        """The names of the recorded calls, sorted."""
         return sorted(event.outcome.call for event in self.calls)
 
     @property
@@ -39,12 +39,12 @@ class Records:
 
 
 def check_cancelled(app: Umbel, records: Records) -> None:
-    """A request that a server cancelled at some step has left nothing, and has one record, the last."""
+    """Assert that a request which the server cancelled is not in flight, and that it has one record, the last one."""
     assert app.statistics().requests_in_flight == 0
-    # A cut before the first step of all may come before the application was called.
+    # A request that is cancelled before the application was called has no record.
     assert len(records.requests) == 1 or not records.events
     if records.events:
-        # The request's record comes last, when all else has ended and been recorded.
+        # The request ends after all its calls, so its record is the last.
         assert records.events[-1] is records.requests[0]
         assert records.requests[0].kind in (None, Kind.CANCELLED, Kind.STATUS)
     assert len({call.outcome.call for call in records.calls}) == len(records.calls)

@@ -1,6 +1,6 @@
-"""Log sinks for tests: one in memory that fails and hangs at will, and a real file that tells when it was written.
+"""Log sinks for tests: one in memory that a test makes fail or hang, and a file sink whose writes a test can await.
 
-The one in memory uses no thread, so it fits a mock clock.
+The sink in memory uses no thread, so it works with a mock clock.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from umbel.logs.recorder import FileRecorder, record_to
 
 
 class MemorySink:
+    """A sink in memory. ``error``, ``sync_error``, ``hang`` and ``seconds_per_write`` decide what its methods do."""
+
     def __init__(self) -> None:
         self.data = bytearray()
         self.writes: list[tuple[float, int]] = []
-        """When, and how many bytes."""
+        """The time and the number of bytes of each write."""
         self.error: OSError | None = None
         self.sync_error: OSError | None = None
         self.hang = False
         self.seconds_per_write = 0.0
         self.closed = False
         self.did: list[str] = []
-        """What was asked of it beside writing, in order."""
+        """The names of the other methods that were called, in order."""
 
     async def open(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -76,7 +78,7 @@ class MemorySink:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Every line; fails on one that is not a whole JSON object."""
+        """The records of all lines. A line that is not a complete JSON value raises."""
         return [json.loads(line) for line in bytes(self.data).decode().splitlines()]
 
     @property
@@ -86,7 +88,7 @@ class MemorySink:
 
 @asynccontextmanager
 async def memory_log(sink: MemorySink, *, clock_ns: int | None = None, **options: Any) -> AsyncGenerator[Log, None]:
-    """A log over a sink in memory; from ``clock_ns`` on its wall clock goes one microsecond a record."""
+    """Open a log over ``sink``. With ``clock_ns`` the wall clock starts there and advances 1 µs per record."""
     ticks = itertools.count(clock_ns or 0, 1000)
     clock = {} if clock_ns is None else {"clock": lambda: next(ticks)}
     log = Log(sink, LogOptions(**{"service": "test", **options}), **clock)
@@ -109,23 +111,24 @@ class MemoryLog:
 
 
 class TellingFile(FileSink):
-    """A file whose lines and whose refusals a test can wait for."""
+    """A file sink; a test can wait for ``lines`` (lines written) and ``failures`` (writes that raised OSError)."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(LogFile(path, Rotation()), Retention())
         self.lines = AsyncValue(0)
-        self.refusals = AsyncValue(0)
+        self.failures = AsyncValue(0)
 
     async def append(self, lines: bytes) -> bool:
         try:
             rotated = await super().append(lines)
         except OSError:
-            self.refusals.value += 1
+            self.failures.value += 1
             raise
         self.lines.value += lines.count(b"\n")
         return rotated
 
     async def has_lines(self, count: int) -> None:
+        """Wait until at least ``count`` lines are written."""
         await self.lines.wait_value(lambda lines: lines >= count)
 
 

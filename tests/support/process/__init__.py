@@ -1,1 +1,1 @@
-"""Real processes: started workers and masters, and what their requests cost."""
+"""Helpers for tests of real processes: workers, masters, and the functions that a request enters."""

@@ -1,7 +1,8 @@
-"""The functions that requests enter in a served process, Python's and C's, counted by cProfile.
+"""The functions that a request enters in a serving process, Python's and C's, counted with cProfile.
 
-One client, one request after the other over a kept connection, defaults on, the records included. The counts do not
-depend on how busy the machine is, but for how many answers come in one turn.
+One client sends one request after the other over one connection; the settings are the defaults, and requests are
+recorded. The counts do not depend on the load of the machine, except that it decides how many upstream responses are
+read in one turn of the scheduler.
 """
 
 from __future__ import annotations
@@ -47,35 +48,35 @@ print("http://127.0.0.1:%d" % listener.getsockname()[1], flush=True)
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
-"""A process of its own, so that its answers do not wait for the client's turn in the caller's loop."""
+"""The upstream, in a process of its own, so that its responses do not wait for the event loop of the test."""
 
 
 class Entries(NamedTuple):
-    """The profiles of ``COUNTED`` requests of a route of one call, and of as many of a route of eleven calls."""
+    """The profiles of ``COUNTED`` requests for a route with one call, and for a route with eleven calls."""
 
     one: pstats.Stats
     eleven: pstats.Stats
 
     @property
     def per_request(self) -> float:
-        """Functions that a request of one call enters."""
+        """The function entries of a request with one call."""
         return self._total(self.one) / COUNTED
 
     @property
     def per_further_call(self) -> float:
-        """Functions that each further call of a request adds."""
+        """The function entries that each further call adds to a request."""
         return (self._total(self.eleven) - self._total(self.one)) / COUNTED / 10
 
     def entered(self, package: Path) -> set[tuple[str, int, str]]:
-        """Return the functions of a package (file, line, name) that a request of one call enters.
+        """Return the functions of a package (file, line, name) that each request with one call enters.
 
-        Tasks that run once in many requests, such as the writing of a batch of records, are left out.
+        Functions that run once in many requests are left out, such as those that write a batch of records.
         """
         functions: dict[tuple[str, int, str], tuple[int, int]] = self.one.stats
         return {
             function
             for function, (_, entries, *_) in functions.items()
-            # Less than all: the end of the last request may come after the profile is written.
+            # 0.9 because the last requests may end after the profile has been written.
             if entries >= COUNTED * 0.9 and package in Path(function[0]).parents
         }
 
@@ -85,9 +86,12 @@ class Entries(NamedTuple):
 
 
 async def count_entries(directory: Path) -> Entries:
-    """Serve two routes in a process of its own, and profile the later requests of a kept connection.
+    """Serve two routes in a process, and profile requests of one connection after a warm-up.
 
-    Writes files to ``directory``. Raises AssertionError if the server does not start or gives another status than 200.
+    Writes files to ``directory``.
+
+    Raises:
+        AssertionError: the server does not start, or a response has another status than 200.
     """
     runs = ["/1", *["/11"] * RUNS]
     async with started(sys.executable, "-c", UPSTREAM, cwd=directory) as upstream:
@@ -100,11 +104,11 @@ async def count_entries(directory: Path) -> Entries:
         async with started(sys.executable, "-c", SERVE, "serve", "--bind", "127.0.0.1:0", cwd=directory) as server:
             port = int((await server.address()).rpartition(":")[2])
             for path in runs:
-                # A connection of its own for each run: the server closes one after a thousand requests.
+                # A new connection for each run, because the server closes a connection after a thousand requests.
                 async with connected(port) as client:
                     await _count(server, client, path)
     one, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(runs, 1)]
-    # Answers that come in more turns count more: of several runs the least says what the code needs.
+    # Upstream responses that arrive in more turns cost more entries, so the smallest of several runs is taken.
     return Entries(one, min(elevens, key=Entries._total))
 
 
@@ -114,7 +118,7 @@ async def _count(server: Child, client: RawClient, path: str) -> None:
     server.send(signal.SIGRTMIN)
     await _request(client, path, COUNTED)
     server.send(signal.SIGRTMIN + 1)
-    # An answer to one more request says that the profile is written.
+    # The response to one more request shows that the profile has been written.
     await _request(client, path, 1)
 
 

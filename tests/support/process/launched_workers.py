@@ -1,8 +1,9 @@
-"""The two ways to start a worker, as real processes that live for a module: ``umbel serve`` and the stock command.
+"""Server processes for a module of tests, started with ``umbel serve`` or with the command ``hypercorn``.
 
     with launched("umbel serve", directory, config) as server: ...
 
-Synchronous, so that a fixture of a whole module may hold it; tests talk to ``server.port`` with trio.
+The context managers are synchronous, so that a fixture with module scope can use them. Tests connect to
+``server.port`` with trio.
 """
 
 from __future__ import annotations
@@ -39,22 +40,22 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "umbel serve": ("umbel", "serve"),
     "stock hypercorn": ("hypercorn", "-c", "hypercorn.toml"),
 }
-# Linux's number of another process's CPU clock (clock_getcpuclockid(3)).
+# The bits of Linux's clock id for the CPU clock of another process; see clock_getcpuclockid(3).
 _CPUCLOCK_SCHED = 2
 _SAYS_WHERE = re.compile(r"(?:[Rr]uns|[Rr]unning) on https?://[^ ]*:(\d+)|Listening at: https?://[^ ]*:(\d+)")
 
 
 class Launched:
-    """A server that runs: where, as which process, and what it has written."""
+    """A running server: its port, its process, its output and its records."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, worker: int, directory: Path) -> None:
         self.process = process
         self.port = port
         self.worker = worker
-        """The process that serves: with the stock command, the child that Hypercorn's master has spawned."""
+        """The pid of the serving process; with the stock command the child of Hypercorn's master."""
         self.directory = directory
         self.connections_broken = 0
-        """For whoever breaks some, to count them."""
+        """A counter for tests that break connections."""
 
     @property
     def output(self) -> str:
@@ -62,47 +63,50 @@ class Launched:
 
     @property
     def lives(self) -> bool:
-        """Whether the worker is the one that it was at the start."""
+        """Whether the worker that was started first still runs."""
         return self.process.poll() is None and _worker_of(self.process.pid) == self.worker
 
     def records(self, stream: str = "access", skip: int = 0) -> list[dict[str, Any]]:
-        """What stands in a stream's file, without the first ``skip`` lines."""
+        """Return the records in a stream's file, without the first ``skip``."""
         whole, _, _ = (self.directory / "logs" / f"{stream}.jsonl").read_bytes().rpartition(b"\n")
         return [json.loads(line) for line in whole.split(b"\n")[skip:] if line]
 
     def complaints(self) -> list[dict[str, Any]]:
-        """What stands in the app stream from WARNING on: not that it runs, but that something is wrong."""
+        """Return the records of the app stream with level WARNING or above."""
         return [record for record in self.records("app") if record["severity"] >= 13]
 
     async def recorded(self, count: int, stream: str = "access", skip: int = 0) -> list[dict[str, Any]]:
-        """The same, once there are ``count`` of them: they are written a moment after the answer."""
+        """Return the records once there are ``count`` of them, after at most 5 seconds.
+
+        A record is written a moment after the response, so a test has to wait for it.
+        """
         with trio.move_on_after(5):
             while len(self.records(stream, skip)) < count:
                 await wait_all_tasks_blocked(0.002)
         return self.records(stream, skip)
 
     def cpu_seconds(self) -> float:
-        """The CPU time that the worker has taken so far."""
+        """Return the CPU seconds that the worker has used."""
         return time.clock_gettime((~self.worker << 3) | _CPUCLOCK_SCHED)
 
     def resident(self) -> int:
-        """Bytes of memory that the worker holds."""
+        """Return the resident memory of the worker in bytes."""
         pages = int(Path(f"/proc/{self.worker}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def resident_from_now(self) -> int:
-        """What it holds now, and the begin of what ``peak`` tells."""
+        """Return the resident memory, and reset the maximum that ``peak`` returns."""
         Path(f"/proc/{self.worker}/clear_refs").write_text("5")
         return self.resident()
 
     def peak(self) -> int:
-        """The most bytes that it has held since ``resident_from_now``."""
+        """Return the maximum of the resident memory since ``resident_from_now``, in bytes."""
         text = Path(f"/proc/{self.worker}/status").read_text()
         (found,) = re.findall(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
         return int(found) * 1024
 
     def descriptors(self) -> int:
-        """How many files and sockets the worker has open."""
+        """Return the number of file descriptors that the worker has open."""
         return sum(1 for _ in Path(f"/proc/{self.worker}/fd").iterdir())
 
 
@@ -116,7 +120,15 @@ def launched(
     settings: str = "",
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Launched]:
-    """Serve ``config`` (umbel.toml's text), or ``app`` (``module:name``), until the block ends."""
+    """Run a server until the block ends.
+
+    Args:
+        launcher: one of LAUNCHERS.
+        config: the text of ``umbel.toml``.
+        app: the application to serve, as ``module:name``, instead of the configuration's.
+        settings: further settings of Hypercorn.
+        env: further environment variables.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     if config is not None:
         write(directory, config)
@@ -132,14 +144,14 @@ def launched(
 
 @contextmanager
 def scripted(script: str, directory: Path) -> Iterator[Launched]:
-    """Run a Python program that serves, and says "Running on" with its address, until the block ends."""
+    """Run a Python program that serves and prints "Running on" with its address, until the block ends."""
     with _run([sys.executable, "-c", script], directory, {}) as server:
         yield server
 
 
 @contextmanager
 def commanded(command: Sequence[str], directory: Path) -> Iterator[Launched]:
-    """Run another server, which says where it runs as uvicorn or gunicorn does, until the block ends."""
+    """Run another server, which prints its address in the words of uvicorn or gunicorn, until the block ends."""
     directory.mkdir(parents=True, exist_ok=True)
     with _run(command, directory, {}) as server:
         yield server
@@ -171,11 +183,11 @@ def _await_port(process: subprocess.Popen[bytes], output: Path) -> int:
         if process.poll() is not None:
             break
         time.sleep(0.01)
-    raise AssertionError(f"the server did not say where it runs:\n{output.read_text(errors='replace')}")
+    raise AssertionError(f"the server did not print its address; its output:\n{output.read_text(errors='replace')}")
 
 
 def _worker_of(pid: int) -> int:
-    """The process that Hypercorn's master has spawned to serve; the process itself if there is no master."""
+    """Return the pid of the worker that Hypercorn's master has spawned, or ``pid`` if there is no master."""
     for child in _children(pid):
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
             return child
@@ -190,7 +202,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, and see to it: a master that is killed would leave its worker behind."""
+    """Stop the process with SIGTERM; after a timeout kill it and its workers, which would survive a killed master."""
     workers = _children(process.pid)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

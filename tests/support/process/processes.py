@@ -1,4 +1,4 @@
-"""Real processes for tests: started, listened to line by line, and never left behind."""
+"""Real processes for tests: started, read line by line, and killed at the end of the block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_S_MAX = 30.0
 
 
 class Child:
-    """A running process of ours. Its stderr comes together with its stdout."""
+    """A child process. Its stderr goes to the same pipe as its stdout."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
@@ -31,34 +31,39 @@ class Child:
         return self._process.returncode
 
     async def line(self, containing: str) -> str:
-        """Read up to the next line that contains the text; gives that line."""
+        """Read up to the next line that contains the text, and return that line.
+
+        Raises:
+            AssertionError: the process ended without such a line.
+            trio.TooSlowError: no such line came within START_S_MAX seconds.
+        """
         with trio.fail_after(START_S_MAX):
             while (line := await self._next_line()) is not None:
                 if containing in line:
                     return line
-        raise AssertionError(f"the process ended without saying {containing!r}:\n{self.output}")
+        raise AssertionError(f"the process ended without a line with {containing!r}; its output:\n{self.output}")
 
     async def address(self, containing: str = "http://") -> str:
-        """The URL in the next line that contains the text."""
+        """Return the URL in the next line that contains the text."""
         line = await self.line(containing)
         return next(word for word in line.split() if word.startswith("http://"))
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def send(self, signal_number: int) -> None:
-        """Send the signal and go on."""
+        """Send a signal."""
         self._process.send_signal(signal_number)
 
     async def stop(self, signal_number: int) -> int:
-        """Send the signal, read what else it says, and wait for its end; gives the exit status."""
+        """Send a signal, read the rest of the output, wait for the end, and return the exit status."""
         self._process.send_signal(signal_number)
         return await self.end()
 
     async def end(self) -> int:
-        """Read what else it says and wait for its end."""
+        """Read the rest of the output, wait for the end, and return the exit status."""
         with trio.fail_after(START_S_MAX):
             while await self._next_line() is not None:
                 pass
@@ -82,7 +87,7 @@ class Child:
 async def started(
     *command: str, cwd: Path, env: Mapping[str, str] | None = None, pass_fds: Collection[int] = ()
 ) -> AsyncGenerator[Child, None]:
-    """Run a command until the block ends; if it still runs then, it is killed."""
+    """Run a command within the block; a process that still runs after the block is killed."""
     process = await trio.lowlevel.open_process(
         command,
         cwd=cwd,
@@ -103,13 +108,13 @@ async def started(
 
 
 async def ended(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a command to its end: exit status and output."""
+    """Run a command to its end; return its exit status and its output."""
     async with started(*command, cwd=cwd, env=env) as child:
         return await child.end(), child.output
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would change the behaviour of a child."""
+    """The environment of the test, without the variables that would change the behaviour of a child."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("UMBEL_", "MAKE", "USERS_", "MFLAGS"))
     }

@@ -1,4 +1,4 @@
-"""A master with real workers: started in a directory with an application of the test's, asked over its control socket.
+"""A master with real workers, which serves a test's application and takes commands over its control socket.
 
 async with supervised(directory, workers=2) as master: ...
 """
@@ -19,7 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.process.processes import PYTHON, Child, started
 
 TEST_TIMEOUT_S = 50.0
-"""Ten times what anything here should take on a busy machine."""
+"""The timeout of each wait: ten times the expected time on a busy machine."""
 
 APP = """
 import os, sys, time
@@ -83,17 +83,17 @@ class Supervised:
         self.pid = 0
 
     async def line(self, containing: str) -> str:
-        """The next line of its output that contains the text."""
+        """Return the next line of the master's output that contains the text."""
         return await self.child.line(containing)
 
     async def begun(self) -> None:
-        """Wait until it says that it serves."""
+        """Wait until the master reports that it serves, and read its port and pid."""
         line = await self.child.line("master.ready")
         self.port = int(line.split(" on http://127.0.0.1:")[1].split()[0])
         self.pid = int(line.split("[")[1].split("]")[0])
 
     async def ask(self, **request: Any) -> dict[str, Any]:
-        """One command over the control socket; gives the answer, whatever it is."""
+        """Send one command over the control socket and return the reply."""
         with trio.fail_after(TEST_TIMEOUT_S):
             async with await trio.open_unix_socket(self.directory / "ctl.sock") as stream:
                 await stream.send_all(json.dumps(request).encode() + b"\n")
@@ -102,22 +102,22 @@ class Supervised:
         return answer
 
     async def pids(self) -> dict[int, int]:
-        """The process of each slot's newest worker."""
+        """Return the pid of the newest worker of each slot."""
         slots = (await self.ask(command="status"))["slots"]
         return {slot["slot"]: slot["workers"][-1]["pid"] for slot in slots if slot["workers"]}
 
     def signal(self, number: int) -> None:
-        """Send the master a signal."""
+        """Send a signal to the master."""
         os.kill(self.pid, number)
 
     async def get(self, path: str = "/") -> bytes:
-        """One request on a connection of its own; gives the whole answer."""
+        """Send one request on a new connection and return the bytes of the response."""
         async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
             await stream.send_all(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
             return b"".join([piece async for piece in stream])
 
     async def connected(self, request: bytes, until: bytes = b"\r\n\r\n") -> trio.SocketStream:
-        """A connection on which the request has been sent and the text has come back."""
+        """Open a connection, send the request, and return the connection once ``until`` has been received."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         await stream.send_all(request)
         received = b""
@@ -128,14 +128,14 @@ class Supervised:
         return stream
 
     async def appeared(self, name: str) -> None:
-        """Wait until the application has made a file."""
+        """Wait until the application has created a file of this name."""
         with trio.fail_after(TEST_TIMEOUT_S):
             while not (self.directory / name).exists():
                 await wait_all_tasks_blocked(0.01)
 
 
 def write_app(directory: Path, text: str = APP) -> None:
-    """Write the application's module."""
+    """Write the module of the application."""
     (directory / "served.py").write_text(text)
 
 
@@ -148,7 +148,15 @@ async def supervised(
     env: Mapping[str, str] | None = None,
     ready: bool = True,
 ) -> AsyncGenerator[Supervised, None]:
-    """A master that serves the directory's application on a free port; killed at the end with all that is its own."""
+    """Run a master that serves the application in ``directory`` on a free port; it is stopped after the block.
+
+    Args:
+        options: further options of ``umbel serve``.
+        workers: the number of workers.
+        app: the application as ``module:name``; None: the one of ``umbel.toml``.
+        env: further environment variables.
+        ready: wait until the master serves.
+    """
     if app is not None and not (directory / "served.py").exists():
         write_app(directory)
     command = [PYTHON, "-m", "umbel", "serve", *([app] if app else []), "-w", str(workers), "--bind", "127.0.0.1:0"]
@@ -158,14 +166,14 @@ async def supervised(
             await master.begun()
         yield master
         if child.returncode is None and ready:
-            # The workers see that it has gone and end by themselves; a short way to the same.
+            # SIGQUIT is the quick stop, which ends the workers too.
             with suppress(ProcessLookupError):
                 master.signal(signal.SIGQUIT)
             await child.end()
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process that is not only waiting to be reaped."""
+    """Whether the process exists and is no zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -173,7 +181,11 @@ def is_alive(pid: int) -> bool:
 
 
 async def ended_all(pids: list[int], within: float = TEST_TIMEOUT_S) -> None:
-    """Wait until none of the processes is alive."""
+    """Wait until no process is alive, for at most ``within`` seconds.
+
+    Raises:
+        trio.TooSlowError: a process is still alive.
+    """
     with trio.fail_after(within):
         while any(map(is_alive, pids)):
             await wait_all_tasks_blocked(0.02)

@@ -1,1 +1,1 @@
-"""Test servers and clients of our server: ASGI drivers, connections in memory and over sockets, raw requests."""
+"""Helpers for tests of the server: ASGI drivers, test servers, clients in memory and over sockets, raw requests."""

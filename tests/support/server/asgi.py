@@ -1,8 +1,9 @@
-"""An ASGI driver in memory: applications are asked without sockets, threads or a test client of Quart's.
+"""An ASGI server in memory: it sends requests to an application without sockets, threads or Quart's test client.
 
-It behaves as Hypercorn does where that matters: a bounded queue towards the application, and a disconnect of its own
-posted while the last part of the answer is being sent. With ``cancelling`` it behaves as our own server does: who does
-not listen when the client leaves is cancelled.
+It behaves like Hypercorn in two respects: the queue of messages to the application is bounded, and ``http.disconnect``
+is put into the queue while the application sends the last part of the response. With ``cancelling`` it behaves like
+Umbel's server: if the client disconnects while the application does not wait in ``receive``, the application is
+cancelled.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from umbel.server.asgi import CANCELS
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 cancelling = False
-"""Whether conversations are held as our own server holds them (a test's fixture sets it)."""
+"""Whether a disconnect cancels an application that does not wait in ``receive``. A fixture sets it."""
 
 
 @dataclass
 class Answer:
-    """What an application sent."""
+    """The response that an application sent."""
 
     status: int | None = None
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -44,16 +45,18 @@ class Answer:
         return json.loads(self.body)
 
     def __getitem__(self, name: str) -> str:
+        """The value of a header field that must be there exactly once."""
         values = self.all(name)
         assert len(values) == 1, f"{name}: {values}"
         return values[0]
 
     def all(self, name: str) -> list[str]:
+        """The values of all header fields of this name."""
         return [value for key, value in self.headers if key == name.lower()]
 
 
 class Conversation:
-    """One request: feed it body parts or a disconnect, and look at what it sent so far."""
+    """One request to an application. The test sends body parts or a disconnect; ``answer`` is the response so far."""
 
     def __init__(self, app: App, scope: dict[str, Any], *, queue: int = 10) -> None:
         self._app = app
@@ -63,18 +66,18 @@ class Conversation:
         self.head = trio.Event()
         self.part = trio.Event()
         self.reading = trio.Event()
-        """Cleared by ``stop_reading``: the application's sends then wait, as for a client with a full window."""
+        """Replaced by an unset event in ``stop_reading``; sends wait for it, as for a client whose window is full."""
         self.reading.set()
         self._closed = False
         self._cancels = cancelling
         self._listeners = 0
-        self._life = trio.CancelScope()
+        self._cancel_scope = trio.CancelScope()
         self.gone = False
         if self._cancels:
             scope["extensions"][CANCELS] = self
 
     async def run(self) -> None:
-        with self._life:
+        with self._cancel_scope:
             await self._app(self._scope, self.receive, self._send)
 
     async def receive(self) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class Conversation:
         if self._cancels and not self.answer.complete:
             self.gone = True
             if not self._listeners:
-                self._life.cancel(reason="client-gone")
+                self._cancel_scope.cancel(reason="client-gone")
                 return
         await self._to_app.send({"type": "http.disconnect"})
 
@@ -105,18 +108,18 @@ class Conversation:
     async def _send(self, message: dict[str, Any]) -> None:
         await trio.lowlevel.checkpoint()
         if self.gone:
-            raise ClientGoneError("the client has gone")
+            raise ClientGoneError("the client has left")
         answer = self.answer
         answer.sends += 1
         if message["type"] == "http.response.start":
-            assert answer.status is None, "a second head"
+            assert answer.status is None, "the application sent a second response head"
             answer.status = message["status"]
             answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
             assert all(name == name.lower() for name, _ in answer.headers)
             self.head.set()
             return
-        assert answer.status is not None, "a body without a head"
-        assert not answer.complete, "a body after the end"
+        assert answer.status is not None, "the application sent a body before the response head"
+        assert not answer.complete, "the application sent a body after the end of the response"
         await self.reading.wait()
         if data := message.get("body", b""):
             answer.parts.append(data)
@@ -125,7 +128,8 @@ class Conversation:
         if not message.get("more_body", False):
             answer.complete = True
             if not self._closed:
-                # Hypercorn's: inside the application's own send, and it must survive a cancel-happy application.
+                # As in Hypercorn: the disconnect is queued within the application's last send. The checkpoint lets an
+                # application that waits for the disconnect react before this send returns.
                 await self._to_app.send({"type": "http.disconnect"})
                 await trio.lowlevel.checkpoint()
 
@@ -162,7 +166,7 @@ def http_scope(
 
 
 async def ask(app: App, method: str = "GET", target: str | bytes = "/", *, body: bytes = b"", **options: Any) -> Answer:
-    """One whole request and its whole answer."""
+    """Send one complete request and return the complete response."""
     conversation = Conversation(app, http_scope(method, target, **options))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(conversation.run)
@@ -174,7 +178,7 @@ async def ask(app: App, method: str = "GET", target: str | bytes = "/", *, body:
 async def conversation(
     app: App, method: str = "GET", target: str | bytes = "/", *, queue: int = 10, **options: Any
 ) -> AsyncIterator[Conversation]:
-    """A request under way; the block's end waits for the application's."""
+    """A request in flight. The block's end waits until the application has returned."""
     talk = Conversation(app, http_scope(method, target, **options), queue=queue)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(talk.run)
@@ -182,12 +186,16 @@ async def conversation(
 
 
 class LifespanFailedError(Exception):
-    """The application answered with a failure."""
+    """The application's lifespan failed to start or to stop."""
 
 
 @asynccontextmanager
 async def living(app: App) -> AsyncIterator[None]:
-    """The application between startup and shutdown."""
+    """Run the application's lifespan: startup before the block, shutdown after it.
+
+    Raises:
+        LifespanFailedError: the application reported that startup or shutdown failed.
+    """
     to_app, from_server = trio.open_memory_channel[dict[str, str]](2)
     started, stopped = trio.Event(), trio.Event()
 

@@ -1,12 +1,12 @@
-"""The same behaviours three times: as a bare ASGI callable, with Starlette over anyio, and with Quart-Trio.
+"""One application in three frameworks: a bare ASGI callable, Starlette over anyio, and Quart-Trio.
 
-    GET  /hello        "hello"                       POST /echo    the body, part by part as it comes
-    GET  /where        scope facts as JSON           POST /early   413 without a look at the body
-    GET  /numbers      0…99, a part each             POST /count   the body's length as text
-    GET  /state        what the lifespan left        GET  /hang    answers nothing until the client leaves
-    GET  /raise        an exception before the head  GET  /break   an exception within the body
+    GET  /hello        "hello"                         POST /echo    the request body, each part as it arrives
+    GET  /where        the request's scope as JSON     POST /early   413, without reading the body
+    GET  /numbers      0…99, each in a body part       POST /count   the length of the request body as text
+    GET  /state        the state set by the lifespan   GET  /hang    no response until the client leaves
+    GET  /raise        an exception before the head    GET  /break   an exception within the response body
 
-``happened`` tells what a client cannot see.
+``Happened`` records events inside the application that a client cannot see.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Happened:
-    """What went on inside an application."""
+    """The log of events inside an application, and a wait for one of them."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -47,11 +47,11 @@ class Happened:
 
 
 class BoomError(Exception):
-    """An application's own."""
+    """An exception of the application's own code."""
 
 
 def facts(scope: Any) -> dict[str, Any]:
-    """What a request's scope says, in JSON's types."""
+    """The members of a request's scope as JSON values."""
     return {
         "http_version": scope["http_version"],
         "method": scope["method"],
@@ -79,7 +79,7 @@ async def broken() -> AsyncIterator[bytes]:
 
 
 def bare(happened: Happened) -> App:
-    """A plain callable, with a lifespan that leaves state."""
+    """The application as a bare ASGI callable, whose lifespan sets state."""
 
     async def http(scope: Any, receive: Any, send: Any) -> None:
         async def answer(status: int, *parts: bytes, headers: Any = ()) -> None:
@@ -152,7 +152,7 @@ def bare(happened: Happened) -> App:
 
 
 def starlette(happened: Happened) -> App:
-    """Starlette, whose anyio finds trio by itself."""
+    """The application with Starlette, whose anyio detects trio."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
@@ -210,7 +210,7 @@ def starlette(happened: Happened) -> App:
 
 
 def quart(happened: Happened) -> App:
-    """Quart-Trio."""
+    """The application with Quart-Trio."""
     app = QuartTrio("conformance", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None
     greetings: list[str] = []

@@ -1,4 +1,4 @@
-"""An HTTP/2 client whose every frame is the test's own business, over the protocol library that servers use."""
+"""An HTTP/2 client over h2, with which a test may send any frame, also an invalid one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Headers = Iterable[tuple[str | bytes, str | bytes]]
 
 @dataclass
 class Answer:
-    """What came on one stream."""
+    """The response on one stream, as far as it has arrived."""
 
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -36,7 +36,11 @@ class Answer:
 
 
 class H2Client:
-    """One connection. Nothing of what is sent is checked."""
+    """One connection. What the test sends is not validated.
+
+    Args:
+        window: the client's initial flow-control window of each stream, in bytes; None: h2's default.
+    """
 
     def __init__(self, stream: trio.abc.Stream, *, window: int | None = None) -> None:
         self.stream = stream
@@ -51,13 +55,14 @@ class H2Client:
         self._cutter = FrameSplitter(2**24)
         self.answers: dict[int, Answer] = {}
         self.goaway: list[int] = []
-        """The error codes of the GOAWAY frames that came."""
+        """The error codes of the received GOAWAY frames."""
         self.closed = False
         self.settled = False
-        """Whether the server has acknowledged our settings, having sent its own."""
+        """Whether the server has acknowledged the client's SETTINGS; it has sent its own before."""
         self.acknowledges = True
+        """Whether the client sends WINDOW_UPDATE for received DATA."""
         self.mute = False
-        """Whether it answers nothing by itself: another task is sending."""
+        """Whether ``receive`` sends nothing by itself. Set while another task sends on the stream."""
 
     async def begin(self) -> None:
         self.h2.initiate_connection()
@@ -70,7 +75,7 @@ class H2Client:
     async def request(
         self, method: str = "GET", path: str | bytes = "/", headers: Headers = (), *, end: bool = True, **pseudo: Any
     ) -> int:
-        """Send a head; its stream."""
+        """Send a request head and return its stream identifier. ``end``: the request has no body."""
         stream_id = self.h2.get_next_available_stream_id()
         fields = {":method": method, ":path": path, ":scheme": "http", ":authority": "gateway.test", **pseudo}
         head = [(name, value) for name, value in fields.items() if value is not None]
@@ -84,12 +89,12 @@ class H2Client:
         await self.flush()
 
     async def frames(self, *frames: Frame) -> None:
-        """Send frames past the library, which would refuse to."""
+        """Send frames without h2, which would refuse to send invalid ones."""
         await self.flush()
         await self.stream.send_all(b"".join(frame.serialize() for frame in frames))
 
     async def receive(self) -> bool:
-        """Read once; False at the end."""
+        """Read once from the connection; return False at its end."""
         try:
             data = await self.stream.receive_some(65536)
         except trio.BrokenResourceError:
@@ -99,7 +104,7 @@ class H2Client:
             return False
         for frame in self._cutter.cut(data):
             if frame.kind == GOAWAY:
-                # The library takes it for the end; but what is on its way still comes (RFC 9113 section 6.8).
+                # h2 would treat the connection as closed, but responses in flight still arrive (RFC 9113 section 6.8).
                 self.goaway.append(int.from_bytes(frame.data[13:17], "big"))
                 continue
             for event in self.h2.receive_data(frame.data):
@@ -134,14 +139,14 @@ class H2Client:
                 answer.reset = int(event.error_code)
 
     async def answer(self, stream_id: int) -> Answer:
-        """Read until a stream has ended, one way or the other."""
+        """Read until the stream has ended, was reset, or the connection has ended."""
         answer = self.answers[stream_id]
         while not (answer.ended or answer.reset is not None) and await self.receive():
             pass
         return answer
 
     async def ended(self) -> None:
-        """Read until the server closes."""
+        """Read until the server closes the connection."""
         while await self.receive():
             pass
 
@@ -151,7 +156,7 @@ class H2Client:
 
 @asynccontextmanager
 async def h2_client(port: int, **options: Any) -> AsyncIterator[H2Client]:
-    """A connection by prior knowledge that has said its preface."""
+    """A connection with prior knowledge, after the client's preface."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         client = H2Client(stream, **options)
         await client.begin()

@@ -1,4 +1,4 @@
-"""An HTTP/2 connection over a stream in memory: no sockets, so that time can be virtual."""
+"""HTTP/2 connections to the server over streams in memory, for the virtual clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PEER = Peer(("192.0.2.1", 5000), ("192.0.2.2", 80))
 
 @dataclass
 class App:
-    """A bare ASGI application that keeps records; ``serve`` is what it does with a request."""
+    """An ASGI application with a recorder; ``serve`` is called for each request."""
 
     serve: Any
     recorder: Records = field(default_factory=Records)
@@ -36,22 +36,25 @@ class App:
 
 @dataclass
 class Connected:
+    """A client's connection, and the objects at the server's end."""
+
     client: H2Client
     stream: Any
-    """The server's end."""
+    """The server's end of the connection."""
     state: ServerState
     records: Records
     over: trio.Event
-    """The server is done with the connection."""
+    """Set when the server has ended the connection."""
 
 
 @asynccontextmanager
 async def h2_connected(
     serve: Any, limits: Limits | None = None, *, silent: bool = False, app: Any = None, **settings: Any
 ) -> AsyncIterator[Connected]:
-    """A client before ``app``, or the ASGI function ``serve``.
+    """Connect a client to a server of ``app``, or of the ASGI function ``serve``.
 
-    Both have said their prefaces, unless it is ``silent``.
+    Both prefaces have been exchanged, unless the client is ``silent``. After the block the server must end the
+    connection within a minute and have no request in flight.
     """
     records = Records()
     config = Config.from_mapping(include_server_header=False, **settings)
@@ -84,7 +87,7 @@ async def h2_connected(
 
 
 class CancelledServices:
-    """Services of one application, whose connections are cancelled at some step: nothing may be left of them."""
+    """Servers of one application, a new one for each connection, for tests that cancel a connection at any step."""
 
     def __init__(self, serve: Any) -> None:
         self.app = App(self._serve)
@@ -101,7 +104,7 @@ class CancelledServices:
 
     @asynccontextmanager
     async def h2_client(self) -> AsyncIterator[H2Client]:
-        """A client of a new server; both have said their prefaces."""
+        """A client of a new server, after the client's preface."""
         self.made.append(ServerState(self.app, Config(), handle=handler_of(self.app)))
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
@@ -112,6 +115,7 @@ class CancelledServices:
             await theirs.aclose()
 
     def check(self) -> None:
+        """Assert that no application task, request or connection is left."""
         assert not self._running
         assert all(state.in_flight == 0 for state in self.made)
         assert not any(state.open for state in self.made)

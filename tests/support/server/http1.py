@@ -1,8 +1,8 @@
-"""HTTP/1.1 connections of our server over socket pairs, for the virtual clock, on both readers.
+"""HTTP/1.1 connections to the server over socket pairs, for the virtual clock, with either socket reader.
 
     async with served(app) as server, server.connected() as client: ...
 
-``epoll`` is the reader of Linux, ``wait`` that of systems without epoll.
+The driver ``epoll`` is the socket reader of Linux, ``wait`` the one of systems without epoll.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ POST = b"POST /x HTTP/1.1\r\nhost: a\r\n"
 
 
 class App:
-    """An application with records, made of one function of ``scope, receive, send``."""
+    """An ASGI application with a recorder, made of one function of ``scope, receive, send``."""
 
     def __init__(self, serve: Callable[[Any, Any, Any], Awaitable[object]]) -> None:
         self._serve = serve
@@ -43,7 +43,7 @@ class App:
 
 
 async def answer(send: Any, body: bytes = b"hello", status: int = 200, *headers: tuple[bytes, bytes]) -> None:
-    """A whole response."""
+    """Send a complete response."""
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
 
@@ -53,7 +53,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 class _Addressed(socket.socket):
-    """An end of a pair that says of itself that it is a TCP connection from ``client``."""
+    """An end of a socket pair that reports itself as a TCP connection from ``client``."""
 
     def __init__(self, end: socket.socket, client: tuple[str, int]) -> None:
         super().__init__(end.family, end.type, end.proto, fileno=end.detach())
@@ -71,7 +71,7 @@ class _Addressed(socket.socket):
 
 
 class Server:
-    """A state, and connections to it."""
+    """A running ``ServerState``, and connections to it."""
 
     def __init__(self, state: ServerState, nursery: trio.Nursery, driver: str) -> None:
         self.state = state
@@ -82,7 +82,7 @@ class Server:
 
     @asynccontextmanager
     async def connected(self, client: tuple[str, int] | None = None) -> AsyncIterator[RawClient]:
-        """A client's end; the other one is served. ``client``: the address that the server sees, over TCP."""
+        """Open a connection to the server. ``client``: the peer address that the server sees; None: a Unix socket."""
         ours, theirs = socket.socketpair()
         if client is not None:
             theirs = _Addressed(theirs, client)
@@ -98,7 +98,11 @@ class Server:
 async def served(
     app: Any, driver: str = "epoll", limits: Limits | None = None, **settings: Any
 ) -> AsyncIterator[Server]:
-    """A running state; at the end everything of it must have gone by itself within a minute."""
+    """Run a server of ``app`` within the block.
+
+    After the block all connections must end by themselves within a minute, and no request may be in flight.
+    ``settings`` are Hypercorn's.
+    """
     config = Config()
     config.keep_alive_timeout = 15.0
     for name, value in settings.items():
@@ -110,7 +114,7 @@ async def served(
         yield Server(state, nursery, driver)
         with trio.fail_after(60):
             await state.connections.wait_value(0)
-        await trio.testing.wait_all_tasks_blocked()  # Connections beyond the cap are not counted.
+        await trio.testing.wait_all_tasks_blocked()  # ``connections`` does not count those above the limit.
         assert state.in_flight == 0
         assert not state.open
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -1,11 +1,11 @@
-"""One request over HTTP/1.1 or over HTTP/2, by the same few methods, step by step.
+"""Requests over HTTP/1.1 or HTTP/2, sent and received step by step with the same methods.
 
     async with opened("HTTP/2", port) as channel:
         await channel.request("POST", "/echo", end=False)
         await channel.body(b"…", end=True)
         status, headers = await channel.answer()
 
-h11 and h2 read what comes, so an answer that is not well formed raises. Nothing is read that a test does not ask for.
+h11 and h2 parse the responses, so a malformed response raises. The connection is read only when a test calls a method.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ HOST = "gateway.test"
 
 
 class Channel(Protocol):
-    """A connection, and a request on it at a time."""
+    """A connection with one request at a time."""
 
     interim: list[int]
-    """Statuses before the answer's."""
+    """The statuses of the interim (1xx) responses."""
     trailers: list[tuple[str, str]]
 
     async def request(self, method: str, target: str, headers: Fields = (), *, end: bool = True) -> None:
-        """Send a head; ``end``: there is no body."""
+        """Send a request head; ``end``: the request has no body."""
 
     async def body(self, data: bytes, *, end: bool = False) -> None:
-        """Send a part of the body."""
+        """Send a part of the request body; ``end``: it is the last part."""
 
     async def answer(self) -> tuple[int, dict[str, str]]:
-        """Wait for the head of the answer.
+        """Wait for the response head and return its status and fields.
 
         Raises:
-            EOFError: the connection, or the stream, ended before.
+            EOFError: the connection or the stream ended before the head.
         """
 
     async def part(self) -> bytes:
-        """Some bytes of the answer's body; empty at its regular end.
+        """Return some bytes of the response body, or ``b""`` at its regular end.
 
         Raises:
-            EOFError: it was cut off.
+            EOFError: the connection or the stream ended before the end of the body.
         """
 
     async def abandon(self) -> None:
-        """Leave the request: RST of the connection, or of the stream."""
+        """Reset the connection (HTTP/1.1) or the stream (HTTP/2)."""
 
 
 class _Common:
@@ -69,7 +69,7 @@ class _Common:
 
 
 class Http1(_Common):
-    """HTTP/1.1 on a connection of its own."""
+    """An HTTP/1.1 connection."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
@@ -99,7 +99,7 @@ class Http1(_Common):
             elif isinstance(event, h11.Response):
                 return event.status_code, {n.decode(): v.decode("latin-1") for n, v in event.headers}
             else:
-                raise EOFError(f"no answer but {event}")
+                raise EOFError(f"expected a response head, got {event}")
 
     async def part(self) -> bytes:
         event = await self._event()
@@ -108,7 +108,7 @@ class Http1(_Common):
         if isinstance(event, h11.EndOfMessage):
             self.trailers = [(n.decode(), v.decode("latin-1")) for n, v in event.headers]
             return b""
-        raise EOFError(f"no body but {event}")
+        raise EOFError(f"expected a body, got {event}")
 
     async def abandon(self) -> None:
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -124,7 +124,7 @@ class Http1(_Common):
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
-                if "closed connection" in str(error):  # in mid-message, as h11 words it
+                if "closed connection" in str(error):  # h11's words for an end within a message
                     raise EOFError(str(error)) from error
                 raise
             if event is not h11.NEED_DATA:
@@ -136,7 +136,7 @@ class Http1(_Common):
 
 
 class Http2(_Common):
-    """HTTP/2 with prior knowledge; one stream at a time."""
+    """An HTTP/2 connection with prior knowledge, and one stream at a time."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
@@ -171,7 +171,7 @@ class Http2(_Common):
                 headers = dict(event.headers)
                 return int(headers.pop(":status")), headers
             else:
-                raise EOFError(f"no answer but {event}")
+                raise EOFError(f"expected a response head, got {event}")
 
     async def part(self) -> bytes:
         while True:
@@ -186,21 +186,21 @@ class Http2(_Common):
             elif isinstance(event, h2.events.StreamEnded):
                 return b""
             else:
-                raise EOFError(f"no body but {event}")
+                raise EOFError(f"expected a body, got {event}")
 
     async def abandon(self) -> None:
         self.h2.reset_stream(self.id, 8)
         await self.flush()
 
     def room(self) -> int:
-        """Bytes of a body that the server takes at the moment."""
+        """Return how many bytes of body may be sent now: the flow-control window, at most one frame."""
         return min(self.h2.local_flow_control_window(self.id), self.h2.max_outbound_frame_size)
 
     async def flush(self) -> None:
         await self.stream.send_all(self.h2.data_to_send())
 
     async def _event(self) -> Any:
-        """The next event of the request's stream, or of what ends the connection."""
+        """Return the next event of the request's stream, or the event that ends the connection."""
         while True:
             while self._events:
                 event = self._events.pop(0)
@@ -224,13 +224,13 @@ class Http2(_Common):
 
 @asynccontextmanager
 async def opened(protocol: str, port: int) -> AsyncIterator[Http1 | Http2]:
-    """A connection that speaks ``protocol``."""
+    """A connection with ``protocol``, one of PROTOCOLS."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         yield Http1(stream) if protocol == "HTTP/1.1" else Http2(stream)
 
 
 async def rest(channel: Channel) -> bytes:
-    """The whole body that is still to come."""
+    """Read the rest of the response body."""
     body = b""
     while part := await channel.part():
         body += part
@@ -240,7 +240,7 @@ async def rest(channel: Channel) -> bytes:
 async def ask(
     protocol: str, port: int, method: str, target: str, headers: Fields = (), body: bytes | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """One request on a connection of its own, to the end of its answer."""
+    """Send one request on a new connection and return the status, fields and body of the response."""
     with trio.fail_after(10):
         async with opened(protocol, port) as channel:
             fields = [*headers, *([("content-length", str(len(body)))] if body is not None else [])]

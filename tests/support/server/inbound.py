@@ -1,11 +1,11 @@
-"""An ``InboundRequest`` in memory: what a server would do with a request and its answer, without a socket.
+"""An ``InboundRequest`` in memory: it acts as the server does, without a socket.
 
     request = MemoryRequest(target="/r", parts=[b"{", b"}"])
     await request.served_by(app)
     assert request.answer.status == 200
 
-The client leaves by ``leave()``, also while it is being sent to; it takes nothing between ``stop_reading()`` and
-``read_on()``. Whatever breaks a rule of the interface raises AssertionError.
+``leave()`` makes the client leave, at any time. Between ``stop_reading()`` and ``read_on()`` the client reads nothing,
+so that sends wait. An application that breaks a rule of the interface gets an AssertionError.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ _BODILESS = (204, 304)
 
 
 class MemoryRequest:
-    """One request. ``parts`` of its body come at once; with ``ends`` False the client then neither goes on nor leaves.
+    """One request.
 
-    ``refused``: what the server answers instead of the body's end.
+    Args:
+        parts: the parts of the body; all of them can be received at once.
+        ends: whether the body ends after its parts; False: the client then sends nothing more and does not leave.
+        refused: the error that ``receive`` raises after the parts, as for a body that the server has refused.
     """
 
     def __init__(
@@ -60,9 +63,9 @@ class MemoryRequest:
         self.answer = Answer()
         self.filed: list[RequestEnded] = []
         self.received = 0
-        """Calls of ``receive``."""
+        """The number of calls of ``receive``."""
         self.waited = False
-        """Whether the application has said that it waits."""
+        """Whether the application has called ``on_gone``."""
         self.taken_at_most: int | None = None
         self.cut_for: str | None = None
         self.gone = False
@@ -79,7 +82,7 @@ class MemoryRequest:
         self._ended = False
 
     async def served_by(self, app: InboundApplication) -> None:
-        """Have ``app`` answer, and the record written, as a server does in the connection's task."""
+        """Let ``app`` handle the request, and record its end, as the server does in the connection's task."""
         try:
             await app.handle(self)
         finally:
@@ -88,10 +91,10 @@ class MemoryRequest:
                 recorder, ended = self._record
                 recorder.record(ended)
 
-    # What the client does.
+    # The client.
 
     def leave(self) -> None:
-        """The client goes: it takes nothing any more."""
+        """The client leaves. This does nothing after the end of the response."""
         if self.gone or self.response_complete:
             return
         self.gone = True
@@ -100,11 +103,11 @@ class MemoryRequest:
             self._callback()
 
     def stop_reading(self) -> None:
-        """The client takes nothing until ``read_on``."""
+        """The client reads nothing until ``read_on``."""
         self._reads = False
 
     def read_on(self) -> None:
-        """The client takes what is there."""
+        """The client reads again."""
         self._reads = True
         self._news()
 
@@ -112,7 +115,7 @@ class MemoryRequest:
         self._changed.set()
         self._changed = trio.Event()
 
-    # The body, and the client's leaving.
+    # The request body, and the callback for a client that leaves.
 
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -143,9 +146,9 @@ class MemoryRequest:
 
     def _raise_if_gone(self) -> None:
         if self.gone:
-            raise ClientGoneError("the client has gone")
+            raise ClientGoneError("the client has left")
 
-    # The answer.
+    # The response.
 
     @property
     def response_complete(self) -> bool:
@@ -161,7 +164,7 @@ class MemoryRequest:
 
     def _give(self, status: int, fields: Sequence[Field]) -> None:
         self._raise_if_gone()
-        assert self.can_respond, "a second answer"
+        assert self.can_respond, "the application sent a second response"
         assert all(name == name.lower() for name, _ in fields)
         self.status = status
         self.answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
@@ -174,7 +177,7 @@ class MemoryRequest:
         return self._flush()
 
     def _flush(self) -> bool:
-        """Whether the client has taken all that there is."""
+        """Deliver what is unsent; return whether the client has read it."""
         if not self._reads or self._unsent is None:
             return False
         self.answer.status = self.status
@@ -196,7 +199,7 @@ class MemoryRequest:
         self._give(status, fields)
 
     async def send(self, data: bytes) -> None:
-        assert self.status, "content without a head"
+        assert self.status, "the application sent content before the response head"
         assert data and not self._ended
         await trio.lowlevel.checkpoint()
         self._unsent = [] if self._mute else [data]
@@ -212,7 +215,7 @@ class MemoryRequest:
         self._raise_if_gone()
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
-        raise ValueError("there are no bytes to take")
+        raise ValueError("a request in memory has no byte stream")
 
     def cut(self, reason: str) -> None:
         self.cut_for = reason
@@ -228,11 +231,11 @@ class MemoryRequest:
         raise NotImplementedError
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
-        assert self._record is None, "a second record"
+        assert self._record is None, "the application filed a second record"
         self._record = recorder, ended
         self.filed.append(ended)
 
 
 def too_slow(request_id: str = "of-the-server") -> AnsweredByServerError:
-    """The server's answer to a body that does not come."""
+    """The error for a body that did not arrive in time: the server has answered with 408."""
     return AnsweredByServerError(408, Kind.BAD_REQUEST, "The body did not arrive in time.", request_id)

@@ -1,6 +1,6 @@
-"""A client of raw bytes: everything is sent, everything is read to the end, and then taken apart by h11.
+"""A client of raw bytes: it sends given bytes, reads until the server closes, and parses the responses with h11.
 
-h11 refuses what is no well-formed HTTP/1.1, so whatever comes through here is.
+h11 raises RemoteProtocolError for bytes that are not well-formed HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ CONVERSATION_S_MAX = 10.0
 
 @dataclass
 class Heard:
-    """What came back on one connection until the server closed it."""
+    """The bytes that were received on one connection, and the responses in them."""
 
     received: bytes
     replies: list[Reply] = field(default_factory=list)
     rest: bytes = b""
-    """What is no whole answer; empty if every answer was whole."""
+    """The bytes after the last complete response; empty if every response is complete."""
 
     @property
     def statuses(self) -> list[int]:
@@ -33,10 +33,15 @@ class Heard:
 async def converse(
     port: int, *pieces: bytes, half_close: bool = False, methods: Sequence[str] = (), limit: float = CONVERSATION_S_MAX
 ) -> Heard:
-    """Send the pieces, each as its own packet, and read until the server closes.
+    """Send the pieces, each in a TCP segment of its own, and read until the server closes the connection.
+
+    Args:
+        half_close: send a FIN after the last piece.
+        methods: the method of each request; GET for those beyond the sequence.
 
     Raises:
-        trio.TooSlowError: it did not close within ``limit`` seconds.
+        trio.TooSlowError: the server did not close the connection within ``limit`` seconds.
+        h11.RemoteProtocolError: the received bytes are not well-formed HTTP/1.1.
     """
     received = bytearray()
     with trio.fail_after(limit):
@@ -46,7 +51,7 @@ async def converse(
                 while data := await stream.receive_some():
                     received += data
             except trio.BrokenResourceError:
-                pass  # It closed with bytes of ours unread. What it said before that has come.
+                pass  # The server closed with unread bytes, so the kernel sent an RST. ``received`` is complete.
             nursery.cancel_scope.cancel(reason="the server has closed")
     return heard(bytes(received), methods)
 
@@ -60,16 +65,18 @@ async def _send(stream: trio.SocketStream, pieces: Sequence[bytes], half_close: 
         if half_close:
             await stream.send_eof()
     except trio.BrokenResourceError:
-        pass  # The server has heard enough.
+        pass  # The server has closed the connection before the last piece.
 
 
 def heard(received: bytes, methods: Sequence[str] = (), *, to_the_end: bool = True) -> Heard:
-    """Take the bytes of a connection apart; the nth answer is one to the nth method (GET beyond them).
+    """Parse the responses in the bytes of one connection.
 
-    ``to_the_end``: it is the server that ended them, so that the last answer must be whole.
+    Args:
+        methods: the method of each request, since it decides whether a response has a body; GET for those beyond.
+        to_the_end: whether the server has ended the connection, so that the last response must be complete.
 
     Raises:
-        h11.RemoteProtocolError: they are no well-formed HTTP/1.1.
+        h11.RemoteProtocolError: the bytes are not well-formed HTTP/1.1.
     """
     result = Heard(received, rest=received)
     connection = h11.Connection(h11.CLIENT)
@@ -103,4 +110,4 @@ def _reply(connection: h11.Connection, method: str) -> Reply | None:
         elif isinstance(event, h11.EndOfMessage):
             return reply
         elif not isinstance(event, h11.InformationalResponse):
-            return None  # The end, where an answer might have come.
+            return None  # The bytes end before a complete response.

@@ -1,4 +1,4 @@
-"""The server that raw requests are sent to: a real process with routes that ask nobody, and an upstream in vain."""
+"""A server process for raw requests: its routes answer without a call, and its upstream must never be called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.process.launched_workers import Launched, launched
 from tests.support.server.raw_requests import MAX_BODY
 
 _NOTHING = 'none = { upstream = "up", path = "/", when = "`false`" }'
-"""A call that is skipped, so that the gateway answers by itself."""
+"""A call that is always skipped, so that the route answers without its upstream."""
 
 CONFIG = f"""
 [logs]
@@ -37,7 +37,7 @@ calls.one = {{ upstream = "up", path = "/{{x}}" }}
 
 
 class Served:
-    """A launched server, and the socket of its upstream, which nobody may ever ask."""
+    """A launched server, and the listening socket of its upstream, to which no connection may be made."""
 
     def __init__(self, server: Launched, upstream: socket.socket) -> None:
         self.server = server
@@ -61,7 +61,15 @@ def serving_raw(
     hosts: Sequence[str] = ("gateway.test",),
     max_body: int = MAX_BODY,
 ) -> Iterator[Served]:
-    """Launch a server of ``CONFIG``, with more keys for its section ``[server]`` and more of Hypercorn's settings."""
+    """Launch a server of ``CONFIG`` until the block ends.
+
+    Args:
+        launcher: one of ``launched_workers.LAUNCHERS``.
+        server_keys: further keys of the section ``[server]``.
+        settings: further settings of Hypercorn.
+        hosts: the key ``hosts`` of the section ``[server]``.
+        max_body: the key ``max_body``, in bytes.
+    """
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.setblocking(False)
         keys = f"[server]\nhosts = {json.dumps(hosts)}\n{server_keys}"

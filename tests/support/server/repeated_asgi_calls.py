@@ -1,7 +1,7 @@
-"""Applications that call ``receive`` or ``send`` again and again, in every state that a request can be in.
+"""Applications that repeat one call of ``receive`` or ``send`` in a loop, for each state of a request.
 
-A case names the state, brings a request there, and says which call is repeated. ``Spinner`` is the application of one
-case; any other path than ``/spin`` it answers at once, so that a second client can tell whether the worker is held.
+A case names the state, says how the request gets there, and which call is repeated. ``Spinner`` is the application of
+one case. It answers each path except ``/spin`` at once, so that a second client sees whether the worker is blocked.
 """
 
 from __future__ import annotations
@@ -37,26 +37,29 @@ NOTHING: Message = {"type": "no.such.message"}
 
 @dataclass(frozen=True)
 class Case:
-    """A state, how the application gets there, and what it repeats. A message is sent; None is received."""
+    """A state, the calls that lead there, and the call that is repeated.
+
+    A message stands for a ``send`` of it, and None for a ``receive``.
+    """
 
     state: str
     repeated: Message | None
     before: tuple[Message | None, ...] = ()
-    """Sent, or received (None), on the way there."""
+    """The calls that lead to the state."""
     method: str = "GET"
     body: bool = False
-    """Whether the client has announced a body that does not come."""
+    """Whether the client has announced a body that it does not send."""
     until: str = ""
-    """What is waited for on the way there: a disconnect."""
+    """The type of message for which the application waits after ``before``: a disconnect."""
     client: str = "stays"
-    """What the client does once it has asked: stays, leaves, closes (a WebSocket), or drains (the server)."""
+    """What follows the request: the client "stays", "leaves" or "closes" its WebSocket, or the server "drains"."""
 
     def __str__(self) -> str:
         return f"{self.state}: {'receive' if self.repeated is None else self.repeated['type']}"
 
 
 def _late(state: str, **keys: Any) -> list[Case]:
-    """Each call in a state where nothing is left to be said."""
+    """Every call in a state after the end of the response."""
     return [Case(state, repeated, **keys) for repeated in (None, START, PART, END, NOTHING)]
 
 
@@ -123,13 +126,13 @@ class Spinner:
     def __init__(self, case: Case) -> None:
         self._case = case
         self.spins = trio.Event()
-        """It has reached its state, and repeats its call from now on."""
+        """Set when the application has reached its state; it repeats its call from then on."""
         self.over = trio.Event()
-        """It has come to its end."""
+        """Set when the application has returned."""
         self.was_served = False
-        """Whether the second client has its answers."""
+        """Set by the test when the second client has its responses."""
         self.held_the_worker = False
-        """Whether all calls were made before that."""
+        """Whether all CALLS repetitions were over before the second client had its responses."""
         self.calls = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -138,7 +141,7 @@ class Spinner:
             if kind == "lifespan":
                 await self._run(receive, send)
             else:
-                raise NotImplementedError("it has no lifespan")
+                raise NotImplementedError("this application has no lifespan")
         elif scope["path"] == "/spin":
             await self._run(receive, send)
         else:
@@ -152,7 +155,7 @@ class Spinner:
             if self._case.client in ("closes", "leaves", "drains") and not self._case.until:
                 self.spins.set()
             if self._case.until:
-                self.spins.set()  # The client is to do its part now.
+                self.spins.set()  # So that the test makes the client leave or close, or the server drain.
                 while (await receive())["type"] != self._case.until:
                     pass
             self.spins.set()
@@ -167,7 +170,7 @@ class Spinner:
             if self.was_served:
                 return
             self.calls += 1
-            with suppress(Exception):  # An application that does not act on what it is told.
+            with suppress(Exception):  # The application under test ignores errors.
                 await (receive() if repeated is None else send(repeated))
         self.held_the_worker = not self.was_served
 
@@ -176,7 +179,7 @@ class Spinner:
 async def asking(
     protocol: str, port: int, case: Case, *, websocket: bool
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """A client that has asked for ``/spin`` and reads whatever comes; the function makes it do its part."""
+    """A client that has requested ``/spin`` and reads everything; the yielded function acts as ``case.client`` says."""
     async with trio.open_nursery() as nursery:
         if protocol == "HTTP/2":
             async with h2_client(port) as client:
@@ -224,7 +227,7 @@ async def _ask_http2(
         stream_id = await client.request(case.method, "/spin", [("te", "trailers")], end=not case.body)
 
     async def read() -> None:
-        with suppress(Exception):  # the protocol library does not like what comes behind an end of its own
+        with suppress(Exception):  # h2 raises for frames that arrive after it has reset the stream
             while await client.receive():
                 pass
 
@@ -234,7 +237,7 @@ async def _ask_http2(
         elif case.client == "leaves":
             client.h2.reset_stream(stream_id)
         while True:
-            with suppress(trio.BusyResourceError):  # What is read may be answered at this moment.
+            with suppress(trio.BusyResourceError):  # The reading task may be sending at this moment.
                 await client.flush()
                 return
             await trio.lowlevel.checkpoint()

@@ -1,11 +1,11 @@
-"""Applications on real sockets: port 0, in a nursery of the test's, and a raw client that shows every byte."""
+"""Applications served on a free port of loopback within a test's nursery, and a client that keeps every byte."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from umbel.server import hypercorn_config, serve
 
 
 def app_with_records() -> tuple[Umbel, Records]:
-    """An application that says "hello" at ``/hello``, and what it records."""
+    """An application that answers ``/hello`` with "hello", and its recorder."""
     records = Records()
     app = Umbel(__name__, recorder=records, static_folder=None)
 
@@ -32,7 +32,7 @@ def app_with_records() -> tuple[Umbel, Records]:
 
 
 def add_waiting_handler(app: Umbel) -> tuple[trio.Event, trio.Event]:
-    """Add ``/work``: it sets the first event when a request has come, and says "done" when the second one is set."""
+    """Add the route ``/work``. It sets the first event at a request, and answers "done" once the second is set."""
     began, go = trio.Event(), trio.Event()
 
     @app.get("/work")
@@ -46,7 +46,10 @@ def add_waiting_handler(app: Umbel) -> tuple[trio.Event, trio.Event]:
 
 @asynccontextmanager
 async def serving(app: Any, *, stock: bool = False, **settings: Any) -> AsyncIterator[int]:
-    """The application's port while it is served, by us or (``stock``) by Hypercorn's own ``serve``."""
+    """Serve ``app`` within the block, with Umbel's ``serve`` or (``stock``) Hypercorn's; yield its port.
+
+    ``settings`` are Hypercorn's.
+    """
     config = hypercorn_config(bind=["127.0.0.1:0"])
     if stock:
         config = Config()
@@ -67,18 +70,18 @@ async def serving(app: Any, *, stock: bool = False, **settings: Any) -> AsyncIte
 
 @dataclass
 class Reply:
-    """One response as it came."""
+    """One received response."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes = b""
-    headings: list[bytes] = field(default_factory=list)
 
     @property
     def json(self) -> Any:
         return json.loads(self.body)
 
     def __getitem__(self, name: str) -> str:
+        """The value of a header field that must be there exactly once."""
         (value,) = self.all(name)
         return value
 
@@ -87,12 +90,12 @@ class Reply:
 
 
 class RawClient:
-    """One connection. Requests are bytes of the test's own; replies are read by h11."""
+    """One HTTP/1.1 connection. The client writes requests itself and parses responses with h11."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self.received = b""
-        """Every byte that came."""
+        """Every byte received so far."""
         self._h11 = h11.Connection(h11.CLIENT)
 
     async def request(
@@ -109,7 +112,7 @@ class RawClient:
         await self.stream.send_all(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
 
     async def reply(self, method: str = "GET") -> Reply:
-        # h11 must know the method to know what has a body.
+        # h11 is given a request of this method, since the method decides whether the response has a body.
         self._h11.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
         self._h11.send(h11.EndOfMessage())
         reply: Reply | None = None
@@ -126,7 +129,7 @@ class RawClient:
                     self._h11.start_next_cycle()
                 return reply
             elif isinstance(event, h11.ConnectionClosed):
-                raise EOFError("the server closed before it answered")
+                raise EOFError("the server closed the connection before its response")
 
     async def event(self) -> Any:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
@@ -136,7 +139,7 @@ class RawClient:
         return event
 
     async def closed_by_server(self) -> bool:
-        """Wait until the server closes; False if it says anything more."""
+        """Wait until the server closes the connection; return False if it sends another byte first."""
         try:
             return await self.stream.receive_some() == b""
         except trio.BrokenResourceError:

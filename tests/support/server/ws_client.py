@@ -1,4 +1,4 @@
-"""A WebSocket client over wsproto, and the raw bytes below it."""
+"""A WebSocket client over wsproto, and the bytes of an opening handshake."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ UPGRADE = (
 
 
 def upgrade(path: bytes = b"/ws", more: bytes = b"") -> bytes:
-    """The head of an upgrade, with more fields."""
+    """The head of a WebSocket opening handshake; ``more`` are further field lines."""
     return UPGRADE % (path, more)
 
 
 class WsClient:
-    """One WebSocket."""
+    """One WebSocket. It answers ping and close frames by itself."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -34,7 +34,7 @@ class WsClient:
         self.closed: CloseConnection | None = None
 
     async def open(self, path: str = "/ws", **options: Any) -> Any:
-        """Shake hands; the server's answer."""
+        """Send the opening handshake and return the server's response: AcceptConnection or RejectConnection."""
         await self.send(Request(host="gateway.test", target=path, **options))
         return await self.event()
 
@@ -45,7 +45,7 @@ class WsClient:
         await self.send(TextMessage(text))
 
     async def event(self) -> Any:
-        """The next event; None at the end of the stream."""
+        """Return the next event, or None at the end of the stream."""
         while not self._events:
             try:
                 data = await self.stream.receive_some(65536)
@@ -68,7 +68,7 @@ class WsClient:
         return self._events.pop(0)
 
     async def message(self) -> str | bytes:
-        """The next message, put together."""
+        """Return the next complete message."""
         parts: list[Any] = []
         while True:
             event = await self.event()
@@ -78,7 +78,7 @@ class WsClient:
                 return ("" if isinstance(event, TextMessage) else b"").join(parts)
 
     async def ended(self) -> int | None:
-        """Read to the end; the code that the server closed with."""
+        """Read to the end and return the code of the server's close frame, or None if there was none."""
         while await self.event() is not None:
             pass
         return int(self.closed.code) if self.closed is not None else None

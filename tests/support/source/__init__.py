@@ -1,1 +1,1 @@
-"""The source tree and the docs as data: modules, imports, regular expressions, readers of input."""
+"""The source tree and the documents as data: modules, imports, regular expressions, functions that parse input."""

@@ -1,7 +1,8 @@
-"""Adversarial strings made from a regular expression's own parse, and the growth of what a function takes for them.
+"""Adversarial strings for a regular expression, and a check that a function takes linear time for them.
 
-A *shape* is a string of any size: a prefix, a pump that is repeated, and a suffix that makes a match fail late. Times
-are CPU times of the thread, so that other programs on the machine do not matter.
+A *shape* generates strings of any size: a prefix, a pump that is repeated, and a suffix that makes a match fail late.
+The shapes of a regular expression come from its parse tree. Times are CPU times of the thread, so that other programs
+on the machine do not change them.
 """
 
 from __future__ import annotations
@@ -19,38 +20,38 @@ from typing import Any, NamedTuple
 KIB = 1024
 SIZES = (16 * KIB, 32 * KIB, 64 * KIB)
 RATIO_MAX = 9.0
-"""From 16 to 64 KiB, and from 4 to 16: four times the work where it is linear, 16 times where it is quadratic."""
+"""The limit on the ratio of the times for a size and for a quarter of it: linear time gives 4, quadratic time 16."""
 FLOOR_SECONDS = 0.004
-"""What takes less than this at 64 KiB is too short for a ratio."""
+"""The time for 64 KiB below which no ratio is computed, since it would be too inexact."""
 STALL_SECONDS = 0.5
-"""What 64 KiB may take here: a guard, since the growth is what is tested. The bound of 20 ms is measured by ``make
-bench-stalls``, on a machine that does nothing else."""
+"""The limit on the time for 64 KiB. It is generous, because the test checks the growth. ``make bench-stalls`` measures
+the real bound of 20 ms, on a machine that does nothing else."""
 _STEP_SECONDS = 0.05
-"""At most 4 KiB may take this."""
+"""The limit on the time for sizes up to 4 KiB."""
 _FIRST_SIZE, _LAST_SIZE = 16, 4 * KIB
 _DOUBLING_SECONDS = 20e-6
-"""Of what takes less, twice the size takes a bounded time even if the time is exponential."""
+"""The time below which the size may be doubled: even with exponential growth the next time is short enough."""
 _SUSPECT_SECONDS, _SUSPECT_SIZES = 0.004, (4 * KIB, 8 * KIB, 16 * KIB)
-"""What takes longer at 4 KiB has its growth checked at once, before other shapes take as long."""
+"""The time for 4 KiB above which the growth is checked at once, before further shapes take as long."""
 
 _ATOMS_MAX, _PAIRED_MAX, _SLOWEST = 10, 24, 5
 _KILLERS = ("", "\x00", "!", "\n")
 
 
 class Shape(NamedTuple):
-    """A string of any size."""
+    """A generator of strings: the prefix, the repeated pump and the suffix."""
 
     prefix: str
     pump: str
     suffix: str
 
     def text(self, size: int) -> str:
-        """The string with about ``size`` characters."""
+        """Return the string with about ``size`` characters."""
         repeats = max(1, (size - len(self.prefix) - len(self.suffix)) // len(self.pump))
         return f"{self.prefix}{self.pump * repeats}{self.suffix}"
 
     def data(self, size: int) -> bytes:
-        """The same as bytes; what has no byte is UTF-8."""
+        """Return the string as Latin-1, or as UTF-8 if it has other characters."""
         text = self.text(size)
         try:
             return text.encode("latin-1")
@@ -59,11 +60,11 @@ class Shape(NamedTuple):
 
 
 class SuperLinearError(AssertionError):
-    """A function takes more than linear time, or more than it may."""
+    """A function takes more than linear time, or longer than the limits allow."""
 
 
 def shapes_of(pattern: re.Pattern[Any]) -> list[Shape]:
-    """Strings that could make ``pattern`` repeat itself: pumps from its characters, literals and repeats."""
+    """Return shapes that could make ``pattern`` backtrack: pumps from its characters, literals and repeats."""
     source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
     flags = pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
     tree = _parser.parse(source, flags & ~re.DEBUG if isinstance(pattern.pattern, str) else flags | re.ASCII)
@@ -84,17 +85,17 @@ def shapes_of(pattern: re.Pattern[Any]) -> list[Shape]:
 
 
 def shapes_from(atoms: Iterable[str], prefixes: Sequence[str] = ("",), suffixes: Sequence[str] = ("",)) -> list[Shape]:
-    """Shapes of pumps that are given: each alone and each pair of them."""
+    """Return shapes with the given pumps: each one alone, and each pair of them."""
     atoms = [*dict.fromkeys(atoms)]
     pumps = [*atoms, *(left + right for left, right in product(atoms, atoms) if left != right)]
     return [Shape(prefix, pump, suffix) for prefix in prefixes for pump in pumps for suffix in suffixes]
 
 
 def slowest_shapes(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> list[Shape]:
-    """The shapes that ``function`` takes longest for, at 4 KiB.
+    """Return the shapes for which ``function`` takes longest at 4 KiB.
 
     Raises:
-        SuperLinearError: one takes far too long already.
+        SuperLinearError: a shape takes too long at 4 KiB or less.
     """
     return _slowest((_seconds_of_4_kib(function, shape, binary), shape) for shape in shapes)
 
@@ -104,13 +105,13 @@ def _slowest(timed: Iterable[tuple[float, Shape]]) -> list[Shape]:
 
 
 def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: bool) -> float:
-    """The time for 4 KiB, after smaller sizes that show whether it can be waited for.
+    """Return the time for 4 KiB, after smaller sizes that must not take too long.
 
-    The size doubles where that takes at most ``_STEP_SECONDS`` even if the time is exponential in the size, with the
-    last two times on its curve; else it grows by a quarter.
+    The size doubles if the next time is at most ``_STEP_SECONDS`` even with exponential growth, extrapolated from the
+    last two times. Otherwise the size grows by a quarter.
 
     Raises:
-        SuperLinearError: one takes far too long already.
+        SuperLinearError: a size takes longer than ``_STEP_SECONDS``.
     """
     size, before, growth = _FIRST_SIZE, 0.0, 1.0
     while True:
@@ -119,7 +120,7 @@ def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: b
             raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {shape}")
         if size == _LAST_SIZE:
             return taken
-        # An exponential's growth over a step from s/f to s, for one from s to 2s: to the power of f/(f - 1).
+        # If the time is exponential and grew by g from size s/f to s, it grows by g ** (f / (f - 1)) from s to 2s.
         power = growth / (growth - 1) if growth > 1 else 0.0
         doubled = taken * max(taken / before, 1.0) ** power if before else _STEP_SECONDS + 1
         growth = 2.0 if taken < _DOUBLING_SECONDS or doubled < _STEP_SECONDS else 1.25
@@ -127,12 +128,15 @@ def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: b
 
 
 def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> None:
-    """Pass a function that takes linear time for each of ``shapes``, and not long for 64 KiB.
+    """Check that ``function`` takes linear time for each of ``shapes``, and at most STALL_SECONDS for 64 KiB.
 
-    Whatever it raises counts as its answer.
+    An exception of the function counts as a normal result.
+
+    Args:
+        binary: whether the function takes bytes.
 
     Raises:
-        SuperLinearError: it does not.
+        SuperLinearError: the function takes longer.
     """
     with _without_collections():
         timed: list[tuple[float, Shape]] = []
@@ -148,7 +152,7 @@ def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, 
 
 
 def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool, sizes: tuple[int, int, int]) -> None:
-    """Check the growth of the time over three sizes, the last of which is four times the first."""
+    """Check the growth of the time over three sizes; the last one is four times the first."""
     taken: list[float] = []
     for size in sizes:
         seconds = seconds_of(function, shape, size, binary=binary)
@@ -170,7 +174,7 @@ def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool, 
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Keep the garbage collector from adding its time to somebody's."""
+    """Turn the garbage collector off, because its time would be added to that of a function."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -181,26 +185,26 @@ def _without_collections() -> Iterator[None]:
 
 
 def _again(taken: float, function: Callable[[Any], object], shape: Shape, size: int, binary: bool) -> float:
-    """The best of three more tries; what took very long already is not tried again."""
+    """Measure three more times and return the shortest time; a very long time is not measured again."""
     if taken > 2 * STALL_SECONDS:
         return taken
     return min(seconds_of(function, shape, size, binary=binary) for _ in range(3))
 
 
 def seconds_of(function: Callable[[Any], object], shape: Shape, size: int, *, binary: bool) -> float:
-    """The CPU time of one call."""
+    """Return the CPU time of one call."""
     given = shape.data(size) if binary else shape.text(size)
     started = time.thread_time()
-    with suppress(Exception):  # a refusal is an answer too
+    with suppress(Exception):  # an input that the function refuses counts too
         function(given)
     return time.thread_time() - started
 
 
-# The walk over a parse. A node is (opcode, argument), as re._parser has it.
+# The walk over a parse tree of re._parser, whose nodes are pairs (opcode, argument).
 
 
 def _sample(nodes: Iterable[Any], groups: dict[int, str], before: str, pumps: list[tuple[str, str]]) -> str:
-    """A string that the nodes should match. Each repeat is noted with what stands before it."""
+    """Return a string that the nodes should match; add each large repeat, with the string before it, to ``pumps``."""
     made = ""
     for opcode, argument in nodes:
         if opcode in (sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY):
@@ -259,7 +263,7 @@ def _literals(nodes: Iterable[Any]) -> Iterator[str]:
 
 
 def _characters(nodes: Iterable[Any]) -> Iterator[str]:
-    """Characters that the nodes tell apart: one or two of each class, and what begins or ends a literal."""
+    """The characters that the nodes distinguish: some of each class, and each literal character."""
     for opcode, argument in nodes:
         yield from _node_characters(opcode, argument)
         for child in _children(opcode, argument):

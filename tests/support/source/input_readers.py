@@ -1,4 +1,4 @@
-"""The functions that read what comes from outside, and the characters and words that each one's grammar tells apart."""
+"""The functions that parse input from outside, and the characters and words that the grammar of each distinguishes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from umbel.upstream.pool.request_head import encode_call, encode_plain_call
 
 
 class Case(NamedTuple):
-    """A function and what its inputs are made of."""
+    """A function and the parts of its inputs; see ``adversarial.shapes_from``."""
 
     function: Callable[[Any], object]
     atoms: Sequence[str]
@@ -66,7 +66,7 @@ TRUST = TrustedProxies(["10.0.0.0/8"])
 
 
 def _asking(value: bytes) -> PreparedRequest:
-    """A call's request with this value in its target and in a field."""
+    """Make a call's request with this value in its target and in a field."""
     return PreparedRequest("GET", b"/" + value, ((b"a", b"a", value), ACCEPT_GZIP))
 
 
@@ -84,7 +84,7 @@ def _retry_after(value: str) -> object:
 
 
 def _dripped(raw: bytes) -> None:
-    """An upstream's head in pieces of 64 bytes."""
+    """Parse an upstream's response head in pieces of 64 bytes."""
     part, line = bytearray(), 0
     for start in range(0, len(raw), 64):
         since = len(part)
@@ -93,7 +93,7 @@ def _dripped(raw: bytes) -> None:
 
 
 def _dripped_request(raw: bytes) -> None:
-    """A request's head in pieces of 8 bytes, up to the default bound of a head."""
+    """Check a request head in pieces of 8 bytes, up to the default limit of a head."""
     reader = HeadReader(Limits(), HOSTS)
     for end in range(8, len(raw), 8):
         reader.check_part(raw[:end], end - 8)
@@ -107,7 +107,7 @@ def _gunzip(raw: bytes) -> bytes:
 
 
 def _answer_fields(raw: bytes) -> None:
-    """A field of the answer for every three bytes."""
+    """Read the response fields of an application, one field for every three bytes."""
     read_fields([(b"set-cookie", raw[start : start + 3]) for start in range(0, len(raw), 3)])
 
 

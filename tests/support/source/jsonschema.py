@@ -1,4 +1,7 @@
-"""As much of JSON Schema (draft 2020-12) as our own schema uses, to check that it says what the loader says."""
+"""A validator for the part of JSON Schema (draft 2020-12) that Umbel's schema uses.
+
+Tests compare its result with the configuration loader's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,16 @@ KNOWN = frozenset(
 
 
 def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
-    """Whether ``value`` is valid; a keyword that this does not know fails the test instead of passing unseen."""
+    """Return whether ``value`` is valid.
+
+    Args:
+        value: the JSON value.
+        schema: the schema, or a part of it.
+        root: the whole schema, for references.
+
+    Raises:
+        AssertionError: the schema has a keyword that this validator does not implement.
+    """
     assert schema.keys() <= KNOWN, schema.keys() - KNOWN
     if "$ref" in schema and not conforms(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root):
         return False

@@ -1,4 +1,4 @@
-"""All regular expressions of the source, found by its syntax trees."""
+"""All regular expressions of ``src/umbel``, found in its syntax trees."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ROOT = Path(umbel.__file__).parent
 
 _CALLS = frozenset({"compile", "match", "search", "fullmatch", "sub", "subn", "split", "findall", "finditer"})
 _COMPILES_BYTES = "bytes_pattern"
-"""The function of ``core/http/syntax.py`` that compiles a text for bytes."""
+"""The function of ``core/http/syntax.py`` that compiles a pattern for bytes from a text."""
 METHODS = ("search", "fullmatch", "sub")
-"""What is tried of each, whatever the source calls: a match from anywhere, one of all, and one after another."""
+"""The methods that are tested of each pattern, whichever the source calls: a match anywhere, of all, and repeated."""
 
 
 class Found(NamedTuple):
@@ -30,13 +30,13 @@ class Found(NamedTuple):
     place: str
     """File and line."""
     owner: str
-    """File and function, ``core/diagnostics/redact.py:Redactor.__init__``; of a module's own level the file alone."""
+    """File and function, such as ``core/diagnostics/redact.py:Redactor.__init__``; at module level only the file."""
     pattern: re.Pattern[Any] | None
-    """None where it is made of what only the running function knows."""
+    """The pattern; None if it depends on local variables of the function."""
 
 
 def find_patterns() -> list[Found]:
-    """Every call of ``re`` in ``src/umbel``, and of ``bytes_pattern``, which calls it with what it is given."""
+    """Return every call of ``re`` and of ``bytes_pattern`` in ``src/umbel``, in the order of files."""
     found: list[Found] = []
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -50,7 +50,7 @@ def find_patterns() -> list[Found]:
 
 
 def _names_of_re(tree: ast.Module) -> tuple[set[str], dict[str, str]] | None:
-    """What the module ``re`` and its functions are called in a module."""
+    """Return the names of the module ``re`` and of its functions in a module; None if it uses neither."""
     modules: set[str] = set()
     functions: dict[str, str] = {}
     if any(isinstance(node, ast.FunctionDef) and node.name == _COMPILES_BYTES for node in tree.body):
@@ -73,7 +73,7 @@ def _calls_re(function: ast.expr, names: tuple[set[str], dict[str, str]]) -> boo
 
 
 def _calls(node: ast.AST, function: tuple[str, ...]) -> Iterator[tuple[ast.Call, tuple[str, ...]]]:
-    """The calls within a node, each with the functions and classes around it."""
+    """Yield the calls within a node, each with the names of the functions and classes around it."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         function = (*function, node.name)
     elif isinstance(node, ast.Call):
@@ -83,7 +83,7 @@ def _calls(node: ast.AST, function: tuple[str, ...]) -> Iterator[tuple[ast.Call,
 
 
 def _folded(call: ast.Call, path: Path) -> re.Pattern[Any] | None:
-    """The pattern of a call whose arguments the module itself knows."""
+    """Compile the pattern of a call from the module's global names; return None if it uses other names."""
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     flags = next((keyword.value for keyword in call.keywords if keyword.arg == "flags"), None)
@@ -103,7 +103,7 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
 
 
 def method_of(pattern: re.Pattern[Any], method: str) -> Callable[[Any], object]:
-    """One of ``METHODS`` as a function of the text alone."""
+    """Return one of ``METHODS`` as a function of the text."""
     if method == "sub":
         nothing = b"" if isinstance(pattern.pattern, bytes) else ""
         return lambda text: pattern.sub(nothing, text)
@@ -130,4 +130,4 @@ MADE_AT_RUN_TIME: dict[str, Callable[[], list[re.Pattern[Any]]]] = {
     "core/diagnostics/redact.py:Redactor.__init__": _redactors,
     "server/http1/request_head.py:_head_pattern": _heads,
 }
-"""The functions that make patterns while the program runs, and what they have made, for configurations of all kinds."""
+"""The functions that make patterns at run time, and the patterns that they make for several configurations."""

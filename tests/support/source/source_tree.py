@@ -1,7 +1,7 @@
-"""The source tree of a package, read by ``ast``: its functions, its imports, and the graph of its modules.
+"""The source tree of a package, read with ``ast``: its functions, its imports, and the import graph of its modules.
 
-Modules have dotted names. On the way to a module of a package Python runs the package's ``__init__``; this is no edge
-of the graph, otherwise every package that offers a name of a module of its own would be a circle.
+Modules have dotted names. An import of ``a.b`` also runs ``a/__init__.py``, but the graph has no edge for that.
+Otherwise every package whose ``__init__`` imports from one of its modules would be a circle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Import(NamedTuple):
-    """One imported module as it stands in a file, with the names that ``from`` takes of it."""
+    """One import statement for a module, with the names that follow ``from … import``."""
 
     line: int
     module: str
@@ -31,7 +31,7 @@ class Edge(NamedTuple):
 
 
 class Function(NamedTuple):
-    """A function as it stands in a file, without its decorators; its name holds the classes and functions around it."""
+    """A function in a file. Its lines are without decorators, and its name has the classes and functions around it."""
 
     module: str
     line: int
@@ -40,7 +40,7 @@ class Function(NamedTuple):
 
 
 def imports_of(tree: ast.Module, package: str) -> Iterator[Import]:
-    """Yield every import of a file of ``package``, also within functions, with relative names resolved."""
+    """Yield every import of a file of ``package``, also those within functions, with absolute module names."""
     waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
     while waiting:
         node, typing_only = waiting.pop()
@@ -65,7 +65,7 @@ def _asks_for_types(node: ast.AST) -> bool:
 
 
 def functions_of(tree: ast.Module, module: str) -> Iterator[Function]:
-    """Yield every function and method of a file, also those within others."""
+    """Yield every function and method of a file, also nested ones."""
     waiting: list[tuple[ast.AST, str]] = [(tree, "")]
     while waiting:
         node, around = waiting.pop()
@@ -80,9 +80,9 @@ def functions_of(tree: ast.Module, module: str) -> Iterator[Function]:
 
 
 def targets_of(found: Import, modules: Collection[str]) -> set[str]:
-    """Return the modules that an import names.
+    """Return the modules that an import refers to.
 
-    A name that is taken of a package is the module of that name if ``modules`` holds one, else the package is meant.
+    ``from package import name`` refers to the module ``package.name`` if ``modules`` has it, otherwise to ``package``.
     """
     if not found.names:
         return {found.module}
@@ -101,7 +101,7 @@ class SourceTree:
         self.imports: dict[str, list[Import]] = {}
         self.functions: list[Function] = []
         for module, text in self.texts.items():
-            # The tree is let go at once: the garbage collector would visit all of its nodes again and again.
+            # The syntax tree is not kept, because the garbage collector would visit all its nodes in each collection.
             parsed = ast.parse(text)
             self.imports[module] = list(imports_of(parsed, self._package_of(module)))
             self.functions += functions_of(parsed, module)
@@ -125,12 +125,12 @@ class SourceTree:
         return self.paths[module].relative_to(self.root).as_posix()
 
     def libraries_of(self, module: str) -> set[str]:
-        """Return the top names of what a module imports from outside of the tree."""
+        """Return the top-level names of the modules from outside the tree that a module imports."""
         return {found.module.partition(".")[0] for found in self.imports[module]} - {self.root.name}
 
 
 def graph_of(edges: Iterable[Edge]) -> dict[str, set[str]]:
-    """Return what each importer imports."""
+    """Return the imported modules by importer."""
     graph: dict[str, set[str]] = {}
     for edge in edges:
         graph.setdefault(edge.importer, set()).add(edge.imported)
@@ -138,7 +138,7 @@ def graph_of(edges: Iterable[Edge]) -> dict[str, set[str]]:
 
 
 def reached(graph: Mapping[str, Collection[str]], start: str) -> set[str]:
-    """Return the ends of all chains of imports that begin at ``start``; it is one of them only if it is in a circle."""
+    """Return all modules that ``start`` imports, directly or indirectly; ``start`` itself only if it is in a circle."""
     seen: set[str] = set()
     waiting = list(graph.get(start, ()))
     while waiting:
@@ -150,7 +150,7 @@ def reached(graph: Mapping[str, Collection[str]], start: str) -> set[str]:
 
 
 def circles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
-    """Return the strongly connected components of two and more nodes, the largest first."""
+    """Return the strongly connected components with two or more nodes, the largest first."""
     ends = {node: reached(graph, node) for node in graph}
     found = {frozenset(end for end in ends[node] if node in ends.get(end, ())) for node in graph}
     return sorted((sorted(circle) for circle in found if len(circle) > 1), key=lambda circle: (-len(circle), circle))

@@ -1,4 +1,4 @@
-"""The tables of docs/ that say of each wait for a peer what ends it, and which test holds it."""
+"""A check of the tables in docs/ that list each wait for a peer with the timeout that ends it and the test of that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.process.processes import PROJECT
 
 
 def check_waits(section: str, at_least: int) -> None:
-    """Assert that every row has its four cells, and that its test is there."""
+    """Assert that each of at least ``at_least`` rows has four cells, and that the test it names exists."""
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in section.splitlines()

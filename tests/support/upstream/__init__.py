@@ -1,1 +1,1 @@
-"""Scripted upstreams, over sockets and in memory, and calls of our client to them."""
+"""Scripted upstreams over sockets and in memory, and calls of Umbel's client to them."""

@@ -1,6 +1,6 @@
-"""What bad upstreams do: bytes that are no good answer, and scripts that never come to an end.
+"""Tables of bad upstreams: malformed or too large responses, and responses that never end.
 
-The tests of a stack and those of the whole program go through the same tables.
+The tests of the upstream client and those of the whole gateway use the same tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INCOMPLETE = "http_response_incomplete"
 CODING = "http_response_content_coding"
 CHUNKING = "http_response_transfer_coding"
 
-# What is sent, whether the connection is closed then, and what must come of it.
+# The bytes sent, whether the connection is closed after them, and the kind and Proxy-Status error of the failure.
 BAD_ANSWERS: dict[str, tuple[bytes, bool, Kind, str]] = {
     "closes without a byte": (b"", True, Kind.RESET, "connection_terminated"),
     "closes inside the head": (HEAD + b"Content-Le", True, Kind.MALFORMED, INCOMPLETE),
@@ -53,7 +53,7 @@ BAD_ANSWERS: dict[str, tuple[bytes, bool, Kind, str]] = {
     "length over max_body": (HEAD + b"Content-Length: 100001\r\n\r\n", False, Kind.TOO_BIG, "http_response_body_size"),
 }
 
-# A Content-Encoding, a body that it does not fit, and what must come of it. The message itself is whole.
+# The Content-Encoding, a body that cannot be decoded with it, and the Proxy-Status error. The framing is sound.
 CODED: dict[str, tuple[bytes, bytes, str]] = {
     "br": (b"br", b"x", CODING),
     "gzip twice": (b"gzip, gzip", gzip.compress(gzip.compress(b"x")), CODING),
@@ -103,7 +103,7 @@ ENDLESS = {
 
 @contextmanager
 def nobody() -> Iterator[int]:
-    """A port that is taken and not listened on."""
+    """A port that refuses connections: it is bound, but no socket listens on it."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         yield unused.getsockname()[1]
@@ -111,7 +111,7 @@ def nobody() -> Iterator[int]:
 
 @contextmanager
 def full() -> Iterator[int]:
-    """A port whose queue of connections is full: the next one hears nothing."""
+    """A port whose listen queue is full, so that a connection attempt gets no answer."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

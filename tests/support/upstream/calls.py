@@ -1,4 +1,4 @@
-"""Calls to one upstream, as the composition makes them, and what they must leave behind: nothing."""
+"""Calls to one upstream, made as the composition makes them, and the assertion that they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from umbel.upstream import Client, build
 
 
 def fields(headers: Mapping[str, str]) -> tuple[Field, ...]:
-    """Header fields as a call's request has them."""
+    """Convert header fields to those of a ``PreparedRequest``."""
     return tuple((name.encode(), name.lower().encode(), value.encode()) for name, value in headers.items())
 
 
 def request_facts(budget: float = math.inf) -> RequestFacts:
-    """Facts of an inbound request that begins now."""
+    """Make the facts of an inbound request that begins now; ``budget``: seconds until its deadline."""
     now = trio.current_time()
     return RequestFacts("id", Trace("1" * 32), "GET", "/", "/", now, now + budget)
 
@@ -45,13 +45,14 @@ async def perform(
     request: RequestFacts | None = None,
     **context: Any,
 ) -> CompleteResponse:
-    """Make one call in this task, and give its response.
+    """Make one call in this task and return its response.
 
     Args:
-        budget: seconds until the deadline of the inbound request. Nobody cancels the call then.
-        limit: seconds of the call's own limit.
-        request: the inbound request, if it matters more than by its budget.
-        contexts: the call's context is appended to it, so that its attempts can be looked at.
+        budget: seconds until the deadline of the inbound request. The deadline does not cancel the call by itself.
+        limit: the call's own limit in seconds.
+        request: the inbound request; None: one with ``budget``.
+        contexts: the call's context is appended to it, for its attempts.
+        context: further members of ``CallContext``.
 
     Raises:
         Exception: the call's error.
@@ -72,7 +73,7 @@ async def perform(
 
 
 class Caller:
-    """An upstream's client and the calls made of it."""
+    """An upstream's client, and the contexts and records of its calls."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -93,12 +94,12 @@ class Caller:
         content: bytes | None = None,
         **options: Any,
     ) -> CompleteResponse:
-        """Make a call; ``options`` as of ``perform``."""
+        """Make a call; ``options`` are those of ``perform``."""
         prepared = PreparedRequest(method, target, fields(headers or {}), content)
         return await perform(self.client, prepared, recorder=self.records, contexts=self.contexts, **options)
 
     async def fails(self, kind: Kind, proxy_error: str | None = None, **options) -> UpstreamError:
-        """Make a call that must fail so, and be recorded so."""
+        """Make a call and assert that it fails with this kind, and that its last attempt is recorded with it."""
         with pytest.raises(UpstreamError) as caught:
             await self.call(**options)
         error = caught.value
@@ -109,13 +110,13 @@ class Caller:
         return error
 
     def assert_nothing_left(self) -> None:
-        """No place, no share of the budget, no replica, no connection and no timer is held by a call."""
+        """Assert that no call holds a bulkhead slot, retry budget, a replica, a connection or a timer."""
         self.assert_calls_over()
         pool = self.client.statistics().pool
         assert (pool.active, pool.connecting) == (0, 0)
 
     def assert_calls_over(self) -> None:
-        """The same, though a task may still be closing what it connected to."""
+        """Assert the same except for connections, which a task may still be closing."""
         statistics = self.client.statistics()
         assert (statistics.bulkhead.in_flight, statistics.bulkhead.waiting) == (0, 0)
         assert (statistics.budget.active, statistics.budget.extra, statistics.hedge.pending) == (0, 0, 0)
@@ -125,8 +126,8 @@ class Caller:
 
 @asynccontextmanager
 async def calling(*urls: str, **config) -> AsyncIterator[Caller]:
-    """A client for ``urls``. At the end nothing of it may be in flight, and its nursery must end by itself."""
-    # A real clock: nothing here takes long unless it hangs.
+    """Open a client for ``urls``. After the block no call may be in flight, and the client must close in time."""
+    # The clock is real; 20 seconds pass only if something hangs.
     with trio.fail_after(20):
         async with build("upstream", Upstream(urls=urls, **config)) as client:
             caller = Caller(client)

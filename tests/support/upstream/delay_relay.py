@@ -1,6 +1,6 @@
-"""A relay that makes a server far away: what passes through it, ends and resets too, arrives later.
+"""A TCP relay that delays data, FIN and RST in both directions, as a long network path does.
 
-async with delaying(server_port, 0.0125) as relay: ...  # 25 ms away, there and back
+async with delaying(server_port, 0.0125) as relay: ...  # a round-trip time of 25 ms
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import trio
 
 CHUNK = 64 * 1024
 BACKLOG = 4096
-"""A burst of connections must not wait for SYNs that were dropped: no connection of a real network would."""
+"""Large, so that no SYN of a burst of connections is dropped, which would delay it by a second."""
 
 
 class Relay(int):
-    """Its port, and how many connections it has taken."""
+    """The port of the relay; ``taken`` is the number of accepted connections."""
 
     taken = 0
 
 
 async def _pass_on(source: trio.SocketStream, sink: trio.SocketStream, delay: float) -> None:
-    """One direction. Its end is passed on as what it was: FIN or RST."""
+    """Relay one direction. A FIN is passed on as a FIN, and an RST as an RST."""
     send, receive = trio.open_memory_channel[tuple[float, bytes | None]](math.inf)
 
     async def read() -> None:
@@ -50,7 +50,7 @@ async def _pass_on(source: trio.SocketStream, sink: trio.SocketStream, delay: fl
                 else:
                     await sink.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                # Who sends learns of the reset as late as of anything else.
+                # The RST of the receiver reaches the sender after the same delay.
                 await trio.sleep(delay)
                 _reset(source)
                 return
@@ -85,7 +85,7 @@ async def _carry(client: socket.socket, server_port: int, delay: float) -> None:
 
 @asynccontextmanager
 async def delaying(server_port: int, delay: float) -> AsyncIterator[Relay]:
-    """Relay to a port of this machine; each direction takes ``delay`` seconds."""
+    """Relay connections to a port of this machine, with ``delay`` seconds in each direction."""
     with trio.socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
         listener.listen(BACKLOG)

@@ -1,6 +1,6 @@
 """Failure cases of an upstream: it closes or resets the connection, hangs, or answers late.
 
-Each is a ``composition_over_sockets.Step``: a function of the peer, which returns False if it has ended the connection.
+Each case is an ``over_sockets.Step``: a function of the peer, which returns False if the connection has ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.support.upstream.raw_server import Peer
 
 
 async def reset(peer: Peer) -> bool:
-    """The request is taken, and nothing of it answered."""
+    """Reset the connection before the first byte of the response."""
     peer.reset()
     return False
 
@@ -54,6 +54,8 @@ async def hang_in_the_head(peer: Peer) -> bool:
 
 
 def after(seconds: float, then: bytes = ONE) -> Step:
+    """Make a step that sends ``then`` after ``seconds``, unless the client closes before."""
+
     async def step(peer: Peer) -> bool:
         with trio.move_on_after(seconds) as scope:
             await peer.closed()

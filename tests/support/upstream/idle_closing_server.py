@@ -1,8 +1,8 @@
-"""A server that is some way off and closes idle connections, exactly so whatever else the machine does.
+"""A server with a network delay that closes idle connections at an exact time, on a busy machine too.
 
-A relay before a server delays, and delays more when the test's own process is busy: then a request comes too late that
-a real network would have brought in time. Here the time of each arrival is the kernel's, and the server decides by it
-what it would have done: to answer, or to reset a connection that it had closed before the request came.
+A relay with a delay (``delay_relay``) delays more when the test's own process is busy, so that a request may arrive too
+late that a real network would deliver in time. This server takes the arrival time of each request from the kernel. From
+it the server decides whether it answers, or resets the connection because it had closed it before the request arrived.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from tests.support.upstream.raw_server import Peer, RawServer, raw_server, respo
 
 BACKLOG = 4096
 _LAST_DATA_RECEIVED = slice(52, 56)
-"""In Linux's ``struct tcp_info``."""
+"""The position of ``tcpi_last_data_recv`` (milliseconds ago) in Linux's ``struct tcp_info``."""
 
 
 def _arrived_at(peer: Peer) -> float:
-    """When the last data of a connection came to this machine."""
+    """Return the time at which the kernel received the last data of a connection."""
     info = peer.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.stop)
     return trio.current_time() - int.from_bytes(info[_LAST_DATA_RECEIVED], "little") / 1000
 
 
 async def _readable(peer: Peer, until: float) -> bool:
-    """Wait for data or an end; whether there is any, in time or just noticed late."""
+    """Wait for data or the end of the stream; return whether there is any, also if this task notices it too late."""
     with trio.move_on_at(until):
         await trio.lowlevel.wait_readable(peer.socket)
         return True
     try:
-        # Read by its number: trio's own socket would wait.
+        # A non-blocking read of the file descriptor: a read with trio's socket would wait.
         with socket.fromfd(peer.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as same:
             same.setblocking(False)
             return bool(same.recv(1, socket.MSG_PEEK))
@@ -43,11 +43,12 @@ async def _readable(peer: Peer, until: float) -> bool:
 
 @asynccontextmanager
 async def far_server(idle: float, one_way: float, *, hint: bytes = b"") -> AsyncIterator[RawServer]:
-    """Answer each request; ``one_way`` seconds away in each direction.
+    """Run a server that answers each request.
 
     Args:
-        idle: seconds after a response at which the server closes the connection.
-        hint: a Keep-Alive field.
+        idle: the seconds after a response at which the server closes the connection.
+        one_way: the network delay in each direction, in seconds.
+        hint: a Keep-Alive field for each response.
     """
     answer = response(b"{}", *([hint] if hint else []))
 

@@ -1,10 +1,8 @@
-"""Upstreams in memory, and calls of their clients that are started in a given order.
+"""Upstreams in memory on the virtual clock, and calls that a test starts in a given order.
 
-    async with coalescing(answering(after=1.0)) as upstream:
-        first, second = upstream.start(), upstream.start()
-        await first.end()
-
-On the virtual clock.
+async with coalescing(answering(after=1.0)) as upstream:
+    first, second = upstream.start(), upstream.start()
+    await first.end()
 """
 
 from __future__ import annotations
@@ -27,31 +25,31 @@ from umbel.upstream import Client, CoalesceStatistics, Transport
 
 
 class Asked(NamedTuple):
-    """A request as the upstream got it."""
+    """A request that the upstream received."""
 
     method: str
     target: bytes
     fields: list[tuple[bytes, bytes]]
-    """Names in lower case, and values, in order."""
+    """The header fields in order, with names in lower case."""
     body: bytes
 
     def value(self, name: bytes) -> bytes | None:
-        """The value of the first field of this name."""
+        """The value of the first field of this name; None without one."""
         return next((value for each, value in self.fields if each == name), None)
 
 
 Act = Callable[[Asked], Awaitable[bytes]]
-"""What an upstream does with a request; its result is sent. Nothing: the connection is closed."""
+"""The handler of a request: its result is sent as the response; an empty result closes the connection."""
 
 
 class Upstream:
-    """Runs ``act`` for each request; knows what it was asked, and what is under way."""
+    """An upstream that runs ``act`` for each request, and keeps the requests."""
 
     def __init__(self, act: Act) -> None:
         self._act = act
         self.requests: list[Asked] = []
         self.in_flight = 0
-        """Requests that are being answered, and whose client has not closed."""
+        """The number of requests whose handler runs; a client that closes its connection cancels the handler."""
 
     async def serve(self, end: ServerEnd) -> None:
         """Serve one connection."""
@@ -83,7 +81,7 @@ class Upstream:
             async with trio.open_nursery() as nursery:
 
                 async def watch() -> None:
-                    assert not await end.receive_some(), "a second request before the answer to the first"
+                    assert not await end.receive_some(), "a second request before the response to the first"
                     nursery.cancel_scope.cancel(reason="the client has closed")
 
                 nursery.start_soon(watch)
@@ -95,14 +93,14 @@ class Upstream:
 
 
 def answer(status: int = 200, content: bytes = b"{}", headers: Mapping[str, str] | list[tuple[str, str]] = ()) -> bytes:
-    """A response."""
+    """Encode a response."""
     pairs = [*dict(headers).items()] if isinstance(headers, Mapping) else [*headers]
     lines = "".join(f"{name}: {value}\r\n" for name, value in [*pairs, ("Content-Length", str(len(content)))])
     return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode() + content
 
 
 def answering(*, after: float = 1.0, **response: Any) -> Act:
-    """Answer each request after so many seconds, as of ``answer``."""
+    """Make a handler that answers after ``after`` seconds; ``response`` are the arguments of ``answer``."""
 
     async def act(asked: Asked) -> bytes:
         await trio.sleep(after)
@@ -113,19 +111,19 @@ def answering(*, after: float = 1.0, **response: Any) -> Act:
 
 
 async def hang(asked: Asked) -> bytes:
-    """Never answer."""
+    """A handler that never answers."""
     await trio.sleep_forever()
     raise AssertionError
 
 
 def request_of(name: str = "call", budget: float = math.inf) -> RequestFacts:
-    """An inbound request that begins now."""
+    """Make the facts of an inbound request that begins now; ``budget``: seconds until its deadline."""
     now = trio.current_time()
     return RequestFacts(f"r-{name}", Trace("ab" * 16, "cd" * 8, "01", "vendor=1"), "GET", "/r", "/r", now, now + budget)
 
 
 class Made:
-    """A call that was started, and its owner, which asserts that it is called as an owner may be called."""
+    """A started call and its owner. The owner asserts that the call notifies it as ``core.call`` says."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
@@ -134,7 +132,7 @@ class Made:
         self.call: Call
         self.context: CallContext
         self.result: Call | None = None
-        """What holds the result, once it is there."""
+        """The call with its result; None before its end."""
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -158,19 +156,19 @@ class Made:
         self.nursery.start_soon(call.finish)
 
     def cancel(self, reason: str) -> None:
-        """Leave."""
+        """Cancel the call."""
         self._cancelled = True
         self.over.set()
         self.call.cancel(reason)
 
     async def end(self) -> Call:
-        """The call's result; it must not be cancelled before."""
+        """Wait for the end of the call and return it. The call must not be cancelled."""
         await self.over.wait()
         assert self.result is not None
         return self.result
 
     async def leave_at(self, deadline: float, reason: str) -> None:
-        """Leave at that time, unless the call has ended before."""
+        """Cancel the call at ``deadline``, unless it has ended before."""
         with trio.move_on_at(deadline):
             await self.over.wait()
         if not self.over.is_set():
@@ -178,7 +176,7 @@ class Made:
 
 
 class MemoryCalls:
-    """A client over memory streams, and the calls made of it."""
+    """A client over memory streams, with which a test starts calls."""
 
     def __init__(self, transport: Transport, dial: MemoryDial, nursery: trio.Nursery) -> None:
         self.nursery = nursery
@@ -204,13 +202,13 @@ class MemoryCalls:
         mode: Mode = "whole",
         **context: Any,
     ) -> Made:
-        """Start a call.
+        """Start a call and send its request.
 
         Args:
-            request: the inbound request; None: one that begins now and has ``budget`` seconds. It is left at its
-                deadline.
-            limit: seconds of the call's own limit.
-            context: as of ``CallContext``.
+            request: the inbound request; None: one that begins now and has ``budget`` seconds. Its deadline cancels
+                the call.
+            limit: the call's own limit in seconds.
+            context: further members of ``CallContext``.
         """
         now, made = trio.current_time(), Made(self.nursery)
         request = request or request_of(budget=budget)
@@ -228,11 +226,11 @@ class MemoryCalls:
         return made
 
     async def ends(self, *made: Made) -> list[Call]:
-        """The results of calls."""
+        """Wait for the ends of calls and return them."""
         return [await each.end() for each in made]
 
     def assert_nothing_left(self) -> None:
-        """No call and no shared call, no place, replica, connection or timer is held."""
+        """Assert that no call or shared call is in flight, and that no slot, replica, connection or timer is in use."""
         statistics = self.client.statistics()
         assert (statistics.coalesce.in_flight, statistics.coalesce.waiting) == (0, 0)
         assert (statistics.bulkhead.in_flight, statistics.bulkhead.waiting) == (0, 0)
@@ -253,12 +251,14 @@ async def memory_calls(
     cut: bool = False,
     **options: Any,
 ) -> AsyncIterator[MemoryCalls]:
-    """A client over memory streams that ``serve`` serves. At the end nothing of a call may be left.
+    """Open a client over memory streams. After the block nothing of a call may be left.
 
     Args:
-        delay, lockstep: as of ``MemoryDial``.
-        cut: the block ends while calls are under way, which the client's end ends.
-        options: as of ``Transport``.
+        serve: serves the upstream's end of each connection.
+        urls: the URLs of the replicas.
+        delay, lockstep: those of ``MemoryDial``.
+        cut: the block ends while calls are in flight; closing the client ends them.
+        options: those of ``Transport``.
     """
     async with trio.open_nursery() as nursery:
         dial = MemoryDial(nursery, serve, delay=delay, lockstep=lockstep)
@@ -274,7 +274,7 @@ async def memory_calls(
 
 
 class Coalescing(MemoryCalls):
-    """The same of a client that coalesces, over an ``Upstream``."""
+    """A client that coalesces calls, over an ``Upstream``."""
 
     def __init__(self, calls: MemoryCalls, upstream: Upstream) -> None:
         super().__init__(calls.transport, calls.dial, calls.nursery)
@@ -282,12 +282,12 @@ class Coalescing(MemoryCalls):
 
     @property
     def requests(self) -> list[Asked]:
-        """What the upstream was asked."""
+        """The requests that the upstream has received."""
         return self._upstream.requests
 
     @property
     def in_flight(self) -> int:
-        """What the upstream is being asked, by connections that are not closed."""
+        """The number of requests in flight at the upstream."""
         return self._upstream.in_flight
 
     @property
@@ -297,7 +297,10 @@ class Coalescing(MemoryCalls):
 
 @asynccontextmanager
 async def coalescing(act: Act, *urls: str, coalesce: bool = True, **options: Any) -> AsyncIterator[Coalescing]:
-    """A client that coalesces, over an upstream that ``act`` answers for; ``options`` as of ``memory_calls``."""
+    """Open a client that coalesces calls, over an upstream with the handler ``act``.
+
+    ``options`` are those of ``memory_calls``.
+    """
     upstream = Upstream(act)
     async with memory_calls(upstream.serve, *urls, coalesce=coalesce, **options) as calls:
         yield Coalescing(calls, upstream)

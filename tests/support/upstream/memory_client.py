@@ -1,4 +1,4 @@
-"""A client over streams in memory, whose upstream is a function of the connection, for the virtual clock."""
+"""A client over memory streams on the virtual clock, whose upstream is a function of the connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from umbel.upstream import Client, Transport
 async def memory_client(
     serve: Callable[[Peer], Awaitable[object]], *urls: str, delay: float = 0.0, **options: Any
 ) -> AsyncIterator[Client]:
-    """``delay`` seconds of connecting; ``options`` of ``Transport``. On leaving the block nothing may be under way."""
+    """Open a client. After the block no call may be in flight and no connection open.
+
+    Args:
+        serve: serves the upstream's end of each connection.
+        urls: the URLs of the replicas.
+        delay: the seconds that connecting takes.
+        options: those of ``Transport``.
+    """
 
     async def handler(end: ServerEnd) -> None:
         await serve(Peer(end, None, 0))
@@ -31,7 +38,7 @@ async def memory_client(
 
 
 def assert_client_is_idle(client: Client) -> None:
-    """Nothing of any call is under way, no timer is set, and no socket but the kept ones is watched."""
+    """Assert that no call is in flight, no timer is set, and only the sockets of idle connections are watched."""
     said = client.statistics()
     assert (said.pool.active, said.pool.connecting) == (0, 0)
     assert (said.bulkhead.in_flight, said.bulkhead.waiting) == (0, 0)

@@ -1,6 +1,7 @@
-"""Streams in memory: a pool's connections without sockets, for the virtual clock.
+"""Connections of a pool over memory streams, for the virtual clock.
 
-``MemoryDial(handler)`` is a pool's ``dial``; ``handler(server_end)`` runs for each connection in the given nursery.
+``MemoryDial(nursery, handler)`` is the ``dial`` of a pool. For each connection it runs ``handler(server_end)`` in the
+nursery.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ServerEnd = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.Memor
 
 
 class MemoryStream:
-    """A stream over trio's memory streams. ``noisy`` makes it look as if the peer had sent something while idle."""
+    """A ``Stream`` over trio's memory streams. ``noisy``: the peer seems to have sent data while it was idle."""
 
     def __init__(self, end: ServerEnd) -> None:
         self._end = end
@@ -45,9 +46,11 @@ class MemoryStream:
 
 
 class MemoryDial:
-    """Makes memory streams, each served by ``handler`` in ``nursery``. ``delay`` seconds of connecting.
+    """Opens memory streams, each served by ``handler`` in ``nursery``.
 
-    ``lockstep``: who sends waits until the other has received it.
+    Args:
+        delay: the seconds that connecting takes.
+        lockstep: a send waits until the other side has received the data.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class MemoryDial:
 
 
 def echo_server(body: bytes = b"ok") -> Callable[[ServerEnd], Awaitable[object]]:
-    """Answer every request that has no body with ``body``."""
+    """Make a handler that answers each request, which must have no body, with ``body``."""
 
     async def handler(end: ServerEnd) -> None:
         buffer = b""
@@ -103,7 +106,7 @@ def echo_server(body: bytes = b"ok") -> Callable[[ServerEnd], Awaitable[object]]
 
 @asynccontextmanager
 async def running_reader(make: Callable[[], AnyReader] = new_reader) -> AsyncIterator[AnyReader]:
-    """A reader that runs."""
+    """Run a socket reader within the block."""
     async with trio.open_nursery() as nursery:
         reader = make()
         nursery.start_soon(reader.run)

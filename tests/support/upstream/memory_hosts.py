@@ -1,4 +1,4 @@
-"""Hosts in memory, known by their names, each of which does what a test says; for upstreams of several replicas.
+"""Hosts in memory, each with a behaviour of its own, for upstreams with several replicas.
 
 hosts = Hosts(nursery, a=answering(), b=answering(503, after=1.0), c=failing(ConnectFailed("refused")))
 async with Transport(["http://a", "http://b", "http://c"], dial=hosts) as transport: ...
@@ -17,23 +17,23 @@ from tests.support.upstream.memory_dial import MemoryStream, ServerEnd
 from umbel.upstream.replicas.origin import Origin
 
 Act = Callable[[ServerEnd], Awaitable[object]]
-"""Answers one request; the connection serves on when it returns, and is closed when it raises."""
+"""Answers one request. If it returns, the connection persists; if it raises, the connection is closed."""
 
 
 class Unreachable(NamedTuple):
-    """A host that there is no connection to: connecting takes ``after`` seconds and raises."""
+    """A host that cannot be connected to: connecting takes ``after`` seconds and raises ``error``."""
 
     error: Exception
     after: float
 
 
 class Asked(NamedTuple):
-    """A request that a host got, or a connection that could not be made."""
+    """A request that a host received, or a failed connection attempt."""
 
     at: float
     origin: Origin
     request: bytes
-    """Head and body; empty without a connection."""
+    """Head and body; empty for a failed connection attempt."""
 
     @property
     def line(self) -> str:
@@ -41,18 +41,18 @@ class Asked(NamedTuple):
 
     @property
     def lines(self) -> list[bytes]:
-        """The fields."""
+        """The field lines of the head."""
         return self.request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
 
 
 class Hosts:
-    """A pool's ``dial``. A connection to each host is served in ``nursery``; ``acts`` may be changed at any time."""
+    """The ``dial`` of a pool. Connections are served in ``nursery``; a test may change ``acts`` at any time."""
 
     def __init__(self, nursery: trio.Nursery, **acts: Act | Unreachable) -> None:
         self.acts = acts
         self.asked: list[Asked] = []
         self.under_way = 0
-        """Requests that are not answered yet."""
+        """The number of requests without a response."""
         self._nursery = nursery
 
     async def __call__(self, origin: Origin, timeout: float | None) -> MemoryStream:
@@ -60,25 +60,25 @@ class Hosts:
         if isinstance(act, Unreachable):
             self.asked.append(Asked(trio.current_time(), origin, b""))
             await trio.sleep(act.after)
-            # Each time another one: what was raised before has a traceback.
+            # A new exception each time, because a raised one keeps its traceback.
             raise type(act.error)(*act.error.args)
         ours, theirs = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, origin, theirs)
         return MemoryStream(ours)
 
     def take(self) -> list[str]:
-        """The names of the hosts that were asked since the last time, in order."""
+        """Return the hosts of the requests since the last ``take`` or ``count``, in order."""
         names = [each.origin.host for each in self.asked]
         self.asked.clear()
         return names
 
     def count(self) -> Counter[str]:
-        """How often each was asked since the last time."""
+        """Return the number of requests of each host since the last ``take`` or ``count``."""
         return Counter(self.take())
 
     @property
     def times(self) -> dict[str, list[float]]:
-        """When each was asked, by name."""
+        """The times of the requests, by host."""
         times: dict[str, list[float]] = {}
         for each in self.asked:
             times.setdefault(each.origin.host, []).append(each.at)
@@ -100,7 +100,7 @@ class Hosts:
 
 
 async def _request(end: ServerEnd) -> bytes:
-    """A request with its body; empty if the client has closed."""
+    """Read a request with its body; return ``b""`` if the client has closed."""
     data = b""
     size: int | None = None
     while size is None or len(data) < size:
@@ -116,7 +116,7 @@ async def _request(end: ServerEnd) -> bytes:
 
 
 def answering(status: int = 200, after: float = 0.0, body: bytes = b"ok", fields: str = "") -> Act:
-    """Answer after a while; ``fields`` are lines with their ends."""
+    """Make an ``Act`` that answers after ``after`` seconds; ``fields`` are field lines, each with its CRLF."""
     head = f"HTTP/1.1 {status} X\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode()
 
     async def act(end: ServerEnd) -> None:
@@ -127,18 +127,18 @@ def answering(status: int = 200, after: float = 0.0, body: bytes = b"ok", fields
 
 
 def failing(error: Exception, after: float = 0.0) -> Unreachable:
-    """Cannot be connected to."""
+    """Make a host that cannot be connected to."""
     return Unreachable(error, after)
 
 
 async def hang(end: ServerEnd) -> None:
-    """Never answer, until the client leaves."""
+    """Never answer; wait until the client closes the connection."""
     await end.receive_some()
     raise ConnectionError
 
 
 def in_pieces(piece: bytes = b"piece", *, broken: bool = False) -> Act:
-    """Answer with three such pieces, each in a turn of its own; or break off after the first."""
+    """Make an ``Act`` that answers with three pieces, one per turn; ``broken``: close after the first piece."""
 
     async def act(end: ServerEnd) -> None:
         await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (3 * len(piece)))

@@ -1,6 +1,7 @@
-"""A DNS server on loopback, over UDP and TCP, whose zone a test changes while it runs.
+"""A DNS server on loopback, over UDP and TCP, whose zones a test may change while it runs.
 
-``async with nameserver({"users.test": Zone(a=["127.0.0.1"])}) as server``; ``server.at`` is what a resolver is given.
+``async with nameserver({"users.test": Zone(a=["127.0.0.1"])}) as server``; ``server.at`` is the list of name servers
+for a resolver.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import trio
 
 @dataclass
 class Zone:
-    """What the server says of one name. ``alias`` is a CNAME that comes before the addresses."""
+    """The answers for one name. ``alias``: the target and TTL of a CNAME before the addresses."""
 
     a: list[str] = field(default_factory=list)
     aaaa: list[str] = field(default_factory=list)
@@ -28,21 +29,21 @@ class Zone:
     alias: tuple[str, int] | None = None
     rcode: dns.rcode.Rcode = dns.rcode.NOERROR
     silent: frozenset[str] = frozenset()
-    """The record types that get no answer at all."""
+    """The record types whose queries get no answer."""
     garbage: bool = False
     truncated: bool = False
-    """Over UDP the answer does not fit."""
+    """Whether an answer over UDP is truncated (TC)."""
     dripping: bool = False
-    """Over TCP the answer comes in single bytes, one each second."""
+    """Whether an answer over TCP comes byte by byte, one each second."""
 
 
 class NameServer:
-    """Answers from ``zones``; a name that is not there is NXDOMAIN."""
+    """A name server with these zones; the answer for any other name is NXDOMAIN."""
 
     def __init__(self, zones: dict[str, Zone]) -> None:
         self.zones = zones
         self.asked: list[tuple[str, str, float]] = []
-        """Name, record type and time of each question."""
+        """The name, record type and time of each query."""
         self.port = 0
 
     @property
@@ -50,7 +51,7 @@ class NameServer:
         return [("127.0.0.1", self.port)]
 
     def times(self, record: str = "A") -> list[float]:
-        """When it was asked for records of that type."""
+        """The times of the queries for a record type."""
         return [time for _, asked, time in self.asked if asked == record]
 
     def answer(self, wire: bytes, *, udp: bool) -> bytes | None:

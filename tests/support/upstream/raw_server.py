@@ -1,8 +1,8 @@
-"""A scripted TCP (or TLS, or Unix) upstream: the test says every byte that it answers, and sees every byte that came.
+"""A scripted upstream over TCP, TLS or a Unix socket: the test sends and receives its bytes.
 
     async with raw_server(handler) as port: ...
 
-``handler`` gets one ``Peer`` for each connection. ``answering(b"HTTP/1.1 200 OK\\r\\n…")`` makes the commonest one.
+``handler`` is called with one ``Peer`` per connection. ``answering(b"HTTP/1.1 200 OK\\r\\n…")`` makes a usual handler.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Peer:
         self.stream = stream
         self.socket = sock
         self.number = number
-        """0 for the server's first connection."""
+        """The number of the connection; 0 is the server's first."""
         self.buffer = b""
 
     async def read_head(self) -> bytes:
-        """A request's head with its empty line; empty if the client has closed instead."""
+        """Read a request head with its empty line; return ``b""`` if the client has closed."""
         while b"\r\n\r\n" not in self.buffer:
             if not await self._more():
                 return b""
@@ -38,21 +38,21 @@ class Peer:
         return head + b"\r\n\r\n"
 
     async def read_exactly(self, size: int) -> bytes:
-        """So many bytes, fewer if the client closes before."""
+        """Read ``size`` bytes, or fewer if the client closes."""
         while len(self.buffer) < size and await self._more():
             pass
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         return data
 
     async def read_until(self, end: bytes) -> bytes:
-        """Everything up to and with ``end``."""
+        """Read up to and including ``end``, or less if the client closes."""
         while end not in self.buffer and await self._more():
             pass
         data, found, self.buffer = self.buffer.partition(end)
         return data + found
 
     async def read_request(self) -> tuple[bytes, bytes]:
-        """A request's head and body, of Content-Length or chunked (as it stands on the wire)."""
+        """Read a request head and body; a chunked body is returned with its framing."""
         head = await self.read_head()
         fields = head.lower()
         if b"content-length:" in fields:
@@ -65,7 +65,7 @@ class Peer:
         await self.stream.send_all(data)
 
     async def closed(self) -> bool:
-        """Wait for the client to close; True if it sent nothing more before."""
+        """Wait until the client closes; return True if it sent nothing before."""
         quiet = not self.buffer
         try:
             while data := await self.stream.receive_some():
@@ -75,7 +75,7 @@ class Peer:
         return quiet
 
     def reset(self) -> None:
-        """Close with RST."""
+        """Close the connection with an RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -89,20 +89,20 @@ class Peer:
 
 
 class RawServer(int):
-    """The port, with what the server has seen."""
+    """The port of the server, with its connections."""
 
     connections: list[Peer]
     open: int
-    """Connections whose handler is running."""
+    """The number of connections whose handler runs."""
     ended: trio.lowlevel.ParkingLot
     listener: trio.socket.SocketType
 
     def refuse(self) -> None:
-        """Take no more connections."""
+        """Refuse further connections."""
         self.listener.shutdown(socket.SHUT_RDWR)
 
     async def all_closed(self) -> None:
-        """Wait until every handler has ended, which those that read do when the client closes."""
+        """Wait until every handler has returned; one that reads returns when its client closes."""
         with trio.fail_after(5):
             while self.open:
                 await self.ended.park()
@@ -121,7 +121,7 @@ async def _serve(
         try:
             await handler(peer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # The client has gone; what that means is asserted at the client.
+            pass  # The client has closed; the test checks the client.
         finally:
             server.open -= 1
             server.ended.unpark_all()
@@ -132,7 +132,7 @@ async def _serve(
             try:
                 sock, _ = await listener.accept()
             except OSError:
-                return  # It refuses.
+                return  # ``refuse`` has shut the listener down.
             nursery.start_soon(serve_one, sock)
 
 
@@ -145,7 +145,7 @@ async def raw_server(
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> AsyncIterator[RawServer]:
-    """Serve ``handler`` on a free port of ``host`` (or on the Unix socket ``uds``); the value is the port."""
+    """Run a server with ``handler`` on a free port of ``host``, or on the Unix socket ``uds``; yield its port."""
     with trio.socket.socket(socket.AF_INET if uds is None else socket.AF_UNIX) as listener:
         await listener.bind((host, port) if uds is None else uds)
         listener.listen(128)
@@ -161,9 +161,9 @@ async def raw_server(
 
 
 def answering(*responses: bytes, close: bool = False, reset: bool = False) -> Handler:
-    """Answer each request of each connection with the next response, the last one again and again.
+    """Make a handler that answers the requests of a connection with the responses in turn, then with the last one.
 
-    ``close``: end the connection after each response, with RST if ``reset``.
+    ``close``: close the connection after each response; ``reset``: close it with an RST.
     """
 
     async def handler(peer: Peer) -> None:
@@ -180,22 +180,22 @@ def answering(*responses: bytes, close: bool = False, reset: bool = False) -> Ha
 
 
 def response(body: bytes, *fields: bytes, status: bytes = b"200 OK") -> bytes:
-    """A plain response with Content-Length."""
+    """Encode a response with Content-Length."""
     lines = [b"HTTP/1.1 " + status, *fields, b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 async def silent(peer: Peer) -> None:
-    """Take everything and never answer."""
+    """A handler that reads everything and never answers."""
     await peer.closed()
 
 
 def open_sockets() -> int:
-    """How many sockets this process has open."""
+    """Return the number of sockets that this process has open."""
     count = 0
     for entry in Path("/proc/self/fd").iterdir():
         try:
             count += str(entry.readlink()).startswith("socket:")
         except OSError:
-            continue  # The descriptor of this very listing.
+            continue  # The file descriptor of the listing itself.
     return count

@@ -1,4 +1,4 @@
-"""A set of replicas that changes when a test says so."""
+"""A source of replicas that a test changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umbel.upstream.replicas.origin import Replica
 
 
 class ChangingReplicas:
-    """A source of replicas that a test changes."""
+    """A replica source; ``become`` changes the replicas."""
 
     def __init__(self, *replicas: Replica) -> None:
         self.changes: AsyncValue = AsyncValue(replicas)
@@ -22,7 +22,7 @@ class ChangingReplicas:
         self.weighed: dict[str, int] = {}
         """Weights other than 1, by name."""
         self.looked_through = 0
-        """How often it was asked for all of its weights."""
+        """The number of reads of ``weights``."""
 
     def become(self, *replicas: Replica) -> None:
         self.changes.value = replicas

@@ -1,9 +1,9 @@
-"""An upstream with policies whose connections play a script, on the virtual clock.
+"""An upstream with policies, whose connections follow a script, on the virtual clock.
 
     async with scripted([Step(0.1, 503), OK], retry=Retry()) as upstream:
         await upstream.call()
 
-Each connection serves one request (but for ``KEPT``), so the n-th attempt plays the n-th step.
+Each connection serves one request (except with ``KEPT``), so that attempt number n gets step number n.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from umbel.upstream.replicas.sources import ReplicaSource
 
 
 class Step(NamedTuple):
-    """A request takes ``seconds``, and then ends as ``outcome`` says.
+    """What happens to one request: after ``seconds`` it ends with ``outcome``.
 
-    A status: a response, whose body is the number of the connection (1 for the first). Bytes: what the connection gives
-    before it ends; several: a piece each ``seconds``. An exception: there is no connection.
+    The outcome is a status (a response whose body is the number of the connection, from 1), bytes (sent before the
+    connection ends), a tuple of bytes (one piece every ``seconds``), or an exception (connecting fails with it).
     """
 
     seconds: float
     outcome: int | bytes | tuple[bytes, ...] | Exception
     headers: Mapping[str, str] = {}
     breaks: bool = False
-    """The connection ends by a reset."""
+    """Whether the connection ends with a reset."""
     holds: bool = False
-    """The connection does not end by itself."""
+    """Whether the connection stays open after the outcome."""
     deaf: bool = False
-    """The connection takes no byte of a request that does not fit a socket."""
+    """Whether ``send_all``, which sends large requests, waits until the connection is closed."""
     dumb: bool = False
-    """Sending such a request breaks, and nothing is answered."""
+    """Whether ``send_all`` raises BrokenResourceError."""
     then: Step | None = None
-    """What the connection does with its next request, if that is something else."""
+    """The step of the connection's next request; None: this one."""
 
 
 HANGS = Step(1000.0, 200)
-"""Longer than anybody waits."""
+"""A step that takes longer than any test waits."""
 OK = Step(0.1, 200)
 RESET = Step(0.0, b"")
 """The connection ends before a byte of a response."""
 KEPT = Step(0.0, 200, {"connection": "keep-alive"}, holds=True)
-"""The connection serves the next request too."""
+"""A response after which the connection persists."""
 
 Steps = Sequence[Step] | Callable[[Origin], Step]
 
@@ -71,7 +71,7 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
 
 
 class _ClientStream:
-    """The client's end of a connection: takes one request, and gives what its step says."""
+    """The client's end of a connection, which answers the request according to its step."""
 
     def play(self, script: Script, timers: TimerQueue, step: Step, number: int) -> None:
         self._script, self._timers, self._step, self._number = script, timers, step, number
@@ -140,7 +140,7 @@ class _ClientStream:
         self._push()
 
     def reset(self) -> None:
-        """Break, whatever is still to come."""
+        """Reset the connection now."""
         if self.timer is not None:
             self.timer.cancel()
         self._step = self._step._replace(breaks=True)
@@ -149,7 +149,7 @@ class _ClientStream:
         self._push()
 
     def _push(self) -> None:
-        """As ``net.stream.PlainStream`` does."""
+        """Call the listener as ``net.stream.PlainStream`` does."""
         listener = self._listener
         if listener is not None and self._received:
             data, self._received = self._received, b""
@@ -179,7 +179,7 @@ class _ClientStream:
             raise trio.BrokenResourceError
         return data
 
-    # Its end
+    # Closing
 
     def is_quiet(self) -> bool:
         return True
@@ -202,54 +202,54 @@ class _ClientStream:
 
 
 class PulledStream(_ClientStream):
-    """One that a task waits for."""
+    """A stream from which a task receives."""
 
 
 class PushedStream(_ClientStream, PlainStream):
-    """One that pushes what comes, as a socket does whose reader runs the timers."""
+    """A stream that pushes to a listener, as a socket does whose reader runs the timers."""
 
     def __init__(self) -> None:
-        """Without a socket."""
+        """Do nothing: the stream has no socket."""
 
     def received_ago(self) -> None:
-        """No kernel knows."""
+        """Return None: there is no kernel that has the time."""
 
 
 @dataclass
 class Made:
-    """One connection that was asked for, of one attempt (but for ``KEPT``)."""
+    """One dialled connection, of one attempt (except with ``KEPT``)."""
 
     at: float
     host: str
     connect_timeout: float | None
     stream: Any = None
-    """None where there was no connection."""
+    """The connection; None if dialling failed."""
 
     @property
     def closed_at(self) -> float | None:
-        """When it was closed."""
+        """The time at which the client closed the connection; None while it is open."""
         closed_at: float | None = self.stream.closed_at
         return closed_at
 
     @property
     def request(self) -> bytes:
-        """The last request on it."""
+        """The last request on the connection."""
         request: bytes = self.stream.requests[-1]
         return request
 
 
 class Script:
-    """A ``dial`` whose connections play ``steps`` in order, the last one again and again; or what a function says."""
+    """A ``dial`` whose connections get ``steps`` in order, then the last one; or the step that a function returns."""
 
     def __init__(self, timers: TimerQueue, steps: Steps, *, pushing: bool = True, delay: float = 0.0) -> None:
         self._timers = timers
         self._pushing = pushing
         self.delay = delay
-        """Seconds of connecting, where that succeeds."""
+        """The seconds that a successful connection attempt takes."""
         self.steps = steps
         self.made: list[Made] = []
         self.in_flight = 0
-        """Connections that are being made or are open."""
+        """The number of connections that are being dialled or open."""
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
         made = Made(trio.current_time(), origin.host, timeout)
@@ -278,13 +278,13 @@ class Script:
 
     @property
     def working(self) -> int:
-        """Requests that are still to be answered, and whose client waits."""
+        """The number of requests whose outcome is still to come."""
         timers = [made.stream.timer for made in self.made if made.stream is not None]
         return sum(timer is not None and timer.active for timer in timers)
 
 
 class Scripted(Caller):
-    """An upstream that plays a script, and the calls made of it."""
+    """A scripted upstream and its calls."""
 
     def __init__(self, transport: Transport, script: Script) -> None:
         super().__init__(transport.client)
@@ -305,14 +305,14 @@ class Scripted(Caller):
         return [each.kind for each in self.attempts]
 
     async def outcome(self, **options: Any) -> int | Exception:
-        """A call's status, or its error."""
+        """Make a call; return its status or its error."""
         try:
             return (await self.call(**options)).status_code
         except Exception as error:  # noqa: BLE001 - whatever ends the call
             return error
 
     async def ends_as(self, outcome: int | Exception, **options: Any) -> None:
-        """A call must end with this status, or with this very exception."""
+        """Make a call and assert that it ends with this status, or with this exception object."""
         if isinstance(outcome, int):
             assert (await self.call(**options)).status_code == outcome
         else:
@@ -321,7 +321,7 @@ class Scripted(Caller):
             assert caught.value is outcome
 
     def stream(self, method: str = "GET", **options: Any) -> Any:
-        """A call whose response is received piece by piece."""
+        """Make a call whose response is streamed."""
         options.setdefault("extensions", {})["stream"] = True
         return self.transport.handle_async_request(httpx.Request(method, "http://any/", **options))
 
@@ -338,7 +338,7 @@ class Scripted(Caller):
 
 
 class AlwaysLongest(Random):
-    """Draws all but the whole: a random wait is as long as it may be."""
+    """A generator whose draws are the maximum, so that a random wait has its full length."""
 
     def random(self) -> float:
         return 1.0
@@ -355,10 +355,20 @@ async def scripted(
     dial: type[Script] = Script,
     **options: Any,
 ) -> AsyncIterator[Scripted]:
-    """An upstream that plays ``steps``, inside its block; ``options`` as of ``Transport``. It must leave nothing."""
+    """Open an upstream that follows ``steps``. After the block nothing of a call may be left.
+
+    Args:
+        steps: see ``Script``.
+        urls: the URLs of the replicas, or their source.
+        rng: the randomness of the policies; by default each random wait has its full length.
+        pushing: whether streams push to a listener; False: a task receives.
+        delay: the seconds that connecting takes.
+        dial: the class of the script.
+        options: those of ``Transport``.
+    """
     timers = TimerQueue()
     script = dial(timers, steps, pushing=pushing, delay=delay)
-    # The longest of draws is none where one of several replicas is drawn.
+    # With several replicas the maximum is no valid draw of a replica.
     rng = rng or (AlwaysLongest() if isinstance(urls, Sequence) and len(urls) == 1 else Random(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(timers.run)

@@ -1,4 +1,4 @@
-"""Calls whose response is received piece by piece, over upstreams in memory whose every byte the test says."""
+"""Streamed calls over upstreams in memory, whose bytes the test sends."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def head(length: int | None, *fields: bytes, status: bytes = b"200 OK") -> bytes:
-    """The head of a response of this length; None: chunked."""
+    """Encode the head of a response with this length; None: chunked."""
     framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
     return b"\r\n".join([b"HTTP/1.1 " + status, framing, *fields]) + b"\r\n\r\n"
 
 
 async def answer_each_piece(peer: Peer) -> None:
-    """Handler that answers each chunk of a request as it comes, in capitals, as a conversation would."""
+    """A handler that answers each chunk of a request when it arrives, with the chunk in capitals."""
     await peer.read_head()
     await peer.send(head(None))
     while size := int((await peer.read_until(b"\r\n"))[:-2], 16):
@@ -37,12 +37,12 @@ async def answer_each_piece(peer: Peer) -> None:
 
 
 class Streams(MemoryCalls):
-    """A client, and the streamed calls made of it."""
+    """A client and its streamed calls."""
 
     made: list[Made]
 
     async def open(self, **call: Any) -> StreamCall:
-        """A call whose response's head is there; ``call`` as of ``start``.
+        """Start a streamed call and wait for the response head; ``call`` are the arguments of ``start``.
 
         Raises:
             Exception: the call's error.
@@ -56,7 +56,7 @@ class Streams(MemoryCalls):
         return found
 
     def held(self) -> tuple[int, int, int, int]:
-        """What calls hold: places of the bulkhead, replicas, connections; and the attempts that were recorded."""
+        """Return the numbers of bulkhead slots, replica slots and connections in use, and of recorded attempts."""
         statistics = self.client.statistics()
         return (
             statistics.bulkhead.in_flight,
@@ -74,7 +74,7 @@ async def opened(
     target: bytes = b"/",
     limit: float | None = None,
 ) -> StreamCall:
-    """A call that this task waits for, whose response's head is there; ``limit`` is its own.
+    """Make a streamed call in this task and wait for the response head; ``limit``: the call's own limit in seconds.
 
     Raises:
         Exception: the call's error.
@@ -90,7 +90,7 @@ async def opened(
 
 
 async def rest_of(call: StreamCall) -> bytes:
-    """What is left of a response's body."""
+    """Read the rest of the response body."""
     content = b""
     while data := await call.receive():
         content += data
@@ -99,11 +99,11 @@ async def rest_of(call: StreamCall) -> bytes:
 
 @asynccontextmanager
 async def streaming(handler: Handler, *urls: str, **options: Any) -> AsyncIterator[Streams]:
-    """A client over an upstream whose connections ``handler`` serves; ``options`` as of ``memory_calls``."""
+    """Open a client of an upstream whose connections ``handler`` serves; ``options`` are those of ``memory_calls``."""
     peers: list[Peer] = []
 
     async def serve(end: ServerEnd) -> None:
-        peers.append(Peer(end, None, len(peers)))  # type: ignore[arg-type]  # nobody asks for the socket
+        peers.append(Peer(end, None, len(peers)))  # type: ignore[arg-type]  # no handler uses the socket
         await handler(peers[-1])
 
     async with memory_calls(serve, *urls, **options) as calls:

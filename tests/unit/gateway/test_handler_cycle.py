@@ -31,8 +31,8 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
-from tests.support.kept_cancel import kept_cancel
 from tests.support.server.asgi import ask, conversation, living
+from tests.support.server.stray_cancel import stray_cancel
 from umbel.composition.gather import Compose
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
@@ -254,7 +254,7 @@ async def test_a_cancel_that_nobody_ordered_is_a_500(way: str, autojump_clock: M
 
     @app.compose("/h")
     async def handler(compose: Any) -> Any:
-        raise await kept_cancel()
+        raise await stray_cancel()
 
     async with living(app):
         assert (await ask(app, target="/h")).status == 500
@@ -614,7 +614,7 @@ async def test_a_group_of_a_kept_cancel_and_a_crash_loses_neither(way: str, auto
 
     @app.compose("/h")
     async def handler(compose: Any) -> None:
-        raise BaseExceptionGroup("both", [await kept_cancel(), ValueError("mine")])
+        raise BaseExceptionGroup("both", [await stray_cancel(), ValueError("mine")])
 
     async with living(app):
         assert (await ask(app, target="/h")).status == 500

@@ -113,7 +113,7 @@ async def test_a_full_disk_does_not_fail_the_service(tmp_path: Path) -> None:
     async with log.open() as recorder:
         recorder.record(request_ended())
         recorder.record(call_ended())
-        await log.access.refusals.wait_value(lambda refusals: refusals >= 1)
+        await log.access.failures.wait_value(lambda failures: failures >= 1)
         await log.calls.has_lines(1)
         assert recorder.statistics().streams["access"].last_error == os.strerror(errno.ENOSPC)
         (tmp_path / "access.jsonl").unlink()

@@ -1,5 +1,5 @@
-"""Recorded answers: requests, the ways to ask an application, and what it answered when that was last recorded.
+"""Recorded answers: requests, the ways to send them to an application, and the answers when they were last recorded.
 
-``recorded.json`` holds what each request of ``cases.py`` got; ``python -m tests.support.gateway.record_answers``
-writes it.
+``recorded.json`` has the answer and the records of each request in ``cases.py``. The command ``python -m
+tests.support.gateway.record_answers`` writes it.
 """

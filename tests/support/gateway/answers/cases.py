@@ -1,4 +1,4 @@
-"""The requests whose answers are recorded, and the routes that they are for."""
+"""The requests whose answers are recorded, and the configured routes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ class Case(NamedTuple):
     target: str | bytes
     headers: tuple[tuple[str, str], ...] = ()
     parts: tuple[bytes, ...] = (b"",)
-    """Of the body."""
+    """The parts of the body."""
     ends: bool = True
-    """Whether the body ends with the last of ``parts``; else the client says nothing more."""
+    """Whether the body ends with the last of ``parts``; False: the client sends nothing more and does not leave."""
     leaves_after: float | None = None
     """Seconds after which the client leaves."""
     client: tuple[str, int] | None = ("127.0.0.1", 4000)
     outside: bool = False
-    """Whether the application is not started."""
+    """Whether the request comes before the application's startup."""
     quart_refuses: bool = False
-    """Whether it is Quart that refuses the host; see ``recorded.observed``."""
+    """Whether Quart refuses the host; see ``recorded.observed``."""
 
     @property
     def title(self) -> str:
-        """The request line's beginning, for people."""
+        """The method and target, as the title of the entry in the file."""
         target = self.target.decode("latin-1") if isinstance(self.target, bytes) else self.target
         return f"{self.method} {target}"
 

@@ -1,4 +1,4 @@
-"""Events and answers as plain JSON: the same in each run, with each Python, on each machine."""
+"""Events and answers as plain JSON, equal in each run, with each Python version and on each machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NO_DEFAULT = object()
 
 
 def plain(value: Any) -> Any:
-    """A value of an event as JSON. Members that have their default are left out.
+    """Convert a value of an event to JSON. Members that have their default are left out.
 
     Raises:
-        TypeError: nothing is said here about how such a value is shown.
+        TypeError: this function has no conversion for the type.
     """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
@@ -39,11 +39,11 @@ def plain(value: Any) -> Any:
         return {name: plain(one) for name, one, default in members if one is not default and one != default}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    raise TypeError(f"how is a {type(value).__name__} shown?")
+    raise TypeError(f"plain() has no conversion for {type(value).__name__}; add one")
 
 
 def text(data: bytes) -> str:
-    """Bytes as text: UTF-8, or where they are none, each byte as ``\\xnn``."""
+    """Decode bytes as UTF-8; each invalid byte becomes ``\\xnn``."""
     return data.decode(errors="backslashreplace")
 
 
@@ -63,7 +63,7 @@ def _defaults(kind: Any) -> list[tuple[str, Any]] | None:
 
 
 def written(value: Any) -> str:
-    """JSON whose arrays and objects stand on one line where they fit, so that a difference is easy to read."""
+    """Encode as JSON with each array and object on one line if it fits, so that a difference is easy to read."""
     return "".join(_written(value, "", 0)) + "\n"
 
 

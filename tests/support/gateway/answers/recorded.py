@@ -1,17 +1,19 @@
-"""What each case is to get: ``recorded.json``, one entry per case, and how an outcome is compared with it.
+"""The file ``recorded.json`` with the expected outcome of each case, and the comparison with an observed outcome.
 
-In an entry ``answer`` is what a conversation in memory gets, and ``records`` what the application records of it.
-``over HTTP/1.1`` holds what differs where our own server takes part: where the server refuses the request itself, where
-a client that leaves can read nothing more, and where the framing tells more of a body than ASGI does.
+Each case has one entry. ``answer`` is the response over ASGI in memory, and ``records`` are the application's records.
+``over HTTP/1.1`` has the members that differ over Umbel's own server. They differ if the server refuses the request
+itself, if the client leaves and can read nothing more, or if the framing says more about a body than ASGI does.
 
-Left out are:
+An entry leaves out:
 
-- of an answer over a server the fields that the server adds: ``SERVERS_FIELDS``;
-- of a record the task that made it, and what was bound in that: events name their request themselves.
-- of an event the members that have their defaults; of ``calls`` the outcomes that a ``CallEnded`` shows, but for the
-  call's name; and of others than ``RequestEnded`` the facts of the request where they are the same, but for its id.
+- of a response over the server: the fields that the server adds (``SERVERS_FIELDS``);
+- of a record: the task that made it and the bound fields, since an event names its request itself;
+- of an event: members with their default value;
+- of ``RequestEnded.calls``: outcomes that a ``CallEnded`` has too; only the call's name stays;
+- of all events except ``RequestEnded``: the facts of the request if they are equal to those of ``RequestEnded``; only
+  the request's id stays.
 
-A body is shown as a JSON value where that, written without blanks, is the same bytes.
+A body is shown as a JSON value if that value, encoded without blanks, gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from umbel.core.model import RequestFacts
 
 from .cases import CASES, Case
 from .plain_json import plain, text, written
-from .ways_to_ask import WAYS, Told, Way, outcome
+from .ways_to_ask import WAYS, Recorded, Way, outcome
 
 FILE = Path(__file__).with_name("recorded.json")
 SERVERS_FIELDS = ("date", "connection", "transfer-encoding")
-"""Content-Length is not among them: the application says it, and the server holds it to the content."""
+"""Content-Length is not among them: the application sets it, and the server checks it against the body."""
 OVER_SERVER = "over HTTP/1.1"
 PART_MAX = 60
-"""Of what is longer only the length is shown."""
+"""The bytes of a body part up to which the file shows the part; of a longer one it shows the length."""
 
 _SHOWN = ("headers", "parts", "ends", "leaves_after", "client", "outside")
 
@@ -44,14 +46,14 @@ Entry = dict[str, Any]
 
 
 def observed(way: Way, case: Case) -> Entry:
-    """What a case gets in this way, as JSON: ``answer`` and ``records``.
+    """Run a case in this way and return its ``answer`` and ``records`` as JSON.
 
-    A host that Quart refuses is recorded as with Quart 0.22. From 0.23 on, which runs on Python 3.13 and later, such an
-    answer passes ``make_response``, and its record has the kind ``bad-request``.
+    The entry of a host that Quart refuses is that of Quart 0.22. From Quart 0.23 on, which needs Python 3.13, the
+    response to such a host passes ``make_response``, and its record has the kind ``bad-request``.
     """
-    answer, told = outcome(way, case)
-    # Calls that end at the same moment may be recorded in any order; the request comes last.
-    shown = [_told(one, told, way) for one in told]
+    answer, recorded = outcome(way, case)
+    # Calls that end at the same time may be recorded in any order, so they are sorted. The request's record is last.
+    shown = [_record(one, recorded) for one in recorded]
     if case.quart_refuses and sys.version_info >= (3, 13):
         ended = shown[-1]["RequestEnded"]
         kind = ended.pop("kind", None)
@@ -61,7 +63,7 @@ def observed(way: Way, case: Case) -> Entry:
 
 
 def expected(way: Way, case: Entry) -> Entry:
-    """What an entry says for this way."""
+    """Return the ``answer`` and ``records`` of an entry for this way."""
     result = {"answer": case["answer"], "records": case["records"]}
     if not way.over_server:
         return result
@@ -69,7 +71,7 @@ def expected(way: Way, case: Entry) -> Entry:
 
 
 def difference(way: Way, case: Case, entry: Entry) -> list[str]:
-    """The lines in which what a case gets in this way differs from its entry; none if it is the same."""
+    """Return a unified diff of the recorded and the observed outcome; empty if they are equal."""
     got, wanted = observed(way, case), expected(way, entry)
     if _are_same(got, wanted):
         return []
@@ -79,18 +81,18 @@ def difference(way: Way, case: Case, entry: Entry) -> list[str]:
 
 
 def _are_same(one: Any, other: Any) -> bool:
-    """Whether two values are the same as JSON texts: the order of members counts, and 1 is not true."""
+    """Whether two values have the same JSON text: the order of members counts, and 1 differs from true."""
     return json.dumps(one) == json.dumps(other)
 
 
 def load() -> list[Entry]:
-    """The recorded entries, in the order of the cases."""
+    """Read the recorded entries, in the order of the cases."""
     entries: list[Entry] = json.loads(FILE.read_text(encoding="utf-8"))
     return entries
 
 
 def record() -> str:
-    """The content of the file as the present code answers."""
+    """Return the content of the file for the present code."""
     (in_memory, *_), (over_server, *_) = (
         [way for way in WAYS if way.over_server is server] for server in (False, True)
     )
@@ -107,7 +109,7 @@ def record() -> str:
 
 
 def asked(case: Case) -> Entry:
-    """The members of an entry that say what was asked, for people."""
+    """The members of an entry that describe the request for readers of the file."""
     shown = plain(case)
     if "parts" in shown:
         shown["parts"] = [part if len(part) <= PART_MAX else f"{len(part)} bytes" for part in shown["parts"]]
@@ -125,22 +127,21 @@ def _body(data: bytes) -> Any:
         is_same = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() == data
     except ValueError:
         return text(data)
-    # A JSON string would look like a body that is text.
+    # Only arrays and objects: a JSON string would look like a body of plain text.
     return value if is_same and isinstance(value, dict | list) else text(data)
 
 
-def _told(told: Told, beside: Sequence[Told], way: Way) -> Entry:
-    # What is bound when a record is made says nothing: events name their request themselves.
-    return {type(told.event).__name__: _event(told.event, [one.event for one in beside])}
+def _record(record: Recorded, records: Sequence[Recorded]) -> Entry:
+    return {type(record.event).__name__: _event(record.event, [one.event for one in records])}
 
 
-def _event(event: Event, beside: Sequence[Event]) -> Entry:
+def _event(event: Event, events: Sequence[Event]) -> Entry:
     shown: Entry = plain(event)
     if isinstance(event, RequestEnded):
-        told = [one.outcome for one in beside if isinstance(one, CallEnded)]
-        calls = [call.call if call in told else plain(call) for call in event.calls]
+        outcomes = [one.outcome for one in events if isinstance(one, CallEnded)]
+        calls = [call.call if call in outcomes else plain(call) for call in event.calls]
         return {**shown, "calls": calls} if calls else shown
     facts: RequestFacts | None = event.request
-    if facts is not None and any(isinstance(one, RequestEnded) and one.request == facts for one in beside):
+    if facts is not None and any(isinstance(one, RequestEnded) and one.request == facts for one in events):
         shown["request"] = facts.request_id
     return shown

@@ -1,8 +1,8 @@
-"""The ways in which an application can be asked, each in virtual time and with fixed ids.
+"""The ways to send a request to an application, each on the virtual clock and with fixed ids.
 
-A way is a function of an application, which is not started yet, and a case; it returns what the client got and what the
-application recorded. Whoever adds one adds it to ``WAYS``. Without a server the application runs in a task that has the
-name ``request``: what is above it in a record's task is the test's.
+A way is a function of an application that has not started yet, and of a case. It returns the response and the records.
+``WAYS`` lists all ways. Without a server the application runs in a task with the name ``request``; in a record's task
+path everything before this name belongs to the test.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from .cases import ROUTES, Case
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 DRAWN = "5" * 32
-"""Each id that would be random."""
+"""The value of each id that is random otherwise."""
 SERVED_S = 60.0
-"""What a connection may take in all, in virtual time."""
+"""The seconds that a connection may take, in virtual time."""
 
 
-class Told(NamedTuple):
-    """What a recorder took: the event, who recorded it, what was bound then."""
+class Recorded(NamedTuple):
+    """An event that was recorded, with the path of the recording task and the fields that were bound."""
 
     event: Event
     task: str
@@ -47,17 +47,19 @@ class Told(NamedTuple):
 
 
 class Recorder:
+    """A recorder that keeps the events of requests."""
+
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.recorded: list[Recorded] = []
 
     def record(self, event: Event) -> None:
         if isinstance(event, LogMessage) and event.event == "hooks.found":
-            return  # It is told at startup, and belongs to no request.
-        self.told.append(Told(event, context.task_path(), dict(context.current().fields)))
+            return  # Recorded at startup; it belongs to no request.
+        self.recorded.append(Recorded(event, context.task_path(), dict(context.current().fields)))
 
 
 class Upstream(httpx.AsyncBaseTransport):
-    """Answers with what it was asked, and with what was bound then."""
+    """An upstream that answers with the request it received and the fields that were bound."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         path = request.extensions["target"].decode()
@@ -77,7 +79,7 @@ class Upstream(httpx.AsyncBaseTransport):
             headers.append(("cache-control", "max-age=60"))
         if path == "/busy":
             return httpx.Response(429, content=b"busy", headers=[("content-type", "text/x"), ("retry-after", "7")])
-        # A new version changes no answer.
+        # The recorded answers must not depend on the version of Umbel.
         fields = [(name, "umbel" if value == PRODUCT else value) for name, value in request.headers.items()]
         sent: dict[str, Any] = {"fields": sorted(f for f in fields if f[0] not in ("traceparent", "host"))}
         sent["body"] = request.content.decode("latin-1")
@@ -85,23 +87,23 @@ class Upstream(httpx.AsyncBaseTransport):
         return httpx.Response(500 if path == "/wrong" else 200, json=sent, headers=headers)
 
 
-Asked = tuple[Answer, list[Told]]
+Asked = tuple[Answer, list[Recorded]]
 Ask = Callable[[Umbel, Case], Awaitable[Asked]]
 
 
 class Way(NamedTuple):
-    """One way to ask."""
+    """One way to send a request."""
 
     name: str
     ask: Ask
     takes: Callable[[Case], bool] = lambda case: True
-    """Whether a case can be asked in this way."""
+    """Whether a case can be sent in this way."""
     over_server: bool = False
-    """Whether a server of ours takes part; see ``recorded.expected``."""
+    """Whether the request goes over Umbel's own server; see ``recorded.expected``."""
 
 
 def outcome(way: Way, case: Case) -> Asked:
-    """The answer and the records, at the same moments and with the same ids each time."""
+    """Return the response and the records, with the same times and ids in each run."""
     with patch.object(ids, "_drawn", lambda: 2 * DRAWN), patch.object(error_response, "token_hex", lambda _: DRAWN):
         return trio.run(_outcome, way, case, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -112,7 +114,7 @@ async def _outcome(way: Way, case: Case) -> Asked:
 
 
 def _config(case: Case) -> Config:
-    # The other routes play no part, and plans cost time.
+    # Only the routes of the first path segment: the plans of all routes would take long to compile.
     return _config_of(http_scope(target=case.target)["path"].strip("/").partition("/")[0])
 
 
@@ -128,11 +130,11 @@ def _config_of(segment: str) -> Config:
     )
 
 
-def told_by(app: Umbel) -> list[Told]:
-    """What the application's recorder took."""
+def recorded_by(app: Umbel) -> list[Recorded]:
+    """Return the records of an application."""
     recorder = app.given_recorder
     assert isinstance(recorder, Recorder)
-    return recorder.told
+    return recorder.recorded
 
 
 def _scope(case: Case) -> dict[str, Any]:
@@ -141,12 +143,12 @@ def _scope(case: Case) -> dict[str, Any]:
 
 
 async def in_memory(app: Umbel, case: Case) -> Asked:
-    """By the ASGI callable, answered before Quart."""
+    """Call the application over ASGI; the route is answered before Quart."""
     return await _in_memory(app, case, direct=True)
 
 
 async def through_quart(app: Umbel, case: Case) -> Asked:
-    """By the ASGI callable, and a hook leads each request through Quart."""
+    """Call the application over ASGI; a hook makes each request go through Quart."""
 
     async def nothing() -> None:
         """A hook that changes nothing."""
@@ -156,16 +158,16 @@ async def through_quart(app: Umbel, case: Case) -> Asked:
 
 
 async def cancelled_by_the_server(app: Umbel, case: Case) -> Asked:
-    """By the ASGI callable, under a server that cancels who does not watch for the client's leaving."""
+    """Call the application over ASGI; if the client leaves, the server cancels an application that does not receive."""
     with patch.object(asgi, "cancelling", True):
         return await _in_memory(app, case, direct=True)
 
 
 async def _in_memory(app: Umbel, case: Case, *, direct: bool) -> Asked:
     talk = Conversation(app, _scope(case))
-    async with AsyncExitStack() as life:
+    async with AsyncExitStack() as stack:
         if not case.outside:
-            await life.enter_async_context(living(app))
+            await stack.enter_async_context(living(app))
             assert app.statistics().routes_before_quart is direct
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk.run, name="request")
@@ -176,24 +178,24 @@ async def _in_memory(app: Umbel, case: Case, *, direct: bool) -> Asked:
                 await talk.disconnect()
         if not case.outside:
             assert app.statistics().requests_in_flight == 0
-    return talk.answer, told_by(app)
+    return talk.answer, recorded_by(app)
 
 
 async def over_http1(app: Umbel, case: Case) -> Asked:
-    """By our own server, as HTTP/1.1 over a pair of sockets."""
-    async with AsyncExitStack() as life:
+    """Send the request to Umbel's own server, as HTTP/1.1 over a pair of sockets."""
+    async with AsyncExitStack() as stack:
         if not case.outside:
-            await life.enter_async_context(living(app))
+            await stack.enter_async_context(living(app))
             assert app.statistics().routes_before_quart
         with trio.fail_after(SERVED_S):
             async with served(app) as server, server.connected(case.client) as client:
                 answer = await _converse(client.stream, case)
         assert app.statistics().requests_in_flight == 0
-    return answer, told_by(app)
+    return answer, recorded_by(app)
 
 
 async def _converse(stream: trio.SocketStream, case: Case) -> Answer:
-    """Send the case; what came until its answer was whole, the server closed or the client left."""
+    """Send the request; return the response as received until its end, the connection's end or the client's leaving."""
     reader = h11.Connection(h11.CLIENT)
     reader.send(h11.Request(method=case.method, target="/", headers=[("host", "x")]))
     reader.send(h11.EndOfMessage())
@@ -204,10 +206,10 @@ async def _converse(stream: trio.SocketStream, case: Case) -> Answer:
             await _read(stream, reader, answer)
         else:
             nursery.start_soon(_read, stream, reader, answer)
-            # It does not leave before the application waits: that would be to close its half.
+            # The client must not leave before the application waits: the server would take that for a half-close.
             await trio.testing.wait_all_tasks_blocked()
             await trio.sleep(case.leaves_after)
-        nursery.cancel_scope.cancel(reason="the client has its answer, or leaves")
+        nursery.cancel_scope.cancel(reason="the client has its response, or leaves")
     return answer
 
 
@@ -228,7 +230,7 @@ async def _send(stream: trio.SocketStream, case: Case) -> None:
         for part in (head, *parts):
             await stream.send_all(part)
     except trio.BrokenResourceError:
-        pass  # The server has answered and closed.
+        pass  # The server has answered and closed the connection before the end of the body.
 
 
 async def _read(stream: trio.SocketStream, reader: h11.Connection, answer: Answer) -> None:
@@ -239,7 +241,7 @@ async def _read(stream: trio.SocketStream, reader: h11.Connection, answer: Answe
         except h11.RemoteProtocolError:
             if not ended:
                 raise
-            return  # An answer that was cut in its middle.
+            return  # The connection ended within the response.
         if event is h11.NEED_DATA:
             try:
                 data = await stream.receive_some()
@@ -260,7 +262,7 @@ async def _read(stream: trio.SocketStream, reader: h11.Connection, answer: Answe
 
 
 def _is_over(case: Case) -> bool:
-    """Whether the client ends its body or leaves; else it is our own server that ends the wait for the body."""
+    """Whether the client ends its body or leaves. Otherwise only Umbel's own server ends the wait for the body."""
     return case.ends or case.leaves_after is not None
 
 

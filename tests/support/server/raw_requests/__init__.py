@@ -1,4 +1,4 @@
-"""Raw HTTP/1.1 requests as tables, by concept: what a hostile client sends, and the answer that we owe."""
+"""Tables of raw HTTP/1.1 requests by topic: the bytes of a hostile client, and the statuses that the server sends."""
 
 from . import framing, heads, paths
 from .case import HOST, LATER, MAX_BODY, Case, Table

@@ -1,4 +1,4 @@
-"""A case of the raw tables: the bytes a client sends, and the answers that it is owed."""
+"""A case of the tables of raw requests: the bytes that a client sends, and the statuses of the responses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ HOST = b"Host: gateway.test"
 CLOSE = b"Connection: close"
 JSON = b"Content-Type: application/json"
 LATER = b"GET /livez HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n"
-"""Follows what is refused in the same packet. After a framing error it must never be answered."""
+"""A request that is sent directly after each case. After a framing error the server must not answer it."""
 MAX_BODY = 100_000
-"""Bytes, of the server that the cases are sent to."""
+"""The key ``max_body`` of the server, in bytes."""
 
 
 class Case(NamedTuple):
-    """What is sent on one connection, and the statuses that come back before the server closes it."""
+    """The bytes sent on one connection, and the statuses received before the server closes the connection."""
 
     sent: bytes
     answers: tuple[int, ...]
@@ -28,7 +28,7 @@ Table = dict[str, Case]
 
 
 def head(*fields: bytes, line: bytes = b"GET /r HTTP/1.1") -> bytes:
-    """A head with exactly these fields."""
+    """A request head with exactly these fields."""
     return b"".join(part + b"\r\n" for part in (line, *fields)) + b"\r\n"
 
 
@@ -41,15 +41,15 @@ def post(*fields: bytes, body: bytes = b"", target: bytes = b"/echo") -> bytes:
 
 
 def chunked(framing: bytes, *fields: bytes) -> bytes:
-    """A POST whose chunked body is spelled out."""
+    """A POST with these bytes as its chunked body."""
     return post(b"Transfer-Encoding: chunked", *fields, body=framing)
 
 
 def refused(status: int, sent: bytes) -> Case:
-    """One answer, then the end: the request that follows is never parsed."""
+    """A case in which the server sends one response and closes the connection without parsing ``LATER``."""
     return Case(sent + LATER, (status,))
 
 
 def served(sent: bytes, *answers: int) -> Case:
-    """Answered, and so is the request after it."""
+    """A case in which the server answers the request (200 by default) and then ``LATER`` (200)."""
     return Case(sent + LATER, (*(answers or (200,)), 200))

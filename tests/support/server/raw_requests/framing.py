@@ -1,4 +1,4 @@
-"""Where a body ends (RFC 9112 sections 6 and 7): every doubt about it is an error, and the connection's end."""
+"""Framing of request bodies (RFC 9112 sections 6 and 7): an ambiguous length is an error and ends the connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ LENGTHS: Table = {
     "a length at the limit": served(_length(b"%d" % MAX_BODY, b"{}".ljust(MAX_BODY))),
     "a length with zeros before it": served(_length(b"0002")),
     "a length with space around it": served(_length(b"  2 \t")),
-    "a length of zero": served(post(b"Content-Length: 0"), 400),  # no JSON: the gateway's word, and no framing
+    "a length of zero": served(
+        post(b"Content-Length: 0"), 400
+    ),  # Sound framing; the route refuses an empty body as JSON.
 }
 
 CODINGS: Table = {

@@ -1,4 +1,4 @@
-"""The head of a request (RFC 9112 sections 2 to 5, RFC 9110 section 7.2): lines, version, host, size."""
+"""Request heads (RFC 9112 sections 2 to 5, RFC 9110 section 7.2): lines, version, host, size."""
 
 from __future__ import annotations
 

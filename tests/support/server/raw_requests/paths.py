@@ -1,6 +1,6 @@
-"""Paths that two servers could read in two ways: the gateway refuses them before anything is matched or asked.
+"""Paths that two servers could interpret differently: the gateway refuses them before it matches a route.
 
-The framing of these requests is sound, so the connection goes on.
+The framing of these requests is sound, so the connection persists.
 """
 
 from __future__ import annotations
