@@ -144,7 +144,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     """Check the header list of a request, and return its head.
 
     Raises:
-        HeadError: the request is refused; docs/server.md ("Request heads") has the statuses.
+        HeadError: the request is refused; docs/server.md has the statuses.
     """
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [field for field in raw if field[0][:1] != b":"]
