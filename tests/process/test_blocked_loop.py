@@ -1,4 +1,4 @@
-"""A loop that is blocked in a process without a master: told where, once, and how long; nothing is ended."""
+"""A blocked event loop in a process without a master: reported once, with place and duration; nothing is ended."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def port_of(child: Child) -> int:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_a_blocked_loop_is_reported_with_its_place_and_its_length(command: str, tmp_path: Path) -> None:
+async def test_a_blocked_loop_is_reported_with_its_place_and_duration(command: str, tmp_path: Path) -> None:
     write(tmp_path, CONFIG, {"blocks.py": BLOCKS})
     async with started(*COMMANDS[command], cwd=tmp_path, env={"PYTHONUNBUFFERED": "1"}) as server:
         port = await port_of(server)
@@ -72,7 +72,7 @@ async def test_a_blocked_loop_is_reported_with_its_place_and_its_length(command:
     assert record.count('"loop.blocked"') == 2
 
 
-async def test_a_loop_that_is_blocked_in_c_code_is_reported_while_it_is(tmp_path: Path) -> None:
+async def test_a_loop_blocked_in_c_code_is_reported_during_the_block(tmp_path: Path) -> None:
     write(tmp_path, CONFIG, {"blocks.py": BLOCKS})
     async with started(*COMMANDS["umbel serve"], cwd=tmp_path) as server, trio.open_nursery() as nursery:
         port = await port_of(server)
@@ -84,7 +84,7 @@ async def test_a_loop_that_is_blocked_in_c_code_is_reported_while_it_is(tmp_path
         assert await server.stop(signal.SIGTERM) == 0
 
 
-async def test_a_loop_that_is_busy_and_not_blocked_is_not_reported(tmp_path: Path) -> None:
+async def test_a_busy_loop_is_not_reported(tmp_path: Path) -> None:
     busy = BLOCKS.replace("time.sleep(1.5)", "time.sleep(0.05)")
     write(tmp_path, CONFIG, {"blocks.py": busy})
     async with started(*COMMANDS["umbel serve"], "--hang-timeout", "5s", cwd=tmp_path) as server:

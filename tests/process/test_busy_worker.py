@@ -1,4 +1,4 @@
-"""A worker whose loop works without a pause is busy, and not hung: it is not replaced."""
+"""A worker whose event loop completes requests without a pause is busy and not hung: the master does not replace it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIENTS = 60
 ROUNDS = 2
 
 
-async def test_a_worker_that_is_only_busy_is_not_taken_for_hung(tmp_path: Path) -> None:
+async def test_a_busy_worker_is_not_replaced(tmp_path: Path) -> None:
     work = f'if path == "/work":\n        time.sleep({WORK_S})\n    '
     write_app(tmp_path, APP.replace('if path == "/exit"', work + 'if path == "/exit"'))
     async with supervised(tmp_path, "--hang-timeout", f"{HANG_TIMEOUT_S}s", workers=1) as master:

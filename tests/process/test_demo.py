@@ -1,4 +1,4 @@
-"""``umbel demo`` as a newcomer meets it: a process, a terminal, Ctrl-C."""
+"""``umbel demo`` as a process: output, Ctrl-C, and exit statuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.process.processes import PYTHON, ended, started
 DEMO = (PYTHON, "-m", "umbel", "demo")
 
 
-async def test_once_prints_a_real_answer_and_ends_well(tmp_path: Path) -> None:
+async def test_once_prints_a_response_and_exits_with_0(tmp_path: Path) -> None:
     status, output = await ended(*DEMO, "--once", cwd=tmp_path)
 
     assert status == 0, output
@@ -31,7 +31,7 @@ async def test_once_prints_a_real_answer_and_ends_well(tmp_path: Path) -> None:
     assert answer["offers"]
 
 
-async def test_once_with_a_failing_service_shows_the_problem_and_ends_badly(tmp_path: Path) -> None:
+async def test_once_with_a_failing_service_prints_the_problem_and_exits_with_1(tmp_path: Path) -> None:
     status, output = await ended(*DEMO, "--once", "--fail", "users", cwd=tmp_path)
 
     assert status == 1
@@ -39,14 +39,14 @@ async def test_once_with_a_failing_service_shows_the_problem_and_ends_badly(tmp_
     assert "content-type: application/problem+json" in output
 
 
-async def test_a_service_that_is_not_there_is_a_usage_error_that_names_the_right_ones(tmp_path: Path) -> None:
+async def test_an_unknown_service_is_a_usage_error_that_names_the_known_ones(tmp_path: Path) -> None:
     status, output = await ended(*DEMO, "--slow", "user", cwd=tmp_path)
 
     assert status == 2
     assert "'user' is not one of 'users', 'orders', 'catalog', 'offers'" in output
 
 
-async def test_it_runs_until_ctrl_c_and_ends_without_a_traceback(tmp_path: Path) -> None:
+async def test_the_demo_runs_until_ctrl_c_and_ends_without_a_traceback(tmp_path: Path) -> None:
     async with started(*DEMO, "--port", "0", "--slow", "offers", cwd=tmp_path) as demo, httpx.AsyncClient() as client:
         url = await demo.address("Umbel runs on")
         await demo.line("goes to logs/access.jsonl")
@@ -67,7 +67,7 @@ async def test_it_runs_until_ctrl_c_and_ends_without_a_traceback(tmp_path: Path)
     assert app[-1]["event"] == "log.closed"
 
 
-async def test_each_command_that_it_shows_works(tmp_path: Path) -> None:
+async def test_each_command_that_the_demo_shows_works(tmp_path: Path) -> None:
     async with started(*DEMO, "--port", "0", cwd=tmp_path) as demo, httpx.AsyncClient() as client:
         url = await demo.address("Umbel runs on")
         await demo.line("goes to logs/access.jsonl")

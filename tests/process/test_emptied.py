@@ -1,4 +1,4 @@
-"""A configuration that was emptied, at the start and on a reload: refused with one sentence, and the old one serves."""
+"""An emptied configuration, at the start and on a reload: refused with one sentence, and the old workers serve on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_start_without_routes_is_refused_under_the_hypercorn_command(tmp
     assert await ended(*command, cwd=tmp_path, env={"UMBEL_ALLOW_EMPTY": "1"}) == (0, "")
 
 
-async def test_a_start_without_routes_is_possible(tmp_path: Path) -> None:
+async def test_a_start_without_routes_is_possible_with_allow_empty(tmp_path: Path) -> None:
     write(tmp_path, "")
     async with started(*SERVE, "--allow-empty", cwd=tmp_path) as server:
         await server.address("Umbel runs on")
@@ -65,7 +65,7 @@ async def python(compose):
 """
 
 
-async def test_routes_in_python_need_none_in_the_file(tmp_path: Path) -> None:
+async def test_an_application_in_python_needs_no_routes_in_the_file(tmp_path: Path) -> None:
     write(tmp_path, UPSTREAM, {"served.py": IN_PYTHON})
     async with supervised(tmp_path, workers=1) as master:
         assert b'{"from":"python"}' in await master.get("/python")
@@ -100,7 +100,7 @@ async def test_a_reload_that_would_lose_the_routes_is_refused(text: str, reason:
         assert await master.pids() == before
 
 
-async def test_a_worker_that_is_replaced_does_not_take_the_emptied_file(tmp_path: Path) -> None:
+async def test_a_restarted_worker_refuses_the_emptied_file(tmp_path: Path) -> None:
     write(tmp_path, routes(4))
     async with supervised(tmp_path, workers=2, app=None) as master:
         write(tmp_path, "")
@@ -112,7 +112,7 @@ async def test_a_worker_that_is_replaced_does_not_take_the_emptied_file(tmp_path
             await assert_still_serves(master)
 
 
-async def test_losing_the_routes_can_be_meant(tmp_path: Path) -> None:
+async def test_a_reload_that_loses_the_routes_is_possible_with_allow_empty(tmp_path: Path) -> None:
     write(tmp_path, routes(4))
     async with supervised(tmp_path, workers=1, app=None) as master:
         write(tmp_path, routes(2))  # half of them is not more than half
@@ -127,7 +127,7 @@ async def test_losing_the_routes_can_be_meant(tmp_path: Path) -> None:
         assert (await ended(*RELOAD, cwd=tmp_path))[0] == 1
 
 
-async def test_a_pipe_in_the_place_of_the_configuration_hangs_neither_start_nor_master(tmp_path: Path) -> None:
+async def test_a_pipe_in_the_place_of_the_configuration_blocks_no_start_or_reload(tmp_path: Path) -> None:
     write(tmp_path, routes(1))
     async with supervised(tmp_path, workers=1, app=None) as master:
         (tmp_path / "umbel.toml").unlink()

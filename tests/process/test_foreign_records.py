@@ -1,4 +1,4 @@
-"""Any ASGI application under ``umbel serve``: its crash is one record, and no secret reaches the console."""
+"""Any ASGI application under ``umbel serve``: a crash is one record, and the console shows no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many functions a request enters, Python's and C's: a bound on what later work may add to the way of a request.
+"""The number of functions that a request enters, Python's and C's: a bound for later changes of the request path.
 
 The difference between a route of eleven calls and one of one call, divided by ten, is the cost of a further call.
 """

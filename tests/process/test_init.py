@@ -1,4 +1,4 @@
-"""What ``umbel init`` writes, as its user finds it: the test in it passes."""
+"""The test that ``umbel init`` writes passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inspecting commands as real processes: exit codes, streams, Ctrl-C, and how little they import."""
+"""``umbel check``, ``explain`` and ``schema`` as processes: exit statuses, streams, Ctrl-C, and imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.gateway.configs import GOOD, write
 UMBEL = [sys.executable, "-m", "umbel"]
 
 
-def test_check_ends_with_0_or_78_and_reports_mistakes_on_stderr(tmp_path: Path) -> None:
+def test_check_exits_with_0_or_78_and_reports_mistakes_on_stderr(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     good = subprocess.run([*UMBEL, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert (good.returncode, good.stdout, good.stderr) == (0, "umbel.toml: ok, 1 upstream, 1 route, 1 call\n", "")
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
-def test_a_reader_that_leaves_early_is_no_error_worth_a_traceback() -> None:
+def test_a_reader_of_stdout_that_leaves_causes_no_traceback() -> None:
     with subprocess.Popen([*UMBEL, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -70,7 +70,7 @@ def test_a_reader_that_leaves_early_is_no_error_worth_a_traceback() -> None:
         process.wait(timeout=30)
 
 
-def test_a_terminal_that_knows_no_box_characters_still_gets_the_tree(tmp_path: Path) -> None:
+def test_a_terminal_without_box_characters_gets_the_tree_too(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run([*UMBEL, "explain", "GET", "/r"], cwd=tmp_path, capture_output=True, timeout=30, env=environ)

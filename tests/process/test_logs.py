@@ -1,4 +1,4 @@
-"""Many processes on one log, real disks that fill, real rotation: nothing is torn, and nothing is lost quietly."""
+"""Logs of several processes on real disks: sharing, rotation, full disks, kills; no line is torn or lost unreported."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_four_processes_share_a_file_that_is_rotated_and_one_is_killed(tmp
 
 
 @pytest.mark.parametrize("how", ["TERM", "INT", "exception", "to the end"])
-async def test_every_way_to_end_closes_the_log_with_counts_that_agree_with_the_lines(tmp_path: Path, how: str) -> None:
+async def test_each_way_to_end_writes_log_closed_with_the_right_counts(tmp_path: Path, how: str) -> None:
     path = tmp_path / "app.jsonl"
     options = {
         "TERM": [],
@@ -148,7 +148,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(directory)], check=True)
 
 
-async def test_a_full_disk_costs_only_what_finds_no_room_and_says_how_much(small_disk: Path) -> None:
+async def test_a_full_disk_drops_only_records_without_room_and_counts_them(small_disk: Path) -> None:
     path, filler = small_disk / "app.jsonl", small_disk / "filler"
     filler.write_bytes(b"x" * 150_000)
     options = LogOptions(flush_every=0.01, max_queue_bytes=QUEUE_BYTES_MIN, rotate_size=None, service="test")
@@ -202,7 +202,7 @@ async def test_compression_and_retention_never_touch_a_file_that_is_written_to(t
 
 
 @pytest.mark.parametrize("command", ["tail", "stat"])
-async def test_a_pipe_in_the_place_of_a_log_is_reported_and_hangs_no_command(command: str, tmp_path: Path) -> None:
+async def test_a_pipe_in_the_place_of_a_log_is_reported_and_blocks_no_command(command: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "app.jsonl")
     _, output = await ended(PYTHON, "-m", "umbel", "logs", command, str(tmp_path / "app.jsonl"), cwd=tmp_path)
     assert "app.jsonl: it is a named pipe, not a regular file\n" in output

@@ -1,4 +1,4 @@
-"""Probes of a worker whose every place is taken, at each way to start it."""
+"""Probes of a worker at its limits of requests and connections, for each way to start it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to start: each serves the same configuration, says where, and ends when asked."""
+"""The ways to start: each serves the configuration, reports its address, and ends at a signal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def page(url: str) -> httpx.Response:
         return await client.get(f"{url}/dashboard/42")
 
 
-async def test_umbel_serve_takes_both_files_where_it_stands(directory: Path) -> None:
+async def test_umbel_serve_reads_both_files_of_the_working_directory(directory: Path) -> None:
     async with started(*SERVE, cwd=directory) as server:
         response = await page(await server.address("Umbel runs on"))
         status = await server.stop(signal.SIGTERM)
@@ -59,7 +59,7 @@ async def test_umbel_serve_takes_both_files_where_it_stands(directory: Path) -> 
     assert (directory / "logs" / "access.jsonl").read_text().count("\n") == 1
 
 
-async def test_options_and_environment_win_over_the_files(
+async def test_options_and_environment_take_precedence_over_the_files(
     directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -117,7 +117,7 @@ async def test_the_example_starts_itself(upstreams: Urls, tmp_path: Path) -> Non
     assert (status, "Traceback" in server.output) == (0, False)
 
 
-async def test_a_mistake_in_the_configuration_is_reported_before_anything_starts(tmp_path: Path) -> None:
+async def test_a_configuration_error_is_reported_before_the_start(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("[upstreams.users]\nurl = []\n")
 
     status, output = await ended(*SERVE, cwd=tmp_path)
@@ -128,7 +128,7 @@ async def test_a_mistake_in_the_configuration_is_reported_before_anything_starts
     assert not (tmp_path / "logs").exists()
 
 
-async def test_settings_that_cannot_be_read_are_a_mistake_in_the_configuration(directory: Path) -> None:
+async def test_settings_that_cannot_be_read_are_a_configuration_error(directory: Path) -> None:
     status, output = await ended(*SERVE, "--hypercorn", "nowhere.toml", cwd=directory)
 
     assert (status, output) == (78, "nowhere.toml: cannot be read: there is no such file\n")
@@ -155,7 +155,7 @@ async def test_workers_in_the_shared_file_are_ignored_with_a_warning(directory: 
         assert await server.stop(signal.SIGTERM) == 0
 
 
-async def test_records_that_cannot_be_written_are_a_mistake_in_the_configuration(directory: Path) -> None:
+async def test_log_files_that_cannot_be_opened_are_a_configuration_error(directory: Path) -> None:
     (directory / "logs").write_text("a file, not a directory")
 
     status, output = await ended(*SERVE, cwd=directory)
@@ -165,7 +165,7 @@ async def test_records_that_cannot_be_written_are_a_mistake_in_the_configuration
     assert output.count("\n") == 1
 
 
-async def test_an_address_in_use_is_one_clear_sentence(directory: Path) -> None:
+async def test_an_address_in_use_is_reported_in_one_sentence(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         status, output = await ended(*SERVE, "--bind", address, cwd=directory)
@@ -175,7 +175,7 @@ async def test_an_address_in_use_is_one_clear_sentence(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1:99999", "127.0.0.1", ":8000", "unix:"])
-async def test_an_address_that_is_none_is_one_clear_sentence(directory: Path, address: str) -> None:
+async def test_an_invalid_address_is_reported_in_one_sentence(directory: Path, address: str) -> None:
     status, output = await ended(*SERVE, "--bind", address, cwd=directory)
 
     assert status == 78
@@ -183,7 +183,7 @@ async def test_an_address_that_is_none_is_one_clear_sentence(directory: Path, ad
     assert output.count("\n") == 1
 
 
-async def test_ctrl_c_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
+async def test_ctrl_c_during_the_start_causes_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text(HANGS)
 
     async with started(*SERVE, "hangs:app", cwd=tmp_path, env={"PYTHONUNBUFFERED": "1"}) as server:
@@ -205,7 +205,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("more", [(), ("-w", "1")], ids=["alone", "supervised"])
-async def test_a_process_that_only_serves_spares_itself_the_collector(tmp_path: Path, more: tuple[str, ...]) -> None:
+async def test_a_serving_process_has_its_garbage_collector_tuned(tmp_path: Path, more: tuple[str, ...]) -> None:
     (tmp_path / "told.py").write_text(
         "import gc\n"
         "async def app(scope, receive, send):\n"

@@ -1,4 +1,4 @@
-"""Two instances and one Unix socket: the first one serves on, the second one says why it does not start."""
+"""Two instances with one Unix socket: the first one serves on, and the second one reports why it does not start."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_second_instance_does_not_take_the_socket_of_the_first(more: tup
 
 
 @MODES
-async def test_the_socket_of_a_killed_instance_is_no_obstacle(more: tuple[str, ...], tmp_path: Path) -> None:
+async def test_the_socket_of_a_killed_instance_is_replaced(more: tuple[str, ...], tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "umbel.sock"))
@@ -63,7 +63,7 @@ async def test_of_two_instances_that_start_together_one_serves(tmp_path: Path) -
     assert not (tmp_path / "umbel.sock").exists()
 
 
-async def test_a_file_in_the_place_of_the_socket_stays(tmp_path: Path) -> None:
+async def test_a_file_in_the_place_of_the_socket_is_kept(tmp_path: Path) -> None:
     write(tmp_path, GOOD, {"umbel.sock": "precious"})
     status, output = await ended(*SERVE, cwd=tmp_path)
     assert (status, output.count("\n")) == (78, 1)

@@ -1,4 +1,4 @@
-"""A crash is shown on the terminal: its traceback once, without secrets, and the path of the log."""
+"""Crashes on a terminal: the traceback once, without secrets, and the path of the log."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ async def test_a_crash_at_the_start_of_two_workers_is_shown_once(tmp_path: Path)
     assert "hunter2" not in text
 
 
-async def test_a_terminal_that_nobody_reads_holds_no_request_up(tmp_path: Path) -> None:
+async def test_a_terminal_without_a_reader_delays_no_request(tmp_path: Path) -> None:
     write(tmp_path)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)

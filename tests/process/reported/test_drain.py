@@ -1,4 +1,4 @@
-"""A real worker that is told to stop answers what it could not finish."""
+"""The drain of a real worker with requests that exceed ``graceful_timeout``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def hang():
     ],
     ids=["alone", "under a master", "under a master without grace", "quickly under a master"],
 )
-async def test_a_request_that_outlasts_the_grace_gets_503_and_its_record(
+async def test_a_request_that_exceeds_the_grace_gets_503_and_a_record(
     tmp_path: Path, options: tuple[str, ...], number: signal.Signals
 ) -> None:
     (tmp_path / "stops.py").write_text(APP)

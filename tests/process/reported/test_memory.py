@@ -1,4 +1,4 @@
-"""A worker gives the memory of a crowd of requests back to the system."""
+"""A worker returns the memory of a burst of requests to the system."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def let_go():
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
-async def test_the_memory_of_a_crowd_is_given_back_when_it_has_gone(tmp_path: Path) -> None:
+async def test_the_memory_of_a_burst_of_requests_is_returned_after_it(tmp_path: Path) -> None:
     (tmp_path / "crowd.py").write_text(APP)
     with launched("umbel serve", tmp_path, app="crowd:app") as server:
         before = server.resident()

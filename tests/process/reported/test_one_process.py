@@ -1,4 +1,4 @@
-"""One process without a master: signals, times, directories and sockets, as an operator meets them."""
+"""One process without a master: signals, time limits, working directories and sockets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @WAYS
-async def test_hup_usr1_and_usr2_leave_a_request_in_flight_alone(command: tuple[str, ...], directory: Path) -> None:
+async def test_hup_usr1_and_usr2_do_not_affect_a_request_in_flight(command: tuple[str, ...], directory: Path) -> None:
     log = directory / "logs" / "access.jsonl"
     bodies: list[str] = []
 
@@ -86,7 +86,7 @@ async def test_hup_usr1_and_usr2_leave_a_request_in_flight_alone(command: tuple[
 
 
 @WAYS
-async def test_quit_answers_what_is_in_flight_at_once_with_503(command: tuple[str, ...], directory: Path) -> None:
+async def test_quit_responds_503_to_requests_in_flight_at_once(command: tuple[str, ...], directory: Path) -> None:
     replies: list[httpx.Response] = []
 
     async def ask(client: httpx.AsyncClient, url: str) -> None:
@@ -131,7 +131,7 @@ async def status_of(sock: socket.socket, path: str) -> int:
 
 
 @MODES
-async def test_logs_on_stdout_are_whole_lines_and_a_reader_that_leaves_harms_nothing(
+async def test_logs_on_stdout_are_whole_lines_and_survive_a_reader_that_leaves(
     more: tuple[str, ...], tmp_path: Path
 ) -> None:
     write(tmp_path, ON_STDOUT)
@@ -171,7 +171,7 @@ async def test_logs_on_stdout_are_whole_lines_and_a_reader_that_leaves_harms_not
         ("", ("--hang-timeout", "1us"), "must be at least 100ms"),
     ],
 )
-async def test_a_number_that_cannot_be_used_is_a_sentence(
+async def test_a_wrong_number_is_reported_in_one_sentence(
     settings: str, option: tuple[str, ...], told: str, tmp_path: Path
 ) -> None:
     write(tmp_path, GOOD, {"hypercorn.toml": settings})
@@ -182,7 +182,9 @@ async def test_a_number_that_cannot_be_used_is_a_sentence(
 
 
 @MODES
-async def test_an_application_that_takes_too_long_to_start_is_a_sentence(more: tuple[str, ...], tmp_path: Path) -> None:
+async def test_an_application_that_starts_too_slowly_is_reported_in_one_sentence(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
     slow = "import trio\nasync def app(scope, receive, send):\n    await trio.sleep_forever()\n"
     write(tmp_path, GOOD, {"hypercorn.toml": "startup_timeout = 0.01\n", "slow.py": slow})
     status, output = await ended(*SERVE, *more, "slow:app", cwd=tmp_path)
@@ -203,7 +205,7 @@ async def test_a_process_without_stdout_serves(more: tuple[str, ...], tmp_path: 
     assert "Traceback" not in server.output
 
 
-async def test_hypercorn_without_trio_says_in_one_line_what_to_write(tmp_path: Path) -> None:
+async def test_hypercorn_without_trio_reports_in_one_line_what_to_write(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     status, output = await ended(PYTHON, "-m", "hypercorn", "-w", "0", "umbel.asgi:app", cwd=tmp_path)
     assert status == 78
@@ -225,7 +227,7 @@ def root() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
-async def test_the_containers_recipe_makes_what_its_user_writes(root: Path) -> None:
+async def test_the_dockerfile_of_the_docs_lets_its_user_check_and_serve(root: Path) -> None:
     recipe = (PROJECT / "docs" / "deploy.md").read_text().split("```dockerfile\n")[1].split("```")[0]
     steps = [line.partition(" ")[::2] for line in recipe.rpartition("FROM ")[2].splitlines()[1:]]
     words = dict(steps)

@@ -1,4 +1,4 @@
-"""A worker's task, and a question to workers, cancelled at every checkpoint: nothing of either is left.
+"""``Worker.run`` and ``WorkerQueries.ask``, cancelled at each checkpoint: no process and no query is left.
 
 The process is a small one of the test's own, since it is started once per checkpoint.
 """
@@ -49,7 +49,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_worker_is_ended_and_reaped_wherever_its_task_is_cancelled(pids: list[int]) -> None:
+async def test_a_cancel_at_any_checkpoint_kills_and_reaps_the_worker(pids: list[int]) -> None:
     quiet = ConsoleOutput(os.open(os.devnull, os.O_WRONLY))
 
     async def live() -> None:
@@ -72,7 +72,7 @@ async def test_a_worker_is_ended_and_reaped_wherever_its_task_is_cancelled(pids:
     assert await for_every_checkpoint(live, check) > 10
 
 
-async def test_a_question_is_forgotten_wherever_whoever_asks_is_cancelled(autojump_clock: object) -> None:
+async def test_a_cancel_at_any_checkpoint_forgets_the_query(autojump_clock: object) -> None:
     queries = WorkerQueries()
     quiet = ConsoleOutput(os.open(os.devnull, os.O_WRONLY))
     workers = [Worker(JOB, Options(), quiet) for _ in range(3)]

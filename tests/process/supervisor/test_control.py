@@ -1,4 +1,4 @@
-"""Signals and commands that change or show the tree while it serves."""
+"""Signals and ``umbel ctl`` commands that change or show a running master."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.process.supervised import TEST_TIMEOUT_S, ended_all, is_alive
 CTL = (PYTHON, "-m", "umbel", "ctl")
 
 
-async def test_workers_come_and_go_by_signals_and_by_commands(tmp_path: Path) -> None:
+async def test_signals_and_commands_change_the_number_of_workers(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as master:
         master.signal(signal.SIGTTIN)
         await master.line("worker.ready: worker 2")
@@ -48,7 +48,7 @@ async def test_workers_come_and_go_by_signals_and_by_commands(tmp_path: Path) ->
         assert await master.child.end() == 0
 
 
-async def test_logs_are_opened_anew_and_that_is_acknowledged(tmp_path: Path) -> None:
+async def test_all_workers_reopen_their_logs_and_the_master_confirms_it(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("")
     async with supervised(tmp_path, "--allow-empty", app=None, workers=2) as master:
         await master.get("/nowhere")
@@ -67,7 +67,7 @@ async def test_logs_are_opened_anew_and_that_is_acknowledged(tmp_path: Path) -> 
     assert "worker.ready" in (logs / "app.jsonl").read_text()
 
 
-async def test_ctl_shows_tables_and_json_and_only_its_owner_may_ask(tmp_path: Path) -> None:
+async def test_ctl_prints_tables_and_json_over_a_socket_with_mode_0600(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as master:
         where = ("--control", "ctl.sock")
         assert stat.S_IMODE((tmp_path / "ctl.sock").stat().st_mode) == 0o600
@@ -92,7 +92,7 @@ async def test_ctl_shows_tables_and_json_and_only_its_owner_may_ask(tmp_path: Pa
     assert shown.startswith("Error: no master answers at ctl.sock: ")
 
 
-async def test_checking_first_starts_the_application_in_a_process_of_its_own(tmp_path: Path) -> None:
+async def test_check_app_starts_the_application_in_its_own_process(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("async def app(scope, receive, send):\n    raise NotImplementedError\n")
     (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
 

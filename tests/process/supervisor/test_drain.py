@@ -1,4 +1,4 @@
-"""A stop: what is in flight finishes, and nobody who does not can hold it up."""
+"""The stop of a master: requests in flight finish, and clients that do not read delay it only to its limit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_busy_request_finishes_while_idle_workers_end(tmp_path: Path) ->
     assert master.child.output.count("ended: drained (exit status 0)") == 3
 
 
-async def test_a_stream_a_websocket_an_upload_and_a_reader_that_stopped_do_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_streams_websockets_uploads_and_stuck_readers_end_within_the_grace(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--graceful-timeout", "500ms", workers=1) as master:
         sse = await master.connected(b"GET /sse HTTP/1.1\r\nhost: x\r\n\r\n", until=b"data:")
         websocket = await master.connected(WEBSOCKET)
@@ -71,7 +71,7 @@ async def test_a_stream_a_websocket_an_upload_and_a_reader_that_stopped_do_not_h
     assert "ended: drained" in master.child.output
 
 
-async def test_a_blocked_loop_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_blocked_loop_delays_a_stop_only_to_its_limit(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--graceful-timeout", "200ms", "--hang-timeout", "1s", workers=1) as master:
         stream = await trio.open_tcp_stream("127.0.0.1", master.port)
         async with stream:
@@ -84,7 +84,7 @@ async def test_a_blocked_loop_does_not_hold_up_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGINT, signal.SIGINT]])
-async def test_a_quick_stop_cuts_what_is_in_flight(tmp_path: Path, signals: list[signal.Signals]) -> None:
+async def test_a_quick_stop_cuts_requests_in_flight(tmp_path: Path, signals: list[signal.Signals]) -> None:
     async with supervised(tmp_path, workers=1) as master:
         sse = await master.connected(b"GET /sse HTTP/1.1\r\nhost: x\r\n\r\n", until=b"data:")
         async with sse:
@@ -96,7 +96,7 @@ async def test_a_quick_stop_cuts_what_is_in_flight(tmp_path: Path, signals: list
     assert f"{signals[-1].name}: 1 workers end at once" in master.child.output
 
 
-async def test_a_worker_that_gets_sigterm_from_elsewhere_drains_and_is_replaced(tmp_path: Path) -> None:
+async def test_a_worker_that_gets_sigterm_directly_drains_and_is_restarted(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as master:
         before = (await master.pids())[1]
         os.kill(before, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Workers that cannot start, that keep dying, that hang: what the master makes of it, and what it says."""
+"""Workers that cannot start, die again and again, or hang: restarts, messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_an_application_that_cannot_be_imported_ends_the_start_with_3_and_
     assert "load failure" in output
 
 
-async def test_a_configuration_that_shows_to_be_unusable_only_at_the_start_ends_it_with_78(tmp_path: Path) -> None:
+async def test_a_configuration_error_of_the_lifespan_ends_the_start_with_78(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text(
         '[server]\nhooks = "python"\n\n[upstreams.up]\nurls = ["http://127.0.0.1:9"]\n\n'
         '[[routes]]\npath = "/r"\ncalls.part = { upstream = "up", path = "/" }\n'
@@ -58,7 +58,7 @@ async def test_an_import_that_exits_with_78_ends_the_start_with_78_and_no_traceb
     assert sentence in output
 
 
-async def test_a_lifespan_that_fails_ends_the_start_with_3_and_its_own_words(tmp_path: Path) -> None:
+async def test_a_lifespan_that_fails_ends_the_start_with_3_and_its_message(tmp_path: Path) -> None:
     failing = 'await send({"type": "lifespan.startup.failed", "message": "the database is away"})'
     write_app(tmp_path, APP.replace('await send({"type": "lifespan.startup.complete"})', failing))
 
@@ -70,7 +70,7 @@ async def test_a_lifespan_that_fails_ends_the_start_with_3_and_its_own_words(tmp
     assert "Traceback" not in output
 
 
-async def test_a_worker_that_is_not_ready_in_time_is_ended_and_so_is_the_start(tmp_path: Path) -> None:
+async def test_a_worker_that_is_not_ready_in_time_is_killed_and_ends_the_start(tmp_path: Path) -> None:
     never = 'await __import__("trio").sleep_forever()'
     write_app(tmp_path, APP.replace('await send({"type": "lifespan.startup.complete"})', never))
 
@@ -80,7 +80,7 @@ async def test_a_worker_that_is_not_ready_in_time_is_ended_and_so_is_the_start(t
     assert "ended: late (SIGABRT)" in output
 
 
-async def test_mistakes_are_reported_at_once_and_nothing_is_bound(tmp_path: Path) -> None:
+async def test_configuration_errors_are_reported_before_any_socket_is_bound(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text('[supervisor]\nhang_timout = "1s"\nmax_rss = "12"\n')
     (tmp_path / "hypercorn.toml").write_text('graceful_timout = 3\nbind = "127.0.0.1:0"\n')
 
@@ -96,7 +96,7 @@ async def test_mistakes_are_reported_at_once_and_nothing_is_bound(tmp_path: Path
     assert (status, output) == (78, "--workers: 10000 workers cannot be started; the number is from 1 to 256\n")
 
 
-async def test_an_application_that_keeps_dying_is_backed_off_then_degraded_and_the_status_says_so(
+async def test_workers_that_die_again_and_again_are_delayed_then_degrade_the_master(
     tmp_path: Path,
 ) -> None:
     dies = 'await send({"type": "lifespan.startup.complete"})\n'
@@ -113,7 +113,7 @@ async def test_an_application_that_keeps_dying_is_backed_off_then_degraded_and_t
         assert master.child.output.count("restarts in") >= 2
 
 
-async def test_too_many_restarts_end_the_master_with_1_where_that_is_asked_for(tmp_path: Path) -> None:
+async def test_too_many_restarts_end_the_master_with_1_if_configured(tmp_path: Path) -> None:
     dies = 'await send({"type": "lifespan.startup.complete"})\n'
     write_app(tmp_path, APP.replace(dies, dies + "    await trio.sleep(0.1)\n    os._exit(9)\n"))
     options = ("--intensity-restarts", "1", "--restart-max-delay", "100ms", "--on-intensity", "exit")
@@ -124,7 +124,7 @@ async def test_too_many_restarts_end_the_master_with_1_where_that_is_asked_for(t
     assert "master.stopping: more than 2 restarts in 60 s" in output
 
 
-async def test_a_blocked_loop_is_replaced_and_the_log_names_file_and_line(tmp_path: Path) -> None:
+async def test_a_worker_with_a_blocked_loop_is_replaced_and_its_place_recorded(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("")
     line_number = 1 + APP.splitlines().index("        time.sleep(600)  # the line that blocks")
     async with supervised(tmp_path, "--hang-timeout", "1s") as master, trio.open_nursery() as nursery:

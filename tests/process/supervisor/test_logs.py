@@ -1,4 +1,4 @@
-"""What becomes of the records of workers that were killed, and which worker a record is of."""
+"""The records of killed workers, and the field ``worker``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ default = 1
 """
 
 
-async def test_the_master_writes_what_a_killed_worker_had_recorded_though_nobody_takes_its_place(
+async def test_the_master_recovers_the_records_of_a_killed_worker(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "umbel.toml").write_text(CONFIG)

@@ -1,4 +1,4 @@
-"""Reloads and recycling: nobody notices, and what is broken does not get in."""
+"""Reloads and recycling: no request fails, and broken code or configuration aborts a reload."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_reload_under_load_fails_no_request_and_brings_the_new_code(tmp_
     assert load.versions == {b"1", b"2"}
 
 
-async def test_broken_code_and_broken_configuration_do_not_get_in_and_the_log_has_the_reason(tmp_path: Path) -> None:
+async def test_broken_code_or_configuration_aborts_a_reload_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("")
     async with supervised(tmp_path) as master:
         before = await master.pids()
@@ -96,7 +96,7 @@ async def test_broken_code_and_broken_configuration_do_not_get_in_and_the_log_ha
         assert not set((await master.pids()).values()) & set(before.values())
 
 
-async def test_any_number_of_hups_during_a_reload_are_one_more_reload(tmp_path: Path) -> None:
+async def test_hups_during_a_reload_are_merged_into_one_further_reload(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as master:
         master.signal(signal.SIGHUP)
         await master.line("reload.started")
@@ -110,7 +110,7 @@ async def test_any_number_of_hups_during_a_reload_are_one_more_reload(tmp_path: 
     assert master.child.output.count("reload.started") == 2
 
 
-async def test_a_worker_at_its_last_request_serves_until_its_successor_is_ready_and_finishes(tmp_path: Path) -> None:
+async def test_a_worker_past_max_requests_serves_until_its_successor_is_ready(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--max-requests", "3", workers=1) as master, trio.open_nursery() as nursery:
         before = (await master.pids())[1]
         answers: list[bytes] = []
@@ -131,7 +131,7 @@ async def test_a_worker_at_its_last_request_serves_until_its_successor_is_ready_
     assert answers[0].endswith(b"%d 1" % before)
 
 
-async def test_memory_and_age_replace_a_worker_too(tmp_path: Path) -> None:
+async def test_a_worker_past_max_rss_or_max_lifetime_is_replaced(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--max-rss", "1MB", workers=1) as master:
         assert "(max_rss)" in await master.line("worker.recycle")
         await master.line("ended: recycle")

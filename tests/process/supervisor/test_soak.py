@@ -1,4 +1,4 @@
-"""Random signals under load: at the end everybody is there, nobody too much, and every request is accounted for.
+"""Random signals under load: in the end the number of workers is right, and each request is accounted for.
 
 Drawn from a seed that is in the output; ``UMBEL_SOAK`` (``make soak``) makes a thousand of them.
 """
@@ -78,7 +78,7 @@ def descriptors(pid: int) -> int:
 
 
 @pytest.mark.timeout(900 if SOAK else 120)
-async def test_random_signals_leave_the_tree_as_it_should_be(tmp_path: Path) -> None:
+async def test_random_signals_leave_the_right_number_of_workers(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A stop that comes while everything still starts."""
+"""A stop during the start and during a reload."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.process.supervised import APP, is_alive, supervised, write_app
 
 
-async def test_a_stop_before_anybody_is_ready_ends_at_once_with_0(tmp_path: Path) -> None:
+async def test_a_stop_before_any_worker_is_ready_ends_at_once_with_0(tmp_path: Path) -> None:
     slow = '(HERE / "starting").touch()\n    await trio.sleep_forever()'
     write_app(tmp_path, APP.replace('await send({"type": "lifespan.startup.complete"})', slow))
     async with supervised(tmp_path, "--pid", "master.pid", workers=2, ready=False) as master:

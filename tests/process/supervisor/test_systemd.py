@@ -1,4 +1,4 @@
-"""systemd's side, played by the test: the notify socket, the watchdog, and sockets that are open already."""
+"""The master with a simulated systemd: notify socket, watchdog, and socket activation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def notify(tmp_path: Path) -> Iterator[tuple[Systemd, str]]:
         yield Systemd(sock), path
 
 
-async def test_systemd_is_notified_of_the_start_a_reload_keep_alives_and_the_end(
+async def test_systemd_is_notified_of_start_reload_watchdog_pings_and_stop(
     tmp_path: Path, notify: tuple[Systemd, str]
 ) -> None:
     systemd, path = notify

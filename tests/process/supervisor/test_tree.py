@@ -1,4 +1,4 @@
-"""What people know from gunicorn: titles in ``ps``, a dead worker replaced, a master that takes everything with it."""
+"""The processes of a master: titles, restarts of dead workers, and the end of all with the master."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def titles(pid: int, column: str = "args") -> list[str]:
     return sorted(line.strip() for line in shown.stdout.splitlines())
 
 
-async def test_a_master_and_four_workers_bear_telling_titles_and_all_end_at_sigterm(tmp_path: Path) -> None:
+async def test_master_and_workers_have_process_titles_and_end_at_sigterm(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--pid", "master.pid", workers=4) as master:
         shown = titles(master.pid)
         short = titles(master.pid, "comm")
@@ -42,7 +42,7 @@ async def test_a_master_and_four_workers_bear_telling_titles_and_all_end_at_sigt
     assert said[-6:] == ["master.stopping:", *["worker.ended:"] * 4, "master.stopped:"]
 
 
-async def test_a_worker_that_dies_is_replaced_and_nobody_is_refused(tmp_path: Path) -> None:
+async def test_a_dead_worker_is_restarted_and_no_connection_is_refused(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as master:
         before = (await master.pids())[1]
         os.kill(before, signal.SIGKILL)
@@ -56,7 +56,7 @@ async def test_a_worker_that_dies_is_replaced_and_nobody_is_refused(tmp_path: Pa
         assert (await master.ask(command="status"))["slots"][0]["restarts"] == 1
 
 
-async def test_a_killed_master_leaves_nobody_not_even_a_worker_whose_loop_is_blocked(tmp_path: Path) -> None:
+async def test_no_worker_outlives_a_killed_master_even_with_a_blocked_loop(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--orphan-grace", "500ms") as master:
         workers = list((await master.pids()).values())
         async with trio.open_nursery() as nursery:
@@ -91,7 +91,7 @@ async def test_without_workers_there_is_no_master(tmp_path: Path) -> None:
     assert not (tmp_path / "own.pid").exists()
 
 
-async def test_a_pidfile_that_is_held_keeps_a_second_master_away_and_a_stale_one_does_not(tmp_path: Path) -> None:
+async def test_a_held_pidfile_prevents_a_second_master_and_a_stale_one_does_not(tmp_path: Path) -> None:
     write_app(tmp_path)
     held = tmp_path / "held.pid"
     held.write_text("4711\n")
@@ -112,7 +112,7 @@ def exists(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def test_a_child_that_nobody_waits_for_is_reaped_quietly(tmp_path: Path) -> None:
+async def test_an_inherited_child_is_reaped(tmp_path: Path) -> None:
     """As PID 1 the master inherits orphans; as a subreaper it does too, and needs no container for it."""
     write_app(tmp_path)
     script = (

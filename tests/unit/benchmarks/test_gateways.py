@@ -1,4 +1,4 @@
-"""What ``make bench`` reads and writes without anything that it compares: neither wrk nor a peer is needed here."""
+"""``make bench``: parsing of load reports, its configuration and its report, without wrk and without peers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             del sys.modules[name]
 
 
-def test_answers_errors_and_latencies_are_read_from_what_wrk_prints(bench: Any) -> None:
+def test_responses_errors_and_latencies_are_parsed_from_wrks_output(bench: Any) -> None:
     seen = bench("wrk").parsed(TROUBLED)
 
     assert (seen.seconds, seen.answers, seen.bad, seen.failed) == (1.0, 248, 124, 128)
@@ -70,11 +70,11 @@ def test_answers_errors_and_latencies_are_read_from_what_wrk_prints(bench: Any) 
     assert (seen.p50, seen.p99) == (pytest.approx(760e-6), pytest.approx(1.22))
 
 
-def test_a_server_that_answers_nothing_has_no_latency(bench: Any) -> None:
+def test_a_server_without_responses_has_no_latency(bench: Any) -> None:
     assert bench("wrk").parsed(SILENT) == (1.01, 0, 0, 0, None, None)
 
 
-def test_what_is_no_output_of_wrk_is_refused(bench: Any) -> None:
+def test_text_that_is_not_wrks_output_is_refused(bench: Any) -> None:
     with pytest.raises(ValueError, match="no sum of its requests: 'Usage: wrk"):
         bench("wrk").parsed("Usage: wrk <options> <url>\n")
 
@@ -89,11 +89,11 @@ def test_what_is_no_output_of_wrk_is_refused(bench: Any) -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", True),
     ],
 )
-def test_the_load_without_wrk_knows_when_an_answer_is_whole(bench: Any, answer: bytes, whole: bool) -> None:
+def test_the_load_generator_recognises_the_end_of_a_response(bench: Any, answer: bytes, whole: bool) -> None:
     assert bench("burst_load").whole(answer) is whole
 
 
-def test_the_configuration_that_umbel_is_measured_with_passes_its_check(bench: Any, tmp_path: Path) -> None:
+def test_the_measured_configuration_of_umbel_is_valid(bench: Any, tmp_path: Path) -> None:
     lineup = bench("lineup")
     command = lineup.GATEWAYS[0].command(lineup.Spot(tmp_path, 8000, 9000))
     file = command[command.index("--config") + 1]

@@ -1,4 +1,4 @@
-"""The benches of the whole path must not rot: what they configure is valid, and what they print is what they saw."""
+"""The benchmarks of the whole path: their configurations are valid, and their reports state the measured figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:
     }
 
 
-def test_what_they_configure_is_valid(script: Script, tmp_path: Path) -> None:
+def test_the_configurations_of_the_benchmarks_are_valid(script: Script, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(ca))
     for name, (text, routes) in _configurations(script, ca).items():
@@ -52,7 +52,7 @@ def _result(us: dict[str, float]) -> dict[str, object]:
     return {"us": us, "cpu_us": sum(us.values()), "rate": 1.0, "sampling": 0.0, "samples": 1, "functions": []}
 
 
-def test_the_table_has_a_row_for_each_stage_that_weighs_and_one_for_the_rest(script: Script) -> None:
+def test_the_table_has_a_row_for_each_large_stage_and_one_for_the_rest(script: Script) -> None:
     where = script("where")
     result = _result({"server: head": 90.0, "upstream: policies": 0.1, "a stage of tomorrow": 9.9})
     rows = where.table([("n = 1", result)]).splitlines()
@@ -62,7 +62,7 @@ def test_the_table_has_a_row_for_each_stage_that_weighs_and_one_for_the_rest(scr
     assert rows[-1] == "| **CPU of a request** | **100** |"
 
 
-def test_the_table_is_written_between_its_markers_and_nowhere_else(script: Script, tmp_path: Path) -> None:
+def test_the_table_is_written_only_between_its_markers(script: Script, tmp_path: Path) -> None:
     where = script("where")
     doc = tmp_path / "performance.md"
     doc.write_text(f"before\n{where.BEGIN}\nold\n{where.END}\nafter\n")
@@ -88,14 +88,14 @@ def test_a_dead_upstream_that_makes_others_slower_misses_its_bar(script: Script)
     assert [line.met for line in tail.dead_lines(seen, failing)] == [None, False, False, None]
 
 
-def test_own_time_is_held_against_its_bar_at_the_median(script: Script) -> None:
+def test_own_time_is_compared_with_its_bar_at_the_median(script: Script) -> None:
     overhead = script("path_overhead")
     quick, slow = (overhead.Sample(own, 0.0, 0.0, 0.0, 0.0) for own in (0.001, 0.1))
     assert overhead.lines([quick] * 6 + [slow] * 4, [slow])[0].met
     assert not overhead.lines([quick] * 4 + [slow] * 6, [slow])[0].met
 
 
-def test_a_kind_of_call_is_held_against_the_plain_route_of_the_same_round(script: Script) -> None:
+def test_a_kind_of_call_is_compared_with_the_plain_route_of_the_same_round(script: Script) -> None:
     calls = script("path_calls")
     costs = {kind: [100.0, 200.0, 900.0] for kind in calls.KINDS} | {"each": [120.0, 250.0, 900.0]}
     costs |= {calls.ONE: [50.0] * 3, calls.CODE_ONE: [50.0] * 3}

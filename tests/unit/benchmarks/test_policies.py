@@ -1,4 +1,4 @@
-"""The bench of policies must not rot: each call that it makes is answered, with every policy and in every way."""
+"""The benchmark of policies: each of its calls gets a response, with each policy and in each variant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
-async def test_a_call_is_answered_with_every_policy_and_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_gets_a_response_with_every_policy_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     policies = importlib.import_module("policies")
     bare, added = await policies.costs(2, 3)
@@ -19,7 +19,7 @@ async def test_a_call_is_answered_with_every_policy_and_in_every_way(monkeypatch
     assert len(await policies.ways(2, 3)) == 3
 
 
-async def test_a_call_that_waits_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_of_a_waiting_call_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     policies = importlib.import_module("policies")
     assert await policies.silent(30, max_concurrency=1, max_queue=100) > 0

@@ -1,4 +1,4 @@
-"""The table of where a request's microseconds go must not rot: every file on the path has a row in it."""
+"""The table of stages covers all files on the path of a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_file_on_the_path_has_a_row(package: str) -> None:
     assert {of_file(package, file) for file in files} <= set(ORDER)
 
 
-def test_every_file_with_a_stage_of_its_own_is_there() -> None:
+def test_every_file_with_a_stage_of_its_own_exists() -> None:
     assert [name for name in sorted(named_files()) if not (SRC / name).exists()] == []
 
 
@@ -57,5 +57,5 @@ def test_trios_waiting_is_distinguished_from_its_scheduling() -> None:
 
 
 @pytest.mark.parametrize("file", [contextlib.__file__, os.__file__, "<string>", str(SRC / "model.py")])
-def test_what_serves_many_stages_belongs_to_its_caller(file: str) -> None:
+def test_a_frame_that_serves_many_stages_belongs_to_its_caller(file: str) -> None:
     assert stage_of(file, "function", 1) is None

@@ -1,4 +1,4 @@
-"""``umbel check``."""
+"""``umbel check``: its output and exit status for valid, wrong and doubtful configurations."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_policy_settings_that_conflict_are_reported_with_their_line(here: Path) 
     assert result.stderr.startswith("umbel.toml:3: upstreams.u.ejection: ejection needs ")
 
 
-def test_a_part_that_may_be_missing_in_a_function_is_a_warning_with_its_line_and_status_0(here: Path) -> None:
+def test_a_missing_part_given_to_a_function_is_a_warning_with_status_0(here: Path) -> None:
     write(here, GOOD + 'calls.d = { upstream = "u", path = "/d", optional = true }\nanswer.shape = "merge(c, d)"\n')
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stdout) == (0, "umbel.toml: ok, 1 upstream, 1 route, 2 calls\n")

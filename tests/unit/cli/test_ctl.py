@@ -1,4 +1,4 @@
-"""``umbel ctl`` where no master answers: one sentence, in a bounded time."""
+"""``umbel ctl`` without a master: one sentence, in a bounded time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def answering(path: Path, *pieces: bytes, pause: float = 0.0) -> Iterator[None]:
     ],
     ids=["HTTP", "deep", "bytes", "list", "text", "empty", "other types", "nothing"],
 )
-def test_an_answer_that_is_no_masters_is_one_sentence(answer: bytes, sentence: str, tmp_path: Path) -> None:
+def test_an_answer_that_is_not_a_masters_is_one_sentence(answer: bytes, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "ctl.sock"
     with answering(path, answer):
         result = CliRunner().invoke(main, ["ctl", "status", "--control", str(path)])

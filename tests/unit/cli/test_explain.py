@@ -152,7 +152,7 @@ def test_mermaid_renders_dependencies_as_arrows_and_optional_ones_dotted() -> No
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--mermaid"]])
-def test_nothing_shows_the_value_of_a_variable(form: list[str]) -> None:
+def test_no_output_shows_the_value_of_a_variable(form: list[str]) -> None:
     for target in (["GET", "/dashboard/42"], ["PUT", "/things/1"]):
         result = explain(*target, *form)
         assert result.exit_code == 0
@@ -208,7 +208,7 @@ def test_json_explains_a_request_that_no_route_matches() -> None:
     }
 
 
-def test_head_is_answered_by_the_route_of_get() -> None:
+def test_head_matches_the_route_of_get() -> None:
     assert explain("HEAD", "/dashboard/4").exit_code == 0
 
 
@@ -248,7 +248,7 @@ def test_json_and_mermaid_together_are_a_usage_error() -> None:
         ("", 'The query parameter "tag" is missing.'),
     ],
 )
-def test_a_query_that_the_route_would_refuse_is_refused(query: str, said: str) -> None:
+def test_a_query_that_the_route_refuses_is_reported(query: str, said: str) -> None:
     path = f"/dashboard/4?{query}"
     result = explain("GET", path)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"GET {path}: 400, {said}\n")
@@ -289,7 +289,7 @@ def test_constants_in_the_place_of_expressions_are_shown(here: Path) -> None:
     assert "params page is always 1" in CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout
 
 
-def test_rarely_set_limits_are_shown_where_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rarely_set_limits_are_shown_only_if_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(
         tmp_path,
         GOOD + 'max_steps = 5000\nauth = "none"\n[server]\nhooks = "all"\nmax_uploads = 8\nmin_body_rate = "1KiB/s"\n',

@@ -1,4 +1,4 @@
-"""``umbel init``: what it writes, and that it never changes a file."""
+"""``umbel init``: the files that it writes, and files that it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_without_a_folder_the_current_one_is_taken(tmp_path: Path, monkeypatch: 
     assert 'next: "umbel serve", with "umbel demo --port 8001"' in result.stdout
 
 
-def test_the_configuration_names_a_schema_that_is_there_and_has_no_mistake(
+def test_the_written_configuration_is_valid_and_names_the_written_schema(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -50,7 +50,7 @@ def test_the_configuration_names_a_schema_that_is_there_and_has_no_mistake(
     assert "warning" not in checked.output
 
 
-def test_a_file_that_is_there_is_not_changed_and_nothing_is_written(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_changed_and_no_file_is_written(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("mine")
     result = init(str(tmp_path))
     assert result.exit_code == 1
@@ -68,7 +68,7 @@ def test_a_dangling_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) 
     assert not elsewhere.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = init(str(tmp_path / "file" / "below"))
     assert result.exit_code == 1

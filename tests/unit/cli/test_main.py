@@ -1,4 +1,4 @@
-"""The command line as a whole: its help, its exit codes, and that a command is imported only when it is called."""
+"""The command line as a whole: help, exit statuses, and the lazy import of commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.cli import COMMANDS, EXIT_CONFIG, EXIT_INTERRUPTED, Commands, main
 from umbel.core.errors import ConfigError, ConfigProblem
 
 
-def test_help_lists_every_command_in_the_words_of_the_command_itself() -> None:
+def test_help_lists_each_command_with_its_own_short_help() -> None:
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
     group = click.Context(main)
@@ -56,7 +56,7 @@ def test_an_error_of_a_command_is_printed_without_a_traceback(error: BaseExcepti
     assert (result.exit_code, result.stderr, result.stdout) == (code, printed, "")
 
 
-def test_the_configuration_is_named_by_the_option_else_by_the_environment_else_by_its_usual_name(
+def test_the_configuration_is_named_by_option_then_environment_then_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -55,7 +55,7 @@ def test_keyboard_interrupt_is_raised_without_its_groups() -> None:
         fails_with(KeyboardInterrupt(), depth=2)
 
 
-def test_of_several_failures_none_is_hidden() -> None:
+def test_several_failures_are_raised_as_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         fails_with(ValueError("left"), KeyError("right"))
 

@@ -1,4 +1,4 @@
-"""``umbel schema``, and the reference that is made from it."""
+"""``umbel schema``, and the reference made from the schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``umbel serve``, as far as it goes without a process of its own."""
+"""``umbel serve``: errors before it serves."""
 
 from __future__ import annotations
 

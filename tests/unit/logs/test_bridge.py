@@ -1,4 +1,4 @@
-"""The standard library's logging, into a log."""
+"""The bridge from the standard library's logging and warnings to a log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def logger() -> Iterator[logging.Logger]:
     )
 
 
-async def test_a_record_of_the_standard_library_has_its_logger_message_and_place(
+async def test_a_bridged_record_has_logger_message_and_place(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
@@ -49,7 +49,7 @@ async def test_a_record_of_the_standard_library_has_its_logger_message_and_place
         "password": "[redacted]",
     }
     assert record["code.file.path"] == __file__
-    assert record["code.function.name"].startswith("test_a_record_of")
+    assert record["code.function.name"].startswith("test_a_bridged_record")
     assert len(sink.records) == 2
 
 
@@ -66,7 +66,7 @@ async def test_a_record_of_the_standard_library_has_its_logger_message_and_place
         (99, "critical"),
     ],
 )
-async def test_levels_become_the_highest_that_they_reach(
+async def test_a_level_number_becomes_the_highest_level_that_it_reaches(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock, number: int, level: str
 ) -> None:
     async with memory_log(sink, level="debug") as log:
@@ -76,7 +76,7 @@ async def test_levels_become_the_highest_that_they_reach(
     assert sink.records[0]["level"] == level
 
 
-async def test_exceptions_come_with_their_traceback_and_every_leaf(
+async def test_a_bridged_exception_has_its_traceback_and_every_leaf(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
@@ -91,7 +91,7 @@ async def test_exceptions_come_with_their_traceback_and_every_leaf(
     assert "test_bridge.py" in record["exception.stacktrace"]
 
 
-async def test_an_exception_that_is_reported_again_is_not_recorded_twice(
+async def test_an_exception_that_was_recorded_before_is_bridged_without_traceback(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     error = ValueError("once")
@@ -109,7 +109,7 @@ async def test_an_exception_that_is_reported_again_is_not_recorded_twice(
     assert group["leaves"] == ["builtins.ValueError: once"]
 
 
-async def test_without_repeats_it_is_left_out_and_a_record_of_two_loggers_is_written_once(
+async def test_without_repeats_recorded_exceptions_are_left_out(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     error = ValueError("once")
@@ -123,7 +123,7 @@ async def test_without_repeats_it_is_left_out_and_a_record_of_two_loggers_is_wri
     assert [record.get("msg") for record in sink.records] == ["first", "other", None]
 
 
-async def test_warnings_are_records_and_all_is_put_back_at_the_end(
+async def test_warnings_are_bridged_and_all_settings_restored_at_the_end(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     shown, level, handlers = warnings.showwarning, logging.getLogger().level, list(logging.getLogger().handlers)
@@ -138,7 +138,7 @@ async def test_warnings_are_records_and_all_is_put_back_at_the_end(
     assert (warnings.showwarning, logging.getLogger().level, logging.getLogger().handlers) == (shown, level, handlers)
 
 
-async def test_what_does_not_fit_raises_nothing_and_prints_nothing(
+async def test_arguments_that_do_not_fit_raise_and_print_nothing(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with memory_log(sink) as log:
@@ -156,7 +156,7 @@ async def test_what_does_not_fit_raises_nothing_and_prints_nothing(
     assert capsys.readouterr() == ("", "")
 
 
-async def test_a_filter_of_the_handler_is_obeyed(
+async def test_a_filter_of_the_handler_is_applied(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
@@ -169,9 +169,7 @@ async def test_a_filter_of_the_handler_is_obeyed(
     assert [record.get("msg") for record in sink.records] == ["fine", None]
 
 
-async def test_eight_threads_and_a_hundred_tasks_at_once_lose_nothing_and_mix_nothing(
-    sink: MemorySink, logger: logging.Logger
-) -> None:
+async def test_concurrent_threads_and_tasks_lose_and_mix_no_records(sink: MemorySink, logger: logging.Logger) -> None:
     async with memory_log(sink, max_queue_records=100_000) as log:
         with bridge(log, level=logging.INFO):
 

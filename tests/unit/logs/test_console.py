@@ -1,4 +1,4 @@
-"""What the standard library's logging writes to the console passes the redactor, and only for as long as asked."""
+"""Redaction of the console handlers of the standard library's logging, within its block only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_traceback_on_the_console_has_no_secret(logger: logging.Logger, writte
     assert SECRET not in written.getvalue()
 
 
-def test_the_handlers_are_as_they_were_behind_it(logger: logging.Logger, written: Console) -> None:
+def test_the_handlers_are_restored_after_the_block(logger: logging.Logger, written: Console) -> None:
     (handler,) = logger.handlers
     own = logging.Formatter("own: %(message)s")
     handler.setFormatter(own)

@@ -1,4 +1,4 @@
-"""Crashes on the console: once, within bounds, and never in the way."""
+"""Crashes on stderr: each once, without secrets, and within the rate limit."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_an_exception_is_shown_once_with_the_path_of_the_log() -> None:
     assert shown.texts == ["request.crashed: GET /x\nValueError: no\n(its record is in logs/app.jsonl)\n"]
 
 
-def test_what_is_shown_has_no_secret() -> None:
+def test_a_crash_on_stderr_shows_no_secret() -> None:
     shown = Shown()
     shown.console.show("x", "token=abcdefgh", ValueError("password=hunter2hunter2"), Redactor(), "")
     assert "hunter2" not in shown.texts[0]
     assert "abcdefgh" not in shown.texts[0]
 
 
-def test_a_flood_is_shown_in_part_and_counted() -> None:
+def test_crashes_beyond_the_rate_limit_are_counted() -> None:
     shown = Shown()
     for _ in range(1000):
         shown.crash()
@@ -52,7 +52,7 @@ def test_a_flood_is_shown_in_part_and_counted() -> None:
     assert shown.texts[-1] == f"crashes that were not shown here: {1000 - BURST_MAX}\n"
 
 
-def test_over_a_minute_so_many_more_are_shown() -> None:
+def test_more_crashes_are_shown_a_minute_later() -> None:
     shown = Shown()
     for _ in range(BURST_MAX + 5):
         shown.crash()
@@ -64,7 +64,7 @@ def test_over_a_minute_so_many_more_are_shown() -> None:
     assert shown.tracebacks == BURST_MAX + TRACEBACKS_PER_MINUTE
 
 
-def test_what_is_held_is_reported_by_one_alone() -> None:
+def test_a_held_crash_is_returned_and_not_printed() -> None:
     shown = Shown()
     shown.console.hold()
     shown.crash()
@@ -74,19 +74,19 @@ def test_what_is_held_is_reported_by_one_alone() -> None:
     assert shown.texts == []
 
 
-def test_nothing_is_shown_while_it_is_off(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_crash_is_shown_outside_of_the_block(capfd: pytest.CaptureFixture[str]) -> None:
     assert shown_crashes() is None
     show_crash("x", "", ValueError("no"), Redactor())
     assert capfd.readouterr().err == ""
 
 
-def test_it_writes_to_the_stderr_of_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+def test_crashes_are_written_to_the_stderr_of_the_process(capfd: pytest.CaptureFixture[str]) -> None:
     with crashes_on_stderr():
         show_crash("x", "", ValueError("no"), Redactor())
     assert capfd.readouterr().err == "x\nValueError: no\n"
 
 
-def test_an_exception_that_raises_at_every_look_harms_nobody() -> None:
+def test_show_crash_raises_nothing_for_an_exception_whose_attributes_raise() -> None:
     class HiddenError(Exception):
         def __getattribute__(self, name: str) -> object:
             raise ValueError(name)
@@ -95,7 +95,7 @@ def test_an_exception_that_raises_at_every_look_harms_nobody() -> None:
         show_crash("x", "", HiddenError(), Redactor())
 
 
-def test_a_handler_of_a_frameworks_own_shows_no_crash_that_was_shown(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_console_handler_shows_no_crash_that_was_shown_already(capfd: pytest.CaptureFixture[str]) -> None:
     stream = StringIO()
     handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("tests.crashes")
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""The recorder over real files: what an operator does to them, and what a disk does."""
+"""The recorder over real files: paths, outside changes, full and hanging disks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def events(file: Path) -> list[str]:
     return [json.loads(line)["event"] for line in file.read_text().splitlines()]
 
 
-async def test_the_files_stand_where_the_configuration_says(tmp_path: Path) -> None:
+async def test_the_files_have_the_configured_paths(tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "logs"
 
     async with open_recorder(logs(directory)) as recorder:
@@ -48,7 +48,7 @@ async def test_a_second_start_appends(tmp_path: Path) -> None:
     assert events(tmp_path / "access.jsonl") == ["request.end", "request.end"]
 
 
-async def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
+async def test_a_removed_directory_is_created_again(tmp_path: Path) -> None:
     directory = tmp_path / "logs"
     log = FileLog(directory)
     async with log.open() as recorder:
@@ -62,7 +62,7 @@ async def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
     assert events(directory / "app.jsonl") == ["test.note", "log.closed"]
 
 
-async def test_a_file_renamed_from_outside_is_followed_by_a_new_one(tmp_path: Path) -> None:
+async def test_a_file_renamed_from_outside_is_replaced_by_a_new_one(tmp_path: Path) -> None:
     file = tmp_path / "access.jsonl"
     log = FileLog(tmp_path)
     async with log.open() as recorder:
@@ -82,7 +82,7 @@ async def test_a_path_that_cannot_be_written_is_reported_at_the_start(tmp_path: 
             pytest.fail("it must not come this far")
 
 
-async def test_whether_the_files_can_be_written_can_be_asked_beforehand(tmp_path: Path) -> None:
+async def test_ensure_writable_reports_files_that_cannot_be_opened(tmp_path: Path) -> None:
     await ensure_writable(logs(tmp_path / "new"))
     (tmp_path / "file").write_text("not a directory")
 
@@ -122,7 +122,7 @@ async def test_a_full_disk_does_not_fail_the_service(tmp_path: Path) -> None:
     assert recorder.statistics().dropped == 0
 
 
-async def test_a_write_that_hangs_in_its_thread_does_not_hold_the_end(
+async def test_a_write_that_hangs_in_its_thread_does_not_delay_the_end_without_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()

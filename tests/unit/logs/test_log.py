@@ -1,4 +1,4 @@
-"""A log over a sink in memory, in virtual time: what its plain functions and its few waits promise."""
+"""A log over a sink in memory, on the autojump clock: recording, flush, audit, reopening, rotation, sampling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sink() -> MemorySink:
     return MemorySink()
 
 
-async def test_a_record_says_when_what_and_who(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_a_record_has_time_event_fields_and_process(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink, clock_ns=AT_NS, worker="3") as log:
         log.info("call.end", "it went well", status=200)
 
@@ -62,7 +62,7 @@ async def test_each_level_has_a_function_and_those_below_the_threshold_make_no_r
     assert [record["seq"] for record in sink.records] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_what_is_bound_flows_into_child_tasks_and_threads_and_ends_with_its_block(
+async def test_bound_fields_reach_child_tasks_and_threads_and_end_with_the_block(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
@@ -102,7 +102,7 @@ async def test_each_line_has_the_path_of_its_task(sink: MemorySink, autojump_clo
     assert first["task"].count("/") >= 1
 
 
-async def test_a_name_that_every_line_has_is_not_overwritten(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_a_field_with_a_name_of_the_encoder_is_renamed(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink) as log:
         for _ in range(2):
             log.info("e", level="loud", seq=99, ts=0)
@@ -112,7 +112,7 @@ async def test_a_name_that_every_line_has_is_not_overwritten(sink: MemorySink, a
         assert (record["field.level"], record["field.seq"], record["field.ts"]) == ("loud", 99, 0)
 
 
-async def test_flush_waits_for_what_was_recorded_before_and_for_no_more(
+async def test_flush_waits_for_earlier_records_and_not_for_later_ones(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     sink.seconds_per_write = 3
@@ -126,7 +126,7 @@ async def test_flush_waits_for_what_was_recorded_before_and_for_no_more(
         assert trio.current_time() - start == pytest.approx(3)
 
 
-async def test_flush_goes_on_over_a_failing_disk_until_it_works(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_flush_waits_while_the_disk_fails(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink) as log, trio.open_nursery() as nursery:
         sink.error = FULL
         log.info("one")
@@ -142,7 +142,7 @@ async def test_flush_goes_on_over_a_failing_disk_until_it_works(sink: MemorySink
         assert log.statistics().last_error is None
 
 
-async def test_audit_returns_after_the_disk_has_confirmed_and_many_share_one_confirmation(
+async def test_audit_returns_after_a_sync_which_concurrent_calls_share(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     sink.seconds_per_write = 1
@@ -156,14 +156,14 @@ async def test_audit_returns_after_the_disk_has_confirmed_and_many_share_one_con
         assert sink.did.count("sync") <= 3
 
 
-async def test_audit_with_fsync_off_waits_for_the_write_alone(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_audit_with_fsync_off_waits_only_for_the_write(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink, fsync="off") as log:
         await log.audit("paid")
         assert sink.events == ["paid"]
         assert "sync" not in sink.did
 
 
-async def test_audit_fails_where_the_disk_does_not_confirm(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_audit_fails_if_the_sync_fails(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink) as log:
         sink.sync_error = OSError(errno.EIO, "Input/output error")
         with pytest.raises(NotWrittenError, match="Input/output error"):
@@ -172,9 +172,7 @@ async def test_audit_fails_where_the_disk_does_not_confirm(sink: MemorySink, aut
         await log.audit("paid again")
 
 
-async def test_audit_fails_where_there_is_no_room_or_no_log_any_more(
-    sink: MemorySink, autojump_clock: MockClock
-) -> None:
+async def test_audit_fails_if_the_queue_is_full_or_the_log_closed(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink, max_queue_records=1) as log:
         sink.hang = True
         log.error("fills the queue")
@@ -186,7 +184,9 @@ async def test_audit_fails_where_there_is_no_room_or_no_log_any_more(
         await log.audit("paid")
 
 
-async def test_audit_that_waits_when_the_log_ends_fails(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_a_waiting_audit_fails_when_the_log_ends_without_a_sync(
+    sink: MemorySink, autojump_clock: MockClock
+) -> None:
     failed = trio.Event()
 
     async with trio.open_nursery() as nursery:
@@ -203,7 +203,7 @@ async def test_audit_that_waits_when_the_log_ends_fails(sink: MemorySink, autoju
         await failed.wait()
 
 
-async def test_with_fsync_1s_the_disk_confirms_once_a_second_while_there_is_something(
+async def test_fsync_1s_syncs_once_a_second_while_there_are_unsynced_records(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink, fsync="1s", flush_every=0.01) as log:
@@ -216,7 +216,7 @@ async def test_with_fsync_1s_the_disk_confirms_once_a_second_while_there_is_some
         assert sink.did.count("sync") == 1
 
 
-async def test_fsync_1s_confirms_under_steady_load_too(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_fsync_1s_syncs_under_steady_load_too(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink, fsync="1s", flush_every=0.01) as log:
         for _ in range(1000):
             log.info("one")
@@ -224,7 +224,7 @@ async def test_fsync_1s_confirms_under_steady_load_too(sink: MemorySink, autojum
         assert 8 <= sink.did.count("sync") <= 12
 
 
-async def test_calls_from_other_threads_are_written_without_the_loops_help(sink: MemorySink) -> None:
+async def test_records_of_other_threads_wake_the_writer(sink: MemorySink) -> None:
     async with memory_log(sink, flush_every=0.001, max_queue_records=100_000) as log:
 
         def work(name: int) -> None:
@@ -271,7 +271,7 @@ async def test_reopen_may_be_called_by_a_signal_handler(sink: MemorySink) -> Non
     assert "reopen" in sink.did
 
 
-async def test_sampling_keeps_a_share_and_never_loses_errors_or_slow_ones(
+async def test_sampling_keeps_a_share_and_all_errors_and_slow_records(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink, sample=0.1, slow=0.5) as log:
@@ -305,7 +305,7 @@ async def test_the_records_of_a_trace_are_sampled_together(autojump_clock: MockC
     assert 20 < len(kept[0]) < 80
 
 
-async def test_an_exception_is_recorded_with_its_traceback_and_of_a_group_every_leaf(
+async def test_an_exception_is_recorded_with_traceback_and_the_leaves_of_a_group(
     sink: MemorySink, autojump_clock: MockClock
 ) -> None:
     leaves: list[Exception] = [ValueError(f"leaf {number}") for number in range(100)]
@@ -332,9 +332,7 @@ class Rude:
         raise RuntimeError("no")
 
 
-async def test_nothing_that_is_recorded_raises_or_harms_the_next_record(
-    sink: MemorySink, autojump_clock: MockClock
-) -> None:
+async def test_no_recorded_value_raises_or_damages_the_next_record(sink: MemorySink, autojump_clock: MockClock) -> None:
     ring: list[Any] = []
     ring.append(ring)
     odd: list[Any] = [Rude(), ring, "\udcff", 10**5000, {Rude: 1}, object(), float("nan"), b"\xff", lambda: 0]
@@ -350,7 +348,9 @@ async def test_nothing_that_is_recorded_raises_or_harms_the_next_record(
     assert log.statistics().dropped + len(sink.records) == 4 * len(odd) + 2
 
 
-async def test_a_stalled_disk_delays_no_caller_and_is_seen(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_a_stalled_disk_delays_no_caller_and_is_in_the_statistics(
+    sink: MemorySink, autojump_clock: MockClock
+) -> None:
     sink.seconds_per_write = 2
     async with memory_log(sink) as log:
         log.error("one")
@@ -364,7 +364,7 @@ async def test_a_stalled_disk_delays_no_caller_and_is_seen(sink: MemorySink, aut
         assert len(sink.records) == 1001
 
 
-async def test_after_the_block_records_are_counted_and_dropped(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_records_after_the_block_are_dropped_and_counted(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink) as log:
         pass
     log.info("too late")
@@ -374,7 +374,7 @@ async def test_after_the_block_records_are_counted_and_dropped(sink: MemorySink,
     assert sink.events == ["log.closed"]
 
 
-async def test_every_hour_the_old_files_are_looked_after(sink: MemorySink, autojump_clock: MockClock) -> None:
+async def test_retention_is_applied_every_hour(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink):
         await trio.sleep(2 * 3600 + 1)
         assert sink.did == ["apply_retention"] * 3
@@ -394,6 +394,6 @@ async def test_every_hour_the_old_files_are_looked_after(sink: MemorySink, autoj
         ({"fsync": "always"}, "fsync"),
     ],
 )
-def test_options_that_cannot_be_used_are_reported_at_once(options: dict[str, Any], reason: str) -> None:
+def test_wrong_options_raise_a_value_error(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         LogOptions(**options)

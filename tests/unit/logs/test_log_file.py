@@ -1,4 +1,4 @@
-"""The file behind a log: what a batch leaves there, whatever the disk, an operator or another process does."""
+"""``LogFile``: its content after full disks, renames, torn lines, stopped processes and rotation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShortWrites:
         return self._write(fd, data[:count])
 
 
-def test_it_makes_its_directories_and_nobody_else_may_read_it(tmp_path: Path) -> None:
+def test_open_creates_directories_and_others_cannot_read_the_file(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "a" / "b" / "app.jsonl", Rotation())
     log.append(b"one\n")
     log.close()
@@ -57,14 +57,14 @@ def test_it_makes_its_directories_and_nobody_else_may_read_it(tmp_path: Path) ->
     assert log.path.parent.stat().st_mode & 0o007 == 0
 
 
-def test_short_writes_are_finished(log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ShortWrites(monkeypatch, room=1000, at_once=3)
     log.append(b"one\ntwo\n")
 
     assert path.read_bytes() == b"one\ntwo\n"
 
 
-def test_a_full_disk_keeps_whole_lines_and_takes_the_rest_later(
+def test_after_a_full_disk_whole_lines_are_kept_and_the_rest_written_later(
     log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = ShortWrites(monkeypatch, room=6)
@@ -81,7 +81,7 @@ def test_a_full_disk_keeps_whole_lines_and_takes_the_rest_later(
     assert path.read_bytes() == b"one\nfrom another process\ntwo\n"
 
 
-def test_a_line_cut_in_a_file_that_has_gone_is_written_whole_in_the_new_one(
+def test_a_torn_line_of_a_removed_file_is_written_whole_to_the_new_file(
     log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = ShortWrites(monkeypatch, room=6)
@@ -97,28 +97,28 @@ def test_a_line_cut_in_a_file_that_has_gone_is_written_whole_in_the_new_one(
     assert path.read_bytes() == b"two\n"
 
 
-def test_the_torn_line_of_a_killed_process_is_removed(log: LogFile, path: Path) -> None:
+def test_the_torn_line_of_a_killed_process_is_truncated(log: LogFile, path: Path) -> None:
     path.write_bytes(b'{"a":1}\n{"b":')
     log.append(b'{"c":3}\n')
 
     assert path.read_bytes() == b'{"a":1}\n{"c":3}\n'
 
 
-def test_a_file_that_is_nothing_but_a_torn_line_begins_anew(log: LogFile, path: Path) -> None:
+def test_a_file_of_only_a_torn_line_is_truncated_to_nothing(log: LogFile, path: Path) -> None:
     path.write_bytes(b'{"b":')
     log.append(b"whole\n")
 
     assert path.read_bytes() == b"whole\n"
 
 
-def test_what_is_longer_than_any_record_is_not_ours_to_remove(log: LogFile, path: Path) -> None:
+def test_an_unfinished_line_longer_than_any_record_is_kept(log: LogFile, path: Path) -> None:
     path.write_bytes(b"x" * (RECORD_BYTES_MAX + 10))
     log.append(b"mine\n")
 
     assert path.read_bytes() == b"x" * (RECORD_BYTES_MAX + 10) + b"mine\n"
 
 
-def test_a_file_renamed_or_removed_from_outside_is_followed_by_a_new_one(log: LogFile, path: Path) -> None:
+def test_a_file_renamed_or_removed_from_outside_is_replaced_by_a_new_one(log: LogFile, path: Path) -> None:
     log.append(b"one\n")
     path.rename(path.with_name("old"))
     log.append(b"two\n")
@@ -129,7 +129,7 @@ def test_a_file_renamed_or_removed_from_outside_is_followed_by_a_new_one(log: Lo
     assert path.read_bytes() == b"three\n"
 
 
-def test_a_file_renamed_while_it_is_written_gets_the_lines_again_in_the_new_one(
+def test_lines_are_written_again_if_the_file_is_renamed_during_the_write(
     log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
@@ -148,7 +148,7 @@ def test_a_file_renamed_while_it_is_written_gets_the_lines_again_in_the_new_one(
     assert path.read_bytes() == b"two\n"
 
 
-def test_a_truncated_file_goes_on_at_its_new_end(log: LogFile, path: Path) -> None:
+def test_a_truncated_file_is_continued_at_its_new_end(log: LogFile, path: Path) -> None:
     log.append(b"one\n")
     os.truncate(path, 0)
     log.append(b"two\n")
@@ -158,7 +158,7 @@ def test_a_truncated_file_goes_on_at_its_new_end(log: LogFile, path: Path) -> No
     assert path.read_bytes() == b"three\n"
 
 
-def test_a_directory_removed_from_outside_is_made_again(tmp_path: Path) -> None:
+def test_a_directory_removed_from_outside_is_created_again(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "logs" / "app.jsonl", Rotation())
     log.append(b"one\n")
     log.path.unlink()
@@ -169,7 +169,7 @@ def test_a_directory_removed_from_outside_is_made_again(tmp_path: Path) -> None:
     assert log.path.read_bytes() == b"two\n"
 
 
-def test_a_process_that_is_stopped_in_the_middle_holds_nobody_up_for_long(
+def test_a_stopped_holder_of_the_lock_delays_a_write_by_its_limit(
     log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_module, "LOCK_S_MAX", 0.01)
@@ -184,7 +184,7 @@ def test_a_process_that_is_stopped_in_the_middle_holds_nobody_up_for_long(
     assert path.read_bytes() == b"one\n"
 
 
-def test_it_is_renamed_before_it_grows_over_its_size(path: Path) -> None:
+def test_the_file_is_renamed_before_it_exceeds_its_size(path: Path) -> None:
     log = LogFile(path, Rotation(size=10))
     for line in (b"1234\n", b"5678\n", b"9\n", b"longer than the size\n", b"x\n"):
         log.append(line)
@@ -195,7 +195,7 @@ def test_it_is_renamed_before_it_grows_over_its_size(path: Path) -> None:
     assert log.rotations == 3
 
 
-def test_it_is_renamed_when_a_new_period_begins_by_the_time_of_its_first_record(path: Path) -> None:
+def test_the_file_is_renamed_when_the_period_of_its_first_record_is_over(path: Path) -> None:
     path.write_bytes(b'{"ts":"2020-01-01T00:00:00.000000Z","level":"info"}\n')
     log = LogFile(path, Rotation(every=86400))
     log.append(b'{"ts":"2999-01-01T00:00:00.000000Z"}\n')
@@ -221,7 +221,7 @@ def test_two_processes_rename_a_file_once(path: Path) -> None:
     assert one.rotations + two.rotations == len(rotated_files(path))
 
 
-def test_what_is_written_stands_once_though_another_process_renames_the_file_at_once(
+def test_lines_are_written_once_if_another_process_rotates_right_afterwards(
     log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = LogFile(path, Rotation(size=10))
@@ -241,7 +241,7 @@ def test_what_is_written_stands_once_though_another_process_renames_the_file_at_
     other.close()
 
 
-def test_on_command_it_is_renamed_unless_it_is_empty(log: LogFile, path: Path) -> None:
+def test_rotate_renames_the_file_unless_it_is_empty(log: LogFile, path: Path) -> None:
     assert not log.rotate()
     log.append(b"one\n")
     assert log.rotate()
@@ -263,7 +263,7 @@ def test_a_device_is_written_to_and_never_renamed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "directory"])
-def test_what_is_no_file_is_refused_and_never_waited_for(kind: str, path: Path) -> None:
+def test_a_path_that_is_no_regular_file_is_refused_without_waiting(kind: str, path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         if kind == "pipe":
             os.mkfifo(path)
@@ -292,7 +292,7 @@ def test_a_pipe_that_takes_the_place_of_the_open_file_is_refused(log: LogFile, p
     assert path.read_bytes() == b"two\n"
 
 
-def test_the_own_stdout_is_written_to_though_it_is_a_pipe_and_a_full_one_gives_up(
+def test_own_stdout_is_written_although_it_is_a_pipe_and_fails_if_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_module, "WRITE_S_MAX", 0.01)
@@ -326,11 +326,11 @@ def test_the_own_stdout_is_written_to_though_it_is_a_pipe_and_a_full_one_gives_u
         (50, 1, 86400.0, 0.0, False),
     ],
 )
-def test_when_a_file_is_due(size: int, more: int, began: float | None, now: float, due: bool) -> None:
+def test_a_rotation_is_due_by_size_or_period(size: int, more: int, began: float | None, now: float, due: bool) -> None:
     assert Rotation(size=100, every=86400).due(size, more, began, now) is due
 
 
-def test_a_renamed_file_is_known_by_its_name(path: Path) -> None:
+def test_a_renamed_file_is_recognised_by_its_name(path: Path) -> None:
     name = rotated_path(path, 1_772_600_767.5)
 
     assert name.name == "app.jsonl.20260304T050607.500000Z"
@@ -340,6 +340,6 @@ def test_a_renamed_file_is_known_by_its_name(path: Path) -> None:
         assert rotated_at(path.with_name(other), path) is None
 
 
-def test_a_file_without_a_first_record_began_now() -> None:
+def test_a_file_without_a_first_record_begins_now() -> None:
     assert began_at(b'{"ts":"2020-01-01T00:00:00.000000Z"') == 1577836800.0
     assert began_at(b"something else\n") > 1.7e9

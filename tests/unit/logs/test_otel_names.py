@@ -1,4 +1,4 @@
-"""The names of fields, against the semantic conventions as OpenTelemetry publishes them."""
+"""The names of fields, compared with OpenTelemetry's published semantic conventions."""
 
 from __future__ import annotations
 

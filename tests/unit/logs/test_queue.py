@@ -1,4 +1,4 @@
-"""The queue of one log: bounds, the reserve for warnings, and the line that tells of what was lost."""
+"""The queue of one log: order, bounds, the reserve for warnings, reports of losses, and interrupted updates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Filled:
         return batch.data.splitlines()
 
 
-def test_lines_leave_in_order_numbered_and_whole() -> None:
+def test_lines_are_taken_in_order_numbered_and_whole() -> None:
     log = Filled()
     assert log.put(b"a", b"b") == [1, 2]
     log.put(b"c", severity=WARNING)
@@ -67,7 +67,7 @@ def test_a_batch_is_a_bounded_part_of_a_full_queue() -> None:
     assert sum(sizes) > 0.89 * 8 * 2**20
 
 
-def test_a_line_longer_than_a_batch_goes_alone() -> None:
+def test_a_line_longer_than_a_batch_is_a_batch_of_its_own() -> None:
     log = Filled(max_bytes=200_000)
     log.put(b"a" * (BATCH_BYTES + 1), b"b")
 
@@ -75,7 +75,7 @@ def test_a_line_longer_than_a_batch_goes_alone() -> None:
     assert log.take().records == 1
 
 
-def test_a_batch_holds_its_room_until_it_is_written() -> None:
+def test_a_batch_occupies_its_room_until_it_is_marked() -> None:
     log = Filled(max_records=2)
     log.put(b"a", b"b")
     batch = log.take()
@@ -92,7 +92,7 @@ def test_the_bytes_are_bounded_too() -> None:
     assert log.queue.statistics().queued_bytes == 54
 
 
-def test_the_last_tenth_is_for_warnings() -> None:
+def test_the_last_tenth_of_the_room_is_reserved_for_warnings() -> None:
     log = Filled(max_records=20)
     assert log.put(*[b"i"] * 19)[-2:] == [18, 0]
 
@@ -100,7 +100,7 @@ def test_the_last_tenth_is_for_warnings() -> None:
     assert log.queue.statistics().queued == 20
 
 
-def test_a_warning_takes_the_place_of_the_oldest_and_of_ordinary_lines_first() -> None:
+def test_a_warning_displaces_the_oldest_ordinary_lines_then_severe_ones() -> None:
     log = Filled(max_records=3)
     log.put(b"w1", severity=WARNING)
     log.put(b"i1", b"i2")
@@ -111,7 +111,7 @@ def test_a_warning_takes_the_place_of_the_oldest_and_of_ordinary_lines_first() -
     assert log.queue.statistics().dropped == 3
 
 
-def test_drop_oldest_keeps_the_newest_and_never_touches_warnings() -> None:
+def test_drop_oldest_keeps_the_newest_lines_and_all_warnings() -> None:
     log = Filled(max_records=10, overflow="drop_oldest")
     log.put(b"w", severity=WARNING)
 
@@ -123,7 +123,7 @@ def test_drop_oldest_keeps_the_newest_and_never_touches_warnings() -> None:
     assert log.queue.statistics().dropped == 42
 
 
-def test_the_gap_is_reported_with_its_place_its_width_and_its_start() -> None:
+def test_a_gap_is_reported_with_its_place_count_and_start() -> None:
     log = Filled(max_records=2)
     log.put(b"a", b"b")
     log.now = 5
@@ -147,7 +147,7 @@ def test_a_gap_is_reported_without_waiting_for_the_next_line_and_once() -> None:
     assert log.queue.take() is None
 
 
-def test_the_line_about_a_gap_never_takes_the_reserve() -> None:
+def test_the_report_of_a_gap_never_uses_the_reserve() -> None:
     log = Filled(max_records=10)
     log.put(*[b"i"] * 30)
 
@@ -155,7 +155,7 @@ def test_the_line_about_a_gap_never_takes_the_reserve() -> None:
     assert log.queue.statistics().dropped == 21
 
 
-def test_it_wakes_once_for_a_first_line_and_once_more_where_it_is_urgent() -> None:
+def test_the_queue_wakes_the_writer_once_and_once_more_if_urgent() -> None:
     log = Filled(max_records=1000, max_bytes=10**6)
     log.put(b"a", b"b")
     assert log.wakes == [False]
@@ -167,7 +167,7 @@ def test_it_wakes_once_for_a_first_line_and_once_more_where_it_is_urgent() -> No
     assert log.wakes == [False, True, True]
 
 
-def test_what_is_given_up_counts_as_dropped_and_nothing_is_taken_after_the_end() -> None:
+def test_a_closed_queue_counts_its_lines_as_dropped_and_takes_no_more() -> None:
     log = Filled()
     log.put(b"a", b"b")
     log.queue.mark_dropped(log.take())
@@ -179,7 +179,7 @@ def test_what_is_given_up_counts_as_dropped_and_nothing_is_taken_after_the_end()
     assert (numbers.queued, numbers.queued_bytes, numbers.written, numbers.dropped) == (0, 0, 0, 4)
 
 
-def test_the_last_line_counts_itself_and_what_is_reported_before_it() -> None:
+def test_the_last_line_counts_itself_and_the_report_of_a_gap_before() -> None:
     log = Filled(max_records=2)
     log.put(b"a", b"b", b"lost")
     log.queue.mark_written(log.take())
@@ -191,7 +191,7 @@ def test_the_last_line_counts_itself_and_what_is_reported_before_it() -> None:
     assert log.queue.statistics().written == 4
 
 
-def test_everything_is_settled_once_it_is_written_or_dropped() -> None:
+def test_records_are_settled_once_they_are_written_or_dropped() -> None:
     log = Filled()
     assert log.queue.settled == 0
     log.put(b"a", b"b")
@@ -206,7 +206,7 @@ def test_everything_is_settled_once_it_is_written_or_dropped() -> None:
     assert log.queue.settled == 3
 
 
-def test_a_watched_line_is_known_to_be_lost() -> None:
+def test_a_watched_line_that_is_dropped_is_reported_as_lost() -> None:
     log = Filled(max_records=2)
     kept, lost = log.queue.put_watched(b"a ", INFO), log.queue.put_watched(b"b ", INFO)
     batch = log.take()
@@ -235,7 +235,7 @@ class Interrupting:
         self.append(b"")
 
 
-def test_a_finalizer_that_logs_while_a_line_is_put_comes_after_it() -> None:
+def test_a_line_put_by_a_finalizer_during_a_put_follows_it() -> None:
     crash_buffer = Interrupting()
     log = Filled(crash_buffer=crash_buffer)
 
@@ -249,7 +249,7 @@ def test_a_finalizer_that_logs_while_a_line_is_put_comes_after_it() -> None:
 
 
 @pytest.mark.parametrize("overflow", ["drop_new", "drop_oldest"])
-def test_many_threads_lose_no_number(overflow: str) -> None:
+def test_concurrent_threads_leave_no_sequence_number_unaccounted(overflow: str) -> None:
     log = Filled(max_records=3000, max_bytes=10**7, overflow=overflow)
     written: list[bytes] = []
 
@@ -281,7 +281,7 @@ def test_many_threads_lose_no_number(overflow: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"overflow": "drop_oldest"}])
 @pytest.mark.parametrize("sizes", [[5], [3, 4], [40], [20, 20, 1], [1, 26, 1, 1], [2, 0, 2]])
 @pytest.mark.parametrize("bytes_max", [10_000, 130])
-def test_several_lines_at_once_are_several_lines(sizes: list[int], bytes_max: int, options: dict[str, Any]) -> None:
+def test_put_all_has_the_effect_of_several_puts(sizes: list[int], bytes_max: int, options: dict[str, Any]) -> None:
     together, apart = Filled(max_bytes=bytes_max, **options), Filled(max_bytes=bytes_max, **options)
     for log in (together, apart):
         log.put(b"first", severity=WARNING)
@@ -297,7 +297,7 @@ def test_several_lines_at_once_are_several_lines(sizes: list[int], bytes_max: in
     assert together.queue.last == apart.queue.last
 
 
-def test_what_a_finalizer_puts_between_several_lines_follows_them() -> None:
+def test_a_line_put_by_a_finalizer_during_put_all_follows_its_lines() -> None:
     log = Filled()
 
     class Line(bytes):

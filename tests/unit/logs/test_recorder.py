@@ -1,4 +1,4 @@
-"""The recorder over sinks in memory, in virtual time: routing, batching, overflow, faults, and the end."""
+"""The recorder over sinks in memory, on the autojump clock: routing, batching, overflow, failures, and the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_nothing_is_written_while_nothing_is_recorded(log: MemoryLog, auto
         assert log.app.writes == []
 
 
-async def test_a_record_waits_for_its_batch_and_no_longer(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_a_record_waits_at_most_flush_every(log: MemoryLog, autojump_clock: MockClock) -> None:
     start = trio.current_time()
     async with log.open(flush_every=0.25) as recorder:
         recorder.record(request_ended())
@@ -75,7 +75,7 @@ async def test_a_full_batch_is_written_at_once(log: MemoryLog, autojump_clock: M
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])
-async def test_a_warning_is_written_at_once_with_all_that_waited(
+async def test_a_warning_is_written_at_once_with_all_waiting_records(
     log: MemoryLog, autojump_clock: MockClock, level: str
 ) -> None:
     async with log.open(flush_every=60) as recorder:
@@ -86,9 +86,7 @@ async def test_a_warning_is_written_at_once_with_all_that_waited(
         assert [record["msg"] for record in log.app.records] == ["before", "trouble"]
 
 
-async def test_the_records_of_each_stream_are_numbered_in_the_order_of_their_coming(
-    log: MemoryLog, autojump_clock: MockClock
-) -> None:
+async def test_the_records_of_each_stream_are_numbered_in_order(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with log.open() as recorder:
         for _ in range(3):
             recorder.record(request_ended())
@@ -99,7 +97,9 @@ async def test_the_records_of_each_stream_are_numbered_in_the_order_of_their_com
     assert log.app.records[-1]["seq"] == 1
 
 
-async def test_overflow_drops_the_new_and_says_so_in_their_place(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_overflow_drops_new_records_and_reports_them_in_their_place(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
     async with log.open(max_records=3, flush_every=1) as recorder:
         for number in range(5):
             recorder.record(log_message(str(number)))
@@ -114,7 +114,7 @@ async def test_overflow_drops_the_new_and_says_so_in_their_place(log: MemoryLog,
     assert (log.app.records[-1]["written"], log.app.records[-1]["dropped"]) == (6, 2)
 
 
-async def test_dropped_records_are_reported_even_if_nothing_comes_after_them(
+async def test_dropped_records_are_reported_even_without_later_records(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
     async with log.open(max_records=1) as recorder:
@@ -125,7 +125,7 @@ async def test_dropped_records_are_reported_even_if_nothing_comes_after_them(
         assert log.access.events == ["request.end", "log.dropped"]
 
 
-async def test_a_full_disk_costs_nothing_but_time(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_a_full_disk_delays_records_and_loses_none(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with log.open() as recorder:
         log.access.error = FULL
         recorder.record(request_ended())
@@ -144,7 +144,9 @@ async def test_a_full_disk_costs_nothing_but_time(log: MemoryLog, autojump_clock
     assert recorder.statistics().dropped == 0
 
 
-async def test_warnings_do_not_hurry_a_broken_disk(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_warnings_do_not_shorten_the_back_off_of_a_failing_disk(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
     async with log.open() as recorder:
         log.app.error = FULL
         for _ in range(100):
@@ -155,7 +157,7 @@ async def test_warnings_do_not_hurry_a_broken_disk(log: MemoryLog, autojump_cloc
         log.app.error = None
 
 
-async def test_a_cancel_around_it_loses_no_record(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_a_cancel_around_the_recorder_loses_no_record(log: MemoryLog, autojump_clock: MockClock) -> None:
     with trio.CancelScope() as scope:
         async with log.open(flush_every=60) as recorder:
             recorder.record(request_ended())
@@ -167,7 +169,7 @@ async def test_a_cancel_around_it_loses_no_record(log: MemoryLog, autojump_clock
     assert log.app.events == ["log.closed"]
 
 
-async def test_a_failure_of_the_block_comes_out_as_it_is(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_an_exception_of_the_block_is_raised_without_a_group(log: MemoryLog, autojump_clock: MockClock) -> None:
     with pytest.raises(ZeroDivisionError), trio.CancelScope() as scope:
         async with log.open() as recorder:
             recorder.record(request_ended())
@@ -177,9 +179,7 @@ async def test_a_failure_of_the_block_comes_out_as_it_is(log: MemoryLog, autojum
     assert log.access.events == ["request.end"]
 
 
-async def test_a_hanging_disk_holds_the_end_for_two_seconds_and_no_longer(
-    log: MemoryLog, autojump_clock: MockClock
-) -> None:
+async def test_a_hanging_disk_delays_the_end_by_two_seconds_at_most(log: MemoryLog, autojump_clock: MockClock) -> None:
     log.access.hang = True
     async with log.open() as recorder:
         recorder.record(request_ended())
@@ -200,7 +200,9 @@ async def test_a_hanging_disk_holds_the_end_for_two_seconds_and_no_longer(
     )
 
 
-async def test_what_a_full_disk_did_not_take_is_in_the_last_line(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_records_that_a_full_disk_did_not_take_are_counted_in_the_last_line(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
     async with log.open(flush_every=0.01) as recorder:
         log.access.error = log.calls.error = FULL
         for _ in range(3):
@@ -215,7 +217,7 @@ async def test_what_a_full_disk_did_not_take_is_in_the_last_line(log: MemoryLog,
     assert {name: stream["dropped"] for name, stream in last["streams"].items()} == {"access": 3, "calls": 1}
 
 
-async def test_an_app_stream_that_hangs_holds_the_end_for_two_seconds(
+async def test_an_app_stream_that_hangs_delays_the_end_by_two_seconds(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
     log.app.hang = True
@@ -226,7 +228,9 @@ async def test_an_app_stream_that_hangs_holds_the_end_for_two_seconds(
     assert trio.current_time() - closing_at == pytest.approx(DRAIN_S_MAX)
 
 
-async def test_a_disk_that_recovers_within_the_drain_gets_everything(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_a_disk_that_recovers_within_the_drain_gets_all_records(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
     async def recover() -> None:
         await trio.sleep(60 + DRAIN_S_MAX / 2)
         log.access.error = None
@@ -242,7 +246,7 @@ async def test_a_disk_that_recovers_within_the_drain_gets_everything(log: Memory
     assert (log.app.records[-1]["written"], log.app.records[-1]["dropped"]) == (2, 0)
 
 
-async def test_after_the_end_records_are_counted_and_dropped(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_records_after_the_end_are_dropped_and_counted(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with log.open() as recorder:
         pass
     recorder.record(request_ended())
@@ -251,7 +255,7 @@ async def test_after_the_end_records_are_counted_and_dropped(log: MemoryLog, aut
     assert log.access.events == []
 
 
-async def test_an_event_that_makes_no_line_is_counted_and_raises_nothing(
+async def test_an_event_that_cannot_be_encoded_is_counted_and_raises_nothing(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
     nonsense: Any = LogMessage("no such level", "odd", "")  # type: ignore[arg-type]  # the test is about just that
@@ -264,7 +268,7 @@ async def test_an_event_that_makes_no_line_is_counted_and_raises_nothing(
     assert log.app.events == ["test.note", "log.closed"]
 
 
-async def test_a_flood_into_one_stream_does_not_starve_another(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_a_flood_into_one_stream_does_not_delay_another(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with log.open(max_records=10) as recorder, trio.open_nursery() as nursery:
 
         async def flood() -> None:

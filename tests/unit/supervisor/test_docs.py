@@ -1,4 +1,4 @@
-"""What docs/supervisor.md and docs/deploy.md tell operators to type is there."""
+"""Commands, options and configurations in docs/supervisor.md and docs/deploy.md are valid."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_the_configuration_shown_is_valid() -> None:
         Config.model_validate(tomllib.loads(block))
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_targets() -> None:
     for text in TEXTS.values():
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert (DOCS / link).exists() or link == "../benchmarks/supervisor.md"
 
 
-def test_the_time_that_systemd_gives_is_enough() -> None:
+def test_the_stop_timeouts_of_the_examples_exceed_the_drain() -> None:
     stop = int(re.findall(r"TimeoutStopSec=(\d+)", TEXTS["deploy.md"])[0])
     grace = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", TEXTS["deploy.md"])[0])
     server = Config().server

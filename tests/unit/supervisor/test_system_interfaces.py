@@ -1,4 +1,4 @@
-"""What the master tells: people on stderr, programs in the records, and systemd through its socket."""
+"""The master's output on stderr, its records, its messages to systemd, and its signals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Kept:
         self.events.append(event)
 
 
-def test_a_line_for_people_and_a_record_for_programs() -> None:
+def test_an_event_is_a_line_on_stderr_and_a_record() -> None:
     reader, writer = os.pipe()
     kept = Kept()
     ConsoleOutput(writer, kept).report("warning", "worker.ended", "it is\nover", slot=2)
@@ -35,7 +35,7 @@ def test_a_line_for_people_and_a_record_for_programs() -> None:
     assert kept.events == [LogMessage("warning", "worker.ended", "it is\nover", fields={"slot": 2})]
 
 
-def test_a_reader_who_has_stopped_costs_bytes_and_never_time() -> None:
+def test_output_to_a_reader_that_has_stopped_is_dropped_without_waiting() -> None:
     reader, writer = os.pipe()
     size = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
     console = ConsoleOutput(writer)
@@ -68,7 +68,7 @@ def test_systemd_is_notified_in_its_protocol(tmp_path: Path, form: str) -> None:
     assert notifier.lost == 1
 
 
-def test_without_systemd_nothing_is_sent_and_nothing_counts_as_lost() -> None:
+def test_without_systemd_no_message_is_sent_or_counted_as_lost() -> None:
     notifier = SystemdNotifier({"WATCHDOG_USEC": "5000000"})
     notifier.ready("fine")
     assert (notifier.watchdog_interval, notifier.lost) == (None, 0)
@@ -120,5 +120,5 @@ def test_each_signal_has_its_meaning(signals: str, asked: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "", "9" * 400, "1.5"])
-def test_a_watchdog_time_that_is_none_is_no_watchdog(value: str) -> None:
+def test_an_invalid_watchdog_time_disables_the_pings(value: str) -> None:
     assert SystemdNotifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": value}).watchdog_interval is None

@@ -47,7 +47,7 @@ def test_a_renamed_file_is_replaced_by_its_compressed_form(log: Path, compressio
     assert log_files(log) == [packed, log]
 
 
-def test_a_file_that_somebody_has_locked_is_left_alone(log: Path) -> None:
+def test_a_locked_file_is_left_alone(log: Path) -> None:
     path = old(log, 10)
     with path.open("rb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
@@ -57,7 +57,7 @@ def test_a_file_that_somebody_has_locked_is_left_alone(log: Path) -> None:
     assert rotated_files(log) != [path]
 
 
-def test_a_file_that_grows_while_it_is_compressed_stays(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_grows_during_its_compression_is_kept(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = old(log, 10)
     real = os.fsync
 
@@ -74,7 +74,7 @@ def test_a_file_that_grows_while_it_is_compressed_stays(log: Path, monkeypatch: 
     assert log_files(log) == [path, log]
 
 
-def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> None:
+def test_an_unfinished_compression_of_an_earlier_process_is_repeated(log: Path) -> None:
     path = old(log, 10)
     unfinished = path.with_name(path.name + ".gz.tmp")
     unfinished.write_bytes(b"half")
@@ -86,25 +86,25 @@ def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> Non
     assert [list(lines_of(file)) for file in rotated_files(log)] == [[b"old\n"]]
 
 
-def test_what_is_above_the_count_goes_the_oldest_first(log: Path) -> None:
+def test_files_beyond_keep_are_removed_the_oldest_first(log: Path) -> None:
     files = [old(log, age) for age in (10, 20, 30)]
     apply_retention(log, Retention(keep=2), NOW)
     assert rotated_files(log) == files[:2]
 
 
-def test_what_is_above_the_bytes_goes_the_oldest_first(log: Path) -> None:
+def test_files_beyond_keep_bytes_are_removed_the_oldest_first(log: Path) -> None:
     files = [old(log, age, b"x" * 99 + b"\n") for age in (10, 20, 30)]
     apply_retention(log, Retention(keep_bytes=250), NOW)
     assert rotated_files(log) == files[:2]
 
 
-def test_what_is_too_old_goes(log: Path) -> None:
+def test_files_older_than_keep_days_are_removed(log: Path) -> None:
     files = [old(log, age) for age in (DAY, 3 * DAY)]
     apply_retention(log, Retention(keep_days=2), NOW)
     assert rotated_files(log) == files[:1]
 
 
-def test_what_others_renamed_and_the_log_itself_are_never_touched(log: Path) -> None:
+def test_the_live_file_and_files_renamed_by_others_are_never_removed(log: Path) -> None:
     for name in ("app.jsonl.1", "app.jsonl-20260304.gz", "app.jsonl.notes", "app2.jsonl.20260304T050607.500000Z"):
         log.with_name(name).write_bytes(b"theirs\n")
     before = sorted(log.parent.iterdir())
@@ -114,7 +114,7 @@ def test_what_others_renamed_and_the_log_itself_are_never_touched(log: Path) -> 
     assert sorted(log.parent.iterdir()) == before
 
 
-def test_one_that_fails_does_not_keep_the_others_from_their_turn(log: Path) -> None:
+def test_a_failure_for_one_file_does_not_prevent_compression_of_others(log: Path) -> None:
     good, bad = old(log, 20), old(log, 10)
     bad.unlink()
     bad.mkdir()
@@ -125,12 +125,12 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(log: Path) -> N
     assert not good.exists()
 
 
-def test_a_log_that_is_not_there_has_nothing_to_look_after(tmp_path: Path) -> None:
+def test_a_log_without_a_directory_needs_no_retention(tmp_path: Path) -> None:
     apply_retention(tmp_path / "none" / "app.jsonl", Retention(keep=0, compress="gzip"), NOW)
     assert log_files(tmp_path / "none" / "app.jsonl") == []
 
 
-def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
+def test_a_file_in_plain_and_compressed_form_is_read_once(log: Path) -> None:
     path = old(log, 10)
     compress(path, "gzip")
     [packed] = rotated_files(log)
@@ -139,7 +139,7 @@ def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
     assert log_files(log) == [path, log]
 
 
-def test_a_pipe_among_the_renamed_files_is_refused_and_stays(log: Path) -> None:
+def test_a_pipe_with_the_name_of_a_renamed_file_is_refused_and_kept(log: Path) -> None:
     planted = old(log, 10)
     planted.unlink()
     os.mkfifo(planted)

@@ -1,4 +1,4 @@
-"""The ring in shared memory, and what is made of it when its owner is dead."""
+"""The ring in shared memory, and the recovery of its lines after the death of its process."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def killed(log: Path, lines: list[bytes], written: int = 0) -> None:
     dead(ring)
 
 
-def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
+def test_lines_that_were_not_released_are_found(log: Path) -> None:
     ring = Ring(log, 10_000)
     marks = [ring.append(line(number)) for number in range(5)]
     assert marks[1] is not None
@@ -68,7 +68,7 @@ def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
     dispose(ring)
 
 
-def test_a_full_ring_keeps_nothing_more_until_something_is_let_go(log: Path) -> None:
+def test_a_full_ring_refuses_lines_until_others_are_released(log: Path) -> None:
     ring = Ring(log, 1000)
     marks = []
     while (mark := ring.append(line(1, 100))) is not None:
@@ -82,7 +82,7 @@ def test_a_full_ring_keeps_nothing_more_until_something_is_let_go(log: Path) -> 
 
 @given(data=st.data())
 @settings(max_examples=50)
-def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: st.DataObject) -> None:
+def test_after_any_number_of_rounds_the_found_lines_are_the_unreleased_ones(data: st.DataObject) -> None:
     ring = Ring(Path("/tmp/umbel-test-of-the-ring.jsonl"), 2000)
     kept: list[tuple[int, bytes]] = []
     try:
@@ -101,7 +101,7 @@ def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: 
 
 
 @pytest.mark.parametrize("torn_at", range(0, 60, 7))
-def test_a_line_that_was_not_committed_is_not_found(log: Path, torn_at: int) -> None:
+def test_a_line_whose_header_was_not_written_is_not_found(log: Path, torn_at: int) -> None:
     ring = Ring(log, 10_000)
     ring.append(line(1))
     before = ring.path.read_bytes()
@@ -121,7 +121,7 @@ def test_a_line_that_was_not_committed_is_not_found(log: Path, torn_at: int) -> 
         assert bytes(torn) == after or found == [line(1)]
 
 
-def test_what_is_no_ring_holds_no_lines() -> None:
+def test_bytes_that_are_not_a_ring_have_no_lines() -> None:
     assert list(lines_in_ring(b"")) == []
     assert list(lines_in_ring(b"\0" * 100_000)) == []
     assert list(lines_in_ring(os.urandom(100_000))) == []
@@ -136,7 +136,7 @@ def test_the_lines_of_a_dead_process_are_appended_once(log: Path) -> None:
     assert log.read_bytes() == line(1) + line(2) + line(3)
 
 
-def test_lines_that_were_written_but_not_let_go_are_not_written_again(log: Path) -> None:
+def test_lines_that_were_written_but_not_released_are_not_appended_again(log: Path) -> None:
     log.write_bytes(line(1) + line(2) + line(3)[:10])
     killed(log, [line(1), line(2), line(3), line(4)])
 
@@ -144,7 +144,7 @@ def test_lines_that_were_written_but_not_let_go_are_not_written_again(log: Path)
     assert log.read_bytes() == line(1) + line(2) + line(3) + line(4)
 
 
-def test_they_are_looked_for_in_renamed_and_compressed_files_too(log: Path) -> None:
+def test_lines_in_renamed_and_compressed_files_are_not_appended_again(log: Path) -> None:
     moved = log.with_name(log.name + ".20260304T050608.000000Z")
     moved.write_bytes(line(1) + line(2))
     compress(moved, "gzip")
@@ -171,7 +171,7 @@ def renamed_and_compressed(log: Path) -> None:
 
 @pytest.mark.parametrize("during_listing", [False, True])
 @pytest.mark.parametrize("change", [compressed, renamed, renamed_and_compressed])
-def test_lines_of_a_file_that_moves_between_listing_and_reading_are_not_written_again(
+def test_lines_of_a_file_renamed_during_recovery_are_not_appended_again(
     change: Callable[[Path], None], during_listing: bool, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.with_name(log.name + ".20260304T050608.000000Z").write_bytes(line(1))
@@ -194,9 +194,7 @@ def test_lines_of_a_file_that_moves_between_listing_and_reading_are_not_written_
     assert len(listings) == 3
 
 
-def test_files_that_move_without_end_do_not_keep_a_recovery_from_its_end(
-    log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recovery_ends_although_files_are_renamed_all_the_time(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log.write_bytes(line(1))
     killed(log, [line(1), line(2)])
     numbers = count()
@@ -230,7 +228,7 @@ def test_a_ring_of_another_log_is_left_alone(log: Path) -> None:
     assert recover(other) == 1
 
 
-async def test_a_log_with_a_ring_recovers_what_is_left_at_its_start_and_says_so(log: Path) -> None:
+async def test_a_log_with_a_ring_recovers_lines_at_its_start_and_records_their_number(log: Path) -> None:
     killed(log, [line(1), line(2)])
 
     async with open_log(log, LogOptions(ring=True, max_queue_bytes=QUEUE_BYTES_MIN, service="test")) as opened:
@@ -243,7 +241,7 @@ async def test_a_log_with_a_ring_recovers_what_is_left_at_its_start_and_says_so(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is what a full disk looks like on Linux only")
-async def test_what_a_full_disk_did_not_take_until_the_end_is_taken_at_the_next_start(
+async def test_lines_that_a_full_disk_did_not_take_are_appended_at_the_next_start(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.05)
@@ -261,7 +259,7 @@ async def test_what_a_full_disk_did_not_take_until_the_end_is_taken_at_the_next_
     assert [json.loads(each)["event"] for each in text.splitlines()] == ["given up", "log.recovered", "log.closed"]
 
 
-async def test_a_ring_that_cannot_be_made_is_reported_at_the_start(log: Path) -> None:
+async def test_a_ring_that_cannot_be_created_is_an_error_at_the_start(log: Path) -> None:
     with pytest.raises(OSError, match=r"."):
         async with open_log(log, LogOptions(ring=True, max_queue_bytes=2**50, service="test")):
             pytest.fail("it must not come this far")

@@ -1,4 +1,4 @@
-"""Stdout as the end of a log: whole lines, and nothing waits without bound."""
+"""The sink of stdout: whole lines, and bounded waits for the reader."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_long_lines_of_several_processes_stay_whole() -> None:
     assert all(len(set(line)) == 1 and len(line) in (10, 9000) for line in lines)
 
 
-def test_a_reader_that_leaves_the_pipe_full_is_an_error_in_time_and_no_line_is_lost(
+def test_a_full_pipe_is_an_error_after_the_limit_and_no_line_is_lost(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stdout_module, "WRITE_S_MAX", 0.01)
@@ -100,7 +100,7 @@ def test_a_reader_that_has_gone_is_an_error(pipe: tuple[int, int]) -> None:
         Stdout(pipe[1]).append(b"line\n")
 
 
-def test_without_stdout_nothing_is_written_to_what_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_stdout_nothing_is_written_to_descriptor_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "__stdout__", None)
     with pytest.raises(OSError, match="stdout is closed"):
         Stdout().append(b"line\n")

@@ -1,4 +1,4 @@
-"""What stands in a line: names, levels, bounds, and that nothing breaks it."""
+"""The fields, levels and bounds of each kind of record, and the encoding of odd values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def record_of_message(*args: Any, **fields: Any) -> dict[str, Any]:
     return written(log_message(*args, **fields))
 
 
-def test_a_record_of_a_request_has_opentelemetrys_names() -> None:
+def test_the_record_of_a_request_has_opentelemetrys_names() -> None:
     event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1", own_ms=0.43211)
 
     assert written(event) == {
@@ -66,7 +66,7 @@ def test_a_record_of_a_request_has_opentelemetrys_names() -> None:
     }
 
 
-def test_a_requests_line_names_its_calls_with_time_outcome_and_attempts() -> None:
+def test_the_record_of_a_request_lists_calls_with_time_outcome_and_attempts() -> None:
     failed = Failure.of(Kind.TIMEOUT, "late")
     calls = (
         Outcome("user", "value", {}, None, 10.0, 10.0032144, (attempt(status=200),)),
@@ -83,7 +83,7 @@ def test_a_requests_line_names_its_calls_with_time_outcome_and_attempts() -> Non
     ]
 
 
-def test_of_very_many_calls_a_requests_line_shows_some_and_counts_all() -> None:
+def test_the_record_of_a_request_lists_a_bounded_number_of_calls_and_counts_all() -> None:
     calls = tuple(Outcome(f"c{number}", "value", 1, None, 10.0, 10.1) for number in range(CALLS_MAX + 1))
 
     line = written(request_ended(calls=calls))
@@ -108,13 +108,13 @@ def test_of_very_many_calls_a_requests_line_shows_some_and_counts_all() -> None:
         (request_ended(501), "error", 17),
     ],
 )
-def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level: str, severity: int) -> None:
+def test_a_partial_response_is_a_warning_and_a_server_error_an_error(event: Any, level: str, severity: int) -> None:
     record = written(event)
 
     assert (record["level"], record["severity"]) == (level, severity)
 
 
-def test_a_record_of_a_call_has_its_attempts() -> None:
+def test_the_record_of_a_call_lists_its_attempts() -> None:
     attempts = (
         attempt(kind=Kind.CONNECT, ended_at=10.05),
         attempt(2, started_at=10.05, status=503, reused=True, coalesced=True),
@@ -158,7 +158,7 @@ def test_a_call_that_never_began_has_no_duration() -> None:
     assert record["level"] == "info"
 
 
-def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
+def test_a_call_that_failed_by_an_internal_error_is_an_error() -> None:
     failure = Failure.of(Kind.INTERNAL, "the expression raised")
 
     assert written(call_ended(Outcome("offers", "failed", None, failure)))["level"] == "error"
@@ -166,14 +166,14 @@ def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
 
 @pytest.mark.parametrize("kind", [Kind.BAD_REQUEST, Kind.TOO_MANY])
 @pytest.mark.parametrize(("status", "public", "level"), [(400, "The body is a list.", "info"), (502, "", "warning")])
-def test_a_call_that_fails_by_the_clients_mistake_is_no_warning(
+def test_a_call_that_failed_by_a_mistake_of_the_client_is_no_warning(
     kind: Kind, status: int, public: str, level: str
 ) -> None:
     outcome = Outcome("offers", "failed", None, Failure.of(kind, "items", status=status, public=public))
     assert written(call_ended(outcome))["level"] == level
 
 
-def test_an_each_of_which_one_item_alone_is_the_clients_mistake_warns() -> None:
+def test_an_each_is_a_warning_unless_only_the_client_made_its_items_fail() -> None:
     mistake = FailedItem((0,), Failure.of(Kind.BAD_REQUEST, "d", status=400, public="The body is a list."))
     reset = FailedItem((1,), Failure.of(Kind.RESET, "d"))
     for failed, level in (((mistake,), "info"), ((mistake, reset), "warning"), ((reset, mistake), "warning")):
@@ -181,7 +181,7 @@ def test_an_each_of_which_one_item_alone_is_the_clients_mistake_warns() -> None:
         assert written(call_ended(outcome))["level"] == level
 
 
-def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> None:
+def test_failed_items_and_attempts_beyond_the_bound_are_counted_not_listed() -> None:
     failed = tuple(FailedItem((place,), Failure.of(Kind.TIMEOUT, "late")) for place in range(PARTS_MAX + 1))
     attempts = tuple(attempt(status=200) for _ in range(PARTS_MAX + 1))
     outcome = Outcome("items", "value", [], None, 10.0, 11.0, attempts, failed)
@@ -195,7 +195,7 @@ def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> No
     assert record["failed_items"][0] == {"places": [0], "kind": "timeout", "msg": "late"}
 
 
-def test_a_value_of_a_call_is_never_recorded() -> None:
+def test_the_value_of_a_call_is_never_recorded() -> None:
     outcome = Outcome("profile", "value", "the-secret", None, 10.0, 10.1, headers=(("x-secret", "the-secret"),))
 
     assert b"the-secret" not in encoded(call_ended(outcome))
@@ -237,7 +237,7 @@ def test_a_control_character_is_escaped(code: int) -> None:
     assert json.loads(data)["msg"] == f"a{chr(code)}b"
 
 
-def test_text_of_any_language_stays_readable() -> None:
+def test_text_of_any_language_is_not_escaped() -> None:
     assert "Doldenblütler 🌼".encode() in encoded(log_message("Doldenblütler 🌼"))
 
 
@@ -265,18 +265,18 @@ def endless() -> list[Any]:
     ],
     ids=["rude", "surrogate", "huge", "big", "surrogate key", "bytes", "infinite"],
 )
-def test_a_value_without_a_form_in_json_is_recorded_all_the_same(value: Any, said: Any) -> None:
+def test_a_value_without_a_json_form_is_converted(value: Any, said: Any) -> None:
     record = record_of_message("odd", level="warning", fields={"value": value, "fine": 1})
 
     assert record["fields"] == {"value": said, "fine": 1}
     assert "truncated" not in record
 
 
-def test_a_value_that_holds_itself_is_recorded_to_a_bounded_depth() -> None:
+def test_a_value_that_contains_itself_is_recorded_to_a_bounded_depth() -> None:
     assert "<list>" in str(record_of_message("odd", fields={"value": endless()})["fields"])
 
 
-def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
+def test_a_record_beyond_the_bound_is_shortened_and_marked_as_truncated() -> None:
     fields = {"value": "\x01" * RECORD_BYTES_MAX, "fine": 1}
 
     record = record_of_message("odd", level="warning", fields=fields)
@@ -288,7 +288,7 @@ def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
     assert record["process.pid"] == os.getpid()
 
 
-def test_a_long_path_or_method_is_cut_in_the_access_line() -> None:
+def test_a_long_path_or_method_is_cut_in_the_access_record() -> None:
     long = structs.replace(request_facts(), method="GET" * 1000, path="/=" + "secret.a." * 900)
     record = written(request_ended(404, request=long))
     assert len(record["url.path"]) == PATH_CHARS_MAX + 1
@@ -296,7 +296,7 @@ def test_a_long_path_or_method_is_cut_in_the_access_line() -> None:
     assert len(record["http.request.method"]) == METHOD_CHARS_MAX + 1
 
 
-def test_a_path_is_cut_without_half_of_the_userinfo_in_it() -> None:
+def test_a_cut_path_shows_no_part_of_a_userinfo() -> None:
     path = "/" + "a" * (PATH_CHARS_MAX - 20) + "/http://user:hunter2-and-more@host/"
     assert "hunter" not in written(request_ended(request=structs.replace(request_facts(), path=path)))["url.path"]
 

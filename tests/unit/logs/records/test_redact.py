@@ -1,4 +1,4 @@
-"""No secret reaches a line: not by its name, not by its look, not hidden in another value."""
+"""Redaction of secrets in records: by name, by form, within texts and within nested values."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ PLACES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_secret_is_found_wherever_it_stands(place: str) -> None:
+def test_a_secret_is_redacted_at_any_place_of_a_record(place: str) -> None:
     for _ in range(2):  # the second time the names are known
         text = line(**PLACES[place], fine="stays")
         assert SECRET not in text
@@ -93,7 +93,7 @@ def test_a_secret_is_found_wherever_it_stands(place: str) -> None:
 
 
 @pytest.mark.parametrize("value", [JWT, f"/verify/{JWT}", f"x={JWT}"])
-def test_a_token_that_looks_like_one_is_hidden_under_any_name(value: str) -> None:
+def test_a_value_in_the_form_of_a_token_is_redacted_under_any_name(value: str) -> None:
     line(anything="x")
     assert JWT.split(".")[1] not in line(anything=value)
 
@@ -110,13 +110,13 @@ def test_a_token_that_looks_like_one_is_hidden_under_any_name(value: str) -> Non
         "a: b, c: d",
     ],
 )
-def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
+def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert Redactor().text(text) is text
     assert json.loads(line(text=text))["text"] == text
 
 
 @pytest.mark.parametrize("name", ["author", "cookies_eaten", "pass", "key", "tok"])
-def test_names_that_only_resemble_a_secret_stay(name: str) -> None:
+def test_values_of_names_that_only_resemble_secret_names_are_unchanged(name: str) -> None:
     assert json.loads(line(**{name: "visible"}))[name] == "visible"
 
 
@@ -126,7 +126,9 @@ def test_names_that_only_resemble_a_secret_stay(name: str) -> None:
     name=st.sampled_from(["password", "X-Api-Key", "refresh_token", "client.secret"]),
     separator=st.sampled_from(["=", ": ", ":", " = ", "=>"]),
 )
-def test_a_named_value_is_hidden_in_any_surroundings(before: str, after: str, name: str, separator: str) -> None:
+def test_the_value_of_a_secret_name_within_any_text_is_redacted(
+    before: str, after: str, name: str, separator: str
+) -> None:
     if re.search(r"[\w.-]$", before):
         before += " "
     assert SECRET not in Redactor().text(f"{before}{name}{separator}{SECRET} {after}")
@@ -152,7 +154,7 @@ def test_any_value_makes_one_valid_line(value: Any) -> None:
 @pytest.mark.parametrize(
     "junk", ["a\r\nb", "\x1b[31mred\x1b[0m", "\x9b31m", "a\u2028b", "\udcff\udc80", "\x00", '"}\n{"event":"forged"']
 )
-def test_nothing_breaks_out_of_its_line(junk: str) -> None:
+def test_no_value_adds_a_line_or_a_field_to_a_record(junk: str) -> None:
     for fields in (
         {"msg": junk},
         {"nested": {"key": [junk]}},
@@ -165,7 +167,7 @@ def test_nothing_breaks_out_of_its_line(junk: str) -> None:
         assert json.loads(text)["event"] == "e"
 
 
-def test_an_event_name_cannot_break_out_either() -> None:
+def test_no_event_name_adds_a_line_or_a_field_to_a_record() -> None:
     text = finish(Encoder(Redactor(), service="t").fields("info", 'x"}\n{"level":"forged', {}), 1)
     assert text.count(b"\n") == 1
     assert json.loads(text)["level"] == "info"
@@ -181,18 +183,18 @@ NAMES: Sequence[Sequence[str]] = (
 
 
 @pytest.mark.parametrize("names", NAMES, ids=str)
-def test_a_text_is_redacted_in_linear_time_whatever_the_names(names: Sequence[str]) -> None:
+def test_a_text_is_redacted_in_linear_time_for_any_configured_names(names: Sequence[str]) -> None:
     redactor = Redactor(names)
     shapes = shapes_from(ATOMS, ("", "token", "cookie:"), ("", '"', "=1"))
     check_linear(redactor.text, shapes, binary=False)
 
 
 @pytest.mark.parametrize("names", NAMES, ids=str)
-def test_a_name_is_judged_in_linear_time(names: Sequence[str]) -> None:
+def test_a_name_is_compared_with_secret_names_in_linear_time(names: Sequence[str]) -> None:
     check_linear(Redactor(names).is_secret, shapes_from(("x", "y", "xy", "a", "ab.", ".", "-", "api-")), binary=False)
 
 
-def test_many_names_that_are_almost_secret_do_not_hold_the_loop() -> None:
+def test_many_names_that_almost_match_a_secret_name_do_not_block_the_loop() -> None:
     redactor = Redactor([f"*n{number}*cookie*z{number}*" for number in range(100)])
     text = " ".join(f"cookie{number}=a" for number in range(6000))
     started = time.thread_time()
@@ -211,7 +213,7 @@ def test_many_names_that_are_almost_secret_do_not_hold_the_loop() -> None:
         ("*", ("anything", ""), ()),
     ],
 )
-def test_a_star_is_anything_and_pieces_do_not_overlap(
+def test_a_star_matches_any_characters_and_parts_do_not_overlap(
     pattern: str, secret: Sequence[str], plain: Sequence[str]
 ) -> None:
     redactor = Redactor([pattern])
@@ -220,11 +222,11 @@ def test_a_star_is_anything_and_pieces_do_not_overlap(
 
 
 @pytest.mark.parametrize("name", ["my name", "my na*me", "pin#", "x:y", "a b*"])
-def test_a_name_with_other_characters_is_found_in_a_text_too(name: str) -> None:
+def test_a_secret_name_with_punctuation_is_found_within_a_text(name: str) -> None:
     assert SECRET not in Redactor([name]).text(f"see {name.replace('*', '')} = {SECRET} there")
 
 
-def test_a_name_that_is_not_ascii_is_suspected_in_any_case() -> None:
+def test_a_secret_name_that_is_not_ascii_is_found_in_either_case() -> None:
     assert Redactor(["пароль"]).suspects('{"msg":"ПАРОЛЬ=x"}'.encode())
 
 
@@ -242,14 +244,14 @@ PADDING = "x" * (TEXT_CHARS_MAX - 40)
         f"{PADDING} bearer {SECRET}{'z' * 80}",
     ],
 )
-def test_a_cut_lets_no_half_of_a_secret_through(text: str) -> None:
+def test_a_cut_text_shows_no_part_of_a_secret(text: str) -> None:
     assert SECRET not in Redactor().text(text)
     assert SECRET not in sanitize(text, Redactor())
     assert SECRET not in sanitize(text.encode(), Redactor())
     assert SECRET not in line(text=text)
 
 
-def test_a_cut_in_front_of_a_frame_keeps_the_name_of_each_secret() -> None:
+def test_a_cut_traceback_keeps_the_name_of_each_secret() -> None:
     for fill in range(40):
         error = ValueError("a" * (STACK_CHARS_MAX - 40 - fill) + f" password = '{SECRET} {SECRET}' " + "b" * fill)
         sanitized = exception_fields(error)
@@ -257,18 +259,18 @@ def test_a_cut_in_front_of_a_frame_keeps_the_name_of_each_secret() -> None:
             assert SECRET not in Redactor().text(str(sanitized[name]))
 
 
-def test_a_leaf_of_a_group_is_cut_without_half_of_its_secret() -> None:
+def test_a_cut_leaf_of_an_exception_group_shows_no_part_of_a_secret() -> None:
     error = ExceptionGroup("g", [ValueError(f"{'a' * 120} https://user:{SECRET}{'z' * 80}@host")])
     assert SECRET not in str(exception_fields(error, stack=False)["leaves"])
 
 
-def test_a_text_beyond_the_room_of_a_record_is_cut_and_says_so() -> None:
+def test_a_text_beyond_the_bound_of_a_record_is_cut_and_the_rest_counted() -> None:
     assert sanitize("x" * (TEXT_CHARS_MAX + 7), Redactor()) == "x" * TEXT_CHARS_MAX + "… 7 more"
     first, second = sanitize(["x" * (TEXT_CHARS_MAX - 1), "abc"], Redactor())
     assert (len(first), second) == (TEXT_CHARS_MAX - 1, "a… 2 more")
 
 
-def test_a_record_of_very_many_values_shows_a_bounded_number() -> None:
+def test_a_record_of_many_values_shows_a_bounded_number() -> None:
     wide = [[number] * 500 for number in range(900)]
     sanitized = sanitize(wide, Redactor())
     assert json.dumps(sanitized).count(",") < 2 * VALUES_MAX
@@ -276,7 +278,7 @@ def test_a_record_of_very_many_values_shows_a_bounded_number() -> None:
     assert sanitized[-1] == "…"
 
 
-def test_a_record_of_very_many_secrets_shows_a_bounded_number() -> None:
+def test_a_record_of_many_secrets_shows_a_bounded_number() -> None:
     wide = {f"k{outer}": {f"token{inner}": "a" for inner in range(900)} for outer in range(900)}
     sanitized = sanitize(wide, Redactor())
     assert json.dumps(sanitized).count(REDACTED) <= VALUES_MAX
@@ -292,7 +294,7 @@ def test_a_long_key_is_cut() -> None:
     "items",
     [["token=S3CR3T", "other"], ["no password given for bob", "disk /dev/sda is full"], ("password: S3CR3T", 3)],
 )
-def test_a_sentence_that_names_a_secret_is_not_taken_for_a_headers_name(items: Any) -> None:
+def test_a_sentence_with_a_secret_name_is_not_taken_for_a_field_name(items: Any) -> None:
     sanitized = sanitize(items, Redactor(()))
     assert len(sanitized) == 2
     assert sanitized[1] == items[1]

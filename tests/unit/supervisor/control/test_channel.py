@@ -1,4 +1,4 @@
-"""The lines between master and worker: in order, bounded, and with an end that both see."""
+"""The channel between master and worker: order, bounds, and its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.supervisor.control.channel import Channel
 from umbel.supervisor.control.messages import LINE_BYTES_MAX, decode_master_message, decode_worker_message, encode
 
 
-async def test_messages_arrive_whole_and_in_order_however_they_are_cut() -> None:
+async def test_messages_arrive_whole_and_in_order_for_any_segmentation() -> None:
     ours, theirs = socket.socketpair()
     sent = [messages.Drain(grace=2.5), messages.State(ready=3, degraded=True), messages.TreeQuery()]
     got: list[messages.MasterMessage] = []
@@ -31,7 +31,7 @@ async def test_messages_arrive_whole_and_in_order_however_they_are_cut() -> None
     channel.close()
 
 
-async def test_a_peer_that_reads_nothing_costs_messages_and_never_time() -> None:
+async def test_messages_to_a_peer_that_reads_nothing_are_dropped_without_waiting() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
     async with trio.open_nursery() as nursery:
@@ -46,7 +46,7 @@ async def test_a_peer_that_reads_nothing_costs_messages_and_never_time() -> None
     channel.close()
 
 
-async def test_finishing_sends_what_is_queued_first() -> None:
+async def test_finish_sends_queued_messages_first() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
     channel.send(messages.Ended(reason="asked to"))
@@ -57,7 +57,7 @@ async def test_finishing_sends_what_is_queued_first() -> None:
         assert decode_worker_message(theirs.recv(4096)) == messages.Ended(reason="asked to")
 
 
-async def test_a_line_without_end_ends_the_channel() -> None:
+async def test_a_line_beyond_the_bound_ends_the_channel() -> None:
     ours, theirs = socket.socketpair()
     channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
     got: list[bytes] = []
@@ -74,7 +74,7 @@ async def test_a_line_without_end_ends_the_channel() -> None:
     assert got == []
 
 
-async def test_a_message_that_is_sent_at_once_overtakes_none_and_never_waits() -> None:
+async def test_send_now_keeps_the_order_of_messages_and_never_waits() -> None:
     ours, theirs = socket.socketpair()
     channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
     beat = messages.Heartbeat(lag_ms=0.0, inflight=1, tasks=1, rss=1, connections=1, requests=1)

@@ -1,4 +1,4 @@
-"""The control socket and clients that are slow: each ends by itself, and none holds another one up. In virtual time."""
+"""The control socket with slow clients, on the autojump clock: each is cut in time, and none delays another."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ async def ask(path: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "pieces", [(), (b"{",), (b'{"command": ', *[b" "] * 1000)], ids=["nothing", "half", "single bytes"]
 )
-async def test_a_request_must_have_come_within_its_time(
+async def test_a_request_that_does_not_come_in_time_closes_the_connection(
     pieces: Iterable[bytes], tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with serving(tmp_path / "ctl") as path, await trio.open_unix_socket(path) as stream:
         assert await ended_at(stream, pieces) == pytest.approx(REQUEST_S)
 
 
-async def test_an_answer_must_be_read_within_its_time(
+async def test_an_answer_that_is_not_read_in_time_closes_the_connection(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def large(master: Any, line: bytes) -> dict[str, Any]:
@@ -90,7 +90,7 @@ async def test_an_answer_must_be_read_within_its_time(
         assert received < 10_000_000
 
 
-async def test_silent_clients_hold_nobody_up_however_many_they_are(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_any_number_of_silent_clients_delays_no_other_client(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with serving(tmp_path / "ctl") as path:
         silent = [await trio.open_unix_socket(path) for _ in range(3 * CONNECTIONS_MAX)]
         await trio.testing.wait_all_tasks_blocked()
@@ -102,7 +102,7 @@ async def test_silent_clients_hold_nobody_up_however_many_they_are(tmp_path: Pat
             await stream.aclose()
 
 
-async def test_a_long_command_holds_no_other_up(
+async def test_a_long_command_delays_no_other_command(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slow(master: Any, line: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a worker's end is classified and shown."""
+"""The classification of a worker's end, and its text."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from umbel.supervisor.master.exit_status import ExitClass, classify
         (-(signal.SIGRTMIN + 3), f"signal (signal {signal.SIGRTMIN + 3})"),
     ],
 )
-def test_a_status_without_a_known_cause_is_reported_as_it_is(status: int, text: str) -> None:
+def test_a_status_that_the_master_did_not_cause_has_the_class_of_the_status(status: int, text: str) -> None:
     assert str(classify(status)) == text
 
 
-def test_a_signal_that_the_master_sent_is_reported_with_its_reason() -> None:
+def test_a_worker_killed_by_the_master_has_the_class_of_the_masters_reason() -> None:
     assert str(classify(-signal.SIGABRT, ExitClass.HANG)) == "hang (SIGABRT)"
     assert str(classify(-signal.SIGKILL, ExitClass.OVERDUE, requested=ExitClass.DRAINED)) == "overdue (SIGKILL)"
 
 
-def test_an_end_that_came_before_the_masters_signal_keeps_its_own_class() -> None:
+def test_an_exit_before_the_masters_signal_has_the_class_of_its_status() -> None:
     assert classify(3, ExitClass.LATE).kind is ExitClass.BOOT
     assert classify(0, ExitClass.OVERDUE, requested=ExitClass.DRAINED).kind is ExitClass.DRAINED
 
 
-def test_a_requested_end_is_reported_as_such_only_if_it_succeeded() -> None:
+def test_a_requested_end_has_its_class_only_if_the_status_is_a_success() -> None:
     assert classify(0, requested=ExitClass.RECYCLE).kind is ExitClass.RECYCLE
     assert classify(-signal.SIGTERM, requested=ExitClass.DRAINED).kind is ExitClass.DRAINED
     assert classify(1, requested=ExitClass.DRAINED).kind is ExitClass.CRASH
 
 
-def test_a_kill_while_the_oom_killer_was_active_is_reported_as_oom() -> None:
+def test_sigkill_while_the_oom_killer_was_active_has_the_class_oom() -> None:
     assert classify(-signal.SIGKILL, oom=True).kind is ExitClass.OOM
     assert classify(-signal.SIGTERM, oom=True).kind is ExitClass.SIGNAL

@@ -1,4 +1,4 @@
-"""What the master holds in the file system: its pidfile and its sockets."""
+"""The master's files: its pidfile, its control socket and its listening sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.supervisor.master.listeners import activated_sockets, bound
 from umbel.supervisor.master.pidfile import pidfile
 
 
-def test_a_pidfile_is_there_while_it_is_held_and_a_stale_one_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_pidfile_exists_while_it_is_held_and_replaces_a_stale_one(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text("999999\n")
     with pidfile(str(path)):
@@ -27,7 +27,7 @@ def test_a_pidfile_is_there_while_it_is_held_and_a_stale_one_is_no_obstacle(tmp_
 
 
 @pytest.mark.parametrize("content", ["precious", "[server]\n", "1" * 100, "12 monkeys"])
-def test_a_file_that_is_no_pidfile_is_neither_overwritten_nor_removed(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_pidfile_is_neither_overwritten_nor_removed(content: str, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text(content)
     with pytest.raises(ConfigError, match="contains something other than a process id"), pidfile(str(path)):
@@ -45,7 +45,7 @@ def test_a_pipe_in_the_place_of_the_pidfile_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "pid").exists()
 
 
-def test_a_pidfile_that_somebody_else_has_put_there_stays(tmp_path: Path) -> None:
+def test_a_pidfile_that_was_replaced_by_another_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with pidfile(str(path)):
         path.unlink()
@@ -53,7 +53,7 @@ def test_a_pidfile_that_somebody_else_has_put_there_stays(tmp_path: Path) -> Non
     assert path.read_text() == "1\n"
 
 
-def test_a_socket_that_systemd_has_passed_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_socket_passed_by_systemd_is_not_removed(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as passed:
         passed.bind(f"{tmp_path}/s")
         descriptor = os.dup(passed.fileno())
@@ -62,12 +62,12 @@ def test_a_socket_that_systemd_has_passed_stays_where_it_is(tmp_path: Path) -> N
     assert (tmp_path / "s").exists()
 
 
-def test_a_pidfile_that_cannot_be_written_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+def test_a_pidfile_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pid_path: .* cannot be written: No such file"), pidfile(f"{tmp_path}/a/b"):
         pass
 
 
-def test_the_control_socket_is_its_owners_alone_and_replaces_a_stale_one(tmp_path: Path) -> None:
+def test_the_control_socket_has_mode_0600_and_replaces_a_stale_one(tmp_path: Path) -> None:
     path = tmp_path / "ctl.sock"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -79,7 +79,7 @@ def test_the_control_socket_is_its_owners_alone_and_replaces_a_stale_one(tmp_pat
 
 
 @pytest.mark.parametrize("reason", ["is a regular file, not a socket", "name a shorter one"])
-def test_a_control_socket_that_cannot_be_is_a_mistake_of_the_configuration(tmp_path: Path, reason: str) -> None:
+def test_a_control_socket_that_cannot_be_created_is_a_configuration_error(tmp_path: Path, reason: str) -> None:
     path = tmp_path / ("x" * 200 if reason == "name a shorter one" else "ctl.sock")
     if reason != "name a shorter one":
         path.write_text("precious")
@@ -94,7 +94,7 @@ def config(*bind: str) -> Config:
     return made
 
 
-def test_sockets_listen_and_are_not_inherited_by_just_anybody(tmp_path: Path) -> None:
+def test_sockets_listen_and_are_not_inheritable(tmp_path: Path) -> None:
     with bound(config("127.0.0.1:0", f"unix:{tmp_path}/s")) as listeners:
         assert listeners.secure == ()
         assert [os.get_inheritable(number) for number in listeners.insecure] == [False, False]
@@ -107,7 +107,7 @@ def test_sockets_listen_and_are_not_inherited_by_just_anybody(tmp_path: Path) ->
         assert not (tmp_path / "s").exists()
 
 
-def test_a_unix_socket_of_a_master_that_came_after_us_stays(tmp_path: Path) -> None:
+def test_a_unix_socket_of_a_later_master_is_not_removed(tmp_path: Path) -> None:
     with bound(config(f"unix:{tmp_path}/s")):
         (tmp_path / "s").rename(tmp_path / "ours")
         with socket.socket(socket.AF_UNIX) as theirs:
@@ -126,13 +126,11 @@ def test_a_unix_socket_of_a_master_that_came_after_us_stays(tmp_path: Path) -> N
         ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "9" * 12}, 0),
     ],
 )
-def test_only_what_is_passed_to_this_process_counts_as_activated(environment: dict[str, str], count: int) -> None:
+def test_only_sockets_passed_to_this_process_count_as_activated(environment: dict[str, str], count: int) -> None:
     assert activated_sockets(environment) == count
 
 
-def test_a_pidfile_that_cannot_be_removed_is_emptied_and_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pidfile_that_cannot_be_removed_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -145,7 +143,7 @@ def test_a_pidfile_that_cannot_be_removed_is_emptied_and_no_failure(
         assert path.read_text() == f"{os.getpid()}\n"
 
 
-def test_a_pidfile_on_a_full_disk_is_refused_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pidfile_on_a_full_disk_is_a_configuration_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int, data: bytes, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 

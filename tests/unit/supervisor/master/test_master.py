@@ -1,4 +1,4 @@
-"""What the master makes of its workers' ends: degraded, well again, or given up. No process is started here."""
+"""The master's reactions to ends of its workers: restart, degraded, stop. Workers are simulated."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def mastering(size: int, **options: Any) -> AsyncGenerator[tuple[Master, K
         master.stop("the test is over")
 
 
-async def test_a_tree_that_keeps_dying_is_degraded_and_well_again_when_all_have_been_ready_for_a_while(
+async def test_a_degraded_master_recovers_when_all_workers_have_been_ready_for_10_s(
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     script.dies_after = 1.0
@@ -103,7 +103,7 @@ async def test_a_tree_that_keeps_dying_is_degraded_and_well_again_when_all_have_
         assert console.events.count("master.degraded") == console.events.count("master.recovered") == 1
 
 
-async def test_degraded_a_worker_is_tried_again_at_the_longest_wait(
+async def test_a_degraded_master_restarts_workers_after_the_longest_delay(
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     script.dies_after = 1.0
@@ -126,7 +126,7 @@ async def test_a_stop_during_the_delay_before_a_restart_ends_the_slot_at_once(
     assert trio.current_time() == stopped_at
 
 
-async def test_a_worker_that_had_been_ready_for_long_is_replaced_at_once(
+async def test_a_worker_that_was_ready_for_10_s_is_restarted_without_delay(
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     script.dies_after = 11.0
@@ -136,7 +136,7 @@ async def test_a_worker_that_had_been_ready_for_long_is_replaced_at_once(
         script.dies_after = None
 
 
-async def test_nobody_ready_in_the_first_generation_is_the_end_with_3(
+async def test_a_start_without_any_ready_worker_stops_the_master_with_3(
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     script.ready_after, script.dies_after, script.end = None, 2.0, Exit(ExitClass.BOOT, 3)
@@ -148,7 +148,7 @@ async def test_nobody_ready_in_the_first_generation_is_the_end_with_3(
     assert sum("(as above)" in message for message in console.messages) == 2
 
 
-async def test_an_application_that_cannot_be_loaded_later_is_a_crash_like_any_other(
+async def test_a_load_failure_after_the_start_does_not_stop_the_master(
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     async with mastering(1) as (master, _):
@@ -160,7 +160,9 @@ async def test_an_application_that_cannot_be_loaded_later_is_a_crash_like_any_ot
         assert master.workers
 
 
-async def test_a_slot_that_waits_is_renewed_at_once(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+async def test_a_renewal_during_the_delay_before_a_restart_starts_at_once(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
     script.dies_after = 1.0
     async with mastering(1) as (master, _):
         await trio.sleep(100)
@@ -172,7 +174,7 @@ async def test_a_slot_that_waits_is_renewed_at_once(autojump_clock: trio.testing
         assert script.spawned[before:] == [now]
 
 
-async def test_scaling_is_within_its_bounds_and_takes_the_last_slots_first(
+async def test_scale_is_bounded_and_stops_the_highest_slots_first(
     autojump_clock: trio.testing.MockClock, script: Script
 ) -> None:
     async with mastering(1) as (master, _):
@@ -185,7 +187,7 @@ async def test_scaling_is_within_its_bounds_and_takes_the_last_slots_first(
         assert master.size == 256
 
 
-async def test_signals_reach_the_master(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+async def test_the_master_acts_on_signals(autojump_clock: trio.testing.MockClock, script: Script) -> None:
     async with mastering(1) as (master, console):
         await trio.sleep(1)
         os.kill(os.getpid(), signal.SIGTTIN)
@@ -195,7 +197,7 @@ async def test_signals_reach_the_master(autojump_clock: trio.testing.MockClock, 
     assert console.events[-1] == "master.stopped"
 
 
-async def test_a_cancelled_master_leaves_no_slot(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+async def test_a_cancelled_master_leaves_no_worker(autojump_clock: trio.testing.MockClock, script: Script) -> None:
     with trio.move_on_after(5) as scope:
         await Master(3, settings(), Listeners((), tls=False), KeptConsole()).run()
     assert scope.cancelled_caught

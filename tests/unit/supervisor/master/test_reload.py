@@ -1,4 +1,4 @@
-"""One replacement at a time, reloads first, and the first failure ends a reload. Virtual time, slots of our own."""
+"""The Reloader on the autojump clock: the order of replacements, and failures that abort a reload."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ async def reloading() -> AsyncGenerator[tuple[FakeMaster, Reloader], None]:
         nursery.cancel_scope.cancel()
 
 
-async def test_slots_are_renewed_one_after_another(autojump_clock: trio.testing.MockClock) -> None:
+async def test_slots_are_renewed_one_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
     async with reloading() as (master, reloader):
         assert await reloader.wait_for(reloader.request()) == ""
         assert master.happened == [(1, "drained", 0.0), (2, "drained", 1.0), (3, "drained", 2.0)]
         assert (master.generation, master.began, master.ended) == (2, 1, 1)
 
 
-async def test_the_first_failure_ends_a_reload_and_the_next_one_is_another_try(
+async def test_the_first_failure_aborts_a_reload_and_a_later_reload_can_succeed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with reloading() as (master, reloader):
@@ -91,7 +91,7 @@ async def test_the_first_failure_ends_a_reload_and_the_next_one_is_another_try(
         assert (master.began, master.ended) == (2, 2)
 
 
-async def test_a_mistake_in_the_configuration_ends_it_before_anything_is_renewed(
+async def test_a_configuration_error_aborts_a_reload_before_any_renewal(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with reloading() as (master, reloader):
@@ -101,7 +101,9 @@ async def test_a_mistake_in_the_configuration_ends_it_before_anything_is_renewed
         assert (master.generation, master.ended) == (1, 1)
 
 
-async def test_any_number_of_requests_during_a_reload_are_one_more(autojump_clock: trio.testing.MockClock) -> None:
+async def test_requests_during_a_reload_are_merged_into_one_further_reload(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with reloading() as (master, reloader):
         first = reloader.request()
         await trio.sleep(0.5)
@@ -114,7 +116,7 @@ async def test_any_number_of_requests_during_a_reload_are_one_more(autojump_cloc
         assert len(master.happened) == 6
 
 
-async def test_single_workers_wait_for_their_turn_and_a_reload_serves_them_too(
+async def test_recycles_wait_for_a_reload_which_makes_them_unnecessary(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with reloading() as (master, reloader):
@@ -131,7 +133,7 @@ async def test_single_workers_wait_for_their_turn_and_a_reload_serves_them_too(
         ]
 
 
-async def test_only_the_reload_that_was_allowed_to_may_lose_the_routes(
+async def test_allow_empty_holds_for_one_reload(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with reloading() as (master, reloader):

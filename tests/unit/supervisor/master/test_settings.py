@@ -1,4 +1,4 @@
-"""From two files and the command line to what the master works with."""
+"""The master's settings from umbel.toml, hypercorn.toml and the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def given(directory: Path, **options: object) -> CommandLine:
     return CommandLine(2, application, ["127.0.0.1:0"], options, allow_empty=True)
 
 
-def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> None:
+def test_settings_come_from_both_files_with_paths_relative_to_them(tmp_path: Path) -> None:
     text = (
         '[server]\ndrain_delay = "1s"\n[supervisor]\nhang_timeout = "3s"\ncontrol = "run/ctl.sock"\nmax_rss = "1GB"\n'
         'intensity = { restarts = 5 }\non_intensity = "exit"\n'
@@ -49,14 +49,14 @@ def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> 
     assert settings.logs.dir == str(tmp_path / "logs")
 
 
-def test_without_files_everything_has_its_default(tmp_path: Path) -> None:
+def test_without_files_all_settings_have_defaults(tmp_path: Path) -> None:
     settings = read_settings(CommandLine(1, Application("served:app")))
     assert settings.options == Options()
     assert settings.logs is None
     assert settings.limits is None
 
 
-def test_the_command_line_wins(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence(tmp_path: Path) -> None:
     write(tmp_path, '[supervisor]\nhang_timeout = "3s"\n', FILES)
     assert read_settings(given(tmp_path, hang_timeout=4.0)).options.hang_timeout == 4.0
     application = Application(None, str(tmp_path / "umbel.toml"), None, {"graceful_timeout": 2.0})
@@ -79,12 +79,12 @@ def test_a_mistake_is_reported_with_its_line(tmp_path: Path, line: str, said: st
     assert said in str(caught.value)
 
 
-def test_a_heartbeat_fits_several_times_into_the_silence_that_is_a_hang() -> None:
+def test_the_heartbeat_interval_is_at_most_a_fifth_of_hang_timeout() -> None:
     assert Options().heartbeat_every == 1.0
     assert Options(hang_timeout=1.0).heartbeat_every == 0.2
 
 
-async def test_reading_that_hangs_ends_with_a_mistake_and_holds_one_thread(
+async def test_reading_that_hangs_is_a_configuration_error_and_holds_one_thread(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     released = threading.Event()

@@ -1,4 +1,4 @@
-"""The restart machine: every state under every event, and what no order of events can break."""
+"""The state machine of a slot: each state under each event, and properties of all sequences of events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KNOWN = {(state, event): (after, tuple(actions)) for state, event, after, action
 
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("state", State)
-def test_each_event_moves_each_state_as_written_or_changes_nothing(state: State, event: Event) -> None:
+def test_each_event_causes_the_tabled_transition_or_none(state: State, event: Event) -> None:
     machine = SlotMachine()
     machine.state = state
     after, actions = KNOWN.get((state, event), (state, ()))
@@ -40,14 +40,14 @@ def test_each_event_moves_each_state_as_written_or_changes_nothing(state: State,
     assert machine.state is after
 
 
-def test_the_table_has_no_other_moves() -> None:
+def test_the_table_has_no_other_transitions() -> None:
     assert dict(TABLE) == KNOWN
 
 
-def test_a_slot_that_is_gone_stays_gone() -> None:
+def test_the_state_gone_is_final() -> None:
     assert not [key for key in TABLE if key[0] is State.GONE]
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.GONE])
-def test_every_slot_can_be_stopped_unless_it_is_leaving_already(state: State) -> None:
+def test_each_state_but_leaving_and_gone_has_a_transition_for_stop(state: State) -> None:
     assert ((state, Event.STOP) in TABLE) == (state is not State.LEAVING)

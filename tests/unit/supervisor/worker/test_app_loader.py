@@ -1,4 +1,4 @@
-"""From ``module:app`` to an application."""
+"""Loading an application by ``module:app``, or the gateway of a configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("path", "name"), [("", "app"), (":app", "app"), (":make()", "app"), (":inner.app", "app")])
-def test_an_application_is_found_where_one_stands(module: str, path: str, name: str) -> None:
+def test_an_application_is_imported_by_its_name(module: str, path: str, name: str) -> None:
     assert import_app(module + path).__name__ == name
 
 
@@ -44,7 +44,7 @@ def test_a_missing_or_invalid_application_is_reported_in_one_sentence(module: st
         import_app(module + path)
 
 
-def test_without_a_name_it_is_what_the_configuration_describes(tmp_path: Path) -> None:
+def test_without_a_name_the_gateway_of_the_configuration_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("[server]\nmax_in_flight = 7\n")
     assert load_app(None, str(tmp_path / "umbel.toml")).limits.max_in_flight == 7
 
@@ -58,7 +58,7 @@ def test_a_worker_of_another_application_loads_no_gateway_no_upstreams_and_no_sc
 @pytest.mark.parametrize(
     "spec", ["nothing_there:app", "json.nothing:app", "json.decoder.nothing", ":", ".x:app", "a b:c"]
 )
-def test_a_module_that_is_not_there_is_a_mistake_that_names_it(spec: str) -> None:
+def test_a_missing_module_is_named_in_the_error(spec: str) -> None:
     with pytest.raises(AppImportError, match="there is no module") as caught:
         import_app(spec)
     assert str(caught.value).startswith(f'"{spec}": ')

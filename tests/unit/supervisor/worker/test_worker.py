@@ -1,4 +1,4 @@
-"""The start of a worker process, in this process: what it exits with and what it reports to the master."""
+"""The start of a worker, in this process: its exit status and its report to the master."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from umbel.supervisor.worker.worker import _load_and_run
         ("exits_with_a_sentence", "raise SystemExit('no database')", 4, True),
     ],
 )
-def test_the_status_78_of_an_application_that_exits_at_import_is_kept_and_any_other_is_4(
+def test_an_exit_at_import_gives_78_if_its_status_is_78_and_otherwise_4(
     module: str, code: str, status: int, traceback: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{module}.py").write_text(code)
