@@ -92,7 +92,7 @@ async def test_a_call_leaves_nothing(
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("max_concurrency", [1, "auto"])
-async def test_calls_that_wait_for_each_other_leave_no_place_and_count_for_nothing(
+async def test_cancelled_calls_in_a_queue_leave_no_slot_and_no_count(
     streamed: bool, max_concurrency: Any, autojump_clock
 ) -> None:
     rules = {"breaker": BreakerRules(), "max_concurrency": max_concurrency, "timeout": 100.0}
@@ -117,7 +117,7 @@ async def test_calls_that_wait_for_each_other_leave_no_place_and_count_for_nothi
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_probe_leaves_its_place_to_the_next_call(streamed: bool, autojump_clock) -> None:
+async def test_a_cancelled_probe_of_a_breaker_leaves_its_slot_to_the_next_call(streamed: bool, autojump_clock) -> None:
     async with scripted([], ["http://a", "http://b"], breaker=BreakerRules(min_requests=1)) as upstream:
 
         async def fetch() -> None:
@@ -189,7 +189,7 @@ async def test_health_checks_leave_nothing(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_neither_do_replicas_that_come_and_go(streamed: bool, autojump_clock) -> None:
+async def test_replicas_that_are_added_and_removed_leave_nothing(streamed: bool, autojump_clock) -> None:
     a, b, c = (Replica.parse(f"http://{host}") for host in "abc")
     source = ChangingReplicas(a, b)
     made: list[Scripted] = []
@@ -314,7 +314,7 @@ async def cancelled(upstream: Scripted, call: Call, owner: Owner) -> None:
 @pytest.mark.parametrize("pushing", [True, False])
 @pytest.mark.parametrize("limit", [None, 1000.0])
 @pytest.mark.parametrize(("steps", "rules", "prepared", "kinds"), STATES.values(), ids=STATES.keys())
-async def test_a_call_is_cancelled_by_its_owner_at_once(
+async def test_a_running_call_is_cancelled_by_its_owner_at_once(
     steps, rules, prepared, kinds, limit: float | None, pushing: bool, mode: Any, autojump_clock
 ) -> None:
     # The head is what a stream's owner is told of.
@@ -340,7 +340,7 @@ async def test_a_call_is_cancelled_by_its_owner_at_once(
 
 
 @pytest.mark.parametrize("started", [False, True])
-async def test_so_is_one_that_has_not_begun_or_waits_in_the_queue(started: bool, autojump_clock) -> None:
+async def test_a_call_that_is_new_or_queued_is_cancelled_by_its_owner_at_once(started: bool, autojump_clock) -> None:
     async with (
         scripted([HANGS], max_concurrency=1, retry=Retry(), breaker=BreakerRules()) as upstream,
         trio.open_nursery() as nursery,
@@ -363,7 +363,7 @@ async def test_so_is_one_that_has_not_begun_or_waits_in_the_queue(started: bool,
         assert len(upstream.script.made) == 1
 
 
-async def test_cancelled_as_its_connection_was_just_made_it_leaves_none(
+async def test_a_call_cancelled_when_its_connection_was_just_made_leaves_none(
     autojump_clock,
 ) -> None:
     """The dial has returned, and the task that waits for it has not run yet."""

@@ -48,7 +48,7 @@ async def test_callers_that_are_cancelled_leave_no_shared_call_and_no_connection
         assert await for_every_checkpoint(callers, check) > 8
 
 
-async def test_one_that_is_cancelled_at_any_point_costs_the_other_nothing(
+async def test_a_coalesced_call_that_is_cancelled_does_not_affect_the_other_one(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     async def act(asked: Asked) -> bytes:
@@ -84,7 +84,9 @@ async def test_one_that_is_cancelled_at_any_point_costs_the_other_nothing(
 
 
 @pytest.mark.parametrize("callers", [1, 3])
-async def test_its_own_block_leaves_nothing(callers: int, nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_client_that_is_cancelled_leaves_no_shared_call(
+    callers: int, nursery: trio.Nursery, autojump_clock
+) -> None:
     dial = MemoryDial(nursery, echo_server(), delay=0.1)
 
     async def enter_to_exit() -> None:

@@ -57,7 +57,7 @@ def upstream_of(status: int) -> Handler:
 
 @pytest.mark.parametrize("combine", ["", 'combine = "first"'])
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_plan_cut_anywhere_ends_every_call_once(
+async def test_a_plan_cancelled_at_any_checkpoint_ends_every_call_once(
     autojump_clock: trio.abc.Clock, combine: str, status: int
 ) -> None:
     compiled = plan(PLAN.format(combine=combine))
@@ -81,7 +81,7 @@ async def test_a_plan_cut_anywhere_ends_every_call_once(
 
 @pytest.mark.parametrize("combine", ["", 'combine = "first"'])
 @pytest.mark.parametrize("waits", [0, 2])
-async def test_a_plan_cut_at_any_step_of_any_task_ends_every_call_once_whatever_calls_back(
+async def test_a_plan_cancelled_at_any_step_of_any_task_ends_every_call_once(
     autojump_clock: trio.abc.Clock, nursery: trio.Nursery, combine: str, waits: int
 ) -> None:
     compiled = plan(PLAN.format(combine=combine))
@@ -153,7 +153,7 @@ async def test_a_plan_ended_before_any_step_of_any_task_ends_every_call_once(
     assert step > 6
 
 
-async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_stream_cancelled_at_any_checkpoint_closes_its_channel(autojump_clock: trio.abc.Clock) -> None:
     compiled = plan(PLAN.format(combine=""))
     upstream = Scripted(upstream_of(200))
     receivers: list[trio.MemoryReceiveChannel[StreamLine]] = []
@@ -174,7 +174,7 @@ async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc
     assert await for_every_checkpoint(operation, check) > 15
 
 
-async def test_a_gather_block_cut_anywhere_leaves_no_call(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_gather_block_cancelled_at_any_checkpoint_leaves_no_call(autojump_clock: trio.abc.Clock) -> None:
     upstream = Scripted(upstream_of(200))
     recorder = Records()
     launched = 0
@@ -198,7 +198,7 @@ async def test_a_gather_block_cut_anywhere_leaves_no_call(autojump_clock: trio.a
     assert await for_every_checkpoint(operation, check) > 5
 
 
-async def test_a_failing_gather_block_cut_anywhere_raises_nothing_but_its_failure(
+async def test_a_failing_gather_block_that_is_cancelled_raises_only_its_failure(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     upstream = Scripted(upstream_of(500))

@@ -116,7 +116,7 @@ async def cutting(
     ids=["at once", "in pieces", "replaced", "retried", "queued", "hedged", "coalesced"],
 )
 @pytest.mark.parametrize("route", [{}, {"combine": "first"}], ids=["all", "first"])
-async def test_a_composition_cut_anywhere_leaves_nothing_and_its_client_serves_on(
+async def test_a_cancelled_composition_leaves_nothing_and_its_client_works_on(
     other: str, policies: dict[str, Any], route: dict[str, Any]
 ) -> None:
     sockets = open_sockets()
@@ -125,7 +125,7 @@ async def test_a_composition_cut_anywhere_leaves_nothing_and_its_client_serves_o
     assert open_sockets() == sockets
 
 
-async def test_a_breakers_probe_that_is_cut_gives_its_place_back(mock_clock: MockClock) -> None:
+async def test_a_cancelled_probe_of_a_breaker_returns_its_slot(mock_clock: MockClock) -> None:
     policies = {"breaker": {"min_requests": 1, "open_for": "1s"}}
     async with cutting(Upstream("busy", every=1), policies, names="a") as cut:
         breaker = cut.client.breaker

@@ -30,7 +30,7 @@ def answering(status: int) -> Function:
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson", "text/event-stream"])
-async def test_a_request_cut_anywhere_has_one_record_and_leaves_nothing(
+async def test_a_request_cancelled_at_any_checkpoint_has_one_record_and_leaves_nothing(
     status: int, accept: str, autojump_clock: MockClock
 ) -> None:
     calls: dict[str, Any] = {
@@ -49,7 +49,7 @@ async def test_a_request_cut_anywhere_has_one_record_and_leaves_nothing(
     assert cut > 10
 
 
-async def test_a_client_that_leaves_at_any_moment_is_recorded_once_and_leaves_nothing(
+async def test_a_client_that_leaves_at_any_time_has_one_record_and_leaves_nothing(
     autojump_clock: MockClock,
 ) -> None:
     upstream = answering(200)
@@ -92,7 +92,7 @@ async def test_a_client_that_leaves_at_any_moment_is_recorded_once_and_leaves_no
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("body", [None, b'{"a": 1}'], ids=["no body", "a body"])
-async def test_whatever_tells_of_the_leaving_all_is_cut_within_a_turn(
+async def test_a_client_that_leaves_cuts_all_calls_within_a_turn(
     accept: str, body: bytes | None, autojump_clock: MockClock
 ) -> None:
     cut: list[float] = []
@@ -150,7 +150,7 @@ async def test_whatever_tells_of_the_leaving_all_is_cut_within_a_turn(
     raise AssertionError("the request never ended")
 
 
-async def test_a_lifespan_cut_anywhere_is_closed_again(autojump_clock: MockClock) -> None:
+async def test_a_lifespan_cancelled_at_any_checkpoint_is_closed(autojump_clock: MockClock) -> None:
     app, _ = gateway(up=answering(200))
     opened = []
 

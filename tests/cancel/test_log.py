@@ -14,7 +14,7 @@ from tests.support.logs.sinks import MemorySink, memory_log
 from umbel.logs import NotWrittenError
 
 
-async def test_a_cancel_anywhere_loses_nothing_and_the_last_line_counts_all(autojump_clock: MockClock) -> None:
+async def test_a_cancel_loses_no_record_and_the_last_line_counts_all(autojump_clock: MockClock) -> None:
     sink = MemorySink()
     recorded = 0
 

@@ -58,7 +58,7 @@ async def answer_upload(end: ServerEnd) -> None:
 
 @pytest.mark.parametrize(("operation", "handler"), [(fetch, answer_slowly), (post, answer_upload)])
 @pytest.mark.parametrize("warm", [False, True], ids=["new connection", "kept connection"])
-async def test_a_request_leaves_no_connection_and_no_place(
+async def test_a_cancelled_request_leaves_no_connection_and_no_slot(
     operation: Callable[[httpx.AsyncBaseTransport], Awaitable[None]],
     handler: Callable[[ServerEnd], Awaitable[object]],
     warm: bool,
@@ -84,7 +84,7 @@ async def test_a_request_leaves_no_connection_and_no_place(
     assert dial.open == 0
 
 
-async def test_waiting_in_the_pools_queue_leaves_no_place(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_cancelled_wait_in_the_pools_queue_leaves_no_slot(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, answer_slowly, delay=0.1)
     async with Pool(dial=dial, max_connections=1) as pool:
 
@@ -102,7 +102,7 @@ async def test_waiting_in_the_pools_queue_leaves_no_place(nursery: trio.Nursery,
         assert await for_every_checkpoint(two, check) > 10
 
 
-async def test_the_pools_own_block_leaves_nothing(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_cancelled_pool_leaves_nothing(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, answer_slowly, delay=0.1)
 
     async def enter_to_exit() -> None:

@@ -19,7 +19,7 @@ EVENTS: tuple[Event, ...] = (
 )
 
 
-async def test_a_cancel_anywhere_loses_no_record_and_leaves_nothing_open(autojump_clock: MockClock) -> None:
+async def test_a_cancel_at_any_checkpoint_loses_no_record_and_leaves_nothing_open(autojump_clock: MockClock) -> None:
     log: MemoryLog | None = None
     recorded: list[Event] = []
 

@@ -23,7 +23,9 @@ async def echoes(scope: Any, receive: Any, send: Any) -> None:
 
 
 @DRIVERS
-async def test_a_server_cut_at_any_step_leaves_nothing(driver: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_server_cancelled_at_any_step_leaves_nothing(
+    driver: str, autojump_clock: trio.testing.MockClock
+) -> None:
     states: list[ServerState] = []
 
     async def converse() -> None:

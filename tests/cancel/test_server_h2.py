@@ -14,7 +14,7 @@ from tests.support.server.ws_client import upgrade
 MockClock = trio.testing.MockClock
 
 
-async def test_http_2(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_http_2_connection_leaves_nothing(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, await read_all(receive) + bytes(70_000))
 
@@ -31,7 +31,7 @@ async def test_http_2(autojump_clock: MockClock) -> None:
     assert await for_every_checkpoint(operation, services.check) > 10
 
 
-async def test_a_websocket(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_websocket_leaves_nothing(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -54,7 +54,7 @@ async def test_a_websocket(autojump_clock: MockClock) -> None:
     assert await for_every_checkpoint(operation, services.check) > 10
 
 
-async def test_a_websocket_over_http_2(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_websocket_over_http_2_leaves_nothing(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})

@@ -26,7 +26,7 @@ async def httpxs_own(content: bytes = b"body") -> httpx.Response:
     return response
 
 
-def test_headers_are_what_httpx_makes_of_the_same_fields() -> None:
+def test_headers_equal_those_that_httpx_makes_of_the_same_fields() -> None:
     raw = [(name, value) for name, _, value in FIELDS]
     ours, theirs = headers_of(list(FIELDS)), httpx.Headers(raw)
     assert vars(ours) == vars(theirs)
@@ -34,7 +34,7 @@ def test_headers_are_what_httpx_makes_of_the_same_fields() -> None:
     assert fields_of(theirs) == FIELDS
 
 
-async def test_a_complete_response_has_the_state_of_one_that_was_read() -> None:
+async def test_a_complete_response_has_the_state_of_a_read_response() -> None:
     ours, theirs = complete(), await httpxs_own()
     names = set(vars(theirs)) | {"_elapsed"}
     for name in names - {"stream", "_elapsed", "_decoder"}:
@@ -56,14 +56,14 @@ async def test_a_complete_response_can_be_read_in_every_way(content: bytes) -> N
     assert response.is_closed
 
 
-def test_a_complete_response_knows_its_time_and_survives_pickling() -> None:
+def test_a_complete_response_has_its_elapsed_time_and_can_be_pickled() -> None:
     response = complete()
     assert response.elapsed.total_seconds() == 1.5
     assert pickle.loads(pickle.dumps(response)).content == b"body"  # our own bytes
 
 
 @pytest.mark.parametrize("how", ["get", "stream"])
-async def test_a_client_does_not_see_the_difference(how: str) -> None:
+async def test_an_httpx_client_treats_a_complete_response_like_its_own(how: str) -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
         await trio.lowlevel.checkpoint()
         return complete(b'{"a": 1}')
@@ -81,7 +81,7 @@ async def test_a_client_does_not_see_the_difference(how: str) -> None:
         assert client.cookies["b"] == "2"
 
 
-def test_the_fields_of_a_response_are_those_that_its_headers_have_now() -> None:
+def test_response_fields_include_later_changes_of_the_headers() -> None:
     ours = complete()
     assert response_fields(ours) == FIELDS
     ours.headers["x-n"] = "1"
@@ -90,7 +90,7 @@ def test_the_fields_of_a_response_are_those_that_its_headers_have_now() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("content", [None, b"", b"a body"])
-async def test_a_request_is_what_httpx_makes_of_the_same_parts(method: str, content: bytes | None) -> None:
+async def test_a_request_equals_that_which_httpx_makes_of_the_same_parts(method: str, content: bytes | None) -> None:
     ours = request_of(method, FIELDS, content, dict(EXTENSIONS), url=httpx.URL("http://upstream"))
     raw = [(name, value) for name, _, value in FIELDS]
     theirs = httpx.Request(method, "http://upstream", headers=raw, content=content, extensions=dict(EXTENSIONS))

@@ -84,7 +84,7 @@ async def under_way(
         ("http://up/base/", "http://up/base/a?b=c"),
     ],
 )
-async def test_the_transport_sees_the_url_that_the_upstreams_and_the_targets_make(base: str, url: str) -> None:
+async def test_the_transport_gets_the_upstreams_url_with_the_calls_target(base: str, url: str) -> None:
     transport = answers(lambda: httpx.Response(200))
     await perform(transport, base)
     (request,) = transport.requests
@@ -93,7 +93,7 @@ async def test_the_transport_sees_the_url_that_the_upstreams_and_the_targets_mak
     assert request.extensions["target"] == b"/a?b=c"
 
 
-async def test_the_response_is_read_and_closed_and_its_fields_are_true_of_the_decoded_body() -> None:
+async def test_the_response_is_closed_and_its_fields_fit_the_decoded_body() -> None:
     body = Body()
     call = await perform(answers(lambda: httpx.Response(201, headers={"X-B": "2"}, stream=body)))
     assert (call.status, call.content, call.error) == (201, b"pieces", None)
@@ -101,7 +101,7 @@ async def test_the_response_is_read_and_closed_and_its_fields_are_true_of_the_de
     assert not body.open
 
 
-async def test_a_broken_body_is_the_calls_error_and_is_closed() -> None:
+async def test_a_broken_body_is_the_error_of_the_call_and_is_closed() -> None:
     body = Body(broken)
     call = await perform(answers(lambda: httpx.Response(200, stream=body)))
     assert isinstance(call.error, httpx.ReadError)
@@ -109,7 +109,9 @@ async def test_a_broken_body_is_the_calls_error_and_is_closed() -> None:
     assert not body.open
 
 
-async def test_the_calls_own_limit_ends_it_with_a_timeout_and_closes_the_body(autojump_clock: trio.abc.Clock) -> None:
+async def test_the_limit_of_a_call_ends_the_call_with_a_timeout_and_closes_the_body(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     body = Body(trio.sleep_forever)
     call = await perform(answers(lambda: httpx.Response(200, stream=body)), limit=2.0)
     assert isinstance(call.error, CallTimedOut)
@@ -118,12 +120,12 @@ async def test_the_calls_own_limit_ends_it_with_a_timeout_and_closes_the_body(au
     assert not body.open
 
 
-async def test_closing_a_body_that_nobody_waits_for_is_given_up_after_a_second(autojump_clock: trio.abc.Clock) -> None:
+async def test_closing_a_body_after_a_cancel_is_given_up_after_a_second(autojump_clock: trio.abc.Clock) -> None:
     await perform(answers(lambda: httpx.Response(200, stream=Body(trio.sleep_forever, closing=60))), limit=2.0)
     assert trio.current_time() == 2.0 + CLOSE_SECONDS
 
 
-async def test_a_call_that_is_cancelled_before_its_task_runs_asks_nothing() -> None:
+async def test_a_call_that_is_cancelled_before_its_task_runs_sends_nothing() -> None:
     class Owner:
         ends = 0
 
@@ -174,20 +176,20 @@ async def fails_to_clean_up(request: httpx.Request) -> httpx.Response:
     raise AssertionError
 
 
-async def test_a_failing_clean_up_after_the_own_limit_leaves_a_timeout(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_failing_cleanup_after_the_calls_limit_leaves_a_timeout(autojump_clock: trio.abc.Clock) -> None:
     call = await perform(Scripted(fails_to_clean_up), limit=2.0)
     assert isinstance(call.error, CallTimedOut)
 
 
 @pytest.mark.parametrize("call_first", [True, False])
-async def test_a_failing_clean_up_of_a_cancelled_call_raises_nothing(call_first: bool) -> None:
+async def test_a_failing_cleanup_of_a_cancelled_call_raises_nothing(call_first: bool) -> None:
     async with under_way(fails_to_clean_up) as (call, nursery):
         if call_first:
             call.cancel("decided")
         nursery.cancel_scope.cancel()
 
 
-async def test_cancelled_at_every_checkpoint_it_leaves_no_body_open(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_call_cancelled_at_any_checkpoint_leaves_no_body_open(autojump_clock: trio.abc.Clock) -> None:
     bodies: list[Body] = []
 
     def response() -> httpx.Response:
@@ -207,17 +209,17 @@ async def test_cancelled_at_every_checkpoint_it_leaves_no_body_open(autojump_clo
     assert await for_every_checkpoint(operation, check) > 5
 
 
-def test_it_makes_whole_calls_only() -> None:
+def test_a_stream_call_through_a_foreign_transport_is_refused() -> None:
     with pytest.raises(ValueError, match="whole"):
         TransportCaller(httpx.MockTransport(str)).new_call(GET, CallContext(SingleCallOwner(), "a", "u"), "stream")
 
 
-def test_a_transport_that_makes_calls_itself_is_not_wrapped() -> None:
+def test_a_transport_that_is_a_caller_is_not_wrapped() -> None:
     transport = Transport(["http://up"])
     assert caller_of(transport) is transport
 
 
-async def test_fields_of_the_connection_are_no_fields_of_the_response() -> None:
+async def test_hop_by_hop_fields_are_no_fields_of_the_response() -> None:
     async def handler(request: httpx.Request) -> httpx.Response:
         fields = [("connection", "x-once"), ("x-once", "1"), ("keep-alive", "timeout=5"), ("x-else", "2")]
         return httpx.Response(200, headers=fields)

@@ -70,7 +70,7 @@ async def test_a_required_call_that_fails_is_answered_with_its_problem(autojump_
     assert not records.logged
 
 
-async def test_a_block_that_fails_inside_of_another_hides_none_of_its_calls(autojump_clock: MockClock) -> None:
+async def test_a_failed_gather_block_within_another_hides_no_call(autojump_clock: MockClock) -> None:
     app, records = gateway(slow=never, users=says({}, status=404))
 
     @app.compose("/x")
@@ -92,7 +92,7 @@ async def test_a_block_that_fails_inside_of_another_hides_none_of_its_calls(auto
     assert cut.failure.kind is Kind.CANCELLED
 
 
-async def test_the_deadline_gives_what_there_is(autojump_clock: MockClock) -> None:
+async def test_at_the_deadline_the_response_has_the_calls_that_succeeded(autojump_clock: MockClock) -> None:
     app, _ = gateway(fast=says(1), slow=never)
 
     @app.compose("/x", deadline=0.5)
@@ -110,7 +110,7 @@ async def test_the_deadline_gives_what_there_is(autojump_clock: MockClock) -> No
     assert answer["umbel-completed"] == "false"
 
 
-async def test_a_handler_that_goes_on_past_the_deadline_is_cut(autojump_clock: MockClock) -> None:
+async def test_a_handler_that_runs_past_the_deadline_is_cancelled(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.compose("/x", deadline=0.5)
@@ -125,7 +125,7 @@ async def test_a_handler_that_goes_on_past_the_deadline_is_cut(autojump_clock: M
     assert records.requests[0].kind is Kind.TIMEOUT
 
 
-async def test_no_deadline_means_none(autojump_clock: MockClock) -> None:
+async def test_a_handler_without_deadline_is_not_cut(autojump_clock: MockClock) -> None:
     app, _ = gateway()
 
     @app.compose("/x", deadline=None)
@@ -137,7 +137,7 @@ async def test_no_deadline_means_none(autojump_clock: MockClock) -> None:
         assert (await ask(app, target="/x")).json == "late"
 
 
-async def test_a_response_of_its_own_is_sent_as_it_is(autojump_clock: MockClock) -> None:
+async def test_a_quart_response_of_a_handler_is_sent_unchanged(autojump_clock: MockClock) -> None:
     app, _ = gateway()
 
     @app.compose("/x", methods=["POST"], expose="none")
@@ -172,7 +172,7 @@ def test_a_handler_must_be_async() -> None:
             return 1
 
 
-async def test_an_unknown_upstream_is_a_500_that_names_those_there_are(autojump_clock: MockClock) -> None:
+async def test_an_unknown_upstream_is_a_500_and_its_record_names_the_known_ones(autojump_clock: MockClock) -> None:
     app, records = gateway(users=says(1))
 
     @app.compose("/x")
@@ -205,7 +205,7 @@ async def test_a_handler_may_return_a_status_and_headers_as_quarts_views_do(auto
     assert isinstance(records.logged[0].error, TypeError)
 
 
-async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_recorded(autojump_clock: MockClock) -> None:
+async def test_an_invalid_header_of_a_handler_is_left_out_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway(users=says(1))
 
     @app.compose("/r")
@@ -221,7 +221,7 @@ async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_recorded(aut
     assert {(event.level, event.event) for event in messages} == {("info", "header.left-out")}
 
 
-async def test_credentials_sent_on_keep_the_answer_out_of_shared_caches(autojump_clock: MockClock) -> None:
+async def test_forwarded_credentials_keep_the_response_out_of_shared_caches(autojump_clock: MockClock) -> None:
     app, _ = gateway(users=says(1, headers={"cache-control": "public, max-age=60"}))
 
     @app.compose("/mine")

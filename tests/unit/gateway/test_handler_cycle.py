@@ -56,7 +56,7 @@ async def answers_none(compose: Any) -> None:
 # Who decides.
 
 
-async def test_a_handler_is_answered_before_quart_where_there_is_no_hook() -> None:
+async def test_a_handler_is_answered_before_quart_without_hooks() -> None:
     app, _ = gateway()
     app.compose("/h", methods=["GET", "POST"])(answers_none)
     async with living(app):
@@ -67,7 +67,7 @@ async def test_a_handler_is_answered_before_quart_where_there_is_no_hook() -> No
 
 
 @pytest.mark.parametrize("mode", ["auto", "all", "python"])
-async def test_a_hook_runs_for_handlers_whatever_the_mode(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_hook_runs_for_handlers_in_each_mode(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     app, _ = gateway(server={"hooks": mode})
     app.compose("/h")(answers_none)
 
@@ -84,7 +84,7 @@ async def test_a_hook_runs_for_handlers_whatever_the_mode(mode: str, capsys: pyt
     assert (warning in capsys.readouterr().err) is (mode != "all")
 
 
-async def test_under_all_a_handler_goes_through_quart() -> None:
+async def test_with_hooks_all_a_handler_goes_through_quart() -> None:
     app, _ = gateway(server={"hooks": "all"})
     app.compose("/h")(answers_none)
     async with living(app):
@@ -114,7 +114,7 @@ async def test_a_replaced_view_and_an_endpoint_of_a_blueprint_are_left_to_quart(
 # What a handler may use.
 
 
-async def test_quarts_context_is_there(way: str) -> None:
+async def test_a_handler_can_use_quarts_context(way: str) -> None:
     app, _ = gateway()
 
     @app.compose("/h/<int:number>", methods=["POST"])
@@ -161,7 +161,7 @@ async def test_quarts_context_is_there(way: str) -> None:
     }
 
 
-async def test_a_handler_that_looks_at_nothing_of_quarts_has_no_context_made() -> None:
+async def test_no_quart_context_is_made_for_a_handler_that_does_not_use_it() -> None:
     app, _ = gateway(up=says(1))
 
     @app.compose("/h")
@@ -175,7 +175,7 @@ async def test_a_handler_that_looks_at_nothing_of_quarts_has_no_context_made() -
             assert (await ask(app, target="/h")).json == 1
 
 
-async def test_functions_after_this_request_see_and_change_the_response(way: str) -> None:
+async def test_after_this_request_functions_can_change_the_response(way: str) -> None:
     app, _ = gateway()
 
     @app.compose("/h")
@@ -193,7 +193,7 @@ async def test_functions_after_this_request_see_and_change_the_response(way: str
     assert (answer.json, answer["set-cookie"], answer["cache-control"]) == (5, "seen=1; Path=/", "private")
 
 
-async def test_error_handlers_of_the_application_see_what_a_handler_raises(way: str) -> None:
+async def test_error_handlers_of_the_application_get_a_handlers_exception(way: str) -> None:
     app, _ = gateway()
 
     class MineError(Exception):
@@ -249,7 +249,7 @@ async def test_an_exception_that_no_handler_takes_is_a_500_and_recorded_once(
     assert (record.status, record.kind, record.request.route) == (500, Kind.INTERNAL, "/h")
 
 
-async def test_a_cancel_that_nobody_ordered_is_a_500(way: str, autojump_clock: MockClock) -> None:
+async def test_a_stray_cancel_is_a_500(way: str, autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.compose("/h")
@@ -280,7 +280,7 @@ async def test_files_of_a_form_are_closed_at_the_end_of_the_request(way: str) ->
     assert files[0].stream.closed
 
 
-async def test_two_tasks_read_one_body_and_the_second_goes_on_where_the_first_was_cancelled(
+async def test_a_second_reader_of_a_body_continues_after_the_first_is_cancelled(
     way: str, autojump_clock: MockClock
 ) -> None:
     app, _ = gateway()
@@ -328,7 +328,7 @@ class OwnRequest(TrioRequest):
     body_class = OwnBody
 
 
-async def test_a_request_class_of_the_applications_own_reads_bodies_under_the_same_bounds() -> None:
+async def test_an_own_request_class_reads_bodies_under_the_same_limits() -> None:
     app, _ = gateway(server={"max_body": "1KB"})
     app.request_class = OwnRequest  # type: ignore[assignment]
 
@@ -345,7 +345,7 @@ async def test_a_request_class_of_the_applications_own_reads_bodies_under_the_sa
 # What is left behind.
 
 
-async def test_what_a_handler_sets_in_its_context_is_unset_afterwards(way: str) -> None:
+async def test_a_context_variable_of_a_handler_is_unset_after_the_request(way: str) -> None:
     app, _ = gateway()
     user: ContextVar[str] = ContextVar("user", default="nobody")
 
@@ -364,7 +364,7 @@ async def test_what_a_handler_sets_in_its_context_is_unset_afterwards(way: str) 
     assert user.get() == "nobody"
 
 
-async def test_values_of_the_path_that_can_be_changed_are_not_shared_by_requests(way: str) -> None:
+async def test_mutable_path_values_are_not_shared_by_requests(way: str) -> None:
     class Words(BaseConverter):
         def to_python(self, value: str) -> list[str]:
             return value.split("+")
@@ -382,7 +382,7 @@ async def test_values_of_the_path_that_can_be_changed_are_not_shared_by_requests
             assert (await ask(app, target=f"/words/a+b/{uuid.UUID(int=5)}")).json == ["a", "b", "5"]
 
 
-async def test_a_request_leaves_nothing_to_the_garbage_collector(way: str) -> None:
+async def test_a_handlers_request_leaves_nothing_to_the_garbage_collector(way: str) -> None:
     app, _ = gateway()
 
     @app.compose("/h", methods=["POST"])
@@ -411,7 +411,7 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(way: str) -> No
             gc.collect()
 
 
-async def test_a_caller_that_makes_several_requests_in_one_task_shares_nothing_between_them(way: str) -> None:
+async def test_requests_that_one_task_makes_share_no_context_variables(way: str) -> None:
     app, _ = gateway()
 
     @app.compose("/login")
@@ -429,7 +429,7 @@ async def test_a_caller_that_makes_several_requests_in_one_task_shares_nothing_b
         assert (await client.get("/whoami")).json() == {"user": None}
 
 
-async def test_a_handler_of_another_application_leaves_the_callers_context_alone(way: str) -> None:
+async def test_a_request_to_another_application_keeps_the_callers_context(way: str) -> None:
     outer, _ = gateway()
     inner, _ = gateway()
     inner.compose("/inner")(answers_none)
@@ -444,7 +444,7 @@ async def test_a_handler_of_another_application_leaves_the_callers_context_alone
         assert (await ask(outer, target="/outer")).json == ["/outer", "alice", True]
 
 
-async def test_a_task_that_reads_the_body_beyond_the_answer_waits_and_leaves_the_client_alone(
+async def test_a_task_that_reads_the_body_after_the_response_waits_for_ever(
     way: str, autojump_clock: MockClock
 ) -> None:
     app, records = gateway()
@@ -474,9 +474,7 @@ async def test_a_task_that_reads_the_body_beyond_the_answer_waits_and_leaves_the
     assert [(record.status, record.kind) for record in records.requests] == [(200, None)]
 
 
-async def test_a_task_that_first_looks_at_the_request_after_the_answer_waits_for_its_body(
-    way: str, autojump_clock: MockClock
-) -> None:
+async def test_a_request_made_after_the_response_has_no_readable_body(way: str, autojump_clock: MockClock) -> None:
     app, _ = gateway()
     began: list[str] = []
 
@@ -519,7 +517,7 @@ async def test_no_part_of_a_request_is_in_a_reference_cycle() -> None:
             gc.enable()
 
 
-async def test_the_deadline_shows_before_the_handler_waits(way: str, autojump_clock: MockClock) -> None:
+async def test_the_deadline_is_in_force_before_the_handler_waits(way: str, autojump_clock: MockClock) -> None:
     app, _ = gateway()
 
     @app.compose("/h", deadline=3)
@@ -530,7 +528,7 @@ async def test_the_deadline_shows_before_the_handler_waits(way: str, autojump_cl
         assert (await ask(app, target="/h")).json == pytest.approx(3.02)
 
 
-async def test_a_composed_answer_has_no_response_timeout_though_a_function_sees_it(way: str) -> None:
+async def test_a_composed_response_has_no_timeout_after_after_this_request(way: str) -> None:
     app, _ = gateway()
     timeouts: list[object] = []
 
@@ -548,7 +546,7 @@ async def test_a_composed_answer_has_no_response_timeout_though_a_function_sees_
     assert timeouts == [None]
 
 
-async def test_the_context_behaves_as_quarts_own(way: str) -> None:
+async def test_a_lazy_context_behaves_like_quarts_own(way: str) -> None:
     app, _ = gateway()
 
     @app.compose("/h")
@@ -565,7 +563,7 @@ async def test_the_context_behaves_as_quarts_own(way: str) -> None:
         assert (await ask(app, target="/h")).json == [True, False, "/h"]
 
 
-def test_threads_that_ask_at_once_get_one_context() -> None:
+def test_threads_that_use_a_lazy_context_at_once_get_one_context() -> None:
     inside = threading.Barrier(2, timeout=5)
     made: list[object] = []
 
@@ -586,7 +584,7 @@ def test_threads_that_ask_at_once_get_one_context() -> None:
     assert found == [made[0]] * 2
 
 
-async def test_a_block_that_begins_while_the_body_comes_has_a_deadline(way: str, autojump_clock: MockClock) -> None:
+async def test_a_gather_block_that_begins_during_the_body_has_a_deadline(way: str, autojump_clock: MockClock) -> None:
     async def never(_: httpx.Request) -> httpx.Response:
         await trio.sleep_forever()
         raise AssertionError
@@ -609,7 +607,7 @@ async def test_a_block_that_begins_while_the_body_comes_has_a_deadline(way: str,
     assert talk.answer.json == "none"
 
 
-async def test_a_group_of_a_kept_cancel_and_a_crash_loses_neither(way: str, autojump_clock: MockClock) -> None:
+async def test_a_group_of_a_stray_cancel_and_a_crash_loses_neither(way: str, autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.compose("/h")
@@ -667,7 +665,7 @@ async def test_a_client_that_leaves_in_its_body_cancels_the_handler_that_reads_i
     assert [(record.status, record.kind) for record in records.requests] == [(499, Kind.CLIENT_GONE)]
 
 
-async def test_a_handler_past_its_deadline_is_cut_and_answered(way: str, autojump_clock: MockClock) -> None:
+async def test_a_handler_past_its_deadline_is_cancelled_and_answered(way: str, autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.compose("/h", deadline=0.5)

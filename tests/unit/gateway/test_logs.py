@@ -30,7 +30,7 @@ async def lines(directory: Path, stream: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-async def test_what_any_library_says_during_a_request_tells_the_request(tmp_path: Path) -> None:
+async def test_log_records_of_a_library_have_the_ids_of_the_request(tmp_path: Path) -> None:
     app = gateway(tmp_path)
 
     @app.get("/plain/<int:number>")
@@ -62,7 +62,7 @@ async def test_an_exception_that_nobody_handled_is_recorded_once(tmp_path: Path)
     assert [line["event"] for line in crashes] == ["request.crashed"]
 
 
-async def test_the_last_line_agrees_with_the_lines_of_every_stream(tmp_path: Path) -> None:
+async def test_the_last_line_counts_the_lines_of_every_stream(tmp_path: Path) -> None:
     app = gateway(tmp_path)
     async with living(app):
         for _ in range(5):
@@ -77,7 +77,7 @@ async def test_the_last_line_agrees_with_the_lines_of_every_stream(tmp_path: Pat
     assert last["streams"] == {"access": {"written": 5, "dropped": 0}, "calls": {"written": 5, "dropped": 0}}
 
 
-async def test_levels_and_samples_are_each_streams_own(tmp_path: Path) -> None:
+async def test_each_stream_has_its_own_level_and_sampling(tmp_path: Path) -> None:
     app = gateway(tmp_path, access={"sample": "0.0000001%"}, calls={"level": "error"})
     async with living(app):
         await ask(app, target="/livez")
@@ -97,7 +97,7 @@ async def test_names_that_the_configuration_redacts_are_hidden(tmp_path: Path) -
     assert (said["x_tenant"], said["other"]) == ("[redacted]", "stays")
 
 
-async def test_readyz_tells_of_a_log_that_cannot_be_written_and_stays_ready(tmp_path: Path) -> None:
+async def test_readyz_names_a_log_that_cannot_be_written_and_stays_ready(tmp_path: Path) -> None:
     (tmp_path / "calls.jsonl").symlink_to("/dev/full")
     app = gateway(tmp_path, flush_every="1ms")
     async with living(app):

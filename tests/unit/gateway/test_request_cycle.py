@@ -45,7 +45,7 @@ async def crash(request: httpx.Request) -> httpx.Response:
     raise LookupError("a crash of a transport")
 
 
-async def test_a_whole_answer_is_given_at_once_with_one_record(autojump_clock: MockClock) -> None:
+async def test_a_whole_response_is_given_at_once_with_one_record(autojump_clock: MockClock) -> None:
     app, records = gateway(route("/r/<int:n>"), up=says({"v": 1}))
     async with living(app):
         request = MemoryRequest(target="/r/7?a=b")
@@ -114,7 +114,7 @@ async def test_a_body_that_cannot_be_used_is_refused_and_no_call_starts(
     assert upstream.asked == []
 
 
-async def test_a_body_that_the_server_refuses_is_recorded_with_the_servers_answer(autojump_clock: MockClock) -> None:
+async def test_a_body_that_the_server_refuses_is_recorded_with_its_response(autojump_clock: MockClock) -> None:
     app, records = gateway(route(calls=WITH_BODY), up=says(1))
     async with living(app):
         request = MemoryRequest("POST", "/r", fields=JSON, parts=[b"{"], refused=too_slow())
@@ -128,9 +128,7 @@ async def test_a_body_that_the_server_refuses_is_recorded_with_the_servers_answe
 
 @pytest.mark.parametrize("body", [False, True], ids=["no body", "after the body"])
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-async def test_a_client_that_has_left_before_the_calls_has_none_started(
-    body: bool, accept: str, autojump_clock: MockClock
-) -> None:
+async def test_no_call_starts_for_a_client_that_has_left(body: bool, accept: str, autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     app, records = gateway(route(calls=WITH_BODY) if body else route(), up=upstream)
     async with living(app):
@@ -184,7 +182,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_has_no_call_starte
     assert upstream.asked == []
 
 
-async def test_a_client_that_leaves_while_it_is_sent_to_is_recorded_with_the_status_given(
+async def test_a_client_that_leaves_during_the_response_is_recorded_with_the_status(
     autojump_clock: MockClock,
 ) -> None:
     app, records = gateway(route(), up=says(1))
@@ -219,7 +217,7 @@ async def test_a_crash_is_recorded_and_answered_with_500(
     assert [(note.event, note.message) for note in records.logged] == [("request.crashed", "LookupError: a bug")]
 
 
-async def test_a_stream_that_crashes_in_its_middle_is_left_unfinished_and_told(
+async def test_a_stream_that_crashes_in_its_middle_stays_incomplete(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     app, records = gateway(route(), up=says(1))
@@ -237,7 +235,7 @@ async def test_a_stream_that_crashes_in_its_middle_is_left_unfinished_and_told(
     assert record.detail.endswith("the answer was cut in its middle")
 
 
-async def test_a_stream_sends_a_line_per_outcome_and_ends_with_the_answer(autojump_clock: MockClock) -> None:
+async def test_a_stream_sends_a_line_per_outcome_and_a_last_line(autojump_clock: MockClock) -> None:
     app, records = gateway(route(), up=says(1))
     async with living(app):
         request = MemoryRequest(target="/r", fields=NDJSON)
@@ -248,7 +246,7 @@ async def test_a_stream_sends_a_line_per_outcome_and_ends_with_the_answer(autoju
     assert (record.status, record.completed, record.bytes_sent) == (200, True, len(request.answer.body))
 
 
-async def test_what_is_no_configured_route_is_not_answered_here(autojump_clock: MockClock) -> None:
+async def test_a_request_for_no_configured_route_is_left_to_quart(autojump_clock: MockClock) -> None:
     app, _ = gateway(route(), up=says(1))
     async with living(app):
         for method, target in [("GET", "/nowhere"), ("OPTIONS", "/r"), ("DELETE", "/r"), ("GET", "//r")]:
@@ -256,7 +254,7 @@ async def test_what_is_no_configured_route_is_not_answered_here(autojump_clock: 
 
 
 @pytest.mark.parametrize("end", ["response_complete", "refused", "gone before", "gone during"])
-async def test_no_request_leaves_objects_for_the_garbage_collector(end: str, autojump_clock: MockClock) -> None:
+async def test_a_request_leaves_no_reference_cycle(end: str, autojump_clock: MockClock) -> None:
     app, _ = gateway(route(calls=WITH_BODY, path="/r"), up=never if end == "gone during" else says(1))
 
     async def one() -> None:
@@ -282,7 +280,7 @@ async def test_no_request_leaves_objects_for_the_garbage_collector(end: str, aut
             gc.enable()
 
 
-async def test_no_context_variable_is_set_after_a_request_and_foreign_transports_see_its_names(
+async def test_context_variables_are_set_for_foreign_transports_only(
     autojump_clock: MockClock,
 ) -> None:
     seen: list[dict[str, object]] = []

@@ -90,7 +90,7 @@ def test_everything_else_is_left_to_quart() -> None:
         assert [method for method in ("OPTIONS", "DELETE", "get", "", "M-SEARCH") if table.find(method, b"/r")] == []
 
 
-def test_the_memory_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.gateway.route_table._KNOWN_MAX", 3)
     app = app_with_routes()
     app.open_routes()

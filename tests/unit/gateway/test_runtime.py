@@ -40,7 +40,7 @@ def application(url: str, transport: httpx.AsyncBaseTransport) -> Umbel:
     ],
 )
 @pytest.mark.parametrize("target", ["/r", "/in-code"])
-async def test_a_foreign_transport_sees_the_upstreams_url_and_the_calls_target(
+async def test_a_foreign_transport_gets_the_upstreams_url_and_the_calls_target(
     url: str, seen: str, target: str
 ) -> None:
     upstream = Function(lambda request: httpx.Response(200, json=1))
@@ -52,7 +52,7 @@ async def test_a_foreign_transport_sees_the_upstreams_url_and_the_calls_target(
     assert upstream.target == b"/part?q=1"
 
 
-async def test_a_transport_that_makes_calls_itself_is_used_as_it_is() -> None:
+async def test_a_transport_that_is_a_caller_is_used_unchanged() -> None:
     transport = Transport(["http://127.0.0.1:1"])
     app = application("http://up", transport)
     async with transport, living(app):

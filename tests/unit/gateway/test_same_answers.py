@@ -17,13 +17,13 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("case", "entry"), ASKED)
-def test_each_way_gives_the_recorded_answer(case: Case, entry: recorded.Entry) -> None:
+def test_each_way_gives_the_recorded_response(case: Case, entry: recorded.Entry) -> None:
     # ``python -m tests.support.gateway.record_answers`` records the present answers.
     differences = [line for way in WAYS if way.takes(case) for line in recorded.difference(way, case, entry)]
     assert not differences, "\n".join(differences)
 
 
-def test_the_recorded_answers_belong_to_the_cases_and_are_written_as_the_command_writes_them() -> None:
+def test_the_recorded_responses_match_the_cases_and_the_commands_format() -> None:
     for case, entry in zip(CASES, ENTRIES, strict=True):
         asked = recorded.asked(case)
         assert {name: entry[name] for name in asked} == asked

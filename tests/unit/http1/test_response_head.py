@@ -38,7 +38,7 @@ _START = st.sampled_from(
 
 
 @given(_START, st.lists(_FIELDS, max_size=6))
-def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, fields: list[tuple[str, str]]) -> None:
+def test_llhttp_accepts_each_accepted_head_with_the_same_result(start: str, fields: list[tuple[str, str]]) -> None:
     text = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)])
     raw = text.encode("utf-8", "surrogatepass")
     if b"\r\n\r\n" in raw:
@@ -55,7 +55,7 @@ def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, 
 
 
 @given(_START, st.lists(_FIELDS, max_size=6))
-def test_a_head_that_comes_again_is_read_as_it_was_the_first_time(start: str, fields: list[tuple[str, str]]) -> None:
+def test_a_cached_head_equals_the_first_result(start: str, fields: list[tuple[str, str]]) -> None:
     raw = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)]).encode("utf-8", "surrogatepass")
     for memory in (response_head._heads, response_head._status_lines, response_head._fields):
         memory.entries.clear()
@@ -86,7 +86,7 @@ def test_the_caches_are_bounded() -> None:
         b"X-Long: hidden" + b"x" * 600,
     ],
 )
-def test_a_line_that_may_be_secret_or_is_too_long_is_not_cached(field: bytes) -> None:
+def test_a_line_that_may_be_secret_or_is_long_is_not_cached(field: bytes) -> None:
     for memory in (response_head._heads, response_head._status_lines, response_head._fields):
         memory.entries.clear()
     head_of(b"HTTP/1.1 200 OK\r\n" + field)

@@ -89,7 +89,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize(("raw", "body", "keep_alive"), GOOD.values(), ids=GOOD)
-def test_a_good_response_is_read_however_its_bytes_come(raw: bytes, body: bytes, keep_alive: bool) -> None:
+def test_a_valid_response_is_read_from_any_pieces(raw: bytes, body: bytes, keep_alive: bool) -> None:
     result = either_way(raw)
     assert (result.error, result.status, result.body) == (None, 200, body)
     assert (result.ended, result.excess, result.keep_alive) == (True, False, keep_alive)
@@ -193,11 +193,11 @@ CUT = {
 
 
 @pytest.mark.parametrize("raw", CUT.values(), ids=CUT)
-def test_an_end_before_the_end_is_malformed_and_says_incomplete(raw: bytes) -> None:
+def test_a_close_in_the_middle_of_a_response_is_incomplete(raw: bytes) -> None:
     assert either_way(raw).error == (Kind.MALFORMED, "http_response_incomplete")
 
 
-def test_an_end_before_the_first_byte_is_a_reset_that_may_be_retried() -> None:
+def test_a_close_before_the_first_byte_is_no_message() -> None:
     with pytest.raises(NoMessageError) as caught:
         ResponseReader("GET", Limits()).feed_eof()
     failure = response_failed(caught.value)
@@ -220,7 +220,7 @@ BEHIND = [b"x", b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"]
         (b"HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", "GET"),
     ],
 )
-def test_bytes_behind_the_end_are_reported_and_not_part_of_the_body(raw: bytes, method: str, rest: bytes) -> None:
+def test_bytes_after_the_end_are_excess_and_no_part_of_the_body(raw: bytes, method: str, rest: bytes) -> None:
     plain = either_way(raw, method=method)
     result = either_way(raw + rest, method=method)
     assert (result.error, result.ended, result.excess) == (None, True, True)
@@ -235,7 +235,7 @@ def test_a_response_without_a_body_ends_with_its_head(fields: bytes, status: byt
     assert (result.error, result.ended, result.body, result.keep_alive) == (None, True, b"", True)
 
 
-def test_trailers_and_hop_by_hop_fields_are_no_headers() -> None:
+def test_trailers_and_hop_by_hop_fields_are_no_fields_of_the_head() -> None:
     raw = (
         b"HTTP/1.1 200 OK\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\n"
         b"Trailer: Set-Cookie\r\n"
@@ -246,7 +246,7 @@ def test_trailers_and_hop_by_hop_fields_are_no_headers() -> None:
     assert (result.headers, result.body) == ([(b"X-Kept", b"2")], b"ok")
 
 
-def test_a_head_of_the_limit_passes_and_one_byte_more_is_too_big() -> None:
+def test_a_head_at_the_limit_passes_and_one_byte_more_is_too_large() -> None:
     head = OK + b"Content-Length: 0\r\nX: %b\r\n\r\n"
     size = 1000
     fits = head % (b"x" * (size - len(head) + 2))
@@ -256,7 +256,7 @@ def test_a_head_of_the_limit_passes_and_one_byte_more_is_too_big() -> None:
     assert over.error == (Kind.TOO_BIG, "http_response_header_section_size")
 
 
-def test_as_many_fields_as_allowed_pass_and_one_more_is_too_big() -> None:
+def test_the_maximum_of_fields_passes_and_one_more_is_too_large() -> None:
     def raw(count: int) -> bytes:
         return OK + b"X: 1\r\n" * (count - 1) + b"Content-Length: 0\r\n\r\n"
 
@@ -315,7 +315,7 @@ _CHUNK = st.one_of(
 
 
 @given(st.lists(_CHUNK, max_size=8))
-def test_what_we_take_as_chunked_llhttp_takes_too_and_reads_the_same(chunks: list[bytes]) -> None:
+def test_llhttp_accepts_each_accepted_chunked_body_with_the_same_result(chunks: list[bytes]) -> None:
     raw = CHUNKED + b"".join(chunks) + b"0\r\n\r\n"
     ours = read(raw, eof=False)
     assert read(raw, eof=False, piece=1) == ours
@@ -327,6 +327,6 @@ def test_what_we_take_as_chunked_llhttp_takes_too_and_reads_the_same(chunks: lis
 
 
 @given(st.binary(max_size=200), st.integers(1, 9))
-def test_garbage_never_raises_anything_but_our_errors_and_pieces_never_matter(garbage: bytes, piece: int) -> None:
+def test_garbage_raises_only_message_errors_for_any_pieces(garbage: bytes, piece: int) -> None:
     for prefix in (b"", b"HTTP/1.1 ", OK, CHUNKED):
         assert read(prefix + garbage, piece=piece) == read(prefix + garbage)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from umbel.net.bounded_cache import BoundedCache
 
 
-def test_an_entry_too_many_takes_the_place_of_the_oldest_and_is_counted() -> None:
+def test_an_excess_entry_evicts_the_oldest_and_is_counted() -> None:
     cache: BoundedCache[str, int] = BoundedCache(3)
     entries = cache.entries
     for number, key in enumerate("abcd"):
@@ -30,7 +30,7 @@ def test_a_key_that_is_too_large_is_not_kept() -> None:
     assert list(cache.entries) == [(b"ab", b"cd")]
 
 
-def test_without_a_bound_keys_have_no_size() -> None:
+def test_without_a_key_bound_keys_need_no_size() -> None:
     cache: BoundedCache[int, int] = BoundedCache(1)
     cache.add(1, 1)
     assert dict(cache.entries) == {1: 1}

@@ -55,7 +55,7 @@ async def test_unread_bytes_do_not_keep_the_loop_busy(make: type[AnyReader]) -> 
         assert await stream.receive_some() == b"x" * 100
 
 
-async def test_an_unread_end_does_not_keep_the_loop_busy_and_stays_the_end(make: type[AnyReader]) -> None:
+async def test_an_unread_end_does_not_keep_the_loop_busy_and_is_read_again(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         await peer.aclose()
         assert await quiet_turns() < 10
@@ -81,7 +81,7 @@ async def test_an_unread_reset_does_not_keep_the_loop_busy_and_breaks_the_next_r
     listener.close()
 
 
-async def test_a_socket_that_was_closed_earlier_in_a_batch_is_not_called(make: type[AnyReader]) -> None:
+async def test_the_handler_of_a_socket_closed_earlier_in_the_batch_is_not_called(make: type[AnyReader]) -> None:
     """And its number is not used again before the batch is over."""
     async with running_reader(make) as reader:
         pairs = [socket.socketpair() for _ in range(20)]
@@ -118,7 +118,7 @@ async def test_a_socket_that_was_closed_earlier_in_a_batch_is_not_called(make: t
             each.close()
 
 
-async def test_call_again_calls_a_handler_though_nothing_changed(make: type[AnyReader]) -> None:
+async def test_call_again_calls_a_handler_without_a_change_of_the_socket(make: type[AnyReader]) -> None:
     async with running_reader(make) as reader:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -136,7 +136,7 @@ async def test_call_again_calls_a_handler_though_nothing_changed(make: type[AnyR
         theirs.close()
 
 
-async def test_a_stream_can_be_made_before_its_reader_runs_and_closed_after(make: type[AnyReader]) -> None:
+async def test_a_stream_can_be_made_before_its_reader_runs_and_closed_afterwards(make: type[AnyReader]) -> None:
     reader = make()
     ours, theirs = socket.socketpair()
     with theirs:
@@ -167,7 +167,7 @@ async def test_two_runs_of_trio_share_nothing(make: type[AnyReader]) -> None:
 
 
 @needs_epoll
-async def test_a_stream_is_closed_though_a_fork_closed_its_number(make: type[AnyReader]) -> None:
+async def test_a_stream_is_closed_although_a_fork_removed_its_registration(make: type[AnyReader]) -> None:
     if make is not EpollReader:
         return
     async with plain_pair(make) as (stream, peer):

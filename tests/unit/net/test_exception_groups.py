@@ -71,14 +71,14 @@ async def with_cancel(check: Callable[[trio.Cancelled], None], reason: str | Non
         nursery.start_soon(task)
 
 
-def test_the_leaves_of_nested_groups_come_in_order_and_one_that_is_no_group_is_its_own() -> None:
+def test_leaves_of_nested_groups_come_in_order() -> None:
     c = GeneratorExit()
     group = BaseExceptionGroup("", [A, ExceptionGroup("", [B]), c])
     assert list(leaves(group)) == [A, B, c]
     assert list(leaves(A)) == [A]
 
 
-def test_a_group_that_is_deeper_than_pythons_stack_is_taken_apart() -> None:
+def test_a_group_deeper_than_pythons_stack_is_split() -> None:
     error = deep(A, B)
     assert list(leaves(error)) == [A, B]
     assert isinstance(pair := unwrapped(error), BaseExceptionGroup) and pair.exceptions == (A, B)
@@ -103,7 +103,7 @@ def test_groups_of_one_are_unwrapped_up_to_an_exception_or_a_group_of_several() 
     assert unwrapped(ExceptionGroup("", [pair])) is pair
 
 
-def test_what_is_no_group_of_one_is_not_raised_in_its_place() -> None:
+def test_an_exception_that_is_no_group_of_one_is_not_raised() -> None:
     for error in (A, ExceptionGroup("pair", [A, B])):
         raise_unwrapped(error)
         raise_first_cancelled(error)
@@ -130,7 +130,7 @@ def test_an_exception_raised_in_the_place_of_its_group_keeps_context_and_cause()
 
 
 @pytest.mark.parametrize("raise_in_its_place", [raise_unwrapped, raise_first_cancelled, raise_cancels])
-async def test_what_is_raised_in_the_place_of_a_group_is_no_cycle(
+async def test_an_exception_raised_in_place_of_its_group_is_in_no_cycle(
     raise_in_its_place: Callable[[BaseException], None],
 ) -> None:
     def check(cancelled: trio.Cancelled) -> None:
@@ -149,7 +149,7 @@ async def test_what_is_raised_in_the_place_of_a_group_is_no_cycle(
     await with_cancel(check)
 
 
-async def test_the_first_cancel_of_a_group_is_raised_in_its_place() -> None:
+async def test_the_first_cancel_of_a_group_is_raised_in_place_of_the_group() -> None:
     def check(cancelled: trio.Cancelled) -> None:
         context = cancelled.__context__
         with pytest.raises(trio.Cancelled) as caught:
@@ -163,7 +163,7 @@ async def test_the_first_cancel_of_a_group_is_raised_in_its_place() -> None:
     await with_cancel(check)
 
 
-async def test_the_reason_of_the_first_cancel_is_found_and_none_is_empty() -> None:
+async def test_cancel_reason_is_that_of_the_first_cancel_or_empty() -> None:
     reasons = [cancel_reason(ExceptionGroup("", [A]))]
     await with_cancel(lambda cancelled: reasons.append(cancel_reason(BaseExceptionGroup("", [A, cancelled]))), "why")
     await with_cancel(lambda cancelled: reasons.append(cancel_reason(cancelled)))
@@ -189,7 +189,7 @@ async def test_cancels_are_raised_without_the_failures_beside_them() -> None:
     await with_cancel(check)
 
 
-async def test_a_cancel_of_ours_is_split_from_the_crash_beside_it() -> None:
+async def test_a_cancel_is_split_from_a_crash_in_the_same_group() -> None:
     def check(cancelled: trio.Cancelled) -> None:
         crash, rest = split_crash(BaseExceptionGroup("", [A, cancelled]))
         assert (crash and list(leaves(crash)), rest and list(leaves(rest))) == ([A], [cancelled])
@@ -202,7 +202,7 @@ async def test_a_cancel_of_ours_is_split_from_the_crash_beside_it() -> None:
     await with_cancel(check)
 
 
-async def test_a_cancel_of_a_scope_that_is_over_is_a_crash() -> None:
+async def test_a_cancel_of_an_ended_scope_is_a_crash() -> None:
     kept: list[trio.Cancelled] = []
     await with_cancel(kept.append)
     assert split_crash(kept[0]) == (kept[0], None)
@@ -210,7 +210,7 @@ async def test_a_cancel_of_a_scope_that_is_over_is_a_crash() -> None:
         check_cancel(kept[0])
 
 
-def test_an_exception_that_cannot_be_split_or_looked_at_is_a_crash_all_the_same() -> None:
+def test_an_exception_that_cannot_be_split_or_inspected_is_a_crash() -> None:
     whole = UnderivableError("", [A, SystemExit()])
     assert split_crash(whole) == (whole, None)
     unreadable = UnreadableError()

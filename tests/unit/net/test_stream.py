@@ -18,7 +18,7 @@ from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 pytestmark = pytest.mark.parametrize("make", READERS)
 
 
-async def test_what_is_sent_arrives_and_the_end_is_empty_bytes(make: type[AnyReader]) -> None:
+async def test_sent_bytes_arrive_and_the_end_is_empty_bytes(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         await stream.send_all(b"ping")
         assert await peer.receive_some() == b"ping"
@@ -28,7 +28,7 @@ async def test_what_is_sent_arrives_and_the_end_is_empty_bytes(make: type[AnyRea
         assert await stream.receive_some() == b""
 
 
-async def test_what_the_socket_does_not_take_at_once_is_sent_as_it_is_read(
+async def test_bytes_that_the_socket_does_not_take_are_sent_as_the_peer_reads(
     make: type[AnyReader], nursery: trio.Nursery
 ) -> None:
     data = b"0123456789" * 500_000
@@ -50,7 +50,7 @@ async def test_nothing_is_sent_in_a_cancelled_scope(make: type[AnyReader]) -> No
         assert await peer.receive_some() == b""
 
 
-async def test_receiving_is_a_checkpoint_though_there_is_something_to_read(make: type[AnyReader]) -> None:
+async def test_receiving_is_a_checkpoint_even_if_bytes_are_there(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         await peer.send_all(b"here")
         with trio.CancelScope() as scope:
@@ -71,13 +71,13 @@ async def test_a_stream_is_quiet_until_the_peer_sends_or_ends(make: type[AnyRead
         assert not stream.is_quiet()
 
 
-async def test_closing_wakes_who_receives_and_who_sends(make: type[AnyReader]) -> None:
+async def test_closing_wakes_the_receiving_and_the_sending_task(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, _):
         await check_that_closing_wakes(stream)
         stream.close_now()
 
 
-async def test_a_closed_stream_never_touches_the_socket_that_got_its_number(make: type[AnyReader]) -> None:
+async def test_a_closed_stream_never_uses_a_socket_with_the_same_number(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, _):
         stream.close_now()
         left, right = socket.socketpair()
@@ -91,7 +91,7 @@ async def test_a_closed_stream_never_touches_the_socket_that_got_its_number(make
             assert left.recv(100) == b"for somebody else"
 
 
-async def test_a_peer_that_is_gone_breaks_sending(make: type[AnyReader]) -> None:
+async def test_a_gone_peer_breaks_sending(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         await peer.aclose()
         with pytest.raises(trio.BrokenResourceError) as caught:
@@ -99,7 +99,7 @@ async def test_a_peer_that_is_gone_breaks_sending(make: type[AnyReader]) -> None
         assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_a_listener_gets_what_came_before_and_after_it_and_then_the_end(make: type[AnyReader]) -> None:
+async def test_a_listener_gets_earlier_bytes_then_later_bytes_then_the_end(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         await peer.send_all(b"before")
         await trio.testing.wait_all_tasks_blocked()
@@ -123,7 +123,7 @@ async def test_the_last_bytes_and_the_end_in_one_event_are_both_reported(make: t
         assert heard.data == b"all of it"
 
 
-async def test_what_comes_while_nobody_listens_stays_in_the_socket(make: type[AnyReader]) -> None:
+async def test_bytes_stay_in_the_socket_while_there_is_no_listener(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         first, second = Heard(), Heard()
         stream.listen(first)
@@ -138,7 +138,7 @@ async def test_what_comes_while_nobody_listens_stays_in_the_socket(make: type[An
         assert (first.data, second.data) == (b"first", b"second")
 
 
-async def test_a_listener_may_stop_listening_while_it_is_called(make: type[AnyReader]) -> None:
+async def test_a_listener_may_call_unlisten(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
 
         class Once(Heard):
@@ -156,7 +156,7 @@ async def test_a_listener_may_stop_listening_while_it_is_called(make: type[AnyRe
         assert len(await stream.receive_some()) == 100_000 - RECEIVE_MAX
 
 
-async def test_a_listener_may_close_the_stream_while_it_is_called(make: type[AnyReader]) -> None:
+async def test_a_listener_may_close_the_stream(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
 
         class Closing(Heard):
@@ -187,7 +187,7 @@ async def test_closing_calls_on_error_of_the_listener_once(make: type[AnyReader]
         assert [type(end) for end in heard.ended] == [trio.ClosedResourceError]
 
 
-async def test_one_turn_pushes_a_bounded_share(make: type[AnyReader]) -> None:
+async def test_one_turn_pushes_a_bounded_number_of_bytes(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * TURN_BYTES_MAX)
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * TURN_BYTES_MAX)
@@ -233,7 +233,7 @@ async def test_send_now_keeps_what_the_socket_does_not_take(make: type[AnyReader
         assert drained == [True]
 
 
-async def test_a_peer_that_leaves_while_it_is_sent_to_may_have_answered(make: type[AnyReader]) -> None:
+async def test_bytes_of_a_peer_that_left_during_a_send_are_received(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         assert not stream.send_now(b"x" * 4_000_000)
         await peer.send_all(b"no more")
@@ -245,9 +245,7 @@ async def test_a_peer_that_leaves_while_it_is_sent_to_may_have_answered(make: ty
         assert await stream.receive_some() == b"no more"
 
 
-async def test_only_one_task_may_receive_and_none_beside_a_listener(
-    make: type[AnyReader], nursery: trio.Nursery
-) -> None:
+async def test_a_second_receiver_is_refused(make: type[AnyReader], nursery: trio.Nursery) -> None:
     async with plain_pair(make) as (stream, peer):
         nursery.start_soon(stream.receive_some)
         await trio.testing.wait_all_tasks_blocked()
@@ -269,7 +267,7 @@ async def test_a_cancelled_receive_loses_nothing(make: type[AnyReader]) -> None:
         assert await stream.receive_some() == b"kept"
 
 
-async def test_a_task_may_wait_and_be_cancelled_and_woken_again_and_again(
+async def test_a_task_may_wait_be_cancelled_and_be_woken_repeatedly(
     make: type[AnyReader], nursery: trio.Nursery
 ) -> None:
     async with plain_pair(make) as (stream, peer):
@@ -287,7 +285,7 @@ async def cancel_when_blocked(scope: trio.CancelScope) -> None:
     scope.cancel(reason="test")
 
 
-async def test_a_closed_stream_that_was_waited_for_needs_no_garbage_collector(make: type[AnyReader]) -> None:
+async def test_a_closed_stream_is_in_no_reference_cycle(make: type[AnyReader]) -> None:
     gc.collect()
     gc.disable()
     try:
@@ -312,7 +310,7 @@ async def test_a_stream_of_millions_of_bytes_arrives_in_order(make: type[AnyRead
         assert received == data
 
 
-async def test_a_stream_that_is_closed_when_all_was_sent_fails_nobody_who_waited_for_that(
+async def test_a_close_after_all_was_sent_does_not_fail_drained(
     make: type[AnyReader],
 ) -> None:
     data = b"x" * 2_000_000

@@ -64,7 +64,7 @@ async def test_an_earlier_timer_moves_the_deadline_of_the_sleep(nursery: trio.Nu
     assert ran == [2.0]
 
 
-async def test_a_time_in_the_past_runs_at_once(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_timer_in_the_past_runs_at_once(nursery: trio.Nursery, autojump_clock) -> None:
     timers = TimerQueue()
     nursery.start_soon(timers.run)
     ran: list[float] = []

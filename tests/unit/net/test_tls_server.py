@@ -59,7 +59,7 @@ def keys(client: ssl.SSLContext, tmp_path: Path) -> Path:
 
 
 @each_version
-async def test_what_is_sent_arrives_in_both_directions(
+async def test_sent_bytes_arrive_in_both_directions(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     client.maximum_version = version
@@ -78,7 +78,7 @@ async def test_what_is_sent_arrives_in_both_directions(
 @pytest.mark.parametrize(
     ("offered", "chosen"), [(["http/1.1", "h2"], "h2"), (["http/1.1"], "http/1.1"), (["foreign"], None)]
 )
-async def test_the_server_chooses_of_the_protocols_that_are_offered(
+async def test_the_server_selects_one_of_the_offered_protocols(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, offered: list[str], chosen: str | None
 ) -> None:
     client.set_alpn_protocols(offered)
@@ -96,7 +96,7 @@ def asking(ca: trustme.CA) -> ssl.SSLContext:
 
 
 @each_version
-async def test_a_client_certificate_is_known_also_of_a_session_that_is_resumed(
+async def test_a_resumed_session_has_the_client_certificate(
     make: type[AnyReader], ca: trustme.CA, client: ssl.SSLContext, asking: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     client.maximum_version = version
@@ -116,7 +116,7 @@ async def test_a_client_certificate_is_known_also_of_a_session_that_is_resumed(
 
 
 @each_version
-async def test_a_client_certificate_that_nobody_trusts_fails_the_handshake(
+async def test_an_untrusted_client_certificate_fails_the_handshake(
     make: type[AnyReader], client: ssl.SSLContext, asking: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     client.maximum_version = version
@@ -161,7 +161,7 @@ async def test_a_handshake_that_comes_byte_by_byte_succeeds(
         await peer.handshake()
 
 
-async def test_a_handshake_without_a_next_byte_ends_with_its_scope(
+async def test_a_stalled_handshake_ends_with_its_cancel_scope(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, autojump_clock: trio.testing.MockClock
 ) -> None:
     for count in (0, 1, 5, 100):
@@ -176,7 +176,7 @@ async def test_a_handshake_without_a_next_byte_ends_with_its_scope(
                 await stream.handshake()
 
 
-async def test_data_in_one_segment_with_the_end_of_the_handshake_is_received(
+async def test_data_in_the_last_segment_of_the_handshake_is_received(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with served_unshaken(make, client, server) as (stream, peer), trio.open_nursery() as nursery:
@@ -205,7 +205,7 @@ async def test_records_of_one_segment_are_received_one_by_one_without_waiting(
         assert received == [b"%04d" % number for number in range(count)]
 
 
-async def test_what_is_left_of_a_record_is_received_next(
+async def test_the_rest_of_a_record_is_received_next(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer):
@@ -217,7 +217,7 @@ async def test_what_is_left_of_a_record_is_received_next(
         assert stream.receive_now() is None
 
 
-async def test_receiving_is_stopped_without_a_loss(
+async def test_stop_receiving_loses_no_bytes(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer):
@@ -237,7 +237,7 @@ async def test_receiving_is_stopped_without_a_loss(
         assert await stream.receive_some() == b"in two parts"
 
 
-async def test_a_key_update_of_the_client_is_answered_with_what_is_sent_next(
+async def test_a_key_update_of_the_client_gets_a_reply_with_the_next_send(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, keys: Path
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer):
@@ -248,7 +248,7 @@ async def test_a_key_update_of_the_client_is_answered_with_what_is_sent_next(
         assert await peer.receive() == b"with our new key"
 
 
-async def test_key_updates_without_end_cut_the_connection(
+async def test_endless_key_updates_break_the_connection(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, keys: Path
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer), trio.open_nursery() as nursery:
@@ -261,7 +261,7 @@ async def test_key_updates_without_end_cut_the_connection(
         nursery.cancel_scope.cancel(reason="the stream is broken")
 
 
-async def test_key_updates_between_data_do_no_harm(
+async def test_key_updates_between_data_are_accepted(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, keys: Path
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer):
@@ -302,7 +302,7 @@ async def test_renegotiation_is_refused_with_any_context(
             await peer.receive()
 
 
-async def test_renegotiations_without_end_cut_the_connection(
+async def test_endless_renegotiations_break_the_connection(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, keys: Path
 ) -> None:
     async with renegotiating(make, client, server, keys) as (stream, peer, records, hello):
@@ -316,7 +316,7 @@ async def test_renegotiations_without_end_cut_the_connection(
 
 
 @each_version
-async def test_a_client_that_has_sent_close_notify_is_still_answered(
+async def test_a_client_that_has_sent_close_notify_still_gets_data(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     client.maximum_version = version
@@ -334,7 +334,7 @@ async def test_a_client_that_has_sent_close_notify_is_still_answered(
 
 
 @each_version
-async def test_a_client_that_has_closed_its_half_of_tcp_is_still_answered(
+async def test_a_client_that_has_half_closed_tcp_still_gets_data(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     client.maximum_version = version
@@ -352,7 +352,7 @@ async def test_a_client_that_has_closed_its_half_of_tcp_is_still_answered(
 
 @each_version
 @pytest.mark.parametrize("received", [False, True])
-async def test_after_our_close_notify_what_the_client_sends_is_received(
+async def test_data_of_the_client_is_received_after_our_close_notify(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion, received: bool
 ) -> None:
     """Also what stands in the SSL object, in the BIO and in the socket at that time."""
@@ -377,7 +377,7 @@ async def test_after_our_close_notify_what_the_client_sends_is_received(
         assert await peer.stream.receive_some() == b"", "no second close_notify"
 
 
-async def test_close_notify_never_waits_nor_raises(
+async def test_sending_close_notify_neither_waits_nor_raises(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer):
@@ -417,7 +417,7 @@ async def test_a_reset_by_the_client_is_an_error(
         assert isinstance(caught.value.__cause__, ConnectionResetError)
 
 
-async def test_the_end_of_tcp_is_reported_behind_records_that_nobody_reads(
+async def test_on_end_is_called_behind_unread_records(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     reported = make is EpollReader  # A WaitReader reports no end behind what is unread.
@@ -442,7 +442,7 @@ async def test_the_end_of_tcp_is_reported_behind_records_that_nobody_reads(
         assert stream.peer_end() & select.POLLHUP
 
 
-async def test_a_close_wakes_who_sends_and_who_receives_and_nothing_is_received_after_it(
+async def test_closing_wakes_both_tasks_and_ends_receiving(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer), trio.open_nursery() as nursery:
@@ -461,7 +461,7 @@ async def test_a_close_wakes_who_sends_and_who_receives_and_nothing_is_received_
             stream.receive_now()
 
 
-async def test_each_connection_is_of_the_context_that_it_began_with(
+async def test_a_connection_keeps_the_context_of_its_handshake(
     make: type[AnyReader], ca: trustme.CA, client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with running_reader(make) as reader:

@@ -49,7 +49,7 @@ def contexts(client: ssl.SSLContext, server: ssl.SSLContext) -> Contexts:
     return client, server
 
 
-async def test_what_is_sent_arrives_in_both_directions(make: type[AnyReader], contexts: Contexts) -> None:
+async def test_sent_bytes_arrive_in_both_directions(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
         await stream.send_all(b"ping")
         assert await peer.receive() == b"ping"
@@ -103,9 +103,7 @@ async def test_records_that_come_one_byte_at_a_time_are_read(make: type[AnyReade
         assert heard.data == b"slowly but whole"
 
 
-async def test_a_stream_that_was_not_listened_to_goes_on_with_what_is_decrypted(
-    make: type[AnyReader], contexts: Contexts
-) -> None:
+async def test_listen_pushes_data_that_was_decrypted_before(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
 
         class Once(Heard):
@@ -125,7 +123,7 @@ async def test_a_stream_that_was_not_listened_to_goes_on_with_what_is_decrypted(
         assert rest.data == b"twothree"
 
 
-async def test_large_messages_pass_in_both_directions_at_once(make: type[AnyReader], contexts: Contexts) -> None:
+async def test_large_messages_are_sent_in_both_directions_at_once(make: type[AnyReader], contexts: Contexts) -> None:
     data = bytes(range(256)) * 8192
     async with tls_pair(make, *contexts) as (stream, peer), trio.open_nursery() as nursery:
         nursery.start_soon(stream.send_all, data)
@@ -227,7 +225,9 @@ async def test_a_close_sends_close_notify_and_keeps_the_session(make: type[AnyRe
         assert stream.ssl_object.session_reused
 
 
-async def test_a_peer_that_is_no_tls_server_fails_the_handshake(make: type[AnyReader], client: ssl.SSLContext) -> None:
+async def test_a_peer_that_does_not_speak_tls_fails_the_handshake(
+    make: type[AnyReader], client: ssl.SSLContext
+) -> None:
     async with running_reader(make) as reader:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -265,7 +265,7 @@ async def test_a_handshake_cancelled_at_each_byte_leaves_a_stream_that_can_be_cl
             assert len(reader) == 0
 
 
-async def test_a_peer_that_is_gone_breaks_sending_but_not_what_it_said(
+async def test_a_gone_peer_breaks_sending_but_its_bytes_can_be_received(
     make: type[AnyReader], contexts: Contexts
 ) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
@@ -281,6 +281,6 @@ async def test_a_peer_that_is_gone_breaks_sending_but_not_what_it_said(
         assert await stream.receive_some() == b""
 
 
-async def test_closing_wakes_who_receives_and_who_sends(make: type[AnyReader], contexts: Contexts) -> None:
+async def test_closing_wakes_the_receiving_and_the_sending_task(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, _):
         await check_that_closing_wakes(stream)

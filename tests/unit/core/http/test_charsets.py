@@ -30,7 +30,7 @@ from umbel.core.httpx_messages import CompleteResponse, UpstreamResponse
         ("text/plain; charset=a\u00fcb", "a\u00fcb"),
     ],
 )
-def test_the_charset_that_a_content_type_names(content_type: str, charset: str | None) -> None:
+def test_the_charset_parameter_of_a_content_type_is_found(content_type: str, charset: str | None) -> None:
     assert charset_of(content_type) == charset
 
 
@@ -41,7 +41,7 @@ def test_a_content_type_is_read_in_linear_time() -> None:
 
 @pytest.mark.parametrize("charset", ["punycode", "idna", "undefined", "unicode_escape", "rot13", "utf-7", "no-such"])
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_text_of_an_answer_of_the_transport_is_never_of_an_arbitrary_codec(charset: str, whole: bool) -> None:
+def test_the_text_of_a_response_is_never_decoded_by_an_unlisted_codec(charset: str, whole: bool) -> None:
     content_type = f"text/plain; charset={charset}"
     if whole:
         fields = [(b"Content-Type", b"content-type", content_type.encode())]
@@ -52,13 +52,13 @@ def test_the_text_of_an_answer_of_the_transport_is_never_of_an_arbitrary_codec(c
     assert response.text == "a-\u00e9"
 
 
-def test_the_text_of_an_answer_of_the_transport_is_of_the_charset_that_is_listed() -> None:
+def test_the_text_of_a_response_is_decoded_by_a_listed_charset() -> None:
     response = UpstreamResponse(200, headers={"content-type": "text/plain; charset=ISO-8859-1"}, content=b"\xe9")
     assert (response.encoding, response.text) == ("iso-8859-1", "\u00e9")
     assert UpstreamResponse(200, content=b"\xc3\xa9").text == "\u00e9"
 
 
-def test_no_codec_is_chosen_by_a_variable_but_in_one_place() -> None:
+def test_only_one_module_chooses_a_codec_by_a_variable() -> None:
     found = []
     for path in Path(umbel.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

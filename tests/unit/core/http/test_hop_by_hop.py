@@ -18,11 +18,11 @@ from umbel.core.http.hop_by_hop import hop_by_hop_among, is_hop_by_hop, named_by
         (b"x" * 1000, {b"x" * 1000}),
     ],
 )
-def test_connection_names_fields(connection: bytes, names: set[bytes]) -> None:
+def test_fields_named_by_connection_are_hop_by_hop(connection: bytes, names: set[bytes]) -> None:
     assert named_by(connection) == names
 
 
-def test_fields_of_the_connection_and_of_a_proxy_are_hop_by_hop_unnamed() -> None:
+def test_connection_and_proxy_fields_are_hop_by_hop_without_being_named() -> None:
     names = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization"]
     assert all(is_hop_by_hop(name.encode()) for name in names)
     assert hop_by_hop_among([*names, "accept", "x-a"], None) == names

@@ -31,12 +31,12 @@ def test_a_token_consists_of_the_octets_that_rfc_9110_lists() -> None:
     assert {char.encode("latin-1") for char in map(chr, range(256)) if syntax.TOKEN_TEXT.fullmatch(char)} == TCHAR
 
 
-def test_a_field_value_consists_of_visible_octets_blanks_and_obs_text() -> None:
+def test_a_field_value_consists_of_visible_octets_whitespace_and_obs_text() -> None:
     assert octets(syntax.FIELD_VALUE) == VCHAR | OBS_TEXT | {b" ", b"\t"}
     assert octets(syntax.bytes_pattern(f"[{syntax.FIELD_VISIBLE_CHARS}]")) == VCHAR | OBS_TEXT
 
 
-def test_a_target_consists_of_visible_ascii_without_the_mark_of_a_fragment() -> None:
+def test_a_target_consists_of_visible_ascii_without_number_sign() -> None:
     assert {octet for octet in OCTETS if syntax.ORIGIN_FORM.fullmatch(b"/" + octet)} == VCHAR - {b"#"}
     assert octets(syntax.NOT_OF_TARGET) == set(OCTETS) - (VCHAR - {b"#"})
 
@@ -47,14 +47,14 @@ def test_a_control_character_is_any_but_the_tab() -> None:
 
 
 @pytest.mark.parametrize("pattern", [syntax.TOKEN, syntax.FIELD_VALUE, syntax.ORIGIN_FORM])
-def test_a_line_end_behind_it_is_no_part_of_what_is_matched(pattern: re.Pattern[bytes]) -> None:
+def test_a_pattern_does_not_match_a_line_end_after_its_text(pattern: re.Pattern[bytes]) -> None:
     assert pattern.fullmatch(b"/") is not None or pattern.fullmatch(b"x") is not None
     assert pattern.fullmatch(b"/\n") is None
     assert pattern.fullmatch(b"x\n") is None
 
 
 @pytest.mark.parametrize("octet", OCTETS)
-def test_a_head_holds_the_octets_of_a_field_value_and_whole_line_ends(octet: bytes) -> None:
+def test_a_head_holds_octets_of_field_values_and_complete_line_ends(octet: bytes) -> None:
     never = syntax.FIELD_VALUE.fullmatch(octet) is None
     assert (syntax.NEVER_IN_HEAD.search(b"x" + octet + b"x") is not None) == never
     assert syntax.NEVER_IN_HEAD.search(b"x\r\nx\r") is None
@@ -72,7 +72,7 @@ def alphabets_in(source: str) -> Iterator[str]:
             yield from (word for word in value.split() if set(word) >= _SPECIALS)
 
 
-def test_the_alphabet_of_tokens_is_spelled_out_in_one_module() -> None:
+def test_the_characters_of_tokens_are_listed_in_one_module_only() -> None:
     spelled = {path for path in SRC.rglob("*.py") if list(alphabets_in(path.read_text()))}
     assert spelled == {SRC / "core/http/syntax.py"}
 
@@ -85,7 +85,7 @@ def test_the_alphabet_of_tokens_is_spelled_out_in_one_module() -> None:
         """x = rf"{y}[!#$%&*+.^`|~]+\\r" """,
     ],
 )
-def test_an_alphabet_of_tokens_in_a_string_is_found(source: str) -> None:
+def test_a_list_of_token_characters_in_a_string_is_found(source: str) -> None:
     assert list(alphabets_in(source))
 
 

@@ -79,12 +79,12 @@ class OurServer(Server):
         self.at_most = size
 
 
-def test_the_target_is_what_came_and_else_the_encoded_path() -> None:
+def test_the_target_is_the_raw_path_or_else_the_encoded_path() -> None:
     assert target_of(http_scope(target="/a%2Fb?c=d")) == b"/a%2Fb?c=d"
     assert target_of({**http_scope(target="/caf%C3%A9"), "raw_path": None}) == b"/caf%C3%A9"
 
 
-async def test_where_middleware_has_changed_the_path_alone_quart_decides(autojump_clock: MockClock) -> None:
+async def test_a_path_that_middleware_has_changed_is_left_to_quart(autojump_clock: MockClock) -> None:
     app, records = gateway(route("/r"), route("/api/r"), up=says(1))
     async with living(app):
         server = Server({**http_scope(target="/api/r"), "path": "/r"})
@@ -94,7 +94,7 @@ async def test_where_middleware_has_changed_the_path_alone_quart_decides(autojum
     assert [record.request.route for record in records.requests] == ["/r"]
 
 
-async def test_the_head_is_the_scopes() -> None:
+async def test_the_head_of_a_request_is_that_of_the_scope() -> None:
     scope = http_scope("POST", "/r?a", headers=[("content-length", "7")], http_version="2")
     scope["headers"] = [[b"X-Name", b"v"], *scope["headers"]]
     scope["scheme"] = "https"
@@ -109,7 +109,7 @@ async def test_the_head_is_the_scopes() -> None:
     assert Server(http_scope(headers=[("transfer-encoding", "chunked")])).request.content_length is None
 
 
-async def test_parts_of_a_body_are_received_in_order_also_when_they_came_before() -> None:
+async def test_parts_of_a_body_are_received_in_order_also_earlier_ones() -> None:
     server, got = Server(), []
 
     async def handle() -> None:
@@ -124,7 +124,7 @@ async def test_parts_of_a_body_are_received_in_order_also_when_they_came_before(
     assert b"".join(got) == b"abc"
 
 
-async def test_a_body_that_nobody_reads_is_held_up_to_its_bound_and_refused_past_it() -> None:
+async def test_an_unread_body_is_held_up_to_its_limit_and_then_refused() -> None:
     server = Server()
 
     async def handle() -> None:
@@ -138,7 +138,7 @@ async def test_a_body_that_nobody_reads_is_held_up_to_its_bound_and_refused_past
     await server.request.serve(handle)
 
 
-async def test_a_body_that_stops_is_ended_by_its_time_where_the_server_has_no_bound(autojump_clock: MockClock) -> None:
+async def test_a_stalled_body_times_out_under_another_server(autojump_clock: MockClock) -> None:
     server = Server()
 
     async def handle() -> None:
@@ -151,7 +151,7 @@ async def test_a_body_that_stops_is_ended_by_its_time_where_the_server_has_no_bo
     await server.request.serve(handle)
 
 
-async def test_a_client_that_leaves_is_told_to_each_that_waits() -> None:
+async def test_each_waiting_task_gets_the_error_of_a_client_that_leaves() -> None:
     for waits in ("in nothing", "in receive", "in send", "late"):
         server, called, left = Server(), [], trio.Event()
         request = server.request
@@ -186,7 +186,7 @@ async def test_a_client_that_leaves_is_told_to_each_that_waits() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("broken pipe"), ClientGoneError("gone")])
-async def test_a_send_that_raises_an_oserror_says_that_the_client_has_gone(error: OSError) -> None:
+async def test_an_oserror_of_send_means_that_the_client_has_left(error: OSError) -> None:
     server = Server()
     server.fails = error
     assert server.request.respond(200, [], b"x") is False
@@ -196,7 +196,7 @@ async def test_a_send_that_raises_an_oserror_says_that_the_client_has_gone(error
     assert server.request.can_respond
 
 
-async def test_an_answer_is_sent_as_it_was_given_and_its_content_left_out_where_it_has_none() -> None:
+async def test_a_response_is_sent_unchanged_and_without_content_for_head() -> None:
     for method, status, sent in (("GET", 200, b"abc"), ("HEAD", 200, b""), ("GET", 304, b"")):
         server = Server(http_scope(method))
         request = server.request
@@ -218,7 +218,7 @@ async def test_an_answer_is_sent_as_it_was_given_and_its_content_left_out_where_
             await request.start(200, [])
 
 
-async def test_what_asgi_cannot_say_is_an_error_with_a_sentence() -> None:
+async def test_an_operation_that_asgi_lacks_raises_an_error() -> None:
     server = Server()
     with pytest.raises(RuntimeError, match="cannot give the bytes"):
         await server.request.take(101, [])
@@ -231,7 +231,7 @@ async def test_what_asgi_cannot_say_is_an_error_with_a_sentence() -> None:
     assert server.sent == [{"type": "http.response.early_hint", "links": [b"</a>"]}]
 
 
-async def test_our_own_server_is_asked_for_the_body_alone_and_takes_the_record() -> None:
+async def test_under_our_server_only_the_body_is_received_and_the_record_is_filed() -> None:
     server = OurServer()
     request = server.request
     assert not request.watches
@@ -256,7 +256,7 @@ async def test_our_own_server_is_asked_for_the_body_alone_and_takes_the_record()
     assert (caught.value.status, caught.value.kind, caught.value.request_id) == (503, Kind.OVERLOADED, "the-id")
 
 
-async def test_another_server_has_the_record_written_at_once() -> None:
+async def test_under_another_server_the_record_is_written_at_once() -> None:
     records = Records()
     Server().request.file_record(records, request_ended())
     assert len(records.requests) == 1
@@ -277,7 +277,7 @@ def through_asgi(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return targets
 
 
-async def test_what_is_no_configured_route_is_handed_on_through_asgi(through_asgi: list[bytes]) -> None:
+async def test_a_request_for_no_configured_route_is_given_to_asgi_app(through_asgi: list[bytes]) -> None:
     app, _ = gateway(route(), up=says(1))
     assert isinstance(app, InboundApplication)
     async with living(app):
@@ -290,7 +290,7 @@ async def test_what_is_no_configured_route_is_handed_on_through_asgi(through_asg
     assert through_asgi == [b"/nowhere", b"/r", b"//r", b"/r?a b", b"/r"]
 
 
-async def test_whoever_wraps_or_replaces_asgi_app_sees_every_request(through_asgi: list[bytes]) -> None:
+async def test_a_wrapper_of_asgi_app_gets_every_request(through_asgi: list[bytes]) -> None:
     class Own(Umbel):
         async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
             await super().asgi_app(scope, receive, send)
@@ -313,7 +313,7 @@ async def test_whoever_wraps_or_replaces_asgi_app_sees_every_request(through_asg
 
 @pytest.mark.parametrize("entrance", ["__call__", "asgi_app"])
 @pytest.mark.parametrize("hooks", ["auto", "python"])
-async def test_a_class_whose_entrance_was_replaced_before_the_start_sees_every_request(
+async def test_a_subclass_with_its_own_asgi_app_gets_every_request(
     entrance: str, hooks: str, through_asgi: list[bytes]
 ) -> None:
     class Replaced(Umbel):

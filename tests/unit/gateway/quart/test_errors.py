@@ -30,7 +30,7 @@ SECRET = "postgres://10.0.0.7/secret"
         ("CONNECT", "example.com:443", 400),
     ],
 )
-async def test_what_quart_refuses_is_a_problem_document(method: str, target: str, status: int) -> None:
+async def test_an_error_of_quarts_dispatch_is_a_problem_document(method: str, target: str, status: int) -> None:
     app, records = gateway(route(), up=says(1))
     async with living(app):
         answer = await ask(app, method, target)
@@ -61,7 +61,7 @@ async def test_a_missing_slash_is_still_a_redirect_and_two_slashes_are_merged() 
             assert (answer.status, answer["location"]) == (308, "/r/")
 
 
-async def test_an_exception_in_a_plain_route_is_a_500_that_tells_nothing_and_a_note_that_tells_all() -> None:
+async def test_a_crash_in_a_view_is_a_500_without_details_and_a_record_with_them() -> None:
     app, records = gateway()
 
     @app.get("/boom")
@@ -83,7 +83,7 @@ async def test_an_exception_in_a_plain_route_is_a_500_that_tells_nothing_and_a_n
     assert (record.status, record.kind, record.request.route) == (500, Kind.INTERNAL, "/boom")
 
 
-async def test_the_applications_own_error_handlers_win() -> None:
+async def test_error_handlers_of_the_application_take_precedence() -> None:
     app, _ = gateway(route(query={"n": {"type": "int"}}), up=says(1))
 
     @app.errorhandler(404)
@@ -122,7 +122,7 @@ async def test_a_handler_for_request_errors_gets_the_error_itself() -> None:
     assert b'"n"' in answer.body
 
 
-async def test_abort_shows_what_its_author_wrote_and_nothing_else() -> None:
+async def test_abort_shows_only_the_applications_description() -> None:
     app, _ = gateway()
 
     @app.get("/own")
@@ -149,7 +149,7 @@ async def test_abort_shows_what_its_author_wrote_and_nothing_else() -> None:
     assert (answer.status, answer["retry-after"], answer.json["title"]) == (503, "1", "Busy")
 
 
-async def test_hooks_see_problem_documents_too() -> None:
+async def test_after_request_functions_get_problem_documents() -> None:
     app, _ = gateway()
 
     @app.after_request
@@ -207,7 +207,7 @@ async def test_the_first_leaf_with_a_handler_answers_and_the_others_are_recorded
     assert [type(note.error) for note in records.logged] == [ValueError, LookupError]
 
 
-async def test_a_handler_that_breaks_loses_neither_its_own_exception_nor_the_others() -> None:
+async def test_a_failing_error_handler_loses_no_exception() -> None:
     app, records = gateway()
 
     @app.errorhandler(TypeError)
@@ -223,7 +223,7 @@ async def test_a_handler_that_breaks_loses_neither_its_own_exception_nor_the_oth
     assert {type(note.error) for note in records.logged} == {LookupError, ZeroDivisionError}
 
 
-async def test_a_http_error_raised_in_a_nursery_is_that_error() -> None:
+async def test_an_http_error_raised_in_a_nursery_keeps_its_status() -> None:
     app, _ = gateway()
 
     @app.get("/nested")
@@ -236,7 +236,7 @@ async def test_a_http_error_raised_in_a_nursery_is_that_error() -> None:
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_crash_beside_the_cancel_of_a_gone_client_is_not_lost(autojump_clock: MockClock) -> None:
+async def test_a_crash_in_a_group_with_a_cancel_is_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway()
     working = trio.Event()
 
@@ -284,7 +284,7 @@ async def test_a_task_of_the_requests_nursery_that_crashes_is_a_500(autojump_clo
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_body_that_breaks_off_is_left_unfinished_and_recorded(autojump_clock: MockClock) -> None:
+async def test_a_response_body_that_raises_is_left_incomplete_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.get("/broken")
@@ -304,7 +304,7 @@ async def test_a_body_that_breaks_off_is_left_unfinished_and_recorded(autojump_c
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_response_past_its_timeout_is_left_unfinished_and_recorded(autojump_clock: MockClock) -> None:
+async def test_a_response_past_its_timeout_is_left_incomplete_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.get("/slow")
@@ -323,7 +323,7 @@ async def test_a_response_past_its_timeout_is_left_unfinished_and_recorded(autoj
     assert (records.requests[0].status, records.requests[0].kind) == (200, Kind.TIMEOUT)
 
 
-async def test_a_host_that_is_none_is_a_problem_and_not_a_crash() -> None:
+async def test_an_invalid_host_is_a_problem_document_and_no_crash() -> None:
     app, records = gateway(route(), up=says(1))
     async with living(app):
         answer = await ask(app, target="/r", headers=[("host", "\xff\xff..\xff")])
@@ -331,7 +331,7 @@ async def test_a_host_that_is_none_is_a_problem_and_not_a_crash() -> None:
     assert len(records.requests) == 1
 
 
-async def test_quarts_test_client_still_raises_what_a_view_raised() -> None:
+async def test_quarts_test_client_raises_the_exception_of_a_view() -> None:
     app = Umbel(__name__)
     app.testing = True
 

@@ -103,7 +103,7 @@ def hooks_recorded(records: Records) -> list[str]:
     return [each.message for each in records.events if isinstance(each, LogMessage) and each.event == "hooks.found"]
 
 
-async def test_without_hooks_routes_are_before_quart_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_without_hooks_routes_are_before_quart_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     app, records = gateway(route(), up=says(1))
     assert not app.statistics().routes_before_quart
     async with living(app):
@@ -113,7 +113,7 @@ async def test_without_hooks_routes_are_before_quart_and_nothing_is_said(capsys:
 
 
 @pytest.mark.parametrize(("hook", "add"), HOOKS, ids=[hook for hook, _ in HOOKS])
-async def test_a_hook_at_startup_brings_routes_to_quart_and_is_named(
+async def test_with_a_hook_routes_go_through_quart_and_the_hook_is_named(
     hook: str, add: Callable[[Umbel], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     app, records = gateway(route(), up=says(1))
@@ -151,7 +151,7 @@ async def test_an_overridden_method_of_a_subclass_is_called() -> None:
         assert app.statistics().hooks_found == ("the application's own dispatch_request",)
 
 
-async def test_what_sees_no_request_of_a_configured_route_is_no_hook() -> None:
+async def test_a_function_that_gets_no_configured_request_is_no_hook() -> None:
     app, _ = gateway(route(), up=says(1))
     request_finished.connect(nothing, Quart("other"))
     part = Blueprint("part", __name__)
@@ -184,7 +184,7 @@ async def test_what_sees_no_request_of_a_configured_route_is_no_hook() -> None:
     assert asked == ["lifespan", "http", "http"]
 
 
-async def test_nothing_is_said_of_hooks_where_no_route_is_configured(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_no_warning_of_hooks_without_a_configured_route(capsys: pytest.CaptureFixture[str]) -> None:
     app, records = gateway()
     app.before_request(nothing)
     async with living(app):
@@ -202,7 +202,7 @@ async def test_a_login_guards_configured_routes(mode: str) -> None:
     assert [each.status for each in records.requests] == [401]
 
 
-async def test_with_hooks_all_a_late_signal_is_seen_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_with_hooks_all_a_late_signal_receiver_is_called(capsys: pytest.CaptureFixture[str]) -> None:
     app, records = gateway(route(), server={"hooks": "all"}, up=says(1))
     async with living(app):
         assert (app.statistics().routes_before_quart, app.statistics().hooks_found) == (False, ())
@@ -235,7 +235,7 @@ async def test_with_hooks_python_a_possible_login_beside_a_route_without_auth_is
 
 
 @pytest.mark.parametrize(("hook", "add"), HOOKS[:1] + OTHERS, ids=[hook for hook, _ in HOOKS[:1] + OTHERS])
-async def test_with_hooks_python_what_is_passed_by_is_named(
+async def test_with_hooks_python_a_skipped_hook_is_named(
     hook: str, add: Callable[[Umbel], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     app, records = gateway(
@@ -300,7 +300,7 @@ def refused(late: Callable[[Umbel], object], app: Umbel, what: str) -> None:
         late(app)
 
 
-async def test_what_cannot_be_refused_has_no_effect_on_configured_routes() -> None:
+async def test_late_changes_that_cannot_be_refused_have_no_effect() -> None:
     app, _ = gateway(route(), up=says(1))
     async with living(app):
         connect(app)

@@ -17,7 +17,7 @@ from umbel.upstream import Client
 MockClock = trio.testing.MockClock
 
 
-async def test_livez_lives_always_and_readyz_between_startup_and_shutdown() -> None:
+async def test_livez_is_always_200_and_readyz_between_startup_and_shutdown() -> None:
     app, records = gateway()
     assert app.state is State.NEW
     assert (await ask(app, target="/livez")).status == 200
@@ -36,7 +36,7 @@ async def test_livez_lives_always_and_readyz_between_startup_and_shutdown() -> N
     assert [record.request.route for record in records.requests][:2] == ["/livez", "/readyz"]
 
 
-async def test_readyz_says_that_too_many_workers_die_and_requests_are_served_all_the_same() -> None:
+async def test_readyz_is_503_while_degraded_and_requests_are_served() -> None:
     app, _ = gateway()
     async with living(app):
         app.set_degraded(True)
@@ -46,7 +46,7 @@ async def test_readyz_says_that_too_many_workers_die_and_requests_are_served_all
         assert (await ask(app, target="/readyz")).status == 200
 
 
-async def test_probes_pass_the_applications_hooks_and_hide_no_route_of_its_own() -> None:
+async def test_probes_skip_hooks_and_yield_to_the_applications_routes() -> None:
     app, _ = gateway()
 
     @app.before_request
@@ -70,7 +70,7 @@ async def test_probes_pass_the_applications_hooks_and_hide_no_route_of_its_own()
         assert (await ask(own, target="/livez")).body == b"mine"
 
 
-async def test_hooks_run_between_the_opening_and_the_closing_of_what_they_may_use() -> None:
+async def test_startup_and_shutdown_functions_run_while_the_runtime_is_open() -> None:
     app, _ = gateway(up=says(1))
     seen = []
 
@@ -87,7 +87,7 @@ async def test_hooks_run_between_the_opening_and_the_closing_of_what_they_may_us
     assert seen == [("before", ["up"], State.STARTING), ("after", ["up"], State.STOPPING)]
 
 
-async def test_an_error_in_a_startup_hook_fails_the_startup_with_its_sentence() -> None:
+async def test_an_error_in_a_startup_function_fails_the_startup_with_its_text() -> None:
     app, records = gateway()
 
     @app.before_serving
@@ -121,7 +121,7 @@ async def test_tls_files_that_cannot_be_used_fail_the_startup(tmp_path: object) 
             raise AssertionError("unreachable")
 
 
-async def test_a_shutdown_hook_that_fails_is_told() -> None:
+async def test_a_failing_shutdown_function_is_reported() -> None:
     app, records = gateway()
 
     @app.after_serving
@@ -135,7 +135,7 @@ async def test_a_shutdown_hook_that_fails_is_told() -> None:
     assert records.logged
 
 
-async def test_a_background_task_that_crashes_ends_the_lifespan_loudly() -> None:
+async def test_a_crash_of_a_background_task_ends_the_lifespan_with_an_error() -> None:
     app, records = gateway(route(), up=says(1))
 
     async def crash() -> None:
@@ -167,7 +167,7 @@ async def test_quarts_background_tasks_are_caught_and_recorded() -> None:
     assert [str(note.error) for note in records.logged] == ["a background task"]
 
 
-async def test_background_tasks_get_their_time_and_do_not_cut_the_hooks(autojump_clock: MockClock) -> None:
+async def test_background_tasks_have_a_timeout_that_does_not_cut_shutdown_functions(autojump_clock: MockClock) -> None:
     app, _ = gateway()
     seen = []
 
@@ -195,7 +195,7 @@ async def test_a_shutdown_without_background_tasks_waits_for_nothing(autojump_cl
     assert trio.current_time() == began
 
 
-async def test_a_cancelled_lifespan_closes_everything_and_passes_the_cancel_on() -> None:
+async def test_a_cancelled_lifespan_closes_everything_and_raises_the_cancel() -> None:
     app, _ = gateway(up=says(1))
     with trio.CancelScope() as scope:
         async with living(app):

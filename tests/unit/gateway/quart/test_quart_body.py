@@ -14,7 +14,7 @@ from umbel.gateway.quart.quart_body import QuartBody
 MockClock = trio.testing.MockClock
 
 
-async def test_parts_are_read_as_they_come(autojump_clock: MockClock) -> None:
+async def test_parts_of_a_body_are_read_as_they_arrive(autojump_clock: MockClock) -> None:
     upload = QuartBody(None, 100)
     read: list[bytes] = []
 
@@ -31,7 +31,7 @@ async def test_parts_are_read_as_they_come(autojump_clock: MockClock) -> None:
     assert read == [b"one", b"two"]
 
 
-async def test_the_whole_can_be_had_again_until_it_is_cleared() -> None:
+async def test_a_whole_body_can_be_read_again_until_it_is_cleared() -> None:
     upload = QuartBody(6, 6)
     upload.append(b"abc")
     upload.set_result(b"def")
@@ -48,7 +48,7 @@ async def test_a_known_length_over_the_limit_is_refused_at_once() -> None:
         await anext(upload)
 
 
-async def test_the_limit_is_for_the_whole_body_and_what_is_over_is_not_held() -> None:
+async def test_the_limit_applies_to_the_whole_body_and_frees_its_bytes() -> None:
     upload = QuartBody(None, 100)
     for _ in range(10):
         upload.append(b"x" * 10)
@@ -60,13 +60,13 @@ async def test_the_limit_is_for_the_whole_body_and_what_is_over_is_not_held() ->
     assert not upload._held
 
 
-async def test_no_limit_means_none() -> None:
+async def test_a_body_without_limit_may_be_large() -> None:
     upload = QuartBody(10**9, None)
     upload.set_result(b"x" * 10**6)
     assert len(await upload) == 10**6
 
 
-async def test_a_waiting_reader_hears_of_an_overflow(autojump_clock: MockClock) -> None:
+async def test_a_waiting_reader_gets_the_error_of_a_body_over_the_limit(autojump_clock: MockClock) -> None:
     upload = QuartBody(None, 3)
     with pytest.RaisesGroup(RequestEntityTooLarge):
         async with trio.open_nursery() as nursery:
@@ -79,7 +79,7 @@ async def test_a_waiting_reader_hears_of_an_overflow(autojump_clock: MockClock) 
             upload.append(b"1234")
 
 
-async def test_quarts_own_ways_of_reading_work_on_it(autojump_clock: MockClock) -> None:
+async def test_quarts_request_methods_read_the_body(autojump_clock: MockClock) -> None:
     app, _ = gateway(server={"max_body": "1KB"})
 
     @app.post("/json")

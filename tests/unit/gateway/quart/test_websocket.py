@@ -63,7 +63,7 @@ async def converse(
     return sent
 
 
-async def test_a_websocket_leaves_one_record_with_what_went_over_it() -> None:
+async def test_a_websocket_has_one_record_with_its_bytes() -> None:
     app, records = gateway()
 
     @app.websocket("/ws")
@@ -84,7 +84,7 @@ async def test_a_websocket_leaves_one_record_with_what_went_over_it() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"/../ws", b"/%2e%2e/ws", b"/a%2fws", b"/ws%00", b"/ws%zz"])
-async def test_the_rules_for_paths_hold_for_websockets(raw: bytes) -> None:
+async def test_the_rules_for_paths_apply_to_websockets(raw: bytes) -> None:
     app, records = gateway()
 
     @app.websocket("/<path:anything>")
@@ -98,7 +98,7 @@ async def test_the_rules_for_paths_hold_for_websockets(raw: bytes) -> None:
     assert (record.status, record.kind, bool(record.detail)) == (400, "bad-request", True)
 
 
-async def test_an_untrusted_peers_claims_reach_no_websocket() -> None:
+async def test_forwarded_fields_of_an_untrusted_peer_reach_no_websocket() -> None:
     app, _ = gateway()
     seen: list[Any] = []
 
@@ -111,7 +111,7 @@ async def test_an_untrusted_peers_claims_reach_no_websocket() -> None:
     assert "203.0.113.9" not in str(seen)
 
 
-async def test_a_path_without_a_websocket_and_one_that_refuses_are_recorded_with_their_status() -> None:
+async def test_a_refused_websocket_is_recorded_with_its_status() -> None:
     app, records = gateway()
 
     @app.websocket("/refuses")
@@ -124,7 +124,7 @@ async def test_a_path_without_a_websocket_and_one_that_refuses_are_recorded_with
     assert [record.status for record in records.requests] == [404, 403]
 
 
-async def test_a_client_that_goes_is_no_failure() -> None:
+async def test_a_websocket_whose_client_leaves_is_no_failure() -> None:
     app, records = gateway()
 
     @app.websocket("/ws")
@@ -138,9 +138,7 @@ async def test_a_client_that_goes_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize(("drains", "reason"), [(False, "client-gone"), (True, "the server is going away")])
-async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with_that_reason(
-    drains: bool, reason: str
-) -> None:
+async def test_a_websocket_view_is_cancelled_with_the_reason_of_its_end(drains: bool, reason: str) -> None:
     app, _ = gateway()
     reasons: list[str] = []
 
@@ -165,7 +163,7 @@ async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with
     assert f"'{reason}'" in reasons[0]
 
 
-async def test_empty_messages_come_to_a_view_as_what_they_are() -> None:
+async def test_empty_messages_reach_a_view_with_their_type() -> None:
     app, _ = gateway()
     came: list[str | bytes] = []
 
@@ -178,7 +176,7 @@ async def test_empty_messages_come_to_a_view_as_what_they_are() -> None:
     assert came == [b"", ""]
 
 
-async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:
+async def test_a_websocket_that_crashes_has_one_log_line_and_one_record() -> None:
     app, records = gateway()
 
     @app.websocket("/ws")

@@ -31,13 +31,13 @@ def asked(scope: dict[str, Any]) -> list[dict[str, Any]]:
     return sent
 
 
-def test_the_startup_fails_with_a_sentence() -> None:
+def test_without_trio_the_startup_fails_with_a_message() -> None:
     [message] = asked({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}})
     assert message["type"] == "lifespan.startup.failed"
     assert message["message"].startswith(SENTENCE)
 
 
-def test_a_request_without_a_lifespan_is_503_and_a_websocket_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_trio_a_request_is_503_and_a_websocket_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
     start, body = asked({"type": "http", "method": "GET", "path": "/", "headers": []})
     assert (start["status"], body["body"]) == (503, b"The gateway is not ready.\n")
     [close] = asked({"type": "websocket", "path": "/", "headers": []})
@@ -45,7 +45,7 @@ def test_a_request_without_a_lifespan_is_503_and_a_websocket_is_refused(capsys: 
     assert capsys.readouterr().err.count(SENTENCE) == 2
 
 
-def test_a_server_that_raises_on_a_failed_startup_ends_with_the_sentence_alone(
+def test_a_server_that_raises_on_a_failed_startup_prints_only_the_message(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     async def send(message: Any) -> None:
@@ -78,11 +78,11 @@ def test_a_server_that_raises_on_a_failed_startup_ends_with_the_sentence_alone(
         ([], "umbel.asgi:app"),
     ],
 )
-def test_the_sentence_has_the_command_that_serves_the_same(argv: list[str], command: str) -> None:
+def test_the_message_has_the_command_for_the_same_application(argv: list[str], command: str) -> None:
     assert wrong_loop(argv) == SENTENCE + command
 
 
-def test_the_embedded_server_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_without_trio_raises_an_error_that_names_trio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["app.py"])
     with pytest.raises(RuntimeError, match=r"the server needs trio; call serve from trio\.run"):
         asyncio.run(serve(Umbel(__name__), hypercorn_config()))

@@ -26,10 +26,10 @@ from umbel.gateway.request.client_deadline import client_timeout
         ({"X-Envoy-Upstream-Rq-Timeout-Ms": "5000", "Prefer": "wait=3"}, 3.0),
     ],
 )
-def test_the_clients_wish_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_clients_timeout_is_read_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
     assert client_timeout(Headers(headers)) == seconds
 
 
-def test_a_prefer_that_is_too_long_is_no_wish() -> None:
+def test_a_prefer_that_is_too_long_is_ignored() -> None:
     assert client_timeout({"prefer": "wait=1" + ",a" * 500}) == 1.0
     assert client_timeout({"prefer": "wait=1" + ",a" * 600}) is None

@@ -24,7 +24,7 @@ from umbel.gateway.request.content_negotiation import stream_form
         ('text/plain;x="application/x-ndjson"', None),
     ],
 )
-def test_a_stream_is_sent_to_whoever_names_it(accept: str | None, form: str | None) -> None:
+def test_a_stream_is_sent_if_accept_names_its_media_type(accept: str | None, form: str | None) -> None:
     assert stream_form(accept) == form
 
 
@@ -42,7 +42,7 @@ def test_a_route_that_always_streams_is_ndjson_unless_asked_otherwise(accept: st
     assert stream_form(accept, always=True) == form
 
 
-def test_an_accept_that_is_too_long_asks_for_nothing() -> None:
+def test_an_accept_that_is_too_long_is_ignored() -> None:
     assert stream_form("text/event-stream" + ",a/b" * 1000) == "sse"
     assert stream_form("text/event-stream" + ",a/b" * 1100) is None
     assert stream_form("text/event-stream" + ",a/b" * 1100, always=True) == "ndjson"

@@ -27,7 +27,9 @@ from tests.unit.gateway.gateways import Function, gateway, route, says
         (";;=;", None),
     ],
 )
-async def test_a_cookie_goes_on_as_it_stands_and_alone(field: str, sent: str | None, autojump_clock: MockClock) -> None:
+async def test_a_forwarded_cookie_is_unchanged_and_alone(
+    field: str, sent: str | None, autojump_clock: MockClock
+) -> None:
     calls = {"part": {"upstream": "up", "path": "/", "forward_cookies": ["s"]}}
     upstream = Function(says(1))
     app, _ = gateway(route(calls=calls), up=upstream)

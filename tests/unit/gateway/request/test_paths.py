@@ -23,7 +23,7 @@ from umbel.gateway.request.paths import check_path, check_query, merged_path, re
         b"HTTPS://gateway.test",
     ],
 )
-def test_a_path_that_every_parser_reads_alike_passes(raw: bytes) -> None:
+def test_an_unambiguous_path_passes(raw: bytes) -> None:
     check_path(raw)
 
 
@@ -68,7 +68,7 @@ def test_an_ambiguous_path_is_refused_with_its_rule(raw: bytes, because: str) ->
     assert refused.value.status == 400
 
 
-def test_a_query_may_hold_what_a_uri_may() -> None:
+def test_a_query_may_hold_the_characters_of_a_uri() -> None:
     for raw in (b"", b"a=1&b=%2f%zz..", b"x?y/z:@!$'()*,;"):
         check_query(raw)
     for raw in (b"a=\xff", b"a b", b"a#b", b"a\x00", b"\x7f"):
@@ -89,7 +89,7 @@ def test_a_query_may_hold_what_a_uri_may() -> None:
         (b"http://gateway.test", None),
     ],
 )
-def test_slashes_at_the_beginning_of_a_path_are_merged(raw: bytes, merged: bytes | None) -> None:
+def test_several_slashes_at_the_beginning_of_a_path_are_redirected(raw: bytes, merged: bytes | None) -> None:
     assert merged_path(raw) == merged
 
 

@@ -40,7 +40,7 @@ def value(type_: str, raw: bytes, **options: Any) -> Any:
         ("bool", b"x=0", False),
     ],
 )
-def test_a_parameter_becomes_its_type(type_: str, raw: bytes, expected: Any) -> None:
+def test_a_parameter_is_parsed_to_its_declared_type(type_: str, raw: bytes, expected: Any) -> None:
     assert value(type_, raw) == expected
 
 
@@ -69,20 +69,20 @@ def test_a_parameter_becomes_its_type(type_: str, raw: bytes, expected: Any) -> 
         ("bool", b"x"),
     ],
 )
-def test_one_that_does_not_parse_is_a_400_that_names_it_and_not_its_value(type_: str, raw: bytes) -> None:
+def test_a_malformed_parameter_is_a_400_with_its_name_and_not_its_value(type_: str, raw: bytes) -> None:
     with pytest.raises(RequestError, match='"x"') as refused:
         value(type_, raw)
     assert refused.value.status == 400
     assert "nan" not in refused.value.detail
 
 
-def test_a_missing_one_has_its_default_or_is_refused_if_required() -> None:
+def test_a_missing_parameter_has_its_default_or_is_a_400_if_required() -> None:
     assert value("int", b"y=1", default=20) == 20
     with pytest.raises(RequestError, match='"x" is missing'):
         value("int", b"y=1", required=True)
 
 
-def test_an_int_out_of_range_is_told_with_its_range() -> None:
+def test_an_int_out_of_range_is_a_400_that_names_the_range() -> None:
     with pytest.raises(RequestError) as refused:
         value("int", b"x=9223372036854775808")
     said = 'The query parameter "x" must be a whole number from -9223372036854775808 to 9223372036854775807.'
@@ -96,29 +96,29 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
-def test_a_parameter_that_the_route_does_not_know_is_ignored_whatever_its_bytes(odd: bytes) -> None:
+def test_an_undeclared_parameter_of_any_bytes_is_ignored(odd: bytes) -> None:
     assert value("int", odd + b"&x=7&" + odd) == 7
 
 
 @pytest.mark.parametrize("type_", ["str", "int", "float", "bool"])
-def test_a_known_parameter_of_bad_bytes_is_named(type_: str) -> None:
+def test_a_declared_parameter_that_is_not_utf_8_is_a_400_with_its_name(type_: str) -> None:
     with pytest.raises(RequestError, match='"x" is not percent-encoded UTF-8'):
         value(type_, b"y=%ff&%78=%E9")
 
 
-def test_a_name_is_known_however_it_is_encoded() -> None:
+def test_a_percent_encoded_name_of_a_parameter_is_recognised() -> None:
     assert value("str", b"%78=%C3%A9") == "é"
     rules = QueryRules({"a b": QueryParam(), "é": QueryParam()})
     assert rules.values(rules.read(b"a+b=1&%c3%a9=2&a%20b=3")) == {"a b": "3", "é": "2"}
 
 
-def test_parameters_that_are_not_declared_are_not_read_and_declared_ones_come_in_order() -> None:
+def test_only_declared_parameters_are_read_in_order() -> None:
     rules = QueryRules({"x": QueryParam(), "y": QueryParam()})
     assert rules.read(b"y=%20&z=%ff&x=1&y=") == (("y", " "), ("x", "1"), ("y", ""))
 
 
 @given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))), max_size=6))
-def test_a_query_is_read_as_the_standard_library_reads_it(pairs: list[tuple[str, str]]) -> None:
+def test_a_query_is_decoded_as_by_the_standard_library(pairs: list[tuple[str, str]]) -> None:
     raw = urlencode(pairs)
     names = [name for name, _ in pairs[::2]]
     expected = [pair for pair in parse_qsl(raw, keep_blank_values=True) if pair[0] in names]

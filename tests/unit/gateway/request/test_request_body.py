@@ -53,7 +53,7 @@ READ: dict[str, tuple[list[tuple[str, str]], bytes]] = {
 
 
 @pytest.mark.parametrize("case", READ.values(), ids=READ)
-async def test_an_odd_label_of_a_json_body_does_not_refuse_it(
+async def test_a_json_body_with_an_unusual_content_type_is_accepted(
     case: tuple[list[tuple[str, str]], bytes], autojump_clock: MockClock
 ) -> None:
     headers, body = case
@@ -84,7 +84,7 @@ async def test_an_odd_label_of_a_json_body_does_not_refuse_it(
     ],
     ids=lambda body: repr(body[:12]),
 )
-async def test_a_bad_json_body_is_a_400_and_no_upstream_is_asked(body: bytes, autojump_clock: MockClock) -> None:
+async def test_a_malformed_json_body_is_a_400_and_no_call_is_made(body: bytes, autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     app, records = posting("json", upstream)
     async with living(app):
@@ -136,7 +136,7 @@ async def test_a_form_is_an_object_whose_last_repeated_field_wins(autojump_clock
             assert (await ask(app, "POST", "/r", body=bad, headers=form)).status == 400
 
 
-async def test_bytes_are_forwarded_as_they_came(autojump_clock: MockClock) -> None:
+async def test_a_body_of_bytes_is_forwarded_unchanged(autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     app, _ = posting("bytes", upstream)
     async with living(app):
@@ -156,7 +156,7 @@ async def test_a_body_whose_length_is_known_to_be_too_large_is_refused_unread(au
     assert talk.answer["cache-control"] == "no-store"
 
 
-async def test_a_body_of_unknown_length_is_cut_at_the_limit(autojump_clock: MockClock) -> None:
+async def test_a_body_of_unknown_length_is_refused_at_the_limit(autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     app, _ = posting("json", upstream, max_body="1KB")
     headers = [("content-type", "application/json"), ("transfer-encoding", "chunked")]
@@ -169,7 +169,7 @@ async def test_a_body_of_unknown_length_is_cut_at_the_limit(autojump_clock: Mock
 
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
-async def test_the_limit_is_exact(size: int, status: int, autojump_clock: MockClock) -> None:
+async def test_a_body_of_exactly_the_limit_is_accepted(size: int, status: int, autojump_clock: MockClock) -> None:
     app, _ = posting("json", Function(says(1)), max_body="1KB")
     body = b'"' + b"x" * (size - 2) + b'"'
     async with living(app):
@@ -177,7 +177,7 @@ async def test_the_limit_is_exact(size: int, status: int, autojump_clock: MockCl
     assert answer.status == status
 
 
-async def test_the_servers_limit_holds_for_every_route(autojump_clock: MockClock) -> None:
+async def test_the_servers_limit_applies_to_every_route(autojump_clock: MockClock) -> None:
     from quart import request
 
     app, _ = posting("json", Function(says(1)), max_body="1MB", server={"max_body": "100B"})
@@ -197,7 +197,7 @@ async def test_the_servers_limit_holds_for_every_route(autojump_clock: MockClock
 @pytest.mark.parametrize(
     ("way", "length", "seconds"), [("direct", "32768", 12), ("quart", None, 12.5)], indirect=["way"]
 )
-async def test_without_our_server_a_body_has_the_time_of_its_length_whatever_the_deadline(
+async def test_under_another_server_the_time_of_a_body_depends_on_its_length(
     length: str | None, seconds: float, autojump_clock: MockClock
 ) -> None:
     upstream = Function(says(1))
@@ -212,7 +212,7 @@ async def test_without_our_server_a_body_has_the_time_of_its_length_whatever_the
     assert not upstream.asked
 
 
-async def test_a_route_that_uses_no_body_does_not_look_at_one(autojump_clock: MockClock) -> None:
+async def test_a_route_that_uses_no_body_ignores_the_body(autojump_clock: MockClock) -> None:
     app, _ = gateway(
         {"path": "/r", "methods": ["POST"], "calls": {"part": {"upstream": "up", "path": "/"}}}, up=says(1)
     )
@@ -220,7 +220,7 @@ async def test_a_route_that_uses_no_body_does_not_look_at_one(autojump_clock: Mo
         assert (await ask(app, "POST", "/r", body=b"{", headers=[("content-type", "text/odd")])).status == 200
 
 
-async def test_a_missing_json_body_is_called_missing(autojump_clock: MockClock) -> None:
+async def test_a_missing_json_body_is_a_400_that_says_so(autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     app, _ = posting("json", upstream)
     async with living(app):

@@ -21,7 +21,7 @@ def test_repeated_fields_are_joined_and_names_are_lower_case() -> None:
     assert dict(read.cookies) == {"s": "1", "t": "2"}
 
 
-def test_what_is_of_the_connection_is_not_end_to_end() -> None:
+def test_hop_by_hop_fields_are_not_end_to_end() -> None:
     section = [
         HOST,
         (b"connection", b"close, X-Once ,\tcookie"),
@@ -42,14 +42,14 @@ def test_what_is_of_the_connection_is_not_end_to_end() -> None:
     assert plain.end_to_end is plain.by_name
 
 
-def test_what_is_said_again_is_read_once_and_nobody_can_change_it() -> None:
+def test_equal_sections_share_one_immutable_result() -> None:
     first, again = (read_fields([HOST, (b"accept", b"*/*")], believed=False) for _ in range(2))
     assert first is again
     with pytest.raises(TypeError):
         first.by_name["host"] = "other"  # type: ignore[index]  # that is what must not be possible
 
 
-def test_claims_count_for_those_who_are_believed_alone_however_they_are_written() -> None:
+def test_forwarded_fields_in_any_case_count_only_from_a_believed_peer() -> None:
     claims = [HOST, (b"x-forwarded-for", b"1.1.1.1"), (b"X-Forwarded-Host", b"evil"), (b"Forwarded", b"for=1.1.1.1")]
     for _ in range(2):
         assert list(read_fields(claims, believed=False).by_name) == ["host"]
@@ -57,12 +57,12 @@ def test_claims_count_for_those_who_are_believed_alone_however_they_are_written(
 
 
 @pytest.mark.parametrize("name", [b"cookie", b"authorization", b"x-api-key", b"X-Session-Token"])
-def test_no_memory_keeps_a_secret(name: bytes) -> None:
+def test_a_section_with_a_secret_field_is_not_cached(name: bytes) -> None:
     assert read_fields([HOST, (name, b"s3cret")], believed=False).kept == [HOST, (name, b"s3cret")]
     assert not request_fields._known.entries
 
 
-def test_the_memory_is_bounded() -> None:
+def test_the_cache_of_sections_is_bounded() -> None:
     for number in range(1000):
         read_fields([HOST, (b"x-n", b"%d" % number)], believed=False)
         assert len(request_fields._known.entries) <= 256
@@ -70,7 +70,7 @@ def test_the_memory_is_bounded() -> None:
     assert all(len(section[0][1]) < 1025 for _, section in request_fields._known.entries)
 
 
-def test_pairs_may_be_lists() -> None:
+def test_fields_given_as_lists_are_read() -> None:
     assert read_fields([[b"host", b"h"]], believed=False).get("host") == "h"  # type: ignore[list-item]  # as some servers
 
 
@@ -91,7 +91,7 @@ def test_pairs_may_be_lists() -> None:
         (b"h\n", False),
     ],
 )
-def test_a_plain_host_is_one_that_nobody_refuses(host: bytes, plain: bool) -> None:
+def test_a_plain_host_is_one_that_every_parser_accepts(host: bytes, plain: bool) -> None:
     assert read_fields([(b"host", host)], believed=False).has_plain_host is plain
 
 

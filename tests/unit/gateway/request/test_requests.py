@@ -25,7 +25,7 @@ async def never(request: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_gone_client_cancels_its_calls_within_a_turn_and_hears_nothing(autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_cancels_its_calls_and_gets_nothing(autojump_clock: MockClock) -> None:
     upstream = Function(never)
     app, records = gateway(route(), up=upstream)
     async with living(app), conversation(app, target="/r") as talk:
@@ -47,7 +47,7 @@ async def test_a_gone_client_cancels_its_calls_within_a_turn_and_hears_nothing(a
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_client_that_leaves_before_its_body_is_complete(autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_in_its_body_is_recorded_as_gone(autojump_clock: MockClock) -> None:
     calls = {"part": {"upstream": "up", "path": "/", "json": "body"}}
     app, records = gateway(route(calls=calls), up=says(1))
     json = [("content-type", "application/json")]
@@ -71,7 +71,7 @@ async def test_a_server_that_cuts_the_request_is_recorded_as_cancelled(autojump_
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_client_that_leaves_while_a_large_answer_is_being_sent_is_gone(autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_during_a_large_response_is_recorded_as_gone(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.get("/large")
@@ -91,7 +91,7 @@ async def test_a_client_that_leaves_while_a_large_answer_is_being_sent_is_gone(a
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_part_that_finds_the_client_gone_is_never_followed_by_the_end(
+async def test_no_end_is_sent_after_a_part_that_the_client_did_not_get(
     streamed: bool, autojump_clock: MockClock
 ) -> None:
     app, records = gateway()
@@ -122,7 +122,7 @@ async def test_a_part_that_finds_the_client_gone_is_never_followed_by_the_end(
 
 
 @pytest.mark.usefixtures("way")
-async def test_the_servers_own_disconnect_does_not_cut_the_last_send(autojump_clock: MockClock) -> None:
+async def test_the_servers_disconnect_at_the_end_does_not_cancel_the_last_send(autojump_clock: MockClock) -> None:
     app, records = gateway()
     after = []
 
@@ -146,7 +146,7 @@ async def test_the_servers_own_disconnect_does_not_cut_the_last_send(autojump_cl
 
 
 @pytest.mark.usefixtures("way")
-async def test_a_full_queue_towards_the_application_never_blocks_the_end(autojump_clock: MockClock) -> None:
+async def test_a_full_queue_of_messages_does_not_block_the_end_of_a_request(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
     @app.post("/early")
@@ -161,7 +161,7 @@ async def test_a_full_queue_towards_the_application_never_blocks_the_end(autojum
     assert len(records.requests) == 1
 
 
-async def test_all_of_quart_keeps_working() -> None:
+async def test_blueprints_hooks_and_views_of_quart_work() -> None:
     app, records = gateway(route(), up=says({"a": 1}))
     blueprint = Blueprint("shop", __name__, url_prefix="/shop")
 
@@ -228,7 +228,7 @@ async def test_quarts_test_client_and_test_app_work() -> None:
         assert await response.get_json() == {"part": {"a": 1}}
 
 
-async def test_a_websocket_is_quarts() -> None:
+async def test_a_websocket_is_answered_by_a_quart_view() -> None:
     app, _ = gateway()
 
     @app.websocket("/ws")
@@ -240,7 +240,7 @@ async def test_a_websocket_is_quarts() -> None:
         assert await socket.receive() == "hello"
 
 
-async def test_views_reach_the_context_of_their_request() -> None:
+async def test_a_view_finds_the_request_context_of_its_request() -> None:
     app, records = gateway()
 
     @app.get("/who")
@@ -255,7 +255,7 @@ async def test_views_reach_the_context_of_their_request() -> None:
     assert records.requests[0].client == "192.0.2.1"
 
 
-async def test_an_untrusted_peers_claims_reach_no_view() -> None:
+async def test_forwarded_fields_of_an_untrusted_peer_reach_no_view() -> None:
     app, _ = gateway()
 
     @app.get("/headers")
@@ -267,7 +267,7 @@ async def test_an_untrusted_peers_claims_reach_no_view() -> None:
     assert "1.1.1.1" not in answer.body.decode()
 
 
-async def test_a_response_header_of_an_upstream_goes_out_as_the_bytes_it_was() -> None:
+async def test_a_forwarded_response_field_keeps_its_bytes() -> None:
     app, _ = gateway()
 
     @app.get("/latin")
@@ -280,7 +280,7 @@ async def test_a_response_header_of_an_upstream_goes_out_as_the_bytes_it_was() -
     assert answer["x-far"].encode("latin-1") == "\u4e2d".encode()
 
 
-async def test_a_request_error_in_a_websocket_is_no_second_error() -> None:
+async def test_a_request_error_in_a_websocket_causes_no_second_error() -> None:
     from umbel.core.errors import RequestError
 
     app, records = gateway()

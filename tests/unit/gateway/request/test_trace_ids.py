@@ -17,24 +17,24 @@ def test_a_well_formed_request_id_is_kept(claimed: str) -> None:
 
 
 @pytest.mark.parametrize("claimed", [None, "", "x" * 129, "two words", "line\r\nbreak", 'quo"te', "é"])
-def test_any_other_request_id_gives_way_to_a_new_one(claimed: str | None) -> None:
+def test_a_malformed_request_id_is_replaced_by_a_new_one(claimed: str | None) -> None:
     first, second = trace_ids.request_id(claimed), trace_ids.request_id(claimed)
     assert first != second
     assert len(first) == 32
     assert int(first, 16) >= 0
 
 
-def test_an_inbound_trace_goes_on_with_its_state() -> None:
+def test_an_inbound_trace_is_continued_with_its_state() -> None:
     trace = trace_ids.trace(f"00-{TRACE}-{PARENT}-01", "vendor=1,other@x=two words")
     assert (trace.trace_id, trace.parent_id, trace.flags) == (TRACE, PARENT, "01")
     assert trace.state == "vendor=1,other@x=two words"
 
 
-def test_flags_that_nobody_knows_are_not_passed_on() -> None:
+def test_unknown_trace_flags_are_not_forwarded() -> None:
     assert trace_ids.trace(f"00-{TRACE}-{PARENT}-ff", None).flags == "03"
 
 
-def test_a_later_version_is_read_by_its_first_fields() -> None:
+def test_a_later_traceparent_version_is_read_by_its_first_four_parts() -> None:
     assert trace_ids.trace(f"cc-{TRACE}-{PARENT}-00-what-the-future-holds", None).trace_id == TRACE
 
 
@@ -66,7 +66,7 @@ def test_a_malformed_state_is_dropped_alone(state: str) -> None:
     assert (trace.trace_id, trace.state) == (TRACE, "")
 
 
-def test_a_child_process_draws_ids_of_its_own() -> None:
+def test_a_forked_process_makes_other_ids() -> None:
     forking = """
 import os
 from umbel.gateway.request import trace_ids
@@ -82,7 +82,7 @@ print(trace_ids.request_id(None) != os.read(reading, 100).decode())
     assert child.stdout == "True\n", child.stderr
 
 
-def test_ids_never_come_twice() -> None:
+def test_request_ids_are_unique() -> None:
     assert len({trace_ids.request_id(None) for _ in range(1000)}) == 1000
     request_id, trace = trace_ids.identify(None, None, None)
     assert request_id != trace.trace_id

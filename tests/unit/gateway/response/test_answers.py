@@ -15,7 +15,7 @@ from umbel.core.failure_kinds import Kind
 MockClock = trio.testing.MockClock
 
 
-async def test_a_complete_answer_is_json_with_its_diagnostics(autojump_clock: MockClock) -> None:
+async def test_a_complete_response_is_json_with_diagnostic_fields(autojump_clock: MockClock) -> None:
     app, records = gateway(route(), up=says({"a": 1}))
     async with living(app):
         answer = await ask(app, target="/r")
@@ -32,13 +32,13 @@ async def test_a_complete_answer_is_json_with_its_diagnostics(autojump_clock: Mo
     assert answer["x-request-id"] == record.request.request_id
 
 
-async def test_the_answer_takes_one_send_for_its_head_and_one_for_its_body(autojump_clock: MockClock) -> None:
+async def test_a_response_takes_one_send_for_its_head_and_one_for_its_body(autojump_clock: MockClock) -> None:
     app, _ = gateway(route(), up=says({"a": 1}))
     async with living(app):
         assert (await ask(app, target="/r")).sends == 2
 
 
-async def test_a_partial_answer_says_so_and_is_not_stored(autojump_clock: MockClock) -> None:
+async def test_a_partial_response_is_marked_and_not_stored(autojump_clock: MockClock) -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
         await trio.sleep(60)
         raise AssertionError
@@ -86,7 +86,7 @@ async def test_a_failed_composition_is_a_problem_document_that_names_no_upstream
 
 
 @pytest.mark.parametrize("expose", ["full", "none"])
-async def test_the_own_time_stands_in_the_record_whatever_clients_see(expose: str, autojump_clock: MockClock) -> None:
+async def test_the_gateways_own_time_is_recorded_whatever_is_exposed(expose: str, autojump_clock: MockClock) -> None:
     app, records = gateway(route(expose=expose, query=["a"]), route("/failed", expose=expose), up=says(1))
 
     @app.get("/plain")
@@ -111,7 +111,7 @@ async def test_the_own_time_stands_in_the_record_whatever_clients_see(expose: st
         ("none", set()),
     ],
 )
-async def test_expose_says_which_diagnostics_clients_get(
+async def test_expose_selects_the_diagnostic_fields_for_clients(
     expose: str, names: set[str], autojump_clock: MockClock
 ) -> None:
     app, _ = gateway(route(expose=expose, krakend_compat=True), up=says({}, status=500))
@@ -122,7 +122,7 @@ async def test_expose_says_which_diagnostics_clients_get(
     assert answer["x-request-id"]
 
 
-async def test_the_etag_is_strong_and_spares_the_body(autojump_clock: MockClock) -> None:
+async def test_a_matching_etag_gives_304_without_body(autojump_clock: MockClock) -> None:
     app, _ = gateway(route(), up=says({"a": 1}, headers={"cache-control": "max-age=60"}))
     async with living(app):
         first = await ask(app, target="/r")
@@ -140,7 +140,7 @@ async def test_the_etag_is_strong_and_spares_the_body(autojump_clock: MockClock)
     assert other.status == 200
 
 
-async def test_no_etag_where_the_route_wants_none_or_the_method_is_not_safe(autojump_clock: MockClock) -> None:
+async def test_no_etag_without_etag_or_with_an_unsafe_method(autojump_clock: MockClock) -> None:
     app, _ = gateway(
         route("/off", answer={"etag": False}),
         route("/post", methods=["POST"]),
@@ -189,7 +189,7 @@ async def test_a_passed_status_comes_with_the_upstreams_body_and_retry_after(aut
     assert not answer.all("x-internal")
 
 
-async def test_a_shed_request_may_come_again(autojump_clock: MockClock) -> None:
+async def test_a_503_has_retry_after(autojump_clock: MockClock) -> None:
     from umbel.core.errors import UpstreamError
 
     class FullError(UpstreamError):
@@ -219,7 +219,7 @@ async def test_vary_names_accept_and_what_the_plan_reads(autojump_clock: MockClo
     assert answer["vary"] == "Accept, X-Tenant, Accept-Language"
 
 
-async def test_upstreams_hear_what_a_gateway_always_says(autojump_clock: MockClock) -> None:
+async def test_calls_have_the_fields_of_a_gateway(autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     app, records = gateway(route(), up=upstream)
     async with living(app):
@@ -233,7 +233,7 @@ async def test_upstreams_hear_what_a_gateway_always_says(autojump_clock: MockClo
     assert "x-secret" not in headers
 
 
-async def test_a_trusted_peer_names_the_request_and_any_client_its_trace(autojump_clock: MockClock) -> None:
+async def test_a_request_id_needs_a_trusted_peer_and_a_trace_does_not(autojump_clock: MockClock) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     said = [("x-request-id", "edge-1"), ("traceparent", f"00-{trace}-00f067aa0ba902b7-01")]
     trusting, records = gateway(route(), server={"trusted_proxies": ["127.0.0.0/8"]}, up=says(1))
@@ -286,7 +286,7 @@ async def test_typed_query_parameters_reach_the_plan(autojump_clock: MockClock) 
     assert (records.requests[2].kind, records.requests[2].request.route) == (Kind.BAD_REQUEST, "/q/<id>")
 
 
-async def test_a_path_value_that_is_no_json_is_its_text(autojump_clock: MockClock) -> None:
+async def test_a_path_value_that_json_lacks_becomes_text(autojump_clock: MockClock) -> None:
     upstream = Function(says(1))
     calls = {"part": {"upstream": "up", "path": "/x/{id}"}}
     app, _ = gateway(route("/q/<uuid:id>", calls=calls), up=upstream)

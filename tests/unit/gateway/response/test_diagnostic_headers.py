@@ -28,12 +28,12 @@ def test_each_failed_call_is_one_member_and_no_address_is_named() -> None:
     )
 
 
-def test_nothing_is_said_where_nothing_failed_or_only_we_cut_it() -> None:
+def test_no_proxy_status_without_a_failure_or_with_cancelled_calls_only() -> None:
     assert proxy_status([Outcome("a", "value", 1), Outcome("b", "skipped")]) is None
     assert proxy_status([failed("a", Failure.of(Kind.CANCELLED, ""))]) is None
 
 
-def test_a_long_proxy_status_is_cut_and_says_how_much() -> None:
+def test_a_long_proxy_status_counts_its_omitted_members() -> None:
     outcomes = [failed(f"call-{number}", Failure.of(Kind.TIMEOUT, "")) for number in range(100)]
     field = proxy_status(outcomes)
     assert field is not None
@@ -42,13 +42,13 @@ def test_a_long_proxy_status_is_cut_and_says_how_much() -> None:
     assert members[-1][1]["details"] == f"+{100 - len(members) + 1} more"
 
 
-def test_a_name_made_in_code_cannot_break_a_field() -> None:
+def test_a_call_name_with_any_characters_makes_valid_fields() -> None:
     field = proxy_status([failed('a"\r\nset-cookie: é', Failure.of(Kind.TIMEOUT, ""))])
     assert field == 'umbel;error=http_response_timeout;next-hop="a\\"??set-cookie: ?"'
     assert server_timing(0, [failed("a,b;c é", Failure.of(Kind.DNS, ""))]) == "umbel;dur=0.0, a_b_c__;dur=500.0"
 
 
-def test_server_timing_lists_what_began() -> None:
+def test_server_timing_lists_the_calls_that_began() -> None:
     outcomes = [
         Outcome("profile", "value", 1, started_at=1.0, ended_at=1.0123),
         Outcome("skipped", "skipped"),
@@ -66,13 +66,13 @@ def test_server_timing_lists_what_began() -> None:
         ([{"coalesced": True}, {"cause": "retry", "coalesced": True}], "retried, coalesced"),
     ],
 )
-def test_server_timing_says_how_a_call_came_by_its_attempts(attempts: list[dict], words: str | None) -> None:
+def test_server_timing_names_the_causes_of_attempts(attempts: list[dict], words: str | None) -> None:
     made = tuple(Attempt(number, "http://a", 0.0, 1.0, **each) for number, each in enumerate(attempts, 1))
     outcome = Outcome("c", "value", 1, started_at=0.0, ended_at=1.0, attempts=made)
     assert server_timing(0, [outcome]) == "umbel;dur=0.0, c;dur=1000.0" + (f';desc="{words}"' if words else "")
 
 
-def test_a_long_server_timing_is_cut_and_says_how_much() -> None:
+def test_a_long_server_timing_counts_its_omitted_members() -> None:
     outcomes = [Outcome("x" * 200 + str(n), "value", 1, started_at=0.0, ended_at=1.0) for n in range(9)]
     field = server_timing(1, outcomes)
     assert len(field) <= LENGTH_MAX

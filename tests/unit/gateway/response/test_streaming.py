@@ -35,7 +35,7 @@ def two_calls(**slow: object) -> dict[str, object]:
     )
 
 
-async def test_each_outcome_goes_out_as_it_lands(autojump_clock: MockClock) -> None:
+async def test_each_outcome_is_sent_when_its_call_ends(autojump_clock: MockClock) -> None:
     app, records = gateway(two_calls(), up=after(1, "a"), slow=after(5, "b"))
     async with living(app), conversation(app, target="/r", headers=NDJSON) as talk:
         began = trio.current_time()
@@ -57,7 +57,7 @@ async def test_each_outcome_goes_out_as_it_lands(autojump_clock: MockClock) -> N
     assert (record.status, record.completed, record.bytes_sent) == (200, True, len(answer.body))
 
 
-async def test_a_failure_before_the_head_is_an_ordinary_problem(autojump_clock: MockClock) -> None:
+async def test_a_failure_before_the_head_is_a_problem_document(autojump_clock: MockClock) -> None:
     app, records = gateway(two_calls(), up=after(5, "a"), slow=after(1, "", 500))
     async with living(app):
         answer = await ask(app, target="/r", headers=NDJSON)
@@ -78,7 +78,7 @@ async def test_a_failure_after_the_head_is_the_last_line(autojump_clock: MockClo
     assert (record.status, record.completed, record.kind) == (200, False, Kind.STATUS)
 
 
-async def test_sse_names_the_calls_and_says_that_it_lives_every_15_seconds(autojump_clock: MockClock) -> None:
+async def test_sse_names_the_calls_and_sends_a_comment_every_15_seconds(autojump_clock: MockClock) -> None:
     app, _ = gateway(two_calls(), up=after(1, "a"), slow=after(47, "b"))
     async with living(app):
         answer = await ask(app, target="/r", headers=SSE)
@@ -102,7 +102,7 @@ async def test_a_route_can_always_stream(autojump_clock: MockClock) -> None:
         assert (await ask(app, target="/r", headers=SSE))["content-type"] == "text/event-stream; charset=utf-8"
 
 
-async def test_head_of_a_stream_has_its_head_and_leaves_no_call_behind(autojump_clock: MockClock) -> None:
+async def test_a_head_request_for_a_stream_gets_the_head_and_leaves_no_call(autojump_clock: MockClock) -> None:
     slow = after(60, "b")
     app, records = gateway(two_calls(), up=after(1, "a"), slow=slow)
     async with living(app):
@@ -114,7 +114,7 @@ async def test_head_of_a_stream_has_its_head_and_leaves_no_call_behind(autojump_
     assert len(records.requests) == 1
 
 
-async def test_a_client_that_leaves_a_stream_takes_its_calls_along(autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_a_stream_cancels_its_calls(autojump_clock: MockClock) -> None:
     slow = after(3600, "b")
     app, records = gateway(two_calls(), up=after(1, "a"), slow=slow)
     async with living(app), conversation(app, target="/r", headers=NDJSON) as talk:
@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_a_stream_takes_its_calls_along(autojump_cloc
     assert {call.outcome.call for call in records.calls} == {"fast", "slow"}
 
 
-async def test_a_client_that_reads_nothing_holds_up_no_call(autojump_clock: MockClock) -> None:
+async def test_a_client_that_does_not_read_delays_no_call(autojump_clock: MockClock) -> None:
     values = list(range(50))
     calls = {
         "list": {"upstream": "up", "path": "/"},
@@ -146,7 +146,7 @@ async def test_a_client_that_reads_nothing_holds_up_no_call(autojump_clock: Mock
     assert [record.kind for record in records.requests] == [Kind.CLIENT_GONE]
 
 
-async def test_an_unfinished_stream_at_the_deadline_ends_with_what_there_is(autojump_clock: MockClock) -> None:
+async def test_a_stream_at_its_deadline_ends_with_the_outcomes_so_far(autojump_clock: MockClock) -> None:
     app, records = gateway(
         {**two_calls(optional=True, default="none"), "deadline": "2s"}, up=after(1, "a"), slow=after(60, "b")
     )
@@ -159,7 +159,7 @@ async def test_an_unfinished_stream_at_the_deadline_ends_with_what_there_is(auto
     assert records.requests[0].completed is False
 
 
-async def test_a_composition_that_crashes_in_mid_stream_leaves_the_message_unfinished(
+async def test_a_crash_in_the_middle_of_a_stream_leaves_it_incomplete(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from umbel.gateway.response import streaming
