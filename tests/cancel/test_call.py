@@ -1,4 +1,4 @@
-"""Calls of an upstream, cancelled at every checkpoint in turn, and by their owner in every state: nothing is left.
+"""Cancels of calls at each checkpoint in turn, and by their owner in each state: nothing is left.
 
 No place, no share of the budget, no replica, no connection, no timer, and nothing is heard of them any more.
 """
@@ -37,7 +37,7 @@ RETRIED = {"retry": Retry(4)}
 LIMITS = StepTimeouts(1e5, 1e5, 1e5, 1e5)
 
 CASES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, int]] = {
-    # What each is made of, and how many checkpoints it has at least.
+    # The parts of each case, and its minimum number of checkpoints.
     "a new connection": ([PIECES], {}, GET, 4),
     "a kept connection": ([KEPT._replace(seconds=0.1)], {}, GET, 2),
     "a dead kept connection": ([KEPT._replace(then=RESET), OK, OK], {}, GET, 2),
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, int]] = {
 
 
 async def receive(upstream: Scripted) -> None:
-    """A call whose response is received piece by piece."""
+    """Make a call whose response is received in parts."""
     got = await upstream.stream()
     try:
         await got.aread()
@@ -81,7 +81,7 @@ async def test_a_call_leaves_nothing(
             upstream.assert_nothing_left()
             assert upstream.script.working == 0
             if upstream.contexts:
-                # Whatever is under way when the client leaves is recorded so; what ended before, as it ended.
+                # Running attempts are recorded as "client-gone"; attempts that ended before keep their result.
                 kinds = {each.kind for each in upstream.attempts}
                 assert kinds <= {None, Kind.CLIENT_GONE, Kind.CANCELLED, Kind.CONNECT, Kind.RESET}
 
@@ -131,7 +131,7 @@ async def test_a_cancelled_probe_of_a_breaker_leaves_its_slot_to_the_next_call(s
             await fetch()
 
         async def check() -> None:
-            # Open or half-open, the next call is admitted once the time is over, and closes it.
+            # Whether the breaker is open or half-open, the next call after the pause is admitted and closes it.
             upstream.script.steps = [OK]
             await trio.sleep(5)
             await fetch()
@@ -163,7 +163,7 @@ async def test_a_client_with_all_policies_leaves_nothing_with_its_block(pushing:
     assert await for_every_checkpoint(enter_to_exit, check) > 20
 
 
-# Replicas that are checked, that come and go
+# Health checks, and replicas that are added and removed
 
 
 async def test_health_checks_leave_nothing(autojump_clock) -> None:
@@ -233,7 +233,7 @@ async def test_an_upstream_over_real_sockets_leaves_no_descriptor(scheme: str, p
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("localhost").configure_cert(tls)
     async with raw_server(answering(response(b"x" * 100)), tls=tls) as server:
-        # A name, so that resolving and choosing among addresses are cancelled too.
+        # A host name, so that the look-up and the choice of an address are cancelled too.
         config = Upstream(urls=(url(server, scheme, "localhost"),), tls={"ca": str(tmp_path / "ca.pem")}, **policies)
         await _cancel_everywhere(config, server)
 
@@ -248,17 +248,17 @@ async def _cancel_everywhere(config: Upstream, server: RawServer) -> None:
 
     async def check() -> None:
         await server.all_closed()
-        # The client's ends; the upstream's close with their handlers.
+        # Descriptors of the client; those of the upstream are closed by its handlers.
         assert open_sockets() == before
 
     assert await for_every_checkpoint(call, check) > 8
 
 
-# Ended by their owner, in every state
+# Cancelled by their owner, in each state
 
 
 class Owner:
-    """An owner that cancels, so that it must hear of no end; it runs what its call waits for."""
+    """Owner that cancels its call, runs ``finish`` and fails the test if it is notified of the end."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -279,7 +279,7 @@ class Owner:
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
 STATES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, Any]] = {
-    # Where it is after a second, and which kinds of attempts its cancel leaves.
+    # The state of the call after a second, and the kinds of the attempts that the cancel records.
     "connecting": ([OK], {"delay": 2.0}, GET, [Kind.CLIENT_GONE]),
     "sending": ([OK._replace(deaf=True)], {}, LARGE, [Kind.CLIENT_GONE]),
     "sent": ([HANGS], {}, GET, [Kind.CLIENT_GONE]),
@@ -293,7 +293,7 @@ STATES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, Any]] = {
 
 
 async def cancelled(upstream: Scripted, call: Call, owner: Owner) -> None:
-    """Cancel the call, twice, and see that nothing is left at once, and that nothing comes later."""
+    """Cancel the call twice, and check that nothing is left at once and that nothing follows."""
     heard = list(owner.heard)
     connected = owner.finishing == 0
     for _ in range(2):
@@ -317,7 +317,7 @@ async def cancelled(upstream: Scripted, call: Call, owner: Owner) -> None:
 async def test_a_running_call_is_cancelled_by_its_owner_at_once(
     steps, rules, prepared, kinds, limit: float | None, pushing: bool, mode: Any, autojump_clock
 ) -> None:
-    # The head is what a stream's owner is told of.
+    # The owner of a stream is notified of the head.
     told = mode == "stream" and steps[0].outcome == HEAD
     async with (
         scripted(steps, pushing=pushing, breaker=BreakerRules(), **rules) as upstream,
@@ -334,7 +334,7 @@ async def test_a_running_call_is_cancelled_by_its_owner_at_once(
         await cancelled(upstream, call, owner)
         assert [each.kind for each in sorted(context.attempts, key=lambda each: each.started_at)] == kinds
         assert (owner.heard, call.status) == (([call], 200) if told else ([], None))
-        # Who receives must not take a response that was cut for a whole one.
+        # The receiving task must not take a cancelled response for a complete one.
         assert isinstance(call.error, ConnectionReset) if told else call.error is None
         assert upstream.client.statistics().pool.opened <= 3
 
@@ -366,10 +366,10 @@ async def test_a_call_that_is_new_or_queued_is_cancelled_by_its_owner_at_once(st
 async def test_a_call_cancelled_when_its_connection_was_just_made_leaves_none(
     autojump_clock,
 ) -> None:
-    """The dial has returned, and the task that waits for it has not run yet."""
+    """The dial has returned, and the waiting task has not run yet."""
     async with trio.open_nursery() as nursery, scripted([HANGS], delay=1.0) as upstream:
         owner = Owner(nursery)
-        for _ in range(20):  # Which of two tasks runs first is the scheduler's dice.
+        for _ in range(20):  # trio chooses at random which of two tasks runs first.
             context = CallContext(owner, "call", "upstream", request_facts())
             call = upstream.client.new_call(GET, context)
             call.start(trio.current_time())

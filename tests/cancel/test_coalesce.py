@@ -1,4 +1,4 @@
-"""Coalesced calls, cancelled at every checkpoint in turn: no shared call and nothing of one stays."""
+"""Cancels of coalesced calls at each checkpoint in turn: no shared call and no connection is left."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ async def test_callers_that_are_cancelled_leave_no_shared_call_and_no_connection
                     several.start_soon(ask, upstream.transport, path)
 
         async def check() -> None:
-            # Cancelled connections are closed when their tasks have unwound.
+            # The connections of cancelled calls are closed when their tasks have ended.
             await trio.testing.wait_all_tasks_blocked()
             upstream.assert_nothing_left()
-            # What is left serves; kept connections go, so that each round is like the first.
+            # The client still works. Idle connections are closed, so that each round begins like the first.
             await ask(upstream.transport)
             await upstream.transport.aclose()
 
@@ -74,10 +74,10 @@ async def test_a_coalesced_call_that_is_cancelled_does_not_affect_the_other_one(
         async def check() -> None:
             with trio.fail_after(5):
                 await other_ended.wait()
-            # Unless it was alone still, and took its call with it before or after that was sent.
+            # Except if it was the only one so far: then the shared call was cancelled with it.
             assert 1 <= len(upstream.requests) <= 1 + upstream.statistics.abandoned - abandoned
 
-        # Cancelled before its first step it starts no other.
+        # Cancelled before its first step, it starts no other task.
         upstream.requests.append(Asked("GET", b"/", [], b""))
         other_ended.set()
         assert await for_every_checkpoint(leaver, check) >= 2

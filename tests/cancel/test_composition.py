@@ -1,4 +1,4 @@
-"""A composition is cancelled at every checkpoint in turn: every call ends exactly once, and nothing is left."""
+"""Cancels of a composition at each checkpoint in turn: every call ends exactly once, and nothing is left."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_plan_cancelled_at_any_checkpoint_ends_every_call_once(
 
     def check() -> None:
         assert upstream.in_flight == 0
-        # A cut before the first step of all may come before the composition itself began.
+        # A cancel before the very first step may come before the composition itself has begun.
         assert recorder.ended_calls == ["a", "items", "last", "list"] or not (recorder.events or finished)
 
     assert await for_every_checkpoint(operation, check) > 15
@@ -108,7 +108,7 @@ async def test_a_plan_cancelled_at_any_step_of_any_task_ends_every_call_once(
 
 
 class _EndsAtStep(trio.abc.Instrument):
-    """Ends a composition before the n-th step of any task."""
+    """End a composition before the n-th step of any task."""
 
     def __init__(self, composition: PlanRun, step: int) -> None:
         self.composition = composition
@@ -144,7 +144,7 @@ async def test_a_plan_ended_before_any_step_of_any_task_ends_every_call_once(
             gone = True
         finally:
             trio.lowlevel.remove_instrument(instrument)
-        composition.client_gone()  # After the end it does nothing.
+        composition.client_gone()  # Does nothing after the end.
         ended, step = instrument.left > 0, step + 1
         failures = {each.failure.kind for each in composition.outcomes.values() if each.failure}
         assert gone or Kind.CLIENT_GONE not in failures

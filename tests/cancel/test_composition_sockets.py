@@ -1,4 +1,4 @@
-"""A composition over real sockets is cancelled at every checkpoint in turn: nothing is left, and the client serves on.
+"""Cancels of a composition over real sockets at each checkpoint in turn: nothing is left, and the client works on.
 
 Only with sockets are responses pushed to the calls from the reader's task.
 """
@@ -37,7 +37,7 @@ RETRY = {"attempts": 3, "backoff": "1ms", "max_backoff": "1ms"}
 
 
 class Upstream:
-    """Answers well, or while it is ``faulty`` every second request (every one) in another way."""
+    """Upstream that fails each request, or each second one, in changing ways while ``faulty``."""
 
     def __init__(self, other: str, every: int = 2) -> None:
         self.faulty = False
@@ -58,7 +58,7 @@ class Upstream:
 
 
 class Cut:
-    """Compositions of one client that are cut."""
+    """Cancelled compositions of one client."""
 
     def __init__(self, made: Config, client: Client, upstream: Upstream) -> None:
         self.plan, self.client, self.upstream = compile_route(made, 0), client, upstream
@@ -66,7 +66,7 @@ class Cut:
         self.finished = False
 
     async def run(self, *, faulty: bool) -> bool:
-        """Run one; whether it succeeded."""
+        """Run a composition; return whether it succeeded."""
         self.records.events.clear()
         self.finished, self.upstream.faulty = False, faulty
         result = await run(self.plan, Inputs(), facts(), {"u": self.client}, self.records)
@@ -75,13 +75,13 @@ class Cut:
 
     async def check(self) -> None:
         assert_client_is_idle(self.client)
-        # A cut before the first step of all may come before the composition itself began.
+        # A cancel before the very first step may come before the composition itself has begun.
         names = sorted(call.name for call in self.plan.calls)
         assert self.records.ended_calls == names or not (self.records.events or self.finished)
         recorded = [event.call for event in self.records.events if isinstance(event, AttemptEnded)]
         made = [event.outcome.call for event in self.records.calls for _ in event.outcome.attempts]
         assert sorted(recorded) == sorted(made)
-        # What is left serves: the next call is answered, and nothing of a cut one is mixed into it.
+        # The client still works: the next call gets its own response, and no part of a cancelled one.
         assert await self.run(faulty=False)
         assert_client_is_idle(self.client)
 

@@ -1,4 +1,4 @@
-"""A request and a lifespan, cut at every checkpoint in turn: one record, nothing in flight, nothing open."""
+"""Cancels of a request and of a lifespan at each checkpoint in turn: one record, nothing in flight, nothing open."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_request_cancelled_at_any_checkpoint_has_one_record_and_leaves_n
         await ask(app, target="/r", headers=[("accept", accept)])
 
     async with living(app):
-        # The reason is the server's; a client's leaving would be told as that.
+        # The reason is the server's; "client-gone" would stand for a client that left.
         cut = await for_every_checkpoint(operation, partial(check_cancelled, app, records), reason="the grace is over")
     assert cut > 10
 
@@ -141,7 +141,7 @@ async def test_a_client_that_leaves_cuts_all_calls_within_a_turn(
                 (record,) = records.requests
                 assert records.events[-1] is record
                 assert record.kind is (Kind.CLIENT_GONE if going_on else None)
-                # Who leaves before the composition begins has no calls; of every other one each has its record.
+                # A client that leaves before the composition begins has no calls; otherwise each call has its record.
                 told = sorted(call.outcome.call for call in records.calls)
                 assert told == ["first", "second"] or (not told and not cut)
             if not going_on:

@@ -1,4 +1,4 @@
-"""A log cancelled at every checkpoint: what was recorded is written or counted, and the last line says so."""
+"""Cancels of a log at each checkpoint: every record is written or counted, and the last line has the counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool by itself, cancelled at every checkpoint in turn: no connection and no place stays."""
+"""Cancels of a connection pool at each checkpoint in turn: no connection and no slot is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BODY = b"x" * 100
 
 
 async def answer_slowly(end: ServerEnd) -> None:
-    """In four pieces, so that there is a checkpoint before each."""
+    """Respond in four parts, with a checkpoint before each."""
     buffer = b""
     while data := await end.receive_some():
         buffer += data
@@ -74,7 +74,7 @@ async def test_a_cancelled_request_leaves_no_connection_and_no_slot(
             assert statistics.slots is not None
             assert (statistics.slots.in_use, statistics.slots.waiting) == (0, 0)
             assert dial.open == statistics.idle <= 1
-            # What is left serves, and nothing of a cancelled exchange is mixed into it.
+            # The pool still works, and no response of a cancelled request is given to another one.
             await operation(pool)
             if not warm:
                 await pool.aclose()

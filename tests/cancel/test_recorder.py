@@ -1,4 +1,4 @@
-"""The recorder cancelled at every checkpoint: whatever was recorded is in the sinks, and nothing is left open."""
+"""Cancels of the recorder at each checkpoint: every record is in the sinks, and nothing is left open."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_cancel_at_any_checkpoint_loses_no_record_and_leaves_nothing_ope
         assert log.calls.closed
         assert log.app.closed
 
-    # One for each event at least, and those of the writer and of the opening beside them.
+    # At least one checkpoint per event, and those of the writer and of the opening.
     assert await for_every_checkpoint(operation, check) > 3 * len(EVENTS)
 
 

@@ -1,4 +1,4 @@
-"""A connection cut at every step of its tasks: no request, no connection and no watched descriptor is left."""
+"""Cancels of a server's connection at each step of its tasks: no request, connection or descriptor is left."""
 
 from __future__ import annotations
 

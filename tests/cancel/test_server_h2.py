@@ -1,4 +1,4 @@
-"""An HTTP/2 connection and a WebSocket, cancelled at every checkpoint in turn: nothing of them is left."""
+"""Cancels of an HTTP/2 connection and of a WebSocket at each checkpoint in turn: nothing is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streamed calls, cancelled at every checkpoint in turn: no place, replica, connection or body stays."""
+"""Cancels of stream calls at each checkpoint in turn: no slot, replica slot, connection or body is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umbel.upstream.calls.stream_call import RequestBody
 
 
 async def serve(peer: Peer) -> None:
-    """Answer in pieces; targets say how."""
+    """Respond in parts, as the target of the request says."""
     while True:
         request, _ = await peer.read_request()
         if not request:
@@ -33,7 +33,7 @@ async def serve(peer: Peer) -> None:
 
 
 class Sender:
-    """Makes calls as a task does that closes what it has opened."""
+    """Make calls, and close each response."""
 
     def __init__(self, transport: Transport, limit: float | None) -> None:
         self.transport = transport
@@ -125,10 +125,10 @@ async def test_a_cancel_at_any_checkpoint_leaves_nothing(
         sender = Sender(streams.transport, limit)
 
         async def check() -> None:
-            # Cancelled connections are closed when their tasks have unwound.
+            # The connections of cancelled calls are closed when their tasks have ended.
             await trio.testing.wait_all_tasks_blocked()
             streams.assert_nothing_left()
-            # What is left serves; kept connections go, so that each round is like the first.
+            # The client still works. Idle connections are closed, so that each round begins like the first.
             await sender.receive()
             await streams.transport.aclose()
 

@@ -1,4 +1,4 @@
-"""What ``messages.py`` makes is held against what httpx itself makes: it leans on things that httpx keeps to itself."""
+"""httpx messages made without httpx's normalisation equal those that httpx's constructors make."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def complete(content: bytes = b"body") -> CompleteResponse:
 
 
 async def httpxs_own(content: bytes = b"body") -> httpx.Response:
-    """The same response as httpx has it after a client has read it."""
+    """The same response, made by httpx and read by its client."""
     raw = [(name, value) for name, _, value in FIELDS]
     response = httpx.Response(200, headers=raw, stream=httpx.ByteStream(content), extensions=EXTENSIONS)
     await response.aread()

@@ -1,4 +1,4 @@
-"""Calls through a foreign transport: what it sees, and what becomes of its responses, errors and cancels."""
+"""Calls through a foreign transport: its request, and the call's response, error, timeout and cancel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GET = PreparedRequest("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])
 
 
 class Body(httpx.AsyncByteStream):
-    """Two pieces, after which it breaks or hangs if that is asked for. Closing takes a while."""
+    """A body of two parts that then ends, raises or hangs, as asked for; closing it takes time."""
 
     def __init__(self, then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint, closing: float = 0.0) -> None:
         self._then = then
@@ -34,7 +34,7 @@ class Body(httpx.AsyncByteStream):
         yield b"ces"
 
     async def aclose(self) -> None:
-        self.open = False  # Even if it is cancelled, as trio's own.
+        self.open = False  # Also if the close is cancelled, as in trio's streams.
         await trio.sleep(self._closing)
 
 
@@ -64,7 +64,7 @@ async def perform(
 async def under_way(
     handler: Callable[[httpx.Request], Awaitable[httpx.Response]],
 ) -> AsyncIterator[tuple[TransportCall, trio.Nursery]]:
-    """A call that waits for ``handler``, and the nursery that it waits in; its owner must never hear of its end."""
+    """A call that waits for ``handler``, and its nursery. The owner fails the test if it is notified of the end."""
     owner = SingleCallOwner()
     call = TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u"))
     call.start(trio.current_time())
@@ -162,7 +162,7 @@ async def test_a_cancelled_call_calls_no_owner_and_gives_its_transport_the_reaso
 
 
 async def fails_to_clean_up(request: httpx.Request) -> httpx.Response:
-    """Hangs in a nursery; cancelled, it raises a group of a cancel and an exception."""
+    """Hang in a nursery; after a cancel, raise a group of a cancel and an exception."""
 
     async def child() -> None:
         try:

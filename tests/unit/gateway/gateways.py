@@ -1,4 +1,4 @@
-"""Small applications for the tests of this directory: upstreams are functions, records are a list."""
+"""Small applications for tests: upstreams are functions, and the records are a list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Upstream = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
 class Function(httpx.AsyncBaseTransport):
-    """An upstream that is a function, sync or async, and keeps what it was asked."""
+    """Upstream that is a function, sync or async, and keeps its requests."""
 
     def __init__(self, answer: Upstream) -> None:
         self._answer = answer
@@ -40,7 +40,7 @@ class Function(httpx.AsyncBaseTransport):
 def gateway(
     *routes: dict[str, Any], server: dict[str, Any] | None = None, **upstreams: Upstream
 ) -> tuple[Umbel, Records]:
-    """An application of these routes, each upstream a function."""
+    """Make an application of ``routes`` whose upstreams are functions."""
     records = Records()
     config = Config.model_validate(
         {
@@ -56,10 +56,10 @@ def gateway(
 
 
 def route(path: str = "/r", **keys: Any) -> dict[str, Any]:
-    """A route that asks the upstream ``up`` for ``/``."""
+    """Make a route with one call to ``/`` of the upstream ``up``."""
     return {"path": path, "calls": {"part": {"upstream": "up", "path": "/"}}, **keys}
 
 
 def says(value: Any, **options: Any) -> Upstream:
-    """An upstream that answers every request with this JSON."""
+    """Make an upstream that answers every request with the same JSON."""
     return lambda request: httpx.Response(options.get("status", 200), json=value, headers=options.get("headers"))

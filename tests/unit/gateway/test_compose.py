@@ -1,4 +1,4 @@
-"""``@app.compose``: the same engine and the same answers, in code."""
+"""Handlers of ``@app.compose``: responses, failures, deadlines, status and header fields."""
 
 from __future__ import annotations
 

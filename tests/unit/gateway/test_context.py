@@ -1,4 +1,4 @@
-"""What an application's requests share, and what of it may change."""
+"""Gateway context: runtime, recorder, readiness and limits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_application_is_ready_if_it_serves_and_neither_drains_nor_is_degraded
 
 @pytest.mark.parametrize("hooks", ["auto", "all"])
 async def test_limits_that_are_replaced_bound_the_time_of_a_body(hooks: str, autojump_clock: MockClock) -> None:
-    """Where the server has no bound of its own: before Quart, and through it."""
+    """Under a server without its own limit, before Quart and through Quart."""
     call = {"upstream": "up", "path": "/", "json": "{got: body}"}
     app, _ = gateway(route(calls={"part": call}, body="json"), server={"hooks": hooks}, up=says(1))
     app.limits = Limits(body_timeout=1.5, min_body_rate=math.inf)

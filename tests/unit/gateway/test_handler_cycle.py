@@ -1,4 +1,4 @@
-"""Handlers of ``@app.compose`` before Quart: they have all that Quart's views have, and hooks are heeded."""
+"""Handlers of ``@app.compose`` before Quart: hooks, Quart's contexts, bodies, cancels, and nothing left."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def is_before_quart(app: Umbel, target: bytes, method: str = "GET") -> bool:
 
 
 async def answers_none(compose: Any) -> None:
-    """A handler that calls nobody."""
+    """Handler without calls."""
 
 
-# Who decides.
+# Before Quart or through Quart.
 
 
 async def test_a_handler_is_answered_before_quart_without_hooks() -> None:
@@ -111,7 +111,7 @@ async def test_a_replaced_view_and_an_endpoint_of_a_blueprint_are_left_to_quart(
     assert answer["x-wrapped"] == "yes"
 
 
-# What a handler may use.
+# Quart's contexts.
 
 
 async def test_a_handler_can_use_quarts_context(way: str) -> None:
@@ -319,11 +319,11 @@ async def test_a_body_that_is_too_large_is_refused_to_the_handler(way: str) -> N
 
 
 class OwnBody(TrioBody):
-    """A body of the application's own."""
+    """Body class of the application."""
 
 
 class OwnRequest(TrioRequest):
-    """A request of the application's own, which knows nothing of Umbel."""
+    """Request class of the application that is not derived from Umbel's."""
 
     body_class = OwnBody
 
@@ -342,7 +342,7 @@ async def test_an_own_request_class_reads_bodies_under_the_same_limits() -> None
         assert (await ask(app, "POST", "/view", body=b"x" * 1001)).status == 413
 
 
-# What is left behind.
+# Context variables, tasks and references after the request.
 
 
 async def test_a_context_variable_of_a_handler_is_unset_after_the_request(way: str) -> None:
@@ -404,7 +404,7 @@ async def test_a_handlers_request_leaves_nothing_to_the_garbage_collector(way: s
         try:
             for _ in range(3):
                 await ask(app, "POST", "/h", body=b"1")
-            # Of exceptions frames remain, which hold what the error handler was given.
+            # The frames of an exception remain, and hold the arguments of the error handler.
             assert not [each for each in gc.get_objects() if isinstance(each, TrioRequest)]
         finally:
             gc.enable()
@@ -620,7 +620,7 @@ async def test_a_group_of_a_stray_cancel_and_a_crash_loses_neither(way: str, aut
     assert [(record.status, record.kind) for record in records.requests] == [(500, Kind.INTERNAL)]
 
 
-# The client's leaving.
+# Clients that leave.
 
 
 async def test_a_client_that_leaves_cancels_the_handler(way: str, autojump_clock: MockClock) -> None:

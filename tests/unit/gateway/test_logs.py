@@ -1,4 +1,4 @@
-"""The gateway's three logs: what reaches them from every side, once, with the request it belongs to."""
+"""The three logs of the gateway: which records each gets, once, with the ids of the request."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_each_stream_has_its_own_level_and_sampling(tmp_path: Path) -> Non
         await ask(app, target="/livez")
         await ask(app, target="/r")
 
-    # The request whose call failed is a warning, and never sampled away; the call's own warning is below its level.
+    # The record of the request is a warning, which is not sampled; the warning of the call is below the level.
     assert [line["url.path"] for line in await lines(tmp_path, "access")] == ["/r"]
     assert await lines(tmp_path, "calls") == []
 

@@ -1,4 +1,4 @@
-"""A configured route's request over the server's interface: its answer, its end, its one record, and nothing left."""
+"""Request cycle of a configured route: response, clients that leave, cancels, the one record, and nothing left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WITH_BODY = {"part": {"upstream": "up", "path": "/", "json": "body"}}
 
 
 class LeavesWithItsBody(MemoryRequest):
-    """Its client leaves when the end of its body has been received."""
+    """Request whose client leaves when the end of the body has been received."""
 
     async def receive(self) -> bytes:
         data = await super().receive()
@@ -166,7 +166,7 @@ async def test_a_client_that_leaves_during_the_calls_cuts_them_and_gets_nothing(
     kinds = {outcome.call: outcome.failure and outcome.failure.kind for outcome in record.calls}
     assert kinds == {"quick": None, "part": Kind.CLIENT_GONE}
     assert records.events[-1] is record
-    assert records.logged == []  # Nobody evaluated the answer's shape.
+    assert records.logged == []  # The answer's shape was not evaluated.
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_has_no_call_started(autojump_clock: MockClock) -> None:

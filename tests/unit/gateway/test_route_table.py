@@ -1,4 +1,4 @@
-"""Requests for configured routes are found in the table; all others are left to Quart."""
+"""Route table: plain requests for configured routes are found; all others are left to Quart."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_cache_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def through_quart(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of the requests that go through Quart."""
+    """Collect the paths of requests that go through Quart."""
     paths: list[str] = []
     make = QuartRequest.__init__
 
@@ -120,7 +120,7 @@ def through_quart(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def test_a_scope_whose_path_host_or_root_is_not_plain_goes_through_quart(through_quart: list[str]) -> None:
     async def sent(message: object) -> None:
-        """To nobody."""
+        """Discard the message."""
 
     app, _ = gateway(route(), route("/s"), up=says(1))
     async with living(app):
@@ -128,6 +128,6 @@ async def test_a_scope_whose_path_host_or_root_is_not_plain_goes_through_quart(t
         assert through_quart == []
         await ask(app, target="/r", headers=[("host", "a..b")])
         await app({**http_scope(target="/r"), "root_path": "/root"}, trio.sleep_forever, sent)
-        # Middleware that cuts a prefix may leave the raw path as it was.
+        # Middleware that removes a prefix may leave the raw path unchanged.
         await app({**http_scope(target="/r"), "path": "/s"}, trio.sleep_forever, sent)
     assert through_quart == ["/r", "/r", "/s"]

@@ -1,4 +1,4 @@
-"""What an application's upstreams are: clients of their own, or the transports that it was given."""
+"""Runtime: foreign transports in place of upstream clients."""
 
 from __future__ import annotations
 

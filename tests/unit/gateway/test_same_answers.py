@@ -1,4 +1,4 @@
-"""Each way to answer a request gives what is recorded: status, fields and their order, body, records, what is bound."""
+"""Each way to answer a request gives the recorded response: status, ordered fields, body, records, bound log fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASKED = [
 
 @pytest.mark.parametrize(("case", "entry"), ASKED)
 def test_each_way_gives_the_recorded_response(case: Case, entry: recorded.Entry) -> None:
-    # ``python -m tests.support.gateway.record_answers`` records the present answers.
+    # ``python -m tests.support.gateway.record_answers`` records the present responses.
     differences = [line for way in WAYS if way.takes(case) for line in recorded.difference(way, case, entry)]
     assert not differences, "\n".join(differences)
 

@@ -1,4 +1,4 @@
-"""The head of a response: strict, and its memory is never a decision."""
+"""Parser of response heads: strictness compared with llhttp, and that caches never change a result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.http1.response_head import Head, head_of
 
 
 class Llhttp:
-    """llhttp by itself, as the judge of heads."""
+    """Parse a head with llhttp, for comparison."""
 
     def __init__(self, raw: bytes) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
@@ -49,7 +49,7 @@ def test_llhttp_accepts_each_accepted_head_with_the_same_result(start: str, fiel
         return
     judge = Llhttp(raw + b"\r\n\r\n")
     assert (ours.status, ours.reason) == (judge.status, judge.reason)
-    # llhttp leaves tabs at a value's end, which are no part of it (RFC 9110 section 5.5).
+    # llhttp keeps tabs at the end of a value, which do not belong to the value (RFC 9110 section 5.5).
     assert [(name, value) for name, _, value in ours.fields] == [(name, value.strip()) for name, value in judge.fields]
     assert all(lower == name.lower() for name, lower, _ in ours.fields)
 

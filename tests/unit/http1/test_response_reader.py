@@ -1,3 +1,5 @@
+"""Response reader: framing, limits, errors, and independence of the division into pieces."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @dataclass
 class Read:
-    """What became of a response."""
+    """Result of reading a response."""
 
     status: int | None = None
     body: bytes = b""
@@ -51,7 +53,7 @@ def read(raw: bytes, *, method: str = "GET", eof: bool = True, piece: int | None
 
 
 def either_way(raw: bytes, **options) -> Read:
-    """The result, after checking that it is the same however the bytes come."""
+    """The result of reading, after a check that it is the same for several divisions into pieces."""
     whole = read(raw, **options)
     for piece in (1, 2, 3, 7):
         assert read(raw, piece=piece, **options) == whole
@@ -293,7 +295,7 @@ def test_interim_responses_are_bounded_in_number() -> None:
 
 
 class _Llhttp:
-    """llhttp by itself, as the judge of chunked bodies."""
+    """Decode a chunked body with llhttp, for comparison."""
 
     def __init__(self) -> None:
         self.body = b""

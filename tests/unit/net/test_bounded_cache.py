@@ -1,3 +1,5 @@
+"""Bounded cache: eviction, order, and the bound on keys."""
+
 from __future__ import annotations
 
 from umbel.net.bounded_cache import BoundedCache

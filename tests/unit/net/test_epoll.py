@@ -1,4 +1,4 @@
-"""The readers: which handlers are called, when sockets are closed, and that nothing keeps the loop busy."""
+"""Socket readers: calls of handlers, closing of sockets, and that unread events do not keep the loop busy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ needs_epoll = pytest.mark.skipif(not HAS_EPOLL, reason="this system has no epoll
 
 
 async def quiet_turns() -> int:
-    """How often the loop turns while nothing happens for a fifth of a second."""
+    """Number of scheduler turns in 0.2 s in which no event comes."""
     with counting_turns() as turns, trio.move_on_after(0.2):
         await trio.sleep_forever()
     return turns.count
@@ -82,7 +82,7 @@ async def test_an_unread_reset_does_not_keep_the_loop_busy_and_breaks_the_next_r
 
 
 async def test_the_handler_of_a_socket_closed_earlier_in_the_batch_is_not_called(make: type[AnyReader]) -> None:
-    """And its number is not used again before the batch is over."""
+    """The number of the closed socket is not used again before the batch is over."""
     async with running_reader(make) as reader:
         pairs = [socket.socketpair() for _ in range(20)]
         streams = [PlainStream(ours, reader) for ours, _ in pairs]
@@ -171,7 +171,7 @@ async def test_a_stream_is_closed_although_a_fork_removed_its_registration(make:
     if make is not EpollReader:
         return
     async with plain_pair(make) as (stream, peer):
-        # As the fork of a process does that closes the sockets which it has inherited.
+        # A forked process that closes its inherited sockets removes the registration in the shared epoll.
         stream._reader._epoll.unregister(stream._socket)
         stream.close_now()
         assert await peer.receive_some() == b""

@@ -1,3 +1,5 @@
+"""Exception groups: leaves, unwrapping, and the separation of cancels and crashes."""
+
 from __future__ import annotations
 
 import gc
@@ -28,7 +30,7 @@ A, B = ValueError("a"), KeyError("b")
 
 
 class OwnError(Exception):
-    """Unlike a built-in exception it can be referred to weakly."""
+    """Exception with weak references, which built-in exceptions do not support."""
 
 
 class UnderivableError(BaseExceptionGroup[BaseException]):
@@ -42,7 +44,7 @@ class UnreadableError(Exception):
 
 
 def deep(*errors: BaseException) -> BaseException:
-    """A group that is deeper than Python's stack."""
+    """Make a group that is nested deeper than Python's recursion limit."""
     error: BaseException = BaseExceptionGroup("", errors)
     for _ in range(50_000):
         error = BaseExceptionGroup("", [error])
@@ -50,7 +52,7 @@ def deep(*errors: BaseException) -> BaseException:
 
 
 async def raised_cancel(reason: str | None = None) -> trio.Cancelled:
-    """A Cancelled of the scope around the caller, which it cancels."""
+    """Cancel the scope around the caller, and return its ``Cancelled``."""
     task = trio.lowlevel.current_task()
     assert task.parent_nursery is not None
     task.parent_nursery.cancel_scope.cancel(reason=reason)
@@ -62,7 +64,7 @@ async def raised_cancel(reason: str | None = None) -> trio.Cancelled:
 
 
 async def with_cancel(check: Callable[[trio.Cancelled], None], reason: str | None = None) -> None:
-    """Call ``check`` in a task that is cancelled, with its Cancelled."""
+    """Call ``check`` with the ``Cancelled`` of a cancelled scope, inside of the scope."""
 
     async def task() -> None:
         check(await raised_cancel(reason))
@@ -110,7 +112,7 @@ def test_an_exception_that_is_no_group_of_one_is_not_raised() -> None:
 
 
 def handled(error: BaseException, raise_in_its_place: Callable[[BaseException], None]) -> None:
-    """Raise ``error``, and call the function where it is handled."""
+    """Raise ``error``, and call the function in the ``except`` block."""
     try:
         raise error
     except BaseException as caught:

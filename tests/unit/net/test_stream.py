@@ -1,4 +1,4 @@
-"""Streams over sockets, with each reader: pulled by a task, pushed to a listener, closed at any time."""
+"""Byte streams over sockets with each reader: pulled by a task, pushed to a listener, closed at any time."""
 
 from __future__ import annotations
 

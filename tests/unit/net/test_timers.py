@@ -1,4 +1,4 @@
-"""The timer queue on the virtual clock."""
+"""Timer queue: order, cancelled timers, bounds of the heap, fairness; on the autojump clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's side of TLS on the reader: handshakes of all kinds, records, floods, and both sides' ends."""
+"""TLS streams of a server: handshakes, records, floods of records without data, and the ends of both directions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ca() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def server(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """As ``umbel serve`` gets it."""
+    """Make the TLS context as ``umbel serve`` does."""
     file = str(tmp_path_factory.mktemp("tls") / "cert.pem")
     ca.issue_cert("server.example").private_key_and_cert_chain_pem.write_to_path(file)
     config = Config()
@@ -55,7 +55,7 @@ def keys(client: ssl.SSLContext, tmp_path: Path) -> Path:
     return tmp_path / "keys"
 
 
-# The handshake.
+# Handshake.
 
 
 @each_version
@@ -195,7 +195,7 @@ async def test_data_in_the_last_segment_of_the_handshake_is_received(
 async def test_records_of_one_segment_are_received_one_by_one_without_waiting(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, count: int
 ) -> None:
-    """3000: more than the SSL object gets at a time."""
+    """3000 records are more than the SSL object gets in one feed."""
     async with tls_served(make, client, server) as (stream, peer):
         await peer.send(*(b"%04d" % number for number in range(count)))
         await trio.testing.wait_all_tasks_blocked()
@@ -275,7 +275,7 @@ async def test_key_updates_between_data_are_accepted(
 async def renegotiating(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, keys: Path
 ) -> AsyncIterator[tuple[TlsStream, TlsPeer, TrafficKeys12, bytes]]:
-    """A connection of TLS 1.2, the keys of its client and the ClientHello that it began with."""
+    """A TLS 1.2 connection, the keys of its client, and its ClientHello."""
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     async with served_unshaken(make, client, server) as (stream, peer), trio.open_nursery() as nursery:
         nursery.start_soon(stream.handshake)
@@ -312,7 +312,7 @@ async def test_endless_renegotiations_break_the_connection(
             await stream.receive_some()
 
 
-# The ends.
+# Ends.
 
 
 @each_version
@@ -355,7 +355,7 @@ async def test_a_client_that_has_half_closed_tcp_still_gets_data(
 async def test_data_of_the_client_is_received_after_our_close_notify(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion, received: bool
 ) -> None:
-    """Also what stands in the SSL object, in the BIO and in the socket at that time."""
+    """Data in the SSL object, in the BIO and in the socket is not received after the close."""
     client.maximum_version = version
     async with tls_served(make, client, server) as (stream, peer):
         await peer.send(b"0123456789", b"abc")
@@ -420,7 +420,7 @@ async def test_a_reset_by_the_client_is_an_error(
 async def test_on_end_is_called_behind_unread_records(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
-    reported = make is EpollReader  # A WaitReader reports no end behind what is unread.
+    reported = make is EpollReader  # A WaitReader reports no end behind unread bytes.
     async with tls_served(make, client, server) as (stream, peer):
         reports: list[bool] = []
         stream.on_end = reports.append

@@ -1,4 +1,4 @@
-"""TLS on the reader: records of any size, tickets, KeyUpdate, ends of all kinds, a cancel at every step."""
+"""TLS streams: records of any size, session tickets, KeyUpdate, all kinds of ends, a cancel at each step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_sent_bytes_arrive_in_both_directions(make: type[AnyReader], conte
 
 
 async def test_records_of_one_byte_that_come_together_are_all_read(make: type[AnyReader], contexts: Contexts) -> None:
-    """The second and later ones are in the BIO, of which epoll knows nothing."""
+    """From the second record on the data is in the BIO, for which the reader reports no event."""
     async with tls_pair(make, *contexts) as (stream, peer):
         data = bytes(range(200))
         await peer.send(*(bytes([byte]) for byte in data))
@@ -140,7 +140,7 @@ async def test_large_messages_are_sent_in_both_directions_at_once(make: type[Any
 async def test_session_tickets_of_an_idle_connection_are_no_data(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
         assert stream.ssl_object.version() == "TLSv1.3"
-        # The server has sent two tickets with the end of its handshake.
+        # The server has sent two session tickets at the end of the handshake.
         await trio.testing.wait_all_tasks_blocked()
         assert stream.is_quiet()
         await peer.send(b"nobody asked")
@@ -157,7 +157,7 @@ async def test_an_idle_connection_is_not_quiet_after_any_end(
                 peer.ssl.unwrap()
             await peer.flush()
         elif end == "alert":
-            # A record that nobody can decrypt; and from the peer nothing but its end.
+            # A record that cannot be decrypted; from the peer itself only the end of the connection.
             await peer.stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
         else:
             await peer.stream.aclose()

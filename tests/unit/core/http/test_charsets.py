@@ -1,4 +1,4 @@
-"""The charset of a Content-Type, and where a name from outside must not get to."""
+"""Charsets: the parameter of Content-Type, and that a peer cannot choose an arbitrary codec."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_only_one_module_chooses_a_codec_by_a_variable() -> None:
                 ):
                     found.append(f"{path.name}: {ast.unparse(node)}")
     assert [each for each in found if "codec" in each] == ["decode.py: body.decode(codec)"]
-    # The others are msgspec's decoders and HPACK's, which take what they decode.
+    # The others are decoders of msgspec and HPACK, whose ``decode`` takes data and no codec.
     assert all(
         "_master_decoder.decode(" in each
         or "_worker_decoder.decode(" in each

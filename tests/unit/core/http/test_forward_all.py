@@ -1,3 +1,5 @@
+"""Cache of the fields that ``"*"`` excludes."""
+
 from __future__ import annotations
 
 from umbel.core.http import forward_all as star

@@ -1,4 +1,4 @@
-"""Which fields go no further than one connection."""
+"""Hop-by-hop header fields."""
 
 from __future__ import annotations
 

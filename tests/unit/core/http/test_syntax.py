@@ -1,4 +1,4 @@
-"""The syntax of HTTP messages: the characters that each class takes, and that they are spelled out once."""
+"""Syntax of HTTP messages: the characters of each class, and that only one module lists them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OBS_TEXT = {bytes([octet]) for octet in range(0x80, 0x100)}
 
 
 def octets(pattern: re.Pattern[bytes]) -> set[bytes]:
-    """The octets that a pattern takes as a whole."""
+    """The octets that a pattern matches."""
     return {octet for octet in OCTETS if pattern.fullmatch(octet)}
 
 
@@ -60,12 +60,12 @@ def test_a_head_holds_octets_of_field_values_and_complete_line_ends(octet: bytes
     assert syntax.NEVER_IN_HEAD.search(b"x\r\nx\r") is None
 
 
-# Without the underscore: a pattern for names that have none leaves it out.
+# Without the underscore, because a pattern for names may exclude it.
 _SPECIALS = set("!#$%&*+.^`|~")
 
 
 def alphabets_in(source: str) -> Iterator[str]:
-    """The strings of a source that spell out the characters of a token."""
+    """The strings in a source text that list the characters of a token."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             value = node.value if isinstance(node.value, str) else node.value.decode("latin-1")

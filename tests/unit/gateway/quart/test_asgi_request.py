@@ -1,4 +1,4 @@
-"""A request as ASGI brings it, behind the server's interface: its head, its body, its client's leaving, its answer."""
+"""Requests through ASGI as ``InboundRequest``: head, body, clients that leave, response, and the way to Quart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def part(data: bytes, more: bool = True) -> Message:
 
 
 class Server:
-    """Another server than ours: what it sends to the application stands in ``to_app``, what comes back in ``sent``."""
+    """A foreign ASGI server: ``to_app`` holds messages to the application, ``sent`` those of the application."""
 
     def __init__(self, scope: Message | None = None, max_body: int | None = 100) -> None:
         self.to_app, self._receive = trio.open_memory_channel[Message](math.inf)
@@ -59,7 +59,7 @@ class Server:
 
 
 class OurServer(Server):
-    """Our own server, as it stands in a scope."""
+    """Umbel's own server, as an ASGI extension."""
 
     gone = False
     crash_recorded = False
@@ -142,7 +142,7 @@ async def test_a_stalled_body_times_out_under_another_server(autojump_clock: Moc
     server = Server()
 
     async def handle() -> None:
-        await trio.sleep(100)  # Nobody waits for the client meanwhile.
+        await trio.sleep(100)  # No task waits for the client meanwhile.
         began = trio.current_time()
         with pytest.raises(RequestTimeout):
             await server.request.receive()
@@ -262,12 +262,12 @@ async def test_under_another_server_the_record_is_written_at_once() -> None:
     assert len(records.requests) == 1
 
 
-# Who answers what the server hands over.
+# Before Quart or through ASGI.
 
 
 @pytest.fixture
 def through_asgi(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The targets of the requests that are handed to the application through ASGI."""
+    """Collect the targets of the requests that reach the application through ASGI."""
     targets: list[bytes] = []
 
     async def serve_asgi(app: Umbel, request: InboundRequest) -> None:

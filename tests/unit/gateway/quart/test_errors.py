@@ -1,4 +1,4 @@
-"""Errors become problem documents, the application's own handlers win, and no exception is lost."""
+"""Error handling under Quart: problem documents, the application's error handlers, and groups of exceptions."""
 
 from __future__ import annotations
 

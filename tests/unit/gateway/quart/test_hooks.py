@@ -1,4 +1,4 @@
-"""Hooks of an application: found at startup, and heeded as ``[server] hooks`` says."""
+"""Hooks of an application: which are found at startup, and the effect of ``[server] hooks``."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from umbel.gateway.app import Umbel
 
 
 async def nothing(*args: Any) -> None:
-    """A hook that changes nothing."""
+    """Async hook without effect."""
 
 
 async def same(response: Response) -> Response:
-    """A hook that changes nothing either."""
+    """Async hook with a response and without effect."""
     return response
 
 
 def sync_nothing(*args: Any) -> None:
-    """As ``nothing``, for where Quart wants a plain function."""
+    """Hook without effect, for places where Quart demands a plain function."""
 
 
 async def login() -> None:
-    """A hook that lets nobody pass."""
+    """Hook that refuses every request."""
     abort(401)
 
 
 class OwnSessions(SecureCookieSessionInterface):
-    """Sessions of the application's own."""
+    """Session interface of the application."""
 
 
 def connect(app: Umbel) -> None:
@@ -68,7 +68,7 @@ REFUSING: list[tuple[str, Callable[[Umbel], object]]] = [
     ("the application's own view function for /r", wrap_view),
     ("the application's own preprocess_request", override("preprocess_request")),
 ]
-"""What runs before the view and can answer in its place."""
+"""Hooks that run before the view and can answer in place of the view."""
 OTHERS: list[tuple[str, Callable[[Umbel], object]]] = [
     ("the after_request function same", lambda app: app.after_request(same)),
     ("the teardown_request function nothing", lambda app: app.teardown_request(nothing)),
@@ -165,7 +165,7 @@ async def test_a_function_that_gets_no_configured_request_is_no_hook() -> None:
 
     @app.before_websocket
     async def before() -> None:
-        """Not for requests."""
+        """A function that gets no request."""
 
     asked = []
 
@@ -231,7 +231,7 @@ async def test_with_hooks_python_a_possible_login_beside_a_route_without_auth_is
     assert problem.file == "routes.0"
     assert hook in problem.reason
     assert ended == [True]
-    app.before_request(nothing)  # It does not serve.
+    app.before_request(nothing)  # The application does not serve.
 
 
 @pytest.mark.parametrize(("hook", "add"), HOOKS[:1] + OTHERS, ids=[hook for hook, _ in HOOKS[:1] + OTHERS])

@@ -1,4 +1,4 @@
-"""The lifespan: opened in order, closed in reverse, and never ended quietly."""
+"""ASGI lifespan: probes, order of opening and closing, failures, background tasks, cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request's body on its way in: bounded while it comes, whoever reads it and however."""
+"""Request body for Quart: parts, the whole, the limit, and Quart's own methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebSockets through the gateway: the rules for their path, their origin, and one record each."""
+"""WebSockets through the gateway: rules for paths, client origin, ends, and one record each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Message = dict[str, Any]
 async def converse(
     app: Any, *came: Message, path: str = "/ws", raw: bytes | None = None, leaves: bool = False, **scope: Any
 ) -> list[Message]:
-    """Hand messages to the application as a server would; what it sent."""
+    """Give messages to the application as a server does, and return the messages that it sends."""
     sent: list[Message] = []
     waiting = [{"type": "websocket.connect"}, *came]
 

@@ -1,4 +1,4 @@
-"""An application under a server that does not run trio: one sentence, and nothing of trio's is touched."""
+"""An application under a server that does not run trio: refusal with a message that has the right command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SENTENCE = "Umbel needs trio, and this server runs another event loop; start it 
 
 
 def asked(scope: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the application sends when asyncio calls it with this scope."""
+    """Call the application from asyncio with ``scope``, and return the messages that it sends."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

@@ -1,3 +1,5 @@
+"""The timeout that a client asks for."""
+
 from __future__ import annotations
 
 import pytest

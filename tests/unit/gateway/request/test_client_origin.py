@@ -1,3 +1,5 @@
+"""Client origin: trusted proxies, forwarded fields, Via."""
+
 from __future__ import annotations
 
 import pytest

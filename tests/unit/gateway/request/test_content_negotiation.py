@@ -1,3 +1,5 @@
+"""Content negotiation between a single response and a stream."""
+
 from __future__ import annotations
 
 import pytest

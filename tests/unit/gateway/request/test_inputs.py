@@ -1,4 +1,4 @@
-"""What of a request becomes an input of the plan."""
+"""Inputs of a plan: cookies of the client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.gateway.gateways import Function, gateway, route, says
         ("s=first; s=second", "s=first"),
         ("s=", "s="),
         ('s="quoted"', 's="quoted"'),
-        # Escapes as servers undo them: a semicolon and an end of line.
+        # Escapes that servers decode: a semicolon and a line end.
         (r's="a\073 admin=1"', r's="a\073 admin=1"'),
         (r's="a\015\012x-admin: 1"', r's="a\015\012x-admin: 1"'),
         ("s", None),

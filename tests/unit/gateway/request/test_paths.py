@@ -1,3 +1,5 @@
+"""Rules for raw paths and queries, and relative redirects."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Query parameters: types, defaults, undeclared and malformed ones."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Request bodies: their types, their limits, and what plans see of them."""
+"""Request bodies: media types, limits, and the decoded value."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_a_body_whose_length_is_known_to_be_too_large_is_refused_unread(au
     app, _ = posting("json", upstream, max_body="1KB")
     headers = [("content-type", "application/json"), ("content-length", "1001")]
     async with living(app), conversation(app, "POST", "/r", headers=headers) as talk:
-        # Not a byte of the body has been sent.
+        # The client has not sent a byte of the body.
         await talk.head.wait()
         assert talk.answer.status == 413
     assert talk.answer["cache-control"] == "no-store"

@@ -1,4 +1,4 @@
-"""The fields of a request by name, and what is remembered of them."""
+"""Fields of a request by name, and the cache of field sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request from its head to its record: who ends it, what is recorded, and what runs on (nothing)."""
+"""Requests through Quart from head to record: clients that leave, servers that cancel, and Quart's own features."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_client_that_leaves_cancels_its_calls_and_gets_nothing(autojump_
     assert (record.status, record.kind, record.completed) == (499, Kind.CLIENT_GONE, None)
     (call,) = records.calls
     assert call.outcome.failure is not None
-    # The request's record is the last of it: its calls have been recorded before.
+    # The access record comes last, after the records of the calls.
     assert records.events[-1] is record
 
 
@@ -106,14 +106,14 @@ async def test_no_end_is_sent_after_a_part_that_the_client_did_not_get(
         return Response(parts() if streamed else data)
 
     async with living(app):
-        for _ in range(20):  # It is a matter of which task trio happens to run first.
+        for _ in range(20):  # trio chooses at random which task runs first.
             to_app, from_server = trio.open_memory_channel[dict[str, Any]](10)
             sent: list[dict[str, Any]] = []
 
             async def send(message: dict[str, Any], to_app=to_app, sent=sent) -> None:
                 sent.append(message)
                 if message.get("body"):
-                    # As Hypercorn does where the socket is broken: no error, only this.
+                    # Hypercorn raises no error if the socket is broken; it only posts this message.
                     await to_app.send({"type": "http.disconnect"})
 
             await app(http_scope(target="/large"), from_server.receive, send)
@@ -135,7 +135,7 @@ async def test_the_servers_disconnect_at_the_end_does_not_cancel_the_last_send(a
         async def send(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.body" and not message["more_body"]:
                 await to_app.send({"type": "http.disconnect"})
-                # What Hypercorn does from here restarts the idle timer, or closes the connection.
+                # After this message Hypercorn restarts the idle timer or closes the connection.
                 await trio.testing.wait_all_tasks_blocked()
                 after.append("served")
 
@@ -290,7 +290,7 @@ async def test_a_request_error_in_a_websocket_causes_no_second_error() -> None:
         await websocket.receive()
         raise RequestError(400, "not like that")
 
-    # Whatever Quart's client calls a closed websocket.
+    # Any exception by which Quart's test client reports a closed websocket.
     with pytest.RaisesGroup(pytest.RaisesExc(Exception, match="1000"), flatten_subgroups=True):
         async with app.test_client().websocket("/ws") as socket:
             await socket.send("x")

@@ -1,3 +1,5 @@
+"""Request ids and trace contexts: kept, continued or new."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What a composed answer looks like on the wire."""
+"""Composed responses: status, fields and body as the client gets them."""
 
 from __future__ import annotations
 

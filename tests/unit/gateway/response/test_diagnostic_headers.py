@@ -1,3 +1,5 @@
+"""Proxy-Status and Server-Timing."""
+
 from __future__ import annotations
 
 import http_sf

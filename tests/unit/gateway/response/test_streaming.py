@@ -1,4 +1,4 @@
-"""Streams: a line per outcome, and a client that leaves or reads nothing takes the calls along."""
+"""Streaming responses: lines, SSE comments, clients that leave or do not read, deadline and crash."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""ETags and If-None-Match."""
+
 from __future__ import annotations
 
 import pytest
