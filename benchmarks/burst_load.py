@@ -1,6 +1,6 @@
-"""Closed-loop load generator in Python: ``burst_load.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
+"""A closed-loop load generator: ``burst_load.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
 
-One epoll loop; each connection sends its next request when its answer is whole, by its length or its last chunk.
+One epoll loop. Each connection sends its next request when its response is complete, by its length or its last chunk.
 Broken connections are opened again and counted.
 """
 

@@ -1,7 +1,7 @@
 """The clients that ``upstream.py`` compares, each in a process of its own: ``python clients.py NAME PORT``.
 
-Reads lines ``IN_FLIGHT SECONDS`` and answers each with one line of JSON, a ``Sample``, measured in a fork of it. Every
-client gets room for as many connections as calls are in flight, but stock httpx runs as it comes out of the box.
+Reads lines ``IN_FLIGHT SECONDS`` and writes one line of JSON for each, a ``Sample``, measured in a fork of the process.
+Each client may use as many connections as calls are in flight; stock httpx runs with its defaults.
 """
 
 from __future__ import annotations

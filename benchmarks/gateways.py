@@ -1,11 +1,11 @@
-"""The gateway beside what people would pick instead: ``make bench``, for a glance ``ARGS=--quick``.
+"""The gateway compared with its alternatives: ``make bench``; ``ARGS=--quick`` for a short run.
 
     make bench                              all of it, ten minutes; writes benchmarks/results.md
     make bench ARGS='--only node --only umbel --json /tmp/figures.json'
 
-All gateways stay up on one core, idle but for the one that is asked; upstream and load share another core. Five
-interleaved rounds in an order that rotates, so that a change of the machine's speed affects all alike. It ends
-only what it started.
+All gateways run on one core, idle except for the one that is measured; upstream and load share another core. Five
+interleaved rounds in a rotating order, so that a change of the machine's speed affects all alike. Only processes that
+this program started are ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What hooks of an application cost a request of a configured route: ``make bench-hooks``, some seconds.
+"""The cost of an application's hooks for a request of a configured route: ``make bench-hooks``, some seconds.
 
-A route of one call, served by ``app.run()`` in a process of its own, one client, one request after the other. Each row
-is another application, or another word for ``[server] hooks``. The CPU time is the process's, by the kernel's count;
-then the functions that a request enters, Python's and C's, are counted by cProfile.
+A route of one call, served by ``app.run()`` in a process of its own; one client sends one request after the other. Each
+row is another application, or another value of ``[server] hooks``. The CPU time is that of the process, as the kernel
+counts it; then cProfile counts the functions that a request enters, Python's and C's.
 """
 
 from __future__ import annotations

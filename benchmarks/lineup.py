@@ -1,6 +1,6 @@
-"""The gateways that ``gateways.py`` compares: what each needs, how it is started, where its lines are.
+"""The gateways that ``gateways.py`` compares: their requirements, how each is started, and where its log lines are.
 
-Their code and configuration stand in ``peers/``; here is only how a machine gets them to run. Nothing here measures.
+Their code and configuration are in ``peers/``. This module measures nothing.
 """
 
 from __future__ import annotations

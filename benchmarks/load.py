@@ -1,7 +1,7 @@
-"""A load generator of its own process: ``load.py``; reads ``PORT CONNECTIONS SECONDS`` a line, answers with JSON.
+"""A closed-loop load generator: ``load.py`` reads lines ``PORT CONNECTIONS SECONDS`` and writes JSON for each.
 
-Each connection sends its next request when the answer to the last has come. It parses next to nothing, so one core of
-it keeps one core of any of the servers busy.
+Each connection sends its next request when the last response has come. Responses are hardly parsed, so that one core of
+load keeps one core of any of the servers busy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What ``logs.py`` compares, each in a process of its own: ``loggers.py NAME MEASURE DIRECTORY SECONDS``.
+"""The loggers that ``logs.py`` compares, each in a process of its own: ``loggers.py NAME MEASURE DIRECTORY SECONDS``.
 
-Every one writes JSON lines with ten fields, a time, a level and the process. Prints one JSON object.
+Each writes JSON lines with ten fields, a time, a level and the process. Prints one JSON object.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a record costs beside its peers: ``make bench-logs``, quickly with ``ARGS=--quick``.
+"""The cost of a log record compared with other loggers: ``make bench-logs``; ``ARGS=--quick`` for a short run.
 
-Three measures of each, every one in a fresh process, in interleaved rounds, so that a change of the machine's speed
-affects all alike: what a call costs the loop, how many records a second reach the disk, and what the loop feels of a
-disk that stalls. Prints the tables and writes them into ``benchmarks/logs.md``.
+Three measures of each logger, each in a new process: the time of a call in the event loop, the records per second that
+reach the disk, and the delay of the event loop by a disk that stalls. The rounds are interleaved, so that a change of
+the machine's speed affects all alike. Prints the tables and writes them into ``benchmarks/logs.md``.
 """
 
 from __future__ import annotations

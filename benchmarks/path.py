@@ -1,8 +1,8 @@
-"""What the way in costs beside the CPU of a request: ``make bench-path``, quickly with ``ARGS=--quick``.
+"""The costs of the whole path besides the CPU of a request: ``make bench-path``; ``ARGS=--quick`` for a short run.
 
-Own time of an answer, kinds of calls, a second worker, memory of requests held open, and the tail: one file each
-(``path_*.py``). The gateway is on one core; clients and upstreams, this process among them, on another. Prints every
-line with the bar beside what was reached, and writes them into ``benchmarks/path.md``.
+Own time of a response, kinds of calls, a second worker, memory of open requests, and the tail of the latencies: one
+file each (``path_*.py``). The gateway is on one core; clients and upstreams, including this process, are on another.
+Prints each result beside its bar, and writes the lines into ``benchmarks/path.md``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The gateway of ``path_calls.py``: the routes of ``./umbel.toml``, and two whose calls are made in code.
+"""The gateway of ``path_calls.py``: the routes of ``./umbel.toml``, and two routes whose calls are made in code.
 
-``path_app.py CONFIG`` is what ``umbel serve`` is for an application of one's own; ``CONFIG`` is ``./umbel.toml``.
+``path_app.py CONFIG`` serves as ``umbel serve`` does for a user's application; ``CONFIG`` is ``./umbel.toml``.
 """
 
 from __future__ import annotations

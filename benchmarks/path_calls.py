@@ -1,7 +1,7 @@
-"""What each kind of call costs beside a plain one: CPU of the gateway per request, ten calls per request.
+"""The cost of each kind of call compared with a plain one: CPU of the gateway per request, with ten calls per request.
 
-One gateway has a route for each kind, so that a change of the machine's speed affects all alike; in each round
-every route is loaded once, in an order that rotates, and a ratio is that of two windows of one round.
+One gateway has a route for each kind. In each round every route is loaded once, in a rotating order. A ratio compares
+two windows of the same round, so that a change of the machine's speed affects both.
 """
 
 from __future__ import annotations

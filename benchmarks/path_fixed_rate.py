@@ -1,8 +1,8 @@
-"""Load at a fixed rate, whatever comes back: ``path_fixed_rate.py PORT``.
+"""An open-loop load generator: ``path_fixed_rate.py PORT`` sends requests at a fixed rate, whatever the responses are.
 
-Reads ``RATE SECONDS TARGET...`` a line: requests at this rate, the targets in turn; a target may repeat. Answers with
-JSON: of each target the latencies of its answers in seconds, and how many of them were no whole answer (status 200 and
-complete). A request goes out on a connection that is free, or on a new one, so none waits for another here.
+Reads lines ``RATE SECONDS TARGET...``: requests at this rate, to the targets in turn; a target may repeat. Writes JSON
+for each line: for each target the latencies of its responses in seconds, and the number of responses that were not
+complete or not 200. A request uses a free connection or a new one, so that no request waits for another here.
 """
 
 from __future__ import annotations

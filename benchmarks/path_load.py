@@ -1,7 +1,7 @@
-"""Load on a gateway, in a process of its own: reads ``PORT TARGET CONNECTIONS SECONDS`` a line, answers with JSON.
+"""A closed-loop load generator for a gateway: reads lines ``PORT TARGET CONNECTIONS SECONDS`` and writes JSON for each.
 
-Each connection sends its next request when the answer to the last has come. Every answer must be a whole one: a status
-of 200, all its bytes, and ``umbel-completed: true``.
+Each connection sends its next request when the last response has come. Each response must be complete: status 200, all
+of its bytes, and ``umbel-completed: true``.
 """
 
 from __future__ import annotations

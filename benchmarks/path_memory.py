@@ -1,7 +1,7 @@
-"""What requests held open weigh: ten thousand of them with two calls each, and whether all of it comes back.
+"""The memory of open requests: ten thousand requests with two calls each, and how much of it is returned afterwards.
 
-The upstreams accept every call and answer none until they are released. Where one process may not
-have the descriptors (three per request), as many workers hold the requests together, and their memory is summed.
+The upstreams accept each call and respond only when they are released. If one process may not have the descriptors
+(three for each request), several workers hold the requests, and their memory is summed.
 """
 
 from __future__ import annotations

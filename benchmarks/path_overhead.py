@@ -1,7 +1,6 @@
-"""What the gateway adds to an answer, in time: one client, ten calls, an upstream that answers after 20 ms.
+"""The time that the gateway adds to a response: one client, ten calls, an upstream that responds after 20 ms.
 
-Every answer of the upstream says how long it took; the longest of the ten is subtracted from the
-time that the client waited.
+Each response of the upstream states its duration; the longest of the ten is subtracted from the client's latency.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``path_overhead.py`` measures beside Umbel: ``path_peer.py UPSTREAM_PORT CONFIG``, ten calls with aiohttp.
+"""The peer of Umbel in ``path_overhead.py``: ``path_peer.py UPSTREAM_PORT CONFIG`` makes ten calls with aiohttp.
 
 A bare ASGI application under uvicorn with uvloop and httptools: no framework, no deadline, no records.
 """

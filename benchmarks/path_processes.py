@@ -1,6 +1,6 @@
-"""The processes of a bench of the whole path: pinned to a core, talked to by lines, and asked what they use.
+"""The processes of the benchmarks of the whole path: pinned to a core, controlled by lines, and measured.
 
-Every process is started by a context manager that ends it, by its number.
+Each process is started by a context manager, which ends it by its pid.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report of a measurement: lines with the bar beside what was reached, and notes."""
+"""The report of a measurement: lines with the result beside its bar, and notes."""
 
 from __future__ import annotations
 

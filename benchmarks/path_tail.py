@@ -1,7 +1,7 @@
-"""The slowest answers: with one replica of two late, hedged and not; and with an upstream dead that others need.
+"""The tail of the latencies: with one slow replica of two, with and without hedging; and with another upstream dead.
 
-The load comes at a fixed and moderate rate, so that a queue of ours does not drown what is
-measured; what is compared alternates in short windows, so that a change of the machine's speed affects both alike.
+The load has a fixed and moderate rate, so that no queue of the load generator dominates. The variants alternate in
+short windows, so that a change of the machine's speed affects both alike.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The upstreams of ``path.py``: ``path_upstream.py DELAY...``, one port each; a DELAY is milliseconds or ``hold``.
 
-Prints its ports in one line. An answer bears when its
-request came and when it went, by the clock that all processes share (CLOCK_MONOTONIC), so that a bench can subtract
-what was not the gateway's. Lines of standard input change a port, and each is answered by a number: ``delay INDEX
-DELAY``, ``close INDEX`` (connections are refused), ``open INDEX`` (at the same port), ``held INDEX`` (how many wait),
-``release INDEX`` (answer them). With ``exact`` as first argument it polls without a pause before an answer is due.
+Prints its ports in one line. A response states when its request came and when it was sent, by the clock that all
+processes share (CLOCK_MONOTONIC), so that a benchmark can subtract the time of the upstream. Lines of standard input
+change a port, and each is acknowledged by a number: ``delay INDEX DELAY``, ``close INDEX`` (connections are refused),
+``open INDEX`` (at the same port), ``held INDEX`` (the number of waiting requests), ``release INDEX`` (respond to them).
+With ``exact`` as first argument it polls without a pause before a response is due.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a second worker costs: ``umbel serve -w 1`` and ``-w 2``, the CPU of all workers per request.
+"""The cost of a second worker: ``umbel serve -w 1`` and ``-w 2``, the CPU of all workers per request.
 
-All workers are on one core and load and upstream on the other, so the load is the same and neither
-disturbs the other's figure; the two masters' workers are asked in turn.
+All workers are on one core, load and upstream on the other, so that the load is equal. The two masters are measured in
+turn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What each policy of an upstream costs a call, and what a call weighs: ``make bench-policies``.
+"""The cost of each policy of an upstream for a call, and the memory of a call: ``make bench-policies``.
 
-No sockets: a scripted stream answers in the moment in which it is sent to, and nothing is triggered. So the figure of a
-policy is that of a call with it less that of a call without. The variants take turns, and the best of many short turns
-counts: whatever else the machine does can only add to it.
+No sockets: a scripted stream responds at once, and no policy is triggered. The figure of a policy is the time of a call
+with it minus that of a call without. The variants take turns, and the best of many short turns counts, because other
+work of the machine can only add to it.
 """
 
 from __future__ import annotations

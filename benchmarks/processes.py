@@ -1,6 +1,6 @@
-"""Processes that ``gateways.py`` starts: each pinned to a core, with its own directory, ended with the block.
+"""The processes that ``gateways.py`` starts: each pinned to a core, with a directory of its own, ended with the block.
 
-Only what was started here is ever ended: a process begins a session of its own, and that session is killed.
+Each process begins a session, and only that session is killed.
 """
 
 from __future__ import annotations

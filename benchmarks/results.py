@@ -1,6 +1,6 @@
-"""What ``gateways.py`` has measured, and how it is reported: ``results.md`` and ``--json``.
+"""The results of ``gateways.py`` and their report: ``results.md`` and ``--json``.
 
-Nothing here measures. A gateway that answered nothing has a rate of 0 and dashes, and the report says so.
+This module measures nothing. A gateway without responses has a rate of 0 and dashes, and the report says so.
 """
 
 from __future__ import annotations

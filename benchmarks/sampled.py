@@ -1,10 +1,10 @@
-"""The gateway with a sampling profiler inside: ``sampled.py CONFIG``; what ``umbel serve -c CONFIG`` is, and a timer.
+"""The gateway with a sampling profiler: ``sampled.py CONFIG`` serves as ``umbel serve -c CONFIG`` does, with a timer.
 
-``start`` and ``stop`` are lines of its standard input; what was sampled
-between them is one line of JSON. A sample is taken every two milliseconds (by a real-time timer, because a CPU-time one
-ticks only as often as the kernel does) and weighs as much as the main thread's CPU time since the last one, so an idle
-gateway weighs nothing. Python runs the handler when the instruction at hand is done, so a system call counts for the
-line that makes it. The collector's time is taken out of the samples and reported by itself.
+``start`` and ``stop`` are lines of its standard input; the samples in between are one line of JSON. A real-time timer
+takes a sample every two milliseconds (a CPU-time timer has only the kernel's resolution). A sample is weighted by the
+main thread's CPU time since the last one, so that an idle gateway has no weight. Python runs the handler after the
+current instruction, so that a system call counts for the line that makes it. The time of the garbage collector is taken
+out of the samples and reported separately.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How fast the server is beside its peers: ``make bench-server``, quickly with ``ARGS=--quick``.
+"""The speed of the server compared with others: ``make bench-server``; ``ARGS=--quick`` for a short run.
 
-All serve the same bare ASGI application ("Hello, world!") on one core, and are asked from another one, in turn, in five
-interleaved rounds, so that a change of the machine's speed affects all alike. Prints one table and writes it into
+All serve the same bare ASGI application ("Hello, world!") on one core, with the load on another, in five interleaved
+rounds, so that a change of the machine's speed affects all alike. Prints one table and writes it into
 ``benchmarks/server.md``.
 """
 

@@ -1,7 +1,7 @@
-"""One server of those that are compared, as a process: ``servers.py NAME``; prints its port and serves until killed.
+"""One of the servers that ``server.py`` compares: ``servers.py NAME`` prints its port and serves until it is killed.
 
-All serve the same bare ASGI application, without access log, from one process; the two frameworks answer with the same
-text as JSON, from a function that calls nobody.
+All serve the same bare ASGI application, without an access log, from one process. The two frameworks respond with the
+same text as JSON, from a function that makes no call.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Which stage of a request a frame belongs to: by its file, and for a few by its function or the line it is at.
+"""The stage of a request that a frame belongs to: by its file, and for a few files by its function or line.
 
-Pure: it reads no
-file but the source line that a frame stands at.
+Pure, except that it reads the source line of a frame.
 """
 
 from __future__ import annotations

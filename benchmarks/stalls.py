@@ -1,9 +1,9 @@
-"""The longest stall of the event loop by what a client or an upstream may send: ``make bench-stalls``.
+"""The longest stall of the event loop that a client or an upstream can cause: ``make bench-stalls``.
 
-A gateway is served on a real socket, and each hostile input is sent to it, or to it by its upstream; what counts is the
-CPU time of its longest step between two checkpoints. Beside that, 64 KiB of the worst strings of each regular
-expression of the source and of each function that reads what comes from outside. Asked: 20 ms, and 100 ms where a body
-has 1 MB. ``--json FILE`` keeps the figures; the command ends with 1 if one is missed.
+A gateway is served on a real socket, and each hostile input is sent to it by a client or by its upstream. The result is
+the CPU time of the longest step between two checkpoints. In addition, 64 KiB of the worst strings are given to each
+regular expression of the source and to each function that parses input from outside. The limit is 20 ms, and 100 ms for
+bodies of 1 MB. ``--json FILE`` writes the figures; the exit status is 1 if a limit is exceeded.
 """
 
 from __future__ import annotations

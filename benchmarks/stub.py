@@ -1,7 +1,7 @@
-"""The upstream of the benchmarks: one small JSON answer (170 bytes) to every request, as fast as Python can send it.
+"""The upstream of the benchmarks: one small JSON response (170 bytes) to each request, as fast as Python can send it.
 
-Started in a process and on a core of its own; it prints its port. With a file of key and certificates it speaks TLS. It
-parses nothing (every client here sends GET without a body), so that what is measured is the client.
+It runs in a process and on a core of its own, and prints its port. With a file of key and certificates it uses TLS. It
+parses nothing (all clients here send GET without a body), so that the client is what is measured.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The master of ``umbel serve -w`` beside its peers: same application, same load, four workers each.
+"""The master of ``umbel serve -w`` compared with others: the same application and load, four workers each.
 
     make bench-supervisor            all of it; writes benchmarks/supervisor.md
     make bench-supervisor ARGS=--quick     fewer reloads, nothing written
 
-Each scenario starts a fresh tree of processes and ends it by process group. A peer that has no such feature, or that
-never gets there, has a dash or the limit at which we stopped waiting.
+Each scenario starts new processes and ends them by their process group. A peer without such a feature has a dash, and
+one that does not get there has the limit after which the scenario was stopped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The memory that ``malloc_trim`` returns after a load peak, and how long it stops the loop: ``make bench-trim``.
+"""The memory that ``malloc_trim`` returns after a load peak, and how long it stops the event loop: ``make bench-trim``.
 
-Tasks hold a list of values each until all are released; then the heap is trimmed in a thread, as ``heap_trim`` of
-``umbel.server.process`` does it, while the loop sleeps for a moment again and again, or allocates without pause.
-Each row is measured in a process of its own. Linux with glibc only.
+Tasks hold a list of values each until all are released. Then the heap is trimmed in a thread, as ``heap_trim`` of
+``umbel.server.process`` does, while the event loop sleeps again and again, or allocates without a pause. Each row is
+measured in a process of its own. Linux with glibc only.
 """
 
 from __future__ import annotations

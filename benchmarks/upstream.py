@@ -1,7 +1,7 @@
-"""How fast the upstream path is beside its peers: ``make bench-upstream``, quickly with ``ARGS=--quick``.
+"""The speed of upstream calls compared with other clients: ``make bench-upstream``; ``ARGS=--quick`` for a short run.
 
-Every client calls the same upstream, in turn, in five interleaved rounds, so that a change of the machine's speed
-affects all alike. Clients run on one core and the upstream on another. Prints one table and writes it into
+All clients call the same upstream, in turn, in five interleaved rounds, so that a change of the machine's speed affects
+all alike. Clients run on one core and the upstream on another. Prints one table and writes it into
 ``benchmarks/upstream.md``.
 """
 

@@ -1,8 +1,8 @@
-"""Where a request's microseconds go: ``make bench-where``, ``ARGS=--quick`` for a glance.
+"""The CPU time of a request by stage: ``make bench-where``; ``ARGS=--quick`` for a short run.
 
-The gateway runs on one core with a sampling profiler inside (``sampled.py``), load and upstream on another. Windows
-with and without sampling alternate: the CPU per request is measured without, the shares with. ``--json FILE`` keeps the
-result, ``--before FILE`` puts an older one beside the new, ``--doc FILE`` writes the table between its two markers.
+The gateway runs on one core with a sampling profiler (``sampled.py``), load and upstream on another. Windows with and
+without sampling alternate: the CPU per request is measured without it, the shares with it. ``--json FILE`` writes the
+result, ``--before FILE`` shows an older one beside it, ``--doc FILE`` writes the table between its two markers.
 """
 
 from __future__ import annotations

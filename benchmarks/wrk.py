@@ -1,7 +1,6 @@
-"""The load of ``gateways.py``: wrk where it is installed, else ``burst_load.py``, which reports the same figures.
+"""The load of ``gateways.py``: wrk if it is installed, otherwise ``burst_load.py``, which reports the same figures.
 
-Both keep a number of connections busy, each of which sends its next request when its answer has come. Nothing here
-knows the gateways.
+Both keep a number of connections busy, each of which sends its next request when its response has come.
 """
 
 from __future__ import annotations

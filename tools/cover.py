@@ -1,7 +1,7 @@
-"""The branch coverage of the test suite: ``make cover``; options for pytest follow.
+"""The branch coverage of the test suite: ``make cover``; further arguments go to pytest.
 
-The suite runs under coverage on two cores. The processes that tests start count too, such as workers; one that is
-killed by SIGKILL leaves no data. The report is printed also if tests fail. The data and the total counts are left in
+The suite runs under coverage on two cores. Processes that tests start are included, such as workers; a process that is
+killed by SIGKILL leaves no data. The report is printed even if tests fail. The data and the total counts are written to
 ``.cover``. The exit status is that of pytest.
 """
 

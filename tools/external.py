@@ -1,8 +1,8 @@
-"""The tests with other people's programs: ``make external``, all of them or those that ARGS names.
+"""The tests with external programs: ``make external`` runs all of them, or those that ARGS names.
 
-Each folder of ``tests/external`` is the tests with one program. What it needs is installed first: Debian's packages if
-this runs as root, npm's packages into ``.ext/NAME``. A folder whose program is missing is skipped, and the last lines
-say so. Each folder runs under a time limit. The exit status is 1 if a test failed or a limit was passed, else 0.
+Each folder of ``tests/external`` has the tests with one program, whose packages are installed first: Debian's if this
+runs as root, npm's into ``.ext/NAME``. A folder whose program is missing is skipped, and the last lines say so. Each
+folder has a time limit. The exit status is 1 if a test failed or a limit was exceeded, otherwise 0.
 """
 
 from __future__ import annotations

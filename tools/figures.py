@@ -1,8 +1,8 @@
-"""The figures of the structure of ``src/umbel``: ``make figures``.
+"""Figures of the structure of ``src/umbel``: ``make figures``.
 
-Sizes of files and functions, comments, folders, files with one importer, circles of imports, and what a request enters:
-files and functions of Umbel, and all functions with those of Python and of libraries. ``--json`` prints them for
-programs, ``--coverage`` adds the coverage that ``make cover`` measured last.
+Sizes of files and functions, comments, folders, files with one importer, circular imports, and what a request enters:
+files and functions of Umbel, and all functions including those of Python and of libraries. ``--json`` prints JSON,
+``--coverage`` adds the coverage that ``make cover`` measured last.
 """
 
 from __future__ import annotations

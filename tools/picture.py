@@ -1,7 +1,7 @@
-"""The picture of the README: ``make picture`` asks the demo's route twice and draws when each call began and ended.
+"""The picture of the README: ``make picture`` requests the demo's route twice and draws the duration of each call.
 
-The second time the service of the offers is slow: its call ends at its time limit, and the response has no offers.
-Writes ``docs/pictures/dashboard.svg``.
+The second time the service of the offers is slow: its call ends at its timeout, and the response has no offers. Writes
+``docs/pictures/dashboard.svg``.
 """
 
 from __future__ import annotations

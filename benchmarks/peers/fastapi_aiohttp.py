@@ -1,7 +1,7 @@
-"""FastAPI and aiohttp as a peer of ``gateways.py``: what one builds in Python for speed, under uvicorn and uvloop.
+"""FastAPI and aiohttp as a peer of ``gateways.py``: a fast stack in Python, under uvicorn and uvloop.
 
-One pooled session for all requests, orjson both ways, and a log that a thread writes, which measured cheaper than
-uvicorn's own access log. UPSTREAM and LOG come by the environment.
+One pooled session for all requests, orjson in both directions, and a log that a thread writes, which was measured to
+cost less than uvicorn's own access log. UPSTREAM and LOG are environment variables.
 """
 
 from __future__ import annotations

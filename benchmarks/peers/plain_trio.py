@@ -1,9 +1,9 @@
-"""A composition gateway in plain trio as a peer of ``gateways.py``: a request with nearly nothing around it.
+"""A composition gateway in plain trio as a peer of ``gateways.py``: the least code around a request.
 
-A task per client, one epoll for all connections upstream, JSON merged with msgspec, one deadline per request, and a
+A task per client, one epoll for all upstream connections, JSON merged with msgspec, one deadline per request, and a
 line per request that a thread appends in batches. No routes but ``/nK``, no policies, no limits, no TLS, no chunked
-bodies. It shows how much of Umbel's cost is Umbel's, and how much is trio's and Python's. UPSTREAM, PORT and LOG come
-by the environment.
+bodies. It shows which part of Umbel's cost is that of trio and Python. UPSTREAM, PORT and LOG are environment
+variables.
 """
 
 from __future__ import annotations

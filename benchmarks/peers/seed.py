@@ -1,7 +1,8 @@
-"""The seed stack as a peer of ``gateways.py``: FastAPI, httpx and aiofiles, for gunicorn with one uvicorn worker.
+"""FastAPI, httpx and aiofiles as a peer of ``gateways.py``, for gunicorn with one uvicorn worker.
 
-One pooled client for all requests with room for every call in flight, orjson both ways, and one line per request that
-is appended through aiofiles before the answer goes out, so that none is lost. UPSTREAM and LOG come by the environment.
+One pooled client for all requests with a connection for each call in flight, orjson in both directions, and one line
+per request that aiofiles appends before the response is sent, so that no line is lost. UPSTREAM and LOG are environment
+variables.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Umbel's own configuration in ``gateways.py``: three routes of 1, 10 and 50 calls, as one would write them.
+"""Umbel's own configuration in ``gateways.py``: three routes of 1, 10 and 50 calls, as a user would write them.
 
-``umbel check`` accepts it. It must set nothing for the sake of speed.
+``umbel check`` accepts it. It must set no key only for speed.
 """
 
 from __future__ import annotations
