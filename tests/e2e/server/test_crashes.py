@@ -29,25 +29,25 @@ from umbel.server.state import ServerState
 
 
 class OwnError(BaseException):
-    """An application's own, which is no Exception."""
+    """An exception of the application that is no ``Exception``."""
 
 
 class MuteError(Exception):
-    """One whose text cannot be had."""
+    """An exception whose text raises."""
 
     def __str__(self) -> str:
         raise KeyboardInterrupt("there is no text")
 
 
 class HiddenError(Exception):
-    """One that raises for whatever is asked of it."""
+    """An exception whose attributes raise."""
 
     def __getattribute__(self, name: str) -> Any:
         raise ValueError(name)
 
 
 class BrokenGroupError(BaseExceptionGroup[BaseException]):
-    """One that cannot be split."""
+    """A group that cannot be split."""
 
     def derive(self, excs: Any) -> Any:
         raise ValueError("it cannot be derived")
@@ -85,13 +85,13 @@ HIDDEN: dict[str, Callable[[], Any]] = {
     "a group that cannot be split": lambda: made(lambda: BrokenGroupError("own", [OwnError(), KeyboardInterrupt()])),
     "a group too deep to be split": lambda: made(deep_group),
 }
-"""What Quart and trio's own scopes cannot take."""
+"""Exceptions that Quart or trio's scopes cannot handle."""
 RAW_KINDS = pytest.mark.parametrize("kind", [*RAISED, *HIDDEN])
 
 
 @dataclass
 class Raiser:
-    """Raises in the answer to ``/raise`` (before its head), ``/break`` (in its body) and in a WebSocket."""
+    """Raise for ``/raise`` (before the head), for ``/break`` (in the content), and in a WebSocket."""
 
     kind: str
     recorder: Records = field(default_factory=Records)
@@ -170,7 +170,7 @@ async def test_an_exception_in_a_view_gives_500_with_one_record_of_each_kind(kin
             assert (reply.status, reply["content-type"]) == (500, "application/problem+json")
             async with ws_client(port) as client:
                 await client.open()
-                assert await client.ended() in (1011, 1000)  # Where Quart takes the exception, it closes with 1000.
+                assert await client.ended() in (1011, 1000)  # 1000 if Quart catches the exception.
             assert (await fetch(port, "GET", "/hello")).status == 200
     assert [(record.request.path, record.status) for record in records.requests] == [
         ("/raise", 500),
@@ -309,7 +309,7 @@ async def test_endless_content_of_a_response_without_content_is_bounded(protocol
 
     recorder = Records()
     app.recorder = recorder  # type: ignore[attr-defined]  # as above
-    # The end of the stream goes out at the bound, not with what the connection sends next.
+    # END_STREAM is sent at the bound, and not with the next frames of the connection.
     with trio.fail_after(10):
         async with serving(app, keep_alive_timeout=60) as port, opened(protocol, port) as channel:
             await channel.request("HEAD" if status == 200 else "GET", "/")

@@ -1,6 +1,6 @@
-"""Everything that ends a stock HTTP/2 worker or its memory, over real sockets, under both launchers.
+"""HTTP/2 input that ends a stock worker or uses up its memory, on real sockets, under both launchers.
 
-Each input ends at most its own connection; after each a second client is served.
+Each input ends at most its own connection. After each, a second client is served.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from umbel.gateway.app import Umbel
 Codes = h2.errors.ErrorCodes
 
 PROMISE_S = 1.0
-"""A second client is served within this; a test waits ten times as long."""
+"""Seconds in which a second client is served; a test waits ten times as long."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Server:
 
 @asynccontextmanager
 async def server(stock: bool, **settings: Any) -> AsyncIterator[Server]:
-    """An Umbel with a few routes; at the end a second client must be served, and no request be left."""
+    """Serve an Umbel with a few routes. At the end a second client must be served, and no request be in flight."""
     records, started = Records(), []
     app = Umbel(__name__, recorder=records, static_folder=None)
 
@@ -122,7 +122,7 @@ async def test_non_ascii_bytes_of_a_query_are_read_as_percent_encoded(stock: boo
 
 
 def frames_of(kind: str) -> list[Any]:
-    """Enough frames to be a flood, a few per write."""
+    """Send a flood of frames, a few per write."""
     return {
         "PRIORITY": lambda: [PriorityFrame(2 * n + 1, depends_on=0, stream_weight=1) for n in range(2000)],
         "PING": lambda: [PingFrame(opaque_data=b"8 bytes.")] * 20_000,
@@ -135,7 +135,7 @@ def frames_of(kind: str) -> list[Any]:
 
 
 async def flood(client: H2Client, frames: list[Any]) -> None:
-    """Send for as long as the server takes it."""
+    """Send until the server closes the connection."""
     data = b"".join(frame.serialize() for frame in frames)
     with suppress(trio.BrokenResourceError):
         await client.stream.send_all(data)
@@ -170,7 +170,7 @@ async def test_a_flood_of_cheap_frames_ends_its_connection(stock: bool, kind: st
         tracemalloc.start()
         try:
             await ended_by_flood(client, frames)
-            # The client's own copy of what it sends is in here too.
+            # This process also holds the client's copy of the bytes that it sends.
             assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
         finally:
             tracemalloc.stop()
@@ -179,7 +179,7 @@ async def test_a_flood_of_cheap_frames_ends_its_connection(stock: bool, kind: st
 @both
 async def test_a_rapid_reset_ends_its_connection_within_200_resets(stock: bool) -> None:
     async with server(stock) as here, h2_client(here.port) as client:
-        block = b"\x82\x04\x05/hang\x86\x01\x06a.test"  # literals, so that each head is whole in itself
+        block = b"\x82\x04\x05/hang\x86\x01\x06a.test"  # Literals, so that no head needs the table.
         frames: list[Any] = []
         for number in range(10_000):
             stream = 2 * number + 1
@@ -210,7 +210,7 @@ async def test_an_endless_or_huge_head_ends_its_connection(stock: bool, kind: st
         "HPACK": [HeadersFrame(1, data=bomb, flags=["END_HEADERS"])],
     }[kind]
     async with server(stock) as here, h2_client(here.port) as client:
-        # The library counts the pieces too, and calls too many of them an error of the protocol.
+        # The library has a limit of CONTINUATION frames too, and reports a protocol error.
         await ended_by_flood(client, frames, Codes.ENHANCE_YOUR_CALM, Codes.PROTOCOL_ERROR)
 
 

@@ -60,7 +60,7 @@ async def test_a_stop_sends_goaway_and_finishes_requests_in_flight(stock: bool) 
 
 @asynccontextmanager
 async def encrypted(directory: Path, stock: bool, *offered: str) -> AsyncIterator[trio.SSLStream[trio.SocketStream]]:
-    """A connection that has shaken hands with a server of its own, offering these protocols."""
+    """A TLS connection to a server, after a handshake that offered these protocols."""
     authority = trustme.CA()
     pair = authority.issue_cert("localhost")
     pair.cert_chain_pems[0].write_to_path(directory / "cert.pem")

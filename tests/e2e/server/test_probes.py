@@ -19,12 +19,12 @@ from tests.support.server.serving import RawClient, connected, fetch
 from tests.support.upstream.raw_server import raw_server, silent
 
 TEST_TIMEOUT_S = 5.0
-"""Far above what an answer takes, and below every time after which a place becomes free by itself."""
+"""Seconds: longer than a response takes, and shorter than any timeout that would free capacity."""
 
 
 @asynccontextmanager
 async def busy(directory: Path, *, stock: bool, keys: str = "", **settings: object) -> AsyncIterator[Program]:
-    """A program with two requests in flight that never end, and ``max_in_flight`` of two."""
+    """A server at its ``max_in_flight`` of two, by two requests that never end."""
     async with raw_server(silent) as upstream:
         config = f"[server]\nmax_in_flight = 2\n{keys}\n" + up(upstream) + route(keys='deadline = "1h"')
         async with running(directory, config, stock=stock, **settings) as program, AsyncExitStack() as stack:
@@ -78,7 +78,9 @@ async def test_probes_are_answered_at_max_connections(stock: bool, tmp_path: Pat
 async def test_a_configured_probe_path_is_answered_beyond_the_limits(stock: bool, tmp_path: Path) -> None:
     async with busy(tmp_path, stock=stock, keys='probes = ["/healthz"]') as program:
         with trio.fail_after(TEST_TIMEOUT_S):
-            assert (await fetch(program.port, "GET", "/healthz")).status == 404  # asked, and not shed
+            assert (
+                await fetch(program.port, "GET", "/healthz")
+            ).status == 404  # It was admitted, and not refused with 503.
             assert (await fetch(program.port, "GET", "/livez")).status == 503
 
 
@@ -115,13 +117,13 @@ async def test_a_probe_over_http2_is_answered_beyond_max_concurrent_streams(tmp_
                     await wait_all_tasks_blocked(0.002)
                 while not client.settled:
                     await client.receive()
-                # A client that keeps to what it was told would wait; this one does not.
+                # A client that respects MAX_CONCURRENT_STREAMS would wait. This one does not.
                 client.h2.remote_settings = Settings(
                     client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 100}
                 )
                 assert (await client.fetch("GET", "/livez")).status == 200
                 refused = await client.fetch("GET", "/r")
-                assert (refused.status, refused.reset) == (0, 7)  # REFUSED_STREAM, and the connection goes on
+                assert (refused.status, refused.reset) == (0, 7)  # REFUSED_STREAM; the connection stays open.
                 assert (await client.fetch("GET", "/readyz")).status == 200
                 assert not any(client.answers[stream].ended for stream in waiting)
 

@@ -1,6 +1,6 @@
-"""Every raw request of the tables, over a socket, at both ways to start: the answer owed, one record, no harm.
+"""Each raw request of the tables, over a socket, under both launchers: the expected response and one record.
 
-After each case the worker is the process that it was, and another client is served.
+After each case the worker is still the same process, and another client is served.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def test_a_raw_request_gets_the_expected_response_and_one_record(served: S
 
 
 async def test_no_raw_request_causes_a_crash(served: Served) -> None:
-    """In whatever order the tests run: at least the cases before this one have left no traceback."""
+    """The cases that have run before this test have left no traceback in the output."""
     assert "Traceback" not in served.server.output
     assert served.server.complaints() == []
 

@@ -79,7 +79,9 @@ async def test_a_broken_http_2_connection_leaves_one_access_record(frames: list[
         client.mute = True
         data = b"".join(frame.serialize() for frame in frames)
         if not frames:
-            data = SettingsFrame(0).serialize()[:5] + b"\x00\x00\x00\x01"  # SETTINGS on a stream
+            data = (
+                SettingsFrame(0).serialize()[:5] + b"\x00\x00\x00\x01"
+            )  # A SETTINGS frame with a stream id, which is malformed.
         with trio.fail_after(10):
             await client.stream.send_all(data)
             while not client.goaway and await client.receive():

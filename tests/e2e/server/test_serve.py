@@ -102,7 +102,7 @@ async def test_a_startup_failure_reported_by_the_application_ends_the_server(sto
 
     with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailureError, match="no database"), flatten_subgroups=True):
         async with serving(app, stock=stock):
-            # Hypercorn itself says that it serves, for a moment; ours does not.
+            # Only Hypercorn's own server reports its addresses before the startup has failed.
             assert stock
             await trio.sleep_forever()
 
@@ -183,7 +183,7 @@ async def test_a_second_signal_cancels_requests_in_flight(script: Any) -> None:
         await client.send("GET", "/hang")
         assert script.stdout.readline() == "hanging\n"
         script.send_signal(signal.SIGTERM)
-        # The listening socket is closed by the first signal; that is when the second one is a second one.
+        # The first signal has been handled when the listening socket is closed. Only then send the second one.
         with contextlib.suppress(OSError):
             while True:
                 await (await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2]))).aclose()

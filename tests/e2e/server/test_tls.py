@@ -37,7 +37,7 @@ async def over_tls(port: int) -> AsyncIterator[RawClient]:
     AUTHORITY.configure_trust(context)
     stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=context, https_compatible=True)
     async with stream:
-        yield RawClient(stream)  # type: ignore[arg-type]  # it sends and receives alike
+        yield RawClient(stream)  # type: ignore[arg-type]  # It has the same methods.
 
 
 async def echoes(scope: Any, receive: Any, send: Any) -> None:
@@ -112,7 +112,7 @@ async def test_a_handshake_must_end_within_the_head_timeout(
     app.limits = Limits(head_timeout=0.2)
 
     async def drip(stream: trio.SocketStream) -> None:
-        # A record of 16,384 bytes that would take an hour.
+        # A record of 16,384 bytes, which would take an hour at this rate.
         for byte in b"\x16\x03\x01\x40\x00" + bytes(1000):
             await stream.send_all(bytes([byte]))
             await trio.sleep(0.05)

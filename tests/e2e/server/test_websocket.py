@@ -20,7 +20,7 @@ from umbel.gateway.app import Umbel
 
 @asynccontextmanager
 async def server(stock: bool, **settings: Any) -> AsyncIterator[tuple[int, Records]]:
-    """An Umbel with an echo; at the end a second client must be served."""
+    """Serve an Umbel with an echo WebSocket. At the end a second client must be served."""
     records = Records()
     app = Umbel(__name__, recorder=records, static_folder=None)
 
@@ -52,7 +52,7 @@ both = pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", "stoc
 
 
 async def raw(port: int, data: bytes) -> bytes:
-    """Send, and read the head of the answer and what comes with it."""
+    """Send bytes. Return the head of the response and the bytes that came with it."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(data)
         received = b""
@@ -63,7 +63,7 @@ async def raw(port: int, data: bytes) -> bytes:
 
 
 async def recorded(records: Records, count: int = 1) -> list[RequestEnded]:
-    """So many records, once they are there."""
+    """Wait for ``count`` records, and return them."""
     with trio.fail_after(10):
         while len(records.requests) < count:  # noqa: ASYNC110  # there is no event of it
             await trio.sleep(0.001)

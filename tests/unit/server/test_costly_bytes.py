@@ -29,7 +29,7 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
 
 
 def settings(said: dict[int, int]) -> bytes:
-    """A SETTINGS frame (hyperframe's own keeps the last eight bits of an identifier)."""
+    """A SETTINGS frame. hyperframe's own keeps only the last eight bits of an identifier."""
     payload = b"".join(struct.pack(">HI", key, value) for key, value in said.items())
     return len(payload).to_bytes(3, "big") + b"\4\0\0\0\0\0" + payload
 
@@ -97,7 +97,7 @@ async def test_a_header_block_of_table_size_changes_ends_its_connection(
         assert here.client.goaway == [Codes.COMPRESSION_ERROR]
 
 
-# Answers.
+# Responses.
 
 
 async def test_a_data_frame_has_at_most_64_kib(autojump_clock: MockClock) -> None:
@@ -140,7 +140,7 @@ async def test_repeated_resets_of_stalled_streams_end_the_connection(every: floa
                     await here.client.flush()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     break
-        # Fifteen places for 3000 seconds in all, what a hundred answers that are not read may take.
+        # Fifteen stalled streams at a time, for 3000 seconds in sum: 100 write timeouts.
         assert trio.current_time() - began < 3000 / 15 + 2 * every + 10
         await here.over.wait()
         nursery.cancel_scope.cancel()

@@ -40,7 +40,7 @@ async def test_a_wsgi_application_is_served_by_hypercorn(monkeypatch: pytest.Mon
     monkeypatch.setattr(umbel_in_hypercorn, "_stock_run", stock)
     umbel_in_hypercorn.install()
     wsgi = WSGIWrapper(lambda environ, start_response: [], 1000)
-    server = TCPServer(wsgi, *[None] * 4)  # type: ignore[arg-type]  # nothing of them is used
+    server = TCPServer(wsgi, *[None] * 4)  # type: ignore[arg-type]  # They are not used.
     await server.run()
     assert served == [server]
 

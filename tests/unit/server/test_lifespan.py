@@ -15,7 +15,7 @@ MockClock = trio.testing.MockClock
 
 
 class App:
-    """Notes what it is asked, and answers with what ``after`` says for it."""
+    """A lifespan application that records the messages, and sends the reply in ``after`` to each."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = answers

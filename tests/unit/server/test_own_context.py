@@ -25,7 +25,7 @@ async def work(waits: int, seen: list[str], error: type[Exception] | None = None
 
 
 class Awaitable:
-    """What is no coroutine, as those of compiled code."""
+    """An awaitable that is no coroutine, as compiled code makes them."""
 
     def __init__(self, waits: int, seen: list[str]) -> None:
         self._work = work(waits, seen)

@@ -19,7 +19,7 @@ pytestmark = DRIVERS
 
 
 async def stop(server: Server) -> float:
-    """Drain; gives the seconds that it took."""
+    """Drain the server. Return the seconds that it took."""
     began = trio.current_time()
     await leave(server.state)
     await drain(server.state, lambda: server.nursery.cancel_scope.cancel(reason="late"))
@@ -158,7 +158,7 @@ async def test_a_response_cut_while_it_is_drained_is_not_complete(driver: str, a
 
 @pytest.mark.parametrize("status", [200, 413])
 async def test_a_client_has_time_to_read_a_last_response(status: int, driver: str, autojump_clock: MockClock) -> None:
-    """Behind it the server reads what the client goes on to send, also in a drain that waits for no other request."""
+    """After the response the server reads on (lingers), also in a drain without another request."""
     length = 10**6 if status == 413 else 1000
     limits = Limits(max_body=1000, drain_idle=0)
     async with served(App(hello), driver, limits, graceful_timeout=20) as server, server.connected() as client:

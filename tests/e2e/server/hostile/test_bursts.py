@@ -19,13 +19,13 @@ from tests.support.server.ws_client import upgrade
 SMALL, LARGE = 8 * 1024, 64 * 1024
 RUNS = 3
 FLOOR_S = 0.04
-"""Steps under this are too short for a comparison on a busy machine; what is promised is measured by bench-stalls."""
+"""Seconds. Shorter steps cannot be compared on a busy machine; ``make bench-stalls`` measures them."""
 
 Burst = Callable[[int, int], Awaitable[None]]
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Reads everything, and answers."""
+    """Read the whole body, and respond."""
     if scope["type"] == "lifespan":
         raise NotImplementedError("it has none")
     if scope["type"] == "websocket":
@@ -41,7 +41,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _burst(port: int, size: int, unit: bytes, before: bytes = b"", after: bytes = b"") -> None:
-    """Send ``before``, then ``size`` bytes of ``unit`` at once, and read until nothing more comes."""
+    """Send ``before``, then ``size`` bytes of repeated ``unit`` at once, and read until no byte comes any more."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         if before:
             await stream.send_all(before)
@@ -118,7 +118,7 @@ BURSTS: dict[str, Burst] = {
 
 
 async def _longest(burst: Burst, size: int) -> float:
-    """The best of several runs: other programs make steps longer, and nothing makes them shorter."""
+    """Compare the shortest of several runs: other programs can only make a step longer."""
     found = []
     for _ in range(RUNS):
         async with serving(app) as port:

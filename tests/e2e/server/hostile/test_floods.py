@@ -19,11 +19,11 @@ from tests.support.upstream.raw_server import Peer, raw_server, response, silent
 SHED_S_MAX = 0.05
 GUARD = 10
 SERVICE_S = 0.05
-"""How long the upstream works on a request."""
+"""Seconds that the upstream takes for a request."""
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds, and with it the server."""
+    """Resident bytes of this process, in which the server runs."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -48,7 +48,7 @@ async def test_connections_over_the_limit_get_503_and_are_closed(stock: bool, tm
                 with trio.fail_after(SHED_S_MAX * GUARD):
                     async with connected(program.port) as one_too_many:
                         await closed_with_503(one_too_many)
-            # Those that were there are served on, and a place that is given up can be taken.
+            # Open connections are still served, and after a close another one is accepted.
             assert (await idle[0].request("GET", "/livez")).status == 200
             await idle.pop().stream.aclose()
             with trio.fail_after(5):
@@ -79,7 +79,7 @@ async def test_requests_over_max_in_flight_get_503_within_fifty_milliseconds(sto
                     assert (reply.status, reply["content-type"]) == (503, "application/problem+json")
                     assert int(reply["retry-after"]) >= 1
                     assert reply.json["type"] == "urn:umbel:problem:overloaded"
-                # A place that becomes free is taken by the next one, on the same connection.
+                # When a request in flight ends, the next one on the same connection is admitted.
                 await busy.pop().stream.aclose()
                 with trio.fail_after(5):
                     while (reply := await client.request("GET", "/nowhere")).status != 404:
@@ -95,7 +95,7 @@ async def test_requests_over_max_in_flight_get_503_within_fifty_milliseconds(sto
 
 @SERVERS
 async def test_throughput_under_a_flood_stays_near_the_maximum(stock: bool, tmp_path: Path) -> None:
-    """As many clients as may be in flight, and then three times as many: the answers per second stay what they were."""
+    """With three times as many clients as ``max_in_flight``, the successful responses per second stay the same."""
 
     async def brief(peer: Peer) -> None:
         while await peer.read_head():
@@ -126,7 +126,7 @@ async def test_throughput_under_a_flood_stays_near_the_maximum(stock: bool, tmp_
             peak = await goodput(program.port, 10)
             await program.settled()
             flooded = await goodput(program.port, 30)
-    # 90 % is the promise where nobody else has this machine's cores.
+    # 90 % is promised on a machine without other load.
     assert flooded >= 0.5 * peak, f"{flooded} of {peak} a second"
 
 
@@ -187,7 +187,7 @@ async def test_without_descriptors_accepting_pauses_with_one_record(tmp_path: Pa
                 outside = [await stack.enter_async_context(connected(port)) for _ in range(20)]
                 for client in outside:
                     await client.send("GET", "/free")
-                # Nothing can be accepted now, and who is inside is served all the same.
+                # No connection can be accepted now, but open ones are served.
                 with trio.move_on_after(0.5) as waited:
                     await outside[0].stream.receive_some()
                 assert waited.cancelled_caught

@@ -17,7 +17,7 @@ from tests.support.server.raw_server_process import Served, serving_raw
 from tests.support.server.serving import fetch
 
 TRIES = 300
-"""The stock worker was dead within 113 to 300 of them."""
+"""Repetitions. A stock worker ended after 113 to 300 of them."""
 AT_ONCE = 10
 
 
@@ -28,7 +28,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 async def assert_well(served: Served) -> None:
-    """The worker is the one that it was, serves another client at once, and has nothing to tell of a crash."""
+    """Assert that the worker has not been replaced, serves another client, and has logged no crash."""
     with trio.fail_after(1):
         assert (await fetch(served.server.port, "GET", "/livez", [("connection", "close")])).status == 200
     assert served.server.lives
@@ -37,7 +37,7 @@ async def assert_well(served: Served) -> None:
 
 
 def reset(stream: trio.SocketStream) -> None:
-    """Let the closing be an RST."""
+    """Make the close a reset (RST)."""
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -61,7 +61,7 @@ async def test_a_hundred_truncated_bodies_end_only_their_connections(served: Ser
         for _ in range(TRIES // AT_ONCE):
             stream = await trio.open_tcp_stream("127.0.0.1", served.server.port)
             await stream.send_all(post(b"Content-Length: 100", target=target.encode()) + b"x" * rng.randrange(99))
-            # Now and then the request is already being worked on, or answered.
+            # Sometimes the request is already in flight or answered.
             for _ in range(rng.randrange(5)):
                 await trio.lowlevel.checkpoint()
             try:
@@ -102,7 +102,7 @@ async def test_a_malformed_chunk_after_an_early_response_ends_its_connection(ser
 
 
 async def test_a_client_that_leaves_during_a_413_ends_only_its_connection(served: Served) -> None:
-    """The error finds nobody: that is the client's leaving, and no crash of the application that was reading."""
+    """The 413 cannot be delivered. That counts as the client's leaving, and not as a crash of the application."""
     for tries in range(TRIES // 3):
         async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
             await stream.send_all(post(b"Transfer-Encoding: chunked", body=b"1\r\n{\r\n"))
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_during_a_413_ends_only_its_connection(served
 
 
 async def test_an_endless_body_after_an_early_response_is_read_to_a_bound(served: Served) -> None:
-    """The request is refused at its head; of its body no more than a little is taken."""
+    """The request is refused by its head, and at most 256 KiB of its body are read."""
     sent = 0
     async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
         await stream.send_all(post(b"Content-Length: 100000000"))
@@ -124,7 +124,7 @@ async def test_an_endless_body_after_an_early_response_is_read_to_a_bound(served
                     sent += 65_536
         except trio.BrokenResourceError:
             pass
-    # 256 KiB are read; the rest is what the buffers of two sockets on loopback take.
+    # The server reads 256 KiB. The rest is in the buffers of the two sockets.
     assert sent < 16_000_000
     await assert_well(served)
 

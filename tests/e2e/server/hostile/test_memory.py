@@ -1,6 +1,6 @@
-"""What the server holds of bodies that nobody takes, and of connections that do nothing: next to nothing.
+"""Memory of the server for unread uploads, unread responses and idle connections.
 
-The server is a process of its own, so that its memory is its alone.
+The server runs in a process of its own, so that its memory can be measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UPLOAD = 2**30 if SOAK else 2**30 // 10
 GROWTH_MAX = 2**20
 IDLE = 400
 IDLE_MAX = 12 * 1024
-"""Bytes of memory that one idle connection may cost."""
+"""Most bytes of memory for one idle connection."""
 
 SCRIPT = """
 import trio
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 async def send_for(channel: Http1 | Http2, seconds: float, size: int) -> int:
-    """Send a body until it is all sent or nothing more is taken for so long; gives the bytes sent."""
+    """Send a body until all of it is sent, or no byte was accepted for a while. Return the bytes that were sent."""
     sent = 0
     piece = bytes(16_384)
     with trio.CancelScope() as scope:

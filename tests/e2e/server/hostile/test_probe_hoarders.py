@@ -20,7 +20,7 @@ async def test_connections_of_answered_probes_do_not_keep_the_reserve(stock: boo
     async with busy(tmp_path, stock=stock, keys="max_connections = 2") as program, AsyncExitStack() as stack:
         for _ in range(RESERVED_CONNECTIONS):
             client = await stack.enter_async_context(connected(program.port))
-            # What is sent behind the probe makes the server wait for its client to read.
+            # Bytes behind the probe make the server linger, so the connection stays open.
             await client.stream.send_all(b"GET /livez HTTP/1.1\r\nhost: gateway.test\r\n\r\nG")
             assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 200")
         with trio.fail_after(TEST_TIMEOUT_S):

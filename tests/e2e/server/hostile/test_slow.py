@@ -14,7 +14,7 @@ from tests.support.server.serving import RawClient, connected
 from tests.support.upstream.raw_server import answering, raw_server, response, silent
 
 GUARD = 10
-"""Times the promise: this machine may be busy."""
+"""Factor on the promised times, for a busy machine."""
 HEAD_S = 0.2
 BODY_S = 0.3
 WRITE_S = 0.2
@@ -39,7 +39,7 @@ FRAMINGS = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def program_of_slow_peers(directory: Path, stock: bool) -> AsyncIterator[Program]:
-    """The program behind its short limits; its upstream must never be asked."""
+    """A server with short limits, and an upstream that must get no request."""
     async with raw_server(silent) as upstream:
         config = LIMITS + up(upstream) + route("/p", call='json = "body"')
         async with running(directory, config, stock=stock, keep_alive_timeout=60) as program:
@@ -48,7 +48,7 @@ async def program_of_slow_peers(directory: Path, stock: bool) -> AsyncIterator[P
 
 
 async def drip(client: RawClient, data: Iterable[bytes], every: float) -> None:
-    """Send piece after piece until the server has had enough."""
+    """Send piece after piece until the server closes the connection."""
     try:
         for piece in data:
             await client.stream.send_all(piece)
@@ -64,7 +64,7 @@ async def assert_cut_with_408(program: Program, client: RawClient, within: float
     assert (reply.status, reply["content-type"], reply["connection"]) == (408, "application/problem+json", "close")
     assert reply.json["request_id"] == reply["x-request-id"]
     assert trio.current_time() - began >= within * 0.9
-    # All the while, and now, others are served.
+    # Other clients are served.
     assert (await program.ask("/livez"))[0].status == 200
 
 
@@ -142,7 +142,7 @@ async def test_an_unread_response_is_cut_off_and_releases_its_upstream_connectio
         connected(program.port) as client,
     ):
         await client.stream.send_all(b"GET /r HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
-        # The first byte proves that the answer has begun; then nothing more is read.
+        # The first byte shows that the response has begun. No further byte is read.
         await client.stream.receive_some(1)
         with trio.fail_after(WRITE_S * GUARD + 1):
             await program.settled()
@@ -154,7 +154,7 @@ async def test_an_unread_response_is_cut_off_and_releases_its_upstream_connectio
 
 @SERVERS
 async def test_a_slow_reader_that_makes_progress_gets_the_whole_response(stock: bool, tmp_path: Path) -> None:
-    """The deadline is one of progress, not of the answer: this one takes many times as long as one write may."""
+    """The write timeout measures progress: this response takes many times as long as the timeout."""
     large = response(b'"' + b"x" * LARGE + b'"', b"Content-Type: application/json")
     async with (
         raw_server(answering(large)) as upstream,

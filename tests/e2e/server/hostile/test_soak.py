@@ -1,6 +1,6 @@
-"""Connections opened and broken at random points, by the thousand: what they held is given back.
+"""Soak: thousands of connections are opened and broken at random points, and leak nothing.
 
-``make soak`` breaks 20,000 at each way to serve, ``make test`` a tenth of them.
+``make soak`` breaks 20,000 connections under each launcher, ``make test`` a tenth of them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.support.soak import SOAK
 from tests.support.upstream.raw_server import answering, open_sockets, raw_server, response
 
 CONNECTIONS = 20_000 if SOAK else 1_000
-"""Per way to serve. There are two of them."""
+"""Connections per launcher. There are two launchers."""
 WARMING_UP = CONNECTIONS // 2
 AT_ONCE = 25
 CONFIG = '[server]\nhead_timeout = "500ms"\nbody_timeout = "500ms"\nwrite_timeout = "500ms"\n'
 OBJECTS_MAX = 200
-"""Python objects that may be more afterwards: caches of the libraries, never one per connection."""
+"""Most additional Python objects afterwards: caches of libraries, not one object per connection."""
 MEMORY_MAX = 4 * 2**20
 
 
@@ -36,13 +36,13 @@ OWNERS = tuple(
 
 
 class Holdings(NamedTuple):
-    """What this process holds, and with it the server."""
+    """The resources of this process, in which the server runs."""
 
     tasks: int
     descriptors: int
     sockets: int
     objects: int
-    """Of the server, its application and their libraries. Not trio's: it forgets deadlines by the thousand."""
+    """Objects of the server, its application and their libraries. trio's own, such as old deadlines, do not count."""
     resident: int
 
     @classmethod
@@ -60,7 +60,7 @@ class Holdings(NamedTuple):
 
 
 async def break_one(port: int, inputs: list[bytes], rng: random.Random) -> None:
-    """Send an input up to a random point, read a random part of the answer, and leave in one of three ways."""
+    """Send an input up to a random point, read a random part of the response, and leave in one of three ways."""
     data = rng.choice(inputs)
     data = data[: rng.randrange(len(data) + 1)] if rng.random() < 0.8 else data
     stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -79,7 +79,7 @@ async def break_one(port: int, inputs: list[bytes], rng: random.Random) -> None:
                     while await stream.receive_some():
                         pass
     except trio.BrokenResourceError:
-        pass  # The server was faster.
+        pass  # The server has closed the connection first.
     finally:
         with trio.move_on_after(1, shield=True):
             await stream.aclose()
@@ -114,11 +114,11 @@ async def test_connections_broken_at_random_points_leak_nothing(stock: bool, tmp
             after = Holdings.now()
             grown = after.resident - before.resident
             if grown > MEMORY_MAX:
-                # The allocator may take an arena more once; what is kept by somebody grows with each round.
+                # The allocator may take one more arena once. A leak grows with each round.
                 await break_many(program, CONNECTIONS - WARMING_UP, rng)
                 grown = Holdings.now().resident - after.resident
             assert (await program.ask("/r"))[0].status == 200
-    # The pool's connections to the upstream, and their ends there, may differ in number.
+    # The number of pooled connections to the upstream, with both ends in this process, may differ.
     pool = 2 * len(upstream.connections)
     assert after.tasks <= before.tasks + pool
     assert after.descriptors - after.sockets == before.descriptors - before.sockets

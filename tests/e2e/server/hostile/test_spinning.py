@@ -27,11 +27,11 @@ COVERED = {
     ("session.py", "self.receive", "self.send"): WEBSOCKET,
     ("lifespan.py", "self.receive", "self.send"): LIFESPAN,
 }
-"""The places where the server calls an application, with what it hands over, and the cases for it."""
+"""The places where the server calls an application, with the callables that it passes, and the cases for them."""
 
 
 def calls_of_applications() -> Iterator[tuple[str, str, str]]:
-    """Every call of something named ``app`` with three arguments: ASGI's scope, receive and send."""
+    """Each call in the source of a name ``app`` with three arguments: ASGI's scope, receive and send."""
     for path in SERVER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
@@ -47,11 +47,11 @@ def test_the_cases_cover_each_place_where_an_application_is_called() -> None:
 
 
 def callables() -> Iterator[tuple[str, str]]:
-    """Every method of the server's classes that is ASGI's ``receive`` or ``send``, with its first statement."""
+    """Each method of the server's classes that is ASGI's ``receive`` or ``send``, with its first statement."""
     for path in SERVER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_one = isinstance(node, ast.AsyncFunctionDef) and (ast.get_docstring(node) or "").startswith("ASGI's ``")
-            if is_one and len(node.body) > 2:  # The method of a protocol has no body.
+            if is_one and len(node.body) > 2:  # A method of a Protocol has no body.
                 yield f"{path.name}: {node.name}", ast.unparse(node.body[1])
 
 
@@ -62,7 +62,7 @@ def test_each_receive_and_send_of_the_server_counts_its_calls() -> None:
 
 
 async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner:
-    """Let the case spin while a second client asks three times."""
+    """Run the endless calls of the case while a second client makes three requests."""
     spinner = Spinner(case)
     state = ServerState(spinner, hypercorn_config(bind=["127.0.0.1:0"]), handle=handler_of(spinner))
     with trio.fail_after(30):
@@ -80,7 +80,7 @@ async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner
                 await act()
                 if case.client == "drains":
                     for connection in tuple(state.open):
-                        if isinstance(connection, WebSocketSession):  # alone: the second client is to be served
+                        if isinstance(connection, WebSocketSession):  # Not the second client's connection.
                             connection.drain(trio.current_time())
                 for _ in range(3):
                     assert (await fetch(port, "GET", "/other")).body == b"hello"

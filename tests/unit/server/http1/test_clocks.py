@@ -48,7 +48,7 @@ async def reads_all(scope: Any, receive: Any, send: Any) -> None:
 
 @DRIVERS
 async def test_small_parts_of_a_response_share_one_write_timeout(driver: str, autojump_clock: MockClock) -> None:
-    """The client takes a part of the socket's buffer now and then; each part of the answer is then gone at once."""
+    """The client reads a part of the socket's buffer now and then, so each part of the response is sent at once."""
     ended: list[float] = []
 
     async def chatters(scope: Any, receive: Any, send: Any) -> None:
@@ -61,7 +61,7 @@ async def test_small_parts_of_a_response_share_one_write_timeout(driver: str, au
 
     async with served(App(chatters), driver) as server, server.connected() as client:
         await client.stream.send_all(GET)
-        # The buffer holds many small writes with little in them: some 16 KB make room in it every 20 seconds.
+        # Many small writes fill the socket's buffer with few bytes: reading 16 KB every 20 seconds makes room.
         with trio.move_on_after(1000):
             while not ended:
                 await trio.sleep(20)
@@ -72,7 +72,7 @@ async def test_small_parts_of_a_response_share_one_write_timeout(driver: str, au
 
 @DRIVERS
 async def test_parts_that_the_socket_takes_at_once_count_as_progress(driver: str, autojump_clock: MockClock) -> None:
-    """A slow but honest reader of small parts: over 64 KiB per write timeout, most of them taken without a wait."""
+    """A slow reader that accepts more than 64 KiB per write timeout, mostly without a wait, is not ended."""
 
     async def chatters(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
@@ -180,7 +180,7 @@ async def test_a_slow_body_gets_408_when_the_time_for_its_length_is_over(
         nursery.start_soon(send_until_closed, client, repeat(piece), every)
         with trio.fail_after(100):
             reply = await client.reply("POST")
-        assert reply.status in (400, 408)  # a size of many digits is malformed
+        assert reply.status in (400, 408)  # 400: a chunk size of many digits is malformed.
         assert reply.status == 400 or trio.current_time() == pytest.approx(15)
         nursery.cancel_scope.cancel(reason="refused")
 
@@ -212,7 +212,7 @@ async def test_a_fast_start_of_a_body_does_not_extend_its_time(
 
 @pytest.fixture(scope="module")
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The context of a server and that of its client."""
+    """The TLS contexts of a server and of its client."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.set_alpn_protocols(["h2", "http/1.1"])
@@ -223,7 +223,7 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 async def ended_at(server: Any, pieces: Iterable[bytes], context: ssl.SSLContext, every: float) -> float:
-    """Send pieces to a connection with TLS until it ends; when that is."""
+    """Send pieces to a TLS connection until it ends. Return the time of its end."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
@@ -310,7 +310,7 @@ async def test_a_tls_record_sent_byte_by_byte_extends_no_deadline(
                 await server.state.connections.wait_value(1)
                 await server.state.connections.wait_value(0)
             nursery.cancel_scope.cancel(reason="closed")
-        # Of TLS's goodbye a second may pass.
+        # Sending close_notify may take a second.
         assert trio.current_time() == pytest.approx(15.5 if served_before else 5.5, abs=0.6)
         await trio.aclose_forcefully(stream)
 
@@ -322,7 +322,7 @@ async def test_a_tls_record_sent_byte_by_byte_extends_no_deadline(
 async def test_the_lag_of_a_busy_loop_does_not_count_as_waiting(
     driver: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each turn of the loop takes half a second, and each answer waits for a turn of its own."""
+    """Each turn of the event loop takes half a second, and each response waits for a turn."""
 
     async def small(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, bytes(100))
@@ -333,7 +333,7 @@ async def test_the_lag_of_a_busy_loop_does_not_count_as_waiting(
             autojump_clock.jump(0.5)
 
     def keep(self: PlainStream, data: bytes) -> bool:
-        """As where the socket takes nothing at first: each write waits."""
+        """Make each write wait, as for a socket that takes no byte at first."""
         self.unsent = memoryview(data)
         self._reader.call_again(self._socket)
         return False

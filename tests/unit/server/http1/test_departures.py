@@ -15,7 +15,7 @@ pytestmark = DRIVERS
 
 
 class Waiting:
-    """An application that waits, and tells how that ended."""
+    """An application that waits, and records how its wait ended."""
 
     def __init__(self) -> None:
         self.began = trio.Event()
@@ -77,7 +77,7 @@ async def test_an_application_in_receive_gets_a_disconnect_and_no_cancel(
             assert (await receive())["type"] == "http.request"
             self.began.set()
             messages.append(await receive())
-            await trio.sleep(10)  # its cleanup is its own affair
+            await trio.sleep(10)  # The cleanup of the application.
             messages.append(await receive())
 
     app = Listening()
@@ -131,7 +131,7 @@ async def test_a_truncated_body_gives_a_disconnect(driver: str, autojump_clock: 
 
 
 def end_with(client: Any, data: bytes) -> None:
-    """The bytes and the end of the stream, before anybody gets a turn."""
+    """Send bytes and the end of the stream without a checkpoint in between."""
     sock = client.stream.socket
     raw = socket.socket(fileno=sock.fileno())
     raw.send(data)

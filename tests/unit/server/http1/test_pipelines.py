@@ -20,7 +20,7 @@ pytestmark = DRIVERS
 
 
 class Turns(InboundApplication):
-    """Answers at once, and notes for each request how many turns another task has had before it."""
+    """Respond at once, and note for each request how many turns another task has had before it."""
 
     def __init__(self) -> None:
         self.recorder = Records()

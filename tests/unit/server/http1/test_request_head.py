@@ -1,6 +1,6 @@
-"""Heads: what is remembered of them must never let pass what would have been refused.
+"""Parsing of HTTP/1.1 request heads: with cached field sections, exactly the same heads are accepted as without.
 
-The raw requests stand in tests/support/server/raw_requests.
+The raw requests are in tests/support/server/raw_requests.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def test_a_malformed_request_line_before_cached_fields_is_refused(line: bytes, s
 
 @pytest.mark.parametrize("byte", range(256))
 def test_each_byte_of_a_target_is_checked_equally_with_cached_fields(byte: int, reader: HeadReader) -> None:
-    """It may be the first, the last or the only byte; with fields that are new, each head is read in full."""
+    """Each byte is tried as the first, the last and the only one. With new fields, a head is parsed in full."""
 
     def judged(form: bytes, field: bytes) -> tuple[str, bytes] | int:
         try:

@@ -33,7 +33,7 @@ def sends(*messages: dict[str, Any]) -> App:
 
 
 async def raw(app: Any, request: bytes) -> bytes:
-    """All that comes back for one request, until the server closes."""
+    """Send one request. Return all bytes until the server closes the connection."""
     async with served(app) as server, server.connected() as client:
         await client.stream.send_all(request)
         received = b""
@@ -300,7 +300,7 @@ async def test_a_malformed_body_gets_400_and_gives_a_disconnect(rest: bytes, aut
         assert await client.closed_by_server()
     ((error_response, request_id),) = told
     assert (error_response.status, request_id) == (400, reply["x-request-id"])
-    # The application knows, so the record is its own.
+    # The application was notified, so it writes the record.
     assert app.recorder.events == []
     assert server.state.statistics().refused == {400: 1}
 

@@ -88,10 +88,10 @@ async def reads_all(scope: Any, receive: Any, send: Any) -> None:
 @pytest.mark.parametrize(
     ("first", "every", "piece"),
     [
-        (b"", 1.0, 100),  # a drip
-        (b"", 100.0, 1),  # silent from the start
-        (bytes(12_000), 100.0, 1),  # a fast beginning, then silence
-        (bytes(900_000), 1.0, 1),  # nearly all of it
+        (b"", 1.0, 100),  # Slow.
+        (b"", 100.0, 1),  # Silent from the start.
+        (bytes(12_000), 100.0, 1),  # A fast start, then silence.
+        (bytes(900_000), 1.0, 1),  # Nearly complete.
     ],
 )
 async def test_a_body_incomplete_after_the_time_for_its_length_gets_408(
@@ -120,7 +120,7 @@ async def test_a_slow_and_uneven_body_within_the_time_for_its_length_is_read(
 ) -> None:
     async with served(App(reads_all), driver) as server, server.connected() as client:
         await client.stream.send_all(POST + b"content-length: 640000\r\n\r\n")
-        await trio.sleep(48)  # of 10 + 39
+        await trio.sleep(48)  # Of 10 + 39 seconds.
         await client.stream.send_all(bytes(640_000))
         assert (await client.reply("POST")).body == b"640000"
 
@@ -162,7 +162,7 @@ async def test_an_unread_response_ends_its_connection_and_its_application(
 async def test_an_incomplete_response_without_a_length_ends_with_a_reset(
     version: bytes, reset: int, leaves: bool, driver: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else what has come of it would look like all of it."""
+    """Otherwise the received part would look like the whole response."""
     resets: list[PlainStream] = []
     monkeypatch.setattr(PlainStream, "reset_on_close", lambda stream: resets.append(stream))
 
@@ -196,12 +196,12 @@ async def test_the_write_timeout_measures_progress(driver: str, autojump_clock: 
 
 
 async def test_a_head_received_in_time_is_served_by_a_late_loop(driver: str, autojump_clock: MockClock) -> None:
-    """A loop that was busy for longer than a client may take: that is not the client's fault."""
+    """The event loop is blocked for longer than the head timeout. The client is not at fault."""
     async with served(App(hello), driver) as server:
         for _ in range(10):
             async with server.connected() as client:
                 assert (await client.request("GET", "/")).status == 200
-                # Nobody else runs between the two.
+                # No other task runs between the two statements.
                 os.write(client.stream.socket.fileno(), GET)
                 autojump_clock.jump(60)
                 assert (await client.reply()).status == 200

@@ -22,7 +22,7 @@ MockClock = trio.testing.MockClock
 
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Of a server and of its client."""
+    """The TLS contexts of a server and of its client."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("gateway.test").configure_cert(server)
@@ -32,7 +32,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 class ShowsCertificate(InboundApplication):
-    """Answers with the certificate of the client."""
+    """Respond with the client's certificate."""
 
     async def handle(self, request: InboundRequest) -> None:
         request.respond(200, [], request.client_certificate or b"none")
@@ -43,7 +43,7 @@ class ShowsCertificate(InboundApplication):
 
 @asynccontextmanager
 async def over_tls(app: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[TlsPeer]:
-    """A client that has shaken hands with a server of the application."""
+    """A TLS client, after its handshake with a server of ``app``."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     async with served(app) as server:
@@ -89,8 +89,8 @@ async def test_a_half_closed_tls_client_gets_its_response(
         await answer(send, b"late")
 
     async with over_tls(App(slow), contexts) as peer:
-        raw = peer.stream.socket  # type: ignore[attr-defined]  # it is a SocketStream
-        # Both at once: nobody else runs between the two.
+        raw = peer.stream.socket  # type: ignore[attr-defined]  # A SocketStream.
+        # No other task runs between the two statements.
         socket.socket.send(raw._sock, peer.records(GET))
         raw._sock.shutdown(socket.SHUT_WR)
         received = b""

@@ -37,7 +37,7 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def ticks(scope: Any, receive: Any, send: Any) -> None:
-    """Sends 100 bytes each second, without end."""
+    """Send 100 bytes each second, without end."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     while True:
         await send({"type": "http.response.body", "body": bytes(100), "more_body": True})
@@ -45,7 +45,7 @@ async def ticks(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def send_until_closed(here: Connected, pieces: Iterator[bytes], every: float) -> None:
-    """Send a piece every so many seconds until the server has had enough."""
+    """Send a piece every ``every`` seconds until the server closes the connection."""
     try:
         for piece in pieces:
             await here.client.stream.send_all(piece)
@@ -55,7 +55,7 @@ async def send_until_closed(here: Connected, pieces: Iterator[bytes], every: flo
 
 
 async def ended_with(here: Connected, pieces: Iterator[bytes], every: float) -> float:
-    """Send the pieces beside reading until the connection ends; when that is."""
+    """Send the pieces, and read, until the connection ends. Return the time of its end."""
     here.client.mute = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_until_closed, here, pieces, every)
@@ -69,12 +69,12 @@ async def ended_with(here: Connected, pieces: Iterator[bytes], every: float) -> 
 
 
 async def shut(here: Connected, size: int = 0) -> None:
-    """Have the client's streams begin with such a window, of which its own library knows nothing."""
+    """Set the initial window of the client's streams without its own library."""
     await here.client.frames(SettingsFrame(0, settings={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: size}))
 
 
 async def open_by(here: Connected, stream: int, size: int, every: float) -> None:
-    """Open a window by so much, again and again."""
+    """Open a window by ``size`` bytes again and again."""
     while not stream or here.client.answers[stream].reset is None:
         await trio.sleep(every)
         here.client.h2.increment_flow_control_window(size, stream or None)
@@ -100,7 +100,7 @@ async def test_a_stream_window_opened_by_single_bytes_ends_at_the_write_timeout(
         with trio.fail_after(100):
             reply = await here.client.answer(stream)
         assert reply.reset == Codes.CANCEL
-        assert 29.9 < trio.current_time() < 45  # the time in which nothing is to be sent does not count
+        assert 29.9 < trio.current_time() < 45  # Time in which nothing is to be sent does not count.
         nursery.cancel_scope.cancel()
 
 
@@ -140,7 +140,7 @@ async def test_a_connection_window_opened_by_single_bytes_ends_each_response(aut
 async def test_one_flowing_response_does_not_keep_stalled_ones_alive(
     autojump_clock: MockClock,
 ) -> None:
-    """The connection's window opens by 64 KiB within each write timeout, for twenty answers together."""
+    """The connection's window opens by 64 KiB within each write timeout, for twenty responses together."""
     async with h2_connected(large, Limits(write_timeout=30)) as here, trio.open_nursery() as nursery:
         here.client.acknowledges = False
         streams = [await request_with_a_large_window(here) for _ in range(20)]
@@ -148,7 +148,7 @@ async def test_one_flowing_response_does_not_keep_stalled_ones_alive(
         with trio.move_on_after(200):
             while await here.client.receive():
                 pass
-        # Who is left has had 64 KiB in each 120 seconds, of which the line has room for seven.
+        # The remaining streams got 64 KiB in each 120 seconds. The window allows that for seven of them.
         assert len([stream for stream in streams if here.client.answers[stream].reset is None]) <= 8
         nursery.cancel_scope.cancel()
 
@@ -171,7 +171,7 @@ async def test_settings_that_shrink_and_grow_the_windows_do_not_extend_the_time(
 
 
 async def test_time_in_which_the_application_sends_nothing_does_not_count(autojump_clock: MockClock) -> None:
-    """The client opens its window in time for each part, and waits for the application far longer than that."""
+    """The client opens its window in time for each part. The application takes much longer between the parts."""
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -189,7 +189,7 @@ async def test_time_in_which_the_application_sends_nothing_does_not_count(autoju
 async def test_a_socket_that_takes_little_at_a_time_ends_the_connection(
     taken_every: float, autojump_clock: MockClock
 ) -> None:
-    """Each write is taken in time; together they are far from 64 KiB per write timeout."""
+    """Each write is accepted in time, but all together are far less than 64 KiB per write timeout."""
 
     async def chatters(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

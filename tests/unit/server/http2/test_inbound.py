@@ -22,7 +22,7 @@ Handle = Callable[[Stream], Awaitable[None]]
 
 
 class Native(InboundApplication):
-    """An application that is one function."""
+    """An ``InboundApplication`` made of one function."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -125,7 +125,7 @@ async def test_a_refused_body_raises_the_servers_error_response(autojump_clock: 
     raised: list[AnsweredByServerError] = []
 
     async def handle(request: Stream) -> None:
-        request.on_gone(lambda: raised.append(None))  # type: ignore[arg-type]  # must not be called
+        request.on_gone(lambda: raised.append(None))  # type: ignore[arg-type]  # Must not be called.
         try:
             await request.receive()
         except AnsweredByServerError as error:
@@ -157,7 +157,7 @@ async def test_a_reset_calls_on_gone_once_and_later_sends_raise(autojump_clock: 
             request.respond(200, [], b"")
         with pytest.raises(ClientGoneError):
             await request.receive()
-        request.on_gone(lambda: heard.append(-1))  # It has left already.
+        request.on_gone(lambda: heard.append(-1))  # The client has left already.
 
     async with native(handle) as here:
         stream = await here.client.request("POST", end=False)

@@ -112,7 +112,7 @@ async def test_a_connection_is_not_idle_while_an_application_runs(autojump_clock
 @pytest.mark.parametrize(
     "begun",
     [
-        HeadersFrame(1, data=b"\x82"),  # no END_HEADERS
+        HeadersFrame(1, data=b"\x82"),  # Without END_HEADERS.
         b"\0\0\x40\1\4\0\0\0\1half a frame",
         b"\0\0",
     ],
@@ -180,7 +180,7 @@ async def test_a_refused_body_gives_a_disconnect_with_the_error_response(
         assert reply.status == 408
     ((error_response, request_id),) = [message["umbel.error_response"] for message in heard]
     assert (error_response.status, request_id) == (408, reply["x-request-id"])
-    # The application has seen the request, so the record is its affair.
+    # The application was notified, so it writes the record.
     assert here.records.requests == []
     assert here.state.statistics().refused == {408: 1}
 
@@ -199,7 +199,9 @@ async def test_a_body_of_unknown_length_gets_413_at_the_limit(autojump_clock: Mo
         assert reply.status == 413
         exact = await here.client.request("POST", end=False)
         await here.client.data(exact, b"x" * 1000, end=True)
-        assert (await here.client.answer(exact)).status == 500  # it is read, and nobody answers
+        assert (
+            await here.client.answer(exact)
+        ).status == 500  # The body is read, and the application gives no response.
 
 
 async def test_unread_uploads_stop_at_their_windows(autojump_clock: MockClock) -> None:
@@ -300,7 +302,7 @@ async def test_a_socket_that_takes_nothing_ends_the_connection_at_the_write_time
         await here.client.request(path="/?1000000")
         await here.over.wait()
         assert trio.current_time() == pytest.approx(30)
-    # Each hears it from the send that waits: the one that has said all, and the one in the middle of its answer.
+    # The waiting send raises in both: in the one with a complete response, and in the one in the middle of it.
     assert ends == ["the client has gone, or does not read"] * 2
 
 
@@ -319,7 +321,7 @@ async def test_a_header_block_in_many_frames_ends_the_connection(autojump_clock:
 
 async def test_a_header_list_of_megabytes_ends_the_connection(autojump_clock: MockClock) -> None:
     async with h2_connected(hello) as here:
-        # One field of 4,000 bytes enters the table, and then stands in the list 4,000 times: 16 MB in 8 KB.
+        # One field of 4,000 bytes is put into the table, and then used 4,000 times: 16 MB from 8 KB.
         bomb = b"\x82\x84\x86\x40\x01x\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 4000
         await here.client.frames(HeadersFrame(1, data=bomb, flags=["END_HEADERS"]))
         await here.client.ended()

@@ -71,7 +71,7 @@ FIELDS = st.lists(
     max_size=6,
 )
 BLOCKS = st.lists(st.tuples(st.sampled_from([None, None, None, 0, 64, 300, 4096]), FIELDS), min_size=1, max_size=30)
-"""Header lists in turn, and the size of the table that is set before some of them."""
+"""Sequences of header lists, and of table sizes that are set between them."""
 
 
 @given(BLOCKS)
@@ -108,7 +108,7 @@ def test_a_large_table_allowed_by_the_client_is_not_used() -> None:
     for number in range(300):
         fields = [(b"x-n", b"%d" % number)]
         assert decoder.decode(encoder.encode(fields), raw=True) == fields
-        assert encoder.encode(fields) == b"\xbe"  # The newest of the table, twice.
+        assert encoder.encode(fields) == b"\xbe"  # The newest entry of the table.
         assert encoder.encode(fields) == b"\xbe"
     assert decoder.header_table_size == encoder.header_table_size == 4096
     assert len(encoder.header_table.dynamic_entries) <= 4096 // 32
@@ -124,7 +124,7 @@ def test_a_late_table_size_change_or_a_wrong_index_is_refused(block: bytes) -> N
 def test_a_list_of_indices_over_the_size_limit_is_refused() -> None:
     decoder = CapturingDecoder()
     decoder.max_header_list_size = 100
-    decoder.decode(b"\x82\x84")  # 42 and 38
+    decoder.decode(b"\x82\x84")  # Sizes 42 and 38.
     for block in (b"\x82\x84\x86", b"\x82\x84\x0f\x00\x00"):
         with pytest.raises(OversizedHeaderListError):
             decoder.decode(block)

@@ -185,7 +185,7 @@ async def test_near_memory_limit_keep_alive_ends_and_then_requests_get_503(
         async with server.connected() as client:
             assert "connection" not in dict((await client.request("GET", "/")).headers)
             resident = 90
-            # It looks four times a second at most.
+            # The memory is measured at most four times a second.
             await client.request("GET", "/")
             await trio.sleep(0.25)
             reply = await client.request("GET", "/")
@@ -240,7 +240,7 @@ async def test_nothing_is_served_after_a_displaced_probe(
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["query_string"]:
             await answer(send)
-        await gate.wait()  # After its answer, the probe's.
+        await gate.wait()  # After the probe's response.
         if not scope["query_string"]:
             await answer(send)
 

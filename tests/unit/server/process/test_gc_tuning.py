@@ -23,7 +23,7 @@ def as_it_was() -> Iterator[None]:
 
 def test_existing_objects_are_frozen_and_new_ones_are_still_collected() -> None:
     class Knot:
-        """One that holds itself."""
+        """An object in a cycle."""
 
         def __init__(self) -> None:
             self.itself = self

@@ -15,7 +15,7 @@ from umbel.server.process.heap_trim import BURST_MIN, BUSY_TRIM_MAX, DELAY_S, GR
 
 
 class Requests:
-    """Requests that come and go, as a server counts them."""
+    """Counts requests in flight as a server does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.in_flight = 0

@@ -22,7 +22,7 @@ MockClock = trio.testing.MockClock
 
 
 class Troubled:
-    """A listening socket that fails to accept with these errors, one each time, and then accepts."""
+    """A listening socket whose ``accept`` raises each of these errors once, and then accepts."""
 
     def __init__(self, sock: socket.socket, errors: list[int]) -> None:
         self._sock = sock
@@ -97,7 +97,7 @@ def listen_in_vain(*binds: str) -> str:
 
 def test_a_descriptor_that_is_no_stream_socket_raises_one_sentence(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-        duplicate = os.dup(datagram.fileno())  # What is refused is closed.
+        duplicate = os.dup(datagram.fileno())  # A refused descriptor is closed.
         assert listen_in_vain(f"fd://{file.fileno()}").endswith("Socket operation on non-socket")
         assert listen_in_vain(f"fd://{duplicate}").endswith("a file descriptor is not a stream socket")
     assert listen_in_vain("fd://9999").endswith("Bad file descriptor")

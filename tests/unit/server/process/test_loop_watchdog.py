@@ -27,7 +27,7 @@ def stderr_into(descriptor: int) -> Iterator[None]:
 
 
 def held() -> tuple[int, int, int]:
-    """Threads of Python, threads of the system, and the lowest free descriptor."""
+    """The number of Python's threads and of the system's threads, and the lowest free descriptor."""
     lowest = os.dup(0)
     os.close(lowest)
     return threading.active_count(), len([*Path("/proc/self/task").iterdir()]), lowest
@@ -59,7 +59,7 @@ async def test_an_unread_stderr_does_not_block_the_loop() -> None:
         os.set_blocking(writing, True)
         with stderr_into(writing), trio.fail_after(20):
             async with watched_loop(0.05, record):
-                threading.Event().wait(0.3)  # what blocks the loop
+                threading.Event().wait(0.3)  # Blocks the event loop.
                 await told.wait()
     finally:
         os.close(reading)

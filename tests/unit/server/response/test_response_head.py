@@ -33,7 +33,7 @@ def test_lines_keep_their_order_without_the_servers_own_fields() -> None:
     for _ in range(3):
         assert read_fields(headers) == expected
         assert read_fields(iter(headers)) == expected
-        assert read_fields([[*pair] for pair in headers]) == expected  # type: ignore[misc]  # some make lists of them
+        assert read_fields([[*pair] for pair in headers]) == expected  # type: ignore[misc]  # Some applications make lists.
 
 
 @pytest.mark.parametrize(

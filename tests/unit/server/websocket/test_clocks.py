@@ -25,7 +25,7 @@ PONG = b"\x8a\x80" + MASK
 
 
 def frame(payload: bytes, first: int = 0x82, *, long: int = 0) -> bytes:
-    """A masked frame; ``long`` is the size in bytes of its length where that is not in the second byte."""
+    """A masked frame. ``long``: the bytes of an extended length; 0 if the length is in the second byte."""
     if long:
         return bytes((first, 0xFE if long == 2 else 0xFF)) + len(payload).to_bytes(long, "big") + MASK + payload
     return bytes((first, 0x80 | len(payload))) + MASK + payload
@@ -41,7 +41,7 @@ async def send_until_closed(here: Connected, pieces: Iterable[bytes], every: flo
 
 
 async def ended_at(here: Connected, pieces: Iterable[bytes], every: float) -> float:
-    """Send the pieces beside reading until the server is done; when that is."""
+    """Send the pieces, and read, until the server has ended. Return the time of its end."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_until_closed, here, pieces, every)
         with trio.fail_after(1000):
@@ -129,9 +129,9 @@ async def test_a_missing_close_frame_is_awaited_for_the_cancel_timeout(
                 return
 
     async with websocket(closes, Limits(cancel_timeout=5)) as here:
-        here.client.ws = None  # type: ignore[assignment]  # raw bytes only
+        here.client.ws = None  # type: ignore[assignment]  # The rest of the test sends raw bytes.
         await here.client.stream.send_all(upgrade())
-        # The last second is the server's lingering, so that its close is read.
+        # In the last second the server lingers, so that the client can read its close frame.
         assert await ended_at(here, pieces(), 0.5) <= 6.1
     if listens:
         assert heard[-1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
@@ -201,7 +201,7 @@ async def test_a_client_that_answers_pings_stays_connected(autojump_clock: MockC
 
 @st.composite
 def _messages(draw: st.DrawFn) -> list[bytes]:
-    """Frames of whole messages, with control frames between and within them."""
+    """Frames of complete messages, with control frames between and within the messages."""
     frames: list[bytes] = []
     for _ in range(draw(st.integers(0, 4))):
         parts = draw(st.lists(st.integers(0, 300), min_size=1, max_size=4))

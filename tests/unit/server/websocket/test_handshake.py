@@ -159,7 +159,7 @@ async def test_bytes_after_the_last_block_of_a_message_close_the_websocket(autoj
     last = deflate.compress(b"hello") + deflate.flush()
     async with websocket(echo) as here:
         await here.client.open(extensions=[PerMessageDeflate()])
-        # With its padding (RFC 7692 section 7.2.3.4) such a message is sound, and so is the next one.
+        # With its padding (RFC 7692 section 7.2.3.4) such a message is valid, and so is the next one.
         for _ in range(2):
             await here.client.stream.send_all(frame(0xC2, last + b"\0"))
             assert await here.client.message() == b"hello"

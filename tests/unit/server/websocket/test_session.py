@@ -26,7 +26,7 @@ KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")
 
 
 class Handshake:
-    """As much of an ``InboundRequest`` as a WebSocket needs; it notes what is asked of it."""
+    """The part of an ``InboundRequest`` that a WebSocket uses; it records the calls."""
 
     method, target, scheme = "GET", b"/ws?a=b", "https"
     peer: tuple[str, int] | None = ("192.0.2.1", 5000)
@@ -99,7 +99,7 @@ async def served(serve: Any, request: Handshake) -> App:
     app = App(serve)
     with trio.fail_after(60):
         state = ServerState(app, Config(), handle=handler_of(app))
-        await serve_websocket(state, app, request)  # type: ignore[arg-type]  # in part
+        await serve_websocket(state, app, request)  # type: ignore[arg-type]  # A part of the interface.
     return app
 
 

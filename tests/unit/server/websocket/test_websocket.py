@@ -38,7 +38,7 @@ class Connected:
 async def websocket(
     serve: Any, limits: Limits | None = None, *, head: bytes = b"", **settings: Any
 ) -> AsyncIterator[Connected]:
-    """A client that has sent ``head``, before an application."""
+    """Serve a WebSocket by ``app``; the client has sent ``head``."""
     app = App(serve)
     over = trio.Event()
     async with served(app, limits=limits, include_server_header=False, **settings) as server:
@@ -218,7 +218,7 @@ async def test_a_client_that_leaves_notifies_or_cancels_the_application(
             await trio.testing.wait_all_tasks_blocked()
             await here.client.stream.aclose()
             await here.over.wait()
-    assert heard == [1006, 1, None, "client-gone"]  # a deadline has no reason: it had five seconds to clean up
+    assert heard == [1006, 1, None, "client-gone"]  # It had five seconds to clean up; a deadline has no reason.
     assert trio.current_time() == pytest.approx(5)
 
 

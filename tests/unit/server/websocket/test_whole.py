@@ -20,7 +20,7 @@ LARGE = "0123456789abcdef" * 20_000
 
 
 async def whole(client: Any) -> list[Any]:
-    """The parts of the next message."""
+    """Receive the parts of the next message."""
     parts: list[Any] = []
     while not parts or not parts[-1].message_finished:
         event = await client.event()
@@ -76,7 +76,7 @@ async def test_a_message_whose_sender_is_cancelled_is_sent_whole(autojump_clock:
         assert await here.client.message() == "next"
 
 
-# HTTP/2, where a frame waits for the client's window in its middle.
+# HTTP/2: a frame may have to wait for the client's window before it is complete.
 
 
 async def opened_over_h2(client: H2Client) -> int:
@@ -88,7 +88,7 @@ async def opened_over_h2(client: H2Client) -> int:
 
 
 async def heard_over_h2(client: H2Client, stream: int, count: int) -> list[Any]:
-    """The first so many messages and pongs; the windows are opened as they are read."""
+    """Receive the first ``count`` messages and pongs, and open the windows by what was read."""
     ws = Connection(ConnectionType.CLIENT)
     heard: list[Any] = []
     text = ""
