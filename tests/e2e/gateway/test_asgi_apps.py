@@ -1,4 +1,4 @@
-"""What any ASGI application for trio may count on: three kinds of them, one list of behaviours, both protocols."""
+"""Behaviour of the server with three kinds of ASGI applications for trio, over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def app(request: pytest.FixtureRequest, happened: Happened) -> Iterator[object]:
 
 
 @OVER
-async def test_a_plain_answer(app: object, protocol: str) -> None:
+async def test_a_text_response_has_length_type_and_date(app: object, protocol: str) -> None:
     async with serving(app) as port:
         status, headers, body = await ask(protocol, port, "GET", "/hello")
     assert (status, body) == (200, b"hello")
@@ -38,7 +38,7 @@ async def test_a_plain_answer(app: object, protocol: str) -> None:
 
 
 @OVER
-async def test_the_scope_says_what_was_asked(app: object, protocol: str) -> None:
+async def test_the_scope_holds_the_request(app: object, protocol: str) -> None:
     target = "/where?a=1&b=%20"
     async with serving(app) as port:
         _, _, body = await ask(protocol, port, "GET", target, [("x-one", "1"), ("x-two", "a"), ("x-two", "b")])
@@ -56,7 +56,7 @@ async def test_the_scope_says_what_was_asked(app: object, protocol: str) -> None
 
 
 @OVER
-async def test_a_percent_sign_in_the_path_is_decoded_once_and_kept_raw(app: object, protocol: str) -> None:
+async def test_the_path_is_decoded_once_and_raw_path_is_unchanged(app: object, protocol: str) -> None:
     async with serving(app) as port:
         _, _, body = await ask(protocol, port, "GET", "/%77her%65?x=%77")
     facts = json.loads(body)
@@ -64,7 +64,7 @@ async def test_a_percent_sign_in_the_path_is_decoded_once_and_kept_raw(app: obje
 
 
 @OVER
-async def test_a_root_path_is_that_of_the_settings(app: object, protocol: str) -> None:
+async def test_the_root_path_is_that_of_the_settings(app: object, protocol: str) -> None:
     async with serving(app, root_path="/mounted") as port:
         status, _, body = await ask(protocol, port, "GET", "/mounted/where")
         if status == 404:
@@ -74,7 +74,7 @@ async def test_a_root_path_is_that_of_the_settings(app: object, protocol: str) -
 
 
 @OVER
-async def test_an_answer_in_parts(app: object, protocol: str) -> None:
+async def test_a_response_in_parts_has_no_content_length(app: object, protocol: str) -> None:
     async with serving(app) as port:
         status, headers, body = await ask(protocol, port, "GET", "/numbers")
     assert (status, body) == (200, b"".join(b"%d\n" % number for number in range(100)))
@@ -83,7 +83,7 @@ async def test_an_answer_in_parts(app: object, protocol: str) -> None:
 
 
 @OVER
-async def test_head_is_the_same_head_and_no_body(app: object, protocol: str) -> None:
+async def test_a_response_to_head_has_the_same_head_and_no_body(app: object, protocol: str) -> None:
     async with serving(app) as port, opened(protocol, port) as channel:
         with trio.fail_after(5):
             for _ in range(2):
@@ -101,7 +101,7 @@ async def test_a_body_with_a_known_length_arrives_whole(app: object, protocol: s
 
 
 @OVER
-async def test_tasks_that_receive_at_the_same_time_share_the_body_and_each_hear_of_the_end(protocol: str) -> None:
+async def test_tasks_that_receive_together_share_the_body_and_each_get_its_end(protocol: str) -> None:
     parts: list[bytes] = []
     ends: list[bool] = []
     disconnects = 0
@@ -150,7 +150,7 @@ async def test_a_body_of_unknown_length_streams_both_ways_at_once(app: object, p
 
 
 @OVER
-async def test_an_answer_may_come_before_the_body(app: object, protocol: str) -> None:
+async def test_a_response_may_precede_the_request_body(app: object, protocol: str) -> None:
     async with serving(app) as port:
         async with opened(protocol, port) as channel:
             with trio.fail_after(5):
@@ -162,7 +162,7 @@ async def test_an_answer_may_come_before_the_body(app: object, protocol: str) ->
 
 
 @OVER
-async def test_requests_follow_each_other_on_a_connection(app: object, protocol: str) -> None:
+async def test_a_connection_carries_many_requests(app: object, protocol: str) -> None:
     async with serving(app) as port, opened(protocol, port) as channel:
         with trio.fail_after(5):
             for number in range(20):
@@ -173,7 +173,7 @@ async def test_requests_follow_each_other_on_a_connection(app: object, protocol:
 
 
 @OVER
-async def test_what_the_lifespan_leaves_is_there_for_requests_and_its_end_comes_last(
+async def test_requests_have_the_lifespan_state_and_shutdown_comes_last(
     app: object, happened: Happened, protocol: str
 ) -> None:
     async with serving(app) as port:
@@ -183,7 +183,9 @@ async def test_what_the_lifespan_leaves_is_there_for_requests_and_its_end_comes_
 
 
 @OVER
-async def test_a_client_that_leaves_ends_its_request(app: object, happened: Happened, protocol: str) -> None:
+async def test_a_client_that_leaves_ends_its_request_at_the_application(
+    app: object, happened: Happened, protocol: str
+) -> None:
     async with serving(app) as port, opened(protocol, port) as channel:
         await channel.request("GET", "/hang")
         await happened.wait_for("hanging")
@@ -204,7 +206,7 @@ async def test_an_exception_before_the_head_is_a_500(
 
 
 @OVER
-async def test_an_exception_in_mid_body_can_be_told_from_an_end(
+async def test_an_exception_within_a_response_body_leaves_the_body_incomplete(
     app: object, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(app) as port:

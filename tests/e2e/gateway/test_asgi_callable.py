@@ -1,4 +1,4 @@
-"""The finer points of the ASGI specification, with bare callables, over HTTP/1.1 and HTTP/2."""
+"""Details of the ASGI specification, with ASGI callables, over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_an_application_without_a_lifespan_is_served(protocol: str) -> Non
 
 
 @OVER
-async def test_a_client_that_asks_is_told_to_continue_when_the_body_is_wanted_and_not_before(protocol: str) -> None:
+async def test_100_continue_is_sent_when_the_application_reads_the_body(protocol: str) -> None:
     read = trio.Event()
 
     @only_http
@@ -82,7 +82,7 @@ async def test_a_client_that_asks_is_told_to_continue_when_the_body_is_wanted_an
 
 
 @OVER
-async def test_a_client_that_asks_and_is_answered_at_once_is_not_told_to_continue(protocol: str) -> None:
+async def test_100_continue_is_not_sent_if_the_response_comes_first(protocol: str) -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await respond(send, b"no", 403)
@@ -95,7 +95,7 @@ async def test_a_client_that_asks_and_is_answered_at_once_is_not_told_to_continu
 
 
 @OVER
-async def test_trailers_come_after_the_body_where_the_scope_offers_them(protocol: str) -> None:
+async def test_trailers_are_sent_after_the_body_if_the_scope_offers_them(protocol: str) -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if "http.response.trailers" not in scope["extensions"]:
@@ -121,7 +121,7 @@ async def test_trailers_come_after_the_body_where_the_scope_offers_them(protocol
 
 @OVER
 @pytest.mark.parametrize("status", [204, 304])
-async def test_a_status_without_a_body_has_none_whatever_the_application_says(protocol: str, status: int) -> None:
+async def test_204_and_304_have_no_body_whatever_the_application_sends(protocol: str, status: int) -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await respond(send, b"something", status)
@@ -134,7 +134,7 @@ async def test_a_status_without_a_body_has_none_whatever_the_application_says(pr
 
 
 @OVER
-async def test_an_application_that_returns_without_a_word_is_a_500(
+async def test_an_application_that_returns_without_a_response_is_a_500(
     protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @only_http
@@ -158,7 +158,7 @@ def saying_ten(body: bytes) -> Handler:
 
 
 @LENGTHS
-async def test_an_answer_of_another_length_than_it_says_ends_its_connection(
+async def test_a_wrong_content_length_is_a_500_and_ends_the_connection(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Never may a byte too many be taken for the next answer, nor one that is missing be made up from it."""
@@ -178,9 +178,7 @@ async def test_an_answer_of_another_length_than_it_says_ends_its_connection(
 
 
 @LENGTHS
-async def test_an_http2_answer_of_another_length_than_it_says_is_a_500(
-    body: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_wrong_content_length_over_http2_is_a_500(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(saying_ten(body)) as port, opened("HTTP/2", port) as channel:
         with trio.fail_after(5):
             await channel.request("GET", "/")
@@ -189,7 +187,7 @@ async def test_an_http2_answer_of_another_length_than_it_says_is_a_500(
 
 
 @OVER
-async def test_after_the_answer_the_application_is_told_of_the_end_and_may_go_on(protocol: str) -> None:
+async def test_after_the_response_receive_gives_disconnect(protocol: str) -> None:
     told: list[Any] = []
     finished = trio.Event()
 
@@ -208,7 +206,7 @@ async def test_after_the_answer_the_application_is_told_of_the_end_and_may_go_on
 
 
 @OVER
-async def test_a_send_to_a_client_that_has_gone_raises_an_oserror_or_is_ignored(protocol: str) -> None:
+async def test_send_to_a_client_that_left_raises_oserror_or_is_ignored(protocol: str) -> None:
     ended = trio.Event()
     outcomes: list[BaseException | str] = []
 
@@ -240,7 +238,7 @@ async def test_a_send_to_a_client_that_has_gone_raises_an_oserror_or_is_ignored(
 
 
 @OVER
-async def test_a_client_that_does_not_read_stops_the_application_that_sends(protocol: str) -> None:
+async def test_a_client_that_does_not_read_blocks_send(protocol: str) -> None:
     sent = 0
 
     @only_http
@@ -264,7 +262,7 @@ async def test_a_client_that_does_not_read_stops_the_application_that_sends(prot
 
 
 @OVER
-async def test_an_application_that_does_not_read_stops_the_client_that_sends(protocol: str) -> None:
+async def test_an_application_that_does_not_read_stops_a_sending_client(protocol: str) -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -281,7 +279,7 @@ async def test_an_application_that_does_not_read_stops_the_client_that_sends(pro
         await channel.abandon()
 
 
-async def test_pipelined_requests_wait_for_their_turn() -> None:
+async def test_pipelined_requests_are_served_one_after_the_other() -> None:
     order: list[str] = []
 
     @only_http
@@ -302,7 +300,7 @@ async def test_pipelined_requests_wait_for_their_turn() -> None:
     assert [part[:2] for part in received.split(b"\r\n\r\n")[1:]] == [b"/a", b"/b", b"/c"]
 
 
-async def test_a_client_that_leaves_behind_a_pipelined_request_cancels_what_it_waits_for() -> None:
+async def test_a_client_that_leaves_with_a_pipelined_request_ends_the_first() -> None:
     began, left = trio.Event(), trio.Event()
 
     @only_http

@@ -1,7 +1,7 @@
-"""Mistakes of a client, over real sockets: each is a 4xx that says what is wrong, and none is an error of ours.
+"""Mistakes in requests of a client, over real sockets: each gets a 4xx response with the reason.
 
-Each case is one request. Its answer must be a problem document whose detail names what is wrong; no record of it may
-be above info, and nothing may be noted in the application's log.
+Each case is one request. Its response must be a problem document whose detail names the wrong part. No record of the
+request may be above level info, and the ``app`` log must have no record of it.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ async def ask(program: Program, mistake: Mistake) -> list[str]:
 
 @SERVERS
 @WAYS
-async def test_no_mistake_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
+async def test_a_mistake_of_a_client_is_a_4xx_and_no_error_record(stock: bool, way: str, tmp_path: Path) -> None:
     wrong: dict[str, list[str]] = {}
     async with raw_server(texts) as upstream, raw_server(texts) as source:
         config = up(upstream) + up(source, name="source") + ROUTES
@@ -314,7 +314,7 @@ LACKING: dict[str, Mistake] = {
 }
 
 
-async def test_an_answer_that_lacks_what_the_client_broke_is_no_warning(tmp_path: Path) -> None:
+async def test_a_part_missing_by_a_mistake_of_the_client_is_no_warning(tmp_path: Path) -> None:
     other = '[routes.calls.other]\nupstream = "up"\npath = "/"\n'
     config = route("/optional-part", "/x/{body.y}", call="optional = true") + other
     config += route("/optional-each", "/x/{item}", call='each = "body.ids"\noptional = true')
@@ -327,7 +327,7 @@ async def test_an_answer_that_lacks_what_the_client_broke_is_no_warning(tmp_path
 
 @SERVERS
 @WAYS
-async def test_no_odd_header_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
+async def test_an_odd_header_of_a_client_causes_no_error_record(stock: bool, way: str, tmp_path: Path) -> None:
     wrong: list[object] = []
     trusting = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
     forwarding = 'forward_headers = ["x-a", "authorization", "baggage"]\nforward_cookies = ["c"]'
@@ -362,7 +362,7 @@ UPSTREAMS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", UPSTREAMS.values(), ids=UPSTREAMS)
-async def test_the_same_mistake_of_an_upstream_is_a_bad_gateway(case: tuple[str, str], tmp_path: Path) -> None:
+async def test_the_same_mistake_of_an_upstream_is_a_502(case: tuple[str, str], tmp_path: Path) -> None:
     text, said = case
 
     async def saying(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""Connections over real sockets: kept alive, closed when they should be, cut when the client is stuck."""
+"""Connections of clients over real sockets: keep-alive, closing, timeouts, and shutdown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hello_app(**server: object) -> tuple[Umbel, Records]:
 
 
 @STOCK
-async def test_connection_close_is_obeyed_a_hundred_times_out_of_a_hundred(stock: bool) -> None:
+async def test_connection_close_always_closes_the_connection(stock: bool) -> None:
     app, records = hello_app()
     async with serving(app, stock=stock) as port:
         for _ in range(100):
@@ -45,7 +45,7 @@ async def test_connection_close_is_obeyed_a_hundred_times_out_of_a_hundred(stock
 
 
 @STOCK
-async def test_an_idle_kept_alive_connection_is_closed_after_its_timeout(stock: bool) -> None:
+async def test_an_idle_connection_is_closed_after_keep_alive_timeout(stock: bool) -> None:
     app, _ = hello_app()
     async with serving(app, stock=stock, keep_alive_timeout=0.2) as port, connected(port) as client:
         for _ in range(3):
@@ -57,7 +57,7 @@ async def test_an_idle_kept_alive_connection_is_closed_after_its_timeout(stock: 
 
 
 @STOCK
-async def test_idle_connections_do_not_hold_up_a_shutdown(stock: bool) -> None:
+async def test_idle_connections_do_not_delay_a_shutdown(stock: bool) -> None:
     app, _ = hello_app()
     async with AsyncExitStack() as clients:
         with trio.fail_after(3):
@@ -76,7 +76,7 @@ async def test_many_requests_share_one_connection_and_each_is_recorded_once(stoc
     assert {record.request.request_id for record in records.requests} == ids
 
 
-async def test_neither_the_server_nor_a_version_is_named() -> None:
+async def test_no_response_names_the_server_or_a_version() -> None:
     app, _ = hello_app()
     async with serving(app) as port:
         for target in ("/hello", "/nowhere"):
@@ -127,7 +127,7 @@ def stuck_app(upstream: httpx.AsyncBaseTransport, **route: object) -> tuple[Umbe
 
 
 @STOCK
-async def test_a_client_that_leaves_during_the_calls_ends_them_and_is_recorded_as_499(stock: bool) -> None:
+async def test_a_client_that_leaves_during_calls_ends_the_calls_with_a_499(stock: bool) -> None:
     upstream = Stuck()
     app, records = stuck_app(upstream)
     async with serving(app, stock=stock) as port:
@@ -141,7 +141,7 @@ async def test_a_client_that_leaves_during_the_calls_ends_them_and_is_recorded_a
     assert app.statistics().requests_in_flight == 0
 
 
-async def test_a_client_that_leaves_before_its_body_is_there_is_recorded_as_499() -> None:
+async def test_a_client_that_leaves_within_its_body_is_recorded_as_499() -> None:
     upstream = Stuck()
     app, records = stuck_app(upstream)
     seen = trio.Event()
@@ -161,7 +161,7 @@ async def test_a_client_that_leaves_before_its_body_is_there_is_recorded_as_499(
     assert (record.status, record.kind, record.request.route) == (499, Kind.CLIENT_GONE, "/upload")
 
 
-async def test_a_client_that_leaves_after_the_answer_changes_nothing() -> None:
+async def test_a_client_that_leaves_after_its_response_is_recorded_as_200() -> None:
     app, records = hello_app()
     async with serving(app) as port:
         for _ in range(10):
@@ -171,7 +171,7 @@ async def test_a_client_that_leaves_after_the_answer_changes_nothing() -> None:
 
 
 @STOCK
-async def test_a_client_that_stops_reading_is_cut_at_the_write_deadline_with_what_it_asked_for(stock: bool) -> None:
+async def test_a_client_that_stops_reading_is_cut_off_after_write_timeout(stock: bool) -> None:
     app, records = hello_app(write_timeout="300ms")
     gone = trio.Event()
 
@@ -200,7 +200,7 @@ async def test_a_client_that_stops_reading_is_cut_at_the_write_deadline_with_wha
     assert (flood_record.status, flood_record.kind) == (200, Kind.CLIENT_GONE)
 
 
-async def test_a_client_that_reads_slowly_but_reads_is_not_cut() -> None:
+async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
     app, records = hello_app(write_timeout="500ms")
     size = 8 * 2**20
 
@@ -219,7 +219,7 @@ async def test_a_client_that_reads_slowly_but_reads_is_not_cut() -> None:
     assert records.requests[0].kind is None
 
 
-async def test_a_client_that_does_not_read_does_not_hold_up_a_shutdown() -> None:
+async def test_a_client_that_does_not_read_does_not_delay_a_shutdown() -> None:
     app, _ = hello_app(write_timeout="300ms")
 
     @app.get("/large")
@@ -234,7 +234,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_a_shutdown() -> None
     await stream.aclose()
 
 
-async def test_a_request_in_flight_at_the_end_of_the_grace_gets_503_and_is_recorded() -> None:
+async def test_a_request_in_flight_after_graceful_timeout_gets_503() -> None:
     upstream = Stuck()
     app, records = stuck_app(upstream, deadline="1h")
     with trio.fail_after(5):

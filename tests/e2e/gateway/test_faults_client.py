@@ -1,4 +1,4 @@
-"""What clients do to the whole program: they leave at any moment, stop reading, and send what cannot be answered."""
+"""Clients that leave at any moment, stop reading, or send requests that are refused; through the whole program."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ MOMENTS: dict[str, Moment] = {
 @SERVERS
 @LEAVING
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
-async def test_a_client_that_leaves_takes_its_calls_along(
-    moment: Moment, how: str, stock: bool, tmp_path: Path
-) -> None:
+async def test_a_client_that_leaves_ends_its_calls(moment: Moment, how: str, stock: bool, tmp_path: Path) -> None:
     come = trio.Event()
     async with raw_server(moment.script(come)) as upstream, raw_server(answering(response(b"1"))) as other:
         config = up(upstream) + up(other, name="other") + ROUTES + route("/other", upstream="other")
@@ -168,7 +166,7 @@ async def test_a_client_that_leaves_takes_its_calls_along(
 
 @SERVERS
 @LEAVING
-async def test_a_client_that_leaves_within_its_head_is_no_request(how: str, stock: bool, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_within_its_head_is_not_recorded(how: str, stock: bool, tmp_path: Path) -> None:
     async with raw_server(answering(response(b"1"))) as upstream:
         config = up(upstream) + route()
         async with running(tmp_path, config, stock=stock) as program:
@@ -186,7 +184,7 @@ async def test_a_client_that_leaves_within_its_head_is_no_request(how: str, stoc
 
 @SERVERS
 @LEAVING
-async def test_a_client_that_leaves_with_its_answer_changes_nothing(how: str, stock: bool, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_with_its_response_is_recorded_as_200(how: str, stock: bool, tmp_path: Path) -> None:
     async with raw_server(answering(response(b"1"))) as upstream:
         config = up(upstream) + route()
         async with running(tmp_path, config, stock=stock) as program:
@@ -203,7 +201,7 @@ async def test_a_client_that_leaves_with_its_answer_changes_nothing(how: str, st
 
 @LEAVING
 @pytest.mark.parametrize("scheme", ["http", "https"], ids=["TCP", "TLS"])
-async def test_a_client_that_leaves_while_its_call_connects_leaves_no_socket_behind(
+async def test_a_client_that_leaves_while_a_call_connects_leaves_no_socket(
     scheme: str, how: str, tmp_path: Path
 ) -> None:
     async with raw_server(silent) as stalling:
@@ -221,7 +219,7 @@ async def test_a_client_that_leaves_while_its_call_connects_leaves_no_socket_beh
 
 
 @LEAVING
-async def test_a_client_that_leaves_the_queue_of_an_upstream_makes_room_there(how: str, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_frees_its_place_in_the_queue(how: str, tmp_path: Path) -> None:
     go = trio.Event()
 
     async def patient(peer: Peer) -> None:
@@ -252,7 +250,7 @@ async def test_a_client_that_leaves_the_queue_of_an_upstream_makes_room_there(ho
 
 @SERVERS
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
-async def test_a_client_that_stops_reading_a_stream_is_cut_and_the_call_in_flight_with_it(
+async def test_a_client_that_stops_reading_a_stream_ends_the_call_in_flight(
     accept: str, stock: bool, tmp_path: Path
 ) -> None:
     async def parts(peer: Peer) -> None:
@@ -312,9 +310,7 @@ REFUSALS: dict[str, Refusal] = {
 
 @SERVERS
 @pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS)
-async def test_a_request_that_cannot_be_answered_is_refused_and_recorded_and_asks_nobody(
-    case: Refusal, stock: bool, tmp_path: Path
-) -> None:
+async def test_a_refused_request_is_recorded_and_makes_no_call(case: Refusal, stock: bool, tmp_path: Path) -> None:
     async with raw_server(answering(response(b"1"))) as upstream:
         config = (
             up(upstream)

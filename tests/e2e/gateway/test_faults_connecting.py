@@ -1,4 +1,4 @@
-"""Upstreams that no connection can be made to, or must not be, through the whole program."""
+"""Upstreams to which no connection can or may be made, through the whole program."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def assert_cannot_connect(
 
 
 @SERVERS
-async def test_a_port_where_nobody_listens_is_refused(stock: bool, tmp_path: Path) -> None:
+async def test_a_port_without_a_listener_is_connection_refused(stock: bool, tmp_path: Path) -> None:
     with nobody() as port:
         fault = Fault(Kind.CONNECT, "connection_refused")
         await assert_cannot_connect(tmp_path, f"http://127.0.0.1:{port}", fault, stock=stock)
@@ -72,7 +72,7 @@ async def test_link_local_and_multicast_addresses_are_never_connected_to(host: s
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
-async def test_with_public_only_loopback_is_never_connected_to(host: str, tmp_path: Path) -> None:
+async def test_with_public_only_loopback_addresses_are_never_connected_to(host: str, tmp_path: Path) -> None:
     async with raw_server(answering(MINE)) as server:
         await assert_cannot_connect(tmp_path, url(server, host=host), PROHIBITED, "public_only = true")
         assert server.connections == []
@@ -109,7 +109,7 @@ class Names(trio.abc.HostnameResolver):
     ],
     ids=["unknown", "silent", "link-local", "private, with public_only"],
 )
-async def test_a_name_that_leads_nowhere_or_where_it_must_not(
+async def test_an_unknown_name_or_one_with_a_prohibited_address_is_a_failure(
     answer: str | OSError | None, fault: Fault, tmp_path: Path
 ) -> None:
     names = Names(answer)
@@ -156,7 +156,7 @@ BAD_CERTIFICATES: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
 
 
 @pytest.mark.parametrize("make", BAD_CERTIFICATES.values(), ids=BAD_CERTIFICATES)
-async def test_a_bad_certificate_is_refused_before_a_byte_of_a_request_is_sent(
+async def test_a_bad_certificate_is_refused_before_the_request_is_sent(
     make: Callable[[trustme.CA], ssl.SSLContext], ca: trustme.CA, trusted: str, tmp_path: Path
 ) -> None:
     heads: list[bytes] = []
@@ -180,7 +180,7 @@ async def leaves(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("script", [silent, plainly, leaves], ids=["stalls", "speaks plain HTTP", "leaves"])
-async def test_a_handshake_that_comes_to_nothing_is_a_tls_failure_within_the_connect_limit(
+async def test_a_failed_handshake_is_a_tls_failure_within_connect_timeout(
     script: Handler, trusted: str, tmp_path: Path
 ) -> None:
     async with raw_server(script) as server:
@@ -199,7 +199,7 @@ async def elsewhere() -> AsyncIterator[RawServer]:
 
 @SERVERS
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_no_environment_variable_changes_the_way_or_the_trust(
+async def test_environment_variables_change_neither_proxy_nor_trust(
     scheme: str, stock: bool, ca: trustme.CA, trusted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = context(ca) if scheme == "https" else None
@@ -219,7 +219,7 @@ async def test_no_environment_variable_changes_the_way_or_the_trust(
     assert not (tmp_path / "keys.log").exists()
 
 
-async def test_no_environment_variable_makes_an_authority_trusted(
+async def test_environment_variables_add_no_trusted_authority(
     ca: trustme.CA, trusted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):

@@ -1,4 +1,4 @@
-"""Every fault of an upstream through the whole program: what the client gets, what the records say, what is left."""
+"""Faults of an upstream through the whole program: the client's response, the records, and what is left open."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ CASES: dict[str, Case] = {
 
 @SERVERS
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-async def test_a_fault_costs_its_own_call_and_leaves_nothing(case: Case, stock: bool, tmp_path: Path) -> None:
+async def test_a_fault_of_an_upstream_fails_only_its_call_and_leaves_nothing(
+    case: Case, stock: bool, tmp_path: Path
+) -> None:
     sockets = open_sockets()
     async with raw_server(steadily) as steady, raw_server(case.script) as faulty:
         config = two_routes(steady, url(faulty), f'timeout = "{case.timeout}"', deadline=case.deadline)
@@ -147,7 +149,7 @@ async def test_a_fault_costs_its_own_call_and_leaves_nothing(case: Case, stock: 
 
 
 @pytest.mark.parametrize("case", [CASES[name] for name in ("drips its body", "503", "JSON 10,000 deep", "NUL")])
-async def test_in_a_stream_a_fault_is_a_line_that_tells_its_kind_alone(case: Case, tmp_path: Path) -> None:
+async def test_in_a_stream_a_fault_is_a_line_with_its_kind(case: Case, tmp_path: Path) -> None:
     async with raw_server(steadily) as steady, raw_server(case.script) as faulty:
         config = two_routes(steady, url(faulty), f'timeout = "{case.timeout}"')
         async with running(tmp_path, config) as program:
@@ -201,7 +203,7 @@ RIGHT: dict[str, Right] = {
 
 @SERVERS
 @pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT)
-async def test_what_looks_wrong_and_is_right_is_an_answer(case: Right, stock: bool, tmp_path: Path) -> None:
+async def test_an_unusual_and_valid_response_gives_its_value(case: Right, stock: bool, tmp_path: Path) -> None:
     async with raw_server(case.script) as upstream:
         forwarded = 'forward_headers = { part = ["x-part"] }\nforward_cookies = { part = ["session"] }'
         config = up(upstream, BOUNDED) + route(answer=forwarded)
@@ -220,9 +222,7 @@ async def test_what_looks_wrong_and_is_right_is_an_answer(case: Right, stock: bo
 
 @SERVERS
 @pytest.mark.parametrize("how", ["a FIN", "a reset"])
-async def test_a_kept_connection_that_closes_as_it_is_used_is_replaced_unless_the_call_may_not_be_repeated(
-    how: str, stock: bool, tmp_path: Path
-) -> None:
+async def test_a_crossed_connection_is_replaced_except_for_post(how: str, stock: bool, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
     async def one_answer_each(peer: Peer) -> None:
@@ -250,7 +250,7 @@ async def test_a_kept_connection_that_closes_as_it_is_used_is_replaced_unless_th
 
 
 @pytest.mark.parametrize("code", [b"301", b"303", b"308"])
-async def test_a_redirect_is_never_followed_and_never_passed_on(code: bytes, tmp_path: Path) -> None:
+async def test_a_redirect_is_neither_followed_nor_passed_on(code: bytes, tmp_path: Path) -> None:
     async with raw_server(answering(MINE)) as elsewhere:
         answer = response(b"", b"Location: " + url(elsewhere).encode(), status=code + b" Elsewhere")
         async with raw_server(answering(answer)) as upstream, running(tmp_path, up(upstream) + route()) as program:
@@ -261,7 +261,7 @@ async def test_a_redirect_is_never_followed_and_never_passed_on(code: bytes, tmp
         assert elsewhere.connections == []
 
 
-async def test_more_requests_than_may_wait_are_shed_and_told_to_come_again(tmp_path: Path) -> None:
+async def test_a_request_above_max_queue_gets_503_with_retry_after(tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
         config = up(upstream, "max_concurrency = 1\nmax_queue = 0") + route(keys='deadline = "1s"')
         async with running(tmp_path, config) as program, trio.open_nursery() as nursery:
@@ -276,7 +276,7 @@ async def test_more_requests_than_may_wait_are_shed_and_told_to_come_again(tmp_p
 
 
 @SERVERS
-async def test_a_cookie_of_one_client_is_neither_kept_nor_shown_to_another(stock: bool, tmp_path: Path) -> None:
+async def test_the_cookie_of_one_client_is_never_sent_for_another(stock: bool, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
     async def personal(peer: Peer) -> None:
@@ -304,7 +304,7 @@ async def test_a_cookie_of_one_client_is_neither_kept_nor_shown_to_another(stock
 
 
 @SERVERS
-async def test_fields_of_the_upstreams_own_connection_and_server_reach_no_client(stock: bool, tmp_path: Path) -> None:
+async def test_hop_by_hop_and_server_fields_of_an_upstream_reach_no_client(stock: bool, tmp_path: Path) -> None:
     fields = (
         b"Server: hidden/1.0",
         b"X-Powered-By: hidden",
@@ -327,7 +327,7 @@ async def test_fields_of_the_upstreams_own_connection_and_server_reach_no_client
 
 
 @pytest.mark.parametrize("end", [b"\r", b"\n", b"\0", b"\r\n "], ids=repr)
-async def test_a_line_end_inside_of_an_upstreams_field_begins_no_field_of_ours(end: bytes, tmp_path: Path) -> None:
+async def test_a_line_end_within_an_upstreams_field_begins_no_field(end: bytes, tmp_path: Path) -> None:
     answer = response(b"1", b"X-Part: a" + end + b"Set-Cookie: admin=1")
     async with raw_server(answering(answer)) as upstream:
         config = up(upstream) + route(answer='forward_headers = { part = ["x-part"] }')

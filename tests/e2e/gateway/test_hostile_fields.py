@@ -1,4 +1,4 @@
-"""Fields of an upstream's answer that no reader can take as they are: the answer to the client is made all the same."""
+"""Response fields of an upstream with invalid values: the client gets its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS: dict[str, tuple[bytes, bytes, int]] = {
 
 
 @pytest.mark.parametrize("case", FIELDS.values(), ids=FIELDS)
-async def test_no_field_of_an_upstream_fails_the_gateway(case: tuple[bytes, bytes, int], tmp_path: Path) -> None:
+async def test_no_response_field_causes_an_error(case: tuple[bytes, bytes, int], tmp_path: Path) -> None:
     status, fields, expected = case
 
     async def answer(peer: Peer) -> None:

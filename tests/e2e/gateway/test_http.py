@@ -1,4 +1,4 @@
-"""The whole way over real sockets: a raw client, the embedded server, real upstream stacks, scripted upstreams."""
+"""The whole program over real sockets, with a raw client and scripted upstreams."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def emptied(app: Umbel) -> None:
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-async def test_a_composed_answer_end_to_end() -> None:
+async def test_a_composed_answer_over_real_sockets() -> None:
     async with raw_server(answering(response(b'{"name":"Ann"}', b"Set-Cookie: s=1", b"Server: nginx/1.2"))) as port:
         app, records = gateway([route()], up=port)
         async with serving(app) as gate:
@@ -83,7 +83,7 @@ async def test_a_composed_answer_end_to_end() -> None:
         ("GET", "/r?n=%ff", 400),
     ],
 )
-async def test_a_refusal_is_a_problem_document_and_asks_no_upstream(method: str, target: str, status: int) -> None:
+async def test_a_refusal_is_a_problem_document_without_a_call(method: str, target: str, status: int) -> None:
     async with raw_server(silent) as port:
         app, records = gateway([route(query={"n": {"type": "int"}})], up=port)
         async with serving(app) as gate, connected(gate) as client:
@@ -129,7 +129,7 @@ async def test_bad_and_too_large_bodies_are_refused_and_the_next_request_is_serv
 
 @pytest.mark.usefixtures("way")
 @WAYS
-async def test_the_partial_answer_is_on_time_and_the_slow_call_is_over() -> None:
+async def test_the_partial_answer_is_on_time_and_the_slow_call_is_closed() -> None:
     calls = {
         "fast": {"upstream": "fast", "path": "/"},
         "slow": {"upstream": "slow", "path": "/", "optional": True},
@@ -155,7 +155,7 @@ async def closed(upstream: RawServer) -> None:
 
 @pytest.mark.usefixtures("way")
 @WAYS
-async def test_a_stream_over_the_wire_is_chunked_line_by_line() -> None:
+async def test_a_stream_is_sent_line_by_line_in_chunks() -> None:
     go = trio.Event()
 
     async def slowly(peer: Peer) -> None:
@@ -183,7 +183,7 @@ async def test_a_stream_over_the_wire_is_chunked_line_by_line() -> None:
 
 @pytest.mark.usefixtures("way")
 @WAYS
-async def test_a_client_that_stops_reading_a_stream_is_cut_and_its_calls_with_it() -> None:
+async def test_a_client_that_stops_reading_a_stream_ends_its_calls() -> None:
     big = json.dumps("x" * 900_000).encode()
     asked: list[bytes] = []
 
@@ -212,9 +212,7 @@ async def test_a_client_that_stops_reading_a_stream_is_cut_and_its_calls_with_it
 @pytest.mark.parametrize(
     ("which", "status", "lines"), [("notable", 200, 0), ("notable", 503, 1), ("all", 200, 1), ("off", 503, 0)]
 )
-async def test_the_records_of_a_served_file_are_in_its_logs(
-    tmp_path: Path, which: str, status: int, lines: int
-) -> None:
+async def test_which_decides_the_calls_in_the_log_files(tmp_path: Path, which: str, status: int, lines: int) -> None:
     async with raw_server(answering(response(b"1", status=b"%d Said" % status))) as port:
         (tmp_path / "umbel.toml").write_text(
             f'[logs.calls]\nwhich = "{which}"\n'

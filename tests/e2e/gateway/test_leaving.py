@@ -1,4 +1,4 @@
-"""A client that leaves while its answer is composed, over real sockets: on every server and by every protocol."""
+"""A client that leaves during its composition, on every server, over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ async def over(app: Umbel, upstream: RawServer, records: Records) -> None:
 @pytest.mark.parametrize(
     ("path", "stream"), [("/r", False), ("/r", True), ("/body", False), ("/body", True), ("/code", False)]
 )
-async def test_over_http1(server: str, path: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_leaves_over_http1_ends_its_calls(
+    server: str, path: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hanging = Hanging()
     async with raw_server(hanging) as upstream:
         app, records = gateway(upstream)
@@ -103,7 +105,9 @@ async def test_over_http1(server: str, path: str, stream: bool, monkeypatch: pyt
 @SERVERS
 @pytest.mark.parametrize("leaving", ["reset", "close"])
 @pytest.mark.parametrize("path", ["/r", "/body", "/code"])
-async def test_over_http2(server: str, leaving: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_leaves_over_http2_ends_its_calls(
+    server: str, leaving: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hanging = Hanging()
     async with raw_server(hanging) as upstream:
         app, records = gateway(upstream)
@@ -123,7 +127,7 @@ async def test_over_http2(server: str, leaving: str, path: str, monkeypatch: pyt
 
 
 @SERVERS
-async def test_a_body_that_nobody_reads_is_no_leaving(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unread_request_body_does_not_end_the_request(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with raw_server(answering(response(b"1"), response(b"2"))) as upstream:
         app, records = gateway(upstream)
         async with served(app, server, monkeypatch) as port, connected(port) as client:
@@ -133,7 +137,7 @@ async def test_a_body_that_nobody_reads_is_no_leaving(server: str, monkeypatch: 
     assert [record.status for record in records.requests] == [200, 200]
 
 
-async def test_answers_over_http2_are_those_over_http1() -> None:
+async def test_responses_over_http2_equal_those_over_http1() -> None:
     async with raw_server(answering(response(b"1"), response(b"1"))) as upstream:
         app, records = gateway(upstream)
         async with serving(app) as port:

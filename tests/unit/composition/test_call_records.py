@@ -1,4 +1,4 @@
-"""Records of calls: all calls, or with ``slow_call`` only the remarkable ones."""
+"""Records of calls: of all calls, or with ``slow_call`` only of notable ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HANDLERS = {"/quick": answer(1), "/slow": answer(1, after=1.5), "/broken": fail}
     [(Records(), {"quick", "slow", "broken", "needy", "skipped"}), (NotableOnly(), {"slow", "broken"})],
     ids=["all", "notable"],
 )
-async def test_an_unremarkable_call_has_no_record_of_its_own(
+async def test_a_call_that_is_not_notable_has_no_record(
     recorder: Records, recorded: set[str], autojump_clock: MockClock
 ) -> None:
     outcomes: dict[str, Outcome] = {}
@@ -72,7 +72,7 @@ class Repeated:
         return TransportCaller(Scripted(answer(1))).new_call(prepared, context)
 
 
-async def test_a_call_that_was_repeated_is_recorded_though_it_brought_its_value(autojump_clock: MockClock) -> None:
+async def test_a_retried_call_with_a_value_is_recorded(autojump_clock: MockClock) -> None:
     recorder = NotableOnly()
     one = plan('[routes.calls.a]\nupstream = "u"\npath = "/a"')
     await run(one, Inputs(path={"id": "1"}), facts(), {"u": Repeated()}, recorder)
@@ -80,7 +80,7 @@ async def test_a_call_that_was_repeated_is_recorded_though_it_brought_its_value(
     assert [event.outcome.state for event in recorder.calls] == ["value"]
 
 
-async def test_a_cancelled_composition_leaves_the_outcome_of_each_call(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_composition_records_the_outcome_of_each_call(autojump_clock: MockClock) -> None:
     outcomes: dict[str, Outcome] = {}
     callers = {"u": TransportCaller(Scripted(by_path(HANDLERS)))}
     with trio.move_on_after(1.0) as scope:

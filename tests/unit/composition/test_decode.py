@@ -1,4 +1,4 @@
-"""Body decoding, and the bounds on the time that it blocks the event loop."""
+"""Decoding of bodies, and the bounds on the time for which it blocks the event loop."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ from umbel.core.model import Json
         b"<html>",
     ],
 )
-def test_what_is_no_json_or_too_deep_is_a_bad_body(body: bytes) -> None:
+def test_invalid_json_and_json_nested_too_deeply_are_bad_bodies(body: bytes) -> None:
     with pytest.raises(BadBodyError):
         decode_json(body)
 
 
-def test_both_sides_of_the_bound_on_depth() -> None:
+def test_json_is_decoded_at_the_bound_of_depth_and_refused_above() -> None:
     assert decode_json(b"[" * 200 + b"]" * 200)
     hidden = b'["]",' * 201 + b"1" + b"]" * 201
     with pytest.raises(BadBodyError, match="200 deep"):
         decode_json(hidden)
 
 
-def test_both_sides_of_the_bound_on_values() -> None:
+def test_json_is_decoded_at_the_bound_of_values_and_refused_above() -> None:
     # A list of n numbers is n + 1 values.
     assert len(decode_json(b"[" + b"1," * (MAX_VALUES - 2) + b"1]")) == MAX_VALUES - 1
     with pytest.raises(BadBodyError, match="values"):
@@ -72,7 +72,7 @@ def test_commas_inside_strings_are_no_values() -> None:
     assert decode_json(b'["' + b"a, " * MAX_VALUES + b'"]')
 
 
-def test_the_largest_allowed_json_holds_the_loop_only_shortly() -> None:
+def test_the_largest_allowed_json_blocks_the_event_loop_only_briefly() -> None:
     body = b"[" + b'{"a":"bbbbbbbbbbbb"},' * (MAX_VALUES // 3) + b"1]"
     started = time.perf_counter()
     decode_json(body)
@@ -81,7 +81,7 @@ def test_the_largest_allowed_json_holds_the_loop_only_shortly() -> None:
 
 
 @pytest.mark.parametrize(("body", "charset"), [(b"\xff", None), (b"\xff", "no-such-charset"), (b"\xe9", "ascii")])
-def test_text_that_is_not_of_its_charset_is_a_bad_body(body: bytes, charset: str | None) -> None:
+def test_text_that_is_invalid_in_its_charset_is_a_bad_body(body: bytes, charset: str | None) -> None:
     with pytest.raises(BadBodyError):
         decode_text(body, charset)
 
@@ -110,7 +110,7 @@ def test_text_is_decoded_in_its_charset(charset: str, codec: str) -> None:
         *("\u0131dna", "../utf-8", "utf 8"),
     ),
 )
-def test_a_codec_that_is_no_listed_charset_is_unknown(charset: str) -> None:
+def test_a_python_codec_that_is_no_listed_charset_is_unknown(charset: str) -> None:
     assert codec_of(charset) is None
     with pytest.raises(BadBodyError, match="unknown charset"):
         decode_text(b"abc\xff", charset)
@@ -124,7 +124,7 @@ def test_a_codec_that_is_no_listed_charset_is_unknown(charset: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b" \r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"\xff\xfe", "\ufeff \n".encode("utf-16le")]
 )
-def test_a_body_without_a_value_raises_an_error_of_its_own(body: bytes) -> None:
+def test_a_body_without_a_value_raises_empty_body_error(body: bytes) -> None:
     with pytest.raises(EmptyBodyError):
         decode_json(body)
 
@@ -146,12 +146,12 @@ def test_a_body_without_a_value_raises_an_error_of_its_own(body: bytes) -> None:
         (b'"\xe9\\ud800"', "latin1", "\u00e9\ufffd"),
     ],
 )
-def test_json_is_read_in_its_charset(body: bytes, charset: str | None, value: Json) -> None:
+def test_json_is_decoded_in_its_charset(body: bytes, charset: str | None, value: Json) -> None:
     assert decode_json(body, lambda: charset) == value
 
 
 @pytest.mark.parametrize(("body", "charset"), [(b'"\xe9"', None), (b'"\xe9"', "utf-8"), (b'"\xe9"', "us-ascii")])
-def test_json_that_is_not_of_its_charset_is_a_bad_body(body: bytes, charset: str | None) -> None:
+def test_json_that_is_invalid_in_its_charset_is_a_bad_body(body: bytes, charset: str | None) -> None:
     with pytest.raises(BadBodyError):
         decode_json(body, lambda: charset)
 
@@ -167,7 +167,7 @@ def test_lone_surrogates_are_read_as_the_replacement_character(parts: list[str])
     assert decode_json(body.encode()) == [re.sub("[\ud800-\udfff]", "\ufffd", expected)]
 
 
-def test_the_text_of_a_marked_body_has_no_mark() -> None:
+def test_a_byte_order_mark_is_removed_from_text() -> None:
     assert decode_text(b"\xef\xbb\xbf\xc3\xa9", "iso-8859-1") == "\u00e9"
     assert decode_text(b"\xc3\xa9", "us-ascii") == "\u00e9"
     assert decode_text("\u00e9".encode("utf-16"), None) == "\u00e9"
@@ -207,7 +207,7 @@ DEAR: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", DEAR)
-def test_a_megabyte_of_json_does_not_hold_the_loop(name: str) -> None:
+def test_a_megabyte_of_json_blocks_the_event_loop_only_briefly(name: str) -> None:
     took = []
     for _ in range(3):
         # Without the garbage collector, whose search goes through all that the other tests have left.
@@ -250,7 +250,7 @@ def test_json_is_decoded_in_linear_time() -> None:
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1e400", "1" * 400 + ".0", "1.e5", "1e", "01e5", "1e+", "+1e5"])
 @pytest.mark.parametrize("fill", [0, 5000])
-def test_a_number_that_is_none_is_a_bad_body_in_short_and_in_long_bodies(number: str, fill: int) -> None:
+def test_an_invalid_number_is_a_bad_body_in_short_and_long_bodies(number: str, fill: int) -> None:
     with pytest.raises(BadBodyError):
         decode_json(f'["{"x" * fill}",1e5,{number}]'.encode())
 
@@ -268,7 +268,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(value=JSON_VALUES, fill=st.sampled_from([0, 5000]))
-def test_a_long_body_means_what_a_short_one_means(value: Json, fill: int) -> None:
+def test_a_long_body_decodes_to_the_same_value_as_a_short_one(value: Json, fill: int) -> None:
     body = json.dumps([value, "x" * fill, 1e300], ensure_ascii=False).encode()
     decoded = decode_json(body)
     assert decoded[0] == msgspec.json.decode(json.dumps(value).encode())
@@ -279,7 +279,7 @@ STRINGS = st.lists(st.sampled_from(['"', "\\\\", '\\"', ",", "[", "a", "{"]), ma
 
 
 @given(outside=st.lists(STRINGS.map(lambda text: text.replace('"', "").replace("\\", "")), min_size=3, max_size=3))
-def test_text_outside_of_strings_is_found(outside: list[str]) -> None:
+def test_strings_are_removed_from_json_texts(outside: list[str]) -> None:
     for inside in (r'"\""', r'"\\"', '""', r'"a,\\\",["', r'"\\\\"'):
         text = f"{outside[0]}{inside}{outside[1]}{inside}{outside[2]}"
         assert _without_strings(text.encode()) == "".join(outside).encode()

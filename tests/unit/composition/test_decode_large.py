@@ -1,4 +1,4 @@
-"""Piecewise JSON decoding: the same values and errors as strict decoding."""
+"""Decoding of JSON piece by piece: the same values and errors as strict decoding."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_pieces_decode_to_the_same_value(value: Any, indent: int | None) -> None
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([*'[]{},:"\\ 1', "null", '"a":', '"a"', "[1,2]", '{"b":3}']), max_size=14))
-def test_what_strict_decoding_refuses_is_refused_in_pieces(parts: list[str]) -> None:
+def test_piecewise_decoding_refuses_what_strict_decoding_refuses(parts: list[str]) -> None:
     body = "".join(parts).encode()
     expected = judged(decode_json, body)
     for size in (1, 4, 100):
@@ -79,7 +79,7 @@ def test_the_last_value_of_a_key_counts_and_whitespace_is_ignored(body: bytes) -
             assert decode_pieces(body, LARGE) == json.loads(body)
 
 
-def test_the_bounds_of_small_bodies_hold_for_large_ones() -> None:
+def test_large_bodies_have_the_bounds_of_small_ones() -> None:
     assert values_allowed(10**6) == MAX_VALUES
     assert values_allowed(20 * 10**6) == 4_000_000
     with pytest.raises(BadBodyError, match="200 deep"):
@@ -91,7 +91,7 @@ def test_the_bounds_of_small_bodies_hold_for_large_ones() -> None:
     assert decode_pieces(text, 10**6) == json.loads(text)
 
 
-async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
+async def test_the_event_loop_runs_while_many_values_are_decoded() -> None:
     body = b'{"items":[' + b'{"id":1,"n":[2,3]},' * 200_000 + b"4]}"
     assert holds_many_values(body, LARGE)
     longest, beats = 0.0, 0
@@ -118,7 +118,7 @@ async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
     assert longest < 0.3
 
 
-async def test_no_reference_keeps_a_body_that_is_refused() -> None:
+async def test_no_reference_cycle_keeps_a_refused_body_in_memory() -> None:
     body = b"[" + b"1," * 250_000 + b"1]"
     gc.collect()
     gc.disable()

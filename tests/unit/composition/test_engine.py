@@ -1,4 +1,4 @@
-"""The rules of a composition, each on the autojump clock."""
+"""Rules of a composition: order of calls, dependencies, failures, defaults and skips."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 
 
-async def test_independent_calls_run_side_by_side(autojump_clock: trio.abc.Clock) -> None:
+async def test_independent_calls_run_at_the_same_time(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(TWO, {"/a": answer(1, after=1), "/b": answer(2, after=1)})
     assert ran.result.answer == {"a": 1, "b": 2}
     assert ran.result.completed
     assert ran.elapsed == pytest.approx(1)
 
 
-async def test_a_call_starts_the_moment_the_values_it_names_are_there(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_call_starts_as_soon_as_its_dependencies_have_values(autojump_clock: trio.abc.Clock) -> None:
     text = TWO.replace('path = "/b"', 'path = "/b/{a.id}"')
     ran = await compose(text, {"/a": answer({"id": "x/y"}, after=1), "/b/x%2Fy": answer(2, after=1)})
     assert ran.result.answer == {"a": {"id": "x/y"}, "b": 2}
@@ -35,13 +35,13 @@ async def test_a_required_call_that_fails_cancels_the_rest(autojump_clock: trio.
     assert [call["name"] for call in problem["calls"]] == ["a"]
 
 
-async def test_a_4xx_that_is_passed_is_the_answers_status() -> None:
+async def test_a_4xx_in_pass_status_is_the_status_of_the_answer() -> None:
     ran = await compose(TWO, {"/a": answer(1), "/b": answer({}, status=404)})
     assert ran.result.failure is not None
     assert ran.result.failure.status == 404
 
 
-async def test_an_optional_call_that_fails_gives_its_default_and_an_incomplete_answer() -> None:
+async def test_a_failed_optional_call_gives_its_default_and_an_incomplete_answer() -> None:
     text = TWO + "optional = true\ndefault = []\n"
     ran = await compose(text, {"/a": answer(1), "/b": answer(None, status=503)})
     assert ran.result.answer == {"a": 1, "b": []}
@@ -49,7 +49,7 @@ async def test_an_optional_call_that_fails_gives_its_default_and_an_incomplete_a
     assert [outcome.call for outcome in ran.result.incomplete] == ["b"]
 
 
-async def test_dependants_of_a_failed_call_without_default_fail_with_its_status() -> None:
+async def test_dependants_of_a_failed_call_without_a_default_fail_with_its_status() -> None:
     text = """
     [routes.calls.a]
     upstream = "u"
@@ -65,7 +65,7 @@ async def test_dependants_of_a_failed_call_without_default_fail_with_its_status(
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.DEPENDENCY, 404)
 
 
-async def test_dependants_of_a_failed_call_with_default_run() -> None:
+async def test_dependants_of_a_failed_call_with_a_default_are_made() -> None:
     text = """
     [routes.calls.a]
     upstream = "u"
@@ -81,14 +81,14 @@ async def test_dependants_of_a_failed_call_with_default_run() -> None:
     assert not ran.result.completed
 
 
-async def test_if_every_call_failed_and_none_has_a_default_the_worst_is_the_answer() -> None:
+async def test_without_any_value_or_default_the_worst_failure_is_the_answer() -> None:
     text = TWO.replace('path = "/a"', 'path = "/a"\noptional = true') + "optional = true\n"
     ran = await compose(text, {"/a": answer({}, status=404), "/b": answer({}, status=500)})
     assert ran.result.failure is not None
     assert ran.result.failure.status == 502
 
 
-async def test_an_explicit_default_keeps_an_answer_when_every_call_failed() -> None:
+async def test_an_explicit_default_gives_an_answer_though_every_call_failed() -> None:
     text = TWO.replace('path = "/a"', 'path = "/a"\noptional = true') + "optional = true\ndefault_null = true\n"
     ran = await compose(text, {"/a": answer({}, status=404), "/b": answer({}, status=500)})
     assert ran.result.failure is None
@@ -96,7 +96,7 @@ async def test_an_explicit_default_keeps_an_answer_when_every_call_failed() -> N
 
 
 @pytest.mark.parametrize("falsy", ["`false`", "`null`", "''", "`[]`", "`{}`", "path.nothing"])
-async def test_when_false_skips_the_call_and_its_dependants_and_the_answer_stays_complete(falsy: str) -> None:
+async def test_a_false_when_skips_the_call_and_its_dependants(falsy: str) -> None:
     text = f"""
     [[routes]]
     path = "/r/<id>/<nothing>"
@@ -115,12 +115,12 @@ async def test_when_false_skips_the_call_and_its_dependants_and_the_answer_stays
     assert ran.upstream.targets == []
 
 
-async def test_the_number_zero_is_true_as_in_jmespath() -> None:
+async def test_the_number_zero_is_true_in_when() -> None:
     ran = await compose(TWO + 'when = "`0`"\n', {"/a": answer(1), "/b": answer(2)})
     assert ran.result.answer == {"a": 1, "b": 2}
 
 
-async def test_a_skipped_call_with_a_default_lets_its_dependants_run() -> None:
+async def test_dependants_of_a_skipped_call_with_a_default_are_made() -> None:
     text = """
     [routes.calls.a]
     upstream = "u"
@@ -135,7 +135,7 @@ async def test_a_skipped_call_with_a_default_lets_its_dependants_run() -> None:
     assert ran.result.answer == {"a": {"id": 7}, "b": 2}
 
 
-async def test_an_expression_that_fails_on_an_upstreams_value_fails_its_call() -> None:
+async def test_an_expression_that_fails_on_a_response_fails_its_call() -> None:
     text = TWO + 'when = "a > `1` && sort(a) == `1`"\n'
     ran = await compose(text, {"/a": answer({"x": 1}), "/b": answer(2)})
     ran2 = await compose(text, {"/a": answer("text"), "/b": answer(2)})

@@ -10,12 +10,12 @@ from tests.support.composition.composing import TWO, answer, compose
 from umbel.core.failure_kinds import Kind
 
 
-async def test_merge_order_is_the_order_of_the_config_never_of_completion(autojump_clock: trio.abc.Clock) -> None:
+async def test_the_answer_has_the_order_of_the_configuration(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(TWO, {"/a": answer(1, after=2), "/b": answer(2, after=1)})
     assert list(ran.result.answer) == ["a", "b"]
 
 
-async def test_statuses_that_mean_null_and_statuses_that_are_fine() -> None:
+async def test_null_on_gives_null_and_ok_gives_the_value() -> None:
     text = TWO.replace('path = "/a"', 'path = "/a"\nnull_on = [404]') + "ok = [200, 409]\n"
     ran = await compose(text, {"/a": answer({}, status=404), "/b": answer({"x": 1}, status=409)})
     assert ran.result.answer == {"a": None, "b": {"x": 1}}
@@ -23,21 +23,21 @@ async def test_statuses_that_mean_null_and_statuses_that_are_fine() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307])
-async def test_a_redirect_is_a_failure_and_never_followed(status: int) -> None:
+async def test_a_redirect_is_a_failure_and_is_not_followed(status: int) -> None:
     ran = await compose(TWO, {"/a": answer(1), "/b": answer({}, status=status, headers={"location": "/a"})})
     assert ran.result.failure is not None
     assert (ran.result.failure.status, ran.result.failure.received_status) == (502, status)
     assert ran.upstream.targets.count("/a") == 1
 
 
-async def test_the_upstreams_error_body_is_passed_where_asked() -> None:
+async def test_pass_body_takes_over_the_error_body() -> None:
     ran = await compose(TWO + "pass_body = true\n", {"/a": answer(1), "/b": answer({"no": 1}, status=422)})
     assert ran.result.failure is not None
     assert ran.result.failure.body is not None
     assert ran.result.failure.body.content == b'{"no":1}'
 
 
-async def test_a_shape_with_a_too_large_value_of_an_upstream_is_a_502() -> None:
+async def test_a_shape_that_exceeds_a_bound_on_a_response_is_a_502() -> None:
     text = TWO + '[routes.answer]\nshape = "sum(a)"\n'
     ran = await compose(text, {"/a": answer([1e308, 1e308]), "/b": answer(2)})
     assert ran.result.failure is not None
@@ -45,7 +45,7 @@ async def test_a_shape_with_a_too_large_value_of_an_upstream_is_a_502() -> None:
     assert "routes.0.answer.shape" in ran.recorder.logged[0].message
 
 
-async def test_shape_status_headers_and_cookies_of_the_answer() -> None:
+async def test_the_answer_has_the_configured_shape_status_headers_and_cookies() -> None:
     text = (
         TWO
         + """
@@ -68,7 +68,7 @@ async def test_shape_status_headers_and_cookies_of_the_answer() -> None:
     assert ran.result.headers == (("x-who", "user 1"), ("x-total", "7"), ("set-cookie", "session=1; Path=/"))
 
 
-async def test_cache_control_is_the_most_restrictive_of_the_parts() -> None:
+async def test_cache_control_is_the_most_restrictive_of_the_responses() -> None:
     ran = await compose(
         TWO,
         {
@@ -83,7 +83,7 @@ async def test_cache_control_is_the_most_restrictive_of_the_parts() -> None:
     assert ran.result.cache_control is None
 
 
-async def test_an_answer_that_sets_a_cookie_is_for_its_client_alone() -> None:
+async def test_an_answer_that_sets_a_cookie_is_private() -> None:
     text = TWO + "[routes.answer]\nforward_cookies = { a = ['session'] }\n"
     public = {"cache-control": "public, max-age=60"}
     setting = public | {"set-cookie": "session=1"}

@@ -1,4 +1,4 @@
-"""Compositions over a real client with in-memory streams: limits, attempts and places of calls and items."""
+"""Compositions over a real client with in-memory streams: timeouts, attempts and places of calls and items."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def compose_over(seconds: Mapping[bytes, float], text: str, deadline: floa
         return await compose(text, client, deadline=deadline)
 
 
-async def test_each_call_ends_at_its_own_limit(autojump_clock: trio.abc.Clock) -> None:
+async def test_each_call_ends_at_its_own_timeout(autojump_clock: trio.abc.Clock) -> None:
     limited = 'timeout = "{}"\noptional = true'
     text = calls("abcd", a=limited.format("3s"), b=limited.format("1500ms"), c=limited.format("2500ms"))
     ran = await compose_over({b"/a": 9, b"/b": 9, b"/c": 2, b"/d": 1}, text)
@@ -45,7 +45,7 @@ async def test_each_call_ends_at_its_own_limit(autojump_clock: trio.abc.Clock) -
     assert [outcome.ended_at for outcome in ran.result.outcomes] == [3.0, 1.5, 2.0, 1.0]
 
 
-async def test_each_item_ends_at_its_own_limit_counted_from_its_start(autojump_clock: trio.abc.Clock) -> None:
+async def test_the_timeout_of_an_item_counts_from_the_start_of_the_item(autojump_clock: trio.abc.Clock) -> None:
     each = 'each = "`[0,1,2]`"\nlimit = 1\ntimeout = "1s"\noptional = true'
     text = calls("ab", b=each).replace('"/b"', '"/b/{item}"')
     ran = await compose_over({b"/b/0": 0.9, b"/b/1": 9, b"/b/2": 0.9}, text)
@@ -54,7 +54,7 @@ async def test_each_item_ends_at_its_own_limit_counted_from_its_start(autojump_c
     assert [failed.failure.kind for failed in ran.outcomes["b"].failed_items] == [Kind.TIMEOUT]
 
 
-async def test_the_attempts_of_a_call_and_of_all_items_are_in_their_outcome(autojump_clock: trio.abc.Clock) -> None:
+async def test_an_outcome_holds_the_attempts_of_the_call_and_of_its_items(autojump_clock: trio.abc.Clock) -> None:
     each = 'each = "`[0,1]`"\nlimit = 1'
     text = calls("ab", b=each).replace('"/a"', '"/busy/a"').replace('"/b"', '"/busy/{item}"')
     ran = await compose_over({}, text, retry=RetryRules(attempts=2))
@@ -64,7 +64,7 @@ async def test_the_attempts_of_a_call_and_of_all_items_are_in_their_outcome(auto
 
 
 @pytest.mark.parametrize("connected", [False, True], ids=["while it connects", "while it waits for a response"])
-async def test_the_place_of_a_call_that_is_cut_starts_no_other_that_is_cut_too(
+async def test_the_freed_place_of_a_cut_call_starts_no_queued_call_of_its_composition(
     connected: bool, autojump_clock: trio.abc.Clock
 ) -> None:
     records = Records()
@@ -81,7 +81,7 @@ async def test_the_place_of_a_call_that_is_cut_starts_no_other_that_is_cut_too(
         assert [event.call for event in records.events if isinstance(event, AttemptEnded)] == ["a"]
 
 
-async def test_the_deadline_cuts_what_is_sent_and_what_waits_for_a_place(autojump_clock: trio.abc.Clock) -> None:
+async def test_the_deadline_cuts_calls_in_flight_and_calls_in_the_queue(autojump_clock: trio.abc.Clock) -> None:
     text = calls("abc", b="optional = true", c="optional = true")
     ran = await compose_over({b"/b": 9}, text, deadline=1.0, max_concurrency=1)
     assert ran.kinds == {"a": 1, "b": Kind.TIMEOUT, "c": Kind.TIMEOUT}

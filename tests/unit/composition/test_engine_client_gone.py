@@ -46,7 +46,7 @@ class Running:
         return {each.call: each.failure.kind if each.failure else None for each in outcomes}
 
 
-async def test_on_wait_is_called_once_and_never_if_the_composition_does_not_wait(autojump_clock: MockClock) -> None:
+async def test_on_wait_is_called_once_and_only_if_the_composition_waits(autojump_clock: MockClock) -> None:
     composition = Running(calls("ab"), {"/": Reply(0)})
     await composition.to_its_end()
     assert composition.result is not None
@@ -60,7 +60,7 @@ async def test_on_wait_is_called_once_and_never_if_the_composition_does_not_wait
 
 
 @pytest.mark.parametrize("b", [Reply(), Reply(waits=1)], ids=["no task", "a task"])
-async def test_a_client_that_leaves_has_every_call_cut_in_the_same_moment(b: Reply, autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_cuts_every_call_at_once(b: Reply, autojump_clock: MockClock) -> None:
     composition = Running(calls("abc", c='path = "/c/{a}"').replace('path = "/c"\n', ""), {"/a": Reply(), "/b": b})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(composition.to_its_end)
@@ -75,7 +75,7 @@ async def test_a_client_that_leaves_has_every_call_cut_in_the_same_moment(b: Rep
     assert len(composition.upstream.calls) == 2
 
 
-async def test_a_client_that_has_left_before_the_first_wait_is_not_waited_for(
+async def test_a_client_that_left_before_the_first_wait_ends_the_composition(
     autojump_clock: MockClock,
 ) -> None:
     composition = Running(calls("a"), {})
@@ -85,7 +85,7 @@ async def test_a_client_that_has_left_before_the_first_wait_is_not_waited_for(
     assert composition.kinds == {"a": Kind.CLIENT_GONE}
 
 
-async def test_outcomes_and_a_decision_before_the_client_left_are_kept(autojump_clock: MockClock) -> None:
+async def test_outcomes_and_a_decision_before_the_client_leaves_are_kept(autojump_clock: MockClock) -> None:
     large = b'"' + b"x" * INLINE_MAX + b'"'
     composition = Running(calls("abc"), {"/b": Reply(content=large)})
     async with trio.open_nursery() as nursery:

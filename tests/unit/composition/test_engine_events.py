@@ -1,4 +1,4 @@
-"""Callbacks of calls, on the autojump clock: what they settle, what wakes the task, what ends the composition."""
+"""Callbacks of calls: what they settle, when they wake the engine's task, and what ends the composition."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def running(text: str, replies: dict[str, Reply], observer: Observer | Non
     assert composition.records.ended_calls == sorted(call.name for call in plan(text).calls)
 
 
-async def test_calls_that_end_in_one_turn_wake_the_task_once_though_one_is_the_last() -> None:
+async def test_calls_that_end_in_one_turn_wake_the_engine_at_most_once() -> None:
     async with running(calls("abcdefghij"), {}) as composition:
         composition.end(*"abcde")
         await wait_all_tasks_blocked()
@@ -98,7 +98,7 @@ async def test_calls_that_end_in_one_turn_wake_the_task_once_though_one_is_the_l
     assert composition.result.answer == dict.fromkeys("abcdefghij", 1)
 
 
-async def test_a_composition_of_calls_that_wait_for_nothing_has_no_tasks() -> None:
+async def test_calls_that_do_not_wait_need_no_tasks() -> None:
     async with running(calls("abc"), {}) as composition:
         task = composition.steps.task
         assert task is not None
@@ -106,13 +106,13 @@ async def test_a_composition_of_calls_that_wait_for_nothing_has_no_tasks() -> No
         composition.end(*"abc")
 
 
-async def test_calls_that_end_inside_start_need_no_turn_at_all() -> None:
+async def test_calls_that_end_in_start_end_the_composition_at_once() -> None:
     async with running(calls("abc"), {"/": Reply(0)}) as composition:
         assert composition.result is not None
         assert composition.result.answer == dict.fromkeys("abc", 1)
 
 
-async def test_a_small_body_is_decoded_in_the_callback_and_a_large_one_in_the_task() -> None:
+async def test_a_small_body_is_decoded_in_the_callback_and_a_large_one_later() -> None:
     at_most, more = b"1" + b" " * (INLINE_MAX - 1), b"1" + b" " * INLINE_MAX
     async with running(calls("abc"), {"/a": Reply(content=at_most), "/b": Reply(content=more)}) as composition:
         composition.end("a", "b")
@@ -122,7 +122,7 @@ async def test_a_small_body_is_decoded_in_the_callback_and_a_large_one_in_the_ta
         composition.end("c")
 
 
-async def test_between_two_large_bodies_other_tasks_have_their_turn() -> None:
+async def test_other_tasks_run_between_the_decoding_of_two_large_bodies() -> None:
     large = Reply(content=b"1" + b" " * INLINE_MAX)
     async with running(calls("abcd"), {"/a": large, "/b": large, "/c": large}) as composition:
         composition.end(*"abc")
@@ -135,7 +135,7 @@ async def test_between_two_large_bodies_other_tasks_have_their_turn() -> None:
 
 
 @pytest.mark.parametrize("text", [calls("abc"), FIRST + calls("abc")], ids=["all", "first"])
-async def test_a_large_body_is_cut_where_another_call_decides_in_the_same_turn(text: str) -> None:
+async def test_a_call_with_a_large_body_is_cut_if_another_decides_in_that_turn(text: str) -> None:
     deciding = Reply(status=500) if text.startswith("[routes") else Reply()
     async with running(text, {"/a": Reply(content=LARGE_BAD_JSON), "/b": deciding}) as composition:
         composition.end("a", "b")
@@ -144,7 +144,7 @@ async def test_a_large_body_is_cut_where_another_call_decides_in_the_same_turn(t
 
 
 @pytest.mark.parametrize("content", [BAD_JSON, LARGE_BAD_JSON], ids=["small", "large"])
-async def test_a_bad_body_of_a_required_call_ends_the_composition_in_its_turn(
+async def test_a_bad_body_of_a_required_call_ends_the_composition_at_once(
     content: bytes, autojump_clock: trio.abc.Clock
 ) -> None:
     upstream = ScriptedCaller({"/": Reply(), "/b": Reply(1.0, content=content)})
@@ -154,7 +154,7 @@ async def test_a_bad_body_of_a_required_call_ends_the_composition_in_its_turn(
     assert ran.elapsed == 1.0
 
 
-async def test_a_deciding_failure_cuts_the_rest_but_not_later_results_of_its_batch() -> None:
+async def test_a_deciding_failure_keeps_later_results_of_the_same_batch() -> None:
     async with running(calls("abcd"), {"/b": Reply(status=500), "/c": Reply(status=404)}) as composition:
         composition.end("b", "a", "c")
         assert composition.recorded == {"b": Kind.STATUS, "a": 1, "c": Kind.STATUS}
@@ -166,7 +166,7 @@ async def test_a_deciding_failure_cuts_the_rest_but_not_later_results_of_its_bat
     assert composition.recorded["d"] is Kind.CANCELLED
 
 
-async def test_the_first_answer_cuts_the_rest_in_its_turn(autojump_clock: trio.abc.Clock) -> None:
+async def test_with_first_the_first_value_cuts_the_other_calls_at_once(autojump_clock: trio.abc.Clock) -> None:
     upstream = ScriptedCaller({"/a": Reply(3.0), "/b": Reply(1.0), "/c": Reply(9.0, waits=1)})
     ran = await compose(FIRST + calls("abc"), upstream)
     assert ran.result.answer == 1
@@ -175,14 +175,14 @@ async def test_the_first_answer_cuts_the_rest_in_its_turn(autojump_clock: trio.a
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
-async def test_nothing_is_sent_for_an_answer_that_is_decided_before_it_is_sent(order: str) -> None:
+async def test_no_call_is_sent_if_a_call_fails_before_its_start(order: str) -> None:
     upstream = ScriptedCaller({"/": Reply()})
     ran = await compose(calls(order).replace('path = "/b"', 'path = "/b/{headers.x_missing}"'), upstream)
     assert ran.kinds == {"a": Kind.CANCELLED, "b": Kind.BAD_REQUEST}
     assert not upstream.started
 
 
-async def test_a_call_that_decides_inside_start_keeps_later_calls_from_starting() -> None:
+async def test_a_call_that_decides_in_start_prevents_the_start_of_later_calls() -> None:
     upstream = ScriptedCaller({"/": Reply(), "/b": Reply(0, status=500)})
     ran = await compose(calls("abc"), upstream)
     assert ran.kinds == {"a": Kind.CANCELLED, "b": Kind.STATUS, "c": Kind.CANCELLED}
@@ -190,7 +190,7 @@ async def test_a_call_that_decides_inside_start_keeps_later_calls_from_starting(
     assert ran.outcomes["c"].started_at is None
 
 
-async def test_a_call_that_decides_inside_depart_keeps_later_calls_from_departing() -> None:
+async def test_a_call_that_decides_in_send_prevents_the_send_of_later_calls() -> None:
     upstream = ScriptedCaller({"/": Reply(), "/b": Reply(status=500, fails_to_depart=True)})
     ran = await compose(calls("abc"), upstream)
     assert ran.kinds == {"a": Kind.CANCELLED, "b": Kind.STATUS, "c": Kind.CANCELLED}
@@ -198,7 +198,7 @@ async def test_a_call_that_decides_inside_depart_keeps_later_calls_from_departin
 
 
 @pytest.mark.parametrize("cancel_first", [False, True], ids=["before it", "after it"])
-async def test_results_in_the_turn_of_a_cancel_settle_once_and_the_rest_is_cut(cancel_first: bool) -> None:
+async def test_results_in_the_turn_of_a_cancel_are_kept(cancel_first: bool) -> None:
     async with running(calls("abc"), {}) as composition:
         if cancel_first:
             composition.scope.cancel(reason="client-gone")
@@ -217,7 +217,7 @@ async def test_a_result_in_the_turn_of_the_deadline_is_a_value_or_a_timeout(auto
     assert ran.kinds["b"] is Kind.TIMEOUT
 
 
-async def test_a_cancel_before_the_first_step_sends_nothing_and_records_every_call() -> None:
+async def test_a_cancel_before_the_start_sends_nothing_and_records_every_call() -> None:
     upstream, records = ScriptedCaller({"/": Reply()}), Records()
     with trio.CancelScope() as scope:
         scope.cancel(reason="client-gone")
@@ -229,7 +229,7 @@ async def test_a_cancel_before_the_first_step_sends_nothing_and_records_every_ca
     ]
 
 
-async def test_only_calls_that_wait_get_a_task_and_each_time_that_they_say_so(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_call_gets_a_task_each_time_that_it_waits(autojump_clock: trio.abc.Clock) -> None:
     async with running(calls("abc"), {"/a": Reply(1.0, waits=2), "/b": Reply(1.0)}) as composition:
         assert composition.steps.task is not None
         (nursery,) = composition.steps.task.child_nurseries
@@ -255,7 +255,7 @@ class _Untidy(httpx.AsyncBaseTransport):
         raise AssertionError
 
 
-async def test_at_the_deadline_no_call_waits_for_the_cleaning_up_of_another(autojump_clock: trio.abc.Clock) -> None:
+async def test_at_the_deadline_no_call_waits_for_the_cleanup_of_another(autojump_clock: trio.abc.Clock) -> None:
     text = '[upstreams.u]\nurls = ["http://u"]\n[upstreams.w]\nurls = ["http://w"]\n[[routes]]\npath = "/r"\n'
     compiled = plan(text + calls("ab").replace('"u"', '"w"', 1))
     upstream = ScriptedCaller({"/": Reply()})
@@ -265,7 +265,7 @@ async def test_at_the_deadline_no_call_waits_for_the_cleaning_up_of_another(auto
 
 
 @pytest.mark.parametrize("what", [Reply(1.0, error=ZeroDivisionError()), Reply(0, error=ZeroDivisionError())])
-async def test_a_bug_in_a_call_fails_it_as_internal_and_the_others_live(
+async def test_a_bug_in_a_call_fails_only_that_call_with_kind_internal(
     what: Reply, autojump_clock: trio.abc.Clock
 ) -> None:
     ran = await compose(calls("abc", b="optional = true"), ScriptedCaller({"/": Reply(2.0), "/b": what}))
@@ -276,7 +276,7 @@ async def test_a_bug_in_a_call_fails_it_as_internal_and_the_others_live(
 @pytest.mark.parametrize(
     "where", [(RequestTemplate, "prepare"), (ScriptedCaller, "new_call")], ids=lambda each: each[1]
 )
-async def test_a_bug_before_a_call_starts_fails_it_alone(
+async def test_a_bug_before_the_start_of_a_call_fails_only_that_call(
     where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
 ) -> None:
     usual = getattr(*where)
@@ -295,7 +295,7 @@ async def test_a_bug_before_a_call_starts_fails_it_alone(
 
 
 @pytest.mark.parametrize("ending", ["bc", "abc"], ids=["one is under way", "it is the last"])
-async def test_a_bug_in_a_callback_ends_the_composition_and_not_the_task_that_calls_back(ending: str) -> None:
+async def test_a_bug_in_a_callback_ends_the_composition_and_not_the_calling_task(ending: str) -> None:
     class Broken(Observer):
         def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
             if outcome.call == "c":
@@ -315,7 +315,7 @@ async def test_thousands_of_calls_run_at_once(autojump_clock: trio.abc.Clock) ->
     assert ran.elapsed == 1.0
 
 
-async def test_nothing_is_sent_where_a_required_call_fails_as_it_is_started(autojump_clock: trio.abc.Clock) -> None:
+async def test_no_call_is_sent_if_a_required_call_fails_in_start(autojump_clock: trio.abc.Clock) -> None:
     text = calls("abc")
     async with running(text, {"/b": Reply(0, error=httpx.ConnectError("no"))}) as composition:
         pass

@@ -12,7 +12,7 @@ from umbel.core.model import Inputs
 
 
 @pytest.mark.parametrize("value", [None, "", ".", "..", [1], {"a": 1}])
-async def test_a_value_that_is_no_segment_fails_the_call_as_bad_request(value: object) -> None:
+async def test_a_value_that_cannot_be_a_segment_fails_the_call_as_bad_request(value: object) -> None:
     text = TWO.replace('path = "/b"', 'path = "/b/{a.id}"')
     ran = await compose(text, {"/a": answer({"id": value})})
     assert ran.result.failure is not None
@@ -30,7 +30,7 @@ async def test_a_hostile_value_stays_one_encoded_segment() -> None:
     assert ran.result.answer["b"] == 2
 
 
-async def test_a_request_has_the_fields_of_the_plan_and_those_of_a_gateway() -> None:
+async def test_a_request_has_the_configured_fields_and_the_gateway_fields() -> None:
     text = TWO + 'forward_headers = ["x-tenant", "x-request-id"]\nforward_query = ["q"]\nforward_cookies = ["s"]\n'
     inputs = Inputs(
         headers={"x-tenant": "t", "x-secret": "s", "x-request-id": "forged"},
@@ -64,7 +64,7 @@ async def test_a_request_has_the_fields_of_the_plan_and_those_of_a_gateway() -> 
         ("forward_body = true", b"raw", "text/plain"),
     ],
 )
-async def test_bodies(keys: str, body: bytes, content_type: str) -> None:
+async def test_a_configured_body_is_sent_with_its_content_type(keys: str, body: bytes, content_type: str) -> None:
     text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n{keys}\n'
     inputs = Inputs(body={"a": "1 2"}, raw_body=b"raw", content_type="text/plain")
     ran = await compose(text, {"/a": answer(1)}, inputs=inputs)
@@ -84,7 +84,7 @@ async def test_a_forwarded_header_with_a_line_break_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("keys", "words"), [('["q"]', 'query parameter "q"'), ('["*"]', "query")])
-async def test_a_forwarded_query_that_is_too_long_is_the_clients_mistake(keys: str, words: str) -> None:
+async def test_a_forwarded_query_that_is_too_long_is_a_400(keys: str, words: str) -> None:
     text = TWO + f"forward_query = {keys}\n"
     ran = await compose(text, {"/a": answer(1)}, inputs=Inputs(raw_query=b"q=" + b"x" * 17_000))
     assert ran.result.failure is not None
@@ -92,7 +92,7 @@ async def test_a_forwarded_query_that_is_too_long_is_the_clients_mistake(keys: s
     assert words in ran.result.failure.public
 
 
-async def test_a_header_that_is_left_out_is_noted_without_its_value() -> None:
+async def test_a_header_that_is_left_out_is_recorded_without_its_value() -> None:
     text = TWO + 'headers = { x-a = "{a.a}", x-null = "{a.none}", cookie = "c={a.c}" }\n'
     text += '[routes.answer]\nheaders = { x-list = "{a.list}" }\n'
     value = {"a": "secret\r\n", "c": "1;2", "list": [1]}

@@ -1,4 +1,4 @@
-"""Deadlines, limits and leaving clients, on the autojump clock."""
+"""Deadlines and timeouts of a composition, clients that leave, and own time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umbel.core.transport_caller import TransportCaller
 from umbel.net.timers import TimerQueue
 
 
-async def test_at_the_deadline_the_partial_answer_goes_out(autojump_clock: trio.abc.Clock) -> None:
+async def test_at_the_deadline_the_partial_answer_is_returned(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(
         TWO + "optional = true\ndefault = []\n", {"/a": answer(1), "/b": answer(2, after=9)}, deadline=0.8
     )
@@ -34,7 +34,7 @@ async def test_at_the_deadline_an_unfinished_required_call_is_a_504(autojump_clo
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.TIMEOUT, 504)
 
 
-async def test_a_call_that_waited_for_an_unfinished_one_at_the_deadline_never_begins(
+async def test_a_call_whose_dependency_is_unfinished_at_the_deadline_never_begins(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     text = """
@@ -58,7 +58,7 @@ async def test_a_call_that_waited_for_an_unfinished_one_at_the_deadline_never_be
     assert ran.result.answer == {"x": 0, "a": {"id": 1}, "b": None}
 
 
-async def test_a_call_has_its_own_limit_and_deadline_if_earlier_than_the_routes() -> None:
+async def test_a_call_has_its_own_deadline_if_earlier_than_that_of_the_route() -> None:
     upstream = ScriptedCaller({"/": Reply(0)})
     await compose(calls("abc", a='timeout = "300ms"', b='timeout = "9s"'), upstream, deadline=2.0)
     given = {
@@ -71,7 +71,7 @@ async def test_a_call_has_its_own_limit_and_deadline_if_earlier_than_the_routes(
     }
 
 
-async def test_a_limit_counts_from_the_start_of_its_call_and_not_of_the_request(
+async def test_a_timeout_counts_from_the_start_of_its_call(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     text = calls("abc", c='when = "b == `1`"\ntimeout = "1s"\noptional = true')
@@ -80,7 +80,7 @@ async def test_a_limit_counts_from_the_start_of_its_call_and_not_of_the_request(
     assert upstream.of("/c").context.deadline == 2.0
 
 
-async def test_a_client_that_leaves_cuts_every_call_within_the_same_instant(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_cancel_because_the_client_left_cuts_every_call_at_once(autojump_clock: trio.abc.Clock) -> None:
     compiled = plan(TWO.replace('path = "/b"', 'path = "/b/{a.id}"'))
     upstream, recorder = Scripted(answer(1, after=9)), Records()
     with trio.CancelScope() as client:
@@ -96,7 +96,7 @@ async def test_a_client_that_leaves_cuts_every_call_within_the_same_instant(auto
 
 
 @pytest.mark.parametrize("waits", [0, 1], ids=["the loop parks", "a call has a task"])
-async def test_a_composition_whose_client_leaves_cuts_its_calls_at_once_and_raises(
+async def test_client_gone_cuts_all_calls_and_the_run_raises(
     autojump_clock: trio.abc.Clock, nursery: trio.Nursery, waits: int
 ) -> None:
     timers = TimerQueue()
@@ -120,7 +120,7 @@ async def test_a_composition_whose_client_leaves_cuts_its_calls_at_once_and_rais
     assert not len(timers)
 
 
-async def test_a_client_that_has_left_before_the_composition_waits_ends_it(autojump_clock: trio.abc.Clock) -> None:
+async def test_client_gone_before_the_first_wait_ends_the_composition(autojump_clock: trio.abc.Clock) -> None:
     upstream = ScriptedCaller({"/": Reply()})
     given = plan(calls("ab")), Inputs(), facts(), {"u": upstream}, Records()
     with pytest.raises(ClientGoneError):
@@ -135,7 +135,7 @@ async def test_a_deadline_that_has_passed_starts_no_call(autojump_clock: trio.ab
     assert not upstream.calls
 
 
-async def test_own_time_is_the_time_without_calls_under_way(autojump_clock: trio.abc.Clock) -> None:
+async def test_own_time_excludes_the_time_of_calls_under_way(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(TWO, {"/a": answer(1, after=1), "/b": answer(2, after=2)})
     assert ran.result.own_ms == pytest.approx(0, abs=1)
 
@@ -160,7 +160,9 @@ async def test_the_deadline_cuts_every_call_in_flight_as_a_timeout(autojump_cloc
         pytest.param([(0, 6), (5, 10)], 4.0, id="what overlaps is counted once"),
     ],
 )
-def test_own_time_is_what_the_longest_chain_of_calls_leaves(spans: list[tuple[float, float]], own: float) -> None:
+def test_own_time_is_the_total_time_minus_the_longest_chain_of_calls(
+    spans: list[tuple[float, float]], own: float
+) -> None:
     outcomes = tuple(Outcome(f"c{n}", "value", started_at=start, ended_at=end) for n, (start, end) in enumerate(spans))
     assert own_time(0.0, 10.0, outcomes) == pytest.approx(own)
     assert own_time(0.0, 10.0, (*outcomes, Outcome("skipped", "skipped", ended_at=3.0))) == pytest.approx(own)

@@ -45,14 +45,14 @@ def serving(values: object, handler):  # type: ignore[no-untyped-def]
     return both
 
 
-async def test_results_have_the_indices_of_the_list_with_one_call_per_value() -> None:
+async def test_each_distinct_value_has_one_call_and_its_result_all_indices() -> None:
     ran = await compose(EACH, serving(["b", "a", None, "b"], items()))
     assert ran.result.answer["items"] == ["/i/b", "/i/a", None, "/i/b"]
     assert sorted(ran.upstream.targets) == ["/i/a", "/i/b", "/list"]
     assert ran.result.completed
 
 
-async def test_values_are_compared_by_their_json_not_by_python_equality() -> None:
+async def test_items_are_compared_by_their_json() -> None:
     ran = await compose(EACH, serving([1, True, 1.0, "1"], items()))
     assert ran.result.answer["items"] == ["/i/1", "/i/true", "/i/1.0", "/i/1"]
     assert len(ran.upstream.targets) == 5
@@ -83,25 +83,25 @@ async def test_values_with_different_json_have_different_calls(values: list[obje
     assert len(ran.upstream.targets) == 1 + len(values)
 
 
-async def test_as_map_gives_an_object_by_value() -> None:
+async def test_as_map_gives_an_object_with_the_items_as_keys() -> None:
     ran = await compose(EACH + 'as = "map"\n', serving(["b", 1], items()))
     assert ran.result.answer["items"] == {"b": "/i/b", "1": "/i/1"}
 
 
 @pytest.mark.parametrize(("source", "value"), [(None, []), ([], [])])
-async def test_a_null_or_empty_source_is_an_empty_list(source: object, value: object) -> None:
+async def test_an_each_over_null_or_an_empty_list_gives_an_empty_list(source: object, value: object) -> None:
     ran = await compose(EACH, serving(source, items()))
     assert ran.result.answer["items"] == value
     assert ran.result.completed
 
 
-async def test_a_source_that_is_no_list_is_a_bad_request() -> None:
+async def test_an_each_over_no_list_is_a_bad_request() -> None:
     ran = await compose(EACH, serving({"a": 1}, items()))
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 502)
 
 
-async def test_more_than_max_items_is_too_many_and_calls_nothing() -> None:
+async def test_a_list_longer_than_max_items_is_too_many_and_makes_no_call() -> None:
     ran = await compose(EACH + "max_items = 2\n", serving(["a", "b", "c"], items()))
     assert ran.result.failure is not None
     assert ran.result.failure.kind is Kind.TOO_MANY
@@ -129,14 +129,14 @@ async def test_an_item_beyond_the_limit_starts_when_another_has_ended(autojump_c
     assert ran.outcomes["b"].value == [1] * 5
 
 
-async def test_items_that_end_in_one_turn_start_as_many_others_in_the_next(autojump_clock: trio.abc.Clock) -> None:
+async def test_items_that_end_in_one_turn_are_replaced_in_the_next_turn(autojump_clock: trio.abc.Clock) -> None:
     text, upstream = of_items(7, limit=3, _=Reply(1.0))
     ran = await compose(text, upstream)
     assert [call.started_at for call in upstream.calls if call.context.call == "b"] == [0, 0, 0, 1, 1, 1, 2]
     assert ran.outcomes["b"].ended_at == 3.0
 
 
-async def test_ten_thousand_items_that_end_inside_start_neither_recurse_nor_wait(
+async def test_ten_thousand_items_that_end_in_start_need_no_recursion(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     text, upstream = of_items(10_000, limit=1, more="max_items = 10000\n", _=Reply(0))
@@ -145,7 +145,7 @@ async def test_ten_thousand_items_that_end_inside_start_neither_recurse_nor_wait
     assert ran.outcomes["b"].ended_at == 0.0
 
 
-async def test_a_required_items_failure_cancels_its_siblings_and_starts_no_other(
+async def test_a_failed_required_item_cancels_its_siblings(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     text, upstream = of_items(5, limit=3, _0=Reply(3.0), _1=Reply(1.0, status=404), _2=Reply(9.0, waits=1))
@@ -186,9 +186,7 @@ async def beside_a_failure(upstream: ScriptedCaller, text: str, act: Callable[[]
 
 @pytest.mark.parametrize("content", [b"2", b"2" + b" " * INLINE_MAX], ids=["small", "large"])
 @pytest.mark.parametrize("order", ["012", "120", "201"])
-async def test_siblings_that_end_in_the_batch_of_a_required_items_failure_change_nothing(
-    content: bytes, order: str
-) -> None:
+async def test_siblings_that_end_with_a_failed_required_item_change_nothing(content: bytes, order: str) -> None:
     text, upstream = of_items(3, limit=3, _=Reply(content=content), _1=FAILS)
 
     def end_all() -> None:
@@ -198,14 +196,14 @@ async def test_siblings_that_end_in_the_batch_of_a_required_items_failure_change
     await beside_a_failure(upstream, text, end_all)
 
 
-async def test_an_item_that_fails_inside_start_keeps_its_siblings_from_starting() -> None:
+async def test_an_item_that_fails_in_start_prevents_the_start_of_its_siblings() -> None:
     text, upstream = of_items(3, limit=3, _1=Reply(0, status=500))
     await beside_a_failure(upstream, text, lambda: None)
     assert upstream.targets == ["/a", "/b/0", "/b/1"]
     assert upstream.of("/b/0").cancelled == "a required item failed"
 
 
-async def test_an_item_whose_freed_place_lets_a_sibling_fail_first_changes_nothing() -> None:
+async def test_a_sibling_that_fails_by_a_freed_place_changes_nothing() -> None:
     text, upstream = of_items(3, limit=3, _1=FAILS)
 
     def end() -> None:
@@ -217,7 +215,7 @@ async def test_an_item_whose_freed_place_lets_a_sibling_fail_first_changes_nothi
     await beside_a_failure(upstream, text, end)
 
 
-async def test_a_sibling_that_the_cancel_of_another_lets_fail_is_cancelled_too() -> None:
+async def test_a_sibling_that_fails_by_the_cancel_of_another_is_cancelled() -> None:
     text, upstream = of_items(4, limit=4, _=FAILS)
 
     def end() -> None:
@@ -234,7 +232,7 @@ async def test_a_sibling_that_the_cancel_of_another_lets_fail_is_cancelled_too()
     await beside_a_failure(upstream, text, end)
 
 
-async def test_items_know_their_place_and_share_the_attempts_of_their_call() -> None:
+async def test_items_have_their_number_and_share_one_list_of_attempts() -> None:
     text = EACH + "limit = 1\n"
     upstream = ScriptedCaller({"/i": Reply(0), "/list": Reply(0, value=["a", "b", "a", "c"])})
     await compose(text, upstream)
@@ -245,7 +243,7 @@ async def test_items_know_their_place_and_share_the_attempts_of_their_call() -> 
     assert listed.attempts is not items_[0].attempts
 
 
-async def test_the_deadline_cuts_each_item_and_starts_no_other(autojump_clock: trio.abc.Clock) -> None:
+async def test_the_deadline_cuts_all_items_and_starts_no_further_one(autojump_clock: trio.abc.Clock) -> None:
     text, upstream = of_items(4, limit=2, more="optional = true\n", _0=Reply(0.5))
     ran = await compose(text, upstream, deadline=1.0)
     assert upstream.targets == ["/a", "/b/0", "/b/1", "/b/2"]
@@ -255,7 +253,7 @@ async def test_the_deadline_cuts_each_item_and_starts_no_other(autojump_clock: t
     assert ran.elapsed == 1.0
 
 
-async def test_a_failed_item_of_an_optional_each_is_item_default_at_its_places() -> None:
+async def test_a_failed_item_of_an_optional_each_gives_item_default() -> None:
     text = EACH + "optional = true\nitem_default = 0\n"
     ran = await compose(text, serving(["a", "b", "a"], items("a")))
     assert ran.result.answer["items"] == [0, "/i/b", 0]
@@ -271,12 +269,12 @@ async def test_an_optional_each_whose_items_all_failed_has_failed() -> None:
     assert ran.result.answer["items"] == []
 
 
-async def test_an_each_at_the_deadline_with_nothing_done_has_failed(autojump_clock: trio.abc.Clock) -> None:
+async def test_an_each_without_any_result_at_the_deadline_has_failed(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(EACH + "optional = true\n", serving(["a"], items(after=9)), deadline=1)
     assert ran.outcomes["items"].failure.kind is Kind.TIMEOUT
     assert ran.outcomes["items"].state == "failed"
 
 
-async def test_items_are_counted_in_the_record() -> None:
+async def test_the_record_of_an_each_has_the_number_of_items() -> None:
     ran = await compose(EACH, serving(["a", "a", "b"], items()))
     assert [event.items for event in ran.recorder.calls if event.outcome.call == "items"] == [2]

@@ -1,4 +1,4 @@
-"""The failures that exceptions of a foreign transport give."""
+"""Failure kinds of the exceptions of httpx transports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALL = 'calls.c = { upstream = "u", path = "/c" }\n'
     ],
     ids=repr,
 )
-async def test_each_exception_of_httpx_has_a_kind_and_stays_out_of_the_answer(
+async def test_each_httpx_exception_has_a_kind_and_is_not_in_the_answer(
     error: Exception, kind: Kind, autojump_clock
 ) -> None:
     async def fail(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""Composition in code: the same rules on the same engine."""
+"""Gather blocks: calls launched in code, their handles, failures and cancels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def composing(
     return Compose({"u": upstream, "w": upstream}, inputs or Inputs(), facts(deadline), Records(), upstreams), upstream
 
 
-async def test_calls_run_side_by_side_and_their_values_are_there_after_the_block(
+async def test_calls_run_at_the_same_time_and_have_values_after_the_block(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     compose, _ = composing({"/a": answer({"n": 1}, after=1), "/b": answer(2, after=1)})
@@ -64,7 +64,7 @@ async def test_a_handle_can_be_awaited_inside_the_block_to_chain_calls(autojump_
 
 
 @pytest.mark.parametrize(("given", "ends"), [({}, 60), ({"timeout": 90.0}, 90)])
-async def test_a_call_of_a_handler_without_a_deadline_ends_all_the_same(
+async def test_a_call_in_a_handler_without_a_deadline_has_a_timeout(
     given: dict[str, float], ends: float, autojump_clock: trio.abc.Clock
 ) -> None:
     compose, _ = composing({"/a": answer(1, after=10_000)}, deadline=math.inf)
@@ -75,7 +75,7 @@ async def test_a_call_of_a_handler_without_a_deadline_ends_all_the_same(
     assert a.outcome.failure.kind is Kind.TIMEOUT
 
 
-async def test_reading_a_value_in_flight_is_a_clear_error() -> None:
+async def test_reading_the_value_of_a_call_in_flight_raises_an_error() -> None:
     compose, _ = composing({"/a": answer(1)})
     async with compose.gather() as g:
         a = g.get("u", "/a")
@@ -94,7 +94,7 @@ async def test_a_call_with_a_default_is_optional() -> None:
     assert result.failure is None
 
 
-async def test_if_every_call_failed_and_none_has_a_default_the_result_is_the_worst_problem() -> None:
+async def test_a_gather_without_any_value_or_default_gives_the_worst_failure() -> None:
     compose, _ = composing({"/a": answer({}, status=500)})
     async with compose.gather() as g:
         g.get("u", "/a", optional=True)
@@ -119,7 +119,7 @@ async def test_at_the_deadline_a_required_call_in_flight_is_a_504(autojump_clock
     assert caught.value.result.failure.status == 504
 
 
-async def test_a_block_that_is_open_at_the_deadline_is_a_504(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_block_that_has_not_ended_at_the_deadline_is_a_504(autojump_clock: trio.abc.Clock) -> None:
     compose, _ = composing({"/a": answer(1)}, deadline=1)
     with pytest.raises(CompositionFailedError) as caught:
         async with compose.gather() as g:
@@ -140,7 +140,7 @@ async def test_a_second_block_adds_to_the_same_answer() -> None:
     assert not result.completed
 
 
-async def test_names_are_the_requests_own() -> None:
+async def test_call_names_are_unique_within_a_request() -> None:
     compose, _ = composing({"/a": answer(1)})
     async with compose.gather() as g:
         g.get("u", "/a", name="a")
@@ -151,7 +151,7 @@ async def test_names_are_the_requests_own() -> None:
 
 
 @pytest.mark.parametrize("path", ["/users/..", "/users/../admin", "/users/%2e%2E/x", "/./x"])
-async def test_a_path_that_climbs_is_a_bad_request(path: str) -> None:
+async def test_a_path_with_a_dot_segment_is_a_bad_request(path: str) -> None:
     compose, upstream = composing({})
     with pytest.raises(CompositionFailedError) as caught:
         async with compose.gather() as g:
@@ -168,7 +168,7 @@ async def test_a_literal_path_is_percent_encoded() -> None:
     assert upstream.targets == ["/a%20b%23c?q=%C3%BC%26"]
 
 
-async def test_bodies_and_headers() -> None:
+async def test_a_call_in_code_sends_its_body_and_headers() -> None:
     async def echo(request: httpx.Request) -> httpx.Response:
         kinds = [request.headers["content-type"], request.content.decode(), request.headers.get("x-a", "")]
         return httpx.Response(200, json=kinds)
@@ -183,7 +183,7 @@ async def test_bodies_and_headers() -> None:
     assert b.value == ["application/x-www-form-urlencoded", "x=a+b&z=1&z=2", ""]
 
 
-async def test_a_header_that_no_field_can_hold_is_left_out() -> None:
+async def test_a_header_with_an_invalid_value_is_left_out() -> None:
     compose, upstream = composing({"/a": answer(1)})
     headers = {"x-a": "1\r\nx-b: 2", "x-c": "Jos\u00e9", "x-d": "\u20ac", "x-e": "\ud800"}
     async with compose.gather() as g:
@@ -196,7 +196,7 @@ async def test_a_header_that_no_field_can_hold_is_left_out() -> None:
     assert (raw[b"x-c"], raw[b"x-d"]) == (b"Jos\xe9", "\u20ac".encode())
 
 
-async def test_an_upstreams_configured_headers_and_params_go_along() -> None:
+async def test_a_call_in_code_sends_the_configured_headers_and_params() -> None:
     made = config(
         '[upstreams.u]\nurls = ["http://x"]\nheaders = { authorization = "Bearer {headers.x_key}" }\n'
         'params = { v = "`2`" }\n'
@@ -231,7 +231,7 @@ def test_an_upstream_whose_templates_need_a_route_cannot_be_called_from_code() -
         UpstreamDefaults.of("u", made.upstreams["u"])
 
 
-async def test_an_answer_made_with_a_persons_credentials_is_that_persons_alone() -> None:
+async def test_an_answer_made_with_the_clients_credential_is_private() -> None:
     compose, _ = composing({"/a": answer(1, headers={"cache-control": "public, max-age=60"})})
     async with compose.gather() as g:
         g.get("u", "/a", headers={"Authorization": "Bearer x"})
@@ -256,7 +256,7 @@ class Marked(str):
         (True, "true"),
     ],
 )
-async def test_a_value_of_another_class_is_its_text_of_json_without_quotes(value: Any, text: str) -> None:
+async def test_a_value_whose_json_is_a_text_is_sent_as_that_text(value: Any, text: str) -> None:
     compose, upstream = composing({f"/a/{text}": answer(1)})
     async with compose.gather() as g:
         g.post("u", "/a/{v}{?v}", values={"v": value}, params={"p": value, "l": (value,)}, form={"f": {value}})
@@ -285,7 +285,7 @@ for _ in range(3000):
         {"values": {"a": 10**5000}},
     ],
 )
-async def test_a_value_that_cannot_be_written_fails_its_call_alone(options: Any) -> None:
+async def test_a_value_that_cannot_be_encoded_fails_only_its_call(options: Any) -> None:
     compose, upstream = composing({"/a": answer(1)})
     async with compose.gather() as g:
         odd = g.post("u", "/a{?a}" if "values" in options else "/a", optional=True, **options)
@@ -294,7 +294,7 @@ async def test_a_value_that_cannot_be_written_fails_its_call_alone(options: Any)
     assert upstream.targets == ["/a"]
 
 
-async def test_a_header_without_a_form_is_left_out_and_noted() -> None:
+async def test_a_header_without_a_text_form_is_left_out_and_recorded() -> None:
     compose, upstream = composing({"/a": answer(1)})
     async with compose.gather() as g:
         g.get("u", "/a", headers={"x-list": [1], "x-table": {}, "x-nan": math.nan, "x-is": 1.5})
@@ -305,7 +305,7 @@ async def test_a_header_without_a_form_is_left_out_and_noted() -> None:
     assert noted == ["x-list", "x-table", "x-nan"]
 
 
-async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> None:
+async def test_a_bad_value_of_a_handler_is_a_502() -> None:
     compose, _ = composing({})
     with pytest.raises(CompositionFailedError) as caught:
         async with compose.gather() as g:
@@ -346,7 +346,9 @@ async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> N
         ({"json": {"a": [object()]}}, "json holds a value of the type object, which has no form in JSON"),
     ],
 )
-async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, object], reason: str) -> None:
+async def test_an_unknown_option_or_one_of_a_wrong_type_is_refused_at_once(
+    options: dict[str, object], reason: str
+) -> None:
     compose, upstream = composing({"/a": answer(1)})
     async with compose.gather() as g:
         with pytest.raises(TypeError, match=reason):
@@ -369,7 +371,7 @@ async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, obje
         ({"pass_status": ["404"]}, "from 300 to 599"),
     ],
 )
-async def test_an_option_that_cannot_be_is_refused_at_once(options: dict[str, object], reason: str) -> None:
+async def test_an_option_out_of_range_is_refused_at_once(options: dict[str, object], reason: str) -> None:
     compose, upstream = composing({"/a": answer(1)})
     async with compose.gather() as g:
         with pytest.raises(ValueError, match=reason):
@@ -420,7 +422,7 @@ def kinds(records: Records) -> dict[str, object]:
     return {each.call: each.failure.kind if each.failure else each.value for each in outcomes}
 
 
-async def test_a_handle_is_awaited_before_the_end_and_after_it_by_any_number_of_tasks(
+async def test_any_number_of_tasks_may_await_a_handle_at_any_time(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     compose, _, _ = scripted({"/a": Reply(1.0), "/b": Reply(1.0, status=500)})
@@ -440,7 +442,7 @@ async def test_a_handle_is_awaited_before_the_end_and_after_it_by_any_number_of_
     assert sorted(map(str, values)) == ["1", "1", "1", "d", "d"]
 
 
-async def test_calls_of_a_turn_are_sent_together_at_its_end_and_need_no_task() -> None:
+async def test_calls_launched_in_one_turn_are_sent_together_without_tasks() -> None:
     compose, _, upstream = scripted({"/": Reply(0), "/b": Reply()})
     async with compose.gather() as g:
         await wait_all_tasks_blocked()
@@ -455,14 +457,14 @@ async def test_calls_of_a_turn_are_sent_together_at_its_end_and_need_no_task() -
         assert b.value == 1, "it is there before any task has run"
 
 
-async def test_a_call_that_waits_gets_a_task_of_the_block(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_call_that_waits_gets_a_task_in_the_block(autojump_clock: trio.abc.Clock) -> None:
     compose, _, _ = scripted({"/": Reply(1.0, waits=2)})
     async with compose.gather() as g:
         a = g.get("u", "/a")
     assert (a.value, trio.current_time()) == (1, 2.0)
 
 
-async def test_a_large_body_is_there_when_its_handle_was_awaited() -> None:
+async def test_an_awaited_handle_has_the_value_of_a_large_body() -> None:
     compose, _, upstream = scripted({"/": Reply(content=b"[" + b" " * INLINE_MAX + b"]")})
     async with compose.gather() as g:
         a = g.get("u", "/a")
@@ -473,7 +475,7 @@ async def test_a_large_body_is_there_when_its_handle_was_awaited() -> None:
         assert await a == []
 
 
-async def test_a_call_launched_once_the_block_is_decided_is_cut_and_never_sent() -> None:
+async def test_a_call_launched_after_the_decision_is_never_sent() -> None:
     compose, records, upstream = scripted({"/": Reply(), "/a": Reply(0, status=500)})
     with pytest.raises(CompositionFailedError):
         async with compose.gather() as g:
@@ -486,7 +488,7 @@ async def test_a_call_launched_once_the_block_is_decided_is_cut_and_never_sent()
 
 
 @pytest.mark.parametrize("seen", [False, True], ids=["before any task has run", "after the cancel was seen"])
-async def test_a_client_that_leaves_cuts_the_calls_of_a_block_and_later_ones(seen: bool) -> None:
+async def test_a_client_that_leaves_cuts_all_calls_of_a_block(seen: bool) -> None:
     compose, records, upstream = scripted({"/": Reply()})
     with trio.CancelScope() as client:
         async with compose.gather() as g:
@@ -505,7 +507,7 @@ async def test_a_client_that_leaves_cuts_the_calls_of_a_block_and_later_ones(see
     assert not upstream.under_way
 
 
-async def test_a_call_launched_after_the_deadline_is_a_timeout_and_never_sent(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_call_launched_after_the_deadline_is_a_timeout(autojump_clock: trio.abc.Clock) -> None:
     compose, records, upstream = scripted({"/": Reply(0)}, deadline=1.0)
     with pytest.raises(CompositionFailedError):
         async with compose.gather() as g:
@@ -516,7 +518,7 @@ async def test_a_call_launched_after_the_deadline_is_a_timeout_and_never_sent(au
     assert not upstream.started
 
 
-async def test_a_call_launched_after_the_block_is_refused_and_its_name_is_free() -> None:
+async def test_a_call_launched_after_the_block_is_refused() -> None:
     compose, records, upstream = scripted({"/": Reply(0)})
     async with compose.gather() as g:
         pass
@@ -528,7 +530,7 @@ async def test_a_call_launched_after_the_block_is_refused_and_its_name_is_free()
     assert upstream.targets == ["/b"]
 
 
-async def test_a_required_failure_cuts_the_block_but_not_results_of_its_batch() -> None:
+async def test_a_required_failure_keeps_the_results_of_the_same_batch() -> None:
     compose, records, upstream = scripted({"/": Reply(), "/a": Reply(status=404), "/d": Reply(status=500)})
     with pytest.raises(CompositionFailedError) as caught:
         async with compose.gather() as g:
@@ -547,7 +549,7 @@ async def test_a_required_failure_cuts_the_block_but_not_results_of_its_batch() 
 
 
 @pytest.mark.parametrize("reply", [Reply(), Reply(9.0, waits=1)], ids=["without a task", "with a task"])
-async def test_an_error_of_the_block_comes_out_as_itself_and_cuts_its_calls(
+async def test_an_exception_in_a_block_cuts_its_calls_and_is_not_wrapped(
     reply: Reply, autojump_clock: trio.abc.Clock
 ) -> None:
     compose, records, upstream = scripted({"/": reply})

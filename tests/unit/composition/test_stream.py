@@ -1,4 +1,4 @@
-"""Streamed compositions: a line per outcome, the composed answer last."""
+"""Streamed compositions: one line per outcome, and the composed answer as the last line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ shape = "{s: slow, q: quick}"
 EACH = TEXT.partition("[routes.answer]")[0] + 'each = "slow"\n'
 
 
-async def test_lines_come_in_the_order_in_which_calls_end(autojump_clock: trio.abc.Clock) -> None:
+async def test_lines_are_sent_in_the_order_in_which_calls_end(autojump_clock: trio.abc.Clock) -> None:
     got = await lines(TEXT, {"/slow": answer(1, after=2), "/quick": answer(2, after=1)})
     assert [line.data for line in got] == [
         {"call": "quick", "value": 2},
@@ -48,26 +48,26 @@ async def test_lines_come_in_the_order_in_which_calls_end(autojump_clock: trio.a
     assert [line.terminal is None for line in got] == [True, True, False]
 
 
-async def test_an_optional_failure_is_a_line_and_the_end_is_incomplete(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_failed_optional_call_has_a_line_and_the_answer_is_incomplete(autojump_clock: trio.abc.Clock) -> None:
     got = await lines(TEXT, {"/slow": answer(1, after=1), "/quick": answer(0, status=503)})
     assert got[0].data == {"call": "quick", "failure": {"kind": "status", "status": 502, "received_status": 503}}
     assert got[-1].data == {"end": True, "completed": False, "answer": {"s": 1, "q": None}}
 
 
-async def test_a_deciding_failure_that_comes_first_is_the_only_line(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_deciding_failure_before_any_value_is_the_only_line(autojump_clock: trio.abc.Clock) -> None:
     [only] = await lines(TEXT, {"/slow": answer({}, status=404), "/quick": answer(1, after=1)})
     assert only.terminal is not None
     assert only.terminal.failure is not None
     assert only.data["problem"]["status"] == 404
 
 
-async def test_a_deciding_failure_later_is_the_last_line(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_deciding_failure_after_a_value_is_the_last_line(autojump_clock: trio.abc.Clock) -> None:
     got = await lines(TEXT, {"/slow": answer({}, status=404, after=1), "/quick": answer(1)})
     assert [line.event for line in got] == ["quick", "end"]
     assert got[-1].data["problem"]["calls"][0]["name"] == "slow"
 
 
-async def test_items_are_lines_with_their_index_at_every_place(autojump_clock: trio.abc.Clock) -> None:
+async def test_items_have_a_line_for_each_index(autojump_clock: trio.abc.Clock) -> None:
     text = EACH.replace('path = "/quick"', 'path = "/i/{item}"')
     handlers = {"/slow": answer(["a", "b", "a"]), "/i/a": answer("A", after=2), "/i/b": answer("B", after=1)}
     got = await lines(text, handlers)
@@ -87,7 +87,7 @@ async def test_items_unfinished_at_the_deadline_have_a_failure_line(autojump_clo
     assert got[-1].data["answer"] == {"slow": ["a", "b"], "quick": ["A", None]}
 
 
-async def test_each_outcome_is_a_line_in_the_turn_in_which_it_comes() -> None:
+async def test_each_outcome_is_sent_as_a_line_at_once() -> None:
     upstream = ScriptedCaller({"/": Reply()})
     compiled = plan(TEXT)
     send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
@@ -99,7 +99,7 @@ async def test_each_outcome_is_a_line_in_the_turn_in_which_it_comes() -> None:
         upstream.of("/slow").end()
 
 
-async def test_both_ways_to_write_a_line() -> None:
+async def test_a_line_is_written_as_ndjson_and_as_sse() -> None:
     line = StreamLine("a", {"call": "a", "value": "x\n\r\u2028"})
     assert json.loads(line.ndjson()) == line.data
     assert line.ndjson().count(b"\n") == 1
@@ -108,7 +108,7 @@ async def test_both_ways_to_write_a_line() -> None:
     assert json.loads(data.removeprefix(b"data: ")) == line.data
 
 
-async def test_a_reader_that_has_gone_is_no_error() -> None:
+async def test_a_closed_receiver_is_no_error() -> None:
     compiled = plan(TEXT)
     send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
     receive.close()
@@ -116,6 +116,6 @@ async def test_a_reader_that_has_gone_is_no_error() -> None:
     await run_stream(compiled, Inputs(), facts(), {"u": ScriptedCaller({"/": Reply(0)})}, Records(), send)
 
 
-def test_a_streams_head_has_the_fields_that_read_nothing_but_the_request() -> None:
+def test_the_head_of_a_stream_has_the_fields_that_read_only_the_request() -> None:
     text = TEXT.replace("[routes.answer]", "[routes.answer]\nheaders = { x-a = 'one', x-b = '{id}', x-c = '{slow}' }")
     assert head_fields(plan(text), Inputs(path={"id": "7"})) == [("x-a", "one"), ("x-b", "7")]

@@ -1,4 +1,4 @@
-"""The Cache-Control of an answer, from any directives of its parts."""
+"""Cache-Control of an answer, computed from the directives of its parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umbel.composition.answer.cache_control import allows_shared, strictest_cach
         ("0", "", 0),
     ],
 )
-def test_a_lifetime_of_any_number_of_digits_is_a_lifetime(age: str, max_age: str, left: int) -> None:
+def test_a_lifetime_may_have_any_number_of_digits(age: str, max_age: str, left: int) -> None:
     part = [("cache-control", f"max-age={max_age}"), ("age", age)]
     assert strictest_cache_control([part]) == f"max-age={left}"
 
@@ -46,7 +46,7 @@ def test_to_private_replaces_directives_for_shared_caches(said: str, wanted: str
 @pytest.mark.parametrize(
     ("said", "shares"), [("public", True), ("s-maxage=5", True), ("max-age=5", False), ('x="public"', False)]
 )
-def test_whether_a_cache_control_lets_shared_caches_keep_an_answer(said: str, shares: bool) -> None:
+def test_directives_that_let_shared_caches_store_an_answer(said: str, shares: bool) -> None:
     assert allows_shared(said) is shares
 
 

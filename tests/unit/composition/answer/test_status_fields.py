@@ -1,4 +1,4 @@
-"""Which response field belongs to which status."""
+"""The response fields that belong to each status."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def fields(*pairs: tuple[str, str]) -> list[Field]:
         ("ETag", set()),
     ],
 )
-def test_a_field_belongs_to_these_statuses_and_to_no_other(name: str, statuses: set[int]) -> None:
+def test_a_field_is_taken_over_only_with_the_statuses_it_belongs_to(name: str, statuses: set[int]) -> None:
     found = {status for status in range(200, 600) if fields_of_status(status, fields((name, "x")))}
     assert found == statuses
 
 
-def test_the_order_and_the_values_stay_and_names_are_in_lower_case() -> None:
+def test_fields_keep_order_and_values_and_names_are_in_lower_case() -> None:
     found = fields_of_status(401, fields(("WWW-Authenticate", "B \xe9"), ("X", "1"), ("www-authenticate", "")))
     assert found == (("www-authenticate", "B \xe9"), ("www-authenticate", ""))
 
 
-def test_of_a_single_field_the_first_counts_also_where_it_has_no_room() -> None:
+def test_of_repeated_single_fields_the_first_counts_even_if_too_long() -> None:
     assert fields_of_status(503, fields(("Retry-After", "1"), ("Retry-After", "2"))) == (("retry-after", "1"),)
     assert fields_of_status(302, fields(("Location", "/" * (VALUES_MAX + 1)), ("Location", "/2"))) == ()
 
 
-def test_a_field_beyond_the_bounds_is_left_out_whole() -> None:
+def test_a_field_beyond_the_bounds_is_left_out() -> None:
     long = ("WWW-Authenticate", "x" * (VALUES_MAX - 1))
     assert [len(value) for _, value in fields_of_status(401, fields(long, long, long))] == [VALUES_MAX - 1]
     assert len(fields_of_status(401, fields(*[("WWW-Authenticate", "x")] * 1000))) == FIELDS_MAX

@@ -76,7 +76,7 @@ def test_mistakes_of_a_route(head: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(f"[[routes]]\n{head}\n{call}"))
 
 
-def test_a_cycle_is_reported_as_the_path_around_it() -> None:
+def test_a_cycle_is_reported_with_all_of_its_calls() -> None:
     text = CALL.replace("/a", "/{b.x}") + CALL.replace("calls.a", "calls.b").replace("/a", "/{c.x}")
     text += CALL.replace("calls.a", "calls.c").replace("/a", "/{a.x}")
     [problem] = problems(text)
@@ -111,7 +111,7 @@ def test_every_unknown_name_of_an_expression_is_reported() -> None:
         ('headers = { x-a = "{body}" }', "is a table; write one of its fields"),
     ],
 )
-def test_mistakes_that_would_only_give_null_or_a_riddle(text: str, expected: str) -> None:
+def test_names_that_would_always_give_null_are_mistakes(text: str, expected: str) -> None:
     assert expected in problems(CALL + text + "\n")[0]
 
 
@@ -119,7 +119,7 @@ def sent_by(request_template: RequestTemplate, inputs: Inputs) -> dict[bytes, by
     return {name: value for name, _, value in request_template.prepare({}, inputs).fields}
 
 
-async def test_a_forwarded_header_is_nearer_than_the_upstreams_own() -> None:
+async def test_a_forwarded_header_replaces_that_of_the_upstream() -> None:
     made = plan(
         '[upstreams.u]\nurls = ["http://x"]\nheaders = { authorization = "Bearer ours" }\n'
         '[[routes]]\npath = "/r"\n' + CALL + 'forward_headers = ["authorization"]\n'
@@ -134,7 +134,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert len(problems(text)) == 3
 
 
-def test_a_plan_knows_what_its_route_depends_on() -> None:
+def test_a_plan_holds_dependencies_headers_and_vary() -> None:
     made = plan(
         CALL
         + 'forward_headers = ["Authorization"]\nforward_cookies = ["s"]\n'
@@ -168,7 +168,7 @@ def test_a_calls_own_headers_and_params_replace_the_upstreams() -> None:
         ({"x": ["a"], "a": ["b"], "b": ["a"]}, ("a", "b", "a")),
     ],
 )
-def test_cycles(needs: dict[str, list[str]], cycle: tuple[str, ...]) -> None:
+def test_find_cycle_returns_the_first_cycle(needs: dict[str, list[str]], cycle: tuple[str, ...]) -> None:
     assert find_cycle(needs) == cycle
 
 
@@ -183,7 +183,7 @@ def test_cycles(needs: dict[str, list[str]], cycle: tuple[str, ...]) -> None:
         ('path = "/"\njson = "body.*"\n', None),
     ],
 )
-def test_the_members_of_the_body_that_a_plan_reads_are_known(keys: str, read: set[str] | None) -> None:
+def test_a_plan_holds_the_body_members_that_are_read(keys: str, read: set[str] | None) -> None:
     made = plan(f'[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\n{keys}')
     assert made.body_fields == read
 
@@ -195,6 +195,6 @@ def test_every_unknown_name_of_a_template_is_reported() -> None:
     assert reason == '"x" is an unknown name; and "y" is an unknown name; and "z" is an unknown name'
 
 
-def test_a_route_that_werkzeug_refuses_blames_no_name_of_its_path() -> None:
+def test_an_invalid_path_makes_no_path_parameter_unknown() -> None:
     made = config('[[routes]]\npath = "/<foo:id>"\n[routes.calls.a]\nupstream = "u"\npath = "/{id}{?q}"\n')
     assert [path for path, _ in check(made)] == [("routes", 0, "path")]

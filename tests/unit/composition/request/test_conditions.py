@@ -1,4 +1,4 @@
-"""Conditional requests: which conditions are forwarded, and their statuses and validators."""
+"""Conditional requests: the conditions that are forwarded, and the statuses and validators of their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAG, DATE = "if-none-match", "if-modified-since"
         (["if-range"], {"if-range": "x"}, ["if-range"]),
     ],
 )
-def test_the_conditions_that_go_on(forwarded: list[str], headers: dict[str, str], expected: list[str]) -> None:
+def test_the_conditions_that_are_forwarded(forwarded: list[str], headers: dict[str, str], expected: list[str]) -> None:
     assert sent_conditions(forwarded, headers) == expected
 
 
@@ -37,15 +37,15 @@ def test_the_conditions_that_go_on(forwarded: list[str], headers: dict[str, str]
         (["range", TAG], "GET", {206, 304}),
     ],
 )
-def test_the_statuses_that_become_the_answers(names: list[str], method: str, statuses: set[int]) -> None:
+def test_the_statuses_that_the_answer_takes_over(names: list[str], method: str, statuses: set[int]) -> None:
     assert answering_statuses(names, method) == statuses
 
 
-def test_what_a_call_without_conditions_has_more() -> None:
+def test_a_call_without_conditions_has_no_further_statuses_and_fields() -> None:
     assert passed_for_conditions(()) == validators(()) == frozenset()
 
 
-def test_validators_are_those_of_the_conditions() -> None:
+def test_the_answer_has_the_validators_of_the_forwarded_conditions() -> None:
     assert b"etag" in validators([TAG])
     assert b"last-modified" not in validators([TAG])
     assert b"etag" not in validators([DATE])

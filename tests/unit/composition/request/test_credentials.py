@@ -1,4 +1,4 @@
-"""Which names and bodies count as a credential of the client's."""
+"""The names and bodies that count as a credential of the client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from umbel.composition.request.credentials import carries_credential, is_credent
         "DPoP",
     ],
 )
-def test_a_name_of_a_credential(name: str) -> None:
+def test_names_that_count_as_a_credential(name: str) -> None:
     assert is_credential(name)
 
 
@@ -48,7 +48,7 @@ def test_a_name_of_a_credential(name: str) -> None:
         "spin",
     ],
 )
-def test_a_name_of_something_else(name: str) -> None:
+def test_names_that_do_not_count_as_a_credential(name: str) -> None:
     assert not is_credential(name)
 
 

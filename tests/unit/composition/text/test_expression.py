@@ -1,4 +1,4 @@
-"""JMESPath expressions: what they read, and the two additional functions."""
+"""JMESPath expressions: the names that they read, their functions, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from umbel.config.schema.sections import Constant
         ("lookup(a, item)", {"a", "item"}),
     ],
 )
-def test_the_names_that_an_expression_needs(text: str, names: set[str]) -> None:
+def test_an_expression_lists_the_names_that_it_reads(text: str, names: set[str]) -> None:
     assert {name.root for name in compile_expression(text, ()).names} == names
 
 
@@ -41,17 +41,17 @@ def test_reading_the_whole_context_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "reason"), [("a[", "not a JMESPath"), ("", "not a JMESPath"), ("nope(a)", "nope")])
-def test_what_is_no_expression_is_refused(text: str, reason: str) -> None:
+def test_an_invalid_expression_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compile_expression(text, ())
 
 
-def test_zip_joins_rows_that_a_projection_would_shift() -> None:
+def test_zip_pairs_items_that_a_projection_would_shift() -> None:
     assert compile_expression("zip(a, b)", ()).evaluate({"a": [1, None], "b": [2, 3]}) == [[1, 2], [None, 3]]
     assert compile_expression("zip(a, b)", ()).evaluate({"a": None, "b": [2]}) == []
 
 
-def test_lookup_finds_by_the_json_of_a_key() -> None:
+def test_lookup_compares_keys_by_their_json() -> None:
     lookup = compile_expression("lookup(a, k)", ())
     assert lookup.evaluate({"a": {"1": "x"}, "k": 1}) == "x"
     assert lookup.evaluate({"a": {"true": "x"}, "k": True}) == "x"
@@ -73,7 +73,7 @@ def _calls() -> list[str]:
 
 
 @pytest.mark.parametrize("text", _calls())
-def test_a_function_of_any_values_gives_a_value_of_json(text: str) -> None:
+def test_a_function_of_any_values_gives_a_json_value(text: str) -> None:
     expression = compile_expression(f"{{x: {text}}}", ())
     for left in WRONG:
         for right in WRONG:
@@ -99,7 +99,7 @@ def test_a_function_of_any_values_gives_a_value_of_json(text: str) -> None:
         *("lookup(s, 'x')", "zip(s, l)", "length(keys(a))", "length(sort(m))", "abs(`true`)", "length(`5`)"),
     ],
 )
-def test_a_function_that_cannot_take_its_values_is_null(text: str) -> None:
+def test_a_function_gives_null_for_values_that_it_does_not_accept(text: str) -> None:
     rows = [{"k": 1}, {"k": "x"}]
     context = {"a": None, "o": {"x": 1}, "l": [["x", 1]], "s": "", "m": [1, None], "rows": rows}
     assert compile_expression(f"[{text}, `1`]", ()).evaluate(context) == [None, 1]
@@ -119,7 +119,7 @@ def test_a_function_that_cannot_take_its_values_is_null(text: str) -> None:
         ("{n: length(b), o: o}", {"n": None, "o": {"k": 1}}),
     ],
 )
-def test_one_null_of_a_function_leaves_the_rest_as_it_is(text: str, value: object) -> None:
+def test_a_function_that_gives_null_does_not_affect_other_values(text: str, value: object) -> None:
     assert compile_expression(text, ()).evaluate({"a": ["x", 5, "xx"], "b": None, "o": {"k": 1}}) == value
 
 
@@ -139,7 +139,7 @@ def test_one_null_of_a_function_leaves_the_rest_as_it_is(text: str, value: objec
         (f"a[{'9' * 5000}]", "a number that is too long"),
     ],
 )
-def test_what_could_never_give_a_value_is_refused(text: str, reason: str) -> None:
+def test_an_expression_that_can_never_give_a_value_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compile_expression(text, ())
 
@@ -173,7 +173,7 @@ def test_a_constant_evaluates_to_itself_and_reads_nothing() -> None:
     assert (made.names, made.evaluate({})) == ((), {"a": [1, "b"]})
 
 
-def test_a_text_that_is_joined_is_bounded_by_its_parts_multiplied() -> None:
+def test_the_text_that_join_makes_is_bounded() -> None:
     join = compile_expression("join(a, b)", ())
     assert join.evaluate({"a": ", ", "b": ["x", "y"]}) == "x, y"
     assert join.evaluate({"a": "x" * 10, "b": []}) == ""
@@ -189,5 +189,5 @@ def test_a_text_that_is_joined_is_bounded_by_its_parts_multiplied() -> None:
         *((value, None) for value in (None, True, [], {}, "9" * 5000)),
     ],
 )
-def test_to_number_takes_the_numbers_of_json_alone(value: object, number: object) -> None:
+def test_to_number_accepts_only_json_numbers(value: object, number: object) -> None:
     assert compile_expression("to_number(a)", ()).evaluate({"a": value}) == number

@@ -1,4 +1,4 @@
-"""Faults of failed expressions, and the words for the client."""
+"""Faults of failed expressions, and the sentences for the client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BIG = [1e308, 1e308]
         ("sum(`[1e308, 1e308]`)", {"body": 1}, set()),
     ],
 )
-def test_the_smallest_failing_part_names_what_is_at_fault(text: str, context: Any, names: set[str]) -> None:
+def test_the_values_in_the_smallest_failing_part_are_at_fault(text: str, context: Any, names: set[str]) -> None:
     with pytest.raises(ExpressionError) as caught:
         compile_expression(text, ()).evaluate(context)
     assert {name.root for name in caught.value.fault.names} == names
@@ -65,7 +65,7 @@ def test_only_parameters_of_the_client_are_described(name: tuple[str, Any], word
     assert describe_parameter(*name) == words
 
 
-def test_an_item_is_the_clients_where_its_list_is() -> None:
+def test_an_item_is_the_clients_if_its_list_is() -> None:
     assert describe_parameter("item", ("id",), "the body") == 'the member "id" of an item of the body'
     assert describe_parameters([ContextPath("item", None)], "the body") == "an item of the body"
 
@@ -78,7 +78,7 @@ def test_names_are_the_clients_only_if_all_of_them_are() -> None:
     assert describe_parameters([]) == ""
 
 
-def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> None:
+def test_a_bad_value_is_a_400_with_a_sentence_only_if_it_is_the_clients() -> None:
     client, other = bad_request("d", "the body", "is a list"), bad_request("d", "", "is a list", kind=Kind.TOO_MANY)
     assert (client.status, client.public, client.of_client) == (400, "The body is a list.", True)
     assert (other.status, other.public, other.of_client) == (502, "", False)
@@ -107,7 +107,7 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
         ('path = "/{?v}"\nwith = { v = "sum(item)" }\neach = "body.ids || a.ids"\n', {"ids": [BIG]}, 400),
     ],
 )
-async def test_with_a_fallback_the_value_that_was_used_is_at_fault(keys: str, body: Any, status: int) -> None:
+async def test_in_an_expression_with_a_fallback_the_used_value_is_at_fault(keys: str, body: Any, status: int) -> None:
     text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n[routes.calls.b]\nupstream = "u"\n{keys}'
     upstream = answer({"id": {"x": 1}, "ids": [1, 2, 3]})
     ran = await compose(text, upstream, inputs=Inputs(body=body))

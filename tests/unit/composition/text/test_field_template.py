@@ -1,4 +1,4 @@
-"""Header templates: the encoding of values, and which values leave the field out."""
+"""Field templates: the encoding of values, and the values for which a field is left out."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ FALLBACK = '"resume _.pdf"'
         ("if-match", '"{x}"', "a\\b", '"a\\b"'),
     ],
 )  # fmt: skip
-def test_a_value_is_encoded_as_its_field_asks(field: str, template: str, value: object, expected: str) -> None:
+def test_a_value_is_encoded_as_its_field_requires(field: str, template: str, value: object, expected: str) -> None:
     assert expand(field, template, value) == expected
 
 
@@ -113,7 +113,7 @@ def test_a_value_is_encoded_as_its_field_asks(field: str, template: str, value: 
         ("cookie", "a={x}"),
     ],
 )
-def test_a_value_that_no_field_can_hold_leaves_the_field_out(field: str, template: str, value: object) -> None:
+def test_a_field_with_an_invalid_value_is_left_out(field: str, template: str, value: object) -> None:
     assert expand(field, template, value) is None
 
 
@@ -127,20 +127,18 @@ def test_a_value_that_no_field_can_hold_leaves_the_field_out(field: str, templat
         ("x-a", "{x}{x}{x}", "x" * 6000),
     ],
 )
-def test_a_value_that_could_break_out_without_an_escape_leaves_the_field_out(
-    field: str, template: str, value: str
-) -> None:
+def test_a_field_is_left_out_if_it_has_no_escape_for_its_value(field: str, template: str, value: str) -> None:
     assert expand(field, template, value) is None
 
 
-def test_a_field_is_as_long_as_common_servers_take() -> None:
+def test_a_field_longer_than_common_servers_accept_is_left_out() -> None:
     assert len(expand("x-a", "{x}{y}", "a" * 8192, "b" * 8192) or "") == MAX_FIELD
     assert expand("x-a", "{x}{y}.", "a" * 8192, "b" * 8192) is None
 
 
 @given(value=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"])))
 @pytest.mark.parametrize("template", ['inline; filename="{x}"; size=1', "inline; filename={x}; size=1"])
-def test_a_file_name_stays_inside_of_its_parameter(template: str, value: str) -> None:
+def test_a_file_name_stays_within_its_parameter(template: str, value: str) -> None:
     field = expand("content-disposition", template, value)
     assert field is not None
     assert field.isascii()
@@ -160,13 +158,13 @@ def test_no_value_ends_a_line(template: str, values: tuple[str, str]) -> None:
     assert field is None or re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", field) is None
 
 
-def test_a_header_template_knows_no_query_forms() -> None:
+def test_query_forms_are_refused_in_a_header_template() -> None:
     with pytest.raises(ValueError, match="makes a query"):
         compile_field("x-a", "{?x}", variable)
 
 
 @pytest.mark.parametrize(("text", "reason"), [('a="{x}', "no closing"), ("\u00e9", "ASCII"), ("a\nb", "ASCII")])
-def test_a_template_that_can_make_no_field_is_refused_at_load(text: str, reason: str) -> None:
+def test_a_template_that_can_never_make_a_valid_field_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compile_field("x-a", text, variable)
 

@@ -68,7 +68,7 @@ def test_an_invalid_template_is_refused_at_load(text: str, reason: str) -> None:
         ("/{a}-{b}", {"a": 1, "b": 2}, "/1-2"),
     ],
 )
-def test_expansion(text: str, values: dict[str, object], expected: str) -> None:
+def test_a_template_is_expanded_to_path_and_query(text: str, values: dict[str, object], expected: str) -> None:
     assert expand(text, **values) == expected
 
 
@@ -89,18 +89,18 @@ def test_query_forms_agree_with_the_reference_implementation(values: dict[str, s
 
 
 @pytest.mark.parametrize("value", [None, "", ".", "..", [1], {"a": 1}, "\ud800", "x" * 9000])
-def test_what_cannot_be_a_segment_is_refused(value: object) -> None:
+def test_a_value_that_cannot_be_a_segment_is_refused(value: object) -> None:
     with pytest.raises(BadValueError):
         expand("/{x}", x=value)
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, [[1]], [{"a": 1}]])
-def test_what_cannot_be_a_query_value_is_refused(value: object) -> None:
+def test_a_value_that_cannot_be_a_query_value_is_refused(value: object) -> None:
     with pytest.raises(BadValueError):
         expand("/{?x}", x=value)
 
 
-def test_a_list_that_no_target_has_room_for_is_refused_before_all_of_it_is_encoded() -> None:
+def test_a_list_too_long_for_a_target_is_refused_early() -> None:
     with pytest.raises(BadValueError, match="more than 16384 bytes"):
         query_pairs("a", ["x"] * 200_000, client_parameter="the query")
     assert len(query_pairs("a", [None] * 200_000 + ["x"] * 8000, client_parameter="the query")) == 8000

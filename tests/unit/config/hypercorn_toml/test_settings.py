@@ -1,4 +1,4 @@
-"""hypercorn.toml, read strictly: every mistake at once, each with its line and what to do."""
+"""Loading of hypercorn.toml: every mistake is reported with its line and what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refused(file: Path, text: str) -> list[str]:
     return [str(problem).removeprefix(f"{file}:") for problem in error.value.problems]
 
 
-def test_the_defaults_name_no_server_and_leave_requests_time_to_end() -> None:
+def test_the_defaults_name_no_server_and_have_a_graceful_timeout() -> None:
     config = hypercorn_config()
     assert config.include_server_header is False
     assert config.graceful_timeout == 20
@@ -35,7 +35,7 @@ def test_the_defaults_name_no_server_and_leave_requests_time_to_end() -> None:
     assert config.bind == ["127.0.0.1:8000"]
 
 
-def test_the_file_wins_over_the_defaults_and_options_over_the_file(file: Path) -> None:
+def test_the_file_replaces_the_defaults_and_options_replace_the_file(file: Path) -> None:
     file.write_text('bind = ["127.0.0.1:1"]\ngraceful_timeout = 7\nworkers = 9\n')
     config = hypercorn_config(file)
     assert (config.bind, config.graceful_timeout, config.workers) == (["127.0.0.1:1"], 7, 1)
@@ -55,7 +55,7 @@ def test_paths_are_relative_to_the_file(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"bind = ", "is not TOML"), (b"\xff", "is not UTF-8"), (None, "cannot be read")]
 )
-def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes | None, reason: str) -> None:
+def test_an_unreadable_file_is_one_line(file: Path, content: bytes | None, reason: str) -> None:
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=reason) as error:
@@ -108,7 +108,7 @@ def test_a_mistake_is_reported_with_its_line_and_what_to_do(file: Path, line: st
         assert found == f"2: {reason}"
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(file: Path) -> None:
+def test_all_mistakes_are_reported_in_the_order_of_their_lines(file: Path) -> None:
     found = refused(file, 'bnd = "x"\nworkers = "2"\nmax_body = 3\nbind = "x"\n')
     assert [each.split(": ")[:2] for each in found] == [
         ["1", "bnd"],
@@ -119,19 +119,19 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(file: Path) -
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:80", "localhost:65535", "unix:/run/x", "fd://3"])
-def test_every_form_of_address_that_hypercorn_can_bind_is_taken(file: Path, bind: str) -> None:
+def test_every_form_of_address_that_hypercorn_can_bind_is_accepted(file: Path, bind: str) -> None:
     file.write_text(f'bind = "{bind}"\n')
     assert hypercorn_config(file).bind == [bind]
 
 
-def test_an_option_that_is_no_address_is_told_together_with_the_files_mistakes(file: Path) -> None:
+def test_a_wrong_address_option_is_reported_with_the_mistakes_of_the_file(file: Path) -> None:
     file.write_text("bnd = 1\n")
     with pytest.raises(ConfigError) as error:
         hypercorn_config(file, bind=["nowhere"])
     assert [problem.file for problem in error.value.problems] == ["--bind", str(file)]
 
 
-def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file: Path) -> None:
+def test_a_key_for_the_hypercorn_command_is_a_warning_with_its_line(file: Path) -> None:
     file.write_text('accesslog = "-"\nbacklog = 7\nworkers = 4\n')
     warnings: list[ConfigProblem] = []
     assert hypercorn_config(file, warn=warnings.append).backlog == 7
@@ -150,7 +150,7 @@ def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file:
         ("workers = 1\n", 0),
     ],
 )
-def test_a_key_without_effect_beside_the_others_is_a_warning(file: Path, text: str, keys: int) -> None:
+def test_a_key_without_effect_beside_other_keys_is_a_warning(file: Path, text: str, keys: int) -> None:
     file.write_text(text)
     warnings: list[ConfigProblem] = []
     hypercorn_config(file, warn=warnings.append)
@@ -158,21 +158,21 @@ def test_a_key_without_effect_beside_the_others_is_a_warning(file: Path, text: s
     assert all(str(problem).startswith(f"{file}:") and "is ignored here: " in problem.reason for problem in warnings)
 
 
-def test_a_value_that_says_what_is_so_is_no_reason_for_a_warning(file: Path) -> None:
+def test_an_ignored_key_whose_value_holds_anyway_is_no_warning(file: Path) -> None:
     file.write_text("workers = 1\ninclude_server_header = false\n")
     warnings: list[ConfigProblem] = []
     hypercorn_config(file, warn=warnings.append)
     assert warnings == []
 
 
-def test_a_certificate_without_its_key_is_refused_where_hypercorn_would_serve_in_the_clear(file: Path) -> None:
+def test_a_certificate_without_its_key_is_refused(file: Path) -> None:
     (found,) = refused(file, 'certfile = "cert.pem"\n')
     assert found == "1: certfile: needs keyfile beside it, or nothing is encrypted"
     (found,) = refused(file, 'keyfile = "key.pem"\n')
     assert found == "1: keyfile: needs certfile beside it, or nothing is encrypted"
 
 
-def test_certificates_are_looked_at_before_anything_is_served(file: Path) -> None:
+def test_certificates_are_checked_at_load(file: Path) -> None:
     for name in ("a", "b"):
         pair = trustme.CA().issue_cert(f"{name}.test")
         pair.cert_chain_pems[0].write_to_path(file.parent / f"{name}.pem")
@@ -186,7 +186,7 @@ def test_certificates_are_looked_at_before_anything_is_served(file: Path) -> Non
     assert [each[:12] for each in found_two] == ["1: certfile:", "3: ca_certs:"]
 
 
-def test_every_key_of_hypercorn_is_known_so_that_none_is_called_a_mistake() -> None:
+def test_every_key_of_hypercorn_is_in_the_schema() -> None:
     not_settings = {"log", "ssl_enabled", "logger_class", "cert_reqs"}  # the last one is deprecated
     keys = {name for name in dir(Config) if not name.startswith("_") and not callable(getattr(Config, name))}
     assert keys - not_settings <= HypercornFile.model_fields.keys() | IN_UMBEL_TOML.keys()
@@ -195,7 +195,7 @@ def test_every_key_of_hypercorn_is_known_so_that_none_is_called_a_mistake() -> N
     assert not HypercornFile.model_fields.keys() & IN_UMBEL_TOML.keys()
 
 
-def test_a_config_that_somebody_else_filled_is_told_what_is_surely_wrong_with_it() -> None:
+def test_certain_mistakes_in_a_hypercorn_config_are_reported() -> None:
     config = Config.from_mapping(
         graceful_timout=3, backlog="7", server_names=["x"], bind="host", my_own="x", workers=2, keep_alive_timeout=9
     )

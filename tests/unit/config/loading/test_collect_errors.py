@@ -1,4 +1,4 @@
-"""The mistakes of two files are collected."""
+"""Collection of the mistakes in two files in one error."""
 
 from __future__ import annotations
 

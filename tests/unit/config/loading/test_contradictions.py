@@ -1,4 +1,4 @@
-"""Bounds that contradict each other: one line per kind, and exactly what ``umbel check`` says of it."""
+"""Contradictions: one case per rule, with the exact warning of ``umbel check``."""
 
 # ruff: noqa: E501 - golden lines are as long as what people see
 

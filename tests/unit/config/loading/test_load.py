@@ -62,7 +62,7 @@ def test_defaults_of_the_main_file_hold_in_all_files_and_tables_merge_key_by_key
     assert [(route.answer.status, route.answer.etag) for route in config.routes] == [(201, False), (202, False)]
 
 
-def test_a_header_of_a_default_yields_to_the_same_header_in_other_letters(tmp_path: Path) -> None:
+def test_a_default_header_is_replaced_whatever_the_case_of_its_name(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
         '[defaults.upstream]\nheaders = { X-A = "default", X-B = "default" }\n'
@@ -85,7 +85,7 @@ def test_a_header_of_a_default_yields_to_the_same_header_in_other_letters(tmp_pa
         ("${KEY}", {"KEY": "${OTHER}"}, "${OTHER}"),
     ],
 )
-def test_variables_are_replaced_as_in_a_shell_and_once(
+def test_variables_are_replaced_once_and_as_in_a_shell(
     text: str, environ: dict[str, str], value: str, tmp_path: Path
 ) -> None:
     config = loaded(tmp_path, f'[upstreams.u]\nurls = ["http://h"]\nheaders.x = "{text}"\n', environ=environ)
@@ -112,7 +112,7 @@ def test_the_environment_of_the_process_is_the_default(tmp_path: Path, monkeypat
     assert load(path).routes[0].path == "/from-the-process"
 
 
-def test_paths_are_relative_to_the_file_they_stand_in(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_file_that_contains_them(tmp_path: Path) -> None:
     from trustme import CA
 
     pem = CA().cert_pem.bytes()
@@ -202,7 +202,7 @@ def test_a_valid_configuration_is_loaded_without_line_numbers(tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_checks_see_placeholders_for_what_is_wrong_and_the_lines_of_the_file(tmp_path: Path) -> None:
+def test_checks_run_on_placeholders_and_report_lines_of_the_file(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         UPSTREAM + "[upstreams.bad]\nurls = []\n"

@@ -1,4 +1,4 @@
-"""Mistakes of plans are reported beside every other kind of mistake in the same route and file."""
+"""Mistakes in routes that are reported beside every kind of mistake in the same route and file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ OTHERS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_mistakes_of_a_plan_are_reported_beside_others(kind: str, tmp_path: Path) -> None:
+def test_mistakes_in_a_route_are_reported_beside_other_mistakes(kind: str, tmp_path: Path) -> None:
     of_route, of_call, elsewhere = OTHERS[kind]
     query = QUERY
     if kind == "a parameter of a wrong type":
@@ -129,7 +129,7 @@ CONSEQUENCES = {
 
 
 @pytest.mark.parametrize("kind", CONSEQUENCES)
-def test_a_mistake_that_only_follows_from_another_is_not_reported(kind: str, tmp_path: Path) -> None:
+def test_a_consequence_of_a_mistake_is_not_reported(kind: str, tmp_path: Path) -> None:
     good = UPSTREAM + HEAD + KNOWN
     assert mistakes(tmp_path, good) == []
     before, after = CONSEQUENCES[kind]
@@ -138,7 +138,7 @@ def test_a_mistake_that_only_follows_from_another_is_not_reported(kind: str, tmp
     assert len(said) == (2 if "5]" in after and "ftp" in after else 1), said
 
 
-def test_wrong_field_settings_of_an_upstream_cause_no_mistake_of_a_call(tmp_path: Path) -> None:
+def test_wrong_header_settings_of_an_upstream_cause_no_mistake_in_a_call(tmp_path: Path) -> None:
     call = 'calls.c = { upstream = "u", path = "/", headers = { x-forwarded-for = "1", via = "2" } }\n'
     said = mistakes(tmp_path, UPSTREAM + 'forwarded = "no"\n' + ROUTE + call)
     assert [line.partition(": ")[2].partition(":")[0] for line in said] == [
@@ -156,7 +156,7 @@ def test_a_route_with_an_invalid_path_is_no_duplicate(tmp_path: Path) -> None:
     ]
 
 
-def test_several_wrong_items_of_a_list_hide_nothing_else_of_their_route(tmp_path: Path) -> None:
+def test_several_wrong_items_of_a_list_hide_no_other_mistake(tmp_path: Path) -> None:
     """Each of them led to the removal of what the one before it stood in, until no routes were left (a crash)."""
     call = 'calls.c = { upstream = "u", path = "/{id}" }\n'
     said = mistakes(tmp_path, UPSTREAM + '[[routes]]\npath = "/"\nmethods = [false, false, false]\n' + call)

@@ -1,4 +1,4 @@
-"""Messages for files: included ones, named ones, unreadable ones; and secrets in messages."""
+"""Messages about files that cannot be used, includes and variables; no message shows a secret."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_include_patterns_that_match_nothing_are_reported(tmp_path: Path) -> Non
     ]
 
 
-def test_mistakes_of_many_files_come_in_the_order_of_reading(tmp_path: Path) -> None:
+def test_mistakes_in_many_files_are_in_the_order_of_reading(tmp_path: Path) -> None:
     files = {"b.toml": "banana = 1\n", "a.toml": "x\n", "c/d.toml": '[[routes]]\npath = "/"\n'}
     assert mistakes(tmp_path, 'include = ["*.toml", "c/*.toml"]\n[server]\nbanana = 1\n', files) == [
         "umbel.toml:3: server.banana: is not a key of [server]",

@@ -1,4 +1,4 @@
-"""Files that are written while they are read, and configurations that have lost their routes."""
+"""Files that are written while they are read, and configurations that lost their routes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_half_written_included_file_is_read_again(tmp_path: Path, monkeypatch:
     assert len(load(tmp_path / "umbel.toml").routes) == 1
 
 
-def test_a_directory_that_is_switched_while_it_is_read_is_read_as_one(
+def test_a_directory_that_is_replaced_during_a_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     current, other = tmp_path / "current", tmp_path / "other"
@@ -95,7 +95,7 @@ def test_a_file_that_keeps_changing_is_reported(tmp_path: Path, monkeypatch: pyt
     assert len(writer.pauses) == 1 + READS_MAX
 
 
-def test_a_file_that_was_not_changed_lately_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_recent_changes_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_reader.time, "sleep", pytest.fail)
     assert len(load(write(tmp_path, GOOD)).routes) == 1
 

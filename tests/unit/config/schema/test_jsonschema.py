@@ -1,4 +1,4 @@
-"""The JSON Schema agrees with the loader, in the spelling of files."""
+"""The JSON Schema accepts the files that the loader accepts."""
 
 from __future__ import annotations
 
