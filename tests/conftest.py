@@ -1,4 +1,4 @@
-"""What tests of several directories share: the ways in which a request can be answered."""
+"""The fixture ``way`` of all tests: the ways in which an application answers requests for configured routes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ install_in_hypercorn()
 
 @pytest.fixture(params=["quart", "direct", "direct and cancelled by the server"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How applications of the test answer requests for configured routes. The answers must be the same.
+    """The way in which the test's applications answer requests for configured routes. The answers must be the same.
 
-    Through Quart, because ``hooks`` is "all" unless a configuration says something else; before Quart, watching for the
-    client's leaving; and before Quart, under a server that cancels who does not watch. (The third differs only for
-    conversations in memory.)
+    - quart: through Quart's dispatch, since ``hooks`` is "all" unless the configuration sets it.
+    - direct: before Quart's dispatch.
+    - direct and cancelled by the server: before Quart's dispatch; in memory (``tests.support.server.asgi``) a client
+      that leaves cancels an application that does not receive.
     """
     if request.param == "quart":
         every = property(lambda server: server.__dict__["hooks"] if "hooks" in server.model_fields_set else "all")

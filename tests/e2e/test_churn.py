@@ -1,6 +1,6 @@
-"""Clients that leave at random moments, by the hundred, and what that must leave behind: nothing but their records.
+"""Hundreds of clients that leave at random times: afterwards nothing of their requests is left except the records.
 
-``make soak`` runs more rounds of it.
+``make soak`` runs more rounds.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, re
 
 ROUNDS = 10 if SOAK else 1
 KEEP_ALIVE_S = 5 if SOAK else 1.5
-"""Seconds that the server waits for a head. With so many in one loop, a client may well take a while to send it."""
+"""The server's timeout for a request head; generous, because all clients run in one event loop and may be slow."""
 AT_ONCE = 50
-"""Clients."""
+"""Concurrent clients."""
 SLOTS = 20
-"""Calls in flight to each upstream."""
+"""The limit on concurrent calls of each upstream."""
 
 _CALLS = """
 [routes.calls.profile]
@@ -78,19 +78,19 @@ CALLS = {"profile", "orders", "items", "offers"}
 
 
 class Services:
-    """The upstreams: of random latency, now and then faulty, and aware of what they have in flight."""
+    """The upstreams, with random latency and some faults; they count their requests in flight."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.in_flight = 0
         self.answered = 0
         self.cut = 0
-        """Requests whose connection was closed before they were answered."""
+        """The number of requests whose connection was closed before the response."""
         self.heard: set[str] = set()
-        """The ids of the requests that they were asked for."""
+        """The ids of the inbound requests, from X-Request-Id."""
 
     async def idle(self) -> None:
-        """Wait until nothing is in flight: they hear of a closed connection a moment after it was closed."""
+        """Wait until no request is in flight; the upstreams notice a closed connection a moment later."""
         with trio.fail_after(5):
             while self.in_flight:
                 await wait_all_tasks_blocked(0.002)
@@ -106,9 +106,9 @@ class Services:
                 self.in_flight -= 1
 
     async def _answer(self, peer: Peer, target: str) -> bool:
-        """Answer in two pieces; False if the connection has ended instead."""
+        """Answer in two pieces; return False if the connection has ended instead."""
         rng = self.rng
-        # The profile is what every dashboard needs, so it alone never fails.
+        # The profile never fails, because it is the only required call.
         fault = rng.random() if not target.startswith("/users/") else 1.0
         if await self._leaves_within(peer, 60.0 if fault < 0.01 else rng.expovariate(1 / 0.02)):
             return False
@@ -147,19 +147,19 @@ class Services:
 
 
 class Churn:
-    """The clients. Each asks for a dashboard of its own number, so that every record is known by its path."""
+    """The clients. Each request has a number of its own in its path, so that its record can be found."""
 
     def __init__(self, port: int, rng: random.Random) -> None:
         self.port = port
         self.rng = rng
         self.number = 0
         self.began: set[str] = set()
-        """The paths of which an answer began to come: each was a request, and must have its record."""
+        """The paths with at least one byte of a response; each of these requests must have a record."""
         self.served: set[str] = set()
-        """The paths whose whole answer came."""
+        """The paths with a complete response."""
 
     async def round(self, clients: int) -> None:
-        """So many clients, ``AT_ONCE`` of them at once, each as it likes."""
+        """Run ``clients`` clients, at most AT_ONCE concurrently, each with a random behaviour."""
         ways = (self.leave_early, self.leave_in_the_body, self.leave_soon, self.leave_soon, self.read_some, self.stay)
         limit = trio.CapacityLimiter(AT_ONCE)
 
@@ -170,18 +170,18 @@ class Churn:
         await all_of([come] * clients)
 
     async def come(self, behave: Callable[[RawClient], Awaitable[None]]) -> None:
-        """Connect, behave, and leave with a FIN or a reset."""
+        """Connect, run one of the behaviours below, and close the connection with a FIN or an RST."""
         try:
             async with connected(self.port) as client:
                 await behave(client)
                 if self.rng.random() < 0.5:
                     client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         except trio.BrokenResourceError:
-            # The server may be the first to lose patience with anybody, but for those who wait for their answer.
+            # A timeout of the server may end the connection first, unless the client waits for its response.
             assert behave != self.stay
 
     def request(self, *, body: bool = False) -> tuple[str, bytes]:
-        """The path and the head of a new request, for an answer of any form."""
+        """Make the path and the head of a new request, which accepts a random media type."""
         self.number += 1
         path = f"/{'search' if body else 'dashboard'}/{self.number}"
         form = self.rng.choice(["*/*", "application/x-ndjson", "text/event-stream"])
@@ -191,24 +191,24 @@ class Churn:
         return path, "\r\n".join([*lines, "", ""]).encode()
 
     async def leave_early(self, client: RawClient) -> None:
-        """Before the head is complete, or in the very moment that it is."""
+        """Leave before the request head is complete, or immediately after it."""
         _, head = self.request()
         await client.stream.send_all(head[: self.rng.randrange(1, len(head) + 1)])
 
     async def leave_in_the_body(self, client: RawClient) -> None:
-        """Before the body is complete."""
+        """Leave before the request body is complete."""
         _, head = self.request(body=True)
         await client.stream.send_all(head + b'"' + b"x" * self.rng.randrange(900))
         await trio.sleep(self.rng.random() * 0.02)
 
     async def leave_soon(self, client: RawClient) -> None:
-        """While the calls run, or with the answer unread."""
+        """Leave while the calls are in flight, or without reading the response."""
         _, head = self.request()
         await client.stream.send_all(head)
         await trio.sleep(self.rng.expovariate(1 / 0.01))
 
     async def read_some(self, client: RawClient) -> None:
-        """Leave in the middle of the answer, which may be its end."""
+        """Leave after some bytes of the response, or at its end."""
         path, head = self.request()
         await client.stream.send_all(head)
         left = self.rng.randrange(1, 5_000)
@@ -217,7 +217,7 @@ class Churn:
             left -= len(data)
 
     async def stay(self, client: RawClient) -> None:
-        """For the whole answer, maybe of two requests."""
+        """Wait for the complete responses to one or two requests."""
         for _ in range(self.rng.choice([1, 2])):
             path, head = self.request()
             await client.stream.send_all(head)
@@ -254,7 +254,7 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
                 await churn.round(clients)
                 await program.settled()
                 await services.idle()
-                # Every slot is free: as many at once as there are slots are served.
+                # Every bulkhead slot is free: as many concurrent clients as there are slots are served.
                 await all_of([partial(churn.come, churn.stay)] * SLOTS)
                 await program.settled()
                 for port in ports:
@@ -266,7 +266,7 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
     assert services.cut > clients * ROUNDS / 10
     gone = [line for line in program.lines("calls") if line.get("kind") in ("client-gone", "timeout")]
     assert len(gone) >= services.cut
-    # What is idle comes and goes, but nothing piles up from round to round.
+    # The number of objects varies, for example with idle connections, but it does not grow from round to round.
     assert min(objects[-3:]) < max(objects[:5]) + 1000, objects
     assert_records(program, churn, total)
     assert services.heard <= {line["request_id"] for line in program.lines("access")}
@@ -274,7 +274,7 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
 
 
 def assert_records(program: Program, churn: Churn, total: int) -> None:
-    """One access line for each request, and for each composition one line for each of its calls."""
+    """Assert one access record for each request, and one record for each call of each composition."""
     access = {line["url.path"]: line for line in program.lines("access")}
     assert len(access) == len(program.lines("access")) == total
     assert len({line["request_id"] for line in access.values()}) == total
@@ -289,6 +289,6 @@ def assert_records(program: Program, churn: Churn, total: int) -> None:
     for line in access.values():
         names = calls[line["request_id"]]
         assert len(names) == len(set(names))
-        # Who leaves before the composition begins has no calls; every other one has all.
+        # A client that leaves before the composition begins has no calls; every other request has all calls.
         assert set(names) == CALLS or (not names and line["http.response.status_code"] == 499)
     assert {line["event"] for line in program.lines("app")} == {"log.closed"}

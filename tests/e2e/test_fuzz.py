@@ -1,4 +1,4 @@
-"""The stored corpus, and a bounded number of inputs made from it. ``make fuzz`` goes on for as long as it is given."""
+"""The server against the stored corpus and a fixed number of mutations. ``make fuzz`` runs as long as it is told."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("ending", ["half-close", "close", "reset"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_the_stored_corpus_harms_nobody(server: Launched, protocol: str, ending: str) -> None:
+async def test_the_stored_corpus_breaks_no_invariant(server: Launched, protocol: str, ending: str) -> None:
     await try_all(server, [Input(protocol, data, ending=ending) for data in stored(protocol).values()])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_mutations_of_the_corpus_harm_nobody(server: Launched, protocol: str) -> None:
+async def test_mutations_of_the_corpus_break_no_invariant(server: Launched, protocol: str) -> None:
     await fuzz(server, protocol, SEED, COUNTS[protocol] // len(LAUNCHERS))
 
 
@@ -42,11 +42,11 @@ def roomy_server(tmp_path: Path) -> Iterator[Launched]:
         yield served.server
 
 
-async def test_requests_that_are_made_to_cost_do_not_keep_the_worker_busy(roomy_server: Launched) -> None:
+async def test_adversarial_requests_do_not_keep_the_worker_busy(roomy_server: Launched) -> None:
     await fuzz(roomy_server, "adversarial", SEED, 100)
 
 
-async def test_the_path_and_the_json_that_held_a_worker_do_so_no_more(roomy_server: Launched) -> None:
+async def test_a_path_of_secret_names_and_json_of_odd_tokens_take_little_cpu_time(roomy_server: Launched) -> None:
     json = b"," * 200_001 + b'"' + b'\\"' * 399_000
     floats = b"[" + b"1e308," * 166_000 + b"1]"
     head = b"POST /echo HTTP/1.1\r\nHost: gateway.test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -57,17 +57,17 @@ async def test_the_path_and_the_json_that_held_a_worker_do_so_no_more(roomy_serv
 
 @pytest.mark.parametrize("every", EVERY_S)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_stored_corpus_ends_in_time_byte_by_byte(protocol: str, every: float) -> None:
+def test_a_stored_input_sent_byte_by_byte_ends_in_time(protocol: str, every: float) -> None:
     fuzz_stored(protocol, every)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_connections_that_drip_any_script_for_ever_end_in_time(protocol: str) -> None:
+def test_a_connection_that_sends_bytes_slowly_for_ever_ends_in_time(protocol: str) -> None:
     fuzz_drips(protocol, SEED, 100)
 
 
 @pytest.mark.parametrize("protocol", KINDS)
-def test_a_seed_makes_the_same_inputs_again(protocol: str) -> None:
+def test_equal_seeds_make_equal_inputs(protocol: str) -> None:
     first, again = ([Input.made(protocol, rng) for _ in range(20)] for rng in (random.Random(7), random.Random(7)))
     assert first == again
     assert len({given.data for given in first}) > 15

@@ -1,4 +1,4 @@
-"""What a request leaves for the garbage collector: nothing, so that no collection holds up the requests in flight."""
+"""Requests and calls leave no cyclic garbage, whose collection would delay the requests in flight."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ OURS = ("umbel.",)
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """The collector is off, and keeps what it finds when it is asked."""
+    """Turn the garbage collector off during the test."""
     gc.collect()
-    gc.freeze()  # So that a collection looks at nothing but what is made from here on.
+    gc.freeze()  # So that a collection examines only the objects of the test.
     gc.disable()
     try:
         yield
@@ -47,9 +47,9 @@ def uncollected() -> Iterator[None]:
 
 
 async def assert_leaves_nothing(do: Callable[[], Awaitable[object]], rounds: int) -> None:
-    """Do it again and again; what our code leaves then is less than one object in ten times."""
+    """Call ``do`` repeatedly, and assert that it leaves less than one object of Umbel's per ten calls to collect."""
     for number in range(2 * rounds):
-        if number == rounds:  # What is made once has been made.
+        if number == rounds:  # Objects that are made only once exist by now.
             gc.collect()
             gc.set_debug(gc.DEBUG_SAVEALL)
         await do()
@@ -89,10 +89,10 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path
 
 @pytest.mark.parametrize(("target", "status"), [("/livez", 200), ("/nobody", 404), ("/own", 200), ("/own/", 404)])
 @pytest.mark.usefixtures("uncollected")
-async def test_a_request_through_quart_leaves_nothing_of_ours_to_collect(
+async def test_a_request_through_quart_leaves_nothing_for_the_garbage_collector(
     target: str, status: int, tmp_path: Path
 ) -> None:
-    """A client can send thousands of them a second, and a collection holds up all others."""
+    """A client can send thousands of such requests per second, and each collection delays all others."""
     app = Umbel(__name__, Config.model_validate({"logs": {"dir": str(tmp_path)}}), static_folder=None)
 
     @app.get("/own")
@@ -138,7 +138,9 @@ COMPOSITIONS: dict[str, Case] = {
     "a hedge": Case([after(0.002)], upstream={"hedge": {"after": "1ms"}, "retry_budget": "100%"}),
     "a shared call": Case(calls={"a": {}, "b": {"path": "/a"}}, upstream={"coalesce": True}),
     "a shared call that fails": Case([fin], calls={"a": {}, "b": {"path": "/a"}}, upstream={"coalesce": True}),
-    "what is decided without it": Case({"/a": [hang], "/b": [ONE]}, {"a": {}, "b": {}}, route={"combine": "first"}),
+    "a call that is no longer needed": Case(
+        {"/a": [hang], "/b": [ONE]}, {"a": {}, "b": {}}, route={"combine": "first"}
+    ),
 }
 
 
@@ -226,7 +228,7 @@ async def resets_inside_the_body(peer: Peer) -> None:
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("handler", [reads_no_body, resets_inside_the_body])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_a_large_request_that_breaks_off_leaves_nothing_for_the_garbage_collector(
+async def test_a_large_request_that_fails_leaves_nothing_for_the_garbage_collector(
     handler: Handler, stream: bool
 ) -> None:
     body = b"x" * 4_000_000
@@ -244,7 +246,7 @@ async def test_a_large_request_that_breaks_off_leaves_nothing_for_the_garbage_co
 
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("limited", [False, True], ids=["cancelled", "at its limit"])
-async def test_a_stream_that_is_cut_after_its_head_leaves_nothing_for_the_garbage_collector(limited: bool) -> None:
+async def test_a_stream_cut_in_its_body_leaves_nothing_for_the_garbage_collector(limited: bool) -> None:
     handler = hanging_in_the_body
     async with raw_server(handler) as server, Transport([url(server)], timeout=0.02 if limited else None) as transport:
 
@@ -264,7 +266,7 @@ async def hanging_in_the_body(peer: Peer) -> None:
 
 
 class SmallLab:
-    """A lab that forgets its records and its peers."""
+    """A lab whose records and connections can be dropped, so that they are not counted as garbage."""
 
     def __init__(self, lab: Lab) -> None:
         self.case, self.client, self.servers, self.run = lab.case, lab.client, lab.servers, lab.run

@@ -1,4 +1,4 @@
-"""The logs as a whole: a disk that hangs, secrets from every side, and what docs/logs.md shows."""
+"""The logs as a whole: a disk that hangs, secrets in every input, and the program in docs/logs.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIONS = LogOptions(flush_every=0.001, service="test")
 
 
 class HangingDisk:
-    """A disk that hangs: whoever writes into its file waits in ``write(2)`` until it is released."""
+    """A disk that hangs: a write into the file at ``path`` blocks its thread until ``release``."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._released = threading.Event()
@@ -41,7 +41,7 @@ class HangingDisk:
         self._released.set()
 
 
-async def test_a_log_that_hangs_holds_up_neither_the_loop_nor_another_log(
+async def test_a_log_whose_disk_hangs_delays_neither_the_event_loop_nor_another_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = HangingDisk(tmp_path / "hangs", monkeypatch)
@@ -69,7 +69,7 @@ async def test_a_log_that_hangs_holds_up_neither_the_loop_nor_another_log(
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-async def test_a_log_that_hangs_for_good_does_not_hold_up_the_end(
+async def test_a_log_whose_disk_hangs_does_not_delay_the_end_of_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.05)
@@ -79,14 +79,14 @@ async def test_a_log_that_hangs_for_good_does_not_hold_up_the_end(
             for _ in range(1000):
                 log.info("test.line", filling="x" * 200)
     assert log.statistics().dropped > 0
-    disk.release()  # and so the thread ends that was left behind
+    disk.release()  # So that the abandoned thread ends.
 
 
 PLACES = "header cookie query userinfo body exception group extra argument field bearer key"
 SECRETS = {place: f"s3cr3t-of-{place}" for place in PLACES.split()}
 
 
-async def test_no_secret_planted_anywhere_is_in_any_file(tmp_path: Path) -> None:
+async def test_no_secret_of_any_input_is_in_a_log_file(tmp_path: Path) -> None:
     config = {
         "upstreams": {"users": {"urls": ["http://127.0.0.1:1"]}},
         "logs": {"dir": str(tmp_path), "app": {"level": "debug"}, "redact": ["x-field"]},
@@ -127,7 +127,7 @@ async def test_no_secret_planted_anywhere_is_in_any_file(tmp_path: Path) -> None
     assert {name for name, secret in SECRETS.items() if secret in text} == set()
 
 
-async def test_the_recorder_alone_serves_any_trio_program(tmp_path: Path) -> None:
+async def test_a_recorder_works_in_a_program_without_the_gateway(tmp_path: Path) -> None:
     from umbel.config.schema.sections import Logs
 
     async with open_recorder(Logs.model_validate({"dir": str(tmp_path)})) as recorder:
@@ -142,7 +142,7 @@ async def test_the_recorder_alone_serves_any_trio_program(tmp_path: Path) -> Non
     assert events == ["after the rotation", "log.closed"]
 
 
-async def test_the_program_in_the_documentation_writes_what_it_shows(tmp_path: Path) -> None:
+async def test_the_program_in_docs_logs_writes_the_record_shown_there(tmp_path: Path) -> None:
     text = await trio.Path(PROJECT / "docs" / "logs.md").read_text()
     program = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     shown: dict[str, Any] = json.loads(re.findall(r"```json\n(.*?)```", text, re.DOTALL)[0])

@@ -1,4 +1,4 @@
-"""Tests with other people's programs, a folder for each: ``make external``, and at the end of ``make test-all``.
+"""Tests with third-party programs, one folder for each: ``make external``, and the last part of ``make test-all``.
 
-``tools/external.py`` names what each of them needs, installs it where it can, and limits its time.
+``tools/external.py`` lists the requirements of each folder, installs them if it can, and limits the time of its tests.
 """

@@ -1,4 +1,4 @@
-"""What the tests with other people's programs share: servers to ask, and commands that end in time."""
+"""Fixtures of the tests with third-party programs: two running servers, and commands with a timeout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTS = ("127.0.0.1", "localhost", "gateway.test")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Two running servers, one in plain text and one with TLS, and the certificate that proves the second."""
+    """The URLs of two running servers, one without and one with TLS, and the CA certificate of the second."""
 
     plain: str
     secure: str
@@ -26,7 +26,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """Two servers for the tests of a module; none may have crashed or printed a traceback at its end."""
+    """Two servers for the tests of a module. After them neither may have crashed or printed a traceback."""
     scratch = tmp_path_factory.mktemp("servers")
     authority = trustme.CA()
     issued = authority.issue_cert(*HOSTS)
@@ -51,7 +51,11 @@ def _check(served: Served) -> None:
 
 
 def output(command: Sequence[str], *, seconds_max: float = 60.0) -> str:
-    """Run a command to its end and return all that it printed; its exit status is its own."""
+    """Run a command to its end and return its stdout and stderr; the exit status is ignored.
+
+    Raises:
+        subprocess.TimeoutExpired: the command took longer than ``seconds_max``.
+    """
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds_max, check=False,
         errors="replace",

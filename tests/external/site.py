@@ -1,4 +1,4 @@
-"""The program that clients of other people ask: routes that answer at once, a stream, one that hangs, a WebSocket."""
+"""The gateway for third-party clients: routes that answer at once, a stream, a route that hangs, a WebSocket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def configuration(upstream: int) -> str:
 
 
 class Upstream:
-    """Answers at once, but ``/late`` when it may, and ``/hangs`` never."""
+    """An upstream that answers at once, except ``/late`` (after the event ``late``) and ``/hangs`` (never)."""
 
     def __init__(self) -> None:
         self.late = trio.Event()
@@ -40,7 +40,7 @@ class Upstream:
             if not piece:
                 return
         if b"/hangs" in received:
-            await stream.receive_some()  # until the call is cancelled, and its connection closed
+            await stream.receive_some()  # returns when the cancelled call closes its connection
             return
         if b"/late" in received:
             await self.late.wait()
@@ -59,9 +59,9 @@ def _echo(app: Umbel) -> None:
 async def site(
     directory: Path, *, more: Callable[[Umbel], object] | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Program, Upstream]]:
-    """The running program and its upstream; at the end no call and no task of a request may be left.
+    """Run the gateway and its upstream. After the block no call and no task of a request may be left.
 
-    ``more`` registers what else the application serves; ``settings`` are Hypercorn's.
+    ``more`` registers further views of the application; ``settings`` are Hypercorn's.
     """
 
     def prepare(app: Umbel) -> None:

@@ -1,4 +1,4 @@
-"""``make fuzz SECONDS=… SEED=… PROTOCOL=…``: fuzz for so long, with progress; a finding is stored and told."""
+"""``make fuzz SECONDS=60 SEED=1 ARGS='--protocol http2'``: fuzz for a time and print progress; store a finding."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.process.launched_workers import LAUNCHERS
 from tests.support.server.raw_server_process import serving_raw
 
 ROUND = 500
-"""Inputs with one seed; of those that are made to cost, which come one by one, a fifth."""
+"""Inputs per seed; a fifth of it for adversarial ones, which are sent one at a time."""
 DRIPS = 100
-"""Connections that drip with one seed; they have a server and a clock of their own."""
+"""Connections per seed that send byte by byte; see ``drip``."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fuzz until the time is up or something is found."""
+    """Fuzz until the time is over (exit status 0) or an invariant is broken (exit status 1)."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _tell(finding: Finding, seed: int, launcher: str) -> int:
     if len(finding.inputs) > 1:
-        # The worker died of one of them: ask a new one, one by one.
+        # One of the inputs has ended the worker. Send them one at a time to a new worker, to find which.
         with (
             tempfile.TemporaryDirectory() as directory,
             serving_raw(launcher, Path(directory), LIMITS, settings=SETTINGS, max_body=adversarial.MAX_BODY) as served,
@@ -70,7 +70,10 @@ def _tell(finding: Finding, seed: int, launcher: str) -> int:
             finding = trio.run(narrowed, served.server, finding)
     print(f"found with seed {seed}: {finding}")
     for given in finding.inputs[:1] if len(finding.inputs) == 1 else ():
-        print(f"stored as {keep(given.protocol, given.data)} (it ended with a {given.ending}, packets at {given.cuts})")
+        print(
+            f"stored as {keep(given.protocol, given.data)} "
+            f"(the connection ended with a {given.ending}; segments split at {given.cuts})"
+        )
     return 1
 
 

@@ -1,4 +1,7 @@
-"""Requests that are made to cost: strings from the source's own patterns in each place that a client fills."""
+"""Requests that are expensive to parse: adversarial strings in the path, the query, a field or the JSON body.
+
+The strings come from the regular expressions of the source.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +48,14 @@ _WORDS = ("secret.a.", "token=a ", "://", "@", "%2e", "%", "/", "//", ";", "=", 
 
 @cache
 def _shapes() -> Sequence[Shape]:
-    """Strings of all patterns of the source, and of words that its readers know."""
+    """Shapes of all regular expressions of the source, and of words that its parsers recognise."""
     patterns = [found.pattern for found in find_patterns() if found.pattern is not None]
     shapes = {shape for pattern in (*patterns, Redactor()._candidate) for shape in shapes_of(pattern)}
     return [*sorted(shapes), *(Shape("", word, "") for word in _WORDS)]
 
 
 def made(rng: Random) -> bytes:
-    """A request that has one such string in its path, its query, a field or its JSON body."""
+    """Make a request with one adversarial string in its path, its query, a field or its JSON body."""
     return rng.choice((_in_path, _in_query, _in_field, _in_field, _in_json))(rng)
 
 
@@ -85,7 +88,7 @@ def _in_json(rng: Random) -> bytes:
 
 
 def _visible(text: bytes) -> bytes:
-    """Without what ends a target at once; a server refuses the other bytes that none may hold."""
+    """Encode the bytes that would end the target. Other invalid bytes stay; the server must refuse them."""
     return text.replace(b" ", b"%20").replace(b"\r", b"%0D").replace(b"\n", b"%0A")
 
 

@@ -1,4 +1,4 @@
-"""The stored corpus: one file per input, as it goes over the wire. Every finding becomes a file here."""
+"""The stored corpus: one file per input, with the bytes that a client sends. Every finding becomes a file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ PROTOCOLS = ("http1", "http2")
 
 
 def stored(protocol: str) -> dict[str, bytes]:
-    """The inputs of a protocol by name, in the order of their names."""
+    """Return the inputs of a protocol by name, in the order of names."""
     return {path.stem: path.read_bytes() for path in sorted((CORPUS / protocol).glob("*.bin"))}
 
 
 def keep(protocol: str, data: bytes) -> Path:
-    """Store a finding; the same one twice is one file."""
+    """Store an input and return its path; equal inputs share a file."""
     path = CORPUS / protocol / f"found-{hashlib.sha256(data).hexdigest()[:12]}.bin"
     path.write_bytes(data)
     return path

@@ -1,6 +1,7 @@
-"""Connections that send any script of the corpus byte by byte, and then go on for ever: each must end in time.
+"""Connections that send an input of the corpus byte by byte, and then repeat some bytes for ever.
 
-The server is in this very process, over socket pairs and on a virtual clock, so that minutes cost milliseconds.
+The server must end each connection within BOUND_S. It runs in this process, over socket pairs and on a virtual clock,
+so that minutes take milliseconds.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from umbel.server.limits.server_limits import Limits
 LIMITS = Limits(head_timeout=5, body_timeout=30, write_timeout=30, cancel_timeout=5, max_body=2**20)
 KEEP_ALIVE_S = 15.0
 WEBSOCKET_S = 20.0
-"""How long the application of a WebSocket goes on: a client may be silent there for ever."""
+"""The seconds after which the application ends a WebSocket, on which a client may be silent for ever."""
 BOUND_S = 300.0
-"""Far over the sum of what one connection may take, and far under what its bytes would take."""
+"""Far above the sum of the timeouts of one connection, and far below the time that its bytes would take."""
 EVERY_S = (0.55, 0.9, 1.7, 4.5, 29.0)
-"""Seconds between two bytes. No whole head comes within ``head_timeout`` so, so no new request puts the end off."""
+"""Seconds between two bytes: so many that no complete head arrives within ``head_timeout`` and renews the timeouts."""
 AT_ONCE = 25
-DRIVERS = ("crew", "task")
+"""Concurrent connections."""
+DRIVERS = ("epoll", "wait")
 
 _FOREVER: tuple[bytes, ...] = (
     b"\r\n",
@@ -46,36 +48,37 @@ _FOREVER: tuple[bytes, ...] = (
     b"\x89\x80\0\0\0\0",
     b"\x80\x81\0\0\0\0x",
 )
-"""What a client may repeat without end."""
+"""Bytes that a client may repeat for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drip:
-    """What one connection does."""
+    """The behaviour of one connection."""
 
     protocol: str
     data: bytes
     at_once: int
-    """Bytes that are sent in one piece first."""
+    """The number of bytes of the data that are sent first, in one piece."""
     every: float
+    """Seconds between two pieces."""
     again: bytes
-    """Sent for ever, when the data has been."""
+    """Repeated for ever after the data."""
     reads: str
-    """How much is read: everything, nothing, or a byte whenever one is sent."""
+    """How much the client reads: "everything", "nothing", or "a byte" for each piece that it sends."""
 
     @classmethod
     def made(cls, protocol: str, rng: Random) -> Drip:
-        """A new one."""
+        """Make a random one: the data is a stored input or a mutation of one."""
         corpus = list(stored(protocol).values())
         data = rng.choice(corpus) if rng.random() < 0.6 else MAKERS[protocol](corpus, rng)
-        # A script whose first part is a whole number of requests is as interesting as any other place to slow down at.
+        # The connection slows down at the start, at a random place, or after all data.
         at_once = rng.choice((0, len(data), rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
         again = rng.choice((data[-40:] or b"x", *_FOREVER))
         reads = rng.choice(("everything", "everything", "nothing", "a byte"))
         return cls(protocol, data, at_once, rng.choice(EVERY_S), again, reads)
 
     def pieces(self) -> Iterator[bytes]:
-        """What is sent, without end."""
+        """Yield the pieces to send, without end."""
         if self.at_once:
             yield self.data[: self.at_once]
         for byte in self.data[self.at_once :]:
@@ -85,7 +88,7 @@ class Drip:
 
 
 async def _application(scope: Any, receive: Any, send: Any) -> None:
-    """Reads what comes and answers with more than a window; of a WebSocket it echoes for a while."""
+    """Read the request and answer with more than a flow-control window; echo on a WebSocket for WEBSOCKET_S."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -103,10 +106,10 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _run(server: Server, drip: Drip) -> None:
-    """One connection, until the server ends it.
+    """Run one connection until the server ends it.
 
     Raises:
-        Finding: it did not within BOUND_S.
+        Finding: the server did not end the connection within BOUND_S.
     """
     began = trio.current_time()
     async with server.connected() as client:
@@ -124,11 +127,12 @@ async def _run(server: Server, drip: Drip) -> None:
                         if drip.reads == "a byte" and stream.socket.is_readable():
                             await stream.receive_some(1)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # The server has closed.
+                    pass  # The server has closed the connection.
                 nursery.cancel_scope.cancel(reason="the server has closed")
     if scope.cancelled_caught:
         took = trio.current_time() - began
-        raise Finding(f"a connection that drips lived for {took:.0f} s: {drip}", [Input(drip.protocol, drip.data)])
+        message = f"the server did not end a connection within {took:.0f} s: {drip}"
+        raise Finding(message, [Input(drip.protocol, drip.data)])
 
 
 async def _read(stream: trio.SocketStream, over: trio.CancelScope) -> None:
@@ -141,10 +145,10 @@ async def _read(stream: trio.SocketStream, over: trio.CancelScope) -> None:
 
 
 async def try_all(drips: list[Drip], driver: str) -> None:
-    """Several connections at once.
+    """Run several connections concurrently against one server.
 
     Raises:
-        Finding: one did not end in time, or something crashed.
+        Finding: a connection did not end in time, or a crash was recorded.
     """
     app, found = App(_application), list[Finding]()
 
@@ -176,19 +180,19 @@ async def _all(protocol: str, seed: int, count: int, progress: Callable[[int], N
 
 
 def fuzz_drips(protocol: str, seed: int, count: int, progress: Callable[[int], None] = lambda done: None) -> None:
-    """Run ``count`` connections that follow from ``seed``, on a clock of their own.
+    """Run ``count`` random connections, determined by ``seed``, on a virtual clock.
 
     Raises:
-        Finding: the first that did not end in time.
+        Finding: a connection did not end in time, or a crash was recorded.
     """
     trio.run(_all, protocol, seed, count, progress, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def fuzz_stored(protocol: str, every: float) -> None:
-    """Send each stored input byte by byte from its beginning, and then its last bytes for ever.
+    """Send each stored input byte by byte, ``every`` seconds apart, and then repeat its last bytes for ever.
 
     Raises:
-        Finding: the first that did not end in time.
+        Finding: a connection did not end in time, or a crash was recorded.
     """
     drips = [Drip(protocol, data, 0, every, data[-40:], "everything") for data in stored(protocol).values()]
     for driver in DRIVERS:

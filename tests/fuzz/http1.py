@@ -1,4 +1,4 @@
-"""Mutations of HTTP/1.1 input that know its grammar: lines, fields, numbers, chunks, and what separates them."""
+"""Mutations of HTTP/1.1 input along its grammar: lines, fields, numbers, chunks and separators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from random import Random
 
 CRLF = b"\r\n"
 
-# What parsers have disagreed about. No HEAD: its answer could not be told apart without knowing what was heard.
+# Strings that HTTP parsers interpret differently. HEAD is left out: its response could not be parsed without knowing
+# whether the server took the request for a HEAD.
 TOKENS: Sequence[bytes] = (
     *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\x00", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xff", b":"),
     *(b";", b",", b"0", b"-1", b"+1", b"0x10", b"1_0", b"99999999999999999999", b"ffffffffffffffff", b"%00", b"%2e%2e"),
@@ -123,7 +124,7 @@ def truncate(data: bytes, rng: Random) -> bytes:
 
 
 def stretch(data: bytes, rng: Random) -> bytes:
-    """Make one byte many, up to over every limit of a head."""
+    """Repeat one byte, up to more often than any limit of a head allows."""
     at = rng.randrange(len(data)) if data else 0
     return data[:at] + data[at : at + 1] * rng.choice((10, 200, 9000, 17_000)) + data[at:]
 
@@ -135,7 +136,7 @@ MUTATIONS: Sequence[Mutation] = (
 
 
 def mutated(corpus: Sequence[bytes], rng: Random) -> bytes:
-    """A new input: one or two of the corpus behind each other, with one to four mutations."""
+    """Make a new input: one or two stored inputs in sequence, with one to four mutations."""
     data = b"".join(rng.choice(corpus) for _ in range(rng.choice((1, 1, 2))))
     for _ in range(rng.choice((1, 1, 2, 3, 4))):
         data = rng.choice(MUTATIONS)(data, rng)

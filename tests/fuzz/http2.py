@@ -1,4 +1,4 @@
-"""Mutations of HTTP/2 input that know its frames: their types, flags, streams, lengths, order and payloads."""
+"""Mutations of HTTP/2 input by frames: types, flags, stream identifiers, lengths, order and payloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ END_STREAM, END_HEADERS = 1, 4
 
 
 class Frame(NamedTuple):
-    """A frame as it stands on the wire; ``length`` overrides what the payload has."""
+    """A frame; ``length`` overrides the length of the payload in the frame header."""
 
     kind: int
     flags: int = 0
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
 
 def head(*fields: tuple[str, str], method: str = "GET", path: str = "/r") -> bytes:
-    """A header block of a request; each call begins a table of its own, so blocks may stand in any order."""
+    """Encode the header block of a request without dynamic table entries, so that blocks may be sent in any order."""
     encoder = Encoder()
     encoder.header_table_size = 0
     pseudo = [(":method", method), (":scheme", "http"), (":authority", "gateway.test"), (":path", path)]
@@ -42,7 +42,7 @@ def head(*fields: tuple[str, str], method: str = "GET", path: str = "/r") -> byt
 
 
 def raw_head(*fields: tuple[bytes, bytes]) -> bytes:
-    """A header block of exactly these fields, whatever they are."""
+    """Encode a header block with exactly these fields, valid or not."""
     literal = b""
     for name, value in fields:
         literal += b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -63,14 +63,14 @@ BLOCKS: Sequence[bytes] = (
     raw_head(
         (b":path", b"/r"),
     ),
-    b"\x3f\xff\xff\xff\xff\xff",  # a size of the table without end
+    b"\x3f\xff\xff\xff\xff\xff",  # a dynamic table size that does not end
     b"\x80",  # index 0
     b"",
 )
 
 
 def frames_of(data: bytes) -> list[Frame]:
-    """Take an input's frames apart; what is no whole one at the end is dropped."""
+    """Split an input into frames; an incomplete frame header at the end is dropped."""
     data = data.removeprefix(PREFACE)
     frames = []
     while len(data) >= 9:
@@ -81,7 +81,7 @@ def frames_of(data: bytes) -> list[Frame]:
 
 
 def any_frame(rng: Random) -> Frame:
-    """A frame of some kind, sound for the most part."""
+    """Make a random frame, which is valid more often than not."""
     stream = rng.choice((0, 1, 1, 3, 3, 5, 7, 2, 2**31 - 1, 2**32 - 1))
     flags = rng.choice((0, END_STREAM, END_HEADERS, END_STREAM | END_HEADERS, 0x20 | END_HEADERS, 0x08, 0xFF))
     number = struct.pack(">I", rng.choice((0, 1, 100, 65_535, 2**31 - 1, 2**32 - 1)))
@@ -161,7 +161,7 @@ MUTATIONS: Sequence[Mutation] = (
 
 
 def mutated(corpus: Sequence[bytes], rng: Random) -> bytes:
-    """A new input: the preface (nearly always whole), and mutated frames of the corpus."""
+    """Make a new input: the preface, in 3 of 100 inputs truncated, and mutated frames of one or two stored inputs."""
     frames = [frame for _ in range(rng.choice((1, 1, 2))) for frame in frames_of(rng.choice(corpus))]
     for _ in range(rng.choice((1, 1, 2, 3, 5))):
         if not frames:

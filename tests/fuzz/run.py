@@ -1,7 +1,9 @@
-"""Sends inputs to a server and holds it to what it promises whatever comes.
+"""Sends inputs to a server process and checks the invariants that hold for any input.
 
-It lives; another client is served; the connection ends; what was answered is well formed; nothing crashed, and the log
-has at most one line for each connection.
+- The worker stays alive and serves another client.
+- The connection ends within END_S_MAX, and the bytes that the server sent are well-formed.
+- No crash and no traceback is recorded, and the app stream has at most one warning per connection.
+- The worker spends at most CPU_S_MAX on an adversarial input.
 """
 
 from __future__ import annotations
@@ -25,35 +27,36 @@ from tests.support.server.raw_client import heard
 from tests.support.server.serving import fetch
 
 END_S_MAX = 10.0
-"""A connection whose client has said its last word ends well within it: the limits below are far shorter."""
+"""The seconds within which a connection must end. The timeouts in LIMITS are far shorter."""
 LIMITS = 'head_timeout = "500ms"\nbody_timeout = "500ms"\nwrite_timeout = "1s"'
 SETTINGS = "keep_alive_timeout = 1\n"
 AT_ONCE = 10
+"""Concurrent connections."""
 EVERY = 50
-"""Inputs between two looks at the server as a whole."""
+"""Inputs between two checks of the server as a whole."""
 
 CPU_S_MAX = 0.5
-"""Of the worker, for one input that is made to cost. A MB of JSON may take a tenth of a second to read."""
+"""The worker's CPU seconds for one adversarial input; 1 MB of JSON may take 0.1 s to parse."""
 KINDS = (*PROTOCOLS, "adversarial")
-"""What inputs are made: mutations of a protocol's corpus, and requests of HTTP/1.1 that are made to cost."""
+"""The kinds of inputs: mutations of the corpus of a protocol, and HTTP/1.1 requests that are expensive to parse."""
 
 MAKERS: dict[str, Callable[[Sequence[bytes], Random], bytes]] = {"http1": http1.mutated, "http2": http2.mutated}
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What one connection sends: pieces, each a packet, and how it ends."""
+    """The bytes that one connection sends, cut into segments, and how the client ends the connection."""
 
     protocol: str
     data: bytes
     cuts: tuple[int, ...] = ()
     ending: str = "half-close"
     costs: bool = False
-    """Whether it comes alone, and the worker's CPU time is looked at."""
+    """Whether the input is sent alone, and the worker's CPU time for it is limited."""
 
     @classmethod
     def made(cls, protocol: str, rng: Random) -> Input:
-        """A new one of a kind."""
+        """Make a random input of one of KINDS."""
         if protocol == "adversarial":
             return cls("http1", adversarial.made(rng), costs=True)
         data = MAKERS[protocol](list(stored(protocol).values()), rng)
@@ -68,8 +71,8 @@ class Input:
         return [self.data[a:b] for a, b in pairwise(places) if b > a]
 
 
-class Finding(AssertionError):  # noqa: N818 - what a fuzzer calls it
-    """An input after which a promise was not kept."""
+class Finding(AssertionError):  # noqa: N818 - the usual term of fuzzers
+    """A broken invariant, and the inputs before it."""
 
     def __init__(self, what: str, inputs: Sequence[Input]) -> None:
         super().__init__(f"{what}, after {[(i.protocol, i.ending, i.cuts, i.data[:300]) for i in inputs[:3]]}")
@@ -77,10 +80,10 @@ class Finding(AssertionError):  # noqa: N818 - what a fuzzer calls it
 
 
 async def try_one(port: int, given: Input) -> None:
-    """One connection, from its first byte to its end.
+    """Send one input on a connection, and read until the connection ends.
 
     Raises:
-        Finding: it did not end, or what came back is not well formed.
+        Finding: the connection did not end, or the received bytes are not well-formed.
     """
     received = b""
     try:
@@ -94,11 +97,11 @@ async def try_one(port: int, given: Input) -> None:
                     pass
                 nursery.cancel_scope.cancel(reason="the server has closed")
     except trio.TooSlowError as error:
-        raise Finding(f"the connection did not end; so far: {received[:200]!r}", [given]) from error
+        raise Finding(f"the connection did not end; received so far: {received[:200]!r}", [given]) from error
     try:
         _check(given, received)
     except (h11.RemoteProtocolError, HyperframeError, AssertionError) as error:
-        raise Finding(f"not well formed: {error}: {received[:300]!r}", [given]) from error
+        raise Finding(f"the response is not well-formed: {error}: {received[:300]!r}", [given]) from error
 
 
 async def _send(stream: trio.SocketStream, given: Input) -> None:
@@ -113,11 +116,11 @@ async def _send(stream: trio.SocketStream, given: Input) -> None:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # The server has heard enough.
+        pass  # The server has closed the connection before the last piece.
 
 
 def _check(given: Input, received: bytes) -> None:
-    # An input of the one protocol may have become one of the other, so what came says what it is.
+    # A mutation may turn an input into one of the other protocol, so the received bytes decide which parser is used.
     if not received.startswith(b"HTTP/1."):
         while len(received) >= 9:
             frame, length = Frame.parse_frame_header(memoryview(received[:9]))
@@ -125,19 +128,19 @@ def _check(given: Input, received: bytes) -> None:
                 break
             frame.parse_body(memoryview(received[9 : 9 + length]))
             received = received[9 + length :]
-        assert given.ending != "half-close" or not received, "half a frame"
+        assert given.ending != "half-close" or not received, "an incomplete frame"
     else:
         patient = given.ending == "half-close"
         result = heard(received, to_the_end=patient)
         upgraded = received.startswith(b"HTTP/1.1 101 ")
-        assert not patient or upgraded or not result.rest, "half an answer"
+        assert not patient or upgraded or not result.rest, "an incomplete response"
 
 
 async def try_all(server: Launched, inputs: Sequence[Input]) -> None:
-    """Several connections at once, and then a look at the server.
+    """Send inputs on concurrent connections, then check the server.
 
     Raises:
-        Finding: a promise was not kept by one of them or by the server.
+        Finding: an invariant is broken.
     """
     found: list[Finding] = []
     lines = len(server.complaints())
@@ -161,27 +164,27 @@ async def try_all(server: Launched, inputs: Sequence[Input]) -> None:
     if found:
         raise found[0]
     if not server.lives:
-        raise Finding(f"the worker has ended: {server.output[-2000:]}", inputs)
+        raise Finding(f"the worker has ended; its output: {server.output[-2000:]}", inputs)
     status = 0
     with trio.move_on_after(END_S_MAX):
-        # While requests of the inputs are still at work, to be shed is as it should be.
+        # While requests of the inputs are in flight, a 503 of load shedding is correct.
         while (status := (await fetch(server.port, "GET", "/livez", [("connection", "close")])).status) == 503:
             await trio.lowlevel.checkpoint()
     if status != 200:
-        raise Finding(f"another client was not served but with {status or 'nothing'}", inputs)
+        raise Finding(f"another client got {status or 'no response'} instead of 200", inputs)
     if "Traceback" in server.output[said:]:
         raise Finding(f"a traceback: {server.output[said:][:2000]}", inputs)
-    # A line may come a moment later, when others are asked already; so they are counted over the server's whole life.
+    # A record may be written a little later, among those of the next inputs. So the count is over all inputs so far.
     server.connections_broken += len(inputs)
     if len(server.complaints()) > server.connections_broken:
-        raise Finding(f"over one line in the log for each connection: {server.records('app')[-3:]}", inputs)
+        raise Finding(f"more than one warning per connection in the app stream: {server.records('app')[-3:]}", inputs)
     crashes = [line for line in server.records("app", skip=lines) if line["event"].endswith("crashed")]
     if crashes:
         raise Finding(f"a crash: {crashes[0]}", inputs)
 
 
 async def narrowed(server: Launched, finding: Finding) -> Finding:
-    """Find the one input among many, if it does it again alone."""
+    """Send the inputs of a finding one at a time; return the first finding, or ``finding`` if none breaks alone."""
     for given in finding.inputs:
         try:
             await try_all(server, [given])
@@ -193,10 +196,11 @@ async def narrowed(server: Launched, finding: Finding) -> Finding:
 async def fuzz(
     server: Launched, protocol: str, seed: int, count: int, progress: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Send ``count`` inputs that follow from ``seed``.
+    """Send ``count`` random inputs, determined by ``seed``.
 
     Raises:
-        Finding: with the input, or as near to it as could be found out.
+        Finding: an invariant is broken. It has the one input that breaks the invariant again when sent alone, or all
+            inputs since the last check.
     """
     rng = Random(f"{protocol} {seed}")
     for done in range(0, count, EVERY):

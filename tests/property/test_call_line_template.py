@@ -1,4 +1,4 @@
-"""A call's line is the same whether it is rendered from a template or encoded anew, whatever its values."""
+"""The line of a call's record is the same rendered from a template and encoded anew, for any values."""
 
 from __future__ import annotations
 

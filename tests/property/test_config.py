@@ -1,4 +1,4 @@
-"""Whatever stands in a file, the loader answers with a configuration or with plain lines; it never crashes."""
+"""The configuration loader with random files: it returns a configuration or plain error lines, and never crashes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ LINE = re.compile(r"umbel\.toml(:\d+)?: [^\n]+")
 JARGON = re.compile(
     r"pydantic|input should|valid |value error|nonetype|<class|\bstr\b|dict\[|traceback|reported", re.IGNORECASE
 )
-# The directory is one for all examples; each writes its file anew.
+# All examples share one directory, and each overwrites the file.
 FIXTURE_IS_SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 texts = st.sampled_from(
@@ -84,7 +84,7 @@ def toml(value: Any) -> str:
 
 @st.composite
 def spoilt(draw: st.DrawFn) -> dict[str, Any]:
-    """The sample with a few of its values replaced, removed or joined by others."""
+    """The sample with up to four changes: a value replaced, removed or added."""
     data = tomllib.loads(SAMPLE)
     for _ in range(draw(st.integers(1, 4))):
         here: Any = data
@@ -118,7 +118,7 @@ def test_any_value_at_any_key_is_accepted_or_reported_in_plain_lines(data: dict[
 
 @settings(max_examples=100, deadline=None, suppress_health_check=FIXTURE_IS_SHARED)
 @given(noise=st.binary(max_size=40), at=st.integers(0, len(SAMPLE)))
-def test_noise_in_the_middle_of_a_file_never_crashes_the_loader(noise: bytes, at: int, tmp_path: Path) -> None:
+def test_random_bytes_within_a_file_never_crash_the_loader(noise: bytes, at: int, tmp_path: Path) -> None:
     path = tmp_path / "umbel.toml"
     content = SAMPLE.encode()
     said = mistakes(tmp_path, "", {path.name: content[:at] + noise + content[at:]})
@@ -127,7 +127,7 @@ def test_noise_in_the_middle_of_a_file_never_crashes_the_loader(noise: bytes, at
 
 @settings(max_examples=100, deadline=None)
 @given(table=st.dictionaries(st.text(min_size=1, max_size=5), scalars, min_size=1, max_size=6))
-def test_line_numbers_of_any_table_are_those_of_its_text(table: dict[str, Any]) -> None:
+def test_line_numbers_of_a_random_table_are_those_of_its_text(table: dict[str, Any]) -> None:
     lines = ["# a comment", '[t."x y"]']
     places: dict[str, int] = {}
     for key, value in table.items():

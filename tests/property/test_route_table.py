@@ -1,4 +1,4 @@
-"""The table of routes finds the requests that werkzeug matches, each with werkzeug's values, every time."""
+"""The route table matches the same requests as werkzeug, with the same values of the variables."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def application(rules: list[tuple[str, list[str]]]) -> Umbel:
     ),
     st.lists(st.tuples(st.sampled_from(METHODS), PATHS), min_size=1, max_size=12),
 )
-def test_it_finds_what_werkzeug_matches(rules: list[tuple[str, list[str]]], requests: list[tuple[str, str]]) -> None:
+def test_the_route_table_finds_what_werkzeug_matches(
+    rules: list[tuple[str, list[str]]], requests: list[tuple[str, str]]
+) -> None:
     app = application(rules)
     adapter = app.url_map.bind("gateway.test")
     for method, path in [*requests, *requests]:
@@ -69,7 +71,7 @@ def test_it_finds_what_werkzeug_matches(rules: list[tuple[str, list[str]]], requ
         try:
             check_path(raw)
             if merged_path(raw) is not None:
-                raise NotFound  # It is redirected, and no route answers it.
+                raise NotFound  # A path with repeated slashes is redirected; no route answers it.
             rule, values = adapter.match(path, method, return_rule=True)
         except (HTTPException, RequestError):
             pass

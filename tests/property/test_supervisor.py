@@ -1,4 +1,7 @@
-"""Any order of events: a slot never has two workers, never forgets one, and always comes to an end when told to."""
+"""Slots in any order of events: a slot never has two workers, never loses one, and ends after a stop.
+
+The backoff and the restart intensity are compared with their definitions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ HAS_A_WORKER = {State.STARTING, State.SERVING, State.RENEWING, State.LEAVING}
 
 
 class Model:
-    """Processes as the driver of the machine would have them."""
+    """The processes that the driver of a slot machine would have."""
 
     def __init__(self) -> None:
         self.machine = SlotMachine()
@@ -25,7 +28,7 @@ class Model:
         self.drained = 0
 
     def possible(self, event: Event) -> bool:
-        """Whether the world could bring this now."""
+        """Whether the event can occur now."""
         return {
             Event.STARTED: self.machine.state is State.EMPTY,
             Event.READY: self.worker and not self.ready,
@@ -91,7 +94,7 @@ def test_no_order_of_events_loses_or_doubles_a_worker(events: list[Event]) -> No
 
 
 @given(st.lists(st.sampled_from(Event), max_size=60))
-def test_whatever_was_before_a_stopped_slot_ends_when_its_worker_has_died(events: list[Event]) -> None:
+def test_a_stopped_slot_ends_when_its_worker_has_died(events: list[Event]) -> None:
     model = Model()
     for event in [*events, Event.STOP]:
         if model.possible(event):
@@ -107,7 +110,9 @@ def test_whatever_was_before_a_stopped_slot_ends_when_its_worker_has_died(events
     cap=st.floats(0.2, 100),
     seed=st.integers(),
 )
-def test_a_wait_is_within_its_power_of_two_and_the_cap(deaths: list[float | None], cap: float, seed: int) -> None:
+def test_the_backoff_is_at_most_the_cap_and_the_first_delay_times_a_power_of_two(
+    deaths: list[float | None], cap: float, seed: int
+) -> None:
     backoff, random = Backoff(cap), Random(seed)
     for number, ready_for in enumerate(deaths):
         assert 0 <= backoff.after_death(ready_for, random) <= min(cap, FIRST_DELAY_S * 2**number)
@@ -122,7 +127,7 @@ def test_a_wait_is_within_its_power_of_two_and_the_cap(deaths: list[float | None
     window=st.floats(1, 100),
     slots=st.integers(1, 4),
 )
-def test_the_intensity_is_what_a_count_over_the_window_says(
+def test_the_restart_intensity_agrees_with_a_count_over_the_window(
     gaps: list[float], restarts: int, window: float, slots: int
 ) -> None:
     intensity = RestartIntensity(restarts, window)

@@ -1,4 +1,4 @@
-"""The tests with other people's programs: each folder has its entry in the table, and a missing program is named."""
+"""``tools/external.py``: each folder of tests/external has an entry, and a missing program is reported."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def test_each_folder_of_tests_has_an_entry() -> None:
     assert folders == set(external.TOOLS)
 
 
-def test_all_together_end_within_fifty_minutes() -> None:
+def test_the_time_limits_of_all_folders_sum_up_to_at_most_fifty_minutes() -> None:
     assert sum(tool.seconds_max for tool in external.TOOLS.values()) <= 50 * 60
 
 
-def test_a_program_that_cannot_be_installed_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_installed_is_reported_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external, "program", lambda name: None)
     assert external.install("nginx") == "not installed; as root: apt-get install nginx-light"
 
 
-def test_a_folder_that_is_skipped_or_fails_is_named_at_the_end(
+def test_a_skipped_or_failed_folder_is_reported_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(external, "install", lambda name: "not installed" if name == "nginx" else None)
@@ -36,7 +36,7 @@ def test_a_folder_that_is_skipped_or_fails_is_named_at_the_end(
     assert external.main() == 0
 
 
-def test_an_unknown_name_is_refused_with_the_names_there_are(
+def test_an_unknown_name_is_refused_with_the_known_names(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["external", "ngnix"])

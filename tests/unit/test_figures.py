@@ -1,4 +1,4 @@
-"""The figures of the structure, of a small tree whose figures are known."""
+"""``tools/figures.py``: sizes and imports of a small source tree with known figures."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_all_figures_are_printed(tree: SourceTree) -> None:
     ]
 
 
-def test_coverage_that_was_not_measured_ends_with_the_command_that_measures_it(
+def test_missing_coverage_totals_are_an_error_that_names_make_cover(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cover, "TOTALS", tmp_path / "totals.json")

@@ -1,7 +1,7 @@
-"""The house rules that a machine can see: who imports whom, how long things are, what must not stand in ``src``.
+"""Rules for the source in ``src`` and the tests: allowed imports, lengths, forbidden texts.
 
-What breaks a rule today stands in a table with its number, which is an upper bound: the numbers only go down, and an
-entry that is no longer needed has to be deleted.
+Existing violations are listed in the tables ``…_MAX`` with their number. The number is an upper limit, and an entry
+without violations must be deleted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.support.source.source_tree import Edge, SourceTree, circles, graph_of
 
 SRC = Path(umbel.__file__).parent
 
-# From the bottom up: a unit imports only from the rows below its own, never from the others of its row; within a unit
-# anything goes. A unit is a package of umbel. Units that come with later work stand here already.
+# The layers from the bottom up. A unit is a package of umbel. It may import only from the rows above its own in this
+# list, and not from other units of its row; within a unit all imports are allowed. Some units do not exist yet.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"net"}),
     frozenset({"core"}),
@@ -36,19 +36,19 @@ ROWS: tuple[frozenset[str], ...] = (
 ROW_OF = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
 ARROWS_MAX: dict[str, int] = {}
-"""Imports against the rows; 0 where a unit reaches the other only by way of a third."""
+"""Imports against the rows, by pair of units; 0 if a unit reaches the other only through a third one."""
 
 CIRCLES_MAX: dict[str, int] = {}
-"""Modules of each unit that import each other in circles."""
+"""The number of modules of each unit in circles of imports."""
 
 CIRCLE_ALLOWED_IN = "umbel.server.http2"
-"""A connection and its streams."""
+"""The only package with an allowed circle: a connection and its streams."""
 
 LIBRARIES_MAX = {
-    "core -> httpx": 2,  # What makes messages and calls of httpx's, for `upstream` and `composition` alike.
+    "core -> httpx": 2,  # The adapters for httpx's messages and transports, used by `upstream` and `composition`.
     "server -> pydantic": 2,
 }
-"""Modules of a unit that import, or reach by imports that run, a library that must be kept out of the unit."""
+"""The number of modules of a unit that import, directly or indirectly, a library that the unit must not load."""
 
 FILE_LINES_MAX = 700
 FUNCTION_LINES_MAX = 60
@@ -61,12 +61,12 @@ def tree() -> SourceTree:
 
 
 def unit_of(module: str) -> str:
-    """The unit of a module: the package below umbel that it stands in, or itself at the top."""
+    """Return the unit of a module: its package below umbel, or the module itself at the top level."""
     return module.split(".")[1] if "." in module else module
 
 
 def libraries_kept_out(unit: str) -> frozenset[str]:
-    """What may not be loaded with a unit, because it makes a program heavy."""
+    """Return the libraries that a unit must not load, because they take long to import."""
     out = set()
     if ROW_OF[unit] < ROW_OF["gateway"]:
         out |= {"quart", "quart_trio"} | ({"hypercorn"} if unit != "server" else set())
@@ -76,7 +76,7 @@ def libraries_kept_out(unit: str) -> frozenset[str]:
 
 
 def against_rows(edges: Iterable[Edge]) -> dict[str, list[str]]:
-    """The imports against the rows by pairs of units, also the pairs (without an import) that only a chain joins."""
+    """Return the imports against the rows, by pair of units; empty for a pair that only a chain of imports connects."""
     found: dict[str, list[str]] = {}
     modules = graph_of(edges)
     for importer in modules:
@@ -91,7 +91,7 @@ def against_rows(edges: Iterable[Edge]) -> dict[str, list[str]]:
 
 
 def above_bounds(found: Mapping[str, Sequence[str]], bounds: Mapping[str, int]) -> list[str]:
-    """What is found more often than its bound says, and the bounds of what is not found."""
+    """Return a message for each key found more often than its limit, and for each limit whose key is not found."""
     more = [
         f"{key}: {len(places)}, may be {bounds.get(key, 'none')}: {', '.join(places)}"
         for key, places in sorted(found.items())
@@ -100,15 +100,15 @@ def above_bounds(found: Mapping[str, Sequence[str]], bounds: Mapping[str, int]) 
     return more + [f"{key}: nothing of it is left, delete the entry" for key in sorted(bounds) if key not in found]
 
 
-def test_every_module_is_of_a_unit_that_has_a_row(tree: SourceTree) -> None:
+def test_every_module_belongs_to_a_unit_with_a_row(tree: SourceTree) -> None:
     assert {unit_of(module) for module in tree.paths} - set(ROW_OF) == set()
 
 
-def test_a_unit_imports_and_reaches_only_rows_below_its_own(tree: SourceTree) -> None:
+def test_a_unit_imports_only_from_rows_below_its_own(tree: SourceTree) -> None:
     assert above_bounds(against_rows(tree.edges), ARROWS_MAX) == []
 
 
-def test_modules_import_each_other_in_circles_only_within_an_http2_connection(tree: SourceTree) -> None:
+def test_only_the_modules_of_an_http2_connection_import_each_other_in_a_circle(tree: SourceTree) -> None:
     found: dict[str, list[str]] = {}
     for circle in circles(graph_of(tree.edges)):
         if not all(module.startswith(f"{CIRCLE_ALLOWED_IN}.") for module in circle):
@@ -116,7 +116,7 @@ def test_modules_import_each_other_in_circles_only_within_an_http2_connection(tr
     assert above_bounds(found, CIRCLES_MAX) == []
 
 
-def test_a_unit_reaches_no_library_that_is_kept_out_of_it(tree: SourceTree) -> None:
+def test_a_unit_does_not_load_the_libraries_that_it_must_not_load(tree: SourceTree) -> None:
     running = graph_of(edge for edge in tree.edges if not edge.typing_only)
     found: dict[str, list[str]] = {}
     for module in tree.paths:
@@ -148,7 +148,7 @@ def test_a_unit_reaches_no_library_that_is_kept_out_of_it(tree: SourceTree) -> N
         ("from ..policy import retry\nfrom . import y\nfrom .y import f\nfrom ..core import model\nimport trio", {}),
     ],
 )
-def test_each_way_to_import_is_seen(statement: str, said: dict[str, list[str]], tmp_path: Path) -> None:
+def test_each_form_of_import_is_detected(statement: str, said: dict[str, list[str]], tmp_path: Path) -> None:
     texts = {
         "composition/x": statement,
         "policy/rises": "import umbel.gateway" if "rises" in statement else "",
@@ -171,7 +171,7 @@ def test_each_way_to_import_is_seen(statement: str, said: dict[str, list[str]], 
     }
 
 
-def test_a_bound_holds_from_above_and_is_deleted_when_nothing_is_left() -> None:
+def test_a_limit_that_is_exceeded_or_no_longer_needed_is_reported() -> None:
     assert above_bounds({"a": ["1"], "b": []}, {"a": 2, "b": 0}) == []
     assert above_bounds({"a": ["1", "2"], "b": []}, {"a": 1, "c": 1}) == [
         "a: 2, may be 1: 1, 2",
@@ -184,7 +184,7 @@ IMPURE = frozenset({"trio", "time", "datetime", "socket", "os", "asyncio", "anyi
 
 
 def impurities(text: str) -> list[str]:
-    """What a decision must not lean on: a clock, I/O, trio, or randomness that nobody handed in."""
+    """Return the places where a policy uses a clock, I/O, trio, or randomness that is no argument."""
     parsed = ast.parse(text)
     found = [
         f"{found.line}: {found.module}"
@@ -204,12 +204,12 @@ def test_a_policy_has_no_clock_no_io_and_no_randomness_of_its_own(tree: SourceTr
     assert {module: places for module, places in found.items() if places} == {}
 
 
-def test_the_look_for_impurities_finds_them() -> None:
+def test_impurities_are_detected() -> None:
     text = "import time\nfrom random import Random, choice\nimport random\nrandom.random()\nrandom.Random(1)\n"
     assert impurities(text) == ["1: time", "2: random.choice", "4: random.random"]
 
 
-def test_a_file_and_its_functions_are_short_and_nothing_in_it_is_left_for_later(tree: SourceTree) -> None:
+def test_files_and_functions_keep_their_length_limits_and_have_no_marks_for_later(tree: SourceTree) -> None:
     lengths = {module: text.count("\n") for module, text in tree.texts.items()}
     assert {module: length for module, length in lengths.items() if length > FILE_LINES_MAX} == {}
     assert [function for function in tree.functions if function.lines > FUNCTION_LINES_MAX] == []

@@ -1,4 +1,4 @@
-"""Every function that reads what comes from outside takes time linear in it, and not long for 64 KiB."""
+"""Every function that parses input from outside takes linear time, and at most ``STALL_SECONDS`` for 64 KiB."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.support.source.input_readers import CASES
 
 @not_under_coverage
 @pytest.mark.parametrize("name", CASES)
-def test_what_comes_from_outside_is_read_in_linear_time(name: str) -> None:
+def test_input_from_outside_is_parsed_in_linear_time(name: str) -> None:
     case = CASES[name]
     check_linear(case.function, case.shapes, binary=case.binary)

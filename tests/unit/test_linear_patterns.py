@@ -1,7 +1,7 @@
-"""Every regular expression of the source takes time linear in what it is given.
+"""Every regular expression of the source takes time linear in its input.
 
-The strings come from each pattern's own parse. A pattern that is added is found here without being listed; one that is
-made while the program runs has to be named in ``patterns.MADE_AT_RUN_TIME``, with the objects that hold it.
+The inputs are made from the parse tree of each pattern. A new pattern is found without being listed; a pattern that is
+made at run time must be listed in ``regex_patterns.MADE_AT_RUN_TIME`` with the objects that have it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def test_a_pattern_made_at_run_time_takes_linear_time(owner: str) -> None:
         _check(pattern)
 
 
-def test_every_pattern_of_the_source_is_accounted_for() -> None:
+def test_every_function_that_makes_patterns_at_run_time_is_listed() -> None:
     unknown = {each.owner for each in FOUND if each.pattern is None}
     assert unknown == MADE_AT_RUN_TIME.keys()
     assert len(FOUND) > 80
@@ -54,11 +54,11 @@ def test_every_pattern_of_the_source_is_accounted_for() -> None:
         r"x*x*x*y",
     ],
 )
-def test_the_strings_find_a_pattern_that_is_not_linear(pattern: str) -> None:
+def test_a_pattern_that_is_not_linear_is_detected(pattern: str) -> None:
     with pytest.raises(SuperLinearError):
         _check(re.compile(pattern, re.DOTALL))
 
 
-def test_a_shape_has_about_the_size_that_is_asked_for() -> None:
+def test_a_string_has_about_the_requested_size() -> None:
     assert len(Shape("ab", "cde", "f").text(1024)) in range(1020, 1025)
     assert Shape("", "é", "\x00").data(8) == b"\xe9" * 7 + b"\x00"

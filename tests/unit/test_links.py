@@ -1,4 +1,4 @@
-"""The links of the documents lead to a file and to a heading in it, and the glossary is in order."""
+"""The documents: links lead to existing files and headings, named modules exist, and the glossary is in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGES = (*TOP, *(page.relative_to(PROJECT).as_posix() for page in DOCS))
 
 
 def _anchors(page: Path) -> set[str]:
-    """The names that a heading gets where Markdown is shown: lower case, no punctuation, hyphens for blanks."""
+    """Return the anchors of a page's headings as Markdown renders them: lower case, no punctuation, hyphens."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -25,7 +25,7 @@ def _links(name: str) -> list[str]:
 
 
 def _base() -> str:
-    """Where the files of the project are to be seen, as its metadata says."""
+    """Return the URL of the project's files, from the metadata."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     return f"{project['urls']['Source']}/blob/main/"
 
@@ -41,7 +41,7 @@ def test_the_links_of_a_page_lead_to_files_and_headings(name: str) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
-def test_the_links_of_the_readme_lead_somewhere_on_an_index_page_too() -> None:
+def test_the_links_of_the_readme_are_absolute_so_that_they_work_on_a_package_index() -> None:
     relative = [link for link in _links("README.md") if "://" not in link and not link.startswith("#")]
     assert relative == []
     assert sum(link.startswith(_base()) for link in _links("README.md")) >= 18
@@ -52,20 +52,20 @@ PLACES = (PROJECT / "src" / "umbel", PROJECT, PROJECT / "tests", PROJECT / "benc
 
 
 def _is_file_of_ours(name: str) -> bool:
-    """Whether a name such as ``stream.py`` or ``net/stream.py`` is that of a file, or how the path of a module ends."""
+    """Return whether a file has this path (``net/stream.py``), or whether the path of a module ends with the name."""
     return any((place / name).exists() for place in PLACES) or any(
         path.as_posix().endswith(f"/{name}") for path in MODULES
     )
 
 
-def test_every_module_that_the_pages_name_is_there() -> None:
+def test_every_module_that_a_page_names_exists() -> None:
     pages = [*DOCS, *(PROJECT / name for name in TOP if name != "CHANGELOG.md")]
     named = {(page.name, name) for page in pages for name in re.findall(r"`((?:[\w.]+/)*\w+\.py)`", page.read_text())}
     templates = {(page, name) for page, name in named if name.endswith("NAME.py")}
     assert {(page, name) for page, name in named if not _is_file_of_ours(name.removeprefix("src/umbel/"))} == templates
 
 
-def test_the_index_of_the_decisions_names_each_with_its_title() -> None:
+def test_the_index_of_decisions_lists_each_one_with_its_title() -> None:
     folder = PROJECT / "docs" / "decisions"
     index = (folder / "README.md").read_text()
     for page in folder.glob("0*.md"):

@@ -1,4 +1,4 @@
-"""The picture of the README: what it shows of a request's timings, and that the file in docs is such a picture."""
+"""``tools/picture.py``: the picture shows a request's timings, and the file in docs is such a picture."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def texts(svg: str) -> list[str]:
     return [each.text or "" for each in ET.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_each_call_has_its_name_its_time_and_its_failure() -> None:
+def test_each_call_is_shown_with_its_name_duration_and_failure() -> None:
     assert texts(draw([traced()])) == [
         "GET /r", "response", "partial after 500 ms", "quick", "100 ms", "late", "400 ms (timeout)"
     ]  # fmt: skip
 
 
-def test_the_bars_begin_and_end_in_proportion_to_time() -> None:
+def test_bars_begin_and_end_in_proportion_to_time() -> None:
     bars = [each for each in ET.fromstring(draw([traced()])).iter(f"{SVG}rect") if each.find(f"{SVG}title") is not None]
     quick, late = [(float(each.attrib["x"]), float(each.attrib["width"])) for each in bars]
     assert quick[1] * 4 == pytest.approx(late[1], abs=0.5)

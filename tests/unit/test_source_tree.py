@@ -1,4 +1,4 @@
-"""The reader of source trees: what it takes for an import, a function and a circle."""
+"""``tests/support/source/source_tree.py``: which imports and circles it finds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_relative_imports_are_resolved_from_the_package() -> None:
     assert [(found.module, found.names) for found in found] == [("p.q.r", ("x",)), ("p.q.r.y", ("z",)), ("p", ("v",))]
 
 
-def test_a_name_is_a_module_where_there_is_one_and_else_stands_for_its_package() -> None:
+def test_an_imported_name_refers_to_a_module_if_there_is_one_or_else_to_its_package() -> None:
     assert targets_of(Import(1, "p", ("x", "f", "g"), False), {"p", "p.x"}) == {"p", "p.x"}
     assert targets_of(Import(1, "p.x", (), False), {"p", "p.x"}) == {"p.x"}
 
 
-def test_circles_are_the_nodes_that_reach_each_other() -> None:
+def test_a_circle_is_a_set_of_nodes_that_reach_each_other() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}, "g": {"g"}}
 
     assert circles(graph) == [["a", "b", "c"], ["d", "e"]]

@@ -1,4 +1,4 @@
-"""The sample services over real sockets."""
+"""The sample services of the demo over sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def get(url: str) -> httpx.Response:
         return await client.get(url)
 
 
-async def test_each_replica_of_each_service_answers_at_a_port_of_its_own() -> None:
+async def test_each_replica_of_each_service_answers_at_its_own_port() -> None:
     async with sample_upstreams() as urls:
         assert {name: len(replicas) for name, replicas in urls.items()} == {
             name: len(service.ports) for name, service in SERVICES.items()
@@ -33,7 +33,7 @@ async def test_each_replica_of_each_service_answers_at_a_port_of_its_own() -> No
     assert response.headers["content-type"] == "application/json"
 
 
-async def test_a_failing_service_fails_and_the_others_do_not() -> None:
+async def test_a_failing_service_does_not_affect_the_others() -> None:
     async with sample_upstreams(fail=["orders"]) as urls:
         assert (await get(f"{urls['orders'][0]}/orders?user_id=42")).status_code == 500
         assert (await get(f"{urls['users'][0]}/users/42")).status_code == 200
@@ -49,7 +49,7 @@ async def test_a_slow_service_adds_its_delay(monkeypatch: pytest.MonkeyPatch) ->
     assert response.elapsed.total_seconds() >= 0.2
 
 
-async def test_a_usual_port_that_is_taken_is_replaced_by_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_taken_default_port_is_replaced_by_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
         taken_port, free_port = taken.getsockname()[1], free.getsockname()[1]
         free.close()

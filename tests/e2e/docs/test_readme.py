@@ -1,4 +1,4 @@
-"""The README's configuration gives the README's answer, and its code is the example's."""
+"""The README: its configuration gives the response that it shows, and its code is that of the example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ README = (PROJECT / "README.md").read_text()
 
 
 def block(language: str) -> str:
-    """The first code block of a language."""
+    """Return the first code block of a language."""
     found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
     assert found is not None
     return found[1]
@@ -39,5 +39,5 @@ async def test_the_configuration_shown_gives_the_response_shown(tmp_path: Path) 
     assert response.headers["umbel-completed"] == "true"
 
 
-def test_the_code_shown_is_the_examples() -> None:
+def test_the_code_shown_is_that_of_the_example() -> None:
     assert block("python") in (PROJECT / "examples" / "app.py").read_text()

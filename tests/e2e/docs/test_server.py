@@ -1,4 +1,4 @@
-"""What docs/server.md shows runs as it stands, and what it says of keys and tests is so."""
+"""docs/server.md: its code runs, and its tables name existing keys and tests."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ROWS = [
 ]
 
 
-async def test_the_five_lines_are_five_and_serve(tmp_path: Any) -> None:
+async def test_the_five_lines_of_code_are_five_and_serve_a_request(tmp_path: Any) -> None:
     application = FIVE_LINES.partition("trio.run(")[0].splitlines()
     assert len([line for line in application if line]) == 5
-    # The address is known when it is told: one that is free, and a line more.
+    # A Unix socket instead of a fixed port, and a line that tells when the program has started.
     listening = FIVE_LINES.replace("127.0.0.1:8000", "unix:served").replace(
         "trio.run(", "print('runs', flush=True); trio.run("
     )
@@ -44,7 +44,7 @@ async def test_the_five_lines_are_five_and_serve(tmp_path: Any) -> None:
             assert (await client.get("http://gateway.test/")).text == "hi\n"
 
 
-async def test_the_limits_are_given_as_shown() -> None:
+async def test_limits_can_be_given_as_shown() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise NotImplementedError
 
@@ -55,9 +55,7 @@ async def test_the_limits_are_given_as_shown() -> None:
     assert names["limits"].max_in_flight == 64
 
 
-def test_an_application_of_ones_own_under_hypercorn_is_made_as_shown(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_application_under_hypercorn_can_be_made_as_shown(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "umbel.toml").write_text("")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
@@ -65,7 +63,7 @@ def test_an_application_of_ones_own_under_hypercorn_is_made_as_shown(
     assert isinstance(names["app"], Umbel)
 
 
-def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:
+def test_every_attack_has_a_limit_a_key_and_an_existing_test() -> None:
     assert len(ROWS) > 25
     elsewhere = {
         "keep_alive_timeout",
@@ -89,11 +87,11 @@ def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:
             assert (PROJECT / "tests" / path).exists(), path
 
 
-def test_every_wait_has_a_clock_and_a_test_that_is_there() -> None:
+def test_every_wait_has_a_timeout_and_an_existing_test() -> None:
     check_waits(DOC.partition("## Every wait for a client")[2].partition("\n## ")[0], 19)
 
 
-def test_every_limit_has_its_reason() -> None:
+def test_the_table_of_limits_lists_every_limit() -> None:
     table = DOC.partition("## The limits")[2].partition("## How")[0]
     told = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")))
     assert sorted(told) == sorted(field.name for field in fields(Limits))

@@ -1,4 +1,4 @@
-"""What docs/upstream.md shows runs as it stands, and what it says of failures is what the code says."""
+"""docs/upstream.md: its code runs, and its tables agree with the code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAID = {
 
 
 @pytest.mark.parametrize(("block", "said"), list(zip(BLOCKS, SAID.values(), strict=True)), ids=SAID)
-async def test_a_code_block_runs_and_prints_what_it_is_for(
+async def test_a_code_block_runs_and_prints_the_expected_output(
     block: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = answering(response(b'{"name":"Ada"}', b"Content-Type: application/json"))
@@ -41,7 +41,7 @@ async def test_a_code_block_runs_and_prints_what_it_is_for(
     assert capsys.readouterr().out == said
 
 
-def test_the_five_lines_are_five() -> None:
+def test_the_five_lines_of_code_are_five() -> None:
     assert len(BLOCKS[0].splitlines()) == 5
 
 
@@ -49,7 +49,7 @@ def _row(cells: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in cells.strip().strip("|").split("|"))
 
 
-def test_the_table_of_failures_is_the_codes() -> None:
+def test_the_table_of_failures_agrees_with_the_code() -> None:
     table = DOC.partition("## What a failure is called")[2]
     rows = [_row(line) for line in table.splitlines() if line.startswith("| `")]
     assert [row[0].strip("`") for row in rows] == [kind.value for kind in KINDS]
@@ -61,17 +61,17 @@ def test_the_table_of_failures_is_the_codes() -> None:
         assert (counts != "no") is rule.counts, kind
 
 
-def test_every_wait_has_a_clock_and_a_test_that_is_there() -> None:
+def test_every_wait_has_a_timeout_and_an_existing_test() -> None:
     check_waits(DOC.partition("## Every wait for an upstream")[2].partition("\n## ")[0], 12)
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_leads_to_a_file_or_a_heading() -> None:
     links = re.findall(r"\]\(([^)]+)\)", DOC)
     headings = {
         heading.lower().replace(" ", "-").replace(",", "") for heading in re.findall(r"^#+ (.*)$", DOC, re.MULTILINE)
     }
     files = [link for link in links if not link.startswith("#")]
     assert [link for link in links if link.startswith("#") and link[1:] not in headings] == []
-    # The benchmark writes its table when it runs.
+    # This file exists only after the benchmark has run.
     missing = [link for link in files if not (PROJECT / "docs" / link).exists()]
     assert missing in ([], ["../benchmarks/upstream.md"])

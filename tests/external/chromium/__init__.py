@@ -1,1 +1,1 @@
-"""Tests with chromium, as make external ARGS=chromium runs them."""
+"""Tests with Chromium: ``make external ARGS=chromium``."""

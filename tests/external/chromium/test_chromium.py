@@ -1,4 +1,4 @@
-"""A browser against the program: fetch, uploads, WebSocket, EventSource, over HTTP/1.1 and over HTTP/2 with TLS."""
+"""Chromium against the gateway: fetch, uploads, WebSocket and EventSource, over HTTP/1.1 and over HTTP/2 with TLS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS_MAX = 60
 
 
 class Reports:
-    """What the page has reported, by part."""
+    """The results that the page reports, by the name of the check."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Any] = {}
@@ -53,11 +53,11 @@ class Reports:
 
 @asynccontextmanager
 async def browser(profile: Path, url: str) -> AsyncIterator[None]:
-    """A headless browser that shows the page; it ends with the block."""
+    """Run a headless browser that shows the page, until the block ends."""
     command = [
         program("chromium") or "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-        # The certificate is of an authority of the test's own.
+        # The certificate is issued by a CA of the test.
         "--ignore-certificate-errors", f"--user-data-dir={profile}", url,
     ]  # fmt: skip
     async with started(*command, cwd=profile.parent) as child:
@@ -66,7 +66,7 @@ async def browser(profile: Path, url: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
-async def test_a_page_gets_what_it_asks_for(tmp_path: Path, protocol: str) -> None:
+async def test_a_page_gets_the_response_to_each_kind_of_request(tmp_path: Path, protocol: str) -> None:
     reports = Reports()
     settings: dict[str, Any] = {}
     if protocol == "h2":

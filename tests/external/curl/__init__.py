@@ -1,1 +1,1 @@
-"""Tests with curl, as make external ARGS=curl runs them."""
+"""Tests with curl: ``make external ARGS=curl``."""

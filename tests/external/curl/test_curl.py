@@ -1,4 +1,4 @@
-"""curl against the server, by each version of HTTP that it speaks."""
+"""curl against the server, with each version of HTTP that curl supports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.external.conftest import Target, output
 
 FLAVOURS = {
-    # The options, whether over TLS, and the version of the response.
+    # curl's options, whether TLS is used, and the HTTP version of the response.
     "HTTP/1.1": (["--http1.1"], False, "1.1"),
     "HTTP/1.0": (["--http1.0"], False, "1.1"),
     "HTTP/1.1 over TLS": (["--http1.1"], True, "1.1"),
@@ -23,7 +23,7 @@ CASES_SINCE_1_1 = pytest.mark.parametrize("flavour", [each for each in FLAVOURS 
 
 
 def curl(target: Target, flavour: str, *arguments: str) -> str:
-    """Return what curl says of each response: status, version, new connections."""
+    """Run curl and return one line per response: status, HTTP version, number of new connections."""
     options, secure, _ = FLAVOURS[flavour]
     base = target.secure if secure else target.plain
     written = "%{http_code} %{http_version} %{num_connects}\n"
@@ -33,7 +33,7 @@ def curl(target: Target, flavour: str, *arguments: str) -> str:
 
 @pytest.fixture
 def body(tmp_path: Path) -> str:
-    """A file of JSON that needs more than one TCP segment."""
+    """A JSON file that is larger than one TCP segment."""
     path = tmp_path / "body.json"
     path.write_text('{"a": "' + "x" * 60_000 + '"}')
     return str(path)
@@ -66,7 +66,7 @@ def test_three_requests_go_over_one_connection(target: Target, flavour: str) -> 
     found = re.match(r"curl (\d+)", output(["curl", "--version"]))
     assert found is not None
     if "prior" in flavour and int(found[1]) < 8:
-        pytest.skip("curl before 8.0 spoils a connection of prior knowledge when it uses it again (curl issue 10634)")
+        pytest.skip("curl before 8.0 cannot reuse a connection with prior knowledge (curl issue 10634)")
     version = FLAVOURS[flavour][2]
     three = ["BASE/r", "-o", "/dev/null", "BASE/nowhere", "-o", "/dev/null", "BASE/livez"]
     assert curl(target, flavour, *three) == f"200 {version} 1\n404 {version} 0\n200 {version} 0\n"

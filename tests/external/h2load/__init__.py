@@ -1,1 +1,1 @@
-"""Tests with h2load, as make external ARGS=h2load runs them."""
+"""Tests with h2load: ``make external ARGS=h2load``."""

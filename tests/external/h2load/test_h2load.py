@@ -1,4 +1,4 @@
-"""h2load of nghttp2 against the server: no request fails."""
+"""h2load (of nghttp2) against the server: no request fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.external.conftest import Target, output
 LOADS = {
     "10 connections of 10 HTTP/2 streams": (2000, ["-c", "10", "-m", "10"], False),
     "10 connections of 10 HTTP/2 streams over TLS": (2000, ["-c", "10", "-m", "10"], True),
-    # A connection ends with its thousandth request (keep_alive_max_requests), and h2load makes no other.
+    # The server closes a connection after 1000 requests (keep_alive_max_requests), and h2load opens no other.
     "1 connection of 100 HTTP/2 streams": (900, ["-c", "1", "-m", "100"], False),
     "10 connections of HTTP/1.1": (2000, ["--h1", "-c", "10"], False),
 }

@@ -1,1 +1,1 @@
-"""Tests with logrotate, as make external ARGS=logrotate runs them."""
+"""Tests with logrotate: ``make external ARGS=logrotate``."""

@@ -1,4 +1,4 @@
-"""The real logrotate and a log that is written meanwhile: no record is lost, with a signal and without."""
+"""logrotate on a log that is being written: no record is lost, with a postrotate signal and without."""
 
 from __future__ import annotations
 

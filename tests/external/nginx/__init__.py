@@ -1,1 +1,1 @@
-"""Tests with nginx, as make external ARGS=nginx runs them."""
+"""Tests with nginx: ``make external ARGS=nginx``."""

@@ -1,4 +1,4 @@
-"""An nginx for tests: it listens on a port that the test has bound, and leaves nothing behind."""
+"""An nginx process for tests, which listens on a socket that the test has bound."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ http {
 
 @asynccontextmanager
 async def nginx(directory: Path, *, http: str = "", server: str = "") -> AsyncIterator[int]:
-    """Give the port of a running nginx, with more directives of ``http`` and ``server``; it ends with the block."""
+    """Run nginx within the block, with further directives in ``http`` and ``server``; yield its port."""
     await trio.Path(directory).mkdir()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        # As root it would change to a user who may not enter the directory.
+        # As root nginx would change to a user who may not enter the directory.
         values = {"PORT": str(port), "HTTP": http, "SERVER": server, "USER": "user root;" if os.geteuid() == 0 else ""}
         text = CONFIG
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         await trio.Path(directory / "nginx.conf").write_text(text)
         command = [program("nginx") or "nginx", "-p", str(directory), "-e", "error.log", "-c", "nginx.conf"]
-        # nginx takes over a listening socket that NGINX names, as from an older nginx that it replaces. So the port is
-        # ours from the beginning, and connections wait until it accepts them.
+        # nginx inherits the listening sockets that the variable NGINX names, as from an older nginx that it replaces.
+        # So the port cannot be taken by another process, and connections wait in the queue until nginx accepts them.
         listening = listener.fileno()
         async with started(*command, cwd=directory, env={"NGINX": f"{listening};"}, pass_fds=[listening]) as child:
             yield port

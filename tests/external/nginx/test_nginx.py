@@ -1,4 +1,4 @@
-"""nginx before Umbel, as a reverse proxy, and behind it, as an upstream."""
+"""nginx as a reverse proxy in front of Umbel, and as an upstream of Umbel."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PROXY = """
 
 
 def before(program: Program) -> str:
-    """The upstream block of an nginx that keeps connections to the program."""
+    """The upstream block of an nginx that keeps connections to the gateway open."""
     return f"upstream umbel {{ server 127.0.0.1:{program.port}; keepalive 8; }}"
 
 
-async def test_requests_through_kept_connections_are_answered_and_name_their_client(tmp_path: Path) -> None:
+async def test_requests_over_reused_connections_are_recorded_with_their_client(tmp_path: Path) -> None:
     text = '[server]\ntrusted_proxies = ["127.0.0.1/32"]\n' + up(1) + route(call="when = '`false`'")
     async with running(tmp_path, text) as program:
-        # Its address is not that of the proxy, which is trusted.
+        # The client has another address than the proxy, which is trusted.
         elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
         async with (
             nginx(tmp_path / "nginx", http=before(program), server=PROXY) as port,
@@ -43,10 +43,10 @@ async def test_requests_through_kept_connections_are_answered_and_name_their_cli
                 reply = await client.get(f"http://127.0.0.1:{port}/r", headers={"x-forwarded-for": f"192.0.2.{turn}"})
                 assert reply.status_code == 200, reply.text
     clients = {line["client.address"] for line in program.lines("access")}
-    assert clients == {"127.0.0.2"}, "a client's own X-Forwarded-For is no proof of who it is"
+    assert clients == {"127.0.0.2"}, "an X-Forwarded-For that the client sends itself must not count"
 
 
-async def test_a_large_upload_comes_through(tmp_path: Path) -> None:
+async def test_a_large_upload_through_the_proxy_arrives_complete(tmp_path: Path) -> None:
     echo = up(1) + route(keys='methods = ["POST"]', call="when = '`false`'", answer='shape = "{got: body}"')
     sent = {"a": "x" * 900_000}
     async with running(tmp_path, echo) as program:
@@ -56,14 +56,14 @@ async def test_a_large_upload_comes_through(tmp_path: Path) -> None:
     assert reply.json() == {"got": sent}
 
 
-async def test_a_client_that_leaves_ends_its_request_behind_the_proxy(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_the_proxy_cancels_its_request_at_the_gateway(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         asked = trio.Event()
 
         async def hangs(stream: trio.SocketStream) -> None:
             await stream.receive_some()
             asked.set()
-            await stream.receive_some()  # until the call is cancelled and its connection closed
+            await stream.receive_some()  # returns when the cancelled call closes its connection
 
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, hangs, [listener])
@@ -81,8 +81,8 @@ async def test_a_client_that_leaves_ends_its_request_behind_the_proxy(tmp_path: 
     assert (line["kind"], line["http.response.status_code"]) == ("client-gone", 499)
 
 
-async def test_no_call_is_lost_to_connections_that_nginx_closes_after_some_requests(tmp_path: Path) -> None:
-    """As an upstream it closes each connection after ``keepalive_requests``, and says so; gzip is on."""
+async def test_no_call_fails_when_nginx_closes_connections_after_some_requests(tmp_path: Path) -> None:
+    """nginx, here the upstream, closes each connection after three requests with ``Connection: close``; gzip is on."""
     served = tmp_path / "files"
     served.mkdir()
     items = [{"id": number, "name": "a name to compress"} for number in range(100)]

@@ -1,1 +1,1 @@
-"""Tests with node, as make external ARGS=node runs them."""
+"""Tests with Node.js: ``make external ARGS=node``."""

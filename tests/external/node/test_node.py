@@ -1,4 +1,4 @@
-"""The HTTP clients of Node.js: http, http2, fetch, undici, ws and eventsource."""
+"""HTTP clients of Node.js against the gateway: http, http2, fetch, undici, ws and eventsource."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.process.processes import ended
 CLIENTS = Path(__file__).with_name("clients.mjs")
 
 
-async def test_each_client_gets_what_it_asks_for(tmp_path: Path) -> None:
+async def test_each_client_gets_its_responses(tmp_path: Path) -> None:
     async with site(tmp_path) as (running, upstream):
         upstream.late.set()
         command = [program("node") or "node", str(CLIENTS), f"http://127.0.0.1:{running.port}"]

@@ -1,1 +1,1 @@
-"""Tests with slowhttptest, as make external ARGS=slowhttptest runs them."""
+"""Tests with slowhttptest: ``make external ARGS=slowhttptest``."""

@@ -1,4 +1,4 @@
-"""slowhttptest against the server: 300 slow connections, and the service stays available."""
+"""slowhttptest against the server: during 300 slow connections the service stays available."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.external.conftest import Target, output
 
 ATTACKS = {
-    # The options, the path, and whether the server must have closed every connection before the test's 15 seconds end.
+    # slowhttptest's options, the path, and whether the server must close every connection within the test's 15 seconds.
     "slow heads": (["-H"], "/livez", True),
     "slow bodies": (["-B", "-s", "8192", "-f", "application/json"], "/echo", True),
     "slow reads": (["-X", "-w", "10", "-y", "20", "-n", "5", "-z", "32", "-k", "3"], "/livez", False),

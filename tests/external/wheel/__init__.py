@@ -1,1 +1,1 @@
-"""Tests with the built wheel, as ``make external ARGS=wheel`` runs them."""
+"""Tests with the built wheel: ``make external ARGS=wheel``."""

@@ -1,4 +1,4 @@
-"""The wheel, built and installed into an empty environment without extras."""
+"""The wheel: its content, and its installation into an empty environment without extras."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def output(command: Sequence[str | Path], cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of what git knows of this project, so that nothing else lies beside it."""
+    """The wheel, built from a copy of the files that git tracks, so that untracked files cannot get into it."""
     source = tmp_path_factory.mktemp("source")
     names = output(["git", "ls-files", "pyproject.toml", "README.md", "LICENSE", "src"], PROJECT).splitlines()
     for name in names:
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment that has the wheel and what it depends on, and nothing else."""
+    """The ``bin`` folder of an environment with only the wheel and its dependencies."""
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=True)
     output(
@@ -58,11 +58,11 @@ def test_the_wheel_has_each_module_and_data_file_and_nothing_else(wheel: Path) -
     assert names == modules | DATA
 
 
-def test_the_demo_answers_from_an_empty_environment(installed: Path, tmp_path: Path) -> None:
+def test_the_demo_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> None:
     assert "umbel-completed: true" in output([installed / "umbel", "demo", "--once"], tmp_path).lower()
 
 
-def test_what_init_writes_can_be_checked_from_an_empty_environment(installed: Path, tmp_path: Path) -> None:
+def test_the_configuration_of_umbel_init_is_valid_in_an_empty_environment(installed: Path, tmp_path: Path) -> None:
     output([installed / "umbel", "init"], tmp_path)
     assert "umbel.toml: ok" in output([installed / "umbel", "check"], tmp_path)
 
