@@ -19,7 +19,7 @@ PAUSE_S = 0.01
 
 
 def whole(answer: bytes) -> bool:
-    """Whether all of the answer is there."""
+    """Whether the response is complete."""
     head, blank, body = answer.partition(b"\r\n\r\n")
     if not blank:
         return False
@@ -28,7 +28,7 @@ def whole(answer: bytes) -> bool:
 
 
 class BurstLoad:
-    """The connections and what they have seen."""
+    """The connections, and their counts of responses, errors and latencies."""
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port

@@ -35,7 +35,7 @@ PATIENCE_MAX = 10
 
 
 class Sample(NamedTuple):
-    """One measurement. Times in seconds; None where no call ended."""
+    """One measurement. Times are in seconds; None if no call ended."""
 
     rate: float
     cpu: float | None
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 
 
 class Meter:
-    """Calls counted from the moment at which all callers are warm."""
+    """The calls that ended after all callers were warm."""
 
     def __init__(self) -> None:
         self.latencies: list[float] = []
@@ -78,7 +78,7 @@ class Meter:
 
 
 def say(sample: Sample) -> NoReturn:
-    """Print the sample and end here: some clients take minutes to close a thousand connections in good order."""
+    """Print the sample and exit at once: some clients take minutes to close a thousand connections."""
     print(json.dumps(sample), flush=True)
     os._exit(0)
 
@@ -167,7 +167,7 @@ async def _ours_policies(url: str, in_flight: int) -> AsyncIterator[Callable[[],
 
 @asynccontextmanager
 async def _ours_call(url: str, in_flight: int) -> AsyncIterator[Callable[[], Call]]:
-    """A call as a composition makes it."""
+    """A call as a composition makes it, without a socket."""
     from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
     from umbel.upstream import Transport
 
@@ -187,7 +187,7 @@ async def _ours_call(url: str, in_flight: int) -> AsyncIterator[Callable[[], Cal
 
 @asynccontextmanager
 async def _bare(url: str, in_flight: int) -> AsyncIterator[Callable[[], Call]]:
-    """llhttp on plain sockets: one connection for each caller, no check, no pool, no error, nothing but the loop."""
+    """llhttp on plain sockets: one connection for each caller, without checks, pool and error handling."""
     import httptools
 
     authority = url.split("/")[2]
@@ -251,7 +251,7 @@ def _trio_runner(opening: Opening) -> Callable[[str, int, float], object]:
 
 
 class Client(NamedTuple):
-    """One row of the table."""
+    """One row of the table: a client at one number of calls in flight."""
 
     needs: str
     """The module to import before anything is measured."""

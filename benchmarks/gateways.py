@@ -46,7 +46,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
-    """The service that all of them call: its port, its processes and what it is."""
+    """The upstream of all gateways: its port, its processes and its name."""
     directory = root / "upstream"
     directory.mkdir()
     try:
@@ -69,7 +69,7 @@ def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
 
 
 def _get(port: int, path: str, within: float = 10.0) -> tuple[int, bytes]:
-    """One request: status and body; 0 where there was no answer."""
+    """Send one request; return status and body, or 0 if there was no response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within)
     try:
         connection.request("GET", path)
@@ -83,7 +83,7 @@ def _get(port: int, path: str, within: float = 10.0) -> tuple[int, bytes]:
 
 @dataclass
 class Contestant:
-    """A gateway that runs."""
+    """A running gateway."""
 
     gateway: Gateway
     spot: Spot
@@ -139,13 +139,13 @@ class Contestant:
 
 
 def _children() -> float:
-    """Seconds of CPU of the processes that have ended: the load's."""
+    """Return the CPU seconds of ended child processes, which are those of the load."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, results: Results) -> list[Contestant]:
-    """All that can be had here, up and answering right; the others are left out with the reason."""
+    """Start all gateways that this machine can run and check their responses; the others are left out with a reason."""
     contestants = []
     for number, gateway in enumerate(gateways):
         try:
@@ -169,7 +169,7 @@ def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, re
 
 
 def measure(gateways: list[Gateway], rounds: int, seconds: int, warm_up: int) -> Results:
-    """Everything: start, rounds, end, and the count of the lines."""
+    """Start the gateways, measure all rounds, end them, and count their log lines."""
     results = Results(rounds, seconds, load_name(), body=len(BODY))
     with tempfile.TemporaryDirectory(prefix="umbel-bench-") as name:
         root = Path(name)
@@ -191,7 +191,7 @@ def measure(gateways: list[Gateway], rounds: int, seconds: int, warm_up: int) ->
 
 
 def chosen(parts: list[str]) -> list[Gateway]:
-    """The gateways whose names have one of these in them; all without any."""
+    """Return the gateways whose names contain one of the given words; without words, all."""
     found = [one for one in GATEWAYS if not parts or any(part.lower() in one.name.lower() for part in parts)]
     if not found:
         raise SystemExit(f"no gateway is called so; there are: {', '.join(one.name for one in GATEWAYS)}")
@@ -199,7 +199,7 @@ def chosen(parts: list[str]) -> list[Gateway]:
 
 
 def _ended(number: int, frame: FrameType | None) -> None:
-    """A signal ends the bench like an exception, so that nothing of it stays."""
+    """Raise an exception at a signal, so that all processes are ended."""
     raise SystemExit(128 + number)
 
 

@@ -31,7 +31,7 @@ BEGIN, END = signal.SIGRTMIN, signal.SIGRTMIN + 1
 
 
 def serve(directory: str, upstream: str, mode: str, hooks: int) -> None:
-    """The gateway's process: prints its address, and at the end how many functions it entered between two signals."""
+    """Serve in this process: print the address, and at the end the functions entered between two signals."""
     from umbel import Umbel
     from umbel.config.schema.sections import Config
 
@@ -63,7 +63,7 @@ def serve(directory: str, upstream: str, mode: str, hooks: int) -> None:
 
 @contextmanager
 def started(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of this Python, whose warnings are not shown; it ends with the block."""
+    """Run a Python process without warnings until the block ends."""
     with subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -79,13 +79,13 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
+    """Return the CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measured(upstream: str, mode: str, hooks: int) -> tuple[float, float]:
-    """Microseconds of CPU and functions entered, of a request."""
+    """Return the CPU microseconds and the entered functions of one request."""
     with (
         tempfile.TemporaryDirectory() as directory,
         started(__file__, "serve", directory, upstream, mode, str(hooks)) as gateway,

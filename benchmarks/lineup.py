@@ -30,7 +30,7 @@ BUILD_S = 600.0
 
 
 class Absent(Exception):  # noqa: N818 - not an error: the others are compared without it
-    """A gateway that cannot be had on this machine; the text says why."""
+    """A gateway cannot be run on this machine; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Gateway:
-    """One that is compared."""
+    """One of the compared gateways."""
 
     name: str
     prepare: Callable[[], str]
@@ -71,7 +71,7 @@ class Gateway:
 
 
 def tool(name: str) -> str:
-    """Where a program is. ``Absent`` if nowhere."""
+    """Return the path of a program; raises ``Absent`` if there is none."""
     found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/go/bin")))
     if found is None:
         raise Absent(f"there is no {name} here")
@@ -88,7 +88,7 @@ def packages(*names: str) -> str:
 
 
 def built(what: str, command: list[str], **options: Any) -> None:
-    """Run a build that may fail: the network, a compiler or a version may not be there."""
+    """Run a build; raises ``Absent`` if it fails, for want of network, compiler or version."""
     print(f"building what is compared: {what} ...", file=sys.stderr, flush=True)
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_S, **options)
@@ -197,7 +197,7 @@ def _krakend_made_of() -> str:
 
 
 def krakend_json(spot: Spot) -> str:
-    """The configuration, the same for KrakenD CE and for its engine alone."""
+    """Return the configuration of KrakenD CE, which is also that of its engine."""
     host = [f"http://127.0.0.1:{spot.upstream}"]
     endpoints = [
         {
@@ -230,7 +230,7 @@ def _krakend(spot: Spot) -> list[str]:
 
 
 def nginx_conf(template: str, spot: Spot, **values: str) -> str:
-    """One of our configurations for nginx, filled in."""
+    """Return one of the nginx configurations, with the settings filled in."""
     text = (PEERS / template).read_text(encoding="utf-8")
     # As root it would change to a user who may not enter the directory.
     values = {"PORT": str(spot.port), "USER": "user root;" if os.geteuid() == 0 else "", **values}

@@ -18,7 +18,7 @@ ENDINGS = (b"Hello, world!", b'Hello, world!"')
 
 
 def load(port: int, connections: int, seconds: float) -> list[float]:
-    """Requests, the seconds that they took, and the latency's median and 99th percentile in seconds."""
+    """Return the number of requests, their duration, and the latency's median and p99, in seconds."""
     epoll = select.epoll()
     peers: dict[int, socket.socket] = {}
     sent_at: dict[int, float] = {}

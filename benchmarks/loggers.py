@@ -53,7 +53,7 @@ class JsonFormatter(logging.Formatter):
 
 
 async def nothing_to_wait_for() -> None:
-    """What is written at once needs no flush."""
+    """Do nothing: these loggers write at once."""
 
 
 def umbel(**options: Any) -> Callable[[Path], Opened]:
@@ -198,7 +198,7 @@ LOGGERS: dict[str, Callable[[Path], Opened]] = {
 
 
 async def cost(opened: Opened, sleep: Any, seconds: float) -> dict[str, float]:
-    """CPU µs of the loop's thread per call: the best of many short bursts, each with time to write between them."""
+    """Return the CPU µs of the event loop's thread per call: the best of many short bursts with pauses to write."""
     best, burst = math.inf, 100
     async with opened as (emit, flush):
         end = time.monotonic() + seconds
@@ -219,7 +219,7 @@ def written(path: Path) -> int:
 
 
 async def throughput(opened: Opened, sleep: Any, path: Path, seconds: float) -> dict[str, float]:
-    """Records per second in the file, for as long as it takes to log as many as can be, and what share is not there."""
+    """Return the records per second that reach the file under full load, and the share that is lost."""
     async with opened as (emit, flush):
         began = time.perf_counter()
         count = 0
@@ -237,7 +237,7 @@ async def throughput(opened: Opened, sleep: Any, path: Path, seconds: float) -> 
 
 
 async def stall(opened: Opened, sleep: Any) -> dict[str, float]:
-    """How late a timer of 1 ms is while the reader at the other end of the pipe reads nothing for two seconds."""
+    """Return the lateness of a 1 ms timer while the reader of the pipe reads nothing for two seconds."""
     late: list[float] = []
     async with opened as (emit, _):
         end = time.perf_counter() + STALL_S + 1.5

@@ -34,7 +34,7 @@ Samples = dict[tuple[str, str], list[dict[str, float]]]
 
 
 def one(name: str, measure: str, seconds: float) -> dict[str, float]:
-    """One measurement in a process of its own."""
+    """Run one measurement in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="umbel-bench-", dir=HERE) as directory:
         done = subprocess.run(
             [sys.executable, str(HERE / "loggers.py"), name, measure, directory, str(seconds)],
@@ -50,7 +50,7 @@ def one(name: str, measure: str, seconds: float) -> dict[str, float]:
 
 
 def measure(rounds: int, seconds: float) -> Samples:
-    """Everything, round by round."""
+    """Run all measurements, round by round."""
     samples: Samples = {(name, what): [] for what in MEASURES for name in LOGGERS}
     for turn in range(rounds):
         for what in MEASURES:
@@ -62,7 +62,7 @@ def measure(rounds: int, seconds: float) -> Samples:
 
 
 def best(samples: Samples, name: str, what: str, field: str) -> float:
-    """The least of all rounds: for a cost, to which the rest of the machine can only add."""
+    """Return the minimum of all rounds: other work of the machine can only add to a cost."""
     return min(sample[field] for sample in samples[name, what])
 
 
@@ -71,7 +71,7 @@ def median(samples: Samples, name: str, what: str, field: str) -> float:
 
 
 def times(samples: Samples, name: str, what: str, field: str) -> str:
-    """The peer's figure by this one's (for a rate the other way round), round by round: the median and the spread."""
+    """Return the ratio to the peer by rounds, above 1 if better: the median and the spread."""
     pairs = zip(samples[name, what], samples[PEER, what], strict=True)
     ratios = [(b[field] / a[field] if field != "rate" else a[field] / b[field]) for a, b in pairs if a[field]]
     if not ratios:
@@ -80,7 +80,7 @@ def times(samples: Samples, name: str, what: str, field: str) -> str:
 
 
 def table(samples: Samples) -> str:
-    """All figures as Markdown."""
+    """Return all figures as Markdown."""
     head = (
         "| logger | µs a call | x QueueHandler | records/s to disk | x QueueHandler | lost "
         "| late p50, ms | p99.9 | max |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
@@ -102,7 +102,7 @@ def table(samples: Samples) -> str:
 
 
 def bars(samples: Samples) -> str:
-    """What is promised, and what was reached here."""
+    """Return the bars with the results."""
     lines = [
         ("µs on the loop, a record of our own", "≤ 5", f"{best(samples, OWN, 'cost', 'cost'):.2f}"),
         ("µs on the loop, ten free fields", "≤ 25", f"{best(samples, OURS, 'cost', 'cost'):.2f}"),
@@ -121,7 +121,7 @@ def bars(samples: Samples) -> str:
 
 
 def report(samples: Samples, rounds: int, seconds: float) -> str:
-    """The whole file."""
+    """Return the whole report."""
     return f"""# What a record costs, beside its peers
 
 Written by `make bench-logs`: {rounds} interleaved rounds of {seconds:g} s, every measurement in a fresh process.

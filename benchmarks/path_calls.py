@@ -54,7 +54,7 @@ in the same round: the median, the least and the greatest."""
 
 
 def configuration(port: str, tls_port: str, ca: str) -> str:
-    """A route for each kind but those in code, which use the upstream ``parts``."""
+    """Return the configuration: a route for each kind of call except those in code."""
     text = upstream("parts", [port], "max_concurrency = 1000\n") + route(ONE, ["parts"])
     for kind, policies in POLICIES.items():
         text += upstream(kind, [port], f"max_concurrency = 1000\n{policies}") + route(kind, [kind] * CALLS)
@@ -68,7 +68,7 @@ def configuration(port: str, tls_port: str, ca: str) -> str:
 
 @contextmanager
 def upstreams(directory: Path) -> Iterator[tuple[str, str, str]]:
-    """The service that is called: its port, its port for TLS, and the file of the authority that it is trusted by."""
+    """The upstream: its port, its TLS port, and the file of the certificate authority."""
     authority = trustme.CA()
     ca, pem = directory / "ca.pem", directory / "server.pem"
     authority.cert_pem.write_to_path(str(ca))
@@ -98,7 +98,7 @@ def _wait_for(port: int) -> None:
 
 
 def window(server: Process, port: int, load: Process, kind: str, seconds: float) -> float:
-    """Microseconds of CPU per request."""
+    """Return the CPU microseconds per request."""
     before = cpu(server.pid)
     count, *_ = json.loads(load.ask(f"{port} /{kind}/4711 {CLIENTS} {seconds}"))
     return (cpu(server.pid) - before) / count * 1e6
@@ -124,7 +124,7 @@ def measure(*, quick: bool) -> Section:
 
 
 def lines(costs: dict[str, list[float]]) -> list[Line]:
-    """A line for the plain route, and one for the ratio of each other kind to it."""
+    """Return lines about the plain route and the ratio of each other kind of call to it."""
     found = [Line(f"{KINDS[PLAIN]}, µs", spread(costs[PLAIN], ",.0f"))]
     for kind, what in KINDS.items():
         if kind == PLAIN:

@@ -20,7 +20,7 @@ DRAIN_S = 10.0
 
 
 class RequestContext:
-    """A connection, and the request that is on it."""
+    """A connection with its present request."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -48,7 +48,7 @@ class RequestContext:
 
 
 class Rate:
-    """All connections to one gateway; they stay open from one line to the next."""
+    """All connections to one gateway, which stay open between lines."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -18,7 +18,7 @@ COMPLETE = b"\r\numbel-completed: true\r\n"
 
 
 class Peer:
-    """One connection, and what has come of the answer at hand."""
+    """One connection, and the received part of its present response."""
 
     def __init__(self, port: int, request: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -48,7 +48,7 @@ class Peer:
 
 
 def load(port: int, target: str, connections: int, seconds: float) -> list[float]:
-    """Requests, the seconds that they took, and the latency's median and 99th percentile in seconds."""
+    """Return the number of requests, their duration, and the latency's median and p99, in seconds."""
     request = f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: load\r\naccept: */*\r\n\r\n".encode()
     peers = {peer.socket.fileno(): peer for peer in (Peer(port, request) for _ in range(connections))}
     latencies: list[float] = []
@@ -72,7 +72,7 @@ def load(port: int, target: str, connections: int, seconds: float) -> list[float
 
 
 def _finish(peers: dict[int, Peer]) -> None:
-    """Take the last answers, so that no request is cut; they are not counted."""
+    """Receive the last responses without counting them, so that no request is cut."""
     for peer in peers.values():
         while not peer.answered():
             pass

@@ -35,7 +35,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Moment(NamedTuple):
-    """What all workers have at one time."""
+    """The memory and counters of all workers at one time."""
 
     resident: int
     descriptors: int
@@ -52,7 +52,7 @@ def mib(size: float) -> str:
 
 
 def moment(tree: Supervised) -> Moment:
-    """Now; tasks, requests and connections as the last heartbeats say."""
+    """Return the present memory, with the counters of the last heartbeats."""
     workers = tree.status()
     pids = [worker["pid"] for worker in workers]
     return Moment(
@@ -63,7 +63,7 @@ def moment(tree: Supervised) -> Moment:
 
 
 def settled(tree: Supervised, before: Moment | None) -> Moment:
-    """When nothing is in flight any more and nothing goes on being closed; heartbeats come once a second."""
+    """Wait until nothing is in flight and no connection is being closed, or a time limit is over; return the memory."""
     until = time.monotonic() + PATIENCE_S / 10
     last = moment(tree)
     while time.monotonic() < until:
@@ -77,7 +77,7 @@ def settled(tree: Supervised, before: Moment | None) -> Moment:
 
 
 class Client:
-    """Connections with one request each."""
+    """The client: connections with one open request each."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -86,7 +86,7 @@ class Client:
         self.answered = self.failed = 0
 
     def ask(self, count: int, stubs: list[Process]) -> None:
-        """Hold so many requests. A few at a time: how the gateway takes a flood of them is not what is measured."""
+        """Send and hold ``count`` requests, a few at a time: the acceptance of a burst is not measured here."""
         request = f"GET /two/4711 HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nuser-agent: bench\r\n\r\n".encode()
         until = time.monotonic() + PATIENCE_S
         for number in range(1, count + 1):
@@ -136,7 +136,7 @@ class Client:
 
 
 def hold(tree: Supervised, stubs: list[Process], count: int) -> tuple[Moment, Client, float]:
-    """Hold so many requests, then have them answered. The moment at the top, and the seconds until all were held."""
+    """Hold requests, then release them; return the memory at the peak and the seconds until all were held."""
     client = Client(tree.port)
     began = time.monotonic()
     client.ask(count, stubs)
@@ -153,7 +153,7 @@ def hold(tree: Supervised, stubs: list[Process], count: int) -> tuple[Moment, Cl
 
 
 def descriptors() -> int:
-    """As many as this process and its children may have, raised as far as it goes."""
+    """Raise the limit of descriptors to its maximum and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard > soft:
         hard = min(hard, 200_000) if hard != resource.RLIM_INFINITY else 200_000

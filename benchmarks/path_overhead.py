@@ -26,7 +26,7 @@ measures it itself."""
 
 
 class Sample(NamedTuple):
-    """One request, in seconds."""
+    """The durations of one request, in seconds."""
 
     own: float
     """What the client waited, without the longest upstream time."""
@@ -70,7 +70,7 @@ def ask(sock: socket.socket, request: bytes) -> Sample:
 
 
 def series(port: int, count: int) -> list[Sample]:
-    """So many requests one after the other, and a fifth of them before to warm up."""
+    """Send requests one after the other, after a fifth as many to warm up."""
     request = f"GET /ten/4711 HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

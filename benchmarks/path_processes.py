@@ -27,12 +27,12 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def pin_this(core: int) -> None:
-    """Run on one core from now on."""
+    """Pin this process to one core."""
     os.sched_setaffinity(0, {CORES[core % len(CORES)]})
 
 
 class Process:
-    """A process that prints lines and reads some."""
+    """A process that is controlled by lines."""
 
     def __init__(self, core: int, command: list[str], directory: Path | None = None) -> None:
         self.process = subprocess.Popen(
@@ -59,30 +59,30 @@ class Process:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that all threads of a process have had, ended ones too."""
+    """Return the CPU seconds of all threads of a process, including ended ones."""
     # The clock of another process's CPU time, as clock_getcpuclockid(3) makes its number.
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def main_cpu(pid: int) -> float:
-    """Seconds of CPU of its main thread alone."""
+    """Return the CPU seconds of the main thread."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def switches(pid: int) -> int:
-    """How often its main thread was taken off the core, of its own accord or not."""
+    """Return the number of context switches of the main thread."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that it holds."""
+    """Return the memory of the process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
 @contextmanager
 def running(core: int, *command: str, directory: Path | None = None) -> Iterator[Process]:
-    """A process that ends with the block: asked to, and killed if it takes longer than the stopping of a gateway."""
+    """Run a process until the block ends; it is terminated, and killed if it does not end in time."""
     process = Process(core, list(command), directory)
     try:
         yield process
@@ -97,7 +97,7 @@ def running(core: int, *command: str, directory: Path | None = None) -> Iterator
 
 @contextmanager
 def script(core: int, name: str, *arguments: str) -> Iterator[Process]:
-    """One of the scripts beside this file."""
+    """Run one of the scripts beside this file."""
     with running(core, sys.executable, str(HERE / name), *arguments) as process:
         yield process
 
@@ -107,7 +107,7 @@ UMBEL = (sys.executable, "-m", "umbel", "serve", "-b", "127.0.0.1:0", "-c")
 
 @contextmanager
 def gateway(config: str, *command: str) -> Iterator[tuple[Process, int]]:
-    """A gateway with this configuration, in a directory of its own, and its port.
+    """Run a gateway with this configuration in a directory of its own; gives its port.
 
     ``command`` gets the configuration's path as its last argument; it is `umbel serve` where none is given.
     """
@@ -146,7 +146,7 @@ class Supervised:
 
 @contextmanager
 def supervised(config: str, workers: int) -> Iterator[Supervised]:
-    """A master with so many workers, all on one core, once they are ready."""
+    """Run a master with ``workers`` workers on one core, and wait until they are ready."""
     with tempfile.TemporaryDirectory(prefix="bench-path-") as name:
         directory = Path(name)
         (directory / "umbel.toml").write_text(config)

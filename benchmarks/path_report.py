@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """One figure."""
+    """One figure with its bar."""
 
     what: str
     reached: str
@@ -23,7 +23,7 @@ class Line(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One measurement."""
+    """One measurement: its lines and notes."""
 
     title: str
     how: str
@@ -39,7 +39,7 @@ def progress(text: str) -> None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """By nearest rank."""
+    """Return a percentile by nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
@@ -49,13 +49,13 @@ def milliseconds(seconds: float) -> str:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """The median, and the least and the greatest in brackets."""
+    """Format the median, with the minimum and maximum in brackets."""
     middle = format(statistics.median(values), form)
     return f"{middle} ({min(values):{form}}-{max(values):{form}})" if len(values) > 1 else middle
 
 
 def route(name: str, upstreams: Sequence[str], more: str = "") -> str:
-    """A route of the configuration that makes one call to each of ``upstreams``, which may repeat."""
+    """Return a route with one call to each of ``upstreams``, which may repeat."""
     calls = "".join(
         f'[routes.calls.part{number}]\nupstream = "{upstream}"\npath = "/items/{{item_id}}/parts/{number}"\n'
         for number, upstream in enumerate(upstreams)

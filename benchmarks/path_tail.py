@@ -23,7 +23,7 @@ Latencies = dict[str, list[float]]
 
 
 def window(load: Process, seconds: float, targets: list[str]) -> tuple[Latencies, dict[str, int]]:
-    """Of each target the latencies, and how many answers were none or incomplete."""
+    """The latencies of each target, and the number of missing or incomplete responses."""
     measured = json.loads(load.ask(f"{RATE} {seconds} {' '.join(targets)}"))
     return {target: measured[target][0] for target in measured}, {target: measured[target][1] for target in measured}
 
@@ -44,7 +44,7 @@ def hedging_configuration(replicas: Sequence[str]) -> str:
 
 
 def hedging(*, quick: bool) -> list[Line]:
-    """Two replicas, one of them late, behind a hedged and a plain upstream."""
+    """Measure two replicas, one of them late, with and without hedging."""
     rounds, seconds = (3, 5.0) if quick else (10, 10.0)
     with script(1, "path_upstream.py", str(DELAY_MS), str(DELAY_MS + LATE_MS)) as stub:
         config = hedging_configuration(stub.line().split())
@@ -82,7 +82,7 @@ ALIVE, REFUSES, SILENT = "alive", "dead: refuses connections", "dead: accepts an
 
 
 def change(stub: Process, state: str) -> None:
-    """Bring the second upstream into a state."""
+    """Set the state of the second upstream."""
     if state == ALIVE:
         stub.ask(f"delay 1 {DELAY_MS}")
     elif state == REFUSES:
@@ -111,7 +111,7 @@ def dead_configuration(alive: str, dying: str) -> str:
 
 
 def dead(*, quick: bool) -> list[Line]:
-    """The p99 of a route that needs one upstream, while another route's second upstream is dead."""
+    """Measure the p99 of a route while the second upstream of another route is dead."""
     rounds, seconds = (3, 4.0) if quick else (12, 10.0)
     needs_not, needs = "/needs-not/1", "/needs/1"
     with script(1, "path_upstream.py", str(DELAY_MS), str(DELAY_MS)) as stub:
@@ -133,7 +133,7 @@ def dead(*, quick: bool) -> list[Line]:
 
 
 def dead_lines(seen: dict[str, list[list[float]]], failures: dict[str, int]) -> list[Line]:
-    """``seen`` are the windows of each state, ``failures`` the requests in it that failed without need."""
+    """Return lines about the windows ``seen`` of each state and the ``failures`` of requests that need not fail."""
     lines = []
     base = percentile(flat(seen[ALIVE]), 0.99)
     for state in (ALIVE, REFUSES, SILENT):

@@ -23,7 +23,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nserver: stub\r\ncontent-type: application/json\r\nco
 
 
 class Connection:
-    """A connection from the gateway, with at most one request on it."""
+    """A connection of the gateway, with at most one request."""
 
     def __init__(self, sock: socket.socket, port: Port) -> None:
         self.socket = sock
@@ -128,7 +128,7 @@ class Port:
 
 
 class Stub:
-    """The loop."""
+    """The event loop of all ports."""
 
     def __init__(self, delays: list[str], *, exact: bool) -> None:
         self._epoll = select.epoll()

@@ -23,7 +23,7 @@ master's left out) per request."""
 
 
 def window(tree: Supervised, load: Process, seconds: float) -> tuple[float, list[float], float]:
-    """Microseconds of CPU per request, each worker's share of the CPU, and context switches per request."""
+    """Return the CPU microseconds per request, each worker's share of them, and the context switches per request."""
     pids = [worker["pid"] for worker in tree.status()]
     before = {pid: cpu(pid) for pid in pids}
     switched = sum(map(switches, pids))

@@ -41,7 +41,7 @@ Action = Callable[[], Awaitable[object]]
 
 
 class AnsweringStream(PlainStream):
-    """Answers whoever listens, at once and always the same. It has no socket."""
+    """A stream without a socket that responds to each request at once, always the same."""
 
     def __init__(self) -> None:
         self.unsent = b""
@@ -114,7 +114,7 @@ def transport(**given: Any) -> Transport:
 
 
 async def best_turns(actions: dict[str, Action], turns: int, calls: int) -> dict[str, float]:
-    """Microseconds of each action: the best turn of each."""
+    """Return the microseconds of each action: the best of its turns."""
     best: dict[str, float] = {}
     for _ in range(turns):
         for name, action in actions.items():
@@ -128,7 +128,7 @@ async def best_turns(actions: dict[str, Action], turns: int, calls: int) -> dict
 
 
 async def costs(turns: int, calls: int) -> tuple[float, dict[str, float]]:
-    """Microseconds of a call without policies, and what each policy adds to it."""
+    """Return the microseconds of a call without policies, and those that each policy adds."""
     async with AsyncExitStack() as stack:
         actions = {"": asked(await stack.enter_async_context(transport()))}
         for name, given in POLICIES.items():
@@ -140,7 +140,7 @@ async def costs(turns: int, calls: int) -> tuple[float, dict[str, float]]:
 
 
 async def ways(turns: int, calls: int) -> dict[str, float]:
-    """Microseconds of a call by the ways to make one, without policies. Requests are made anew, as users make them."""
+    """Return the microseconds of a call without policies, for each way to make one."""
     async with AsyncExitStack() as stack:
         direct = await stack.enter_async_context(transport())
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport(), timeout=None))
@@ -156,7 +156,7 @@ async def ways(turns: int, calls: int) -> dict[str, float]:
 
 
 async def weight(call: Action, count: int) -> float:
-    """KiB that one more call under way takes, its task included."""
+    """Return the KiB of one more call in flight, including its task."""
     async with trio.open_nursery() as nursery:
         for _ in range(20):  # What is made once for all.
             nursery.start_soon(call)
@@ -174,7 +174,7 @@ async def weight(call: Action, count: int) -> float:
 
 
 async def silent(count: int, **given: Any) -> float:
-    """Of a call to an upstream that never answers, above the kernel."""
+    """Return the memory of a call to an upstream that never responds, without that of the kernel."""
     peers: list[socket.socket] = []
     reader = new_reader()
 

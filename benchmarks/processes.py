@@ -26,12 +26,12 @@ CORES = sorted(os.sched_getaffinity(0))
 
 
 def pinned(core: int) -> list[str]:
-    """What a command begins with to run on one core; nothing where there is only one."""
+    """Return the prefix of a command that pins it to one core; empty if there is only one core."""
     return ["taskset", "-c", str(CORES[core % len(CORES)])] if len(CORES) > 1 else []
 
 
 def free_port() -> int:
-    """One below those that the kernel gives out by itself, so that nobody takes it meanwhile."""
+    """Return a free port below the ephemeral ones, so that no other process gets it meanwhile."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as sock, suppress(OSError):
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 class Tree:
-    """A process and all that it has started."""
+    """A process with its descendants."""
 
     def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
         self._process = process
@@ -97,7 +97,7 @@ class Tree:
 
 @contextmanager
 def running(command: list[str], core: int, directory: Path, environment: Mapping[str, str]) -> Iterator[Tree]:
-    """The command in this directory, on this core; what it prints goes to ``stdout`` and ``stderr`` there."""
+    """Run the command in this directory on this core; its output goes to ``stdout`` and ``stderr`` there."""
     with (directory / "stdout").open("wb") as output, (directory / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             [*pinned(core), *command],

@@ -22,7 +22,7 @@ START_AND_END = 100
 
 
 class Sample(NamedTuple):
-    """One gateway, asked for a while at one n."""
+    """One measurement of a gateway with one number of calls."""
 
     rate: float
     """Good answers per second."""
@@ -41,7 +41,7 @@ class Sample(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """What a gateway's log holds."""
+    """The lines of a gateway's log."""
 
     found: int
     answers: int
@@ -55,7 +55,7 @@ class Lines(NamedTuple):
 
 @dataclass
 class Results:
-    """All of one run."""
+    """All results of one run."""
 
     rounds: int
     seconds: int
@@ -95,7 +95,7 @@ class Results:
 
 
 def ratios(results: Results, peer: str, count: int) -> list[float | None]:
-    """How many times the peer's requests/s ours are, round by round; None where only the peer answered nothing."""
+    """Return the ratio of requests/s to the peer's by rounds; None if the peer had no responses."""
     ours, theirs = results.samples.get((UMBEL, count), []), results.samples.get((peer, count), [])
     return [_ratio(one.rate, other.rate) for one, other in zip(ours, theirs, strict=False)]
 
@@ -127,13 +127,13 @@ def median(samples: list[Sample], name: str) -> float | None:
 
 
 def spread(values: list[float]) -> str:
-    """The median, and from where to where."""
+    """Format the median and the range."""
     around = f" ({two_digits(min(values))}-{two_digits(max(values))})" if len(values) > 1 else ""
     return two_digits(statistics.median(values)) + around
 
 
 def bars(results: Results) -> str:
-    """What is asked, and what is reached."""
+    """Return the bars with the results."""
     rows = ["| Umbel's requests/s by those of | n | asked | reached: median (from-to) | |\n|---|---:|---:|---:|---|\n"]
     for peer, count, bar in BARS:
         found = [math.inf if ratio is None else ratio for ratio in ratios(results, peer, count)]
@@ -152,7 +152,7 @@ FIGURES = (
 
 
 def figures(results: Results) -> str:
-    """Everything that was measured."""
+    """Return all measurements as a table."""
     rows = []
     for count in COUNTS:
         ours = median(results.samples.get((UMBEL, count), []), "cpu")
@@ -175,7 +175,7 @@ def figures(results: Results) -> str:
 
 
 def peers(results: Results) -> str:
-    """Who they are, and what must be said of them."""
+    """Return the descriptions of the gateways."""
     lines = []
     for name, made_of in results.made_of.items():
         said = [made_of, results.lines[name].text(), *(f"**{note}**" for note in results.notes[name])]
@@ -193,7 +193,7 @@ def peers(results: Results) -> str:
 
 
 def report(results: Results) -> str:
-    """The whole file."""
+    """Return the whole report."""
     cores = len(os.sched_getaffinity(0))
     return f"""# The gateway beside what people would pick instead
 

@@ -29,7 +29,7 @@ EVERY_S = 0.002
 
 
 class Sampler:
-    """Weighs stages while it runs."""
+    """The sampling profiler: the CPU time of each stage."""
 
     def __init__(self) -> None:
         self._stages: dict[tuple[CodeType, int], str | None] = {}

@@ -36,7 +36,7 @@ HTTP2_REQUESTS = 3000
 
 
 class Sample(NamedTuple):
-    """One server, asked for a while."""
+    """One measurement of a server."""
 
     rate: float
     """Requests per second."""
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 
 
 class Process:
-    """One of our scripts, on one core."""
+    """Run one of the scripts on one core."""
 
     def __init__(self, core: int, script: str, *arguments: str) -> None:
         cores = sorted(os.sched_getaffinity(0))
@@ -79,7 +79,7 @@ class Process:
 
 @contextmanager
 def running(core: int, script: str, *arguments: str) -> Iterator[Process]:
-    """A process that is ended with the block."""
+    """Run a process until the block ends."""
     process = Process(core, script, *arguments)
     try:
         yield process
@@ -96,7 +96,7 @@ def ask(load: Process, server: Process, port: str, level: int, seconds: float) -
 
 
 def idle_cost(server: Process, port: str) -> float:
-    """Bytes of the server's memory that one idle connection costs, kept alive after a request."""
+    """Return the server's memory of one idle connection after a request, in bytes."""
     connections = []
     before = 0
     try:
@@ -118,7 +118,7 @@ def idle_cost(server: Process, port: str) -> float:
 
 
 def ask_http2(core: int, server: Process, port: str) -> Sample | None:
-    """The same over HTTP/2, eight connections with ten streams each; None without h2load."""
+    """Measure HTTP/2, with eight connections of ten streams; None without h2load."""
     if shutil.which("h2load") is None:
         return None
     cores = sorted(os.sched_getaffinity(0))
@@ -138,7 +138,7 @@ HTTP2 = -1
 
 
 def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Samples, dict[str, float], float]:
-    """Every server at every level, the cost of an idle connection, and the greatest share that the load's core had."""
+    """Measure all servers at all levels, the memory of an idle connection, and the maximal use of the load's core."""
     samples: Samples = {(name, level): [] for level in levels for name in SERVERS}
     samples |= {(name, 32): [] for name in FRAMEWORKS} | {(name, HTTP2): [] for name in (OURS, STOCK)}
     idle: dict[str, float] = {}
@@ -179,7 +179,7 @@ def median(samples: list[Sample], field: str) -> float:
 
 
 def times(ours: list[Sample], theirs: list[Sample], field: str) -> str:
-    """How many times better, round by round: the median, and the spread."""
+    """Return the ratio by rounds, above 1 if better: the median and the spread."""
     ratios = []
     for one, other in zip(ours, theirs, strict=True):
         mine, its = getattr(one, field), getattr(other, field)
@@ -196,7 +196,7 @@ HEADER = (
 
 
 def table(samples: Samples, levels: tuple[int, ...]) -> str:
-    """All of it as Markdown."""
+    """Return all results as Markdown."""
     rows = []
     for level in levels:
         for name in SERVERS:
@@ -217,7 +217,7 @@ def table(samples: Samples, levels: tuple[int, ...]) -> str:
 
 
 def bars(samples: Samples, idle: dict[str, float]) -> str:
-    """What the server is to reach, and what it reached here."""
+    """Return the bars with the results."""
     ours, peer = samples[OURS, 32], samples[PEER, 32]
     composed, fastapi = samples[COMPOSED, 32], samples[FASTAPI, 32]
     rows = []

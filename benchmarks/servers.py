@@ -18,7 +18,7 @@ REST = {"type": "http.response.body", "body": BODY}
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """The application."""
+    """The bare ASGI application."""
     if scope["type"] == "http":
         await send(START)
         await send(REST)
@@ -31,7 +31,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 def listening() -> socket.socket:
-    """A socket whose port is printed for the parent process."""
+    """Return a bound socket, and print its port for the parent process."""
     sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(sock.getsockname()[1], flush=True)
     return sock

@@ -121,7 +121,7 @@ _NURSERY = re.compile(r"(Nursery|CancelS|Deadlines|Task\b)|\.(spawn_impl|task_ex
 
 
 def stage_of(path: str, function: str, line: int) -> str | None:
-    """The stage of a frame at ``line`` of ``function`` (its qualified name) in the file ``path``; None if it has none.
+    """Return the stage of a frame at ``line`` of ``function`` (qualified) in the file ``path``; None if it has none.
 
     Such a frame, one of the standard library's, works for the one that called it.
     """
@@ -141,17 +141,17 @@ def stage_of(path: str, function: str, line: int) -> str | None:
 
 
 def of_file(package: str, name: str) -> str | None:
-    """The stage of a file of ours as a whole, such as ``("upstream", "pool.py")``."""
+    """Return the stage of a whole file of Umbel, such as ``("upstream", "pool.py")``."""
     return _BY_FILE.get(f"{package}/{name}") or _OTHERS.get(package)
 
 
 def named_files() -> set[str]:
-    """The files of ours that have a stage by name, relative to the package."""
+    """Return the files of Umbel that have a stage of their own, relative to the package."""
     return set(_BY_FILE)
 
 
 def _place(parts: tuple[str, ...]) -> tuple[str, str]:
-    """The package of ours, or the library, and the file within it; empty for anything else."""
+    """Return Umbel's package or the library, and the file within it; empty texts for other files."""
     for index in range(len(parts) - 1, 0, -1):
         if parts[index - 1] == "umbel":
             return (parts[index], "/".join(parts[index + 1 :])) if index < len(parts) - 1 else ("umbel", parts[index])

@@ -85,7 +85,7 @@ DOCUMENTS: dict[str, bytes] = {
 
 
 class Row(NamedTuple):
-    """A figure: what was sent, to what, how long it held the loop, and what is asked."""
+    """A figure: the input, its receiver, the stall of the event loop, and the limit."""
 
     place: str
     what: str
@@ -98,7 +98,7 @@ class Row(NamedTuple):
 
 
 class StallMeter(trio.abc.Instrument):
-    """The longest step of any task, in CPU seconds: what other programs of the machine do does not count."""
+    """The longest step of any task in CPU seconds, in which other programs do not count."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -116,7 +116,7 @@ class StallMeter(trio.abc.Instrument):
 
 
 class Upstream(threading.Thread):
-    """Answers each connection's first request with what it is given, and closes."""
+    """An upstream that responds to the first request of each connection with given bytes, and closes."""
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(daemon=True)
@@ -145,7 +145,7 @@ def upstream() -> Iterator[tuple[Upstream, int]]:
 
 
 def ask(port: int, request: bytes) -> bytes:
-    """The answer to one request on a connection of its own. Run in a thread."""
+    """Return the response to one request on a connection of its own. Blocking."""
     with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S_MAX) as connection:
         connection.sendall(request)
         answer = b""
@@ -172,7 +172,7 @@ Sent = tuple[str, str, bytes, bytes, float]
 
 
 def sent() -> Iterator[Sent]:
-    """Every input, as it goes over a socket."""
+    """Yield all inputs that are sent over a socket."""
     ok = answer_of("application/json", b"{}")
     for what, word in {"secret.a.": "secret.a.", "eyJa-": "eyJa-eyJa-", "://": "://", "token=a&": "token=a&"}.items():
         yield "path", f"{what} ...", request_of("GET /=" + (word * 8000)[:8000]), ok, SMALL_MS
@@ -193,7 +193,7 @@ def sent() -> Iterator[Sent]:
 
 
 async def over_sockets(directory: Path, progress: Callable[[], None]) -> list[Row]:
-    """The longest step of the loop for each input, the best of some rounds."""
+    """Return the longest step of the event loop for each input, the best of some rounds."""
     rows: list[Row] = []
     meter = StallMeter()
     with upstream() as (thread, port):
@@ -221,7 +221,7 @@ async def over_sockets(directory: Path, progress: Callable[[], None]) -> list[Ro
 
 
 def worst(place: str, function: Callable[[Any], object], shapes: Sequence[Shape], *, binary: bool) -> Row:
-    """The dearest 64 KiB of a function."""
+    """Return the longest duration of a function for 64 KiB of input."""
     found = slowest_shapes(function, shapes, binary=binary)
     timed = [
         (min(seconds_of(function, shape, SIZES[-1], binary=binary) for _ in range(ROUNDS)), shape) for shape in found

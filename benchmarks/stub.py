@@ -23,7 +23,7 @@ END = b"\r\n\r\n"
 
 
 class Answering(asyncio.Protocol):
-    """Answers each head that ends."""
+    """Sends a response for each request head."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only.

@@ -111,7 +111,7 @@ RELOADS = frozenset({"umbel serve -w", "gunicorn, uvicorn workers", "uvicorn --w
 
 @dataclass
 class Tree:
-    """A server that runs."""
+    """A running server."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -167,7 +167,7 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def running(name: str, app: str = APP, extra: list[str] | None = None) -> Iterator[Tree]:
-    """The server in a directory of its own; at the end its whole session is killed."""
+    """Run the server in a directory of its own; at the end its session is killed."""
     directory = Path(tempfile.mkdtemp(prefix="bench-supervisor-"))
     (directory / "app.py").write_text(app)
     port = free_port()
@@ -186,7 +186,7 @@ def running(name: str, app: str = APP, extra: list[str] | None = None) -> Iterat
 
 
 class Load:
-    """Keep-alive clients without a pause."""
+    """Closed-loop clients on kept connections."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -249,7 +249,7 @@ async def killed_worker(name: str) -> str:
 
 
 def _answers(pid: int, tree: Tree) -> bool:
-    """Whether the process has got as far as polling its sockets: it holds an epoll descriptor with them."""
+    """Whether the process polls its sockets: it has an epoll descriptor with them."""
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
         with suppress(OSError):
             if entry.read_text().count("tfd:") >= 2:
@@ -354,7 +354,7 @@ RECYCLING = {
 
 
 async def recycling(name: str) -> str:
-    """Requests until every worker has been replaced, one slow one among them; who answered, and how few were up."""
+    """Send requests, one of them slow, until all workers are replaced; report failures and the fewest workers."""
     with running(name, extra=[RECYCLING[name], "50"]) as tree:
         await tree.up()
         before = set(tree.workers())
@@ -465,7 +465,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[str], Awaitable[str]]]:
 
 
 async def bounded(scenario: Callable[[str], Awaitable[str]], name: str) -> str:
-    """One figure, or none: a server that does not even start must not hold up the others."""
+    """Return one figure, or none: a server that does not start must not stop the others."""
     with trio.fail_after(600):
         return await scenario(name)
 

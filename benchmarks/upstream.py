@@ -34,14 +34,14 @@ Samples = dict[tuple[str, int], list[Sample]]
 
 
 def pinned(core: int) -> list[str]:
-    """What a command begins with to run on one core; nothing where there is only one."""
+    """Return the prefix of a command that pins it to one core; empty if there is only one core."""
     cores = sorted(os.sched_getaffinity(0))
     return ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
 
 
 @contextmanager
 def running(core: int, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """One of our scripts as a process; ended with the block."""
+    """Run one of the scripts until the block ends."""
     command = [*pinned(core), sys.executable, str(HERE / script), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -52,7 +52,7 @@ def running(core: int, script: str, *arguments: str) -> Iterator[subprocess.Pope
 
 
 class Upstream:
-    """The stub, and how much of its core it used."""
+    """The upstream, and its use of its core."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._stat = Path(f"/proc/{process.pid}/stat")
@@ -66,7 +66,7 @@ class Upstream:
 
 
 def ask(process: subprocess.Popen[str], in_flight: int, seconds: float) -> Sample:
-    """One measurement by a client's process."""
+    """Run one measurement in a client's process."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(f"{in_flight} {seconds}\n")
@@ -78,7 +78,7 @@ def ask(process: subprocess.Popen[str], in_flight: int, seconds: float) -> Sampl
 
 
 def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Samples, float]:
-    """Every client at every level, round by round; and the greatest share of its core that the upstream used."""
+    """Measure all clients at all levels, round by round, and the maximal use of the upstream's core."""
     samples: Samples = {(name, level): [] for level in levels for name in CLIENTS}
     busiest = 0.0
     with ExitStack() as stack:
@@ -113,7 +113,7 @@ def median(samples: list[Sample], field: str) -> float | None:
 
 
 def times(ours: list[Sample], theirs: list[Sample], field: str) -> str:
-    """How many times better, round by round: the median, and the spread."""
+    """Return the ratio by rounds, above 1 if better: the median and the spread."""
     ratios = []
     for one, other in zip(ours, theirs, strict=False):
         mine, its = getattr(one, field), getattr(other, field)
@@ -137,7 +137,7 @@ HEADER = (
 
 
 def table(samples: Samples, levels: tuple[int, ...]) -> str:
-    """All of it as Markdown."""
+    """Return all results as Markdown."""
     rows = []
     for level in levels:
         stock, peer = samples[STOCK, level], samples[PEER, level]
@@ -158,7 +158,7 @@ def table(samples: Samples, levels: tuple[int, ...]) -> str:
 
 
 def bars(samples: Samples, levels: tuple[int, ...]) -> str:
-    """What the path is to reach, and what it reached here."""
+    """Return the bars with the results."""
     if 32 not in levels:
         return ""
     ours, client = samples[OURS, 32], samples[CLIENT, 32]
@@ -175,7 +175,7 @@ def bars(samples: Samples, levels: tuple[int, ...]) -> str:
 
 
 def report(samples: Samples, levels: tuple[int, ...], busiest: float, rounds: int, seconds: float) -> str:
-    """The whole file."""
+    """Return the whole report."""
     return f"""# The upstream path beside its peers
 
 Written by `make bench-upstream`: medians of {rounds} interleaved rounds of {seconds:g} s, with the spread of the

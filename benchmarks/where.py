@@ -39,7 +39,7 @@ Result = dict[str, dict[str, Any]]
 
 
 def configuration(port: str, policies: str) -> str:
-    """A route for each number of calls; records of requests and calls, fields and deadline as they are by default."""
+    """Return the configuration: a route for each number of calls, otherwise defaults."""
     routes = []
     for count in CALLS:
         routes.append(f'[[routes]]\npath = "/calls-{count}/<item_id>"\n')
@@ -52,7 +52,7 @@ def configuration(port: str, policies: str) -> str:
 
 
 class Bench:
-    """The three processes."""
+    """The processes: gateway, load and upstream."""
 
     def __init__(self, server: Process, port: int, load: Process) -> None:
         self._server, self._port, self._load = server, port, load
@@ -75,7 +75,7 @@ class Bench:
 
 
 def measure(bench: Bench, calls: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Alternating windows of one number of calls."""
+    """Measure alternating windows for one number of calls."""
     bench.window(calls, 1.0)
     plain, with_sampling = [], []
     weights: Counter[str] = Counter()
@@ -116,7 +116,7 @@ def run(rounds: int, seconds: float, policies: str) -> Result:
 
 
 def table(columns: list[tuple[str, dict[str, Any]]]) -> str:
-    """A row per stage, a column per result, as Markdown."""
+    """Return a table in Markdown: a row for each stage, a column for each result."""
     stages = dict.fromkeys(ORDER)
     for _, result in columns:
         stages |= dict.fromkeys(result["us"])
@@ -163,7 +163,7 @@ Sampling itself costs {costs}. A system call's row holds the kernel's work in it
 
 
 def functions(result: Result, count: int) -> str:
-    """The dearest functions, by their own time and that of what they call which has no stage."""
+    """Return the functions with the most time of their own, including callees without a stage."""
     lines = []
     for calls, found in result.items():
         lines.append(f"\nn = {calls}: the dearest functions, µs per request")
@@ -172,7 +172,7 @@ def functions(result: Result, count: int) -> str:
 
 
 def write_into(doc: Path, text: str) -> None:
-    """Put ``text`` between the markers of ``doc``, which must be there."""
+    """Replace the text between the markers of ``doc``, which must exist."""
     before, begin, rest = doc.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -22,7 +22,7 @@ LATE_S = 10
 
 
 class Load(NamedTuple):
-    """What one run of the load has seen."""
+    """The result of one run of the load."""
 
     seconds: float
     answers: int
@@ -41,7 +41,7 @@ class Load(NamedTuple):
 
 
 def parsed(text: str) -> Load:
-    """What ``wrk --latency`` printed. ValueError if it is not that."""
+    """Parse the output of ``wrk --latency``; raises ValueError for other text."""
     total = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m|h),", text)
     if total is None:
         raise ValueError(f"wrk printed no sum of its requests: {text.strip()[-500:]!r}")
@@ -63,7 +63,7 @@ def parsed(text: str) -> Load:
 
 
 def load_name() -> str:
-    """What makes the load here, with its version."""
+    """Return the name and version of the load generator."""
     if shutil.which("wrk") is None:
         return "an epoll loop in Python (burst_load.py; there is no wrk here)"
     said = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout
@@ -71,7 +71,7 @@ def load_name() -> str:
 
 
 def load(prefix: list[str], port: int, path: str, connections: int, seconds: int) -> Load:
-    """Ask for so long (wrk takes whole seconds); ``prefix`` pins it. It ends by then whatever the gateway does."""
+    """Run the load for ``seconds`` (wrk takes whole ones), with ``prefix`` before the command."""
     if shutil.which("wrk"):
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--latency", "--timeout", f"{LATE_S}s", f"http://127.0.0.1:{port}{path}"]

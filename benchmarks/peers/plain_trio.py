@@ -34,11 +34,11 @@ decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
 
 class Failed(Exception):  # noqa: N818 - it ends one request
-    """The upstream gave no answer that can be used."""
+    """The upstream gave no usable response."""
 
 
 class Log:
-    """Lines that a thread appends to a file in batches."""
+    """A log whose lines a thread appends to a file in batches."""
 
     def __init__(self, path: str) -> None:
         self.lines: list[bytes] = []
@@ -84,7 +84,7 @@ class Request:
 
 
 class Upstream:
-    """Connections to one address, read by one task through one epoll."""
+    """The connections to one address, which one task reads through one epoll."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
