@@ -2,8 +2,8 @@
 
 Theory
 ------
-``InboundRequest.run_apart`` runs the application, in an own context and cancel scope. What the application raises
-passes to the caller of ``serve``, which answers for the application.
+``InboundRequest.run_apart`` runs the application, in an own context and cancel scope. What the application raises is
+raised by ``serve``; the server's protocol then responds with 500 or cuts the response off.
 
 **The client's leaving** is reported in one of two ways. If a task of the application is in ``receive``, it gets
 ``http.disconnect``, and the application ends in its own time. If no task is, the application is cancelled with the

@@ -24,10 +24,10 @@ request, so it gives each step of the way out a time. The steps are phases (``ph
 **Invariants.** The phase never goes back (``max``). ``cut_at`` is set before connections are notified, because they
 compute deadlines from it. Connections that begin during a drain see the phase themselves and need no notice.
 
-**Cancellation.** A cancel during ``leave`` or the first wait of ``drain`` ends the graceful part at once: whoever
-cancels has cancelled the connections too, or does so next. After ``cut()`` the wait is shielded for ``cancel_timeout``,
-because ``cut`` may cancel the nursery in which ``drain`` itself runs (under the ``hypercorn`` command it does), and the
-late cleanup must still be logged.
+**Cancellation.** A cancel during ``leave`` or the first wait of ``drain`` ends the graceful part at once; the scope
+that was cancelled encloses the connections too. After ``cut()`` the wait is shielded for ``cancel_timeout``, because
+``cut`` may cancel the nursery in which ``drain`` itself runs (under the ``hypercorn`` command it does), and a late
+cleanup must still be logged.
 """
 
 from __future__ import annotations

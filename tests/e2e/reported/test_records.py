@@ -176,7 +176,7 @@ async def test_an_answer_that_fails_in_its_middle_is_cut_and_recorded_so(path: s
     assert (seen.status, seen.whole) == (200, False)
     assert b"first" in seen.body
     assert (record.status, record.kind, record.bytes_sent) == (200, "internal", 5)
-    assert "cut in its middle" in record.detail
+    assert "cut off before its end" in record.detail
     assert seen.request_id == record.request.request_id
     assert [note.event for note in records.logged] == ["request.crashed"]
 

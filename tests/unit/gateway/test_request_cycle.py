@@ -232,7 +232,7 @@ async def test_a_stream_that_crashes_in_its_middle_stays_incomplete(
     assert (request.answer.status, request.answer.complete, request.crash_recorded) == (200, False, True)
     (record,) = records.requests
     assert (record.status, record.kind) == (200, Kind.INTERNAL)
-    assert record.detail.endswith("the answer was cut in its middle")
+    assert record.detail.endswith("the response was cut off before its end")
 
 
 async def test_a_stream_sends_a_line_per_outcome_and_a_last_line(autojump_clock: MockClock) -> None:

@@ -153,7 +153,7 @@ async def test_a_response_cut_while_it_is_drained_is_not_complete(driver: str, a
         assert await stop(server) == pytest.approx(4)
     assert answered == [False]
     (record,) = Large.recorder.requests
-    assert (record.status, record.detail) == (200, "the answer was cut in its middle")
+    assert (record.status, record.detail) == (200, "the response was cut off before its end")
 
 
 @pytest.mark.parametrize("status", [200, 413])

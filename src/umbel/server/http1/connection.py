@@ -21,9 +21,9 @@ Reading leads to Serving with a complete head, and to the end with the client's 
 hides where the next request begins, or the preface of HTTP/2. Serving leads back to Reading, through Discarding if the
 body was not read, when ``cycle.keep_alive`` holds; else to the end, through Lingering where the client may be sending.
 
-**Invariants.** ``server.request_ended`` (or ``upload.end``) is called once per request that was admitted, and one
-access record at most is written per request: both stand in a ``finally``. The bytes of two responses never mix: what
-the socket does not take waits in ``stream.unsent`` and ``_unsent``, in order, and every later write goes behind them.
+**Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``upload.end``), and has at most
+one access record: ``_serve`` does both in a ``finally``. The bytes of two responses never mix: bytes that the socket
+does not take wait in ``stream.unsent`` and then ``_unsent``, and each later write goes behind them.
 
 **Time.** ``_idle.until`` is the deadline for what the client owes: the first head, the rest of a head, the next
 request. It is infinite while a request is served. At the deadline the timer sets ``until`` to minus infinity and wakes
@@ -35,8 +35,8 @@ While there is no cycle the call sets ``half_closed``, and the next read finds t
 ``RequestResponseCycle.departed`` decides between a half-close and a client that left. The call cancels nothing.
 
 **Cancellation.** ``_apart`` encloses the whole loop. ``cancel_apart`` cancels it when foreign code must end: HTTP/1.1
-cannot skip a response, so the connection ends too. A drain and a reserved connection cancel from outside. In both cases
-``Cancelled`` rises from the await of the moment:
+cannot skip a response, so the connection ends too. The end of a drain, and the time of a reserved connection, cancel
+from outside. Either way ``Cancelled`` is raised by the await in progress:
 
 - in Reading, Discarding and Lingering the connection ends; no request is open;
 - in Serving, ``_serve`` sends a last response, shielded for ``LAST_RESPONSE_S``, if the server is stopping and no byte
@@ -313,7 +313,7 @@ class Http1Connection:
 
     @property
     def response_started(self) -> bool:
-        """Whether the application has begun to answer the request in flight."""
+        """Whether the response to the request in flight has begun."""
         return self._cycle is not None and self._cycle.begun
 
     def displace(self, reason: str) -> None:

@@ -443,7 +443,7 @@ class Http2Connection:
     # For the streams.
 
     def send_data(self, stream_id: int, data: bytes, *, end: bool) -> None:
-        """Queue a DATA frame. It earns the client the WINDOW_UPDATE frames that answer it (``flood_limits.py``)."""
+        """Queue a DATA frame, and allow the control frames that acknowledge it (``flood_limits.py``)."""
         self.sender.data(stream_id, data, end=end)
         self.window_clock.took(len(data))
         self._flood_limits.sent_data()

@@ -29,7 +29,7 @@ LAST_RESPONSE_S = 1.0
 _ABOUT_S = 0.5
 """Seconds by which a cancel may come before ``cut_at`` and still count as the end of a drain: Hypercorn's own clock
 begins a moment earlier."""
-CUT_DETAIL = "the answer was cut in its middle"
+CUT_DETAIL = "the response was cut off before its end"
 RECORD = "umbel.record"
 """The key in ``scope["extensions"]`` of a WebSocket's ``RecordedRequest``, which takes the application's record.
 
