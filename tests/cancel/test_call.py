@@ -1,6 +1,6 @@
 """Cancels of calls at each checkpoint in turn, and by their owner in each state: nothing is left.
 
-No place, no share of the budget, no replica, no connection, no timer, and nothing is heard of them any more.
+No queue slot, no share of the retry budget, no replica slot, no connection, no timer, and no later callback.
 """
 
 from __future__ import annotations
