@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class State(enum.StrEnum):
     """State of an application. The order is ``NEW``, ``STARTING``, ``SERVING``, ``STOPPING``, ``STOPPED``.
 
-    ``FAILED`` follows any state but ``NEW`` if startup, serving or shutdown raised. Requests are answered in
-    ``SERVING``. A stopped application may be started again.
+    ``FAILED`` follows ``STARTING``, ``SERVING`` or ``STOPPING`` if an exception ends the lifespan. An application is
+    ready for requests only in ``SERVING``.
     """
 
     NEW = "not started"
@@ -99,7 +99,7 @@ class GatewayContext:
     """
 
     config: Config
-    """The configuration of the application. It never changes; a reload makes a new application."""
+    """The configuration of the application. It never changes: a reload makes a new application in a new worker."""
     proxies: TrustedProxies
     """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed."""
     settings: Mapping[str, Any]

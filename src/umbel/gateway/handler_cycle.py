@@ -14,7 +14,7 @@ application has no hook (``route_table.py``), so nothing else of Quart's dispatc
     2 call     the handler runs under the scope ``_late``                                 waits for the handler
     3 error    what the handler raised goes to Quart's error handling                     waits for error handlers
     4 deliver  the response is sent                                                       waits for the client
-    5 leave    a Quart request that was made is detached from the connection and closed   waits, shielded
+    5 leave    a Quart request that was made is detached from the connection and closed   waits for body readers
 
 ``run_apart`` gives steps 1 to 5 a copy of the context variables, and a scope that ``cancel_apart`` cancels. So a
 context variable that the handler sets ends with the request, and error handlers still see it.

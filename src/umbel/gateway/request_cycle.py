@@ -2,10 +2,10 @@
 
 Theory
 ------
-*Problem.* Quart's dispatch costs several times as much as a composition that waits for one upstream. A request for a
-configured route needs none of it. Such a request is answered here, on the task of its connection, with the same result
-for the client. The task serves the next request of the connection afterwards, so nothing may remain in it: no cancel
-scope, no context variable, no child task.
+*Problem.* Quart's dispatch about doubles the CPU time of a request with one upstream call, and a request for a
+configured route needs none of it. Such a request is answered here, on the task of its connection. The client gets the
+same response as through Quart. The task serves the next request of the connection afterwards, so nothing may remain in
+it: no cancel scope, no context variable, no child task.
 
 *Classes.* ``PlanCycle`` answers a route of the configuration. ``HandlerCycle`` (``handler_cycle.py``) answers a handler
 of ``@app.compose``. ``RequestCycle`` is their common part. One object answers one request; ``run`` is called once.
@@ -231,7 +231,7 @@ class PlanCycle(RequestCycle):
         """Record a crash and log it, the same as ``Umbel.log_exception`` does."""
         facts = self.facts
         crashes.record(self.recorder, "request.crashed", error, facts)
-        self.kind, self.detail = Kind.INTERNAL, "an exception that no handler took"
+        self.kind, self.detail = Kind.INTERNAL, "an unhandled exception"
         with bound(**names_of(facts)):
             self._context.logger().error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
 

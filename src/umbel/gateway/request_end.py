@@ -56,7 +56,7 @@ async def end_by(
             raise rest from crash
         return
     crashes.record(ctx.recorder, "request.crashed", crash, ctx.facts)
-    ctx.kind, ctx.detail = Kind.INTERNAL, "an exception nobody handled"
+    ctx.kind, ctx.detail = Kind.INTERNAL, "an unhandled exception"
     if rest is not None:
         raise rest from crash
     if testing:

@@ -26,8 +26,8 @@ the heap when more than ``CANCELLED_MAX`` entries are cancelled and more entries
 A rebuild costs time linear in the heap and removes more than half of it, so its cost is a constant per cancel.
 
 *Sleeping.* ``run`` sleeps in a cancel scope whose deadline is the time of the first entry, or never if the heap is
-empty. ``add`` moves this deadline forward if the new timer comes first; trio allows this at any time and from any task.
-While ``run`` is not asleep, moving the deadline has no effect and needs none: ``run`` looks at the heap again before it
+empty. ``add`` sets an earlier deadline if the new timer comes first; trio allows this at any time and from any task.
+While ``run`` is not asleep, the deadline has no effect and needs none: ``run`` looks at the heap again before it
 sleeps. ``cancel`` never moves the deadline, so ``run`` may wake once for a cancelled entry and sleep again.
 
 *Callbacks* run in the task of ``run``. They may add and cancel timers. At most ``CALLBACKS_MAX`` callbacks run in one

@@ -163,7 +163,7 @@ class ErrorHandling(GatewayApplication):
             event = "request.crashed" if ctx is not None else "app.crashed"
             crashes.record(self.recorder, event, error, self._facts())
             if (ctx := ctx or find_websocket_context()) is not None:
-                ctx.kind, ctx.detail = Kind.INTERNAL, "an exception that no handler took"
+                ctx.kind, ctx.detail = Kind.INTERNAL, "an unhandled exception"
         super().log_exception(*context_and_info)
 
     def raise_routing_exception(self, request: Any) -> NoReturn:

@@ -114,7 +114,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         except BaseException as error:
             crash, rest = split_crash(error)
             if crash is not None:
-                self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an exception nobody handled"
+                self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an unhandled exception"
                 crashes.record(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)
             if rest is not None or self.app.testing:
                 # Quart's test client expects the exception.
