@@ -446,7 +446,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
                 data += body
             else:
                 rest = body
-        self._at = _DONE
+        self._at = _DONE  # Before the send: after an exception the application must not respond again.
         try:
             sent = self._connection.send_now(data)
             if rest:
@@ -529,7 +529,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             await self._write(data, behind)
         if not more:
             self._at = _DONE
-            self.response_complete = True
+            self.response_complete = True  # Only after the wait: a cancelled write leaves the response incomplete.
 
     def _head_for(self, size: int, more: bool) -> bytes:
         """The head of the response as bytes, with the framing of the content and Connection; raises as ``_spend``.
@@ -557,6 +557,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             framing += b"connection: close\r\n"
         elif self.version == "1.0":
             framing += b"connection: keep-alive\r\n"
+        # Own fields and framing come from the server alone: read_fields has left out the application's.
         own_lines = self.server.own_fields.lines(fields.dated)
         return b"".join((STATUS_LINES[status], own_lines, lines, framing, b"\r\n"))
 

@@ -375,6 +375,7 @@ class Http2Connection:
         if error_response is not None:
             self.refuse_unseen(stream_id, error_response, head, started_at, complete=complete)
             return
+        # From here to start_soon nothing may raise: the request is counted in, and its task counts it out.
         self._streams[stream_id] = stream = Stream(self, stream_id, head, complete=complete)
         if self.server.in_flight > limits.max_in_flight and self.server.is_probe(head.method, head.path, length):
             self.server.reserve.requests[stream] = None
@@ -402,7 +403,7 @@ class Http2Connection:
         data, length = event.data or b"", stream.head.content_length
         if length is not None and stream.receive_buffer.received + len(data) > length:
             self._refuse_malformed(stream, _WRONG_LENGTH)
-        stream.receive_buffer.put(data, size)
+        stream.receive_buffer.put(data, size)  # Also after a refusal: the buffer then acknowledges the bytes.
 
     def _take_trailers(self, stream: Stream) -> None:
         """Check a trailer section, whose fields are dropped, and refuse the request if it is malformed."""
@@ -461,6 +462,7 @@ class Http2Connection:
 
     def refuse(self, stream: Stream, error_response: ErrorResponse, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """Send an error response in the application's place; if its own response has begun, reset with ``code``."""
+        # server_response is set before leave: a task in receive must find out which error response was sent.
         self._forget(stream)
         if stream.response_started:
             self.sender.reset(stream.stream_id, code)

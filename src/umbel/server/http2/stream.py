@@ -162,7 +162,7 @@ class Stream(RecordedRequest, UnsentContent):
                 try:
                     await self.server.handle(self)
                 finally:
-                    self._on_gone = None
+                    self._on_gone = None  # The application has ended: its callback must not be called any more.
                 await self._check_end()
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                 crash, rest = split_application_crash(error)
@@ -175,6 +175,7 @@ class Stream(RecordedRequest, UnsentContent):
             if not self.finished:
                 self.connection.application_ended(self)
         finally:
+            # Whatever was raised, the task is counted out and the request recorded, each once.
             self.connection.task_ended(self)
             self.connection.record_end(self, rest)
 
@@ -282,7 +283,7 @@ class Stream(RecordedRequest, UnsentContent):
         if buffer.gone:
             raise self._gone_error()
         data = buffer.take()
-        self.connection.sender.flush_soon()
+        self.connection.sender.flush_soon()  # take may have queued WINDOW_UPDATE frames, for which the client waits.
         return data
 
     def _refused_when_complete(self) -> ErrorResponse | None:
@@ -346,6 +347,7 @@ class Stream(RecordedRequest, UnsentContent):
         if self.bodiless or not size:
             self._put_end()
         elif size <= sender.room(self.stream_id):
+            # Both windows have room for all of it, so head, content and END_STREAM are queued without a wait.
             self.bytes_sent += size
             self._put_head()
             self._put_data(body, end=True)
@@ -358,7 +360,7 @@ class Stream(RecordedRequest, UnsentContent):
         """As ``InboundRequest`` says."""
         if self.gone:
             raise self._gone_error()
-        body, self._unsent_body = self._unsent_body, None
+        body, self._unsent_body = self._unsent_body, None  # Taken before the wait: it must not be sent twice.
         if body is not None:
             await self._send_content(body, end=True)
         else:
@@ -377,6 +379,7 @@ class Stream(RecordedRequest, UnsentContent):
             await self._leave_unsent(len(data))
         else:
             await self._send_content(data, end=False)
+        # The waits above need not have had one. Without it, an endless response would block the event loop.
         await trio.lowlevel.checkpoint()
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
@@ -389,7 +392,7 @@ class Stream(RecordedRequest, UnsentContent):
             read_fields(trailers)
             if data:
                 await self._send_content(data, end=False)
-                self._check_gone()
+                self._check_gone()  # The stream may have left during the wait: no trailers may be queued then.
             self._put_head()
             self.connection.sender.trailers(self.stream_id, sendable(trailers))
             self._end()
@@ -489,6 +492,7 @@ class Stream(RecordedRequest, UnsentContent):
     def _end(self) -> None:
         """Note that the response is complete. The unread rest of the body is dropped."""
         self.finished = self.response_complete = True
+        # Read before leave. The unread bytes go back to the connection's window, or other uploads would stall.
         complete = self.receive_buffer.complete
         self.receive_buffer.leave()
         self._on_gone = None

@@ -165,6 +165,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     async def _serve(self) -> None:
         """Run the application, with the reader and the server's tasks beside it. Then close the WebSocket if open."""
         async with trio.open_nursery() as self._nursery:
+            # Before the application starts: neither a drain nor the client's leaving may be missed.
             self._server.open.add(self)
             self._request.on_gone(self._client_gone)
             try:
@@ -173,6 +174,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 await self._request.run_apart(self._call_application(), _nothing)
                 if self._state is State.OPEN:
                     await self._send_close(_INTERNAL_ERROR if self._crashed else _NORMAL)
+                    # The reader still runs, and ends the WebSocket with the client's close frame.
                     with trio.move_on_after(self._server.limits.cancel_timeout):
                         await self._over.wait()
             finally:
@@ -296,6 +298,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 self._state = State.CONNECTING  # It failed: the application may refuse the handshake instead.
         if self._state is State.CLOSED:  # The client left meanwhile.
             raise ClientGoneError(_GONE)
+        # No wait from here on: with OPEN the reader and the pings are started, so the end is always found.
         self._ws, self._state = connection, State.OPEN
         self._nursery.start_soon(self._read, self._stream)
         if self._server.config.websocket_ping_interval is not None:
@@ -315,7 +318,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     async def _send_denial(self, message: Message) -> None:
         """Send a part of the content of that response, with its head before the first part."""
         body, more = bytes(message.get("body", b"")), message.get("more_body", False)
-        denial, self._denial = self._denial, None
+        denial, self._denial = self._denial, None  # Taken before the wait: the head must not be started twice.
         if denial is not None and not more:
             await self._refuse_whole(*denial, body)
             return
@@ -338,6 +341,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     async def _respond_for_application(self) -> None:
         """Respond with 500 for an application that ended without a response; cut one that it has begun."""
         if self._request.can_respond:
+            # Noted before it is sent: if the sending is cancelled, the record still names this response.
             self.server_response = ServerResponse(_CRASHED, self.request_id)
             self.server_response = await send_error_response(self._server, self._request, self.server_response)
         elif not self._request.response_complete:
