@@ -19,10 +19,10 @@ from umbel.server import install_in_hypercorn
 install_in_hypercorn()
 app = Umbel.from_file()
 def sleeps(secret):
-    time.sleep(1.5)  # this line blocks
+    time.sleep(1.5)  # This line blocks the event loop.
 
 def searches(secret):
-    re.match(r"(x+)+y", "x" * 25)  # and so does this one, with the interpreter's lock
+    re.match(r"(x+)+y", "x" * 25)  # This line blocks it with the interpreter's lock held.
 
 @app.get("/<how>")
 async def block(how):

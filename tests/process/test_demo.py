@@ -62,7 +62,7 @@ async def test_the_demo_runs_until_ctrl_c_and_ends_without_a_traceback(tmp_path:
     access, calls, app = (_records(tmp_path / "logs" / f"{name}.jsonl") for name in ("access", "calls", "app"))
     assert [(record["url.path"], record["completed"]) for record in access] == [("/dashboard/42", False)]
     assert [part["name"] for part in access[0]["calls"]] == ["profile", "orders", "items", "offers"]
-    assert [record["call"] for record in calls] == ["offers"]  # The others say nothing that is not in the request's.
+    assert [record["call"] for record in calls] == ["offers"]  # The others are ordinary calls.
     assert {record["request_id"] for record in (*access, *calls)} == {response.headers["x-request-id"]}
     assert app[-1]["event"] == "log.closed"
 

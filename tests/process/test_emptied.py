@@ -115,12 +115,12 @@ async def test_a_restarted_worker_refuses_the_emptied_file(tmp_path: Path) -> No
 async def test_a_reload_that_loses_the_routes_is_possible_with_allow_empty(tmp_path: Path) -> None:
     write(tmp_path, routes(4))
     async with supervised(tmp_path, workers=1, app=None) as master:
-        write(tmp_path, routes(2))  # half of them is not more than half
+        write(tmp_path, routes(2))  # A loss of half of the routes is not more than half.
         assert (await ended(*RELOAD, cwd=tmp_path))[0] == 0
         write(tmp_path, "")
         assert (await ended(*RELOAD, "--allow-empty", cwd=tmp_path))[0] == 0
         assert (await master.get("/r0")).startswith(b"HTTP/1.1 404")
-        # It holds for that reload alone; and what has no routes loses none.
+        # It holds only for that reload; and a file without routes cannot lose any.
         write(tmp_path, GOOD + CALL.replace("calls.c", "calls.d"))
         assert (await ended(*RELOAD, cwd=tmp_path))[0] == 0
         write(tmp_path, "")

@@ -32,7 +32,7 @@ def writer(path: Path, *options: str) -> list[str]:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Every record in every file of a log; fails on a line that is torn."""
+    """Return all records of all files of a log; a torn line fails the test."""
     for file in log_files(path):
         for line in lines_of(file):
             assert line.endswith(b"\n")
@@ -47,14 +47,14 @@ def by_process(path: Path) -> dict[int, list[dict[str, Any]]]:
 
 
 def assert_whole(mine: list[dict[str, Any]]) -> None:
-    """Each number once, in order, with the closing line as the last, which counts them."""
+    """Check that each number occurs once and in order, and that the last line, ``log.closed``, counts them."""
     assert [record["seq"] for record in mine] == list(range(1, len(mine) + 1))
     assert mine[-1]["event"] == "log.closed"
     assert (mine[-1]["written"], mine[-1]["dropped"]) == (len(mine), 0)
 
 
 async def last_number(child: Child, at_least: int) -> int:
-    """Read on until the child has told of that many records."""
+    """Read until the child has reported that many records."""
     while (number := int(await child.line(""))) < at_least:
         pass
     return number
@@ -84,7 +84,7 @@ async def test_four_processes_share_a_file_that_is_rotated_and_one_is_killed(tmp
     others = [mine for mine in found.values() if mine is not victims]
     for mine in others:
         assert_whole(mine)
-    # One that starts after the victim's end recovers its ring, and says so.
+    # A process that starts after the victim's end recovers its ring.
     assert sum(record["event"] != "log.recovered" for mine in others for record in mine) == 3 * 20001
     numbers = sorted(record["seq"] for record in victims)
     assert numbers == list(range(1, len(numbers) + 1))
@@ -138,7 +138,7 @@ async def test_a_file_renamed_from_outside_loses_nothing(tmp_path: Path, with_si
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
+    """Mount a file system of 256 KiB."""
     directory = tmp_path / "disk"
     directory.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(directory)], capture_output=True)
@@ -162,11 +162,11 @@ async def test_a_full_disk_drops_only_records_without_room_and_counts_them(small
                 await trio.lowlevel.checkpoint()
         assert log.statistics().last_error == os.strerror(errno.ENOSPC)
         data = path.read_bytes()
-        assert data.endswith(b"\n")  # what found no room was taken back as a whole
+        assert data.endswith(b"\n")  # A line without room was truncated as a whole.
         filler.unlink()
         path.rename(small_disk / "gone")
         (small_disk / "gone").unlink()
-        # There is room for a part of the backlog; then an operator makes more, again and again.
+        # There is room for a part of the queue; then more room is made again and again.
         with trio.fail_after(30):
             while log.statistics().queued:
                 await trio.sleep(0.01)

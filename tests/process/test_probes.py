@@ -21,12 +21,12 @@ TEST_TIMEOUT_S = 20.0
 
 
 async def assert_probes_are_answered(port: int) -> None:
-    """Take every request place and every connection, and ask."""
+    """Occupy ``max_in_flight`` and ``max_connections``, then send probes."""
     async with AsyncExitStack() as stack:
         for _ in range(3):
             client = await stack.enter_async_context(connected(port))
             await client.send("GET", "/r")
-        # An answered connection counts: one that was only opened may still be on its way to the server.
+        # A connection counts after its response: one that was only opened may not be accepted yet.
         client = await stack.enter_async_context(connected(port))
         assert (await client.request("GET", "/livez")).status == 200
         with trio.fail_after(TEST_TIMEOUT_S):

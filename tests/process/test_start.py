@@ -29,7 +29,7 @@ async def upstreams() -> AsyncGenerator[Urls, None]:
 
 @pytest.fixture
 def directory(tmp_path: Path, upstreams: Urls) -> Path:
-    """Where an operator would stand: the sample umbel.toml with real ports, and the project's hypercorn.toml."""
+    """A working directory with the sample umbel.toml with real ports, and the project's hypercorn.toml."""
     text = SAMPLE.read_text()
     for name, service in SERVICES.items():
         for port, url in zip(service.ports, upstreams[name], strict=True):
@@ -75,7 +75,7 @@ async def test_options_and_environment_take_precedence_over_the_files(
             by_socket = await client.get("http://umbel/dashboard/42")
 
     assert response.status_code == by_socket.status_code == 200
-    # Paths in a file are relative to that file, wherever the process stands.
+    # Paths in a file are relative to that file, whatever the working directory is.
     assert (directory / "logs" / "access.jsonl").exists()
     assert not (elsewhere / "logs").exists()
 

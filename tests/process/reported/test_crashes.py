@@ -65,7 +65,7 @@ def write(directory: Path, kind: str = "Umbel", logger: str = "", start: str = "
 def running(
     directory: Path, command: tuple[str, ...], *, stderr: int | None = None, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A process until the block ends; what it says is in the file, what goes to stderr perhaps elsewhere."""
+    """Run a process until the block ends, with its output in a file, and stderr there or elsewhere."""
     output = directory / "output"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -102,7 +102,7 @@ async def crash(output: Path, count: int = 1) -> None:
 
 @pytest.mark.parametrize(
     ("way", "logger"),
-    [*((way, "") for way in WAYS), ("umbel serve", "app.logger.name  # makes a handler")],
+    [*((way, "") for way in WAYS), ("umbel serve", "app.logger.name  # creates a handler")],
 )
 async def test_a_crash_in_a_handler_is_shown_once_without_its_secret(tmp_path: Path, way: str, logger: str) -> None:
     write(tmp_path, logger=logger)

@@ -120,7 +120,7 @@ MODES = pytest.mark.parametrize("more", [(), ("-w", "1")], ids=["alone", "superv
 
 @contextmanager
 def listener() -> Iterator[tuple[socket.socket, tuple[str, ...]]]:
-    """A socket that listens already, and the command that serves on it: a client need not know when it is ready."""
+    """A listening socket and the command that serves on it, so that clients can connect at any time."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock, (PYTHON, "-m", "umbel", "serve", "--bind", f"fd://{sock.fileno()}")
 
@@ -145,7 +145,7 @@ async def test_logs_on_stdout_are_whole_lines_and_survive_a_reader_that_leaves(
             with trio.fail_after(30):
                 while b'"url.path":"/nothing"' not in received or not received.endswith(b"\n"):
                     received += await process.stdout.receive_some()
-            lines = [json.loads(line) for line in received.splitlines()]  # There is nothing else for whom reads JSON.
+            lines = [json.loads(line) for line in received.splitlines()]  # All lines are JSON.
             assert [line["url.path"] for line in lines if line["event"] == "request.end"] == ["/nothing"]
             await process.stdout.aclose()
             process.send_signal(signal.SIGUSR1)
@@ -217,7 +217,7 @@ async def test_hypercorn_without_trio_reports_in_one_line_what_to_write(tmp_path
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A directory that every user may look into, with the configuration where the container has it."""
+    """A directory that all users can read, with the configuration at the container's path."""
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
         root.chmod(0o755)
@@ -254,7 +254,7 @@ async def test_the_dockerfile_of_the_docs_lets_its_user_check_and_serve(root: Pa
     logs = root / "etc" / "umbel" / "logs"
     assert (logs / "app.jsonl").stat().st_uid == int(words["USER"])
 
-    shutil.rmtree(logs)  # Without that step the check says so.
+    shutil.rmtree(logs)  # Without this directory the check reports it.
     status, output = await ended(*umbel, "check", *arguments[:2], cwd=root)
     assert status == 0
     assert f"logs.dir: the records could not be written: {root}/etc/umbel is not writable for the user" in output

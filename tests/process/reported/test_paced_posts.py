@@ -78,7 +78,7 @@ def app(environ, start_response):
 
 @asynccontextmanager
 async def node(folder: Path) -> AsyncIterator[Relay]:
-    """Node's own server: 5 s, and says so."""
+    """Node's HTTP server: an idle timeout of 5 s, announced in Keep-Alive."""
     command = shutil.which("node")
     if command is None:
         pytest.skip("there is no node")
@@ -89,7 +89,7 @@ async def node(folder: Path) -> AsyncIterator[Relay]:
 
 @asynccontextmanager
 async def uvicorn(folder: Path) -> AsyncIterator[Relay]:
-    """5 s, unsaid."""
+    """An idle timeout of 5 s, not announced."""
     _write(folder, ASGI)
     with commanded([_peer("uvicorn"), "served:app", "--port", "0", "--no-access-log"], folder) as server:
         async with delaying(server.port, ONE_WAY) as relay:
@@ -98,7 +98,7 @@ async def uvicorn(folder: Path) -> AsyncIterator[Relay]:
 
 @asynccontextmanager
 async def gunicorn(folder: Path) -> AsyncIterator[Relay]:
-    """2 s, unsaid."""
+    """An idle timeout of 2 s, not announced."""
     _write(folder, WSGI)
     command = [
         _peer("gunicorn"),
@@ -131,13 +131,13 @@ def _peer(name: str) -> str:
 
 @asynccontextmanager
 async def raw(idle: float, folder: Path, *, hint: bytes = b"") -> AsyncIterator[RawServer]:
-    """Our own, which may say its time."""
+    """Umbel's server, with or without an announced idle timeout."""
     async with far_server(idle, ONE_WAY, hint=hint) as server:
         yield server
 
 
 class Upstream(NamedTuple):
-    """A server, and the idle time in seconds at which it closes."""
+    """A server and its idle timeout in seconds."""
 
     idle: float
     serve: Callable[[Path], AbstractAsyncContextManager[Relay | RawServer]]
@@ -155,7 +155,7 @@ UPSTREAMS = {
 
 
 async def post(stream: trio.SocketStream) -> bytes:
-    """Send one POST on a client's connection; the whole answer."""
+    """Send one POST on a client's connection; return the whole response."""
     await stream.send_all(REQUEST)
     answer = b""
     while b"\r\n\r\n" not in answer:
@@ -169,7 +169,7 @@ async def post(stream: trio.SocketStream) -> bytes:
 
 
 async def in_rounds(port: int, idle: float, rng: random.Random) -> Counter[bytes]:
-    """Send all, a POST of each client in each round; count the answers by status line (of failures, all of them)."""
+    """Send one POST of each client in each round; count the responses by status line."""
     counted: Counter[bytes] = Counter()
 
     async def one(stream: trio.SocketStream, after: float) -> None:
@@ -183,7 +183,7 @@ async def in_rounds(port: int, idle: float, rng: random.Random) -> Counter[bytes
         streams = [await stack.enter_async_context(stream) for stream in opened]
         for number in range(ROUNDS):
             near = rng.random() < 0.5
-            if number:  # A connection of a client that says nothing at first is closed.
+            if number:  # A connection without a first request is closed.
                 await trio.sleep(idle + rng.uniform(-NEAR, NEAR) if near else idle * rng.uniform(0.5, 1.0))
             spread = 0.0 if number % 2 else 0.25 * idle
             async with trio.open_nursery() as nursery:

@@ -23,7 +23,7 @@ from umbel.supervisor.master.options import Options
 from umbel.supervisor.master.process import Spawned, Worker, WorkerSpec
 
 JOB = WorkerSpec(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
-# Says that it is ready, waits for one message after its start, and ends.
+# A worker that sends ``ready``, waits for one message after ``start``, and ends.
 SCRIPT = 'echo "{\\"is\\":\\"ready\\"}" >&0; read start; read drain; echo bye >&2'
 
 
@@ -62,7 +62,7 @@ async def test_a_cancel_at_any_checkpoint_kills_and_reaps_the_worker(pids: list[
         assert await worker.run(on_message) == Exit(ExitClass.DRAINED, 0)
         assert worker.stderr_tail == b"bye\n"
 
-    await live()  # Threads and the like are there from now on.
+    await live()  # The first run creates threads and caches, which stay.
     before = descriptors()
 
     def check() -> None:

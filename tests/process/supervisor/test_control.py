@@ -24,8 +24,8 @@ async def test_signals_and_commands_change_the_number_of_workers(tmp_path: Path)
         await master.line("worker 2 ")
         await ended_all([both[2]])
         assert await master.pids() == {1: both[1]}
-        master.signal(signal.SIGTTOU)  # One is the least.
-        assert await master.pids() == {1: both[1]}  # Answered behind the signal, which must not meet the command.
+        master.signal(signal.SIGTTOU)  # There is always at least one worker.
+        assert await master.pids() == {1: both[1]}  # The answer comes after the signal was handled.
         assert (await master.ask(command="scale", count=2))["size"] == 2
         await master.line("worker.ready: worker 2")
 

@@ -20,7 +20,7 @@ CLOSE_1001 = re.compile(rb"\x88.\x03\xe9", re.DOTALL)
 
 
 async def rest_of(stream: trio.SocketStream) -> bytes:
-    """Everything that still comes."""
+    """Receive until the end of the stream."""
     received = b""
     try:
         async for piece in stream:

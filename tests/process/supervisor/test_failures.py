@@ -132,7 +132,7 @@ async def test_a_worker_with_a_blocked_loop_is_replaced_and_its_place_recorded(t
         line = await master.line("ended: hang (SIGABRT)")
         assert f"its event loop was blocked at {tmp_path}/served.py:{line_number} in http" in line
         await master.line("worker.ready")
-        # The record has what stderr had: the whole stack.
+        # The record has the whole stack, as stderr has.
         with trio.fail_after(20):
             while "the stack" not in _hang_record(tmp_path):
                 await trio.testing.wait_all_tasks_blocked(0.02)

@@ -33,7 +33,7 @@ async def test_the_master_recovers_the_records_of_a_killed_worker(
         for _ in range(5):
             assert (await master.get("/r")).startswith(b"HTTP/1.1 200")
         (worker,) = (await master.pids()).values()
-        # The master hears of both at once: it stops, and no worker comes that would find the rings.
+        # The master stops at the same time, so no new worker can recover the rings.
         os.kill(worker, signal.SIGKILL)
         master.signal(signal.SIGTERM)
         assert await master.child.end() == 0

@@ -16,7 +16,7 @@ PACE_S = 0.005
 
 
 class Load:
-    """Clients with a connection each that is kept alive as long as the server does; every failure is counted."""
+    """Clients with one kept connection each, which count every failure."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -25,7 +25,7 @@ class Load:
         self.versions: set[bytes] = set()
 
     async def client(self) -> None:
-        """Two hundred requests a second, and a new connection when the server says close."""
+        """Send two hundred requests a second; open a new connection after ``Connection: close``."""
         while True:
             async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
                 while await self._request(stream):
@@ -56,11 +56,11 @@ async def test_a_reload_under_load_fails_no_request_and_brings_the_new_code(tmp_
         load = Load(master.port)
         for _ in range(CONNECTIONS):
             nursery.start_soon(load.client)
-        # Of another length: Python takes a module that was written in the same second and is as long for the same one.
+        # The length must differ: Python takes a file of the same second and length for unchanged.
         write_app(tmp_path, APP.replace("VERSION = 1", "VERSION = 2  # anew"))
         await reloaded(master)
         with trio.fail_after(20):
-            # Each round asks once. To wait until all is quiet would be in vain: the clients never are.
+            # Each round checks once: under load there is no quiet moment to wait for.
             while (await master.get()).rpartition(b" ")[2] != b"2" or b"2" not in load.versions:
                 await trio.lowlevel.checkpoint()
         await reloaded(master)
@@ -91,7 +91,7 @@ async def test_broken_code_or_configuration_aborts_a_reload_with_its_reason(tmp_
         (tmp_path / "umbel.toml").write_text("[supervisor]\ncontrol = 'elsewhere.sock'\n")
         assert await master.pids() == before
         assert (await master.get()).endswith(b" 1")
-        # An option of the command line wins over the file, so this is no change.
+        # The option takes precedence over the file, so this changes nothing.
         assert (await master.ask(command="reload"))["ok"]
         assert not set((await master.pids()).values()) & set(before.values())
 
@@ -123,7 +123,7 @@ async def test_a_worker_past_max_requests_serves_until_its_successor_is_ready(tm
         for _ in range(2):
             await master.get()
         assert "(max_requests)" in await master.line("worker.recycle")
-        assert (await master.get()).endswith(b"%d 1" % before)  # Nobody else is there yet.
+        assert (await master.get()).endswith(b"%d 1" % before)  # The successor is not ready yet.
         await master.line("worker.ready")
         (tmp_path / "release").touch()
         assert f"({before}) ended: recycle (exit status 0)" in await master.line("worker.ended")

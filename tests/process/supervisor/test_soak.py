@@ -26,7 +26,7 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Tally:
-    """Each request has one end."""
+    """The counts of requests by their result."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -62,7 +62,7 @@ async def _request(stream: trio.SocketStream, tally: Tally) -> bool:
 
 
 def children(pid: int) -> dict[int, str]:
-    """The processes whose parent this is, with their state."""
+    """Return the child processes of a process, with their states."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -84,7 +84,7 @@ async def test_random_signals_leave_the_right_number_of_workers(tmp_path: Path) 
     draw = random.Random(seed)
     tally, over = Tally(), trio.Event()
     kills = 0
-    # No degraded state: killing is what this is about.
+    # The test kills often, which must not degrade the master.
     options = ("--intensity-restarts", "1000", "--restart-max-delay", "200ms")
     async with supervised(tmp_path, *options, workers=2) as master:
         before = descriptors(master.pid)
@@ -113,11 +113,11 @@ async def test_random_signals_leave_the_right_number_of_workers(tmp_path: Path) 
         assert answer["master"]["ready"] == size
         assert len(alive) == size, answer
         assert "Z" not in alive.values()
-        # What a worker costs the master: its channel, its stderr, and its pidfd.
+        # The master's descriptors of a worker: channel, stderr and pidfd.
         assert descriptors(master.pid) - before == 3 * (size - 2)
         assert tally.refused == 0
         assert tally.sent == tally.answered + tally.cut
-        # A killed worker takes along what is in flight in it, and no more.
+        # A killed worker fails the requests that were in flight in it, and no others.
         assert tally.cut <= kills * CLIENTS
         assert tally.answered > SIGNALS
         everybody = list(alive)
@@ -126,7 +126,7 @@ async def test_random_signals_leave_the_right_number_of_workers(tmp_path: Path) 
 
 
 async def _read(master: Supervised) -> None:
-    """Keep its output from filling the pipe."""
+    """Read the output, so that the pipe does not fill."""
     with suppress(AssertionError):
         while True:
             with suppress(trio.TooSlowError):
@@ -134,7 +134,7 @@ async def _read(master: Supervised) -> None:
 
 
 async def _settle(master: Supervised) -> None:
-    """Wait until no reload runs and nobody starts or drains."""
+    """Wait until no reload runs and no worker starts or drains."""
     calm = 0
     with trio.fail_after(2 * TEST_TIMEOUT_S):
         while calm < 3:

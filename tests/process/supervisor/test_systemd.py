@@ -17,13 +17,13 @@ from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, supervi
 
 
 class Systemd:
-    """What systemd would hear."""
+    """The receiver of the messages to systemd."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = trio.socket.from_stdlib_socket(sock)
 
     async def hears(self, *parts: str) -> dict[str, str]:
-        """The next message that has all the parts."""
+        """Return the next message that contains all parts."""
         with trio.fail_after(TEST_TIMEOUT_S):
             while True:
                 message = (await self._sock.recv(4096)).decode()
@@ -66,13 +66,13 @@ async def test_watchdog_pings_end_while_no_worker_sends_heartbeats(tmp_path: Pat
         await systemd.hears("WATCHDOG=1")
         nursery.start_soon(master.get, "/block")
         assert (await systemd.hears("STATUS=0 of 1 workers ready"))["STATUS"]
-        # Until there is a new worker, which takes several periods of 50 ms, there is none. That one sends a
+        # No ping comes until there is a new worker, several periods of 50 ms later. The new worker sends a
         # heartbeat as soon as it runs, and its readiness is reported a moment later.
         assert await _pings_until(systemd, "1 of 1") <= 2
 
 
 async def _pings_until(systemd: Systemd, status: str) -> int:
-    """The number of watchdog pings before a message with this status."""
+    """Count the watchdog pings before a message with this status."""
     pings = 0
     while True:
         message = (await systemd._sock.recv(4096)).decode()
@@ -84,7 +84,7 @@ async def _pings_until(systemd: Systemd, status: str) -> int:
 async def test_sockets_that_systemd_has_opened_are_served(tmp_path: Path) -> None:
     write_app(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        # systemd passes descriptor 3 and names the process that it is for.
+        # systemd passes descriptor 3 and the pid of the process that it is meant for.
         script = (
             f"import os, sys; os.dup2({listener.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
             "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.executable, [sys.executable, '-m', 'umbel', 'serve', "

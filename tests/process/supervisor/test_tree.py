@@ -15,7 +15,7 @@ from tests.support.process.supervised import Supervised, ended_all, is_alive, su
 
 
 def titles(pid: int, column: str = "args") -> list[str]:
-    """The command lines (or the short names, "comm") of a process and its children, as ``ps`` shows them."""
+    """Return the command lines (or "comm") of a process and its children, as ``ps`` shows them."""
     shown = subprocess.run(
         ["ps", "-o", f"{column}=", "-p", str(pid), "--ppid", str(pid)], capture_output=True, text=True
     )
@@ -46,7 +46,7 @@ async def test_a_dead_worker_is_restarted_and_no_connection_is_refused(tmp_path:
     async with supervised(tmp_path, workers=1) as master:
         before = (await master.pids())[1]
         os.kill(before, signal.SIGKILL)
-        # There is nobody at the moment; the connection waits for the next worker.
+        # There is no worker at the moment; the connection waits in the backlog.
         body = await master.get()
         after = (await master.pids())[1]
 
@@ -108,12 +108,12 @@ async def test_a_held_pidfile_prevents_a_second_master_and_a_stale_one_does_not(
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, even if it only waits to be reaped."""
+    """Whether the process exists, including a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
 async def test_an_inherited_child_is_reaped(tmp_path: Path) -> None:
-    """As PID 1 the master inherits orphans; as a subreaper it does too, and needs no container for it."""
+    """A subreaper inherits orphans as PID 1 of a container does."""
     write_app(tmp_path)
     script = (
         "import ctypes, runpy, sys\n"
@@ -127,7 +127,7 @@ async def test_an_inherited_child_is_reaped(tmp_path: Path) -> None:
         await master.get("/orphan")
         await master.appeared("stranger")
         with trio.fail_after(20):
-            while not (written := (tmp_path / "stranger").read_text()):  # It is there a moment before it says anything.
+            while not (written := (tmp_path / "stranger").read_text()):  # The file is empty for a moment.
                 await trio.testing.wait_all_tasks_blocked(0.02)
             stranger = int(written)
             while exists(stranger):

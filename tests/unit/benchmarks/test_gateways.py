@@ -15,7 +15,7 @@ from umbel.cli import main
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
-# As wrk 4.1.0 printed it for a server that answers every third request with 503, and breaks off another third.
+# The output of wrk 4.1.0 for a server that responds 503 to a third of the requests and breaks off another third.
 TROUBLED = """\
 Running 1s test @ http://127.0.0.1:37587/n10
   1 threads and 16 connections
@@ -33,7 +33,7 @@ Running 1s test @ http://127.0.0.1:37587/n10
 Requests/sec:    247.89
 Transfer/sec:     30.00KB
 """
-# The same for one that accepts and never answers.
+# The output for a server that accepts and never responds.
 SILENT = """\
 Running 1s test @ http://127.0.0.1:43717/n10
   1 threads and 16 connections
@@ -53,7 +53,7 @@ Transfer/sec:       0.00B
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a module of the bench, as its scripts find each other; none of them stays."""
+    """Import a module of the benchmarks from their directory, and forget it after the test."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module

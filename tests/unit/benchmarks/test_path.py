@@ -19,13 +19,13 @@ Script = Callable[[str], ModuleType]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Imports a script of the benches; they find each other beside them."""
+    """Import a script of the benchmarks, which import each other from their directory."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 
 
 def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:
-    """Every configuration of the benches, with the number of its routes."""
+    """All configurations of the benchmarks, with the numbers of their routes."""
     where, memory, tail = script("where"), script("path_memory"), script("path_tail")
     return {
         "where": (where.configuration("9001", ""), 2),

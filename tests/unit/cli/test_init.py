@@ -76,6 +76,6 @@ def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_package_has_the_files(tmp_path: Path) -> None:
-    """Each file of the starter is named by the package data, hidden ones under a name without its dot."""
+    """Package data names each file of the starter; hidden files have names without the dot."""
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert "demo/starter/*" in project["tool"]["setuptools"]["package-data"]["umbel"]

@@ -14,7 +14,7 @@ from umbel.core.errors import ConfigError, ConfigProblem
 
 
 def fails_with(*errors: BaseException, depth: int = 1) -> None:
-    """Run a program whose tasks fail so, in nurseries as deep."""
+    """Run a program whose tasks fail with these errors in nested nurseries."""
 
     async def fail(error: BaseException) -> None:
         raise error

@@ -17,7 +17,7 @@ from umbel.cli import main
 def test_a_file_that_tls_can_no_longer_use_is_a_configuration_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loader has seen a good one; only building the stack finds that it is gone."""
+    """The file disappears after loading: only the creation of the TLS context finds that."""
     monkeypatch.chdir(tmp_path)
     ca = tmp_path / "ca.pem"
     ca.write_bytes(trustme.CA().cert_pem.bytes())

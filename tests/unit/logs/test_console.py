@@ -13,7 +13,7 @@ SECRET = "password=hunter2hunter2"
 
 
 class Console(io.StringIO):
-    """A stream that stands for the console, as frameworks have one."""
+    """A stream that replaces the console, as those of some frameworks."""
 
     name = "<stderr>"
 

@@ -99,7 +99,7 @@ async def test_a_failed_start_leaves_no_descriptor(tmp_path: Path) -> None:
         async with open_recorder(logs(tmp_path)):
             pytest.fail("it must not come this far")
 
-    # The lowest free descriptor is the same again.
+    # No descriptor is left: the lowest free one is the same again.
     after = os.dup(0)
     os.close(after)
     assert after == before

@@ -31,7 +31,7 @@ def log(path: Path) -> Iterator[LogFile]:
 
 
 class ShortWrites:
-    """``os.write`` on a disk with so much room; as many bytes at a time."""
+    """An ``os.write`` on a disk with ``room`` bytes, which takes some bytes at a time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int, at_once: int = 10**9) -> None:
         self.room = room
@@ -143,7 +143,7 @@ def test_lines_are_written_again_if_the_file_is_renamed_during_the_write(
     monkeypatch.setattr(file_module.os, "write", renaming)
     log.append(b"two\n")
 
-    # Somebody may have compressed the old file in the meantime: rather twice than not at all.
+    # The old file may have been compressed meanwhile: a line in both files is better than a lost one.
     assert path.with_name("old").read_bytes() == b"one\ntwo\n"
     assert path.read_bytes() == b"two\n"
 

@@ -17,8 +17,7 @@ from umbel.logs.records.encode import Encoder, finish
 from umbel.logs.records.level import SEVERITY
 from umbel.logs.records.record import to_record
 
-# The published log data model has these as fields of their own, for which JSON lines need some name; the rest is what
-# no convention has a name for.
+# The log data model has these as fields of its own, without names for JSON lines; no convention names the others.
 OWN = frozenset(
     ["ts", "level", "severity", "event", "msg", "logger", "seq", "task", "worker", "request_id", "trace_id", "span_id"]
 )
@@ -51,7 +50,7 @@ OURS = frozenset(
 
 
 def published() -> set[str]:
-    """The name of every attribute of the conventions, those in the making included."""
+    """The names of all attributes of the conventions, including experimental ones."""
     names: set[str] = set()
     for package in ("opentelemetry.semconv.attributes", "opentelemetry.semconv._incubating.attributes"):
         home = importlib.import_module(package)

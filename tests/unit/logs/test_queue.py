@@ -14,7 +14,7 @@ INFO, WARNING = SEVERITY["info"], SEVERITY["warning"]
 
 
 class Filled:
-    """A queue with a clock by hand, and what it said on its way."""
+    """A queue with a manual clock, and its calls of ``gap`` and ``wake``."""
 
     def __init__(self, max_records: int = 30, max_bytes: int = 10_000, **options: Any) -> None:
         self.now = 0
@@ -37,7 +37,7 @@ class Filled:
         return batch
 
     def lines(self) -> list[bytes]:
-        """What waits, taken and written."""
+        """Take the next batch, mark it as written, and return its lines."""
         batch = self.take()
         self.queue.mark_written(batch)
         return batch.data.splitlines()
@@ -220,7 +220,7 @@ def test_a_watched_line_that_is_dropped_is_reported_as_lost() -> None:
 
 
 class Interrupting:
-    """A crash_buffer whose work is interrupted by a finalizer, which logs."""
+    """A crash buffer during whose work a finalizer records."""
 
     def __init__(self) -> None:
         self.interrupt: Any = None
@@ -301,7 +301,7 @@ def test_a_line_put_by_a_finalizer_during_put_all_follows_its_lines() -> None:
     log = Filled()
 
     class Line(bytes):
-        """Its end is known only when somebody has put another line."""
+        """A line that puts another line while its number is appended, as a finalizer could."""
 
         def __add__(self, other: Any) -> bytes:
             log.put(b"late")

@@ -189,7 +189,7 @@ async def test_a_hanging_disk_delays_the_end_by_two_seconds_at_most(log: MemoryL
 
     assert trio.current_time() - closing_at == pytest.approx(CLOSE_WAIT_S_MAX)
     assert log.access.closed
-    # Each stream has a writer of its own: nothing else is lost, and the last line can still report what was.
+    # Each stream has its own writer: the others lose nothing, and the last line reports the loss.
     assert log.calls.events == ["call.end"]
     assert recorder.statistics().dropped == 1
     last = log.app.records[-1]

@@ -60,4 +60,4 @@ def test_the_stop_timeouts_of_the_examples_exceed_the_drain() -> None:
     grace = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", TEXTS["deploy.md"])[0])
     server = Config().server
     assert stop >= server.drain_delay + 20 + server.cancel_timeout + 2
-    assert grace >= 5 + 20 + server.cancel_timeout  # with the drain_delay that the page asks for
+    assert grace >= 5 + 20 + server.cancel_timeout  # With the drain_delay that the page recommends.

@@ -76,7 +76,7 @@ def test_without_systemd_no_message_is_sent_or_counted_as_lost() -> None:
 
 
 class Asked:
-    """Keeps what it was asked for."""
+    """A master that keeps the commands."""
 
     size = 3
 

@@ -134,7 +134,7 @@ def test_a_file_in_plain_and_compressed_form_is_read_once(log: Path) -> None:
     path = old(log, 10)
     compress(path, "gzip")
     [packed] = rotated_files(log)
-    # As a process leaves it that ends between the two steps of a compression.
+    # The files after a kill between the two steps of a compression.
     path.write_bytes(b"".join(lines_of(packed)))
     assert log_files(log) == [path, log]
 

@@ -35,7 +35,7 @@ def line(number: int, filling: int = 20) -> bytes:
 
 
 def dead(ring: Ring) -> bytes:
-    """What is found of a ring whose owner dies now."""
+    """The lines that recovery finds if the owner of the ring dies now."""
     data = ring.path.read_bytes()
     os.close(ring._fd)
     return data
@@ -47,7 +47,7 @@ def dispose(ring: Ring) -> None:
 
 
 def killed(log: Path, lines: list[bytes], written: int = 0) -> None:
-    """A process that had queued the lines, had some of them confirmed as written, and was killed."""
+    """The ring of a killed process that had queued the lines and released some of them."""
     ring = Ring(log, 100_000)
     marks = [ring.append(each) for each in lines]
     if written:
@@ -110,7 +110,7 @@ def test_a_line_whose_header_was_not_written_is_not_found(log: Path, torn_at: in
     dispose(ring)
     changed = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
 
-    # The bytes of the second one got there up to some point, in the order in which they are written or in any other.
+    # A part of the second line's bytes was stored, in the order of writing or in any other.
     for half in (changed[:torn_at], changed[torn_at + 1 :]):
         torn = bytearray(before)
         for at in half:
@@ -183,7 +183,7 @@ def test_lines_of_a_file_renamed_during_recovery_are_not_appended_again(
         before = log_files(path)
         if not listings:
             change(path)
-        # A listing during which files move may show neither their old names nor their new ones.
+        # A listing during a rename may show neither the old name nor the new one.
         listings.append([each for each in before if each in log_files(path)] if during_listing else before)
         return listings[-1]
 
@@ -266,7 +266,7 @@ async def test_a_ring_that_cannot_be_created_is_an_error_at_the_start(log: Path)
 
 
 async def test_a_pipe_among_the_rings_is_left_alone(tmp_path: Path) -> None:
-    """/dev/shm is everybody's."""
+    """Any user can create files in /dev/shm."""
     log = tmp_path / "app.jsonl"
     planted = directory_of(log) / f"{prefix_of(log)}1-planted{SUFFIX}"
     os.mkfifo(planted)

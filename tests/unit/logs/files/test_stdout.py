@@ -36,12 +36,12 @@ def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     yield ends
     for end in ends:
-        with suppress(OSError):  # the test has closed it
+        with suppress(OSError):  # The test has closed the descriptor.
             os.close(end)
 
 
 def written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, lines: bytes) -> list[bytes]:
-    """The single writes that ``lines`` are put out with."""
+    """The single writes by which ``lines`` are written."""
     writes: list[bytes] = []
     monkeypatch.setattr(stdout_module.os, "write", lambda fd, data: writes.append(data) or len(data))
     Stdout(pipe[1]).append(lines)

@@ -85,7 +85,7 @@ PLACES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_secret_is_redacted_at_any_place_of_a_record(place: str) -> None:
-    for _ in range(2):  # the second time the names are known
+    for _ in range(2):  # The second time the names take the fast path.
         text = line(**PLACES[place], fine="stays")
         assert SECRET not in text
         assert REDACTED in text
@@ -199,7 +199,7 @@ def test_many_names_that_almost_match_a_secret_name_do_not_block_the_loop() -> N
     text = " ".join(f"cookie{number}=a" for number in range(6000))
     started = time.thread_time()
     redactor.text(text)
-    assert time.thread_time() - started < 0.25  # 15 ms; without a bound on what is compared 900 ms
+    assert time.thread_time() - started < 0.25  # 15 ms; without a bound on the comparisons 900 ms.
 
 
 @pytest.mark.parametrize(

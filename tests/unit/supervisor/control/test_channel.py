@@ -82,7 +82,7 @@ async def test_send_now_keeps_the_order_of_messages_and_never_waits() -> None:
     assert decode_worker_message((await peer.receive_some()).rstrip(b"\n")) == beat
     for _ in range(100_000):
         channel.send_now(beat)
-        if channel.dropped:  # the peer takes no more
+        if channel.dropped:  # The socket is full.
             break
     assert channel.dropped == 1
     received = b""
@@ -90,7 +90,7 @@ async def test_send_now_keeps_the_order_of_messages_and_never_waits() -> None:
         received += await peer.receive_some()
     assert {decode_worker_message(line) for line in received.splitlines()} == {beat}
     channel.send(messages.Ended(reason="x"))
-    channel.send_now(beat)  # something waits to be sent before it
+    channel.send_now(beat)  # An earlier message is still queued.
     assert channel.dropped == 2
     channel.close()
     await peer.aclose()

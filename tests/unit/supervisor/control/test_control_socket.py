@@ -30,7 +30,7 @@ async def serving(path: Path) -> AsyncIterator[str]:
 
 
 async def ended_at(stream: trio.SocketStream, pieces: Iterable[bytes] = (), every: float = 1.0) -> float:
-    """Send pieces until the server closes; how long that took."""
+    """Send pieces until the server closes the connection; return the seconds."""
     began = trio.current_time()
 
     async def drip() -> None:

@@ -137,7 +137,7 @@ def test_a_pidfile_that_cannot_be_removed_is_emptied(tmp_path: Path, monkeypatch
     path = tmp_path / "umbel.pid"
     with pidfile(str(path)):
         assert path.read_text() == f"{os.getpid()}\n"
-        monkeypatch.setattr(Path, "unlink", refuse)  # as in a directory of somebody else's
+        monkeypatch.setattr(Path, "unlink", refuse)  # As in a directory of another user.
     assert path.read_text() == ""
     with pidfile(str(path)):
         assert path.read_text() == f"{os.getpid()}\n"

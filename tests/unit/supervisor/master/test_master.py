@@ -26,7 +26,7 @@ DEVNULL = os.open(os.devnull, os.O_WRONLY)
 
 
 class Script:
-    """What the next workers do: seconds until ready (None: never), and until they die (None: when asked to)."""
+    """The behaviour of the next workers: seconds until ready (None: never) and until death (None: at a drain)."""
 
     def __init__(self) -> None:
         self.ready_after: float | None = 0.0
@@ -60,7 +60,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
 
 
 class KeptConsole(ConsoleOutput):
-    """Keeps the events."""
+    """A console that keeps the events."""
 
     def __init__(self) -> None:
         super().__init__(DEVNULL)
@@ -95,7 +95,7 @@ async def test_a_degraded_master_recovers_when_all_workers_have_been_ready_for_1
         assert master.degraded
         assert (await status(master))["master"]["state"] == "degraded"
         assert "degraded: too many restarts" in master.summary()
-        # Backed off: far from the thirty restarts that each of them would have had at once.
+        # The back-off reduces thirty restarts for each worker to these.
         assert len(script.spawned) < 20
         script.dies_after = None
         await trio.sleep(15 + 10 + 2)

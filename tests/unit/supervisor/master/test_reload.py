@@ -19,7 +19,7 @@ DEVNULL = os.open(os.devnull, os.O_WRONLY)
 
 
 class FakeSlot:
-    """Takes a second to be renewed, and fails if ``fails`` is set."""
+    """A slot whose renewal takes a second, and fails if ``fails`` is set."""
 
     def __init__(self, number: int, happened: list[Any]) -> None:
         self.number = number
@@ -33,7 +33,7 @@ class FakeSlot:
 
 
 class FakeMaster:
-    """Has three slots."""
+    """A master with three slots."""
 
     def __init__(self) -> None:
         self.generation = 1

@@ -8,7 +8,7 @@ from umbel.supervisor.master.slot_state import TABLE, Action, Event, SlotMachine
 
 A, E, S = Action, Event, State
 
-# What an operator would say, one line per state and event that matters there; everything else changes nothing.
+# The expected transitions; every other pair of state and event changes nothing.
 MOVES = [
     (S.EMPTY, E.STARTED, S.STARTING, [A.SPAWN]),
     (S.EMPTY, E.STOP, S.GONE, []),
