@@ -25,8 +25,8 @@ DURATION_S_MAX = 36_500 * 86_400.0
 """A hundred years: the clocks and timers of the system can represent any shorter time."""
 SIZE_MAX = 2**63 - 1
 """The largest signed 64-bit integer, the type of sizes in the system."""
-_DURATION = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
-_SIZE = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
 
 _RATIO = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,15})?)%")
 
@@ -73,15 +73,16 @@ def parse_rate(value: object) -> int:
 
 
 def parse_size(value: object) -> int:
-    """Return the bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
+    """Return the bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536), rounded to a whole number.
 
     Raises:
-        ValueError: ``value`` is no text, has no unit, is not above zero, or is larger than ``SIZE_MAX``.
+        ValueError: ``value`` is not a number directly followed by a unit (case matters), is less than a byte, or
+            is more than ``SIZE_MAX``.
     """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'{_shown(value)} is not a size; write a number and a unit, such as "64KiB" or "10MB"')
-    size = int(float(match[1]) * _BYTES[match[2]])
+    size = round(float(match[1]) * _BYTES[match[2]])
     if size <= 0:
         raise ValueError("a size must be above zero")
     if size > SIZE_MAX:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +104,11 @@ def test_every_required_key_has_a_placeholder() -> None:
         if place.model.model_fields[name].is_required()
     }
     assert required == PLACEHOLDERS.keys()
+
+
+def test_patterns_have_only_what_ecma_262_knows() -> None:
+    """Editors read patterns as ECMAScript: ``\\A`` is the letter A there, and possessive quantifiers are an error."""
+    found = re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(json_schema()))
+    assert found
+    for pattern in set(found):
+        assert not re.search(r"\\\\[AZz]|[*+?}]\+|\(\?P|\(\?>", pattern), pattern

@@ -51,3 +51,11 @@ def test_an_invalid_duration_is_refused(value: object) -> None:
 def test_an_invalid_size_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="size"):
         parse_size(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("2.01MB", 2_010_000), ("32.3KB", 32_300), ("1.001KB", 1_001), ("0.6B", 1)]
+)
+def test_a_fraction_of_a_unit_is_rounded_to_the_nearest_byte(text: str, count: int) -> None:
+    """2.01 * 1,000,000 is 2009999.99… as a float, and was cut to one byte less."""
+    assert parse_size(text) == count
