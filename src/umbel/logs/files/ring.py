@@ -25,9 +25,10 @@ checksum is right. Thus the reader ends
 
 Invariant: ``head - tail <= size``; a line that would break it is refused (None), so no waiting line is overwritten.
 
-Releasing writes ``tail``, with one aligned store. A kill between the write to the log and the release leaves lines in
-the ring that are in the log as well; recovery leaves those out. So a kill loses no line that ``append`` has accepted.
-A line that the queue has displaced stays in the ring until a later line is released.
+Releasing writes ``tail``, with one copy of its eight bytes. A kill between the write to the log and the release leaves
+lines in the ring that are in the log as well; recovery leaves those out. So a kill loses no line that ``append`` has
+accepted. A line that the queue has displaced stays in the ring, and occupies its room, until a later line is released.
+So a long stall of the writer can fill the ring although the queue has room; new lines are dropped then, warnings too.
 
 Ownership. The process holds the flock of its ring for its whole life, and the kernel releases it at its death. Recovery
 takes only rings whose lock is free. No method blocks, except for the creation; one thread at a time may call them.
@@ -125,7 +126,9 @@ class Ring:
     def release(self, mark: int) -> None:
         """Release all lines that end at the mark or before it."""
         self._tail = mark
-        _TAIL.pack_into(self._map, _TAIL_AT, mark)
+        # One copy of eight bytes. ``pack_into`` would write zeros first: recovery after a kill between the two would
+        # begin at zero and find nothing.
+        self._map[_TAIL_AT : _TAIL_AT + _TAIL.size] = _TAIL.pack(mark)
 
     def close(self) -> None:
         """Close the ring, and remove its file if all lines were released; otherwise recovery takes the others."""

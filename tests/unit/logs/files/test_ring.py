@@ -274,3 +274,25 @@ async def test_a_pipe_among_the_rings_is_left_alone(tmp_path: Path) -> None:
         assert recover(log) == 0
     finally:
         planted.unlink()
+
+
+def test_the_release_mark_is_written_at_once_and_not_through_zero(log: Path) -> None:
+    """``struct.pack_into`` fills its place with zeros before it writes: a kill in between lost all waiting lines."""
+    ring = Ring(log, 1000)
+    mark = ring.append(b"a line\n")
+    assert mark is not None
+    writes: list[tuple[slice, bytes]] = []
+    mapped = ring._map
+
+    class Recorded:
+        """Takes whole slices only; ``pack_into`` would raise TypeError."""
+
+        def __setitem__(self, place: slice, data: bytes) -> None:
+            writes.append((place, data))
+            mapped[place] = data
+
+    ring._map = Recorded()  # type: ignore[assignment]
+    ring.release(mark)
+    ring._map = mapped
+    ring.close()
+    assert [data for _, data in writes] == [mark.to_bytes(8, "little")]
