@@ -225,6 +225,25 @@ async def test_a_client_header_that_makes_an_upstream_parameter_too_large_is_a_4
     assert upstream.targets == []
 
 
+@pytest.mark.parametrize(
+    ("path", "params", "status"),
+    [("/" + "x" * 20_000, {}, 400), ("/a", {"n": "x" * 20_000}, 502)],
+    ids=["the path", "params"],
+)
+async def test_a_target_too_long_is_the_clients_mistake_only_by_its_path(
+    path: str, params: dict[str, str], status: int
+) -> None:
+    """The values of ``params`` in code were reported to the client as a path that is too long."""
+    compose, upstream = composing({"/a": answer(1)})
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", path, params=params)
+    failure = caught.value.result.failure
+    assert failure is not None
+    assert (failure.status, bool(failure.public)) == (status, status == 400)
+    assert upstream.targets == []
+
+
 def test_an_upstream_whose_templates_need_a_route_cannot_be_called_from_code() -> None:
     made = config('[upstreams.u]\nurls = ["http://x"]\nheaders = { x-user = "{user_id}" }\n')
     with pytest.raises(UmbelError, match="cannot be called from code"):

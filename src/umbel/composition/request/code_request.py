@@ -109,7 +109,11 @@ def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[s
     pairs.extend(query)
     text = f"{base}?{'&'.join(pairs)}" if pairs else base
     if len(text) > MAX_TARGET:
-        raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client_parameter="the path")
+        # A path in code usually holds values of the client. Parameters of the code are a mistake of the application.
+        added = sum(map(len, query))
+        client_parameter = "the path" if added <= len(text) // 2 else ""
+        reason = f"and the query make a target of more than {MAX_TARGET} bytes; shorten them"
+        raise BadValueError("path", reason, client_parameter=client_parameter)
     return text.encode("ascii")
 
 
