@@ -94,7 +94,7 @@ Templates are used in `path` and `headers`. JMESPath expressions are used in `sh
 | `headers` | the header fields of the request, in snake case: `headers.x_tenant` |
 | `body` | the decoded body of the request |
 | `item` | the current item, in a call with `each` |
-| the name of a call | the value of that call. A call that names another one starts when that one has its value |
+| the name of a call | the value of that call. A call that names another call starts when the other call has its value |
 
 In the tables of `with`, `params`, `json` and `form`, a constant may replace an expression:
 `params = { page = { value = 1 } }`.

@@ -68,7 +68,7 @@ async def test_the_root_path_is_that_of_the_settings(app: object, protocol: str)
     async with serving(app, root_path="/mounted") as port:
         status, _, body = await ask(protocol, port, "GET", "/mounted/where")
         if status == 404:
-            # Quart takes the path to be without the root that it is mounted at.
+            # Quart expects the path without root_path.
             status, _, body = await ask(protocol, port, "GET", "/where")
     assert (status, json.loads(body)["root_path"]) == (200, "/mounted")
 
@@ -157,7 +157,7 @@ async def test_a_response_may_precede_the_request_body(app: object, protocol: st
                 await channel.request("POST", "/early", [("content-length", "1000000")], end=False)
                 status, _ = await channel.answer()
                 assert (status, await rest(channel)) == (413, b"too much")
-        # Whatever became of that connection, the server serves.
+        # The server must serve further connections.
         assert (await ask(protocol, port, "GET", "/hello"))[0] == 200
 
 

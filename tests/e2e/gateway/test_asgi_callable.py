@@ -17,7 +17,7 @@ Handler = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def only_http(handler: Handler) -> Handler:
-    """An application without a lifespan: it raises when asked for one, as ASGI allows."""
+    """An application without a lifespan: it raises an exception for any scope but http, as ASGI allows."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -113,7 +113,7 @@ async def test_trailers_are_sent_after_the_body_if_the_scope_offers_them(protoco
             assert (body, channel.trailers) in [(b"body", [("x-sum", "42")]), (b"none offered", [])]
             if protocol == "HTTP/1.1":
                 assert body == b"body"
-            # The connection goes on after them.
+            # The connection serves another request after the trailers.
             await channel.request("GET", "/", [("te", "trailers")])
             assert (await channel.answer())[0] == 200
             assert await rest(channel) == body
@@ -161,7 +161,7 @@ def saying_ten(body: bytes) -> Handler:
 async def test_a_wrong_content_length_is_a_500_and_ends_the_connection(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Never may a byte too many be taken for the next answer, nor one that is missing be made up from it."""
+    """A surplus byte must not become a part of the next response, and a missing byte must not be taken from it."""
     received = b""
     async with serving(saying_ten(body)) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
@@ -170,7 +170,7 @@ async def test_a_wrong_content_length_is_a_500_and_ends_the_connection(
                 received += data
     assert received.count(b"HTTP/1.1 ") == 1
     head, _, sent = received.partition(b"\r\n\r\n")
-    # The length was known to be wrong before a byte went out.
+    # The length is known to be wrong before the first byte is sent.
     assert head.startswith(b"HTTP/1.1 500 ")
     assert b"application/problem+json" in head
     assert body not in sent
@@ -256,7 +256,7 @@ async def test_a_client_that_does_not_read_blocks_send(protocol: str) -> None:
             while sent != before or not sent:
                 before = sent
                 await wait_all_tasks_blocked(0.1)
-        # What two sockets on loopback hold; over HTTP/2 a window of 64 KiB.
+        # The buffers of two sockets; over HTTP/2 also a window of 64 KiB.
         assert 0 < sent < 16_000_000
         await channel.abandon()
 

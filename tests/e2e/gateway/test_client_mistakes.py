@@ -18,7 +18,7 @@ from tests.support.upstream.raw_server import Peer, raw_server, response
 
 
 class Mistake(NamedTuple):
-    """A request, the status it must get, and words that its problem's detail must hold."""
+    """A request, the status of its response, and words in the detail of its problem document."""
 
     target: str
     status: int
@@ -87,7 +87,7 @@ ROUTES = "".join(
 MEMBER = 'The member "x" of the body'
 
 BIG = b'{"xs":[%b,%b]}' % (b"9" * 4300, b"9" * 4300)
-"""Numbers whose sum is past a bound."""
+"""Numbers whose sum exceeds a bound."""
 
 MISTAKES: dict[str, Mistake] = {
     # Expressions.
@@ -197,7 +197,7 @@ MISTAKES: dict[str, Mistake] = {
 }
 
 FITTING: dict[str, Mistake] = {
-    # What a function cannot take is null there.
+    # Values that a function does not accept: the function gives null.
     "length of a number": Mistake("/length", 200, (), b'{"x":1}', JSON),
     "length of nothing": Mistake("/length", 200, (), b"{}", JSON),
     "length of a member of a list": Mistake("/length", 200, (), b"[]", JSON),
@@ -259,13 +259,13 @@ FITTING: dict[str, Mistake] = {
 
 
 async def texts(peer: Peer) -> None:
-    """Answers every request with a text."""
+    """An upstream that answers every request with a text."""
     while (await peer.read_request())[0]:
         await peer.send(response(b'"text"'))
 
 
 async def ask(program: Program, mistake: Mistake) -> list[str]:
-    """Make the mistake; what is wrong with the answer to it."""
+    """Send the request, and return the differences between its response and the expected one."""
     method = mistake.method or ("POST" if mistake.body or mistake.headers[:1] == JSON else "GET")
     reply, _ = await program.ask(mistake.target, method, mistake.headers, mistake.body)
     if reply.status != mistake.status:

@@ -101,7 +101,7 @@ async def test_two_pipelined_requests_are_answered_in_order() -> None:
 
 
 class Stuck(httpx.AsyncBaseTransport):
-    """An upstream that never answers, and knows when its call ended."""
+    """An upstream that never responds; ``ended`` is set when its call ends."""
 
     def __init__(self) -> None:
         self.asked = trio.Event()
@@ -192,7 +192,7 @@ async def test_a_client_that_stops_reading_is_cut_off_after_write_timeout(stock:
         await client.send("GET", "/flood")
         with trio.fail_after(5):
             await gone.wait()
-            # A second client is served meanwhile and afterwards.
+            # The server serves a second client meanwhile.
             assert (await fetch(port, "GET", "/hello")).body == b"hello"
             while app.statistics().requests_in_flight:
                 await trio.testing.wait_all_tasks_blocked(0.01)

@@ -42,21 +42,21 @@ def head(target: str, fields: str = "", method: str = "GET") -> bytes:
 
 
 class Moment(NamedTuple):
-    """When a client leaves: what it has sent by then, and what its upstream does."""
+    """The moment at which a client leaves: its request so far, and the behaviour of its upstream."""
 
     request: bytes
     script: Callable[[trio.Event], Handler]
-    """Sets the event when the moment has come."""
+    """Makes the upstream, which sets the event at the moment."""
     calls: tuple[Kind | None, ...] = (Kind.CLIENT_GONE,)
-    """What becomes of the route's calls."""
+    """The failure kinds of the route's calls; None: a value."""
     status: int = 499
-    """Of the record."""
+    """The status in the record."""
     first: bytes = b""
-    """What the client waits for before it leaves."""
+    """The bytes that the client waits for before it leaves."""
 
 
 def asked_and(then: Handler, *answers: bytes) -> Callable[[trio.Event], Handler]:
-    """Answer requests so; at the next one the moment has come, and ``then`` goes on."""
+    """An upstream that sends ``answers``, sets the event at the next request, and continues with ``then``."""
 
     def script(moment: trio.Event) -> Handler:
         async def handler(peer: Peer) -> None:
@@ -76,7 +76,7 @@ def never_asked(moment: trio.Event) -> Handler:
     moment.set()
 
     async def handler(peer: Peer) -> None:
-        raise AssertionError("the upstream was asked")
+        raise AssertionError("the upstream got a request")
 
     return handler
 
@@ -87,7 +87,7 @@ async def half_a_body(peer: Peer) -> None:
 
 
 async def reads_no_further(peer: Peer) -> None:
-    # Its buffers fill up, and the gateway is in the middle of a send for as long as this lasts.
+    # The buffers fill up, so the gateway waits within a send during this time.
     await trio.sleep(0.1)
     await peer.closed()
 
@@ -98,7 +98,7 @@ ROUTES = "".join(
         route("/body", call='json = "body"'),
         route("/upload", keys='body = "bytes"\nmax_body = "8MB"', call="forward_body = true"),
         route("/large", call='decode = "text"'),
-        # A list, and as many calls as it has items.
+        # A call with a list, and one call per item.
         route("/each") + '[routes.calls.items]\nupstream = "up"\npath = "/items/{item}"\neach = "part"\n',
         route("/stream") + '[routes.calls.next]\nupstream = "up"\npath = "/next/{part}"\n',
     )
@@ -153,7 +153,7 @@ async def test_a_client_that_leaves_ends_its_calls(moment: Moment, how: str, sto
             await program.settled()
             if None not in moment.calls:
                 await upstream.all_closed()
-            # The next one is served as if nothing had been.
+            # The next client is served as usual.
             assert (await program.ask("/other"))[0].json == {"part": 1}
         await upstream.all_closed()
     gone, served = program.lines("access")
@@ -193,7 +193,7 @@ async def test_a_client_that_leaves_with_its_response_is_recorded_as_200(how: st
                     assert (await client.request("GET", "/r")).json == {"part": 1}
                     await leave(client, how)
             await program.settled()
-    # One after the other, they all used the same one.
+    # All calls used the same connection, one after the other.
     assert len(upstream.connections) == 1
     assert [line["http.response.status_code"] for line in program.lines("access")] == [200] * 10
     assert [line.get("kind") for line in program.lines("calls")] == [None] * 10
@@ -205,7 +205,7 @@ async def test_a_client_that_leaves_while_a_call_connects_leaves_no_socket(
     scheme: str, how: str, tmp_path: Path
 ) -> None:
     async with raw_server(silent) as stalling:
-        # To connect takes for ever: a queue that is full, or a handshake that nobody answers.
+        # Connecting takes for ever: the accept queue is full, or no peer answers the handshake.
         with nullcontext(int(stalling)) if scheme == "https" else full() as port:
             config = up(port, 'connect_timeout = "1h"').replace("http:", f"{scheme}:") + route()
             async with running(tmp_path, config) as program, connected(program.port) as client:
@@ -236,7 +236,7 @@ async def test_a_client_that_leaves_frees_its_place_in_the_queue(how: str, tmp_p
                 async with connected(program.port) as client:
                     await client.stream.send_all(head("/r"))
                     await until(lambda: program.client("up").statistics().bulkhead.waiting)
-                    # One more finds the queue full; one that leaves makes room.
+                    # The queue is full for a further request, until the client in it leaves.
                     assert (await program.ask("/r"))[0].status == 503
                     await leave(client, how)
                 await until(lambda: not program.client("up").statistics().bulkhead.waiting)
@@ -280,12 +280,12 @@ async def test_a_client_that_stops_reading_a_stream_ends_the_call_in_flight(
 
 
 class Refusal(NamedTuple):
-    """A request that cannot be answered as it stands."""
+    """A request that is refused."""
 
     request: bytes
     status: int
     kind: Kind | None = None
-    """In the record."""
+    """The kind in the record."""
 
 
 def post(body: bytes, fields: str = "") -> bytes:

@@ -38,7 +38,7 @@ MINE = response(b'"mine"')
 async def assert_cannot_connect(
     directory: Path, upstream: str, fault: Fault, keys: str = "", *secrets: str, stock: bool = False
 ) -> None:
-    """Both routes of a program whose upstream is at this URL fail so, are recorded so, and leave nothing."""
+    """Check that both routes of a program with this upstream fail with ``fault``, are recorded, and leave no socket."""
     sockets = open_sockets()
     async with raw_server(steadily) as steady:
         config = two_routes(steady, upstream, keys)
@@ -47,7 +47,7 @@ async def assert_cannot_connect(
             await program.settled()
             pool = program.client("hidden-name").statistics().pool
             assert (pool.active, pool.connecting, pool.idle) == (0, 0, 0)
-    # A port is a secret by its digits, with or without its colon.
+    # Neither the host nor the digits of the port may be shown.
     host, _, port = upstream.partition("://")[2].rpartition(":")
     assert_recorded(program, fault, replies, *filter(None, (host, port if port.isdigit() else "", *secrets)))
     assert open_sockets() == sockets
@@ -79,7 +79,7 @@ async def test_with_public_only_loopback_addresses_are_never_connected_to(host: 
 
 
 class Names(trio.abc.HostnameResolver):
-    """A name service of one answer: an address, an error, or silence."""
+    """A resolver with one answer: an address, an error, or none at all."""
 
     def __init__(self, answer: str | OSError | None) -> None:
         self.answer = answer
@@ -126,7 +126,7 @@ def ca() -> trustme.CA:
 
 @pytest.fixture
 def trusted(ca: trustme.CA, tmp_path: Path) -> str:
-    """The key that trusts ``ca``."""
+    """The key of the configuration that makes ``ca`` trusted."""
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     return 'tls = { ca = "ca.pem" }'
 
@@ -138,7 +138,7 @@ def context(ca: trustme.CA, name: str = "127.0.0.1", **options: datetime.datetim
 
 
 def by_itself(_: trustme.CA) -> ssl.SSLContext:
-    """A certificate that signed itself."""
+    """A context with a self-signed certificate."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own = trustme.CA()
     with own.cert_pem.tempfile() as certificate, own.private_key_pem.tempfile() as key:
@@ -191,7 +191,7 @@ async def test_a_failed_handshake_is_a_tls_failure_within_connect_timeout(
 
 @asynccontextmanager
 async def elsewhere() -> AsyncIterator[RawServer]:
-    """Where nothing may ever go to."""
+    """A server that must get no connection."""
     async with raw_server(answering(response(b'"stolen"'))) as server:
         yield server
         assert server.connections == []

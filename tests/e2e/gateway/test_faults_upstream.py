@@ -33,18 +33,18 @@ BODY_SIZE = "http_response_body_size"
 
 
 class Case(NamedTuple):
-    """An upstream that does something bad, and the call's fault."""
+    """A faulty upstream, and the resulting fault of the call."""
 
     script: Handler
     fault: Fault
     kept: bool = False
-    """The message was whole, so the connection may serve again."""
+    """Whether the response was complete, so that the connection is kept."""
     timeout: str = "5s"
     deadline: str = "5s"
 
 
 def sending(answer: bytes, *, close: bool = False) -> Handler:
-    """Send these bytes once on each connection, then close, or wait for the client to."""
+    """An upstream that sends these bytes once per connection, then closes it or waits until the peer closes it."""
 
     async def handler(peer: Peer) -> None:
         await peer.read_head()
@@ -63,7 +63,7 @@ async def reset_before(peer: Peer) -> None:
 async def reset_in_the_middle(peer: Peer) -> None:
     await peer.read_head()
     await peer.send(HEAD + b'Content-Length: 100\r\n\r\n{"half')
-    # By then the gateway has the half; a reset may overtake what is not read yet.
+    # The gateway has read the first half by then. A reset may discard bytes that are not read.
     await trio.sleep(0.02)
     peer.reset()
 
@@ -87,7 +87,7 @@ CASES: dict[str, Case] = {
     "resets in the middle of the body": Case(reset_in_the_middle, Fault(Kind.RESET, TERMINATED)),
     "never answers": Case(silent, TIMEOUT, timeout="150ms"),
     "never answers until the deadline of the route": Case(silent, TIMEOUT, deadline="300ms"),
-    # A drop every 10 ms and not every second, so that no limit of a single read would ever run out.
+    # A byte every 10 ms, so that no timeout of a single read would ever be reached.
     "drips its status line and its head": Case(drip_head, TIMEOUT, timeout="150ms"),
     "drips its body": Case(drip_body, TIMEOUT, timeout="150ms"),
     "sends 102 again and again": Case(endless_interim, TIMEOUT, timeout="150ms"),
@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
     ),
     **{f"an endless body, {how}": Case(script, TOO_BIG) for how, script in ENDLESS.items()},
     "one byte too much body, and its length says so": Case(sending(response(b"1" * (MAX_BODY + 1))), TOO_BIG),
-    # The end of neither message is sent: it is the byte too much that ends the reading.
+    # The end of the message is never sent: the first surplus byte must end the reading.
     "one byte too much body, in a chunk": Case(
         sending(CHUNKED + b"%x\r\n%b\r\n" % (MAX_BODY + 1, b"1" * (MAX_BODY + 1))), TOO_BIG
     ),
@@ -167,12 +167,12 @@ async def test_in_a_stream_a_fault_is_a_line_with_its_kind(case: Case, tmp_path:
 
 
 class Right(NamedTuple):
-    """An answer that looks wrong and is right."""
+    """An unusual response that is valid."""
 
     script: Handler
     value: object
     connections: int = 1
-    """For three calls, one after the other."""
+    """The number of connections for three calls, one after the other."""
 
 
 def trailing(body: bytes) -> bytes:
@@ -228,7 +228,7 @@ async def test_a_crossed_connection_is_replaced_except_for_post(how: str, stock:
     async def one_answer_each(peer: Peer) -> None:
         heads.append(await peer.read_head())
         await peer.send(MINE)
-        # It closes only when the next request is on its way: the race, lost every time.
+        # The upstream closes the connection only when the next request is on its way.
         heads.append(await peer.read_head())
         if how == "a reset":
             peer.reset()
@@ -295,7 +295,7 @@ async def test_the_cookie_of_one_client_is_never_sent_for_another(stock: bool, t
             third, _ = await program.ask("/bare", headers=[("cookie", "user=bob")])
     assert len(upstream.connections) == 1
     assert first.all("set-cookie") == ["session=1; Path=/"]
-    # Nor does a cache on the way keep it for another one.
+    # No shared cache may store it for another client.
     assert first["cache-control"] == second["cache-control"] == "private"
     assert second.all("set-cookie") == ["session=2; Path=/"]
     assert third.all("set-cookie") == []
@@ -317,7 +317,7 @@ async def test_hop_by_hop_and_server_fields_of_an_upstream_reach_no_client(stock
         b"X-Good: good",
     )
     async with raw_server(answering(response(b"1", *fields))) as upstream:
-        # Named or not: the ones of the connection are gone before anybody could name them.
+        # Hop-by-hop fields are removed although ``forward_headers`` names one of them.
         names = '["x-hop", "x-good"]'
         config = up(upstream) + route(answer=f"forward_headers = {{ part = {names} }}")
         async with running(tmp_path, config, stock=stock) as program:

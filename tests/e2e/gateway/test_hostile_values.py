@@ -11,7 +11,7 @@ from tests.support.gateway.program import SERVERS, route, running, up
 from tests.support.upstream.raw_server import Peer, answering, raw_server, response
 from umbel.core.failure_kinds import Kind
 
-# Values that would lead astray, and the one segment that each becomes; None: no segment can hold it.
+# Hostile values, each with the one segment that it becomes; None: it cannot be a segment.
 VALUES: list[tuple[object, str | None]] = [
     ("../../admin?x#y", "..%2F..%2Fadmin%3Fx%23y"),
     ("a/b\\c", "a%2Fb%5Cc"),
@@ -130,7 +130,7 @@ async def test_a_line_end_in_a_value_begins_no_field(value: str, tmp_path: Path)
                 assert b"x-admin" not in raw.partition(b"\r\n\r\n")[0].lower()
                 assert b"x-name" not in raw.lower()
             assert (await program.ask(f"/query?name={quoted}"))[0].status == 200
-    # Whoever was asked at all was asked without it, or with all of it encoded.
+    # A request that was sent does not have the character, or has it encoded.
     assert not any(b"x-name" in head.lower() for head in heads)
     assert not any(line.lower().startswith(b"x-admin") for head in heads for line in head.splitlines())
     assert heads[-1].split(b" ")[1] == f"/x?name={quoted}".encode()

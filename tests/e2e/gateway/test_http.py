@@ -93,7 +93,7 @@ async def test_a_refusal_is_a_problem_document_without_a_call(method: str, targe
             assert reply["cache-control"] == "no-store"
             assert reply.json["request_id"] == reply["x-request-id"]
             assert str(int(port)) not in reply.body.decode()
-            # The connection is as good as before.
+            # The connection can be used again.
             assert (await client.request("GET", "/livez")).status == 200
         assert not port.connections
     assert [record.status for record in records.requests] == [status, 200]
@@ -112,7 +112,7 @@ async def test_bad_and_too_large_bodies_are_refused_and_the_next_request_is_serv
                 assert (await client.request("POST", "/p", [("content-type", "text/plain")], b"{}")).status == 415
                 assert (await client.request("POST", "/p", JSON, b'{"a":1}')).json == {"part": 1}
             async with connected(gate) as client:
-                # Not a byte of the body has been sent when the answer comes.
+                # The response comes before the body is sent.
                 await client.stream.send_all(
                     b"POST /p HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1001\r\n\r\n"
                 )

@@ -55,7 +55,7 @@ async def served(app: Umbel, server: str, monkeypatch: pytest.MonkeyPatch) -> As
 
 
 class Hanging:
-    """An upstream that takes a request and never answers."""
+    """An upstream that reads a request and never responds."""
 
     def __init__(self) -> None:
         self._asked = trio.Event()
@@ -66,13 +66,13 @@ class Hanging:
         await peer.closed()
 
     async def asked(self) -> None:
-        """Wait until it has a request."""
+        """Wait until the upstream has a request."""
         with trio.fail_after(10):
             await self._asked.wait()
 
 
 async def over(app: Umbel, upstream: RawServer, records: Records) -> None:
-    """Wait until the call's connection is closed and the request recorded as one whose client has gone."""
+    """Wait until the call's connection is closed, and check that the request is recorded with kind client-gone."""
     await upstream.all_closed()
     with trio.fail_after(10):
         while app.statistics().requests_in_flight or not records.requests:

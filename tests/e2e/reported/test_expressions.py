@@ -214,12 +214,12 @@ def test_check_names_the_part_that_may_be_missing_with_file_and_line(
     monkeypatch.chdir(write(tmp_path, config).parent)
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 0
-    assert [line.partition(" and gives null")[0] for line in result.stderr.splitlines()] == [
-        "warning: umbel.toml:8: routes[0].answer.shape: length() takes no null",
-        "warning: umbel.toml:8: routes[0].answer.shape: merge() takes no null",
+    assert [line.partition(" gives null if")[0] for line in result.stderr.splitlines()] == [
+        "warning: umbel.toml:8: routes[0].answer.shape: length()",
+        "warning: umbel.toml:8: routes[0].answer.shape: merge()",
     ]
-    assert 'where "b" is null (it is optional and has no default); give "b" a default, or' in result.stderr
-    assert 'where "c" is null (when may skip it, and it has no default); give "c" a default, or' in result.stderr
+    assert 'if "b" is null (it is optional and has no default); give "b" a default, or' in result.stderr
+    assert 'if "c" is null (when may skip it, and it has no default); give "c" a default, or' in result.stderr
 
 
 ALL_AT_ONCE = """\

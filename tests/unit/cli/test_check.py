@@ -78,8 +78,8 @@ def test_a_missing_part_given_to_a_function_is_a_warning_with_status_0(here: Pat
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stdout) == (0, "umbel.toml: ok, 1 upstream, 1 route, 2 calls\n")
     reason = (
-        'merge() takes no null and gives null where "d" is null (it is optional and has no default); '
-        'give "d" a default, or write not_null(d, …) with what is to be taken instead'
+        'merge() gives null if "d" is null (it is optional and has no default); '
+        'give "d" a default, or write not_null(d, …) with another value'
     )
     assert result.stderr == f"warning: umbel.toml:7: routes[0].answer.shape: {reason}\n"
     result = CliRunner().invoke(main, ["check", "--json"])

@@ -65,7 +65,7 @@ async def test_a_call_that_is_not_notable_has_no_record(
 
 
 class Repeated:
-    """A caller whose calls take a second attempt."""
+    """A caller whose calls need a second attempt."""
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         context.attempts += [Attempt(1, "r", 0.0, 0.1), Attempt(2, "r", 0.1, 0.2, 200, cause="retry")]

@@ -62,7 +62,7 @@ def test_json_is_decoded_at_the_bound_of_depth_and_refused_above() -> None:
 
 
 def test_json_is_decoded_at_the_bound_of_values_and_refused_above() -> None:
-    # A list of n numbers is n + 1 values.
+    # A list of n numbers has n + 1 values.
     assert len(decode_json(b"[" + b"1," * (MAX_VALUES - 2) + b"1]")) == MAX_VALUES - 1
     with pytest.raises(BadBodyError, match="values"):
         decode_json(b"[" + b"1," * (MAX_VALUES - 1) + b"1]")
@@ -76,7 +76,7 @@ def test_the_largest_allowed_json_blocks_the_event_loop_only_briefly() -> None:
     body = b"[" + b'{"a":"bbbbbbbbbbbb"},' * (MAX_VALUES // 3) + b"1]"
     started = time.perf_counter()
     decode_json(body)
-    # The promise is 100 ms; five times that guards against a decoder that walks everything twice over.
+    # The bound is 100 ms. Five times that still detects a decoder that takes several passes.
     assert time.perf_counter() - started < 0.5
 
 
@@ -116,7 +116,7 @@ def test_a_python_codec_that_is_no_listed_charset_is_unknown(charset: str) -> No
         decode_text(b"abc\xff", charset)
     with pytest.raises(BadBodyError):
         decode_json(b'"abc\xff"', lambda: charset)
-    # It is UTF-8 all the same.
+    # The body is valid UTF-8, so the charset is not needed.
     assert decode_text("abc\u00e9".encode(), charset) == "abc\u00e9"
     assert decode_json('"abc\u00e9"'.encode(), lambda: charset) == "abc\u00e9"
 
@@ -138,7 +138,7 @@ def test_a_body_without_a_value_raises_empty_body_error(body: bytes) -> None:
         (b'"\xe9"', "latin-1", "\u00e9"),
         (b'"\x80"', "windows-1252", "\u20ac"),
         ('"\u3042"'.encode("shift_jis"), "Shift_JIS", "\u3042"),
-        # What is UTF-8 is UTF-8, whatever is named.
+        # A body in UTF-8 is decoded as UTF-8, whatever charset is named.
         ('"\u00e9"'.encode(), "ISO-8859-1", "\u00e9"),
         ('"\u00e9"'.encode(), "us-ascii", "\u00e9"),
         ('"\u00e9"'.encode("utf-16"), None, "\u00e9"),
@@ -162,7 +162,7 @@ SURROGATES = (r"\ud83d", r"\uDE00", r"\udc00", r"\uD800", r"\\", r"\"", r"\n", "
 @given(st.lists(st.sampled_from(SURROGATES), max_size=12))
 def test_lone_surrogates_are_read_as_the_replacement_character(parts: list[str]) -> None:
     body = f'["{"".join(parts)}"]'
-    # Python keeps lone surrogates, and pairs what belongs together.
+    # Python's decoder keeps lone surrogates and joins pairs.
     (expected,) = json.loads(body)
     assert decode_json(body.encode()) == [re.sub("[\ud800-\udfff]", "\ufffd", expected)]
 
@@ -210,7 +210,7 @@ DEAR: dict[str, bytes] = {
 def test_a_megabyte_of_json_blocks_the_event_loop_only_briefly(name: str) -> None:
     took = []
     for _ in range(3):
-        # Without the garbage collector, whose search goes through all that the other tests have left.
+        # Without the garbage collector, which would also search the objects of other tests.
         gc.disable()
         try:
             started = time.thread_time()
@@ -219,7 +219,7 @@ def test_a_megabyte_of_json_blocks_the_event_loop_only_briefly(name: str) -> Non
             took.append(time.thread_time() - started)
         finally:
             gc.enable()
-    # The promise is 100 ms, and measured by `make bench-stalls`; what this replaces took from 0.4 s to half an hour.
+    # The bound is 100 ms, which `make bench-stalls` measures. An unbounded decoder takes from 0.4 s to half an hour.
     assert min(took) < 0.35
 
 

@@ -106,7 +106,7 @@ async def test_the_event_loop_runs_while_many_values_are_decoded() -> None:
                     longest, beats = max(longest, time.perf_counter() - began), beats + 1
 
             nursery.start_soon(beat)
-            gc.disable()  # Its passes hold the loop as well, and are of another making.
+            gc.disable()  # A garbage collection would block the event loop too.
             try:
                 value = await decode_in_thread(body, LARGE)
             finally:
@@ -114,7 +114,7 @@ async def test_the_event_loop_runs_while_many_values_are_decoded() -> None:
             scope.cancel()
     assert len(value["items"]) == 200_001  # type: ignore[index,call-overload,arg-type]
     assert beats > 5
-    # 20 ms are the aim; this guards against a decoder that holds the loop for the whole body.
+    # The aim is 20 ms. This detects a decoder that blocks the event loop for the whole body.
     assert longest < 0.3
 
 

@@ -22,7 +22,7 @@ ONE = response(b"1")
 
 
 async def compose_over(seconds: Mapping[bytes, float], text: str, deadline: float = 5.0, **policies: Any) -> Ran:
-    """Targets take so many seconds, or none; those under /busy are answered with 503 at first."""
+    """Run a composition whose targets take ``seconds``. The first request for a target under /busy gets 503."""
     asked: set[bytes] = set()
 
     async def serve(peer: Peer) -> None:
@@ -72,7 +72,7 @@ async def test_the_freed_place_of_a_cut_call_starts_no_queued_call_of_its_compos
     async def serve(peer: Peer) -> None:
         await peer.closed()
 
-    for _ in range(10):  # The order in which trio's tasks see a cancel is random.
+    for _ in range(10):  # The order in which trio cancels its tasks is random.
         records.events.clear()
         async with memory_client(serve, delay=0 if connected else 9, max_concurrency=1) as client:
             with trio.move_on_after(1):

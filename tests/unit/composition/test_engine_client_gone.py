@@ -55,7 +55,7 @@ async def test_on_wait_is_called_once_and_only_if_the_composition_waits(autojump
     await composition.to_its_end()
     assert composition.result is not None
     (leave,) = composition.leave
-    leave()  # It is over.
+    leave()  # The composition is over, so this has no effect.
     assert not composition.gone
 
 
@@ -92,7 +92,7 @@ async def test_outcomes_and_a_decision_before_the_client_leaves_are_kept(autojum
         nursery.start_soon(composition.to_its_end)
         await wait_all_tasks_blocked()
         composition.upstream.of("/a").end()
-        composition.upstream.of("/b").end()  # Its body is not decoded any more.
+        composition.upstream.of("/b").end()  # Its large body is not decoded before the client leaves.
         composition.leave[0]()
     assert composition.gone
     assert composition.kinds == {"a": None, "b": Kind.CLIENT_GONE, "c": Kind.CLIENT_GONE}

@@ -59,19 +59,19 @@ class Running:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The calls that have their outcome: the value, or the kind of the failure."""
+        """The values, or the kinds of failures, of the settled calls."""
         outcomes = [event.outcome for event in self.records.calls]
         return {each.call: each.failure.kind if each.failure else each.value for each in outcomes}
 
     def end(self, *names: str) -> None:
-        """These calls end, in one batch."""
+        """End these calls in one batch."""
         for name in names:
             self.upstream.of(f"/{name}").end()
 
 
 @asynccontextmanager
 async def running(text: str, replies: dict[str, Reply], observer: Observer | None = None) -> AsyncIterator[Running]:
-    """A composition whose calls are under way. On leaving the block it is waited for; then nothing is left."""
+    """Run a composition up to its first wait. Leaving the block waits for its end and checks that all calls ended."""
     composition = Running(ScriptedCaller({"/": Reply(), **replies}))
     trio.lowlevel.add_instrument(composition.steps)
     try:
@@ -90,7 +90,7 @@ async def test_calls_that_end_in_one_turn_wake_the_engine_at_most_once() -> None
     async with running(calls("abcdefghij"), {}) as composition:
         composition.end(*"abcde")
         await wait_all_tasks_blocked()
-        assert composition.steps.count == 0, "nothing was to be done"
+        assert composition.steps.count == 0, "there was no work for the task"
         assert composition.recorded == dict.fromkeys("abcde", 1)
         composition.end(*"fghij")
     assert composition.steps.count == 1
@@ -130,7 +130,7 @@ async def test_other_tasks_run_between_the_decoding_of_two_large_bodies() -> Non
         while len(composition.recorded) < 3:
             await trio.lowlevel.checkpoint()
             taken.add(len(composition.recorded))
-        assert taken & {1, 2}  # The order of tasks within a turn is trio's: it may be either.
+        assert taken & {1, 2}  # trio may run this task or the engine's first in a turn.
         composition.end("d")
 
 
@@ -140,7 +140,7 @@ async def test_a_call_with_a_large_body_is_cut_if_another_decides_in_that_turn(t
     async with running(text, {"/a": Reply(content=LARGE_BAD_JSON), "/b": deciding}) as composition:
         composition.end("a", "b")
     assert composition.recorded["a"] is Kind.CANCELLED
-    assert composition.upstream.of("/a").cancelled is None, "it had its response"
+    assert composition.upstream.of("/a").cancelled is None, "it had its response, so it was not cancelled"
 
 
 @pytest.mark.parametrize("content", [BAD_JSON, LARGE_BAD_JSON], ids=["small", "large"])
@@ -158,7 +158,7 @@ async def test_a_deciding_failure_keeps_later_results_of_the_same_batch() -> Non
     async with running(calls("abcd"), {"/b": Reply(status=500), "/c": Reply(status=404)}) as composition:
         composition.end("b", "a", "c")
         assert composition.recorded == {"b": Kind.STATUS, "a": 1, "c": Kind.STATUS}
-        assert composition.upstream.of("/d").under_way, "it is cut by the task"
+        assert composition.upstream.of("/d").under_way, "the task cuts it later"
     result = composition.result
     assert result is not None
     assert result.failure is not None
@@ -212,7 +212,7 @@ async def test_a_result_in_the_turn_of_the_deadline_is_a_value_or_a_timeout(auto
     ran = await compose(
         calls("ab", a="optional = true", b="optional = true"), ScriptedCaller({"/a": Reply(5.0), "/b": Reply()})
     )
-    # Which of the two is first in the turn is the scheduler's to say.
+    # trio may run the result or the deadline first in the turn.
     assert ran.kinds["a"] in (1, Kind.TIMEOUT)
     assert ran.kinds["b"] is Kind.TIMEOUT
 
@@ -244,7 +244,7 @@ async def test_a_call_gets_a_task_each_time_that_it_waits(autojump_clock: trio.a
 
 
 class _Untidy(httpx.AsyncBaseTransport):
-    """Takes half a second to clean up when it is cancelled."""
+    """A transport whose cleanup after a cancel takes half a second."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:

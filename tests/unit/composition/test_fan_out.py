@@ -111,7 +111,7 @@ async def test_a_list_longer_than_max_items_is_too_many_and_makes_no_call() -> N
 
 
 def of_items(count: int, *, limit: int, more: str = "", **replies: Reply) -> tuple[str, ScriptedCaller]:
-    """A route with an ``each`` over 0 to ``count`` - 1 beside the call a, and its upstream."""
+    """A route with the call a and an ``each`` over 0 to ``count`` - 1, and its upstream."""
     numbers = ",".join(map(str, range(count)))
     each = f'each = "`[{numbers}]`"\nlimit = {limit}\n{more}'
     text = calls("ab", a="optional = true", b=each).replace('"/b"', '"/b/{item}"')
@@ -162,14 +162,14 @@ async def test_a_failed_required_item_cancels_its_siblings(
     assert ran.elapsed == 1.0
 
 
-# Items beside one that fails, where the composition goes on without them: the first answer is enough for it.
+# A required item fails while the composition goes on: with combine = "first" another call is enough.
 
 ANY = '[[routes]]\npath = "/r"\ncombine = "first"\n'
 FAILS = Reply(status=500)
 
 
 async def beside_a_failure(upstream: ScriptedCaller, text: str, act: Callable[[], None]) -> Ran:
-    """Run the composition; ``act`` is done in one step while its items are under way, then the call a succeeds."""
+    """Run the composition: call ``act`` in one step while items are under way, then let the call a succeed."""
 
     async def end() -> None:
         await wait_all_tasks_blocked()

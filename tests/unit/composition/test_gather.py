@@ -192,7 +192,7 @@ async def test_a_header_with_an_invalid_value_is_left_out() -> None:
     (sent,) = upstream.requests
     assert not {"x-a", "x-b", "x-e"} & set(sent.headers)
     raw = dict(sent.headers.raw)
-    # As the client's fields have in a handler, it has a character per byte; what has not is sent as UTF-8.
+    # A str with characters below U+0100 is sent with one byte per character; any other str as UTF-8.
     assert (raw[b"x-c"], raw[b"x-d"]) == (b"Jos\xe9", "\u20ac".encode())
 
 
@@ -260,7 +260,7 @@ async def test_an_answer_made_with_the_clients_credential_is_private() -> None:
 
 
 class Marked(str):
-    """A text of a class of its own, as of markupsafe."""
+    """A subclass of str, like that of markupsafe."""
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ async def test_an_unknown_option_or_one_of_a_wrong_type_is_refused_at_once(
     async with compose.gather() as g:
         with pytest.raises(TypeError, match=reason):
             g.get("u", "/a", **({"name": "a"} | options))
-        # A call that was refused has not taken its name.
+        # A refused call does not take its name.
         g.get("u", "/a", name="a")
     assert upstream.targets == ["/a"]
 
@@ -426,7 +426,7 @@ async def test_a_call_that_cannot_be_made_leaves_its_name_free() -> None:
     assert kept.value == 1
 
 
-# Handles, and launches at any time
+# Handles, and calls launched at any time.
 
 
 def scripted(script: dict[str, Reply], deadline: float = 5.0) -> tuple[Compose, Records, ScriptedCaller]:
@@ -435,7 +435,7 @@ def scripted(script: dict[str, Reply], deadline: float = 5.0) -> tuple[Compose, 
 
 
 def kinds(records: Records) -> dict[str, object]:
-    """What became of each call, each of which is recorded once."""
+    """The value or the failure kind of each call. Each call must have one record."""
     outcomes = [event.outcome for event in records.calls]
     assert len({outcome.call for outcome in outcomes}) == len(outcomes)
     return {each.call: each.failure.kind if each.failure else each.value for each in outcomes}
@@ -473,7 +473,7 @@ async def test_calls_launched_in_one_turn_are_sent_together_without_tasks() -> N
         assert a.value == 1
         assert trio.lowlevel.current_statistics().tasks_living == before
         upstream.of("/b").end()
-        assert b.value == 1, "it is there before any task has run"
+        assert b.value == 1, "the handle has its value before any task has run"
 
 
 async def test_a_call_that_waits_gets_a_task_in_the_block(autojump_clock: trio.abc.Clock) -> None:

@@ -1,13 +1,18 @@
-"""Missing parts: warnings about expressions that pass a value that may be null to a function that takes no null.
+"""Warnings about functions of expressions whose argument may be null, found at load by an analysis of syntax trees.
 
-A part of an answer is the value of a call. It is null if the call is optional and fails, if ``when`` skips it, if
-``null_on`` has its status, if its body is not decoded, or if its default is null. A function with a null argument gives
-null (``interpreter.py``), and the other parts that it was given are lost. ``umbel check`` warns of that, and of a
-constant of a type that its function does not take. There is no warning if the expression handles the null: by ``||`` or
-``not_null`` around the function, by ``b && …`` or ``b == `null` && … || …`` before it. This is a static analysis of
-syntax trees at load.
+A *part* of an answer is the value of a call. It is null if the call is optional and fails, if ``when`` skips the call,
+if ``null_on`` has its status, if its body is not decoded, or if its default is null. A function with a null argument
+gives null (``interpreter.py``), so the other parts among its arguments are lost. ``umbel check`` warns of such a
+function, and of a constant of a type that its function does not accept.
 
-The items of an ``each`` are parts too, written ``b[*]``: an item that fails is null in a list that is not null.
+There is no warning if the expression handles the null: by ``||`` or ``not_null`` around the function, or by ``b && …``
+or ``b == `null` && … || …`` before it.
+
+The items of an ``each`` are parts too, written ``b[*]``: a failed item is null in a list that is not null.
+
+The analysis (``_NullSearch``) evaluates the expression with ``_KnownValue`` instead of values: for each node, the parts
+that make its value null if they are null. A function is reported if such a part reaches an argument that accepts no
+null.
 """
 
 from __future__ import annotations
@@ -26,17 +31,17 @@ if TYPE_CHECKING:
 
 Node = Mapping[str, Any]
 Parts = frozenset[str]
-"""Names of parts which make a value null if they are null."""
+"""Names of parts that make a value null if they are null."""
 
 _NONE: Parts = frozenset()
-# Nodes whose value is null if that of their first child is null.
+# Nodes whose value is null if the value of their first child is null.
 _NULL_AS_FIRST = frozenset(
     {"index_expression", "projection", "value_projection", "filter_projection", "flatten", "key_val_pair"}
 )
-# Functions that take null: those that give null for null, and those that give null if all arguments are null.
+# Functions that accept null: those that give null for a null argument, and those that do so only if all are null.
 _NULL_OF_NULL = frozenset({"to_number", "lookup"})
 _NULL_OF_ALL = frozenset({"not_null"})
-# Functions that compare the items of their list: null has no order.
+# Functions that compare the items of their list; null has no order.
 _ORDERING = frozenset({"sort_by", "max_by", "min_by"})
 # Functions whose result holds the items of their argument.
 _SAME_ITEMS = frozenset({"reverse", "values"})
@@ -51,63 +56,64 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class NullArgument(NamedTuple):
-    """A function that is given a part that may be null."""
+    """A function with an argument that is null if the part is null."""
 
     part: str
     function: str
 
 
 class _NullReason(NamedTuple):
-    """Why a part may be null in an answer that is sent."""
+    """The reason why a part may be null in an answer that is sent."""
 
     why: str
     hint: str
-    """What to change in the configuration, as the beginning of a sentence; empty: nothing but the expression."""
+    """The change in the configuration, as the beginning of a sentence; empty: only the expression can be changed."""
     is_named: bool = False
-    """Whether calls that depend on the part are made although it is null."""
+    """Whether calls that depend on the part are also made if the part is null."""
 
 
 class _KnownValue(NamedTuple):
-    """What is known of a value: the parts which make it null if they are null."""
+    """The facts that are known about a value without a request."""
 
     nulls: Parts = _NONE
+    """The parts that make the value null if they are null."""
     items: Parts = _NONE
-    """The parts which make an item of a list or an object null if they are null."""
+    """The parts that make an item of the list or the object null if they are null."""
     fields: Mapping[str, _KnownValue] | None = None
-    """The members of an object, if they are known."""
+    """The members of the object; None: unknown."""
 
 
 _ANY = _KnownValue()
 
 
 def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """The warnings for a route: the key of an expression, and a sentence with the part and what to write instead."""
+    """Yield the key of an expression and a warning with what to write instead, for each warning about a route."""
     may_miss = _nullable_parts(plan)
     for call in plan.calls:
         yield from _always_failing(call)
     for expression, of_call in _expressions(plan):
-        # A call that names a part without a default is not made where that part fails or is skipped.
+        # A call is not made if a part without a default, on which it depends, fails or is skipped.
         parts = {name: missing for name, missing in may_miss.items() if of_call is None or missing.is_named}
         for function in sorted(set(_mistyped_functions(expression.tree))):
-            yield expression.where, f"{function}() never takes the constant that stands in it: its value is always null"
+            yield expression.where, f"{function}() does not accept the constant in it: its value is always null"
         for part, function in null_arguments(expression.tree, frozenset(parts)):
             why, hint, _ = parts[part]
             name = part.removesuffix(_ITEMS)
-            which, instead = f'"{name}"', f"write not_null({part}, …) with what is to be taken instead"
+            which, instead = f'"{name}"', f"write not_null({part}, …) with another value"
             if name != part:
-                which, instead = f"an item of {which}", "leave nulls out by [*] behind the list"
+                which, instead = f"an item of {which}", "write [*] after the list to leave nulls out"
             yield (
                 expression.where,
-                f"{function}() takes no null and gives null where {which} is null ({why}); {hint}{instead}",
+                f"{function}() gives null if {which} is null ({why}); {hint}{instead}",
             )
 
 
 _ITEMS = "[*]"
-"""Suffix of the name of a part whose items are meant."""
+"""The suffix in the name of a part that stands for the items of a call."""
 
 
 def null_arguments(node: Node, parts: Parts) -> list[NullArgument]:
-    """The functions of an expression that are given one of ``parts``: the innermost one for each part."""
+    """The functions of an expression that get null if one of ``parts`` is null: the innermost one for each part."""
     search = _NullSearch()
     names = {part.removesuffix(_ITEMS) for part in parts}
     fields = {name: _KnownValue(parts & {name}, parts & {name + _ITEMS}) for name in names}
@@ -116,15 +122,15 @@ def null_arguments(node: Node, parts: Parts) -> list[NullArgument]:
 
 
 class _NullSearch:
-    """Abstract interpreter of a syntax tree: computes what is known of values instead of the values."""
+    """Abstract interpreter of a syntax tree: it computes a ``_KnownValue`` for each node."""
 
     def __init__(self) -> None:
         self.found: list[NullArgument] = []
         self._non_null: Parts = _NONE
-        """The parts that cannot be null at the current node: it would not be evaluated otherwise."""
+        """The parts that are not null when the current node is evaluated."""
 
     def value_of(self, node: Node, here: _KnownValue) -> _KnownValue:
-        """What is known of the value of a node, evaluated on ``here``."""
+        """The facts about the value of a node that is evaluated on ``here``."""
         kind, children = node["type"], node["children"]
         if kind == "field":
             return here.fields.get(node["value"], _ANY) if here.fields is not None else _KnownValue(here.nulls)
@@ -154,19 +160,19 @@ class _NullSearch:
         return _ANY if kind in ("comparator", "not_expression") else here
 
     def _inner(self, node: object) -> None:
-        """Visit a node that is evaluated on items, which no part makes null."""
+        """Visit a node that is evaluated on the items of a value, about which nothing is known."""
         if isinstance(node, dict):
             self.value_of(node, _ANY)
 
     def _value_where(self, there: Parts, node: Node, here: _KnownValue) -> _KnownValue:
-        """What is known of the value of a node that is evaluated only if none of ``there`` is null."""
+        """The facts about the value of a node that is evaluated only if no part of ``there`` is null."""
         before, self._non_null = self._non_null, self._non_null | there
         value = self.value_of(node, here)
         self._non_null = before
         return value
 
     def _null_handled(self, node: Node, here: _KnownValue) -> _KnownValue:
-        """What is known of the value of a node whose null is handled: parts that make it null are no finding."""
+        """The facts about a node whose null is handled: parts that make the node null are not reported."""
         count = len(self.found)
         value = self.value_of(node, here)
         self.found[count:] = [meeting for meeting in self.found[count:] if meeting.part not in value.nulls]
@@ -180,12 +186,12 @@ class _NullSearch:
             return _KnownValue(first.nulls | second.nulls)
         first = self._null_handled(left, here)
         second = self._value_where(_true_by(left, here), right, here)
-        # Null only where both are.
+        # Null only if both sides are null.
         nulls = first.nulls | second.nulls if first.nulls and second.nulls else _NONE
         return _KnownValue(nulls, first.items | second.items)
 
     def _multi_select(self, node: Node, here: _KnownValue) -> _KnownValue:
-        """A list or an object made of ``here``, and null if ``here`` is null."""
+        """The facts about a list or an object made from ``here``. It is null if ``here`` is null."""
         there = _KnownValue(fields=here.fields)
         made = [self._value_where(here.nulls, child, there) for child in node["children"]]
         items = _NONE.union(*(value.nulls for value in made))
@@ -220,7 +226,7 @@ class _NullSearch:
 
 
 def _true_by(node: Node, here: _KnownValue) -> Parts:
-    """The parts which make a condition true if they are null: ``!b``, ``b == `null```, and combinations of these."""
+    """The parts that make a condition true if they are null: ``!b``, ``b == `null```, and combinations of these."""
     kind, children = node["type"], node["children"]
     if kind == "not_expression":
         return _NullSearch().value_of(children[0], here).nulls
@@ -231,7 +237,7 @@ def _true_by(node: Node, here: _KnownValue) -> Parts:
                 return _NullSearch().value_of(one, here).nulls
     if kind == "and_expression":
         left, right = children
-        # A constant on the right is what the condition gives; one that is false would let the null through.
+        # With a true constant on the right, only the left side decides whether the condition is true.
         if right["type"] == "literal" and not is_false(right["value"]):
             return _true_by(left, here)
         return _true_by(left, here) & _true_by(right, here)
@@ -241,11 +247,11 @@ def _true_by(node: Node, here: _KnownValue) -> Parts:
 
 
 def _always_failing(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
-    """The constants that make a call always fail: no list for ``each``, no scalar for a query or a form."""
+    """Yield a warning for each constant that makes a call always fail: no list for ``each``, an object in a query."""
     if call.fan_out is not None and call.fan_out.source.tree["type"] == "literal":
         value = call.fan_out.source.tree["value"]
         if not isinstance(value, (list, type(None))):
-            yield call.fan_out.source.where, "each takes a list, which this is not: the call always fails"
+            yield call.fan_out.source.where, "each needs a list, and this constant is none: the call always fails"
     body = call.request_template.body
     for param in (*call.request_template.params, *(body.fields if body is not None and body.form else ())):
         tree = param.expression.tree
@@ -255,12 +261,12 @@ def _always_failing(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
         if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value)):
             yield (
                 param.expression.where,
-                "a query or a form holds texts, numbers and lists of them, which this is not: the call always fails",
+                "a query or a form can hold only texts, numbers and lists of them: the call always fails",
             )
 
 
 def _mistyped_functions(node: Node) -> Iterator[str]:
-    """The names of the functions that are given a constant of a type that they do not take."""
+    """Yield the names of the functions with a constant of a type that they do not accept."""
     for place, child in enumerate(node["children"]):
         if not isinstance(child, dict):
             continue
@@ -272,7 +278,7 @@ def _mistyped_functions(node: Node) -> Iterator[str]:
 
 
 def _fits(value: Json, kind: str) -> bool:
-    """Whether a value is of a type of JMESPath's, such as ``array-number``."""
+    """Whether a value is of a JMESPath type, such as ``array-number``."""
     outer, _, inner = kind.partition("-")
     if isinstance(value, bool):
         return outer == "boolean"
@@ -282,14 +288,14 @@ def _fits(value: Json, kind: str) -> bool:
 
 
 def _nullable_parts(plan: Plan) -> dict[str, _NullReason]:
-    """The calls whose value may be null in an answer that is sent, and those whose items may be."""
+    """The parts that may be null in an answer that is sent, with the reasons."""
     found: dict[str, _NullReason] = {}
     skipped: set[str] = set()
     waiting = list(plan.calls)
     while waiting:
         call = waiting.pop(0)
         if any(other.name in call.needs for other in waiting):
-            waiting.append(call)  # Those that it needs first: it is skipped with them.
+            waiting.append(call)  # Dependencies first: a call is skipped if one of them is.
             continue
         config, above = call.config, skipped.intersection(call.needs)
         if not config.has_default and (config.when is not None or above):
@@ -312,7 +318,7 @@ def _nullable_parts(plan: Plan) -> dict[str, _NullReason]:
 
 
 def _null_of_success(config: Call) -> str:
-    """Why the value of a call that has not failed may be null; empty: it cannot."""
+    """The reason why the value of a successful call may be null; empty: it cannot be null."""
     if config.decode == "none":
         return 'decode = "none"'
     return f"null_on {', '.join(map(str, config.null_on))}" if config.null_on else ""
@@ -331,7 +337,7 @@ def _default(part: str, call: Call) -> str:
 
 
 def _expressions(plan: Plan) -> Iterator[tuple[Expression, CallPlan | None]]:
-    """Every expression of a route, with the call that it is of (None: of the answer)."""
+    """Yield every expression of a route with the call that it belongs to (None: the answer)."""
     for call in plan.calls:
         request_template = call.request_template
         body = request_template.body

@@ -33,7 +33,7 @@ REASONS: Mapping[str, str] = {
     "Answer.status": "the status for an answer with content",
     # An upstream.
     "Upstream.timeout": "the deadline of the route limits it already",
-    "Upstream.connect_timeout": "enough for no lost SYN or one; then another replica is tried",
+    "Upstream.connect_timeout": "a lost SYN is repeated only after 1 s; another replica is sooner",
     "Upstream.max_concurrency": "as many as a usual service handles at once; more would queue there instead of here",
     "Upstream.max_queue": "the server accepts no more requests, so no call is refused while the upstream works",
     "Upstream.keepalive_expiry": "less than the 5 s after which Node.js, uvicorn and Apache close",

@@ -34,7 +34,7 @@ PARTS = frozenset({"b", "c", "e[*]"})
         ("abs(to_number(b))", {"abs b"}),
         ("keys(lookup(b, 'x'))", {"keys b"}),
         ("length(not_null(b, c))", {"length b", "length c"}),
-        # A null never comes there.
+        # The function never gets a null.
         ("merge(a, not_null(b, `{}`))", set()),
         ("merge(a, b || `{}`)", set()),
         ("length(not_null(b, a))", set()),
@@ -52,7 +52,7 @@ PARTS = frozenset({"b", "c", "e[*]"})
         ("a.b | length(@)", set()),
         ("length(a.b)", set()),
         ("b[?length(x) > `1`]", set()),
-        # The null goes through a list or an object that the expression makes.
+        # The null is within a list or an object that the expression makes.
         ("[a.x, b.x] | sum(@)", {"sum b"}),
         ("sum(values({x: a.x, y: b.x}))", {"sum b"}),
         ("sum(reverse([a.x, b.x]))", {"sum b"}),
@@ -62,7 +62,7 @@ PARTS = frozenset({"b", "c", "e[*]"})
         ("{x: b.y, z: a} | length(z)", set()),
         ("max([a.x, b.x][*])", set()),
         ("sum([a.x, b.x][])", set()),
-        # The expression provides for it.
+        # The expression handles the null.
         ("not_null(length(b), `0`)", set()),
         ("length(b) || `0`", set()),
         ("{n: length(b) || `0`, m: sum(c.x) || 'none'}", set()),
@@ -75,7 +75,7 @@ PARTS = frozenset({"b", "c", "e[*]"})
         ("(!b || !c) && 'none' || merge(b, c)", set()),
         ("b.{n: length(@)}", set()),
         ("b | [length(x)]", set()),
-        # It only looks so.
+        # The expression only seems to handle the null.
         ("c && length(b)", {"length b"}),
         ("b || length(b)", {"length b"}),
         ("!b && length(b)", {"length b"}),
@@ -138,10 +138,10 @@ def test_a_shape_warns_of_parts_that_may_be_missing(keys: str, call: str, said: 
     [
         (
             "optional = true\ndefault = []",
-            'an item of "a" is null (it is optional and has no item_default); give it an item_default, or leave',
+            'an item of "a" is null (it is optional and has no item_default); give it an item_default, or write',
         ),
-        ("null_on = [404]", 'an item of "a" is null (null_on 404); leave nulls out by [*] behind the list'),
-        ('decode = "none"', 'an item of "a" is null (decode = "none"); leave nulls out by [*]'),
+        ("null_on = [404]", 'an item of "a" is null (null_on 404); write [*] after the list to leave nulls out'),
+        ('decode = "none"', 'an item of "a" is null (decode = "none"); write [*] after the list'),
         ("optional = true\ndefault = []\nitem_default = 0", None),
         ("", None),
     ],
@@ -193,14 +193,14 @@ def test_a_constant_of_a_type_that_a_function_does_not_take_is_a_warning(text: s
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("each = '`1`'", "each takes a list"),
-        ("each = '`{}`'", "each takes a list"),
+        ("each = '`1`'", "each needs a list"),
+        ("each = '`{}`'", "each needs a list"),
         ("each = '`[1]`'", None),
         ("each = '`null`'", None),
-        ("params = { p = { value = { a = 1 } } }", "a query or a form holds"),
-        ("params = { p = '`[[1]]`' }", "a query or a form holds"),
+        ("params = { p = { value = { a = 1 } } }", "a query or a form can hold"),
+        ("params = { p = '`[[1]]`' }", "a query or a form can hold"),
         ("params = { p = { value = [1, 2] } }", None),
-        ("form = { p = { value = [{}] } }\nmethod = 'POST'", "a query or a form holds"),
+        ("form = { p = { value = [{}] } }\nmethod = 'POST'", "a query or a form can hold"),
         ("json = { p = { value = [{}] } }\nmethod = 'POST'", None),
     ],
 )

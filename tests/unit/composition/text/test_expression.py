@@ -63,7 +63,7 @@ WRONG = [None, True, 5, -1.5, "", "text", [], [1, "a"], [None], ["a", None], ROW
 
 
 def _calls() -> list[str]:
-    """Every function, ours included, with values and expressions in its places."""
+    """Calls of all functions, with values and expressions as arguments."""
     texts: list[str] = []
     for name, known in FUNCTIONS.FUNCTION_TABLE.items():
         kinds = [argument["types"] for argument in known["signature"]]

@@ -19,7 +19,7 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 
 BIG = [1e308, 1e308]
-"""Numbers whose sum is out of JSON's range."""
+"""Numbers whose sum exceeds the range of JSON."""
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def variable(name: str) -> Variable:
 
 
 def expand(field: str, text: str, *values: object) -> str | None:
-    """The value of a template of ``{x}`` and ``{y}``, as UTF-8."""
+    """Expand a template with the values ``{x}`` and ``{y}``, and decode the result as UTF-8."""
     value = compile_field(field, text, variable).expand({}, dict(zip("xy", values, strict=False)))
     return None if value is None else value.decode()
 

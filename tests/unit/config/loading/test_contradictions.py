@@ -170,14 +170,14 @@ def test_warnings_are_in_the_json_output(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 ALONE = {
-    # Times and sizes of one thing each, which nothing else bounds, or where the lower of two is what both mean.
+    # Bounds of separate things, or pairs of which the lower one is simply in force.
     *("server." + key for key in ("body_timeout", "min_body_rate", "write_timeout", "max_connections", "max_fields")),
     *("server." + key for key in ("drain_delay", "cancel_timeout")),
     *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
     *("intensity.restarts", "intensity.window"),
     *("upstream." + key for key in ("keepalive_expiry", "max_body", "max_head", "max_fields", "retry_budget")),
     *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),
-    *("ejection." + key for key in ("failures", "base", "max")),  # base above max is a mistake
+    *("ejection." + key for key in ("failures", "base", "max")),  # A base above max is a mistake.
     *("health." + key for key in ("every", "healthy", "unhealthy")),
     *(
         "weightedurl.weight",
@@ -185,7 +185,7 @@ ALONE = {
         "route.quorum",
         "route.max_steps",
         "answer.status",
-    ),  # a quorum of too many is a mistake
+    ),  # A quorum that is too high is a mistake.
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
     *("logstream.sample", "callslogstream.sample"),
 }
@@ -193,9 +193,9 @@ LISTS = {
     *(("Call", key) for key in ("ok", "null_on", "pass_status")),
     *(("Retry", "on"), ("QueryParam", "default"), ("Hedge", "after")),
 }
-"""What has a number in its type and is none."""
+"""Keys whose type allows a number, and whose value is none."""
 PARTS = {
-    # What facts are made of.
+    # Parts of computed quantities.
     *("server.max_uploads", "retry.attempts", "hedge.max", "logs.rotate_every", "logs.keep"),
     *("logstream.slow", "callslogstream.slow"),
 }

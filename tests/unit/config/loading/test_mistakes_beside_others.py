@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.gateway.configs import ROUTE, UPSTREAM, mistakes
 
-# A route with a mistake of each kind that a plan knows: names in a template, in expressions, of headers and of calls.
+# A route with one mistake of each kind that the plan compiler reports.
 PLANNED = """\
 [routes.answer]
 shape = "nope"
@@ -30,7 +30,7 @@ PLANS = {
 QUERY = 'query = ["q"]\n'
 
 OTHERS: dict[str, tuple[str, str, str]] = {
-    # Of the route, of its call, and elsewhere in the file.
+    # Mistakes in the route, in its call, and elsewhere in the file.
     "an unknown key": ("banana = 1\n", "", ""),
     "a misspelt key": ('deadlin = "1s"\n', "optionel = true\n", ""),
     "a misspelt key of a wrong type": ("", "optionel = 5\n", ""),
@@ -157,7 +157,7 @@ def test_a_route_with_an_invalid_path_is_no_duplicate(tmp_path: Path) -> None:
 
 
 def test_several_wrong_items_of_a_list_hide_no_other_mistake(tmp_path: Path) -> None:
-    """Each of them led to the removal of what the one before it stood in, until no routes were left (a crash)."""
+    """Recovery must not remove the tables around the items one by one until no route is left."""
     call = 'calls.c = { upstream = "u", path = "/{id}" }\n'
     said = mistakes(tmp_path, UPSTREAM + '[[routes]]\npath = "/"\nmethods = [false, false, false]\n' + call)
     assert [line.split(": ")[1] for line in said] == [

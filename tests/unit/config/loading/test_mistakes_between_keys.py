@@ -1,6 +1,6 @@
-"""Broken constraints between keys, and mistakes of plans.
+"""Messages about broken constraints between keys, and about mistakes in routes.
 
-One line of the table per kind of mistake: the text of the file, and exactly what is said of it.
+Each entry of the table has the text of a file and the exact messages about its mistakes.
 """
 
 # ruff: noqa: E501 - golden lines are as long as what people see

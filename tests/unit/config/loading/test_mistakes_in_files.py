@@ -75,7 +75,7 @@ def test_a_symbolic_link_to_itself_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_file_without_read_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> int:  # root may read everything, so the mode bits would not do
+    def refuse(path: Path) -> int:  # Mode bits have no effect for root.
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(file_reader, "open_regular", refuse)

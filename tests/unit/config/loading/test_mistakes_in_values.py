@@ -1,6 +1,6 @@
-"""Messages for values of a wrong type, out of bounds, or otherwise invalid.
+"""Messages about values of a wrong type, out of bounds, or otherwise invalid.
 
-One line of the table per kind of mistake: the text of the file, and exactly what is said of it.
+Each entry of the table has the text of a file and the exact messages about its mistakes.
 """
 
 # ruff: noqa: E501 - golden lines are as long as what people see

@@ -16,11 +16,11 @@ from umbel.core.errors import ConfigError
 from umbel.core.regular_file import open_regular
 
 HALF = len(GOOD) - 20
-"""The first so many characters of ``GOOD`` are no TOML."""
+"""The number of first characters of ``GOOD`` that are no valid TOML."""
 
 
 class Writer:
-    """Another process: it goes on with its file in each pause of the reader's."""
+    """Simulate another process, which continues to write its file in each pause of the reader."""
 
     def __init__(self, path: Path, *versions: str) -> None:
         self.pauses: list[float] = []
@@ -63,7 +63,7 @@ def test_a_directory_that_is_replaced_during_a_read_is_read_again(
 
     def open_and_switch(path: Path) -> int:
         opened.append(path)
-        if len(opened) == 2:  # the main file is of the old version
+        if len(opened) == 2:  # The main file has the old content.
             other.rename(current)
         return open_regular(path)
 
