@@ -60,7 +60,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
     return descriptor
 
 
-NOT_WRITABLE_REMEDY = "check it as the user of the service, and give that user the directory"
+NOT_WRITABLE_REMEDY = "run this check as the user of the service, and let that user write to the directory"
 """Advice for the operator after ``why_not_writable``."""
 
 

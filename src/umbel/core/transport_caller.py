@@ -59,7 +59,7 @@ class TransportCaller:
             ValueError: ``mode`` is "stream", which is not supported.
         """
         if mode != "whole":
-            raise ValueError("a foreign transport makes whole calls only")
+            raise ValueError('a foreign httpx transport supports only calls of mode "whole"')
         return TransportCall(self, prepared, context)
 
     def request(self, prepared: PreparedRequest) -> httpx.Request:

@@ -203,7 +203,7 @@ class TlsStream(PlainStream):
                 break
             except ssl.SSLError as error:
                 self._reply()
-                raise trio.BrokenResourceError("TLS is broken") from error
+                raise trio.BrokenResourceError("the TLS connection is broken") from error
             else:
                 break
             if self._outgoing.pending:
@@ -293,7 +293,7 @@ class TlsStream(PlainStream):
             if data:
                 self._ssl.write(data)
         except ssl.SSLError as error:
-            raise trio.BrokenResourceError("TLS is broken") from error
+            raise trio.BrokenResourceError("the TLS connection is broken") from error
         return self._flush()
 
     def _encrypted(self, data: bytes | memoryview) -> bytes:

@@ -24,7 +24,7 @@ _PREFIXES = ("content-", "x-forwarded-")
 
 LEFT_OUT_IN_WORDS = (
     "authorization, cookie, host, accept-encoding, content-*, forwarded, x-forwarded-*, x-real-ip, conditionals and "
-    "ranges, what belongs to the connection, and what Umbel writes itself"
+    "ranges, hop-by-hop fields, and fields that Umbel writes itself"
 )
 
 _known: BoundedCache[str, bool] = BoundedCache(1024, 128)
