@@ -136,6 +136,8 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
                 return WORKER_CRASHED
+            if isinstance(cause, ConfigError):  # Required log files cannot be opened.
+                return _report_failure(sock, WORKER_MISCONFIGURED, str(cause))
             if isinstance(cause, LifespanFailureError) and (found := config_error_of(loaded.app)) is not None:
                 return _report_failure(sock, WORKER_MISCONFIGURED, str(found))
             # A message that the application itself gave (lifespan.startup.failed) needs no traceback.

@@ -7,8 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.supervisor.control import messages
 from umbel.supervisor.worker.worker import _load_and_run
+from umbel.supervisor.worker.worker_server import WorkerServer
+
+
+def test_a_configuration_that_cannot_be_used_at_the_start_gives_78_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Required log files that could not be opened gave 3 and a traceback."""
+    app = "hypercorn.trio.run:worker_serve"  # Anything that can be imported.
+    start = messages.Start(slot=1, generation=1, app=app, config=None, heartbeat_every=1.0, orphan_grace=1.0)
+
+    async def run(server: WorkerServer, sock: socket.socket) -> None:
+        sock.close()
+        raise ExceptionGroup("", [ConfigError([ConfigProblem("umbel.toml", 3, "logs.dir", "cannot be written")])])
+
+    monkeypatch.setattr(WorkerServer, "run", run)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _load_and_run(start, theirs) == 78
+        sent = messages.decode_worker_message(ours.recv(messages.LINE_BYTES_MAX))
+    assert sent == messages.Failed(reason="umbel.toml:3: logs.dir: cannot be written", traceback="")
 
 
 @pytest.mark.parametrize(
