@@ -1,4 +1,4 @@
-"""Bounds on users' data: each is moved by a key, and a large body holds nobody else up."""
+"""Limits on bodies, forms and expressions: each has a key, and a large body does not delay other clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = b"Content-Type: application/json"
 
 
 @pytest.mark.parametrize(("max_body", "status"), [("2MB", 200), ("20MB", 200), ("1MB", 502)])
-async def test_a_long_list_of_an_upstream_is_read_where_max_body_has_room_for_it(
+async def test_a_long_list_of_an_upstream_is_read_if_max_body_allows_its_size(
     max_body: str, status: int, tmp_path: Path
 ) -> None:
     async with raw_server(answering(response(NUMBERS, JSON))) as upstream:
@@ -31,7 +31,7 @@ async def test_a_long_list_of_an_upstream_is_read_where_max_body_has_room_for_it
                 assert reply.json == 250_000
 
 
-async def test_a_long_list_of_a_client_is_read_where_max_body_has_room_for_it(tmp_path: Path) -> None:
+async def test_a_long_list_of_a_client_is_read_if_max_body_allows_its_size(tmp_path: Path) -> None:
     keys = 'deadline = "20s"\nmax_body = "%s"'
     routes = [route(f"/{size}", call='json = "length(body)"', keys=keys % size) for size in ("2MB", "1900KB")]
     fields = [("content-type", "application/json")]
@@ -47,7 +47,7 @@ async def test_a_long_list_of_a_client_is_read_where_max_body_has_room_for_it(tm
         assert "more than 380000 values; a larger max_body allows more" in refused.json["detail"]
 
 
-async def test_while_a_list_of_many_values_is_read_others_are_answered(tmp_path: Path) -> None:
+async def test_other_clients_are_answered_while_a_list_of_many_values_is_read(tmp_path: Path) -> None:
     large = b"[" + b'{"id":1,"n":[2,3]},' * 100_000 + b"4]"
     async with raw_server(answering(response(large, JSON))) as upstream:
         config = up(upstream, 'max_body = "50MB"') + route(answer='shape = "length(part)"', keys='deadline = "30s"')
@@ -68,7 +68,7 @@ async def test_while_a_list_of_many_values_is_read_others_are_answered(tmp_path:
             assert slowest < 1
 
 
-async def test_the_fields_of_a_form_and_the_steps_of_an_expression_have_keys(tmp_path: Path) -> None:
+async def test_max_body_and_max_steps_raise_the_limits_on_forms_and_expressions(tmp_path: Path) -> None:
     form = urlencode([(f"field-{number}", "x" * 20) for number in range(5000)]).encode()
     items = b"[" + b'{"id":1,"name":"x"},' * 45_000 + b"1]"
     shape = 'shape = "length(part[*].{id: id, name: name})"'

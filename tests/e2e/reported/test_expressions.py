@@ -1,4 +1,4 @@
-"""One odd value and the answer around it: what an expression makes of parts that are missing or of another type."""
+"""Expressions over missing parts and values of unexpected types: the expression gives null, and the answer is sent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PART = '[routes.calls.{name}]\nupstream = "up"\npath = "{path}"\n{keys}\n'
 
 
 async def says(peer: Peer) -> None:
-    """Answers with what stands in ``SAID``, else with the request's target and body; ``/absent`` is a 404."""
+    """Answer with the value in ``SAID``, or with the request's target and body; ``/absent`` gets a 404."""
     while (asked := await peer.read_request())[0]:
         head, body = asked
         target = head.split(b" ")[1].decode()
@@ -56,7 +56,7 @@ OF_NULL = (
 
 
 @pytest.mark.parametrize("missing", MISSING.values(), ids=MISSING)
-async def test_a_function_of_a_part_that_is_missing_is_null_and_the_answer_is_200(
+async def test_a_function_of_a_missing_part_is_null_and_the_answer_is_200(
     missing: tuple[str, str], tmp_path: Path
 ) -> None:
     path, keys = missing
@@ -88,7 +88,9 @@ ODD: dict[str, tuple[str, str, Any]] = {
 
 
 @pytest.mark.parametrize("case", ODD.values(), ids=ODD)
-async def test_an_odd_value_is_null_where_it_stands(case: tuple[str, str, Any], tmp_path: Path) -> None:
+async def test_a_value_of_an_unexpected_type_makes_only_its_expression_null(
+    case: tuple[str, str, Any], tmp_path: Path
+) -> None:
     target, shape, expected = case
     async with raw_server(says) as upstream:
         config = up(upstream) + route("/r", target, answer=f'shape = """{shape}"""')
@@ -113,7 +115,7 @@ PLACES: dict[str, tuple[str, str, Any]] = {
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-async def test_in_a_call_the_null_of_a_function_is_what_any_null_is_there(
+async def test_a_null_of_a_function_acts_in_a_call_as_any_other_null(
     place: tuple[str, str, Any], tmp_path: Path
 ) -> None:
     target, keys, expected = place
@@ -125,7 +127,7 @@ async def test_in_a_call_the_null_of_a_function_is_what_any_null_is_there(
     assert (reply.status, reply.json["part"]) == (200, expected)
 
 
-async def test_bounds_stay_errors(tmp_path: Path) -> None:
+async def test_an_exceeded_limit_is_an_error_and_not_null(tmp_path: Path) -> None:
     config = (
         route("/steps", "/many", answer='shape = "part[?@ > `0`]"')
         + route("/sum", "/big", answer='shape = "[sum(part), avg(part)]"')
@@ -139,7 +141,7 @@ async def test_bounds_stay_errors(tmp_path: Path) -> None:
     assert (reply.status, 'The member "xs" of the body' in reply.json["detail"]) == (400, True)
 
 
-async def test_constants_stand_in_the_place_of_expressions(tmp_path: Path) -> None:
+async def test_a_constant_is_allowed_instead_of_an_expression(tmp_path: Path) -> None:
     keys = (
         'params = { page = { value = 1 }, ids = { value = [1, "b"] } }\njson = { t = { value = "a.b" }, u = "\'v\'" }'
     )
@@ -154,7 +156,7 @@ UP = up(1)
 
 
 def mistakes(directory: Path, text: str) -> list[str]:
-    """The lines that ``umbel check`` prints of a configuration that cannot be used."""
+    """Return the lines that ``umbel check`` prints for an invalid configuration; empty if it is valid."""
     before = Path.cwd()
     os.chdir(write(directory, text).parent)
     try:
@@ -194,7 +196,7 @@ LITERALS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("call", "said"), LITERALS.items(), ids=LITERALS)
-def test_a_mistake_in_an_expression_is_one_sentence_that_says_what_to_write(
+def test_the_message_for_a_mistake_in_an_expression_says_what_to_write(
     call: str, said: tuple[str, str], tmp_path: Path
 ) -> None:
     key, words = said
@@ -203,7 +205,7 @@ def test_a_mistake_in_an_expression_is_one_sentence_that_says_what_to_write(
     assert line.endswith(words)
 
 
-def test_check_names_the_part_that_may_be_missing_with_file_and_line(
+def test_check_reports_a_part_that_may_be_missing_with_file_and_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = 'shape = "{m: merge(part, b), n: length(c), k: keys(not_null(d, `{}`)), e: keys(e)}"'
@@ -248,7 +250,7 @@ shape = "merge(a, zzz)"
 """
 
 
-def test_check_tells_mistakes_of_a_plan_beside_every_other_kind(
+def test_check_reports_mistakes_of_plans_together_with_all_other_mistakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(write(tmp_path, ALL_AT_ONCE).parent)

@@ -1,4 +1,4 @@
-"""A request that must not be repeated does not fail because its upstream closed an idle connection."""
+"""A request that must not be retried does not fail when its upstream closes an idle connection."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 
 LARGE = b"x" * 100_000
-"""More than is sent without a task."""
+"""A body so large that sending it needs a task."""
 
 
 @pytest.mark.parametrize("mode", ["whole", "stream"])
-async def test_a_post_whose_kept_connection_ends_before_its_task_runs_goes_on_a_new_one(mode: str) -> None:
+async def test_a_post_whose_idle_connection_closes_before_its_task_runs_uses_a_new_one(mode: str) -> None:
     close = trio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -50,16 +50,18 @@ async def test_a_post_whose_kept_connection_ends_before_its_task_runs_goes_on_a_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell when data came")
-async def test_a_connection_is_idle_from_when_its_response_came_however_late_that_was_read() -> None:
+async def test_idle_time_counts_from_the_arrival_of_a_response_that_is_read_late() -> None:
     async def handler(peer: Peer) -> None:
         while (await peer.read_request())[0]:
             await peer.send(response(b"ok"))
             if peer.number == 0:
-                time.sleep(0.6)  # noqa: ASYNC251  # nobody reads the response meanwhile
+                time.sleep(0.6)  # noqa: ASYNC251  # blocks the event loop, so that the response is read late
 
     async with raw_server(handler) as server, calling(url(server)) as upstream:
         await upstream.call()
         await upstream.call(method="POST", content=b"once")
-        assert upstream.client.statistics().pool.opened == 2, "half a second is the limit while nothing is known"
+        assert upstream.client.statistics().pool.opened == 2, (
+            "without experience a connection is reused within half a second of idleness"
+        )
         await upstream.call(method="POST", content=b"once")
         assert upstream.client.statistics().pool.opened == 2

@@ -1,4 +1,4 @@
-"""What is written down and accepted has its effect, or is told: decorators, logs on stdout, settings, conditions."""
+"""Decorators of composing handlers have their effect, and ``umbel check`` warns of keys without effect."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
 
 
 def rate_limit(function: HandlerT) -> HandlerT:
-    """A mark on the function, as rate limiters leave one; ``limited`` looks for it on the view."""
+    """Set an attribute on the function, as rate limiters do; the hook ``limited`` reads it from the view."""
     function._limits = [1]  # type: ignore[attr-defined]
     return function
 
 
 def cross_origin(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A wrapper that answers OPTIONS itself, and says so to Quart by attributes, as CORS extensions do."""
+    """Wrap a view to answer OPTIONS itself, and tell Quart so with attributes, as CORS extensions do."""
 
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -59,7 +59,7 @@ def limiting_app() -> Umbel:
 
 
 @pytest.mark.parametrize("order", ["mark below", "mark above", "mark after startup"])
-async def test_a_mark_on_a_composing_handler_is_seen_on_its_view(order: str) -> None:
+async def test_an_attribute_of_a_composing_handler_is_an_attribute_of_its_view(order: str) -> None:
     app = limiting_app()
 
     async def report(compose: Any) -> Any:
@@ -82,7 +82,7 @@ async def test_a_mark_on_a_composing_handler_is_seen_on_its_view(order: str) -> 
     assert (view.__name__, view.__doc__, view.__module__) == ("report", "The text of the handler.", __name__)
 
 
-async def test_a_wrapper_that_answers_options_itself_does_so_for_a_composing_handler() -> None:
+async def test_a_wrapper_of_a_composing_handler_can_answer_options_itself() -> None:
     app = Umbel(__name__, recorder=Records())
 
     @app.compose("/report", methods=["POST"])
@@ -99,7 +99,7 @@ async def test_a_wrapper_that_answers_options_itself_does_so_for_a_composing_han
     assert answer["access-control-allow-origin"] == "https://shop.example"
 
 
-# Keys that another key leaves without effect.
+# Keys that have no effect beside another key.
 
 EARLY = "the head of a stream is sent before the calls have ended, so this"
 PLACED = [
@@ -135,7 +135,7 @@ FINE = [
 
 
 def warned(directory: Path, keys: str, call: str, answer: str) -> list[str]:
-    """What check warns of in a route with these keys."""
+    """Return the warnings of ``umbel check`` for a route with these keys."""
     text = f'[upstreams.u]\nurls = ["http://h"]\n[[routes]]\npath = "/r"\n{keys}\n'
     text += f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n{call}\n[routes.answer]\n{answer}\n'
     result = CliRunner().invoke(main, ["check", "-c", str(write(directory, text))])
@@ -144,7 +144,7 @@ def warned(directory: Path, keys: str, call: str, answer: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("keys", "call", "answer", "place", "words"), PLACED)
-def test_check_warns_of_a_key_that_another_one_leaves_without_effect(
+def test_check_warns_of_a_key_without_effect_beside_another_key(
     tmp_path: Path, keys: str, call: str, answer: str, place: str, words: str
 ) -> None:
     (line,) = warned(tmp_path, keys, call, answer)
@@ -152,5 +152,5 @@ def test_check_warns_of_a_key_that_another_one_leaves_without_effect(
 
 
 @pytest.mark.parametrize(("keys", "call", "answer"), FINE)
-def test_check_does_not_warn_of_keys_that_have_their_effect(tmp_path: Path, keys: str, call: str, answer: str) -> None:
+def test_check_does_not_warn_of_keys_with_effect(tmp_path: Path, keys: str, call: str, answer: str) -> None:
     assert warned(tmp_path, keys, call, answer) == []

@@ -1,4 +1,4 @@
-"""Healthy traffic is never refused at default settings, and upstreams that hang leave room for what needs them not."""
+"""Bulkheads under load: default limits refuse no healthy traffic, and hanging upstreams do not affect other routes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.server.serving import connected
 from tests.support.upstream.raw_server import Handler, Peer, raw_server, response, silent
 
 LONG_DEADLINE = 'deadline = "30s"'
-"""A busy machine may take longer than the default deadline; the queue is what is tried."""
+"""Longer than the default, because the tests are about the queue, and a busy machine may be slow."""
 
 
 def healthy(seconds: float = 0.01, body: bytes = b"1") -> Handler:
-    """Answer each request after so long."""
+    """Make a handler that answers each request after ``seconds``."""
 
     async def handler(peer: Peer) -> None:
         while await peer.read_head():
@@ -29,12 +29,12 @@ def healthy(seconds: float = 0.01, body: bytes = b"1") -> Handler:
 
 
 def calls(count: int) -> str:
-    """Further calls for the last route."""
+    """The tables of ``count - 1`` further calls of the last route."""
     return "".join(f'[routes.calls.c{n}]\nupstream = "up"\npath = "/{n}"\n' for n in range(count - 1))
 
 
 async def crowd(program: Program, clients: int, target: str = "/r", rounds: int = 1) -> Counter[int]:
-    """The statuses that so many clients get, each on a connection of its own, all at the same time."""
+    """Send requests from concurrent clients, each on a connection of its own, and count the statuses."""
     statuses: Counter[int] = Counter()
 
     async def client() -> None:
@@ -83,16 +83,14 @@ async def test_a_hundred_streams_of_a_route_of_three_calls_get_no_error(tmp_path
     assert Counter(answer.status for answer in answers) == {200: 100}
 
 
-async def test_a_request_is_not_refused_for_its_own_calls_where_none_may_wait(tmp_path: Path) -> None:
+async def test_a_request_with_more_calls_than_slots_is_answered_without_a_queue(tmp_path: Path) -> None:
     few, config = "max_concurrency = 2\nmax_queue = 0", route(keys=LONG_DEADLINE) + calls(8)
     async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream, few) + config) as program:
         assert await crowd(program, 1) == {200: 1}
 
 
 @pytest.mark.parametrize("keys", ["", "coalesce = true"], ids=["", "coalescing"])
-async def test_two_upstreams_that_hang_leave_a_route_that_does_not_need_them_without_an_error(
-    keys: str, tmp_path: Path
-) -> None:
+async def test_two_hanging_upstreams_cause_no_errors_in_a_route_of_a_third(keys: str, tmp_path: Path) -> None:
     async with raw_server(silent) as first, raw_server(silent) as second, raw_server(healthy(0)) as third:
         config = up(first, name="one", keys=keys) + up(second, name="two", keys=keys) + up(third)
         brief = 'deadline = "3s"'
@@ -100,7 +98,7 @@ async def test_two_upstreams_that_hang_leave_a_route_that_does_not_need_them_wit
         async with running(tmp_path, config) as program, trio.open_nursery() as nursery:
             for target in ("/one", "/two"):
                 nursery.start_soon(crowd, program, 200, target, 100)
-            # From the first moment on, and for as long again once both are known to be stalled.
+            # The route must answer from the beginning, and 20 more times after both upstreams count as stalled.
             stalled = 0
             with trio.move_on_after(5):
                 while stalled < 20:
@@ -109,5 +107,5 @@ async def test_two_upstreams_that_hang_leave_a_route_that_does_not_need_them_wit
                     both = [program.client(name).statistics().bulkhead for name in ("one", "two")]
                     stalled += all(bulkhead.stalled for bulkhead in both)
                     await trio.sleep(0.02)
-            assert stalled, "the upstreams are not known to be stalled"
+            assert stalled, "the bulkheads do not report the upstreams as stalled"
             nursery.cancel_scope.cancel(reason="the test is over")

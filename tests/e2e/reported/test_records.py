@@ -1,4 +1,4 @@
-"""One record of each request, of what its client saw; what clients do wrong is no error; a crash is shown once."""
+"""Each request has one record that agrees with its response; a client mistake is no error; a crash is logged once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["1.1", "2"])
 
 @dataclass
 class Seen:
-    """What a client saw of an answer."""
+    """A response as its client received it."""
 
     status: int
     request_id: str
@@ -33,7 +33,7 @@ class Seen:
 
 
 async def see(port: int, protocol: str, path: str, method: str = "GET") -> Seen:
-    """Ask, and read to the end, whatever that is."""
+    """Send a request and read to the end of the response or of the connection."""
     with trio.fail_after(10):
         if protocol == "2":
             async with h2_client(port) as client:
@@ -44,7 +44,7 @@ async def see(port: int, protocol: str, path: str, method: str = "GET") -> Seen:
             received = b"".join([part async for part in stream])
     try:
         (reply,) = heard(received, [method]).replies
-    except Exception:  # noqa: BLE001 - h11 says in several ways that an answer is not whole
+    except Exception:  # noqa: BLE001 - h11 has several exceptions for an incomplete response
         head, _, rest = received.partition(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
         return Seen(int(head[9:12]), fields.get(b"x-request-id", b"").decode(), rest, whole=False)
@@ -63,7 +63,7 @@ def failing_synchronously() -> Any:
 
 
 class _Swallows:
-    """A middleware that takes the application's answer and fails before any of it goes out."""
+    """A middleware that drops the application's response for ``/swallowed`` and then raises."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -147,7 +147,7 @@ BEFORE = ["plain", "length", "short", "generator", "raises", "swallowed", "compo
 
 @PROTOCOLS
 @pytest.mark.parametrize("path", BEFORE)
-async def test_an_answer_that_fails_before_its_first_byte_is_a_500_with_one_record(path: str, protocol: str) -> None:
+async def test_a_response_that_fails_before_its_first_byte_is_a_500_with_one_record(path: str, protocol: str) -> None:
     records = Records()
     async with serving(gateway(records)) as port:
         seen = await see(port, protocol, f"/{path}")
@@ -158,7 +158,7 @@ async def test_an_answer_that_fails_before_its_first_byte_is_a_500_with_one_reco
 
 
 @PROTOCOLS
-async def test_a_value_that_no_field_can_hold_costs_the_field_and_not_the_answer(protocol: str) -> None:
+async def test_an_invalid_field_value_removes_its_field_and_the_response_is_sent(protocol: str) -> None:
     records = Records()
     async with serving(gateway(records)) as port:
         seen = await see(port, protocol, "/bad-field")
@@ -168,7 +168,7 @@ async def test_a_value_that_no_field_can_hold_costs_the_field_and_not_the_answer
 
 @PROTOCOLS
 @pytest.mark.parametrize("path", ["later", "composed-later"])
-async def test_an_answer_that_fails_in_its_middle_is_cut_and_recorded_so(path: str, protocol: str) -> None:
+async def test_a_response_that_fails_in_its_body_is_cut_and_recorded_as_cut(path: str, protocol: str) -> None:
     records = Records()
     async with serving(gateway(records)) as port:
         seen = await see(port, protocol, f"/{path}")
@@ -182,7 +182,7 @@ async def test_an_answer_that_fails_in_its_middle_is_cut_and_recorded_so(path: s
 
 
 @pytest.mark.parametrize("path", ["later", "composed-later"])
-async def test_an_answer_that_ends_with_its_connection_is_cut_so_that_its_client_can_tell(path: str) -> None:
+async def test_a_failed_response_delimited_by_the_close_ends_with_a_reset(path: str) -> None:
     records = Records()
     async with serving(gateway(records)) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
@@ -195,7 +195,7 @@ async def test_an_answer_that_ends_with_its_connection_is_cut_so_that_its_client
 
 @PROTOCOLS
 @pytest.mark.parametrize("path", ["plain", "later", "generator", "raises"])
-async def test_the_record_of_a_head_request_is_what_its_client_saw(path: str, protocol: str) -> None:
+async def test_the_record_of_a_head_request_agrees_with_the_response(path: str, protocol: str) -> None:
     records = Records()
     async with serving(gateway(records)) as port:
         seen = await see(port, protocol, f"/{path}", "HEAD")
@@ -204,7 +204,7 @@ async def test_the_record_of_a_head_request_is_what_its_client_saw(path: str, pr
 
 
 @PROTOCOLS
-async def test_a_response_that_is_late_before_its_first_byte_is_a_504(protocol: str) -> None:
+async def test_a_response_timeout_before_the_first_byte_is_a_504(protocol: str) -> None:
     records = Records()
     app = Umbel(__name__, recorder=records, static_folder=None)
 
@@ -227,7 +227,7 @@ async def test_a_response_that_is_late_before_its_first_byte_is_a_504(protocol: 
 
 
 @PROTOCOLS
-async def test_a_response_that_is_late_after_its_first_byte_is_cut_and_no_crash(protocol: str) -> None:
+async def test_a_response_timeout_after_the_first_byte_cuts_the_response_without_a_crash(protocol: str) -> None:
     records = Records()
     app = Umbel(__name__, recorder=records, static_folder=None)
 
@@ -248,7 +248,7 @@ async def test_a_response_that_is_late_after_its_first_byte_is_cut_and_no_crash(
     assert records.logged == []
 
 
-# Other ASGI applications, whose records are the server's.
+# Other ASGI applications, for which the server makes the records.
 
 
 def start(*fields: tuple[bytes, bytes]) -> Any:
@@ -293,7 +293,7 @@ async def test_an_asgi_application_that_fails_before_its_first_byte_has_one_reco
 
 @PROTOCOLS
 @pytest.mark.parametrize("raises", [True, False])
-async def test_an_asgi_application_that_fails_in_its_middle_has_one_record_of_that(protocol: str, raises: bool) -> None:
+async def test_an_asgi_application_that_fails_in_its_body_has_one_record_of_a_cut(protocol: str, raises: bool) -> None:
     app = App(sends(start(), body(b"first", True), raises=raises))
     async with serving(app) as port:
         seen = await see(port, protocol, "/x")
@@ -303,14 +303,14 @@ async def test_an_asgi_application_that_fails_in_its_middle_has_one_record_of_th
 
 
 @PROTOCOLS
-async def test_an_asgi_application_that_answers_has_no_record_of_the_servers(protocol: str) -> None:
+async def test_an_asgi_application_that_answers_has_no_record_of_the_server(protocol: str) -> None:
     app = App(sends(start(), body(b"whole"), raises=False))
     async with serving(app) as port:
         assert (await see(port, protocol, "/x")).whole
     assert app.recorder.events == []
 
 
-# What a client does wrong is no error of ours.
+# A client's mistake is no error of the server.
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = SettingsFrame(0).serialize()
@@ -340,7 +340,7 @@ BROKEN: dict[str, bytes] = {
 
 
 async def give(port: int, data: bytes, patience: float = 0.3) -> None:
-    """Send, and read until the server closes, or for so many seconds."""
+    """Send bytes, and read until the server closes the connection, for at most ``patience`` seconds."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         try:
             await stream.send_all(data)
@@ -352,7 +352,7 @@ async def give(port: int, data: bytes, patience: float = 0.3) -> None:
 
 
 @pytest.mark.parametrize("case", BROKEN)
-async def test_what_breaks_a_rule_of_http_2_is_an_access_record_at_level_info(case: str) -> None:
+async def test_a_violation_of_http_2_is_only_an_access_record(case: str) -> None:
     records = Records()
     async with serving(gateway(records)) as port:
         await give(port, PREFACE + SETTINGS + BROKEN[case], 0.3 if case.startswith("GOAWAY with") else 20)
@@ -360,13 +360,15 @@ async def test_what_breaks_a_rule_of_http_2_is_an_access_record_at_level_info(ca
     ends = [record for record in records.requests if record.request.method == ""]
     assert [record.status for record in ends] == ([] if case.startswith("GOAWAY with") else [400])
     assert all(record.status < 500 for record in records.requests)
-    assert not any((record.detail or "").rpartition(": ")[2].isdigit() for record in ends)  # a number says nothing
+    assert not any(
+        (record.detail or "").rpartition(": ")[2].isdigit() for record in ends
+    )  # The detail must not end with a bare error code.
 
 
 @pytest.mark.parametrize(
     "data", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx", b"PRI * HTTP/2.1\r\n\r\n", b"\x16\x03\x01" + bytes(99)]
 )
-async def test_bytes_that_are_no_preface_are_an_access_record(data: bytes) -> None:
+async def test_bytes_that_are_no_http_2_preface_are_an_access_record(data: bytes) -> None:
     records = Records()
     async with serving(gateway(records)) as port:
         await give(port, data)
@@ -384,7 +386,7 @@ def tls(tmp_path: Any) -> tuple[str, str]:
     return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
 
 
-async def test_a_tls_handshake_that_fails_is_no_note(tls: tuple[str, str]) -> None:
+async def test_a_failed_tls_handshake_is_logged_at_most_at_info(tls: tuple[str, str]) -> None:
     records = Records()
     async with serving(gateway(records), certfile=tls[0], keyfile=tls[1]) as port:
         for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(99), b"\x15\x03\x03\0\2\2\x28", b""):
@@ -392,14 +394,14 @@ async def test_a_tls_handshake_that_fails_is_no_note(tls: tuple[str, str]) -> No
         context = ssl.create_default_context()
         stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="localhost")
         with pytest.raises(trio.BrokenResourceError):
-            await stream.do_handshake()  # the client does not trust us
+            await stream.do_handshake()  # the client does not trust the certificate
         await trio.aclose_forcefully(stream)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         for rest in (b"\x17\x03\x03\0\x20" + bytes(32), b"\x15\x03\x03\0\2\2\x28", b""):
             transport = await trio.open_tcp_stream("127.0.0.1", port)
             stream = trio.SSLStream(transport, context, server_hostname="localhost")
             await stream.do_handshake()
-            await transport.send_all(rest)  # bytes that are no record of this session
+            await transport.send_all(rest)  # bytes that are no valid TLS record of this session
             await trio.aclose_forcefully(transport)
     assert [note for note in records.logged if note.level != "info"] == []
 
@@ -429,7 +431,7 @@ def masked(opcode: int, data: bytes, *, fin: int = 0x80) -> bytes:
     ],
 )
 @pytest.mark.parametrize("reads", [True, False])
-async def test_what_breaks_a_rule_of_websocket_is_one_access_record(frame: bytes, reads: bool) -> None:
+async def test_a_violation_of_the_websocket_protocol_is_one_access_record(frame: bytes, reads: bool) -> None:
     from quart import websocket
 
     records = Records()

@@ -1,4 +1,4 @@
-"""A request of which nothing was sent is made on another replica, whatever its method; one that was sent is not."""
+"""Retries on another replica: an unsent request is retried with any method, a sent one only if that is safe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RETRY = {"attempts": 3, "backoff": "1ms"}
 
 
 class Names(trio.abc.HostnameResolver):
-    """A name service that knows no name."""
+    """A resolver that finds no name."""
 
     async def getaddrinfo(self, host: bytes | None, port: object, *args: object) -> list[Any]:
         await trio.lowlevel.checkpoint()
@@ -42,7 +42,7 @@ class Names(trio.abc.HostnameResolver):
 
 
 Dead = Callable[[AsyncExitStack], Awaitable[str]]
-"""Makes the URL of a replica that no connection can be made to."""
+"""Makes the address of a replica to which no connection can be made."""
 
 
 async def refusing(stack: AsyncExitStack) -> str:
@@ -59,7 +59,7 @@ async def unknown(stack: AsyncExitStack) -> str:
 
 
 async def breaking_off(stack: AsyncExitStack) -> str:
-    """Ends the connection instead of a handshake."""
+    """The replica closes the connection during the TLS handshake."""
 
     async def handler(peer: Peer) -> None:
         await peer.stream.receive_some()
@@ -68,7 +68,7 @@ async def breaking_off(stack: AsyncExitStack) -> str:
 
 
 async def hanging(stack: AsyncExitStack) -> str:
-    """Says nothing in a handshake."""
+    """The replica sends nothing in the TLS handshake."""
     return f"127.0.0.1:{int(await stack.enter_async_context(raw_server(silent)))}"
 
 
@@ -81,20 +81,20 @@ async def without_tls(stack: AsyncExitStack) -> str:
 
 
 async def untrusted(stack: AsyncExitStack) -> str:
-    """Has a certificate of another authority."""
+    """The replica has a certificate of an untrusted CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     return f"127.0.0.1:{int(await stack.enter_async_context(raw_server(answering(ONE), tls=context)))}"
 
 
 class Site:
-    """An upstream of two replicas, a dead one that is asked first and one that answers."""
+    """An upstream with two replicas: a dead one, which gets the first attempt, and a live one."""
 
     def __init__(self, client: Client, live: RawServer, requests: list[bytes]) -> None:
         self.client = client
         self.live = live
         self.requests = requests
-        """The heads that the replica got that answers."""
+        """The request heads that the live replica received."""
         self.attempts: list[Attempt] = []
 
 
@@ -125,7 +125,7 @@ async def site(dead: Dead, folder: Path, *, tls: bool = False, **upstream: Any) 
 
 
 Way = Callable[[Client], Awaitable[tuple[Kind | int, list[Attempt]]]]
-"""Makes a POST, and tells its status or the kind of its failure, and its attempts."""
+"""Makes a POST and returns its status or the kind of its failure, and its attempts."""
 
 
 async def by_route(client: Client, **call: Any) -> tuple[Kind | int, list[Attempt]]:
@@ -157,9 +157,7 @@ DEAD_TLS = pytest.mark.parametrize("dead", [refusing, breaking_off, hanging, wit
 
 @WAYS
 @DEAD
-async def test_a_post_goes_to_another_replica_where_no_connection_came_about(
-    dead: Dead, way: Way, tmp_path: Path
-) -> None:
+async def test_a_post_goes_to_another_replica_if_connecting_fails(dead: Dead, way: Way, tmp_path: Path) -> None:
     async with site(dead, tmp_path) as there:
         status, attempts = await way(there.client)
         assert (status, [attempt.cause for attempt in attempts]) == (200, ["first", "retry"])
@@ -168,23 +166,21 @@ async def test_a_post_goes_to_another_replica_where_no_connection_came_about(
 
 @WAYS
 @DEAD_TLS
-async def test_a_post_goes_to_another_replica_where_the_tls_handshake_failed(
-    dead: Dead, way: Way, tmp_path: Path
-) -> None:
+async def test_a_post_goes_to_another_replica_if_the_tls_handshake_fails(dead: Dead, way: Way, tmp_path: Path) -> None:
     async with site(dead, tmp_path, tls=True) as there:
         status, attempts = await way(there.client)
         assert (status, [attempt.cause for attempt in attempts]) == (200, ["first", "retry"])
         assert len(there.requests) == 1
 
 
-async def test_without_retry_the_failure_stands(tmp_path: Path) -> None:
+async def test_without_retry_the_call_fails(tmp_path: Path) -> None:
     async with site(refusing, tmp_path, retry=None) as there:
         status, attempts = await by_route(there.client)
         assert (status, len(attempts), there.requests) == (Kind.CONNECT, 1, [])
 
 
 @pytest.mark.parametrize("dead", [untrusted, without_tls])
-async def test_what_a_replica_refuses_in_a_handshake_is_not_asked_of_it_again(dead: Dead, tmp_path: Path) -> None:
+async def test_a_replica_with_a_permanent_tls_failure_is_not_tried_again(dead: Dead, tmp_path: Path) -> None:
     async with site(dead, tmp_path, tls=True) as there, AsyncExitStack() as stack:
         only = Upstream(urls=[f"https://{await dead(stack)}"], retry=RETRY)
         async with build("u", only) as client:
@@ -192,14 +188,14 @@ async def test_what_a_replica_refuses_in_a_handshake_is_not_asked_of_it_again(de
         assert (status, len(attempts), there.requests) == (Kind.TLS, 1, [])
 
 
-async def test_attempts_bound_how_many_replicas_are_asked(tmp_path: Path) -> None:
+async def test_attempts_limit_the_number_of_replicas_tried(tmp_path: Path) -> None:
     async with site(refusing, tmp_path, retry={"attempts": 1}) as there:
         status, attempts = await by_route(there.client)
         assert (status, len(attempts), there.requests) == (Kind.CONNECT, 1, [])
 
 
 async def dying_mid_request(stack: AsyncExitStack) -> str:
-    """Reads the request, and closes."""
+    """The replica reads the request and closes the connection."""
 
     async def handler(peer: Peer) -> None:
         await peer.read_request()
@@ -218,7 +214,7 @@ async def dying_mid_request(stack: AsyncExitStack) -> str:
     ],
     ids=["post", "patch", "post with a key", "put", "get"],
 )
-async def test_a_request_that_was_sent_is_repeated_only_if_that_is_safe(
+async def test_a_sent_request_is_retried_only_if_that_is_safe(
     call: dict[str, Any], status: Kind | int, tmp_path: Path
 ) -> None:
     call = {name: value for name, value in {"json": "`1`", **call}.items() if value is not None}
@@ -231,14 +227,16 @@ async def test_a_request_that_was_sent_is_repeated_only_if_that_is_safe(
 
 
 async def pieces() -> AsyncIterator[bytes]:
-    """A body that can be sent once."""
+    """A request body that can be sent only once."""
     yield b"a"
     yield b"b"
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("body", ["bytes", "a stream"])
-async def test_a_transport_of_httpx_posts_to_another_replica(body: str, streamed: bool, tmp_path: Path) -> None:
+async def test_an_httpx_transport_retries_an_unsent_post_on_another_replica(
+    body: str, streamed: bool, tmp_path: Path
+) -> None:
     async with site(refusing, tmp_path) as there, AsyncExitStack() as stack:
         urls = [f"http://{await refusing(stack)}", f"http://127.0.0.1:{int(there.live)}"]
         retry = Retry(attempts=3, backoff=0.001)

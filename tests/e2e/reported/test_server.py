@@ -1,4 +1,4 @@
-"""What clients send that is unusual or malformed, and what a stopping server says, over real sockets."""
+"""The server over sockets: empty lines before requests, malformed HTTP/2 requests, and requests in flight at a stop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POSTED = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 16])
 @pytest.mark.parametrize("before", [b"", KEPT, POSTED], ids=["first", "after a GET", "after a POST"])
-async def test_empty_lines_before_a_request_count_for_nothing(count: int, before: bytes) -> None:
+async def test_up_to_16_empty_lines_before_a_request_are_ignored(count: int, before: bytes) -> None:
     app = App(hello)
     async with serving(app) as port:
         heard = await converse(port, before + b"\r\n" * count + CLOSE, methods=["POST" if before == POSTED else "GET"])
@@ -43,13 +43,13 @@ async def test_empty_lines_before_a_request_count_for_nothing(count: int, before
     assert app.recorder.requests == []
 
 
-async def test_empty_lines_that_come_byte_by_byte_count_for_nothing() -> None:
+async def test_empty_lines_that_arrive_byte_by_byte_are_ignored() -> None:
     async with serving(App(hello)) as port:
         assert (await converse(port, b"\r", b"\n", b"\r", b"\n\r", b"\n" + CLOSE)).statuses == [200]
 
 
 @pytest.mark.parametrize("lines", [b"\r\n" * 17, b"\n" * 2, b"\r\r\n", b" \r\n", b"\r\nx\r\n"])
-async def test_what_is_no_row_of_few_empty_lines_is_refused(lines: bytes) -> None:
+async def test_too_many_or_malformed_empty_lines_are_refused(lines: bytes) -> None:
     app = App(hello)
     async with serving(app) as port:
         assert (await converse(port, lines + CLOSE)).statuses == [400]
@@ -57,7 +57,7 @@ async def test_what_is_no_row_of_few_empty_lines_is_refused(lines: bytes) -> Non
 
 
 @pytest.mark.parametrize("before", [b"", KEPT], ids=["first", "later"])
-async def test_a_client_that_sends_empty_lines_alone_is_closed_at_the_head_timeout(before: bytes) -> None:
+async def test_a_client_that_sends_only_empty_lines_is_closed_at_the_head_timeout(before: bytes) -> None:
     app = App(hello)
     app.limits = Limits(head_timeout=0.2)  # type: ignore[attr-defined]
     async with serving(app, keep_alive_timeout=600) as port, connected(port) as client:
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[int, Fields]] = {
 
 
 class Held:
-    """An application that answers a POST with its body, and a GET of /held when it is told to."""
+    """An application that answers a POST with its body, and ``/held`` after the event ``go_on``."""
 
     def __init__(self) -> None:
         self.go_on = trio.Event()
@@ -139,7 +139,7 @@ class Held:
 
 @asynccontextmanager
 async def with_another_stream() -> AsyncIterator[tuple[Held, H2Client, hpack.Encoder]]:
-    """A connection with a request at work; at the end it must be answered, and so must be a new one."""
+    """A connection with a request in flight. After the block that request and a new one must be answered."""
     held = Held()
     async with serving(held.app) as port, h2_client(port) as client:
         other = await client.request(path="/held")
@@ -155,7 +155,7 @@ async def with_another_stream() -> AsyncIterator[tuple[Held, H2Client, hpack.Enc
 
 
 def begun(client: H2Client) -> int:
-    """A stream that the client's library knows, and whose head the test sends past it."""
+    """Open a stream in h2's state without sending its head, which the test then sends as raw frames."""
     stream = client.h2.get_next_available_stream_id()
     client.h2._begin_new_stream(stream, h2.connection.AllowedStreamIDs.ODD)
     client.h2.streams[stream].state_machine.process_input(h2.stream.StreamInputs.SEND_HEADERS)
@@ -165,11 +165,11 @@ def begun(client: H2Client) -> int:
 
 @pytest.mark.parametrize("case", MALFORMED)
 @pytest.mark.parametrize("complete", [True, False], ids=["complete", "with a body to come"])
-async def test_a_malformed_head_ends_its_stream_and_no_other(case: str, complete: bool) -> None:
+async def test_a_malformed_head_resets_only_its_stream(case: str, complete: bool) -> None:
     if case == "a Content-Length of a request without a body" and not complete:
         return
     async with with_another_stream() as (held, client, encoder):
-        # A field that the block puts into the table must be known afterwards.
+        # The server must decode the whole block, since it adds this field to the dynamic table for later requests.
         block = encoder.encode([*MALFORMED[case], (b"x-indexed", b"1")])
         stream = begun(client)
         flags = ["END_HEADERS", "END_STREAM"] if complete else ["END_HEADERS"]
@@ -181,7 +181,7 @@ async def test_a_malformed_head_ends_its_stream_and_no_other(case: str, complete
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_a_head_that_is_refused_for_what_it_asks_is_answered_on_its_stream(case: str) -> None:
+async def test_a_well_formed_head_that_is_refused_gets_a_response_on_its_stream(case: str) -> None:
     status, fields = REFUSED[case]
     async with with_another_stream() as (held, client, _):
         stream = client.h2.get_next_available_stream_id()
@@ -194,7 +194,7 @@ async def test_a_head_that_is_refused_for_what_it_asks_is_answered_on_its_stream
 
 
 @pytest.mark.parametrize("length", [3, 8])
-async def test_a_body_that_is_not_as_long_as_its_content_length_ends_its_stream(length: int) -> None:
+async def test_a_body_of_another_length_than_content_length_resets_its_stream(length: int) -> None:
     async with with_another_stream() as (_, client, _):
         stream = await client.request("POST", headers=[("content-length", str(length))], end=False)
         await client.frames(DataFrame(stream, data=b"hello", flags=["END_STREAM"]))
@@ -204,7 +204,7 @@ async def test_a_body_that_is_not_as_long_as_its_content_length_ends_its_stream(
 
 @pytest.mark.parametrize("trailers", [[(b":path", b"/")], [(b"Upper", b"1")], [(b"connection", b"close")]])
 @pytest.mark.parametrize("ends", [True, False])
-async def test_a_malformed_trailer_section_ends_its_stream(trailers: Fields, ends: bool) -> None:
+async def test_a_malformed_trailer_section_resets_its_stream(trailers: Fields, ends: bool) -> None:
     async with with_another_stream() as (_, client, encoder):
         stream = await client.request("POST", end=False)
         await client.frames(DataFrame(stream, data=b"hello"))
@@ -214,7 +214,7 @@ async def test_a_malformed_trailer_section_ends_its_stream(trailers: Fields, end
         assert (reply.status, reply.reset) == (400, Codes.PROTOCOL_ERROR)
 
 
-async def test_a_sound_trailer_section_is_taken() -> None:
+async def test_a_valid_trailer_section_is_accepted() -> None:
     async with with_another_stream() as (_, client, encoder):
         stream = await client.request("POST", headers=[("content-length", "5")], end=False)
         await client.frames(DataFrame(stream, data=b"hello"))
@@ -248,7 +248,7 @@ async def test_the_hundredth_malformed_request_ends_its_connection() -> None:
     assert [record.status for record in app.recorder.requests] == [400] * 100
 
 
-# What is in flight when the grace ends.
+# Requests in flight at the end of the graceful timeout.
 
 GRACE_S = 0.2
 
@@ -282,7 +282,7 @@ def endless(records: Records, started: trio.MemorySendChannel[str]) -> Umbel:
 
 @asynccontextmanager
 async def stopping(app: Any, stock: bool) -> AsyncIterator[tuple[int, trio.Event]]:
-    """A served application, and the event that stops its server."""
+    """Serve an application; yield its port and the event that stops the server."""
     config = hypercorn_config(bind=["127.0.0.1:0"])
     config.graceful_timeout = GRACE_S
     config.errorlog = None
@@ -299,7 +299,7 @@ LAUNCHERS = pytest.mark.parametrize("stock", [False, True], ids=["umbel serve", 
 
 @LAUNCHERS
 @pytest.mark.parametrize("path", ["silent", "upload"])
-async def test_an_unanswered_request_gets_503_when_the_grace_ends(path: str, stock: bool) -> None:
+async def test_an_unanswered_request_gets_503_at_the_graceful_timeout(path: str, stock: bool) -> None:
     records = Records()
     send, receive = trio.open_memory_channel[str](1)
     async with stopping(endless(records, send), stock) as (port, stop), connected(port) as client:
@@ -317,7 +317,7 @@ async def test_an_unanswered_request_gets_503_when_the_grace_ends(path: str, sto
 
 
 @LAUNCHERS
-async def test_an_unanswered_stream_gets_503_when_the_grace_ends(stock: bool) -> None:
+async def test_an_unanswered_stream_gets_503_at_the_graceful_timeout(stock: bool) -> None:
     records = Records()
     send, receive = trio.open_memory_channel[str](3)
     async with stopping(endless(records, send), stock) as (port, stop), h2_client(port) as client:
@@ -340,7 +340,7 @@ async def test_an_unanswered_stream_gets_503_when_the_grace_ends(stock: bool) ->
 
 
 @LAUNCHERS
-async def test_an_answer_that_has_begun_is_cut_and_recorded_when_the_grace_ends(stock: bool) -> None:
+async def test_a_response_in_its_body_is_cut_and_recorded_at_the_graceful_timeout(stock: bool) -> None:
     records = Records()
     send, receive = trio.open_memory_channel[str](1)
     async with stopping(endless(records, send), stock) as (port, stop), connected(port) as client:
@@ -364,7 +364,7 @@ UPGRADE = [
 
 
 @LAUNCHERS
-async def test_a_websocket_that_was_not_accepted_gets_503_when_the_grace_ends(stock: bool) -> None:
+async def test_a_websocket_before_its_accept_gets_503_at_the_graceful_timeout(stock: bool) -> None:
     records, started = Records(), trio.Event()
     app = Umbel(__name__, recorder=records, static_folder=None)
 
@@ -385,7 +385,7 @@ async def test_a_websocket_that_was_not_accepted_gets_503_when_the_grace_ends(st
     assert record.request.request_id.encode() in received
 
 
-async def test_an_asgi_application_that_is_cut_has_one_record_of_what_its_client_saw() -> None:
+async def test_a_cancelled_asgi_application_has_one_record_that_agrees_with_the_503() -> None:
     started = trio.Event()
 
     async def silent(scope: Any, receive: Any, send: Any) -> None:
@@ -403,7 +403,7 @@ async def test_an_asgi_application_that_is_cut_has_one_record_of_what_its_client
     assert (reply.status, record.status, record.request.request_id) == (503, 503, reply["x-request-id"])
 
 
-async def test_a_client_that_takes_no_last_answer_holds_the_end_up_for_a_moment_only() -> None:
+async def test_a_client_that_does_not_read_the_503_delays_the_stop_by_at_most_2_s() -> None:
     started = trio.Event()
 
     async def does_not_read(scope: Any, receive: Any, send: Any) -> None:

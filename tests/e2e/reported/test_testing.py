@@ -1,4 +1,4 @@
-"""Tests that users write: ``transports=``, ``test_app()`` on a virtual clock, and what calls in code give."""
+"""Features for users' tests: ``transports=``, ``test_app()`` on a virtual clock; and the results of calls in code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], 
 
 
 def application(folder: Path, answer: Handler | httpx.AsyncBaseTransport | None, toml: str = TOML) -> Umbel:
-    """An application whose upstream is a function, a transport, or the one that is configured (None)."""
+    """An application whose upstream is a function, a transport, or (None) the configured one."""
     file = folder / "umbel.toml"
     file.write_text(toml)
     transport = httpx.MockTransport(answer) if callable(answer) else answer
@@ -41,23 +41,23 @@ def application(folder: Path, answer: Handler | httpx.AsyncBaseTransport | None,
 
 
 def found(request: httpx.Request) -> httpx.Response:
-    """Answer with the request's URL."""
+    """Answer with the URL of the request."""
     return httpx.Response(200, json={"url": str(request.url)}, headers=[("X-A", "1"), ("x-a", "2")])
 
 
 async def found_late(request: httpx.Request) -> httpx.Response:
-    """The same after three seconds."""
+    """Answer with the URL of the request after three seconds."""
     await trio.sleep(3)
     return found(request)
 
 
 async def get(app: Umbel, path: str) -> tuple[int, Any]:
-    """A request of the application's test client."""
+    """Send a request with the application's test client; return the status and the JSON body."""
     reply = await app.test_client().get(path)
     return reply.status_code, json.loads(await reply.get_data())
 
 
-async def test_a_transport_sees_the_url_of_the_upstream_and_the_target_of_the_call(tmp_path: Path) -> None:
+async def test_a_transport_gets_the_url_of_the_upstream_with_the_target_of_the_call(tmp_path: Path) -> None:
     async with application(tmp_path, found).test_app() as running:
         assert await get(running.app, "/user/7") == (200, {"user": {"url": "http://127.0.0.1:9001/base/users/7?q=7"}})
 
@@ -70,14 +70,14 @@ async def test_a_test_app_starts_answers_and_stops_on_an_autojump_clock(
         assert (await get(running.app, "/user/7"))[0] == 200
         assert trio.current_time() - began == 3
     assert trio.current_time() - began < 5, "the clock jumped while the log files were closed"
-    # Nothing was cut short as they were closed.
+    # The log files are complete.
     (record,) = map(json.loads, (tmp_path / "logs" / "access.jsonl").read_text().splitlines())
     assert record["http.response.status_code"] == 200
     last = json.loads((tmp_path / "logs" / "app.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last["dropped"]) == ("log.closed", 0)
 
 
-async def test_a_test_app_runs_on_a_clock_that_stands_still(tmp_path: Path, mock_clock: MockClock) -> None:
+async def test_a_test_app_runs_on_a_clock_that_does_not_advance(tmp_path: Path, mock_clock: MockClock) -> None:
     async with application(tmp_path, found).test_app() as running:
         assert (await get(running.app, "/user/7"))[0] == 200
     assert trio.current_time() == 0
@@ -85,12 +85,12 @@ async def test_a_test_app_runs_on_a_clock_that_stands_still(tmp_path: Path, mock
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Any]:
-    """A test client of an application that runs in a fixture."""
+    """The test client of an application that runs within the fixture."""
     async with application(tmp_path, found_late).test_app() as running:
         yield running.test_client()
 
 
-async def test_a_fixture_holds_a_test_app_on_an_autojump_clock(client: Any, autojump_clock: MockClock) -> None:
+async def test_a_fixture_can_run_a_test_app_on_an_autojump_clock(client: Any, autojump_clock: MockClock) -> None:
     assert (await client.get("/user/7")).status_code == 200
     assert (await client.get("/user/8")).status_code == 200
 
@@ -103,7 +103,7 @@ async def test_a_route_deadline_passes_in_virtual_time(tmp_path: Path, autojump_
         assert (status, trio.current_time() - began) == (504, 2), problem
 
 
-async def test_upstreams_over_sockets_are_asked_on_an_autojump_clock(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_calls_over_sockets_work_on_an_autojump_clock(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with raw_server(answering(response(b'{"a": 1}', b"Content-Type: application/json"))) as port:
         toml = TOML.replace("9001/base", str(int(port))).replace(', "http://127.0.0.1:9002"', "")
         async with application(tmp_path, None, toml).test_app() as running:
@@ -115,9 +115,7 @@ async def test_upstreams_over_sockets_are_asked_on_an_autojump_clock(tmp_path: P
             assert await get(running.app, "/user/7") == (200, {"user": {"a": 1}})
 
 
-async def test_an_exception_of_the_block_comes_out_of_a_test_app_as_itself(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_test_app_raises_an_exception_of_its_block_unchanged(tmp_path: Path, autojump_clock: MockClock) -> None:
     app = application(tmp_path, found)
     with pytest.raises(AssertionError, match="of the test"):
         async with app.test_app():
@@ -126,15 +124,17 @@ async def test_an_exception_of_the_block_comes_out_of_a_test_app_as_itself(
 
 
 @pytest.mark.parametrize("clock", ["mock_clock", "autojump_clock"])
-async def test_a_start_that_fails_says_why(tmp_path: Path, clock: str, request: pytest.FixtureRequest) -> None:
+async def test_a_failed_start_raises_an_error_with_the_reason(
+    tmp_path: Path, clock: str, request: pytest.FixtureRequest
+) -> None:
     request.getfixturevalue(clock)
     (tmp_path / "file").write_text("")
     with pytest.raises(LifespanError, match=r"did not start: .*file.*cannot be written"):
         async with application(tmp_path, found, TOML + '[logs]\ndir = "file/logs"\n').test_app():
-            raise AssertionError("it runs")
+            raise AssertionError("the application has started")
 
 
-async def test_a_stop_that_fails_says_why(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_failed_stop_raises_an_error_with_the_reason(tmp_path: Path, autojump_clock: MockClock) -> None:
     app = application(tmp_path, found)
 
     @app.after_serving
@@ -146,7 +146,7 @@ async def test_a_stop_that_fails_says_why(tmp_path: Path, autojump_clock: MockCl
             pass
 
 
-async def test_a_start_that_takes_too_long_is_told_as_such(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_start_that_takes_too_long_raises_too_slow_error(tmp_path: Path, autojump_clock: MockClock) -> None:
     app = application(tmp_path, found)
 
     @app.before_serving
@@ -155,7 +155,7 @@ async def test_a_start_that_takes_too_long_is_told_as_such(tmp_path: Path, autoj
 
     with pytest.raises(trio.TooSlowError):
         async with app.test_app():
-            raise AssertionError("it runs")
+            raise AssertionError("the application has started")
 
 
 async def test_a_hook_may_sleep_while_the_application_starts(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -169,7 +169,7 @@ async def test_a_hook_may_sleep_while_the_application_starts(tmp_path: Path, aut
         assert (await get(running.app, "/user/7"))[0] == 200
 
 
-async def test_a_request_or_websocket_of_a_test_client_may_be_cancelled_at_any_moment(
+async def test_a_request_or_websocket_of_a_test_client_can_be_cancelled_at_any_time(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     app = application(tmp_path, found_late)
@@ -193,7 +193,7 @@ async def test_a_request_or_websocket_of_a_test_client_may_be_cancelled_at_any_m
         assert (await get(app, "/user/7"))[0] == 200
 
 
-async def test_a_test_may_close_its_websocket(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_test_client_can_close_its_websocket(tmp_path: Path, autojump_clock: MockClock) -> None:
     app = application(tmp_path, found)
 
     @app.websocket("/echo")
@@ -206,7 +206,7 @@ async def test_a_test_may_close_its_websocket(tmp_path: Path, autojump_clock: Mo
         await websocket.disconnect()
 
 
-async def test_a_test_client_takes_an_answer_of_many_parts(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_test_client_reads_a_response_of_many_parts(tmp_path: Path, autojump_clock: MockClock) -> None:
     app = application(tmp_path, found)
 
     @app.route("/parts")
@@ -225,7 +225,7 @@ async def test_a_test_client_takes_an_answer_of_many_parts(tmp_path: Path, autoj
 
 
 def answers(request: httpx.Request) -> httpx.Response:
-    """201 with fields, 404 with one, no connection, or a body that is no JSON."""
+    """Answer by path: 201 with fields, 404 with a field, invalid JSON, a large body; otherwise connecting fails."""
     match request.url.path.removeprefix("/base"):
         case "/made":
             return httpx.Response(201, json={"id": 7}, headers=[("Location", "/made/7"), ("A", "1"), ("a", "2")])
@@ -239,7 +239,7 @@ def answers(request: httpx.Request) -> httpx.Response:
 
 
 async def calls_of(tmp_path: Path, handler: Callable[..., Awaitable[Any]]) -> Any:
-    """The JSON of a handler's answer."""
+    """Run a composing handler and return the JSON of its answer."""
     app = application(tmp_path, answers)
     app.compose("/")(handler)
     async with app.test_app() as running:
@@ -250,7 +250,7 @@ def said(handle: CallHandle, *names: str) -> list[Any]:
     return [handle.status, *(handle.headers.get(name) for name in names)]
 
 
-async def test_a_call_in_code_gives_status_and_headers_of_success_and_failure(
+async def test_a_call_in_code_has_the_status_and_headers_of_success_and_failure(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async def handler(compose: Any) -> Any:
@@ -284,7 +284,7 @@ async def test_a_call_in_code_gives_status_and_headers_of_success_and_failure(
     }
 
 
-async def test_a_required_call_that_fails_still_says_its_status(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_failed_required_call_has_the_status_of_its_response(tmp_path: Path, autojump_clock: MockClock) -> None:
     async def handler(compose: Any) -> Any:
         handles: list[CallHandle] = []
         with pytest.raises(CompositionFailedError):
@@ -297,7 +297,7 @@ async def test_a_required_call_that_fails_still_says_its_status(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("coalesce", [False, True])
-async def test_a_call_in_code_over_a_socket_gives_the_fields_that_came(
+async def test_a_call_in_code_over_a_socket_has_the_received_fields(
     coalesce: bool, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     reply = response(b'{"a": 1}', b'ETag: "1"', b"Connection: keep-alive", b"Set-Cookie: a", b"Set-Cookie: b")

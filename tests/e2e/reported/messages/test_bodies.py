@@ -1,4 +1,4 @@
-"""Bodies with one odd part, over real sockets: what browsers and curl read is read, and the rest stands."""
+"""Unusual bodies over sockets: a body that browsers and curl accept is read, and a bad one fails only its call."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ ANSWERS: dict[str, bytes] = {
 
 
 async def answers(peer: Peer) -> None:
-    """Answers each request with what its path names."""
+    """Answer each request with the response that its path names."""
     while (head := (await peer.read_request())[0]).startswith((b"GET", b"POST", b"HEAD")):
         method, target = head.split(b" ")[:2]
         answer = ANSWERS[unquote(target.decode()).removeprefix("/")]
@@ -119,7 +119,7 @@ async def answers(peer: Peer) -> None:
 
 
 async def ask_all(program: Program, path: str, names: list[str]) -> dict[str, Any]:
-    """The body of each answer, or its status where that is not 200."""
+    """Return the body of each answer, or its status if that is not 200."""
     got = {}
     for name in names:
         reply, _ = await program.ask(f"{path}/{quote(name)}")
@@ -153,7 +153,7 @@ async def test_a_body_with_an_odd_label_or_mark_is_read(tmp_path: Path) -> None:
     assert got == {f"read {name}": {"part": value, "other": VALUE} for name, (_, value) in READ.items()}
 
 
-async def test_what_stays_refused_fails_its_call_only(tmp_path: Path) -> None:
+async def test_a_refused_body_fails_only_its_call(tmp_path: Path) -> None:
     names = [f"refused {name}" for name in REFUSED]
     config = route("/required/<name>", "/{name}") + route("/optional/<name>", "/{name}", call="optional = true") + OTHER
     async with raw_server(answers) as upstream, running(tmp_path, up(upstream) + config) as program:
@@ -163,7 +163,7 @@ async def test_what_stays_refused_fails_its_call_only(tmp_path: Path) -> None:
 
 
 def unusable(status: bytes) -> dict[str, bytes]:
-    """Answers of which only the content cannot be used."""
+    """Responses that are valid except for their content."""
     fields = (b"WWW-Authenticate: Bearer", b"Set-Cookie: sid=")
     gzip_, large = b"Content-Encoding: gzip", b"x" * 2000
     chunked = b"\r\n".join((b"HTTP/1.1 " + status, *fields, b"Transfer-Encoding: chunked", b"", b"7d0", large))
@@ -178,7 +178,7 @@ def unusable(status: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("odd", unusable(b"200 OK"))
-async def test_content_that_nobody_uses_decides_nothing(odd: str, tmp_path: Path) -> None:
+async def test_content_that_is_not_used_has_no_effect(odd: str, tmp_path: Path) -> None:
     said = {"/gone": b"404 Not Found", "/denied": b"401 Unauthorized", "/done": b"201 Created", "/down": b"500 Oops"}
 
     async def says(peer: Peer) -> None:
@@ -207,12 +207,12 @@ async def test_content_that_nobody_uses_decides_nothing(odd: str, tmp_path: Path
             assert (reply.status, list(reply.json.values())[-1]) == (status, None)
         reply, _ = await program.ask("/failed")
         assert (reply.status, reply.json["calls"][0]["received_status"]) == (502, 500)
-        # Where it is used, it is missing.
+        # A route that uses the content fails.
         assert (await program.ask("/read"))[0].status == 502
         assert (await program.ask("/passed"))[0].status == 502
 
 
-async def test_a_text_is_read_without_its_mark_and_an_empty_one_is_the_empty_text(tmp_path: Path) -> None:
+async def test_a_text_is_read_without_its_byte_order_mark_and_an_empty_body_is_empty_text(tmp_path: Path) -> None:
     config = route("/<name>", "/{name}", call='decode = "text"')
     async with raw_server(answers) as upstream, running(tmp_path, up(upstream) + config) as program:
         got = await ask_all(program, "", ["text marked", "text empty", "empty 204"])
@@ -239,7 +239,7 @@ FROM_CLIENTS: dict[str, tuple[list[tuple[str, str]], bytes, Any]] = {
 }
 
 
-async def test_an_odd_body_of_a_client_is_read_where_nothing_is_at_risk(tmp_path: Path) -> None:
+async def test_an_unusual_body_of_a_client_is_read_if_it_is_unambiguous(tmp_path: Path) -> None:
     config = route("/echo", "/good", answer='shape = "body"')
     got: dict[str, Any] = {}
     async with raw_server(answers) as upstream, running(tmp_path, up(upstream) + config) as program:
@@ -249,7 +249,7 @@ async def test_an_odd_body_of_a_client_is_read_where_nothing_is_at_risk(tmp_path
     assert got == {name: expected for name, (_, _, expected) in FROM_CLIENTS.items()}
 
 
-async def test_calls_in_code_read_the_same() -> None:
+async def test_calls_in_code_read_unusual_bodies_too() -> None:
     async with raw_server(answers) as upstream, Transport([url(upstream)]) as transport:
         compose = Compose({"up": transport}, Inputs(), facts(), NULL)
         async with compose.gather() as gather:
@@ -259,7 +259,7 @@ async def test_calls_in_code_read_the_same() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7])
-async def test_padding_in_pieces_behind_gzip_is_ignored(size: int, tmp_path: Path) -> None:
+async def test_padding_after_gzip_data_is_ignored_in_any_pieces(size: int, tmp_path: Path) -> None:
     packed = gzip.compress(BODY) + bytes(20)
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
 

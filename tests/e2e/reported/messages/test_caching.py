@@ -1,4 +1,4 @@
-"""Whose answer may be cached, by whom, and what becomes of a client's conditions."""
+"""Caching of answers: Cache-Control, validators, and the conditional fields of a client."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def route(answer: dict[str, Any] | None = None, **call: Any) -> dict[str, Any]:
 
 
 async def answered(answer: dict[str, Any], *fields: bytes, sent: Iterable[tuple[str, str]] = (), **call: Any) -> Reply:
-    """What a client gets where the upstream's answer has these fields."""
+    """Return the answer to a client if the upstream's response has these fields."""
     upstream = answering(response(b"1", *fields))
     async with raw_server(upstream) as port, serving(gateway(port, route(answer, **call))) as gate:
         return await fetch(gate, "GET", "/r", sent)
@@ -57,7 +57,7 @@ async def answered(answer: dict[str, Any], *fields: bytes, sent: Iterable[tuple[
         ("parts", [b"Vary: *", b"Cache-Control: public, max-age=5"], "no-cache, max-age=5"),
     ],
 )
-async def test_what_is_one_clients_is_never_shared_whatever_is_configured(
+async def test_an_answer_for_one_client_is_never_public_whatever_is_configured(
     configured: str, fields: list[bytes], wanted: str
 ) -> None:
     reply = await answered({"cache_control": configured, "forward_cookies": {"a": ["sid"]}}, *fields)
@@ -75,14 +75,14 @@ async def test_an_answer_to_a_request_with_a_credential_is_private_unless_the_ro
     assert not (await answered({})).all("cache-control")
 
 
-async def test_a_304_is_as_private_as_the_answer() -> None:
+async def test_a_304_has_the_cache_control_of_the_answer() -> None:
     async with raw_server(answering(response(b"1"))) as port, serving(gateway(port, route())) as gate:
         whole = await fetch(gate, "GET", "/r", [("cookie", "a=b")])
         again = await fetch(gate, "GET", "/r", [("cookie", "a=b"), ("if-none-match", whole["etag"])])
     assert (again.status, again["cache-control"]) == (304, "private")
 
 
-async def test_fields_for_single_caches_go_with_public_answers_alone() -> None:
+async def test_fields_for_certain_caches_are_passed_only_with_public_answers() -> None:
     answer = {
         "headers": {"cdn-cache-control": "max-age=60", "surrogate-control": "max-age=60"},
         "cache_control": PUBLIC,
@@ -132,7 +132,7 @@ async def test_a_session_of_the_application_makes_an_answer_private() -> None:
         ({"Set-Cookie": "a=b"}, [], [], "private"),
     ],
 )
-async def test_the_same_holds_for_a_composition_in_code(
+async def test_the_cache_control_of_an_answer_in_code_is_private_if_it_is_for_one_client(
     headers: dict[str, str], sent: list[tuple[str, str]], fields: list[bytes], wanted: str | None
 ) -> None:
     async with raw_server(answering(response(b"1", *fields))) as port:
@@ -149,7 +149,7 @@ async def test_the_same_holds_for_a_composition_in_code(
     assert reply.all("cache-control") == ([] if wanted is None else [wanted])
 
 
-async def test_what_a_handler_says_of_vary_stands_beside_what_the_gateway_says() -> None:
+async def test_the_vary_of_a_handler_is_sent_together_with_the_gateways() -> None:
     app = gateway(1)
 
     @app.compose("/r", vary=["x-tenant"])
@@ -159,7 +159,7 @@ async def test_what_a_handler_says_of_vary_stands_beside_what_the_gateway_says()
     async with serving(app) as gate:
         reply = await fetch(gate, "GET", "/r")
     assert (reply.status, reply.all("vary")) == (200, ["Accept, X-Tenant, Origin"])
-    # A value that no field can hold leaves its field out, and nothing else.
+    # An invalid field value removes only its field.
     assert (reply.all("x-bad"), reply.all("x-good")) == ([], ["a"])
 
 
@@ -186,7 +186,7 @@ cache_control = "%s"
         (', forward_cookies = ["sid"]', "private, max-age=5", 'forward_cookies = { a = ["sid"] }', ""),
     ],
 )
-def test_check_warns_of_cookies_beside_public(
+def test_check_warns_of_forwarded_cookies_in_a_public_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, configured: str, answer: str, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -214,7 +214,7 @@ VALIDATED = [
 
 
 class Origin:
-    """An upstream that knows conditions, and notes the heads that it was asked with."""
+    """An upstream that evaluates conditional requests and keeps the request heads."""
 
     def __init__(self, *fields: bytes, status: bytes = b"304 Not Modified") -> None:
         self.heads: list[bytes] = []
@@ -239,7 +239,7 @@ CONDITION_NAMES = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unm
 async def visited(
     origin: Origin, made: dict[str, Any], *visits: Iterable[tuple[str, str]], method: str = "GET"
 ) -> list[Reply]:
-    """The replies to several requests of one route."""
+    """Send several requests to one route and return the replies."""
     async with raw_server(origin) as port, serving(gateway(port, made)) as gate:
         return [await fetch(gate, method, "/r", sent) for sent in visits]
 
@@ -254,7 +254,7 @@ async def visited(
         (ALL, [("if-none-match", 'W/"v1"'), ("if-modified-since", DATE)]),
     ],
 )
-async def test_an_upstreams_304_to_a_forwarded_condition_is_the_answer(
+async def test_a_304_of_an_upstream_to_a_forwarded_condition_is_the_answer(
     forwarded: list[str], sent: list[tuple[str, str]], method: str
 ) -> None:
     first, again = await visited(Origin(), route(forward_headers=forwarded), [], sent, method=method)
@@ -270,13 +270,13 @@ async def test_an_upstreams_304_to_a_forwarded_condition_is_the_answer(
     assert not again.all("content-type") + again.all("content-length") + again.all("proxy-status")
 
 
-async def test_a_condition_that_a_template_takes_through_with_is_a_forwarded_one() -> None:
+async def test_a_condition_that_a_template_reads_through_with_counts_as_forwarded() -> None:
     made = route(**{"with": {"tag": "headers.if_none_match"}, "headers": {"if-none-match": "{tag}"}})
     first, again = await visited(Origin(), made, [], [("if-none-match", 'W/"v1"')])
     assert (first.status, again.status, again["etag"]) == (200, 304, first["etag"])
 
 
-async def test_the_validators_of_an_answer_are_the_upstreams_or_the_gateways_never_both() -> None:
+async def test_the_validators_of_an_answer_come_from_the_upstream_or_the_gateway_alone() -> None:
     etag, date = b'ETag: "v1"', b"Last-Modified: " + DATE.encode()
 
     async def validators(forwarded: list[str], *fields: bytes) -> tuple[list[str], list[str]]:
@@ -292,7 +292,7 @@ async def test_the_validators_of_an_answer_are_the_upstreams_or_the_gateways_nev
         assert (own.startswith('"'), own == '"v1"', dates) == (True, False, [])
 
 
-async def test_an_upstream_that_knows_no_conditions_is_compared_here() -> None:
+async def test_the_gateway_evaluates_a_condition_that_the_upstream_ignores() -> None:
     upstream = answering(response(b"1", b'ETag: W/"v1"'))
     async with raw_server(upstream) as port, serving(gateway(port, route(forward_headers=ALL))) as gate:
         same = await fetch(gate, "GET", "/r", [("if-none-match", '"v1"')])
@@ -300,7 +300,7 @@ async def test_an_upstream_that_knows_no_conditions_is_compared_here() -> None:
     assert (same.status, same.all("etag"), other.status) == (304, ['W/"v1"'], 200)
 
 
-async def test_the_gateways_own_etag_is_compared_where_the_upstream_has_none() -> None:
+async def test_the_gateway_compares_its_own_etag_if_the_upstream_has_none() -> None:
     made = route(forward_headers=ALL)
     async with raw_server(answering(response(b"1"))) as port, serving(gateway(port, made)) as gate:
         whole = await fetch(gate, "GET", "/r")
@@ -308,7 +308,7 @@ async def test_the_gateways_own_etag_is_compared_where_the_upstream_has_none() -
     assert (whole.status, again.status) == (200, 304)
 
 
-async def test_a_client_that_wants_a_stream_gets_one_whatever_its_conditions() -> None:
+async def test_a_client_that_accepts_a_stream_gets_one_despite_its_conditions() -> None:
     origin = Origin()
     sent = [("accept", "application/x-ndjson"), ("if-none-match", 'W/"v1"')]
     (reply,) = await visited(origin, route(forward_headers=ALL), sent)
@@ -316,14 +316,14 @@ async def test_a_client_that_wants_a_stream_gets_one_whatever_its_conditions() -
     assert b"if-none-match" not in origin.heads[0]
 
 
-async def test_a_304_that_nobody_asked_for_is_a_502() -> None:
+async def test_a_304_to_an_unconditional_request_is_a_502() -> None:
     bare = b"HTTP/1.1 304 Not Modified\r\n\r\n"
     async with raw_server(answering(bare)) as port, serving(gateway(port, route(forward_headers=ALL))) as gate:
         reply = await fetch(gate, "GET", "/r")
     assert (reply.status, reply.json["calls"][0]["received_status"]) == (502, 304)
 
 
-async def test_a_date_does_not_go_on_beside_a_tag_that_does_not() -> None:
+async def test_if_modified_since_is_not_forwarded_without_the_if_none_match() -> None:
     origin = Origin()
     sent = [("if-none-match", '"own"'), ("if-modified-since", DATE)]
     (reply,) = await visited(origin, route(forward_headers=["if-modified-since"]), sent)
@@ -332,13 +332,13 @@ async def test_a_date_does_not_go_on_beside_a_tag_that_does_not() -> None:
 
 
 @pytest.mark.parametrize("status", ["412 Precondition Failed", "428 Precondition Required"])
-async def test_a_condition_that_fails_is_told(status: str) -> None:
+async def test_the_status_of_a_failed_precondition_is_passed_on(status: str) -> None:
     made = {**route(forward_headers=["if-match"], method="PUT", forward_body=True), "methods": ["PUT"], "body": "bytes"}
     (reply,) = await visited(Origin(b"X: 1", status=status.encode()), made, [("if-match", '"v1"')], method="PUT")
     assert reply.status == int(status[:3])
 
 
-async def test_a_range_of_items_goes_through() -> None:
+async def test_a_range_of_items_is_forwarded() -> None:
     part = [b"Content-Range: items 0-9/47", b'ETag: "v1"']
     made = route(forward_headers=["range", "if-range"])
     (reply,) = await visited(Origin(*part, status=b"206 Partial Content"), made, [("range", "items=0-9")])
@@ -366,7 +366,7 @@ async def test_a_range_of_bytes_is_not_forwarded() -> None:
         ("", "its each makes many calls"),
     ],
 )
-def test_check_refuses_conditions_where_the_answer_is_not_one_response(
+def test_check_refuses_forwarded_conditions_unless_the_answer_is_one_response(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, why: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -394,7 +394,9 @@ def test_check_refuses_conditions_where_the_answer_is_not_one_response(
         assert result.stderr.count("\n") == 1
 
 
-def test_check_takes_conditions_of_one_call_and_constant_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_accepts_conditions_of_one_call_and_constant_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     upstream = '[upstreams.u]\nurls = ["http://h"]\n[[routes]]\npath = "/r"\n'
     names = ", ".join(f'"{name.decode()}"' for name in CONDITION_NAMES)

@@ -1,4 +1,4 @@
-"""Values that do not fit a field as they are, over real sockets: they are encoded, or their field is left out."""
+"""Values that are invalid in a header field, over sockets: they are encoded, or their field is left out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fields_of(head: bytes) -> dict[bytes, bytes]:
 
 
 class Upstream:
-    """Answers with a value of JSON, and keeps the heads that came."""
+    """An upstream that answers with a JSON value and keeps the request heads."""
 
     def __init__(self, value: object = None, *fields: bytes) -> None:
         self.heads: list[bytes] = []
@@ -52,7 +52,9 @@ PART = {"file": ODD, "user": "Jos\u00e9 \u20ac", "lines": "1\r\nx-evil: 1", "lis
 
 @SERVERS
 @pytest.mark.parametrize("hooked", [False, True], ids=["direct", "through quart"])
-async def test_a_value_of_an_upstream_does_not_cost_the_answer(stock: bool, hooked: bool, tmp_path: Path) -> None:
+async def test_an_invalid_value_of_an_upstream_does_not_fail_the_answer(
+    stock: bool, hooked: bool, tmp_path: Path
+) -> None:
     async with raw_server(Upstream(PART)) as upstream:
         app = Umbel.from_file(write(tmp_path, up(upstream) + route(answer=ANSWER)))
         if hooked:
@@ -70,7 +72,7 @@ async def test_a_value_of_an_upstream_does_not_cost_the_answer(stock: bool, hook
 
 
 @pytest.mark.parametrize("raw", ["Jos\u00e9".encode(), b"Jos\xe9"], ids=["UTF-8", "ISO-8859-1"])
-async def test_a_field_of_a_client_passes_on_in_every_way(raw: bytes, tmp_path: Path) -> None:
+async def test_a_field_of_a_client_can_be_sent_in_fields_the_path_and_parameters(raw: bytes, tmp_path: Path) -> None:
     call = r"""headers = { x-name = "{headers.x_user}", x-known = "a=\"{headers.x_user}\"" }
 forward_headers = ["x-user"]
 with = { user = "headers.x_user" }
@@ -86,7 +88,7 @@ params = { p = "headers.x_user" }"""
     (head,) = upstream_.heads
     assert head.startswith(b"GET /Jos%C3%A9?p=Jos%C3%A9 HTTP/1.1\r\n")
     fields = fields_of(head)
-    # What is forwarded is the bytes that came; what a template makes is UTF-8.
+    # A forwarded field keeps its bytes; a template encodes values as UTF-8.
     assert fields[b"x-user"] == raw
     assert fields[b"x-name"] == "Jos\u00e9".encode()
     assert fields[b"x-known"] == 'a="Jos\u00e9"'.encode()
@@ -104,7 +106,7 @@ VALUES: dict[str, tuple[object, dict[bytes, bytes]]] = {
 }
 
 
-async def test_a_value_in_a_field_of_a_call_is_encoded_or_leaves_its_field_out(tmp_path: Path) -> None:
+async def test_a_value_in_a_field_of_a_call_is_encoded_or_the_field_is_left_out(tmp_path: Path) -> None:
     call = r"""headers = { x-a = "{body.a}", x-q = "a=\"{body.a}\"", cookie = "c={body.a}; d=1", x-good = "good" }"""
     upstream_ = Upstream()
     got: dict[str, dict[bytes, bytes]] = {}
@@ -123,7 +125,7 @@ async def test_a_value_in_a_field_of_a_call_is_encoded_or_leaves_its_field_out(t
     assert {line["level"] for line in program.lines("access")} == {"info"}
 
 
-async def test_a_stream_goes_out_without_the_field_that_cannot_be(tmp_path: Path) -> None:
+async def test_a_stream_is_sent_without_a_field_of_an_invalid_value(tmp_path: Path) -> None:
     answer = 'headers = { x-a = "{body.a}", x-b = "{body.b}" }'
     streamed = route(keys="stream = true", answer=answer)
     async with raw_server(Upstream(1)) as upstream, running(tmp_path, up(upstream) + streamed) as program:
@@ -158,7 +160,9 @@ AGENTS: dict[str, tuple[str, str, bytes | None]] = {
 
 
 @pytest.mark.parametrize(("keys", "call", "expected"), AGENTS.values(), ids=AGENTS)
-async def test_an_upstream_is_told_who_asks(keys: str, call: str, expected: bytes | None, tmp_path: Path) -> None:
+async def test_an_upstream_gets_the_configured_user_agent(
+    keys: str, call: str, expected: bytes | None, tmp_path: Path
+) -> None:
     upstream_ = Upstream()
     async with raw_server(upstream_) as upstream, running(tmp_path, up(upstream, keys) + route(call=call)) as program:
         await program.ask("/r", headers=[("user-agent", "client/1")])
@@ -167,7 +171,7 @@ async def test_an_upstream_is_told_who_asks(keys: str, call: str, expected: byte
 
 
 @pytest.mark.parametrize("keys", ["", 'user_agent = "shop/1"', 'user_agent = "off"'])
-async def test_calls_in_code_and_health_checks_are_told_apart_by_the_same_name(keys: str, tmp_path: Path) -> None:
+async def test_calls_in_code_and_health_checks_have_the_user_agent_of_the_upstream(keys: str, tmp_path: Path) -> None:
     upstream_, expected = Upstream(), {"": f"umbel/{__version__}", 'user_agent = "shop/1"': "shop/1"}.get(keys)
     checked = f'{keys}\nhealth = {{ path = "/health", every = "1ms" }}'
     async with raw_server(upstream_) as upstream:
@@ -189,7 +193,7 @@ async def test_calls_in_code_and_health_checks_are_told_apart_by_the_same_name(k
     assert {head.split(b" ")[1] for head in upstream_.heads} == {b"/code", b"/health"}
 
 
-async def test_an_httpx_client_over_a_transport_says_what_it_is_itself() -> None:
+async def test_an_httpx_client_over_a_transport_keeps_its_own_user_agent() -> None:
     upstream_ = Upstream()
     async with raw_server(upstream_) as upstream, httpx.AsyncClient(transport=Transport([url(upstream)])) as client:
         await client.get(url(upstream))
@@ -198,7 +202,7 @@ async def test_an_httpx_client_over_a_transport_says_what_it_is_itself() -> None
     assert agents == [f"python-httpx/{httpx.__version__}".encode(), b"own/1"]
 
 
-async def test_over_http2_a_value_goes_both_ways_as_its_bytes(tmp_path: Path) -> None:
+async def test_a_value_keeps_its_bytes_over_http2_in_both_directions(tmp_path: Path) -> None:
     upstream_ = Upstream(PART)
     async with raw_server(upstream_) as upstream:
         call = 'forward_headers = ["x-user"]\nheaders = { x-name = "{headers.x_user}" }'

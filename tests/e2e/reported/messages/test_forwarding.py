@@ -1,4 +1,4 @@
-"""What goes from one side to the other: nothing of a connection, a query byte for byte, what a star stands for."""
+"""Forwarding: hop-by-hop fields are removed, a query is forwarded byte for byte, and the meaning of ``"*"``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umbel.cli import main
 
 
 class Upstream:
-    """Answers ``{}`` with the fields that it is told to, once it may, and keeps the requests that came."""
+    """An upstream that answers ``{}`` with the given fields, and keeps the requests."""
 
     def __init__(self, fields: bytes = b"") -> None:
         self.fields = fields
@@ -65,7 +65,7 @@ async def asked(
 
 
 async def send(program: Program, target: str, fields: Iterable[tuple[str, str]], method: str = "GET") -> None:
-    """One request whose Connection is among ``fields``; it is answered 200."""
+    """Send one request, with the Connection field in ``fields``; the status must be 200."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in (("host", "gateway.test"), *fields))
     assert (await converse(program.port, f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode())).statuses == [200]
 
@@ -94,7 +94,7 @@ async def test_a_field_that_the_clients_connection_names_is_not_forwarded(
         assert upstream.told("x-once") == "1"
 
 
-async def test_connection_has_no_say_in_what_the_gateway_tells_of_itself_and_of_the_client(tmp_path: Path) -> None:
+async def test_connection_does_not_remove_fields_that_the_gateway_adds(tmp_path: Path) -> None:
     trusted = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
     named = "x-forwarded-for, x-forwarded-proto, via, traceparent, host, content-length, x-request-id"
     fields = [
@@ -112,7 +112,7 @@ async def test_connection_has_no_say_in_what_the_gateway_tells_of_itself_and_of_
         assert "a" * 32 not in str(upstream.told("traceparent"))
 
 
-async def test_a_field_that_an_upstreams_connection_names_is_not_passed_on(tmp_path: Path) -> None:
+async def test_a_field_that_the_upstreams_connection_names_is_not_passed_on(tmp_path: Path) -> None:
     fields = b"connection: keep-alive, X-Once, set-cookie\r\nx-once: 1\r\nx-else: 2\r\nset-cookie: s=1\r\nX-Once: 3\r\n"
     answer = 'forward_headers = { part = ["x-once", "x-else"] }\nforward_cookies = { part = ["s"] }'
     async with asked(tmp_path, route(answer=answer), fields=fields) as (program, _):
@@ -158,7 +158,7 @@ async def test_chosen_parameters_arrive_byte_for_byte_in_the_order_of_the_query(
             assert upstream.target == (f"/x?{query}" if query else "/x").encode(), query
 
 
-async def test_a_forwarded_query_stands_behind_what_the_call_says(tmp_path: Path) -> None:
+async def test_a_forwarded_query_follows_the_parameters_of_the_call(tmp_path: Path) -> None:
     routes = route(target="/x?a=1", call='params = { page = "`2`" }\nforward_query = ["*"]')
     async with asked(tmp_path, routes) as (program, upstream):
         assert (await program.ask("/r?page=3&&x"))[0].status == 200
@@ -198,7 +198,7 @@ TRUSTED = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
 
 
 @SERVERS
-async def test_a_star_forwards_all_header_fields_but_those_of_its_list(tmp_path: Path, stock: bool) -> None:
+async def test_a_star_forwards_all_header_fields_except_a_fixed_list(tmp_path: Path, stock: bool) -> None:
     call = 'forward_headers = ["*"]'
     async with asked(tmp_path, route(call=call), before=TRUSTED, stock=stock) as (program, upstream):
         reply, _ = await program.ask("/r", headers=[*CLIENTS.items(), *LEFT_OUT.items()])
@@ -212,7 +212,7 @@ async def test_a_star_forwards_all_header_fields_but_those_of_its_list(tmp_path:
         assert (reply["cache-control"], reply["vary"]) == ("private", "Accept")
 
 
-async def test_underscores_do_not_get_a_field_past_the_star(tmp_path: Path) -> None:
+async def test_a_star_does_not_forward_an_excluded_field_spelled_with_underscores(tmp_path: Path) -> None:
     server = '[server]\nunderscore_headers = "keep"\n'
     names = ("x_forwarded_for", "authorization_", "X_Real_IP", "content_length", "proxy_authorization", "x_any")
     async with asked(tmp_path, route(call='forward_headers = ["*"]'), before=server) as (program, upstream):
@@ -220,7 +220,7 @@ async def test_underscores_do_not_get_a_field_past_the_star(tmp_path: Path) -> N
         assert {name for name in upstream.names if "_" in name} == {"authorization_", "x_any"}
 
 
-async def test_a_field_of_the_configuration_is_not_replaced_by_a_star(tmp_path: Path) -> None:
+async def test_a_star_does_not_replace_a_configured_field(tmp_path: Path) -> None:
     keys = 'headers = { x-api-key = "ours", x-tenant = "a" }'
     call = 'forward_headers = ["*", "authorization"]\nheaders = { x-own = "own" }'
     async with asked(tmp_path, route(call=call), keys=keys) as (program, upstream):
@@ -230,7 +230,7 @@ async def test_a_field_of_the_configuration_is_not_replaced_by_a_star(tmp_path: 
         assert [upstream.told(name) for name in names] == ["ours", "a", "own", "Bearer 1"]
 
 
-async def test_a_star_forwards_the_cookies_as_they_came(tmp_path: Path) -> None:
+async def test_a_star_forwards_the_cookies_unchanged(tmp_path: Path) -> None:
     async with asked(tmp_path, route(call='forward_cookies = ["*"]')) as (program, upstream):
         cookies = 'a=1; b="x\\073y"; a=2;flag'
         reply, _ = await program.ask("/r", headers=[("cookie", cookies)])
@@ -249,7 +249,7 @@ OWN_COOKIES = [
 
 
 @pytest.mark.parametrize(("call", "more", "sent", "wanted"), OWN_COOKIES)
-async def test_cookies_of_the_configuration_stand_beside_forwarded_ones(
+async def test_configured_cookies_are_sent_together_with_forwarded_ones(
     tmp_path: Path, call: str, more: str, sent: str | None, wanted: str
 ) -> None:
     keys = 'headers = { cookie = "own=1; sid=ours" }'
@@ -259,7 +259,7 @@ async def test_cookies_of_the_configuration_stand_beside_forwarded_ones(
         assert upstream.told("cookie") == wanted
 
 
-async def test_the_answer_of_a_star_is_private_unless_the_route_says_otherwise(tmp_path: Path) -> None:
+async def test_an_answer_is_private_with_a_star_unless_the_route_says_otherwise(tmp_path: Path) -> None:
     said = b"cache-control: public, max-age=60\r\n"
     star = 'forward_headers = ["*"]'
     routes = route(call=star) + route("/own", call=star, answer='cache_control = "public, max-age=5"')
@@ -270,7 +270,7 @@ async def test_the_answer_of_a_star_is_private_unless_the_route_says_otherwise(t
         assert (await program.ask("/query"))[0]["cache-control"] == "public, max-age=60"
 
 
-async def test_calls_that_send_different_fields_by_a_star_are_not_coalesced(tmp_path: Path) -> None:
+async def test_calls_with_different_fields_forwarded_by_a_star_are_not_coalesced(tmp_path: Path) -> None:
     call = 'forward_headers = ["*"]\nforward_query = ["*"]\nforward_cookies = ["*"]\ncoalesce = true'
     headers = [[("x-a", "1")], [("x-a", "1")], [("x-a", "2")], [("x-a", "1"), ("cookie", "s=1")]]
     async with asked(tmp_path, route(call=call)) as (program, upstream):
@@ -298,7 +298,7 @@ STARS = {
 
 
 @pytest.mark.parametrize("call", STARS)
-def test_a_star_that_means_nothing_is_a_mistake_of_the_call(tmp_path: Path, call: str) -> None:
+def test_a_star_without_effect_is_a_mistake_of_the_call(tmp_path: Path, call: str) -> None:
     text = up(1) + route(call=call)
     (line,) = mistakes(tmp_path, text)
     assert STARS[call] in line
@@ -333,7 +333,7 @@ def test_a_star_elsewhere_is_a_mistake(tmp_path: Path, text: str, told: str) -> 
     assert any(told in line for line in mistakes(tmp_path, text))
 
 
-def test_explain_says_what_a_star_means(tmp_path: Path) -> None:
+def test_explain_shows_the_meaning_of_a_star(tmp_path: Path) -> None:
     call = 'forward_headers = ["*"]\nforward_query = ["*"]\nforward_cookies = ["*"]'
     file = write(tmp_path, up(1) + route(call=call))
     shown = CliRunner().invoke(main, ["explain", "GET", "/r?x=1", "-c", str(file)])
@@ -345,7 +345,7 @@ def test_explain_says_what_a_star_means(tmp_path: Path) -> None:
     assert "private: no shared cache keeps it" in words
 
 
-async def test_a_client_may_send_and_omit_what_a_star_stands_for_on_one_connection(tmp_path: Path) -> None:
+async def test_requests_of_one_connection_may_differ_in_fields_forwarded_by_a_star(tmp_path: Path) -> None:
     routes = route(call='forward_headers = ["*"]')
     async with asked(tmp_path, routes) as (program, upstream), connected(program.port) as client:
         for value in ("1", "2"):

@@ -1,4 +1,4 @@
-"""What a client sends beside what a route reads is ignored, whatever its bytes; and whole numbers of 64 bits."""
+"""Inputs that a route does not read are ignored, whatever their bytes; integers have 64 bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORM = [("content-type", "application/x-www-form-urlencoded")]
 
 
 async def echo(peer: Peer) -> None:
-    """Answers with the target, the body and the fields that it was sent."""
+    """Answer with the target, the body and the fields of the request."""
     while (asked := await peer.read_request())[0]:
         head, body = asked
         said = {"target": head.split(b" ")[1].decode(), "body": body.decode(), "head": head.decode("latin-1").lower()}
@@ -63,7 +63,9 @@ async def test_parameters_that_a_route_does_not_declare_are_ignored(stock: bool,
 
 @SERVERS
 @WAYS
-async def test_a_declared_parameter_of_bad_bytes_is_400_and_named(stock: bool, way: str, tmp_path: Path) -> None:
+async def test_invalid_bytes_in_a_declared_parameter_are_a_400_that_names_it(
+    stock: bool, way: str, tmp_path: Path
+) -> None:
     config = route(keys='query = { q = {}, n = { type = "int" } }')
     async with raw_server(echo) as upstream, running(tmp_path, up(upstream) + config, stock=stock) as program:
         for name, query in (("q", "a=1&q=caf%E9"), ("q", "%71=%ff"), ("n", "n=%ff"), ("q", "q=%ED%A0%80")):
@@ -73,7 +75,7 @@ async def test_a_declared_parameter_of_bad_bytes_is_400_and_named(stock: bool, w
     assert {line["level"] for line in program.lines("access")} == {"info"}
 
 
-async def test_fields_of_a_form_that_no_plan_reads_are_ignored(tmp_path: Path) -> None:
+async def test_form_fields_that_no_plan_reads_are_ignored(tmp_path: Path) -> None:
     config = (
         route("/named", "/x{?a}", keys='body = "form"', call='with = { a = "body.a" }\nmethod = "POST"')
         + route("/template", "/x/{body.a}", keys='body = "form"', call='method = "POST"')
@@ -91,7 +93,7 @@ async def test_fields_of_a_form_that_no_plan_reads_are_ignored(tmp_path: Path) -
         assert (reply.status, '"b" of the form' in reply.json["detail"]) == (400, True)
 
 
-async def test_utf_8_that_is_not_percent_encoded_is_read_as_what_it_is(tmp_path: Path) -> None:
+async def test_utf_8_without_percent_encoding_in_a_query_is_read(tmp_path: Path) -> None:
     config = (
         route("/form", "/x{?a}", keys='body = "form"', call='with = { a = "body.a" }\nmethod = "POST"')
         + route("/query", "/x{?q}", keys='query = ["q"]')
@@ -142,7 +144,7 @@ NUMBERS = {
 }
 
 
-async def test_an_int_takes_all_of_64_bits_and_is_sent_on_digit_by_digit(tmp_path: Path) -> None:
+async def test_an_int_accepts_all_64_bit_integers_and_is_sent_exactly(tmp_path: Path) -> None:
     keys = 'query = { id = { type = "int" } }'
     call = 'params = { p = "query.id" }\nheaders = { x-id = "{id}" }\njson = { id = "query.id" }'
     config = route("/query", "/x/{id}", keys=keys, call=call, answer='shape = "{id: query.id, part: part}"')
@@ -163,7 +165,7 @@ async def test_an_int_takes_all_of_64_bits_and_is_sent_on_digit_by_digit(tmp_pat
     "text",
     ["9223372036854775808", "-9223372036854775809", "18446744073709551615", "9" * 5000, "1.0", "1e3", "0x1", "%2B"],
 )
-async def test_an_int_beyond_64_bits_is_400_with_its_range(text: str, tmp_path: Path) -> None:
+async def test_an_int_beyond_64_bits_is_a_400_that_names_the_range(text: str, tmp_path: Path) -> None:
     config = route(keys='query = { id = { type = "int" } }', answer='shape = "query.id"')
     async with raw_server(echo) as upstream, running(tmp_path, up(upstream) + config) as program:
         reply, _ = await program.ask(f"/r?id={text}")

@@ -1,4 +1,4 @@
-"""Who asks, for which host and by which scheme: the same in routing, redirects, records and what upstreams are told."""
+"""The client's address, host and scheme are the same in routing, redirects, records and calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HTTPS = (("x-forwarded-proto", "https"), ("x-forwarded-host", "api.example.com")
 
 
 class Upstream:
-    """Answers ``{}`` and keeps the heads of its requests."""
+    """An upstream that answers ``{}`` and keeps the request heads."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
@@ -51,7 +51,7 @@ async def asked(
     stock: bool = False,
     prepare: Callable[[Umbel], object] | None = None,
 ) -> AsyncIterator[tuple[Program, Upstream]]:
-    """The program with an upstream, whose table stands between the two texts."""
+    """Run the gateway with an upstream; its table stands between the two texts of the configuration."""
     upstream = Upstream()
     async with (
         raw_server(upstream.serve) as server,
@@ -65,7 +65,7 @@ def locations(reply: Reply) -> list[str]:
 
 
 async def ask_under(program: Program, host: str, target: str, method: str = "GET") -> int:
-    """The status of a request that names ``host``."""
+    """Send a request with this Host and return the status."""
     raw = f"{method} {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
     (status,) = (await converse(program.port, raw.encode(), methods=[method])).statuses
     return status
@@ -75,10 +75,10 @@ async def ask_under(program: Program, host: str, target: str, method: str = "GET
 
 
 @SERVERS
-async def test_probes_are_answered_under_any_host_and_nothing_else_is(tmp_path: Path, stock: bool) -> None:
+async def test_only_probes_are_answered_for_an_unknown_host(tmp_path: Path, stock: bool) -> None:
     text = '[server]\nhosts = ["shop.example"]\nprobes = ["/livez", "/healthz"]\n' + up(1) + route("/healthz")
     async with running(tmp_path, text, stock=stock) as program:
-        for _ in range(2):  # The fields are known the second time.
+        for _ in range(2):  # The second request uses cached fields.
             for target in ("/livez", "/readyz", "/livez?verbose", "http://10.1.2.3:8000/readyz"):
                 assert await ask_under(program, "10.1.2.3:8000", target) == 200
                 assert await ask_under(program, "10.1.2.3:8000", target, "HEAD") == 200
@@ -97,7 +97,7 @@ async def test_probes_are_answered_under_any_host_and_nothing_else_is(tmp_path: 
 
 @SERVERS
 @pytest.mark.parametrize("claims", [HTTPS, ()], ids=["told of the client", "not told"])
-async def test_redirects_never_name_the_gateways_own_address(
+async def test_redirects_never_contain_the_gateways_own_address(
     tmp_path: Path, stock: bool, claims: tuple[tuple[str, str], ...]
 ) -> None:
     text = TRUSTED + up(1) + route("/dir/") + route("/a/b") + route("/i/<int:n>")
@@ -137,13 +137,13 @@ async def test_views_see_the_origin_of_the_client(tmp_path: Path, stock: bool) -
         url = "https://api.example.com/seen"
         assert reply.json == {"url": f"{url}?x", "external": url, "address": "203.0.113.9", "secure": True}
         assert locations((await program.ask("/go", headers=claims))[0]) == [url]
-        # A host that is none is no claim.
+        # An invalid X-Forwarded-Host is ignored.
         for host in ("a/../b@evil", "api.example.com:99999", "[1.2]"):
             reply, _ = await program.ask("/seen", headers=[("x-forwarded-host", host), ("x-forwarded-proto", "x")])
             assert reply.json["url"] == "http://gateway.test/seen"
 
 
-async def test_the_claims_of_a_peer_that_is_not_trusted_change_nothing(tmp_path: Path) -> None:
+async def test_forwarding_fields_of_an_untrusted_peer_are_ignored(tmp_path: Path) -> None:
     def prepare(app: Umbel) -> None:
         @app.get("/seen")
         async def seen() -> dict[str, Any]:
@@ -162,14 +162,14 @@ async def test_the_claims_of_a_peer_that_is_not_trusted_change_nothing(tmp_path:
 
 
 class Claims(NamedTuple):
-    """What a trusted proxy says, and who the client is then."""
+    """The forwarding fields of a trusted proxy, and the client that follows from them."""
 
     addresses: str = ""
     schemes: str = ""
     client: str = "127.0.0.1"
     scheme: str = "http"
     chain: str | None = None
-    """What stands before the proxy in what the upstream is told; None: not looked at."""
+    """The addresses before the proxy's in the X-Forwarded-For of the call; None: not checked."""
 
 
 CLIENT = "203.0.113.9"
@@ -216,7 +216,7 @@ HOSTS = [
         [("x-forwarded-host", "shop.example, inner.example"), ("x-forwarded-for", "203.0.113.9, 10.0.0.5")],
         "shop.example",
     ),
-    # A proxy that appends: what stands before is what its client made up.
+    # A proxy that appends to a list: the elements before its own come from its client and are not trusted.
     ([("x-forwarded-host", "evil.example, shop.example"), ("x-forwarded-for", "203.0.113.9")], "shop.example"),
     ([("x-forwarded-host", "evil.example, shop.example")], "shop.example"),
     ([("x-forwarded-host", "not a host")], "gateway.test"),
@@ -232,7 +232,7 @@ HOSTS = [
 ]
 
 
-async def test_upstreams_are_told_the_host_that_the_client_asked_for(tmp_path: Path) -> None:
+async def test_upstreams_get_the_host_that_the_client_requested(tmp_path: Path) -> None:
     async with asked(tmp_path, TRUSTED, route()) as (program, upstream):
         for claims, host in HOSTS:
             assert (await program.ask("/r", headers=claims))[0].status == 200
@@ -258,12 +258,12 @@ FORWARDED = [
 ]
 
 
-async def test_the_field_forwarded_is_read_as_the_others_are(tmp_path: Path) -> None:
+async def test_the_field_forwarded_is_read_like_x_forwarded_fields(tmp_path: Path) -> None:
     async with asked(tmp_path, TRUSTED, route()) as (program, upstream):
         for value, _, scheme, host in FORWARDED:
             assert (await program.ask("/r", headers=[("forwarded", value)]))[0].status == 200
             assert (upstream.told("x-forwarded-proto"), upstream.told("x-forwarded-host")) == (scheme, host)
-        # Where both stand, X-Forwarded-* count.
+        # If both are present, X-Forwarded-* count.
         both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "203.0.113.9")]
         assert (await program.ask("/r", headers=both))[0].status == 200
     clients = [line["client.address"] for line in program.lines("access")]
@@ -271,7 +271,7 @@ async def test_the_field_forwarded_is_read_as_the_others_are(tmp_path: Path) -> 
 
 
 @SERVERS
-async def test_records_of_refusals_name_the_client_too(tmp_path: Path, stock: bool) -> None:
+async def test_records_of_refused_requests_have_the_clients_address(tmp_path: Path, stock: bool) -> None:
     text = (
         TRUSTED
         + 'max_body = "10B"\nhosts = ["gateway.test"]\n'
@@ -311,7 +311,7 @@ TWO_SLASHES = ("//c", "///c", "//c?q=1", "//gateway.test/c", "http://gateway.tes
 
 @SERVERS
 @pytest.mark.parametrize("through_quart", [False, True], ids=["direct", "through quart"])
-async def test_a_path_that_begins_with_two_slashes_is_never_answered_as_another(
+async def test_a_path_that_begins_with_two_slashes_is_redirected_to_one_slash(
     tmp_path: Path, stock: bool, through_quart: bool
 ) -> None:
     routes = route("/c") + route("/f/<path:rest>")
@@ -344,12 +344,12 @@ async def test_a_websocket_at_a_path_with_two_slashes_is_refused(tmp_path: Path)
         assert (await converse(program.port, raw.encode())).statuses == [400]
 
 
-# KrakenD's field of completeness.
+# The field X-KrakenD-Completed.
 
 
 @SERVERS
 @pytest.mark.parametrize("through_quart", [False, True], ids=["direct", "through quart"])
-async def test_every_error_of_a_krakend_route_says_that_it_is_incomplete(
+async def test_every_error_of_a_krakend_route_has_completed_false(
     tmp_path: Path, stock: bool, through_quart: bool
 ) -> None:
     compat = "krakend_compat = true"
@@ -388,7 +388,9 @@ async def test_every_error_of_a_krakend_route_says_that_it_is_incomplete(
 
 
 @SERVERS
-async def test_what_the_server_refuses_says_so_where_there_are_krakend_routes(tmp_path: Path, stock: bool) -> None:
+async def test_refusals_of_the_server_have_completed_false_if_there_is_a_krakend_route(
+    tmp_path: Path, stock: bool
+) -> None:
     limits = '[server]\nmax_body = "10B"\nmax_target = "64B"\n'
     async with running(tmp_path, limits + up(1) + route("/c", keys="krakend_compat = true"), stock=stock) as program:
         for method, target, body, status in (("POST", "/c", b"x" * 11, 413), ("GET", "/" + "c" * 64, b"", 414)):
@@ -399,7 +401,7 @@ async def test_what_the_server_refuses_says_so_where_there_are_krakend_routes(tm
             assert (answer.status, answer["x-krakend-completed"]) == (414, "false")
 
 
-async def test_without_krakend_routes_no_error_bears_its_field(tmp_path: Path) -> None:
+async def test_without_krakend_routes_no_error_has_the_field_of_krakend(tmp_path: Path) -> None:
     async with running(tmp_path, up(1) + route()) as program:
         for method, target in (("POST", "/r"), ("GET", "/nowhere"), ("GET", "/r")):
             assert (await program.ask(target, method))[0].all("x-krakend-completed") == []

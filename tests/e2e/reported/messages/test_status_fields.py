@@ -1,4 +1,4 @@
-"""What belongs to a status goes with it: the fields of an upstream's failure, and those of the gateway's own."""
+"""Header fields that belong to a status, such as Retry-After and Allow, are sent with that status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def route(answer: dict[str, Any] | None = None, **call: Any) -> dict[str, Any]:
 async def failing(
     status: str, fields: Iterable[bytes], route: dict[str, Any], *, sent: Iterable[tuple[str, str]] = ()
 ) -> Reply:
-    """What a client gets through ``route`` where the upstream answers with this status and these fields."""
+    """Return the answer of ``route`` if the upstream responds with this status and these fields."""
     upstream = answering(response(b'{"no":1}', *fields, status=status.encode()))
     async with raw_server(upstream) as port, serving(gateway(port, route)) as gate:
         return await fetch(gate, "GET", "/r", sent)
@@ -100,7 +100,7 @@ BELONGING: dict[str, tuple[str, list[bytes], Lines]] = {
         [("location", "https://other.example/")],
     ),
 }
-# What belongs to none of these statuses, beside what belongs to another one.
+# Fields that belong to none of these statuses; they are sent together with fields of another status.
 OTHERS = [b"X-Other: 1", b"Set-Cookie: a=b", b"Server: nginx", b"ETag: x"]
 NAMES = {name for _, _, wanted in BELONGING.values() for name, _ in wanted} | {
     "x-other",
@@ -116,7 +116,7 @@ def told(reply: Reply) -> Lines:
 
 @pytest.mark.parametrize("pass_body", [False, True])
 @pytest.mark.parametrize(("status", "fields", "wanted"), BELONGING.values(), ids=BELONGING)
-async def test_a_status_that_is_passed_on_keeps_its_fields(
+async def test_a_passed_status_keeps_its_fields(
     status: str, fields: list[bytes], wanted: Lines, pass_body: bool
 ) -> None:
     passing = route(pass_status=[int(status[:3])], pass_body=pass_body)
@@ -137,16 +137,14 @@ CREATED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("answer", "wanted"), CREATED)
-async def test_an_answer_that_says_201_tells_where_what_was_created_is(
-    answer: dict[str, Any], wanted: list[str]
-) -> None:
+async def test_the_location_of_a_201_is_only_in_an_answer_with_201(answer: dict[str, Any], wanted: list[str]) -> None:
     fields = [b"Location: /things/1", b"Retry-After: 9"]
     reply = await failing("201 Created", fields, route(answer))
     assert (reply.status, reply.all("location")) == (answer.get("status", 200), wanted)
     assert not reply.all("retry-after")
 
 
-async def test_a_200_has_no_place_in_an_answer_that_says_201() -> None:
+async def test_the_location_of_a_200_is_not_in_an_answer_with_201() -> None:
     reply = await failing("200 OK", [b"Location: /things/1"], route({"status": 201}))
     assert (reply.status, reply.all("location")) == (201, [])
 
@@ -159,7 +157,7 @@ async def test_a_status_that_is_not_passed_on_brings_no_fields(status: str, fiel
     assert (reply.status, told(reply)) == (502, [])
 
 
-async def test_a_502_of_an_upstream_is_not_passed_on_because_the_answers_is_one_too() -> None:
+async def test_forwarded_fields_of_a_502_are_sent_only_if_the_502_is_passed_on() -> None:
     answer = {"forward_headers": {"a": ["x-other"]}}
     reply = await failing("502 Bad Gateway", [b"X-Other: 1"], route(answer=answer))
     assert (reply.status, reply.all("x-other")) == (502, [])
@@ -167,7 +165,7 @@ async def test_a_502_of_an_upstream_is_not_passed_on_because_the_answers_is_one_
     assert (passed.status, passed.all("x-other")) == (502, ["1"])
 
 
-async def test_a_cookie_beside_a_body_that_cannot_be_used_goes_on() -> None:
+async def test_a_cookie_of_a_response_with_an_unusable_body_is_passed_on() -> None:
     answer = {"forward_cookies": {"a": ["sid"]}, "forward_headers": {"a": ["x-other"]}}
     upstream = answering(response(b"<html>", b"Set-Cookie: sid=1", b"Set-Cookie: t=1", b"X-Other: 1"))
     async with raw_server(upstream) as port, serving(gateway(port, route(answer=answer))) as gate:
@@ -175,13 +173,13 @@ async def test_a_cookie_beside_a_body_that_cannot_be_used_goes_on() -> None:
     assert (reply.status, reply.all("set-cookie"), reply.all("x-other")) == (502, ["sid=1"], [])
 
 
-async def test_a_503_without_retry_after_gets_the_gateways() -> None:
+async def test_a_503_without_retry_after_gets_one_from_the_gateway() -> None:
     for pass_body in (False, True):
         reply = await failing("503 Busy", [], route(pass_status=[503], pass_body=pass_body))
         assert (reply.status, reply["retry-after"]) == (503, "1")
 
 
-async def test_forwarded_fields_go_with_a_passed_status_and_none_is_doubled() -> None:
+async def test_forwarded_fields_are_sent_once_with_a_passed_status() -> None:
     answer = {"forward_headers": {"a": ["www-authenticate", "x-other", "retry-after"]}}
     fields = [CHALLENGE, b"X-Other: 1", b"Retry-After: 3"]
     reply = await failing("401 Unauthorized", fields, route(pass_status=[401], answer=answer))
@@ -191,7 +189,7 @@ async def test_forwarded_fields_go_with_a_passed_status_and_none_is_doubled() ->
 
 
 @pytest.mark.parametrize(("status", "expected"), [("401 Unauthorized", 401), ("500 Oops", 502)])
-async def test_a_forwarded_cookie_goes_whatever_the_calls_status(status: str, expected: int) -> None:
+async def test_a_forwarded_cookie_is_passed_on_with_any_status_of_the_call(status: str, expected: int) -> None:
     cookies = [b"Set-Cookie: sid=; Max-Age=0", b"Set-Cookie: other=1"]
     answer = {"forward_cookies": {"a": ["sid"]}}
     required = await failing(status, cookies, route(pass_status=[401], answer=answer))
@@ -212,13 +210,13 @@ async def test_a_dependant_of_a_failed_call_does_not_repeat_its_cookie() -> None
     assert reply["proxy-status"] == 'umbel;received-status=401;next-hop="a", umbel;next-hop="b"'
 
 
-async def test_a_failed_item_brings_the_fields_of_its_status() -> None:
+async def test_the_answer_has_the_fields_of_a_failed_items_status() -> None:
     each = route(each="`[1, 2]`")
     reply = await failing("429 Slow", [b"Retry-After: 7", b"RateLimit-Reset: 7"], each)
     assert (reply.status, reply["retry-after"], reply["ratelimit-reset"]) == (429, "7", "7")
 
 
-async def test_of_a_field_that_stands_once_the_first_counts() -> None:
+async def test_the_first_value_of_a_repeated_singleton_field_counts() -> None:
     fields = [b"Location: /one", b"Location: //evil.example", b"Retry-After: 1", b"Retry-After: 2"]
     reply = await failing("302 Found", fields, route(pass_status=[302]))
     assert (reply["location"], reply["retry-after"]) == ("/one", "1")
@@ -233,25 +231,25 @@ async def test_of_a_field_that_stands_once_the_first_counts() -> None:
         ([], ["application/octet-stream"]),
     ],
 )
-async def test_a_body_that_is_passed_on_has_one_type(types: list[bytes], wanted: list[str]) -> None:
+async def test_a_passed_body_has_one_content_type(types: list[bytes], wanted: list[str]) -> None:
     reply = await failing("404 Not Found", types, route(pass_body=True))
     assert (reply.status, reply.all("content-type")) == (404, wanted)
 
 
-async def test_fields_without_end_are_left_out_and_the_answer_is_made() -> None:
+async def test_too_many_fields_are_left_out_of_the_answer() -> None:
     long, many = b"WWW-Authenticate: Basic " + b"x" * 20_000, [b"WWW-Authenticate: A%d" % n for n in range(80)]
     reply = await failing("401 Unauthorized", [long, *many], route(pass_status=[401]))
     assert reply.status == 401
     assert reply.all("www-authenticate") == [f"A{n}" for n in range(32)]
 
 
-async def test_a_stream_that_fails_before_its_first_line_has_the_fields_too() -> None:
+async def test_a_stream_that_fails_before_its_first_line_has_the_fields_of_its_status() -> None:
     streamed = {**route(pass_status=[405]), "stream": True}
     reply = await failing("405 No", [b"Allow: PUT"], streamed)
     assert (reply.status, reply["allow"]) == (405, "PUT")
 
 
-async def test_a_composition_in_code_that_fails_has_the_fields_too() -> None:
+async def test_a_failed_composition_in_code_has_the_fields_of_its_status() -> None:
     async with raw_server(answering(response(b"{}", b"Retry-After: 7", b"RateLimit: r", status=b"429 Slow"))) as port:
         app = gateway(port)
 
@@ -265,7 +263,7 @@ async def test_a_composition_in_code_that_fails_has_the_fields_too() -> None:
     assert (reply.status, reply["retry-after"], reply["ratelimit"]) == (429, "7", "r")
 
 
-async def test_a_problem_says_which_status_each_call_received() -> None:
+async def test_a_problem_document_has_the_received_status_of_each_call() -> None:
     async def answer(peer: Peer) -> None:
         while head := (await peer.read_request())[0]:
             status = b"401 Unauthorized" if b"GET /a " in head else b"503 Busy"
@@ -297,7 +295,7 @@ async def test_a_call_without_a_response_has_no_received_status() -> None:
 
 
 def reading(**call: Any) -> dict[str, Any]:
-    """A route with a query parameter of a credential's name, and a call that is made so."""
+    """A route with a query parameter whose name is that of a credential, and one call with these keys."""
     return {**route(**call), "query": {"api_key": {}, "page": {}}, "methods": ["POST"]}
 
 
@@ -327,13 +325,13 @@ NOT_CARRYING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("made", CARRYING.values(), ids=CARRYING)
-async def test_a_401_to_a_credential_of_the_client_is_the_clients(made: dict[str, Any]) -> None:
+async def test_a_401_to_a_call_with_the_clients_credential_is_passed_on(made: dict[str, Any]) -> None:
     reply = await refused_with_401(made)
     assert (reply.status, reply["www-authenticate"]) == (401, 'Bearer realm="x", error="invalid_token"')
 
 
 @pytest.mark.parametrize("made", NOT_CARRYING.values(), ids=NOT_CARRYING)
-async def test_a_401_to_the_gateway_itself_is_a_502(made: dict[str, Any]) -> None:
+async def test_a_401_to_a_call_without_the_clients_credential_is_a_502(made: dict[str, Any]) -> None:
     reply = await refused_with_401(made)
     assert (reply.status, reply.all("www-authenticate")) == (502, [])
     assert reply.json["calls"][0]["received_status"] == 401
@@ -346,7 +344,7 @@ async def refused_with_401(made: dict[str, Any]) -> Reply:
         return await fetch(gate, "POST", "/r?api_key=k&access_token=t", sent, b'{"password":"p"}')
 
 
-async def test_an_upstreams_own_headers_that_read_a_credential_count() -> None:
+async def test_a_401_is_passed_on_if_the_upstreams_headers_read_the_clients_credential() -> None:
     upstream = answering(response(b"{}", CHALLENGE, status=b"401 Unauthorized"))
     made = {"headers": {"x-user": "{headers.authorization}"}}
     sent = [("authorization", "Bearer x")]
@@ -365,7 +363,9 @@ async def test_an_upstreams_own_headers_that_read_a_credential_count() -> None:
         ({"headers": {"Cookie": "sid=1"}, "pass_status": [403]}, 502),
     ],
 )
-async def test_a_call_in_code_carries_what_its_options_name(options: dict[str, Any], status: int) -> None:
+async def test_a_401_to_a_call_in_code_is_passed_on_if_its_options_forward_a_credential(
+    options: dict[str, Any], status: int
+) -> None:
     upstream = answering(response(b"{}", status=b"401 Unauthorized"))
     async with raw_server(upstream) as port:
         app = gateway(port)
@@ -383,7 +383,7 @@ JSON_TYPE = ("content-type", "application/json")
 
 
 async def posted(route: dict[str, Any], *fields: tuple[str, str], body: bytes = b"{}") -> tuple[Reply, list[bytes]]:
-    """What a client gets that posts to a route, and the heads and bodies that its upstream was asked with."""
+    """Post to a route; return the answer, and the heads and bodies of the calls."""
     asked: list[bytes] = []
 
     async def answer(peer: Peer) -> None:
@@ -399,14 +399,14 @@ async def posted(route: dict[str, Any], *fields: tuple[str, str], body: bytes = 
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br, gzip", "identity, gzip"])
-async def test_a_body_in_a_coding_that_is_not_read_is_refused_with_accept_encoding(coding: str) -> None:
+async def test_a_body_with_an_unsupported_coding_is_refused_with_accept_encoding(coding: str) -> None:
     reply, asked = await posted(route(json="body"), JSON_TYPE, ("content-encoding", coding))
     assert (reply.status, reply["accept-encoding"], asked) == (415, "identity", [])
     assert not reply.all("accept")
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity", "UTF-8"])
-async def test_a_body_in_no_coding_is_read(coding: str) -> None:
+async def test_a_body_without_a_coding_is_read(coding: str) -> None:
     reply, asked = await posted(route(json="body"), JSON_TYPE, ("content-encoding", coding))
     assert (reply.status, len(asked)) == (200, 1)
     assert b"content-encoding" not in asked[0]
@@ -415,14 +415,14 @@ async def test_a_body_in_no_coding_is_read(coding: str) -> None:
 @pytest.mark.parametrize(
     ("form", "wanted"), [("json", "application/json"), ("form", "application/x-www-form-urlencoded")]
 )
-async def test_a_body_of_another_type_is_refused_with_the_type_that_is_read(form: str, wanted: str) -> None:
+async def test_a_body_of_an_unsupported_type_is_refused_with_the_supported_type(form: str, wanted: str) -> None:
     reply, asked = await posted({**route(json="body"), "body": form}, ("content-type", "text/csv"))
     assert (reply.status, reply["accept"], asked) == (415, wanted, [])
     assert not reply.all("accept-encoding")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br, gzip", "zstd"])
-async def test_bytes_go_on_in_the_coding_that_they_came_in(coding: str) -> None:
+async def test_a_body_of_bytes_is_forwarded_with_its_content_coding(coding: str) -> None:
     zipped = b"\x1f\x8b\x08\x00\xff{}"
     bytes_route = {**route(forward_body=True), "body": "bytes"}
     sent = [("content-type", "text/csv"), ("content-encoding", coding)]
@@ -434,13 +434,13 @@ async def test_bytes_go_on_in_the_coding_that_they_came_in(coding: str) -> None:
     assert b"content-type: text/csv\r\n" in head
 
 
-async def test_a_coding_that_the_route_forwards_itself_goes_on_once() -> None:
+async def test_a_content_encoding_that_the_call_forwards_itself_is_sent_once() -> None:
     bytes_route = {**route(forward_body=True, forward_headers=["content-encoding"]), "body": "bytes"}
     _, asked = await posted(bytes_route, ("content-encoding", "gzip"))
     assert asked[0].count(b"content-encoding: gzip\r\n") == 1
 
 
-async def test_the_gateways_own_refusals_have_the_fields_of_their_status() -> None:
+async def test_refusals_of_the_gateway_have_the_fields_of_their_status() -> None:
     async with raw_server(answering(response(b"1"))) as port, serving(gateway(port, route())) as gate:
         put = await fetch(gate, "PUT", "/r")
         probe = await fetch(gate, "POST", "/livez")

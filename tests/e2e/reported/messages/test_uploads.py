@@ -1,4 +1,4 @@
-"""Slow uploads: they take nothing of a route's deadline and no place of a request at work; at both ways to serve."""
+"""Slow uploads do not count towards a route's deadline or the limit on requests in flight."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def begin(client: RawClient, path: bytes = b"/p", sent: bytes = b"", size:
 
 
 async def send_slowly(send: Callable[[bytes], Any], seconds: float = 0.6) -> None:
-    """``BODY`` in ten parts."""
+    """Send ``BODY`` in ten parts."""
     for at in range(0, len(BODY), 1000):
         await trio.sleep(seconds / 10)
         await send(BODY[at : at + 1000])
@@ -64,9 +64,7 @@ async def test_an_upload_that_takes_longer_than_the_deadline_is_answered(stock: 
 
 
 @SERVERS
-async def test_a_client_that_asks_for_less_time_gets_it_from_its_complete_request_on(
-    stock: bool, tmp_path: Path
-) -> None:
+async def test_a_deadline_of_the_client_counts_from_its_complete_request(stock: bool, tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
         routes = route("/p", call='json = "body"', keys='deadline = "20s"')
         async with running(tmp_path, up(upstream) + routes, stock=stock) as program, connected(program.port) as client:
@@ -93,9 +91,7 @@ async def test_an_upload_over_http2_that_takes_longer_than_the_deadline_is_answe
 
 @SERVERS
 @pytest.mark.parametrize("reads", ["at once", "in parts"])
-async def test_a_handler_that_reads_a_slow_body_has_its_deadline_from_the_complete_request(
-    reads: str, stock: bool
-) -> None:
+async def test_the_deadline_of_a_handler_counts_from_the_complete_request(reads: str, stock: bool) -> None:
     app = Umbel(__name__)
 
     @app.compose("/p", methods=["POST"], deadline=0.3)
@@ -121,7 +117,7 @@ async def test_a_handler_that_reads_a_slow_body_has_its_deadline_from_the_comple
 
 
 @SERVERS
-async def test_300_slow_uploads_keep_nobody_waiting_and_one_too_many_is_503(stock: bool, tmp_path: Path) -> None:
+async def test_300_slow_uploads_delay_no_other_client_and_get_503_above_the_limit(stock: bool, tmp_path: Path) -> None:
     async with gateway(tmp_path, stock, 'head_timeout = "2s"') as program, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(program.port)) for _ in range(300)]
         for client in clients:
@@ -141,7 +137,7 @@ async def test_300_slow_uploads_keep_nobody_waiting_and_one_too_many_is_503(stoc
 
 
 @SERVERS
-async def test_an_upload_without_a_place_is_not_read_until_it_has_one(stock: bool, tmp_path: Path) -> None:
+async def test_an_upload_is_not_read_before_it_has_a_slot(stock: bool, tmp_path: Path) -> None:
     large = b'"%s"' % (b"x" * 30_000_000)
     routes = route("/p", call='json = "length(body)"', keys='deadline = "10s"\nmax_body = "64MB"')
     keys = 'max_uploads = 1\nmax_body = "64MB"'
@@ -167,7 +163,7 @@ async def test_an_upload_without_a_place_is_not_read_until_it_has_one(stock: boo
 
 
 @SERVERS
-async def test_what_is_no_upload_does_not_wait_for_a_place(stock: bool, tmp_path: Path) -> None:
+async def test_a_request_without_a_slow_body_does_not_wait_for_a_slot(stock: bool, tmp_path: Path) -> None:
     unread = route("/unread", keys='methods = ["POST"]')
     keys = SHORT + "max_uploads = 1"
     async with gateway(tmp_path, stock, keys, POSTS + unread) as program, connected(program.port) as first:
@@ -180,7 +176,7 @@ async def test_what_is_no_upload_does_not_wait_for_a_place(stock: bool, tmp_path
             await begin(other, b"/unread", sent=b" ")
             with trio.fail_after(0.3):
                 assert (await other.reply("POST")).status == 200
-            # A small body that comes as a whole while its request waits.
+            # A small body that arrives completely while its request waits.
             await begin(later)
             await uploading(program, 1, 1)
             await later.stream.send_all(BODY)
@@ -190,7 +186,7 @@ async def test_what_is_no_upload_does_not_wait_for_a_place(stock: bool, tmp_path
 
 
 @SERVERS
-async def test_uploads_over_http2_wait_for_places_stream_by_stream(stock: bool, tmp_path: Path) -> None:
+async def test_uploads_over_http2_wait_for_slots_stream_by_stream(stock: bool, tmp_path: Path) -> None:
     fields = [("content-type", "application/json")]
     keys = SHORT + "max_uploads = 1"
     async with gateway(tmp_path, stock, keys) as program, h2_client(program.port) as client:
@@ -210,7 +206,7 @@ async def test_uploads_over_http2_wait_for_places_stream_by_stream(stock: bool, 
 
 
 @SERVERS
-async def test_an_upload_that_is_complete_needs_a_place_among_the_requests_at_work(stock: bool, tmp_path: Path) -> None:
+async def test_a_complete_upload_needs_a_slot_among_the_requests_in_flight(stock: bool, tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
         hangs = route(keys='deadline = "20s"')
         config = f"[server]\nmax_in_flight = 1\n{up(upstream)}{POSTS}{hangs}"
