@@ -45,7 +45,8 @@ async def serve(
         server: a server state made by the caller, of the same application and settings, for a caller that observes or
             controls the server. Then ``limits`` has no effect, and the caller must act on ``server.exhausted``.
         recorder: takes the server's records (crashes, rejected requests) if the application has no recorder.
-        shutdown_trigger: Default: the process's signals (``process_signals.py``), if this is the main thread.
+        shutdown_trigger: an async function whose return stops the server. Default: a signal (``process_signals.py``);
+            outside of the main thread, where no signal can be handled, only a cancel stops the server.
         task_status: gets the addresses, such as ``"http://127.0.0.1:8000"``, when the server answers requests.
 
     Stopping: no new connections, ``config.graceful_timeout`` seconds for requests in flight, then the lifespan's
@@ -55,8 +56,10 @@ async def serve(
     Raises:
         RuntimeError: the caller does not run under trio.
         OSError: an address cannot be bound.
-        hypercorn.utils.LifespanFailureError: the application failed to start, while it was served, or to stop.
-            A single exception is never wrapped in a group.
+        hypercorn.utils.LifespanFailureError: the application failed to start or to stop, or its lifespan raised while
+            it was served.
+
+    A single exception is never wrapped in a group.
     """
     if not trio.lowlevel.in_trio_run():
         raise RuntimeError("the server needs trio; call serve from trio.run, or from a task of a trio program")

@@ -332,7 +332,7 @@ class Http1Connection:
             self._idle.set(min(self._idle.until, until))
 
     def _be_idle(self, since: float = 0.0) -> None:
-        """Start the idle timeout: a request ended at ``since`` (0: now), and no byte of the next one is here."""
+        """Start the idle timeout at ``since`` (0: now), unless a byte of the next request is here already."""
         if not self.buffer or self.buffer[0] == _CR:
             server, idle = self.server, self._idle
             until = (since or server.timers.now()) + server.idle_timeout
@@ -363,7 +363,7 @@ class Http1Connection:
     # A request.
 
     async def _serve(self, head: Head) -> bool:
-        """Have one request answered. Return whether the loop may go on.
+        """Have one request answered. Return whether the connection can serve another one.
 
         Raises:
             BaseException: a cancel or the like, after the request's end was counted and recorded.

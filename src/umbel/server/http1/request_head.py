@@ -162,7 +162,7 @@ class HeadReader:
         return head if head.parsed.served else self._allowed_for_any_host(head)
 
     def _allowed_for_any_host(self, head: Head) -> Head:
-        """``head``, whose host is not served, if it is a probe.
+        """Return ``head``, whose host is not served, if the request is a probe.
 
         Raises:
             HeadError: 421, it is no probe.

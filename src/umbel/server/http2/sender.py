@@ -101,7 +101,7 @@ class Sender:
         self._next_written = trio.Event()
 
     def flush_soon(self) -> None:
-        """Have ``run`` write the queued frames, and those that are queued until it runs."""
+        """Ask ``run`` for a flush. Frames that are queued until ``run`` gets its turn are written by the same flush."""
         if not self._flush_requested:
             self._flush_requested = True
             self._writer.unpark_all()
