@@ -1,4 +1,4 @@
-"""An upstream that is closed while calls are under way, over real sockets: each call ends, and no socket stays."""
+"""An upstream that is closed during calls, over sockets: each call ends, and no socket is left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def serve(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("coalesce", [False, True], ids=["alone", "coalesced"])
-async def test_every_call_ends_and_every_socket_is_closed(coalesce: bool) -> None:
+async def test_closing_upstreams_ends_every_call_and_closes_every_socket(coalesce: bool) -> None:
     before = open_sockets()
     ends: dict[bytes, Call] = {}
     retry = Retry(backoff=1000.0, max_backoff=1000.0)

@@ -44,7 +44,7 @@ async def test_every_address_of_both_families_is_a_replica(autojump_clock) -> No
         assert (statistics.lookups, statistics.failed_in_a_row, statistics.failure) == (1, 0, "")
 
 
-async def test_a_replica_connects_to_the_address_and_speaks_of_the_name(autojump_clock) -> None:
+async def test_a_replica_connects_to_the_address_and_sends_the_name_as_host(autojump_clock) -> None:
     zones = {"users.test": Zone(a=["127.0.0.2"])}
     async with nameserver(zones) as server:
         async with replicas_of(server) as source:
@@ -59,7 +59,7 @@ async def test_a_replica_connects_to_the_address_and_speaks_of_the_name(autojump
             assert [replica.origin.sni for replica in source.replicas] == ["other.test"]
 
 
-async def test_an_absolute_name_is_asked_for_as_it_is_and_spoken_of_without_its_dot(autojump_clock) -> None:
+async def test_an_absolute_name_is_looked_up_with_its_dot_and_sent_without_the_dot(autojump_clock) -> None:
     zones = {"users.test": Zone(a=["127.0.0.2"])}
     async with nameserver(zones) as server, replicas_of(server, "dns+http://users.test.:8080") as source:
         assert [(each.host, each.name) for each in source.replicas] == [
@@ -77,20 +77,20 @@ async def test_link_local_and_multicast_addresses_are_never_replicas(autojump_cl
         assert source.statistics().refused == 5
 
 
-async def test_with_public_only_nothing_else_is_one(autojump_clock) -> None:
+async def test_with_public_only_other_addresses_are_no_replicas(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2", "10.0.0.1", "8.8.8.8"], aaaa=["::1", "fd00::1", "2606:4700::1111"])
     async with nameserver({"users.test": zone}) as server, replicas_of(server, public_only=True) as source:
         assert addresses(source) == ["8.8.8.8", "2606:4700::1111"]
 
 
-async def test_a_name_that_leads_only_to_refused_addresses_has_no_replicas(autojump_clock) -> None:
+async def test_a_name_with_only_prohibited_addresses_has_no_replicas(autojump_clock) -> None:
     async with nameserver({"users.test": Zone(a=["169.254.169.254"])}) as server, replicas_of(server) as source:
         missing = source.missing()
         assert (addresses(source), type(missing), missing.kind) == ([], AddressRefused, Kind.CONNECT)
         assert missing is not source.missing(), "each call raises its own"
 
 
-async def test_more_addresses_than_the_bound_are_counted_and_come_over_tcp(autojump_clock) -> None:
+async def test_addresses_beyond_the_bound_are_counted_and_fetched_over_tcp(autojump_clock) -> None:
     many = [f"127.0.{high}.{low}" for high in range(2) for low in range(1, 200)]
     async with nameserver({"users.test": Zone(a=many, truncated=True)}) as server, replicas_of(server) as source:
         assert addresses(source) == many[:REPLICAS_MAX]
@@ -100,7 +100,7 @@ async def test_more_addresses_than_the_bound_are_counted_and_come_over_tcp(autoj
 # When it is looked up again
 
 
-async def test_the_set_is_looked_up_again_when_its_lifetime_is_over(autojump_clock) -> None:
+async def test_the_name_is_looked_up_again_when_its_ttl_has_passed(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2", "127.0.0.3"], ttl=30)
     async with nameserver({"users.test": zone}) as server:
         started = trio.current_time()
@@ -125,7 +125,7 @@ async def test_a_set_in_another_order_is_the_same_set(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize(("ttl", "pause"), [(0, 1), (1, 1), (7, 7), (60, 60), (86400, 60)])
-async def test_a_lifetime_is_followed_within_a_second_and_a_minute(ttl: int, pause: int, autojump_clock) -> None:
+async def test_a_ttl_is_bounded_to_a_second_and_a_minute(ttl: int, pause: int, autojump_clock) -> None:
     async with nameserver({"users.test": Zone(a=["127.0.0.2"], ttl=ttl)}) as server:
         started = trio.current_time()
         async with replicas_of(server):
@@ -134,7 +134,7 @@ async def test_a_lifetime_is_followed_within_a_second_and_a_minute(ttl: int, pau
         assert server.times() == server.times("AAAA")
 
 
-async def test_an_aliass_lifetime_counts_too(autojump_clock) -> None:
+async def test_the_ttl_of_an_alias_counts(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2"], ttl=50, alias=("real.test", 4))
     async with nameserver({"users.test": zone}) as server:
         started = trio.current_time()
@@ -158,7 +158,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
-async def test_a_failed_lookup_keeps_the_set_and_is_repeated_after_growing_pauses(broken: Zone, autojump_clock) -> None:
+async def test_a_failed_lookup_keeps_the_set_and_is_repeated_with_backoff(broken: Zone, autojump_clock) -> None:
     good = Zone(a=["127.0.0.2"], ttl=10)
     async with nameserver({"users.test": good}) as server, replicas_of(server, timeout=0.25) as source:
         before = source.replicas
@@ -184,7 +184,7 @@ async def test_the_pauses_after_failures_double_up_to_the_ceiling(autojump_clock
         assert [time - started for time in server.times()] == [0, 1, 3, 7, 15, 25, 35]
 
 
-async def test_a_server_that_does_not_answer_is_waited_for_within_the_limit(autojump_clock) -> None:
+async def test_the_wait_for_a_silent_name_server_is_limited(autojump_clock) -> None:
     zone = Zone(silent=frozenset({"A", "AAAA"}))
     async with nameserver({"users.test": zone}) as server:
         started = trio.current_time()
@@ -199,14 +199,14 @@ async def test_a_server_that_does_not_answer_is_waited_for_within_the_limit(auto
             assert addresses(source) == ["127.0.0.2"]
 
 
-async def test_an_answer_that_drips_over_tcp_is_waited_for_within_the_limit(autojump_clock) -> None:
+async def test_the_wait_for_an_answer_that_drips_over_tcp_is_limited(autojump_clock) -> None:
     zone = Zone(["127.0.0.2"], truncated=True, dripping=True)
     async with nameserver({"users.test": zone}) as server, replicas_of(server, timeout=3.0) as source:
         await trio.sleep(2.5)
         assert source.missing().proxy_error == "dns_timeout"
 
 
-async def test_a_family_that_fails_alone_keeps_its_own_and_the_other_goes_on(autojump_clock) -> None:
+async def test_if_one_family_fails_its_addresses_stay_and_the_other_is_updated(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2"], aaaa=["::1"], ttl=10)
     async with nameserver({"users.test": zone}) as server, replicas_of(server, timeout=2.0) as source:
         zone.a, zone.aaaa, zone.silent = ["127.0.0.3"], [], frozenset({"AAAA"})
@@ -222,7 +222,7 @@ async def test_a_family_that_fails_alone_keeps_its_own_and_the_other_goes_on(aut
 # Its own lifetime
 
 
-async def test_it_asks_only_while_it_is_entered_and_may_be_again(autojump_clock) -> None:
+async def test_lookups_are_made_only_while_the_source_is_entered(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2"], ttl=1)
     async with nameserver({"users.test": zone}) as server:
         source = replicas_of(server)
@@ -240,7 +240,7 @@ async def test_it_asks_only_while_it_is_entered_and_may_be_again(autojump_clock)
             assert addresses(source) == ["127.0.0.3"]
 
 
-async def test_cancelled_at_any_point_it_leaves_nothing(autojump_clock) -> None:
+async def test_a_lookup_cancelled_at_any_point_leaves_nothing(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2"], ttl=1)
     async with nameserver({"users.test": zone}) as server:
 
@@ -257,7 +257,7 @@ async def test_cancelled_at_any_point_it_leaves_nothing(autojump_clock) -> None:
         assert await for_every_checkpoint(whole_lifetime, check) > 5
 
 
-async def test_the_systems_servers_are_asked_by_default_and_read_again_after_a_failure(
+async def test_by_default_the_systems_name_servers_are_used_and_read_again_after_a_failure(
     monkeypatch, autojump_clock
 ) -> None:
     read: list[str] = []
@@ -279,7 +279,7 @@ async def test_the_systems_servers_are_asked_by_default_and_read_again_after_a_f
     assert {name for name, _, _ in server.asked} <= {"users", "users.cluster.test"}
 
 
-async def test_a_system_without_servers_is_a_failure_like_any_other(monkeypatch, autojump_clock) -> None:
+async def test_a_system_without_name_servers_is_a_failed_lookup(monkeypatch, autojump_clock) -> None:
     def read_conf(resolver: dns.resolver.BaseResolver, file: str) -> None:
         raise dns.resolver.NoResolverConfiguration
 

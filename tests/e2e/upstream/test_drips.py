@@ -1,4 +1,4 @@
-"""Upstreams that give a byte now and then, over real sockets and in virtual time: every wait for them ends in time."""
+"""Upstreams that send a byte at a time, over sockets and in virtual time: each wait for them is limited."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_call_ends_at_its_deadline_however_its_upstream_drips(
         caller.assert_nothing_left()
 
 
-async def test_a_request_that_its_upstream_reads_by_drops_ends_at_the_deadline(jumping: MockClock) -> None:
+async def test_a_call_ends_at_its_deadline_however_slowly_its_upstream_reads(jumping: MockClock) -> None:
     async with raw_server(deaf) as server, calling(url(server)) as caller:
         with trio.move_on_after(DEADLINE) as scope:
             await caller.call(budget=DEADLINE, method="POST", content=bytes(10**8))
@@ -106,7 +106,7 @@ async def test_a_request_that_its_upstream_reads_by_drops_ends_at_the_deadline(j
 
 @pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_a_transports_limit_ends_what_drips(
+async def test_the_timeout_of_a_transport_ends_a_response_that_drips(
     drip: Callable[[], Handler], stream: bool, jumping: MockClock
 ) -> None:
     async with raw_server(drip()) as server, Transport([url(server)], timeout=DEADLINE) as transport:
@@ -118,7 +118,7 @@ async def test_a_transports_limit_ends_what_drips(
 
 
 @pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
-async def test_httpx_read_limit_is_of_each_read_and_the_transports_of_all(
+async def test_httpxs_read_timeout_limits_each_read_and_the_transports_timeout_the_call(
     drip: Callable[[], Handler], jumping: MockClock
 ) -> None:
     async with raw_server(drip()) as server:
@@ -152,7 +152,7 @@ async def test_a_tls_handshake_that_drips_ends_at_the_connect_limit(first: bytes
         assert trio.current_time() == pytest.approx(3, abs=0.1)
 
 
-async def test_a_peer_that_never_says_goodbye_delays_nothing(tmp_path: Path, jumping: MockClock) -> None:
+async def test_a_peer_that_never_sends_close_notify_delays_nothing(tmp_path: Path, jumping: MockClock) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -169,7 +169,7 @@ async def _answers_and_sleeps(peer: Peer) -> None:
     await trio.sleep(math.inf)
 
 
-async def test_a_kept_connection_is_closed_whatever_comes_on_it(jumping: MockClock) -> None:
+async def test_an_idle_connection_is_closed_whatever_bytes_arrive(jumping: MockClock) -> None:
     """Bytes on an idle connection neither keep it nor are they read."""
 
     async def chatters(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""Every fault of an upstream, over real sockets, seen from the top of a stack: its kind, and that nothing is left."""
+"""Every fault of an upstream over sockets: its kind, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from umbel.upstream.calls.failure_kind import CLIENT_GONE
 
 
 @pytest.mark.parametrize(("answer", "close", "kind", "proxy_error"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)
-async def test_a_bad_answer_has_its_kind_and_its_connection_is_closed(
+async def test_a_malformed_response_has_its_kind_and_its_connection_is_closed(
     answer: bytes, close: bool, kind: Kind, proxy_error: str
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -48,7 +48,7 @@ async def test_a_bad_answer_has_its_kind_and_its_connection_is_closed(
 
 
 @pytest.mark.parametrize(("coding", "body", "proxy_error"), CODED.values(), ids=CODED)
-async def test_a_content_coding_that_we_cannot_undo_is_malformed(coding: bytes, body: bytes, proxy_error: str) -> None:
+async def test_an_unsupported_content_coding_is_malformed(coding: bytes, body: bytes, proxy_error: str) -> None:
     answer = response(body, b"Content-Encoding: " + coding)
     async with raw_server(answering(answer)) as server, calling(url(server)) as caller:
         for _ in range(2):
@@ -58,7 +58,7 @@ async def test_a_content_coding_that_we_cannot_undo_is_malformed(coding: bytes, 
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD + b"Content-Le", HEAD + b"Content-Length: 9\r\n\r\nhalf"])
-async def test_a_reset_before_and_inside_the_answer_is_a_reset(sent: bytes) -> None:
+async def test_a_reset_before_or_within_the_response_has_the_kind_reset(sent: bytes) -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         if sent:
@@ -79,7 +79,7 @@ async def _soon(event: trio.Event) -> None:
     event.set()
 
 
-async def test_a_port_where_nobody_listens_is_refused() -> None:
+async def test_a_port_without_a_listener_is_a_refused_connect() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         async with calling(f"http://127.0.0.1:{unused.getsockname()[1]}") as caller:
@@ -99,7 +99,7 @@ async def test_a_name_without_an_address_is_a_dns_failure() -> None:
         await caller.fails(Kind.DNS, "dns_error")
 
 
-async def test_a_name_service_that_is_silent_is_a_dns_timeout_within_the_connect_limit() -> None:
+async def test_a_silent_name_service_is_a_dns_timeout_within_the_connect_timeout() -> None:
     class Silent(trio.abc.HostnameResolver):
         async def getaddrinfo(self, *args: object) -> list:
             await trio.sleep_forever()
@@ -129,12 +129,12 @@ async def test_a_listener_whose_queue_is_full_is_a_connect_timeout() -> None:
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "224.0.0.1", "[::ffff:169.254.169.254]"])
-async def test_link_local_and_multicast_are_never_connected_to(host: str) -> None:
+async def test_link_local_and_multicast_addresses_are_never_connected_to(host: str) -> None:
     async with calling(f"http://{host}") as caller:
         await caller.fails(Kind.CONNECT, "destination_ip_prohibited")
 
 
-async def test_public_only_refuses_loopback_and_nothing_is_connected() -> None:
+async def test_public_only_refuses_loopback_without_a_connect() -> None:
     async with raw_server(silent) as server:
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
             async with calling(url(server, host=host), public_only=True) as caller:
@@ -144,7 +144,7 @@ async def test_public_only_refuses_loopback_and_nothing_is_connected() -> None:
 
 @pytest.mark.parametrize("script", [silent, drip_head, drip_body, endless_interim])
 @pytest.mark.parametrize(("reason", "kind"), [("deadline", Kind.TIMEOUT), (CLIENT_GONE, Kind.CLIENT_GONE)])
-async def test_cut_off_by_its_caller_an_upstream_that_never_ends_leaves_nothing(
+async def test_a_cancelled_call_to_an_upstream_that_never_ends_leaves_nothing(
     script: Handler, reason: str, kind: Kind
 ) -> None:
     async with raw_server(script) as server, calling(url(server)) as caller:
@@ -203,7 +203,7 @@ GOOD: dict[str, tuple[bytes, int, bytes]] = {
 
 
 @pytest.mark.parametrize(("answer", "status", "body"), GOOD.values(), ids=GOOD)
-async def test_what_is_unusual_but_right_is_an_answer_and_its_connection_is_kept(
+async def test_an_unusual_but_valid_response_is_used_and_its_connection_kept(
     answer: bytes, status: int, body: bytes
 ) -> None:
     async with raw_server(answering(answer)) as server, calling(url(server)) as caller:
@@ -213,7 +213,7 @@ async def test_what_is_unusual_but_right_is_an_answer_and_its_connection_is_kept
         assert len(server.connections) == 1
 
 
-async def test_head_has_no_body_whatever_its_length_says() -> None:
+async def test_a_response_to_head_has_no_body_with_any_content_length() -> None:
     async with raw_server(answering(HEAD + b"Content-Length: 500\r\n\r\n")) as server, calling(url(server)) as caller:
         for _ in range(3):
             assert (await caller.call(method="HEAD")).content == b""
@@ -223,14 +223,14 @@ async def test_head_has_no_body_whatever_its_length_says() -> None:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", HEAD + b"Connection: close\r\n\r\n"]
 )
-async def test_without_a_length_the_body_lasts_until_the_end(head: bytes) -> None:
+async def test_a_body_without_a_length_ends_with_the_connection(head: bytes) -> None:
     async with raw_server(answering(head + b"until the end", close=True)) as server, calling(url(server)) as caller:
         for _ in range(2):
             assert (await caller.call()).content == b"until the end"
         assert len(server.connections) == 2
 
 
-async def test_trailers_and_hop_by_hop_fields_never_come_through() -> None:
+async def test_trailers_and_hop_by_hop_fields_are_removed() -> None:
     answer = (
         HEAD + b"Transfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n\r\n"
         b"2\r\nok\r\n0\r\nSet-Cookie: session=stolen\r\n\r\n"
@@ -256,7 +256,7 @@ async def test_cookies_are_neither_stored_nor_sent() -> None:
     assert not any(b"cookie" in head.lower() for head in seen)
 
 
-async def test_no_environment_variable_changes_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_environment_variable_changes_the_destination(monkeypatch: pytest.MonkeyPatch) -> None:
     async with raw_server(answering(response(b"direct"))) as server, raw_server(answering(response(b"proxy"))) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, url(proxy))
@@ -265,7 +265,7 @@ async def test_no_environment_variable_changes_the_route(monkeypatch: pytest.Mon
         assert proxy.connections == []
 
 
-async def test_a_thousand_answers_with_garbage_behind_them_are_never_mixed() -> None:
+async def test_a_thousand_responses_with_excess_bytes_are_never_mixed() -> None:
     rng = random.Random(7)
     secret = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECRET"
     kinds = [b"x", b"\r\n", secret, b"HTTP/1.1 ", b"0\r\n\r\n", os.urandom(9), b""]
@@ -288,7 +288,7 @@ async def test_a_thousand_answers_with_garbage_behind_them_are_never_mixed() -> 
         assert pool.opened >= pool.excess
 
 
-async def test_a_second_answer_that_comes_late_is_found_before_the_next_request() -> None:
+async def test_a_late_second_response_is_found_before_the_next_request() -> None:
     sent = trio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -307,7 +307,7 @@ async def test_a_second_answer_that_comes_late_is_found_before_the_next_request(
         assert caller.client.statistics().pool.stale == 2
 
 
-async def test_a_kept_connection_that_is_closed_as_we_use_it_is_replaced_for_get_and_not_for_post() -> None:
+async def test_a_kept_connection_closed_in_use_is_replaced_for_get_and_not_for_post() -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(response(b"ok"))
@@ -330,7 +330,7 @@ async def test_a_kept_connection_that_is_closed_as_we_use_it_is_replaced_for_get
         assert len(server.connections) == 12
 
 
-async def test_an_early_answer_to_a_large_body_is_the_answer_though_the_rest_cannot_be_sent() -> None:
+async def test_an_early_response_to_a_large_body_is_used_though_the_rest_is_unsent() -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(response(b"too large", status=b"413 Too Large"))
@@ -342,7 +342,7 @@ async def test_an_early_answer_to_a_large_body_is_the_answer_though_the_rest_can
             assert (got.status_code, got.content) == (413, b"too large")
 
 
-async def test_one_replica_that_is_down_fails_alone_and_is_seldom_asked_again() -> None:
+async def test_a_replica_that_is_down_gets_few_attempts() -> None:
     ends = {}
     async with raw_server(answering(response(b"a"))) as a, raw_server(answering(response(b"b"))) as b:
         with socket.socket() as unused:
@@ -360,7 +360,7 @@ async def test_one_replica_that_is_down_fails_alone_and_is_seldom_asked_again() 
     assert len(ends[down, Kind.CONNECT]) <= 5
 
 
-async def test_the_upstream_gets_exactly_what_it_should() -> None:
+async def test_the_upstream_receives_exactly_the_encoded_request() -> None:
     seen: list[bytes] = []
 
     async def handler(peer: Peer) -> None:
@@ -386,7 +386,7 @@ async def test_the_upstream_gets_exactly_what_it_should() -> None:
     assert lines[-1] == "body"
 
 
-async def test_a_unix_socket_is_an_upstream_like_any_other(tmp_path: Path) -> None:
+async def test_an_upstream_may_be_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "upstream.sock")
     async with raw_server(answering(response(b"ok")), uds=path) as server, calling(f"unix:{path}") as caller:
         for _ in range(3):
@@ -396,7 +396,7 @@ async def test_a_unix_socket_is_an_upstream_like_any_other(tmp_path: Path) -> No
         await caller.fails(Kind.CONNECT, "destination_unavailable")
 
 
-async def test_five_hundred_callers_that_leave_at_random_leave_nothing() -> None:
+async def test_five_hundred_calls_cancelled_at_random_leave_nothing() -> None:
     async def handler(peer: Peer) -> None:
         rng = random.Random(peer.number)
         while await peer.read_head():

@@ -1,4 +1,4 @@
-"""A server that closes idle connections early, over real sockets: a POST does not go where it may cross the close."""
+"""A server that closes idle connections early, over sockets: a POST takes no connection that may be closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def closes_its_first_connection(peer: Peer) -> None:
             return
 
 
-async def test_a_post_takes_no_connection_as_old_as_one_that_its_server_has_closed() -> None:
+async def test_a_post_takes_no_connection_idle_as_long_as_one_that_was_closed() -> None:
     async with raw_server(closes_its_first_connection) as server, calling(url(server)) as caller:
         await caller.call()
         while server.open:
@@ -39,7 +39,7 @@ async def resets_its_first_connection_inside_the_second_request(peer: Peer) -> N
             return
 
 
-async def test_a_large_put_whose_kept_connection_dies_under_it_leaves_its_new_one_for_the_next() -> None:
+async def test_the_connection_that_replaces_one_under_a_large_put_is_reused() -> None:
     async with raw_server(resets_its_first_connection_inside_the_second_request) as server, calling(url(server)) as it:
         await it.call()
         await it.call(method="PUT", content=b"x" * 5_000_000)

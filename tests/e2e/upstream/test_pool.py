@@ -1,4 +1,4 @@
-"""The pool by itself, as any httpx user on trio would use it, over real sockets."""
+"""The connection pool by itself as a transport of httpx, over sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.upstream import Pool, Transport
 
 
-async def test_httpx_gets_its_answers_over_kept_connections() -> None:
+async def test_an_httpx_client_reuses_kept_connections() -> None:
     before = open_sockets()
     async with raw_server(answering(response(b"hello", b"Content-Type: text/plain"))) as server:
         async with Pool() as pool, httpx.AsyncClient(transport=pool) as client:
@@ -28,14 +28,14 @@ async def test_httpx_gets_its_answers_over_kept_connections() -> None:
     assert open_sockets() == before
 
 
-async def test_httpx_alone_may_open_and_close_it() -> None:
+async def test_an_httpx_client_may_open_and_close_the_pool() -> None:
     async with raw_server(answering(response(b"ok"))) as server:
         async with httpx.AsyncClient(transport=Pool()) as client:
             assert (await client.get(url(server))).text == "ok"
         await server.all_closed()
 
 
-async def test_a_body_is_streamed_both_ways_at_once() -> None:
+async def test_request_and_response_are_streamed_at_the_same_time() -> None:
     """An echo: each piece comes back before the next one is sent, over one connection that is kept."""
     turn = trio.Semaphore(1)
 
@@ -69,7 +69,7 @@ async def test_a_body_is_streamed_both_ways_at_once() -> None:
         assert (pool.statistics().active, pool.statistics().idle) == (0, 1)
 
 
-async def test_a_response_left_in_the_middle_closes_its_connection() -> None:
+async def test_a_response_closed_early_closes_its_connection() -> None:
     async def endless(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -83,7 +83,7 @@ async def test_a_response_left_in_the_middle_closes_its_connection() -> None:
         assert pool.statistics().active == 0
 
 
-async def test_a_slow_reader_holds_the_upstream_back() -> None:
+async def test_a_slow_reader_makes_the_upstream_wait() -> None:
     sent = 0
 
     async def endless(peer: Peer) -> None:
@@ -113,7 +113,7 @@ async def deaf(peer: Peer) -> None:
     await trio.sleep_forever()
 
 
-async def test_the_timeouts_of_httpx_are_kept() -> None:
+async def test_the_timeouts_of_httpx_apply() -> None:
     async with raw_server(deaf) as server, Pool() as pool:
         async with httpx.AsyncClient(transport=pool, timeout=0.05) as client:
             with pytest.raises(httpx.ReadTimeout):
@@ -137,7 +137,7 @@ async def test_every_connection_may_go_to_a_unix_socket(tmp_path: Path) -> None:
         assert len(server.connections) == 1
 
 
-async def test_at_its_limit_it_serves_everyone_in_turn_and_never_opens_more() -> None:
+async def test_at_its_limit_the_pool_serves_requests_in_turn_and_opens_no_more() -> None:
     most = 0
 
     async def handler(peer: Peer) -> None:
@@ -161,7 +161,7 @@ async def test_at_its_limit_it_serves_everyone_in_turn_and_never_opens_more() ->
     assert (slots.in_use, slots.waiting) == (0, 0)
 
 
-async def test_closing_an_upstream_ends_the_calls_whose_turn_comes_by_that() -> None:
+async def test_closing_a_client_ends_calls_that_get_a_place_by_the_close() -> None:
     """It would take a kept connection in the moment in which all are closed, and wait on it for ever."""
 
     async def handler(peer: Peer) -> None:

@@ -32,7 +32,7 @@ async def _answer_at_leisure(peer: Peer) -> None:
 
 @pytest.mark.timeout(300 if SOAK else 60)
 @pytest.mark.parametrize("queue", ["the pool's own", "an upstream's"])
-async def test_after_thousands_of_cancels_every_slot_is_free(queue: str) -> None:
+async def test_after_thousands_of_cancels_every_place_is_free(queue: str) -> None:
     sockets = open_sockets()
     rng = random.Random(20_000)
     cancelled = answered = 0

@@ -1,4 +1,4 @@
-"""TLS towards upstreams over real sockets: who is trusted, what fails how, and how a connection ends."""
+"""TLS towards upstreams over sockets: trust, failures, sessions, and the end of connections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def context(ca: trustme.CA, name: str = "127.0.0.1", **options) -> ssl.SSLContex
     return made
 
 
-async def test_an_own_ca_is_trusted_and_the_connection_is_kept(ca: trustme.CA, ca_file: str) -> None:
+async def test_a_configured_ca_is_trusted_and_the_connection_is_kept(ca: trustme.CA, ca_file: str) -> None:
     async with raw_server(answering(OK), tls=context(ca)) as server:
         async with calling(url(server, "https"), tls={"ca": ca_file}) as caller:
             for _ in range(5):
@@ -82,12 +82,12 @@ async def test_a_session_is_never_offered_to_another_origin(ca: trustme.CA, ca_f
         assert not other.connections[0].stream.session_reused
 
 
-async def test_a_ca_that_nobody_knows_is_a_certificate_error(ca: trustme.CA) -> None:
+async def test_an_unknown_ca_is_a_certificate_error(ca: trustme.CA) -> None:
     async with raw_server(answering(OK), tls=context(ca)) as server, calling(url(server, "https")) as caller:
         await caller.fails(Kind.TLS, "tls_certificate_error")
 
 
-async def test_no_environment_variable_makes_it_trusted(
+async def test_no_environment_variable_makes_an_unknown_ca_trusted(
     ca: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", ca_file)
@@ -115,7 +115,9 @@ async def test_a_bad_certificate_is_refused(
         await server.all_closed()
 
 
-async def test_the_servers_name_is_asked_for_and_verified_instead_of_the_host(ca: trustme.CA, ca_file: str) -> None:
+async def test_the_configured_server_name_is_sent_and_verified_instead_of_the_host(
+    ca: trustme.CA, ca_file: str
+) -> None:
     made = context(ca, "users.example")
     asked: list[str | None] = []
     made.sni_callback = lambda _, name, __: asked.append(name)
@@ -162,7 +164,7 @@ async def serve_by_hand(peer: Peer, made: ssl.SSLContext) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_client_certificate_is_shown_and_without_one_the_alert_is_a_tls_failure(
+async def test_a_client_certificate_is_sent_and_without_one_the_alert_is_a_tls_failure(
     version: ssl.TLSVersion, ca: trustme.CA, ca_file: str, client_files: dict[str, str]
 ) -> None:
     made = context(ca)
@@ -177,7 +179,7 @@ async def test_a_client_certificate_is_shown_and_without_one_the_alert_is_a_tls_
             await caller.fails(Kind.TLS, "tls_alert_received")
 
 
-async def test_relative_files_are_relative_to_the_directory_given(
+async def test_relative_files_are_relative_to_the_base_directory(
     ca: trustme.CA, ca_file: str, client_files: dict[str, str]
 ) -> None:
     config = Upstream(urls=("https://127.0.0.1",), tls={"ca": Path(ca_file).name})
@@ -186,7 +188,7 @@ async def test_relative_files_are_relative_to_the_directory_given(
         build("users", config, base_dir=Path(client_files["cert"]).parent)
 
 
-async def test_a_handshake_that_stalls_fails_within_the_connect_limit(ca_file: str) -> None:
+async def test_a_handshake_that_stalls_fails_within_the_connect_timeout(ca_file: str) -> None:
     async with (
         raw_server(silent) as server,
         calling(url(server, "https"), tls={"ca": ca_file}, connect_timeout="50ms") as caller,
@@ -196,7 +198,7 @@ async def test_a_handshake_that_stalls_fails_within_the_connect_limit(ca_file: s
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-async def test_a_peer_that_does_not_speak_tls_is_a_tls_failure(answer: bytes, ca_file: str) -> None:
+async def test_a_peer_without_tls_is_a_tls_failure(answer: bytes, ca_file: str) -> None:
     async def handler(peer: Peer) -> None:
         await peer.stream.receive_some()
         if answer:
@@ -206,7 +208,7 @@ async def test_a_peer_that_does_not_speak_tls_is_a_tls_failure(answer: bytes, ca
         await caller.fails(Kind.TLS, "tls_protocol_error")
 
 
-async def test_old_versions_of_tls_are_not_spoken(ca: trustme.CA, ca_file: str) -> None:
+async def test_old_versions_of_tls_are_refused(ca: trustme.CA, ca_file: str) -> None:
     made = context(ca)
     with pytest.warns(DeprecationWarning):
         made.minimum_version = ssl.TLSVersion.TLSv1
@@ -219,9 +221,7 @@ async def test_old_versions_of_tls_are_not_spoken(ca: trustme.CA, ca_file: str) 
 
 
 @pytest.mark.parametrize("separate", [False, True], ids=["in the same record", "in a record of its own"])
-async def test_bytes_behind_an_answer_are_found_inside_the_tls_layer_too(
-    separate: bool, ca: trustme.CA, ca_file: str
-) -> None:
+async def test_excess_bytes_within_the_tls_layer_are_found(separate: bool, ca: trustme.CA, ca_file: str) -> None:
     """Both records arrive in one TCP segment, so the socket has nothing to read when the connection is used again."""
 
     async def handler(peer: Peer) -> None:
@@ -259,7 +259,7 @@ def _holding(held: list[bytes]):
     return send_all
 
 
-async def test_without_a_goodbye_a_body_that_lasts_until_the_end_is_incomplete(ca: trustme.CA, ca_file: str) -> None:
+async def test_without_close_notify_a_body_without_a_length_is_incomplete(ca: trustme.CA, ca_file: str) -> None:
     async def cut(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
@@ -277,7 +277,7 @@ async def test_without_a_goodbye_a_body_that_lasts_until_the_end_is_incomplete(c
         assert (await caller.call()).content == b"half"
 
 
-async def test_an_idle_connection_is_closed_with_a_goodbye_and_a_cancelled_one_at_once(
+async def test_an_idle_connection_is_closed_with_close_notify_and_a_cancelled_one_at_once(
     ca: trustme.CA, ca_file: str
 ) -> None:
     ends: list[str] = []
@@ -307,7 +307,7 @@ async def test_an_idle_connection_is_closed_with_a_goodbye_and_a_cancelled_one_a
     assert ends == ["goodbye", "cut"]
 
 
-async def test_an_early_answer_is_read_though_the_rest_cannot_be_sent(ca: trustme.CA, ca_file: str) -> None:
+async def test_an_early_response_is_read_though_the_rest_cannot_be_sent(ca: trustme.CA, ca_file: str) -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(response(b"too large", status=b"413 Too Large"))
@@ -319,7 +319,7 @@ async def test_an_early_answer_is_read_though_the_rest_cannot_be_sent(ca: trustm
             assert (got.status_code, got.content) == (413, b"too large")
 
 
-async def test_a_failed_send_leaves_what_the_peer_said_before_readable(ca: trustme.CA, ca_file: str) -> None:
+async def test_a_response_before_a_failed_send_can_be_read(ca: trustme.CA, ca_file: str) -> None:
     async def handler(peer: Peer) -> None:
         await peer.stream.receive_some(1)
         await peer.send(b"enough")
@@ -357,7 +357,9 @@ class _Reread(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def test_a_peer_that_chokes_on_a_session_is_asked_anew_without_one(ca: trustme.CA, ca_file: str) -> None:
+async def test_a_peer_that_fails_on_a_session_gets_a_handshake_without_the_session(
+    ca: trustme.CA, ca_file: str
+) -> None:
     made = context(ca)
     refused = 0
 

@@ -1,4 +1,4 @@
-"""Balance and ejection: fairness, bounds, and that a replica that fails fast does not draw traffic to itself."""
+"""Load balancing and ejection: fairness, bounds, and no traffic drawn by a replica that fails at once."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ SOME = st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)
 
 
 @given(st.lists(SOME, max_size=60))
-def test_turns_go_round_whoever_is_left_out(turns: list[list[str]]) -> None:
+def test_round_robin_takes_each_usable_replica_in_turn(turns: list[list[str]]) -> None:
     everyone = {name: ReplicaState(name) for name in NAMES}
     policy = RoundRobin()
     policy.follow(list(everyone.values()))
     before = ""
     for names in turns:
         picked = policy.pick(0.0, [everyone[name] for name in names])
-        # The next one behind the last that is there, else the first of all.
+        # The next usable replica after the last one, else the first.
         assert picked.name == next((each for each in names if each > before), names[0])
         before = picked.name
 
 
 @given(st.lists(st.tuples(SOME, st.integers(0, 9)), max_size=30))
-def test_turns_go_on_from_set_to_set(sets: list[tuple[list[str], int]]) -> None:
+def test_round_robin_keeps_the_order_of_turns_across_changes_of_the_set(sets: list[tuple[list[str], int]]) -> None:
     everyone = {name: ReplicaState(name) for name in NAMES}
     policy = RoundRobin()
     due: list[str] = []
     for names, picks in sets:
         replicas = [everyone[name] for name in names]
         policy.follow(replicas)
-        # The first that was due and is still there begins; the others follow in the set's order.
+        # The first due replica that stays begins; the others follow in the order of the set.
         first = names.index(next((name for name in due if name in names), names[0]))
         due = names[first:] + names[:first]
         for _ in range(picks):
@@ -49,7 +49,7 @@ def test_turns_go_on_from_set_to_set(sets: list[tuple[list[str], int]]) -> None:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
-def test_in_each_round_everyone_has_as_many_turns_as_its_weight(weights: list[int], rounds: int) -> None:
+def test_each_replica_has_as_many_turns_per_round_as_its_weight(weights: list[int], rounds: int) -> None:
     replicas = [ReplicaState(name, weight) for name, weight in zip(NAMES, weights, strict=False)]
     policy = WeightedRoundRobin()
     policy.follow(replicas)
@@ -62,7 +62,7 @@ def test_in_each_round_everyone_has_as_many_turns_as_its_weight(weights: list[in
     st.lists(st.sampled_from([1, 2, 5, 100]), min_size=8, max_size=8),
     st.lists(st.tuples(SOME, st.integers(0, 150)), min_size=1, max_size=12),
 )
-def test_after_any_changes_of_the_set_weights_hold_again_within_few_turns(
+def test_weights_hold_again_soon_after_changes_of_the_set(
     weights: list[int], sets: list[tuple[list[str], int]]
 ) -> None:
     everyone = {name: ReplicaState(name, weight) for name, weight in zip(NAMES, weights, strict=True)}
@@ -86,7 +86,7 @@ def test_after_any_changes_of_the_set_weights_hold_again_within_few_turns(
     st.sets(st.sampled_from(NAMES)),
     st.lists(st.sampled_from(NAMES), max_size=8),
 )
-def test_there_is_always_one_to_take_and_never_one_tried_while_another_is_usable(
+def test_a_tried_replica_is_taken_only_without_another_usable_replica(
     replicas: int, down: frozenset[str], out: set[str], tried: list[str]
 ) -> None:
     everyone = set(NAMES[:replicas])
@@ -130,7 +130,9 @@ def test_equal_replicas_get_equal_shares(replicas: int, seed: int, busy: float) 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32), st.floats(1.0, 20.0), st.floats(0.0, 0.01))
-def test_one_that_fails_fast_gets_no_more_than_its_share(replicas: int, seed: int, busy: float, fails: float) -> None:
+def test_a_replica_that_fails_at_once_gets_no_more_than_its_share(
+    replicas: int, seed: int, busy: float, fails: float
+) -> None:
     seconds = [fails, *[0.1] * (replicas - 1)]
     taken = flown(seed, seconds, {0}, rate=busy * replicas / 0.1, number=2000)
     assert taken[0] < 2000 / replicas * 1.25
@@ -138,7 +140,7 @@ def test_one_that_fails_fast_gets_no_more_than_its_share(replicas: int, seed: in
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32))
-def test_one_that_is_ten_times_as_slow_gets_less_than_half_of_its_share(replicas: int, seed: int) -> None:
+def test_a_replica_ten_times_as_slow_gets_less_than_half_of_its_share(replicas: int, seed: int) -> None:
     taken = flown(seed, [1.0, *[0.1] * (replicas - 1)], set(), rate=50.0 * replicas, number=2000)
     assert taken[0] < 2000 / replicas / 2
 
@@ -152,7 +154,7 @@ CHANGE = st.sets(st.sampled_from(NAMES[:6])).map(sorted)
     st.integers(1, 4),
     st.lists(st.tuples(st.one_of(END, END, END, CHANGE), st.sampled_from([0.0, 1.0, 29.0, 70.0, 400.0])), max_size=150),
 )
-def test_ejection_keeps_to_its_rules(
+def test_ejections_follow_their_rules(
     share: float, failures: int, steps: list[tuple[tuple[str, bool] | list[str], float]]
 ) -> None:
     rules = EjectionRules(failures=failures, share=share)
@@ -166,7 +168,7 @@ def test_ejection_keeps_to_its_rules(
         now += passed
         before = set(ejection.out(now))
         if isinstance(step, list):
-            for name in present - set(step):  # Who comes back is new.
+            for name in present - set(step):  # A replica that comes back is new.
                 del everyone[name], streaks[name]
             for name in set(step) - everyone.keys():
                 everyone[name], streaks[name] = ReplicaState(name), 0
@@ -178,7 +180,7 @@ def test_ejection_keeps_to_its_rules(
             assert len(out) == min(len(before & present), room), "nobody is back without need"
             continue
         name, has_failed = step
-        member = everyone.get(name) or ReplicaState(name)  # Else what was in flight on one that has left.
+        member = everyone.get(name) or ReplicaState(name)  # Else: an attempt in flight at a replica that has left.
         ejection.ended(now, member, has_failed)
         out = set(ejection.out(now))
         assert len(out) <= share * len(present) + 1e-6

@@ -1,4 +1,4 @@
-"""The breaker against a model that keeps every attempt and looks at all of them each time."""
+"""The breaker against a model that keeps every attempt and examines all of them each time."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class ModelTicket:
 
 @dataclass
 class Model:
-    """The rules as they are told, with no thought of cost."""
+    """A direct implementation of the breaker's rules, without regard to its cost."""
 
     state: BreakerState = BreakerState.CLOSED
     opened_at: float = 0.0
     period: int = 0
     attempts: list[tuple[int, bool]] = field(default_factory=list)
-    """The bucket and whether it failed, of this period."""
+    """Bucket and result of each attempt of the present closed period."""
     probe: ModelTicket | None = None
 
     def admit(self, now: float) -> ModelTicket | None:
@@ -77,7 +77,7 @@ def bucket(now: float) -> int:
     return math.floor(now / (WINDOW / 10))
 
 
-# How much time passes, whether a call is admitted, and which of those under way (if any) has an attempt end, and how.
+# Time that passes, whether a call is admitted, which call under way (if any) has an attempt end, and its result.
 STEPS = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.5, 5.0, 11.0]),
@@ -91,7 +91,7 @@ STEPS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(STEPS)
-def test_it_does_what_the_model_does(steps: list[tuple[float, str, int, tuple[Kind | None, int | None]]]) -> None:
+def test_the_breaker_behaves_as_the_model(steps: list[tuple[float, str, int, tuple[Kind | None, int | None]]]) -> None:
     breaker = BreakerPolicy(window=WINDOW, min_requests=MIN_REQUESTS, failure_ratio=RATIO, open_for=OPEN_FOR)
     model = Model()
     now = 0.0

@@ -1,4 +1,4 @@
-"""The bulkhead's counts are right whatever requests do, and no call waits beside a free place."""
+"""The bulkhead's counts stay right in any order of events, and no call waits while a place is free."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = st.one_of(
 
 @dataclass
 class Model:
-    """The calls of one bulkhead as they ought to be: (request, number of the call)."""
+    """Model of a bulkhead's calls: (request, number of the call)."""
 
     bulkhead: Bulkhead
     manager: OverloadManager
@@ -93,7 +93,7 @@ async def _run(capacity: int, steps: list[tuple[str, int]]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3), st.lists(STEPS, min_size=5, max_size=40))
-def test_whatever_requests_do_the_counts_are_right_and_nobody_overtakes(
+def test_counts_stay_right_and_no_call_overtakes_in_any_order_of_events(
     capacity: int, steps: list[tuple[str, int]]
 ) -> None:
     trio.run(_run, capacity, steps, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -38,11 +38,11 @@ VALUES = st.text("abAB01%,;=.:/-_", min_size=1, max_size=8).filter(lambda value:
 
 
 OWN_IDS = {b"x-request-id", b"traceparent"}
-"""Fields of which every call has its own."""
+"""Fields whose values differ for every call."""
 
 
 class Place(NamedTuple):
-    """Where a plan takes a value from, and where it puts it."""
+    """Source and target of a value in a plan."""
 
     source: str
     target: str
@@ -58,7 +58,7 @@ PLACES = st.builds(
 
 
 def call_of(place: Place) -> dict[str, Any]:
-    """The keys of a call that takes a value from one place and sends it at another."""
+    """Configuration of a call that takes a value from the source and sends it in the target."""
     snake = place.field.replace("-", "_")
     reads = {
         "header": f"headers.{snake}",
@@ -67,7 +67,7 @@ def call_of(place: Place) -> dict[str, Any]:
         "body": "body.user",
         "call": "source.user",
     }
-    # Not every field name is a name of a template: those are taken from a header of a plain name.
+    # A field name that is no name of a template is replaced by a header with a plain name.
     name = reads[place.source] if snake.replace("_", "a").isalnum() and snake[0].isalpha() else "headers.x_any"
     match place.target:
         case "header":
@@ -88,7 +88,7 @@ def call_of(place: Place) -> dict[str, Any]:
 
 
 def inputs_of(value: str, field: str, number: int) -> Inputs:
-    """A request that says ``value`` in every place, from a client of its own."""
+    """A request with ``value`` in every source, from client number ``number``."""
     return Inputs(
         path={"id": value},
         query={"q": value},
@@ -109,7 +109,7 @@ def inputs_of(value: str, field: str, number: int) -> Inputs:
 
 
 async def ask_both(place: Place, values: tuple[str, str]) -> list[Asked]:
-    """What an upstream is asked for two requests at once that say ``values``."""
+    """The requests that an upstream receives for two concurrent inbound requests with ``values``."""
     call = {"upstream": "u", **call_of(place)}
     calls: dict[str, Any] = {"taken": call}
     # A forwarded header may be a condition (Range), which only the one call of a route may forward.
@@ -153,10 +153,10 @@ def asked_for(place: Place, values: tuple[str, str]) -> list[Asked]:
 @example(Place("query", "header", "x-forwarded-user"), "alice", "bob")
 @example(Place("header", "forwarded header", "x-forwarded-user"), "alice", "bob")
 @example(Place("call", "forwarded header", "range"), "0", "0")
-def test_calls_share_if_and_only_if_every_taken_value_is_equal(place: Place, first: str, second: str) -> None:
+def test_calls_are_shared_if_and_only_if_every_taken_value_is_equal(place: Place, first: str, second: str) -> None:
     asked = asked_for(place, (first, second))
     assert len(asked) == (1 if first == second else 2), place
-    # Each value went upstream: a field that only parted the calls and was not sent would be as wrong.
+    # Each value was sent: a field that is in the key and not sent would be wrong as well.
     if first != second:
         said = [each._replace(fields=[field for field in each.fields if field[0] not in OWN_IDS]) for each in asked]
         assert said[0] != said[1], place

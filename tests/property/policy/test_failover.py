@@ -1,4 +1,4 @@
-"""However replicas die, flap and recover: failovers stay within what was in flight at each when it died."""
+"""Failovers never exceed the attempts in flight at a failing replica, however replicas fail and recover."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["begin", "begin",
 
 
 @given(steps=STEPS)
-def test_no_replica_is_granted_more_than_it_had_in_flight_within_a_window(steps: list[tuple[int, str]]) -> None:
+def test_failovers_of_a_replica_within_a_window_never_exceed_its_attempts_in_flight(
+    steps: list[tuple[int, str]],
+) -> None:
     members = [ReplicaState(str(number)) for number in range(3)]
     loads = ReplicaLoads(members)
     failovers = FailoverPolicy(loads)
     now = 0.0
-    # Of each replica, the deaths: when, how many were in flight, how many were granted since.
+    # Per replica its failures: time, attempts in flight, failovers granted since.
     deaths: dict[ReplicaState, list[list[float]]] = {member: [] for member in members}
     for which, step in steps:
         member = members[which]

@@ -1,4 +1,4 @@
-"""The adaptive limit: within its bounds whatever it is told, and never moved by idle or sparse windows."""
+"""The gradient limit stays within its bounds, and unused or sparse windows do not change it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CALLS = st.tuples(
 
 
 @given(st.lists(CALLS, max_size=100))
-def test_it_stays_within_its_bounds_and_moves_by_a_tenth_at_most_downwards(
+def test_the_limit_stays_in_bounds_and_falls_by_a_tenth_at_most(
     calls: list[tuple[float, float, int, int]],
 ) -> None:
     limit = GradientLimit(initial=20, minimum=4, maximum=100)
@@ -29,7 +29,7 @@ def test_it_stays_within_its_bounds_and_moves_by_a_tenth_at_most_downwards(
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 9)), max_size=100))
-def test_unused_it_never_moves(calls: list[tuple[float, int]]) -> None:
+def test_an_unused_limit_never_changes(calls: list[tuple[float, int]]) -> None:
     limit = GradientLimit(initial=20)
     for number, (seconds, in_flight) in enumerate(calls):
         limit.ended(number / 10, seconds, in_flight)

@@ -16,7 +16,7 @@ LATENCY = st.one_of(
     st.floats(-4, 4).map(lambda exponent: 10**exponent),
     st.sampled_from([0.0, FLOOR, FLOOR * (1 + ERROR), 0.1, CEILING]),
 )
-# Each batch: quarters of a slice since the one before it, latencies, and how often they come.
+# Each batch: quarters of a slice since the previous batch, latencies, and their number.
 BATCHES = st.lists(
     st.tuples(st.integers(0, 12), st.lists(LATENCY, min_size=1, max_size=20), st.integers(1, 20)),
     min_size=1,
@@ -48,7 +48,7 @@ def test_the_percentile_is_within_its_error_of_the_exact_one(
 
 
 @given(latencies=st.lists(LATENCY, min_size=SAMPLES_MIN, max_size=300), asked=st.sets(st.integers(0, 300)))
-def test_when_it_is_asked_changes_nothing(latencies: list[float], asked: set[int]) -> None:
+def test_reading_the_percentile_does_not_change_later_percentiles(latencies: list[float], asked: set[int]) -> None:
     often, once = LatencyDigest(0.95), LatencyDigest(0.95)
     for number, latency in enumerate(latencies):
         often.add(0.0, latency)

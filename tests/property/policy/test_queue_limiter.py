@@ -1,4 +1,4 @@
-"""Places and their queue: whatever waiters do when they are granted a place, nobody overtakes and none is too many."""
+"""The queue limiter grants places in turn and never beyond its capacity, whatever granted callbacks do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIMPLE = st.one_of(
 
 
 def asks(steps: st.SearchStrategy[tuple[str, object]]) -> st.SearchStrategy[tuple[str, object]]:
-    """Ask for a place, and take steps in the moment that it is granted."""
+    """Queue a waiter that takes steps within its granted callback."""
     return st.tuples(st.just("ask"), st.lists(steps, max_size=3))
 
 
@@ -30,7 +30,7 @@ STEPS = asks(RELEASE | asks(SIMPLE)) | asks(SIMPLE) | SIMPLE
 
 
 class Model:
-    """Takes steps, and says at each grant whether it was due."""
+    """Takes steps, and checks at each grant that it was due."""
 
     def __init__(self, capacity: int) -> None:
         self.limiter = QueueLimiter(capacity, MAX_WAITING)
@@ -82,7 +82,7 @@ class Model:
 
 @settings(max_examples=300)
 @given(st.integers(1, 4), st.lists(STEPS, min_size=5, max_size=40))
-def test_whatever_waiters_do_when_granted_places_go_in_turn_and_none_is_too_many(
+def test_places_are_granted_in_turn_and_never_beyond_the_capacity(
     capacity: int, steps: list[tuple[str, object]]
 ) -> None:
     model = Model(capacity)

@@ -1,4 +1,4 @@
-"""Retries against a small model: never too many, never too late, never too early."""
+"""Retry rules against a small model: number of retries, deadline, and distribution of the pauses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_call_is_retried_in_time_and_not_too_often(
         assert _table_says_retry(result)
         pause = rules.pause(made, result, now, budget, rng)
         if pause is None:
-            # Only where even the shortest wait that may have been drawn could be too long.
+            # Refused only if the shortest possible pause could end after the deadline.
             longest = max(result.retry_after or 0.0, min(rules.max_backoff, rules.backoff * 2 ** (made - 1)))
             assert now + longest >= budget
             break

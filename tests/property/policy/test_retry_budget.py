@@ -13,7 +13,7 @@ STEPS = st.lists(st.sampled_from(["enter", "again", "leave", "take", "take", "gi
 
 
 @given(ratio=st.fractions(0, 2, max_denominator=20), minimum=st.integers(0, 5), steps=STEPS)
-def test_it_is_never_exceeded_and_grants_all_that_it_may(ratio, minimum: int, steps: list[str]) -> None:
+def test_the_budget_grants_up_to_its_bound_and_never_more(ratio, minimum: int, steps: list[str]) -> None:
     budget = Budget(float(ratio), minimum)
     calls: list[object] = []
     extra = denied = 0

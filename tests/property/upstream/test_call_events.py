@@ -1,4 +1,4 @@
-"""A call ends once and leaves nothing, whatever the order of its events, and however many come in one turn."""
+"""A call ends once and leaves nothing, in any order of its events and with several events in one turn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PIECES = {
 
 
 class ScriptedStream(PlainStream):
-    """A stream without a socket: the test says what comes. Like the real one it is silent once it is closed."""
+    """A stream without a socket, whose events the test causes. As the real one, it reports nothing when closed."""
 
     def __init__(self) -> None:
         self._closed = False
@@ -55,7 +55,7 @@ class ScriptedStream(PlainStream):
         return not self._closed
 
     def received_ago(self) -> None:
-        """No kernel knows."""
+        """There is no kernel to ask."""
 
     def close_now(self) -> None:
         if not self._closed:
@@ -68,7 +68,7 @@ class ScriptedStream(PlainStream):
         self.close_now()
 
     def happens(self, what: str) -> None:
-        """Let something come, as the reader would report it."""
+        """Report an event as the socket reader does."""
         listener = self._listener
         if listener is None:
             return
@@ -83,7 +83,7 @@ class ScriptedStream(PlainStream):
 
 
 class Dials:
-    """Dials that wait until the test says how they end."""
+    """Dials that wait until the test ends them."""
 
     def __init__(self) -> None:
         self.pending: list[tuple[trio.Event, list[bool]]] = []
@@ -107,7 +107,7 @@ class Dials:
 
 
 class Owner:
-    """Notes what calls say; ``finish`` runs when the test says so."""
+    """Owner that keeps the reports of calls; ``finish`` runs when the test starts it."""
 
     def __init__(self) -> None:
         self.ended: list[Call] = []
@@ -157,7 +157,7 @@ BEGINNINGS = st.sampled_from(
         [*_ASKED, ("stream", 0, "answer"), ("start", "GET", None), ("stream", 0, "eof")],
     ]
 )
-"""Beginnings that chance alone seldom finds: hedged, retried, and a kept connection that is dead."""
+"""Sequences that are rarely generated: a hedge, a retry, and an ended kept connection."""
 
 
 class World:
@@ -167,13 +167,13 @@ class World:
         self.dials, self.owner, self.calls = Dials(), Owner(), []
         self.cancelled: list[Call] = []
         self.started: list[Call] = []
-        """Those that have not been sent."""
+        """The calls that were not sent."""
         pool = Pool(max_connections=None, dial=self.dials)
         self.client = Client("u", ["http://a", "http://b", "http://c"], policies, pool)
         self._clock, self._nursery = clock, nursery
 
     async def happens(self, event: tuple[str, Any, Any]) -> None:
-        """Let an event happen. Only ``turn`` and ``time`` let other tasks run: the others come in one turn."""
+        """Cause an event. Only ``turn`` and ``time`` let other tasks run; all other events happen in one turn."""
         kind, first, second = event
         if kind == "start":
             self.start(first, second)
@@ -200,7 +200,7 @@ class World:
             await wait_all_tasks_blocked()
 
     async def connect_all(self) -> None:
-        """Give every call that waits its task and its connection, so that long stories are found too."""
+        """Give each waiting call its task and its connection, so that long sequences are reached."""
         self.send()
         while self.owner.waits:
             self._nursery.start_soon(self.owner.waits.pop(0).finish)
@@ -247,7 +247,7 @@ class World:
             assert (call.status is None) is (call.error is not None)
 
     def assert_recorded(self) -> None:
-        """Each attempt was recorded once, with its number; one that nobody cut has a status or a kind."""
+        """Each attempt was recorded once, with its number; one that was not cut has a status or a kind."""
         attempts = [call.context.attempts for call in self.calls]
         taken = sum(replica.taken for replica in self.client.statistics().balance.replicas)
         if not self.client.policies.coalesce:
@@ -287,7 +287,7 @@ def in_trio(test: Callable[[MockClock], Awaitable[None]]) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 @settings(max_examples=150, deadline=None)
 @given(beginning=BEGINNINGS, events=st.lists(EVENTS, min_size=10, max_size=60))
-def test_a_call_ends_once_and_leaves_nothing_whatever_the_order_of_events(
+def test_a_call_ends_once_and_leaves_nothing_in_any_order_of_events(
     name: str, beginning: list[Any], events: list[Any]
 ) -> None:
     in_trio(lambda clock: let_happen(POLICIES[name](), clock, [*beginning, *events]))

@@ -1,4 +1,4 @@
-"""However a call's request is written, it is the same bytes, and no value of it ends a line or begins a request."""
+"""Both encodings of a call's request give the same bytes, and no value ends a line or begins a request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def prepared_of(
     headers = st.lists(fields)
     content = st.sampled_from([None, b"", b"body", b"GET /evil HTTP/1.1\r\n\r\n"])
     return st.builds(
-        lambda *parts: PreparedRequest(*parts),  # Its annotations are for type checkers alone.
+        lambda *parts: PreparedRequest(*parts),  # Its annotations are for type checkers only.
         st.sampled_from(methods),
         st.sampled_from(targets),
         headers | headers.map(tuple),
@@ -80,7 +80,7 @@ def looked_at(prepared: PreparedRequest, added: list[Field]) -> EncodedRequest |
 
 @settings(max_examples=300)
 @given(PREPARED, ADDED)
-def test_the_plain_way_writes_the_same_bytes_or_leaves_it_to_the_other(
+def test_the_plain_encoding_equals_the_full_encoding_or_is_not_used(
     prepared: PreparedRequest, added: list[Field]
 ) -> None:
     plain, whole = plainly(prepared, added), looked_at(prepared, added)
@@ -90,7 +90,7 @@ def test_the_plain_way_writes_the_same_bytes_or_leaves_it_to_the_other(
         assert plain == whole.head + whole.body
         assert not whole.close
     elif isinstance(plain, BadRequest):
-        # A field that no line can hold may also be one that would have been replaced.
+        # An invalid field may also be one that is replaced.
         assert isinstance(whole, BadRequest) or any(VALUE.fullmatch(value) is None for _, _, value in prepared.fields)
 
 

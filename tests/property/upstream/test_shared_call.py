@@ -1,4 +1,4 @@
-"""A shared call's time against a model: the latest deadline of those who wait, however they come and go."""
+"""A shared call's deadline against a model: the latest deadline of the present waiters."""
 
 from __future__ import annotations
 
@@ -48,5 +48,7 @@ async def check(first: float, steps: list[tuple[str, float | int]]) -> None:
 
 @settings(deadline=None)  # a busy machine
 @given(DEADLINES, st.lists(JOIN | LEAVE))
-def test_its_time_is_that_of_whoever_waits_the_longest(first: float, steps: list[tuple[str, float | int]]) -> None:
+def test_the_deadline_of_a_shared_call_is_the_latest_of_its_waiters(
+    first: float, steps: list[tuple[str, float | int]]
+) -> None:
     trio.run(check, first, steps, clock=trio.testing.MockClock())

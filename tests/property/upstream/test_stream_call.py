@@ -1,4 +1,4 @@
-"""Streamed calls in any order of events: each ends once, gives back all, and passes on one response as it came."""
+"""A stream call ends once, gives back everything and passes on one response, in any order of its events."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from umbel.upstream import Hedge, Retry
 from umbel.upstream.calls.stream_call import StreamCall
 
 SECONDS = st.sampled_from([0.0, 1.0, 2.0])
-"""Few, so that much happens at one time."""
+"""Few values, so that many events happen at the same time."""
 
 
 class Answer(NamedTuple):
-    """What one connection gives."""
+    """Response of one connection."""
 
     before_head: float
     status: bytes
     pieces: list[float]
-    """Seconds before each."""
+    """Seconds before each piece."""
     ends: Literal["whole", "broken", "never"]
     refused: bool
-    """There is no connection."""
+    """Whether the connect fails."""
 
 
 class Step(NamedTuple):
-    """What the caller does once the head is there, or the next step's time has come."""
+    """Steps of the caller after the head, or after the time of the previous step."""
 
     what: Literal["receive", "sleep", "close", "cancel"]
     seconds: float
@@ -50,7 +50,7 @@ STEPS = st.builds(Step, st.sampled_from(["receive", "receive", "receive", "sleep
 
 
 class Upstream:
-    """Connections that answer in order, the last one again and again."""
+    """Connections that answer in order; the last answer repeats."""
 
     def __init__(self, answers: list[Answer]) -> None:
         self._answers = answers
@@ -74,13 +74,13 @@ class Upstream:
             await peer.send(b"0\r\n\r\n")
 
     def whole(self, number: int) -> bytes | None:
-        """The body that a connection gives, if it comes to its end."""
+        """The complete body of a connection; None if it breaks off."""
         answer = self._answers[min(number, len(self._answers) - 1)]
         return b"%d" % (number % 10) * len(answer.pieces) if answer.ends == "whole" else None
 
 
 async def use(call: StreamCall, steps: list[Step]) -> tuple[bytes, bool]:
-    """What was received of a call, and whether that was all; it is over then."""
+    """Receive the body of a call to its end. Return what was received, and whether it was complete."""
     received, over = b"", False
     try:
         for step in steps:
@@ -108,7 +108,7 @@ async def check(answers: list[Answer], steps: list[Step], limit: float | None, l
     upstream = Upstream(answers)
     policies = {"retry": Retry(attempts=3, backoff=0.0), "hedge": Hedge(after=1.0, max=2)}
     async with streaming(upstream.serve, **policies) as streams:
-        for _ in range(2):  # The second one may find a kept connection.
+        for _ in range(2):  # The second call may find a kept connection.
             made = streams.start(mode="stream", limit=limit)
             if leaves is not None:
                 streams.nursery.start_soon(made.leave_at, trio.current_time() + leaves, "client-gone")
@@ -138,7 +138,7 @@ async def check(answers: list[Answer], steps: list[Step], limit: float | None, l
     st.none() | st.sampled_from([1.0, 2.0, 3.0]),
     st.none() | st.sampled_from([0.0, 1.0, 2.0, 3.0]),
 )
-def test_each_order_of_events_ends_once_and_leaves_nothing(
+def test_a_stream_call_ends_once_and_leaves_nothing_in_any_order_of_events(
     answers: list[Answer], steps: list[Step], limit: float | None, leaves: float | None
 ) -> None:
     trio.run(check, answers, steps, limit, leaves, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,3 +1,5 @@
+"""The circuit breaker: its table, its window, its probe, and what its tickets report."""
+
 from __future__ import annotations
 
 import itertools
@@ -28,7 +30,7 @@ def opened_at(now: float) -> BreakerPolicy:
     return breaker
 
 
-def test_the_table_has_every_change_there_is() -> None:
+def test_the_table_has_every_transition() -> None:
     assert {
         (state, signal): TABLE.get((state, signal)) for state, signal in itertools.product(BreakerState, BreakerEvent)
     } == dict.fromkeys(itertools.product(BreakerState, BreakerEvent)) | {
@@ -39,25 +41,25 @@ def test_the_table_has_every_change_there_is() -> None:
     }
 
 
-def test_it_opens_with_the_twentieth_request_not_with_the_nineteenth() -> None:
+def test_the_breaker_opens_with_the_twentieth_failure_not_with_the_nineteenth() -> None:
     breaker = BreakerPolicy()
     for _ in range(19):
         call(breaker, 1.0, fails=True)
     assert breaker.state is BreakerState.CLOSED
-    call(breaker, 1.0, fails=False)  # 19 of 20: it need not be a failure that brings the number up
+    call(breaker, 1.0, fails=False)  # 19 of 20: the attempt that completes the number need not be a failure
     assert breaker.state is BreakerState.OPEN
     assert breaker.statistics(1.0).opened == 1
 
 
 @pytest.mark.parametrize(("failures", "state"), [(9, BreakerState.CLOSED), (10, BreakerState.OPEN)])
-def test_half_of_the_requests_must_have_failed(failures: int, state: BreakerState) -> None:
+def test_the_breaker_opens_if_half_of_the_requests_failed(failures: int, state: BreakerState) -> None:
     breaker = BreakerPolicy()
     for number in range(20):
         call(breaker, 1.0, fails=number < failures)
     assert breaker.state is state
 
 
-def test_what_is_older_than_the_window_is_forgotten_a_tenth_at_a_time() -> None:
+def test_attempts_older_than_the_window_are_dropped_a_tenth_at_a_time() -> None:
     breaker = BreakerPolicy()
     for second in range(10):
         call(breaker, float(second), fails=True)
@@ -70,7 +72,7 @@ def test_what_is_older_than_the_window_is_forgotten_a_tenth_at_a_time() -> None:
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_open_it_refuses_for_five_seconds_and_says_how_long_still() -> None:
+def test_an_open_breaker_refuses_for_five_seconds_and_gives_the_rest_of_the_time() -> None:
     breaker = opened_at(100.0)
     assert breaker.admit(100.0) is None
     assert breaker.retry_after(101.5) == 3.5
@@ -79,17 +81,17 @@ def test_open_it_refuses_for_five_seconds_and_says_how_long_still() -> None:
     assert breaker.statistics(105.0).refused == 2
 
 
-def test_half_open_one_call_probes_and_the_others_are_refused() -> None:
+def test_a_half_open_breaker_admits_one_probe_and_refuses_other_calls() -> None:
     breaker = opened_at(0.0)
     probe = admitted(breaker, 5.0)
     assert breaker.state is BreakerState.HALF_OPEN
     assert breaker.admit(5.0) is None
-    assert breaker.admit(500.0) is None  # however long it takes: it has a deadline of its own
+    assert breaker.admit(500.0) is None  # however long the probe takes: it has a deadline of its own
     assert breaker.retry_after(5.0) is None
     assert not probe.blocked
 
 
-def test_an_answered_probe_closes_it_with_an_empty_window() -> None:
+def test_a_successful_probe_closes_the_breaker_with_an_empty_window() -> None:
     breaker = opened_at(0.0)
     probe = admitted(breaker, 5.0)
     probe.attempted(5.1, None, 404)
@@ -104,7 +106,7 @@ def test_an_answered_probe_closes_it_with_an_empty_window() -> None:
 
 
 @pytest.mark.parametrize(("kind", "status"), [(None, 500), (Kind.TIMEOUT, None), (Kind.TLS, None)])
-def test_a_failed_probe_opens_it_for_five_seconds_more_and_stops_its_own_retries(
+def test_a_failed_probe_opens_the_breaker_again_and_blocks_the_probes_retries(
     kind: Kind | None, status: int | None
 ) -> None:
     breaker = opened_at(0.0)
@@ -120,7 +122,7 @@ def test_a_failed_probe_opens_it_for_five_seconds_more_and_stops_its_own_retries
 
 
 @pytest.mark.parametrize("kind", [None, Kind.BAD_REQUEST, Kind.OVERFLOW])
-def test_a_probe_without_a_result_gives_its_place_to_the_next_call(kind: Kind | None) -> None:
+def test_after_a_probe_without_a_result_the_next_call_is_the_probe(kind: Kind | None) -> None:
     breaker = opened_at(0.0)
     probe = admitted(breaker, 5.0)
     if kind is not None:
@@ -131,11 +133,11 @@ def test_a_probe_without_a_result_gives_its_place_to_the_next_call(kind: Kind | 
     following = admitted(breaker, 5.2)
     assert following.is_probe
     assert not probe.is_probe
-    probe.ended()  # a late word of the old one takes nothing from the new one
+    probe.ended()  # the late end of the old probe does not affect the new one
     assert following.is_probe
 
 
-def test_when_it_opens_the_attempts_of_calls_under_way_are_blocked() -> None:
+def test_an_opening_breaker_blocks_further_attempts_of_calls_under_way() -> None:
     breaker = BreakerPolicy()
     under_way = admitted(breaker, 0.0)
     assert not under_way.blocked
@@ -146,7 +148,7 @@ def test_when_it_opens_the_attempts_of_calls_under_way_are_blocked() -> None:
     assert under_way.blocked  # half-open, but it is not the probe
 
 
-def test_an_end_from_before_it_opened_counts_in_no_later_period() -> None:
+def test_an_attempt_of_an_earlier_closed_period_does_not_count() -> None:
     breaker = BreakerPolicy()
     stragglers = [admitted(breaker, 0.0) for _ in range(40)]
     for _ in range(20):
@@ -164,7 +166,7 @@ def test_an_end_from_before_it_opened_counts_in_no_later_period() -> None:
     assert breaker.statistics(5.0).requests == 0
 
 
-def test_its_numbers_may_be_others() -> None:
+def test_window_requests_ratio_and_open_time_can_be_set() -> None:
     breaker = BreakerPolicy(window=1.0, min_requests=2, failure_ratio=1.0, open_for=0.5)
     call(breaker, 0.0, fails=True)
     call(breaker, 0.95, fails=False)
@@ -178,6 +180,6 @@ def test_its_numbers_may_be_others() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"window": 0}, {"min_requests": 0}, {"failure_ratio": 1.5}, {"open_for": 0}])
-def test_numbers_that_make_no_breaker_are_refused(bad: dict[str, float]) -> None:
+def test_invalid_numbers_of_a_breaker_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be more than 0"):
         BreakerPolicy(**bad)

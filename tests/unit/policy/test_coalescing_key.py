@@ -1,3 +1,5 @@
+"""Rules of coalescing: private responses, and the last hop of Via."""
+
 from __future__ import annotations
 
 import pytest

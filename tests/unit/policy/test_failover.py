@@ -1,3 +1,5 @@
+"""Failover: how many lost attempts are repeated without retry budget, and when."""
+
 from __future__ import annotations
 
 from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, FailoverPolicy
@@ -6,7 +8,7 @@ from umbel.policy.replicas.replica_state import ReplicaState
 
 
 class Two:
-    """A replica that dies, and one to turn to."""
+    """A replica that fails, and another one."""
 
     def __init__(self, in_flight: int) -> None:
         self.dying, self.other = ReplicaState("dying"), ReplicaState("other")
@@ -19,7 +21,7 @@ class Two:
             self.loads.begun(self.dying)
 
     def lose(self, now: float, count: int = 1) -> int:
-        """How many of ``count`` lost attempts are failed over."""
+        """The number of failovers granted for ``count`` lost attempts."""
         granted = 0
         for _ in range(count):
             self.loads.ended(now, self.dying, 0.0, True)
@@ -27,21 +29,21 @@ class Two:
         return granted
 
 
-def test_all_attempts_in_flight_at_a_failing_replica_are_failed_over() -> None:
+def test_failover_is_granted_for_all_attempts_in_flight_at_a_failing_replica() -> None:
     two = Two(50)
     assert two.lose(1.0, 50) == two.failovers.granted == 50
     two.begin(1)
     assert two.lose(1.0) == 0
 
 
-def test_an_idle_replica_has_as_many_failovers_as_failures_eject_it() -> None:
+def test_an_idle_replica_has_as_many_failovers_as_failures_eject_a_replica() -> None:
     two = Two(1)
     assert two.lose(1.0) == 1
     two.begin(20)
     assert two.lose(1.1, 20) == FAILOVERS_MIN - 1
 
 
-def test_a_replica_has_failovers_once_per_window() -> None:
+def test_failovers_of_a_replica_are_granted_once_per_window() -> None:
     two = Two(10)
     assert two.lose(1.0, 10) == 10
     for second in range(2, 11):
@@ -52,12 +54,12 @@ def test_a_replica_has_failovers_once_per_window() -> None:
     assert two.lose(1.0 + WINDOW_SECONDS, 10) == 10
 
 
-def test_nothing_is_failed_over_to_replicas_that_fail_too_or_to_none() -> None:
+def test_no_failover_without_another_replica_that_is_not_failing() -> None:
     two = Two(10)
     two.loads.begun(two.other)
     two.loads.ended(1.0, two.other, 0.0, True)
     assert two.lose(1.0, 10) == 0
-    # As soon as it answers, there is somebody to turn to.
+    # After a response the other replica is no longer failing.
     two.loads.begun(two.other)
     two.loads.ended(1.0, two.other, 0.01, False)
     two.begin(1)

@@ -1,3 +1,5 @@
+"""Hedging: rules, verdicts, and the race of attempts."""
+
 from __future__ import annotations
 
 import math
@@ -20,14 +22,14 @@ from umbel.policy.retry_budget import Budget
         ("p99.9", HedgeRules(quantile=0.9990000000000001)),
     ],
 )
-def test_a_hedge_comes_after_seconds_or_a_percentile(after: float | str, rules: HedgeRules) -> None:
+def test_the_delay_of_a_hedge_is_seconds_or_a_percentile(after: float | str, rules: HedgeRules) -> None:
     assert HedgeRules.of(after) == rules
 
 
 @pytest.mark.parametrize(
     "after", ["p", "p0", "p00.0", "p100", "95", "p-5", "P95", "p95%", "p95 ", "p9\u0665", "1s", ""]
 )
-def test_what_is_no_percentile_is_refused(after: str) -> None:
+def test_an_invalid_percentile_is_refused(after: str) -> None:
     with pytest.raises(ValueError, match="neither seconds nor a percentile, such as"):
         HedgeRules.of(after)
 
@@ -45,7 +47,7 @@ def test_what_is_no_percentile_is_refused(after: str) -> None:
         {"seconds": 1.0, "max": -1},
     ],
 )
-def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"either a duration|finite|between 0 and 1|not be negative"):
         HedgeRules(**numbers)
 
@@ -98,7 +100,7 @@ def test_a_retryable_failure_leaves_the_race_open_until_it_is_settled() -> None:
     assert race.over
 
 
-def test_another_failure_ends_the_race_only_with_nothing_under_way() -> None:
+def test_a_final_failure_ends_the_race_only_without_an_attempt_under_way() -> None:
     race = Race(1, Budget())
     assert race.another()
     race.ended(HedgeVerdict.FAILURE, RaceEntry.FIRST)
@@ -119,7 +121,7 @@ def test_a_cancel_ends_the_race() -> None:
     assert not race.may_grow
 
 
-def test_there_are_no_more_hedges_than_allowed_and_each_has_its_place_in_the_budget() -> None:
+def test_hedges_are_bounded_by_max_and_each_is_charged_to_the_budget() -> None:
     budget = Budget()
     race = Race(2, budget)
     assert [race.another() for _ in range(3)] == [RaceEntry.HEDGE, RaceEntry.HEDGE, None]
@@ -131,7 +133,7 @@ def test_there_are_no_more_hedges_than_allowed_and_each_has_its_place_in_the_bud
     assert budget.statistics().denied == 0
 
 
-def test_without_a_place_in_the_budget_there_is_no_hedge_until_one_is_free() -> None:
+def test_an_exhausted_budget_grants_no_hedge_until_something_is_given_back() -> None:
     budget = Budget(0, 1)
     one, other = Race(1, budget), Race(1, budget)
     assert one.another()
@@ -141,7 +143,7 @@ def test_without_a_place_in_the_budget_there_is_no_hedge_until_one_is_free() -> 
     assert other.another()
 
 
-def test_a_failover_needs_no_place_in_the_budget() -> None:
+def test_failover_is_not_charged_to_the_budget() -> None:
     budget = Budget(0, 0)
     race = Race(2, budget)
     assert race.another() is None

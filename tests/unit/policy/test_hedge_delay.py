@@ -1,3 +1,5 @@
+"""The hedge delay: the lower median of the percentiles of replicas."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ QUICK, LATE = 0.01, 0.5
 
 
 def fed(**seconds: float) -> HedgeDelay:
-    """A hundred attempts at each replica, which took so long."""
+    """A hundred attempts at each replica, of the given duration."""
     latencies = HedgeDelay(0.95)
     for _ in range(SAMPLES_MIN):
         for name, each in seconds.items():
@@ -36,7 +38,7 @@ def test_a_replica_with_few_samples_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("names", [["a", "b"], [None], [None, "a"]])
-def test_while_no_replica_has_enough_it_is_that_of_all_together(names: list[str | None]) -> None:
+def test_without_a_replica_with_enough_samples_the_delay_is_that_of_all_attempts(names: list[str | None]) -> None:
     latencies = HedgeDelay(0.5)
     for number in range(SAMPLES_MIN):
         assert latencies.percentile(0.0) is None
@@ -45,7 +47,7 @@ def test_while_no_replica_has_enough_it_is_that_of_all_together(names: list[str 
     assert latencies.statistics(0.0).samples == SAMPLES_MIN
 
 
-def test_what_is_old_is_forgotten() -> None:
+def test_old_samples_are_dropped() -> None:
     latencies = fed(a=QUICK, b=LATE)
     assert latencies.percentile(30.0) is not None
     assert latencies.statistics(130.0).seconds is None

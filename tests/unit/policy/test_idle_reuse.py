@@ -1,3 +1,5 @@
+"""The idle time up to which a connection carries a request that is sent once."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The latency digest: percentile, error, window and memory."""
+
 from __future__ import annotations
 
 import math
@@ -22,7 +24,7 @@ def test_there_is_no_percentile_before_a_hundred_samples() -> None:
     assert digest.statistics(0.0) == LatencyStatistics(100, digest.percentile(0.0))
 
 
-def test_the_percentile_is_where_its_share_of_the_samples_ends() -> None:
+def test_the_percentile_is_the_nearest_rank_of_the_samples() -> None:
     digest = LatencyDigest(0.95)
     fill(digest, 0.01, 95)
     fill(digest, 1.0, 5)
@@ -62,7 +64,7 @@ def test_samples_leave_with_their_slice_of_the_window() -> None:
     assert digest.statistics(9.0) == LatencyStatistics(0, None)
 
 
-def test_after_a_long_silence_nothing_of_before_is_left() -> None:
+def test_after_a_long_pause_no_earlier_sample_is_left() -> None:
     digest = LatencyDigest(0.5)
     fill(digest, 1.0)
     assert digest.percentile(1e9) is None
@@ -70,7 +72,7 @@ def test_after_a_long_silence_nothing_of_before_is_left() -> None:
     assert digest.percentile(1e9) == pytest.approx(0.01, rel=ERROR)
 
 
-def test_its_memory_does_not_grow_with_what_comes() -> None:
+def test_memory_does_not_grow_with_the_number_of_samples() -> None:
     digest = LatencyDigest(0.95)
 
     def cells() -> int:
@@ -83,12 +85,12 @@ def test_its_memory_does_not_grow_with_what_comes() -> None:
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, -1.0, math.nan])
-def test_a_quantile_lies_between_nought_and_one(quantile: float) -> None:
+def test_a_quantile_outside_0_to_1_is_refused(quantile: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         LatencyDigest(quantile)
 
 
 @pytest.mark.parametrize(("window", "slices"), [(0.0, 6), (math.inf, 6), (60.0, 0)])
-def test_a_window_has_a_length_and_slices(window: float, slices: int) -> None:
+def test_a_window_without_length_or_slices_is_refused(window: float, slices: int) -> None:
     with pytest.raises(ValueError, match="window"):
         LatencyDigest(0.5, window=window, slices=slices)

@@ -1,3 +1,5 @@
+"""Retry rules: retried results, and the pause before a retry."""
+
 from __future__ import annotations
 
 import math
@@ -24,23 +26,23 @@ REFUSED = AttemptResult(Kind.CONNECT)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_by_default_the_table_of_kinds_says_which_failures_are_retried(kind: Kind) -> None:
+def test_by_default_the_failures_of_the_table_of_kinds_are_retried(kind: Kind) -> None:
     expected = KINDS[kind].retryable and kind is not Kind.STATUS
     assert RetryOn().covers(AttemptResult(kind, untouched=True)) is expected
 
 
 @pytest.mark.parametrize("status", [200, 304, 404, 429, 500, 501, 502, 503, 504, 505])
-def test_by_default_three_statuses_are_retried(status: int) -> None:
+def test_by_default_502_503_and_504_are_retried(status: int) -> None:
     assert RetryOn().covers(AttemptResult(None, status)) is (status in (502, 503, 504))
 
 
-def test_a_reset_is_retried_only_before_the_first_byte_whoever_names_it() -> None:
+def test_a_reset_is_retried_only_before_the_first_byte() -> None:
     for on in (RetryOn(), RetryOn.of(["reset"])):
         assert on.covers(AttemptResult(Kind.RESET, untouched=True))
         assert not on.covers(AttemptResult(Kind.RESET, untouched=False))
 
 
-def test_a_list_of_kinds_and_statuses_says_it_otherwise() -> None:
+def test_a_list_of_kinds_and_statuses_replaces_the_default() -> None:
     on = RetryOn.of(["connect", Kind.RESET, 503, 429])
     assert on == RetryOn(frozenset({Kind.CONNECT, Kind.RESET}), frozenset({503, 429}))
     assert not on.covers(AttemptResult(Kind.DNS))
@@ -50,12 +52,12 @@ def test_a_list_of_kinds_and_statuses_says_it_otherwise() -> None:
 
 
 @pytest.mark.parametrize("item", ["timeout", "tls", "overflow", "cancelled", "nonsense", "", 200, 302, 600, -1, True])
-def test_a_kind_that_cannot_be_retried_is_refused_with_a_sentence(item: str | int) -> None:
+def test_a_kind_that_cannot_be_retried_is_refused(item: str | int) -> None:
     with pytest.raises(ValueError, match=r"cannot be retried: use connect, dns, reset, status, or a number from 4"):
         RetryOn.of([item])
 
 
-def test_attempts_count_the_first_one() -> None:
+def test_attempts_include_the_first_attempt() -> None:
     rules = RetryRules(attempts=3)
     assert [rules.wants(made, REFUSED) for made in (1, 2, 3)] == [True, True, False]
     assert not RetryRules(attempts=1).wants(1, REFUSED)
@@ -63,20 +65,20 @@ def test_attempts_count_the_first_one() -> None:
     assert not rules.wants(1, AttemptResult(None, 200))
 
 
-def test_the_longest_wait_doubles_up_to_the_cap() -> None:
+def test_the_bound_of_the_pause_doubles_up_to_max_backoff() -> None:
     rules = RetryRules(attempts=9)
     longest = [rules.pause(made, REFUSED, 0.0, math.inf, Always(1.0)) for made in range(1, 8)]
     assert longest == [0.025, 0.05, 0.1, 0.2, 0.25, 0.25, 0.25]
     assert rules.pause(5000, REFUSED, 0.0, math.inf, Always(1.0)) == 0.25
 
 
-def test_the_wait_is_random_from_nothing_on() -> None:
+def test_the_pause_is_random_from_zero() -> None:
     rules = RetryRules()
     assert rules.pause(1, REFUSED, 0.0, math.inf, Always(0.0)) == 0.0
     assert rules.pause(1, REFUSED, 0.0, math.inf, Always(0.5)) == 0.0125
 
 
-def test_a_wait_that_would_not_end_before_the_deadline_is_no_wait() -> None:
+def test_there_is_no_retry_if_the_pause_would_not_end_before_the_deadline() -> None:
     rules = RetryRules()
     assert rules.pause(1, REFUSED, 10.0, 10.02, Always(1.0)) is None
     assert rules.pause(1, REFUSED, 10.0, 10.025, Always(1.0)) is None
@@ -84,7 +86,7 @@ def test_a_wait_that_would_not_end_before_the_deadline_is_no_wait() -> None:
     assert rules.pause(1, REFUSED, 10.0, 10.0, Always(0.0)) is None
 
 
-def test_the_upstreams_retry_after_is_the_least_wait_if_it_fits() -> None:
+def test_retry_after_is_the_shortest_pause_if_it_ends_before_the_deadline() -> None:
     rules = RetryRules()
 
     def pause(after: float, deadline: float) -> float | None:
@@ -102,6 +104,6 @@ def test_the_upstreams_retry_after_is_the_least_wait_if_it_fits() -> None:
     "numbers",
     [{"attempts": 0}, {"backoff": -1.0}, {"backoff": math.inf}, {"max_backoff": math.nan}, {"max_backoff": -0.1}],
 )
-def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"at least 1|not negative"):
         RetryRules(**numbers)

@@ -1,3 +1,5 @@
+"""The retry budget: its bound, and what counts as active and as charged."""
+
 from __future__ import annotations
 
 import math
@@ -36,7 +38,7 @@ def granted(budget: Budget) -> int:
         (2.0, 0, 3, 6),
     ],
 )
-def test_a_share_of_the_active_calls_is_granted_and_never_less_than_the_minimum(
+def test_the_bound_is_a_share_of_the_active_calls_and_at_least_the_minimum(
     ratio: float, minimum: int, calls: int, limit: int
 ) -> None:
     budget = Budget(ratio, minimum)
@@ -54,7 +56,7 @@ def test_what_is_given_back_can_be_taken_again() -> None:
     assert budget.statistics() == BudgetStatistics(active=0, extra=1, limit=1, denied=1)
 
 
-def test_what_was_granted_goes_on_when_the_share_shrinks_but_nothing_more_is_granted() -> None:
+def test_a_shrinking_share_ends_no_granted_attempt_and_grants_no_other() -> None:
     budget = Budget(0.5, 0)
     calls = active(budget, 4)
     assert granted(budget) == 2
@@ -64,7 +66,7 @@ def test_what_was_granted_goes_on_when_the_share_shrinks_but_nothing_more_is_gra
     assert not budget.take()
 
 
-def test_a_call_is_counted_once_by_the_layer_that_saw_it_first() -> None:
+def test_a_call_that_enters_twice_is_counted_once() -> None:
     budget = Budget()
     call = object()
     assert budget.enter(call)
@@ -74,7 +76,7 @@ def test_a_call_is_counted_once_by_the_layer_that_saw_it_first() -> None:
     assert budget.statistics().active == 0
 
 
-def test_calls_that_are_equal_are_still_two() -> None:
+def test_calls_are_counted_by_identity() -> None:
     budget = Budget()
     one, other = [1], [1]
     assert budget.enter(one) and budget.enter(other)
@@ -86,12 +88,12 @@ def test_an_infinite_ratio_grants_everything() -> None:
     assert all(budget.take() for _ in range(1000))
 
 
-def test_giving_back_what_nobody_took_is_a_bug() -> None:
+def test_giving_back_more_than_was_taken_is_an_error() -> None:
     with pytest.raises(ValueError, match="more was given back"):
         Budget().give_back()
 
 
 @pytest.mark.parametrize(("ratio", "minimum"), [(-0.1, 3), (math.nan, 3), (0.2, -1)])
-def test_numbers_without_a_meaning_are_refused(ratio: float, minimum: int) -> None:
+def test_negative_numbers_are_refused(ratio: float, minimum: int) -> None:
     with pytest.raises(ValueError, match="not be negative"):
         Budget(ratio, minimum)

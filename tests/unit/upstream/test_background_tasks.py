@@ -1,3 +1,5 @@
+"""Background nurseries and task owners: entering, leaving, contexts and cancels."""
+
 from __future__ import annotations
 
 from contextvars import ContextVar
@@ -13,7 +15,7 @@ from umbel.upstream.background_tasks import BackgroundNursery, TaskOwner
 
 
 class Below:
-    """Counts how often it is entered, and the error that each exit is given."""
+    """Counts its entries, and keeps the exception of each exit."""
 
     def __init__(self) -> None:
         self.entered = 0
@@ -31,7 +33,7 @@ class Below:
 
 
 class Thing(TaskOwner):
-    """Its task says when it runs; its beginning may take time, or fail."""
+    """Its task reports when it runs; its beginning may take time, or fail."""
 
     def __init__(self, below: Below, *, takes: float = 0.0, error: Exception | None = None) -> None:
         super().__init__(BackgroundNursery("the thing"), below)
@@ -67,7 +69,7 @@ async def test_a_task_owner_begins_once_and_ends_with_its_outermost_exit(autojum
     assert (thing.tasks, thing.below.entered) == (0, 0)
 
 
-async def test_the_context_below_gets_the_error_of_the_block_and_no_group_is_raised(autojump_clock) -> None:
+async def test_the_context_below_gets_the_blocks_exception_without_a_group(autojump_clock) -> None:
     thing, error = Thing(Below()), KeyError("x")
     with pytest.raises(KeyError) as caught:
         async with thing:

@@ -1,3 +1,5 @@
+"""Errors of attempts: kinds, httpx types, and names of RFC 9209."""
+
 from __future__ import annotations
 
 import errno
@@ -19,7 +21,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_error_is_one_of_ours_and_one_of_httpx_and_has_a_kind(cls: type[UpstreamError]) -> None:
+def test_every_error_is_an_upstream_error_an_httpx_exception_and_has_a_kind(cls: type[UpstreamError]) -> None:
     error = cls("what happened")
     assert isinstance(error, httpx.TransportError)
     assert error.kind is not Kind.INTERNAL
@@ -39,13 +41,13 @@ def test_every_error_is_one_of_ours_and_one_of_httpx_and_has_a_kind(cls: type[Up
         (errno.EPROTO, "connection_refused"),
     ],
 )
-def test_connect_says_in_the_words_of_rfc_9209_why_it_failed(number: int, proxy_error: str) -> None:
+def test_a_failed_connect_has_an_error_name_of_rfc_9209(number: int, proxy_error: str) -> None:
     error = errors.connect_failed(OSError(number, "why"), "here")
     assert (error.kind, error.proxy_error) == (Kind.CONNECT, proxy_error)
     assert "here" in error.detail
 
 
-def test_an_address_is_named_once_though_trio_names_it_too() -> None:
+def test_a_connect_error_names_its_address_once() -> None:
     trios = OSError(errno.ECONNREFUSED, "Error connecting to ('127.0.0.1', 81): Connection refused")
     assert errors.connect_failed(trios, "127.0.0.1:81").detail == "cannot connect to 127.0.0.1:81: Connection refused"
     assert errors.connect_failed(OSError("odd"), "here").detail == "cannot connect to here: OSError"

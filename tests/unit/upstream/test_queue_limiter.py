@@ -1,3 +1,5 @@
+"""The queue limiter: places, waiters as callbacks and as tasks, and changes of the capacity."""
+
 from __future__ import annotations
 
 import pytest
@@ -15,7 +17,7 @@ def full(waiting: int = 100) -> QueueLimiter:
     return limiter
 
 
-def test_a_place_given_back_goes_to_the_waiter_that_came_first() -> None:
+def test_a_released_place_is_granted_to_the_first_waiter() -> None:
     limiter, granted = full(), []
     for name in "abc":
         assert not limiter.take()
@@ -29,7 +31,7 @@ def test_a_place_given_back_goes_to_the_waiter_that_came_first() -> None:
     assert limiter.take()
 
 
-def test_who_leaves_the_queue_is_never_granted_and_who_was_granted_cannot_leave() -> None:
+def test_a_waiter_that_left_is_not_granted_and_a_granted_waiter_cannot_leave() -> None:
     limiter, granted = full(), []
     for name in "abc":
         limiter.queue(name, lambda name=name: granted.append(name))
@@ -42,7 +44,7 @@ def test_who_leaves_the_queue_is_never_granted_and_who_was_granted_cannot_leave(
     assert (limiter.in_use, limiter.statistics().waiting) == (1, 0)
 
 
-def test_one_more_than_may_wait_is_an_overflow_that_is_counted() -> None:
+def test_a_waiter_beyond_max_waiting_is_an_overflow_that_is_counted() -> None:
     limiter = full(waiting=1)
     limiter.queue("a", lambda: None)
     with pytest.raises(Overflow, match="1 in flight, 1 waiting"):
@@ -51,7 +53,7 @@ def test_one_more_than_may_wait_is_an_overflow_that_is_counted() -> None:
     assert (statistics.capacity, statistics.in_use, statistics.waiting, statistics.overflowed) == (1, 1, 1, 1)
 
 
-def test_waiters_that_give_their_place_back_at_once_do_not_grow_the_stack() -> None:
+def test_waiters_that_release_their_place_at_once_do_not_grow_the_stack() -> None:
     limiter, served = full(waiting=100_000), 0
 
     def serve() -> None:
@@ -66,7 +68,7 @@ def test_waiters_that_give_their_place_back_at_once_do_not_grow_the_stack() -> N
     assert limiter.in_use == 0
 
 
-def test_whoever_asks_inside_of_a_grant_does_not_pass_those_that_wait() -> None:
+def test_a_request_within_a_granted_callback_does_not_overtake_waiters() -> None:
     limiter, granted = full(), []
 
     def serve() -> None:
@@ -83,7 +85,7 @@ def test_whoever_asks_inside_of_a_grant_does_not_pass_those_that_wait() -> None:
 
 
 @pytest.mark.parametrize(("capacity", "waiting"), [(0, 1), (1, -1)])
-def test_there_is_a_place_and_no_queue_shorter_than_empty(capacity: int, waiting: int) -> None:
+def test_a_capacity_below_one_or_a_negative_queue_is_refused(capacity: int, waiting: int) -> None:
     with pytest.raises(ValueError, match="capacity must be at least 1"):
         QueueLimiter(capacity, waiting)
 
@@ -91,7 +93,7 @@ def test_there_is_a_place_and_no_queue_shorter_than_empty(capacity: int, waiting
 # Tasks that wait
 
 
-async def test_more_places_wake_as_many_tasks_as_there_is_room_for_and_fewer_wake_none(autojump_clock) -> None:
+async def test_a_larger_capacity_wakes_as_many_tasks_and_a_smaller_one_wakes_none(autojump_clock) -> None:
     limiter = full()
     async with trio.open_nursery() as nursery:
         for _ in range(4):
@@ -99,7 +101,7 @@ async def test_more_places_wake_as_many_tasks_as_there_is_room_for_and_fewer_wak
         await trio.testing.wait_all_tasks_blocked()
         limiter.resize(3)
         assert (limiter.in_use, limiter.statistics().waiting) == (3, 2)
-        limiter.resize(1)  # Fewer than are in use: nobody is woken until they have gone.
+        limiter.resize(1)  # Fewer than are in use: no waiter is woken until enough places are released.
         for left in (2, 1):
             limiter.release()
             assert (limiter.in_use, limiter.statistics().waiting) == (left, 2)

@@ -1,4 +1,4 @@
-"""Whatever opens, closes, goes out or comes back leaves one record, and nothing else does."""
+"""Records of state changes: one for each change of breaker, ejection and health."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: t
         await ask(transport, 1)
         await trio.sleep(5)
         hosts.acts["a"] = hang
-        await ask(transport, 3)  # A probe that is cut gives its place back, which changes nothing.
+        await ask(transport, 3)  # A probe that is cut changes no state.
         hosts.acts["a"] = answering(200)
         await ask(transport, 30)
 
@@ -84,7 +84,9 @@ async def test_a_replica_that_is_ejected_and_comes_back_is_logged_once_each(
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_checks_log_upstream_replica_and_reason(status: int, nursery: trio.Nursery, autojump_clock) -> None:
+async def test_health_records_have_upstream_replica_and_reason(
+    status: int, nursery: trio.Nursery, autojump_clock
+) -> None:
     records, hosts = Records(), Hosts(nursery, a=answering(status))
     rules = {"health": HealthRules(every=1.0), "rng": random.Random(1), "name": "users", "recorder": records}
     async with Transport([A], dial=hosts, **rules):

@@ -1,4 +1,4 @@
-"""A peer that closes at every byte of a response: how the call ends, and whether it is made again."""
+"""A peer that closes at every byte of a response: the result of the call, and whether it is retried."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def expected(name: str, count: int, *, resets: bool, kept: bool, repeats: bool) 
 @pytest.mark.parametrize(
     ("method", "kept"), [("GET", False), ("GET", True), ("POST", False)], ids=["fresh", "kept", "POST"]
 )
-async def test_a_peer_that_closes_at_any_byte(name: str, resets: bool, method: str, kept: bool) -> None:
+async def test_a_peer_that_closes_at_any_byte_has_a_defined_result(
+    name: str, resets: bool, method: str, kept: bool
+) -> None:
     whole, sockets = RESPONSES[name], open_sockets()
     async with (
         raw_server(Closing(whole, resets=resets).handler) as server,

@@ -1,4 +1,4 @@
-"""Compositions over kept connections whose upstream breaks, hangs, refuses or is busy: how each of their calls ends."""
+"""Compositions over sockets whose upstream breaks, hangs, refuses or is busy: the end of each call."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_connections_that_were_closed_while_idle_are_stale(warm: int) -> N
     assert (pool.stale, pool.opened, pool.replaced) == (warm, warm + 1, 0)
 
 
-async def test_one_that_said_something_while_idle_is_stale() -> None:
+async def test_a_connection_that_received_bytes_while_idle_is_stale() -> None:
     async def speak(lab: Lab) -> None:
         await lab.servers[0].connections[0].send(ONE)
         await wait_all_tasks_blocked()
@@ -78,9 +78,7 @@ async def test_one_that_said_something_while_idle_is_stale() -> None:
 
 @pytest.mark.parametrize("ends", [reset, fin])
 @pytest.mark.parametrize("warm", [1, 2])
-async def test_a_kept_connection_that_ends_as_the_request_arrives_is_replaced_by_a_new_one(
-    ends: Step, warm: int
-) -> None:
+async def test_a_kept_connection_that_ends_as_the_request_arrives_is_replaced(ends: Step, warm: int) -> None:
     # And not by another kept one, which may be dead too.
     seen = await observe(Case([ends, ONE], warm=warm))
     assert seen.ends == [{"a": VALUE}]
@@ -90,14 +88,14 @@ async def test_a_kept_connection_that_ends_as_the_request_arrives_is_replaced_by
 
 
 @pytest.mark.parametrize("ends", [reset, fin])
-async def test_a_kept_connection_that_ends_under_a_call_that_may_not_be_repeated_fails_it(ends: Step) -> None:
+async def test_a_kept_connection_that_ends_under_a_post_fails_the_call(ends: Step) -> None:
     seen = await observe(Case([ends, ONE], calls={"a": {"method": "POST"}}, upstream={"retry": {"attempts": 3}}))
     assert (seen.ends, len(seen.requests), seen.kept) == ([{"a": Kind.RESET}], 1, 0)
 
 
 @pytest.mark.parametrize("ends", [reset, fin])
 @pytest.mark.parametrize("attempts", [1, 2])
-async def test_if_the_new_one_ends_too_the_call_fails(ends: Step, attempts: int) -> None:
+async def test_a_call_fails_if_the_replacing_connection_ends_too(ends: Step, attempts: int) -> None:
     seen = await observe(Case([ends], upstream={"retry": {"attempts": attempts}}))
     assert seen.ends == [{"a": Kind.RESET}]
     assert seen.attempts == [(None, Kind.RESET, "first"), (None, Kind.RESET, "retry")][:attempts]
@@ -105,13 +103,15 @@ async def test_if_the_new_one_ends_too_the_call_fails(ends: Step, attempts: int)
 
 
 @pytest.mark.parametrize(("step", "status"), [(reset_in_the_head, None), (reset_in_the_body, 200)])
-async def test_a_connection_that_breaks_after_a_byte_fails_the_call(step: Step, status: int | None) -> None:
+async def test_a_connection_that_breaks_after_a_byte_of_the_response_fails_the_call(
+    step: Step, status: int | None
+) -> None:
     seen = await observe(Case([step], upstream={"retry": {}}))
     assert seen.ends == [{"a": Kind.RESET}]
     assert seen.attempts == [(status, Kind.RESET, "first")]
 
 
-async def test_an_upstream_that_has_gone_refuses_what_replaces() -> None:
+async def test_a_call_fails_if_the_replacing_connection_is_refused() -> None:
     async def go(lab: Lab, run: Run) -> Result | None:
         for server in lab.servers:
             server.refuse()
@@ -135,7 +135,7 @@ async def test_an_upstream_that_has_gone_refuses_what_replaces() -> None:
     ],
     ids=str,
 )
-async def test_a_call_without_an_answer_ends_in_time(
+async def test_a_call_without_a_response_ends_at_its_limit(
     step: Step, status: int | None, call: dict[str, Any], detail: str, jumping: MockClock
 ) -> None:
     seen = await observe(Case([step], calls={"a": call}, deadline=1.0, upstream={"breaker": {}}))
@@ -155,7 +155,7 @@ def lasted(seen: Any, call: str) -> list[float]:
     return [round(outcome.ended_at - outcome.started_at, 1) for outcome in outcomes]
 
 
-async def test_calls_with_limits_of_their_own_end_each_at_its_time(jumping: MockClock) -> None:
+async def test_calls_with_own_limits_end_each_at_its_limit(jumping: MockClock) -> None:
     calls: dict[str, Any] = {
         name: {"timeout": timeout, "optional": True}
         for name, timeout in zip("abc", ("300ms", "100ms", "3s"), strict=True)
@@ -167,7 +167,7 @@ async def test_calls_with_limits_of_their_own_end_each_at_its_time(jumping: Mock
     assert [lasted(seen, call) for call in "abcd"] == [[0.3], [0.1], [0.2], [0.4]]
 
 
-async def test_a_limit_is_kept_of_a_call_that_begins_while_others_are_under_way(jumping: MockClock) -> None:
+async def test_the_limit_of_a_call_that_begins_later_is_kept(jumping: MockClock) -> None:
     # c waits for b, which needed a task: when c begins, the task of the composition waits for a alone.
     calls: dict[str, Any] = {
         "a": {},
@@ -181,7 +181,7 @@ async def test_a_limit_is_kept_of_a_call_that_begins_while_others_are_under_way(
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.2, Kind.CANCELLED), (0.7, Kind.TIMEOUT)])
-async def test_the_deadline_blames_the_upstream_only_of_calls_that_had_half_of_it(
+async def test_the_deadline_is_a_timeout_only_for_calls_that_had_half_of_its_time(
     share: float, kind: Kind, jumping: MockClock
 ) -> None:
     calls: dict[str, Any] = {"a": {}, "b": {"path": "/b/{a.one}"}}
@@ -193,7 +193,7 @@ async def test_the_deadline_blames_the_upstream_only_of_calls_that_had_half_of_i
     assert seen.statistics.breaker.failures == (kind is Kind.TIMEOUT)
 
 
-async def test_an_attempt_that_is_replaced_began_when_it_was_first_sent(jumping: MockClock) -> None:
+async def test_an_attempt_with_a_replaced_connection_began_when_it_was_first_sent(jumping: MockClock) -> None:
     async def leave_late(peer: Peer) -> bool:
         await trio.sleep(0.6)
         return False
@@ -206,7 +206,7 @@ async def test_an_attempt_that_is_replaced_began_when_it_was_first_sent(jumping:
 @pytest.mark.parametrize(
     ("reason", "kind"), [("client-gone", Kind.CLIENT_GONE), ("something else", Kind.CANCELLED)], ids=["gone", "else"]
 )
-async def test_a_client_that_leaves_ends_it_all(reason: str, kind: Kind, jumping: MockClock) -> None:
+async def test_a_client_that_leaves_ends_all_calls(reason: str, kind: Kind, jumping: MockClock) -> None:
     async def cut(lab: Lab, run: Run) -> Result | None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
@@ -224,7 +224,7 @@ async def test_a_client_that_leaves_ends_it_all(reason: str, kind: Kind, jumping
 
 
 @pytest.mark.parametrize("route", [{"combine": "first"}, {"combine": "quorum", "quorum": 2}], ids=["first", "quorum"])
-async def test_what_is_not_needed_any_more_is_ended(route: dict[str, Any], jumping: MockClock) -> None:
+async def test_calls_that_the_answer_does_not_need_are_cancelled(route: dict[str, Any], jumping: MockClock) -> None:
     steps = {"/a": [hang], "/b": [after(0.1)], "/c": [after(0.2)], "/d": [hang_in_the_body]}
     seen = await observe(Case(steps, calls={name: {} for name in "abcd"}, route=route, warm=4))
     answered = 1 if route["combine"] == "first" else 2
@@ -234,14 +234,14 @@ async def test_what_is_not_needed_any_more_is_ended(route: dict[str, Any], jumpi
     assert seen.kept == answered
 
 
-async def test_a_required_failure_ends_the_rest(jumping: MockClock) -> None:
+async def test_the_failure_of_a_required_call_cancels_the_others(jumping: MockClock) -> None:
     steps = {"/a": [hang], "/b": [after(0.1, response(b"no", status=b"500 No"))]}
     seen = await observe(Case(steps, calls=TWO, warm=2))
     assert seen.ends == [{"a": Kind.CANCELLED, "b": Kind.STATUS}]
     assert (lasted(seen, "a"), seen.kept) == ([0.1], 1)
 
 
-async def test_a_call_in_the_queue_is_not_sent_when_all_is_ended(jumping: MockClock) -> None:
+async def test_a_cancelled_call_in_the_queue_is_not_sent(jumping: MockClock) -> None:
     """The place of a call that pauses before its retry, with its connection idle, must not be handed to it."""
     busy = response(b"no", b"Retry-After: 2", status=b"503 Busy")
     calls: dict[str, Any] = {"a": {}, "b": {"method": "PUT"}}
@@ -261,7 +261,7 @@ def cut_after(seconds: float) -> Callable[[Lab, Run], Awaitable[Result | None]]:
     return around
 
 
-async def test_dependants_begin_when_what_they_name_has_ended() -> None:
+async def test_dependants_begin_when_their_dependencies_have_ended() -> None:
     calls: dict[str, Any] = {
         "a": {},
         "b": {"path": "/b/{a.one}"},
@@ -307,7 +307,9 @@ async def test_dependants_begin_when_what_they_name_has_ended() -> None:
     ids=["503", "503 for ever", "closed", "reset", "after a byte", "and lost"],
 )
 @pytest.mark.parametrize("attempts", [1, 2, 3])
-async def test_a_retry(steps: list[Step], ends: list[Any], attempts: int, jumping: MockClock) -> None:
+async def test_a_retryable_failure_is_retried(
+    steps: list[Step], ends: list[Any], attempts: int, jumping: MockClock
+) -> None:
     seen = await observe(Case(steps, upstream={"retry": {"attempts": attempts}, "breaker": {}}))
     made = ends[:attempts]
     assert [status or kind for status, kind, _ in seen.attempts] == made
@@ -332,14 +334,14 @@ async def test_retries_of_many_calls_spend_one_budget(replicas: int, jumping: Mo
     assert (retries <= 6, seen.statistics.budget.denied >= 5) == (True, True)
 
 
-async def test_a_retry_that_would_come_too_late_is_not_made(jumping: MockClock) -> None:
+async def test_a_retry_that_would_begin_after_the_deadline_is_not_made(jumping: MockClock) -> None:
     busy = response(b"no", b"Retry-After: 3", status=b"503 Busy")
     seen = await observe(Case([busy], upstream={"retry": {}}, deadline=2.0))
     assert (seen.ends, lasted(seen, "a")) == ([{"a": Kind.STATUS}], [0.0])
     assert (seen.statistics.retry.late, len(seen.attempts)) == (1, 1)
 
 
-async def test_a_required_failure_ends_the_wait_before_a_retry(jumping: MockClock) -> None:
+async def test_the_failure_of_a_required_call_ends_the_pause_before_a_retry(jumping: MockClock) -> None:
     busy = response(b"no", b"Retry-After: 1", status=b"503 Busy")
     calls: dict[str, Any] = {"a": {"timeout": "3s"}, "b": {}}
     steps: dict[str, list[Step]] = {"/a": [busy], "/b": [after(0.5, response(b"", status=b"500 No"))]}
@@ -349,7 +351,7 @@ async def test_a_required_failure_ends_the_wait_before_a_retry(jumping: MockCloc
 
 
 @pytest.mark.parametrize("retry", [None, {"attempts": 3, "backoff": "10ms"}])
-async def test_a_breaker_opens_after_so_many_failures(retry: Any, jumping: MockClock) -> None:
+async def test_a_breaker_opens_after_the_configured_failures(retry: Any, jumping: MockClock) -> None:
     upstream = {"breaker": {"min_requests": 3, "open_for": "1s"}, "retry": retry}
     seen = await observe(Case([BUSY], upstream=upstream, times=5))
     # The warming request counts too, so the second failure opens it.
@@ -364,7 +366,7 @@ async def test_a_breaker_opens_after_so_many_failures(retry: Any, jumping: MockC
     assert seen.statistics.retry.blocked == (retry is not None)
 
 
-async def test_a_breaker_lets_one_call_probe_at_a_time(jumping: MockClock) -> None:
+async def test_a_half_open_breaker_admits_one_probe_at_a_time(jumping: MockClock) -> None:
     async def later(lab: Lab, run: Run) -> Result | None:
         await trio.sleep(0.6)
         return await run()
@@ -380,7 +382,7 @@ async def test_a_breaker_lets_one_call_probe_at_a_time(jumping: MockClock) -> No
     assert ends[8:] == [VALUE] * 4
 
 
-async def test_the_calls_of_a_request_wait_for_each_other_however_short_the_queue(jumping: MockClock) -> None:
+async def test_the_calls_of_one_request_wait_in_a_queue_of_any_length(jumping: MockClock) -> None:
     calls: dict[str, Any] = {f"c{n}": {"optional": True} for n in range(6)}
     upstream = {"max_concurrency": 2, "max_queue": 0}
     seen = await observe(Case([after(0.1)], calls=calls, upstream=upstream, warm=2))
@@ -392,7 +394,7 @@ async def test_the_calls_of_a_request_wait_for_each_other_however_short_the_queu
 # Replicas.
 
 
-async def test_replicas_take_their_turns(jumping: MockClock) -> None:
+async def test_replicas_are_taken_in_turn(jumping: MockClock) -> None:
     calls: dict[str, Any] = {f"c{n}": {} for n in range(5)}
     seen = await observe(Case(calls=calls, warm=6, replicas=2, times=3))
     assert seen.ends == [dict.fromkeys(calls, VALUE)] * 3
@@ -400,7 +402,7 @@ async def test_replicas_take_their_turns(jumping: MockClock) -> None:
 
 
 @pytest.mark.parametrize("retry", [None, {"attempts": 2, "backoff": "10ms"}])
-async def test_a_replica_that_refuses_is_left_out(retry: Any, jumping: MockClock) -> None:
+async def test_a_replica_that_refuses_is_ejected(retry: Any, jumping: MockClock) -> None:
     async def refuse(lab: Lab) -> None:
         lab.servers[0].refuse()
         for peer in lab.servers[0].connections:
@@ -434,7 +436,7 @@ async def test_a_set_of_replicas_that_changes_is_followed() -> None:
 # The pool.
 
 
-async def test_a_connection_that_its_pool_closes_ends_its_call(jumping: MockClock) -> None:
+async def test_a_connection_closed_by_its_pool_ends_its_call(jumping: MockClock) -> None:
     async def close(lab: Lab, run: Run) -> Result | None:
         results: list[Result | None] = []
 
@@ -452,7 +454,7 @@ async def test_a_connection_that_its_pool_closes_ends_its_call(jumping: MockCloc
     assert seen.ends == [{"a": Kind.RESET, "b": Kind.RESET}]
 
 
-async def test_an_upstream_that_is_closed_under_its_calls_ends_them() -> None:
+async def test_closing_a_client_ends_its_calls() -> None:
     results: list[Result] = []
     async with trio.open_nursery() as nursery, laboratory(Case([hang], calls=TWO_OPTIONAL, warm=2)) as (lab, _):
 
@@ -467,7 +469,7 @@ async def test_an_upstream_that_is_closed_under_its_calls_ends_them() -> None:
     assert [outcome.failure.kind for outcome in result.outcomes if outcome.failure] == [Kind.RESET, Kind.RESET]
 
 
-async def test_thousands_of_calls_of_one_composition() -> None:
+async def test_a_composition_makes_thousands_of_calls() -> None:
     async def at_once(peer: Peer) -> None:
         await peer.send(ONE)
 

@@ -1,4 +1,4 @@
-"""What a call sends, byte by byte, and whether it needs a task for it."""
+"""The bytes of the request of a call, and whether the call needs a task."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def parsed(request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
 
 @pytest.mark.parametrize(("call", "line", "fields", "body"), CALLS.values(), ids=CALLS.keys())
 @pytest.mark.parametrize("alone", [False, True], ids=["forwarded", "with headers"])
-async def test_a_request_has_the_calls_and_the_gateways_fields_and_needs_no_task(
+async def test_a_request_has_the_fields_of_call_and_gateway_and_needs_no_task(
     call: dict[str, Any], line: bytes, fields: dict[bytes, bytes], body: bytes, alone: bool
 ) -> None:
     seen = await observe(case(call, upstream={"headers": {"x-key": "k"}, "forwarded": False} if alone else {}))
@@ -170,13 +170,13 @@ async def test_a_deadline_header_has_the_name_that_is_configured_or_is_not_sent(
         assert b"x-envoy-expected-rq-timeout-ms" not in fields
 
 
-async def test_the_requests_own_tracestate_is_sent_on() -> None:
+async def test_the_tracestate_of_the_inbound_request_is_forwarded() -> None:
     seen = await observe(case({}, trace_state="a=1"))
     _, fields, _ = parsed(seen.requests[0])
     assert fields == {**GATEWAY, b"tracestate": b"a=1"}
 
 
-async def test_a_field_that_no_line_can_hold_is_left_out() -> None:
+async def test_a_field_that_http_cannot_carry_is_left_out() -> None:
     inputs = Inputs(path={"id": "7"}, headers={"x-tenant": "a\nb", "x-b": "1"})
     seen = await observe(Case([ONE], calls={"a": {"forward_headers": ["x-tenant", "x-b"]}}, inputs=inputs))
     assert seen.ends == [{"a": {"one": 1}}]
@@ -185,7 +185,7 @@ async def test_a_field_that_no_line_can_hold_is_left_out() -> None:
     assert (fields.get(b"x-tenant"), fields[b"x-b"]) == (None, b"1")
 
 
-async def test_a_unix_socket_needs_no_task_either(tmp_path: Path) -> None:
+async def test_a_kept_connection_to_a_unix_socket_needs_no_task(tmp_path: Path) -> None:
     seen = await observe(Case(times=2, uds=str(tmp_path / "u.sock")))
     assert (seen.ends, seen.tasks, seen.kept) == ([{"a": {"one": 1}}] * 2, 1, 1)
 
@@ -204,7 +204,7 @@ async def test_without_a_kept_connection_a_call_needs_a_task_to_connect() -> Non
     assert (seen.tasks, seen.statistics.pool.opened, seen.kept) == (1, 1, 1)
 
 
-async def test_a_request_that_the_peer_never_answers_leaves_nothing() -> None:
+async def test_a_request_without_a_response_leaves_nothing() -> None:
     async def unread(peer: Peer) -> bool:
         await peer.closed()
         return False

@@ -1,4 +1,4 @@
-"""What a call makes of the bytes of a response, over a kept connection: its value or its failure, and what is kept."""
+"""Bytes of responses over a kept connection: the value or failure of the call, and the reuse of the connection."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def ends_of(seen: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(("answer", "end", "kept"), WHOLE.values(), ids=WHOLE.keys())
-async def test_a_response_that_comes_whole(answer: bytes, end: Any, kept: bool) -> None:
+async def test_a_response_received_in_one_read_gives_its_value(answer: bytes, end: Any, kept: bool) -> None:
     seen = await observe(Case([answer], times=2))
     assert ends_of(seen) == [end, end]
     assert seen.kept == kept
@@ -89,14 +89,14 @@ async def test_a_response_that_comes_whole(answer: bytes, end: Any, kept: bool) 
 
 
 @pytest.mark.parametrize("name", ["json", "chunked with trailers", "gzip in chunks", "103 before", "bytes behind it"])
-async def test_a_response_in_two_pieces_cut_anywhere_is_the_same(name: str) -> None:
+async def test_a_response_in_two_pieces_gives_the_same_value(name: str) -> None:
     answer, end, _ = WHOLE[name]
     steps: list[Step] = [[answer[:cut], answer[cut:]] for cut in range(1, len(answer))]
     assert ends_of(await observe(Case(steps, times=len(steps)))) == [end] * len(steps)
 
 
 @pytest.mark.parametrize("name", ["chunked with trailers", "gzip", "100 twice before"])
-async def test_a_response_byte_by_byte_is_the_same(name: str) -> None:
+async def test_a_response_received_byte_by_byte_gives_the_same_value(name: str) -> None:
     answer, end, _ = WHOLE[name]
     seen = await observe(Case([[bytes([byte]) for byte in answer], ONE], times=2))
     assert ends_of(seen) == [end, {"one": 1}]
@@ -129,7 +129,7 @@ TOO_BIG = (Kind.TOO_BIG, 502)
         *("ok", "null_on", "pass_body", "pass no status", "optional", "default", "text", "decode nothing", "max_body"),
     ],
 )
-async def test_what_a_call_makes_of_a_response(call: dict[str, Any], ends: tuple[Any, ...]) -> None:
+async def test_each_response_gives_its_value_or_failure(call: dict[str, Any], ends: tuple[Any, ...]) -> None:
     seen = await observe(Case([WHOLE[name][0] for name in NAMES], calls={"a": call}, times=len(NAMES)))
     outcomes = [result.outcomes[0] for result in seen.results if result is not None]
     failures = [outcome.failure for outcome in outcomes]
@@ -146,7 +146,7 @@ async def test_what_a_call_makes_of_a_response(call: dict[str, Any], ends: tuple
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE"])
-async def test_a_response_to_another_method(method: str) -> None:
+async def test_a_response_to_each_method_gives_its_value(method: str) -> None:
     head = response(b"12345", JSON, b"Content-Encoding: gzip")[:-5] if method == "HEAD" else ONE
     seen = await observe(Case([head], calls={"a": {"method": method}}, times=2))
     assert ends_of(seen) == [None if method == "HEAD" else {"one": 1}] * 2
@@ -170,7 +170,7 @@ def sending(data: bytes, halved: bool, closes: bool) -> Callable[[Peer], Any]:
 
 @pytest.mark.parametrize(("data", "closes", "kind", "proxy_error"), BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
 @pytest.mark.parametrize("halved", [False, True], ids=["at once", "in two pieces"])
-async def test_a_bad_answer_fails_its_call(
+async def test_a_malformed_response_fails_its_call(
     data: bytes, closes: bool, kind: Kind, proxy_error: str, halved: bool
 ) -> None:
     seen = await observe(Case([sending(data, halved, closes)], upstream={"max_body": "100KB"}))
@@ -183,7 +183,7 @@ async def test_a_bad_answer_fails_its_call(
 
 
 @pytest.mark.parametrize(("coding", "body", "proxy_error"), CODED.values(), ids=CODED.keys())
-async def test_a_bad_content_coding_fails_its_call(coding: bytes, body: bytes, proxy_error: str) -> None:
+async def test_an_invalid_content_coding_fails_its_call(coding: bytes, body: bytes, proxy_error: str) -> None:
     whole = response(body, b"Content-Encoding: " + coding)
     steps: list[Step] = [whole, [whole[:-2], whole[-2:]], [whole[: -len(body)], whole[-len(body) :]]]
     for step in steps:
@@ -209,7 +209,7 @@ async def test_a_bad_content_coding_fails_its_call(coding: bytes, body: bytes, p
     ],
     ids=["until the end", "gzip", "nothing", "HTTP/1.0", "too short", "too long", "and closes"],
 )
-async def test_a_response_that_ends_with_its_connection(data: bytes, end: Any) -> None:
+async def test_a_response_without_a_length_ends_with_its_connection(data: bytes, end: Any) -> None:
     seen = await observe(Case([sending(data, halved=False, closes=True), ONE], times=2))
     assert ends_of(seen) == [end, {"one": 1}]
     assert (seen.statistics.pool.opened, seen.statistics.pool.replaced, seen.kept) == (2, 0, 1)
@@ -244,7 +244,7 @@ BOMB = gzip.compress(b"x" * 1_000_000)
     ],
     ids=["length", "length in pieces", "chunks", "chunks in pieces", "late", "bomb", "bomb in pieces", "coded length"],
 )
-async def test_a_body_over_its_bound_fails_its_call(answer: Step) -> None:
+async def test_a_body_over_its_limit_fails_its_call(answer: Step) -> None:
     seen = await observe(Case([answer], upstream={"max_body": "1KB"}, calls={"a": {"decode": "text"}}))
     assert ends_of(seen) == [Kind.TOO_BIG]
 
@@ -260,6 +260,6 @@ async def test_a_body_over_its_bound_fails_its_call(answer: Step) -> None:
     ],
     ids=["3 fields", "4 fields", "180 bytes", "210 bytes", "350 bytes"],
 )
-async def test_a_head_over_its_bounds_fails_its_call(fields: list[bytes], fits: bool) -> None:
+async def test_a_head_over_its_limits_fails_its_call(fields: list[bytes], fits: bool) -> None:
     seen = await observe(Case([response(b"1", *fields)], upstream={"max_head": "200B", "max_fields": 3}, times=2))
     assert ends_of(seen) == [1 if fits else Kind.TOO_BIG] * 2

@@ -1,4 +1,4 @@
-"""Streamed calls over real sockets, plain and with TLS: who waits for whom, and what every end leaves: nothing."""
+"""Streamed calls over sockets, plain and with TLS: flow control, and nothing left at any end."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_a_slow_upstream_makes_the_sender_wait(tls) -> None:
         assert transport.statistics().pool.idle == 1
 
 
-async def test_whole_and_streamed_calls_take_turns_on_one_connection(tls) -> None:
+async def test_whole_and_streamed_calls_share_one_connection_in_turn(tls) -> None:
     async def handler(peer: Peer) -> None:
         number = 0
         while (await peer.read_request())[0]:
@@ -157,7 +157,7 @@ async def pieces(*them: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def test_both_ways_at_once(tls) -> None:
+async def test_request_and_response_are_streamed_at_the_same_time(tls) -> None:
     async def handler(peer: Peer) -> None:
         await answer_each_piece(peer)
         await peer.closed()
@@ -174,7 +174,7 @@ async def test_both_ways_at_once(tls) -> None:
 
 
 @pytest.mark.parametrize("sending", [False, True])
-async def test_a_reset_in_the_middle_is_an_error(sending: bool) -> None:
+async def test_a_reset_within_the_body_is_an_error(sending: bool) -> None:
     async def until_one_more_came(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(head(6) + b"one")
@@ -200,7 +200,7 @@ async def test_a_reset_in_the_middle_is_an_error(sending: bool) -> None:
                     await body.send(b"x")
 
 
-async def test_an_end_in_the_middle_is_an_error(tls) -> None:
+async def test_an_end_within_the_body_is_an_error(tls) -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(head(6) + b"one")
@@ -221,7 +221,7 @@ async def forever(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "cancelled", "left by a client of httpx", "receiving is cancelled"])
-async def test_leaving_in_the_middle_closes_the_socket(how: str, tls) -> None:
+async def test_closing_a_streamed_response_early_closes_the_socket(how: str, tls) -> None:
     async with upstream(forever, tls) as (transport, server):
         if how == "left by a client of httpx":
             async with httpx.AsyncClient(transport=transport) as client:
@@ -243,7 +243,7 @@ async def test_leaving_in_the_middle_closes_the_socket(how: str, tls) -> None:
         assert transport.statistics().bulkhead.in_flight == 0
 
 
-async def test_an_early_answer_is_received_while_the_body_is_stuck(tls) -> None:
+async def test_an_early_response_is_received_while_the_body_is_blocked(tls) -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(response(b"no", status=b"413 Too Large"))
@@ -267,7 +267,7 @@ async def test_an_early_answer_is_received_while_the_body_is_stuck(tls) -> None:
         assert (await call.receive(), transport.statistics().pool.idle) == (b"", 0)
 
 
-async def test_a_body_goes_whole_to_the_replica_that_can_be_connected_to() -> None:
+async def test_a_body_is_sent_completely_to_the_replica_that_accepts() -> None:
     bodies: list[bytes] = []
 
     async def handler(peer: Peer) -> None:

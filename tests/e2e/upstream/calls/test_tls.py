@@ -1,4 +1,4 @@
-"""Hedged compositions, items of an each and calls in code over TLS, whatever its records and its ends are."""
+"""Calls over TLS: records of any size, session tickets, key updates, and ends with and without close_notify."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def assert_values(outcomes: list[Outcome]) -> None:
 
 @ways
 @pytest.mark.parametrize("answer", [tiny_records, tiny_records_one_by_one, tiny_segments, late])
-async def test_records_of_any_size_bring_the_same_values(
+async def test_tls_records_of_any_size_give_the_same_values(
     way: Callable[..., Awaitable[list[Outcome]]], answer: Answer, servers: Servers
 ) -> None:
     async with servers.site(servers.answering(answer), **HEDGED) as site:
@@ -187,7 +187,7 @@ async def test_records_of_any_size_bring_the_same_values(
     assert_recorded_once(site.records, len(site.records.calls))
 
 
-async def test_session_tickets_before_an_answer_are_no_data(servers: Servers) -> None:
+async def test_session_tickets_before_a_response_are_not_data(servers: Servers) -> None:
     servers.context.num_tickets = 4
     async with servers.site(servers.answering(at_once)) as site:
         for way in WAYS * 3:
@@ -201,7 +201,7 @@ async def at_once(tls: TlsPeer, head: bytes) -> None:
     await tls.send(ONE)
 
 
-async def test_a_key_update_while_idle_is_no_data_and_the_next_request_is_understood(servers: Servers) -> None:
+async def test_a_key_update_while_idle_is_not_data_and_the_connection_is_reused(servers: Servers) -> None:
     """OpenSSL's server knows nothing of its own new key, so it can say nothing more after it; but it understands."""
     servers.context.num_tickets = 0
     understood: list[bytes] = []
@@ -226,7 +226,7 @@ async def test_a_key_update_while_idle_is_no_data_and_the_next_request_is_unders
 
 
 @ways
-async def test_without_close_notify_a_body_that_lasts_until_the_end_is_incomplete(
+async def test_without_close_notify_a_body_without_a_length_is_incomplete(
     way: Callable[..., Awaitable[list[Outcome]]], servers: Servers
 ) -> None:
     async def cut(tls: TlsPeer, head: bytes) -> bool:
@@ -240,7 +240,7 @@ async def test_without_close_notify_a_body_that_lasts_until_the_end_is_incomplet
 
 
 @ways
-async def test_without_close_notify_a_complete_answer_is_one_and_its_connection_is_not_kept(
+async def test_without_close_notify_a_complete_response_is_used_and_its_connection_closed(
     way: Callable[..., Awaitable[list[Outcome]]], servers: Servers
 ) -> None:
     async def answer_and_cut(tls: TlsPeer, head: bytes) -> bool:
@@ -308,7 +308,7 @@ async def resets_in_the_handshake(peer: Peer) -> None:
 
 @pytest.mark.parametrize("bad", [hangs_in_the_handshake, leaves_in_the_handshake, resets_in_the_handshake])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_call_is_repeated_elsewhere_where_the_tls_handshake_breaks_off(bad: Handler, method: str) -> None:
+async def test_a_call_is_retried_on_another_replica_if_the_tls_handshake_breaks_off(bad: Handler, method: str) -> None:
     ca, server_context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("127.0.0.1").configure_cert(server_context)
     client_context = ssl.create_default_context()

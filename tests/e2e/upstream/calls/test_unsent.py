@@ -1,4 +1,4 @@
-"""Calls that end between ``start`` and ``send``, over kept connections: nothing is sent, and nothing is left."""
+"""Calls that are cancelled between ``start`` and ``send``: nothing is sent, and nothing is left."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def start(upstream: Caller, owner: SingleCallOwner, method: str = "GET") -> Call
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("policies", [{}, {"hedge": {"after": "1s"}, "retry": {"attempts": 2}}, {"coalesce": True}])
-async def test_a_call_that_is_cut_before_it_departs_sends_nothing(method: str, policies: dict[str, Any]) -> None:
+async def test_a_call_cancelled_before_send_sends_nothing(method: str, policies: dict[str, Any]) -> None:
     seen: list[bytes] = []
 
     async def handler(peer: Peer) -> None:
@@ -64,7 +64,7 @@ async def test_a_call_that_is_cut_before_it_departs_sends_nothing(method: str, p
         assert (await upstream.call()).status_code == 200
 
 
-async def test_whoever_joined_a_shared_call_sends_it_where_the_first_leaves_before_it_departs() -> None:
+async def test_a_shared_call_is_sent_by_another_waiter_if_the_first_leaves_before_send() -> None:
     async with raw_server(counting) as server, calling(url(server), coalesce=True) as upstream:
         await upstream.call()
         owner = Owner()

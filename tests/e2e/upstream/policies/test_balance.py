@@ -1,4 +1,4 @@
-"""Breaker, balance, health checks and bulkhead over real sockets: an upstream in trouble harms nobody else."""
+"""Breaker, load balancing, health checks and bulkhead over sockets, with an upstream that fails."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("latency", [0.005, 0.02, 0.05])
-async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.Nursery, latency: float) -> None:
+async def test_killing_one_of_two_replicas_under_load_fails_no_call(nursery: trio.Nursery, latency: float) -> None:
     replicas = [Mortal(slowly(name, latency)) for name in (b"a", b"b")]
     for replica in replicas:
         await nursery.start(replica.run)
@@ -102,7 +102,7 @@ async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.
         assert statistics.breaker.state is BreakerState.CLOSED
 
 
-async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_opened(nursery: trio.Nursery) -> None:
+async def test_calls_of_a_dead_upstream_fail_at_once_after_its_breaker_opened(nursery: trio.Nursery) -> None:
     dead = Mortal(silent)
     await nursery.start(dead.run)
     async with limited() as stack:
@@ -133,7 +133,7 @@ async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_o
         assert await kind(5.0) is Kind.BREAKER_OPEN
 
 
-async def test_a_slow_upstream_keeps_to_its_places_and_takes_none_of_anothers() -> None:
+async def test_a_slow_upstream_takes_only_its_own_places() -> None:
     async with limited() as stack:
         slow = await stack.enter_async_context(raw_server(silent))
         fast = await stack.enter_async_context(raw_server(answering(response(b"fast"))))
@@ -195,7 +195,7 @@ async def test_a_replica_whose_checks_fail_gets_no_traffic_until_they_pass() -> 
         assert (transport.statistics().pool.active, transport.statistics().pool.idle) == (0, 0)
 
 
-async def test_httpx_takes_an_upstream_with_its_policies() -> None:
+async def test_an_httpx_client_uses_an_upstream_with_its_policies() -> None:
     async with limited() as stack:
         server = await stack.enter_async_context(raw_server(answering(response(b"x", status=b"500 X"))))
         transport = Transport([url(server)], breaker=BreakerRules(min_requests=3), retry=Retry())

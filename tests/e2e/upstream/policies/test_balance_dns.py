@@ -1,4 +1,4 @@
-"""Traffic and health checks follow a name in DNS, over real sockets: several addresses of loopback, one port."""
+"""Traffic and health checks follow the addresses of a DNS name, over sockets on loopback."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def addresses(source: DnsReplicas) -> set[str]:
 
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
-async def test_traffic_moves_from_an_address_that_is_withdrawn_to_one_that_is_new(policy) -> None:
+async def test_traffic_moves_from_a_removed_address_to_a_new_one(policy) -> None:
     async with hosts() as there:
         source = there.source()
         async with Transport(source, balance=policy) as transport:
@@ -125,7 +125,7 @@ async def test_traffic_moves_from_an_address_that_is_withdrawn_to_one_that_is_ne
             Caller(transport.client).assert_nothing_left()
 
 
-async def test_nobody_fails_while_addresses_come_and_go_under_load() -> None:
+async def test_no_call_fails_while_addresses_change_under_load() -> None:
     async with hosts() as there:
         source = there.source()
         async with Transport(source) as transport:
@@ -139,7 +139,7 @@ async def test_nobody_fails_while_addresses_come_and_go_under_load() -> None:
             assert all((each.in_flight, each.failed) == (0, 0) for each in balance(transport).replicas)
 
 
-async def test_health_checks_follow_the_name_too() -> None:
+async def test_health_checks_follow_the_addresses_of_the_name() -> None:
     async with hosts() as there:
         source = there.source()
         async with Transport(source, health=HealthRules("/health", every=0.02)) as transport:
@@ -163,7 +163,7 @@ async def test_health_checks_follow_the_name_too() -> None:
         assert (transport.statistics().pool.active, transport.statistics().pool.idle) == (0, 0)
 
 
-async def test_a_name_that_is_not_there_yet_fails_calls_until_it_is() -> None:
+async def test_calls_to_an_unknown_name_fail_until_the_name_exists() -> None:
     async with hosts() as there:
         there.names.zones.clear()
         source = there.source()
@@ -181,7 +181,7 @@ async def test_a_name_that_is_not_there_yet_fails_calls_until_it_is() -> None:
             assert await seen(transport) == {ONE, TWO}
 
 
-async def test_a_fixed_address_stands_beside_a_name() -> None:
+async def test_a_fixed_address_and_a_name_are_joined() -> None:
     async with hosts() as there:
         there.zone.a = [TWO]
         source = there.source()

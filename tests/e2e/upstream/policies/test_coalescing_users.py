@@ -1,4 +1,4 @@
-"""Coalescing over real sockets: two users are two calls, and one user's two requests are one."""
+"""Coalescing over sockets: two users' requests are two calls, one user's two requests are one call."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def ask_at(app: Umbel, port: int, users: Users, names: tuple[str, str], wa
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_two_users_are_two_calls_and_each_gets_the_own_answer(call: str, tmp_path: Path) -> None:
+async def test_two_users_are_two_calls_and_each_gets_its_own_answer(call: str, tmp_path: Path) -> None:
     users = Users()
     replies = await ask_both(tmp_path, users, call, ("alice", "bob"), 2)
     assert [reply.json["part"] for reply in replies] == ["alice", "bob"]

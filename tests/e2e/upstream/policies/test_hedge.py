@@ -1,4 +1,4 @@
-"""Hedging over real sockets: one replica of two is half a second late, and hardly a call shows it."""
+"""Hedging over sockets: one of two replicas is half a second late, and the p99 hardly shows it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def p99(transport: Transport, calls: int) -> float:
 
 
 @pytest.mark.parametrize("from_the_start", [False, True])
-async def test_a_late_replica_costs_a_hedged_upstream_at_most_a_third_of_its_p99(from_the_start: bool) -> None:
+async def test_hedging_lowers_the_p99_with_a_slow_replica_to_a_third_at_most(from_the_start: bool) -> None:
     good, bad = Replica(), Replica()
     bad.late = 0.5 * from_the_start
     with trio.fail_after(40):

@@ -1,4 +1,4 @@
-"""An upstream has the policies that its configuration asks for, and a call its own."""
+"""The policies of an upstream are those of its configuration, and a call may have its own."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def client(made: Config) -> Client:
     return build("u", made.upstreams["u"])
 
 
-async def test_a_policy_that_nobody_asked_for_is_not_there() -> None:
+async def test_a_policy_that_is_not_configured_is_none() -> None:
     policies = client(config(["http://127.0.0.1:1"])).policies
     assert (policies.coalesce, policies.breaker, policies.retry, policies.hedge) == (False, None, None, None)
     assert (policies.health, policies.weights, policies.max_concurrency) == (None, None, 100)
 
 
-async def test_every_policy_of_the_configuration_is_there() -> None:
+async def test_every_configured_policy_is_made() -> None:
     made = client(
         config(
             [{"url": "http://a", "weight": 2}, "http://b"],
@@ -98,7 +98,7 @@ async def test_a_call_is_retried_by_its_own_rules_and_its_attempts_are_recorded(
     ]
 
 
-async def test_a_call_made_in_code_has_its_own_policies_on_an_upstream_that_uses_none() -> None:
+async def test_a_call_in_code_has_own_policies_on_an_upstream_without_policies() -> None:
     asked = 0
 
     async def handler(peer: Peer) -> None:
@@ -133,7 +133,7 @@ async def test_a_call_made_in_code_has_its_own_policies_on_an_upstream_that_uses
     assert (sorted(causes[0]), causes[1:]) == (["first", "hedge", "hedge", "retry"], [["first"], ["first"]])
 
 
-async def test_an_open_breaker_says_when_to_come_back() -> None:
+async def test_an_open_breaker_is_answered_with_retry_after() -> None:
     with trio.socket.socket() as closed:
         await closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -149,7 +149,7 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
     assert (result.failure.status, result.failure.fields) == (503, (("retry-after", "5"),))
 
 
-async def test_an_upstream_gives_its_recorder_breaker_ejections_and_checks() -> None:
+async def test_changes_of_breaker_ejection_and_health_are_recorded() -> None:
     with trio.socket.socket() as closed:
         await closed.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -175,7 +175,7 @@ async def test_an_upstream_gives_its_recorder_breaker_ejections_and_checks() -> 
     assert {note.fields["upstream"] for note in records.logged} == {"u"}
 
 
-async def test_a_name_with_dns_before_it_stands_for_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dns_url_is_a_replica_per_address(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = ["127.0.0.1", "127.0.0.2"]
     async with AsyncExitStack() as entered:
         one = await entered.enter_async_context(raw_server(answering(response(b"1")), host=addresses[0]))

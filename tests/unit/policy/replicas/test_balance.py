@@ -1,3 +1,5 @@
+"""Load-balancing policies: round robin, weighted round robin, power of two choices, and the usable replicas."""
+
 from __future__ import annotations
 
 import random
@@ -22,7 +24,7 @@ def following(policy: Picker, replicas: Sequence[ReplicaState]) -> Picker:
 
 
 def turns(policy: Picker, number: int, replicas: Sequence[ReplicaState]) -> str:
-    """The names of the next so many that are picked."""
+    """The names of the next ``count`` replicas that are picked."""
     return "".join(policy.pick(0.0, replicas).name for _ in range(number))
 
 
@@ -31,7 +33,7 @@ def test_replicas_take_turns_beginning_with_the_first() -> None:
     assert turns(following(RoundRobin(), abc), 7, abc) == "abcabca"
 
 
-def test_a_turn_of_one_that_cannot_take_it_falls_to_the_next() -> None:
+def test_the_turn_of_an_unusable_replica_goes_to_the_next_replica() -> None:
     a, b, c, d = members(1, 1, 1, 1)
     policy = following(RoundRobin(), [a, b, c, d])
     assert turns(policy, 4, [a, c, d]) == "acda"
@@ -45,28 +47,28 @@ def test_a_replica_that_stays_keeps_its_turn_in_a_new_set() -> None:
     assert turns(policy, 1, [b, c]) == "b"
     policy.follow([a, b, c, d])
     assert turns(policy, 5, [a, b, c, d]) == "cdabc"
-    policy.follow([a, b, c])  # It was d's turn.
+    policy.follow([a, b, c])  # The turn was d's.
     assert turns(policy, 1, [a, b, c]) == "a"
-    policy.follow([a, c])  # It was b's.
+    policy.follow([a, c])  # The turn was b's.
     assert turns(policy, 3, [a, c]) == "cac"
     policy.follow([])
     policy.follow([b, c])
     assert turns(policy, 2, [b, c]) == "bc"
 
 
-def test_weighted_turns_are_spread() -> None:
+def test_weighted_turns_are_evenly_spread() -> None:
     abc = members(5, 1, 1)
     assert turns(WeightedRoundRobin(), 7, abc) == "aabacaa"
 
 
-def test_weights_hold_among_those_that_are_left() -> None:
+def test_weights_hold_among_the_usable_replicas() -> None:
     abc = members(6, 3, 1)
     policy = WeightedRoundRobin()
     assert Counter(turns(policy, 40, abc[1:])) == {"b": 30, "c": 10}
     assert Counter(turns(policy, 100, abc)) == {"a": 60, "b": 30, "c": 10}
 
 
-def test_the_credit_of_a_heavy_replica_that_left_is_not_made_up_for() -> None:
+def test_the_credit_of_a_heavy_replica_that_left_is_dropped() -> None:
     a, b, c = members(98, 1, 1)
     policy = following(WeightedRoundRobin(), [a, b, c])
     turns(policy, 60, [a, b, c])
@@ -97,7 +99,7 @@ def test_a_failing_replica_is_taken_only_if_the_other_fails_too() -> None:
     loads.ended(2.0, a, 0.0, True)
     loads.begun(b)
     loads.ended(2.0, b, 0.0, True)
-    assert {policy.pick(2.0, ab) for _ in range(50)} == {b}  # both are: by load
+    assert {policy.pick(2.0, ab) for _ in range(50)} == {b}  # both are failing: the load decides
 
 
 def test_the_most_loaded_of_many_is_never_taken() -> None:
@@ -116,13 +118,13 @@ def test_the_most_loaded_of_many_is_never_taken() -> None:
         ("b", "", "", "ac"),
         ("b", "c", "", "a"),
         ("", "", "a", "bc"),
-        ("", "", "abc", "abc"),  # all tried: again
-        ("a", "", "bc", "bc"),  # rather one that was tried than one that is down
-        ("", "a", "bc", "bc"),  # or ejected
-        ("ab", "c", "", "c"),  # the last that is up is not ejected
-        ("abc", "", "", "abc"),  # all down: none is
+        ("", "", "abc", "abc"),  # all were tried: tried ones are used
+        ("a", "", "bc", "bc"),  # a tried replica before one that is down
+        ("", "a", "bc", "bc"),  # a tried replica before an ejected one
+        ("ab", "c", "", "c"),  # an ejected replica before one that is down
+        ("abc", "", "", "abc"),  # all are down: the rule is skipped
         ("abc", "b", "c", "a"),
-        ("x", "y", "z", "abc"),  # those have left the set
+        ("x", "y", "z", "abc"),  # names that are not in the set
     ],
 )
 def test_each_rule_leaves_replicas_out_as_long_as_it_leaves_one(down: str, out: str, tried: str, left: str) -> None:

@@ -1,3 +1,5 @@
+"""The schedule of DNS look-ups: TTL within bounds, and backoff after failures."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,12 +11,12 @@ from umbel.policy.replicas.dns_ttl import RefreshSchedule
 SECONDS = st.floats(min_value=0, max_value=1e9)
 
 
-def test_the_pause_is_the_lifetime_within_its_bounds() -> None:
+def test_the_pause_is_the_ttl_within_its_bounds() -> None:
     refresh = RefreshSchedule(1, 60)
     assert [refresh.succeeded(each) for each in (0, 0.5, 1, 30, 60, 86400)] == [1, 1, 1, 30, 60, 60]
 
 
-def test_failures_in_a_row_double_the_pause_and_a_success_ends_them() -> None:
+def test_failures_in_a_row_double_the_pause_and_a_success_resets_the_pause() -> None:
     refresh = RefreshSchedule(1, 10)
     assert [refresh.failed() for _ in range(6)] == [1, 2, 4, 8, 10, 10]
     assert refresh.failures == 6
@@ -22,7 +24,7 @@ def test_failures_in_a_row_double_the_pause_and_a_success_ends_them() -> None:
     assert (refresh.failures, refresh.failed()) == (0, 1)
 
 
-def test_a_part_that_succeeded_may_be_due_before() -> None:
+def test_the_ttl_of_a_partial_success_may_end_the_pause_early() -> None:
     refresh = RefreshSchedule(1, 60)
     assert [refresh.failed(3) for _ in range(4)] == [1, 2, 3, 3]
 
@@ -35,12 +37,12 @@ def test_a_pause_is_always_within_the_bounds(steps: list[tuple[bool, float | Non
         assert 2 <= pause <= 45
 
 
-def test_a_thousand_failures_are_no_overflow() -> None:
+def test_a_thousand_failures_in_a_row_do_not_overflow_the_pause() -> None:
     refresh = RefreshSchedule(1, 60)
     assert {refresh.failed() for _ in range(2000)} == {1, 2, 4, 8, 16, 32, 60}
 
 
 @pytest.mark.parametrize(("floor", "ceiling"), [(0, 1), (-1, 1), (2, 1)])
-def test_bounds_that_are_none_are_refused(floor: float, ceiling: float) -> None:
+def test_invalid_bounds_are_refused(floor: float, ceiling: float) -> None:
     with pytest.raises(ValueError, match="smallest TTL"):
         RefreshSchedule(floor, ceiling)

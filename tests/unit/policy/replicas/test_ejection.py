@@ -1,3 +1,5 @@
+"""Outlier ejection: when a replica is ejected, for how long, and how many at once."""
+
 from __future__ import annotations
 
 import pytest
@@ -33,7 +35,7 @@ def test_the_fifth_failure_in_a_row_ejects_a_replica_for_thirty_seconds() -> Non
     assert out(ejection, 41.0) == set()
 
 
-def test_an_answer_begins_the_count_anew() -> None:
+def test_a_response_resets_the_count_of_failures() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     for _ in range(3):
@@ -54,7 +56,7 @@ def test_each_ejection_lasts_longer_up_to_three_hundred_seconds() -> None:
     assert lengths == [30.0 * n for n in range(1, 11)] + [300.0, 300.0]
 
 
-def test_ten_seconds_in_service_forget_one_ejection() -> None:
+def test_one_ejection_is_forgotten_after_ten_seconds_in_service() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     now = 0.0
@@ -72,7 +74,7 @@ def test_ten_seconds_in_service_forget_one_ejection() -> None:
     ("count", "share", "room"),
     [(1, 0.5, 0), (2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (5, 0.5, 2), (3, 1.0, 2), (10, 0.7, 7), (9, 0.0, 0)],
 )
-def test_at_most_the_share_is_ejected_and_never_the_last_replica(count: int, share: float, room: int) -> None:
+def test_at_most_the_share_of_replicas_is_ejected_and_never_the_last(count: int, share: float, room: int) -> None:
     members = [ReplicaState(str(number)) for number in range(count)]
     ejection = of(*members, rules=EjectionRules(share=share))
     for member in members:
@@ -80,7 +82,7 @@ def test_at_most_the_share_is_ejected_and_never_the_last_replica(count: int, sha
     assert len(out(ejection, 0.0)) == room
 
 
-def test_without_room_the_next_failure_after_a_return_ejects() -> None:
+def test_a_refused_ejection_happens_with_the_next_failure_when_the_share_permits() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, a, now=0.0)
@@ -111,7 +113,7 @@ def test_an_ejected_replica_stays_ejected_in_a_new_set() -> None:
     assert ejection.left(30.0, b) == 60.0, "its first ejection is remembered"
 
 
-def test_in_a_smaller_set_the_next_to_be_back_are_so_at_once() -> None:
+def test_ejections_beyond_the_share_of_a_smaller_set_end_at_once() -> None:
     a, b, c, d = members = [ReplicaState(name) for name in "abcd"]
     ejection = of(*members)
     fail(ejection, b, now=1.0)
@@ -129,7 +131,7 @@ def test_in_a_smaller_set_the_next_to_be_back_are_so_at_once() -> None:
     assert ejection.ejected == 3
 
 
-def test_a_replica_that_left_frees_its_room_and_is_never_ejected() -> None:
+def test_a_replica_that_left_the_set_is_not_ejected_and_frees_its_share() -> None:
     a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
     ejection = of(a, b)
     fail(ejection, a)
@@ -144,7 +146,7 @@ def test_a_replica_that_left_frees_its_room_and_is_never_ejected() -> None:
     assert (out(ejection, 200.0), namesake.streak, ejection.left(200.0, namesake)) == (set(), 0, 0.0)
 
 
-def test_rules_that_make_no_sense_are_refused() -> None:
+def test_invalid_ejection_rules_are_refused() -> None:
     for bad in ({"failures": 0}, {"base": 0.0}, {"base": 10.0, "maximum": 5.0}, {"share": 1.1}):
         with pytest.raises(ValueError, match="ejection needs"):
             EjectionRules(**bad)

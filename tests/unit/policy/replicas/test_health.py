@@ -1,3 +1,5 @@
+"""The health state of a replica: thresholds of passed and failed checks."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from umbel.policy.replicas.health import HealthState
 
 
-def test_three_failed_checks_in_a_row_are_down_and_two_passed_are_up_again() -> None:
+def test_a_replica_is_down_after_three_failed_checks_and_up_after_two_passed_checks() -> None:
     standing = HealthState()
     seen = []
     for passed in (False, False, True, False, False, False, True, False, True, True, False):
@@ -15,7 +17,7 @@ def test_three_failed_checks_in_a_row_are_down_and_two_passed_are_up_again() -> 
     assert seen == [*[steady_up] * 5, (True, False), *[steady_down] * 3, (True, True), steady_up]
 
 
-def test_it_may_take_one_check() -> None:
+def test_thresholds_of_one_check_change_the_state_at_once() -> None:
     standing = HealthState(healthy=1, unhealthy=1)
     assert [(standing.checked(passed), standing.up) for passed in (False, True)] == [(True, False), (True, True)]
     for bad in ({"healthy": 0}, {"unhealthy": 0}):

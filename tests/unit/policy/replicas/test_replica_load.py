@@ -1,3 +1,5 @@
+"""The load of a replica: attempts in flight, failures, and overtaken attempts."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ from umbel.policy.replicas.replica_load import LINGERING_ENDS_MAX, OVERTAKEN_SEC
 from umbel.policy.replicas.replica_state import ReplicaState
 
 
-def test_what_is_in_flight_is_the_load() -> None:
+def test_the_load_is_the_number_of_attempts_in_flight() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     loads = ReplicaLoads([a, b])
     loads.begun(a)
@@ -17,7 +19,7 @@ def test_what_is_in_flight_is_the_load() -> None:
     assert loads.of(1.0, a) == 0
 
 
-def test_a_failure_counts_as_one_in_flight_for_as_long_as_an_answer_usually_takes() -> None:
+def test_a_failure_counts_as_load_for_the_usual_response_time() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     loads = ReplicaLoads([a, b])
     for _ in range(2):
@@ -27,7 +29,7 @@ def test_a_failure_counts_as_one_in_flight_for_as_long_as_an_answer_usually_take
     assert (loads.of(1.0, a), loads.of(1.499, a), loads.of(1.501, a)) == (1, 1, 0)
 
 
-def test_a_failure_of_a_fast_replica_counts_for_a_tenth_of_a_second() -> None:
+def test_a_failure_of_a_fast_replica_counts_as_load_for_a_tenth_of_a_second() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     loads = ReplicaLoads([a, b])
     for _ in range(2):
@@ -37,7 +39,7 @@ def test_a_failure_of_a_fast_replica_counts_for_a_tenth_of_a_second() -> None:
     assert (loads.of(1.0, a), loads.of(1.099, a), loads.of(1.101, a)) == (1, 1, 0)
 
 
-def test_it_is_failing_until_that_time_is_over_or_an_answer_comes() -> None:
+def test_a_replica_is_failing_until_its_failure_stops_counting_or_a_response() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     for _ in range(4):
@@ -53,7 +55,7 @@ def test_it_is_failing_until_that_time_is_over_or_an_answer_comes() -> None:
     assert loads.of(2.0, a) == 1  # but the failure still counts
 
 
-def test_the_usual_time_is_a_moving_average_of_answers_and_only_of_them() -> None:
+def test_the_usual_response_time_is_a_moving_average_of_responses_only() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     for seconds, has_failed in ((1.0, False), (2.0, False), (9.0, True), (9.0, None)):
@@ -62,7 +64,7 @@ def test_the_usual_time_is_a_moving_average_of_answers_and_only_of_them() -> Non
     assert loads.usual(a) == pytest.approx(1.1)
 
 
-def test_before_its_first_answer_a_replica_is_taken_to_be_as_slow_as_the_slowest() -> None:
+def test_before_its_first_response_a_replica_counts_as_slow_as_the_slowest() -> None:
     a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
     loads = ReplicaLoads([a, b, c])
     assert loads.usual(a) == USUAL_SECONDS
@@ -72,7 +74,7 @@ def test_before_its_first_answer_a_replica_is_taken_to_be_as_slow_as_the_slowest
     assert loads.usual(a) == 0.7
 
 
-def test_failures_stop_counting_in_the_order_of_their_time_not_of_their_coming() -> None:
+def test_failures_stop_counting_each_at_its_own_time() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     loads.begun(a)
@@ -87,7 +89,7 @@ def test_failures_stop_counting_in_the_order_of_their_time_not_of_their_coming()
     assert [loads.of(now, a) for now in (0.0, 0.11, 1.01)] == [2, 1, 0]
 
 
-def test_no_more_failures_are_remembered_than_the_bound() -> None:
+def test_the_number_of_counted_failures_is_bounded() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     for _ in range(LINGERING_ENDS_MAX + 5):
@@ -96,7 +98,7 @@ def test_no_more_failures_are_remembered_than_the_bound() -> None:
     assert loads.of(0.0, a) == LINGERING_ENDS_MAX
 
 
-def test_an_attempt_that_ends_on_a_replica_that_left_changes_no_other() -> None:
+def test_an_attempt_of_a_replica_that_left_does_not_change_other_replicas() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     loads = ReplicaLoads([a, b])
     loads.begun(a)
@@ -113,7 +115,7 @@ def overtake(loads: ReplicaLoads, member: ReplicaState, began_at: float, now: fl
     loads.overtaken(now, member, now - began_at)
 
 
-def test_an_overtaken_attempt_counts_for_its_age_and_twice_as_long_each_time() -> None:
+def test_an_overtaken_attempt_counts_for_its_age_doubled_with_each_in_a_row() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     now = 0.0
@@ -124,7 +126,7 @@ def test_an_overtaken_attempt_counts_for_its_age_and_twice_as_long_each_time() -
         now += lasts
 
 
-def test_overtaken_attempts_that_ran_together_count_once_in_a_row() -> None:
+def test_concurrent_overtaken_attempts_count_as_one_of_the_row() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     for number in range(20):
@@ -135,7 +137,7 @@ def test_overtaken_attempts_that_ran_together_count_once_in_a_row() -> None:
     assert (loads.of(1.74, a), loads.of(1.75, a)) == (1, 0)
 
 
-def test_only_a_response_quicker_than_the_overtaken_attempt_ends_the_row() -> None:
+def test_only_a_response_faster_than_the_overtaken_attempt_ends_the_row() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     overtake(loads, a, 0.0, 0.25)
@@ -146,7 +148,7 @@ def test_only_a_response_quicker_than_the_overtaken_attempt_ends_the_row() -> No
         assert (loads.of(1.25 + lasts * 0.99, a), loads.of(1.25 + lasts, a)) == (1, 0)
 
 
-def test_an_overtaken_attempt_is_no_failure() -> None:
+def test_an_overtaken_attempt_does_not_make_its_replica_failing() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     overtake(loads, a, 0.0, 0.25)

@@ -1,4 +1,4 @@
-"""Attempts: what each sends its upstream, how it is recorded, and when a dead connection is replaced within one."""
+"""Attempts: added fields, records, and the replacement of an ended kept connection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def facts(budget: float = 10.0, state: str = "") -> RequestFacts:
 
 
 def headers(upstream: Scripted) -> list[httpx.Headers]:
-    """The fields of each request that came."""
+    """The fields of each request that was received."""
     heads = [made.request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:] for made in upstream.script.made]
     return [httpx.Headers([tuple(line.split(b": ", 1)) for line in head]) for head in heads]
 
@@ -44,7 +44,9 @@ def headers(upstream: Scripted) -> list[httpx.Headers]:
         ("vendor=1", {"traceparent": "forged", "tracestate": "forged", DEADLINE: "1"}),
     ],
 )
-async def test_the_upstream_hears_the_time_left_and_a_fresh_parent_id(state: str, given: dict, autojump_clock) -> None:
+async def test_each_attempt_sends_the_time_that_is_left_and_a_new_parent_id(
+    state: str, given: dict, autojump_clock
+) -> None:
     async with scripted([Step(0.25, 503)], retry=Retry(backoff=0.25)) as upstream:
         request = facts(2.0, state)
         await trio.sleep(0.5)
@@ -59,7 +61,7 @@ async def test_the_upstream_hears_the_time_left_and_a_fresh_parent_id(state: str
 
 
 @pytest.mark.parametrize(("budget", "said"), [(0.0001, ["1"]), (math.inf, [])])
-async def test_the_time_left_is_never_nothing_and_no_deadline_is_not_said(budget, said, autojump_clock) -> None:
+async def test_the_deadline_header_is_at_least_one_and_absent_without_a_deadline(budget, said, autojump_clock) -> None:
     async with scripted([OK]) as upstream:
         await upstream.call(request=facts(budget))
         assert headers(upstream)[0].get_list(DEADLINE) == said
@@ -82,7 +84,7 @@ async def test_calls_that_start_in_one_turn_send_their_own_deadlines_and_traces(
 
 
 @pytest.mark.parametrize("name", [b"x-left", None])
-async def test_the_deadlines_header_has_another_name_or_none(name: bytes | None, autojump_clock) -> None:
+async def test_the_name_of_the_deadline_header_can_be_set_or_be_none(name: bytes | None, autojump_clock) -> None:
     async with scripted([OK]) as upstream:
         upstream.client.deadline_header = name
         await upstream.call(request=facts())
@@ -90,7 +92,7 @@ async def test_the_deadlines_header_has_another_name_or_none(name: bytes | None,
         assert (sent.get("x-left"), sent.get(DEADLINE)) == ("10000" if name else None, None)
 
 
-async def test_a_request_of_no_call_passes_as_it_is(autojump_clock) -> None:
+async def test_a_request_without_an_inbound_request_has_no_added_fields(autojump_clock) -> None:
     async with scripted([OK]) as upstream:
         request = httpx.Request("GET", "http://x/path?a", headers={"traceparent": "of the user"})
         await upstream.transport.handle_async_request(request)
@@ -100,7 +102,7 @@ async def test_a_request_of_no_call_passes_as_it_is(autojump_clock) -> None:
         assert DEADLINE not in sent
 
 
-async def test_with_nothing_left_no_attempt_is_made(autojump_clock) -> None:
+async def test_no_attempt_is_made_after_the_deadline(autojump_clock) -> None:
     async with scripted([OK]) as upstream:
         request = facts(1.0)
         await trio.sleep(1)
@@ -127,7 +129,7 @@ async def test_each_attempt_is_recorded_with_its_number_its_times_and_its_status
 
 
 @pytest.mark.parametrize(("breaks", "kind"), [(True, Kind.RESET), (False, Kind.MALFORMED)])
-async def test_a_failed_attempt_keeps_its_kind_and_what_is_known_of_it(breaks, kind: Kind, autojump_clock) -> None:
+async def test_a_failed_attempt_is_recorded_with_its_kind_and_details(breaks, kind: Kind, autojump_clock) -> None:
     cut = Step(0.0, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", breaks=breaks)
     async with scripted([cut]) as upstream:
         error = await upstream.outcome()
@@ -139,7 +141,7 @@ async def test_a_failed_attempt_keeps_its_kind_and_what_is_known_of_it(breaks, k
         assert event.detail == error.detail
 
 
-async def test_a_bug_is_recorded_as_internal(autojump_clock) -> None:
+async def test_an_internal_error_is_recorded_with_the_kind_internal(autojump_clock) -> None:
     async with scripted([Step(0.0, bug := RuntimeError("bug"))]) as upstream:
         await upstream.ends_as(bug)
         assert upstream.kinds == [Kind.INTERNAL]
@@ -159,7 +161,7 @@ async def test_a_bug_is_recorded_as_internal(autojump_clock) -> None:
         (None, 5.5, 10.0, "deadline", Kind.CANCELLED),
     ],
 )
-async def test_a_cancelled_attempt_is_recorded_as_what_its_end_means(
+async def test_a_cancelled_attempt_is_recorded_with_the_kind_of_its_cut(
     own_limit: float | None, starts_after: float, cancelled_after: float, reason, kind: Kind, autojump_clock
 ) -> None:
     """Of a request of ten seconds."""
@@ -172,21 +174,21 @@ async def test_a_cancelled_attempt_is_recorded_as_what_its_end_means(
             scope.cancel(reason=reason)
 
         nursery.start_soon(cancel_later)
-        # At its own limit a call ends by itself; whether the cancel is first is the scheduler's dice.
+        # At its own limit a call ends by itself; the scheduler decides at random whether the cancel comes first.
         with scope, suppress(CallTimedOut):
             await trio.sleep(starts_after)
             await upstream.call(request=request, **({} if own_limit is None else {"limit": own_limit}))
         assert upstream.kinds == [kind]
 
 
-# Kept connections that are dead
+# Kept connections that have ended
 
 DEAD: Any = [KEPT._replace(then=RESET), OK]
-"""The second request on the first connection meets its end."""
+"""The first connection ends when it gets its second request."""
 
 
 @pytest.mark.parametrize("pushing", [True, False])
-async def test_a_kept_connection_that_was_dead_is_replaced_within_the_attempt(pushing: bool, autojump_clock) -> None:
+async def test_an_ended_kept_connection_is_replaced_within_the_attempt(pushing: bool, autojump_clock) -> None:
     async with scripted(DEAD, pushing=pushing) as upstream:
         await upstream.call()
         assert (await upstream.call(method="PUT", content=b"whole")).content == b"2"
@@ -198,7 +200,7 @@ async def test_a_kept_connection_that_was_dead_is_replaced_within_the_attempt(pu
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100_000])
-async def test_what_may_not_be_repeated_is_not_sent_anew(content: bytes, autojump_clock) -> None:
+async def test_a_post_is_not_sent_again_after_its_kept_connection_ended(content: bytes, autojump_clock) -> None:
     async with scripted(DEAD, retry=Retry()) as upstream:
         await upstream.call()
         error = await upstream.outcome(method="POST", content=content)

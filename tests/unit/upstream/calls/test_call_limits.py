@@ -1,4 +1,4 @@
-"""Limits of time: a call's own, and httpx's limits of single steps."""
+"""Time limits of a call: its own limit, and httpx's timeouts of single steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_a_call_within_its_limit_passes(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("limit", [0.5, 2.5])
-async def test_the_limit_cuts_the_wait_for_the_head_and_for_the_body(limit: float, autojump_clock) -> None:
+async def test_the_limit_ends_the_wait_for_the_head_and_for_the_body(limit: float, autojump_clock) -> None:
     async with scripted([PIECES]) as upstream:
         with pytest.raises(CallTimedOut, match=rf"the call's limit of {limit} s") as caught:
             await upstream.call(limit=limit)
@@ -52,7 +52,7 @@ async def test_the_limit_cuts_the_wait_for_the_head_and_for_the_body(limit: floa
     ],
     ids=["connecting", "retried", "hedged"],
 )
-async def test_the_limit_is_for_all_of_a_call(options: dict, steps: list[Step], autojump_clock) -> None:
+async def test_the_limit_includes_all_attempts_of_a_call(options: dict, steps: list[Step], autojump_clock) -> None:
     async with scripted(steps, **options) as upstream:
         assert isinstance(await upstream.outcome(limit=2.0), CallTimedOut)
         assert trio.current_time() == 2.0
@@ -60,7 +60,7 @@ async def test_the_limit_is_for_all_of_a_call(options: dict, steps: list[Step], 
 
 
 async def test_the_limit_passes_in_the_pause_before_a_retry(autojump_clock) -> None:
-    """The pause would end before the request's deadline, but not before the call's own limit: none is made then."""
+    """The pause would end before the request's deadline and after the call's own limit: no retry is made."""
     async with scripted([Step(0.0, 503, {"retry-after": "1"}), HANGS], retry=Retry()) as upstream:
         await upstream.ends_as(503, limit=0.5)
         assert (trio.current_time(), upstream.client.statistics().retry.late) == (0.0, 1)
@@ -76,7 +76,7 @@ async def test_the_limit_passes_in_the_queue(autojump_clock) -> None:
         assert upstream.attempts == []
 
 
-async def test_a_body_received_piece_by_piece_is_cut_by_the_limit(autojump_clock) -> None:
+async def test_the_limit_ends_a_streamed_response(autojump_clock) -> None:
     async with scripted([PIECES], timeout=2.5) as upstream:
         got = []
         streamed = await upstream.stream()
@@ -86,7 +86,7 @@ async def test_a_body_received_piece_by_piece_is_cut_by_the_limit(autojump_clock
         assert (got, trio.current_time(), upstream.script.made[0].closed_at) == ([b"piece"], 2.5, 2.5)
 
 
-async def test_the_time_of_a_slow_reader_passes_too(autojump_clock) -> None:
+async def test_the_limit_includes_the_time_of_a_slow_reader(autojump_clock) -> None:
     async with scripted([Step(0.0, HEAD + b"piece", holds=True)], timeout=2.5) as upstream:
         streamed = await upstream.stream()
         await trio.sleep(5)
@@ -95,7 +95,7 @@ async def test_the_time_of_a_slow_reader_passes_too(autojump_clock) -> None:
             await streamed.aread()
 
 
-async def test_pieces_that_are_there_already_do_not_outlast_the_limit(autojump_clock) -> None:
+async def test_received_pieces_are_not_returned_after_the_limit(autojump_clock) -> None:
     pieces = (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", *[b"piece"] * 1000)
     async with scripted([Step(0.125, pieces)], timeout=2.0) as upstream:
         streamed = await upstream.stream()
@@ -108,14 +108,14 @@ async def test_pieces_that_are_there_already_do_not_outlast_the_limit(autojump_c
         assert upstream.script.made[0].closed_at == 2.0
 
 
-async def test_a_complete_response_has_no_limit_any_more(autojump_clock) -> None:
+async def test_the_limit_ends_with_the_response(autojump_clock) -> None:
     async with scripted([PIECES], timeout=4.5) as upstream:
         got = await upstream.transport.handle_async_request(httpx.Request("GET", "http://x/"))
         await trio.sleep(10)
         assert await got.aread() == b"piece" * 3
 
 
-async def test_a_response_left_in_the_middle_is_closed(autojump_clock) -> None:
+async def test_a_streamed_response_that_is_left_is_closed(autojump_clock) -> None:
     async with scripted([PIECES], timeout=10) as upstream:
         streamed = await upstream.stream()
         async with aclosing(streamed.aiter_raw()) as pieces:
@@ -125,7 +125,7 @@ async def test_a_response_left_in_the_middle_is_closed(autojump_clock) -> None:
         upstream.assert_nothing_left()
 
 
-async def test_a_cancel_from_outside_is_no_timeout(autojump_clock) -> None:
+async def test_a_cancel_from_outside_is_not_a_timeout(autojump_clock) -> None:
     async with scripted([PIECES], timeout=10) as upstream:
         with trio.move_on_after(0.5) as scope:
             await upstream.call(limit=10)
@@ -138,18 +138,18 @@ async def test_a_cancel_from_outside_is_no_timeout(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_a_limit_is_more_than_nothing(seconds: float) -> None:
+def test_a_timeout_of_zero_or_less_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="more than 0"):
         Transport(["http://x"], timeout=seconds)
 
 
-# httpx's limits of single steps
+# httpx's timeouts of single steps
 
 BOTH = pytest.mark.parametrize("pushing", [True, False])
 
 
 async def times_out(upstream: Scripted, at: float, kind: type[Exception], steps: StepTimeouts, **more) -> None:
-    """A call must end so, at that time, and leave no connection."""
+    """Check that a call ends with ``error`` at that time and leaves no connection."""
     began = trio.current_time()
     with pytest.raises(kind):
         await upstream.call(steps=steps, **more)
@@ -158,13 +158,15 @@ async def times_out(upstream: Scripted, at: float, kind: type[Exception], steps:
 
 
 @pytest.mark.parametrize(("steps", "limit"), [(None, 5.0), (StepTimeouts(read=1.0), 5.0), (StepTimeouts(0.5), 0.5)])
-async def test_the_connect_limit_is_the_diallers(steps: StepTimeouts | None, limit: float, autojump_clock) -> None:
+async def test_the_connect_timeout_is_passed_to_the_dialer(
+    steps: StepTimeouts | None, limit: float, autojump_clock
+) -> None:
     async with scripted([Step(1.0, late := ConnectTimedOut("late"))]) as upstream:
         await upstream.ends_as(late, steps=steps)
         assert upstream.script.made[0].connect_timeout == limit
 
 
-async def test_the_pool_limit_is_for_the_queue(autojump_clock) -> None:
+async def test_the_pool_timeout_limits_the_wait_in_the_queue(autojump_clock) -> None:
     async with scripted([HANGS], max_concurrency=1) as upstream, trio.open_nursery() as nursery:
         nursery.start_soon(partial(upstream.outcome, budget=1000.0))
         await trio.testing.wait_all_tasks_blocked()
@@ -174,14 +176,14 @@ async def test_the_pool_limit_is_for_the_queue(autojump_clock) -> None:
         assert isinstance(error, httpx.PoolTimeout)
         assert trio.current_time() - before == 1.5
         assert upstream.client.statistics().bulkhead.waiting == 0
-        # A call that gets its place in time is not ended by it later.
+        # The pool timeout does not end a call that got its place in time.
         nursery.start_soon(partial(upstream.outcome, steps=StepTimeouts(pool=1500.0)))
         await trio.sleep(2000)
         assert upstream.kinds == [None]
 
 
 @BOTH
-async def test_the_read_limit_is_for_the_whole_head(pushing: bool, autojump_clock) -> None:
+async def test_the_read_timeout_limits_the_whole_head(pushing: bool, autojump_clock) -> None:
     dripping = Step(0.75, (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n", b"C: d\r\n", b"Content-Length: 0\r\n\r\n"))
     async with scripted([HANGS], pushing=pushing) as upstream:
         await times_out(upstream, 1.0, ReadTimedOut, StepTimeouts(read=1.0))
@@ -191,14 +193,14 @@ async def test_the_read_limit_is_for_the_whole_head(pushing: bool, autojump_cloc
 
 
 @BOTH
-async def test_an_interim_response_begins_it_anew(pushing: bool, autojump_clock) -> None:
+async def test_an_interim_response_restarts_the_read_timeout(pushing: bool, autojump_clock) -> None:
     interim = Step(0.75, (b"HTTP/1.1 103 Early Hints\r\n\r\n", response(200, b"")))
     async with scripted([interim], pushing=pushing) as upstream:
         await upstream.ends_as(200, steps=StepTimeouts(read=1.0))
 
 
 @BOTH
-async def test_the_read_limit_is_for_each_piece_of_the_body(pushing: bool, autojump_clock) -> None:
+async def test_the_read_timeout_limits_each_piece_of_the_body(pushing: bool, autojump_clock) -> None:
     async with scripted([PIECES], pushing=pushing) as upstream:
         await upstream.ends_as(200, steps=StepTimeouts(read=1.25))
     async with scripted([Step(0.5, (HEAD, b"piece"), holds=True)], pushing=pushing) as upstream:
@@ -206,7 +208,7 @@ async def test_the_read_limit_is_for_each_piece_of_the_body(pushing: bool, autoj
 
 
 @BOTH
-async def test_framing_that_drips_is_no_piece_of_the_body(pushing: bool, autojump_clock) -> None:
+async def test_framing_that_drips_does_not_restart_the_read_timeout(pushing: bool, autojump_clock) -> None:
     framing = [bytes([byte]) for byte in b"0000000001;name=value\r\n"]
     chunked = Step(0.75, (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *framing))
     async with scripted([chunked], pushing=pushing) as upstream:
@@ -214,7 +216,7 @@ async def test_framing_that_drips_is_no_piece_of_the_body(pushing: bool, autojum
 
 
 @BOTH
-async def test_what_cannot_be_sent_ends_by_the_write_limit_alone(pushing: bool, autojump_clock) -> None:
+async def test_a_request_that_cannot_be_sent_ends_by_the_write_timeout_only(pushing: bool, autojump_clock) -> None:
     async with scripted([OK._replace(deaf=True)], pushing=pushing) as upstream:
         steps = StepTimeouts(read=0.25, write=1.5)
         await times_out(upstream, 1.5, WriteTimedOut, steps, method="PUT", content=b"x" * 100_000)
@@ -223,19 +225,21 @@ async def test_what_cannot_be_sent_ends_by_the_write_limit_alone(pushing: bool, 
 
 @BOTH
 @pytest.mark.parametrize("step", [HANGS, HANGS._replace(dumb=True)])
-async def test_after_a_large_request_the_read_limit_holds(step: Step, pushing: bool, autojump_clock) -> None:
+async def test_the_read_timeout_applies_after_a_large_request_was_sent(
+    step: Step, pushing: bool, autojump_clock
+) -> None:
     """Also where the peer stopped reading it."""
     async with scripted([step], pushing=pushing) as upstream:
         await times_out(upstream, 0.5, ReadTimedOut, StepTimeouts(read=0.5), method="PUT", content=b"x" * 100_000)
 
 
-async def test_each_attempt_has_its_own_limits_and_leaves_no_timer(autojump_clock) -> None:
+async def test_each_attempt_has_step_timeouts_of_its_own_and_leaves_no_timer(autojump_clock) -> None:
     async with scripted([KEPT._replace(seconds=0.75, outcome=503)], retry=Retry(3)) as upstream:
         await upstream.ends_as(503, steps=StepTimeouts(read=1.0))
         assert len(upstream.attempts) == 3
 
 
-async def test_httpx_gives_them_by_its_client(autojump_clock) -> None:
+async def test_the_timeouts_of_an_httpx_client_apply(autojump_clock) -> None:
     limits = httpx.Timeout(connect=0.5, read=1.0, write=2.0, pool=3.0)
     async with (
         scripted([Step(2.0, 200)]) as upstream,
@@ -246,7 +250,7 @@ async def test_httpx_gives_them_by_its_client(autojump_clock) -> None:
         assert upstream.script.made[0].connect_timeout == 0.5
 
 
-async def test_httpx_without_limits_connects_without_one(autojump_clock) -> None:
+async def test_an_httpx_request_without_timeouts_connects_without_a_limit(autojump_clock) -> None:
     async with (
         scripted([Step(2.0, 200)]) as upstream,
         httpx.AsyncClient(transport=upstream.transport, timeout=None) as client,
@@ -255,7 +259,7 @@ async def test_httpx_without_limits_connects_without_one(autojump_clock) -> None
         assert upstream.script.made[0].connect_timeout == math.inf
 
 
-async def test_with_httpx_limits_too_a_request_on_an_idle_connection_needs_no_task(autojump_clock) -> None:
+async def test_a_request_with_httpx_timeouts_on_an_idle_connection_needs_no_task(autojump_clock) -> None:
     async with scripted([KEPT]) as upstream:
         await upstream.call()
         before = trio.lowlevel.current_statistics().tasks_living

@@ -1,4 +1,4 @@
-"""What the end of an attempt means: its kind, and whether its upstream is to blame."""
+"""The kind and the failure verdict of the end of an attempt."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, NameFa
         (TooBig("x"), Kind.TOO_BIG, False),
         (Overflow("x"), Kind.OVERFLOW, None),
         (BadRequest("x"), Kind.BAD_REQUEST, None),
-        (BudgetSpent("x"), Kind.TIMEOUT, True),  # Nobody asks of it: it is of an attempt that was never made.
+        (BudgetSpent("x"), Kind.TIMEOUT, True),  # Not used: the attempt was never made.
         (RuntimeError("x"), Kind.INTERNAL, None),
     ],
     ids=repr,
 )
-def test_an_error_has_a_kind_and_says_who_is_to_blame(error: Exception, kind: Kind, verdict: bool | None) -> None:
+def test_an_error_has_a_kind_and_a_failure_verdict(error: Exception, kind: Kind, verdict: bool | None) -> None:
     assert kind_of_error(error) is kind
     assert failed(kind_of_error(error), None) is verdict
     if isinstance(error, UpstreamError):
@@ -54,15 +54,15 @@ def context(deadline: float, route_deadline: float | None = None) -> CallContext
         (context(6.0, 6.0), 0.0, Kind.CANCELLED),
         (context(5.0, 5.0), 0.0, Kind.TIMEOUT),
         (context(5.0, 5.0), 2.5, Kind.TIMEOUT),
-        # A late starter had no chance, unless the limit is the call's own.
+        # An attempt that began late counts only if the limit is the call's own.
         (context(5.0, 5.0), 2.6, Kind.CANCELLED),
         (context(5.0, 100.0), 2.6, Kind.TIMEOUT),
     ],
 )
-def test_a_cut_is_a_timeout_by_its_own_deadline_alone(
+def test_a_cut_is_a_timeout_only_by_the_calls_own_deadline(
     of: CallContext, started_at: float, kind: Kind, reason: str
 ) -> None:
-    """It is made five seconds after the beginning."""
+    """The call is made five seconds after the beginning of its request."""
     assert kind_of_cut(reason, of, started_at, 5.0) is kind
     assert kind_of_cut(CLIENT_GONE, of, started_at, 5.0) is Kind.CLIENT_GONE
     assert kind_of_cut(LOST, of, started_at, 5.0) is Kind.CANCELLED

@@ -1,4 +1,4 @@
-"""Bodies: their bound, and their content coding."""
+"""Response bodies: size limit and content coding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pieces:
 def read(
     pieces: Iterable[bytes], limit: int | None = None, *, method: str = "GET", status: int = 200, **headers: str
 ) -> tuple[dict[bytes, bytes], bytes]:
-    """What a response of these pieces is read as: its fields and its body."""
+    """Fields and decoded body of a response with these pieces."""
     lines = "".join(f"\r\n{name.replace('_', '-')}: {value}" for name, value in headers.items())
     kept, decoder = fields_and_decoder(method, head_of(f"HTTP/1.1 {status} X{lines}".encode()), limit)
     for piece in pieces:
@@ -45,11 +45,11 @@ def read(
 
 
 def body_of(*args: object, **options: object) -> bytes:
-    """The body of what ``read`` reads."""
+    """The body of ``read``."""
     return read(*args, **options)[1]  # type: ignore[arg-type]
 
 
-def test_a_coded_body_is_decoded_and_its_fields_are_those_of_what_it_is_then() -> None:
+def test_a_coded_body_is_decoded_and_its_fields_describe_the_decoded_body() -> None:
     text = b"hello " * 1000
     packed = gzip.compress(text)
     kept, body = read([packed], content_encoding="gzip", content_length=str(len(packed)), x_kept="1")
@@ -57,14 +57,14 @@ def test_a_coded_body_is_decoded_and_its_fields_are_those_of_what_it_is_then() -
 
 
 @pytest.mark.parametrize("coding", ["", "identity", "Identity"])
-def test_a_plain_body_stays_as_it_is(coding: str) -> None:
+def test_a_body_without_a_coding_is_not_changed(coding: str) -> None:
     headers = {"content_encoding": coding} if coding else {}
     assert body_of([b"a", b"b"], content_length="2", **headers) == b"ab"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_gzip_is_decoded_however_it_is_cut(coding: str, size: int) -> None:
+def test_gzip_is_decoded_from_pieces_of_any_size(coding: str, size: int) -> None:
     text = bytes(range(256)) * 500
     packed = gzip.compress(text)
     pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
@@ -83,38 +83,38 @@ def raw_deflate(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("packed", [zlib.compress(b"one " * 99), raw_deflate(b"one " * 99)], ids=["zlib", "raw"])
 @pytest.mark.parametrize("padding", [b"", bytes(600)], ids=["alone", "padded"])
-def test_deflate_is_decoded_in_both_of_its_forms(packed: bytes, padding: bytes) -> None:
+def test_deflate_is_decoded_with_and_without_the_zlib_header(packed: bytes, padding: bytes) -> None:
     body = packed + padding
     for pieces in ([body], [body[:1], body[1:]], [bytes([byte]) for byte in body]):
         assert body_of(pieces, content_encoding="deflate") == b"one " * 99
 
 
 @pytest.mark.parametrize("behind", [b"x", b"\0x", zlib.compress(b"x")])
-def test_bytes_behind_a_deflate_body_are_malformed(behind: bytes) -> None:
+def test_bytes_after_a_deflate_body_are_malformed(behind: bytes) -> None:
     with pytest.raises(Malformed):
         read([zlib.compress(b"one") + behind], content_encoding="deflate")
 
 
 @pytest.mark.parametrize("packed", [zlib.compress(b"one")[:-1], zlib.compress(b"one")[:1], b"\xff\xff"])
-def test_a_deflate_body_that_is_cut_short_or_none_is_malformed(packed: bytes) -> None:
+def test_an_incomplete_or_invalid_deflate_body_is_malformed(packed: bytes) -> None:
     with pytest.raises(Malformed):
         read([packed], content_encoding="deflate")
 
 
-def test_zero_bytes_behind_a_gzip_body_or_between_its_members_are_padding() -> None:
+def test_zero_bytes_after_a_gzip_body_or_between_members_are_padding() -> None:
     packed = gzip.compress(b"one ") + bytes(512) + gzip.compress(b"two") + bytes(512)
     for size in (1, 7, 600, len(packed)):
         pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
         assert body_of(pieces, content_encoding="gzip") == b"one two"
 
 
-def test_endless_zero_bytes_behind_a_gzip_body_are_too_big() -> None:
+def test_endless_zero_bytes_after_a_gzip_body_are_too_big() -> None:
     with pytest.raises(TooBig):
         read([gzip.compress(b"one"), *[bytes(1000)] * 1000], 1000, content_encoding="gzip")
 
 
 @pytest.mark.parametrize("coding", ["UTF-8", "none", "binary", "8bit", "", "identity", "x", "utf-8, identity", '""'])
-def test_a_content_encoding_that_names_no_coding_leaves_the_body_as_it_is(coding: str) -> None:
+def test_a_content_encoding_that_names_no_coding_is_ignored(coding: str) -> None:
     assert body_of([b"one"], content_encoding=coding) == b"one"
 
 
@@ -143,7 +143,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("raw", "proxy_error"), BAD.values(), ids=BAD)
-def test_bad_gzip_is_malformed(raw: bytes, proxy_error: str) -> None:
+def test_invalid_gzip_is_malformed(raw: bytes, proxy_error: str) -> None:
     with pytest.raises(Malformed) as caught:
         read([raw[:3], raw[3:]], content_encoding="gzip")
     assert (caught.value.kind, caught.value.proxy_error) == (Kind.MALFORMED, proxy_error)
@@ -158,11 +158,11 @@ def test_any_other_coding_is_malformed_before_a_byte_is_read(coding: str) -> Non
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
-def test_without_a_body_its_headers_mean_nothing(method: str, status: int) -> None:
+def test_fields_about_the_body_are_ignored_without_a_body(method: str, status: int) -> None:
     assert body_of([], method=method, status=status, content_encoding="br", content_length="99999999999") == b""
 
 
-def test_a_known_length_over_the_limit_is_too_big_before_a_byte_is_read() -> None:
+def test_a_content_length_over_the_limit_is_too_big_before_a_byte_is_read() -> None:
     pieces = Pieces([b"x" * 11])
     with pytest.raises(TooBig) as caught:
         read(pieces, 10, content_length="11")
@@ -170,7 +170,7 @@ def test_a_known_length_over_the_limit_is_too_big_before_a_byte_is_read() -> Non
     assert pieces.given == 0
 
 
-def test_the_limit_itself_fits_and_one_byte_more_does_not() -> None:
+def test_a_body_of_the_limit_is_accepted_and_one_byte_more_is_too_big() -> None:
     assert len(body_of([b"x" * 10], 10)) == 10
     check_size(10, 10)
     with pytest.raises(TooBig):
@@ -194,7 +194,7 @@ def test_an_endless_body_is_read_no_further_than_the_limit() -> None:
     assert pieces.given == 1100
 
 
-def test_endless_gzip_that_means_nothing_is_too_big() -> None:
+def test_endless_gzip_that_decodes_to_nothing_is_too_big() -> None:
     def endless() -> Iterable[bytes]:
         packer = zlib.compressobj(wbits=31)
         yield packer.compress(b"x") + packer.flush(zlib.Z_FULL_FLUSH)
@@ -214,7 +214,7 @@ def test_endless_gzip_that_means_nothing_is_too_big() -> None:
         ("", OTHER_MAX),
     ],
 )
-def test_without_a_limit_the_type_gives_one(content_type: str, limit: int) -> None:
+def test_without_a_limit_the_media_type_decides(content_type: str, limit: int) -> None:
     assert limit_of([(b"Content-Type", b"content-type", content_type.encode())]) == limit
     assert len(body_of([b"x" * limit], content_type=content_type)) == limit
     with pytest.raises(TooBig):
@@ -222,7 +222,7 @@ def test_without_a_limit_the_type_gives_one(content_type: str, limit: int) -> No
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
-async def test_the_calls_own_limit_goes_before_the_upstreams_and_gzip_is_asked_for(whole: bool) -> None:
+async def test_a_calls_own_body_limit_replaces_the_upstreams(whole: bool) -> None:
     async def act(asked: Asked) -> bytes:
         assert [value for name, value in asked.fields if name == b"accept-encoding"] == [b"gzip"]
         if whole:
@@ -247,7 +247,7 @@ def _bomb(size: int) -> list[bytes]:
     [(_bomb(200 * 2**20), {"content_encoding": "gzip"}), ([b"x" * 100] * 200_000, {})],
     ids=["gzip bomb", "endless"],
 )
-def test_too_big_a_body_takes_less_memory_than_three_times_the_limit(
+def test_a_body_over_the_limit_takes_less_memory_than_three_times_the_limit(
     pieces: list[bytes], headers: dict[str, str]
 ) -> None:
     limit = 2 * 2**20
@@ -261,7 +261,7 @@ def test_too_big_a_body_takes_less_memory_than_three_times_the_limit(
     assert peak < 3 * limit
 
 
-def test_a_body_of_the_limit_in_tiny_pieces_takes_less_memory_than_three_times_the_limit() -> None:
+def test_a_body_in_tiny_pieces_takes_less_memory_than_three_times_the_limit() -> None:
     limit = 200_000
     pieces = (bytes([number % 256, 0]) for number in range(limit // 2))
     tracemalloc.start()
@@ -274,7 +274,7 @@ def test_a_body_of_the_limit_in_tiny_pieces_takes_less_memory_than_three_times_t
 
 
 @given(st.binary(max_size=5000), st.integers(1, 300))
-def test_the_decoder_gives_back_what_was_packed(text: bytes, size: int) -> None:
+def test_the_decoder_returns_the_compressed_content(text: bytes, size: int) -> None:
     packed = gzip.compress(text)
     decoder = Decoder(5000, "gzip")
     for start in range(0, len(packed), size):
@@ -283,7 +283,7 @@ def test_the_decoder_gives_back_what_was_packed(text: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [65535, 65536, 65537, 131072, 262144 + 3])
-def test_the_decoder_loses_nothing_at_the_borders_of_its_pieces(size: int) -> None:
+def test_the_decoder_loses_nothing_at_the_borders_of_pieces(size: int) -> None:
     decoder = Decoder(size, "gzip")
     decoder.feed(gzip.compress(bytes(size)))
     assert decoder.end() == bytes(size)

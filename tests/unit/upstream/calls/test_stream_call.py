@@ -1,4 +1,4 @@
-"""Responses that are received piece by piece: what is held until when, and how it ends."""
+"""Streamed responses: what is held until when, and every way of their end."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ FRAMED = {
 
 
 @pytest.mark.parametrize("pieces", FRAMED.values(), ids=FRAMED)
-async def test_a_response_is_received_as_it_comes_and_all_is_given_back_at_its_end(
-    pieces: list[bytes], autojump_clock
-) -> None:
+async def test_a_streamed_response_gives_back_everything_at_its_end(pieces: list[bytes], autojump_clock) -> None:
     async with streaming(sending(*pieces)) as streams:
         began = trio.current_time()
         call = await streams.open()
@@ -71,7 +69,7 @@ async def test_a_response_is_received_as_it_comes_and_all_is_given_back_at_its_e
         assert streams.held() == (*FREE, 1)
 
 
-async def test_the_head_is_as_it_came_and_no_coding_is_undone(autojump_clock) -> None:
+async def test_the_head_of_a_streamed_response_is_unchanged_and_nothing_is_decoded(autojump_clock) -> None:
     async with streaming(sending(head(2, b"Content-Encoding: br", b"X-A: 1"), b"\x01\x02")) as streams:
         call = await streams.open()
         assert [(name, value) for _, name, value in call.fields] == [
@@ -84,7 +82,7 @@ async def test_the_head_is_as_it_came_and_no_coding_is_undone(autojump_clock) ->
         assert await rest_of(call) == b"\x01\x02"
 
 
-async def test_a_body_that_comes_with_its_head_is_held_until_it_is_received(autojump_clock) -> None:
+async def test_a_body_received_with_its_head_is_held_until_receive(autojump_clock) -> None:
     async with streaming(sending(response(b"whole"), close=False)) as streams:
         for number in range(2):
             call = await streams.open()
@@ -100,7 +98,7 @@ async def test_a_body_that_comes_with_its_head_is_held_until_it_is_received(auto
     ids=["HEAD", "204", "no bytes"],
 )
 @pytest.mark.parametrize("closed", [True, False])
-async def test_a_response_without_a_body_leaves_its_connection_fit(
+async def test_the_connection_of_a_response_without_a_body_is_reused(
     method: str, raw: bytes, closed: bool, autojump_clock
 ) -> None:
     async with streaming(sending(raw, close=False)) as streams:
@@ -114,14 +112,14 @@ async def test_a_response_without_a_body_leaves_its_connection_fit(
         assert streams.client.statistics().pool.idle == 1
 
 
-async def test_bytes_behind_the_end_end_the_connection_and_not_the_response(autojump_clock) -> None:
+async def test_bytes_after_the_end_close_the_connection_and_not_fail_the_response(autojump_clock) -> None:
     async with streaming(sending(head(3), b"oneHTTP/1.1")) as streams:
         assert await rest_of(await streams.open()) == b"one"
         pool = streams.client.statistics().pool
         assert (pool.idle, pool.excess) == (0, 1)
 
 
-async def test_nothing_is_received_from_the_connection_but_for_receive(autojump_clock) -> None:
+async def test_only_receive_reads_from_the_connection(autojump_clock) -> None:
     sent: list[int] = []
 
     async def handler(peer: Peer) -> None:
@@ -140,7 +138,7 @@ async def test_nothing_is_received_from_the_connection_but_for_receive(autojump_
         assert await call.receive() == b""
 
 
-async def test_the_next_in_the_queue_gets_the_place_when_the_response_has_been_received(autojump_clock) -> None:
+async def test_the_place_is_released_when_the_response_has_been_received(autojump_clock) -> None:
     async with streaming(sending(head(3), b"one"), max_concurrency=1) as streams:
         call = await streams.open()
         waits = streams.start()
@@ -150,17 +148,17 @@ async def test_the_next_in_the_queue_gets_the_place_when_the_response_has_been_r
         assert (await waits.end()).content == b"one"
 
 
-async def test_calls_of_an_upstream_that_coalesces_are_not_shared(autojump_clock) -> None:
+async def test_streamed_calls_are_not_coalesced(autojump_clock) -> None:
     async with streaming(sending(response(b"one")), coalesce=True) as streams:
         calls = [await streams.open() for _ in range(2)]
         assert [await rest_of(call) for call in calls] == [b"one", b"one"]
         assert len(streams.dial.streams) == 2
 
 
-# Not received to its end
+# Responses that are not received to their end
 
 
-async def test_closing_it_in_the_middle_closes_the_connection_and_is_no_failure(autojump_clock) -> None:
+async def test_closing_a_stream_early_closes_the_connection_without_a_failure(autojump_clock) -> None:
     async with streaming(sending(head(6), b"one", b"two"), breaker=BreakerRules(min_requests=1)) as streams:
         call = await streams.open()
         assert await call.receive() == b"one"
@@ -175,7 +173,7 @@ async def test_closing_it_in_the_middle_closes_the_connection_and_is_no_failure(
         assert (breaker.requests, breaker.failures) == (1, 0)
 
 
-async def test_closing_it_before_its_head_is_there_cancels_the_call(autojump_clock) -> None:
+async def test_closing_a_stream_before_its_head_cancels_the_call(autojump_clock) -> None:
     async with streaming(sending(head(3), b"one")) as streams:
         made = streams.start(mode="stream")
         streams.made.append(made)
@@ -187,7 +185,7 @@ async def test_closing_it_before_its_head_is_there_cancels_the_call(autojump_clo
 
 
 @pytest.mark.parametrize("mode", ["stream", "whole"])
-async def test_a_cancel_in_the_turn_in_which_it_is_connected_sends_nothing(
+async def test_a_cancel_in_the_turn_of_the_connect_sends_nothing(
     mode: Mode, monkeypatch: pytest.MonkeyPatch, autojump_clock
 ) -> None:
     got: list[bytes] = []
@@ -195,7 +193,7 @@ async def test_a_cancel_in_the_turn_in_which_it_is_connected_sends_nothing(
     send_all = MemoryStream.send_all
 
     async def send_now(self: MemoryStream, data: bytes) -> None:
-        """As a socket does that takes all of it."""
+        """As a socket that takes all bytes at once."""
         with trio.CancelScope(shield=True):
             await send_all(self, data)
 
@@ -219,7 +217,7 @@ async def test_a_cancel_in_the_turn_in_which_it_is_connected_sends_nothing(
 
 
 @pytest.mark.parametrize("receiving", [True, False])
-async def test_a_cancel_in_the_middle_gives_all_back_at_once_and_is_no_end_of_the_body(
+async def test_a_cancel_within_the_body_gives_back_everything_and_makes_receive_raise(
     receiving: bool, autojump_clock
 ) -> None:
     async with streaming(sending(head(6), b"one", b"two", after=10.0)) as streams, trio.open_nursery() as nursery:
@@ -284,7 +282,7 @@ async def test_a_response_that_breaks_off_fails_and_is_not_repeated(
 
 
 @pytest.mark.parametrize("receiving", [True, False])
-async def test_its_own_limit_holds_until_the_last_byte(
+async def test_the_calls_own_limit_applies_until_the_last_byte(
     receiving: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock
 ) -> None:
     learned: list[float] = []
@@ -304,7 +302,7 @@ async def test_its_own_limit_holds_until_the_last_byte(
         assert learned == [0.0], "its head says how long the upstream takes, and nothing else"
 
 
-async def test_an_error_says_nothing_of_how_long_the_upstream_takes(
+async def test_an_error_status_does_not_count_for_the_learned_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock
 ) -> None:
     learned: list[float] = []
@@ -314,7 +312,7 @@ async def test_an_error_says_nothing_of_how_long_the_upstream_takes(
     assert learned == []
 
 
-async def test_connecting_is_limited_by_the_upstreams_limit_unless_the_call_has_its_own(autojump_clock) -> None:
+async def test_a_calls_own_connect_timeout_replaces_the_upstreams(autojump_clock) -> None:
     limits: list[float | None] = []
 
     async def dial(origin: Origin, timeout: float | None) -> Stream:
@@ -327,7 +325,7 @@ async def test_connecting_is_limited_by_the_upstreams_limit_unless_the_call_has_
     assert limits == [3.0, 3.0, 2.0]
 
 
-async def test_httpxs_read_limit_is_of_each_piece(autojump_clock) -> None:
+async def test_httpxs_read_timeout_limits_each_piece(autojump_clock) -> None:
     steps = StepTimeouts(read=1.5)
     async with streaming(sending(head(9), b"one", b"two", b"end", after=1.0)) as streams:
         assert await rest_of(await streams.open(steps=steps)) == b"onetwoend"
@@ -338,7 +336,7 @@ async def test_httpxs_read_limit_is_of_each_piece(autojump_clock) -> None:
         assert trio.current_time() - call.context.request.started_at == 1.5
 
 
-async def test_closing_the_upstream_breaks_what_is_received(autojump_clock) -> None:
+async def test_closing_the_client_breaks_a_streamed_response(autojump_clock) -> None:
     async with trio.open_nursery() as nursery:
         async with streaming(sending(head(6), b"one", b"two"), cut=True) as streams:
             call = await streams.open()
@@ -354,7 +352,9 @@ async def test_closing_the_upstream_breaks_what_is_received(autojump_clock) -> N
 
 
 @pytest.mark.parametrize(("status", "state"), [(b"200 OK", BreakerState.CLOSED), (b"500 Broken", BreakerState.OPEN)])
-async def test_a_probe_of_the_breaker_is_judged_by_its_head(status: bytes, state: BreakerState, autojump_clock) -> None:
+async def test_a_streamed_probe_of_the_breaker_counts_by_its_head(
+    status: bytes, state: BreakerState, autojump_clock
+) -> None:
     async def handler(peer: Peer) -> None:
         if peer.number:
             await peer.read_head()
@@ -404,14 +404,14 @@ async def test_a_head_that_is_retried_is_closed_and_the_next_is_passed_on(autoju
         assert streams.client.statistics().retry.mended == 1
 
 
-async def test_the_last_head_stands_and_its_body_can_be_received(autojump_clock) -> None:
+async def test_the_head_after_the_last_retry_is_passed_on_with_its_body(autojump_clock) -> None:
     async with streaming(by_number((0, BUSY), (0, BUSY)), retry=Retry()) as streams:
         call = await streams.open()
         assert (call.status, await rest_of(call)) == (503, b"busy")
         assert [each.status for each in streams.made[0].attempts] == [503, 503]
 
 
-async def test_a_cancel_while_a_retry_is_due_closes_the_head_that_stands_so_far(autojump_clock) -> None:
+async def test_a_cancel_during_the_pause_before_a_retry_closes_the_held_response(autojump_clock) -> None:
     async with streaming(by_number((0, BUSY), (0, OK)), retry=Retry(backoff=100.0, max_backoff=100.0)) as streams:
         made = streams.start(mode="stream")
         streams.made.append(made)
@@ -432,7 +432,7 @@ async def test_a_cancel_while_a_retry_is_due_closes_the_head_that_stands_so_far(
     ],
     ids=["the hedge's is first", "the first's is first", "the first fails", "the hedge fails"],
 )
-async def test_a_hedge_compares_heads_and_the_loser_is_closed(
+async def test_the_first_head_wins_a_race_and_the_other_response_is_closed(
     answers: list[tuple[float, list[bytes]]], winner: str, causes: list[str], autojump_clock
 ) -> None:
     async with streaming(by_number(*answers), hedge=Hedge(after=1.0)) as streams:
@@ -459,7 +459,7 @@ async def test_of_two_heads_in_one_turn_one_is_passed_on_and_the_other_closed(au
         assert sorted(each.kind or "" for each in streams.made[0].attempts) == ["", Kind.CANCELLED]
 
 
-async def test_if_all_heads_are_failures_the_first_ones_stands(autojump_clock) -> None:
+async def test_if_all_heads_are_failures_the_first_attempts_head_is_passed_on(autojump_clock) -> None:
     late = [head(4, status=b"502 Bad"), b"late"]
     async with streaming(by_number((1.5, BUSY), (1.0, late)), hedge=Hedge(after=1.0)) as streams:
         call = await streams.open()

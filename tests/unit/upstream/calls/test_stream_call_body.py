@@ -1,4 +1,4 @@
-"""Request bodies that are sent piece by piece: their framing, who waits for whom, and when they are given up."""
+"""Streamed request bodies: framing, flow control, failures and early responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umbel.upstream.replicas.origin import Origin
 
 
 class Pieces:
-    """A body of httpx's kind, that knows whether its iterator is open."""
+    """An httpx body that keeps whether its iterator is open."""
 
     def __init__(self, *pieces: bytes | Exception, after: float = 0.0) -> None:
         self._pieces = pieces
@@ -40,7 +40,7 @@ class Pieces:
 
 
 class Seen:
-    """An upstream that answers when it has the whole request, and keeps requests as they came."""
+    """An upstream that answers after the whole request, and keeps the received requests."""
 
     def __init__(self, *, status: bytes = b"200 OK") -> None:
         self._status = status
@@ -63,7 +63,7 @@ LENGTH = {"Content-Length": "6"}
     ],
     ids=["by its length", "in chunks"],
 )
-async def test_a_body_is_sent_as_it_comes_framed_by_its_length_or_chunked(
+async def test_a_streamed_body_is_framed_by_its_length_or_chunked(
     headers: dict[str, str], framing: bytes, sent: bytes, autojump_clock
 ) -> None:
     seen = Seen()
@@ -78,7 +78,7 @@ async def test_a_body_is_sent_as_it_comes_framed_by_its_length_or_chunked(
 
 
 @pytest.mark.parametrize("headers", [LENGTH, {}], ids=["by its length", "in chunks"])
-async def test_async_iterators_of_httpx_are_sent_and_answered_as_streams(
+async def test_an_httpx_request_with_an_async_iterator_is_streamed_both_ways(
     headers: dict[str, str], autojump_clock
 ) -> None:
     seen = Seen()
@@ -101,7 +101,7 @@ async def test_a_synchronous_stream_is_refused(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("pieces", [(b"one", b"tw"), (b"one", b"twoo")], ids=["shorter", "longer"])
-async def test_a_body_that_is_not_as_long_as_it_says_is_a_bad_request(
+async def test_a_body_that_differs_from_its_content_length_is_a_bad_request(
     pieces: tuple[bytes, ...], autojump_clock
 ) -> None:
     body = Pieces(*pieces)
@@ -112,7 +112,7 @@ async def test_a_body_that_is_not_as_long_as_it_says_is_a_bad_request(
         assert (streams.dial.open, body.open) == (0, 0)
 
 
-async def test_the_failure_of_a_body_is_the_calls_and_says_nothing_of_the_upstream(autojump_clock) -> None:
+async def test_an_exception_of_the_body_fails_the_call_and_does_not_count(autojump_clock) -> None:
     failure = RuntimeError("the client has gone")
     body = Pieces(b"one", failure, after=1.0)
     async with streaming(Seen().serve, breaker=BreakerRules(min_requests=1), retry=Retry()) as streams:
@@ -129,7 +129,7 @@ async def test_the_failure_of_a_body_is_the_calls_and_says_nothing_of_the_upstre
 # Sent piece by piece
 
 
-async def test_at_most_one_piece_is_ahead_of_what_the_connection_took(autojump_clock) -> None:
+async def test_at_most_one_piece_of_the_body_waits_for_the_connection(autojump_clock) -> None:
     wants = trio.Event()
     got = b""
 
@@ -163,7 +163,7 @@ async def test_at_most_one_piece_is_ahead_of_what_the_connection_took(autojump_c
     assert got == b"".join(b"1\r\n%d\r\n" % number for number in range(4)) + b"0\r\n\r\n"
 
 
-async def test_both_ways_at_once(autojump_clock) -> None:
+async def test_request_and_response_are_streamed_at_the_same_time(autojump_clock) -> None:
     async with streaming(answer_each_piece) as streams:
         body = RequestBody()
         call = await streams.open(method="POST", body=body)
@@ -176,14 +176,14 @@ async def test_both_ways_at_once(autojump_clock) -> None:
 
 
 async def answer_early(peer: Peer) -> None:
-    """Answer a head, whose body is still to come."""
+    """Send the head of a response whose body follows later."""
     await peer.read_head()
     await peer.send(response(b"no", status=b"413 Too Large"))
     await peer.closed()
 
 
 @pytest.mark.parametrize("ends", ["to its end", "closed", "cancelled"])
-async def test_an_early_answer_is_received_and_ends_the_body(ends: str, autojump_clock) -> None:
+async def test_an_early_response_is_received_and_ends_the_body(ends: str, autojump_clock) -> None:
     async with streaming(answer_early) as streams, trio.open_nursery() as nursery:
         body = RequestBody()
         broken = trio.Event()
@@ -212,7 +212,7 @@ async def test_an_early_answer_is_received_and_ends_the_body(ends: str, autojump
             await broken.wait()
 
 
-async def test_a_body_that_ends_after_the_head_of_an_early_answer_leaves_the_connection_fit(autojump_clock) -> None:
+async def test_the_connection_is_reused_if_the_body_ends_after_an_early_head(autojump_clock) -> None:
     async def handler(peer: Peer) -> None:
         while await peer.read_head():
             await peer.send(head(2))
@@ -229,7 +229,7 @@ async def test_a_body_that_ends_after_the_head_of_an_early_answer_leaves_the_con
         assert [each.reused for made in streams.made for each in made.attempts] == [False, True]
 
 
-async def test_a_body_that_fails_after_the_head_of_an_early_answer_fails_what_is_received(autojump_clock) -> None:
+async def test_an_exception_of_the_body_after_an_early_head_fails_receive(autojump_clock) -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(head(6) + b"one")
@@ -247,7 +247,7 @@ async def test_a_body_that_fails_after_the_head_of_an_early_answer_fails_what_is
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("in the end")], ids=["unwinds", "fails"])
-async def test_who_ends_a_call_early_waits_for_its_body_to_unwind(failure: Exception | None, autojump_clock) -> None:
+async def test_aclose_waits_for_the_body_to_unwind(failure: Exception | None, autojump_clock) -> None:
     unwound = False
 
     async def body() -> AsyncIterator[bytes]:
@@ -277,7 +277,7 @@ async def test_who_ends_a_call_early_waits_for_its_body_to_unwind(failure: Excep
         assert unwound
 
 
-async def test_a_peer_that_reads_no_further_and_closes_is_a_failure_which_ends_the_body(autojump_clock) -> None:
+async def test_a_peer_that_stops_reading_and_closes_fails_the_call_and_ends_the_body(autojump_clock) -> None:
     async def handler(peer: Peer) -> None:
         await peer.read_head()
 
@@ -290,7 +290,7 @@ async def test_a_peer_that_reads_no_further_and_closes_is_a_failure_which_ends_t
         assert streams.held() == (0, 0, 0, 1)
 
 
-# Repeated, or never
+# Retries
 
 
 class FailingFirst:
@@ -309,9 +309,7 @@ class FailingFirst:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_a_body_is_not_begun_before_there_is_a_connection_so_failures_to_connect_are_repeated(
-    method: str, autojump_clock
-) -> None:
+async def test_a_failed_connect_is_retried_because_the_body_has_not_begun(method: str, autojump_clock) -> None:
     seen, dial, body = Seen(), FailingFirst(2), Pieces(b"one", b"two")
     async with streaming(seen.serve, dial=dial, retry=Retry(attempts=3)) as streams:
         dial.streams = streams
@@ -322,7 +320,7 @@ async def test_a_body_is_not_begun_before_there_is_a_connection_so_failures_to_c
     assert body.begun == 1
 
 
-async def test_a_body_that_was_handed_to_a_connection_is_not_sent_again(autojump_clock) -> None:
+async def test_a_body_that_a_connection_has_begun_to_send_is_not_sent_again(autojump_clock) -> None:
     async def closes(peer: Peer) -> None:
         await peer.read_head()
 
@@ -333,7 +331,7 @@ async def test_a_body_that_was_handed_to_a_connection_is_not_sent_again(autojump
         assert len(streams.dial.streams) == body.begun == 1
 
 
-async def test_a_status_that_would_be_retried_is_passed_on(autojump_clock) -> None:
+async def test_a_retryable_status_after_a_streamed_body_is_passed_on(autojump_clock) -> None:
     seen, body = Seen(status=b"503 Busy"), Pieces(b"onetwo")
     async with streaming(seen.serve, retry=Retry(attempts=3)) as streams:
         call = await streams.open(method="PUT", headers=LENGTH, body=body)
@@ -342,7 +340,7 @@ async def test_a_status_that_would_be_retried_is_passed_on(autojump_clock) -> No
 
 
 @pytest.mark.parametrize(("streamed", "reused"), [(True, False), (False, True)])
-async def test_a_body_that_can_be_sent_once_takes_no_connection_that_may_be_about_to_close(
+async def test_a_streamed_body_takes_no_connection_that_the_peer_may_soon_close(
     streamed: bool, reused: bool, autojump_clock
 ) -> None:
     async with streaming(Seen().serve) as streams:
@@ -357,7 +355,7 @@ async def test_a_body_that_can_be_sent_once_takes_no_connection_that_may_be_abou
 
 
 @pytest.mark.parametrize("body_sent", [False, True], ids=["a GET", "a body"])
-async def test_a_kept_connection_that_was_dead_is_replaced_only_for_what_can_be_sent_again(
+async def test_an_ended_kept_connection_is_replaced_only_for_a_repeatable_request(
     body_sent: bool, autojump_clock
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -379,16 +377,16 @@ async def test_a_kept_connection_that_was_dead_is_replaced_only_for_what_can_be_
         assert streams.client.statistics().pool.replaced == (not body_sent)
 
 
-# Never begun
+# Bodies that are never sent
 
 
 async def sends_in_vain(body: RequestBody) -> None:
-    """Whoever sends the body of a call that has failed gets an error."""
+    """Check that ``send`` raises for the body of a failed call."""
     with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
         await body.send(b"x")
 
 
-async def test_who_sends_a_body_gets_an_error_where_no_connection_was_made(autojump_clock) -> None:
+async def test_send_raises_if_no_connection_was_made(autojump_clock) -> None:
     body = RequestBody()
     async with streaming(Seen().serve, dial=FailingFirst(1)) as streams, trio.open_nursery() as nursery:
         nursery.start_soon(sends_in_vain, body)
@@ -396,7 +394,7 @@ async def test_who_sends_a_body_gets_an_error_where_no_connection_was_made(autoj
             await streams.open(method="POST", body=body)
 
 
-async def test_who_sends_a_body_gets_an_error_where_the_call_is_not_admitted(autojump_clock) -> None:
+async def test_send_raises_if_the_call_is_not_admitted(autojump_clock) -> None:
     async def silent(peer: Peer) -> None:
         await peer.closed()
 

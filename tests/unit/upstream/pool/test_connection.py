@@ -1,3 +1,5 @@
+"""A connection: its states, sending and receiving, timeouts, failures and cancels, over memory streams."""
+
 from __future__ import annotations
 
 import ssl
@@ -33,7 +35,7 @@ LARGE = b"x" * (INLINE_MAX * 4)
 @asynccontextmanager
 async def connected(*, bounded: bool = False) -> AsyncIterator[tuple[Connection, ServerEnd, trio.Nursery]]:
     async with trio.open_nursery() as nursery:
-        # A lockstep stream takes nothing that nobody reads; a memory stream takes everything.
+        # A lockstep stream accepts only bytes that are being read; a memory stream accepts everything.
         ours, theirs = (trio.testing.lockstep_stream_pair if bounded else trio.testing.memory_stream_pair)()
         yield Connection(MemoryStream(ours), nursery, "there"), theirs, nursery
         nursery.cancel_scope.cancel(reason="the test is over")
@@ -65,7 +67,7 @@ async def read_until(end: ServerEnd, mark: bytes) -> bytes:
 
 
 async def listen(end: ServerEnd) -> None:
-    """Take everything and say nothing."""
+    """Receive everything and send nothing."""
     while await end.receive_some(100_000):
         pass
 
@@ -78,7 +80,7 @@ def play(nursery: trio.Nursery, act: Callable[[], Awaitable[object]]) -> None:
     nursery.start_soon(run)
 
 
-def test_every_way_through_the_table_ends_in_idle_or_closed() -> None:
+def test_every_path_through_the_table_ends_in_idle_or_closed() -> None:
     def walk(state: State, seen: tuple[State, ...]) -> None:
         assert state not in seen, "a circle that does not pass IDLE"
         nexts = {event: TRANSITIONS[state, event] for event in Event if (state, event) in TRANSITIONS}
@@ -91,18 +93,18 @@ def test_every_way_through_the_table_ends_in_idle_or_closed() -> None:
     walk(State.IDLE, ())
 
 
-def test_only_a_request_sent_and_a_response_that_allows_it_lead_back_to_idle() -> None:
+def test_only_a_sent_request_and_a_persistent_response_lead_back_to_idle() -> None:
     back = [key for key, following in TRANSITIONS.items() if following is State.IDLE]
     assert back == [(State.RECEIVING, Event.END)]
 
 
-def test_nothing_leads_out_of_closed() -> None:
+def test_no_event_leads_out_of_closed() -> None:
     assert {key: to for key, to in TRANSITIONS.items() if key[0] is State.CLOSED} == {
         (State.CLOSED, Event.CLOSE): State.CLOSED
     }
 
 
-async def test_a_small_request_goes_out_in_one_piece_and_the_connection_serves_again() -> None:
+async def test_a_small_request_is_sent_in_one_piece_and_the_connection_is_reused() -> None:
     async with connected() as (connection, end, nursery):
         seen: list[bytes] = []
 
@@ -120,7 +122,7 @@ async def test_a_small_request_goes_out_in_one_piece_and_the_connection_serves_a
         assert connection.served == 2
 
 
-async def test_a_large_body_and_its_answer_cross_and_the_connection_serves_again() -> None:
+async def test_a_large_body_and_its_response_overlap_and_the_connection_is_reused() -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
@@ -150,7 +152,7 @@ class Numbers(httpx.AsyncByteStream):
             self._done.append("closed")
 
 
-async def test_a_stream_goes_out_in_chunks_and_an_empty_piece_does_not_end_it() -> None:
+async def test_a_stream_is_sent_in_chunks_and_an_empty_piece_does_not_end_the_body() -> None:
     async with connected() as (connection, end, nursery):
         seen = b""
 
@@ -168,7 +170,7 @@ async def test_a_stream_goes_out_in_chunks_and_an_empty_piece_does_not_end_it() 
 
 
 @pytest.mark.parametrize("length", ["5", "7"])
-async def test_a_stream_that_is_not_as_long_as_it_said_is_our_fault_and_closes(length: str) -> None:
+async def test_a_stream_that_differs_from_its_length_is_a_bad_request_and_closes(length: str) -> None:
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
         done: list[str] = []
@@ -178,7 +180,7 @@ async def test_a_stream_that_is_not_as_long_as_it_said_is_our_fault_and_closes(l
         assert (connection.state, done[-1]) == (State.CLOSED, "closed")
 
 
-async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_again() -> None:
+async def test_an_early_response_stops_the_body_and_closes_the_connection() -> None:
     async with connected(bounded=True) as (connection, end, nursery):
         done: list[str] = []
 
@@ -194,8 +196,8 @@ async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_aga
         assert done == ["closed"], "the body is closed before the request is over"
 
 
-async def test_an_answer_that_comes_while_the_body_still_goes_out_is_read_along_with_it() -> None:
-    """Both ways at once: each piece of the body is answered before the next one is sent."""
+async def test_a_response_is_received_while_the_body_is_still_being_sent() -> None:
+    """Each piece of the body is answered before the next piece is sent."""
     async with connected() as (connection, end, nursery):
         heard = trio.Event()
 
@@ -219,7 +221,7 @@ async def test_an_answer_that_comes_while_the_body_still_goes_out_is_read_along_
         assert connection.state is State.IDLE
 
 
-async def test_what_the_body_raises_reaches_the_caller_bare_and_closes() -> None:
+async def test_an_exception_of_the_body_is_raised_without_a_group_and_closes() -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"one"
         raise KeyError("mine")
@@ -231,7 +233,7 @@ async def test_what_the_body_raises_reaches_the_caller_bare_and_closes() -> None
         assert connection.state is State.CLOSED
 
 
-async def test_what_the_body_raises_while_it_is_stopped_is_not_lost() -> None:
+async def test_an_exception_of_the_body_while_it_is_cancelled_is_raised() -> None:
     async def body() -> AsyncIterator[bytes]:
         try:
             yield b"one"
@@ -252,7 +254,7 @@ async def test_what_the_body_raises_while_it_is_stopped_is_not_lost() -> None:
 
 
 class _DeafStream(MemoryStream):
-    """All sends but ``heard`` fail; what the peer has said can still be read."""
+    """All sends but ``heard`` fail; received bytes can still be read."""
 
     heard = 0
 
@@ -264,7 +266,7 @@ class _DeafStream(MemoryStream):
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-async def test_a_peer_that_stops_reading_may_have_answered(content: bytes) -> None:
+async def test_a_response_of_a_peer_that_stopped_reading_is_received(content: bytes) -> None:
     async with trio.open_nursery() as nursery:
         ours, theirs = trio.testing.memory_stream_pair()
         connection = Connection(_DeafStream(ours), nursery, "there")
@@ -275,7 +277,7 @@ async def test_a_peer_that_stops_reading_may_have_answered(content: bytes) -> No
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-async def test_a_peer_that_stops_reading_and_leaves_is_a_reset_before_a_byte(content: bytes) -> None:
+async def test_a_peer_that_stops_reading_and_closes_is_an_untouched_reset(content: bytes) -> None:
     async with trio.open_nursery() as nursery:
         ours, theirs = trio.testing.memory_stream_pair()
         connection = Connection(_DeafStream(ours), nursery, "there")
@@ -305,7 +307,7 @@ async def _answer_later(theirs: ServerEnd) -> None:
     await theirs.send_all(OK)
 
 
-async def test_a_peer_that_closes_its_side_after_the_answer_has_answered() -> None:
+async def test_a_response_followed_by_the_peers_end_is_complete() -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
@@ -320,7 +322,7 @@ async def test_a_peer_that_closes_its_side_after_the_answer_has_answered() -> No
 
 
 @pytest.mark.parametrize("fields", [b"Connection: close\r\n", b""])
-async def test_excess_and_close_are_the_last_of_a_connection(fields: bytes) -> None:
+async def test_excess_bytes_and_connection_close_end_the_connection(fields: bytes) -> None:
     async with connected() as (connection, end, nursery):
         excess = b"" if fields else b"x"
 
@@ -334,7 +336,7 @@ async def test_excess_and_close_are_the_last_of_a_connection(fields: bytes) -> N
         assert (connection.state, connection.excess) == (State.CLOSED, bool(excess))
 
 
-async def test_asking_for_close_makes_it_the_last_one() -> None:
+async def test_a_request_with_connection_close_is_the_connections_last() -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
@@ -348,7 +350,7 @@ async def test_asking_for_close_makes_it_the_last_one() -> None:
 
 
 @pytest.mark.parametrize("size", [0, LARGE], ids=["small", "large"])
-async def test_the_read_timeout_is_for_the_whole_head(size: bytes | int, autojump_clock) -> None:
+async def test_the_read_timeout_limits_the_whole_head(size: bytes | int, autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
@@ -365,7 +367,7 @@ async def test_the_read_timeout_is_for_the_whole_head(size: bytes | int, autojum
         assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
 
 
-async def test_each_interim_response_has_the_read_timeout_and_their_count_is_bounded(autojump_clock) -> None:
+async def test_interim_responses_restart_the_read_timeout_and_their_number_is_bounded(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
@@ -408,7 +410,7 @@ async def test_framing_that_drips_does_not_extend_the_read_timeout(before: bytes
         assert trio.current_time() - began == pytest.approx(1.0)
 
 
-async def test_each_piece_of_a_body_has_the_read_timeout(autojump_clock) -> None:
+async def test_the_read_timeout_limits_each_piece_of_the_body(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
@@ -423,8 +425,8 @@ async def test_each_piece_of_a_body_has_the_read_timeout(autojump_clock) -> None
         assert await read_all(connection) == b"x" * 20
 
 
-async def test_the_read_timeout_begins_when_the_request_is_out(autojump_clock) -> None:
-    """An upload takes as long as it takes; only then is the peer's silence its own."""
+async def test_the_read_timeout_begins_when_the_request_was_sent(autojump_clock) -> None:
+    """The upload may take longer than the read timeout."""
 
     class Slow(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -440,7 +442,7 @@ async def test_the_read_timeout_begins_when_the_request_is_out(autojump_clock) -
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-async def test_the_write_timeout_is_for_each_write(content: bytes, autojump_clock) -> None:
+async def test_the_write_timeout_limits_each_write(content: bytes, autojump_clock) -> None:
     async with connected(bounded=True) as (connection, _, _):
         with pytest.raises(WriteTimedOut) as caught:
             await start(connection, content=content, timeouts=StepTimeouts(write=2.0))
@@ -459,7 +461,7 @@ async def slow_to_unwind(seconds: float, done: list[str]) -> AsyncIterator[bytes
         done.append("closed")
 
 
-async def test_cancelled_it_is_closed_at_once_and_its_body_before_the_cancel_goes_on(autojump_clock) -> None:
+async def test_a_cancel_closes_the_connection_and_then_waits_for_the_body(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
         done: list[str] = []
@@ -469,7 +471,7 @@ async def test_cancelled_it_is_closed_at_once_and_its_body_before_the_cancel_goe
         assert (connection.state, done, trio.current_time()) == (State.CLOSED, ["closed"], 1.5)
 
 
-async def test_a_body_that_will_not_end_does_not_hold_a_cancel_for_ever(autojump_clock) -> None:
+async def test_a_body_that_does_not_end_delays_a_cancel_for_a_bounded_time(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
         with trio.move_on_after(1):
@@ -477,7 +479,7 @@ async def test_a_body_that_will_not_end_does_not_hold_a_cancel_for_ever(autojump
         assert trio.current_time() == pytest.approx(2.0)
 
 
-async def test_closed_by_its_pool_while_in_use_is_a_reset() -> None:
+async def test_a_close_by_the_pool_during_a_request_is_a_reset() -> None:
     async with connected() as (connection, end, nursery):
 
         async def close_later() -> None:
@@ -491,7 +493,7 @@ async def test_closed_by_its_pool_while_in_use_is_a_reset() -> None:
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-async def test_closed_by_its_pool_in_the_moment_that_the_answer_comes_is_a_reset_too(content: bytes) -> None:
+async def test_a_close_by_the_pool_in_the_turn_of_the_response_is_a_reset(content: bytes) -> None:
     class ClosedMeanwhile(MemoryStream):
         async def receive_some(self) -> bytes:
             data = await super().receive_some()
@@ -507,7 +509,7 @@ async def test_closed_by_its_pool_in_the_moment_that_the_answer_comes_is_a_reset
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
-async def test_closed_by_its_pool_while_it_sends_is_a_reset_too(content: bytes) -> None:
+async def test_a_close_by_the_pool_while_sending_is_a_reset(content: bytes) -> None:
     class ClosedMeanwhile(MemoryStream):
         async def send_all(self, data: bytes) -> None:
             await super().send_all(data)
@@ -520,10 +522,10 @@ async def test_closed_by_its_pool_while_it_sends_is_a_reset_too(content: bytes) 
             await start(connection, content=content)
 
 
-# Requests that somebody else sends on the stream
+# Requests that the caller sends by itself
 
 
-async def test_a_whole_request_goes_out_on_the_stream_and_no_other_begins_meanwhile() -> None:
+async def test_no_second_request_begins_on_a_connection_in_use() -> None:
     async with connected() as (connection, end, _):
         stream = connection.begin_whole()
         assert (connection.state, connection.served, connection.unsettled) == (State.AWAITING, 1, False)
@@ -553,7 +555,7 @@ def broken(cause: Exception | None) -> trio.BrokenResourceError:
     ],
     ids=repr,
 )
-async def test_what_a_broken_stream_means_depends_on_its_cause_and_on_what_has_come(
+async def test_the_error_of_a_broken_stream_depends_on_its_cause_and_the_response(
     error: Exception, came: bytes, kind: type[Exception], untouched: bool
 ) -> None:
     reader = ResponseReader("GET", Limits())

@@ -1,4 +1,4 @@
-"""Which kept connections carry a request that must not be sent twice."""
+"""Which idle connections of a pool carry a request that must not be sent twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def send(pool: Pool | Transport, method: str = "POST", **headers: str) -> 
 
 
 def hinting(hint: str):
-    """Answer every request and say how long an idle connection is kept."""
+    """Answer every request with a Keep-Alive timeout."""
 
     async def handler(end: ServerEnd) -> None:
         buffer = b""
@@ -53,7 +53,7 @@ async def reused_after(pool: Pool | Transport, seconds: float, method: str = "PO
     return opened(pool) == before
 
 
-async def test_while_nothing_is_known_half_a_second_of_idle_time_is_the_limit(
+async def test_without_knowledge_half_a_second_of_idle_time_is_the_limit(
     made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
     async with made(dial=MemoryDial(nursery, echo_server())) as pool:
@@ -76,7 +76,7 @@ async def test_while_nothing_is_known_half_a_second_of_idle_time_is_the_limit(
         ("max=5", 0.5),
     ],
 )
-async def test_the_peers_own_word_less_a_second_is_the_limit(
+async def test_the_keep_alive_timeout_less_a_second_is_the_limit(
     hint: str, limit: float, made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
     async with made(dial=MemoryDial(nursery, hinting(hint)), keepalive_expiry=60) as pool:
@@ -84,15 +84,13 @@ async def test_the_peers_own_word_less_a_second_is_the_limit(
         assert not await reused_after(pool, limit + 0.01)
 
 
-async def test_a_peer_that_keeps_no_idle_connection_is_taken_at_its_word(
-    made: Made, nursery: trio.Nursery, autojump_clock
-) -> None:
+async def test_a_keep_alive_timeout_of_zero_prevents_reuse(made: Made, nursery: trio.Nursery, autojump_clock) -> None:
     async with made(dial=MemoryDial(nursery, hinting("timeout=0"))) as pool:
         assert not await reused_after(pool, 0)
 
 
 def closing_after(seconds: float, *, hint: bytes = b""):
-    """Answer, and close the connection when it has been idle so long."""
+    """Answer, and close the connection after this idle time."""
 
     async def handler(end: ServerEnd) -> None:
         with trio.move_on_after(seconds) as idle:
@@ -110,7 +108,7 @@ async def test_the_shortest_idle_time_at_which_the_peer_closed_is_learned(
     async with made(dial=dial, keepalive_expiry=60) as pool:
         await send(pool, "GET")
         await trio.sleep(2.1)
-        # A memory stream cannot be asked for its end: the request finds out, and as a POST it must not be repeated.
+        # A memory stream does not report its end: the request fails, and a POST is not repeated.
         with pytest.raises(ConnectionReset):
             await send(pool)
         assert await reused_after(pool, 1.6)
@@ -136,7 +134,7 @@ def restarting(nursery: trio.Nursery, restart: trio.Event):
 
 
 @pytest.mark.parametrize(("pause", "remembered"), [(30, True), (61, False)])
-async def test_an_early_close_counts_for_a_minute_or_until_a_connection_was_kept_for_longer(
+async def test_an_early_close_counts_for_a_minute_and_until_a_longer_idle_time(
     pause: float, remembered: bool, made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
     restart = trio.Event()
@@ -149,11 +147,11 @@ async def test_an_early_close_counts_for_a_minute_or_until_a_connection_was_kept
         assert not await reused_after(pool, 0.1)
         await trio.sleep(pause)
         assert not await reused_after(pool, 1.0), "no connection was kept for longer since"
-        await trio.sleep(5)  # Both are closed as they expire, which the server has not done.
+        await trio.sleep(5)  # Both connections expire without being closed by the server.
         assert await reused_after(pool, 1.0) is not remembered
 
 
-async def test_an_early_close_is_not_forgotten_while_it_happens_again(
+async def test_an_early_close_that_happens_again_is_not_forgotten(
     made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
     async def handler(end: ServerEnd) -> None:
@@ -165,12 +163,12 @@ async def test_an_early_close_is_not_forgotten_while_it_happens_again(
     async with made(dial=dial) as pool:
         for _ in range(30):
             await send(pool, "GET")
-            await trio.sleep(3)  # A GET finds out, and is sent anew.
-        # Memory streams do not know when they ended, so three seconds were observed.
+            await trio.sleep(3)  # The GET finds the connection ended, and is sent again.
+        # Memory streams have no time of their end, so three seconds were observed.
         assert not await reused_after(pool, 2.5)
 
 
-async def test_other_origins_are_not_judged_by_it(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_an_early_close_does_not_count_for_other_origins(nursery: trio.Nursery, autojump_clock) -> None:
     async with Pool(dial=MemoryDial(nursery, hinting("timeout=3"))) as pool:
         await send(pool, "GET")
         await trio.sleep(1)

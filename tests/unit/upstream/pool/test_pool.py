@@ -1,3 +1,5 @@
+"""The connection pool: reuse, expiry, limits, replacement of ended connections, and closing, over memory streams."""
+
 from __future__ import annotations
 
 import errno
@@ -41,7 +43,7 @@ async def test_one_connection_serves_one_request_after_another(nursery: trio.Nur
     assert dial.open == 0
 
 
-async def test_a_connection_serves_its_origin_alone(nursery: trio.Nursery) -> None:
+async def test_a_connection_serves_only_its_origin(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         for url in ("http://x/", "http://x:81/", "https://x/", "http://y/", "http://x:80/"):
@@ -56,7 +58,7 @@ async def test_a_connection_serves_its_origin_alone(nursery: trio.Nursery) -> No
     ]
 
 
-async def test_the_connection_used_last_is_used_next(nursery: trio.Nursery) -> None:
+async def test_the_last_used_connection_is_taken_first(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         first = await pool.handle_async_request(get(method="GET", headers={"x": "1"}))
@@ -99,7 +101,7 @@ async def test_use_renews_the_expiry(nursery: trio.Nursery, autojump_clock) -> N
         assert len(dial.streams) == 1
 
 
-async def test_an_idle_connection_that_is_not_quiet_is_thrown_away(nursery: trio.Nursery) -> None:
+async def test_an_idle_connection_that_is_not_quiet_is_closed(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         await fetch(pool)
@@ -119,7 +121,7 @@ async def test_too_many_idle_connections_close_the_oldest(nursery: trio.Nursery)
         assert pool.statistics().idle == 2
 
 
-async def test_without_a_place_for_idle_connections_none_is_kept(nursery: trio.Nursery) -> None:
+async def test_with_max_idle_of_zero_no_connection_is_kept(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial, max_idle=0) as pool:
         for _ in range(2):
@@ -127,7 +129,7 @@ async def test_without_a_place_for_idle_connections_none_is_kept(nursery: trio.N
             assert (pool.statistics().idle, dial.open) == (0, 0)
 
 
-async def test_idle_connections_of_others_make_room_at_the_limit(nursery: trio.Nursery) -> None:
+async def test_at_the_limit_idle_connections_of_other_origins_are_closed(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial, max_connections=2) as pool:
         for host in ("a", "b", "c", "d"):
@@ -159,7 +161,7 @@ async def test_at_the_limit_requests_wait_and_a_full_queue_overflows(nursery: tr
     assert (slots.in_use, slots.waiting, slots.overflowed) == (0, 0, 1)
 
 
-async def test_the_pool_timeout_of_httpx_ends_the_wait(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_httpxs_pool_timeout_ends_the_wait_for_a_place(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, hang)
     async with Pool(dial=dial, max_connections=1) as pool, trio.open_nursery() as inner:
         inner.start_soon(fetch, pool)
@@ -195,7 +197,7 @@ def dies_on_reuse(served: list[bytes]):
         ("POST", {"content": b"x", "headers": {"Idempotency-Key": "1"}}),
     ],
 )
-async def test_a_kept_connection_that_died_is_replaced_for_what_may_be_repeated(
+async def test_an_ended_kept_connection_is_replaced_for_an_idempotent_request(
     method: str, options: dict, nursery: trio.Nursery
 ) -> None:
     served: list[bytes] = []
@@ -216,7 +218,9 @@ async def body() -> AsyncIterator[bytes]:
     ("method", "options"),
     [("POST", {"content": b"x"}), ("PATCH", {"content": b"x"}), ("PUT", {"content": body()})],
 )
-async def test_it_is_never_replaced_for_what_may_not(method: str, options: dict, nursery: trio.Nursery) -> None:
+async def test_an_ended_kept_connection_is_not_replaced_for_other_requests(
+    method: str, options: dict, nursery: trio.Nursery
+) -> None:
     served: list[bytes] = []
     dial = MemoryDial(nursery, dies_on_reuse(served))
     async with Pool(dial=dial) as pool:
@@ -226,7 +230,7 @@ async def test_it_is_never_replaced_for_what_may_not(method: str, options: dict,
         assert (pool.statistics().replaced, len(dial.streams), pool.statistics().active) == (0, 1, 0)
 
 
-async def test_a_new_connection_that_dies_is_not_replaced(nursery: trio.Nursery) -> None:
+async def test_a_new_connection_that_ends_is_not_replaced(nursery: trio.Nursery) -> None:
     async def die(end: ServerEnd) -> None:
         await end.receive_some()
 
@@ -237,7 +241,7 @@ async def test_a_new_connection_that_dies_is_not_replaced(nursery: trio.Nursery)
     assert len(dial.streams) == 1
 
 
-async def test_a_kept_connection_that_dies_after_a_byte_is_not_replaced(nursery: trio.Nursery) -> None:
+async def test_a_kept_connection_that_ends_after_a_byte_is_not_replaced(nursery: trio.Nursery) -> None:
     async def die(end: ServerEnd) -> None:
         await end.receive_some()
         await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -261,7 +265,7 @@ async def test_a_request_that_cannot_be_written_takes_no_connection(nursery: tri
     assert (dial.streams, statistics.active, statistics.slots and statistics.slots.in_use) == ([], 0, 0)
 
 
-async def test_outside_of_its_block_it_does_not_work(nursery: trio.Nursery) -> None:
+async def test_a_request_outside_of_the_pools_block_is_refused(nursery: trio.Nursery) -> None:
     pool = Pool(dial=MemoryDial(nursery, echo_server()))
     with pytest.raises(NotRunningError):
         await fetch(pool)
@@ -273,7 +277,7 @@ async def test_outside_of_its_block_it_does_not_work(nursery: trio.Nursery) -> N
         assert await fetch(pool) == b"ok"
 
 
-async def test_httpx_may_enter_it_once_more(nursery: trio.Nursery) -> None:
+async def test_httpx_may_enter_an_entered_pool(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         async with httpx.AsyncClient(transport=pool) as client:
@@ -282,7 +286,7 @@ async def test_httpx_may_enter_it_once_more(nursery: trio.Nursery) -> None:
     assert dial.open == 0
 
 
-async def test_what_its_block_raises_comes_out_bare(nursery: trio.Nursery) -> None:
+async def test_an_exception_of_the_pools_block_is_raised_without_a_group(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     with pytest.raises(KeyError, match="mine"):
         async with Pool(dial=dial) as pool:
@@ -291,7 +295,7 @@ async def test_what_its_block_raises_comes_out_bare(nursery: trio.Nursery) -> No
     assert dial.open == 0
 
 
-async def test_cancelled_its_block_ends_as_cancelled(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_cancel_of_the_pools_block_ends_as_cancelled(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, hang)
     with trio.move_on_after(1) as scope:
         async with Pool(dial=dial) as pool:
@@ -306,7 +310,7 @@ async def half_a_response(end: ServerEnd) -> None:
     await hang(end)
 
 
-async def test_closing_closes_what_is_in_use_and_its_reader_gets_an_error(nursery: trio.Nursery) -> None:
+async def test_closing_the_pool_closes_active_connections_and_readers_get_an_error(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, half_a_response)
     async with Pool(dial=dial) as pool:
         response = await pool.handle_async_request(get())
@@ -318,7 +322,7 @@ async def test_closing_closes_what_is_in_use_and_its_reader_gets_an_error(nurser
     assert (statistics.active, statistics.slots and statistics.slots.in_use) == (0, 0)
 
 
-async def test_closing_ends_a_request_that_has_just_taken_a_kept_connection(nursery: trio.Nursery) -> None:
+async def test_closing_the_pool_ends_a_request_that_has_just_taken_a_kept_connection(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     errors: list[Exception] = []
 
@@ -331,7 +335,7 @@ async def test_closing_ends_a_request_that_has_just_taken_a_kept_connection(nurs
     async with trio.open_nursery() as outside, Pool(dial=dial) as pool:
         await fetch(pool)
         outside.start_soon(late)
-        # Within a turn or two it has taken the kept connection; whether it has sent is trio's dice.
+        # After a turn or two the request has taken the kept connection; trio decides at random whether it was sent.
         while pool.statistics().active == 0:
             await trio.lowlevel.checkpoint()
     assert len(errors) == 1
@@ -347,7 +351,7 @@ async def test_a_response_closed_before_its_end_closes_its_connection(nursery: t
         assert (dial.open, statistics.active, statistics.idle) == (0, 0, 0)
 
 
-async def test_a_response_read_to_its_end_no_longer_touches_its_connection(nursery: trio.Nursery) -> None:
+async def test_closing_a_response_after_its_end_does_not_touch_its_connection(nursery: trio.Nursery) -> None:
     async def slowly(end: ServerEnd) -> None:
         while await end.receive_some():
             await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
@@ -366,7 +370,7 @@ async def test_a_response_read_to_its_end_no_longer_touches_its_connection(nurse
     assert len(dial.streams) == 1
 
 
-async def test_the_response_says_version_and_reason(nursery: trio.Nursery) -> None:
+async def test_a_response_has_http_version_and_reason_phrase(nursery: trio.Nursery) -> None:
     async def answer(end: ServerEnd) -> None:
         await end.receive_some()
         await end.send_all(b"HTTP/1.0 200 Fine\r\nX-A: 1\r\nX-A: 2\r\n\r\nbody")
@@ -378,7 +382,7 @@ async def test_the_response_says_version_and_reason(nursery: trio.Nursery) -> No
         assert await response.aread() == b"body"
 
 
-async def test_without_a_descriptor_for_its_reader_it_is_not_entered_and_may_be_later(
+async def test_a_pool_without_a_descriptor_for_its_reader_may_be_entered_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def none_left() -> None:
@@ -395,7 +399,7 @@ async def test_without_a_descriptor_for_its_reader_it_is_not_entered_and_may_be_
         pass
 
 
-async def test_two_tasks_cannot_both_enter_it() -> None:
+async def test_a_second_task_cannot_enter_the_pool() -> None:
     async with Pool() as pool, trio.open_nursery() as nursery:
 
         async def another() -> None:
@@ -405,7 +409,7 @@ async def test_two_tasks_cannot_both_enter_it() -> None:
         nursery.start_soon(another)
 
 
-async def test_as_many_idle_connections_are_kept_as_may_be_open(nursery: trio.Nursery) -> None:
+async def test_the_default_of_max_idle_is_max_connections(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial, max_connections=150) as pool:
         for _ in range(3):
@@ -415,7 +419,7 @@ async def test_as_many_idle_connections_are_kept_as_may_be_open(nursery: trio.Nu
         assert (pool.statistics().opened, pool.statistics().idle) == (150, 150)
 
 
-# Connections for callers that send and receive on them themselves
+# Connections for callers that send and receive by themselves
 
 X = Origin("http", "x", 80)
 
@@ -440,7 +444,7 @@ def counts(statistics: PoolStatistics) -> tuple[int, int, int]:
     return statistics.connecting, statistics.active, statistics.idle
 
 
-async def test_a_connection_is_active_from_its_opening_until_it_is_given_back(nursery: trio.Nursery) -> None:
+async def test_a_connection_is_active_from_open_until_give_back(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         assert taken(pool) is None
@@ -457,7 +461,7 @@ async def test_a_connection_is_active_from_its_opening_until_it_is_given_back(nu
         assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 0, 0), 1)
 
 
-async def test_a_connection_that_may_not_serve_again_is_closed_when_it_is_given_back(nursery: trio.Nursery) -> None:
+async def test_a_connection_that_is_not_usable_is_closed_when_given_back(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
         connection = await opened(pool)
@@ -481,7 +485,7 @@ async def test_a_kept_connection_that_is_expired_or_not_quiet_is_closed_instead_
         assert (dial.open, pool.statistics().stale) == (0, 2)
 
 
-async def test_for_a_request_sent_once_no_connection_is_as_old_as_one_its_peer_closed(
+async def test_a_request_sent_once_takes_no_connection_idle_as_long_as_a_closed_one(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     async with Pool(dial=MemoryDial(nursery, echo_server()), keepalive_expiry=60) as pool:
@@ -497,7 +501,7 @@ async def test_for_a_request_sent_once_no_connection_is_as_old_as_one_its_peer_c
         assert taken(pool) is connections[0]
 
 
-async def test_a_request_whose_kept_connection_is_dead_is_sent_on_a_new_one(nursery: trio.Nursery) -> None:
+async def test_a_request_with_an_ended_kept_connection_is_sent_on_a_new_connection(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, dies_on_reuse([]))
     async with Pool(dial=dial) as pool:
         await fetch(pool, get())
@@ -515,7 +519,7 @@ async def test_a_request_whose_kept_connection_is_dead_is_sent_on_a_new_one(nurs
         assert (pool.statistics().reused, pool.statistics().replaced) == (2, 2)
 
 
-async def test_cancelled_while_it_connects_it_opens_nothing(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_cancel_while_connecting_leaves_no_connection(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, echo_server(), delay=5.0)
     async with Pool(dial=dial) as pool, trio.open_nursery() as inner:
         inner.start_soon(pool.open, X, None)
@@ -526,7 +530,7 @@ async def test_cancelled_while_it_connects_it_opens_nothing(nursery: trio.Nurser
     assert dial.streams == []
 
 
-async def test_a_pool_that_was_closed_meanwhile_keeps_no_connection(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_pool_closed_during_a_request_keeps_no_connection(nursery: trio.Nursery, autojump_clock) -> None:
     dial = MemoryDial(nursery, echo_server(), delay=5.0)
     pool = Pool(dial=dial)
     with pytest.raises(NotRunningError):
@@ -557,7 +561,7 @@ async def test_a_pool_that_was_closed_meanwhile_keeps_no_connection(nursery: tri
     ],
     ids=["length", "chunked", "close", "HTTP/1.0", "excess", "asked to close"],
 )
-async def test_a_calls_connection_is_kept_if_both_sides_let_it_and_nothing_is_left_on_it(
+async def test_a_calls_connection_is_kept_only_if_persistent_and_without_a_rest(
     answer: bytes, asked: dict[str, str], idle: int, excess: int, nursery: trio.Nursery
 ) -> None:
     async def handler(end: ServerEnd) -> None:

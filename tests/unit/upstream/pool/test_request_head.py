@@ -1,3 +1,5 @@
+"""Request encoding: request line, fields, framing, and what is remembered of it."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -34,16 +36,16 @@ async def pieces() -> AsyncIterator[bytes]:
     yield b"x"
 
 
-def test_a_plain_request_is_its_line_and_its_host() -> None:
+def test_a_request_without_fields_is_its_request_line_and_host() -> None:
     assert head(request()) == [b"GET /a?b=c HTTP/1.1", b"Host: host:8080"]
 
 
-def test_the_target_extension_goes_out_as_it_is() -> None:
+def test_the_target_extension_is_sent_unchanged() -> None:
     target = b"/users/%2F42?x=1&x=2"
     assert head(request(extensions={"target": target}))[0] == b"GET " + target + b" HTTP/1.1"
 
 
-def test_the_urls_host_serves_a_request_without_one() -> None:
+def test_a_request_without_a_host_field_gets_the_urls_host() -> None:
     bare = httpx.Request("GET", "http://x:81/", stream=httpx.ByteStream(b""))
     assert head(bare)[1] == b"Host: x:81"
 
@@ -51,18 +53,18 @@ def test_the_urls_host_serves_a_request_without_one() -> None:
 @pytest.mark.parametrize(
     "target", [b"a", b"/a b", b"/a\r\nX: y", b"/a#b", b"/\xff", b"/\x00", b"http://x/", b"*", b"/\t"]
 )
-def test_a_target_that_is_none_is_refused(target: bytes) -> None:
+def test_an_invalid_target_is_refused(target: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         encode_httpx_request(request(extensions={"target": target}))
     assert (caught.value.kind, caught.value.proxy_error) == (Kind.BAD_REQUEST, "http_request_error")
 
 
-def test_the_asterisk_is_for_options_alone() -> None:
+def test_the_asterisk_is_a_target_of_options_only() -> None:
     assert head(request("OPTIONS", extensions={"target": b"*"}))[0] == b"OPTIONS * HTTP/1.1"
 
 
 @pytest.mark.parametrize("method", ["G T", "GET\r\nX:", "", "CONNECT", "GÉT", "GET/1"])
-def test_a_method_that_is_none_is_refused(method: str) -> None:
+def test_an_invalid_method_is_refused(method: str) -> None:
     with pytest.raises(BadRequest):
         encode_httpx_request(request(method))
 
@@ -89,12 +91,12 @@ def test_a_field_that_would_break_the_head_is_refused_and_its_value_is_not_shown
     assert "X-B" not in str(caught.value)
 
 
-def test_two_hosts_are_refused() -> None:
+def test_two_host_fields_are_refused() -> None:
     with pytest.raises(BadRequest):
         encode_httpx_request(request(headers=[(b"Host", b"a"), (b"Host", b"b")]))
 
 
-def test_the_fields_of_the_connection_are_ours() -> None:
+def test_fields_about_the_connection_are_not_copied() -> None:
     fields = [
         (b"Host", b"h"),
         (b"Connection", b"keep-alive, X-Hop"),
@@ -138,7 +140,7 @@ def test_a_body_in_memory_is_framed_by_its_length(method: str, content: bytes | 
     assert encode_httpx_request(value).body == (content or b"")
 
 
-def test_a_stream_is_chunked_or_framed_by_the_length_that_it_was_given() -> None:
+def test_a_stream_is_chunked_or_framed_by_its_content_length() -> None:
     chunked = encode_httpx_request(request("POST", content=pieces()))
     assert chunked.head.endswith(b"Transfer-Encoding: chunked\r\n\r\n")
     assert (chunked.length, chunked.stream is not None) == (None, True)
@@ -149,19 +151,19 @@ def test_a_stream_is_chunked_or_framed_by_the_length_that_it_was_given() -> None
 
 
 @pytest.mark.parametrize("said", ["4", "-3", "+3", "3,3", "0x3", "", "³"])
-def test_a_length_that_is_not_the_bodys_is_refused(said: str) -> None:
+def test_a_content_length_that_differs_from_the_body_is_refused(said: str) -> None:
     with pytest.raises(BadRequest):
         encode_httpx_request(request("POST", content=b"abc", headers=[(b"Content-Length", said.encode())]))
 
 
-def test_a_length_given_twice_is_refused() -> None:
+def test_a_content_length_given_twice_is_refused() -> None:
     with pytest.raises(BadRequest):
         encode_httpx_request(
             request("POST", content=b"abc", headers=[("Content-Length", "3"), ("Content-Length", "3")])
         )
 
 
-def test_length_and_chunked_together_are_refused_for_a_stream() -> None:
+def test_content_length_with_transfer_encoding_is_refused_for_a_stream() -> None:
     fields = {"content-length": "1", "transfer-encoding": "chunked"}
     with pytest.raises(BadRequest):
         encode_httpx_request(request("POST", content=pieces(), headers=fields))
@@ -185,7 +187,7 @@ def test_a_synchronous_stream_is_refused() -> None:
         ("POST", {"content": b"x", "headers": {"idempotency-key": "1"}}, True),
     ],
 )
-def test_only_what_may_be_repeated_is_replayable(method: str, options: dict, replayable: bool) -> None:
+def test_only_idempotent_requests_are_replayable(method: str, options: dict, replayable: bool) -> None:
     assert encode_httpx_request(request(method, **options)).replayable is replayable
 
 
@@ -242,7 +244,7 @@ def test_a_call_goes_to_its_replicas_host_and_base_and_asks_for_gzip() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("kind", [tuple, list])
-def test_what_a_call_may_not_say_itself_needs_a_closer_look_and_is_replaced(call: PreparedRequest, kind: type) -> None:
+def test_fields_that_a_call_must_not_set_are_replaced(call: PreparedRequest, kind: type) -> None:
     call = structs.replace(call, headers=kind(call.headers))
     assert plain(call) is None
     lines = encode_call(call, b"/base", b"host:81", [TRACE]).head.lower().split(b"\r\n")
@@ -251,7 +253,7 @@ def test_what_a_call_may_not_say_itself_needs_a_closer_look_and_is_replaced(call
     assert not any(line.startswith((b"connection:", b"te:", b"proxy-")) for line in lines)
 
 
-def test_an_idempotency_key_makes_any_method_repeatable() -> None:
+def test_an_idempotency_key_makes_any_method_idempotent() -> None:
     assert is_idempotent(prepared(method="PUT"))
     assert not is_idempotent(prepared(method="POST"))
     assert is_idempotent(prepared(field(b"Idempotency-Key", b"1"), method="POST"))
@@ -275,7 +277,7 @@ SAYS_LEFT, SAYS_RIGHT = (b"x-left", b"x-left", b"1"), (b"x-right", b"x-right", b
     ],
 )
 @pytest.mark.parametrize("block", [(), (SAYS_LEFT,), (SAYS_RIGHT,), (ACCEPT_GZIP,), ((b"host", b"host", b"h"),)])
-def test_what_is_remembered_on_a_block_for_one_upstream_is_not_used_for_another(
+def test_lines_remembered_in_a_block_are_not_used_for_other_prefixes(
     headers: tuple[Field, ...], block: tuple[Field, ...]
 ) -> None:
     remembered = PreparedRequest("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
@@ -285,13 +287,13 @@ def test_what_is_remembered_on_a_block_for_one_upstream_is_not_used_for_another(
         assert encode_plain_call(remembered, b"", b"h", b"", never) == expected
 
 
-def test_upstreams_with_the_same_deadline_header_share_what_is_remembered() -> None:
+def test_upstreams_with_the_same_deadline_header_share_remembered_lines() -> None:
     one, other = (Client(name, ["http://h"], Policies(), Pool(max_connections=None)) for name in "ab")
     assert one.attempt_prefixes is other.attempt_prefixes
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_a_remembered_beginning_and_the_other_lines_are_the_plain_request(method: str) -> None:
+def test_a_remembered_beginning_with_the_other_lines_is_the_plain_request(method: str) -> None:
     beginnings: BoundedCache[object, bytes] = BoundedCache(8)
     call = prepared(field(b"x-a", b"1"), method=method)
     remember_beginning(beginnings, "one", call, b"/base", b"host:81", NEVER)
@@ -311,7 +313,7 @@ def test_a_remembered_beginning_and_the_other_lines_are_the_plain_request(method
         prepared(field(b"x-large", b"x" * 9000)),
     ],
 )
-def test_no_beginning_is_remembered_of_a_request_that_is_long_has_a_length_or_needs_a_closer_look(
+def test_no_beginning_is_remembered_if_long_with_a_length_or_not_plain(
     call: PreparedRequest,
 ) -> None:
     beginnings: BoundedCache[object, bytes] = BoundedCache(8)

@@ -1,3 +1,5 @@
+"""TLS contexts for upstreams: trust, client certificates, and errors of files."""
+
 from __future__ import annotations
 
 import os
@@ -27,13 +29,13 @@ def files(ca: trustme.CA, tmp_path: Path) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
 
 
-def test_it_verifies_the_certificate_and_the_name() -> None:
+def test_a_client_context_verifies_certificate_and_name() -> None:
     context = client_context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-def test_an_own_ca_replaces_the_systems(files: dict[str, str]) -> None:
+def test_a_configured_ca_replaces_the_systems_trust(files: dict[str, str]) -> None:
     context = client_context(ca=files["ca"])
     assert [each["subject"] for each in context.get_ca_certs()] == [
         each["subject"] for each in client_context(ca=files["ca"]).get_ca_certs()
@@ -55,7 +57,7 @@ def test_no_environment_variable_changes_trust_or_leaks_keys(
     assert context.keylog_filename is None
 
 
-def test_without_certificates_of_the_system_those_of_certifi_are_trusted(
+def test_without_system_certificates_those_of_certifi_are_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = ssl.DefaultVerifyPaths(None, None, "X", str(tmp_path / "none.pem"), "Y", str(tmp_path / "none"))
@@ -76,38 +78,38 @@ def broken(files: dict[str, str], tmp_path: Path, what: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("what", ["ca", "cert", "key"])
-def test_a_file_that_is_not_there_is_a_sentence(files: dict[str, str], tmp_path: Path, what: str) -> None:
+def test_a_missing_file_is_reported_in_one_sentence(files: dict[str, str], tmp_path: Path, what: str) -> None:
     path = str(tmp_path / "nowhere.pem")
     with pytest.raises(ValueError, match=f"^{what}: {path} cannot be read: no such file or directory$"):
         client_context(**{**files, what: path})
 
 
 @pytest.mark.parametrize("what", ["ca", "cert", "key"])
-def test_a_directory_is_a_sentence(files: dict[str, str], tmp_path: Path, what: str) -> None:
+def test_a_directory_is_reported_in_one_sentence(files: dict[str, str], tmp_path: Path, what: str) -> None:
     with pytest.raises(ValueError, match=f"^{what}: "):
         client_context(**{**files, what: str(tmp_path)})
 
 
 @pytest.mark.parametrize("what", ["ca", "cert", "key"])
-def test_a_file_that_is_no_pem_is_a_sentence(files: dict[str, str], tmp_path: Path, what: str) -> None:
+def test_a_file_without_pem_is_reported_in_one_sentence(files: dict[str, str], tmp_path: Path, what: str) -> None:
     with pytest.raises(ValueError, match="PEM form"):
         client_context(**broken(files, tmp_path, what))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_that_may_not_be_read_is_a_sentence(files: dict[str, str]) -> None:
+def test_a_file_that_may_not_be_read_is_reported_in_one_sentence(files: dict[str, str]) -> None:
     Path(files["key"]).chmod(0)
     with pytest.raises(ValueError, match=r"^key: .* cannot be read: permission denied$"):
         client_context(**files)
 
 
-def test_a_key_of_another_certificate_is_a_sentence(ca: trustme.CA, files: dict[str, str]) -> None:
+def test_a_key_of_another_certificate_is_reported_in_one_sentence(ca: trustme.CA, files: dict[str, str]) -> None:
     ca.issue_cert("other.example").private_key_pem.write_to_path(files["key"])
     with pytest.raises(ValueError, match=r"^key: .* does not belong to the certificate in "):
         client_context(**files)
 
 
-def test_an_encrypted_key_is_a_sentence_and_asks_nobody(files: dict[str, str]) -> None:
+def test_an_encrypted_key_is_reported_without_asking_for_a_pass_phrase(files: dict[str, str]) -> None:
     key = serialization.load_pem_private_key(Path(files["key"]).read_bytes(), None)
     encrypted = key.private_bytes(
         serialization.Encoding.PEM,

@@ -1,3 +1,5 @@
+"""Prohibited addresses, name resolution, and Happy Eyeballs."""
+
 from __future__ import annotations
 
 import errno
@@ -60,13 +62,13 @@ PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff
 
 
 @pytest.mark.parametrize("text", ALWAYS)
-def test_link_local_and_multicast_are_prohibited_in_every_wrapping(text: str) -> None:
+def test_link_local_and_multicast_addresses_are_prohibited_in_every_embedding(text: str) -> None:
     assert is_prohibited(text, public_only=False)
     assert is_prohibited(text, public_only=True)
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-def test_what_is_not_public_is_prohibited_only_if_asked_for(text: str) -> None:
+def test_addresses_that_are_not_public_are_prohibited_with_public_only(text: str) -> None:
     assert not is_prohibited(text, public_only=False)
     assert is_prohibited(text, public_only=True)
 
@@ -103,13 +105,13 @@ def use(resolver: Resolver) -> Resolver:
     return resolver
 
 
-async def test_families_take_turns_and_the_first_ones_comes_first() -> None:
+async def test_address_families_alternate_beginning_with_the_first_address() -> None:
     use(Resolver("2606::1", "2606::2", "2606::2", "8.8.8.8", "8.8.4.4"))
     found = await resolve("name.example", 80, public_only=True)
     assert [address.sockaddr[0] for address in found] == ["2606::1", "8.8.8.8", "2606::2", "8.8.4.4"]
 
 
-async def test_prohibited_addresses_are_left_out_and_none_left_is_refused() -> None:
+async def test_prohibited_addresses_are_left_out_and_a_name_with_no_other_is_refused() -> None:
     use(Resolver("169.254.169.254", "127.0.0.1"))
     assert [str(each) for each in await resolve("name.example", 80, public_only=False)] == ["127.0.0.1 port 80"]
     with pytest.raises(AddressRefused) as caught:
@@ -174,7 +176,7 @@ def addresses(*names: str) -> list[Address]:
     return [Address(socket.AF_INET, (name, 80)) for name in names]
 
 
-async def test_a_silent_address_gets_its_head_start_and_no_more(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_the_next_address_is_tried_after_the_stagger(sockets: list[FakeSocket], autojump_clock) -> None:
     start = trio.current_time()
     stream = await connect(addresses("silent", "good"))
     assert trio.current_time() - start == pytest.approx(STAGGER)
@@ -182,20 +184,20 @@ async def test_a_silent_address_gets_its_head_start_and_no_more(sockets: list[Fa
     assert [each.closed for each in sockets] == [True, False]
 
 
-async def test_a_refused_connection_starts_the_next_one_at_once(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_a_refused_connect_starts_the_next_one_at_once(sockets: list[FakeSocket], autojump_clock) -> None:
     start = trio.current_time()
     stream = await connect(addresses("refused", "refused", "good"))
     assert trio.current_time() == start
     assert stream.socket is sockets[2]
 
 
-async def test_the_first_to_answer_wins_though_it_began_first(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_the_first_address_that_accepts_wins(sockets: list[FakeSocket], autojump_clock) -> None:
     stream = await connect(addresses("slow", "silent", "silent"))
     assert stream.socket is sockets[0]
     assert [each.closed for each in sockets] == [False, True, True]
 
 
-async def test_all_refused_names_them_all(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_if_all_addresses_refuse_the_error_names_all(sockets: list[FakeSocket], autojump_clock) -> None:
     with pytest.raises(ConnectFailed) as caught:
         await connect(addresses("refused", "refused"))
     assert caught.value.detail.count("refused port 80") == 2
@@ -203,7 +205,7 @@ async def test_all_refused_names_them_all(sockets: list[FakeSocket], autojump_cl
     assert all(each.closed for each in sockets)
 
 
-async def test_cancelled_while_connecting_every_socket_is_closed(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_a_cancel_while_connecting_closes_every_socket(sockets: list[FakeSocket], autojump_clock) -> None:
     with trio.move_on_after(0.6) as scope:
         await connect(addresses("silent", "silent", "silent"))
     assert scope.cancelled_caught
@@ -211,7 +213,9 @@ async def test_cancelled_while_connecting_every_socket_is_closed(sockets: list[F
     assert all(each.closed for each in sockets)
 
 
-async def test_one_address_that_is_cancelled_is_closed_too(sockets: list[FakeSocket], autojump_clock) -> None:
+async def test_a_cancel_while_connecting_to_a_single_address_closes_its_socket(
+    sockets: list[FakeSocket], autojump_clock
+) -> None:
     with trio.move_on_after(1):
         await connect(addresses("silent"))
     assert [each.closed for each in sockets] == [True]

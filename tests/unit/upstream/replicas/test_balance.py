@@ -1,3 +1,5 @@
+"""The load balancer of an upstream, through calls: choice of the replica, ejection, load."""
+
 from __future__ import annotations
 
 import random
@@ -25,7 +27,7 @@ REFUSED = failing(ConnectFailed("refused"))
 
 
 def take(balance: LoadBalancer, number: int, now: float = 0.0, tried: Sequence[str] = ()) -> Counter[str]:
-    """Attempts that end at once, and where they went."""
+    """Attempts that end at once, and their replicas."""
     slots = [balance.take(now, tried) for _ in range(number)]
     for slot in slots:
         balance.ended(now, slot, now, False)
@@ -38,7 +40,7 @@ def to(hosts: Hosts, *urls: str, **options) -> Transport:
 
 
 async def ask(transport: Transport, number: int = 1) -> list[int]:
-    """Make requests, and give the statuses of those that are answered."""
+    """Make requests, and return the statuses of the responses."""
     statuses = []
     for _ in range(number):
         with suppress(UpstreamError):
@@ -47,7 +49,7 @@ async def ask(transport: Transport, number: int = 1) -> list[int]:
 
 
 async def arriving(transport: Transport, number: int, every: float) -> None:
-    """Make requests at such a rate."""
+    """Make requests at this rate."""
     async with trio.open_nursery() as nursery:
         for _ in range(number):
             nursery.start_soon(ask, transport)
@@ -58,10 +60,10 @@ def of(transport: Transport, place: int) -> ReplicaStatistics:
     return transport.statistics().balance.replicas[place]
 
 
-# Who is next
+# The choice of the replica
 
 
-async def test_by_default_the_less_busy_of_two_is_taken(autojump_clock) -> None:
+async def test_by_default_the_less_loaded_of_two_replicas_is_taken(autojump_clock) -> None:
     balance = LoadBalancer([A, B], rng=random.Random(1))
     slots = []
     for number in range(10):
@@ -73,7 +75,7 @@ async def test_by_default_the_less_busy_of_two_is_taken(autojump_clock) -> None:
     assert [(each.taken, each.in_flight, each.usual) for each in balance.statistics().replicas] == [(5, 0, 1.0)] * 2
 
 
-def test_weights_are_kept() -> None:
+def test_replicas_are_taken_as_often_as_their_weights() -> None:
     balance = LoadBalancer([A, B, C], policy="weighted", weights=[5, 3, 2])
     assert take(balance, 20) == {A: 10, B: 6, C: 4}
 
@@ -82,7 +84,7 @@ def test_weights_are_kept() -> None:
     "options",
     [{"policy": "weighted"}, {"weights": [1, 2]}, {"policy": "weighted", "weights": [1]}],
 )
-def test_weights_and_policy_must_fit(options) -> None:
+def test_weights_that_do_not_fit_are_refused(options) -> None:
     with pytest.raises(ValueError, match="weight"):
         LoadBalancer([A, B], **options)
     with pytest.raises(ValueError, match="at least one replica"):
@@ -90,7 +92,7 @@ def test_weights_and_policy_must_fit(options) -> None:
 
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
-async def test_a_call_takes_no_replica_twice_while_another_is_left(
+async def test_a_call_takes_no_replica_twice_while_there_is_another(
     policy, nursery: trio.Nursery, autojump_clock
 ) -> None:
     hosts = Hosts(nursery, a=answering(503), b=answering(503), c=answering(503))
@@ -103,25 +105,25 @@ async def test_a_call_takes_no_replica_twice_while_another_is_left(
             assert last in first
 
 
-async def test_a_slow_replica_gets_less(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_slow_replica_gets_fewer_attempts(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=answering(after=0.1), b=answering(after=1.0))
     async with to(hosts) as transport:
         await arriving(transport, 500, every=0.01)
     assert hosts.count()["b"] < 75
 
 
-async def test_a_replica_that_fails_at_once_draws_no_traffic(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_replica_that_fails_at_once_attracts_no_traffic(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=answering(after=0.1), b=REFUSED)
     async with to(hosts) as transport:
         await arriving(transport, 1000, every=0.01)
-    # It is asked again whenever its last failure is a tenth of a second old, for ten seconds.
+    # It gets an attempt whenever its last failure is a tenth of a second old, for ten seconds.
     assert 80 <= hosts.count()["b"] <= 120
 
 
-# What it is sent
+# The request
 
 
-async def test_each_replica_gives_its_requests_connection_host_and_base(nursery: trio.Nursery) -> None:
+async def test_each_replica_gives_its_requests_origin_host_and_base_path(nursery: trio.Nursery) -> None:
     hosts = Hosts(nursery, a=answering(), localhost=answering(), **{"::1": answering()})
     fields = {"host": "evil", "x-a": "1"}
     request = httpx.Request("GET", "http://upstream/no", headers=fields, extensions={"target": b"/t?q"})
@@ -142,7 +144,7 @@ async def test_each_replica_gives_its_requests_connection_host_and_base(nursery:
         assert sum(line.lower().startswith(b"host:") for line in each.lines) == 1
 
 
-async def test_the_request_of_a_user_of_httpx_stays_as_it_was(nursery: trio.Nursery) -> None:
+async def test_the_httpx_request_of_the_caller_is_not_changed(nursery: trio.Nursery) -> None:
     request = httpx.Request("POST", "http://upstream/p?q=1", content=b"body")
     hosts = Hosts(nursery, a=answering())
     async with to(hosts, A) as transport:
@@ -152,11 +154,11 @@ async def test_the_request_of_a_user_of_httpx_stays_as_it_was(nursery: trio.Nurs
     assert hosts.asked[0].request.endswith(b"\r\n\r\nbody")
 
 
-# What its end says of it
+# The end of an attempt
 
 
 @pytest.mark.parametrize("bad", [answering(503), REFUSED])
-async def test_five_failures_in_a_row_leave_a_replica_out_for_thirty_seconds(
+async def test_five_failures_in_a_row_eject_a_replica_for_thirty_seconds(
     bad: Act | Unreachable, nursery: trio.Nursery, autojump_clock
 ) -> None:
     hosts = Hosts(nursery, a=answering(), b=bad)
@@ -173,7 +175,7 @@ async def test_five_failures_in_a_row_leave_a_replica_out_for_thirty_seconds(
         assert of(transport, 1).ejected_for == 60.0
 
 
-async def test_the_last_replica_is_used_however_it_fails(nursery: trio.Nursery) -> None:
+async def test_the_last_replica_is_never_ejected(nursery: trio.Nursery) -> None:
     hosts = Hosts(nursery, a=answering(500), b=answering(500))
     for urls in ([A], [A, B]):
         async with to(hosts, *urls, ejection=EjectionRules(failures=1, share=1.0)) as transport:
@@ -182,7 +184,7 @@ async def test_the_last_replica_is_used_however_it_fails(nursery: trio.Nursery) 
 
 
 @pytest.mark.parametrize("error", [TooBig("big"), BadRequest("bad"), RuntimeError("bug")])
-async def test_what_does_not_count_against_an_upstream_does_not_against_its_replica(
+async def test_failures_that_are_not_the_upstreams_fault_eject_no_replica(
     error: Exception, nursery: trio.Nursery
 ) -> None:
     hosts = Hosts(nursery, a=failing(error), b=failing(error))
@@ -209,7 +211,7 @@ async def cut(caller: Caller, after: float, reason: str, budget: float) -> None:
             scope.cancel(reason=reason)
 
 
-async def test_only_a_cancel_that_is_a_timeout_counts(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_cancelled_attempt_counts_only_if_it_is_a_timeout(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=hang, b=hang)
     async with to(hosts, balance="round_robin", ejection=EjectionRules()) as transport:
         caller = Caller(transport.client)
@@ -250,7 +252,7 @@ async def test_a_streamed_response_is_in_flight_until_its_end(broken: bool, nurs
     ],
     ids=["by a hedge", "as a retry, by a hedge", "as a hedge itself", "the client left"],
 )
-async def test_a_replica_whose_attempt_was_overtaken_counts_as_busy_for_a_while(
+async def test_an_overtaken_attempt_counts_as_load_for_a_time(
     script: list[Act], place: int, busy: bool, nursery: trio.Nursery, autojump_clock
 ) -> None:
     acts = iter(script)

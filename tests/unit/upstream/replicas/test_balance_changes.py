@@ -1,4 +1,4 @@
-"""The replicas of an upstream that come and go: what is known of them, and calls made meanwhile."""
+"""A set of replicas that changes: state of the replicas, and calls in flight."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def answered(caller: Caller, answers: list[int]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin", "weighted"])
-def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
+def test_the_next_attempt_sees_the_changed_set(policy) -> None:
     source = ChangingReplicas(A, B)
     balance = LoadBalancer(source, policy=policy)
     for replicas, names in (((A, B), "ab"), ((B, C), "bc"), ((A,), "a")):
@@ -63,7 +63,7 @@ def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
         assert "".join(sorted(set(hosts_of(slots(balance, 20))))) == names
 
 
-async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
+async def test_an_unchanged_set_is_not_examined() -> None:
     source = ChangingReplicas(A, B)
     balance = LoadBalancer(source)
     before = source.looked_through
@@ -75,7 +75,7 @@ async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
     assert source.looked_through == before + 1
 
 
-async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
+async def test_a_replica_that_stays_keeps_its_state(autojump_clock) -> None:
     source = ChangingReplicas(A, B)
     balance = LoadBalancer(source, policy="round_robin", ejection=EjectionRules(failures=1))
     (a,) = slots(balance, 1, failed=None)
@@ -95,7 +95,7 @@ async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("failed", [False, True])
-async def test_what_is_in_flight_on_one_that_leaves_harms_no_namesake_that_comes(failed: bool) -> None:
+async def test_an_attempt_of_a_replica_that_left_does_not_count_for_a_new_one_of_its_name(failed: bool) -> None:
     source = ChangingReplicas(A, B)
     balance = LoadBalancer(source, policy="round_robin", ejection=EjectionRules())
     taken = slots(balance, 20, failed=None)
@@ -109,7 +109,9 @@ async def test_what_is_in_flight_on_one_that_leaves_harms_no_namesake_that_comes
     assert (b.taken, b.in_flight, b.failed) == (10, 0, 10 * failed)
 
 
-async def test_what_is_in_flight_on_one_that_leaves_is_answered(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_an_attempt_in_flight_at_a_replica_that_leaves_gets_its_response(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
     source, answers = ChangingReplicas(A), []
     async with Transport(source, dial=Hosts(nursery, a=answering(after=1.0))) as transport:
         nursery.start_soon(answered, Caller(transport.client), answers)
@@ -117,7 +119,7 @@ async def test_what_is_in_flight_on_one_that_leaves_is_answered(nursery: trio.Nu
         source.become(B)
         assert of(transport.client.balance).keys() == {"b"}
         await trio.sleep(0.5)
-        source.become(A, B)  # It is back before that has ended, as a new one.
+        source.become(A, B)  # The replica returns before the attempt has ended, as a new one.
         await trio.sleep(1.0)
         assert answers == [200]
         back = of(transport.client.balance)["a"]
@@ -125,7 +127,7 @@ async def test_what_is_in_flight_on_one_that_leaves_is_answered(nursery: trio.Nu
 
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
-def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(policy) -> None:
+def test_a_call_takes_no_tried_replica_after_a_change_of_the_set(policy) -> None:
     for _ in range(20):
         source, tried = ChangingReplicas(A, B), []
         balance = LoadBalancer(source, policy=policy)
@@ -137,7 +139,7 @@ def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(poli
         assert sorted(tried) == ["http://a", "http://b", "http://c"]
 
 
-def test_the_sources_weights_are_followed() -> None:
+def test_changed_weights_of_the_source_apply() -> None:
     source = ChangingReplicas(A, B)
     source.weighed = {A.name: 3}
     balance = LoadBalancer(source, policy="weighted")
@@ -149,7 +151,7 @@ def test_the_sources_weights_are_followed() -> None:
         LoadBalancer(source, policy="weighted", weights=[1, 1])
 
 
-async def test_fixed_replicas_and_sources_stand_side_by_side() -> None:
+async def test_fixed_replicas_and_sources_are_joined() -> None:
     source = ChangingReplicas()
     async with LoadBalancer(JoinedReplicas([A, source]), policy="round_robin") as balance:
         taken = slots(balance, 2)
@@ -158,10 +160,10 @@ async def test_fixed_replicas_and_sources_stand_side_by_side() -> None:
         assert hosts_of(taken + slots(balance, 3)) == "aaabc"
 
 
-# Nobody there
+# No replica
 
 
-async def test_without_a_replica_a_call_fails_with_what_the_source_says(nursery: trio.Nursery) -> None:
+async def test_without_a_replica_a_call_fails_with_the_sources_error(nursery: trio.Nursery) -> None:
     source, hosts = ChangingReplicas(), Hosts(nursery, a=answering())
     async with Transport(source, dial=hosts) as transport:
         caller = Caller(transport.client)
@@ -176,9 +178,7 @@ async def test_without_a_replica_a_call_fails_with_what_the_source_says(nursery:
         assert hosts.take() == ["a"]
 
 
-async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been(
-    nursery: trio.Nursery, autojump_clock
-) -> None:
+async def test_an_attempt_without_a_replica_counts_for_the_breaker(nursery: trio.Nursery, autojump_clock) -> None:
     source = ChangingReplicas()
     breaker = BreakerRules(min_requests=4, failure_ratio=0.1)
     hosts = Hosts(nursery, a=answering())
@@ -202,7 +202,7 @@ async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been
         for _ in range(3):
             await call()
         assert state() is BreakerState.OPEN
-        # A probe without a replica opens it anew, one with one closes it.
+        # A probe without a replica opens the breaker again; a probe with one closes it.
         await trio.sleep(5)
         assert await call() is Kind.DNS
         with pytest.raises(BreakerOpen):
@@ -213,7 +213,9 @@ async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been
         assert state() is BreakerState.CLOSED
 
 
-async def test_an_open_breaker_spares_the_call_its_retries(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_an_open_breaker_stops_the_retries_of_a_call_without_a_replica(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
     breaker, retry = BreakerRules(min_requests=1), Retry(attempts=10)
     async with Transport(ChangingReplicas(), dial=Hosts(nursery), breaker=breaker, retry=retry) as transport:
         before = trio.current_time()
@@ -222,7 +224,7 @@ async def test_an_open_breaker_spares_the_call_its_retries(nursery: trio.Nursery
         assert trio.current_time() == before
 
 
-async def test_a_retry_finds_a_replica_that_has_come_meanwhile(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_retry_takes_a_replica_that_joined_during_the_pause(nursery: trio.Nursery, autojump_clock) -> None:
     source = ChangingReplicas()
     async with Transport(source, dial=Hosts(nursery, a=answering()), retry=Retry(backoff=1.0)) as transport:
         caller, answers = Caller(transport.client), []
@@ -234,7 +236,7 @@ async def test_a_retry_finds_a_replica_that_has_come_meanwhile(nursery: trio.Nur
         assert [(each.replica, each.cause) for each in caller.attempts] == [("http://a", "retry")]
 
 
-async def test_addresses_that_are_all_refused_are_a_failure_of_kind_connect(nursery: trio.Nursery) -> None:
+async def test_a_name_with_only_prohibited_addresses_fails_with_kind_connect(nursery: trio.Nursery) -> None:
     class Refusing(ChangingReplicas):
         def missing(self) -> UpstreamError:
             return AddressRefused("every one of them")
@@ -248,7 +250,7 @@ async def test_addresses_that_are_all_refused_are_a_failure_of_kind_connect(nurs
 # Its lifetime
 
 
-async def test_a_source_lives_as_long_as_the_upstream(nursery: trio.Nursery) -> None:
+async def test_a_source_is_entered_as_long_as_the_client(nursery: trio.Nursery) -> None:
     source = ChangingReplicas(A)
     transport = Transport(source, dial=Hosts(nursery))
     async with transport:
@@ -258,7 +260,7 @@ async def test_a_source_lives_as_long_as_the_upstream(nursery: trio.Nursery) -> 
     assert source.entered == 0
 
 
-async def test_cancelled_while_it_waits_for_the_first_set_it_leaves_nothing_entered(
+async def test_a_cancel_while_waiting_for_the_first_set_leaves_nothing_entered(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     class Slow(ChangingReplicas):
@@ -282,7 +284,7 @@ SETS = st.lists(st.lists(st.sampled_from([A, B, C]), unique=True), min_size=1, m
 
 @settings(max_examples=25, deadline=None)
 @given(SETS, st.sampled_from(["p2c", "round_robin", "weighted"]), st.integers(0, 2**32))
-def test_whatever_changes_under_load_nobody_loses_count(sets: list[list[Replica]], policy, seed: int) -> None:
+def test_counts_stay_right_while_the_set_changes_under_load(sets: list[list[Replica]], policy, seed: int) -> None:
     rng, source = random.Random(seed), ChangingReplicas()
     acts: list[Act] = [in_pieces(), in_pieces(broken=True), answering(503), answering()]
 

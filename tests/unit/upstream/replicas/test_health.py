@@ -1,3 +1,5 @@
+"""Health checks: schedule, thresholds, internal errors, and a set of replicas that changes."""
+
 from __future__ import annotations
 
 import random
@@ -24,7 +26,7 @@ A, B = "http://a/base", "http://b"
 
 
 class AtOnce(random.Random):
-    """Chance that always says 0: every first check comes at once."""
+    """Random source that always gives 0: every first check comes at once."""
 
     def random(self) -> float:
         return 0.0
@@ -39,7 +41,7 @@ async def checking(hosts: Hosts, replicas=(A, B), **options) -> AsyncIterator[He
         assert (pool.statistics().active, pool.statistics().connecting) == (0, 0)
 
 
-async def test_each_replica_is_asked_for_the_path_under_its_base_every_five_seconds(
+async def test_each_replica_gets_a_check_under_its_base_path_every_five_seconds(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     hosts = Hosts(nursery, a=answering(), b=answering())
@@ -82,7 +84,7 @@ async def test_three_failed_checks_take_a_replica_down_and_two_passed_bring_it_b
     async with checking(hosts, recorder=records) as health:
         await trio.sleep(9.9)
         assert health.down == frozenset()
-        await trio.sleep(5.2)  # A check that hangs is over when the next is due.
+        await trio.sleep(5.2)  # A check that hangs ends when the next one is due.
         assert health.down == {B}
         statistics = health.statistics().replicas
         assert [(each.name, each.up) for each in statistics] == [(A, True), (B, False)]
@@ -96,7 +98,7 @@ async def test_three_failed_checks_take_a_replica_down_and_two_passed_bring_it_b
     assert "http://b" in records.logged[0].message
 
 
-async def test_thresholds_and_interval_may_be_others(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_thresholds_and_interval_can_be_set(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=answering(), b=answering(500))
     async with checking(hosts, every=1.0, healthy=1, unhealthy=1) as health:
         await trio.sleep(0.1)
@@ -106,7 +108,7 @@ async def test_thresholds_and_interval_may_be_others(nursery: trio.Nursery, auto
         assert health.down == frozenset()
 
 
-async def test_a_slow_check_does_not_delay_those_of_others(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_a_slow_check_does_not_delay_the_checks_of_other_replicas(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=answering(), b=answering(after=4.0))
     async with checking(hosts) as health:
         await trio.sleep(21)
@@ -115,7 +117,7 @@ async def test_a_slow_check_does_not_delay_those_of_others(nursery: trio.Nursery
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), NotRunningError("the pool is closed")])
-async def test_an_error_of_ours_is_recorded_and_the_checks_go_on_after_a_growing_pause(
+async def test_after_an_internal_error_the_checks_go_on_after_a_growing_pause(
     error: Exception, nursery: trio.Nursery, autojump_clock
 ) -> None:
     hosts, records = Hosts(nursery, a=answering(), b=failing(error)), Records()
@@ -132,7 +134,7 @@ async def test_an_error_of_ours_is_recorded_and_the_checks_go_on_after_a_growing
         hosts.acts["b"] = failing(error)
         begun = len(hosts.times["b"])
         await trio.sleep(7)
-        # One good check, and the pause begins anew.
+        # A check that passes resets the pause.
         crashed, again = hosts.times["b"][begun:][:2]
         assert again - crashed == 1
     assert hosts.times["a"] == [5.0 * number for number in range(len(hosts.times["a"]))]
@@ -140,7 +142,7 @@ async def test_an_error_of_ours_is_recorded_and_the_checks_go_on_after_a_growing
     assert type(records.logged[0].error) is type(error)
 
 
-async def test_it_may_be_entered_again_and_ends_with_the_outermost_exit(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_health_checks_entered_twice_end_with_the_outermost_exit(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=answering(), b=answering())
     async with Pool(dial=hosts) as pool:
         health = HealthChecker(pool, [A, B], rng=AtOnce())
@@ -156,7 +158,7 @@ async def test_it_may_be_entered_again_and_ends_with_the_outermost_exit(nursery:
     assert hosts.times["a"] == [0, 5, 106]
 
 
-async def test_an_error_in_its_block_comes_out_bare(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_an_exception_of_the_block_is_raised_without_a_group(nursery: trio.Nursery, autojump_clock) -> None:
     with pytest.raises(RuntimeError, match="of the block"):
         async with checking(Hosts(nursery, a=hang, b=hang)):
             await trio.sleep(1)
@@ -167,7 +169,7 @@ async def test_an_error_in_its_block_comes_out_bare(nursery: trio.Nursery, autoj
     ("options", "message"),
     [({"every": 0.0}, "more than 0 seconds"), ({"healthy": 0}, "at least 1"), ({"unhealthy": 0}, "at least 1")],
 )
-def test_bad_numbers_are_reported_though_there_is_no_replica_yet(options: dict, message: str) -> None:
+def test_invalid_numbers_are_refused_before_there_is_a_replica(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HealthChecker(Pool(), ChangingReplicas(), **options)
     with pytest.raises(ValueError, match="at least one replica"):
@@ -189,7 +191,7 @@ def traffic(transport: Transport, hosts: Hosts) -> Callable[[], Awaitable[set[st
     return seen
 
 
-async def test_a_replica_that_is_down_gets_no_traffic_and_if_all_are_all_get_it(
+async def test_a_replica_that_is_down_gets_no_traffic_unless_all_are_down(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     hosts = Hosts(nursery, a=answering(), b=answering(503))
@@ -224,7 +226,7 @@ def changing(*hosts: str) -> tuple[ChangingReplicas, Callable[..., None]]:
     return source, become
 
 
-async def test_who_comes_is_checked_from_then_on_and_who_leaves_no_more(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_new_replicas_are_checked_and_replicas_that_left_are_not(nursery: trio.Nursery, autojump_clock) -> None:
     source, become = changing("a")
     hosts = Hosts(nursery, a=answering(), b=answering())
     async with checking(hosts, source) as health:
@@ -237,11 +239,11 @@ async def test_who_comes_is_checked_from_then_on_and_who_leaves_no_more(nursery:
         become()
         await trio.sleep(100)
         assert health.statistics().replicas == ()
-    # Who stays keeps its rhythm.
+    # A replica that stays keeps its schedule.
     assert hosts.times == {"a": [0, 5, 10], "b": [7, 12, 17]}
 
 
-async def test_the_check_of_one_that_leaves_is_cancelled(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_the_check_of_a_replica_that_leaves_is_cancelled(nursery: trio.Nursery, autojump_clock) -> None:
     source, become = changing("a", "b")
     hosts, records = Hosts(nursery, a=answering(), b=hang), Records()
     async with checking(hosts, source, unhealthy=1, recorder=records) as health:
@@ -255,7 +257,7 @@ async def test_the_check_of_one_that_leaves_is_cancelled(nursery: trio.Nursery, 
     assert records.logged == []
 
 
-async def test_who_stays_keeps_its_standing_and_who_comes_back_begins_anew(
+async def test_a_replica_that_stays_keeps_its_health_and_one_that_returns_begins_as_up(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
     source, become = changing("a", "b")
@@ -286,7 +288,7 @@ async def test_traffic_follows_the_checks_of_a_set_that_changes(nursery: trio.Nu
         assert source.entered == 2
         await trio.sleep(11)
         assert await seen() == {"a"}
-        become("b", "a", "c")  # The places are others, the one that is down is the same.
+        become("b", "a", "c")  # The order changes; the replica that is down is the same.
         assert await seen() == {"a", "c"}
         await trio.sleep(11)
         assert await seen() == {"a"}

@@ -1,3 +1,5 @@
+"""Origins and replicas parsed from base URLs."""
+
 from __future__ import annotations
 
 import httpx
@@ -7,12 +9,12 @@ from umbel.upstream.errors import BadRequest
 from umbel.upstream.replicas.origin import Origin, Replica, origin_of
 
 
-def test_the_servers_name_is_for_https_alone() -> None:
+def test_the_tls_server_name_applies_to_https_only() -> None:
     assert Replica.parse("https://a", server_name="b").origin.sni == "b"
     assert Replica.parse("http://a", server_name="b").origin.sni is None
 
 
-def test_names_are_idna_and_schemes_are_two() -> None:
+def test_hosts_are_idna_and_schemes_are_http_and_https() -> None:
     assert origin_of(httpx.URL("http://bücher.example")) == Origin("http", "xn--bcher-kva.example", 80)
     assert origin_of(httpx.URL("https://a")).where == "a:443"
     for url in ("ftp://a", "/a", "http://", "ws://a"):

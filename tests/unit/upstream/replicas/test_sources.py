@@ -1,3 +1,5 @@
+"""Joined replica sources: order, weights, entering and leaving."""
+
 from __future__ import annotations
 
 from typing import Self
@@ -15,11 +17,11 @@ ONE, TWO, THREE, FOUR = (Replica.parse(f"http://replica-{number}") for number in
 
 
 def both_are_sources() -> list[ReplicaSource]:
-    """Says to the type checker what the protocol is for."""
+    """Checks the protocol for the type checker."""
     return [JoinedReplicas([ONE]), DnsReplicas("dns+http://users.test")]
 
 
-async def test_parts_stand_in_their_order_each_with_its_weight(autojump_clock) -> None:
+async def test_parts_are_joined_in_their_order_with_their_weights(autojump_clock) -> None:
     source = ChangingReplicas(TWO, THREE)
     async with JoinedReplicas([ONE, source, FOUR], [5, 2, 1]) as joined:
         assert joined.replicas == (ONE, TWO, THREE, FOUR)
@@ -46,18 +48,18 @@ async def test_a_change_of_a_part_is_a_change_of_the_set(autojump_clock) -> None
         assert joined.weights == (1, 1, 1)
 
 
-async def test_a_replica_that_two_parts_name_is_one(autojump_clock) -> None:
+async def test_a_replica_in_two_parts_is_in_the_set_once(autojump_clock) -> None:
     async with JoinedReplicas([ONE, ChangingReplicas(ONE, TWO)], [3, 1]) as joined:
         assert (joined.replicas, joined.weights) == ((ONE, TWO), (3, 1))
 
 
-async def test_an_empty_set_says_why(autojump_clock) -> None:
+async def test_an_empty_set_gives_its_reason(autojump_clock) -> None:
     async with JoinedReplicas([ChangingReplicas(), ChangingReplicas()]) as joined:
         assert joined.replicas == ()
         assert joined.missing().detail == "gone"
 
 
-async def test_sources_live_as_long_as_the_set(autojump_clock) -> None:
+async def test_sources_are_entered_as_long_as_the_set(autojump_clock) -> None:
     sources = ChangingReplicas(ONE), ChangingReplicas(TWO)
     joined = JoinedReplicas(sources)
     async with joined:
@@ -77,7 +79,7 @@ async def test_sets_may_be_nested(autojump_clock) -> None:
     assert source.entered == 0
 
 
-async def test_sources_are_entered_all_at_the_same_time(autojump_clock) -> None:
+async def test_sources_are_entered_concurrently(autojump_clock) -> None:
     class Slow(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(1)
@@ -90,7 +92,7 @@ async def test_sources_are_entered_all_at_the_same_time(autojump_clock) -> None:
     assert [source.entered for source in sources] == [0, 0, 0]
 
 
-async def test_a_source_that_cannot_be_entered_fails_the_set_bare_and_the_others_are_left(autojump_clock) -> None:
+async def test_a_source_that_cannot_be_entered_fails_the_set_and_the_others_are_left(autojump_clock) -> None:
     class Broken(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(1)
@@ -104,13 +106,13 @@ async def test_a_source_that_cannot_be_entered_fails_the_set_bare_and_the_others
     assert source.entered == 0
 
 
-async def test_a_source_that_stands_twice_is_entered_once(autojump_clock) -> None:
+async def test_a_source_given_twice_is_entered_once(autojump_clock) -> None:
     source = ChangingReplicas(ONE)
     async with JoinedReplicas([source, TWO, source]) as joined:
         assert (source.entered, joined.replicas) == (1, (ONE, TWO))
 
 
-async def test_cancelled_while_it_is_entered_it_leaves_no_source_running(autojump_clock) -> None:
+async def test_a_cancel_while_entering_leaves_no_source_running(autojump_clock) -> None:
     class Slow(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(10)
@@ -124,7 +126,7 @@ async def test_cancelled_while_it_is_entered_it_leaves_no_source_running(autojum
     assert [source.entered for source in sources] == [0, 0]
 
 
-def test_each_part_needs_its_weight() -> None:
+def test_a_number_of_weights_that_differs_from_the_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="weight"):
         JoinedReplicas([ONE, TWO], [1])
 
@@ -143,18 +145,18 @@ def test_each_part_needs_its_weight() -> None:
         *("dns+http://127.0.0.1:80", "dns+http://[::1]:80", "dns+http://.", "DNS+http://users.test"),
     ],
 )
-def test_replicas_from_dns_need_a_name_behind_their_prefix(url: str) -> None:
+def test_a_dns_url_without_a_host_name_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^replicas from DNS need"):
         DnsReplicas(url)
 
 
-def test_a_weight_is_one_at_least() -> None:
+def test_a_weight_of_less_than_one_is_refused() -> None:
     for weights in ([1, 0], [-1, 1]):
         with pytest.raises(ValueError, match="at least 1"):
             JoinedReplicas([ONE, TWO], weights)
 
 
-def test_what_a_layer_is_given_becomes_a_source() -> None:
+def test_source_of_returns_a_source_for_a_list_or_a_source() -> None:
     fixed = source_of(["http://replica-1", TWO], [2, 1])
     assert (fixed.replicas, fixed.weights) == ((ONE, TWO), (2, 1))
     source = ChangingReplicas(ONE)

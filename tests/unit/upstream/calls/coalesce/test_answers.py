@@ -1,4 +1,4 @@
-"""Answers that are not for everybody, and failures that are."""
+"""Results of shared calls: private responses, failures, and own calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umbel.upstream.calls import coalesce
 from umbel.upstream.pool.dial import Dial
 from umbel.upstream.replicas.origin import Origin
 
-# What is not shared
+# Responses that are not shared
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from umbel.upstream.replicas.origin import Origin
         [("cache-control", "max-age=5"), ("cache-control", 'private="x-a", no-cache')],
     ],
 )
-async def test_an_answer_for_one_alone_goes_to_one_and_the_others_ask_for_themselves(
+async def test_a_private_response_goes_to_one_waiter_and_the_others_make_own_calls(
     headers: list[tuple[str, str]], autojump_clock
 ) -> None:
     async with coalescing(answering(headers=headers)) as upstream:
@@ -44,13 +44,13 @@ async def test_an_answer_for_one_alone_goes_to_one_and_the_others_ask_for_themse
 
 
 @pytest.mark.parametrize("value", ["public", "max-age=5", 'no-cache="x-private"', "x-private", "privately"])
-async def test_what_only_looks_like_private_is_shared(value: str, autojump_clock) -> None:
+async def test_a_response_that_only_resembles_a_private_one_is_shared(value: str, autojump_clock) -> None:
     async with coalescing(answering(headers=[("cache-control", value)])) as upstream:
         await upstream.ends(upstream.start(), upstream.start())
         assert len(upstream.requests) == 1
 
 
-async def test_an_answer_for_one_alone_that_one_alone_waits_for_is_taken(autojump_clock) -> None:
+async def test_a_private_response_with_one_waiter_is_taken(autojump_clock) -> None:
     async with coalescing(answering(headers=[("Set-Cookie", "id=1")])) as upstream:
         stays, leaves = upstream.start(), upstream.start()
         leaves.cancel("client-gone")
@@ -59,7 +59,7 @@ async def test_an_answer_for_one_alone_that_one_alone_waits_for_is_taken(autojum
         assert len(upstream.requests) == 1
 
 
-async def test_who_asks_alone_after_all_keeps_its_own_limit(autojump_clock) -> None:
+async def test_an_own_call_after_a_private_response_keeps_the_calls_limit(autojump_clock) -> None:
     answers = iter([answer(headers={"set-cookie": "id=1"})])
 
     async def act(asked: Asked) -> bytes:
@@ -76,7 +76,7 @@ async def test_who_asks_alone_after_all_keeps_its_own_limit(autojump_clock) -> N
         assert [each.kind for each in second.attempts] == [None, Kind.TIMEOUT]
 
 
-async def test_who_asks_alone_after_all_can_leave(autojump_clock) -> None:
+async def test_an_own_call_after_a_private_response_can_be_cancelled(autojump_clock) -> None:
     async with coalescing(answering(headers={"set-cookie": "id=1"})) as upstream:
         _, second = upstream.start(), upstream.start(limit=60.0, budget=100.0)
         await trio.sleep(1.5)
@@ -85,7 +85,7 @@ async def test_who_asks_alone_after_all_can_leave(autojump_clock) -> None:
         assert [each.kind for each in second.attempts] == [None, Kind.CLIENT_GONE]
 
 
-async def test_over_the_bound_of_shared_calls_a_call_goes_by_itself(
+async def test_beyond_the_bound_of_shared_calls_a_call_is_not_coalesced(
     monkeypatch: pytest.MonkeyPatch, autojump_clock
 ) -> None:
     monkeypatch.setattr(coalesce, "SHARED_MAX", 2)
@@ -99,7 +99,7 @@ async def test_over_the_bound_of_shared_calls_a_call_goes_by_itself(
 # Failures
 
 
-async def test_a_failure_fails_all_each_with_an_exception_of_its_own(autojump_clock) -> None:
+async def test_a_failure_fails_every_waiter_with_an_exception_of_its_own(autojump_clock) -> None:
     async def act(asked: Asked) -> bytes:
         await trio.sleep(1)
         return b""
@@ -116,7 +116,7 @@ async def test_a_failure_fails_all_each_with_an_exception_of_its_own(autojump_cl
         assert each.untouched is True
 
 
-async def test_an_answer_that_is_too_long_is_a_failure_of_all(autojump_clock) -> None:
+async def test_a_response_over_the_body_limit_fails_every_waiter(autojump_clock) -> None:
     async with coalescing(answering(content=b"123456"), max_body=5) as upstream:
         errors = [each.error for each in await upstream.ends(upstream.start(), upstream.start())]
         assert [type(each) for each in errors] == [TooBig, TooBig]
@@ -133,7 +133,7 @@ def failing(error: Exception) -> Dial:
     return dial
 
 
-async def test_a_failure_that_nobody_shares_is_given_as_it_is(autojump_clock) -> None:
+async def test_the_failure_of_a_single_waiter_is_not_copied(autojump_clock) -> None:
     original = ConnectFailed("no")
     async with coalescing(hang, dial=failing(original)) as upstream:
         assert (await upstream.start().end()).error is original
@@ -157,7 +157,7 @@ async def test_any_exception_can_be_copied(original: Exception, autojump_clock) 
         assert [type(each) for each in errors] == [type(original)] * 2
         assert {str(each) for each in errors} == {str(original)}
         assert all(each is not None and each.args == original.args and each is not original for each in errors)
-        # A bug below fails the calls, not the upstream.
+        # An internal error fails the calls, not the client.
         assert (await upstream.start().end()).error is original
 
 
@@ -177,7 +177,7 @@ async def fail_in_the_end(origin: Origin, timeout: float | None) -> Stream:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-async def test_what_fails_while_a_call_is_cancelled_ends_no_other(shared: bool, autojump_clock) -> None:
+async def test_an_exception_during_a_cancel_ends_no_other_call(shared: bool, autojump_clock) -> None:
     async with coalescing(hang, dial=fail_in_the_end, coalesce=shared) as upstream:
         for _ in range(2):
             made = upstream.start()
@@ -187,7 +187,7 @@ async def test_what_fails_while_a_call_is_cancelled_ends_no_other(shared: bool, 
             assert [each.kind for each in made.attempts] == [Kind.CLIENT_GONE]
 
 
-async def test_what_fails_while_the_upstream_is_closed_is_no_failure_of_its_block(autojump_clock) -> None:
+async def test_an_exception_while_the_upstream_closes_is_not_raised_from_its_block(autojump_clock) -> None:
     async with coalescing(hang, dial=fail_in_the_end, cut=True) as upstream:
         made = upstream.start()
         await trio.testing.wait_all_tasks_blocked()

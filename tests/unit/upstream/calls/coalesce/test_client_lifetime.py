@@ -1,4 +1,4 @@
-"""Shared calls while their upstream is entered and left."""
+"""Shared calls when their client is entered and closed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from umbel.core.errors import NotRunningError
 from umbel.upstream import Retry, Transport
 
 
-async def test_outside_of_its_block_it_says_so() -> None:
+async def test_a_call_outside_of_the_clients_block_fails_with_a_reason() -> None:
     transport = Transport(["http://a"], coalesce=True)
     with pytest.raises(NotRunningError, match="used outside"):
         await transport.handle_async_request(httpx.Request("GET", "http://a/"))
     assert transport.statistics().coalesce.in_flight == 0
 
 
-async def test_closing_it_cancels_what_is_under_way_and_wakes_who_waits(autojump_clock) -> None:
+async def test_closing_the_client_cancels_shared_calls_and_ends_their_waiters(autojump_clock) -> None:
     async with coalescing(hang, cut=True) as upstream:
         made = [upstream.start() for _ in range(2)]
         await trio.testing.wait_all_tasks_blocked()
@@ -32,12 +32,12 @@ async def test_closing_it_cancels_what_is_under_way_and_wakes_who_waits(autojump
 
 
 async def answer_503(asked: Asked) -> bytes:
-    """Say that it should be asked later."""
+    """Answer 503 with Retry-After."""
     return answer(503)
 
 
 @pytest.mark.parametrize("act", [hang, answer_503], ids=["one is answered, one has no place", "a retry is due"])
-async def test_closing_it_wakes_who_waits_for_what_has_no_task(act: Act, autojump_clock) -> None:
+async def test_closing_the_client_ends_waiters_of_a_shared_call_without_a_task(act: Act, autojump_clock) -> None:
     async with coalescing(
         act, cut=True, max_concurrency=1, retry=Retry(backoff=1000.0, max_backoff=1000.0)
     ) as upstream:
@@ -47,7 +47,7 @@ async def test_closing_it_wakes_who_waits_for_what_has_no_task(act: Act, autojum
     assert [type(each.error) for each in made] == [NotRunningError] * 4
 
 
-async def test_it_may_be_entered_again_and_ends_with_the_outermost(autojump_clock) -> None:
+async def test_a_client_entered_twice_ends_with_the_outermost_exit(autojump_clock) -> None:
     async with coalescing(answering(), cut=True) as upstream:
         async with httpx.AsyncClient(transport=upstream.transport) as client:
             assert (await client.get("http://x/")).json() == {}
@@ -55,13 +55,13 @@ async def test_it_may_be_entered_again_and_ends_with_the_outermost(autojump_cloc
     assert isinstance((await upstream.start().end()).error, NotRunningError)
 
 
-async def test_the_error_of_its_block_goes_on_bare(autojump_clock) -> None:
+async def test_an_exception_of_the_clients_block_is_raised_without_a_group(autojump_clock) -> None:
     with pytest.raises(ValueError, match="mine"):
         async with Transport(["http://a"], coalesce=True):
             raise ValueError("mine")
 
 
-async def test_httpx_clients_get_what_they_know(autojump_clock) -> None:
+async def test_coalesced_httpx_requests_each_get_the_response_or_an_error_of_their_own(autojump_clock) -> None:
     async def act(asked: Asked) -> bytes:
         await trio.sleep(1)
         return answer(content=b'"%b"' % asked.target) if asked.target != b"/no" else b""

@@ -1,4 +1,4 @@
-"""Callers that leave a shared call: whose it is then, until when, and what they have seen of it."""
+"""Waiters that leave a shared call: its deadline, its end, and the recorded attempts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from umbel.core.model import Attempt as AttemptRecord
 from umbel.upstream import BreakerRules, CallTimedOut, CoalesceStatistics, Retry
 from umbel.upstream.calls.coalesce import SharedCall
 
-# Who leaves
+# Waiters that leave
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["by its own limit", "at its request's deadline"])
-async def test_callers_without_end_do_not_keep_a_shared_call_that_hangs(own: bool, autojump_clock) -> None:
-    """Each waits four seconds for it; a new one comes every second."""
+async def test_a_steady_flow_of_callers_does_not_prolong_a_shared_call_that_hangs(own: bool, autojump_clock) -> None:
+    """Each caller waits four seconds; a new caller comes every second."""
     began: list[float] = []
     lasted: list[float] = []
 
@@ -38,7 +38,7 @@ async def test_callers_without_end_do_not_keep_a_shared_call_that_hangs(own: boo
     assert began[:3] == [0, 4, 8]
 
 
-async def test_a_caller_that_leaves_leaves_the_others_their_call(autojump_clock) -> None:
+async def test_a_shared_call_goes_on_when_one_of_its_waiters_leaves(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         leaves, stays = upstream.start(), upstream.start()
         await trio.sleep(0.5)
@@ -48,7 +48,7 @@ async def test_a_caller_that_leaves_leaves_the_others_their_call(autojump_clock)
         assert len(upstream.requests) == 1
 
 
-async def test_the_last_one_that_leaves_ends_the_shared_call(autojump_clock) -> None:
+async def test_the_last_waiter_that_leaves_cancels_the_shared_call(autojump_clock) -> None:
     async with coalescing(hang) as upstream:
         first, last = upstream.start(), upstream.start()
         await trio.sleep(1)
@@ -66,10 +66,10 @@ async def test_the_last_one_that_leaves_ends_the_shared_call(autojump_clock) -> 
 @pytest.mark.parametrize(
     ("reason", "kind"), [("client-gone", Kind.CLIENT_GONE), ("decided", Kind.CANCELLED), (None, Kind.TIMEOUT)]
 )
-async def test_a_caller_that_leaves_takes_along_what_was_attempted_until_then(
+async def test_a_waiter_that_leaves_has_the_attempts_made_until_then(
     reason: str | None, kind: Kind, autojump_clock
 ) -> None:
-    """Also what is still under way, with the replica, the time and the cause that it has, and the end of the call."""
+    """Also the attempts under way, with replica, time and cause, and with the end of the waiter's call."""
     began = trio.current_time()
     seconds = iter([1.0, 1000.0])
 
@@ -93,11 +93,11 @@ async def test_a_caller_that_leaves_takes_along_what_was_attempted_until_then(
         AttemptRecord(1, "http://a", began, began + 1.0, 503, None, False, "first", coalesced=True),
         AttemptRecord(2, "http://a", began + 1.0, left_at, None, kind, False, "retry", coalesced=True),
     ]
-    # Whose call it is sees the attempt's own end.
+    # The waiter that stays has the attempt's own end.
     assert [(each.ended_at, each.coalesced) for each in stays.attempts] == [(began + 1.0, False), (began + 9.0, False)]
 
 
-async def test_a_call_that_comes_when_the_last_has_left_begins_a_new_shared_call(autojump_clock) -> None:
+async def test_a_call_after_the_last_waiter_left_begins_a_new_shared_call(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         upstream.start().cancel("client-gone")
         await trio.sleep(0.5)
@@ -108,7 +108,7 @@ async def test_a_call_that_comes_when_the_last_has_left_begins_a_new_shared_call
         assert upstream.statistics == CoalesceStatistics(0, 0, 3, 0, 0, 2, 0)
 
 
-async def test_a_crowd_that_leaves_at_once_costs_no_scan_each(autojump_clock) -> None:
+async def test_many_waiters_that_leave_together_take_no_scan_each(autojump_clock) -> None:
     async with coalescing(hang) as upstream:
         crowd = [upstream.start() for _ in range(2000)]
         await trio.testing.wait_all_tasks_blocked()
@@ -121,7 +121,7 @@ async def test_a_crowd_that_leaves_at_once_costs_no_scan_each(autojump_clock) ->
 # Time
 
 
-async def test_the_shared_calls_deadline_is_the_latest_of_those_who_wait(autojump_clock) -> None:
+async def test_the_shared_calls_deadline_is_the_latest_of_the_present_waiters(autojump_clock) -> None:
     async with coalescing(hang) as upstream:
         start = trio.current_time()
 
@@ -143,7 +143,7 @@ async def test_the_shared_calls_deadline_is_the_latest_of_those_who_wait(autojum
         assert upstream.in_flight == 0
 
 
-async def test_the_upstream_is_sent_the_time_of_the_one_that_waits_the_longest(autojump_clock) -> None:
+async def test_the_deadline_header_is_that_of_the_waiter_with_the_latest_deadline(autojump_clock) -> None:
     async def act(asked: Asked) -> bytes:
         await trio.sleep(1)
         return answer(503)
@@ -155,7 +155,7 @@ async def test_the_upstream_is_sent_the_time_of_the_one_that_waits_the_longest(a
         assert timeouts == [b"5000", b"8000"]
 
 
-async def test_a_waiter_whose_own_limit_passes_fails_alone(autojump_clock) -> None:
+async def test_a_waiter_whose_own_limit_passes_fails_and_the_others_go_on(autojump_clock) -> None:
     async with coalescing(answering(after=3.0)) as upstream:
         began = trio.current_time()
         first, second = upstream.start(limit=2.0, budget=10), upstream.start(budget=10)
@@ -185,7 +185,7 @@ async def test_the_last_waiter_whose_own_limit_passes_ends_the_shared_call_as_a_
     [(0.0, Kind.TIMEOUT), (4.0, Kind.TIMEOUT), (6.0, Kind.CANCELLED)],
     ids=["at once", "with more than half of its time left", "late"],
 )
-async def test_a_hanging_upstream_is_a_timeout_of_the_shared_call_as_it_is_of_a_call(
+async def test_a_shared_call_to_an_upstream_that_hangs_is_a_timeout(
     joins_after: float, kind: Kind, autojump_clock
 ) -> None:
     async with coalescing(hang) as upstream:
@@ -197,7 +197,7 @@ async def test_a_hanging_upstream_is_a_timeout_of_the_shared_call_as_it_is_of_a_
 
 
 @pytest.mark.parametrize(("leaves_after", "state"), [(1.9, "closed"), (None, "open")])
-async def test_a_hanging_upstream_opens_the_breaker_and_clients_that_leave_do_not(
+async def test_shared_calls_open_the_breaker_by_timeouts_and_not_by_clients_that_leave(
     leaves_after: float | None, state: str, autojump_clock
 ) -> None:
     async with coalescing(hang, breaker=BreakerRules(min_requests=20)) as upstream:
@@ -213,7 +213,7 @@ async def test_a_hanging_upstream_opens_the_breaker_and_clients_that_leave_do_no
         assert breaker.state == state
 
 
-async def test_the_time_of_who_stays_decides_what_the_end_means(autojump_clock) -> None:
+async def test_the_times_of_the_remaining_waiter_decide_the_kind_of_the_end(autojump_clock) -> None:
     """The caller with the most time leaves; the shared call then ends by the time of the other."""
     async with coalescing(hang) as upstream:
         leaves, stays = upstream.start(budget=60), upstream.start(budget=2)

@@ -1,4 +1,4 @@
-"""Which calls become one, and what the upstream sees of them."""
+"""Which calls are coalesced, and the request of a shared call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from umbel.policy.retry import RetryRules
 from umbel.upstream import CoalesceStatistics, TooBig
 from umbel.upstream.replicas.origin import Origin
 
-# What is shared
+# Which calls are shared
 
 
 async def test_identical_calls_that_overlap_are_made_once(autojump_clock) -> None:
@@ -41,14 +41,14 @@ async def test_identical_calls_that_overlap_are_made_once(autojump_clock) -> Non
         assert upstream.statistics == CoalesceStatistics(0, 0, 1, 4, 0, 0, 0)
 
 
-async def test_a_call_after_the_answer_is_a_new_one(autojump_clock) -> None:
+async def test_a_call_after_the_response_is_a_new_call(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         for _ in range(3):
             await upstream.start().end()
         assert len(upstream.requests) == 3
 
 
-async def test_a_late_caller_gets_the_answer_when_the_first_does(autojump_clock) -> None:
+async def test_a_waiter_that_joins_late_gets_the_response_at_the_same_time(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         began = trio.current_time()
         upstream.start()
@@ -59,7 +59,7 @@ async def test_a_late_caller_gets_the_answer_when_the_first_does(autojump_clock)
         assert len(upstream.requests) == 1
 
 
-async def test_an_error_status_is_an_answer_like_any_other(autojump_clock) -> None:
+async def test_a_response_with_an_error_status_is_shared(autojump_clock) -> None:
     async with coalescing(answering(status=503)) as upstream:
         assert [each.status for each in await upstream.ends(upstream.start(), upstream.start())] == [503, 503]
         assert len(upstream.requests) == 1
@@ -73,7 +73,7 @@ async def test_safe_methods_are_coalesced(method: str, autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
-async def test_calls_of_other_methods_are_made_each_with_its_own_request(method: str, autojump_clock) -> None:
+async def test_calls_of_unsafe_methods_are_not_coalesced(method: str, autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         gateway = [gateway_fields(name, "192.0.2.1") for name in ("one", "two")]
         await upstream.ends(*[upstream.start(method=method, gateway=each) for each in gateway])
@@ -81,7 +81,7 @@ async def test_calls_of_other_methods_are_made_each_with_its_own_request(method:
         assert upstream.statistics == CoalesceStatistics(0, 0, 0, 0, 0, 0, 0)
 
 
-async def test_responses_that_are_received_in_pieces_and_bodies_that_are_sent_so_are_not_shared(
+async def test_streamed_responses_and_streamed_requests_are_not_coalesced(
     autojump_clock,
 ) -> None:
     async def body() -> AsyncIterator[bytes]:
@@ -102,7 +102,7 @@ async def test_responses_that_are_received_in_pieces_and_bodies_that_are_sent_so
     assert len(upstream.requests) == 4
 
 
-async def test_a_call_says_for_itself_whether_it_is_coalesced(autojump_clock) -> None:
+async def test_a_calls_own_setting_decides_whether_it_is_coalesced(autojump_clock) -> None:
     for usual in (True, False):
         async with coalescing(answering(), coalesce=usual) as upstream:
             await upstream.ends(*[upstream.start(coalesce=not usual) for _ in range(2)])
@@ -124,7 +124,7 @@ OTHER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
-async def test_what_asks_something_else_is_another_call(other: dict[str, Any], autojump_clock) -> None:
+async def test_calls_with_different_requests_are_not_shared(other: dict[str, Any], autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         await upstream.ends(upstream.start(), upstream.start(**other))
         assert len(upstream.requests) == 2
@@ -143,13 +143,15 @@ async def test_what_asks_something_else_is_another_call(other: dict[str, Any], a
     ],
     ids=str,
 )
-async def test_two_values_of_the_same_are_two_calls(one: dict[str, Any], other: dict[str, Any], autojump_clock) -> None:
+async def test_two_values_of_one_field_are_two_calls(
+    one: dict[str, Any], other: dict[str, Any], autojump_clock
+) -> None:
     async with coalescing(answering()) as upstream:
         await upstream.ends(upstream.start(**one), upstream.start(**other))
         assert len(upstream.requests) == 2
 
 
-async def test_policies_that_are_equal_are_the_same(autojump_clock) -> None:
+async def test_calls_with_equal_policies_are_shared(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         own: list[dict[str, Any]] = [
             {"retry": RetryRules(attempts=3), "hedge": HedgeRules(seconds=2.0), "steps": StepTimeouts(read=2.0)}
@@ -159,7 +161,7 @@ async def test_policies_that_are_equal_are_the_same(autojump_clock) -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_policies_of_calls_are_the_shared_calls_too(autojump_clock) -> None:
+async def test_a_shared_call_has_the_policies_of_its_calls(autojump_clock) -> None:
     statuses = iter([503, 200])
 
     async def busy_first(asked: Asked) -> bytes:
@@ -177,7 +179,7 @@ async def test_policies_of_calls_are_the_shared_calls_too(autojump_clock) -> Non
         assert [type(each.error) for each in await upstream.ends(*own)] == [TooBig, TooBig]
 
 
-async def test_a_body_of_httpx_that_stands_ready_as_a_stream_is_part_of_the_call(autojump_clock) -> None:
+async def test_the_body_of_an_httpx_request_in_memory_is_in_the_key(autojump_clock) -> None:
     async with coalescing(answering()) as upstream, trio.open_nursery() as nursery:
         for content in (b"a", b"b", b"a"):
             request = httpx.Request("GET", "http://a/x", stream=httpx.ByteStream(content))
@@ -185,7 +187,7 @@ async def test_a_body_of_httpx_that_stands_ready_as_a_stream_is_part_of_the_call
     assert sorted(request.body for request in upstream.requests) == [b"a", b"b"]
 
 
-async def test_the_limits_of_steps_are_the_shared_calls_too(autojump_clock) -> None:
+async def test_a_shared_call_has_the_step_timeouts_of_its_calls(autojump_clock) -> None:
     async with coalescing(answering(after=10.0)) as upstream:
         timeouts = httpx.Timeout(None, read=2.0)
         async with httpx.AsyncClient(transport=upstream.transport, timeout=timeouts) as client:
@@ -194,7 +196,7 @@ async def test_the_limits_of_steps_are_the_shared_calls_too(autojump_clock) -> N
         assert trio.current_time() == 2.0
 
 
-# What the upstream sees
+# The request of a shared call
 
 
 def gateway_fields(request_id: str, client: str) -> tuple[tuple[Field, ...], ...]:
@@ -236,14 +238,14 @@ async def test_a_field_that_the_gateway_did_not_write_is_in_the_key_and_is_sent(
         assert sorted(sent) == [b"alice", b"bob"]
 
 
-async def test_a_trace_that_a_call_brings_itself_is_in_the_key(autojump_clock) -> None:
+async def test_a_trace_field_of_the_call_itself_is_in_the_key(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         await upstream.ends(*[upstream.start(headers={"traceparent": user}) for user in ("alice", "bob")])
         assert len(upstream.requests) == 2
 
 
-async def test_calls_with_other_fields_of_the_gateways_are_two(autojump_clock) -> None:
-    """The answer may vary by one that only the second bears, which the first's call could not know."""
+async def test_calls_with_different_gateway_fields_present_are_not_shared(autojump_clock) -> None:
+    """The response may vary by a field that only the second call has, and that the first call did not send."""
     async with coalescing(answering()) as upstream:
         whole = gateway_fields("one", "192.0.2.1")
         await upstream.ends(upstream.start(gateway=whole[:1]), upstream.start(gateway=whole))
@@ -251,7 +253,7 @@ async def test_calls_with_other_fields_of_the_gateways_are_two(autojump_clock) -
 
 
 @pytest.mark.parametrize("vary", ["*", "accept, X-Forwarded-For", "traceparent", "tracestate"])
-async def test_an_answer_that_varies_by_more_than_the_key_is_not_shared(vary: str, autojump_clock) -> None:
+async def test_a_response_that_varies_by_a_field_outside_of_the_key_is_not_shared(vary: str, autojump_clock) -> None:
     async with coalescing(answering(headers=[("vary", vary)])) as upstream:
         gateway = (fields({"x-forwarded-for": "192.0.2.1"}),)
         await upstream.ends(*[upstream.start(gateway=gateway) for _ in range(2)])
@@ -259,7 +261,7 @@ async def test_an_answer_that_varies_by_more_than_the_key_is_not_shared(vary: st
         assert len(upstream.requests) == 2
 
 
-async def test_an_answer_that_varies_by_what_is_in_the_key_is_shared(autojump_clock) -> None:
+async def test_a_response_that_varies_by_a_field_of_the_key_is_shared(autojump_clock) -> None:
     async with coalescing(answering(headers=[("vary", "accept, x-forwarded-proto")])) as upstream:
         gateway = (fields({"x-forwarded-for": "192.0.2.1"}),)
         await upstream.ends(*[upstream.start(gateway=gateway) for _ in range(2)])
@@ -276,7 +278,7 @@ async def test_a_shared_call_has_records_of_its_own_and_its_waiters_get_its_atte
     began, joined = made
     assert began.attempts == own.attempts != []
     assert began.attempts is not own.attempts
-    # Of the one that found it under way they were another's.
+    # For the waiter that joined, the attempts are marked as coalesced.
     assert [
         (each.coalesced, each.replica, each.started_at, each.ended_at, each.status) for each in joined.attempts
     ] == [(True, each.replica, each.started_at, each.ended_at, each.status) for each in own.attempts]
@@ -305,7 +307,7 @@ async def test_a_shared_call_does_not_run_in_the_context_of_the_caller_that_bega
     assert seen == ["none"]
 
 
-async def test_a_coded_answer_is_decoded_for_everybody(autojump_clock) -> None:
+async def test_a_response_with_a_content_coding_is_decoded_for_every_waiter(autojump_clock) -> None:
     packed = gzip.compress(b"text")
 
     async def act(asked: object) -> bytes:

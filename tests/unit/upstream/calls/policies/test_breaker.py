@@ -1,4 +1,4 @@
-"""The breaker of an upstream: what it counts, when it refuses calls, and what a probe costs the others."""
+"""The breaker of an upstream, through calls: what counts, what is refused, and the probe."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLOSED = (BreakerState.CLOSED, 0, 0)
 
 
 async def opened(upstream: Scripted) -> None:
-    """Have the breaker opened now, by twenty failures."""
+    """Open the breaker by twenty failures."""
     upstream.script.steps = [Step(0.0, 503)]
     for _ in range(20):
         await upstream.ends_as(503)
@@ -55,7 +55,7 @@ async def refused(upstream: Scripted) -> BreakerOpen:
     return error
 
 
-async def test_twenty_failures_open_it_for_five_seconds_and_one_answer_closes_it(autojump_clock) -> None:
+async def test_twenty_failures_open_the_breaker_for_five_seconds_and_a_probe_closes_it(autojump_clock) -> None:
     async with scripted([], breaker=RULES) as upstream:
         await opened(upstream)
         await trio.sleep(4.9)
@@ -84,14 +84,14 @@ async def test_while_a_probe_is_under_way_every_other_call_is_refused(streamed: 
             nursery.start_soon(probe)
             await trio.sleep(1)
             assert (await refused(upstream)).retry_after is None
-        # A streamed one is judged by its head, so that nobody waits for its end.
+        # A streamed probe counts by its head, so that no call waits for its end.
         assert upstream.breaker == CLOSED
         assert (len(upstream.script.made), got[0].status_code, got[0].is_closed) == (1, 200, not streamed)
         await got[0].aread()
         assert upstream.breaker == CLOSED
 
 
-async def test_a_failed_probe_opens_it_anew(autojump_clock) -> None:
+async def test_a_failed_probe_opens_the_breaker_again(autojump_clock) -> None:
     async with scripted([], breaker=RULES) as upstream:
         await opened(upstream)
         upstream.script.steps = [Step(1.0, failed := ConnectFailed("no"))]
@@ -105,7 +105,7 @@ async def test_a_failed_probe_opens_it_anew(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("reason", [CLIENT_GONE, None])
-async def test_a_cancelled_probe_gives_its_place_back_and_counts_for_nothing(reason, autojump_clock) -> None:
+async def test_after_a_cancelled_probe_the_next_call_is_the_probe(reason, autojump_clock) -> None:
     async with scripted([], breaker=RULES) as upstream:
         await opened(upstream)
         upstream.script.steps = [HANGS]
@@ -120,7 +120,7 @@ async def test_a_cancelled_probe_gives_its_place_back_and_counts_for_nothing(rea
         assert upstream.breaker[0] is BreakerState.CLOSED
 
 
-async def test_a_probe_that_leaves_the_queue_gives_its_place_back(autojump_clock) -> None:
+async def test_after_a_probe_that_left_the_queue_the_next_call_is_the_probe(autojump_clock) -> None:
     steps = [HANGS, Step(0.0, 503), Step(0.0, 503), HANGS]
     rules = {"breaker": BreakerRules(min_requests=2), "max_concurrency": 2}
     async with scripted(steps, **rules) as upstream, trio.open_nursery() as nursery:
@@ -139,7 +139,7 @@ async def test_a_probe_that_leaves_the_queue_gives_its_place_back(autojump_clock
 
 
 @pytest.mark.parametrize("error", [Overflow("full"), RuntimeError("bug")], ids=repr)
-async def test_what_never_reached_the_upstream_counts_for_nothing(error: Exception, autojump_clock) -> None:
+async def test_calls_that_were_not_sent_do_not_count(error: Exception, autojump_clock) -> None:
     async with scripted([Step(0.0, error)], breaker=RULES) as upstream:
         for _ in range(30):
             await upstream.ends_as(error)
@@ -154,7 +154,7 @@ async def test_what_never_reached_the_upstream_counts_for_nothing(error: Excepti
         await upstream.ends_as(200)
 
 
-async def test_an_answer_that_is_too_big_is_an_answer(autojump_clock) -> None:
+async def test_a_response_over_the_body_limit_counts_as_a_success(autojump_clock) -> None:
     async with scripted([], breaker=RULES) as upstream:
         await opened(upstream)
         await trio.sleep(5)
@@ -163,7 +163,7 @@ async def test_an_answer_that_is_too_big_is_an_answer(autojump_clock) -> None:
         assert upstream.breaker[0] is BreakerState.CLOSED
 
 
-async def test_that_there_is_no_replica_counts_as_the_failure_that_it_is(autojump_clock) -> None:
+async def test_a_missing_replica_counts_as_a_failure(autojump_clock) -> None:
     async with Transport(ChangingReplicas(), breaker=BreakerRules(min_requests=2)) as transport:
         for _ in range(2):
             with pytest.raises(NameFailed):
@@ -172,7 +172,7 @@ async def test_that_there_is_no_replica_counts_as_the_failure_that_it_is(autojum
             await transport.handle_async_request(httpx.Request("GET", "http://x"))
 
 
-async def test_each_attempt_of_a_call_is_judged_and_the_call_is_not_judged_again(autojump_clock) -> None:
+async def test_each_attempt_of_a_call_counts_once(autojump_clock) -> None:
     rules = {"retry": Retry(), "hedge": Hedge(10.0), "breaker": RULES}
     async with scripted([Step(0.0, 502), Step(0.0, 503), RESET, RESET], **rules) as upstream:
         await upstream.outcome()
@@ -181,7 +181,7 @@ async def test_each_attempt_of_a_call_is_judged_and_the_call_is_not_judged_again
 
 
 @pytest.mark.parametrize(("broken", "failures"), [(False, 0), (True, 1)])
-async def test_a_streamed_response_is_judged_when_it_is_over(broken: bool, failures: int, autojump_clock) -> None:
+async def test_a_streamed_response_counts_at_its_end(broken: bool, failures: int, autojump_clock) -> None:
     whole = response(200, b"piece" * 3)
     async with scripted([Step(0.0, whole[:-1] if broken else whole)], breaker=RULES) as upstream:
         got = await upstream.stream()
@@ -194,7 +194,7 @@ async def test_a_streamed_response_is_judged_when_it_is_over(broken: bool, failu
         assert upstream.breaker == (BreakerState.CLOSED, 1, failures)
 
 
-async def test_what_hangs_until_the_calls_own_limit_opens_it(autojump_clock) -> None:
+async def test_calls_that_hang_until_their_own_limit_open_the_breaker(autojump_clock) -> None:
     async with scripted([HANGS], breaker=BreakerRules(open_for=100.0), retry=Retry()) as upstream:
         async with trio.open_nursery() as nursery:
             for _ in range(20):
@@ -207,7 +207,7 @@ async def test_what_hangs_until_the_calls_own_limit_opens_it(autojump_clock) -> 
                 await upstream.transport.handle_async_request(httpx.Request("GET", "http://x"))
 
 
-async def test_so_does_what_hangs_until_httpxs_read_limit(autojump_clock) -> None:
+async def test_calls_that_hang_until_httpxs_read_timeout_open_the_breaker(autojump_clock) -> None:
     async with (
         scripted([HANGS], breaker=BreakerRules(min_requests=2)) as upstream,
         httpx.AsyncClient(transport=upstream.transport, timeout=1.0) as client,
@@ -217,7 +217,7 @@ async def test_so_does_what_hangs_until_httpxs_read_limit(autojump_clock) -> Non
                 await client.get("http://x")
 
 
-async def test_a_cancel_before_the_limit_counts_against_nobody(autojump_clock) -> None:
+async def test_a_cancel_before_the_limit_does_not_count(autojump_clock) -> None:
     async with scripted([HANGS], breaker=BreakerRules(min_requests=1)) as upstream:
         for _ in range(30):
             with trio.move_on_after(1.0):
@@ -226,8 +226,8 @@ async def test_a_cancel_before_the_limit_counts_against_nobody(autojump_clock) -
 
 
 @pytest.mark.parametrize("cancelled_after", [0.9, 2.0])
-async def test_it_counts_every_attempt_that_nobody_else_cut(cancelled_after: float, autojump_clock) -> None:
-    """Of a call within a second of its request."""
+async def test_every_attempt_that_was_not_cut_counts(cancelled_after: float, autojump_clock) -> None:
+    """Context of a call with a second until its request's deadline."""
     async with scripted([HANGS], breaker=RULES) as upstream:
         with trio.move_on_after(min(cancelled_after, 1.0)):
             await upstream.call(budget=1.0)
@@ -235,12 +235,12 @@ async def test_it_counts_every_attempt_that_nobody_else_cut(cancelled_after: flo
         assert upstream.breaker == (BreakerState.CLOSED, late, late)
 
 
-def test_numbers_that_make_no_breaker_are_an_error_at_once() -> None:
+def test_invalid_breaker_rules_are_refused_when_the_client_is_made() -> None:
     with pytest.raises(ValueError, match="must be more than 0"):
         Transport(["http://x"], breaker=BreakerRules(failure_ratio=2))
 
 
-# Through the composition: an upstream that hangs never gives an error of its own, every call ends by a deadline.
+# Through compositions: calls to an upstream that hangs end by a deadline, never by an error of the upstream.
 
 ROUTE = 'calls.c = { upstream = "u", path = "/" }\n'
 
@@ -257,7 +257,7 @@ async def requests(upstream: Scripted, number: int, deadline: float = 1.0, route
             nursery.start_soon(request, upstream, deadline, route)
 
 
-async def test_an_upstream_that_hangs_until_the_routes_deadline_opens_its_breaker(
+async def test_calls_that_hang_until_the_routes_deadline_open_the_breaker(
     autojump_clock,
 ) -> None:
     async with scripted([HANGS], ["http://a", "http://b"], breaker=RULES) as upstream:
@@ -271,7 +271,7 @@ async def test_an_upstream_that_hangs_until_the_routes_deadline_opens_its_breake
         assert result.failure is not None
         assert (result.failure.kind, result.failure.status) == (Kind.BREAKER_OPEN, 503)
         assert (len(upstream.script.made), upstream.script.working) == (20, 0)
-        # Its probe hangs too, and opens it anew by the same rule.
+        # The probe hangs as well, and opens the breaker again by the same rule.
         await trio.sleep(5)
         await requests(upstream, 1)
         assert upstream.breaker[0] is BreakerState.OPEN
@@ -281,14 +281,14 @@ async def test_an_upstream_that_hangs_until_the_routes_deadline_opens_its_breake
         assert upstream.breaker[0] is BreakerState.CLOSED
 
 
-async def test_so_does_one_whose_calls_end_by_their_own_timeout(autojump_clock) -> None:
+async def test_calls_that_end_by_their_own_timeout_open_the_breaker(autojump_clock) -> None:
     async with scripted([HANGS], breaker=RULES) as upstream:
         route = 'calls.c = { upstream = "u", path = "/", timeout = "100ms" }\n'
         await requests(upstream, 20, 5.0, route)
         assert upstream.breaker[0] is BreakerState.OPEN
 
 
-async def test_a_late_call_that_the_deadline_cut_is_not_the_upstreams_fault(autojump_clock) -> None:
+async def test_a_call_that_began_late_and_was_cut_by_the_deadline_does_not_count(autojump_clock) -> None:
     """The second call begins when the first has taken most of the time."""
     route = (
         'calls.first = { upstream = "u", path = "/first" }\n'
@@ -301,7 +301,7 @@ async def test_a_late_call_that_the_deadline_cut_is_not_the_upstreams_fault(auto
         assert upstream.breaker == (BreakerState.CLOSED, 30, 0)
 
 
-async def test_calls_whose_client_has_gone_never_count_however_long_they_hung(autojump_clock) -> None:
+async def test_calls_whose_client_left_do_not_count(autojump_clock) -> None:
     async with scripted([HANGS], breaker=RULES) as upstream:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(requests, upstream, 40, 10.0)
@@ -310,7 +310,7 @@ async def test_calls_whose_client_has_gone_never_count_however_long_they_hung(au
         assert (len(upstream.script.made), upstream.breaker) == (40, CLOSED)
 
 
-async def test_calls_that_spent_their_time_in_the_bulkheads_queue_do_not_count(autojump_clock) -> None:
+async def test_calls_that_spent_their_time_in_the_queue_do_not_count(autojump_clock) -> None:
     async with scripted([HANGS], breaker=RULES, max_concurrency=1) as upstream:
         await requests(upstream, 30)
         assert upstream.breaker == (BreakerState.CLOSED, 1, 1)

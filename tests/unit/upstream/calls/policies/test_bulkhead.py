@@ -1,4 +1,4 @@
-"""The bulkhead of an upstream: its places, its queue, and the limit that is learned."""
+"""The bulkhead of an upstream: places, queue, and the learned limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def targets(upstream: Scripted) -> list[str]:
     return [made.request.split()[1].decode() for made in upstream.script.made]
 
 
-async def test_calls_over_the_limit_wait_in_the_order_they_came(autojump_clock) -> None:
+async def test_calls_over_the_limit_wait_first_come_first_served(autojump_clock) -> None:
     async with scripted([OK], max_concurrency=1, max_queue=10) as upstream, trio.open_nursery() as nursery:
         for number in range(6):
             nursery.start_soon(upstream.call, b"/%d" % number)
@@ -53,7 +53,7 @@ async def test_a_full_queue_fails_the_next_call_at_once(max_queue: int, autojump
         assert "/more" not in targets(upstream)
 
 
-async def test_a_cancelled_waiter_leaves_nothing_and_the_next_one_moves_up(autojump_clock) -> None:
+async def test_a_cancelled_waiting_call_leaves_the_queue(autojump_clock) -> None:
     leaver = trio.CancelScope()
 
     async def leave(upstream: Scripted) -> None:
@@ -71,7 +71,7 @@ async def test_a_cancelled_waiter_leaves_nothing_and_the_next_one_moves_up(autoj
         assert targets(upstream) == ["/stays", "/stays"]
 
 
-async def test_a_place_given_to_a_waiter_that_is_cancelled_in_the_same_moment_is_not_lost(autojump_clock) -> None:
+async def test_a_place_granted_to_a_call_cancelled_in_the_same_turn_is_not_lost(autojump_clock) -> None:
     scopes = [trio.CancelScope(), trio.CancelScope()]
 
     async def call(upstream: Scripted, scope: trio.CancelScope) -> None:
@@ -144,7 +144,7 @@ async def test_a_call_in_the_queue_has_no_task_and_its_place_is_granted_in_a_cal
         assert trio.lowlevel.current_statistics().tasks_living == before
         calls[0].cancel("client-gone")
         assert (crowd.waiting, bulkhead(upstream).waiting) == (calls[:2], 1), "in that very step"
-        await calls[0].finish()  # There is nothing left to do.
+        await calls[0].finish()  # Nothing waits any more.
         for number in (1, 2):
             nursery.start_soon(calls[number].finish)
             await trio.sleep(0.2)
@@ -152,13 +152,13 @@ async def test_a_call_in_the_queue_has_no_task_and_its_place_is_granted_in_a_cal
         assert [call.content for call in crowd.ended] == [b"1", b"2"]
 
 
-async def test_a_long_queue_whose_calls_all_fail_at_once_costs_no_recursion(autojump_clock) -> None:
+async def test_a_long_queue_of_calls_that_fail_at_once_does_not_recurse(autojump_clock) -> None:
     count = 20_000
     async with scripted([HANGS], max_concurrency=1, max_queue=count) as upstream:
         crowd = Crowd(upstream)
         first = crowd.start()
         calls = [crowd.start(budget=1.0) for _ in range(count)]
-        await trio.sleep(2)  # Nobody cancels them, and nothing of their time is left.
+        await trio.sleep(2)  # The calls are not cancelled, and their deadline has passed.
         first.cancel("client-gone")
         assert crowd.ended == calls
         assert {type(call.error) for call in calls} == {BudgetSpent}
@@ -203,7 +203,7 @@ class Shared:
 
 
 async def press(upstream: Scripted, clients: int, seconds: float, budget: float = math.inf) -> None:
-    """So many clients, each with one call after the other."""
+    """``clients`` clients, each with one call after the other."""
 
     async def client() -> None:
         while True:
@@ -227,7 +227,7 @@ def auto(shared: Shared):
     return scripted(shared, max_concurrency="auto", max_queue=200)
 
 
-async def test_auto_finds_how_many_calls_an_upstream_bears_and_lets_no_more_through(autojump_clock) -> None:
+async def test_auto_learns_the_capacity_of_an_upstream(autojump_clock) -> None:
     shared = Shared(capacity=20, seconds=0.5)
     async with auto(shared) as shared.upstream:
         await press(shared.upstream, 50, 60)
@@ -257,13 +257,13 @@ async def test_auto_learns_from_timeouts_and_never_from_cancels_and_failures(aut
         assert before is not None
         shared.seconds = 1000.0
         for _ in range(20):
-            await press(shared.upstream, 60, 2.0)  # All cut, by somebody else.
+            await press(shared.upstream, 60, 2.0)  # All calls are cut from outside.
         assert bulkhead(shared.upstream).limit == before
         shared.seconds, shared.status = 0.01, 503
         await press(shared.upstream, 10, 3.0)
         assert bulkhead(shared.upstream).limit == before
         shared.seconds = 1000.0
-        await press(shared.upstream, 60, 30, budget=1.0)  # All cut, by their request's deadline.
+        await press(shared.upstream, 60, 30, budget=1.0)  # All calls are cut by their request's deadline.
         assert learned(shared.upstream) <= before.limit / 2
 
 
@@ -299,7 +299,7 @@ async def test_auto_learns_from_a_streamed_response_by_its_head(autojump_clock) 
         assert limit.recent == pytest.approx(0.1, rel=0.1), "not for how long they are read"
 
 
-async def test_auto_keeps_what_it_learned_though_there_are_no_calls(autojump_clock) -> None:
+async def test_auto_keeps_its_limit_during_a_pause_without_calls(autojump_clock) -> None:
     shared = Shared(capacity=1000, seconds=1.0)
     async with auto(shared) as shared.upstream:
         await press(shared.upstream, 100, 20)

@@ -1,4 +1,4 @@
-"""The bulkhead's room, which is counted in requests, and what it keeps of it while an upstream completes nothing."""
+"""The bulkhead's room, counted in requests, and what a stalled upstream refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umbel.upstream.errors import Overflow
 
 
 class Users:
-    """Asks for places, and keeps who was granted one and who was refused."""
+    """Asks for places, and keeps which calls were granted a place and which were refused."""
 
     def __init__(self, bulkhead: Bulkhead) -> None:
         self.bulkhead = bulkhead
@@ -60,7 +60,7 @@ async def managed(*capacities: int, max_requests: int = 10, max_queue: int | Non
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-async def test_calls_of_a_request_that_has_one_there_wait_in_a_full_queue(autojump_clock) -> None:
+async def test_a_further_call_of_a_held_request_waits_in_a_full_queue(autojump_clock) -> None:
     async with managed(1, max_queue=1) as (users,):
         for call in "abc":
             users.ask("first", call)
@@ -73,7 +73,7 @@ async def test_calls_of_a_request_that_has_one_there_wait_in_a_full_queue(autoju
         assert (users.bulkhead.requests, users.bulkhead.in_use, users.bulkhead.queued) == ({}, 0, 0)
 
 
-async def test_without_room_to_wait_a_request_still_waits_for_its_own_calls(autojump_clock) -> None:
+async def test_with_a_queue_of_zero_a_held_request_may_still_wait(autojump_clock) -> None:
     async with managed(2, max_queue=0) as (users,):
         for call in "abcd":
             users.ask("first", call)
@@ -82,7 +82,7 @@ async def test_without_room_to_wait_a_request_still_waits_for_its_own_calls(auto
         assert users.bulkhead.overflowed == 1
 
 
-async def test_as_many_requests_as_are_served_at_a_time_may_wait_by_default(autojump_clock) -> None:
+async def test_by_default_as_many_requests_may_wait_as_the_server_serves(autojump_clock) -> None:
     async with managed(1, max_requests=10) as (users,):
         users.ask_all(11)
         assert users.refused == []
@@ -90,7 +90,7 @@ async def test_as_many_requests_as_are_served_at_a_time_may_wait_by_default(auto
         assert users.refused == ["more"]
 
 
-async def test_while_calls_complete_nobody_is_refused_however_long_the_queue(autojump_clock) -> None:
+async def test_no_call_is_refused_while_the_upstream_completes_calls(autojump_clock) -> None:
     async with managed(1) as (users,):
         users.ask_all(10)
         for number in range(10):
@@ -100,7 +100,7 @@ async def test_while_calls_complete_nobody_is_refused_however_long_the_queue(aut
         assert (len(users.granted), users.refused, users.bulkhead.stalled) == (10, [], False)
 
 
-async def test_without_a_completed_call_for_a_second_two_fifths_wait_on_and_the_last_to_come_are_refused(
+async def test_a_stalled_upstream_keeps_two_fifths_of_the_queue_and_refuses_the_last(
     autojump_clock,
 ) -> None:
     async with managed(1) as (users,):
@@ -113,7 +113,7 @@ async def test_without_a_completed_call_for_a_second_two_fifths_wait_on_and_the_
         assert users.refused[-1] == "late"
 
 
-async def test_the_first_call_that_completes_opens_the_whole_room_again(autojump_clock) -> None:
+async def test_the_first_completed_call_restores_the_room_of_the_queue(autojump_clock) -> None:
     async with managed(1) as (users,):
         users.ask_all(9)
         await trio.sleep(2)
@@ -125,7 +125,7 @@ async def test_the_first_call_that_completes_opens_the_whole_room_again(autojump
         assert users.bulkhead.stalled, "it is stalled anew"
 
 
-async def test_stalled_upstreams_together_hold_four_fifths_in_flight_and_waiting(autojump_clock) -> None:
+async def test_stalled_upstreams_together_hold_at_most_four_fifths_of_the_requests(autojump_clock) -> None:
     async with managed(3, 3, 3) as (one, two, three):
         for users, prefix in ((one, "a"), (two, "b")):
             users.ask_all(5, prefix)
@@ -147,18 +147,18 @@ async def test_a_request_at_two_stalled_upstreams_counts_once(autojump_clock) ->
         assert one.refused == two.refused == []
 
 
-async def test_a_stalled_upstream_with_a_free_place_takes_calls_until_it_holds_four_fifths(autojump_clock) -> None:
+async def test_a_stalled_upstream_with_free_places_holds_at_most_four_fifths(autojump_clock) -> None:
     async with managed(2) as (users,):
         users.ask_all(6)
         await trio.sleep(1.1)
         for name in ("5", "4", "3", "2"):
             users.bulkhead.leave(name)
-        users.bulkhead.give_back("0")  # Its time was over: nothing completed.
+        users.bulkhead.give_back("0")  # By a timeout: no call completed.
         users.ask("next")
         assert (users.granted[-1], users.bulkhead.stalled) == ("next", True)
 
 
-async def test_a_full_server_gets_room_from_the_upstream_that_holds_most_and_completes_nothing(autojump_clock) -> None:
+async def test_a_full_server_gets_room_from_the_quiet_upstream_that_holds_the_most(autojump_clock) -> None:
     async with managed(1, 1) as (one, two):
         manager = one.bulkhead._overload_manager
         assert manager is not None
@@ -174,7 +174,7 @@ async def test_a_full_server_gets_room_from_the_upstream_that_holds_most_and_com
         assert one.refused == ["a5"]
 
 
-async def test_calls_of_a_refused_request_that_are_cancelled_by_it_have_left_already(autojump_clock) -> None:
+async def test_calls_cancelled_by_the_refusal_of_their_request_leave_nothing(autojump_clock) -> None:
     async with managed(1, max_requests=5) as (users,):
         users.ask_all(3)
         bulkhead, ends = users.bulkhead, []
@@ -190,7 +190,7 @@ async def test_calls_of_a_refused_request_that_are_cancelled_by_it_have_left_alr
         assert "x" not in bulkhead.requests
 
 
-async def test_without_an_overload_manager_nobody_is_refused_while_nothing_completes(autojump_clock) -> None:
+async def test_without_an_overload_manager_an_upstream_is_never_stalled(autojump_clock) -> None:
     timers = TimerQueue()
     users = Users(Bulkhead(1, None, None, timers))
     users.ask_all(257)
@@ -199,7 +199,7 @@ async def test_without_an_overload_manager_nobody_is_refused_while_nothing_compl
     assert (users.refused, len(timers)) == ([], 0)
 
 
-async def test_calls_that_joined_are_held_and_the_last_of_them_are_refused_while_nothing_completes(
+async def test_a_stalled_upstream_refuses_the_calls_that_joined_last(
     autojump_clock,
 ) -> None:
     async with managed(3, 3) as (one, two):
@@ -235,7 +235,7 @@ async def test_a_full_server_gets_room_from_calls_that_joined(autojump_clock) ->
         assert not manager.make_room()
 
 
-async def test_calls_that_part_are_held_no_longer(autojump_clock) -> None:
+async def test_a_joined_call_that_leaves_is_held_no_longer(autojump_clock) -> None:
     async with managed(1) as (users,):
         users.join("0")
         users.bulkhead.leave_joined("0")
@@ -243,7 +243,7 @@ async def test_calls_that_part_are_held_no_longer(autojump_clock) -> None:
         assert (users.bulkhead.requests, users.bulkhead.joined) == ({}, {})
 
 
-async def test_upstreams_with_free_places_that_hang_together_hold_four_fifths(autojump_clock) -> None:
+async def test_hanging_upstreams_with_free_places_hold_at_most_four_fifths(autojump_clock) -> None:
     async with managed(100, 100, 100) as upstreams:
         for number in range(3):
             for users in upstreams:
@@ -253,7 +253,7 @@ async def test_upstreams_with_free_places_that_hang_together_hold_four_fifths(au
         assert all(users.bulkhead.stalled for users in upstreams)
 
 
-async def test_a_stalled_upstream_that_holds_no_request_any_more_is_taken_for_well(autojump_clock) -> None:
+async def test_a_stalled_upstream_that_holds_no_request_is_no_longer_stalled(autojump_clock) -> None:
     async with managed(2) as (users,):
         users.ask_all(4)
         await trio.sleep(1.1)
@@ -267,7 +267,7 @@ async def test_a_stalled_upstream_that_holds_no_request_any_more_is_taken_for_we
         assert users.refused == []
 
 
-async def test_a_crowd_after_a_pause_is_given_its_own_second(autojump_clock) -> None:
+async def test_many_calls_after_a_pause_get_a_full_second_before_the_stall(autojump_clock) -> None:
     async with managed(3) as (users,):
         users.ask_all(2)
         await trio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A replica that dies under load: what it takes with it is made again elsewhere, and no budget stands in the way."""
+"""Failover: a replica that dies under load fails no call, with any retry budget."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def balance(upstream: Scripted) -> BalanceStatistics:
 @pytest.mark.parametrize("hedged", [False, True])
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
 @pytest.mark.parametrize("latency", [0.001, 0.005, 0.02, 0.05, 0.5])
-async def test_nobody_sees_one_of_two_replicas_die_at_any_latency(
+async def test_the_death_of_one_of_two_replicas_fails_no_call(
     autojump_clock, latency: float, policy: str, hedged: bool
 ) -> None:
     hosts = Hosts(latency)
@@ -78,13 +78,13 @@ async def test_nobody_sees_one_of_two_replicas_die_at_any_latency(
         assert upstream.client.statistics().budget.denied == 0
         statistics = balance(upstream)
         assert statistics.replicas[1].ejected_for > 0
-        # What was in flight there, and no more than a few that came to it later.
+        # The attempts in flight there, and few that came to it later.
         assert statistics.failovers <= statistics.replicas[1].failed <= RATE * latency + 10
 
 
-async def test_an_upstream_that_dies_as_a_whole_gets_no_more_than_its_budget(autojump_clock) -> None:
+async def test_with_all_replicas_dead_the_repetitions_stay_within_the_budget(autojump_clock) -> None:
     hosts = Hosts(0.5)
-    # Without ejections both would be asked for ever, and with them one would: that is another matter than the budget's.
+    # Without ejection, so that only the budget bounds the repetitions.
     async with (
         scripted(hosts, URLS, retry=Retry(), rng=Random(1), max_concurrency=1000) as upstream,
         trio.open_nursery() as nursery,
@@ -97,19 +97,19 @@ async def test_an_upstream_that_dies_as_a_whole_gets_no_more_than_its_budget(aut
 
         nursery.start_soon(kill_later)
         assert await load(upstream, 3 * RATE) > RATE
-        # The first to die could not know yet that the other was dying too.
+        # When the first replica failed, the other one was not failing yet.
         before = balance(upstream).failovers
         assert before <= 0.5 * RATE + 10
         await load(upstream, 5 * RATE)
         assert balance(upstream).failovers - before <= 10
 
 
-async def test_a_replica_that_resets_now_and_then_costs_budget_like_any_other_failure(autojump_clock) -> None:
-    """Flapping is no death: ten seconds of it are granted one lot."""
+async def test_retries_after_occasional_resets_are_charged_to_the_budget(autojump_clock) -> None:
+    """Occasional resets: the failovers of a replica are granted once in ten seconds."""
     steps = [Step(0.02, b""), Step(0.02, 200)] * (9 * RATE)
     rules = {"retry": Retry(), "budget": Budget(0, 0), "ejection": EjectionRules(failures=10**6)}
     async with scripted(steps, URLS, rng=Random(1), **rules) as upstream:
         failed = await load(upstream, 9 * RATE)
-        # A lot for each of the two replicas, of at least five and at most what was in flight there.
+        # Once for each of the two replicas: at least five, at most the attempts in flight there.
         assert 0 < balance(upstream).failovers <= 20
         assert failed >= 9 * RATE / 2 - 20

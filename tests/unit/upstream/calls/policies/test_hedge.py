@@ -1,4 +1,4 @@
-"""Hedges: what starts one, what it is started for, who wins, and what becomes of the others."""
+"""Hedges: what starts a hedge, which attempt wins, and how the others end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOST = Kind.CANCELLED
 EARLY = Hedge(0.05)
 """After 50 ms."""
 LATE = Hedge(10.0)
-"""Later than anything that these tests wait for but failures."""
+"""Later than everything that these tests wait for, except failures."""
 
 
 async def test_a_call_that_ends_in_time_is_made_once(autojump_clock) -> None:
@@ -39,7 +39,7 @@ async def test_a_call_that_ends_in_time_is_made_once(autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("pushing", [True, False])
-async def test_a_slow_call_gets_another_attempt_and_the_quicker_one_answers(pushing: bool, autojump_clock) -> None:
+async def test_a_slow_call_gets_a_hedge_and_the_first_response_wins(pushing: bool, autojump_clock) -> None:
     async with scripted([HANGS, Step(0.01, 200)], hedge=EARLY, pushing=pushing) as upstream:
         response = await upstream.call()
         assert (response.content, round(trio.current_time(), 9)) == (b"2", 0.06)
@@ -61,14 +61,14 @@ async def test_the_first_attempt_may_still_win(pushing: bool, autojump_clock) ->
         assert (hedges.hedges, hedges.won) == (1, 0)
 
 
-async def test_as_many_hedges_as_allowed_each_a_while_after_the_one_before(autojump_clock) -> None:
+async def test_hedges_start_one_delay_apart_up_to_max(autojump_clock) -> None:
     async with scripted([HANGS, HANGS, HANGS, Step(0.5, 200), HANGS], hedge=Hedge(0.125, 3)) as upstream:
         await upstream.call()
         assert (upstream.script.starts, trio.current_time()) == ([0.0, 0.125, 0.25, 0.375], 0.875)
         assert upstream.kinds == [LOST, LOST, LOST, None]
 
 
-async def test_a_hedge_that_is_not_made_costs_no_task(autojump_clock) -> None:
+async def test_a_call_without_a_hedge_needs_no_task(autojump_clock) -> None:
     async with scripted([Step(1.0, 200)], hedge=LATE) as upstream, trio.open_nursery() as nursery:
         await upstream.call()
         before = trio.lowlevel.current_statistics().tasks_living
@@ -80,7 +80,7 @@ async def test_a_hedge_that_is_not_made_costs_no_task(autojump_clock) -> None:
 
 
 class Counting(SingleCallOwner):
-    """Counts what it hears of its call."""
+    """Owner that counts the reports of its call."""
 
     ends = waits = 0
 
@@ -101,9 +101,7 @@ class Counting(SingleCallOwner):
     ],
     ids=["hedge", "retry"],
 )
-async def test_a_timer_sends_an_attempt_on_an_idle_connection_without_a_task(
-    second: Step, rules: dict[str, Any], autojump_clock
-) -> None:
+async def test_a_hedge_on_an_idle_connection_needs_no_task(second: Step, rules: dict[str, Any], autojump_clock) -> None:
     async with scripted([KEPT._replace(then=second)], **rules) as upstream:
         async with trio.open_nursery() as nursery:
             for _ in range(2):
@@ -120,7 +118,7 @@ async def test_a_timer_sends_an_attempt_on_an_idle_connection_without_a_task(
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_of_two_answers_in_one_batch_of_the_reader_the_first_wins(first: int) -> None:
+async def test_of_two_responses_in_one_batch_of_events_the_first_wins(first: int) -> None:
     owner, pairs = Counting(), [socket.socketpair() for _ in range(2)]
     unused = iter(pairs)
     peers = [theirs for _, theirs in pairs]
@@ -150,7 +148,7 @@ async def test_of_two_answers_in_one_batch_of_the_reader_the_first_wins(first: i
                 ("cancelled", ("hedge", "first")[first]),
             ]
             assert peers[first].recv(1000) == b""
-            with pytest.raises(ConnectionResetError):  # It was closed before its answer was read.
+            with pytest.raises(ConnectionResetError):  # The connection was closed before its response was read.
                 peers[1 - first].recv(1000)
             assert (transport.statistics().pool.active, transport.statistics().pool.idle, len(reader)) == (0, 0, 0)
     for peer in peers:
@@ -161,7 +159,7 @@ async def test_of_two_answers_in_one_batch_of_the_reader_the_first_wins(first: i
 
 
 @pytest.mark.parametrize("outcome", [ConnectFailed("no"), 502, 503, 504], ids=repr)
-async def test_an_early_failure_starts_the_hedge_at_once(outcome: int | Exception, autojump_clock) -> None:
+async def test_a_retryable_failure_starts_the_hedge_at_once(outcome: int | Exception, autojump_clock) -> None:
     for after in (10.0, "p95"):  # No percentile is known yet.
         async with scripted([Step(0.01, outcome), Step(0.02, 200)], hedge=Hedge(after)) as upstream:
             began = trio.current_time()
@@ -172,16 +170,16 @@ async def test_an_early_failure_starts_the_hedge_at_once(outcome: int | Exceptio
 
 
 @pytest.mark.parametrize("outcome", [Malformed("x"), 500, ReadTimedOut("x")], ids=repr)
-async def test_a_failure_that_another_attempt_would_meet_again_stands_at_once(
-    outcome: int | Exception, autojump_clock
-) -> None:
+async def test_a_failure_that_is_not_retryable_is_the_result_at_once(outcome: int | Exception, autojump_clock) -> None:
     async with scripted([Step(0.01, outcome), OK], hedge=LATE) as upstream:
         await upstream.ends_as(outcome)
         assert len(upstream.script.made) == 1
 
 
 @pytest.mark.parametrize("outcome", [Malformed("x"), 500, 503, ConnectFailed("x")], ids=repr)
-async def test_no_failure_wins_over_an_attempt_under_way(outcome: int | Exception, autojump_clock) -> None:
+async def test_a_failure_does_not_end_a_race_with_an_attempt_under_way(
+    outcome: int | Exception, autojump_clock
+) -> None:
     for steps in ([Step(0.06, outcome), Step(1.0, 200)], [Step(1.0, 200), Step(0.01, outcome)]):
         async with scripted(steps, hedge=EARLY) as upstream:
             await upstream.ends_as(200)
@@ -190,7 +188,7 @@ async def test_no_failure_wins_over_an_attempt_under_way(outcome: int | Exceptio
 
 @pytest.mark.parametrize("first_is_first", [True, False])
 @pytest.mark.parametrize("outcome", [503, 500, ConnectFailed("x"), Malformed("x")], ids=repr)
-async def test_if_all_fail_it_is_as_if_there_had_been_no_hedge(
+async def test_if_all_attempts_fail_the_first_attempts_failure_is_the_result(
     outcome: int | Exception, first_is_first: bool, autojump_clock
 ) -> None:
     steps = [Step(0.06 if first_is_first else 1.0, outcome), Step(0.1, Malformed("the hedge's"))]
@@ -199,14 +197,14 @@ async def test_if_all_fail_it_is_as_if_there_had_been_no_hedge(
         assert len(upstream.script.made) == 2
 
 
-async def test_an_upstream_that_asks_for_a_pause_gets_no_hedge_at_once(autojump_clock) -> None:
+async def test_a_failure_with_retry_after_starts_no_hedge(autojump_clock) -> None:
     async with scripted([Step(0.01, 503, {"retry-after": "1"}), OK], hedge=LATE) as upstream:
         await upstream.ends_as(503)
         assert len(upstream.script.made) == 1
 
 
 @pytest.mark.parametrize("first", [True, False])
-async def test_a_bug_ends_the_call_and_every_attempt_of_it(first: bool, autojump_clock) -> None:
+async def test_an_internal_error_ends_the_call_and_all_its_attempts(first: bool, autojump_clock) -> None:
     bug = RuntimeError("a bug")
     steps = [Step(0.06, bug), HANGS] if first else [HANGS, Step(0.01, bug)]
     async with scripted(steps, hedge=EARLY) as upstream:
@@ -214,7 +212,7 @@ async def test_a_bug_ends_the_call_and_every_attempt_of_it(first: bool, autojump
         assert sorted(filter(None, upstream.kinds)) == [LOST, Kind.INTERNAL]
 
 
-# What is hedged
+# Which calls are hedged
 
 
 @pytest.mark.parametrize(
@@ -226,13 +224,13 @@ async def test_a_bug_ends_the_call_and_every_attempt_of_it(first: bool, autojump
         ("POST", {"content": b"whole", "headers": {"idempotency-key": "k"}}, 2),
     ],
 )
-async def test_only_what_may_be_repeated_is_hedged(method: str, more: dict, attempts: int, autojump_clock) -> None:
+async def test_only_idempotent_requests_are_hedged(method: str, more: dict, attempts: int, autojump_clock) -> None:
     async with scripted([Step(1.0, 200)], hedge=EARLY) as upstream:
         await upstream.call(method=method, **more)
         assert len(upstream.script.made) == attempts
 
 
-async def test_of_a_stream_the_first_head_wins(autojump_clock) -> None:
+async def test_the_first_head_of_streamed_responses_wins(autojump_clock) -> None:
     async with scripted([HANGS, Step(0.01, 200)], hedge=EARLY) as upstream:
         response = await upstream.stream()
         assert round(trio.current_time(), 9) == 0.06
@@ -240,7 +238,7 @@ async def test_of_a_stream_the_first_head_wins(autojump_clock) -> None:
         assert await response.aread() == b"2"
 
 
-async def test_a_body_that_comes_too_slowly_is_overtaken_and_closed(autojump_clock) -> None:
+async def test_an_attempt_with_a_slow_body_is_overtaken_and_closed(autojump_clock) -> None:
     head_alone = Step(0.01, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsome", holds=True)
     async with scripted([head_alone, Step(0.0, 200)], hedge=EARLY) as upstream:
         response = await upstream.call()
@@ -252,7 +250,7 @@ async def test_a_body_that_comes_too_slowly_is_overtaken_and_closed(autojump_clo
     ("own", "starts"), [(HedgeRules(seconds=0.25), [0.0, 0.25]), (HedgeRules(seconds=0.25, max=0), [0.0])]
 )
 @pytest.mark.parametrize("of_the_upstream", [Hedge(0.5), None])
-async def test_a_calls_own_rules_go_before_the_upstreams(
+async def test_a_calls_own_hedge_rules_replace_the_upstreams(
     own: HedgeRules, starts: list[float], of_the_upstream: HedgeRules | None, autojump_clock
 ) -> None:
     async with scripted([Step(1.0, 200)], hedge=of_the_upstream) as upstream:
@@ -260,15 +258,15 @@ async def test_a_calls_own_rules_go_before_the_upstreams(
         assert upstream.script.starts == starts
 
 
-async def test_no_hedge_is_made_that_would_begin_at_the_deadline_or_later(autojump_clock) -> None:
+async def test_no_hedge_begins_at_the_deadline_or_later(autojump_clock) -> None:
     for budget, attempts in ((0.05, 1), (0.06, 2)):
         async with scripted([Step(0.055, 200)], hedge=EARLY) as upstream:
             await upstream.call(budget=budget)
             assert len(upstream.script.made) == attempts
 
 
-async def test_with_the_breaker_open_there_is_no_hedge(autojump_clock) -> None:
-    """It opens while the first attempt is under way, or by its very failure."""
+async def test_no_hedge_begins_while_the_breaker_is_open(autojump_clock) -> None:
+    """The breaker opens while the first attempt is under way, or by the failure of that attempt."""
     breaker = BreakerRules(min_requests=1)
     async with scripted([Step(1.0, 200), Step(0.01, 500)], hedge=EARLY, breaker=breaker) as upstream:
         async with trio.open_nursery() as nursery:
@@ -284,7 +282,7 @@ async def test_with_the_breaker_open_there_is_no_hedge(autojump_clock) -> None:
 # Budget
 
 
-async def test_over_the_budget_the_first_attempt_is_waited_for(autojump_clock) -> None:
+async def test_without_budget_the_call_waits_for_its_first_attempt(autojump_clock) -> None:
     rules = {"hedge": Hedge(0.25), "budget": Budget(0.0, 2)}
     async with scripted([Step(1.0, 200)], **rules) as upstream, trio.open_nursery() as nursery:
         for _ in range(10):
@@ -299,7 +297,7 @@ async def test_retries_and_hedges_share_a_budget_and_count_a_call_once(autojump_
     steps = [Step(0.0, 503), Step(0.0, 503), Step(1.0, 200)]
     async with scripted(steps, retry=Retry(), hedge=LATE, budget=Budget(0.0, 1)) as upstream:
         async with trio.open_nursery() as nursery:
-            # The hedge takes the one place and gives it back, then the retry has it.
+            # The hedge is charged and given back, then the retry is charged.
             nursery.start_soon(partial(upstream.ends_as, 200))
             await trio.sleep(0.5)
             assert upstream.client.statistics().budget == BudgetStatistics(active=1, extra=1, limit=1, denied=0)
@@ -307,7 +305,7 @@ async def test_retries_and_hedges_share_a_budget_and_count_a_call_once(autojump_
 
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
-async def test_every_attempt_of_a_call_takes_another_replica(policy: str, autojump_clock) -> None:
+async def test_each_attempt_takes_a_replica_that_the_call_has_not_tried(policy: str, autojump_clock) -> None:
     replicas = [f"http://{host}" for host in "abcd"]
     steps = [Step(0.0, ConnectFailed("no")), Step(0.0, 503), HANGS, Step(0.01, 200)]
     async with scripted(steps, replicas, retry=Retry(), hedge=Hedge(1.0), balance=policy, rng=Random(1)) as upstream:
@@ -339,16 +337,16 @@ async def test_a_cancel_from_outside_reaches_all_attempts_with_its_reason(
         assert [(each.kind, each.ended_at) for each in upstream.attempts] == [(kind, 0.6)] * 3
 
 
-async def test_at_the_deadline_every_attempt_is_one_that_timed_out(autojump_clock) -> None:
+async def test_at_the_deadline_every_attempt_is_a_timeout(autojump_clock) -> None:
     async with scripted([HANGS], hedge=Hedge(0.25)) as upstream:
         with trio.CancelScope(deadline=1.0):
             await upstream.call(budget=1.0)
         assert upstream.kinds == [Kind.TIMEOUT, Kind.TIMEOUT]
 
 
-async def test_a_hedge_that_is_due_in_the_moment_of_the_cancel_does_not_hold_the_call(autojump_clock) -> None:
+async def test_a_hedge_due_in_the_turn_of_the_cancel_does_not_delay_the_cancel(autojump_clock) -> None:
     async with scripted([], hedge=Hedge(0.25, 9)) as upstream:
-        for number in range(1, 31):  # Which of the two comes first is the scheduler's dice.
+        for number in range(1, 31):  # The scheduler decides at random which of the two comes first.
             upstream.script.made.clear()
             upstream.script.steps = [RESET, HANGS]
             with trio.CancelScope(deadline=number * 0.5):
@@ -356,7 +354,7 @@ async def test_a_hedge_that_is_due_in_the_moment_of_the_cancel_does_not_hold_the
             assert trio.current_time() == number * 0.5
 
 
-async def test_no_attempt_outlives_a_call_though_it_cannot_be_hurried(autojump_clock) -> None:
+async def test_no_attempt_outlives_its_call_even_if_its_cancel_takes_time(autojump_clock) -> None:
     class Stubborn(Script):
         connecting = 0
 
@@ -379,7 +377,7 @@ async def test_no_attempt_outlives_a_call_though_it_cannot_be_hurried(autojump_c
             upstream.assert_nothing_left()
 
 
-def test_what_is_no_time_is_refused() -> None:
+def test_an_invalid_delay_or_number_of_hedges_is_refused() -> None:
     for more in ({"after": "95"}, {"after": -1.0}, {"after": 1.0, "max": -1}):
         with pytest.raises(ValueError, match=r"neither seconds nor a percentile|not negative|not be negative"):
             Hedge(**more)

@@ -1,4 +1,4 @@
-"""Hedges after a percentile: what it is learned from, and that a slow replica does not spoil it."""
+"""Hedges after a percentile: which latencies count, and a slow replica among fast ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ P95 = Hedge("p95")
 
 
 async def learn(upstream: Scripted, seconds: float) -> None:
-    """Have the percentile known."""
+    """Make enough calls for a percentile."""
     upstream.script.steps = [Step(seconds, 200)]
     for _ in range(SAMPLES_MIN):
         await upstream.call()
@@ -26,12 +26,12 @@ async def learn(upstream: Scripted, seconds: float) -> None:
 
 
 def learned(upstream: Scripted) -> tuple[int, float | None]:
-    """How many attempts were learned from, and the percentile."""
+    """The number of attempts that count, and the percentile."""
     statistics = upstream.client.statistics().hedge.latencies[0.95]
     return statistics.samples, statistics.seconds
 
 
-async def test_a_percentile_is_used_from_a_hundred_calls_on(autojump_clock) -> None:
+async def test_the_percentile_is_used_from_a_hundred_attempts_on(autojump_clock) -> None:
     async with scripted([Step(0.02, 200)], hedge=P95) as upstream:
         for _ in range(SAMPLES_MIN - 1):
             await upstream.call()
@@ -44,7 +44,7 @@ async def test_a_percentile_is_used_from_a_hundred_calls_on(autojump_clock) -> N
         assert 0.02 <= upstream.script.starts[-1] - began <= 0.021
 
 
-async def test_an_overtaken_attempt_is_learned_with_its_age_and_the_hedge_with_its_own(autojump_clock) -> None:
+async def test_an_overtaken_attempt_and_its_hedge_count_with_their_own_durations(autojump_clock) -> None:
     async with scripted([], hedge=P95) as upstream:
         await learn(upstream, 0.1)
         assert learned(upstream)[0] == 100
@@ -56,12 +56,12 @@ async def test_an_overtaken_attempt_is_learned_with_its_age_and_the_hedge_with_i
             assert trio.current_time() - began > 0.11
         samples, seconds = learned(upstream)
         assert samples == 116
-        # Without those that were overtaken it would have stayed or sunk.
+        # Without the overtaken attempts the percentile would have stayed or fallen.
         assert seconds is not None
         assert 0.11 <= seconds <= 0.125
 
 
-async def test_of_a_hedge_that_was_cut_nothing_is_learned(autojump_clock) -> None:
+async def test_a_hedge_that_was_cut_does_not_count(autojump_clock) -> None:
     async with scripted([], hedge=P95) as upstream:
         await learn(upstream, 0.1)
         upstream.script.steps = [Step(0.2, 200), HANGS]
@@ -70,7 +70,7 @@ async def test_of_a_hedge_that_was_cut_nothing_is_learned(autojump_clock) -> Non
         assert learned(upstream)[0] == 101
 
 
-async def test_failures_are_not_learned_but_timeouts_are(autojump_clock) -> None:
+async def test_timeouts_count_and_other_failures_do_not(autojump_clock) -> None:
     async with scripted([], hedge=P95) as upstream:
         await learn(upstream, 0.1)
         for outcome, more in (
@@ -90,7 +90,9 @@ async def test_failures_are_not_learned_but_timeouts_are(autojump_clock) -> None
 
 
 @pytest.mark.parametrize(("deadline", "more"), [(1.0, 1), (10.0, 0)])
-async def test_a_cut_call_is_learned_only_if_its_deadline_cut_it(deadline: float, more: int, autojump_clock) -> None:
+async def test_an_attempt_cut_from_outside_counts_only_for_the_deadline(
+    deadline: float, more: int, autojump_clock
+) -> None:
     async with scripted([], hedge=P95) as upstream:
         await learn(upstream, 0.1)
         upstream.script.steps = [HANGS]
@@ -99,7 +101,7 @@ async def test_a_cut_call_is_learned_only_if_its_deadline_cut_it(deadline: float
         assert learned(upstream)[0] == 100 + more
 
 
-async def test_after_a_duration_nothing_is_learned(autojump_clock) -> None:
+async def test_with_a_fixed_delay_no_latency_is_counted(autojump_clock) -> None:
     async with scripted([Step(0.1, 200)], hedge=Hedge(1.0)) as upstream:
         await upstream.call()
         assert upstream.client.statistics().hedge.latencies == {}
@@ -120,7 +122,7 @@ URLS = ["http://a", "http://b"]
 
 
 async def times(upstream: Scripted, rate: float, calls: int) -> list[float]:
-    """How long each call took, in the order of their beginnings."""
+    """The duration of each call, in the order of their beginnings."""
     rng = Random(7)
     took = [0.0] * calls
 
@@ -141,13 +143,13 @@ def p99(times: list[float]) -> float:
 
 
 WARM_UP = 200
-"""Calls until the quick one of two replicas has surely had the hundred that a percentile wants."""
+"""Number of calls after which the fast one of two replicas has the hundred attempts of a percentile."""
 
 
 @pytest.mark.parametrize(
     ("rate", "calls", "policy"), [(20, 3000, "p2c"), (60, 6000, "p2c"), (1000, 3000, "p2c"), (20, 1500, "round_robin")]
 )
-async def test_one_late_replica_of_two_shows_in_no_p99_from_a_cold_start_on_and_for_long(
+async def test_one_slow_replica_of_two_does_not_show_in_the_p99_from_a_cold_start_on(
     rate: float, calls: int, policy: str, autojump_clock
 ) -> None:
     late = Replicas(0.5)
@@ -156,7 +158,7 @@ async def test_one_late_replica_of_two_shows_in_no_p99_from_a_cold_start_on_and_
     assert without > 0.5
     async with scripted(late, URLS, balance=policy, rng=Random(7), hedge=P95) as hedged:
         took = (await times(hedged, rate, calls))[WARM_UP:]
-        # In each stretch of five hundred, so that it neither begins late nor fades.
+        # In each part of five hundred calls, so that the effect begins at once and lasts.
         stretches = [p99(took[begin : begin + 500]) for begin in range(0, len(took) - 499, 500)]
         assert max(stretches) <= without / 3
         (seconds,) = [each.seconds for each in hedged.client.statistics().hedge.latencies.values()]
@@ -164,12 +166,12 @@ async def test_one_late_replica_of_two_shows_in_no_p99_from_a_cold_start_on_and_
         assert seconds < 0.02
 
 
-async def test_a_replica_that_becomes_late_after_a_while_shows_in_no_p99_either(autojump_clock) -> None:
+async def test_a_replica_that_becomes_slow_later_does_not_show_in_the_p99(autojump_clock) -> None:
     replicas = Replicas(0.0)
     async with scripted(replicas, URLS, rng=Random(7), hedge=P95) as upstream:
 
         async def shares() -> tuple[int, int]:
-            """How many of eight hundred calls each replica gets."""
+            """The number of attempts of each replica for eight hundred calls."""
             before = [each.taken for each in upstream.client.statistics().balance.replicas]
             await times(upstream, 200, 800)
             now = upstream.client.statistics().balance.replicas
@@ -183,7 +185,7 @@ async def test_a_replica_that_becomes_late_after_a_while_shows_in_no_p99_either(
         # has answered, so that it never has much in flight.
         quick, late = await shares()
         assert late < quick / 8
-        # And once it is well again it is found out.
+        # After the replica is fast again, it gets its share again.
         replicas.late_by = 0.0
         await times(upstream, 200, 1600)
         one, other = await shares()

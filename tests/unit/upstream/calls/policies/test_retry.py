@@ -1,4 +1,4 @@
-"""Retries: what is made again, when, and what stands if nothing is."""
+"""Retries: which results are retried, the pause, and the result of the call without a retry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSED = Step(0.0, ConnectFailed("no"))
 RETRY = Retry()
 
 
-async def test_a_refused_call_is_made_again_after_the_back_off(autojump_clock) -> None:
+async def test_a_refused_connect_is_retried_after_the_backoff(autojump_clock) -> None:
     async with scripted([REFUSED, OK], retry=RETRY) as upstream:
         response = await upstream.call()
         assert (response.status_code, response.content) == (200, b"2")
@@ -34,7 +34,7 @@ async def test_a_refused_call_is_made_again_after_the_back_off(autojump_clock) -
         assert upstream.client.statistics().retry == RetryStatistics(retries=1, mended=1, late=0, blocked=0)
 
 
-async def test_the_wait_doubles_up_to_its_bound_and_the_last_failure_stands(autojump_clock) -> None:
+async def test_the_pause_doubles_up_to_its_bound_and_the_last_failure_is_the_result(autojump_clock) -> None:
     errors = [ConnectFailed(str(number)) for number in range(6)]
     async with scripted([Step(1.0, error) for error in errors], retry=Retry(attempts=6)) as upstream:
         await upstream.ends_as(errors[-1])
@@ -43,7 +43,7 @@ async def test_the_wait_doubles_up_to_its_bound_and_the_last_failure_stands(auto
     assert waits == [0.025, 0.05, 0.1, 0.2, 0.25]
 
 
-async def test_the_last_response_stands_when_retries_are_over(autojump_clock) -> None:
+async def test_the_last_response_is_the_result_after_the_last_retry(autojump_clock) -> None:
     async with scripted([Step(0.0, 503), Step(0.0, 502), Step(0.0, 504)], retry=Retry(attempts=3)) as upstream:
         response = await upstream.call()
         assert (response.status_code, response.content, len(upstream.script.made)) == (504, b"3", 3)
@@ -72,7 +72,9 @@ async def test_the_last_response_stands_when_retries_are_over(autojump_clock) ->
     ],
     ids=repr,
 )
-async def test_what_is_made_again(outcome: int | Exception, attempts: int, autojump_clock) -> None:
+async def test_each_result_is_retried_or_not_by_default(
+    outcome: int | Exception, attempts: int, autojump_clock
+) -> None:
     async with scripted([Step(0.0, outcome)], retry=RETRY) as upstream:
         await upstream.ends_as(outcome)
         assert len(upstream.script.made) == attempts
@@ -89,7 +91,7 @@ async def test_what_is_made_again(outcome: int | Exception, attempts: int, autoj
         (Step(0.0, b"what is this\r\n\r\n"), 1),
     ],
 )
-async def test_a_broken_connection_is_made_again_before_the_first_byte_alone(
+async def test_a_reset_is_retried_only_before_the_first_byte_of_a_response(
     step: Step, attempts: int, pushing: bool, autojump_clock
 ) -> None:
     async with scripted([step], retry=RETRY, pushing=pushing) as upstream:
@@ -111,20 +113,22 @@ async def test_a_broken_connection_is_made_again_before_the_first_byte_alone(
         ("POST", {"headers": {"Idempotency-Key": "k"}, "content": b"whole"}, 2),
     ],
 )
-async def test_once_it_was_sent_only_what_may_be_repeated_is(method: str, more: dict, attempts, autojump_clock) -> None:
+async def test_a_sent_request_is_retried_only_if_it_is_idempotent(
+    method: str, more: dict, attempts, autojump_clock
+) -> None:
     async with scripted([RESET], retry=RETRY) as upstream:
         assert isinstance(await upstream.outcome(method=method, **more), ConnectionReset)
         assert len(upstream.script.made) == attempts
 
 
 @pytest.mark.parametrize("error", [ConnectFailed("no"), NameFailed("no")], ids=repr)
-async def test_any_method_is_made_again_of_which_no_byte_was_sent(error: Exception, autojump_clock) -> None:
+async def test_an_unsent_request_of_any_method_is_retried(error: Exception, autojump_clock) -> None:
     async with scripted([Step(0.0, error), OK], retry=RETRY) as upstream:
         assert (await upstream.call(method="POST", content=b"once")).status_code == 200
         assert len(upstream.script.made) == 2
 
 
-async def test_a_failure_of_tls_may_come_after_the_request_was_sent(autojump_clock) -> None:
+async def test_a_tls_failure_after_the_handshake_is_not_retried_for_a_post(autojump_clock) -> None:
     async with scripted([Step(0.0, TlsFailed("no"))], retry=RETRY) as upstream:
         assert isinstance(await upstream.outcome(method="POST", content=b"once"), TlsFailed)
         assert len(upstream.script.made) == 1
@@ -135,7 +139,7 @@ async def pieces() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize(("method", "headers"), [("PUT", {}), ("POST", {"Idempotency-Key": "k"})])
-async def test_a_body_that_is_a_stream_is_never_sent_again(method: str, headers: dict, autojump_clock) -> None:
+async def test_a_request_with_a_streamed_body_is_not_retried(method: str, headers: dict, autojump_clock) -> None:
     async with scripted([RESET], retry=RETRY) as upstream:
         with pytest.raises(ConnectionReset):
             await upstream.stream(method, headers=headers, content=pieces())
@@ -145,7 +149,7 @@ async def test_a_body_that_is_a_stream_is_never_sent_again(method: str, headers:
         assert (response.status_code, await response.aread()) == (200, b"2"), "nothing of it was taken at first"
 
 
-async def test_the_list_of_kinds_and_statuses_is_the_users(autojump_clock) -> None:
+async def test_a_configured_list_of_kinds_and_statuses_decides_what_is_retried(autojump_clock) -> None:
     rules = Retry(attempts=9, on=[500, 429])
     async with scripted([Step(0.0, 500), Step(0.0, 429), Step(0.0, 503)], retry=rules) as upstream:
         assert (await upstream.call()).status_code == 503
@@ -153,7 +157,9 @@ async def test_the_list_of_kinds_and_statuses_is_the_users(autojump_clock) -> No
 
 
 @pytest.mark.parametrize("of_the_upstream", [Retry(attempts=1), None])
-async def test_a_calls_own_rules_go_before_the_upstreams(of_the_upstream: RetryRules | None, autojump_clock) -> None:
+async def test_a_calls_own_retry_rules_replace_the_upstreams(
+    of_the_upstream: RetryRules | None, autojump_clock
+) -> None:
     async with scripted([REFUSED], retry=of_the_upstream) as upstream:
         assert isinstance(await upstream.outcome(retry=Retry(attempts=4)), ConnectFailed)
         assert len(upstream.script.made) == 4
@@ -162,7 +168,7 @@ async def test_a_calls_own_rules_go_before_the_upstreams(of_the_upstream: RetryR
 # Time
 
 
-async def test_no_wait_goes_past_the_deadline_and_what_is_there_stands(autojump_clock) -> None:
+async def test_no_retry_if_its_pause_would_end_after_the_deadline(autojump_clock) -> None:
     for budget, made in ((1.025, 1), (1.026, 2)):
         async with scripted([Step(1.0, 503)], retry=RETRY) as upstream:
             began = trio.current_time()
@@ -183,20 +189,20 @@ DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
         ({"retry-after": "2"}, 3.0),
         ({"retry-after": "0"}, 1.025),
         ({"retry-after": " 2 "}, 3.0),
-        # A date is meant by the upstream's own clock; without that, by ours.
+        # A date is relative to the upstream's Date; without that, to the local clock.
         ({"date": DATE, "retry-after": "Sun, 06 Nov 1994 08:49:40 GMT"}, 4.0),
         ({"retry-after": DATE}, 1.025),
-        # What says nothing.
+        # Invalid values.
         *[({"retry-after": each}, 1.025) for each in ("-1", "1.5", "soon", "2 s", "1e3", "Sun, 99 Nov 2026 10:00", "")],
     ],
 )
-async def test_the_upstreams_retry_after_is_waited_for(headers: dict, start: float, autojump_clock) -> None:
+async def test_the_pause_is_at_least_the_upstreams_retry_after(headers: dict, start: float, autojump_clock) -> None:
     async with scripted([Step(1.0, 503, headers), OK], retry=RETRY) as upstream:
         await upstream.ends_as(200, budget=10.0)
         assert upstream.script.starts == [0.0, start]
 
 
-async def test_a_date_without_the_upstreams_clock_is_meant_by_ours(autojump_clock) -> None:
+async def test_retry_after_as_a_date_without_a_date_field_uses_the_local_clock(autojump_clock) -> None:
     in_an_hour = Step(0.0, 503, {"retry-after": formatdate(time.time() + 3600, usegmt=True)})
     async with scripted([in_an_hour, OK], retry=RETRY) as upstream:
         await upstream.ends_as(503, budget=3000.0)
@@ -207,7 +213,9 @@ async def test_a_date_without_the_upstreams_clock_is_meant_by_ours(autojump_cloc
 
 
 @pytest.mark.parametrize("deadline", [{"budget": 5.0}, {}])
-async def test_a_retry_after_that_does_not_fit_lets_the_answer_stand_at_once(deadline: dict, autojump_clock) -> None:
+async def test_a_retry_after_beyond_the_deadline_ends_the_call_with_that_response(
+    deadline: dict, autojump_clock
+) -> None:
     async with scripted([Step(1.0, 503, {"retry-after": "999999999"})], retry=RETRY) as upstream:
         await upstream.ends_as(503, **deadline)
         assert (len(upstream.script.made), trio.current_time()) == (1, 1.0)
@@ -216,19 +224,19 @@ async def test_a_retry_after_that_does_not_fit_lets_the_answer_stand_at_once(dea
 # Budget and breaker
 
 
-async def test_over_the_budget_the_first_answer_stands(autojump_clock) -> None:
+async def test_without_budget_the_first_response_is_the_result(autojump_clock) -> None:
     budget = Budget(0.2, 3)
     async with scripted([Step(1.0, 503)], retry=RETRY, budget=budget) as upstream:
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(upstream.call)
-        # All fail in the same moment: the first four are 20 % of twenty, each that comes after them is one too many.
+        # All fail at the same moment: four retries are 20 % of twenty calls, and no further one is granted.
         assert len(upstream.script.made) == 24
         statistics = upstream.client.statistics().budget
         assert (statistics.active, statistics.extra, statistics.denied) == (0, 0, 16)
 
 
-async def test_a_retry_has_its_place_in_the_budget_while_it_waits(autojump_clock) -> None:
+async def test_a_retry_is_charged_to_the_budget_during_its_pause(autojump_clock) -> None:
     rules = Retry(backoff=1.0, max_backoff=1.0)
     async with scripted([REFUSED, REFUSED, OK], retry=rules, budget=Budget(0.0, 1)) as upstream:
 
@@ -245,7 +253,7 @@ async def test_a_retry_has_its_place_in_the_budget_while_it_waits(autojump_clock
         assert budget() == BudgetStatistics(active=0, extra=0, limit=1, denied=1)
 
 
-async def test_with_the_breaker_open_nothing_is_made_again(autojump_clock) -> None:
+async def test_no_retry_while_the_breaker_is_open(autojump_clock) -> None:
     async with scripted([Step(1.0, 503)], retry=RETRY, breaker=BreakerRules(min_requests=1)) as upstream:
         await upstream.ends_as(503)
         assert (len(upstream.script.made), upstream.client.statistics().retry.blocked) == (1, 1)
@@ -253,7 +261,7 @@ async def test_with_the_breaker_open_nothing_is_made_again(autojump_clock) -> No
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("outcome", [503, ConnectFailed("no")])
-async def test_a_breaker_that_opens_during_the_wait_stops_the_retry(
+async def test_a_breaker_that_opens_during_the_pause_stops_the_retry(
     outcome: int | Exception, streamed: bool, autojump_clock
 ) -> None:
     got: list[bytes | Exception] = []
@@ -294,7 +302,7 @@ async def test_a_response_that_is_replaced_is_closed_before_the_next_attempt(aut
         assert await response.aread() == b"2"
 
 
-async def test_cancelled_while_it_waits_it_closes_what_it_holds(autojump_clock) -> None:
+async def test_a_cancel_during_the_pause_closes_the_held_response(autojump_clock) -> None:
     async with scripted([Step(0.0, 503, {"retry-after": "9"})], retry=RETRY) as upstream:
         with trio.move_on_after(1) as scope:
             await upstream.stream()
@@ -306,7 +314,7 @@ async def test_cancelled_while_it_waits_it_closes_what_it_holds(autojump_clock) 
 # For any user of httpx
 
 
-async def test_one_request_sent_by_many_tasks_at_once_is_a_call_of_its_own_each_time(autojump_clock) -> None:
+async def test_one_httpx_request_sent_by_many_tasks_is_a_call_each(autojump_clock) -> None:
     async with scripted([Step(1.0, 503)], retry=Retry(on=[503]), budget=Budget(100.0)) as upstream:
         shared = httpx.Request("GET", "http://x/")
         async with trio.open_nursery() as nursery:
@@ -316,7 +324,7 @@ async def test_one_request_sent_by_many_tasks_at_once_is_a_call_of_its_own_each_
         assert shared.extensions == {}
 
 
-async def test_failed_calls_leave_no_garbage_behind(autojump_clock) -> None:
+async def test_failed_calls_leave_no_reference_cycles(autojump_clock) -> None:
     async def failing() -> None:
         with pytest.raises(ConnectionReset):
             await upstream.transport.handle_async_request(httpx.Request("GET", "http://x/"))
@@ -337,13 +345,13 @@ async def test_failed_calls_leave_no_garbage_behind(autojump_clock) -> None:
             gc.enable()
 
 
-def test_numbers_and_names_without_a_meaning_are_refused() -> None:
+def test_invalid_numbers_kinds_and_statuses_are_refused() -> None:
     for more in ({"attempts": 0}, {"backoff": -1}, {"on": ["timeout"]}, {"on": [200]}):
         with pytest.raises(ValueError, match=r"at least 1|not negative|cannot be retried"):
             Retry(**more)
 
 
-async def test_the_wait_is_random(autojump_clock) -> None:
+async def test_the_pause_is_random(autojump_clock) -> None:
     starts: set[Any] = set()
     for seed in range(5):
         async with scripted([REFUSED, OK], retry=RETRY, rng=Random(seed)) as upstream:
