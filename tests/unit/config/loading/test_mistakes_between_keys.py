@@ -24,7 +24,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:5: routes[0].calls.c.method: a GET call has no body; write another method",
         ],
     ),
-    "keys of an each without one": (
+    "keys of an each without an each": (
         UPSTREAM
         + ROUTE
         + 'calls.c = { upstream = "u", path = "/", limit = 2, max_items = 3, as = "map", item_default = 1 }\n',
@@ -35,7 +35,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:5: routes[0].calls.c.max_items: max_items is about the items of an each, but this call has no each",
         ],
     ),
-    "a default that never serves": (
+    "a default without effect": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", default = 1, default_null = true }\n',
         [
             "umbel.toml:5: routes[0].calls.c.default: a default has an effect only in a call with optional = true or with when",
@@ -49,19 +49,19 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:5: routes[0].calls.c.item_default: item_default has an effect only in a call with optional = true: a required each fails if an item fails"
         ],
     ),
-    "a status that means two things": (
+    "a status in ok and in null_on": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", ok = [200, 404], null_on = [404] }\n',
         ["umbel.toml:5: routes[0].calls.c.null_on: 404 is in ok and in null_on; remove it from one"],
     ),
-    "a quorum without its number": (
+    "combine = quorum without quorum": (
         UPSTREAM + ROUTE + CALL + 'combine = "quorum"\n',
         ['umbel.toml:6: routes[0].combine: combine = "quorum" needs quorum, a number of successes'],
     ),
-    "a number without a quorum": (
+    "quorum without combine = quorum": (
         UPSTREAM + ROUTE + CALL + "quorum = 1\n",
         ['umbel.toml:6: routes[0].quorum: quorum has an effect only with combine = "quorum"'],
     ),
-    "constraints are reported beside other mistakes of the same table": (
+    "broken constraints beside other mistakes in the same table": (
         UPSTREAM + ROUTE + "banana = 1\n"
         "quorum = 2\n"
         'calls.c = { upstream = "u", path = 5, limit = 2, ok = [200], null_on = [200] }\n',
@@ -72,15 +72,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:7: routes[0].calls.c.path: needs a text, not a whole number",
         ],
     ),
-    "a rule about a misspelt key says nothing": (
+    "a constraint about a misspelt key is not reported": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", eech = "body", limit = 2 }\n',
         ['umbel.toml:5: routes[0].calls.c.eech: is not a key of [routes.calls.c]; did you mean "each"?'],
     ),
-    "half a client certificate": (
+    "a client certificate without a key": (
         UPSTREAM + 'tls.cert = "c.pem"\n',
         ["umbel.toml:3: upstreams.u.tls.cert: cert needs key beside it: write both or neither"],
     ),
-    "a route is not blamed for its upstream": (
+    "a mistake in an upstream is not reported for its route": (
         "[upstreams.u]\nurls = []\n" + ROUTE + CALL,
         ["umbel.toml:2: upstreams.u.urls: must not be empty"],
     ),
@@ -88,7 +88,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + 'calls.c = { upstream = "w", path = "/" }\n',
         ['umbel.toml:5: routes[0].calls.c.upstream: there is no upstream "w"; add [upstreams.w]'],
     ),
-    "a template that is none": (
+    "an invalid template": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{a b}" }\n',
         ['umbel.toml:5: routes[0].calls.c.path: {a b}: "a b" is not a name'],
     ),
@@ -96,7 +96,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{nope}" }\n',
         ['umbel.toml:5: routes[0].calls.c.path: "nope" is an unknown name'],
     ),
-    "an expression that is none": (
+    "an invalid expression": (
         UPSTREAM + ROUTE + CALL + 'answer.shape = "{a: "\n',
         [
             "umbel.toml:6: routes[0].answer.shape: not a JMESPath expression: a name, a value or a closing bracket is missing at its end"
@@ -107,22 +107,22 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         'calls.b = { upstream = "u", path = "/{a.x}" }\n',
         ["umbel.toml:5: routes[0].calls.a: these calls wait for each other: a → b → a"],
     ),
-    "rules that werkzeug refuses": (
+    "paths that werkzeug refuses": (
         UPSTREAM + '[[routes]]\npath = "/<int:a"\n' + CALL + '[[routes]]\npath = "/<foo:a>"\n' + CALL,
         [
             "umbel.toml:4: routes[0].path: \"/<int:a\" is not a valid route: malformed url rule: '/<int:a'",
             "umbel.toml:7: routes[1].path: \"/<foo:a>\" is not a valid route: the converter 'foo' does not exist",
         ],
     ),
-    "a route that stands twice": (
+    "a route given twice": (
         UPSTREAM + ROUTE + CALL + ROUTE + CALL,
         ["umbel.toml:7: routes[1].path: GET /r is a route already, at umbel.toml:4"],
     ),
-    "replicas are not accused because of a mistake elsewhere": (
+    "valid replicas beside a mistake in another key": (
         '[upstreams.u]\nurls = ["http://a", "http://b"]\ntimeuot = "1s"\n',
         ['umbel.toml:3: upstreams.u.timeuot: is not a key of [upstreams.u]; did you mean "timeout"?'],
     ),
-    "plans are checked beside other mistakes, their places kept": (
+    "mistakes in routes beside other mistakes have the right lines": (
         UPSTREAM + ROUTE + "banana = 1\n" + CALL + ROUTE + CALL + ROUTE + CALL,
         [
             "umbel.toml:5: routes[0].banana: is not a key of [[routes]]",
@@ -130,7 +130,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:11: routes[2].path: GET /r is a route already, at umbel.toml:4",
         ],
     ),
-    "a route is planned beside what is wrong in it and in its upstream": (
+    "a route with mistakes in it and in its upstream is compiled": (
         '[upstreams.u]\nurl = ["http://h"]\nmax_queue = "5"\n'
         + ROUTE
         + 'deadline = 5\nqurey = ["q"]\ncalls.c = { upstream = "u", path = "/{nope}{?q}", optionl = true }\n'
@@ -159,7 +159,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "; write another name",
         ],
     ),
-    "header fields that Umbel would not send as they stand": (
+    "header fields that Umbel does not send as configured": (
         '[upstreams.u]\nurls = ["http://h"]\nheaders = { via = "me", x-mine = "1" }\n'
         + ROUTE
         + '[routes.calls.c]\nupstream = "u"\npath = "/"\n'
@@ -181,7 +181,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             " so this value is never sent; remove it",
         ],
     ),
-    "fields that the upstream's settings leave to its calls": (
+    "header fields that the upstream's settings leave to its calls": (
         '[upstreams.u]\nurls = ["http://h"]\nforwarded = false\ndeadline_header = false\n'
         + ROUTE
         + '[routes.calls.c]\nupstream = "u"\npath = "/"\n'

@@ -16,7 +16,7 @@ from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, mistakes
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a misspelt section": ("upstream.x = 1\n", ['umbel.toml:1: upstream: is not a section; did you mean "upstreams"?']),
     "a section like no other": ("banana = 1\n", ["umbel.toml:1: banana: is not a section"]),
-    "a key at the top that belongs elsewhere": (
+    "a top-level key that belongs in a section": (
         'deadline = "1s"\n',
         ["umbel.toml:1: deadline: is not a section; it belongs in [[routes]]"],
     ),
@@ -36,11 +36,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + 'deadline = "1s"\n',
         ["umbel.toml:3: upstreams.u.deadline: is not a key of [upstreams.u]; it belongs in [[routes]]"],
     ),
-    "a key like no other": (
+    "a key that resembles no other": (
         UPSTREAM + "banana = 1\n",
         ["umbel.toml:3: upstreams.u.banana: is not a key of [upstreams.u]"],
     ),
-    "keys that are not there yet": (
+    "keys that do not exist": (
         UPSTREAM + 'proxy = "http://p"\ncache = true\n',
         [
             "umbel.toml:3: upstreams.u.proxy: is not a key of [upstreams.u]",
@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + 'tls.caa = "x"\n',
         ['umbel.toml:3: upstreams.u.tls.caa: is not a key of [upstreams.u.tls]; did you mean "ca"?'],
     ),
-    "a Python field's name": (
+    "the name of a Python field": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", json_ = "body" }\n',
         ['umbel.toml:5: routes[0].calls.c.json_: is not a key of [routes.calls.c]; did you mean "json"?'],
     ),
@@ -82,16 +82,16 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:4: upstreams.u."a.b": is not a key of [upstreams.u]',
         ],
     ),
-    "behind a byte order mark": (
+    "a key after a byte order mark": (
         "\ufeff[server]\nmax_boddy = 1\n",
         ['umbel.toml:2: server.max_boddy: is not a key of [server]; did you mean "max_body"?'],
     ),
-    "with Windows line ends": (
+    "keys in a file with Windows line ends": (
         "[server]\r\nmax_boddy = 1\r\n",
         ['umbel.toml:2: server.max_boddy: is not a key of [server]; did you mean "max_body"?'],
     ),
     "a route without calls": (UPSTREAM + ROUTE, ["umbel.toml:3: routes[0].calls: is missing"]),
-    "an upstream and a call without what they need": (
+    "an upstream and a call without required keys": (
         "[upstreams.u]\n" + ROUTE + "calls.c = {}\n",
         [
             "umbel.toml:1: upstreams.u.urls: is missing",
@@ -99,11 +99,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:4: routes[0].calls.c.upstream: is missing",
         ],
     ),
-    "misspelt required is one mistake": (
+    "a misspelt required key": (
         UPSTREAM + '[[routes]]\npaht = "/r"\n' + CALL,
         ['umbel.toml:4: routes[0].paht: is not a key of [[routes]]; did you mean "path"?'],
     ),
-    "names that are none": (
+    "invalid names": (
         '[upstreams."a b"]\n'
         'urls = ["http://h"]\n'
         "[upstreams.1a]\n"
@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:1: upstreams."a\\nb": "a\\nb" is not a name; names are letters, digits, _ and -, first a letter or _'
         ],
     ),
-    "wrong defaults are reported once, where they stand": (
+    "wrong defaults that two tables inherit": (
         "[defaults.upstream]\n"
         "timeout = 5\n"
         "timout = 1\n"
@@ -137,14 +137,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:6: defaults.routes: is not a table of [defaults]; did you mean "route"?',
         ],
     ),
-    "wrong defaults that nothing inherits": (
+    "wrong defaults that no table inherits": (
         "[defaults.upstream]\nbanana = 1\n[defaults.route.answer]\nstatus = 5\n",
         [
             "umbel.toml:2: defaults.upstream.banana: is not a key of [defaults.upstream]",
             "umbel.toml:4: defaults.route.answer.status: must be at least 200",
         ],
     ),
-    "defaults that are no tables": (
+    "defaults of a wrong type": (
         "[defaults]\nupstream = 5\nroute = []\n",
         [
             "umbel.toml:2: defaults.upstream: needs one table, [defaults.upstream]",

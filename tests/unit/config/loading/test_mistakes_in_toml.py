@@ -26,15 +26,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         'include = ["a",\n',
         ["umbel.toml:1: is not TOML: the file ends where a value is expected"],
     ),
-    "a statement is none": (
+    "a line is no statement": (
         "hello\n",
         ["umbel.toml:1: is not TOML: expected '=' after a key in a key/value pair, at column 6"],
     ),
-    "a key stands twice": (
+    "a key is given twice": (
         '[server]\nmax_body = "1MB"\nmax_body = "2MB"\n',
         ["umbel.toml:3: is not TOML: this key is already set, at column 17"],
     ),
-    "a table stands twice": (
+    "a table is given twice": (
         UPSTREAM + "[upstreams.u]\n",
         ["umbel.toml:3: is not TOML: [upstreams.u] is already defined, at column 13"],
     ),

@@ -50,7 +50,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:13: upstreams.u.keepalive_expiry: this is not a duration; write a number and a unit, such as "250ms" or "2s"',
         ],
     ),
-    "sections that are no tables": (
+    "sections of a wrong type": (
         'upstreams = 5\nroutes = 5\nserver = 5\nlogs = "x"\ndefaults = 1\ninclude = "x"\n',
         [
             "umbel.toml:1: upstreams: needs a table for each upstream: [upstreams.NAME]",
@@ -116,7 +116,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + "max_queue = 99999999999999999999\n",
         ["umbel.toml:3: upstreams.u.max_queue: a whole number may have at most 64 bits"],
     ),
-    "words that are none of the few": (
+    "words that are not allowed": (
         UPSTREAM + ROUTE + 'combine = "frist"\nbody = "xml"\nmethods = ["get"]\nexpose = 5\n' + CALL,
         [
             'umbel.toml:5: routes[0].combine: needs "all", "first" or "quorum", not "frist"; did you mean "first"?',
@@ -125,7 +125,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:8: routes[0].expose: needs "full", "completed" or "none", not a whole number',
         ],
     ),
-    "URLs that are none": (
+    "invalid URLs": (
         "[upstreams.u]\n"
         'urls = ["ftp://h", "h", "http://", "http://a:99999", "http://[::1", "http://a b", "http://a?x=1", "http://a#f", "http://u:secret@a", "user:secret@a", "unix:x", "unix:", "http://a:0", "http://ä", "http://h/{x}", "HTTP://ok/", "http://h\\n"]\n',
         [
@@ -149,7 +149,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "no URL": ("[upstreams.u]\nurls = []\n", ["umbel.toml:2: upstreams.u.urls: must not be empty"]),
     "no call": (UPSTREAM + ROUTE + "calls = {}\n", ["umbel.toml:5: routes[0].calls: must not be empty"]),
-    "headers": (
+    "invalid header fields": (
         UPSTREAM + 'headers = { "a b" = "x", Host = "x", a = "x\\r\\ny", "Content-Length" = "5" }\n',
         [
             'umbel.toml:3: upstreams.u.headers."a b": "a b" is not a header name',
@@ -158,12 +158,12 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:3: upstreams.u.headers.a: a header must not hold a line break or another control character",
         ],
     ),
-    "a header twice in different letters": (
+    "a header twice in different case": (
         UPSTREAM + 'headers = { X-A = "1", x-a = "2" }\n',
         ['umbel.toml:3: upstreams.u.headers: "x-a" and "X-A" are the same header; remove one'],
     ),
     "no method": (UPSTREAM + ROUTE + "methods = []\n" + CALL, ["umbel.toml:5: routes[0].methods: must not be empty"]),
-    "networks": (
+    "invalid networks": (
         '[server]\ntrusted_proxies = ["10.0.0.0/33", "x", "10.0.0.1/8"]\n',
         [
             'umbel.toml:2: server.trusted_proxies[0]: "10.0.0.0/33" is not an address, a network such as "10.0.0.0/8", '
@@ -231,7 +231,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + '[[routes]]\npath = "r"\n' + CALL,
         ['umbel.toml:4: routes[0].path: a path must begin with "/", not "r"'],
     ),
-    "policies": (
+    "invalid policies": (
         '[upstreams.a]\nurls = [{ url = "http://a", weigth = 3 }, "http://b"]\nretry_budget = "200%"\n'
         'hedge = { after = "p100" }\nbreaker = { failure_ratio = 0.5 }\nejection = "no"\n'
         'health = { path = "healthz" }\nbalance = "p3c"\nretry = { on = ["bogus", 200] }\n'
@@ -250,7 +250,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:11: upstreams.b.urls[1].url: a URL must not hold credentials; send them in a header such as authorization",
         ],
     ),
-    "user agents that no field can hold": (
+    "invalid user agents": (
         "".join(
             f'[upstreams.u{number}]\nurls = ["http://a"]\nuser_agent = {value}\n'
             for number, value in enumerate(('""', '"a\\nb"', '"\u00e9"', '" a"', "false"))
@@ -263,7 +263,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:15: upstreams.u4.user_agent: needs a text, not false",
         ],
     ),
-    "replicas that stand twice, and weights that nobody reads": (
+    "replicas given twice, and weights without effect": (
         '[upstreams.u]\nurls = [{ url = "http://a", weight = 3 }, "http://a"]\n',
         [
             "umbel.toml:2: upstreams.u.urls: a replica is given twice; write it once with a weight",
