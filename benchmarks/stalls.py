@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
-from tests.support.source.adversarial import SIZES, Shape, seconds_of, shapes_of, slowest_shapes
+from tests.support.source.adversarial import SIZES, PumpedText, seconds_of, slowest_texts, texts_of_pattern
 from tests.support.source.input_readers import CASES, CONFIG
 from tests.support.source.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
 
@@ -220,19 +220,19 @@ async def over_sockets(directory: Path, progress: Callable[[], None]) -> list[Ro
     return rows
 
 
-def worst(place: str, function: Callable[[Any], object], shapes: Sequence[Shape], *, binary: bool) -> Row:
+def worst(place: str, function: Callable[[Any], object], texts: Sequence[PumpedText], *, binary: bool) -> Row:
     """Return the longest duration of a function for 64 KiB of input."""
-    found = slowest_shapes(function, shapes, binary=binary)
+    found = slowest_texts(function, texts, binary=binary)
     timed = [
-        (min(seconds_of(function, shape, SIZES[-1], binary=binary) for _ in range(ROUNDS)), shape) for shape in found
+        (min(seconds_of(function, pumped, SIZES[-1], binary=binary) for _ in range(ROUNDS)), pumped) for pumped in found
     ]
-    taken, shape = max(timed, key=lambda each: each[0])
-    return Row(place, f"{shape.prefix!r} {shape.pump!r} ... {shape.suffix!r}", taken * 1000, SMALL_MS)
+    taken, pumped = max(timed, key=lambda each: each[0])
+    return Row(place, f"{pumped.prefix!r} {pumped.pump!r} ... {pumped.suffix!r}", taken * 1000, SMALL_MS)
 
 
 def of_functions(progress: Callable[[], None]) -> Iterator[Row]:
     for name, case in CASES.items():
-        row = worst(f"reads {name}", case.function, case.shapes, binary=case.binary)
+        row = worst(f"reads {name}", case.function, case.texts, binary=case.binary)
         # Nobody but the operator writes a configuration, and it is read while nothing is served.
         yield row._replace(asked=LARGE_MS) if name in CONFIG else row
         progress()
@@ -244,8 +244,8 @@ def of_patterns(progress: Callable[[], None]) -> Iterator[Row]:
         *((owner, pattern) for owner, make in MADE_AT_RUN_TIME.items() for pattern in make()),
     ]
     for place, pattern in patterns:
-        shapes, binary = shapes_of(pattern), isinstance(pattern.pattern, bytes)
-        rows = [worst(place, method_of(pattern, method), shapes, binary=binary) for method in METHODS]
+        texts, binary = texts_of_pattern(pattern), isinstance(pattern.pattern, bytes)
+        rows = [worst(place, method_of(pattern, method), texts, binary=binary) for method in METHODS]
         yield max(rows, key=lambda row: row.ms)
         progress()
 

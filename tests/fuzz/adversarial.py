@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from random import Random
 
-from tests.support.source.adversarial import Shape, shapes_of
+from tests.support.source.adversarial import PumpedText, texts_of_pattern
 from tests.support.source.regex_patterns import find_patterns
 from umbel.core.diagnostics.redact import Redactor
 
@@ -47,11 +47,11 @@ _WORDS = ("secret.a.", "token=a ", "://", "@", "%2e", "%", "/", "//", ";", "=", 
 
 
 @cache
-def _shapes() -> Sequence[Shape]:
+def _texts() -> Sequence[PumpedText]:
     """Shapes of all regular expressions of the source, and of words that its parsers recognise."""
     patterns = [found.pattern for found in find_patterns() if found.pattern is not None]
-    shapes = {shape for pattern in (*patterns, Redactor()._candidate) for shape in shapes_of(pattern)}
-    return [*sorted(shapes), *(Shape("", word, "") for word in _WORDS)]
+    texts = {pumped for pattern in (*patterns, Redactor()._candidate) for pumped in texts_of_pattern(pattern)}
+    return [*sorted(texts), *(PumpedText("", word, "") for word in _WORDS)]
 
 
 def made(rng: Random) -> bytes:
@@ -60,7 +60,7 @@ def made(rng: Random) -> bytes:
 
 
 def _text(rng: Random) -> bytes:
-    return rng.choice(_shapes()).data(rng.choice(_HEAD_SIZES))
+    return rng.choice(_texts()).data(rng.choice(_HEAD_SIZES))
 
 
 def _in_path(rng: Random) -> bytes:
@@ -81,8 +81,8 @@ def _in_field(rng: Random) -> bytes:
 
 def _in_json(rng: Random) -> bytes:
     pump = "".join(rng.choice(_FOR_JSON) for _ in range(rng.choice((1, 1, 2, 3))))
-    shape = Shape(rng.choice(_STARTS), pump, rng.choice(("", "1]", '"]', "]", "}")))
-    body = shape.data(rng.choice(_BODY_SIZES))[:MAX_BODY]
+    pumped = PumpedText(rng.choice(_STARTS), pump, rng.choice(("", "1]", '"]', "]", "}")))
+    body = pumped.data(rng.choice(_BODY_SIZES))[:MAX_BODY]
     head = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
     return _request(b"POST /echo", head, body)
 

@@ -23,7 +23,7 @@ from hyperframe.frame import Frame
 from tests.fuzz import adversarial, http1, http2
 from tests.fuzz.corpus import PROTOCOLS, stored
 from tests.support.process.launched_workers import Launched
-from tests.support.server.raw_client import heard
+from tests.support.server.raw_client import parse_responses
 from tests.support.server.serving import fetch
 
 END_S_MAX = 10.0
@@ -131,7 +131,7 @@ def _check(given: Input, received: bytes) -> None:
         assert given.ending != "half-close" or not received, "an incomplete frame"
     else:
         patient = given.ending == "half-close"
-        result = heard(received, to_the_end=patient)
+        result = parse_responses(received, to_the_end=patient)
         upgraded = received.startswith(b"HTTP/1.1 101 ")
         assert not patient or upgraded or not result.rest, "an incomplete response"
 

@@ -27,7 +27,7 @@ READERS = [EpollReader, WaitReader] if HAS_EPOLL else [WaitReader]
 
 
 @dataclass
-class Heard:
+class RecordingListener:
     """A listener that records its calls, and asserts that no data comes after the end."""
 
     data: bytearray = field(default_factory=bytearray)

@@ -13,4 +13,4 @@ from tests.support.source.input_readers import CASES
 @pytest.mark.parametrize("name", CASES)
 def test_input_from_outside_is_parsed_in_linear_time(name: str) -> None:
     case = CASES[name]
-    check_linear(case.function, case.shapes, binary=case.binary)
+    check_linear(case.function, case.texts, binary=case.binary)

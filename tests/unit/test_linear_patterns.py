@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.source.adversarial import Shape, SuperLinearError, check_linear, shapes_of
+from tests.support.source.adversarial import PumpedText, SuperLinearError, check_linear, texts_of_pattern
 from tests.support.source.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
 
 FOUND = find_patterns()
 
 
 def _check(pattern: re.Pattern[Any]) -> None:
-    shapes = shapes_of(pattern)
+    texts = texts_of_pattern(pattern)
     for method in METHODS:
-        check_linear(method_of(pattern, method), shapes, binary=isinstance(pattern.pattern, bytes))
+        check_linear(method_of(pattern, method), texts, binary=isinstance(pattern.pattern, bytes))
 
 
 @pytest.mark.parametrize("found", [each for each in FOUND if each.pattern is not None], ids=lambda each: each.place)
@@ -60,5 +60,5 @@ def test_a_pattern_that_is_not_linear_is_detected(pattern: str) -> None:
 
 
 def test_a_string_has_about_the_requested_size() -> None:
-    assert len(Shape("ab", "cde", "f").text(1024)) in range(1020, 1025)
-    assert Shape("", "é", "\x00").data(8) == b"\xe9" * 7 + b"\x00"
+    assert len(PumpedText("ab", "cde", "f").text(1024)) in range(1020, 1025)
+    assert PumpedText("", "é", "\x00").data(8) == b"\xe9" * 7 + b"\x00"

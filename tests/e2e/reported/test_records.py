@@ -15,7 +15,7 @@ from quart import Response
 from tests.support.logs.records import Records
 from tests.support.server.h2_client import h2_client
 from tests.support.server.h2_connections import App
-from tests.support.server.raw_client import heard
+from tests.support.server.raw_client import parse_responses
 from tests.support.server.serving import serving
 from umbel.gateway.app import Umbel
 
@@ -43,7 +43,7 @@ async def see(port: int, protocol: str, path: str, method: str = "GET") -> Seen:
             await stream.send_all(f"{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
             received = b"".join([part async for part in stream])
     try:
-        (reply,) = heard(received, [method]).replies
+        (reply,) = parse_responses(received, [method]).replies
     except Exception:  # noqa: BLE001 - h11 has several exceptions for an incomplete response
         head, _, rest = received.partition(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])

@@ -12,7 +12,7 @@ from tests.support.process.supervised import APP, supervised, write_app
 SERVE = (PYTHON, "-m", "umbel", "serve", "-w", "2", "--bind", "127.0.0.1:0")
 
 
-async def test_an_application_that_cannot_be_imported_ends_the_start_with_3_and_one_traceback(tmp_path: Path) -> None:
+async def test_an_import_error_at_the_start_exits_with_3_and_prints_one_traceback(tmp_path: Path) -> None:
     write_app(tmp_path, "import nothing_of_that_name\n")
 
     status, output = await ended(*SERVE, "served:app", cwd=tmp_path)

@@ -96,7 +96,7 @@ def by_path(handlers: Mapping[str, Handler]) -> Handler:
 
 
 @dataclass
-class Ran:
+class PlanRun:
     """The result of one run of a plan, with the upstream, the records and the duration in seconds."""
 
     result: Result
@@ -121,7 +121,7 @@ async def compose(
     inputs: Inputs | None = None,
     deadline: float = 5.0,
     observer: Observer | None = None,
-) -> Ran:
+) -> PlanRun:
     """Run a plan with a timer queue against an upstream.
 
     Raises:
@@ -144,4 +144,4 @@ async def compose(
     assert functions.in_flight == 0
     assert not (isinstance(upstream, ScriptedCaller) and upstream.under_way)
     assert recorder.ended_calls == sorted(outcome.call for outcome in result.outcomes)
-    return Ran(result, functions, recorder, trio.current_time() - started)
+    return PlanRun(result, functions, recorder, trio.current_time() - started)

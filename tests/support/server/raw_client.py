@@ -17,7 +17,7 @@ CONVERSATION_S_MAX = 10.0
 
 
 @dataclass
-class Heard:
+class ParsedResponses:
     """The bytes that were received on one connection, and the responses in them."""
 
     received: bytes
@@ -32,7 +32,7 @@ class Heard:
 
 async def converse(
     port: int, *pieces: bytes, half_close: bool = False, methods: Sequence[str] = (), limit: float = CONVERSATION_S_MAX
-) -> Heard:
+) -> ParsedResponses:
     """Send the pieces, each in a TCP segment of its own, and read until the server closes the connection.
 
     Args:
@@ -53,7 +53,7 @@ async def converse(
             except trio.BrokenResourceError:
                 pass  # The server closed with unread bytes, so the kernel sent an RST. ``received`` is complete.
             nursery.cancel_scope.cancel(reason="the server has closed")
-    return heard(bytes(received), methods)
+    return parse_responses(bytes(received), methods)
 
 
 async def _send(stream: trio.SocketStream, pieces: Sequence[bytes], half_close: bool) -> None:
@@ -68,7 +68,7 @@ async def _send(stream: trio.SocketStream, pieces: Sequence[bytes], half_close: 
         pass  # The server has closed the connection before the last piece.
 
 
-def heard(received: bytes, methods: Sequence[str] = (), *, to_the_end: bool = True) -> Heard:
+def parse_responses(received: bytes, methods: Sequence[str] = (), *, to_the_end: bool = True) -> ParsedResponses:
     """Parse the responses in the bytes of one connection.
 
     Args:
@@ -78,7 +78,7 @@ def heard(received: bytes, methods: Sequence[str] = (), *, to_the_end: bool = Tr
     Raises:
         h11.RemoteProtocolError: the bytes are not well-formed HTTP/1.1.
     """
-    result = Heard(received, rest=received)
+    result = ParsedResponses(received, rest=received)
     connection = h11.Connection(h11.CLIENT)
     connection.receive_data(received)
     if to_the_end:

@@ -1,7 +1,7 @@
 """Adversarial strings for a regular expression, and a check that a function takes linear time for them.
 
-A *shape* generates strings of any size: a prefix, a pump that is repeated, and a suffix that makes a match fail late.
-The shapes of a regular expression come from its parse tree. Times are CPU times of the thread, so that other programs
+A ``PumpedText`` makes a string of any size: a prefix, a repeated pump, and a suffix that makes a match fail late.
+The texts for a regular expression come from its parse tree. Times are CPU times of the thread, so that other programs
 on the machine do not change them.
 """
 
@@ -32,13 +32,13 @@ _FIRST_SIZE, _LAST_SIZE = 16, 4 * KIB
 _DOUBLING_SECONDS = 20e-6
 """The time below which the size may be doubled: even with exponential growth the next time is short enough."""
 _SUSPECT_SECONDS, _SUSPECT_SIZES = 0.004, (4 * KIB, 8 * KIB, 16 * KIB)
-"""The time for 4 KiB above which the growth is checked at once, before further shapes take as long."""
+"""The time for 4 KiB above which the growth is checked at once, before further texts take as long."""
 
 _ATOMS_MAX, _PAIRED_MAX, _SLOWEST = 10, 24, 5
 _KILLERS = ("", "\x00", "!", "\n")
 
 
-class Shape(NamedTuple):
+class PumpedText(NamedTuple):
     """A generator of strings: the prefix, the repeated pump and the suffix."""
 
     prefix: str
@@ -63,8 +63,8 @@ class SuperLinearError(AssertionError):
     """A function takes more than linear time, or longer than the limits allow."""
 
 
-def shapes_of(pattern: re.Pattern[Any]) -> list[Shape]:
-    """Return shapes that could make ``pattern`` backtrack: pumps from its characters, literals and repeats."""
+def texts_of_pattern(pattern: re.Pattern[Any]) -> list[PumpedText]:
+    """Return texts that could make ``pattern`` backtrack: pumps from its characters, literals and repeats."""
     source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
     flags = pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
     tree = _parser.parse(source, flags & ~re.DEBUG if isinstance(pattern.pattern, str) else flags | re.ASCII)
@@ -77,34 +77,36 @@ def shapes_of(pattern: re.Pattern[Any]) -> list[Shape]:
     prefixes = [*dict.fromkeys(prefix for prefix, _ in pumps)][:_ATOMS_MAX]
     atoms = [*dict.fromkeys(atom for atom in (*characters, *pieces, *bodies, *prefixes, whole) if atom)][:_PAIRED_MAX]
     doubles = [*atoms, *(left + right for left, right in product(atoms, atoms))]
-    shapes = [Shape("", pump, killer) for pump in doubles for killer in ("", "\x00")]
+    texts = [PumpedText("", pump, killer) for pump in doubles for killer in ("", "\x00")]
     for prefix, body in dict.fromkeys(pumps):
         for pump in dict.fromkeys((body, *characters)):
-            shapes += [Shape(prefix, pump, killer) for killer in dict.fromkeys((*_KILLERS, *characters))]
-    return [*dict.fromkeys(shape for shape in shapes if shape.pump)]
+            texts += [PumpedText(prefix, pump, killer) for killer in dict.fromkeys((*_KILLERS, *characters))]
+    return [*dict.fromkeys(pumped for pumped in texts if pumped.pump)]
 
 
-def shapes_from(atoms: Iterable[str], prefixes: Sequence[str] = ("",), suffixes: Sequence[str] = ("",)) -> list[Shape]:
-    """Return shapes with the given pumps: each one alone, and each pair of them."""
+def texts_of_atoms(
+    atoms: Iterable[str], prefixes: Sequence[str] = ("",), suffixes: Sequence[str] = ("",)
+) -> list[PumpedText]:
+    """Return texts with the given pumps: each one alone, and each pair of them."""
     atoms = [*dict.fromkeys(atoms)]
     pumps = [*atoms, *(left + right for left, right in product(atoms, atoms) if left != right)]
-    return [Shape(prefix, pump, suffix) for prefix in prefixes for pump in pumps for suffix in suffixes]
+    return [PumpedText(prefix, pump, suffix) for prefix in prefixes for pump in pumps for suffix in suffixes]
 
 
-def slowest_shapes(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> list[Shape]:
-    """Return the shapes for which ``function`` takes longest at 4 KiB.
+def slowest_texts(function: Callable[[Any], object], texts: Iterable[PumpedText], *, binary: bool) -> list[PumpedText]:
+    """Return the texts for which ``function`` takes longest at 4 KiB.
 
     Raises:
-        SuperLinearError: a shape takes too long at 4 KiB or less.
+        SuperLinearError: a pumped takes too long at 4 KiB or less.
     """
-    return _slowest((_seconds_of_4_kib(function, shape, binary), shape) for shape in shapes)
+    return _slowest((_seconds_of_4_kib(function, pumped, binary), pumped) for pumped in texts)
 
 
-def _slowest(timed: Iterable[tuple[float, Shape]]) -> list[Shape]:
-    return [shape for _, shape in sorted(timed, key=lambda each: each[0], reverse=True)[:_SLOWEST]]
+def _slowest(timed: Iterable[tuple[float, PumpedText]]) -> list[PumpedText]:
+    return [pumped for _, pumped in sorted(timed, key=lambda each: each[0], reverse=True)[:_SLOWEST]]
 
 
-def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: bool) -> float:
+def _seconds_of_4_kib(function: Callable[[Any], object], pumped: PumpedText, binary: bool) -> float:
     """Return the time for 4 KiB, after smaller sizes that must not take too long.
 
     The size doubles if the next time is at most ``_STEP_SECONDS`` even with exponential growth, extrapolated from the
@@ -115,9 +117,9 @@ def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: b
     """
     size, before, growth = _FIRST_SIZE, 0.0, 1.0
     while True:
-        taken = seconds_of(function, shape, size, binary=binary)
-        if taken > _STEP_SECONDS and _again(taken, function, shape, size, binary) > _STEP_SECONDS:
-            raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {shape}")
+        taken = seconds_of(function, pumped, size, binary=binary)
+        if taken > _STEP_SECONDS and _again(taken, function, pumped, size, binary) > _STEP_SECONDS:
+            raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {pumped}")
         if size == _LAST_SIZE:
             return taken
         # If the time is exponential and grew by g from size s/f to s, it grows by g ** (f / (f - 1)) from s to 2s.
@@ -127,8 +129,8 @@ def _seconds_of_4_kib(function: Callable[[Any], object], shape: Shape, binary: b
         before, size = taken, min(int(size * growth), _LAST_SIZE)
 
 
-def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> None:
-    """Check that ``function`` takes linear time for each of ``shapes``, and at most STALL_SECONDS for 64 KiB.
+def check_linear(function: Callable[[Any], object], texts: Iterable[PumpedText], *, binary: bool) -> None:
+    """Check that ``function`` takes linear time for each of ``texts``, and at most STALL_SECONDS for 64 KiB.
 
     An exception of the function counts as a normal result.
 
@@ -139,37 +141,39 @@ def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, 
         SuperLinearError: the function takes longer.
     """
     with _without_collections():
-        timed: list[tuple[float, Shape]] = []
+        timed: list[tuple[float, PumpedText]] = []
         suspect = _SUSPECT_SECONDS
-        for shape in shapes:
-            taken = _seconds_of_4_kib(function, shape, binary)
+        for pumped in texts:
+            taken = _seconds_of_4_kib(function, pumped, binary)
             if taken > suspect:
-                _check_shape(function, shape, binary, _SUSPECT_SIZES)
+                _check_text(function, pumped, binary, _SUSPECT_SIZES)
                 suspect = 1.5 * taken
-            timed.append((taken, shape))
-        for shape in _slowest(timed):
-            _check_shape(function, shape, binary, SIZES)
+            timed.append((taken, pumped))
+        for pumped in _slowest(timed):
+            _check_text(function, pumped, binary, SIZES)
 
 
-def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool, sizes: tuple[int, int, int]) -> None:
+def _check_text(
+    function: Callable[[Any], object], pumped: PumpedText, binary: bool, sizes: tuple[int, int, int]
+) -> None:
     """Check the growth of the time over three sizes; the last one is four times the first."""
     taken: list[float] = []
     for size in sizes:
-        seconds = seconds_of(function, shape, size, binary=binary)
+        seconds = seconds_of(function, pumped, size, binary=binary)
         if seconds > STALL_SECONDS:
-            seconds = _again(seconds, function, shape, size, binary)
+            seconds = _again(seconds, function, pumped, size, binary)
         if seconds > STALL_SECONDS:
-            raise SuperLinearError(f"{size // KIB} KiB take {seconds * 1000:.1f} ms: {shape}")
+            raise SuperLinearError(f"{size // KIB} KiB take {seconds * 1000:.1f} ms: {pumped}")
         taken.append(seconds)
     small, middle, large = taken
     if large > FLOOR_SECONDS and max(middle, large) > RATIO_MAX * small:
-        small, large = (_again(0.0, function, shape, size, binary) for size in (sizes[0], sizes[-1]))
+        small, large = (_again(0.0, function, pumped, size, binary) for size in (sizes[0], sizes[-1]))
         if large > RATIO_MAX * small:
             ends = [
                 f"{size // KIB} KiB {seconds * 1000:.1f} ms"
                 for size, seconds in zip(sizes[::2], (small, large), strict=True)
             ]
-            raise SuperLinearError(f"{' and '.join(ends)}: {shape}")
+            raise SuperLinearError(f"{' and '.join(ends)}: {pumped}")
 
 
 @contextmanager
@@ -184,16 +188,16 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _again(taken: float, function: Callable[[Any], object], shape: Shape, size: int, binary: bool) -> float:
+def _again(taken: float, function: Callable[[Any], object], pumped: PumpedText, size: int, binary: bool) -> float:
     """Measure three more times and return the shortest time; a very long time is not measured again."""
     if taken > 2 * STALL_SECONDS:
         return taken
-    return min(seconds_of(function, shape, size, binary=binary) for _ in range(3))
+    return min(seconds_of(function, pumped, size, binary=binary) for _ in range(3))
 
 
-def seconds_of(function: Callable[[Any], object], shape: Shape, size: int, *, binary: bool) -> float:
+def seconds_of(function: Callable[[Any], object], pumped: PumpedText, size: int, *, binary: bool) -> float:
     """Return the CPU time of one call."""
-    given = shape.data(size) if binary else shape.text(size)
+    given = pumped.data(size) if binary else pumped.text(size)
     started = time.thread_time()
     with suppress(Exception):  # an input that the function refuses counts too
         function(given)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.support.source.adversarial import Shape, shapes_from
+from tests.support.source.adversarial import PumpedText, texts_of_atoms
 from umbel.composition.answer.cache_control import strictest_cache_control
 from umbel.composition.decode import decode_json
 from umbel.composition.request.code_request import build_target
@@ -46,7 +46,7 @@ from umbel.upstream.pool.request_head import encode_call, encode_plain_call
 
 
 class Case(NamedTuple):
-    """A function and the parts of its inputs; see ``adversarial.shapes_from``."""
+    """A function and the parts of its inputs; see ``adversarial.texts_of_atoms``."""
 
     function: Callable[[Any], object]
     atoms: Sequence[str]
@@ -55,8 +55,8 @@ class Case(NamedTuple):
     binary: bool = True
 
     @property
-    def shapes(self) -> list[Shape]:
-        return shapes_from(self.atoms, self.prefixes, self.suffixes)
+    def texts(self) -> list[PumpedText]:
+        return texts_of_atoms(self.atoms, self.prefixes, self.suffixes)
 
 
 BOUNDLESS = Limits(max_head=2**20, max_target=2**20, max_fields=2**20)

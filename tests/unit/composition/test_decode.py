@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.source.adversarial import check_linear, shapes_from
+from tests.support.source.adversarial import check_linear, texts_of_atoms
 from umbel.composition.decode import (
     MAX_VALUES,
     BadBodyError,
@@ -177,7 +177,7 @@ def test_a_byte_order_mark_is_removed_from_text() -> None:
 @pytest.mark.parametrize("charset", sorted(CODECS))
 def test_each_listed_charset_is_decoded_in_linear_time(charset: str) -> None:
     assert codecs.lookup(charset).name == codecs.lookup(CODECS[charset]).name
-    shapes = shapes_from(("a", "\x80", "\xff", "\x81@", "\x00", "\x1b$B", "-", "\xe9"))
+    shapes = texts_of_atoms(("a", "\x80", "\xff", "\x81@", "\x00", "\x1b$B", "-", "\xe9"))
     check_linear(lambda body: decode_text(body, charset), shapes, binary=True)
 
 
@@ -244,8 +244,8 @@ def test_json_is_decoded_in_linear_time() -> None:
         "\\udc00",
         "\0",
     )
-    check_linear(decode_json, shapes_from(atoms, ("", "[", '["'), ("", "1]")), binary=True)
-    check_linear(_without_strings, shapes_from(('"', "\\", ",", "a")), binary=True)
+    check_linear(decode_json, texts_of_atoms(atoms, ("", "[", '["'), ("", "1]")), binary=True)
+    check_linear(_without_strings, texts_of_atoms(('"', "\\", ",", "a")), binary=True)
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1e400", "1" * 400 + ".0", "1.e5", "1e", "01e5", "1e+", "+1e5"])

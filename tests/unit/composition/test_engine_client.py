@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.composition.composing import Ran, calls, compose, facts, plan
+from tests.support.composition.composing import PlanRun, calls, compose, facts, plan
 from tests.support.logs.records import Records
 from tests.support.upstream.memory_client import memory_client
 from tests.support.upstream.raw_server import Peer, response
@@ -21,7 +21,7 @@ from umbel.policy.retry import RetryRules
 ONE = response(b"1")
 
 
-async def compose_over(seconds: Mapping[bytes, float], text: str, deadline: float = 5.0, **policies: Any) -> Ran:
+async def compose_over(seconds: Mapping[bytes, float], text: str, deadline: float = 5.0, **policies: Any) -> PlanRun:
     """Run a composition whose targets take ``seconds``. The first request for a target under /busy gets 503."""
     asked: set[bytes] = set()
 

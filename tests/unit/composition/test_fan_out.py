@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composition.composing import Ran, answer, calls, compose
+from tests.support.composition.composing import PlanRun, answer, calls, compose
 from tests.support.composition.scripted_calls import Reply, ScriptedCall, ScriptedCaller
 from umbel.composition.engine import INLINE_MAX
 from umbel.core.failure_kinds import Kind
@@ -168,7 +168,7 @@ ANY = '[[routes]]\npath = "/r"\ncombine = "first"\n'
 FAILS = Reply(status=500)
 
 
-async def beside_a_failure(upstream: ScriptedCaller, text: str, act: Callable[[], None]) -> Ran:
+async def beside_a_failure(upstream: ScriptedCaller, text: str, act: Callable[[], None]) -> PlanRun:
     """Run the composition: call ``act`` in one step while items are under way, then let the call a succeed."""
 
     async def end() -> None:

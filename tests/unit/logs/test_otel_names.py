@@ -79,7 +79,7 @@ def keys(value: Any) -> Iterator[str]:
     ],
     ids=["access", "calls", "app"],
 )
-def test_every_dotted_name_is_published_and_every_other_is_known_to_have_no_convention(event: Any) -> None:
+def test_every_dotted_name_is_a_published_convention_and_every_other_is_listed(event: Any) -> None:
     _, level, name, line_, _ = to_record(event)
     line = finish(Encoder(Redactor(), service="t", worker="1").struct(level, name, line_), 1)
     names = set(keys(json.loads(line)))

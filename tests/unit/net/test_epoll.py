@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.scheduler_turns import counting_turns
-from tests.support.socket_streams import READERS, Heard, plain_pair
+from tests.support.socket_streams import READERS, RecordingListener, plain_pair
 from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import HAS_EPOLL, READABLE, AnyReader, EpollReader
 from umbel.net.stream import PlainStream
@@ -90,7 +90,7 @@ async def test_the_handler_of_a_socket_closed_earlier_in_the_batch_is_not_called
         called: list[int] = []
         made: list[socket.socket] = []
 
-        class ClosesAllOthers(Heard):
+        class ClosesAllOthers(RecordingListener):
             def __init__(self, index: int) -> None:
                 super().__init__()
                 self.index = index

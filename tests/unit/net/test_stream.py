@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.scheduler_turns import counting_turns
-from tests.support.socket_streams import READERS, Heard, check_that_closing_wakes, plain_pair
+from tests.support.socket_streams import READERS, RecordingListener, check_that_closing_wakes, plain_pair
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 
@@ -103,7 +103,7 @@ async def test_a_listener_gets_earlier_bytes_then_later_bytes_then_the_end(make:
     async with plain_pair(make) as (stream, peer):
         await peer.send_all(b"before")
         await trio.testing.wait_all_tasks_blocked()
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         await heard.until_has(6)
         await peer.send_all(b" after")
@@ -115,7 +115,7 @@ async def test_a_listener_gets_earlier_bytes_then_later_bytes_then_the_end(make:
 
 async def test_the_last_bytes_and_the_end_in_one_event_are_both_reported(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         await peer.send_all(b"all of it")
         await peer.aclose()
@@ -125,7 +125,7 @@ async def test_the_last_bytes_and_the_end_in_one_event_are_both_reported(make: t
 
 async def test_bytes_stay_in_the_socket_while_there_is_no_listener(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
-        first, second = Heard(), Heard()
+        first, second = RecordingListener(), RecordingListener()
         stream.listen(first)
         await peer.send_all(b"first")
         await first.until_has(5)
@@ -141,7 +141,7 @@ async def test_bytes_stay_in_the_socket_while_there_is_no_listener(make: type[An
 async def test_a_listener_may_call_unlisten(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
 
-        class Once(Heard):
+        class Once(RecordingListener):
             def on_data(self, data: bytes) -> bool:
                 super().on_data(data)
                 stream.unlisten()
@@ -159,7 +159,7 @@ async def test_a_listener_may_call_unlisten(make: type[AnyReader]) -> None:
 async def test_a_listener_may_close_the_stream(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
 
-        class Closing(Heard):
+        class Closing(RecordingListener):
             def on_data(self, data: bytes) -> bool:
                 super().on_data(data)
                 stream.unlisten()
@@ -180,7 +180,7 @@ async def test_a_listener_may_close_the_stream(make: type[AnyReader]) -> None:
 
 async def test_closing_calls_on_error_of_the_listener_once(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, _):
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         stream.close_now()
         stream.close_now()
@@ -195,7 +195,7 @@ async def test_one_turn_pushes_a_bounded_number_of_bytes(make: type[AnyReader]) 
         data = b"x" * 6 * TURN_BYTES_MAX
         with counting_turns() as turns:
 
-            class Turned(Heard):
+            class Turned(RecordingListener):
                 def on_data(self, data: bytes) -> bool:
                     super().on_data(data)
                     by_turn[turns.count] += len(data)
@@ -253,7 +253,7 @@ async def test_a_second_receiver_is_refused(make: type[AnyReader], nursery: trio
             await stream.receive_some()
         await peer.send_all(b"x")
         await trio.testing.wait_all_tasks_blocked()
-        stream.listen(Heard())
+        stream.listen(RecordingListener())
         with pytest.raises(trio.BusyResourceError):
             await stream.receive_some()
 

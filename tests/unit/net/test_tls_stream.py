@@ -13,7 +13,14 @@ import trio
 import trustme
 
 from tests.support.scheduler_turns import counting_turns
-from tests.support.socket_streams import READERS, Heard, TlsPeer, check_that_closing_wakes, key_update, tls_pair
+from tests.support.socket_streams import (
+    READERS,
+    RecordingListener,
+    TlsPeer,
+    check_that_closing_wakes,
+    key_update,
+    tls_pair,
+)
 from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import TURN_BYTES_MAX
@@ -66,7 +73,7 @@ async def test_records_of_one_byte_that_come_together_are_all_read(make: type[An
         while len(received) < len(data):
             received += await stream.receive_some()
         assert received == data
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         await peer.send(*(bytes([byte]) for byte in data))
         await heard.until_has(len(data))
@@ -79,7 +86,7 @@ async def test_one_turn_pushes_a_bounded_number_of_records(make: type[AnyReader]
         by_turn: Counter[int] = Counter()
         with counting_turns() as turns:
 
-            class Turned(Heard):
+            class Turned(RecordingListener):
                 def on_data(self, data: bytes) -> bool:
                     by_turn[turns.count] += 1
                     return super().on_data(data)
@@ -94,7 +101,7 @@ async def test_one_turn_pushes_a_bounded_number_of_records(make: type[AnyReader]
 
 async def test_records_that_come_one_byte_at_a_time_are_read(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         for byte in peer.records(b"slowly", b" but whole"):
             await peer.stream.send_all(bytes([byte]))
@@ -106,13 +113,13 @@ async def test_records_that_come_one_byte_at_a_time_are_read(make: type[AnyReade
 async def test_listen_pushes_data_that_was_decrypted_before(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
 
-        class Once(Heard):
+        class Once(RecordingListener):
             def on_data(self, data: bytes) -> bool:
                 super().on_data(data)
                 stream.unlisten()
                 return True
 
-        first, rest = Once(), Heard()
+        first, rest = Once(), RecordingListener()
         stream.listen(first)
         await peer.send(b"one", b"two", b"three")
         await first.until_has(3)
@@ -127,7 +134,7 @@ async def test_large_messages_are_sent_in_both_directions_at_once(make: type[Any
     data = bytes(range(256)) * 8192
     async with tls_pair(make, *contexts) as (stream, peer), trio.open_nursery() as nursery:
         nursery.start_soon(stream.send_all, data)
-        echoed, heard = bytearray(), Heard()
+        echoed, heard = bytearray(), RecordingListener()
         stream.listen(heard)
         while len(echoed) < len(data):
             piece = await peer.receive()
@@ -171,7 +178,7 @@ async def test_close_notify_is_the_end_of_the_stream(make: type[AnyReader], cont
         with contextlib.suppress(ssl.SSLWantReadError):
             peer.ssl.unwrap()
         await peer.flush()
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         assert await heard.until_ended() == "eof"
         assert heard.data == b"last"
@@ -179,7 +186,7 @@ async def test_close_notify_is_the_end_of_the_stream(make: type[AnyReader], cont
 
 async def test_an_end_without_close_notify_is_an_error(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, peer):
-        heard = Heard()
+        heard = RecordingListener()
         stream.listen(heard)
         await peer.send(b"cut")
         await peer.stream.aclose()
@@ -200,7 +207,7 @@ async def test_after_a_key_update_the_peer_understands_what_is_sent(
     async with tls_pair(make, client, server) as (stream, peer):
         assert stream.ssl_object.cipher()[0] == "TLS_AES_256_GCM_SHA384"
         if listening:
-            stream.listen(Heard())
+            stream.listen(RecordingListener())
         await peer.stream.send_all(key_update(tmp_path / "keys", 0))
         await trio.testing.wait_all_tasks_blocked()
         if not listening:

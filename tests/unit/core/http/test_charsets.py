@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import umbel
-from tests.support.source.adversarial import check_linear, shapes_from
+from tests.support.source.adversarial import check_linear, texts_of_atoms
 from umbel.core.http.charsets import charset_of
 from umbel.core.httpx_messages import CompleteResponse, UpstreamResponse
 
@@ -36,7 +36,7 @@ def test_the_charset_parameter_of_a_content_type_is_found(content_type: str, cha
 
 def test_a_content_type_is_read_in_linear_time() -> None:
     atoms = (";", "charset", "=", " ", '"', "; charset=", "a", "\\")
-    check_linear(charset_of, shapes_from(atoms, ("", "; charset", "; charset=")), binary=False)
+    check_linear(charset_of, texts_of_atoms(atoms, ("", "; charset", "; charset=")), binary=False)
 
 
 @pytest.mark.parametrize("charset", ["punycode", "idna", "undefined", "unicode_escape", "rot13", "utf-7", "no-such"])

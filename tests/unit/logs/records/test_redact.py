@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.source.adversarial import check_linear, shapes_from
+from tests.support.source.adversarial import check_linear, texts_of_atoms
 from umbel.core.diagnostics.exception_fields import STACK_CHARS_MAX, exception_fields
 from umbel.core.diagnostics.redact import REDACTED, TEXT_CHARS_MAX, Redactor
 from umbel.logs.records.encode import Encoder, finish
@@ -185,13 +185,15 @@ NAMES: Sequence[Sequence[str]] = (
 @pytest.mark.parametrize("names", NAMES, ids=str)
 def test_a_text_is_redacted_in_linear_time_for_any_configured_names(names: Sequence[str]) -> None:
     redactor = Redactor(names)
-    shapes = shapes_from(ATOMS, ("", "token", "cookie:"), ("", '"', "=1"))
+    shapes = texts_of_atoms(ATOMS, ("", "token", "cookie:"), ("", '"', "=1"))
     check_linear(redactor.text, shapes, binary=False)
 
 
 @pytest.mark.parametrize("names", NAMES, ids=str)
 def test_a_name_is_compared_with_secret_names_in_linear_time(names: Sequence[str]) -> None:
-    check_linear(Redactor(names).is_secret, shapes_from(("x", "y", "xy", "a", "ab.", ".", "-", "api-")), binary=False)
+    check_linear(
+        Redactor(names).is_secret, texts_of_atoms(("x", "y", "xy", "a", "ab.", ".", "-", "api-")), binary=False
+    )
 
 
 def test_many_names_that_almost_match_a_secret_name_do_not_block_the_loop() -> None:

@@ -13,7 +13,7 @@ from umbel.supervisor.worker.worker import _load_and_run
 from umbel.supervisor.worker.worker_server import WorkerServer
 
 
-def test_a_configuration_that_cannot_be_used_at_the_start_gives_78_without_a_traceback(
+def test_an_invalid_configuration_at_the_start_exits_with_78_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Required log files that could not be opened gave 3 and a traceback."""
