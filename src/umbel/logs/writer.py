@@ -18,9 +18,9 @@ next one.
     =====================================  ====================================================
     first ordinary line since ``take``     ``flush_every`` seconds later
     urgent line, or a full batch           at once
-    ``write_now``, ``close``               at once, and the back-off is over
+    ``write_now``, ``close``               at once, and the backoff is over
     step succeeded, lines are left         ``flush_every`` seconds later
-    step failed (``OSError``)              after a back-off of 0.1 s, doubled up to 5 s
+    step failed (``OSError``)              after a backoff of 0.1 s, doubled up to 5 s
     =====================================  ====================================================
 
 A step reopens the file if that was requested, writes batches until all lines that waited at its beginning are written,
@@ -133,7 +133,7 @@ class Writer:
         self._sync_upto = max(self._sync_upto, sync_upto)
 
     def write_now(self) -> None:
-        """Make the next step due now, without back-off. Must be called in the trio thread."""
+        """Make the next step due now, without backoff. Must be called in the trio thread."""
         self._due = self._retry_at = -math.inf
         self._backoff = 0.0
         self._wake.set()

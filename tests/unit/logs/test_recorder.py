@@ -135,7 +135,7 @@ async def test_a_full_disk_delays_records_and_loses_none(log: MemoryLog, autojum
         assert statistics.streams["access"].last_error == "No space left on device"
         assert log.app.events == ["test.note"]
 
-        # Back-off from 0.1 s, doubling up to 5 s: some 17 tries in a minute, not thousands.
+        # Backoff from 0.1 s, doubling up to 5 s: some 17 tries in a minute, not thousands.
         assert 15 <= statistics.streams["access"].errors <= 20
         log.access.error = None
         await trio.sleep(6)

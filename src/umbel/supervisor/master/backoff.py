@@ -1,4 +1,4 @@
-"""The back-off between a worker's death and the next start, and the restart intensity. Pure.
+"""The backoff between a worker's death and the next start, and the restart intensity. Pure.
 
 The time and the source of randomness are arguments.
 """

@@ -95,7 +95,7 @@ async def test_a_degraded_master_recovers_when_all_workers_have_been_ready_for_1
         assert master.degraded
         assert (await status(master))["master"]["state"] == "degraded"
         assert "degraded: too many restarts" in master.summary()
-        # The back-off reduces thirty restarts for each worker to these.
+        # The backoff reduces thirty restarts for each worker to these.
         assert len(script.spawned) < 20
         script.dies_after = None
         await trio.sleep(15 + 10 + 2)
