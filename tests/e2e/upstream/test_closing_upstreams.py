@@ -13,7 +13,7 @@ from umbel.upstream import ConnectionReset, Retry, Transport
 
 
 async def serve(peer: Peer) -> None:
-    """Answer as the target says."""
+    """Answer in the way that the target names."""
     while (request := await peer.read_request())[0]:
         if b"/hang" in request[0]:
             await peer.closed()

@@ -32,7 +32,7 @@ def addresses(source: DnsReplicas) -> list[str]:
     return [replica.origin.host for replica in source.replicas]
 
 
-# Who they are
+# The set of replicas
 
 
 async def test_every_address_of_both_families_is_a_replica(autojump_clock) -> None:
@@ -97,7 +97,7 @@ async def test_addresses_beyond_the_bound_are_counted_and_fetched_over_tcp(autoj
         assert source.statistics().excess == len(many) - REPLICAS_MAX
 
 
-# When it is looked up again
+# Repeated look-ups
 
 
 async def test_the_name_is_looked_up_again_when_its_ttl_has_passed(autojump_clock) -> None:
@@ -144,7 +144,7 @@ async def test_the_ttl_of_an_alias_counts(autojump_clock) -> None:
         assert [time - started for time in server.times()] == [0, 4]
 
 
-# When it fails
+# Failed look-ups
 
 BROKEN = {
     "SERVFAIL": Zone(rcode=dns.rcode.SERVFAIL),
@@ -219,7 +219,7 @@ async def test_if_one_family_fails_its_addresses_stay_and_the_other_is_updated(a
         assert source.statistics().failed_in_a_row == 0
 
 
-# Its own lifetime
+# Entering and leaving
 
 
 async def test_lookups_are_made_only_while_the_source_is_entered(autojump_clock) -> None:

@@ -52,7 +52,7 @@ def single(data: bytes) -> Iterable[bytes]:
 
 
 async def deaf(peer: Peer) -> None:
-    """Reads a little of the request now and then."""
+    """Reads a small part of the request at intervals."""
     while True:
         await trio.sleep(0.9)
         await peer.stream.receive_some(10_000)
@@ -170,7 +170,7 @@ async def _answers_and_sleeps(peer: Peer) -> None:
 
 
 async def test_an_idle_connection_is_closed_whatever_bytes_arrive(jumping: MockClock) -> None:
-    """Bytes on an idle connection neither keep it nor are they read."""
+    """Bytes on an idle connection are not read and do not keep it open."""
 
     async def chatters(peer: Peer) -> None:
         await peer.read_head()

@@ -53,7 +53,7 @@ async def test_an_unsupported_content_coding_is_malformed(coding: bytes, body: b
     async with raw_server(answering(answer)) as server, calling(url(server)) as caller:
         for _ in range(2):
             await caller.fails(Kind.MALFORMED, proxy_error)
-        # The message itself was whole, so its connection is as good as before.
+        # The message itself was complete, so the connection is reused.
         assert len(server.connections) == 1
 
 
@@ -311,7 +311,7 @@ async def test_a_kept_connection_closed_in_use_is_replaced_for_get_and_not_for_p
     async def handler(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(response(b"ok"))
-        # Only a request that is already on its way makes it close: the race, in slow motion.
+        # It closes when a request is already on its way: the race, made certain.
         await peer.read_request()
         peer.reset()
 
@@ -356,7 +356,7 @@ async def test_a_replica_that_is_down_gets_few_attempts() -> None:
                         end = error.kind
                     ends.setdefault((caller.attempts[0].replica, end), []).append(caller)
     assert set(ends) == {(url(a), b"a"), (url(b) + "/base", b"b"), (down, Kind.CONNECT)}
-    # Once in a tenth of a second, and after five times not for half a minute.
+    # Once in a tenth of a second; ejected for half a minute after five failures.
     assert len(ends[down, Kind.CONNECT]) <= 5
 
 

@@ -21,7 +21,7 @@ async def test_a_post_takes_no_connection_idle_as_long_as_one_that_was_closed() 
         await caller.call()
         while server.open:
             await wait_all_tasks_blocked()
-        await caller.call()  # It finds the first connection closed, nearly as soon as it was idle.
+        await caller.call()  # The call finds the first connection closed shortly after it became idle.
         assert caller.client.statistics().pool.opened == 2
         await wait_all_tasks_blocked(0.01)
         await caller.call(method="POST", content=b"once")

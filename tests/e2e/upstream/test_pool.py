@@ -162,7 +162,7 @@ async def test_at_its_limit_the_pool_serves_requests_in_turn_and_opens_no_more()
 
 
 async def test_closing_a_client_ends_calls_that_get_a_place_by_the_close() -> None:
-    """It would take a kept connection in the moment in which all are closed, and wait on it for ever."""
+    """Otherwise the call would take a kept connection while all are closed, and wait on it for ever."""
 
     async def handler(peer: Peer) -> None:
         while head := await peer.read_head():

@@ -74,7 +74,7 @@ async def test_after_thousands_of_cancels_every_place_is_free(queue: str) -> Non
             assert said.slots is not None
             assert (said.slots.in_use, said.slots.waiting) == (0, 0)
         assert answered > CANCELS / 50, "some calls get through, so there was a queue to leave and one to win"
-        # And it still serves as many at once as ever, none of them in a queue.
+        # The pool still serves as many requests at once as before, none of them queued.
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for _ in range(SLOTS):

@@ -65,7 +65,7 @@ POLICIES: dict[str, tuple[int, bool, dict[str, Any]]] = {
 
 
 class Flaky:
-    """Answers at once, late or in two pieces, well or not, and closes what is kept as it likes."""
+    """Answers at once, late or in two pieces, with a success or a failure, and closes idle connections at random."""
 
     def __init__(self) -> None:
         self.rng = random.Random("upstream")
@@ -109,7 +109,7 @@ class Clients:
         self.cancelled = self.ended = 0
 
     async def round(self, cancels: int) -> None:
-        """``AT_ONCE`` clients at once, until so many more have been cancelled."""
+        """Run ``AT_ONCE`` clients, until this many more compositions have been cancelled."""
         goal = self.cancelled + cancels
 
         async def some() -> None:
@@ -133,10 +133,10 @@ class Clients:
         self.cancelled += not whole
         self.ended += whole
         names = {event.outcome.call for event in records.calls}
-        # Whoever is cut before its first step has begun nothing.
+        # A composition that is cancelled before its first step has begun nothing.
         assert names in (set(CALLS), set()) or names <= {"u", "u-2", "u-3"}
         assert names or not whole
-        if self.client.policies.coalesce:  # One caller alone records the attempts of a shared call.
+        if self.client.policies.coalesce:  # Only one caller records the attempts of a shared call.
             assert len(names) == len(records.calls)
         else:
             assert_recorded_once(records, len(names))
@@ -150,7 +150,7 @@ class Clients:
                 await first
                 block.get("u", "/third", optional=True, hedge={"after": 0.001})
         except CompositionFailedError:
-            pass  # The deadline came, on a slow machine.
+            pass  # The deadline has passed, on a slow machine.
         return True
 
 
@@ -184,7 +184,7 @@ async def test_cancelled_at_random_moments_compositions_leave_nothing(
                 server.connections.clear()
             gc.collect()
             objects.append(len(gc.get_objects()))
-        # Every place is free: as many as there are find one at once.
+        # Every place is free: as many calls as there are places get one at once.
         before = client.statistics().bulkhead
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -196,13 +196,13 @@ async def test_cancelled_at_random_moments_compositions_leave_nothing(
         assert_policies_worked(said, policies)
     assert clients.ended > CANCELS / 3
     assert does.answered > CANCELS
-    # What is idle comes and goes, but nothing piles up from round to round.
+    # The number of idle connections varies, but nothing grows from round to round.
     assert min(objects[-2:]) < max(objects[:3]) + 2000, objects
     assert open_sockets() == sockets
 
 
 def assert_policies_worked(said: Any, policies: dict[str, Any]) -> None:
-    """Each policy had something to do."""
+    """Check that each policy was in effect."""
     assert said.pool.replaced > 0
     assert said.pool.stale > 0
     assert said.retry.retries + said.hedge.hedges > 0
@@ -217,7 +217,7 @@ def open_connections(servers: list[RawServer]) -> int:
 
 
 async def settled(client: Client, servers: list[RawServer]) -> None:
-    """Wait until the upstreams have heard of each connection that was closed."""
+    """Wait until the upstreams have seen the end of each closed connection."""
     with trio.fail_after(5):
         while open_connections(servers) > client.statistics().pool.idle:
             await wait_all_tasks_blocked(0.001)

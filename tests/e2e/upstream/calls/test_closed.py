@@ -62,7 +62,7 @@ def expected(name: str, count: int, *, resets: bool, kept: bool, repeats: bool) 
     if not count:
         if not repeats:
             return [Kind.RESET]
-        # A kept connection may have been dead before; nothing was wrong with the replica.
+        # A kept connection may have ended before; that is no failure of the replica.
         return [b"again"] if kept else [Kind.RESET, b"again"]
     if count == len(whole) and not (resets and name == "until the end"):
         return [BODY]

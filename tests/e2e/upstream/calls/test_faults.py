@@ -52,7 +52,7 @@ def jumping(mock_clock: MockClock) -> MockClock:
 
 
 async def leave(lab: Lab) -> None:
-    """The upstream closes what it kept."""
+    """Close the upstream's idle connections."""
     for server in lab.servers:
         for peer in server.connections:
             await peer.stream.aclose()
@@ -79,7 +79,7 @@ async def test_a_connection_that_received_bytes_while_idle_is_stale() -> None:
 @pytest.mark.parametrize("ends", [reset, fin])
 @pytest.mark.parametrize("warm", [1, 2])
 async def test_a_kept_connection_that_ends_as_the_request_arrives_is_replaced(ends: Step, warm: int) -> None:
-    # And not by another kept one, which may be dead too.
+    # By a new connection, because another kept one may have ended too.
     seen = await observe(Case([ends, ONE], warm=warm))
     assert seen.ends == [{"a": VALUE}]
     assert (seen.statistics.pool.replaced, seen.statistics.pool.opened) == (1, warm + 1)
@@ -220,7 +220,7 @@ async def test_a_client_that_leaves_ends_all_calls(reason: str, kind: Kind, jump
     assert seen.kept == 0
 
 
-# What one call means to the others.
+# Calls that end other calls.
 
 
 @pytest.mark.parametrize("route", [{"combine": "first"}, {"combine": "quorum", "quorum": 2}], ids=["first", "quorum"])
@@ -242,7 +242,7 @@ async def test_the_failure_of_a_required_call_cancels_the_others(jumping: MockCl
 
 
 async def test_a_cancelled_call_in_the_queue_is_not_sent(jumping: MockClock) -> None:
-    """The place of a call that pauses before its retry, with its connection idle, must not be handed to it."""
+    """The place of a call in the pause before its retry must not be granted to the cancelled call."""
     busy = response(b"no", b"Retry-After: 2", status=b"503 Busy")
     calls: dict[str, Any] = {"a": {}, "b": {"method": "PUT"}}
     upstream = {"max_concurrency": 1, "retry": {"attempts": 2}}
@@ -330,7 +330,7 @@ async def test_retries_of_many_calls_spend_one_budget(replicas: int, jumping: Mo
     assert seen.ends == [dict.fromkeys(calls, Kind.STATUS)]
     retries = len(seen.attempts) - 8
     assert seen.statistics.retry.retries == retries
-    # A share of eight calls is none, so three at once is what it bears; five calls ask for a fourth.
+    # The share of eight calls is less than the minimum of three; five calls ask for a fourth retry.
     assert (retries <= 6, seen.statistics.budget.denied >= 5) == (True, True)
 
 
@@ -354,7 +354,7 @@ async def test_the_failure_of_a_required_call_ends_the_pause_before_a_retry(jump
 async def test_a_breaker_opens_after_the_configured_failures(retry: Any, jumping: MockClock) -> None:
     upstream = {"breaker": {"min_requests": 3, "open_for": "1s"}, "retry": retry}
     seen = await observe(Case([BUSY], upstream=upstream, times=5))
-    # The warming request counts too, so the second failure opens it.
+    # The first request counts as well, so the second failure opens the breaker.
     open_from = 1 if retry else 2
     kinds = [Kind.STATUS] * open_from + [Kind.BREAKER_OPEN] * (5 - open_from)
     assert [end["a"] for end in seen.ends] == kinds
@@ -477,5 +477,5 @@ async def test_a_composition_makes_thousands_of_calls() -> None:
     upstream = {"max_concurrency": 200, "max_queue": 5000}
     seen = await observe(Case([at_once], calls=calls, warm=100, upstream=upstream))
     assert seen.ends == [dict.fromkeys(calls, VALUE)]
-    # A hundred of the first two hundred have a connection to make, and all others follow on kept ones.
+    # A hundred calls make a connection, and all others use kept connections.
     assert (seen.tasks, seen.statistics.pool.opened) == (200, 200)

@@ -56,7 +56,7 @@ GATEWAY = {
 }
 JSON = {b"content-type": b"application/json"}
 
-# A call, the request line up to the version (None: as of a GET of /a), fields besides the gateway's, and the body.
+# Call, request line up to the version (None: that of GET /a), fields besides the gateway's, body.
 CALLS: dict[str, tuple[dict[str, Any], bytes, dict[bytes, bytes], bytes]] = {
     "nothing": ({}, b"", {}, b""),
     "template": ({"path": "/x/{id}{?limit,none}"}, b"GET /x/7%20%C3%BC%2F%3F?limit=5", {}, b""),

@@ -21,7 +21,7 @@ OF = {"of": [1, 2, 3]}
 ZIPPED = gzip.compress(BODY)
 CHUNKS = CHUNKED + b"5\r\n" + BODY[:5] + b"\r\n9;x=y\r\n" + BODY[5:] + b"\r\n0\r\n"
 
-# What is sent, what comes of it, and whether its connection serves again.
+# Bytes of the response, result of the call, and whether the connection is reused.
 WHOLE: dict[str, tuple[bytes, Any, bool]] = {
     "json": (ONE, {"one": 1}, True),
     "head in odd case": (b"HTTP/1.1 200 OK\r\ncOnTeNt-LeNgTh: 1\r\nX: \xff\r\n\r\n1", 1, True),
@@ -74,7 +74,7 @@ WHOLE: dict[str, tuple[bytes, Any, bool]] = {
 
 
 def ends_of(seen: Any) -> list[Any]:
-    """What came of call "a" in each run."""
+    """The result of call "a" in each run."""
     return [run["a"] for run in seen.ends]
 
 
@@ -106,7 +106,7 @@ async def test_a_response_received_byte_by_byte_gives_the_same_value(name: str) 
 NAMES = ("json", "gzip", "chunked", "204", "404", "429", "503", "bad JSON", "64 KiB and more")
 BAD, REFUSED = (Kind.BAD_BODY, 502), (Kind.STATUS, 502)
 LONG = "x" * 200_000
-# What comes of each: a value, or the kind of a failure and the status that the client gets.
+# Result of each response: a value, or the kind of the failure and the status of the answer.
 ANSWER = ({"one": 1}, OF, OF, None, (Kind.STATUS, 404), (Kind.STATUS, 429), REFUSED, BAD, LONG)
 TEXT = ('{"one":1}', BODY.decode(), BODY.decode(), None, *ANSWER[4:7], "{", f'"{LONG}"')
 TOO_BIG = (Kind.TOO_BIG, 502)
@@ -192,7 +192,7 @@ async def test_an_invalid_content_coding_fails_its_call(coding: bytes, body: byt
         assert result is not None
         assert result.failure is not None
         assert (result.failure.kind, result.failure.proxy_error) == (Kind.MALFORMED, proxy_error)
-        # A response that came to its end leaves a good connection, whatever is in it.
+        # The connection of a complete response is reused, whatever its content.
         assert seen.kept or step is not whole
 
 

@@ -21,9 +21,9 @@ from umbel.upstream.calls.stream_call import RequestBody
 
 PIECE = b"x" * 65536
 MUCH = 1000
-"""Pieces: more than the buffers of both kernels hold."""
+"""Number of pieces: more than the socket buffers hold."""
 BLOCKED = 0.1
-"""Seconds without a step of any task: then the kernels have moved all that they will."""
+"""Seconds without a step of any task after which the kernel has transferred all bytes."""
 
 
 @pytest.fixture(scope="module")

@@ -123,12 +123,12 @@ class Servers:
                     if await answer(tls, head) is False:
                         return
             except (trio.BrokenResourceError, ssl.SSLError):
-                return  # The client has closed without a goodbye: a hedge that lost.
+                return  # The client closed without close_notify: a hedge that lost.
 
         return handler
 
     async def _shake_hands(self, tls: TlsPeer) -> bytes:
-        """The session tickets, which are to be sent: the client waits for its answer by then."""
+        """The session tickets, sent while the client waits for its response."""
         while True:
             try:
                 tls.ssl.do_handshake()
@@ -163,7 +163,7 @@ async def tiny_segments(tls: TlsPeer, head: bytes) -> None:
 
 
 async def late(tls: TlsPeer, head: bytes) -> None:
-    """So late that each call is hedged."""
+    """Answer so late that each call is hedged."""
     await trio.sleep(0.01)
     await tls.send(ONE)
 
@@ -202,7 +202,7 @@ async def at_once(tls: TlsPeer, head: bytes) -> None:
 
 
 async def test_a_key_update_while_idle_is_not_data_and_the_connection_is_reused(servers: Servers) -> None:
-    """OpenSSL's server knows nothing of its own new key, so it can say nothing more after it; but it understands."""
+    """OpenSSL's server cannot send after the injected key update, but it still receives."""
     servers.context.num_tickets = 0
     understood: list[bytes] = []
 
@@ -260,7 +260,7 @@ async def test_without_close_notify_a_complete_response_is_used_and_its_connecti
 async def test_a_client_that_leaves_during_the_handshake_leaves_no_socket(
     way: Callable[..., Awaitable[list[Outcome]]], said: int, servers: Servers
 ) -> None:
-    """The server has sent so much of its part of the handshake, and waits."""
+    """The server has sent this part of its handshake, and waits."""
     hellos, all_there = 0, trio.Event()
 
     async def stall(peer: Peer) -> None:

@@ -14,7 +14,7 @@ from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 
 
 async def counting(peer: Peer) -> None:
-    """Say how many requests came on this connection."""
+    """Answer with the number of requests on this connection."""
     count = 0
     while (await peer.read_request())[0]:
         count += 1
@@ -22,7 +22,7 @@ async def counting(peer: Peer) -> None:
 
 
 class Owner(SingleCallOwner):
-    """Hears of the end of its call."""
+    """Owner that keeps the end of its call."""
 
     def __init__(self) -> None:
         super().__init__()

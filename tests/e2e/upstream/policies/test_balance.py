@@ -92,7 +92,7 @@ async def test_killing_one_of_two_replicas_under_load_fails_no_call(nursery: tri
         assert failures == []
         assert answers.total() == 400
         assert answers[b"b"] > 50
-        # It is out after five failures in a row, so it is not even asked any more.
+        # It is ejected after five failures in a row, and gets no further attempt.
         statistics = transport.statistics()
         killed = statistics.balance.replicas[1]
         assert killed.ejected_for > 20
@@ -126,7 +126,7 @@ async def test_calls_of_a_dead_upstream_fail_at_once_after_its_breaker_opened(nu
         assert time.perf_counter() - began < 0.2
         assert transport.statistics().pool.opened == 5
         caller.assert_nothing_left()
-        # Killed, its probe is refused; alive again, it closes the breaker.
+        # While the upstream is dead the probe is refused; when it is alive again the probe closes the breaker.
         dead.kill()
         await trio.sleep(0.3)
         assert await kind(5.0) is Kind.CONNECT

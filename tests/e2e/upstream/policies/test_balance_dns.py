@@ -74,12 +74,12 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 async def answer(transport: Transport, target: bytes = b"/") -> str:
-    """Who answers."""
+    """The address that answers a call."""
     return (await Caller(transport.client).call(target, budget=5.0)).text
 
 
 async def seen(transport: Transport) -> set[str]:
-    """Who answers; of three that take turns, or chance picks, fifty calls leave nobody out."""
+    """The addresses that answer fifty calls, enough to reach each of three."""
     return {await answer(transport) for _ in range(50)}
 
 
@@ -112,7 +112,7 @@ async def test_traffic_moves_from_a_removed_address_to_a_new_one(policy) -> None
                 there.zone.a = [TWO, THREE]
                 await until(lambda: addresses(source) == {TWO, THREE})
                 assert THREE in await seen(transport)
-                # What was under way at the one that left was not touched.
+                # The call in flight at the removed address was not affected.
                 assert slow.total() == 0
                 there.go_on.set()
             assert slow == {ONE: 2, TWO: 2}
@@ -175,7 +175,7 @@ async def test_calls_to_an_unknown_name_fail_until_the_name_exists() -> None:
             there.names.zones["users.test"] = there.zone
             await until(lambda: addresses(source) == {ONE, TWO})
             assert await seen(transport) == {ONE, TWO}
-            # And a name service that goes away takes nobody with it.
+            # A name service that goes down fails no call.
             there.names.zones.clear()
             await until(lambda: source.statistics().failed_in_a_row > 2)
             assert await seen(transport) == {ONE, TWO}

@@ -21,7 +21,7 @@ class Replica:
     def __init__(self) -> None:
         self.late = 0.0
         self.open = 0
-        """Requests that it is at work on."""
+        """Requests that the replica is processing."""
 
     def handler(self) -> Handler:
         async def handler(peer: Peer) -> None:
@@ -66,12 +66,12 @@ async def test_hedging_lowers_the_p99_with_a_slow_replica_to_a_third_at_most(fro
             Transport([url(one), url(other)]) as plain,
             Transport([url(one), url(other)], hedge=Hedge("p95")) as hedged,
         ):
-            # A percentile says nothing before a replica has had a hundred calls, so both are warm alike.
+            # There is no percentile before a replica has had a hundred calls, so both get as many first.
             for transport in (plain, hedged):
                 await p99(transport, 200)
             bad.late = 0.5
             without = await p99(plain, 200)
-            # A machine that stands still for a moment makes the good replica late too, and the percentile with it.
+            # A pause of the machine delays the good replica too, and raises the percentile.
             for _ in range(3):
                 if (with_hedges := await p99(hedged, 200)) <= without / 3:
                     break
