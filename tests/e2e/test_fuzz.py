@@ -1,4 +1,4 @@
-"""The server against the stored corpus and a fixed number of mutations. ``make fuzz`` runs as long as it is told."""
+"""The server against the stored corpus and a fixed number of mutations. ``make fuzz`` runs for any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random values of a client in random places of a plan: the answer is there, or it is a 400 that names the value."""
+"""Random values of a client in random places of a plan: the request succeeds or gets a 400 that names the value."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VALUES = st.recursive(
 
 
 def _expressions() -> list[str]:
-    """Every function of JMESPath, and of ours, over the client's values alone and beside a call's."""
+    """Every function of JMESPath and of Umbel, with the client's values alone and together with a call's value."""
     found = ["body.a < body.b", "body.a[].n", "body.a[0:2]", "body.*.n", "body.a[?n > `1`]", "body.a || body.b"]
     for name, known in FUNCTIONS.FUNCTION_TABLE.items():
         types = [argument["types"] for argument in known["signature"]]
@@ -85,5 +85,5 @@ async def check(place: str, expression: str, body: Any) -> None:
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(st.sampled_from(sorted(PLACES)), st.sampled_from(EXPRESSIONS), st.fixed_dictionaries({"a": VALUES, "b": VALUES}))
-def test_no_value_of_a_client_is_a_mistake_of_ours(place: str, expression: str, body: Any) -> None:
+def test_no_value_of_a_client_causes_a_server_error(place: str, expression: str, body: Any) -> None:
     trio.run(check, place, expression, body)

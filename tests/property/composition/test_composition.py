@@ -1,9 +1,9 @@
-"""Random plans against random upstreams, on the autojump clock: the rules hold whatever happens.
+"""Random plans against random upstreams on the autojump clock: the rules of a composition hold.
 
-A plan is drawn as a graph of calls with random options; each target behaves as drawn: a value, a status, an error, a
-hang, after a random while. The upstream is a transport, or makes calls that end in callbacks, or is a real client over
-streams in memory. After each run: every call ended exactly once, the answer obeys the rules, nothing is later than the
-deadline, and no task and no call is left.
+A plan is a random graph of calls with random options. Each target gives a random value, status or error, or hangs,
+after a random time. The upstream is an httpx transport, a caller whose calls end in callbacks, or Umbel's client over
+memory streams. After each run every call has ended exactly once, the answer follows the rules, the deadline has been
+kept, and no task and no call is left.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Behaviour(NamedTuple):
     status: int = 200
     value: Any = None
     waits: int = 0
-    """Tasks that it wants, one after the other."""
+    """How often the call needs a task, one after the other."""
 
 
 values = st.one_of(
@@ -111,7 +111,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 Drawn = list[Behaviour]
 Opening = Callable[[Drawn], AbstractAsyncContextManager[Caller]]
-"""Opens an upstream that behaves as drawn. When it closes, it asserts that nothing is left under way."""
+"""Opens an upstream with the drawn behaviours. When it closes, it asserts that no call is in flight."""
 
 
 def of_target(drawn: Drawn, target: str) -> Behaviour:
@@ -121,7 +121,7 @@ def of_target(drawn: Drawn, target: str) -> Behaviour:
 
 @asynccontextmanager
 async def foreign(drawn: Drawn) -> AsyncIterator[Caller]:
-    """A transport that is not ours."""
+    """An upstream that is an httpx transport."""
 
     async def behave(request: httpx.Request) -> httpx.Response:
         behaviour = of_target(drawn, request.extensions["target"].decode())
@@ -148,7 +148,7 @@ async def foreign(drawn: Drawn) -> AsyncIterator[Caller]:
 
 @asynccontextmanager
 async def callbacks(drawn: Drawn) -> AsyncIterator[Caller]:
-    """Calls that end in callbacks, some of them inside of ``start``; or in a task, where they ask for one."""
+    """An upstream whose calls end in callbacks, some within ``start``, or in a task if the call needs one."""
     errors = {"reset": _ResetError("reset"), "crash": ZeroDivisionError()}
 
     def reply(target: str) -> Reply:
@@ -169,7 +169,7 @@ async def callbacks(drawn: Drawn) -> AsyncIterator[Caller]:
 
 @asynccontextmanager
 async def client(drawn: Drawn) -> AsyncIterator[Caller]:
-    """A client with retries, a breaker that opens, and few places."""
+    """Umbel's client with retries, a sensitive breaker and few bulkhead slots."""
 
     async def serve(peer: Peer) -> None:
         while head := (await peer.read_request())[0]:
@@ -225,7 +225,7 @@ def check_answer(plan: Plan, result: Result) -> None:
 
 
 def check_order(plan: Plan, result: Result) -> None:
-    """No call began before all that it names had ended."""
+    """Assert that each call started after the end of all calls that it needs."""
     outcomes = {outcome.call: outcome for outcome in result.outcomes}
     for call in plan.calls:
         started = outcomes[call.name].started_at

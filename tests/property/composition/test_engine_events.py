@@ -1,7 +1,7 @@
-"""Random plans whose calls end by hand, in any order and several in one turn: each call has one outcome and one record.
+"""Random plans whose calls end in a random order, several in one turn: each call has one outcome and one record.
 
-A draw is a list of events: a call ends, or says that it wants a task; the composition's task gets a turn; time passes,
-which may be the deadline; somebody cancels. Whatever the order, the rules of a composition hold.
+An example is a list of events: a call ends, a call needs a task, the composition's task gets a turn, time passes, the
+deadline comes, or the composition is cancelled. The rules of a composition must hold in any order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls launched in code and ended by hand, in any order and at any time: each has one outcome and one record."""
+"""Calls in code that start and end in a random order at random times: each has one outcome and one record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ events = st.lists(st.tuples(st.sampled_from(WHATS), st.integers(0, 7)), max_size
 
 
 class Block:
-    """A gather block whose body does what was drawn, and goes on where it is cancelled as a ``finally`` might."""
+    """A gather block whose body performs the drawn events. After a cancel the body goes on, as a ``finally`` may."""
 
     def __init__(self, upstream: ScriptedCaller, client: trio.CancelScope, clock: trio.testing.MockClock) -> None:
         self.upstream, self.client, self.clock = upstream, client, clock
@@ -73,7 +73,7 @@ async def run_block(drawn: list[Reply], happening: list[Event], clock: trio.test
         try:
             async with compose.gather() as g:
                 await block.body(g, happening)
-                clock.autojump_threshold = 0  # What is left ends at the deadline.
+                clock.autojump_threshold = 0  # The remaining calls end at the deadline.
         except CompositionFailedError as error:
             failed = error
     assert not upstream.under_way
