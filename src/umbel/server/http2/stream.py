@@ -40,9 +40,9 @@ Content-Length before a frame is queued. A send returns only when its data is wr
 **Cancellation.** The task is cancelled only with the whole connection, when the time of a drain is over; foreign code
 also by ``cancel_apart``. A cancel in ``receive`` loses nothing: bytes leave the buffer only in ``take``, after the last
 wait. A cancel in ``_flush`` or ``_flush_end`` leaves the queued frames to the next writer. A cancel in ``send`` may
-leave a part of its content unqueued, so the application must not continue that response. ``StreamBytes`` shields its
-sends: a WebSocket frame in part would corrupt those behind it. ``run`` ends every stream with a response, a reset or a
-cancel, counts it out and records it.
+leave a part of its content unqueued; a later send of that response raises ``ApplicationError`` (``_content_torn``), and
+the stream is reset. ``StreamBytes`` shields its sends: a WebSocket frame in part would corrupt those behind it. ``run``
+ends every stream with a response, a reset or a cancel, counts it out and records it.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ class Stream(RecordedRequest, UnsentContent):
     """Made for the first wait for the body; None while the request counts as in flight only."""
     _counted = True
     """Whether the request still counts as in flight or as an upload."""
+    _content_torn = False
+    """Whether a cancelled send has left a part of its content unqueued (or one waits, and would)."""
     _head_waits: Fields | None = None
     """The fields of a head that is not queued yet."""
     _promised: float = math.inf
@@ -502,11 +504,15 @@ class Stream(RecordedRequest, UnsentContent):
         """Send a part of the content as the windows allow, and wait until all of it is written.
 
         A client that does not accept 64 KiB within the write timeout gets a reset. Only waits count (``WriteClock``);
-        an opening of a window does not start the time anew. Cancelled, a part of ``data`` may be lost.
+        an opening of a window does not start the time anew. A cancel may leave a part of ``data`` unqueued. The
+        response must not go on then: the client would take the content around the gap for the whole.
 
         Raises:
             ClientGoneError: the stream has left.
+            ApplicationError: an earlier call was cancelled with a part unqueued.
         """
+        if self._content_torn:
+            raise ApplicationError("the application sent more content after a send that was cancelled")
         if end and not data:
             self._put_end()
             await self._flush_end()
@@ -518,15 +524,19 @@ class Stream(RecordedRequest, UnsentContent):
         while view and not self.finished:
             window = self.connection.sender.window(self.stream_id)
             if window <= 0:
+                self._content_torn = True  # Until the wait has ended: a cancel in it leaves the rest unqueued.
                 # The client can open a window only for frames that it has received.
                 await self._flush()
                 await self._wait_for_window()
+                self._content_torn = False
                 continue
             piece, view = view[:window], view[window:]
             self._put_data(bytes(piece), end=end and not view)
             frames += 1
             if view and frames % _FRAMES_AT_ONCE == 0:
+                self._content_torn = True
                 await self._flush()
+                self._content_torn = False
         if end and not self.finished:
             self._end()
             await self._flush_end()

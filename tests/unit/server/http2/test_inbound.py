@@ -87,6 +87,25 @@ async def test_a_response_larger_than_the_window_waits_in_drained(autojump_clock
         assert (len(answer.body), answer.ended, answer["content-length"]) == (100_000, True, "100000")
 
 
+async def test_a_response_does_not_continue_after_a_cancelled_send(autojump_clock: MockClock) -> None:
+    """The bytes that the cancelled send had not queued were left out, and the response ended as if it were whole."""
+
+    async def handle(request: Stream) -> None:
+        await request.start(200, [])
+        with trio.move_on_after(1) as scope:
+            await request.send(bytes(100_000))  # The client's window is 65,535 bytes.
+        assert scope.cancelled_caught
+        with pytest.raises(ApplicationError, match="after a send that was cancelled"):
+            await request.send(b"more")
+        await request.finish(b"end")
+
+    async with native(handle) as here:
+        stream = await here.client.request("GET")
+        await trio.sleep(2)
+        answer = await here.client.answer(stream)
+        assert (len(answer.body), answer.ended, answer.reset) == (65_535, False, Codes.INTERNAL_ERROR)
+
+
 async def test_parts_trailers_and_interim_responses_are_sent_in_order(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         await request.inform(103, [(b"link", b"</style>")])
