@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import signal
 import threading
+from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -17,6 +22,10 @@ from umbel.logs.options import QUEUE_BYTES_MIN, LogOptions
 
 AT_NS = 1_772_600_767_890_123_456
 FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+class Colour(Enum):
+    RED = "red"
 
 
 @pytest.fixture
@@ -110,6 +119,32 @@ async def test_a_field_with_a_name_of_the_encoder_is_renamed(sink: MemorySink, a
     for number, record in enumerate(sink.records[:2], 1):
         assert (record["level"], record["seq"]) == ("info", number)
         assert (record["field.level"], record["field.seq"], record["field.ts"]) == ("loud", 99, 0)
+
+
+async def test_a_field_named_worker_stands_once_in_a_record_of_a_worker(
+    sink: MemorySink, autojump_clock: MockClock
+) -> None:
+    async with memory_log(sink, worker="3") as log:
+        log.info("e", worker=7)
+
+    assert (sink.records[0]["worker"], sink.records[0]["field.worker"]) == ("3", 7)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [datetime.datetime(2026, 3, 4, 5, 6), datetime.timedelta(minutes=5), Decimal("1.50"), UUID(int=7), Colour.RED],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_value_is_written_alike_beside_a_secret(
+    value: Any, sink: MemorySink, autojump_clock: MockClock
+) -> None:
+    """A date beside a secret was its ``repr``."""
+    async with memory_log(sink) as log:
+        log.info("e", at=value, token="x")
+        for _ in range(2):
+            log.info("e", at=value)
+
+    assert [record["at"] for record in sink.records[:3]] == [msgspec.to_builtins(value)] * 3
 
 
 async def test_flush_waits_for_earlier_records_and_not_for_later_ones(

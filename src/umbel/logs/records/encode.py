@@ -30,7 +30,19 @@ RECORD_BYTES_MAX = 256 * 1024
 """The bound on a line. Of a longer record only the beginning is encoded, with ``"truncated": true``."""
 
 OWN_NAMES = frozenset(
-    {"ts", "level", "severity", "event", "seq", "task", "truncated", "service.name", "host.name", "process.pid"}
+    [
+        "ts",
+        "level",
+        "severity",
+        "event",
+        "seq",
+        "task",
+        "truncated",
+        "service.name",
+        "host.name",
+        "process.pid",
+        "worker",
+    ]
 )
 """The names that the encoder itself sets. A field with such a name is renamed to ``field.<name>``."""
 

@@ -5,11 +5,15 @@ No value makes a function here raise, whatever its methods do.
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from enum import Enum
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -25,6 +29,7 @@ NAME_CHARS_MAX = 1024
 VALUES_MAX = 4096
 """The bound on all values of a record, including lists and mappings; ``…`` replaces each further one."""
 
+_SCALARS = (datetime.date, datetime.time, datetime.timedelta, Decimal, UUID, Enum)
 _INT_MAX = 2**1024
 _MORE = "…"
 
@@ -108,6 +113,8 @@ def _deep(value: object, redactor: Redactor, depth: int, budget: Budget) -> Any:
         return sanitize_fields(msgspec.to_builtins(value, enc_hook=repr), redactor, depth, budget)
     if isinstance(value, list | tuple | set | frozenset):
         return _items(value, redactor, depth, budget)
+    if isinstance(value, _SCALARS):
+        return sanitize(msgspec.to_builtins(value), redactor, depth + 1, budget)  # As the encoder writes it elsewhere.
     return _text(printable(repr(value)), redactor, budget)
 
 
