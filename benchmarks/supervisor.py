@@ -340,9 +340,13 @@ async def no_import(name: str) -> str:
         with trio.move_on_after(20):
             while tree.process.poll() is None:
                 await trio.sleep(0.05)
-            traces = tree.output().count("Traceback (most recent call last)")
-            return f"exit {tree.process.returncode} after {time.monotonic() - began:.1f} s, {traces} tracebacks"
-        return f"still tries after 20 s, {tree.output().count('Traceback (most recent call last)')} tracebacks"
+            return f"exit {tree.process.returncode} after {time.monotonic() - began:.1f} s, {_tracebacks(tree)}"
+        return f"still tries after 20 s, {_tracebacks(tree)}"
+
+
+def _tracebacks(tree: Tree) -> str:
+    count = tree.output().count("Traceback (most recent call last)")
+    return "1 traceback" if count == 1 else f"{count} tracebacks"
 
 
 RECYCLING = {
@@ -458,7 +462,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[str], Awaitable[str]]]:
         "an app that dies 1 s after import: restarts in 30 s": dying,
         "an app that cannot be imported": no_import,
         "max_requests of 50, one slow request in flight": recycling,
-        "SIGTERM, one worker busy for 3 s: end after its answer": busy_stop,
+        "SIGTERM, a request of 3 s in flight: end, counted from the end of the request": busy_stop,
         f"SIGTERM, one loop blocked, {GRACE_S} s of grace": blocked_stop,
         f"SIGTERM, stream, stuck reader, upload, WebSocket; {GRACE_S} s of grace": stuck_stop,
     }
