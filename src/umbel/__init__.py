@@ -1,6 +1,6 @@
 """Umbel: a composition gateway for HTTP on trio. One inbound request, several upstream calls, one response.
 
-A gateway is a ``Umbel`` application, either described by a file or written in Python::
+A gateway is an ``Umbel`` application, either described by a file or written in Python::
 
     from umbel import Umbel
 
@@ -30,7 +30,7 @@ Public names:
   - ``UpstreamError``: a call got no usable response from its upstream.
 
 Further public packages are ``umbel.upstream`` (an httpx transport with retries, hedging and a circuit breaker) and
-``umbel.logs`` (structured logs on trio). A name is imported when it is first used, so these packages can be imported
+``umbel.logs`` (structured logs on trio). Names are imported on first use, so ``umbel.upstream`` and ``umbel.logs`` work
 without a web framework.
 """
 

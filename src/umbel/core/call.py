@@ -57,7 +57,7 @@ Mode = Literal["whole", "stream"]
 
 
 class FieldBlock(tuple["Field", ...]):
-    """Header fields that several requests share, with a memory of their encoded lines."""
+    """Header fields that several requests share. It caches their encoded HTTP/1.1 lines."""
 
     lines: bytes | None = None
     """The encoded lines, for an upstream that replaces the fields that ``lines_for`` names; None: not encoded yet, or
@@ -70,7 +70,7 @@ EVERY = "every upstream"
 
 
 class FieldBlocks(tuple[tuple["Field", ...], ...]):
-    """Several field blocks that the calls of one request share, with a memory of their lines as in ``FieldBlock``."""
+    """Field blocks that the calls of one request share. It caches their encoded HTTP/1.1 lines like ``FieldBlock``."""
 
     lines: bytes | None = None
     lines_for: object = None
@@ -289,12 +289,12 @@ class SingleCallOwner:
         """The call with the result; None until it ends."""
 
     def call_ended(self, call: Call) -> None:
-        """See ``CallOwner``."""
+        """As ``CallOwner`` says."""
         self.ended = call
         self._parking.wake()
 
     def call_waits(self, call: Call) -> None:
-        """See ``CallOwner``."""
+        """As ``CallOwner`` says."""
         self._waiting.append(call)
         self._parking.wake()
 

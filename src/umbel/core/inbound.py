@@ -28,8 +28,8 @@ with ``on_gone(callback)``, just before it waits. If the client leaves while ``h
 should not begin calls for a client that has left. Sending to a client that has left or does not read raises
 ``ClientGoneError``.
 
-**User code.** ``handle`` runs in the connection's task, which serves the next request of the connection afterwards. So
-``handle`` must leave no context variable and no cancel scope behind in that task. Code that Umbel does not control
+**Foreign code.** ``handle`` runs in the connection's task, which serves the next request of the connection afterwards.
+So ``handle`` must leave no context variable and no cancel scope behind in that task. Code that Umbel does not control
 (handlers, ASGI applications) runs in ``await run_apart(work)``: with a copy of the context variables, and in a cancel
 scope that ``cancel_apart(reason)`` cancels.
 
@@ -101,10 +101,14 @@ class ByteStream(Protocol):
         ...
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``, even in a cancelled scope: each wait for the client has a timeout of its own.
+        """Send all of ``data``.
+
+        Shielded from cancels, because a frame sent in part would corrupt the next one. Each wait for the client has a
+        timeout instead.
 
         Raises:
             ClientGoneError: the client has left or does not read.
+            trio.ClosedResourceError: HTTP/2, after ``send_eof``.
         """
         ...
 
@@ -298,17 +302,17 @@ class InboundRequest(Protocol):
     def cut(self, reason: str) -> None:
         """Abort a response by a reset of the connection or of the HTTP/2 stream, so that the client sees an error."""
 
-    # User code, and the access record.
+    # Foreign code, and the access record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """Await ``work``, which runs user code, with a copy of the context variables. Exceptions of ``work`` propagate.
+        """Await ``work``, which runs foreign code, with a copy of the context variables. Its exceptions propagate.
 
         If ``work`` waits, ``begins_to_wait()`` is called before the first wait. It is the place to call ``on_gone``,
         and must not raise.
         """
 
     def cancel_apart(self, reason: str) -> None:
-        """Cancel the work of ``run_apart``. HTTP/1.1 then closes the connection after the request."""
+        """Cancel the work of ``run_apart``. Umbel's server then closes an HTTP/1.1 connection; HTTP/2 goes on."""
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Have the server give the access record to ``recorder`` at the end of the request; see the module."""

@@ -53,7 +53,7 @@ class TransportCaller:
         self._path = self._base.raw_path.rstrip(b"/")
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> TransportCall:
-        """See ``core.call.Caller``.
+        """As ``core.call.Caller`` says.
 
         Raises:
             ValueError: ``mode`` is "stream", which is not supported.
@@ -87,14 +87,14 @@ class TransportCall(CallBase):
         self._done = False
 
     def start(self, now: float) -> None:
-        """See ``core.call.Call``."""
+        """Report to the owner that the call needs a task, which runs ``finish``."""
         self.context.owner.call_waits(self)
 
     def send(self) -> None:
-        """See ``core.call.Call``."""
+        """Do nothing: ``finish`` sends the request."""
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``. The transport's cleanup continues within ``finish``."""
+        """End the call; the transport's cleanup continues within ``finish``."""
         if not self._done:
             self._done = True
             self._scope.cancel(reason=reason or None)

@@ -157,22 +157,25 @@ class Umbel(ErrorHandling, InboundApplication):
 
         The function is called with a ``Compose`` and the values of the rule's variables. It returns the JSON value of
         the response, or ``(value, status)``, or ``(value, status, headers)``, or a Quart response, which is sent
-        unchanged. If a required call fails, the response is a problem document. If the client leaves, the function is
-        cancelled.
+        unchanged. If a required call fails, the response is a problem document. Other exceptions of the
+        function go to Quart's error handlers. If the client leaves, the function is cancelled.
 
         Args:
             rule: a werkzeug rule, as for ``@app.route``.
-            deadline: seconds from the complete request until the function and its calls are cut; None: no deadline
+            deadline: seconds from the complete request until its calls are cut. 20 ms later the function is cancelled,
+                and the response is a problem document with status 504. A client may ask for less. None: no deadline
                 (each call then has a timeout of one minute unless it has its own).
-            methods: the allowed methods. HEAD and OPTIONS are added.
-            vary: names of request header fields on which the response depends, for Vary.
-            etag: whether a complete response gets a strong ETag.
+            methods: the allowed methods. OPTIONS is added, and HEAD if GET is among them.
+            vary: names of request header fields on which the response depends, for Vary; Accept is added.
+            etag: whether a complete response with status 200 to GET or HEAD gets a strong ETag.
             expose: the diagnostic header fields that clients get: "full", "completed" or "none".
-            krakend_compat: whether to send ``X-KrakenD-Completed``, with errors too.
+            krakend_compat: whether every response has ``X-KrakenD-Completed``, error responses too. It has no effect
+                with ``expose="none"``.
             options: further arguments of ``@app.route``.
 
         Raises:
             TypeError: the decorated function is not async.
+            AssertionError: the application is serving already.
         """
         rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
         endpoint = options.pop("endpoint", None)
@@ -204,7 +207,7 @@ class Umbel(ErrorHandling, InboundApplication):
         super()._check_setup_finished(f_name)
 
     def open_routes(self) -> None:
-        """See ``GatewayApplication``."""
+        """As ``GatewayApplication`` says."""
         self._is_wrapped = replaces_entrance(type(self), _PARTS)
         found = find_hooks(self, _PARTS, self.route_table.views)
         self.route_table.open(self.gateway_context, cast("UmbelMap", self.url_map), self.view_functions, found)

@@ -175,7 +175,10 @@ class GatewayApplication(QuartTrio):
         return runtime is not None and runtime.overload_manager.make_room()
 
     def add_server(self, server: ServerState) -> None:
-        """Include the counters of one of Umbel's own servers in the statistics."""
+        """Include the counters of one of Umbel's own servers in the statistics.
+
+        Remembers whether the server has a ``root_path``: then every request goes through Quart.
+        """
         self._servers.add(server)
         self._has_root_path = bool(server.root_path)
 

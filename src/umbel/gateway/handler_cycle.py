@@ -2,9 +2,9 @@
 
 Theory
 ------
-*Problem.* A handler is user code. It may set context variables, open cancel scopes, start tasks and raise anything, and
-it may use Quart's ``request``, ``g`` or ``after_this_request``. The handler must not change the connection's task, and
-must find everything that Quart's dispatch would give it. The route table sends a request here only if the
+*Problem.* A handler is foreign code. It may set context variables, open cancel scopes, start tasks and raise anything,
+and it may use Quart's ``request``, ``g`` or ``after_this_request``. The handler must not change the connection's task,
+and must find everything that Quart's dispatch would give it. The route table sends a request here only if the
 application has no hook (``route_table.py``), so nothing else of Quart's dispatch could have an effect.
 
 *Steps.* The constructor and the record are those of ``RequestCycle``. In between, ``_handle`` runs in

@@ -36,7 +36,7 @@ class RequestBody(AsyncIterable[bytes], Protocol):
     """Async iterator over the parts of a request body."""
 
     def take_at_most(self, size: int) -> None:
-        """See ``InboundRequest.take_at_most``."""
+        """As ``InboundRequest.take_at_most`` says."""
 
 
 class RequestContext:
@@ -90,15 +90,15 @@ class RequestContext:
         self.outcomes: tuple[Outcome, ...] = ()
         """The same outcomes in the order of the configuration or code; empty until there is a result."""
         self.completed: bool | None = None
-        """See ``RequestEnded.completed``."""
+        """As ``RequestEnded.completed`` says."""
         self.of_client = False
-        """See ``RequestEnded.of_client``."""
+        """As ``RequestEnded.of_client`` says."""
         self.own_ms: float | None = None
-        """See ``RequestEnded.own_ms``."""
+        """As ``RequestEnded.own_ms`` says."""
         self.kind: Kind | None = None
-        """See ``RequestEnded.kind``."""
+        """As ``RequestEnded.kind`` says."""
         self.detail = ""
-        """See ``RequestEnded.detail``."""
+        """As ``RequestEnded.detail`` says."""
         self.answered_by_server: AnsweredByServerError | None = None
         """The error response that the server itself has sent; None: there is none."""
 

@@ -222,8 +222,12 @@ def status_line_of(line: bytes) -> StatusLine:
 def field_of(line: bytes) -> Field | InterpretedField:
     """Parse the field line ``line``, without its CR LF.
 
+    Returns:
+        the field, its value without surrounding whitespace; an ``InterpretedField`` if it concerns framing, connection
+        or content coding.
+
     Raises:
-        MalformedMessageError: the name is invalid, or the line holds a control character, a bare CR or LF, or is folded
+        MalformedMessageError: the name is invalid, the line holds a control character other than tab, or it is folded
             (RFC 9112 section 5.2).
     """
     field = _fields.get(line)

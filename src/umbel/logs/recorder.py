@@ -221,10 +221,12 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
 
 
 def recover_all(logs: Logs) -> int:
-    """Recover the rings of all streams that have one (``recover``); return the number of appended records. Blocking.
+    """Append to the logs of all streams what their rings still hold of dead processes (``recover``).
+
+    Does nothing unless ``[logs] ring`` is set. Returns the number of appended records. Blocking.
 
     Raises:
-        OSError: a log cannot be read or written.
+        OSError: a log cannot be read or written; the ring in question is kept.
     """
     paths = [path_of(logs, name) for name in STREAMS] if logs.ring else []
     return sum(recover(path) for path in paths if path is not None)

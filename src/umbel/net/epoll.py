@@ -177,20 +177,20 @@ class EpollReader:
         self._to_close.clear()
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
-        """See ``Reader``."""
+        """As ``Reader`` says."""
         fd = sock.fileno()
         self._epoll.register(fd, _EVENTS)
         self._handlers[fd] = handler
 
     def call_again(self, sock: socket.socket) -> None:
-        """See ``Reader``. EPOLL_CTL_MOD makes the kernel report again the events for which the socket is ready."""
+        """As ``Reader`` says. EPOLL_CTL_MOD makes the kernel report again the events for which the socket is ready."""
         self._epoll.modify(sock.fileno(), _EVENTS)
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
         """Do nothing: the kernel reports each change."""
 
     def close(self, sock: socket.socket) -> None:
-        """See ``Reader``."""
+        """As ``Reader`` says."""
         if self._handlers.pop(sock.fileno(), None) is not None and not self._epoll.closed:
             # A forked process shares the epoll. If it has unregistered the sockets that it inherited, the registration
             # is gone here too, and the kernel reports ENOENT.
@@ -272,24 +272,24 @@ class WaitReader:
             watch.handler(0)
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
-        """See ``Reader``."""
+        """As ``Reader`` says."""
         watch = _Watch(sock.fileno(), handler)
         if self._nursery is not None:
             self._nursery.start_soon(self._run_watch, watch)  # Raises if ``run`` is ending.
         self._watches[watch.fd] = watch
 
     def call_again(self, sock: socket.socket) -> None:
-        """See ``Reader``."""
+        """As ``Reader`` says."""
         if self._nursery is not None:
             self._nursery.start_soon(self._call, self._watches[sock.fileno()])
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
-        """See ``Reader``."""
+        """As ``Reader`` says."""
         if (watch := self._watches.get(sock.fileno())) is not None:
             watch.used[event].set()
 
     def close(self, sock: socket.socket) -> None:
-        """See ``Reader``."""
+        """As ``Reader`` says."""
         if (watch := self._watches.pop(sock.fileno(), None)) is not None:
             watch.scope.cancel(reason="the socket was closed")
             # The tasks end in a later turn. They must not wait for a new socket that gets the same number.

@@ -20,10 +20,10 @@ A timer has three states. ``active`` is True in the first one only:
 the heap when more than ``CANCELLED_MAX`` entries are cancelled and more entries are cancelled than live. Invariants:
 
 - ``_live + _cancelled == len(_heap)``;
-- after ``cancel``, ``_cancelled <= max(CANCELLED_MAX, _live)``. A flood of timers that are added and cancelled
-  therefore keeps the heap below twice the live timers plus ``CANCELLED_MAX``.
+- after ``cancel``, ``_cancelled <= max(CANCELLED_MAX, _live)``. So a flood of timers that are added and cancelled
+  leaves at most twice the live timers plus ``CANCELLED_MAX`` entries in the heap.
 
-A rebuild costs time linear in the heap and removes more than half of it, so its cost is a constant per cancel.
+A rebuild costs time linear in the heap and removes more than half of it, so on average its cost per cancel is constant.
 
 *Sleeping.* ``run`` sleeps in a cancel scope whose deadline is the time of the first entry, or never if the heap is
 empty. ``add`` sets an earlier deadline if the new timer comes first; trio allows this at any time and from any task.
@@ -35,7 +35,8 @@ turn of the scheduler; if more are due, ``run`` first passes through a checkpoin
 exception ends ``run``. ``run`` is protected from KeyboardInterrupt, so Ctrl-C never stops a callback half-way.
 
 *Cancellation.* A cancel of ``run`` takes effect while ``run`` sleeps or at the checkpoint, never inside of a callback.
-The timers stay in the heap and do not run, unless ``run_all`` is called.
+The timers stay in the heap and do not run. ``run_all`` then runs them all at once, so that nothing waits for ever for a
+timer that no task runs any more.
 """
 
 from __future__ import annotations

@@ -44,13 +44,17 @@ class HedgeRules:
         """Make rules from a delay in seconds, or from a percentile such as ``"p95"`` or ``"p99.9"``.
 
         Raises:
-            ValueError: ``after`` is neither, or a number is out of range; the message is one sentence.
+            ValueError: ``after`` is a text but no percentile, or a number is out of range; the message is one sentence.
+            TypeError: ``after`` is neither a number nor a text.
         """
         if not isinstance(after, str):
             return cls(seconds=float(after), max=max)
         found = _PERCENTILE.fullmatch(after)
         if found is None or not float(found[1]):
-            raise ValueError(f'{after!r} is neither seconds nor a percentile, such as 0.02 or "p95"')
+            raise ValueError(
+                f"{after!r} is not a delay; give seconds as a number (0.02) or a percentile above p0 and below p100"
+                ' ("p95")'
+            )
         return cls(quantile=float(found[1]) / 100, max=max)
 
 

@@ -328,7 +328,7 @@ class Client(TaskOwner):
         return self._nursery
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
-        """See ``core.call.Caller``."""
+        """As ``core.call.Caller`` says."""
         if mode == "stream":
             return StreamCall(self, prepared, context)
         coalesce = context.coalesce
@@ -382,7 +382,7 @@ class Client(TaskOwner):
 
 @lru_cache(maxsize=64)
 def _attempt_prefixes(deadline_header: bytes | None) -> tuple[bytes, ...]:
-    """See ``Client.attempt_prefixes``. Cached, because ``FieldBlock.lines_for`` is compared by identity."""
+    """The value of ``Client.attempt_prefixes``. Cached, because ``FieldBlock.lines_for`` is compared by identity."""
     own = (b"traceparent:", b"tracestate:")
     return own if deadline_header is None else (*own, deadline_header + b":")
 

@@ -197,7 +197,7 @@ class Transport(httpx.AsyncBaseTransport):
         return self.client.statistics()
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
-        """See ``core.call.Caller``: a composition may use a transport as an upstream."""
+        """As ``core.call.Caller`` says: a composition may use a transport as an upstream."""
         return self.client.new_call(prepared, context, mode)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -62,7 +62,8 @@ def test_a_mistake_found_only_by_building_a_client_has_its_line(here: Path) -> N
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr == (
-        "umbel.toml:2: upstreams.u.urls[1]: replicas from DNS need a host name; write an address without dns+\n"
+        "umbel.toml:2: upstreams.u.urls[1]: replicas from DNS need a host name; write a URL with an IP address without"
+        " dns+\n"
     )
 
 

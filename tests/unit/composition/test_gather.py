@@ -383,7 +383,7 @@ async def test_an_unknown_option_or_one_of_a_wrong_type_is_refused_at_once(
         ({"retry": {"attempts": 0}}, "attempts includes the first attempt"),
         ({"retry": {"attempts": 11}}, "at most 10 attempts"),
         ({"retry": {"on": ["tls"]}}, "cannot be retried"),
-        ({"hedge": {"after": "20ms"}}, "neither seconds nor a percentile"),
+        ({"hedge": {"after": "20ms"}}, "is not a delay"),
         ({"hedge": {"after": 1, "max": 4}}, "at most 3 hedges"),
         ({"pass_status": [404, 304]}, "without 304"),
         ({"pass_status": [204]}, "from 300 to 599"),

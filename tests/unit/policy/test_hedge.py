@@ -30,7 +30,7 @@ def test_the_delay_of_a_hedge_is_seconds_or_a_percentile(after: float | str, rul
     "after", ["p", "p0", "p00.0", "p100", "95", "p-5", "P95", "p95%", "p95 ", "p9\u0665", "1s", ""]
 )
 def test_an_invalid_percentile_is_refused(after: str) -> None:
-    with pytest.raises(ValueError, match="neither seconds nor a percentile, such as"):
+    with pytest.raises(ValueError, match="is not a delay; give seconds as a number"):
         HedgeRules.of(after)
 
 

@@ -64,11 +64,17 @@ class Param(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BodyTemplate:
-    """A JSON or form body, made by one expression (``whole``) or by a table of expressions (``fields``)."""
+    """A JSON or form body, made by one expression (``whole``) or by a table of expressions (``fields``).
+
+    Exactly one of the two is used: ``fields`` if ``whole`` is None.
+    """
 
     form: bool
+    """Whether the body is a form (``application/x-www-form-urlencoded``) instead of JSON."""
     whole: Param | None
+    """The expression that makes the whole body; for a form its value must be an object."""
     fields: tuple[Param, ...] = ()
+    """The members of the JSON object, or the fields of the form."""
 
     def content(self, context: Mapping[str, Json]) -> bytes:
         """Encode the body.

@@ -16,7 +16,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Place(NamedTuple):
-    """A section with its header in a file."""
+    """A section of the schema, with its header as a configuration file spells it."""
 
     header: str
     """The header, such as ``[upstreams.NAME]``; empty for the top of the file."""

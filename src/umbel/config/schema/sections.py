@@ -506,7 +506,7 @@ class Config(Section):
         return self._locate(path) if self._locate is not None else ".".join(map(str, path))
 
     def is_placeholder(self, path: KeyPath) -> bool:
-        """Whether the value at ``path``, or a table around it, is a placeholder for a mistake."""
+        """Whether the value at ``path``, or a table around it, was wrong and has been replaced by a placeholder."""
         return any(path[:end] in self._placeholders for end in range(1, len(path) + 1))
 
     def has_lost(self, path: KeyPath, names: Collection[str]) -> bool:

@@ -97,7 +97,9 @@ def _distinct(value: Any) -> Any:
 
 def _field_value(value: str) -> str:
     if CONTROL_TEXT.search(value):
-        raise ValueError("a header must not hold a line break or another control character")
+        raise ValueError(
+            "the value of a header must not hold a line break or another control character except tab; remove it"
+        )
     return value
 
 
@@ -122,7 +124,7 @@ def _base_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("this is not an http://, https:// or unix: URL")
     if prefix and _is_address(parts.hostname):
-        raise ValueError("dns+ needs a URL with a host name; write an address without dns+")
+        raise ValueError("dns+ needs a host name; write a URL with an IP address without dns+")
     if _URL.fullmatch(value) is None:
         raise ValueError("this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%")
     if _HOST.fullmatch(parts.netloc.removesuffix(f":{port}")) is None:
@@ -169,7 +171,9 @@ def _retryable(value: object) -> object:
 
 def _target(value: str) -> str:
     if _TARGET.fullmatch(value) is None:
-        raise ValueError('this is not a path; write one such as "/healthz"')
+        raise ValueError(
+            'needs a "/" followed by visible ASCII without "#", such as "/healthz"; percent-encode other characters'
+        )
     return value
 
 

@@ -22,7 +22,7 @@ _known: BoundedCache[bytes, frozenset[bytes]] = BoundedCache(256, 128)
 
 
 def is_hop_by_hop(name: bytes) -> bool:
-    """Whether a field of this name (in lower case) is always hop-by-hop, even if ``Connection`` does not name it."""
+    """Whether a field of this name (in lower case) is never forwarded: a connection's field, or any ``proxy-`` name."""
     return name in HOP_BY_HOP or name.startswith(b"proxy-")
 
 

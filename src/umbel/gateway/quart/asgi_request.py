@@ -150,7 +150,7 @@ class AsgiRequest:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         headers = self._scope["headers"]
         if self._server is not None:
             return tuple(headers)
@@ -158,37 +158,37 @@ class AsgiRequest:
 
     @property
     def version(self) -> str:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         version: str = self._scope.get("http_version", "1.1")
         return version
 
     @property
     def scheme(self) -> str:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return "https" if self._scope.get("scheme") in _SECURE else "http"
 
     @property
     def peer(self) -> tuple[str, int] | None:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         client = self._scope.get("client")
         return (client[0], client[1]) if client else None
 
     @property
     def local(self) -> tuple[str, int | None] | None:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         server = self._scope.get("server")
         return (server[0], server[1]) if server else None
 
     @property
     def client_certificate(self) -> bytes | None:
-        """See ``InboundRequest``. None if the server does not support ASGI's TLS extension."""
+        """As ``InboundRequest`` says. None if the server does not support ASGI's TLS extension."""
         tls = (self._scope.get("extensions") or {}).get("tls") or {}
         chain = tls.get("client_cert_chain")
         return ssl.PEM_cert_to_DER_cert(next(iter(chain))) if chain and not tls.get("client_cert_error") else None
 
     @property
     def content_length(self) -> int | None:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         fields = {name: value.decode("latin-1") for name, value in self.fields}
         coding = fields.get(b"transfer-encoding")
         length = get_content_length(fields.get(b"content-length"), coding)
@@ -202,11 +202,11 @@ class AsgiRequest:
 
     @property
     def body_complete(self) -> bool:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return self._complete and not self._held
 
     async def receive(self) -> bytes:
-        """See ``InboundRequest``.
+        """As ``InboundRequest`` says.
 
         Raises:
             RequestTimeout: the body comes too slowly, and the server has no limit of its own.
@@ -274,14 +274,14 @@ class AsgiRequest:
         self._complete = not message.get("more_body", False)
 
     def take_at_most(self, size: int) -> None:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         self._body_size = size
         if self._server is not None:
             self._server.take_at_most(size)
 
     @property
     def discard_max(self) -> int:
-        """See ``InboundRequest``; 0 if the server is not Umbel's own."""
+        """As ``InboundRequest`` says; 0 if the server is not Umbel's own."""
         return 0 if self._server is None else self._server.discard_max
 
     @discard_max.setter
@@ -333,11 +333,14 @@ class AsgiRequest:
 
     @property
     def gone(self) -> bool:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return self._gone or (not self.watches and self._server is not None and self._server.gone)
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """See ``InboundRequest``. Umbel's own server does not call the callback; it cancels the application."""
+        """As ``InboundRequest`` says; but if ``watches`` is False, a client that leaves later causes no call.
+
+        Umbel's own server cancels the application instead.
+        """
         self._callback = callback
         if callback is not None and self.gone:
             callback()
@@ -354,13 +357,22 @@ class AsgiRequest:
     # Response.
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """See ``InboundRequest``. Always returns False: ``drained`` sends the response."""
+        """Note the response for ``drained``, which sends it; the ASGI server checks fields and length. Returns False.
+
+        Raises:
+            ClientGoneError: the client has left.
+            RuntimeError: a response has been begun.
+        """
         self._give(status, fields)
         self._rest = body
         return False
 
     async def drained(self) -> None:
-        """See ``InboundRequest``."""
+        """Send the response that ``respond`` noted.
+
+        Raises:
+            ClientGoneError: the client has left.
+        """
         body, self._rest = self._rest, b""
         if self._is_mute:
             body = b""
@@ -370,11 +382,15 @@ class AsgiRequest:
         await self._end(body)
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
-        """See ``InboundRequest``."""
+        """Begin a response in parts, without sending anything yet; ``trailers`` is ignored. Raises as ``respond``."""
         self._give(status, fields)
 
     async def send(self, data: bytes) -> None:
-        """See ``InboundRequest``."""
+        """Send a part of the content; the ASGI server decides when to return.
+
+        Raises:
+            ClientGoneError: the client has left.
+        """
         if self._is_mute:
             await trio.lowlevel.checkpoint()
             return
@@ -383,11 +399,15 @@ class AsgiRequest:
         self.bytes_sent += len(data)
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
-        """See ``InboundRequest``. ``trailers`` are ignored."""
+        """End the response with a last part; ``trailers`` are ignored.
+
+        Raises:
+            ClientGoneError: the client has left.
+        """
         await self._end(b"" if self._is_mute else data)
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
-        """See ``InboundRequest``. ASGI supports only 103 with Link fields; a server without support sends nothing.
+        """Send 103 with Link fields; a server without support for it sends nothing. ASGI has no other interim response.
 
         Raises:
             RuntimeError: another status, or another field than Link.
@@ -401,7 +421,7 @@ class AsgiRequest:
             await self._say({"type": "http.response.early_hint", "links": links})
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
-        """See ``InboundRequest``.
+        """Not supported.
 
         Raises:
             RuntimeError: always.
@@ -409,7 +429,7 @@ class AsgiRequest:
         raise RuntimeError("ASGI cannot give the bytes of a connection to the application; use a WebSocket scope")
 
     def cut(self, reason: str) -> None:
-        """See ``InboundRequest``. An ASGI server aborts a response that its application leaves incomplete."""
+        """Send nothing more. An ASGI server aborts a response that its application leaves incomplete."""
         self._gone = True
 
     @property
@@ -458,24 +478,24 @@ class AsgiRequest:
         if sending is not None and sending.cancelled_caught:
             raise ClientGoneError("the client has gone")
 
-    # User code, and the access record.
+    # Foreign code, and the access record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         with self._apart:
             await run_in_own_context(work, begins_to_wait)
 
     def cancel_apart(self, reason: str) -> None:
-        """See ``InboundRequest``."""
+        """Cancel the work of ``run_apart``. The connection is the ASGI server's, and is not closed here."""
         self._apart.cancel(reason=reason)
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """See ``InboundRequest``. Under a server that is not Umbel's own, the record is written at once."""
+        """As ``InboundRequest`` says. Under a server that is not Umbel's own, the record is written at once."""
         file_record(self._server, recorder, ended)
 
     @property
     def crash_recorded(self) -> bool:
-        """See ``InboundRequest``."""
+        """As ``InboundRequest`` says."""
         return self._crash_recorded if self._server is None else self._server.crash_recorded
 
     @crash_recorded.setter

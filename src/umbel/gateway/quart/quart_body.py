@@ -61,7 +61,7 @@ class QuartBody(TrioBody, CountedCalls):
                     await self._news.wait()
 
     def take_at_most(self, size: int) -> None:
-        """See ``InboundRequest.take_at_most``."""
+        """As ``InboundRequest.take_at_most`` says."""
         if self._ctx is not None:
             self._ctx.inbound.take_at_most(size)
 

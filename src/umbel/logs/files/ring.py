@@ -4,11 +4,13 @@ Theory
 ======
 
 The problem. Lines that wait in the queue are lost if the process is killed (SIGKILL, out of memory). A ring holds a
-copy of each waiting line in a memory-mapped file. The kernel keeps the pages after the death of the process, and the
-next process that opens the log appends the lines to it (``recover.py``).
+copy of each waiting line in a memory-mapped file. The kernel keeps the pages after the death of the process. The next
+process that opens the log, or the master after the unplanned end of a worker, appends the lines to the log
+(``recover.py``).
 
-The file is in ``/dev/shm``: a store into a mapped page of a disk file can block while the disk hangs. So a ring
-survives the death of its process, and not the loss of power nor a reboot.
+The file is in ``/dev/shm``, because a store into a mapped page of a disk file can block while the disk hangs. Where
+there is no ``/dev/shm``, the file is beside the log, and a store can block. A ring in ``/dev/shm`` survives the death
+of its process, but neither a loss of power nor a reboot.
 
 Layout. A header (magic, size, *tail*, the log's path for people) and an area of ``size`` bytes. A *position* is a byte
 count that only grows; its place in the area is the position modulo ``size``. ``head`` is the position behind the last
@@ -21,7 +23,8 @@ reader begins at ``tail`` and goes on as long as a line header holds exactly the
 checksum is right. Thus the reader ends
 
 * at a line whose process was killed before the line header was complete;
-* behind the last line, since what stands there is zero, or a line of an earlier round with a lower position.
+* behind the last line, since what stands there is zero, an older line with a lower position, or the middle of an older
+  line, of which the position or the checksum does not fit.
 
 Invariant: ``head - tail <= size``; a line that would break it is refused (None), so no waiting line is overwritten.
 

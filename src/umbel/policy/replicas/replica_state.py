@@ -1,4 +1,4 @@
-"""State of one replica for the policies. Each attribute is changed by one policy only."""
+"""What the policies know of one replica. Each attribute is changed by one policy only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 
 class ReplicaState:
-    """The policies' state of one replica. Compared by identity."""
+    """What the policies know of one replica. Compared by identity."""
 
     __slots__ = (
         "back_at",

@@ -224,7 +224,7 @@ class HeadReader:
         keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
         expectations = _members(values.get(b"expect", []))
         if one and expectations - {b"100-continue"}:
-            raise HeadError(ErrorResponse(417, "The server supports no expectation but 100-continue."))
+            raise HeadError(ErrorResponse(417, "The server supports no Expect but 100-continue."))
         websocket = (
             one and b"upgrade" in connection and b"websocket" in _members(values.get(b"upgrade", [])) and length == 0
         )

@@ -4,36 +4,41 @@ Theory
 ------
 **Tasks.** All run in one nursery of ``run``: the *reader* (``run`` itself), the *writer* (``sender.run``), and a task
 per stream (``Stream.run``). The reader alone calls ``h2.receive_data``. It acts on frames synchronously, so no stream
-sees a frame half handled. The streams queue frames by the synchronous methods below and wait only in flushes.
+sees a frame half handled. The streams queue frames with ``sender`` and by the methods of the connection, of which only
+``stop`` waits.
 
 **States of the connection.**
 
 - *preface* (``_preface_left``): the client's 24 bytes are incomplete.
 - *open*: requests are accepted.
-- *leaving* (``_leaving_at`` is finite): after a drain, a GOAWAY of the client, too many requests, refusals or stalled
-  responses. A GOAWAY was sent or received. Requests that come before ``_leaving_at`` are still accepted, because they
-  may have been on their way (RFC 9113 section 6.8); later ones get REFUSED_STREAM. With no task left, the connection
-  ends at ``_leaving_at``.
+- *leaving* (``_leaving_at`` is finite): the client has sent GOAWAY, or this side has sent it. This side sends it when
+  the server drains, when the connection has had too many requests, refusals or stalled responses, or when it was beyond
+  ``max_connections`` and has served its probe. Requests that come before ``_leaving_at`` are still accepted, because
+  they may have been on their way (RFC 9113 section 6.8); later ones get REFUSED_STREAM. With no task left, the
+  connection ends at ``_leaving_at`` or at the idle timeout, whichever is first.
 - *over* (``sender.over``): nothing can be sent. The streams have left; their applications end in their own time.
 
 **States of a stream, as the connection sees it.** ``_streams`` holds those that await their response. ``_tasks`` counts
 the running applications, also those whose response is done; an application may work on for long after its response.
 ``_take_request`` adds a stream. ``_forget`` removes it: with its complete response, its reset, or its leaving. Frames
-for an id that is not in ``_streams`` change nothing but the flow-control windows.
+for a stream that has left change nothing but the flow-control windows, the HPACK table and the flood limits.
 
 **A malformed request ends its stream, a broken connection rule ends the connection.** ``h2`` would end the connection
 for most malformed requests, so its validation is off and ``request_head.py`` checks the header lists. What ``h2`` still
 raises, and a flood (``flood_limits.py``), ends the connection with GOAWAY and one access record without a method.
 
 **Bounds.** Unread bodies: the connection's window, ``_BODIES_MAX``. Streams: ``h2_max_concurrent_streams``; tasks:
-twice that number, because a client may open a stream as soon as it has a response. Frames that cost a client nothing:
-token buckets. Requests that are refused: ``REFUSED_MAX``. Time that responses waited for the client and were then
-given up: ``_STALLED_MAX`` write timeouts; without it, a client could hold capacity by resetting each such stream.
+twice that number, because a client may open a stream as soon as it has a response. A probe may use
+``RESERVED_REQUESTS`` more. Frames that cost a client nothing: token buckets. Requests that are refused:
+``REFUSED_MAX``. Responses that are given up because the client does not take them, or that the client resets: together
+they may have waited ``_STALLED_MAX`` write timeouts. Without this bound, a client could hold capacity by resetting each
+such stream.
 
 **Time.** ``_read_deadline`` bounds the wait for bytes. ``_begun_at`` is the time at which the incomplete unit (preface,
-header block, frame) began. Only a complete unit moves it, so a client cannot gain time by single bytes. While a stream
-task runs and no header block is incomplete, there is no deadline: bodies and writes have clocks of their own. A method
-outside of the reader that changes a part of the deadline assigns it to ``_receiving``, the scope of the present wait.
+header block, frame) began. Only a complete unit moves it, or the end of the last task if no header block is
+incomplete; so a client cannot gain time by single bytes. While a stream task runs and no header block is incomplete,
+there is no deadline: bodies and writes have clocks of their own. A method that another task calls and that changes what
+the deadline depends on sets the new deadline in ``_receiving``, the scope of the present wait.
 
 **Cancellation.** A cancel of ``run`` cancels the reader and all tasks. Each stream task ends through ``Stream.run``,
 which responds with 503 (``stop``, shielded for ``LAST_RESPONSE_S``) if the time of a drain is over and no response has

@@ -288,5 +288,5 @@ def _expects_continue(fields: Fields) -> bool:
     """Whether Expect is ``100-continue``. Raises ``HeadError`` (417) for any other expectation."""
     expected = [value.lower() for name, value in fields if name == b"expect"]
     if any(value != b"100-continue" for value in expected):
-        raise HeadError(ErrorResponse(417, "The server supports no expectation but 100-continue."))
+        raise HeadError(ErrorResponse(417, "The server supports no Expect but 100-continue."))
     return bool(expected)

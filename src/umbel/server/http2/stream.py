@@ -239,7 +239,7 @@ class Stream(RecordedRequest, UnsentContent):
             self._on_gone = callback
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """As ``InboundRequest`` says. No copy of the context is needed: the task serves nothing else."""
+        """Await ``work`` after ``begins_to_wait()``. The task serves nothing else, so the context is not copied."""
         with self._apart:
             begins_to_wait()
             await work
@@ -406,9 +406,11 @@ class Stream(RecordedRequest, UnsentContent):
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         """As ``InboundRequest`` says."""
         self._check_gone()
-        if self.response_started or self.response_complete or not 100 <= status < 200 or status == 101:
+        if self.response_started or self.response_complete:
+            raise ApplicationError("the application sent an interim response after the head of its response")
+        if not 100 <= status < 200 or status == 101:
             raise ApplicationError(
-                f"the application sent an interim response with status {status!r}, or after its final response began"
+                f"the application gave the status {status!r} to an interim response, which has 100 or 102 to 199"
             )
         read_fields(fields)
         self.connection.sender.headers(self.stream_id, status, sendable(fields))

@@ -75,7 +75,10 @@ class RecordedRequest:
 
 
 def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
-    """The application's record ``ended`` with the error response that the server sent in its place."""
+    """A copy of the application's record for a request that the server answered with an error response in its place.
+
+    Status, request id, size, kind and detail are those of the error response. The end is now.
+    """
     error_response, request_id, sent, _ = response
     return replace(
         ended,

@@ -27,7 +27,10 @@ class ErrorResponse:
     """Further header fields that the status requires."""
 
     def fields_and_body(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The header fields and the body of the response."""
+        """The header fields, in lower case, and the body: a problem document with the status, the detail and the id.
+
+        A status of 503 adds Retry-After. Date and Connection are not among the fields.
+        """
         # As in the gateway's problem documents: for a client's error the status says enough.
         kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
         body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()

@@ -147,7 +147,9 @@ def interim_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         ApplicationError: the status is not 1xx, or is 101 (``switching_head``), or a field is malformed.
     """
     if not 100 <= status < 200 or status == 101:
-        raise ApplicationError(f"the application gave the status {status!r} to an interim response, which has 1xx")
+        raise ApplicationError(
+            f"the application gave the status {status!r} to an interim response, which has 100 or 102 to 199"
+        )
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase(status).encode(), read_fields(fields).lines)
 
 

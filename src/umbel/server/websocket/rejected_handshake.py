@@ -40,7 +40,7 @@ async def send_error_response(server: ServerState, request: InboundRequest, resp
 
 
 def record_rejected(server: ServerState, request: InboundRequest, response: ServerResponse) -> None:
-    """Write the access record of a handshake that no application records."""
+    """Count a handshake that no application records among the rejected requests, and write its access record."""
     server.record_rejected(
         response.error_response,
         request_id=response.request_id,

@@ -33,7 +33,8 @@ class Backoff:
         Args:
             ready_for: the seconds for which the worker was ready; None if it never was.
             random: the source of the jitter.
-            degraded: whether the delay is ``max_delay``, without jitter.
+            degraded: whether the delay after a failure is ``max_delay``, without jitter. The delay after a worker that
+                was ready for ``STABLE_S`` is 0 all the same.
         """
         if ready_for is not None and ready_for >= STABLE_S:
             self.failures = 0

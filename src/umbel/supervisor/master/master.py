@@ -34,7 +34,8 @@ States of the master::
     configuration is wrong) stops the master at once. Otherwise it stops when the first workers of all slots have ended.
 *   **serving**. Workers that die are restarted, however often they fail to get ready. Once the first worker of every
     slot is ready or has ended, the start is announced on stderr and to systemd (``_announced``).
-*   **degraded**. The slots restart dead workers at the longest delay, and the other workers serve on. With
+*   **degraded**. A worker that dies before it was ready for ``STABLE_S`` (10 s) is restarted only after the longest
+    delay. Other dead workers are restarted at once, and the living ones serve on. With
     ``on_intensity = "exit"`` the master stops with 1 instead.
 *   **stopping**. Final. Every slot drains its workers and starts none; the sockets are closed after the drain delay. A
     quick stop then shortens the times of all workers, including those that drain already.
@@ -356,15 +357,16 @@ class Master:
             return
         self.degraded = True
         cap = options.restart_max_delay
-        self.console.report("error", "master.degraded", f"{limit}: a dead worker now restarts only after {cap:g} s")
+        text = f"{limit}: a worker that dies before it was ready for {STABLE_S:g} s now restarts only after {cap:g} s"
+        self.console.report("error", "master.degraded", text)
         self._background.start_soon(self._publish_state)
 
     def reload_began(self) -> None:
-        """Notify systemd of the beginning of a reload."""
+        """Notify systemd of the beginning of a reload; without systemd, do nothing."""
         self._notifier.reloading()
 
     def reload_ended(self) -> None:
-        """Notify systemd of the end of a reload."""
+        """Notify systemd of the end of a reload; without systemd, do nothing."""
         self._notifier.ready(self.summary())
 
     # Tasks and helpers.

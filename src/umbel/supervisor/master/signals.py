@@ -28,7 +28,7 @@ class SignalTarget(Protocol):
         """Whether the master is stopping."""
 
     def stop(self, reason: str, *, quick: bool = False) -> None:
-        """Stop: gracefully, or within ``QUICK_S``."""
+        """Stop gracefully, or with ``quick`` within ``QUICK_S`` (``options.py``). ``reason`` is for the log."""
 
     def reload(self) -> int:
         """Replace every worker."""

@@ -11,18 +11,22 @@ The problem. The process runs foreign code from the first import on: it may rais
 does. Before the event loop runs, nothing reads the channel. So each phase has its own means::
 
     phase            a stop comes as               a failure is reported by             the master's end is noticed by
-    await ``start``  SIGTERM (default action)      -                                    end of the channel: status 70
+    await ``start``  SIGTERM (default action)      a traceback on stderr, status 1      end of the channel: status 70
     load             SIGTERM (default action)      ``failed``                           OrphanWatch
     start lifespan   ``drain`` or SIGTERM (cancel) ``failed``, after ``trio.run``       end of the channel, OrphanWatch
     serve            ``drain`` or SIGTERM (drain)  a text on stderr, status 1           end of the channel, OrphanWatch
 
-``failed`` is sent at most once, by a blocking send, and only before the worker was ready. The master prints the reason
-of a failed start once for all workers; until the worker is ready, its own output of crashes is therefore held back
-(``console.hold``).
+``failed`` is sent at most once, by a blocking send of at most one second, and only before the worker was ready. The
+master prints the reason of a failed start once for all workers. Therefore the worker does not print its crashes before
+it is ready (``console.hold``): ``failed`` carries the text of a crash. If the worker gets ready, it prints the text
+itself.
 
-Statuses of a failed start: 78 for a ConfigError, whether loading or the lifespan raises it, and for an application that
-calls ``sys.exit(78)`` at its import, as ``umbel.asgi`` does; 4 for any other failure of loading; 3 for a lifespan that
-fails. A crash of a ready worker is 1.
+``check_only`` in ``start`` (``umbel check --app``): only the lifespan runs, startup and then shutdown. Nothing reads
+the channel, so a stop is SIGTERM with its default action, and only OrphanWatch notices the master's end.
+
+Statuses of a failed start: 78 for a ConfigError, whether loading, the recorder or the lifespan raises it, and for an
+application that calls ``sys.exit(78)`` at its import, as ``umbel.asgi`` does; 4 for any other failure of loading; 3 for
+anything else that fails before the worker is ready, such as the lifespan. A crash of a ready worker is 1.
 
 Signals. SIGINT and the other signals of ``_IGNORED_SIGNALS`` do nothing here: a terminal sends them to the whole
 process group, and the master turns them into messages. SIGABRT makes ``faulthandler`` write the stacks; the master

@@ -130,7 +130,7 @@ class UpstreamCall(CallBase):
     # Admission.
 
     def start(self, now: float) -> None:
-        """See ``core.call.Call``."""
+        """As ``core.call.Call`` says."""
         client = self.client
         if client.breaker is not None:
             self.ticket = client.breaker.admit(now)
@@ -193,7 +193,7 @@ class UpstreamCall(CallBase):
         attempt.begin(now)
 
     def send(self) -> None:
-        """See ``core.call.Call``."""
+        """As ``core.call.Call`` says."""
         attempt = self._attempt
         if attempt is not None:
             attempt.send()
@@ -208,7 +208,7 @@ class UpstreamCall(CallBase):
         self.context.owner.call_waits(self)
 
     async def finish(self) -> None:
-        """See ``core.call.Call``."""
+        """As ``core.call.Call`` says."""
         attempt = self._waiting.pop(0) if self._waiting else None
         # Between ``call_waits`` and this task the attempt may have been cut.
         if attempt is not None and attempt.state is WAITING:
@@ -283,7 +283,7 @@ class UpstreamCall(CallBase):
             client.bulkhead.give_back(self.request_key)
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``."""
+        """As ``core.call.Call`` says."""
         if self.state is not DONE:
             self._abandon(reason, trio.current_time())
 

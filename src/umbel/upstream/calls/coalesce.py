@@ -177,7 +177,7 @@ class Waiter(CallBase):
         """Timer of the call's own limit; the own call has its own timer."""
 
     def start(self, now: float) -> None:
-        """See ``core.call.Call``."""
+        """As ``core.call.Call`` says."""
         coalescing, context = self._coalescing, self.context
         client = coalescing.client
         key = _key(self.prepared, context)
@@ -212,7 +212,7 @@ class Waiter(CallBase):
         shared.start(now)
 
     def send(self) -> None:
-        """See ``core.call.Call``."""
+        """As ``core.call.Call`` says."""
         if self._own is not None:
             self._own.send()
         elif self._shared is not None:
@@ -221,12 +221,12 @@ class Waiter(CallBase):
             self._shared.call.send()
 
     async def finish(self) -> None:
-        """See ``core.call.Call``. Only an own call needs a task of the owner; a shared call has one of the client."""
+        """As ``core.call.Call`` says, for an own call. A shared call has a task of the client: return at once."""
         if self._own is not None:
             await self._own.finish()
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``."""
+        """End the call at once. A shared call is cancelled only with its last waiter."""
         if self._own is not None:
             self._own.cancel(reason)
         elif not self.done:
@@ -260,7 +260,7 @@ class Waiter(CallBase):
 
     @property
     def _request_key(self) -> int:
-        """See ``UpstreamCall.request_key``."""
+        """As ``UpstreamCall.request_key`` says."""
         return id(self) if self.context.request is None else id(self.context.request)
 
     def _refused(self, error: Overflow) -> None:

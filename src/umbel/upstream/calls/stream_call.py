@@ -96,7 +96,11 @@ class StreamCall(RepeatableCall):
             self._abandon("the call's own limit", trio.current_time())
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``. Later calls of ``receive`` raise ``ConnectionReset``."""
+        """As ``core.call.Call`` says.
+
+        If the body has begun and not ended, a ``receive`` that waits and later ones raise ``ConnectionReset``. After a
+        cancel before the head, ``receive`` returns ``b""``.
+        """
         if self._streaming is not None and self.state is not DONE:
             self.error = ConnectionReset(f"the call was cancelled: {reason or 'no reason given'}")
         super().cancel(reason)
@@ -211,7 +215,7 @@ class StreamAttempt(Attempt):
         self._reused = False
 
     async def receive(self) -> bytes:
-        """See ``StreamCall.receive``."""
+        """As ``StreamCall.receive`` says."""
         connection = self._connection
         if connection is None:
             return b""

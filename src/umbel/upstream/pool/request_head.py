@@ -350,7 +350,7 @@ def _length(own: dict[bytes, bytes], size: int | None) -> int | None:
     length = int(said) if said is not None else None
     if size is not None:
         if length is not None and length != size:
-            raise BadRequest("Content-Length is not the length of the body")
+            raise BadRequest(f"Content-Length is {length}, but the body has {size} bytes")
         return size
     if length is not None and b"transfer-encoding" in own:
         raise BadRequest("the request has both Content-Length and Transfer-Encoding")

@@ -45,8 +45,10 @@ class ConnectionLease:
     async def finish(self) -> None:
         """Return the connection after the end of the response.
 
+        Waits for the task that sends the request's body, at most SETTLE_TIMEOUT, even if cancelled.
+
         Raises:
-            Exception: an exception of the request's own body.
+            Exception: an exception that the request's own body raised after the end of the response.
         """
         self._give_back()
         await self._connection.settle()

@@ -34,7 +34,7 @@ class ReplicaStatistics:
     """A snapshot of one replica. ``taken`` and ``failed`` count since the replica joined the set."""
 
     name: str
-    """See ``Replica.name``."""
+    """As ``Replica.name`` says."""
     in_flight: int
     """Attempts in flight."""
     taken: int

@@ -118,7 +118,7 @@ class DnsReplicas(TaskOwner):
 
     @property
     def changes(self) -> AsyncValue:
-        """See ``ReplicaSource``."""
+        """As ``ReplicaSource`` says."""
         return self._changes
 
     def missing(self) -> UpstreamError:
@@ -243,7 +243,7 @@ def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
     name = parts.raw_host.decode("ascii")
     bare = name.rstrip(".")
     if not bare or _is_address(bare):
-        raise ValueError("replicas from DNS need a host name; write an address without dns+")
+        raise ValueError("replicas from DNS need a host name; write a URL with an IP address without dns+")
     return name, Replica.parse(text if bare == name else str(parts.copy_with(host=bare)), server_name=server_name)
 
 

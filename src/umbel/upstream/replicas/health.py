@@ -41,7 +41,7 @@ class CheckStatistics:
     """A snapshot of the checks of one replica. The last three count since the replica joined the set."""
 
     name: str
-    """See ``Replica.name``."""
+    """As ``Replica.name`` says."""
     up: bool
     checks: int
     """Checks that ended, passed or failed."""

@@ -78,18 +78,18 @@ class JoinedReplicas(TaskOwner):
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """See ``ReplicaSource``."""
+        """As ``ReplicaSource`` says."""
         current: tuple[Replica, ...] = self._changes.value
         return current
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """See ``ReplicaSource``."""
+        """As ``ReplicaSource`` says."""
         return self._weights
 
     @property
     def changes(self) -> AsyncValue:
-        """See ``ReplicaSource``."""
+        """As ``ReplicaSource`` says."""
         return self._changes
 
     def missing(self) -> UpstreamError:

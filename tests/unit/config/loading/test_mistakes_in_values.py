@@ -155,7 +155,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:3: upstreams.u.headers."a b": "a b" is not a header name',
             'umbel.toml:3: upstreams.u.headers.Content-Length: "Content-Length" belongs to one connection and is written by Umbel; remove it',
             'umbel.toml:3: upstreams.u.headers.Host: "Host" belongs to one connection and is written by Umbel; remove it',
-            "umbel.toml:3: upstreams.u.headers.a: a header must not hold a line break or another control character",
+            "umbel.toml:3: upstreams.u.headers.a: the value of a header must not hold a line break or another control"
+            " character except tab; remove it",
         ],
     ),
     "a header twice in different case": (
@@ -242,11 +243,12 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:4: upstreams.a.hedge.after: needs a duration or a percentile, such as "200ms" or "p95"',
             'umbel.toml:5: upstreams.a.breaker.failure_ratio: 0.5 is not a ratio; write a number and a percent sign, such as "20%"',
             "umbel.toml:6: upstreams.a.ejection: needs true or false or a table, not a text",
-            'umbel.toml:7: upstreams.a.health.path: this is not a path; write one such as "/healthz"',
+            'umbel.toml:7: upstreams.a.health.path: needs a "/" followed by visible ASCII without "#", such as'
+            ' "/healthz"; percent-encode other characters',
             'umbel.toml:8: upstreams.a.balance: needs "p2c", "round_robin" or "weighted", not "p3c"',
             "umbel.toml:9: upstreams.a.retry.on[0]: needs connect, dns, reset, status, or a status from 400 to 599",
             "umbel.toml:9: upstreams.a.retry.on[1]: needs connect, dns, reset, status, or a status from 400 to 599",
-            "umbel.toml:11: upstreams.b.urls[0]: dns+ needs a URL with a host name; write an address without dns+",
+            "umbel.toml:11: upstreams.b.urls[0]: dns+ needs a host name; write a URL with an IP address without dns+",
             "umbel.toml:11: upstreams.b.urls[1].url: a URL must not hold credentials; send them in a header such as authorization",
         ],
     ),

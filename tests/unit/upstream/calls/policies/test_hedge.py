@@ -379,5 +379,5 @@ async def test_no_attempt_outlives_its_call_even_if_its_cancel_takes_time(autoju
 
 def test_an_invalid_delay_or_number_of_hedges_is_refused() -> None:
     for more in ({"after": "95"}, {"after": -1.0}, {"after": 1.0, "max": -1}):
-        with pytest.raises(ValueError, match=r"neither seconds nor a percentile|not negative|not be negative"):
+        with pytest.raises(ValueError, match=r"is not a delay|not negative|not be negative"):
             Hedge(**more)
