@@ -180,7 +180,8 @@ class GatewayApplication(QuartTrio):
         Remembers whether the server has a ``root_path``: then every request goes through Quart.
         """
         self._servers.add(server)
-        self._has_root_path = bool(server.root_path)
+        # A root_path of any server counts: the requests of the others only lose their shortcut.
+        self._has_root_path = self._has_root_path or bool(server.root_path)
 
     def open_routes(self) -> None:
         """Decide which requests are answered before Quart, and refuse further registrations. Called at startup.

@@ -131,3 +131,14 @@ async def test_a_scope_whose_path_host_or_root_is_not_plain_goes_through_quart(t
         # Middleware that removes a prefix may leave the raw path unchanged.
         await app({**http_scope(target="/r"), "path": "/s"}, trio.sleep_forever, sent)
     assert through_quart == ["/r", "/r", "/s"]
+
+
+def test_a_server_without_a_root_path_does_not_hide_that_of_another() -> None:
+    class Serving:
+        def __init__(self, root_path: str) -> None:
+            self.root_path = root_path
+
+    app = Umbel(__name__, static_folder=None)
+    app.add_server(Serving("/root"))  # type: ignore[arg-type]
+    app.add_server(Serving(""))  # type: ignore[arg-type]
+    assert app._has_root_path
