@@ -121,13 +121,15 @@ async def test_a_field_with_a_name_of_the_encoder_is_renamed(sink: MemorySink, a
         assert (record["field.level"], record["field.seq"], record["field.ts"]) == ("loud", 99, 0)
 
 
-async def test_a_field_named_worker_stands_once_in_a_record_of_a_worker(
-    sink: MemorySink, autojump_clock: MockClock
-) -> None:
+async def test_a_field_named_worker_is_renamed_in_a_worker_only(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink, worker="3") as log:
+        log.info("e", worker=7)
+    other = MemorySink()
+    async with memory_log(other) as log:
         log.info("e", worker=7)
 
     assert (sink.records[0]["worker"], sink.records[0]["field.worker"]) == ("3", 7)
+    assert other.records[0]["worker"] == 7
 
 
 @pytest.mark.parametrize(

@@ -30,21 +30,9 @@ RECORD_BYTES_MAX = 256 * 1024
 """The bound on a line. Of a longer record only the beginning is encoded, with ``"truncated": true``."""
 
 OWN_NAMES = frozenset(
-    [
-        "ts",
-        "level",
-        "severity",
-        "event",
-        "seq",
-        "task",
-        "truncated",
-        "service.name",
-        "host.name",
-        "process.pid",
-        "worker",
-    ]
+    {"ts", "level", "severity", "event", "seq", "task", "truncated", "service.name", "host.name", "process.pid"}
 )
-"""The names that the encoder itself sets. A field with such a name is renamed to ``field.<name>``."""
+"""The names that the encoder sets, besides ``worker`` in a worker. A field of such a name becomes ``field.<name>``."""
 
 _SEQ_BYTES_MAX = 24
 _SECOND_NS = 1_000_000_000
@@ -92,6 +80,7 @@ class Encoder:
         if worker is not None:
             names["worker"] = worker
         self.redactor = redactor
+        self._own_names = OWN_NAMES | names.keys()
         self._tail = b"," + _one_line(msgspec.json.encode(names))[1:-1] + b',"seq":'
         self._clock = clock
         self._second = (0, b"")
@@ -231,9 +220,9 @@ class Encoder:
         """Encode sanitized fields; their names take the fast path from now on unless they are names of secrets."""
         for name in fields:
             known = name in self._safe_names
-            if not known and type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
+            if not known and type(name) is str and name not in self._own_names and not self.redactor.is_secret(name):
                 self._known_names.add(name, True)
-        renamed = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
+        renamed = {f"field.{name}" if name in self._own_names else name: value for name, value in fields.items()}
         return _one_line(self._encode(sanitize_fields(renamed, self.redactor)))[1:-1]
 
 
