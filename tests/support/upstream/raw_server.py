@@ -190,6 +190,14 @@ async def silent(peer: Peer) -> None:
     await peer.closed()
 
 
+def field_value(head: bytes, name: str) -> str | None:
+    """Return the value of the first field of ``name`` (in lower case) in a head; None if the head has none."""
+    for line in head.decode("latin-1").split("\r\n")[1:]:
+        if line.lower().startswith(f"{name}: "):
+            return line.partition(": ")[2]
+    return None
+
+
 def open_sockets() -> int:
     """Return the number of sockets that this process has open."""
     count = 0

@@ -15,7 +15,7 @@ from tests.support.gateway.program import SERVERS, Program, route, running, up
 from tests.support.server.h2_client import h2_client
 from tests.support.server.raw_client import converse
 from tests.support.server.serving import Reply
-from tests.support.upstream.raw_server import Peer, raw_server, response
+from tests.support.upstream.raw_server import Peer, field_value, raw_server, response
 from umbel.gateway.app import Umbel
 
 HOOKS = ("", '[server]\nhooks = "all"\n')
@@ -34,12 +34,9 @@ class Upstream:
             self.heads.append(head)
             await peer.send(response(b"{}"))
 
-    def told(self, name: str) -> str | None:
+    def received(self, name: str) -> str | None:
         """The value of a field of the last request; None if it had none."""
-        for line in self.heads[-1].decode("latin-1").split("\r\n")[1:]:
-            if line.lower().startswith(f"{name}: "):
-                return line.partition(": ")[2]
-        return None
+        return field_value(self.heads[-1], name)
 
 
 @asynccontextmanager
@@ -202,9 +199,9 @@ async def test_the_clients_address_and_scheme_are_right_in_records_and_upstream(
             said = [("x-forwarded-for", claims.addresses), ("x-forwarded-proto", claims.schemes)]
             reply, _ = await program.ask("/r", headers=[field for field in said if field[1]])
             assert reply.status == 200, name
-            assert upstream.told("x-forwarded-proto") == claims.scheme, name
+            assert upstream.received("x-forwarded-proto") == claims.scheme, name
             if claims.chain is not None:
-                assert upstream.told("x-forwarded-for") == f"{claims.chain}, 127.0.0.1", name
+                assert upstream.received("x-forwarded-for") == f"{claims.chain}, 127.0.0.1", name
     seen = [(line["client.address"], line["url.scheme"]) for line in program.lines("access")]
     assert seen == [(claims.client, claims.scheme) for claims in ORIGINS.values()]
 
@@ -236,7 +233,7 @@ async def test_upstreams_get_the_host_that_the_client_requested(tmp_path: Path) 
     async with asked(tmp_path, TRUSTED, route()) as (program, upstream):
         for claims, host in HOSTS:
             assert (await program.ask("/r", headers=claims))[0].status == 200
-            assert upstream.told("x-forwarded-host") == host
+            assert upstream.received("x-forwarded-host") == host
 
 
 FORWARDED = [
@@ -262,7 +259,7 @@ async def test_the_field_forwarded_is_read_like_x_forwarded_fields(tmp_path: Pat
     async with asked(tmp_path, TRUSTED, route()) as (program, upstream):
         for value, _, scheme, host in FORWARDED:
             assert (await program.ask("/r", headers=[("forwarded", value)]))[0].status == 200
-            assert (upstream.told("x-forwarded-proto"), upstream.told("x-forwarded-host")) == (scheme, host)
+            assert (upstream.received("x-forwarded-proto"), upstream.received("x-forwarded-host")) == (scheme, host)
         # If both are present, X-Forwarded-* count.
         both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "203.0.113.9")]
         assert (await program.ask("/r", headers=both))[0].status == 200
