@@ -1,4 +1,4 @@
-"""Messages of a serving process on stdout and stderr. A closed pipe or a slow reader must not harm the process."""
+"""Messages of a serving process on stdout and stderr. A closed pipe must not end the process."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def fill_standard_descriptors() -> None:
 
 @contextmanager
 def own_stderr() -> Iterator[int]:
-    """Yield a descriptor of stderr whose writes never wait for a reader.
+    """Context manager: gives a descriptor of stderr whose writes do not wait for the reader of a pipe or terminal.
 
     A pipe or terminal is opened a second time, because O_NONBLOCK would otherwise apply to all processes that share it.
+    If it cannot be opened again, the descriptor is 2, and a write may wait. The second descriptor is closed at the end.
     """
     descriptor = _STDERR
     with suppress(OSError):

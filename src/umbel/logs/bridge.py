@@ -30,11 +30,17 @@ _STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {
 
 
 class BridgeHandler(logging.Handler):
-    """A ``logging.Handler`` that records each ``LogRecord`` in a log. It never waits, never raises and takes no lock.
+    """A ``logging.Handler`` that records each ``LogRecord`` in a log. Its own code never waits and never raises.
 
     The fields of the record are the logger's name, the place in the code, ``extra``, and the exception with the leaves
-    of a group. If the exception was recorded before, its traceback is left out; with ``repeats=False`` the whole record
-    is left out. A ``LogRecord`` that passes several loggers is recorded once.
+    of a group. A ``LogRecord`` that passes several loggers is recorded once. An exception from ERROR on is also shown
+    on the crash console, if that is active.
+
+    Args:
+        log: the log.
+        level: the lowest level of ``logging`` that is recorded.
+        repeats: whether an exception that was recorded before gets another record, without traceback; if False, it
+            gets none.
     """
 
     def __init__(self, log: Log, level: int | str = logging.NOTSET, *, repeats: bool = True) -> None:
@@ -43,7 +49,10 @@ class BridgeHandler(logging.Handler):
         self._repeats = repeats
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Filter and emit, without the lock of ``logging.Handler``, on which threads would wait."""
+        """Filter and emit; return whether the filters let the record pass.
+
+        The lock of ``logging.Handler`` is not taken, because threads would wait for it.
+        """
         kept = self.filter(record)
         if isinstance(kept, logging.LogRecord):  # Since Python 3.12 a filter may replace the record.
             record = kept
@@ -52,7 +61,7 @@ class BridgeHandler(logging.Handler):
         return bool(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Record a ``LogRecord``."""
+        """Record a ``LogRecord``, without the handler's level and filters."""
         level = from_stdlib(record.levelno)
         if getattr(record, _RECORDED_BY, None) is self._log:
             return
@@ -86,11 +95,16 @@ class BridgeHandler(logging.Handler):
 
 @contextmanager
 def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: bool = True) -> Iterator[BridgeHandler]:
-    """Record in ``log`` what ``loggers`` and their descendants emit, until the block ends. Default: the root logger.
+    """Context manager: record in ``log`` what ``loggers`` and their descendants emit; gives the handler.
 
-    ``level`` lowers the loggers' levels to itself until the block ends; None leaves them as they are (by default
-    WARNING). ``repeats`` is that of ``BridgeHandler``. Warnings of the module ``warnings`` are captured as records of
-    the logger ``py.warnings``.
+    Warnings of the module ``warnings`` are captured too, as records of the logger ``py.warnings``.
+
+    Args:
+        log: the log.
+        loggers: the names of the loggers; without any, the root logger.
+        level: the lowest level that is recorded. A logger with a higher level gets this one until the block ends.
+            None: the loggers' own levels decide (the root logger's is WARNING by default).
+        repeats: as for ``BridgeHandler``.
     """
     handler = BridgeHandler(log, logging.NOTSET if level is None else level, repeats=repeats)
     sources = [logging.getLogger(name) for name in loggers or ("",)]

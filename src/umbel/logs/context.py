@@ -34,9 +34,9 @@ current = _bound.get
 
 
 def bind(**fields: object) -> None:
-    """Add fields to all later records of this task, and of child tasks that are started from now on.
+    """Add fields to all later records of this task, and of child tasks and threads that it starts from now on.
 
-    The fields stay bound until the task ends.
+    The fields stay bound until the task ends. A record's own field replaces a bound one of the same name.
     """
     before = _bound.get().fields
     _bound.set(BoundFields({**before, **fields} if before else fields))
@@ -44,7 +44,10 @@ def bind(**fields: object) -> None:
 
 @contextmanager
 def bound(**fields: object) -> Iterator[None]:
-    """Add fields to all records of the block, and of child tasks and threads that it starts."""
+    """Context manager: add fields to all records of the block, and of child tasks and threads that it starts.
+
+    A record's own field replaces a bound one of the same name.
+    """
     token = _bound.set(BoundFields({**_bound.get().fields, **fields}))
     try:
         yield
@@ -53,7 +56,10 @@ def bound(**fields: object) -> Iterator[None]:
 
 
 def task_path() -> str:
-    """Return the names of the tasks from the outermost to the current one, or ``thread NAME`` outside of any task."""
+    """Return the names of the tasks from the outermost to the current one, with ``/`` between them.
+
+    Only the innermost ``PATH_TASKS_MAX`` are named. Outside of any task, the result is ``thread NAME``.
+    """
     try:
         task = trio.lowlevel.current_task()
     except RuntimeError:

@@ -60,11 +60,11 @@ class LogStatistics:
     sampled: int
     """Records that sampling has left out."""
     errors: int
-    """Failed writes since the start."""
+    """Failures of the sink since the start: to open, write, sync or rename."""
     last_error: str | None
     """The reason of the latest failure; None after a success."""
     busy_for: float
-    """Seconds since the present write began; 0.0 between writes."""
+    """Seconds since the writer's present step began; 0.0 between steps."""
     retention_error: str | None
     """The reason why the latest compression or removal of files failed; None after a success."""
 
@@ -73,7 +73,16 @@ class Log:
     """A log of JSON lines, created by ``open_log``. After the end of its block, records are dropped and counted.
 
     ``debug`` to ``critical``, ``exception`` and ``record`` are plain functions for any task or thread; they never wait
-    and never raise. A field ``error`` with an exception becomes its type, message, traceback and, of a group, leaves.
+    and never raise. Their keyword arguments are the fields of the record, with values of any type. A field ``error``
+    with an exception becomes its type, message, traceback and, of a group, leaves.
+
+    Args:
+        sink: the destination; nothing else may use it.
+        options: filters and bounds. The options of files and of the ring have no effect here.
+        encoder: the encoder of the records; None: one made from ``options``.
+        crash_buffer: keeps a copy of the waiting lines (``Queue``); None: there is none.
+        clock: the time in ns since 1970.
+        random: the source of the decisions of sampling; None: a new one.
     """
 
     def __init__(
@@ -150,19 +159,24 @@ class Log:
         self._record("error", _ERROR, event, msg, {"error": sys.exception(), **fields})
 
     def record(self, level: LevelName, event: str, fields: dict[str, object]) -> None:
-        """Record at a level, with fields of any names. The mapping must not be used afterwards: it may be changed."""
+        """Record at a level, with fields of any names. Do not use ``fields`` afterwards: the call may change it."""
         severity = SEVERITY.get(level, 0)
         if severity == 0 or severity >= self._threshold:
             self._record(level, severity, event, "", fields)
 
     def wants(self, level: LevelName) -> bool:
-        """Whether records of this level are recorded; asked before an expensive record is made."""
+        """Whether records of this level are recorded, so that an expensive record need not be made in vain."""
         return SEVERITY[level] >= self._threshold
 
     def put(self, level: LevelName, event: str, record: Record, duration_ms: float | None, trusted: bool) -> None:
-        """Queue a record of the schema. Never waits, never raises.
+        """Queue a record of the schema, if level and sampling admit it. Never waits, never raises.
 
-        ``duration_ms`` is for sampling; ``trusted`` is that of ``Encoder.struct``.
+        Args:
+            level: the record's level.
+            event: the record's event name.
+            record: the fields.
+            duration_ms: the duration for sampling, in milliseconds; None: none.
+            trusted: as for ``Encoder.struct``.
         """
         severity = SEVERITY.get(level, WARNING)
         if severity < self._threshold:
@@ -179,7 +193,10 @@ class Log:
         self._put(data, severity)
 
     def put_encoded(self, event: str, members: Sequence[bytes]) -> None:
-        """Queue one or more records of level info, given as encoded members. Never waits, never raises."""
+        """Queue one or more records of level info, each given as its encoded members. Never waits, never raises.
+
+        The members are those of ``encode_members``, or equally free of secrets and line ends.
+        """
         if self._threshold > _INFO:
             return
         try:
@@ -195,10 +212,11 @@ class Log:
         return self._encoder.members if self._sampler is None else None
 
     async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record, and wait until the disk has confirmed the record (``fdatasync``).
+        """Record at level info, and wait until the disk has confirmed the record (``fdatasync``).
 
-        With ``fsync = "off"`` it waits until the record is written. Concurrent calls share one sync. A cancel ends the
-        wait; the record stays queued.
+        The record is kept whatever ``level`` and ``sample`` say. With ``fsync = "off"`` the call waits until the record
+        is written. On stdout nothing confirms more than that. Concurrent calls share one sync. A cancel ends the wait;
+        the record stays queued.
 
         Raises:
             NotWrittenError: the queue was full, the disk did not confirm the record, or the log ended first.
@@ -253,7 +271,13 @@ class Log:
 
     @property
     def level(self) -> LevelName:
-        """The lowest level that is recorded; may be set at any time. ``error`` and ``critical`` always record."""
+        """The lowest level that is recorded; may be set at any time.
+
+        The methods ``error``, ``critical``, ``exception`` and ``audit`` record at any level.
+
+        Raises:
+            ValueError: at an assignment of something that is no level.
+        """
         return next(name for name, severity in SEVERITY.items() if severity == self._threshold)
 
     @level.setter
@@ -334,7 +358,7 @@ class Log:
 
 
 def encoder_of(options: LogOptions, clock: Callable[[], int] = time.time_ns) -> Encoder:
-    """Return the encoder that the options describe."""
+    """Return the encoder that the options describe. ``clock`` gives the time in ns since 1970."""
     service = options.service or Path(sys.argv[0] if sys.argv else "").stem or "python"
     return Encoder(Redactor(options.redact), service=service, worker=options.worker, clock=clock)
 
@@ -345,11 +369,12 @@ def open_log(
     """Open a log over the file at ``path`` until the block ends: ``async with open_log("app.jsonl") as log``.
 
     An exception that ends the block is recorded, unless it was recorded before. Then the queued records and, as the
-    last line, ``log.closed`` are written, shielded from cancels, within two seconds. A disk that fails within the block
-    loses records and raises nothing.
+    last line, ``log.closed`` are written, shielded from cancels. Records that are not written within two seconds are
+    dropped. A disk that fails within the block loses records and raises nothing.
 
     Raises:
-        OSError: the file cannot be opened at the start.
+        OSError: at the start, the file or the ring cannot be opened, or the records of an earlier ring cannot be
+            recovered.
     """
     return _open_file(Path(path).absolute(), options or LogOptions())
 
@@ -403,8 +428,11 @@ async def open_stdout(options: LogOptions, encoder: Encoder) -> AsyncGenerator[L
 async def run_writers(logs: Mapping[Log, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None, None]:
     """Run the writers of the logs until the block ends.
 
-    Each log's function is awaited after its other lines were written, and may queue its last line. A cancel from
-    outside does not end the writers; the end of the block does, within ``DRAIN_S_MAX``.
+    Args:
+        logs: each log with a function, which is awaited after the log's other lines were written, and which may queue
+            the last line.
+
+    A cancel from outside does not end the writers; the end of the block does, within ``DRAIN_S_MAX``.
     """
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:

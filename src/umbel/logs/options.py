@@ -25,7 +25,7 @@ class LogOptions:
     """
 
     level: LevelName = "info"
-    """The lowest level that is recorded."""
+    """The lowest level that is recorded; ``Log.error``, ``critical``, ``exception`` and ``audit`` record at any."""
     sample: float = 1.0
     """The share of the records below WARNING that is kept; 1.0 keeps all."""
     slow: float = 1.0
@@ -51,7 +51,7 @@ class LogOptions:
     compress: Compression = "gzip"
     """The compression of renamed files."""
     fsync: Sync = "audit"
-    """When files are synced: never, every second, or only for ``audit``."""
+    """When written lines are synced: ``off``: never; ``audit``: for ``Log.audit``; ``1s``: also every second."""
     ring: bool = False
     """Whether waiting records are copied to shared memory, which survives a kill of the process."""
     redact: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class LogOptions:
             ("fsync", ("off", "1s", "audit")),
         ):
             if getattr(self, name) not in words:
-                raise ValueError(f"{name} must be one of {', '.join(words)}")
+                raise ValueError(f"{name} must be one of {', '.join(words)}, not {getattr(self, name)!r}")
         if not 0 < self.sample <= 1:
             raise ValueError("sample must be above 0 and at most 1")
         if self.max_queue_bytes < QUEUE_BYTES_MIN:

@@ -32,18 +32,18 @@ Reporting of losses. A dropped line keeps its number, so a reader finds a hole i
 numbers and the total in ``log.closed`` remain.
 
 Concurrency. ``_lock`` is re-entrant and serializes updates. A thread waits for it for microseconds: under it the queue
-does no I/O (a crash buffer is memory) and calls only ``gap``, ``wake`` and ``clock``, which must not block either. A
-finalizer or a signal handler can interrupt an update in the same thread and call ``put``; the re-entrant lock does not
-stop it. ``_in_update`` detects that case: the line is kept in ``_reentrant`` and is queued at the end of the
-interrupted update. Hence no update ever sees another one half done.
+does no I/O (a crash buffer is memory) and calls only ``gap``, ``wake``, ``clock`` and the argument of ``put_last``,
+which must not block either. A finalizer or a signal handler can interrupt an update in the same thread and call
+``put``; the re-entrant lock does not stop it. ``_in_update`` detects that case: the line is kept in ``_reentrant`` and
+is queued at the end of the interrupted update. Hence no update ever sees another one half done.
 
 Waking the writer. ``_wake_level`` is 0 after ``take``, 1 after an ordinary wake and 2 after an urgent one (a severe
 line, or enough bytes for a batch). ``wake`` is called only when the level rises, thus at most twice per batch. A line
 that is queued between ``take`` and the end of the write finds level 0 and wakes the writer again, so no line is missed.
 
-Who may call what. ``put``, ``put_all``, ``put_watched``, ``statistics`` and the properties: any thread. ``take``,
-``mark_written``, ``mark_dropped``, ``put_last`` and ``close``: the writer's task alone, and never from within an
-update. No method awaits, so no cancel can interrupt one.
+Who may call what. ``put``, ``put_all``, ``put_watched``, ``is_lost``, ``unwatch``, ``statistics`` and the properties:
+any thread. ``take``, ``mark_written``, ``mark_dropped``, ``put_last`` and ``close``: the writer's task alone, and never
+from within an update. No method awaits, so no cancel can interrupt one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from .records.level import WARNING
 Overflow = Literal["drop_new", "drop_oldest"]
 
 BATCH_BYTES = 64 * 1024
-"""A batch is written when it has this size, whatever its age."""
+"""The size of the queued lines from which on they are written at once, whatever their age."""
 
 BATCH_SHARE_MAX = 0.25
 """The largest batch, as a share of the queue's bytes. A busy event loop leaves the writer's thread little time, so a
@@ -75,7 +75,7 @@ RESERVED_SHARE = 0.1
 
 
 class CrashBuffer(Protocol):
-    """A copy of the waiting lines that survives the death of this process, such as ``ring.Ring``."""
+    """A copy of the lines that are not written yet, which survives the death of this process, such as ``ring.Ring``."""
 
     def append(self, line: bytes) -> int | None:
         """Copy a line. Return the mark that releases this line and all earlier ones, or None if there is no room."""
@@ -165,9 +165,14 @@ class Queue:
         self._unreported_since = 0
 
     def put(self, line: bytes, severity: int) -> int:
-        """Give a line the next sequence number, and queue it or drop it. Never waits.
+        """Give a line the next sequence number, and queue it or drop it. Never waits for I/O.
 
-        Returns the number, or 0 if the line was dropped or interrupted an update (it is then queued right after it).
+        Args:
+            line: an encoded record without its end: the number, the closing brace and the line end are added here.
+            severity: the number of its level (``level.SEVERITY``).
+
+        Returns the number; 0 if the line was dropped, or if the call has interrupted an update of the same thread: the
+        line is then queued at the end of that update.
         """
         # One long function: it runs for every record, and a call in it would cost a third of its time.
         with self._lock:
@@ -210,7 +215,7 @@ class Queue:
                     self._put_reentrant()
 
     def put_all(self, lines: Sequence[bytes]) -> None:
-        """Queue several lines below ``WARNING``, as ``put`` does: in one update if there is room for all of them."""
+        """Queue several lines below ``WARNING``, in this order, as ``put`` does."""
         with self._lock:
             # The largest size that the lines can have: their numbers are not known yet.
             size = self._bytes + sum(map(len, lines)) + _SEQ_BYTES_MAX * len(lines)
@@ -237,7 +242,7 @@ class Queue:
                     self._put_reentrant()
 
     def put_watched(self, line: bytes, severity: int) -> int:
-        """Queue a line as ``put`` does. Until ``unwatch``, ``is_lost`` says whether the line was dropped later."""
+        """Queue a line as ``put`` does, with the same result. Until ``unwatch``, ``is_lost`` tells of a later drop."""
         with self._lock:
             seq = self.put(line, severity)
             if seq:
@@ -245,7 +250,7 @@ class Queue:
             return seq
 
     def is_lost(self, seq: int) -> bool:
-        """Whether a watched line has been dropped."""
+        """Whether a watched line has been dropped; True also for a line that is not watched."""
         return seq not in self._watched
 
     def unwatch(self, seq: int) -> None:
@@ -253,9 +258,9 @@ class Queue:
         self._watched.discard(seq)
 
     def put_last(self, line: Callable[[int, int], bytes]) -> None:
-        """Queue the line that ``line(written, dropped)`` makes, and drop all later lines.
+        """Queue the line that ``line(written, dropped)`` returns, and drop all later lines.
 
-        ``written`` counts all queued lines and the last line itself, as if the sink takes them all.
+        ``written`` assumes that the sink will take all queued lines; it counts them and the last line itself.
         """
         with self._lock:
             with self._exclusive():
@@ -264,7 +269,7 @@ class Queue:
             self._records_max = self._ordinary_records_max = 0
 
     def take(self) -> Batch | None:
-        """Take the next batch; None if no line waits. Its lines count as queued until the batch is marked."""
+        """Take the next batch, of at least one line; None if no line waits. Its lines count as queued until marked."""
         with self._exclusive():
             self._wake_level = 0  # From now on a new line wakes the writer again.
             return self._take()

@@ -43,7 +43,6 @@ CLOSE_WAIT_S_MAX = 1.8
 """Seconds that ``app`` waits for the end of the other streams before its last line; less than ``DRAIN_S_MAX``, so that
 this line is written even if another stream hangs."""
 
-
 STALLED_S_MIN = 5.0
 """Seconds after which an unfinished write makes its stream count as failing."""
 
@@ -69,7 +68,7 @@ class RecorderStatistics:
 
     @property
     def failing(self) -> tuple[str, ...]:
-        """The names of the streams whose latest write has failed or hangs."""
+        """The names of the streams whose latest write has failed, or lasts longer than ``STALLED_S_MIN``."""
         return tuple(
             name
             for name, stream in self.streams.items()
@@ -85,8 +84,8 @@ class FileRecorder:
 
     Args:
         logs: the log of each stream.
-        slow_call: the seconds from which on an ordinary call has a line of its own (``events.Recorder``); 0: every
-            call has one, None: no call has one.
+        slow_call: the seconds from which on a call that succeeded with one attempt has a line of its own. Other calls
+            have one at any duration. 0: every call has one; None: no call has one.
     """
 
     takes_attempts = False
@@ -109,9 +108,10 @@ class FileRecorder:
         return self.logs["app"]
 
     def record(self, event: Event) -> None:
-        """Queue the record of an event. Never waits and never raises; a record that is lost is counted.
+        """Queue the record of an event, if its level and ``slow_call`` admit it. May be called from any thread.
 
-        May be called from any thread.
+        Never waits and never raises; a record that is lost is counted. An error with an exception is also shown on the
+        crash console, if that is active.
         """
         try:
             if type(event) is RequestEnded:
@@ -199,11 +199,12 @@ def slow_call_of(logs: Logs) -> float | None:
 async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
     """Open the three logs of ``[logs]`` until the block ends.
 
-    At the end the queued records are written, shielded from cancels, within two seconds; the last line of ``app`` is
-    ``log.closed``, with the counts of all streams. A disk that fails within the block loses records and raises nothing.
+    At the end the queued records are written, shielded from cancels; those that are not written within two seconds are
+    dropped. The last line of ``app`` is ``log.closed``, with the counts of all streams. A disk that fails within the
+    block loses records and raises nothing.
 
     Raises:
-        ConfigError: an option is wrong, or a file cannot be opened at the start.
+        ConfigError: an option is wrong, or at the start a file or a ring cannot be opened.
     """
     with _as_config_error():
         options = {name: options_of(logs, getattr(logs, name)) for name in STREAMS}
@@ -221,12 +222,12 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
 
 
 def recover_all(logs: Logs) -> int:
-    """Append to the logs of all streams what their rings still hold of dead processes (``recover``).
+    """Append to the logs of all streams the records in the rings of dead processes, as ``recover`` does. Blocking.
 
-    Does nothing unless ``[logs] ring`` is set. Returns the number of appended records. Blocking.
+    Returns the number of appended records. Does nothing unless ``[logs] ring`` is set.
 
     Raises:
-        OSError: a log cannot be read or written; the ring in question is kept.
+        OSError: a log cannot be read or written; its rings are kept.
     """
     paths = [path_of(logs, name) for name in STREAMS] if logs.ring else []
     return sum(recover(path) for path in paths if path is not None)
@@ -255,7 +256,13 @@ async def ensure_writable(logs: Logs) -> None:
 async def record_to(
     sinks: Mapping[StreamName, Sink], options: LogOptions, *, clock: Callable[[], int] = time.time_ns
 ) -> AsyncGenerator[FileRecorder, None]:
-    """Open a recorder over the given sinks, as ``open_recorder`` does over files."""
+    """Open a recorder over one sink for each stream, as ``open_recorder`` does over files.
+
+    ``clock`` gives the time in ns since 1970.
+
+    Raises:
+        ConfigError: a sink cannot be opened at the start.
+    """
     encoder = encoder_of(options, clock)
     try:
         for sink in sinks.values():

@@ -60,13 +60,13 @@ DRAIN_S_MAX = 2.0
 """Seconds between ``close`` and the end of the writer, at most; lines that are not written by then are dropped."""
 
 CHECK_EVERY_S = 1.0
-"""Seconds between two checks of an idle writer that the file is still at its path and, with ``fsync = "1s"``, synced.
-"""
+"""Seconds between two checks of an idle writer: whether the file is still at its path, and whether a sync is due."""
 
 SYNC_EVERY_S = 1.0
 """Seconds after which written lines are synced, with ``fsync = "1s"``."""
 
 RETENTION_EVERY_S = 3600.0
+"""Seconds after which retention is applied again if no rotation has asked for it."""
 
 _BACKOFF_S_MIN = 0.1
 _BACKOFF_S_MAX = 5.0
@@ -104,7 +104,8 @@ class Writer:
         self.synced = 0
         """The sequence number up to which a sync has confirmed the records that were written."""
         self.unsynced = 0
-        """The sequence number up to which the latest failed sync has confirmed nothing beyond ``synced``."""
+        """The sequence number up to which the latest failed sync was to confirm records; those after ``synced`` are
+        never confirmed."""
         self.errors = 0
         """Failures of the sink."""
         self.last_error: str | None = None
@@ -118,7 +119,10 @@ class Writer:
         self._scope = trio.CancelScope(shield=True)
 
     def on_wake(self, urgent: bool) -> None:
-        """Schedule a step for new lines: at once if they are urgent. Must be called in the trio thread."""
+        """Schedule a step for new lines: at once if they are urgent, else after ``flush_every``.
+
+        Must be called in the trio thread.
+        """
         at = -math.inf if urgent or self._closing else trio.current_time() + self._flush_every
         self._due = min(self._due, at)
         self._wake.set()
@@ -139,7 +143,10 @@ class Writer:
         self._wake.set()
 
     async def wait_until(self, done: Callable[[], bool]) -> None:
-        """Wait until ``done()`` is true or the writer has ended. ``done`` is called now and after each progress."""
+        """Wait until ``done()`` is true or the writer has ended.
+
+        ``done`` is called now, and again after each batch, sync and step. A cancel ends the wait and nothing else.
+        """
         while not done() and not self._ended:
             await self._progress.wait()
 

@@ -1,8 +1,8 @@
 """Crash console: writes the traceback of each unexpected exception once to stderr, redacted, with the path of the log.
 
-It is off until the program calls ``crashes_on_stderr``, since a library should not write to stderr. A token bucket
-allows ``BURST_MAX`` tracebacks at once and ``TRACEBACKS_PER_MINUTE`` in the long run. Further tracebacks are counted;
-they are in the log in any case. Writing never waits for a reader.
+It is off outside of ``crashes_on_stderr``, since a library should not write to stderr. A token bucket allows
+``BURST_MAX`` tracebacks at once and ``TRACEBACKS_PER_MINUTE`` in the long run. Further tracebacks are only counted
+here. The console replaces no record: the log records each exception by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CrashConsole:
 
     Args:
         write: writes text; it must neither wait nor raise.
-        clock: gives the time in seconds.
+        clock: gives a monotonic time in seconds.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,14 +37,14 @@ class CrashConsole:
         self._held: list[str] | None = None
 
     def show(self, event: str, about: str, error: BaseException, redactor: Redactor, where: str) -> None:
-        """Write the traceback of ``error``, unless it was shown before or the rate is exceeded.
+        """Write the traceback of ``error`` if ``admits`` returns True.
 
         Args:
-            event: the name of the event.
-            about: one sentence about the crash, or empty.
+            event: the name of the event, which begins the headline.
+            about: one sentence about the crash for the headline, or empty.
             error: the exception.
             redactor: hides the secrets in the text.
-            where: the path of the log, or empty.
+            where: the path of the log that has the record, or empty.
         """
         if self.admits(error):
             head = redactor.text(f"{event}: {about}" if about else event)
@@ -52,7 +52,11 @@ class CrashConsole:
             self._put(f"{head}\n{safe_traceback(error, redactor)}{place}")
 
     def admits(self, error: BaseException) -> bool:
-        """Take a token and mark ``error`` as shown; return False if it was shown before or no token is left."""
+        """Decide whether the traceback of ``error`` is to be shown, and mark ``error`` as shown in any case.
+
+        Returns True after a token was taken; False if the error was marked before, or if no token is left. In the
+        latter case the crash is counted, and the first one of a row is announced by a line.
+        """
         if mark_shown(error):
             return False
         now = self._clock()
@@ -61,7 +65,7 @@ class CrashConsole:
         if self._tokens < 1:
             self._unshown += 1
             if self._unshown == 1:
-                self._put(f"more than {BURST_MAX} crashes in a row: the next ones are only counted; see the log\n")
+                self._put(f"more than {BURST_MAX} crashes at once: the next ones are only counted here; see the log\n")
             return False
         self._tokens -= 1
         self._report_unshown()
@@ -116,7 +120,10 @@ def show_crash(event: str, about: str, error: BaseException, redactor: Redactor,
 
 @contextmanager
 def crashes_on_stderr() -> Iterator[CrashConsole]:
-    """Context manager: write crashes of this process to stderr until the block ends."""
+    """Context manager: write crashes of this process to stderr until the block ends; gives the crash console.
+
+    Within a nested block, the inner console replaces the outer one.
+    """
     global _console
     former = _console
     with own_stderr() as descriptor:

@@ -1,6 +1,7 @@
 """Record fields that describe an exception: type, message, traceback, and the leaves of a group.
 
-All fields are bounded in size. No function here raises, even if a method of the exception raises.
+All fields are bounded in size. They may hold secrets; only ``safe_traceback`` redacts. No function here raises, even if
+a method of the exception raises.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from ...net.exception_groups import leaves
 from .redact import Redactor, cut
 
 STACK_FRAMES_MAX = 50
+"""Maximum frames of each traceback in a chain of causes."""
 STACK_CHARS_MAX = 16 * 1024
 """Maximum characters of a traceback. A longer one loses its beginning, because its end has the place of the failure."""
 LEAVES_MAX = 500
@@ -24,7 +26,11 @@ _SHOWN = "_umbel_shown"
 
 
 def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, object]:
-    """The fields that describe ``error``, with OpenTelemetry's names; without the traceback if ``stack`` is False."""
+    """The fields ``exception.type`` and ``exception.message``, and ``exception.stacktrace`` if ``stack`` is True.
+
+    For an exception group, also ``leaves``: a text for each of the first ``LEAVES_MAX`` leaves. If there are more,
+    ``leaves_total`` is their number.
+    """
     fields: dict[str, object] = {
         "exception.type": type_name(error),
         "exception.message": cut(printable(error), STACK_CHARS_MAX),
@@ -76,7 +82,10 @@ def stacktrace(error: BaseException) -> str:
 
 
 def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> str:
-    """The redacted traceback with its causes, for a console; ends with a line end."""
+    """The redacted traceback with its causes, for a console; ends with a line end.
+
+    ``redactor=None`` means one that knows only the secret names of ``redact.NAMES``.
+    """
     return (redactor or Redactor()).text(stacktrace(error)).rstrip("\n") + "\n"
 
 

@@ -34,7 +34,7 @@ NAMES = (
     "*password*",
     "*passwd*",
 )
-"""Secret names: their values are hidden. ``*`` stands for any characters; ``_`` equals ``-``."""
+"""Secret names: their values are hidden. ``*`` stands for any characters; ``_`` equals ``-``; case does not matter."""
 
 TEXT_CHARS_MAX = 64 * 1024
 """Maximum characters of a text; the rest is cut off, so that one text blocks the event loop for less than 20 ms."""
@@ -75,7 +75,11 @@ _NOT_OF_A_NAME = re.compile(r"[^\w.*-]")
 
 
 class Redactor:
-    """Hides secrets; see the module. ``names`` are secret names in addition to ``NAMES``."""
+    """Hides secrets; the module's docstring states its rules.
+
+    Args:
+        names: secret names in addition to ``NAMES``, in the same form.
+    """
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         patterns = {_folded(name) for name in (*NAMES, *names) if name}
@@ -92,7 +96,7 @@ class Redactor:
         self._known: BoundedCache[str, bool] = BoundedCache(_KNOWN_NAMES_MAX, _KNOWN_NAME_CHARS_MAX)
 
     def is_secret(self, name: str) -> bool:
-        """Whether ``name``, or its part after any of its dots, is a secret name."""
+        """Whether ``name``, or its part after any of its dots, is a secret name. Case does not matter."""
         known = self._known.get(name)
         if known is None:
             dotted = f".{_folded(name)}"
@@ -103,7 +107,8 @@ class Redactor:
     def text(self, text: str) -> str:
         """Hide userinfo of URLs, values of secret names, bearer tokens and JSON Web Tokens in ``text``.
 
-        Return the same object if there is nothing to hide and ``text`` is no longer than ``TEXT_CHARS_MAX``.
+        A text of more than ``TEXT_CHARS_MAX`` characters is ``cut`` to that length first. Returns the same object if
+        the text was neither cut nor changed.
         """
         text = cut(text, TEXT_CHARS_MAX)
         if _TELLING.search(text) is None:
@@ -167,10 +172,11 @@ class _Glob:
 
 
 def cut(text: str, chars: int) -> str:
-    """The first ``chars`` characters of ``text``. To be called before redaction.
+    """Cut a text to its first ``chars`` characters, before redaction; return a text that is short enough unchanged.
 
     All secrets but userinfo are recognised by the characters before them, so a cut does not prevent their recognition.
-    Userinfo is recognised by the ``@`` after it. If the cut falls into the authority of a URL, the authority is hidden.
+    Userinfo is recognised by the ``@`` after it. So if the cut falls into the authority of a URL, ``[redacted]``
+    replaces what is left of the authority.
     """
     if len(text) <= chars:
         return text

@@ -100,7 +100,7 @@ class LogFile:
         """The number of bytes of a failed batch that are in the file."""
 
     def open(self) -> None:
-        """Open the file unless it is open and still at its path.
+        """Open the file at the path, unless it is open already. Missing directories and the file are created.
 
         Raises:
             OSError: it cannot be opened, or is a kind of file that is refused.
@@ -133,7 +133,7 @@ class LogFile:
         self._is_new_file = True
 
     def append(self, lines: bytes) -> None:
-        """Append whole lines.
+        """Append whole lines, each with its line end.
 
         Raises:
             OSError: not all lines were written. The next call must have the same lines; it writes the missing ones.
@@ -152,7 +152,10 @@ class LogFile:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.path))
 
     def rotate(self) -> bool:
-        """Rename the file now, unless it is empty; return whether it was renamed.
+        """Rename the file now, and open a new one; return whether the file was renamed.
+
+        It is not renamed if it is empty or not regular, if another process has renamed it meanwhile, or if its lock is
+        not free in time.
 
         Raises:
             OSError: it cannot be opened or renamed.
@@ -167,7 +170,11 @@ class LogFile:
         return True
 
     def reopen(self) -> None:
-        """Close the file and open the file at its path."""
+        """Close the file and open the file at its path, which may be another one.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
         self.close()
         self.open()
 

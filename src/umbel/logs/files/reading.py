@@ -14,11 +14,14 @@ from ...core.regular_file import open_regular
 from .rotation import rotated_at
 
 LINE_BYTES_MAX = 1024 * 1024
-"""The size in which longer lines are read piece by piece; no record is that long."""
+"""The size of the pieces in which a longer line is read; no record is that long."""
 
 
 def log_files(log: Path) -> list[Path]:
-    """Return the log's files, the oldest first and the live one last, including files that another program renamed."""
+    """Return the existing files of a log, the oldest first and the live one last; ``log`` is the path of the live one.
+
+    A file belongs to the log if its name begins with the log's name and ``.`` or ``-``, whoever renamed it.
+    """
     found: list[tuple[float, str, Path]] = []
     with suppress(FileNotFoundError):
         for path in log.parent.iterdir():
@@ -35,10 +38,13 @@ def log_files(log: Path) -> list[Path]:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file with their line ends. Its first bytes tell whether it is gzip, Zstandard or plain.
+    """Yield the lines of a file with their line ends; the last line may have none.
+
+    The first bytes of the file tell whether it is gzip, Zstandard or plain. A line of more than ``LINE_BYTES_MAX``
+    comes in pieces.
 
     Raises:
-        OSError: the file cannot be read, or is not a regular file.
+        OSError: the file cannot be read, is not a regular file, or needs the package zstandard, which is missing.
         EOFError: a compressed file is truncated.
     """
     with os.fdopen(open_regular(path), "rb") as raw:

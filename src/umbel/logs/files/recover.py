@@ -33,10 +33,11 @@ _FileId = tuple[Path, int]
 def recover(log: str | PathLike[str]) -> int:
     """Append to ``log`` the lines in the rings of dead processes, except for lines that its files hold already.
 
-    The ring of a living process is locked, and is left alone. Returns the number of appended lines.
+    A ring is removed after its lines are in the log. The ring of a living process, which is locked, and the rings of
+    other users are left alone. Returns the number of appended lines.
 
     Raises:
-        OSError: the log cannot be read or written. The ring in question is kept.
+        OSError: the log cannot be read or written. The rings that are left are kept.
     """
     path = Path(log).absolute()
     count = 0

@@ -30,7 +30,10 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The bounds on the renamed files: their number, their bytes in all, their age in days. None: no bound."""
+    """The rules for renamed files: bounds on their number, total bytes and age in days, and their compression.
+
+    None means no bound.
+    """
 
     keep: int | None = None
     keep_bytes: int | None = None
@@ -39,10 +42,10 @@ class Retention:
 
 
 def apply_retention(log: Path, retention: Retention, now: float) -> None:
-    """Compress the renamed files of ``log`` and remove those beyond the bounds. ``now`` is seconds since 1970.
+    """Compress the renamed files of ``log`` and remove those beyond the bounds; ``now`` is seconds since 1970.
 
     Raises:
-        OSError: the last failure, after all files were tried.
+        OSError: a file could not be compressed or removed. All files are tried first; then the last failure is raised.
     """
     failure: OSError | None = None
     if retention.compress != "none":

@@ -109,7 +109,7 @@ class Ring:
         _HEAD.pack_into(self._map, 0, _MAGIC, size, 0, len(name))
 
     def append(self, line: bytes) -> int | None:
-        """Copy a line into the ring. Return the mark that releases it, which is its end; None if there is no room."""
+        """Copy a line into the ring. Return the mark for ``release`` (the line's end); None if there is no room."""
         at, length = self._head, len(line)
         whole = _RECORD.size + length
         left = self._size - at % self._size
@@ -127,7 +127,7 @@ class Ring:
         return self._head
 
     def release(self, mark: int) -> None:
-        """Release all lines that end at the mark or before it."""
+        """Release all lines that end at the mark or before it: recovery does not read them, and their room is free."""
         self._tail = mark
         # One copy of eight bytes. ``pack_into`` would write zeros first: recovery after a kill between the two would
         # begin at zero and find nothing.
@@ -143,7 +143,10 @@ class Ring:
 
 
 def lines_in_ring(data: bytes | mmap.mmap) -> Iterator[bytes]:
-    """Yield the lines of a dead process's ring that were not released, in order; nothing if ``data`` is not a ring."""
+    """Yield the lines of a dead process's ring that were not released, in order.
+
+    ``data`` is the content of the ring's file. If it is not a ring, nothing is yielded.
+    """
     if len(data) < _RECORDS_AT:
         return
     magic, size, at, _ = _HEAD.unpack_from(data, 0)

@@ -49,7 +49,10 @@ def rotated_at(path: Path, log: Path) -> float | None:
 
 
 def began_at(first: bytes) -> float:
-    """Return the time of a file's first record, in seconds since 1970; the present time if it has none."""
+    """Return the time of a file's first record, in seconds since 1970; the present time if it cannot be read.
+
+    ``first`` is the beginning of the file: at least ``FIRST_BYTES``, or all of a shorter file.
+    """
     match = _FIRST_TS.match(first)
     if match is None:
         return time.time()

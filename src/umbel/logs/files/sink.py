@@ -1,7 +1,7 @@
 """Sinks: the interface of a log's destination, and the sink of a file.
 
-The blocking work is done in threads. Each sink has two of its own (one for lines, one for retention), so that a disk
-that hangs blocks neither the event loop nor another log.
+The blocking work is done in threads. Each file sink has at most two at a time (one for lines, one for retention), so
+that a disk that hangs blocks neither the event loop nor another log.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 class Sink(Protocol):
     """The destination of a log's lines.
 
-    One call at a time; only ``apply_retention`` may run beside another call. A cancel returns at once, and leaves open
-    whether the call took effect; after it only ``close`` may be called.
+    One call at a time; only ``apply_retention`` may run beside another call. A cancel ends a call at once, and it is
+    then unknown whether the call took effect; after a cancel only ``close`` may be called.
     """
 
     async def open(self) -> None:
@@ -47,7 +47,7 @@ class Sink(Protocol):
         """
 
     async def rotate(self) -> bool:
-        """Rename the file and begin a new one; return whether there was one to rename.
+        """Rename the file and begin a new one; return whether a file was renamed.
 
         Raises:
             OSError: it cannot be renamed.

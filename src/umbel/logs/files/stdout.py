@@ -1,14 +1,15 @@
-"""The sink for stdout: whole lines from all processes that write there, with bounded waits for the reader.
+"""The sink for stdout: whole lines from all processes that write there.
 
 All workers inherit one stdout, and several logs of one process may write to it. Their lines stay whole:
 
 * A write holds whole lines and at most ``PIPE_BUF`` bytes, which the kernel does not mix with other writes to a pipe. A
-  longer line is a write of its own.
+  longer line is a write of its own, whose bytes only the locks below keep together.
 * The writes of a batch are made under two locks. A record lock (``lockf``) keeps processes apart. It belongs to the
   process; a ``flock`` would belong to the open file, which all workers share. A lock in memory keeps the logs of one
   process apart.
-* The waits for the locks and for the reader of a full pipe are bounded. A timeout is an ``OSError`` like that of a full
-  disk: the writer tries again, and meanwhile the queue fills and drops.
+* The waits for the locks and for the reader of a full pipe are bounded, except within the write of a longer line, which
+  ends only when the reader has taken enough. A reader that is too slow is an ``OSError`` like a full disk: the writer
+  tries again, and meanwhile the queue fills and drops.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _process_lock = threading.Lock()
 
 
 class Stdout:
-    """Whole lines written to a descriptor, stdout by default. Blocking, for a few seconds at most."""
+    """Whole lines written to a descriptor, stdout by default. Blocking.
+
+    Before each write, ``append`` waits for the reader for ``WRITE_S_MAX`` at most.
+    """
 
     def __init__(self, descriptor: int = _FD) -> None:
         self._fd = descriptor
@@ -44,7 +48,7 @@ class Stdout:
         """The number of bytes of a failed batch that have been written."""
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines.
+        """Write whole lines, each with its line end.
 
         Raises:
             OSError: not all lines were written. The next call must have the same lines; it writes the missing ones.

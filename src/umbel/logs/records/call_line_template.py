@@ -27,6 +27,8 @@ _IDS = r'"request_id":"\u0001request\u0001","trace_id":"\u0001trace\u0001"'
 _DURATION = '"duration_ms":'
 
 Key = tuple[str, str, str, str, int | None, bool]
+"""What the fixed parts of a line depend on: route, call, upstream, replica, status, whether the connection was reused.
+"""
 
 
 class Template(NamedTuple):

@@ -27,7 +27,7 @@ from .level import SEVERITY, LevelName
 from .sanitize import sanitize, sanitize_fields
 
 RECORD_BYTES_MAX = 256 * 1024
-"""The bound on a line. Of a longer record only the beginning is encoded, with ``"truncated": true``."""
+"""The bound on a line. A longer record is encoded with shortened values and ``"truncated": true``."""
 
 OWN_NAMES = frozenset(
     {"ts", "level", "severity", "event", "seq", "task", "truncated", "service.name", "host.name", "process.pid"}
@@ -70,6 +70,12 @@ class Encoder:
 
     The encoded lines lack their end. ``finish``, or the queue, adds the sequence number and the closing brace when the
     place of the line is known.
+
+    Args:
+        redactor: hides the secrets.
+        service: the field ``service.name``.
+        worker: the field ``worker``; None: no such field.
+        clock: the time in ns since 1970.
     """
 
     def __init__(
@@ -99,7 +105,10 @@ class Encoder:
         self._encode = msgspec.json.Encoder(enc_hook=_raise_unsafe).encode
 
     def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
-        """Encode a record with these fields and the bound fields of the caller's context."""
+        """Encode a record with these fields and the bound fields of the caller's context.
+
+        A field of the record replaces a bound field of the same name.
+        """
         bound = context.current()
         if bound.names and not bound.names.isdisjoint(fields):  # A field of the record overrides a bound one.
             fields = {**bound.fields, **fields}
@@ -125,7 +134,8 @@ class Encoder:
     def struct(self, level: LevelName, event: str, line: msgspec.Struct, trusted: bool = True) -> bytes:
         """Encode a record of the schema, without the bound fields of the caller's context.
 
-        ``trusted`` says that all names are the schema's, so that no name can be one of a secret.
+        ``trusted`` says that all names in the record are the schema's, also in its nested objects: so none is the name
+        of a secret.
         """
         members = self.members(line) if trusted else None
         if members is None:
@@ -133,7 +143,10 @@ class Encoder:
         return self._line(level, event, members, context.NO_FIELDS)
 
     def members(self, line: msgspec.Struct) -> bytes | None:
-        """Encode the members of a record of the schema; None if a value may hold a secret or has no JSON form."""
+        """Encode the members of a record of the schema, without braces; names are taken to be the schema's.
+
+        Returns None if a value may hold a secret or has no JSON form, so that the record must be sanitized.
+        """
         try:
             text = self._encode(line)
         except Exception:  # noqa: BLE001 - a value without a JSON form, or a lone surrogate
@@ -145,7 +158,10 @@ class Encoder:
         return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 
     def complete(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
-        """Return the lines of records with these encoded members, which must hold neither secrets nor line ends."""
+        """Return a line for each element of ``members``: the encoded members of one record, without braces.
+
+        They must hold neither secrets nor line ends.
+        """
         line = self._line(level, event, members[0], context.NO_FIELDS)
         before, found, after = line.partition(members[0])
         room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)

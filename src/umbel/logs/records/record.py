@@ -43,7 +43,7 @@ _REFUSALS = frozenset({501, 505})
 
 
 def to_record(event: RequestEnded | CallEnded | LogMessage) -> Entry:
-    """Return the record of an event, with its stream and level."""
+    """Return the record of an event, with its stream, level, event name and duration."""
     if isinstance(event, RequestEnded):
         record = request_record(event)
         return "access", request_level(event), "request.end", record, record.duration_ms
@@ -51,7 +51,11 @@ def to_record(event: RequestEnded | CallEnded | LogMessage) -> Entry:
 
 
 def request_level(event: RequestEnded) -> LevelName:
-    """Return the level of a request's record: error for statuses of 500 and above, warning for a partial response."""
+    """Return the level of a request's record.
+
+    Error for statuses of 500 and above, except for a client's mistake with 501 or 505. Otherwise warning for a composed
+    response in which a call failed, unless each failure is the client's own mistake. Otherwise info.
+    """
     if event.status >= 500 and not (event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS):
         return "error"
     # A mistake of the client is no warning for the operator; a response without one of its parts is.
@@ -59,7 +63,10 @@ def request_level(event: RequestEnded) -> LevelName:
 
 
 def request_record(event: RequestEnded) -> RequestRecord:
-    """Return the access record of a request. Its path has no query, because a query may hold secrets."""
+    """Return the access record of a request. Its path has no query, because a query may hold secrets.
+
+    Long methods and paths are cut (``METHOD_CHARS_MAX``, ``PATH_CHARS_MAX``).
+    """
     request = event.request
     method, path, calls = request.method, request.path, event.calls
     total = len(calls)

@@ -12,7 +12,13 @@ _SHARES = 2**32
 
 
 class Sampler:
-    """The decision which records below WARNING are kept: a share of the traces, and all slow records."""
+    """The decision which records below WARNING are kept: a share of the traces, and all slow records.
+
+    Args:
+        share: the share that is kept, above 0 and below 1.
+        slow_ms: the duration in milliseconds from which on a record is always kept.
+        random: the source of the decisions about records without a trace id.
+    """
 
     def __init__(self, share: float, slow_ms: float, random: Random) -> None:
         self.share = share
@@ -23,7 +29,12 @@ class Sampler:
         """The number of records that were not kept."""
 
     def keeps(self, trace: object, duration_ms: object) -> bool:
-        """Whether a record below WARNING is kept; without a trace id the decision is random. Counts the others."""
+        """Decide whether a record below WARNING is kept, and count it if not.
+
+        Args:
+            trace: the trace id; anything but a text that is not empty means none, and the decision is random.
+            duration_ms: the duration in milliseconds; anything but a number means none.
+        """
         if isinstance(duration_ms, int | float) and duration_ms >= self._slow_ms:
             return True
         if isinstance(trace, str) and trace:

@@ -35,7 +35,10 @@ _MORE = "…"
 
 
 class Budget:
-    """What may still be converted of one record. It bounds the time for which a record blocks the event loop."""
+    """The texts and values that may still be converted for one record.
+
+    It bounds the time for which a record blocks the event loop.
+    """
 
     __slots__ = ("chars", "values")
 
@@ -49,7 +52,13 @@ class Budget:
 def sanitize(value: object, redactor: Redactor, depth: int = 0, budget: Budget | None = None) -> Any:
     """Convert a value to None, bool, int, float, str, list or dict, with secrets redacted.
 
-    ``budget`` is the remaining budget of the record; None stands for a whole one.
+    NaN and infinities become None. An object of another type becomes its ``repr``.
+
+    Args:
+        value: any value.
+        redactor: hides the secrets.
+        depth: how deep the value is nested in its record.
+        budget: the remaining budget of the record, which is reduced; None: a whole one.
     """
     budget = budget or Budget()
     budget.values -= 1
@@ -75,7 +84,10 @@ def sanitize(value: object, redactor: Redactor, depth: int = 0, budget: Budget |
 def sanitize_fields(
     fields: Mapping[Any, object], redactor: Redactor, depth: int = 0, budget: Budget | None = None
 ) -> dict[str, Any]:
-    """Convert a mapping to a dict with texts as keys; values of secret names are redacted. ``budget``: ``sanitize``."""
+    """Convert a mapping to a dict with texts as keys; values of secret names are redacted.
+
+    The arguments are those of ``sanitize``. If items are left out, the key ``…`` has their number.
+    """
     budget = budget or Budget()
     result: dict[str, Any] = {}
     shown = 0

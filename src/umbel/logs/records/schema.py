@@ -53,10 +53,13 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, renam
     status: int
     duration_ms: float
     own_ms: float | None = None
-    """The duration of a composed response in milliseconds, minus that of its longest chain of calls."""
+    """Of a composed response: milliseconds until it was made, minus those of its longest chain of calls; else None."""
     body_size: int
+    """Bytes of response content that were sent."""
     completed: bool | None = None
+    """Whether no call of a composed response failed; None for other responses."""
     kind: str | None = None
+    """The kind of the failure that decided the response; None for a success."""
     client: str = ""
     scheme: str = ""
     calls: list[CallPart] | tuple[CallPart, ...] = ()
@@ -68,7 +71,9 @@ class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """One attempt in the record of its call."""
 
     number: int
+    """The number of the attempt in its call, from 1 on."""
     replica: str
+    """The base URL of the replica."""
     duration_ms: float
     status: int | None = None
     kind: str | None = None
@@ -81,6 +86,7 @@ class FailedItemPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """One failed item of an ``each`` in the record of its call."""
 
     places: tuple[int, ...]
+    """The positions of the item in the list, at most 20."""
     kind: str
     msg: str = ""
 
@@ -101,6 +107,7 @@ class CallRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_
     attempts_total: int = 0
     """The number of attempts if not all are listed, otherwise 0."""
     items: int | None = None
+    """The number of distinct items of an ``each``; None for another call."""
     failed_items: tuple[FailedItemPart, ...] = ()
     failed_items_total: int = 0
     """The number of failed items if not all are listed, otherwise 0."""
