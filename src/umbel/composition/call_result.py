@@ -60,15 +60,17 @@ class CallResult(msgspec.Struct, frozen=True):
 
     value: Json
     headers: tuple[tuple[str, str], ...] = ()
-    """Those of ``CallRules.kept_fields``, and those of ``answer_status``. Names are in lower case."""
+    """The response fields that ``CallRules.kept_fields`` names, and those that belong to ``answer_status``. Names are
+    in lower case."""
     failed_items: tuple[FailedItem, ...] = ()
+    """The failed items of an optional ``each``."""
     answer_status: int | None = None
     """The status that the answer takes over from the response; None: the route's status."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
-    """The rules of a call: its limits, its policies, and the meaning of each status. Fixed at load."""
+    """The rules of a call: its limits, its policies, and the meaning of each status."""
 
     name: str
     upstream: str
@@ -103,7 +105,7 @@ class CallRules:
     """The statuses for which the JSON of the body is the value of the call, without any further check."""
 
     def __post_init__(self) -> None:
-        """Compute at load the fields that ``result_of`` needs for each response."""
+        """Compute the fields that ``result_of`` needs for each response."""
         object.__setattr__(self, "kept_fields", _CACHING | self.answer_headers | self.validators)
         statuses: frozenset[int] = frozenset()
         if self.decode == "json":
@@ -211,7 +213,7 @@ class BodylessResponse(NamedTuple):
 
 
 def response_without_body(rules: CallRules, error: Exception) -> BodylessResponse | None:
-    """The response of a call that ended with an error in the body; None: there is none, or the call needs its body.
+    """The response of a call that ended with an error in the body; None: no response came, or the call needs the body.
 
     A body that is too large or badly encoded must not fail a call that does not need the body: a successful write stays
     a success, and a 404 stays a 404.
@@ -230,10 +232,13 @@ def response_without_body(rules: CallRules, error: Exception) -> BodylessRespons
 def result_without_content(
     rules: CallRules, method: str, error: Exception, context: CallContext
 ) -> CallResult | Failure:
-    """The result of a call that ended with ``error``: it has no response, or its body is unusable.
+    """The result of a call that ended with ``error``: no response came, or the body of the response is unusable.
+
+    Returns:
+        The result that the status means, if a response came and the call does not need its body; else a failure.
 
     Raises:
-        CallFailedError: the status is no success.
+        CallFailedError: that status is no success.
     """
     bare = response_without_body(rules, error)
     return failure_of(error, context) if bare is None else result_of(rules, method, bare)

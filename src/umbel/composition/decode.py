@@ -68,8 +68,8 @@ class NotStrictJsonError(BadBodyError):
 def decode_json(body: bytes, charset: CharsetSource = _no_charset) -> Json:
     """Decode a JSON text (RFC 8259) of at most ``MAX_VALUES`` values and ``MAX_DEPTH`` levels.
 
-    The encoding is UTF-8; else UTF-16, if the body has its byte order mark; else ``charset``. A lone surrogate
-    (``"\\ud800"``) is read as U+FFFD.
+    The encoding is UTF-8; else UTF-16, if the body has its byte order mark; else the charset that ``charset`` returns.
+    A lone surrogate (``"\\ud800"``) is read as U+FFFD.
 
     Raises:
         EmptyBodyError: the body holds no value.
@@ -82,7 +82,7 @@ def decode_json(body: bytes, charset: CharsetSource = _no_charset) -> Json:
 
 
 def decode_repaired(body: bytes, charset: str | None) -> Json:
-    """Decode a JSON text that strict decoding has refused. ``charset``: that of the Content-Type.
+    """Decode a JSON text that strict decoding has refused. ``charset``: that of the Content-Type, or None.
 
     Raises:
         EmptyBodyError: the body holds no value.
@@ -125,7 +125,10 @@ def decode_strict(body: bytes) -> Json:
 
 
 def repair_json(body: bytes, charset: str | None) -> bytes | None:
-    """Convert a JSON text to UTF-8 without a byte order mark and without lone surrogates; None: nothing to repair.
+    """Convert a JSON text to UTF-8 without a byte order mark and without lone surrogates.
+
+    Returns:
+        The repaired text; None: there is nothing to repair.
 
     Raises:
         EmptyBodyError: the body holds no value.

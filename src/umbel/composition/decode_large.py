@@ -19,7 +19,7 @@ the members before the cut are decoded into it (``add``). ``since`` is where the
 the one around it. A container that was never made lies within one piece of text of the container around it; it is
 dropped from the stack, and decoded with that text.
 
-**Cost.** Each byte is decoded once, whatever the nesting, and scanned at most ``_PASSES`` times more.
+**Cost.** Each byte is decoded once, whatever the nesting, and scanned a fixed number of times: ``_PASSES`` and a few.
 """
 
 from __future__ import annotations
@@ -57,10 +57,14 @@ def holds_many_values(body: bytes, max_body: int) -> bool:
 
 
 async def decode_in_thread(body: bytes, max_body: int, charset: str | None = None) -> Json:
-    """Decode a JSON text of at most ``values_allowed`` values in a thread, while the event loop runs on.
+    """Decode a JSON text in a thread, while the event loop runs on.
 
     One body is decoded at a time; further callers wait. Cancelled, it abandons the thread, which ends when the body is
-    decoded.
+    decoded; the next body waits for that.
+
+    Args:
+        max_body: the bound of the body in bytes; ``values_allowed`` derives the bound of its values from it.
+        charset: the charset of the Content-Type; None: it names none.
 
     Raises:
         BadBodyError: the body is no JSON, or exceeds a bound (as in ``decode_json``).

@@ -202,6 +202,8 @@ class Engine:
         The call's deadline is the request's, or ``now`` plus the call's own timeout if that is earlier.
 
         Args:
+            rules: the rules of the call, or of the ``each`` that it is an item of.
+            prepared: the request of the call.
             now: ``trio.current_time()``.
             fan_out: the fan-out that the call is an item of.
             number: the number of the item within ``fan_out``.
@@ -237,7 +239,10 @@ class Engine:
         """Start all calls, then send them.
 
         If the start of one call decides the composition, the calls after it never begin, and none is sent. ``cut``
-        settles those that have begun.
+        settles those that have begun. An item of a fan-out that is over is not started.
+
+        Args:
+            now: ``trio.current_time()``.
         """
         under_way = self._under_way
         for call in calls:
@@ -358,7 +363,7 @@ class Engine:
         Args:
             result: the call's result or failure; None: the call is skipped.
             started_at: when the call began, in ``trio.current_time()``; None: never.
-            now: when the call ended.
+            now: when the call ended, in ``trio.current_time()``.
             items: the number of items of an ``each``; None: the call has no ``each``.
 
         Raises:
@@ -548,7 +553,7 @@ class Engine:
         self.end_now("the route's deadline")
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
-        """Cancel and settle every call under way. Afterwards no call begins.
+        """Cancel and settle every call and fan-out under way. Afterwards no call begins.
 
         Args:
             cancelled: the cancel that ends the composition; None: anything else ends it.
@@ -579,7 +584,7 @@ class Engine:
             self.settle(fan_out.rules, result, fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
 
     def close(self) -> None:
-        """Close the composition: no call begins, no observer is notified, and the timer is cancelled."""
+        """Close the composition: no call begins any more, no observer is notified, and the timer is cancelled."""
         self.over = self.closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -28,11 +28,13 @@ class Item(NamedTuple):
 
 
 class ItemOutcome(NamedTuple):
-    """The outcome of an item: its value, or its failure and the ``item_default``."""
+    """The outcome of an item of an ``each``."""
 
     item: Item
     value: Json
+    """The value of the item's call; the ``item_default`` if the call failed."""
     failure: Failure | None
+    """Why the item's call failed; None: the call succeeded."""
 
 
 def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
@@ -77,6 +79,13 @@ class FanOut:
 
     States of an item: to be started, under way (from ``next_item``), ended (from ``item_ended``). The fan-out is over
     when all items have ended; a required one is also over when an item has failed. Then ``result`` may be called.
+
+    Args:
+        values: the list, with its nulls and repeated values.
+        limit: the most items under way at once.
+        item_default: the value at the indices of a failed item.
+        as_map: whether the combined value is an object with the items as keys, instead of a list.
+        started_at: when the ``each`` began, in ``trio.current_time()``.
     """
 
     __slots__ = ("_as_map", "_failed", "_item_default", "_limit", "_next", "_results", "_values", "attempts", "items",

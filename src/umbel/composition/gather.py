@@ -45,8 +45,8 @@ closed      ``Engine.close`` in ``gather``          UmbelError                  
   had not ended, ``CompositionFailedError`` is raised, because the rest of the body did not run.
 - A cancel from outside (the client left, for example): both tasks see it, ``cut`` settles all calls with its reason,
   and ``Cancelled`` leaves the block.
-- An exception of the body: the nursery cancels the loop, which cuts all calls; the exception leaves the block alone,
-  without an exception group, because the loop raises nothing but a cancel or a bug.
+- An exception of the body: the nursery cancels the loop, which cuts all calls. The exception leaves the block without
+  an exception group, because the loop raises nothing but a cancel or a bug.
 
 In each case ``cut`` and ``close`` run last in ``gather``, so no call is under way, and no handle is without an outcome.
 They are also needed where the block is cancelled before the loop has run for the first time.
@@ -110,7 +110,10 @@ TIMEOUT_WITHOUT_DEADLINE = 60.0
 
 
 class CompositionFailedError(UmbelError):
-    """A required call failed, or the deadline passed before the block ended. ``result`` holds the problem document."""
+    """A required call failed, or the deadline passed before the gather block ended.
+
+    ``result`` is the failed result of the request; its ``problem`` makes the problem document.
+    """
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.failure.detail if result.failure is not None else "")
@@ -120,7 +123,7 @@ class CompositionFailedError(UmbelError):
 class CallHandle:
     """Handle of a launched call. It has the call's outcome after the gather block, or once the handle was awaited.
 
-    ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError before that.
+    Until then ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError.
     """
 
     def __init__(self, name: str) -> None:
@@ -163,7 +166,7 @@ class CallHandle:
 
     @property
     def value(self) -> Json:
-        """The call's value; if the call failed or was skipped, its default, or None without one."""
+        """The call's value; if the call failed, its default, or None without one."""
         return self.outcome.value
 
     @property
@@ -194,16 +197,10 @@ class Gather:
     """A gather block: each method launches a call and returns its handle, without waiting.
 
     If a required call fails, the other calls are cancelled and the block ends with ``CompositionFailedError``. If an
-    optional call fails (``optional=True``, or one with a ``default``), its value is its default.
+    optional call fails (``optional=True``, or one with a ``default``), its value is its default, or None without one.
 
-    A value that cannot be sent makes the call fail with kind bad-request. All methods take the options of
-    ``CallOptions``.
-
-    Raises:
-        TypeError: an option is unknown, or its value has a wrong type.
-        ValueError: the call can never be made: two bodies, a path without a leading slash, numbers out of range, or a
-            name that another call has.
-        UmbelError: the upstream is unknown, or the block has ended.
+    ``get``, ``post``, ``put``, ``patch`` and ``delete`` take the arguments of ``request``, except the method, and raise
+    the same errors.
     """
 
     def __init__(self, compose: Compose, engine: GatherEngine) -> None:
@@ -231,7 +228,23 @@ class Gather:
         return self.request("DELETE", upstream, path, **options)
 
     def request(self, method: str, upstream: str, path: str, **options: Unpack[CallOptions]) -> CallHandle:
-        """Launch a call with the given method."""
+        """Launch a call and return its handle.
+
+        A value that cannot be sent makes the call fail with kind bad-request. If the block is over already (decided,
+        or past its deadline), the call is not made, and its handle has a failure.
+
+        Args:
+            method: the method of HTTP, in upper case.
+            upstream: the name of the upstream.
+            path: the path at the upstream, with a leading slash; with the option ``values``, a template.
+            options: see ``CallOptions``.
+
+        Raises:
+            TypeError: an option is unknown, or its value has a wrong type.
+            ValueError: the call can never be made: two bodies, a path without a leading slash, numbers out of range, or
+                a name that another call has.
+            UmbelError: the upstream is unknown, or the block has ended.
+        """
         if options:
             check_options(options)
         compose, engine = self._compose, self._engine
@@ -371,6 +384,8 @@ class GatherEngine(Engine):
     def launch(self, rules: CallRules, prepared: PreparedRequest | Failure) -> CallHandle:
         """Launch a call and return its handle, which gets exactly one outcome in every case.
 
+        In a composition that is over, the call is settled at once and not made.
+
         Args:
             prepared: the request, or the failure if no request could be made.
         """
@@ -474,7 +489,8 @@ class Compose:
         """Open a gather block, in which calls run under the request's deadline. Leaving the block waits for all calls.
 
         If at the deadline the body of the block has ended and all calls in flight are optional, the block ends, and
-        those calls have their defaults. Cancelled, it cancels all calls and raises ``Cancelled``.
+        those calls have their defaults. An exception of the body cancels all calls, and leaves the block without an
+        exception group. Cancelled, the block cancels all calls and raises ``Cancelled``.
 
         Raises:
             CompositionFailedError: a required call failed, or the deadline passed while a required call was in flight
@@ -505,6 +521,8 @@ class Compose:
         """The result of the request with ``answer``; a failed one if every call failed and none has a default.
 
         Args:
+            answer: the JSON value of the answer.
+            status: the status of the answer; a failed result has the status of its failure.
             headers: header fields of the answer, with names in lower case. A Cache-Control among them has the meaning
                 of a route's ``answer.cache_control``. A field with an invalid value is left out and recorded.
         """
@@ -555,7 +573,9 @@ class Compose:
     # The interface for ``Gather``; handlers must not use it.
 
     def free_name(self, wanted: str | None, upstream: str) -> str:
-        """A call name that no call of this request has: ``wanted``, or (None) the upstream's name with a number.
+        """A call name that no call of this request has: ``wanted``, or by default the upstream's name.
+
+        If a call has the upstream's name already, the default is that name with a number (``users-2``).
 
         Raises:
             ValueError: another call has the name ``wanted``.

@@ -48,7 +48,7 @@ class Observer:
         """Handle the outcome of an item of the ``each`` of ``call``."""
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
-        """Handle the outcome of a call. ``decisive``: the outcome is the deciding failure."""
+        """Handle the outcome of a call. ``decisive``: the outcome decides the composition by a failure."""
 
 
 async def run(
@@ -78,7 +78,11 @@ async def run(
 
 
 class PlanRun(Engine):
-    """The engine of one request to a configured route. Its arguments are those of ``run``, with ``on_wait``."""
+    """The engine of one request to a configured route. Its arguments are those of ``run``, and ``on_wait``.
+
+    Args:
+        on_wait: receives ``client_gone`` before the engine's task parks for the first time (``engine.OnWait``).
+    """
 
     def __init__(
         self,
@@ -109,7 +113,7 @@ class PlanRun(Engine):
         """The gateway fields, made once per request: with X-Forwarded-* (True) and without (False)."""
 
     async def run(self) -> Result:
-        """Run the plan, and return its result. See the function ``run``.
+        """Run the plan, and return its result. See the function ``run``. May be called once.
 
         Raises:
             ClientGoneError: ``client_gone`` was called before the composition was over.

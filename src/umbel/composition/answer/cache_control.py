@@ -54,7 +54,10 @@ def cache_control_without_parts(configured: str | None, *, personal: bool) -> st
 
 
 def to_private(cache_control: str) -> str:
-    """Replace the directives for shared caches by ``private``, unless the value is private or no-store already."""
+    """Make a Cache-Control private: remove the directives for shared caches, and add ``private``.
+
+    ``private`` is not added to a value that has it already, or has ``no-store``.
+    """
     kept = [
         directive
         for directive in _split(cache_control)

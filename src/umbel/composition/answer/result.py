@@ -32,8 +32,8 @@ class Result(msgspec.Struct, frozen=True):
     answer: Json = None
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    """Header fields of the answer: the route's own fields, forwarded ones, Set-Cookie, and those that belong to the
-    status of a failure. A value has one character per byte."""
+    """Header fields of the answer: the route's own fields, forwarded ones, Set-Cookie, validators, and those that
+    belong to the status. A value has one character per byte."""
     completed: bool = True
     """Whether nothing is missing from the answer."""
     cache_control: str | None = None

@@ -32,7 +32,7 @@ def build_result(
     *,
     whole: bool = False,
 ) -> Result:
-    """Build the result of a composition whose calls have all been settled. An expression that fails gives a failure.
+    """Build the result of a composition whose calls have all been settled. If ``shape`` fails, the result is a failure.
 
     Args:
         context: the evaluation context, with the values of the calls.

@@ -131,7 +131,10 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
             first = taken.setdefault((method, pattern), index)
             if first != index:
                 place = config.where(("routes", first, "path"))
-                seen[("routes", index, "path"), f"{method} {route.path} is a route already, at {place}"] = None
+                seen[
+                    ("routes", index, "path"),
+                    f"{method} {route.path} is a route already, at {place}; remove one of them",
+                ] = None
         seen.update(dict.fromkeys(_never_sent(config, index)))
     for name, upstream in config.upstreams.items():
         for field in upstream.headers:
@@ -385,11 +388,15 @@ class _RouteCompiler:
                     hint = f'; did you mean "{near[0]}"?' if near else ""
                     self._problem(("answer", key, name), f'there is no call "{name}"{hint}')
                 elif self._route.calls[name].each is not None:
-                    self._problem(("answer", key, name), f'"{name}" has many responses (each), so none is forwarded')
+                    self._problem(
+                        ("answer", key, name),
+                        f'"{name}" has many responses (each), so none can be forwarded; remove it',
+                    )
                 for field in fields if key == "forward_headers" else ():
                     self._check_answer_field(("answer", key, name), field)
         if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
-            self._problem(("answer", "status"), f"an answer with status {answer.status} has no body to shape or stream")
+            reason = f"an answer with status {answer.status} has no body; remove shape and stream, or the status"
+            self._problem(("answer", "status"), reason)
         return expression, tuple(headers)
 
     def _check_answer_field(self, at: KeyPath, name: str) -> None:
@@ -403,7 +410,8 @@ class _RouteCompiler:
         if methods is None:
             return ("POST",) if self._uses_body() else ("GET",)
         if self._uses_body() and (bodiless := [method for method in methods if method in ("GET", "HEAD")]):
-            self._problem(("methods",), f"the route uses the request's body, but a {bodiless[0]} request has none")
+            reason = f"the route uses the request's body, but a {bodiless[0]} request has none; remove {bodiless[0]}"
+            self._problem(("methods",), reason)
         return methods
 
     def _uses_body(self) -> bool:
@@ -417,7 +425,8 @@ class _RouteCompiler:
         if (self._route.quorum or 0) > len(candidates) and "calls" not in self._names.incomplete_tables:
             self._problem(
                 ("quorum",),
-                f"the quorum is more than the number of calls that count, {len(candidates)} (no other call names them)",
+                f"the quorum is more than the number of calls that count, {len(candidates)}: a call that another call "
+                "names does not count",
             )
         return candidates
 

@@ -40,7 +40,9 @@ class CallPlan:
     needs: tuple[str, ...]
     """The dependencies of the call, in config order. The call starts as soon as all of them have values."""
     when: Expression | None
+    """The condition of the call; None: the call is always made."""
     fan_out: FanOutPlan | None
+    """The list of the call's ``each``; None: the call has no ``each``."""
     conditions: tuple[str, ...] = ()
     """The names of the conditional request fields that the call forwards."""
 
@@ -78,6 +80,7 @@ class Plan:
     private: bool
     """Whether calls send authorization, cookies or all header fields, so that no shared cache may store the answer."""
     answer_expression: Expression | None
+    """The ``shape``; None: the answer is made of the calls' values, as ``combine`` says."""
     answer_headers: tuple[tuple[str, FieldTemplate], ...]
     where: Callable[[KeyPath], str]
     """Returns ``file:line`` of a key, for the record of a failed expression."""

@@ -157,7 +157,7 @@ class Scope:
         """
         if root in self.names.calls:
             if root == self.call:
-                raise ValueError(f'"{root}" names the call itself')
+                raise ValueError(f'"{root}" names the call itself, which has no value yet; name another call')
             self.needs.add(root)
             return
         if root not in CONTEXT_WORDS:
@@ -182,11 +182,11 @@ class Scope:
             )
         if root == "headers":
             if first is None:
-                raise ValueError("name one header, such as headers.x_tenant: the answer varies by each that is read")
+                raise ValueError("name one header, such as headers.x_tenant: Vary must list each header that is read")
             if first != first.lower():
                 raise ValueError(f"write the name of a header in lower case: headers.{first.lower()}")
             if is_hop_by_hop(first.replace("_", "-").encode()):
-                raise ValueError(f'"{first}" belongs to one connection, so headers.{first} would always be null')
+                raise ValueError(f'"{first}" belongs to one connection and is always null here; remove headers.{first}')
             self.names.headers[first] = None
         if root == "body":
             self.names.uses_body = True

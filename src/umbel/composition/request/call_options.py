@@ -12,12 +12,16 @@ from ..decode import ACCEPT
 
 
 class RetryOptions(TypedDict, total=False):
-    """Retries of a failed call. ``attempts`` includes the first one, so 1 means no retry. Times are seconds."""
+    """Retries of a failed call."""
 
     attempts: int
+    """The most attempts, the first one included: 1 means no retry."""
     on: Iterable[Kind | str | int]
+    """The kinds of failures and the statuses after which the call is retried."""
     backoff: float
+    """Seconds: the most that the random pause before the first retry takes; twice as much before each further one."""
     max_backoff: float
+    """Seconds: the most that any of these pauses takes."""
 
 
 class HedgeOptions(TypedDict, total=False):
@@ -44,14 +48,19 @@ class CallOptions(TypedDict, total=False):
     headers: Mapping[str, Json]
     """Header fields. A field with the value None is not sent."""
     json: Json
+    """The body as JSON. A call has at most one of ``json``, ``form`` and ``content``."""
     form: Mapping[str, Json]
+    """The body as a form. A list gives one field per item."""
     content: bytes
+    """The body as it is; ``headers`` should name its Content-Type."""
     optional: bool
+    """Whether the failure of the call leaves the block running."""
     default: Json
     """The value of the call if it fails; a call with a default is optional."""
     timeout: float
-    """Seconds."""
+    """Seconds from the launch to the end of the call."""
     max_body: int
+    """Bytes: the largest response body after decompression."""
     decode: Literal["json", "text", "none"]
     ok: Collection[int]
     null_on: Collection[int]
@@ -66,7 +75,7 @@ def check_options(options: CallOptions) -> None:
     """Check the options as a type checker would, so that a misspelt option cannot change a call silently.
 
     Raises:
-        TypeError: an option is unknown, or its value has a wrong type.
+        TypeError: an option is unknown, its value has a wrong type, or a time or a size is not above zero.
         ValueError: ``pass_status`` holds a status that cannot be passed on.
     """
     for key, value in options.items():
@@ -158,7 +167,7 @@ def _check_table(name: str, given: object, keys: Collection[str]) -> None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_list = key == "on" and isinstance(value, Iterable) and not isinstance(value, str)
         if not (is_number or is_list or (key == "after" and isinstance(value, str))):
-            raise TypeError(f"{key} of {name} cannot be {value!r}")
+            raise TypeError(f"{key} of {name} cannot be {value!r}: its type is wrong")
 
 
 _MAY_BE_NONE = frozenset({"values", "form"})

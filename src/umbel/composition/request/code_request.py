@@ -45,8 +45,11 @@ class UpstreamDefaults:
     headers: tuple[RequestField, ...] = ()
     params: tuple[Param, ...] = ()
     timeout: float | None = None
+    """Seconds for a call without a timeout of its own; None: no such limit."""
     max_body: int | None = None
+    """Bytes of a response body; None: the default of the call's ``decode``."""
     forwarded: bool = True
+    """Whether X-Forwarded-* fields are sent."""
     reads: tuple[str, ...] = ()
     """The client's header fields that the upstream's configured headers and parameters read."""
     user_agent: bytes = PRODUCT.encode("ascii")
@@ -90,8 +93,9 @@ def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[s
         query: encoded query parameters to add.
 
     Raises:
-        BadValueError: a value cannot be encoded in its place, the target is too long, or has a dot segment.
+        BadValueError: a value cannot be encoded in its place, or the target is too long or has a dot segment.
         ValueError: the path or the template is invalid.
+        TypeError: a value has a type without a form in JSON.
     """
     if values is not None:
         target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), f'the value "{name}"'))
@@ -121,7 +125,8 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
     """Build the encoded query parameters: the call's own replace those of the upstream with the same name.
 
     Raises:
-        BadValueError: a value is neither a scalar nor a list of scalars.
+        BadValueError: a value is neither a scalar nor a list of scalars, or is too long.
+        TypeError: a value has a type without a form in JSON.
         ExpressionError: the expression of a parameter of the upstream failed.
     """
     pairs: list[str] = []
@@ -183,12 +188,15 @@ def build_headers(
 
 
 def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, bytes]:
-    """Encode the body of a call, and return it with its Content-Type. At most one of the three may be given.
+    """Encode the body of a call. At most one of the three may be given (``json`` is ``MISSING`` if it is not).
+
+    Returns:
+        The body and its Content-Type. The body is None if none is given; the type is empty then, and for ``content``.
 
     Raises:
         ValueError: more than one is given.
         TypeError: a value has a type without a form in JSON.
-        BadValueError: a form field is no scalar, or a value in ``json`` cannot be encoded.
+        BadValueError: a form field is neither a scalar nor a list of scalars, or ``json`` cannot be encoded.
     """
     if sum((json is not MISSING, form is not None, content is not None)) > 1:
         raise ValueError("json, form and content exclude each other: a call has one body")

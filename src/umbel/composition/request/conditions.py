@@ -61,7 +61,10 @@ def withheld(name: str, forwarded: Collection[str], headers: Mapping[str, str]) 
 
 
 def answering_statuses(sent: Iterable[str], method: str) -> frozenset[int]:
-    """The statuses that the answer takes over from a ``method`` call that has sent these conditions."""
+    """The statuses that the answer takes over from a call that has sent these conditions.
+
+    ``method`` is that of the inbound request.
+    """
     names = frozenset(sent)
     statuses = {206} if "range" in names else set()
     if method in ("GET", "HEAD") and not names.isdisjoint(_UNCHANGED):

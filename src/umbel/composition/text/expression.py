@@ -26,7 +26,10 @@ from .interpreter import MAX_STEPS, Interpreter, TooManyStepsError
 
 
 class ExpressionError(UmbelError):
-    """An evaluation exceeded a bound. The message is for records and must not be shown to clients."""
+    """An evaluation exceeded a bound. The message is for records and must not be shown to clients.
+
+    ``where`` is the path of the configuration key that holds the expression, ``fault`` the cause.
+    """
 
     def __init__(self, detail: str, where: tuple[str | int, ...], fault: Fault) -> None:
         super().__init__(detail)
@@ -89,7 +92,7 @@ class Expression:
         return tree
 
     def origins(self, context: Mapping[str, Json], value: Json) -> tuple[ContextPath, ...]:
-        """The context paths from which ``value`` came, a result of the expression on ``context``."""
+        """The context paths from which ``value`` came: the expression's result on ``context``, or a part of it."""
         return origins(self._parsed.parsed, context, OPTIONS, value)
 
 

@@ -3,7 +3,7 @@
 An expression fails only if it exceeds a bound. It is then evaluated once more to find its smallest failing part. The
 values that this part reads are at fault: an expression may read both the request and calls, and only one of them may be
 wrong. If the evaluation took too many steps, the largest value is at fault instead. The search runs only after a
-failure, and takes as many steps as the evaluation did.
+failure, and takes at most ``MAX_STEPS`` steps.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _reads_of_failed_part(
     """The context paths that the smallest failing part of an expression reads.
 
     Raises:
-        TooManyStepsError: ``error`` is one, or the search takes too many steps.
+        TooManyStepsError: ``error`` is one.
     """
     if isinstance(error, TooManyStepsError):
         raise error
@@ -120,10 +120,10 @@ def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]
 
 
 def origins(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[ContextPath, ...]:
-    """The context paths from which ``value`` came, a result of the expression on ``context``.
+    """The context paths from which ``value`` came: the expression's result on ``context``, or a part of it.
 
-    They are the paths that the smallest parts read whose result is ``value`` (the same object), or a list that holds
-    it. If no part has such a result, the parts with an equal list count, since a projection makes a new list each time.
+    The smallest parts of the expression count whose result is ``value`` (the same object) or a list that holds it. If
+    no part has such a result, the parts with an equal list count, since a projection makes a new list each time.
     """
     visitor = Interpreter(options)
     try:

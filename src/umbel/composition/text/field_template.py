@@ -14,9 +14,10 @@ string, and add no cookie. So it is encoded as the field and the text around the
   characters that a URI may hold (RFC 3986 section 2).
 - Anywhere else it is sent unchanged, in UTF-8.
 
-A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold a value of it: a control character (so no
-value ends a line), a list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; also a
-semicolon in one of several parts of Cookie and a quote in an entity tag, because these fields have no escape.
+A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold one of its values: a value with a control
+character (so no value ends a line), a list or an object, a number that is not finite, or more than ``MAX_VALUE``
+characters; also a semicolon in one of several parts of Cookie, and a quote in an entity tag, because these fields have
+no escape. A field of more than ``MAX_FIELD`` bytes is left out too.
 
 ``_Compiler`` reads a template once, character by character, and determines the encoding of each variable (``How``) from
 the text before it. ``FieldTemplate.expand`` then applies the encodings to the values of a request.

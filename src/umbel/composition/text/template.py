@@ -166,6 +166,7 @@ def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = F
 
     Raises:
         BadValueError: the value is an object, a list of more than scalars, or too long for any target.
+        TypeError: as in ``scalar_text``.
     """
     if value is None:
         return []
@@ -280,9 +281,9 @@ def parse_template(text: str) -> Iterator[str | Placeholder]:
                     f"{match[0]}: the operator {name[:1]} is not allowed; {{name}}, {{?a,b}} and {{&a,b}} are"
                 )
             if name.endswith("*") or ":" in name:
-                raise ValueError(f"{match[0]}: explode (*) and prefixes (:n) are not allowed")
+                raise ValueError(f"{match[0]}: explode (*) and prefixes (:n) are not allowed; write the name alone")
             if _DOTTED.fullmatch(name) is None:
-                raise ValueError(f'{match[0]}: "{name}" is not a name')
+                raise ValueError(f'{match[0]}: "{name}" is not a name; a name has letters, digits, "_" and "."')
         if operator == "" and len(names) > 1:
             raise ValueError(f"{match[0]}: a placeholder takes one name here; write {{{'}{'.join(names)}}}")
         yield Placeholder(operator, names)
@@ -291,6 +292,6 @@ def parse_template(text: str) -> Iterator[str | Placeholder]:
 
 def _literal(text: str) -> Iterator[str]:
     if "{" in text or "}" in text:
-        raise ValueError(f'"{text}" has an unpaired brace')
+        raise ValueError(f'"{text}" has an unpaired brace; a placeholder is written {{name}}')
     if text:
         yield text

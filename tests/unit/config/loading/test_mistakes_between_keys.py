@@ -90,7 +90,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "an invalid template": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{a b}" }\n',
-        ['umbel.toml:5: routes[0].calls.c.path: {a b}: "a b" is not a name'],
+        ['umbel.toml:5: routes[0].calls.c.path: {a b}: "a b" is not a name; a name has letters, digits, "_" and "."'],
     ),
     "an unknown name": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{nope}" }\n',
@@ -116,7 +116,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a route given twice": (
         UPSTREAM + ROUTE + CALL + ROUTE + CALL,
-        ["umbel.toml:7: routes[1].path: GET /r is a route already, at umbel.toml:4"],
+        ["umbel.toml:7: routes[1].path: GET /r is a route already, at umbel.toml:4; remove one of them"],
     ),
     "valid replicas beside a mistake in another key": (
         '[upstreams.u]\nurls = ["http://a", "http://b"]\ntimeuot = "1s"\n',
@@ -126,8 +126,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + "banana = 1\n" + CALL + ROUTE + CALL + ROUTE + CALL,
         [
             "umbel.toml:5: routes[0].banana: is not a key of [[routes]]",
-            "umbel.toml:8: routes[1].path: GET /r is a route already, at umbel.toml:4",
-            "umbel.toml:11: routes[2].path: GET /r is a route already, at umbel.toml:4",
+            "umbel.toml:8: routes[1].path: GET /r is a route already, at umbel.toml:4; remove one of them",
+            "umbel.toml:11: routes[2].path: GET /r is a route already, at umbel.toml:4; remove one of them",
         ],
     ),
     "a route with mistakes in it and in its upstream is compiled": (

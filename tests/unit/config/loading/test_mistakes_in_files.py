@@ -129,7 +129,7 @@ def test_an_upstream_defined_in_two_files_is_reported(tmp_path: Path) -> None:
 def test_a_route_defined_in_two_files_is_reported(tmp_path: Path) -> None:
     files = {"a.toml": ROUTE + CALL}
     assert mistakes(tmp_path, 'include = ["a.toml"]\n' + GOOD, files) == [
-        "a.toml:2: routes[0].path: GET /r is a route already, at umbel.toml:5"
+        "a.toml:2: routes[0].path: GET /r is a route already, at umbel.toml:5; remove one of them"
     ]
 
 
