@@ -76,23 +76,26 @@ async def test_a_cancel_at_any_checkpoint_forgets_the_query(autojump_clock: obje
     queries = WorkerQueries()
     quiet = ConsoleOutput(os.open(os.devnull, os.O_WRONLY))
     workers = [Worker(JOB, Options(), quiet) for _ in range(3)]
+    number = 0
 
     async def ask() -> None:
+        nonlocal number
+        number += 1  # Each run is the next query.
         async with trio.open_nursery() as nursery:
 
             async def answer() -> None:
                 await trio.sleep(0.1)
-                queries.on_message(workers[0], messages.LogsReopened())
+                queries.on_message(workers[0], messages.LogsReopened(query=number))
                 queries.on_message(workers[0], messages.Ready())
                 await trio.sleep(0.1)
                 queries.on_worker_exit(workers[1])
 
             nursery.start_soon(answer)
             answers = await queries.ask(workers, messages.ReopenLogs(), messages.LogsReopened, 1.0)
-            assert answers == {workers[0]: messages.LogsReopened()}
+            assert answers == {workers[0]: messages.LogsReopened(query=number)}
 
     def check() -> None:
-        queries.on_message(workers[2], messages.LogsReopened())
+        queries.on_message(workers[2], messages.LogsReopened(query=number))
         assert queries.pending == 0
 
     assert await for_every_checkpoint(ask, check) > 4

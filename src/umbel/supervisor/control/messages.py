@@ -22,6 +22,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", omit_de
     """The base of all messages."""
 
 
+class Query(Message, frozen=True, kw_only=True):
+    """The base of the messages to the worker that ask for an answer."""
+
+    query: int = 0
+    """The number of the query, which the answer repeats."""
+
+
+class Answer(Message, frozen=True, kw_only=True):
+    """The base of the worker's answers."""
+
+    query: int = 0
+    """The number of the query that is answered."""
+
+
 class Start(Message, frozen=True, kw_only=True, tag="start"):
     """To the worker, as the first message: the application, the settings and the sockets."""
 
@@ -77,15 +91,15 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """Whether to end within ``QUICK_S``; a worker that drains already cancels its requests at once."""
 
 
-class ReopenLogs(Message, frozen=True, kw_only=True, tag="reopen_logs"):
+class ReopenLogs(Query, frozen=True, kw_only=True, tag="reopen_logs"):
     """To the worker: reopen the log files. The answer is ``logs_reopened``."""
 
 
-class StatsQuery(Message, frozen=True, kw_only=True, tag="stats_query"):
+class StatsQuery(Query, frozen=True, kw_only=True, tag="stats_query"):
     """To the worker: send the counters. The answer is ``stats``."""
 
 
-class TreeQuery(Message, frozen=True, kw_only=True, tag="tree_query"):
+class TreeQuery(Query, frozen=True, kw_only=True, tag="tree_query"):
     """To the worker: send the task tree. The answer is ``tree``."""
 
 
@@ -123,18 +137,18 @@ class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
     reason: str
 
 
-class LogsReopened(Message, frozen=True, kw_only=True, tag="logs_reopened"):
+class LogsReopened(Answer, frozen=True, kw_only=True, tag="logs_reopened"):
     """To the master: the log files are reopened, and nothing more is written to the old ones."""
 
 
-class Stats(Message, frozen=True, kw_only=True, tag="stats"):
+class Stats(Answer, frozen=True, kw_only=True, tag="stats"):
     """To the master: the counters of the server, and of the application if it has ``statistics()``."""
 
     server: dict[str, Any]
     app: dict[str, Any] = {}
 
 
-class Tree(Message, frozen=True, kw_only=True, tag="tree"):
+class Tree(Answer, frozen=True, kw_only=True, tag="tree"):
     """To the master: the task tree, one line for each task."""
 
     lines: tuple[str, ...]
@@ -146,7 +160,8 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
     reason: str
 
 
-MasterMessage = Start | State | Drain | ReopenLogs | StatsQuery | TreeQuery
+AnyQuery = ReopenLogs | StatsQuery | TreeQuery
+MasterMessage = Start | State | Drain | AnyQuery
 WorkerMessage = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Ended
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -127,12 +127,12 @@ class WorkerServer:
                 case messages.State(degraded=degraded):
                     if (set_degraded := getattr(self._loaded.app, "set_degraded", None)) is not None:
                         set_degraded(degraded)
-                case messages.ReopenLogs():
-                    await self._reopen_logs()
-                case messages.StatsQuery():
-                    self._channel.send(self._stats())
-                case messages.TreeQuery():
-                    self._channel.send(messages.Tree(lines=task_tree()))
+                case messages.ReopenLogs(query=number):
+                    await self._reopen_logs(number)
+                case messages.StatsQuery(query=number):
+                    self._channel.send(self._stats(number))
+                case messages.TreeQuery(query=number):
+                    self._channel.send(messages.Tree(query=number, lines=task_tree()))
         self.status = WORKER_ORPHANED
         self._drain(self._start.orphan_grace, 0.0, "the master is gone")
 
@@ -158,14 +158,14 @@ class WorkerServer:
         latest = trio.current_time() + delay + grace + self._server.limits.cancel_timeout
         self._serving_scope.deadline = min(self._serving_scope.deadline, latest)
 
-    async def _reopen_logs(self) -> None:
+    async def _reopen_logs(self, query: int) -> None:
         """Reopen the log files, if the recorder has any, then send ``logs_reopened``."""
         recorder = self._server.recorder
         if (reopen := getattr(recorder, "reopen", None)) is not None:
             reopen()
         if (flush := getattr(recorder, "flush", None)) is not None:
             await flush()
-        self._channel.send(messages.LogsReopened())
+        self._channel.send(messages.LogsReopened(query=query))
 
     # Messages to the master.
 
@@ -221,10 +221,12 @@ class WorkerServer:
             return f"{age:.0f} s after its start (max_lifetime)"
         return ""
 
-    def _stats(self) -> messages.Stats:
+    def _stats(self, query: int) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)
         return messages.Stats(
-            server=_as_dict(self._server.statistics()), app=_as_dict(app()) if app is not None else {}
+            query=query,
+            server=_as_dict(self._server.statistics()),
+            app=_as_dict(app()) if app is not None else {},
         )
 
 
