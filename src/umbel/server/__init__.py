@@ -1,6 +1,6 @@
 """HTTP server on trio for ASGI applications: HTTP/1.1, HTTP/2 and WebSocket, with TLS or without.
 
-``serve`` runs it embedded in a program; ``install_in_hypercorn`` has the ``hypercorn`` command run it.
+``serve`` runs the server in a trio program. ``install_in_hypercorn`` makes the ``hypercorn`` command use it.
 """
 
 from importlib import import_module

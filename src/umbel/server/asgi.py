@@ -5,15 +5,16 @@ Theory
 ``InboundRequest.run_apart`` runs the application, in an own context and cancel scope. What the application raises is
 raised by ``serve``; the server's protocol then responds with 500 or cuts the response off.
 
-**The client's leaving** is reported in one of two ways. If a task of the application is in ``receive``, it gets
-``http.disconnect``, and the application ends in its own time. If no task is, the application is cancelled with the
-reason ``client-gone``. From then on ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4).
+**The client's leaving** is reported in one of two ways. If tasks of the application are in ``receive``, they get
+``http.disconnect``, and the application ends in its own time. Otherwise the application is cancelled with the reason
+``client-gone``. From then on ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4).
 
 **Several tasks** of an application may call ``receive``. One of them waits for the body; the others wait for their turn
 (``_turns``), and look again whenever a part was taken. After the body all wait for ``_over``.
 
-**The extension** ``CANCELS`` of the scope holds this object. An application whose ``receive`` is this object's own
-knows by it that it is cancelled when its client leaves, so it needs no task that listens for a disconnect.
+**The extension** ``CANCELS`` of the scope holds the ``AsgiCycle``. If the ``receive`` of an application is a method of
+that object, no middleware stands between the two. The server then cancels the application when the client leaves, so
+the application needs no task that waits for a disconnect.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def make_scope(request: InboundRequest, server: ServerState) -> dict[str, Any]:
 
 
 class AsgiCycle(BoundedCalls):
-    """One request with its ASGI application."""
+    """``receive`` and ``send`` of one HTTP request for an ASGI application, which ``serve`` runs."""
 
     __slots__ = (
         "_app",
@@ -145,10 +146,10 @@ class AsgiCycle(BoundedCalls):
     # Running the application.
 
     def serve(self) -> Coroutine[Any, Any, None]:
-        """Run the application to its end. The call runs its first step; the result must be awaited at once.
+        """Run the application to its end. The call itself runs the application's first step; await the result at once.
 
         Raises:
-            BaseException: what the application raised.
+            BaseException: what the application raises, from this call or from the ``await``.
         """
         scope = make_scope(self._request, self._server)
         scope["extensions"][CANCELS] = self
@@ -214,9 +215,10 @@ class AsgiCycle(BoundedCalls):
     # What the application calls.
 
     async def receive(self) -> Message:
-        """ASGI's ``receive``: the parts of the body, then a disconnect when the client has gone or has its response.
+        """ASGI's ``receive``: the parts of the body, then waits for the end of the request, and gives a disconnect.
 
-        A cancel loses no byte of the body.
+        The end: the client has gone, or the response is complete. A disconnect comes before the end of the body if the
+        server has responded because of the body. A cancel loses no byte of the body.
         """
         self._calls += 1
         if self._calls % CALLS_PER_TURN == 0:

@@ -16,10 +16,11 @@ def handler_of(app: Any) -> Callable[[Any], Awaitable[None]]:
 
 
 def serve_asgi(app: Any, request: Any) -> Coroutine[Any, Any, None]:
-    """Answer an ``InboundRequest``, or serve its WebSocket, by an ASGI application.
+    """Have an ASGI application answer an ``InboundRequest``, or serve its WebSocket. Await the result at once.
 
     Raises:
-        BaseException: what the application raised to an HTTP request.
+        BaseException: what the application raises for an HTTP request, from this call or from the ``await``. What it
+            raises for a WebSocket is logged.
     """
     if request.websocket:
         from .websocket import serve_websocket

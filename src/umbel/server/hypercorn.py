@@ -1,7 +1,7 @@
 """Umbel's server under the ``hypercorn`` command.
 
-``install`` replaces one name of Hypercorn, ``TCPServer.run``. Hypercorn still has its command, its workers with their
-sockets and signals, and the lifespan; it accepts each connection. The replacement serves the accepted connection by
+``install`` replaces one name of Hypercorn, ``TCPServer.run``. Hypercorn still runs its command, its workers with their
+sockets and signals, and the lifespan, and accepts each connection. The replacement serves the accepted connection by
 ``serve_socket``, as under ``umbel serve``. With ``UMBEL_GUARD=off`` in the environment nothing is replaced.
 """
 
@@ -27,7 +27,7 @@ from .state import ServerState
 
 _stock_run = TCPServer.run
 _mistakes_of: Callable[[Mapping[str, Any]], list[str]]
-"""Checks Hypercorn's settings. ``install`` imports it: it loads pydantic, for which no connection must wait."""
+"""Checks Hypercorn's settings. ``install`` imports it early: the import of pydantic must not delay a connection."""
 
 
 def install() -> None:
@@ -57,7 +57,7 @@ class _Worker:
         self._context = server.context
 
     async def accompany(self, connections: trio.Nursery) -> None:
-        """Run the server state and the watchdog; when Hypercorn stops to accept, drain the connections.
+        """Run the server state and the watchdog; when Hypercorn stops accepting, drain the connections.
 
         ``connections``: Hypercorn's nursery for connections, in which this runs too. A cut cancels it.
         """

@@ -1,6 +1,6 @@
 """Idle timer of a connection: a deadline that each request moves by one assignment.
 
-The timer in the queue is not moved with it. When that timer fires too early, it is set again for the new deadline.
+The assignment does not move the timer in the queue. If that timer fires before the deadline, it is set again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..net.timers import Timer, TimerQueue
 
 
 class IdleTimer:
-    """Calls ``ended()`` at the time ``until`` (trio's clock), which is infinite at first.
+    """Calls ``ended()`` in the timer queue's task at the time ``until`` (trio's clock), which is infinite at first.
 
     ``until`` may be assigned infinity at any time, and, while ``timer_at`` is finite, a time that is not before
     ``timer_at``. For any other time call ``set``. When ``ended`` is called, ``until`` is ``-math.inf``.

@@ -1,7 +1,8 @@
 """ASGI lifespan: startup of the application before the first request, and shutdown after the last one.
 
-An application that raises at once, before ``lifespan.startup.complete``, has no lifespan and is served without one
-(ASGI lifespan specification). An exception after that ends the server, because the application's resources are gone.
+An application that raises an ``Exception``, or returns, before it has sent ``lifespan.startup.complete`` has no
+lifespan and is served without one (ASGI lifespan specification). A later exception ends the server, because the
+application's resources are gone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ class LifespanTooSlowError(LifespanTimeoutError):
     def __init__(self, stage: str, seconds: float) -> None:
         super().__init__(stage)
         done = "started" if stage == "startup" else "stopped"
-        self.args = (f"the application has not {done} within {stage}_timeout, which is {seconds:g} s",)
+        self.args = (
+            f"the application has not {done} within {stage}_timeout, which is {seconds:g} s; "
+            f"raise it, or find out what the {stage} waits for",
+        )
 
 
 class _Lifespan(CountedCalls):
@@ -65,7 +69,10 @@ class _Lifespan(CountedCalls):
                 raise LifespanFailureError(stage, f"{type(crash).__name__}: {crash}") from error
             # ASGI: an exception before the startup is complete means that the application does not support lifespan.
             _log.info(
-                "the application has no lifespan, and is served without one (%s: %s)", type(crash).__name__, crash
+                "the application has no lifespan: it raised before its startup was complete. It is served without one "
+                "(%s: %s)",
+                type(crash).__name__,
+                crash,
             )
         finally:
             self.started.set()
@@ -105,13 +112,15 @@ class _Lifespan(CountedCalls):
 
 @asynccontextmanager
 async def running_lifespan(app: Any, config: Config, state: dict[str, Any]) -> AsyncIterator[None]:
-    """Start the application, run the block, and stop the application.
+    """Start the application, run the block, and stop the application. ``state`` is the lifespan state, which it fills.
 
     If the block raises or is cancelled, the application is cancelled instead of stopped.
 
     Raises:
-        LifespanFailureError: the application failed to start, during the block, or to stop.
-        LifespanTooSlowError: starting or stopping took longer than ``startup_timeout`` or ``shutdown_timeout``.
+        LifespanFailureError: the startup or the shutdown failed, or the application raised during the block.
+        LifespanTooSlowError: the startup or the shutdown took longer than ``startup_timeout`` or ``shutdown_timeout``.
+
+    Both are raised inside an exception group, as by a nursery.
     """
     lifespan = _Lifespan(app, state)
     async with trio.open_nursery() as nursery:

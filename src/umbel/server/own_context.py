@@ -32,11 +32,11 @@ from trio.lowlevel import current_task
 
 
 def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[], object]) -> Coroutine[Any, Any, None]:
-    """Await ``work`` in a copy of the task's context. The result must be awaited at once.
+    """Run ``work`` in a copy of the task's context, and drop its result. Await the returned coroutine at once.
 
-    The call itself runs the first step, and raises what that step raises; later steps raise in the ``await``.
-    ``begins_to_wait()`` is called before the first wait, if there is one, and must not raise. A cancel is raised in
-    ``work``, as with a plain ``await``.
+    The call itself runs the first step of ``work``, and raises what that step raises; later steps raise in the
+    ``await``. ``begins_to_wait()`` is called before the first wait, if there is one, and must not raise. A cancel is
+    raised in ``work``, as with a plain ``await``.
     """
     task = current_task()
     context = task.context.copy()

@@ -18,7 +18,7 @@ class Peer:
     accepted_at: float | None = None
     """When the connection was accepted (trio's clock): the start of the first ``head_timeout``. None: unknown."""
     client_certificate: bytes | None = None
-    """The client's verified certificate (DER)."""
+    """The client's verified certificate (DER); None without one."""
 
     @property
     def address(self) -> str:

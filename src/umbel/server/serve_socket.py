@@ -21,10 +21,11 @@ __all__ = ["serve_socket"]
 
 
 async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve an accepted, non-blocking socket, and close it; ``context``: for a connection with TLS.
+    """Serve an accepted, non-blocking socket, and close it. ``context``: None for a connection without TLS.
 
-    An ``Exception`` is logged once, with its class and location, and not raised. A cancel closes the socket and is
-    raised again.
+    A connection beyond ``max_connections`` is served on the reserve for probes, or closed if the reserve is full. An
+    ``Exception`` is not raised: it is logged once with its class and location, unless it only says that the client has
+    gone. A cancel closes the socket and is raised again.
     """
     counted = server.connection_began()
     stream: PlainStream | None = None
@@ -40,7 +41,7 @@ async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SS
                     with reserved.scope:
                         await _serve(server, stream, peer, reserved)
         stream.close()
-    except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+    except BaseException as error:  # noqa: BLE001 - cancels and the like are raised again
         if (rest := server.connection_failed(error)) is not None:
             raise rest from None
     finally:
@@ -55,7 +56,7 @@ async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SS
 async def _serve(
     server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection | None = None
 ) -> None:
-    """Serve a connection without closing it; ``reserved``: it exceeds ``max_connections``, only a probe is answered."""
+    """Serve a connection without closing it. ``reserved``: set beyond ``max_connections``, where a probe is served."""
     if isinstance(stream, TlsStream):
         # head_timeout of the first head begins with the accept, so a longer handshake would be of no use.
         seconds = min(server.config.ssl_handshake_timeout, server.limits.head_timeout)
@@ -78,7 +79,7 @@ async def _serve(
 
 
 def _peer_of(sock: socket.socket, *, secure: bool) -> Peer:
-    """The addresses of both ends, with the present time as that of the accept.
+    """The peer of a socket that was accepted just now.
 
     Raises:
         OSError: the client has gone already.

@@ -36,28 +36,31 @@ async def serve(
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an application until ``shutdown_trigger`` returns or ``max_requests`` have begun, then stop gracefully.
+    """Serve an application until ``shutdown_trigger`` returns or ``config.max_requests`` have begun, then stop.
 
     Args:
         app: an ASGI application, or an ``InboundApplication``.
         config: Hypercorn's settings, with the addresses to bind.
         limits: the limits on clients. Default: ``app.limits``, else the default limits.
-        server: a server state made by the caller, of the same application and settings, for a caller that observes or
-            controls the server. Then ``limits`` has no effect, and the caller must act on ``server.exhausted``.
+        server: a server state that the caller has made from the same ``app`` and ``config``, to observe or control the
+            server. ``limits`` and ``recorder`` have no effect then, and ``max_requests`` only sets
+            ``server.exhausted``: the caller must stop the server.
         recorder: takes the server's records (crashes, rejected requests) if the application has no recorder.
         shutdown_trigger: an async function whose return stops the server. Default: a signal (``process_signals.py``);
             outside of the main thread, where no signal can be handled, only a cancel stops the server.
         task_status: gets the addresses, such as ``"http://127.0.0.1:8000"``, when the server answers requests.
 
-    Stopping: no new connections, ``config.graceful_timeout`` seconds for requests in flight, then the lifespan's
-    shutdown (``shutdown.py``). A second signal cancels the requests in flight at once, and so does a cancel of this
-    call. The sockets are bound before the application starts.
+    The sockets are bound before the application starts. A stop is graceful (``shutdown.py``): ``drain_delay`` seconds
+    in which the server still accepts, ``config.graceful_timeout`` seconds for the requests in flight, then the
+    application's shutdown. A second signal, or a cancel of this call, cancels the requests in flight and the
+    application at once, without its shutdown. After a second signal the call returns; a cancel is raised again.
 
     Raises:
         RuntimeError: the caller does not run under trio.
-        OSError: an address cannot be bound.
+        OSError: an address cannot be bound, or a certificate or key cannot be loaded.
         hypercorn.utils.LifespanFailureError: the application failed to start or to stop, or its lifespan raised while
             it was served.
+        hypercorn.utils.LifespanTimeoutError: the start or the shutdown of the application took too long.
 
     A single exception is never wrapped in a group.
     """
@@ -85,8 +88,8 @@ async def _serve_listeners(
 ) -> None:
     """Accept and serve connections until one of ``ends`` returns, then drain.
 
-    Three nurseries, so that each can be cancelled alone: ``accepting`` ends before the drain, ``connections`` by the
-    drain, and ``background``, which connections need to the last, after it.
+    Each nursery can be cancelled alone. ``accepting`` ends before the drain, ``connections`` at the end of the drain,
+    and ``background`` last, because each connection needs it.
     """
     async with trio.open_nursery() as background:
         await background.start(server.run)

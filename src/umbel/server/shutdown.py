@@ -1,16 +1,16 @@
-"""Graceful shutdown: the server reports not ready, stops to accept, lets its connections end, and cuts the rest.
+"""Graceful shutdown: the server reports not ready, stops accepting, lets its connections end, and cuts the rest.
 
 Theory
 ------
 A stopping server must not lose a request that a client or a load balancer has already sent. It cannot know of such a
-request, so it gives each step of the way out a time. The steps are phases (``phase.py``), which only advance::
+request, so it gives each step of the shutdown a time. The steps are phases (``phase.py``), which only advance::
 
     SERVING --leave--> LEAVING --drain--> DRAINING --cut_at--> CUT
                        drain_delay        graceful_timeout     cancel_timeout
 
 - *LEAVING* (``leave``): readiness probes fail, and everything else goes on: load balancers that poll readiness need
   ``drain_delay`` seconds to send their requests elsewhere.
-- The caller then stops to accept. This comes before ``drain``: ``drain`` waits for a number of connections that may
+- The caller then stops accepting. This comes before ``drain``: ``drain`` waits for a number of connections that may
   only fall.
 - *DRAINING* (``ServerState.begin_draining``): keep-alive is off. HTTP/1.1 connections end with their next response,
   HTTP/2 connections send GOAWAY, WebSockets close with 1001. An idle connection stays for ``drain_idle`` seconds, for
@@ -47,7 +47,10 @@ __all__ = ["Phase", "drain", "leave"]
 
 
 async def leave(server: ServerState) -> None:
-    """Report not ready, and wait for ``drain_delay`` seconds, in which the server still accepts."""
+    """Enter ``LEAVING``, call ``app.begin_drain()`` if there is one, and wait for ``drain_delay`` seconds.
+
+    The server still accepts in that time.
+    """
     server.phase.value = max(server.phase.value, Phase.LEAVING)
     if (begin_drain := getattr(server.app, "begin_drain", None)) is not None:
         begin_drain()
@@ -57,8 +60,8 @@ async def leave(server: ServerState) -> None:
 async def drain(server: ServerState, cut: Callable[[], None]) -> None:
     """Have every connection end, and return when the last one has ended, or ``cancel_timeout`` after the cut.
 
-    ``cut()`` is called after ``graceful_timeout`` seconds and must cancel the connections that are left. The caller has
-    stopped to accept before.
+    ``cut()`` must cancel the connections. It is called if any are left after ``graceful_timeout`` seconds. The caller
+    must have stopped accepting.
     """
     server.begin_draining(trio.current_time() + server.config.graceful_timeout)
     with trio.move_on_at(server.cut_at) as scope:

@@ -47,7 +47,8 @@ _log = logging.getLogger("umbel.server")
 _redactor = Redactor()
 
 DISPLACED_SHARE = 4
-"""Displaced requests, whose error responses are being sent, may exceed ``max_in_flight`` by a quarter of it."""
+"""``max_in_flight`` divided by this is how many displaced requests, whose error responses are being sent, may exceed
+``max_in_flight``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,12 @@ class ServerStatistics:
 
     phase: Phase
     connections: int
+    """Open connections, without those beyond ``max_connections``."""
     connections_total: int
+    """Connections since the start, counted in the same way."""
     requests_in_flight: int
     requests_total: int
+    """Requests since the start that were admitted."""
     refused: Mapping[int, int] = field(default_factory=dict)
     """Error responses that the server sent in the application's place, by status."""
     failed: int = 0
@@ -83,7 +87,15 @@ class Drainable(Protocol):
 
 
 class ServerState:
-    """The shared state of one server. ``run`` must run as long as there are connections."""
+    """State that all connections of one server share. ``run`` must run as long as there are connections.
+
+    Args:
+        app: the application. ``app.add_server``, if there is one, is called with this object.
+        config: Hypercorn's settings.
+        limits: the limits on clients. Default: ``app.limits``, else the default limits.
+        recorder: takes the server's records if the application has no recorder.
+        handle: has the application answer a request (``handler.handler_of``).
+    """
 
     def __init__(
         self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL, *, handle: Handler
@@ -111,7 +123,7 @@ class ServerState:
         self.late_at = math.inf
         """The time (``time.monotonic``) from which on ``on_late`` is called."""
         self.on_late: Callable[[], None] = _nothing
-        """Called at the end of each request from ``late_at`` on: the loop is busy, but not blocked. Must not wait."""
+        """Called at each end of a request from ``late_at`` on: the event loop is not blocked. Must not wait."""
         self.reserve = Reserve()
         """The capacity for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
@@ -298,15 +310,18 @@ class ServerState:
             self.on_late()
 
     def write_deadline(self) -> float:
-        """The deadline (trio's clock) of a write that begins now: ``write_timeout``, or the end of a drain."""
+        """The deadline (trio's clock) of a write that begins now.
+
+        ``write_timeout`` from now, but at most ``cancel_timeout`` after ``cut_at``.
+        """
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
     def fields_and_body(
         self, error_response: ErrorResponse, request_id: str, head: RequestHead | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The header fields and the body of an error response, with the fields that the application adds to all.
+        """The header fields and the body of an error response, with the fields that the application adds.
 
-        ``head``: the request's, if it could be read.
+        ``head``: the head of the request; None if it could not be read.
         """
         fields, body = error_response.fields_and_body(request_id)
         if isinstance(self.app, InboundApplication):
@@ -400,7 +415,10 @@ class ServerState:
         return rest
 
     def note(self, event: str, message: str, error: BaseException | None = None, level: Level = "error") -> None:
-        """Log one line to the recorder; without a recorder to Python's logging, with secrets hidden."""
+        """Record one line. Without a recorder: log it with Python's logging, and show the traceback of an error.
+
+        Secrets are hidden in both.
+        """
         recorder = self.recorder
         if recorder is NULL:
             _log.log(logging.getLevelNamesMapping()[level.upper()], "%s: %s", event, _redactor.text(message))
@@ -411,7 +429,7 @@ class ServerState:
 
 
 def _max_requests(config: Config) -> int | None:
-    """Hypercorn's ``max_requests`` plus a random jitter, so that workers do not end together."""
+    """Hypercorn's ``max_requests`` plus a random jitter, so that workers do not end together. None: no limit."""
     if config.max_requests is None:
         return None
     return config.max_requests + random.randint(0, config.max_requests_jitter)

@@ -39,8 +39,8 @@ cannot skip a response, so the connection ends too. The end of a drain, and the 
 from outside. Either way ``Cancelled`` is raised by the await in progress:
 
 - in Reading, Discarding and Lingering the connection ends; no request is open;
-- in Serving, ``_serve`` sends a last response, shielded for ``LAST_RESPONSE_S``, if the server is stopping and no byte
-  of a response was sent. Then it counts the request out, records it and raises ``Cancelled`` again;
+- in Serving, ``_serve`` sends a last response, shielded for ``LAST_RESPONSE_S``, if the time of a drain is over and no
+  byte of a response was sent. Then it counts the request out, records it and raises ``Cancelled`` again;
 - in ``send_rest``, the unsent bytes stay in order, and nothing is sent twice.
 
 **Who calls what.** The connection's task awaits ``serve``, once. The cycle calls the methods of ``RequestTransport``,
@@ -93,7 +93,7 @@ _NOTHING = (b"", b"\r")
 _LINGER_S = 2.0
 """Seconds for which the connection is read after its last response, if the client may still be sending."""
 _LINGER_MAX = 256 * 1024
-"""Bytes that are read in that time."""
+"""Most bytes that are read in that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,11 @@ class SwitchToHttp2:
 
 
 def serve_http1(server: ServerState, stream: PlainStream, peer: Peer) -> Coroutine[Any, Any, SwitchToHttp2 | None]:
-    """Serve requests in the calling task until the connection ends, or until its first bytes are the preface of HTTP/2.
+    """Serve requests in the calling task until the connection ends. Return None then.
 
-    The stream is left open in both cases; the caller closes it. A client that leaves or does not read is no error. A
-    cancel ends the request in flight and is raised again.
+    Return ``SwitchToHttp2`` if the first bytes are the preface of HTTP/2 and the server supports it. The stream is left
+    open in both cases. A client that leaves or does not read is no error. A cancel ends the request in flight and is
+    raised again.
     """
     return Http1Connection(server, stream, peer).serve()
 
@@ -317,7 +318,7 @@ class Http1Connection:
         return self._cycle is not None and self._cycle.begun
 
     def displace(self, reason: str) -> None:
-        """Close the connection, and count its request out at once: the place is for a newer probe."""
+        """Close the connection, and count its request out at once, to make room for a newer probe."""
         self._displaced = True
         self.server.request_ended()
         if self._cycle is not None:
@@ -326,7 +327,7 @@ class Http1Connection:
         self.stream.close_now()
 
     def drain(self, until: float) -> None:
-        """End the connection at the time ``until`` if no request has begun by then; a begun head keeps its deadline."""
+        """End the connection at the time ``until`` if no head has begun by then; a begun head keeps its deadline."""
         # Infinite: a request is served, and its response says "Connection: close". Minus infinity: time is up already.
         if math.isfinite(self._idle.until) and not self.head_began:
             self._idle.set(min(self._idle.until, until))
@@ -385,7 +386,7 @@ class Http1Connection:
                 await server.handle(cycle)
                 if not (cycle.response_complete or cycle.gone or cycle.taken or cycle.crash_recorded):
                     raise ApplicationError("the application returned without a whole response")
-            except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+            except BaseException as error:  # noqa: BLE001 - cancels and the like are raised again
                 crash, rest = split_application_crash(error)
                 if crash is not None:
                     server.application_failed("request", crash, gone=cycle.gone)
@@ -474,7 +475,11 @@ class Http1Connection:
         self._record(response, head.method, path, cycle.started, head.parsed.fields, counts=counts)
 
     def keeps_alive(self) -> bool:
-        """Whether the server lets another request follow: phase, memory, and the request limits of a connection."""
+        """Whether another request may follow.
+
+        False during a drain, near the memory limit, after ``keep_alive_max_requests`` requests or ``REFUSED_MAX``
+        refused ones, and after a half-close if nothing is left to read.
+        """
         server = self.server
         return (
             server.keeps_alive
@@ -518,12 +523,12 @@ class Http1Connection:
         return True
 
     async def send_rest(self) -> None:
-        """Wait until the socket has taken every kept byte; ``write_timeout`` per 64 KiB of the connection.
+        """Wait until the socket has taken every kept byte. ``WriteClock`` bounds the waits.
 
         Cancelled, the bytes stay kept, and every later write goes behind them.
 
         Raises:
-            trio.TooSlowError: the client accepted less than 64 KiB within ``write_timeout``.
+            trio.TooSlowError: the client accepted less than 64 KiB within ``write_timeout``, or a drain is over.
             trio.BrokenResourceError, trio.ClosedResourceError: the client has gone.
         """
         if self._sending is None:
@@ -601,7 +606,7 @@ class Http1Connection:
         """Send an error response to a request that no application sees, and record it.
 
         ``keep``: the connection stays open. ``old``: the request is HTTP/1.0, so the response must say keep-alive.
-        The record is written also if the sending fails or is cancelled.
+        The record is written also if the sending fails or is cancelled. Raises as ``send_rest``.
         """
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
@@ -640,7 +645,10 @@ class Http1Connection:
         keep_alive: bool = False,
         old: bool = False,
     ) -> int:
-        """Send ``error_response``, without its body to HEAD. Return the bytes of the body; raises as ``send_rest``."""
+        """Send ``error_response``, without its body to HEAD. Return the bytes of the body; raises as ``send_rest``.
+
+        ``keep_alive``, ``old``: as ``keep`` and ``old`` of ``refuse_unseen``.
+        """
         headers, body = self.server.fields_and_body(error_response, request_id)
         if method == "HEAD":
             body = b""

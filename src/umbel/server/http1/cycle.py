@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from .request_head import Head
 
 _JOINED_MAX = 256 * 1024
-"""Bytes of content up to which the head and the content are joined for one write. Joining copies the content."""
+"""Most bytes of content that are joined with the head for one write. Joining copies the content."""
 
 # The states of a response. Plain numbers, because they are compared several times per request.
 _NOTHING, _HEAD, _BODY, _DONE = range(4)
@@ -113,7 +113,7 @@ class RequestTransport(Protocol):
         ...
 
     async def send_rest(self) -> None:
-        """Wait until the socket has taken all kept bytes. Cancelled, they stay kept, in order."""
+        """Wait, with a timeout, until the socket has taken all kept bytes. Cancelled, they stay kept, in order."""
         ...
 
     async def refuse(self, error_response: ErrorResponse, request_id: str, method: str) -> int:
@@ -516,7 +516,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             if more and not self.leave_unsent(len(body), self._connection.server.limits.write_timeout):
                 self._connection.lingers = True
                 self.client_left()
-                raise ClientGoneError("the response has no content, and the client takes none")
+                raise ClientGoneError("the application gives too much content for a response without content")
         elif self._chunked:
             data = b"%b%x\r\n%b\r\n" % (before, len(body), body) if body else before
             if not more:
@@ -634,7 +634,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING or self.body is not None:
-            raise ApplicationError("a connection can be taken only without a response, and after the request's body")
+            raise ApplicationError("the application took a connection after its response began, or with a body unread")
         head = switching_head(status, fields)
         self.status, self._at, self.keep_alive, self.taken = status, _BODY, False, True
         await self._write(head)

@@ -1,7 +1,8 @@
 """Head errors: why a request head is refused. Also the target forms that the fast parser does not accept.
 
 The fast parser (``request_head.py``) matches one pattern. A head that does not match is examined here, for the reason.
-Only a head with an unusual target (absolute form, or ``*``) is accepted here; all else that the pattern refuses raises.
+Only a head with an unusual target (absolute form, ``*``, or a query that is not ASCII) is accepted here. Every other
+head raises ``HeadError``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _GLIMPSE_MAX = 200
 """Bytes of a refused method or path that go into the record."""
 
 
-NO_PATH = "The target is not a path; what is no visible ASCII, and a #, must be percent-encoded in it."
+NO_PATH = "The target must be a path, with each # and each byte that is not visible ASCII percent-encoded."
 
 
 class HeadError(Exception):
@@ -48,10 +49,13 @@ class HeadError(Exception):
 
 
 def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
-    """The target in origin form, and the authority of an absolute form, if nothing but the target is unusual.
+    """Accept a whole head, ``raw``, in which only the target is unusual.
+
+    Returns:
+        the target in origin form, or ``*``; and the authority of a target in absolute form, else None.
 
     Raises:
-        HeadError: the reason why the head is refused.
+        HeadError: the head is refused; it carries the reason.
     """
     line, _, rest = raw.partition(b"\r\n")
     method, target = _request_line(line, limits)

@@ -28,7 +28,7 @@ class Hosts:
         self._good: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 
     def serve(self, values: Sequence[bytes], *, required: bool) -> bool:
-        """Whether a request with these values of Host is for a host that is served; ``required``: one must be there.
+        """Whether the host that the values of Host name is served. Not ``required``: True if there is no value.
 
         Raises:
             HeadError: 400, there is not exactly one value, or it is malformed.

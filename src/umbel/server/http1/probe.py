@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def serve_probe(
     server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection
 ) -> SwitchToHttp2 | None:
-    """Serve one request if it is a probe, else refuse it with 503; as ``serve_http1`` in all else."""
+    """Serve one request if it is a probe, else refuse it with 503. Otherwise as ``serve_http1``."""
     return await _ProbeConnection(server, stream, peer, reserved).serve()
 
 

@@ -41,7 +41,7 @@ _METHOD_NAMES = """
     QUERY
 """
 _IN_TARGETS = NOT_OF_TARGET.sub(b"/", bytes(range(256)))
-"""Table for ``bytes.translate`` that changes every byte which a target must not have, and no other."""
+"""Table for ``bytes.translate``. It changes exactly the bytes that a target must not have."""
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, without CONNECT, which the server does not support."""
 _METHOD_SIZE = max(map(len, METHODS)) + len("  ")
@@ -124,7 +124,7 @@ class HeadReader:
         """Check an incomplete head, of which the first ``since`` bytes were checked before.
 
         Raises:
-            HeadError: it exceeds a limit, or cannot become a head.
+            HeadError: 414 or 431, it exceeds a limit; 400, it cannot become a head.
         """
         # A CR at the end of the last part is checked again, together with the byte after it.
         if NEVER_IN_HEAD.search(part, max(0, since - 1)) is not None:

@@ -26,8 +26,8 @@ class WriteClock:
     """Bound on the waits for a client that accepts bytes: ``write_timeout`` times ``factor`` seconds per 64 KiB.
 
     A clock belongs to one resource that writes wait for: a socket, or a flow-control window. ``begin`` and ``end``
-    enclose a wait for a window, ``begin`` and ``end_write`` a write to a socket. Several tasks may wait at once; their
-    common time counts once. ``took`` counts accepted bytes.
+    enclose a wait for a window, ``begin`` and ``end_write`` a write to a socket. Several tasks may wait at once; the
+    time that they wait together counts once. ``took`` counts accepted bytes.
     """
 
     __slots__ = ("_accepted", "_factor", "_server", "_since", "_spent", "_waiting")
@@ -42,7 +42,7 @@ class WriteClock:
 
     @property
     def room(self) -> int:
-        """Bytes that are left of the present 64 KiB; at least 1. A write of at most so many has one deadline."""
+        """Bytes, at least 1, that complete the present 64 KiB. One deadline holds for a write of no more bytes."""
         return PIECE - self._accepted
 
     @property
@@ -58,7 +58,7 @@ class WriteClock:
         return self._spent + (trio.current_time() - self._since if self._waiting else 0.0)
 
     def begin(self) -> float:
-        """Note that a task begins to wait; the ``deadline``."""
+        """Note that a task begins to wait. Return the ``deadline``."""
         if not self._waiting:
             self._since = trio.current_time()
         self._waiting += 1
@@ -112,7 +112,7 @@ class BodyClock:
         self._waited = 0.0
 
     def left(self, size: float) -> float:
-        """Seconds that may still be waited for a body of ``size`` bytes."""
+        """Seconds that may still be waited for a body of ``size`` bytes; negative if the time is over."""
         return self._limits.body_seconds(size) - self._waited
 
     def waited(self, seconds: float) -> None:

@@ -55,7 +55,7 @@ class BoundedCalls(CountedCalls):
 
     @abstractmethod
     def stop_endless(self, reason: str) -> None:
-        """Cancel the application, because it keeps calling after its end."""
+        """Cancel the application with ``reason``, because it keeps calling after its end. Must not wait."""
 
     async def count_late_call(self) -> None:
         """Count a call after the end, and run a checkpoint. At ``CALLS_AFTER_END_MAX``, call ``stop_endless``."""

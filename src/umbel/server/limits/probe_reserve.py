@@ -17,7 +17,7 @@ RESERVED_REQUESTS = 16
 RESERVED_CONNECTIONS = 64
 """Connections beyond ``max_connections`` whose first request is read, because it may be a probe."""
 RESERVED_HEAD_S = 2.0
-"""Seconds from the accept of such a connection to the end of its request head, with a TLS handshake."""
+"""Seconds from the accept of such a connection to the end of its request head, including a TLS handshake."""
 RESERVED_S = 5.0
 """Seconds after which such a connection ends in any case."""
 
@@ -73,7 +73,7 @@ class Reserve:
 
     @contextmanager
     def connection(self) -> Iterator[ReservedConnection | None]:
-        """Yield a reserved connection for the block; None if all are taken by probes that await their response."""
+        """Yield a reserved connection for the block; None if each one has a probe that awaits its response."""
         if len(self._connections) >= RESERVED_CONNECTIONS:
             oldest = next((reserved for reserved in self._connections if not reserved.awaits_response()), None)
             if oldest is None:

@@ -18,39 +18,39 @@ class Limits:
     """The limits of one server. Times are in seconds, sizes in bytes."""
 
     head_timeout: float = 5.0
-    """From the first byte of a request head to its end; for the first head, from the accept."""
+    """Time from the first byte of a request head to its end; for a connection's first head, from the accept."""
     body_timeout: float = 10.0
-    """Sum of the waits for a request body, beside the time for its length at ``min_body_rate``."""
+    """Time that the waits for a request body may take in sum, beyond what its length takes at ``min_body_rate``."""
     min_body_rate: float = 16 * 1024.0
     """Bytes per second; see ``body_seconds``."""
     write_timeout: float = 30.0
-    """For a client to accept each 64 KiB of a response."""
+    """Time in which a client must accept each 64 KiB of a response."""
     max_connections: int = 1000
-    """Connections of this process; see ``connections_allowed``."""
+    """Most open connections of this process; see ``connections_allowed``."""
     max_in_flight: int = 256
-    """Requests in flight of this process."""
+    """Most requests in flight of this process."""
     max_uploads: int = 64
-    """Requests of this process whose body is still to come; they are not in flight."""
+    """Most requests of this process whose body the server waits for. They are not in flight."""
     probes: tuple[str, ...] = PROBES
     """Paths that are answered beyond ``max_in_flight``, ``max_connections`` and ``memory_limit``."""
     max_head: int = 16 * 1024
-    """A request head, with the request line and the empty line."""
+    """Largest request head, with the request line and the empty line."""
     max_fields: int = 100
-    """Header fields of a request, and fields of a trailer section."""
+    """Most header fields of a request, and most fields of its trailer section."""
     max_target: int = 8 * 1024
-    """The request target."""
+    """Largest request target."""
     max_body: int = 16 * 2**20
-    """A request body."""
+    """Largest request body."""
     underscore_headers: Literal["reject", "keep"] = "reject"
     """Whether a field name may have an underscore, which CGI cannot distinguish from a hyphen."""
     hosts: tuple[str, ...] = ()
     """The host names that are served; if empty, all."""
     drain_delay: float = 0.0
-    """For which a stopping server still accepts, until load balancers see that it is not ready."""
+    """Time in which a stopping server still accepts, so that load balancers can see that it is not ready."""
     drain_idle: float = 2.0
-    """For which an idle connection stays open during a drain, for a request that is on its way."""
+    """Time for which an idle connection stays open during a drain, because a request may be on its way."""
     cancel_timeout: float = 5.0
-    """For the cleanup of requests that are cancelled at the end of a drain."""
+    """Time for the cleanup of requests that are cancelled at the end of a drain."""
     memory_limit: int | None = None
     """Resident bytes of this process: from 85 % no keep-alive, from 95 % requests are refused with 503."""
 
@@ -60,20 +60,20 @@ class Limits:
         return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
     def is_probe(self, method: str, target: bytes) -> bool:
-        """Whether a request, which must have no body, is a probe: a GET or HEAD of one of ``probes``."""
+        """Whether a request without a body is a probe: a GET or HEAD of one of ``probes``. The body is not checked."""
         return method in ("GET", "HEAD") and target.partition(b"?")[0].decode("latin-1") in self.probes
 
     def is_for_any_host(self, method: str, target: bytes) -> bool:
-        """Whether a request is answered for any host: a probe names the process's address, not a served host."""
+        """Whether a request is answered whatever its host. Probes are: they name an address, not a served host."""
         return self.is_probe(method, target) or (method in ("GET", "HEAD") and target.partition(b"?")[0] in _OWN_PROBES)
 
     def body_seconds(self, size: float) -> float:
-        """The bound on the sum of the waits for a body of ``size`` bytes."""
+        """Seconds that the waits for a body of ``size`` bytes may take in sum."""
         return self.body_timeout + size / self.min_body_rate
 
     @property
     def connections_allowed(self) -> int:
-        """``max_connections``, but at most half of the file descriptors: requests need the others, for upstreams."""
+        """``max_connections``, but at most half of the process's file descriptors: upstreams need the other half."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return self.max_connections if soft == resource.RLIM_INFINITY else min(self.max_connections, soft // 2)
 
@@ -83,6 +83,6 @@ DEFAULT_LIMITS = Limits()
 
 
 def limits_of(app: Any) -> Limits:
-    """The limits that an application carries, or the defaults."""
+    """``app.limits`` if that is a ``Limits``, else the default limits."""
     found = getattr(app, "limits", None)
     return found if isinstance(found, Limits) else DEFAULT_LIMITS

@@ -42,10 +42,11 @@ class Upload:
         self._until = math.inf
 
     async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
-        """Take an upload slot if the request has none. Return an error response if none was free within the time.
+        """Take an upload slot if the request has none. Return None if the server may wait for the body now.
 
-        ``all_has_come()``: returns when a small body is complete; then the request needs no slot. Cancelled while it
-        waits for a slot, the request has none, and ``end`` counts it out correctly.
+        ``all_has_come()`` returns when a small body is complete; then the request needs no slot. Return a 503 if no
+        slot was free within ``head_timeout``, or too many requests wait already. Cancelled while it waits, the request
+        has no slot, and ``end`` counts it out correctly.
         """
         server, slots = self._server, self._server.uploads
         if self._at is _IN_FLIGHT:
@@ -72,7 +73,7 @@ class Upload:
         return NO_UPLOAD_LEFT if self._at is _WAITING else None
 
     def complete(self) -> ErrorResponse | None:
-        """Count the request, whose body is complete, in flight again; an error response if it is not admitted."""
+        """Count the request, whose body is complete, in flight again. Return None, or a 503 if it is not admitted."""
         if self._at is _IN_FLIGHT:
             return None
         if (error_response := self._server.check_capacity()) is not None:

@@ -29,7 +29,10 @@ class UploadSlots:
 
     @property
     def full(self) -> bool:
-        """Whether no further request may wait for a slot. The bound is needed because a connection has many streams."""
+        """Whether no further request may wait for a slot: ``max_connections`` wait already.
+
+        The number of connections alone is no bound, because an HTTP/2 connection has many streams.
+        """
         return self.waiting >= self._limits.max_connections
 
     def take_now(self) -> bool:

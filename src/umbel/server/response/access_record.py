@@ -1,9 +1,10 @@
-"""The access record of a request: exactly one, from the application's record and the server's own response.
+"""The access record of a request, from the application's record and the server's own response.
 
 An application that keeps records files one when it is done with a request. The server writes it at the end of the
 request, because only then is it known what the client got. If the server sent an error response in the application's
 place, the record is corrected by the status and the request id of that response. For an application that files nothing,
-the server writes a record only of its own error responses, and of responses that ended early.
+the server writes a record only of its own error responses, and of responses that ended early. There is never more than
+one record of a request.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ _ABOUT_S = 0.5
 begins a moment earlier."""
 CUT_DETAIL = "the response was cut off before its end"
 RECORD = "umbel.record"
-"""The key in ``scope["extensions"]`` of a WebSocket's ``RecordedRequest``, which takes the application's record.
+"""The key in the ``scope["extensions"]`` of a WebSocket. The value is its ``WebSocketSession``.
 
-Its ``end_reason`` is the cancel reason for an application that is notified of the end.
+``session.file`` takes the application's record. ``session.end_reason`` is the reason with which an application cancels
+its own tasks when ``receive`` gives it the disconnect.
 """
 
 
@@ -75,7 +77,7 @@ class RecordedRequest:
 
 
 def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
-    """A copy of the application's record for a request that the server answered with an error response in its place.
+    """A copy of the application's record ``ended``, corrected by the error response that the server sent in its place.
 
     Status, request id, size, kind and detail are those of the error response. The end is now.
     """
@@ -93,7 +95,7 @@ def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
 
 
 def cut_response(status: int, bytes_sent: int, rest: BaseException | None) -> ServerResponse:
-    """The record's view of a response that ended early: its application failed or, with ``rest``, was cancelled."""
+    """What the record says of a response that ended early. ``rest``: the cancel that ended it; None: a failure."""
     kind = Kind.INTERNAL if rest is None else Kind.CANCELLED
     return ServerResponse(ErrorResponse(status, CUT_DETAIL, kind), new_request_id(), bytes_sent)
 

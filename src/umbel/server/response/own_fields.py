@@ -26,7 +26,7 @@ class OwnFields:
         self._undated = b""
 
     def fields(self, *, dated: bool = False) -> Fields:
-        """The fields for this second; without Date if the response has one (``dated``)."""
+        """The fields for this second. ``dated``: without Date, because the response has one."""
         self.lines()
         return [field for field in self._fields if not (dated and field[0] == b"date")]
 

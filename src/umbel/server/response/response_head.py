@@ -52,7 +52,7 @@ class Fields(msgspec.Struct, frozen=True):
     lines: bytes
     """The lines, each with its line end."""
     length: int | None
-    """Content-Length."""
+    """Content-Length; None without one."""
     close: bool
     """Whether Connection has ``close``."""
     dated: bool
@@ -148,13 +148,15 @@ def interim_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     if not 100 <= status < 200 or status == 101:
         raise ApplicationError(
-            f"the application gave the status {status!r} to an interim response, which has 100 or 102 to 199"
+            f"the application gave the status {status!r} to an interim response; it must be 100 or 102 to 199"
         )
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase(status).encode(), read_fields(fields).lines)
 
 
 def switching_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The head of the response that switches a connection to another protocol (RFC 9110 section 15.2.2).
+
+    Connection is added, and Upgrade with ``websocket`` if ``fields`` have none.
 
     Raises:
         ApplicationError: the status is not 101, or a field is malformed.
