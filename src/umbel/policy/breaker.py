@@ -1,6 +1,7 @@
 """Circuit breaker of an upstream: a state machine written as a table (``TABLE``).
 
-``BreakerPolicy.admit`` is called once per call, ``Ticket.attempted`` once per attempt, ``Ticket.ended`` once per call.
+A call asks ``BreakerPolicy.admit`` once. If it gets a ``Ticket``, the end of each attempt that was not cut is reported
+to ``Ticket.attempted``, and the end of the call to ``Ticket.ended``.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class BreakerPolicy:
         window: seconds; the window has ten parts, the present one and the nine before it.
         min_requests: number of attempts in the window below which the breaker does not open.
         failure_ratio: share of failed attempts, above 0 and up to 1, at which the breaker opens.
-        open_for: seconds from opening to the first probe.
+        open_for: seconds for which an open breaker admits no call; the next call is the probe.
         changed: called with each transition, at once; must not raise.
 
     Raises:
@@ -129,7 +130,7 @@ class BreakerPolicy:
         return self._state
 
     def admit(self, now: float) -> Ticket | None:
-        """Return a ticket if the call is admitted, else None. ``Ticket.ended`` must be called when the call ends."""
+        """Return a ticket if the call is admitted, else None. A probe's ``Ticket.ended`` must be called at its end."""
         if self._state is BreakerState.CLOSED:
             return Ticket(self, self._period)
         if now >= self._open_until:
@@ -141,7 +142,7 @@ class BreakerPolicy:
         return None
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until a call may be admitted; None if the breaker is not open. Half-open, the probe decides."""
+        """Seconds until an open breaker may admit a call; None if the breaker is closed or half-open."""
         return max(0.0, self._open_until - now) if self._state is BreakerState.OPEN else None
 
     def statistics(self, now: float) -> BreakerSnapshot:

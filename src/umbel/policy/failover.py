@@ -1,4 +1,4 @@
-"""Failover: the repeated attempts that replace attempts lost with a failing replica, and need no retry budget."""
+"""Failover: repeated attempts that need no retry budget, because they replace attempts that a dying replica lost."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .replicas.replica_load import ReplicaLoads
 from .replicas.replica_state import ReplicaState
 
 WINDOW_SECONDS = 10.0
-"""Seconds in which the failovers of one replica are granted once. Further repetitions in this time are retries."""
+"""Seconds for which the number of failovers of one replica is fixed. Repetitions beyond it are retries."""
 FAILOVERS_MIN = 5
-"""Smallest number of failovers that is granted: as many as the failures that eject a replica (``EjectionRules``)."""
+"""Smallest such number: as many as the failures in a row that eject a replica (``EjectionRules``)."""
 
 
 class FailoverPolicy:
@@ -20,9 +20,9 @@ class FailoverPolicy:
     in flight fail at the same moment; with two replicas these are half of all calls, far more than the budget. Repeated
     on a replica that works, they are no additional load. So they are granted without the budget, within these bounds:
 
-    - at most as many as were in flight at the replica when the first was lost, or ``FAILOVERS_MIN`` if that is more,
-      once in ``WINDOW_SECONDS``;
-    - only if there is another replica whose last attempt did not fail. If all replicas fail, every repetition is a
+    - in ``WINDOW_SECONDS``, at most as many as were in flight at the replica when the first was lost, or
+      ``FAILOVERS_MIN`` if that is more;
+    - only if another replica is not failing (``ReplicaLoads.failing``). If all replicas fail, every repetition is a
       retry.
 
     The counts are in each ``ReplicaState``.

@@ -1,6 +1,6 @@
 """Failure verdict: whether the end of an attempt shows that its upstream failed, that it works, or neither.
 
-Breaker, outlier ejection and load use the same verdict, so that they count alike.
+Breaker, outlier ejection and load balancing use the same verdict, so that they count alike.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def failed(kind: Kind | None, status: int | None) -> bool | None:
         status: status of the response, if there was one.
 
     Returns:
-        True: it failed, as the table of kinds says; of responses, those with a status of 500 or more.
-        False: the upstream answered.
+        True: the kind counts against the upstream (``KINDS``), or the response has a status of 500 or more.
+        False: the upstream answered otherwise, even if the body cannot be used.
         None: no verdict, because the attempt was cut, was not sent, or failed by this side's fault.
     """
     if kind is None or kind is Kind.STATUS:

@@ -16,8 +16,8 @@ SAMPLES_MIN = 10
 LONG_WINDOWS = 600
 """Number of windows of the long-term average (Netflix)."""
 WARMUP_WINDOWS = 10
-"""Number of first windows with equal weight in the long-term average (Netflix). At the minimum limit the average has
-only this many windows."""
+"""Number of first windows with equal weight in the long-term average (Netflix). While the limit is pressed at its
+minimum, a longer duration enters the average with the weight of one in this many windows."""
 SMOOTHING = 0.2
 """Share of the way to the wanted limit that one window moves the limit (Netflix)."""
 GRADIENT_MIN = 0.5
@@ -31,10 +31,11 @@ class LimitStatistics:
     """A snapshot of a gradient limit. Durations in seconds; None before the first window that counts."""
 
     limit: int
+    """Calls that may be in flight."""
     usual: float | None
-    """Long-term average of windows in which the limit was not pressed."""
+    """Long-term average, which hardly rises while the limit is pressed (``GradientLimit``)."""
     recent: float | None
-    """Average of the last window."""
+    """Average of the last window that counted."""
 
 
 class GradientLimit:
@@ -44,20 +45,21 @@ class GradientLimit:
 
         gradient = usual * 1.25 / recent, bounded to 0.5 … 1
         wanted   = gradient * limit, or limit + sqrt(limit) if the gradient is 1
-        limit    = 0.8 * limit + 0.2 * wanted
+        limit    = 0.8 * limit + 0.2 * wanted, bounded to minimum … maximum
 
-    The limit is *pressed* in a window if at least half of it was in use. Other windows do not change the limit, because
-    they do not show what more calls would cause.
+    ``recent`` is the average duration of the window's calls, and ``usual`` is the long-term average, over some ten
+    minutes. The limit is *pressed* in a window if at least half of it was in use. Other windows do not change the
+    limit, because they do not show what more calls would cause.
 
-    ``usual`` is an average over ten minutes, and falls quickly once calls take less than half of it. Unlike Netflix's
-    average it does not rise while the limit is pressed: otherwise a long overload would raise ``usual`` to the duration
-    of queueing, and the limit would grow to its maximum. If the upstream has become slower for good, the limit falls to
-    its minimum. There calls hardly queue, so ``usual`` may rise and reaches the new duration within seconds (Envoy also
-    measures at a minimum). Unlike in both models, the headroom ``sqrt(limit)`` is added only if nothing is queueing.
-    A limit that starts during an overload takes the overload as usual, until a window with less load.
+    ``usual`` falls quickly once calls take less than half of it. Unlike Netflix's average it does not rise while the
+    limit is pressed: otherwise a long overload would raise ``usual`` to the duration of queueing, and the limit would
+    grow to its maximum. If the upstream has become slower for good, the limit falls to its minimum. There calls hardly
+    queue, so ``usual`` may rise and reaches the new duration within seconds (Envoy also measures at a minimum). Unlike
+    in both models, the headroom ``sqrt(limit)`` is added only if nothing is queueing. If the first window is one of
+    overload, its duration is taken as usual until a window with less load.
 
     Args:
-        initial, minimum, maximum: calls in flight.
+        initial, minimum, maximum: the limit at first and its bounds, as numbers of calls in flight.
 
     Raises:
         ValueError: not ``1 <= minimum <= initial <= maximum``.
@@ -95,7 +97,7 @@ class GradientLimit:
         return int(self._limit)
 
     def ended(self, now: float, seconds: float, in_flight: int) -> None:
-        """Count the end of a call that was answered or timed out; not of a call that was cut or failed otherwise.
+        """Count the end of a call that timed out, or had a response with a status below 500. Not for other calls.
 
         Args:
             seconds: duration of the call.

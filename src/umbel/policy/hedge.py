@@ -27,7 +27,7 @@ class HedgeRules:
     quantile: float | None = None
     """Quantile of recent latencies that is the delay: 0.95 for p95."""
     max: int = 1
-    """Number of hedges of a round; 0: no hedging."""
+    """Number of hedges beside the first attempt, and again beside each retry; 0: no hedging."""
 
     def __post_init__(self) -> None:
         if (self.seconds is None) is (self.quantile is None):
@@ -67,7 +67,7 @@ class HedgeVerdict(enum.Enum):
 
 
 def hedge_verdict(result: AttemptResult) -> HedgeVerdict:
-    """The verdict on a result: SUCCESS for a status below 500, else by the table of kinds.
+    """The verdict on a result: SUCCESS for a status below 500; RETRYABLE for what ``RetryOn()`` covers; else FAILURE.
 
     A retryable result with Retry-After is a FAILURE, because a hedge cannot wait as the upstream asks; a retry can.
     """
@@ -100,8 +100,8 @@ class Race:
     never one failure into another.
 
     Args:
-        max: number of further attempts.
-        budget: grants the hedges.
+        max: largest number of further attempts.
+        budget: grants the further attempts that are no failover.
     """
 
     __slots__ = ("_budget", "_hedges", "_max", "over", "running")
@@ -147,7 +147,7 @@ class Race:
         return False
 
     def settle(self) -> None:
-        """End the race if no attempt is under way."""
+        """End the race if no attempt is under way: after RETRYABLE, if ``another`` has added none."""
         if not self.running:
             self.over = True
 

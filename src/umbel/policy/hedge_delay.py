@@ -15,10 +15,13 @@ COMPUTED_EVERY = 0.1
 class HedgeDelay:
     """The delay after which a call is hedged: the ``quantile`` of recent latencies of attempts.
 
-    The delay is the lower median of the replicas' own percentiles, so it is what an attempt takes on most replicas. The
+    The delay is the lower median of the replicas' own percentiles, so at least half of the replicas are not slower. The
     percentile of all attempts together would be the latency of a slow replica once that replica has a larger share of
     the attempts than ``1 - quantile``, and a hedge after that delay would not help. Replicas with fewer samples than
     ``quantile.SAMPLES_MIN`` are ignored; if all are ignored, the delay is the percentile of all attempts together.
+
+    Args:
+        quantile: above 0 and below 1, such as 0.95.
     """
 
     __slots__ = ("_all", "_by_name", "_delay", "_quantile", "_valid_until")
@@ -44,14 +47,18 @@ class HedgeDelay:
         digest.add(now, seconds)
 
     def percentile(self, now: float) -> float | None:
-        """The delay in seconds, computed at most every ``COMPUTED_EVERY`` seconds; None with too few samples."""
+        """The delay in seconds, at most ``COMPUTED_EVERY`` seconds old.
+
+        Returns:
+            None if all replicas together have fewer samples than ``quantile.SAMPLES_MIN``.
+        """
         if self._delay is None or now >= self._valid_until:
             self._delay = self._compute(now)
             self._valid_until = now + COMPUTED_EVERY
         return self._delay
 
     def statistics(self, now: float) -> LatencyStatistics:
-        """A snapshot: the number of samples of all replicas, and the delay."""
+        """A snapshot: the number of samples of all replicas together, and the delay."""
         return LatencyStatistics(self._all.statistics(now).samples, self._compute(now))
 
     def _compute(self, now: float) -> float | None:

@@ -2,7 +2,7 @@
 
 A server may close an idle connection at any time, also while a request is on its way. The client then sees a reset and
 cannot know whether the request was read. A GET is sent again; a POST fails (RFC 9112 section 9.3.1). So a request that
-must not be repeated takes a kept connection only while the server is very unlikely to close it, and else a new
+must not be repeated takes a kept connection only while the server is very unlikely to close it. Otherwise it gets a new
 connection.
 """
 
@@ -25,6 +25,8 @@ the server had not closed it."""
 
 def idle_max(hint: float | None, shortest: float | None) -> float:
     """The idle time in seconds up to which a kept connection may carry a request that must not be repeated.
+
+    A negative result means that no kept connection may.
 
     Args:
         hint: ``timeout`` of the server's last Keep-Alive field in seconds; None without one.

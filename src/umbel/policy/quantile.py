@@ -11,9 +11,10 @@ FLOOR = 0.001
 CEILING = 1000.0
 """Upper bound of the highest bucket in seconds."""
 ERROR = 0.05
-"""Relative error between FLOOR and CEILING: the result is at least the true percentile, and at most this share more."""
+"""Relative error between FLOOR and CEILING: the result is at least the true percentile, and at most this share above
+it."""
 SAMPLES_MIN = 100
-"""Smallest number of samples with a percentile."""
+"""Number of samples in the window below which there is no percentile."""
 
 # Upper bounds of the buckets. Each is ERROR larger than the one before, so the error is relative, and the number of
 # buckets grows with the logarithm of the range: 285 for six decades.
@@ -32,7 +33,7 @@ class LatencyStatistics:
 
 
 class LatencyDigest:
-    """The ``quantile`` (0.95 for p95) of the latencies of the last ``window`` seconds.
+    """An estimate of the ``quantile`` (0.95 for p95) of the latencies of the last ``window`` seconds.
 
     The percentile is by nearest rank: the smallest latency that at least this share of the samples do not exceed. The
     result is rounded up to the bound of its bucket (see ERROR). Rounding down would make more hedges than the quantile

@@ -86,9 +86,9 @@ class RetryRules:
     """Number of attempts, including the first."""
     on: RetryOn = RetryOn()
     backoff: float = 0.025
-    """Seconds."""
+    """Bound on the pause before the first retry, in seconds."""
     max_backoff: float = 0.25
-    """Seconds."""
+    """Bound on every random pause, in seconds."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -101,12 +101,15 @@ class RetryRules:
         return made < self.attempts and self.on.covers(result)
 
     def pause(self, made: int, result: AttemptResult, now: float, deadline: float, rng: Random) -> float | None:
-        """The pause before the next attempt in seconds; None if the pause would not end before ``deadline``.
-
-        The pause is never shorter than the upstream's Retry-After (RFC 9110 section 10.2.3).
+        """The pause before the next attempt in seconds. It is never shorter than Retry-After (RFC 9110 section 10.2.3).
 
         Args:
             made: number of attempts made.
+            deadline: when the call must be over, on the clock of ``now``; ``math.inf``: no deadline.
+
+        Returns:
+            None if the pause would not end before ``deadline``, or, without a deadline, if Retry-After is over
+            RETRY_AFTER_MAX.
         """
         # The exponent is bounded, because a large power is no float; ``max_backoff`` has applied long before.
         pause = rng.random() * min(self.max_backoff, self.backoff * 2.0 ** min(made - 1, 64))

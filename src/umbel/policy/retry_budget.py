@@ -14,11 +14,11 @@ class BudgetStatistics:
     """A snapshot of a budget."""
 
     active: int
-    """Calls in flight."""
+    """Active calls: those in flight for which there are rules of retries or hedges."""
     extra: int
     """Retries, from the beginning of their pause, and hedges in flight."""
     limit: float
-    """Retries and hedges that may be in flight with the present number of active calls."""
+    """Number of retries and hedges that may be in flight with the present number of active calls."""
     denied: int
     """Retries and hedges that were refused, since the budget was created."""
 
@@ -26,9 +26,9 @@ class BudgetStatistics:
 class Budget:
     """Retry budget: grants a retry or hedge while fewer than ``max(minimum, ratio * active calls)`` are in flight.
 
-    So failures add at most the share ``ratio`` to the load of the upstream. ``minimum`` is for an upstream with few
-    calls, whose share is less than one. The bound applies when a retry or hedge is granted; a granted one goes on if
-    other calls end and the share shrinks.
+    A call is active from ``enter`` to ``leave``. So failures add at most the share ``ratio`` to the load of the
+    upstream. ``minimum`` is for an upstream with few calls, whose share is less than one. The bound applies when a
+    retry or hedge is granted. A granted one goes on, even if other calls end and the share shrinks.
 
     The numbers are Envoy's: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/cluster/v3/circuit_breaker.proto
 
@@ -67,7 +67,7 @@ class Budget:
         self._calls.remove(id(call))
 
     def take(self) -> bool:
-        """Charge a retry or hedge if the bound permits. Return whether it does; ``give_back`` must follow then."""
+        """Charge a retry or hedge if the bound permits. Return whether it did; if so, ``give_back`` must follow."""
         if self._extra >= self._limit():
             self._denied += 1
             return False

@@ -16,7 +16,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def spend(self, now: float) -> bool:
-        """Take one token at the time ``now``, in seconds; return False if none is left."""
+        """Take one token at the time ``now``, in seconds. Return whether there was one."""
         if self._at is not None:
             self._left = min(self._at_once, self._left + (now - self._at) * self._per_second)
         self._at = now

@@ -1,12 +1,12 @@
-"""HTTP/1.1 clients of upstreams: calls that pass the policies of an upstream, over a connection pool on trio.
+"""HTTP/1.1 clients on trio: calls to an upstream with policies such as retries, and a connection pool without policies.
 
-- ``Transport``: an upstream with its policies, as a transport for httpx.
-- ``Pool``: connections without policies, as a transport for httpx to any URL.
-- ``Client``: the upstream that compositions call; ``build`` makes it from the configuration.
+- ``Transport``: one upstream with its policies, as a transport for httpx.
+- ``Pool``: connections to any URL, without policies, as a transport for httpx.
+- ``Client``: one upstream with its policies, for the calls of compositions; ``build`` makes it from the configuration.
 
-``client.py`` explains the order of the policies, whose decisions are in ``umbel.policy``. ``calls/`` has calls and
-attempts, ``pool/`` connections, ``replicas/`` addresses, health checks and load balancing. The package follows no
-redirects, stores no cookies and reads no environment variables.
+``client.py`` explains the order of the policies. Their decisions are in ``umbel.policy``. ``calls/`` has calls and
+attempts, ``pool/`` has connections, ``replicas/`` has addresses, health checks and load balancing. The package follows
+no redirects, stores no cookies and reads no environment variables.
 """
 
 from importlib import import_module

@@ -24,7 +24,7 @@ class BackgroundNursery:
     """A nursery that the same task may open several times, as httpx's client does with a transport.
 
     The outermost ``close`` cancels the tasks and waits for their end. An exception of the owner's block is not wrapped
-    in a group.
+    in a group. An exception of a task cancels the block, and the outermost ``close`` raises it in an exception group.
 
     Args:
         owner: name of the object that the tasks belong to, for messages.
@@ -66,7 +66,7 @@ class BackgroundNursery:
             raise NotRunningError(f"{self._owner} is used outside of its `async with`")
 
     async def open(self) -> bool:
-        """Enter. Return whether this is the outermost entry.
+        """Enter, and open the nursery if this is the outermost entry. Return whether it is.
 
         Raises:
             RuntimeError: another task has entered the nursery.
@@ -111,7 +111,8 @@ class TaskOwner:
     """Base class of an async context manager with background tasks. The same task may enter it several times.
 
     Each entry enters ``below`` first, and each exit exits ``below`` last. Only the outermost entry calls ``_begin``; if
-    ``_begin`` raises or is cancelled, the nursery is closed and ``below`` is exited.
+    ``_begin`` raises or is cancelled, the nursery is closed and ``below`` is exited. The outermost exit cancels the
+    tasks and waits for their end.
 
     Args:
         nursery: for the background tasks.

@@ -2,27 +2,30 @@
 
 Theory
 ------
-**Problem.** Each policy counts something, admits or refuses, and may make a call wait. Their order decides what each
-one counts, what a refusal has already cost, and where a call waits. A wrong order shows only under load or failure.
+**Problem.** Each policy counts something, admits or refuses, and may make a call wait. The order of the policies
+decides what each one counts, what a call has cost when it is refused, and where a call waits. A wrong order shows only
+under load or failure.
 
 **The order**, from the first policy that a call passes:
 
-1. **coalescing**, once per call. Of identical calls only one goes on. First, because all other policies must count what
-   the upstream really receives.
-2. **breaker**: admits once per call, and counts the end of each attempt. Before the bulkhead, so that calls to an
-   upstream that is down fail at once and fill no queue. An admitted call asks again before each retry and hedge, so
-   an open breaker stops further attempts too.
-3. **bulkhead**: one place per call, and the upstream's only queue. Before retry and hedge, so that a retry does not
-   wait again behind new calls. A call that is refused here has sent nothing and holds nothing.
-4. **retry**: rounds of attempts, one after the other.
-5. **hedge**: attempts of one round at the same time. Within retry, so that each retry is a race of its own. Both draw
-   on one budget, so that together they add at most the budget's share of load.
-6. **load balancing**: takes a replica for each attempt. Within retry and hedge, so that each attempt can take a replica
-   that the call has not tried.
+1. **coalescing**: of identical calls that overlap, only one goes on. It is first, because all other policies must count
+   what the upstream really receives. A call whose response is streamed skips this policy.
+2. **breaker**: admits or refuses once per call, and counts the end of each attempt. It is before the bulkhead, so that
+   calls to an upstream that is down fail at once and fill no queue. An admitted call asks again before each retry and
+   hedge, so an open breaker stops further attempts too.
+3. **bulkhead**: a limit of calls in flight, and the upstream's only queue. A call holds one place until its end. The
+   bulkhead is before retry and hedge, so that a retry does not wait again behind new calls. A call that is refused here
+   has sent nothing and holds nothing.
+4. **retry**: makes rounds of attempts, one after the other.
+5. **hedge**: makes several attempts in one round. It is within retry, so that each retry is a race of its own. Retries
+   and hedges draw on one budget, which bounds the load that they add together.
+6. **load balancing**: takes a replica for each attempt. It is within retry and hedge, so that each attempt can take a
+   replica that the call has not tried.
 7. **attempt**: encodes the request, with the time that is left after all waiting, and sends it. Its end is recorded and
-   reported to the breaker and the load balancer. The end is that of the body, so a body that breaks off is a failure.
-8. **pool**: gives the attempt a connection. Last, because connections are kept by the replica's origin. The pool has no
-   limit of its own: the bulkhead has counted the call, and a second queue would hide the first one's state.
+   reported to the load balancer, and to the breaker unless the attempt was cut. An attempt ends with the body of its
+   response, so a body that breaks off is a failure.
+8. **pool**: gives the attempt a connection. It is last, because connections are kept by the replica's origin. The pool
+   has no limit of its own: the bulkhead has counted the call, and a second queue would hide the state of the first.
 
 **One place per decision.** The policies themselves are objects of ``umbel.policy`` without clock and I/O. ``Client``
 makes them, and the modules in ``calls/`` ask them. A policy that is not configured is None, and costs a call one
@@ -31,8 +34,8 @@ comparison. A new policy gets a line in the list above, an object in ``umbel.pol
 **Lifetime.** A client is an async context manager. Its nursery has the tasks that serve many calls: shared calls, and
 timers if the client has its own. Health checks and DNS look-ups run in nurseries of their own. The order of entry is
 pool, nursery, load balancer; the exit is the reverse. The owners of calls have nurseries of their own, so a call may
-still exist at the exit: its connection is closed, and it ends with ``ConnectionReset``. A call that waits for a timer
-is ended by ``run_all``, because its next attempt fails at once.
+still exist at the exit. Its connection is closed, and the call ends with ``ConnectionReset``. A call that waits for a
+timer ends because the exit runs all timers of the client (``run_all``): its next attempt fails at once.
 
 **Tasks.** ``new_call`` does not wait and starts nothing. One client is used by all tasks of one event loop; no function
 but entry and exit waits, so its state needs no lock.
@@ -92,9 +95,9 @@ class BreakerRules:
     min_requests: int = 20
     """Number of attempts in the window below which the breaker does not open."""
     failure_ratio: float = 0.5
-    """Share of failed attempts in the window, 0 to 1, at which the breaker opens."""
+    """Share of failed attempts in the window, above 0 and up to 1, at which the breaker opens."""
     open_for: float = 5.0
-    """Seconds from opening to the first probe."""
+    """Seconds for which an open breaker refuses all calls. The next call is admitted as a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,9 @@ class HealthRules:
     """Rules of health checks (``replicas.health.HealthChecker``)."""
 
     path: str = "/"
-    """Path and query that a check requests."""
+    """Path and query that a check requests, relative to the replica's base URL."""
     every: float = 5.0
-    """Seconds between two checks of a replica."""
+    """Seconds between two checks of a replica, and the time limit of a check."""
     healthy: int = 2
     """Number of checks in a row that pass before a replica is up again."""
     unhealthy: int = 3
@@ -113,7 +116,7 @@ class HealthRules:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Settings of all policies of an upstream. None: the policy is not applied, unless its comment says otherwise."""
+    """Settings of all policies of an upstream. None: the policy is off, unless its comment says otherwise."""
 
     coalesce: bool = False
     """Whether identical safe calls that overlap are made once; ``CallContext.coalesce`` takes precedence."""
@@ -121,8 +124,8 @@ class Policies:
     max_concurrency: int | Literal["auto"] = 100
     """Limit of calls in flight; ``"auto"``: learned from the durations of calls (``policy.gradient_limit``)."""
     max_queue: int | None = None
-    """Number of requests whose calls may wait for a place. None: ``OverloadManager.max_requests``, or 256 without an
-    overload manager."""
+    """Number of inbound requests whose calls may wait for a place. None: ``OverloadManager.max_requests``, or 256
+    without an overload manager."""
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
     budget: Budget = field(default_factory=Budget)
@@ -130,7 +133,7 @@ class Policies:
     balance: PolicyName = "p2c"
     """Load-balancing policy; see ``replicas.balance.LoadBalancer``."""
     weights: Sequence[int] | None = None
-    """Weights of the replicas, for the load-balancing policy ``weighted``."""
+    """One weight per replica, for the load-balancing policy ``weighted`` only."""
     ejection: EjectionRules | None = None
     health: HealthRules | None = None
     user_agent: bytes = PRODUCT.encode("ascii")
@@ -138,7 +141,7 @@ class Policies:
     deadline_header: str | None = "x-envoy-expected-rq-timeout-ms"
     """Name of the request field with the milliseconds until the deadline; None: no such field."""
     max_body: int | None = None
-    """Limit of a response's body in bytes after decoding; None: JSON_MAX or OTHER_MAX, by its media type."""
+    """Limit of a response's body in bytes after decoding; None: 1 MB of JSON, 10 MB of any other media type."""
     connect_timeout: float | None = 5.0
     """Seconds for name resolution, connect and TLS handshake together; None: no limit."""
 
@@ -157,7 +160,8 @@ class RetryStatistics:
     mended: int
     """Calls that were retried and then had a response that is not retried."""
     late: int
-    """Retries that were not made because their pause would have ended after the call's deadline."""
+    """Retries that were not made because their pause would have ended after the call's deadline. Without a deadline:
+    because the upstream's Retry-After was over ``policy.retry.RETRY_AFTER_MAX``."""
     blocked: int
     """Retries that were not made because the breaker had opened."""
 
@@ -171,9 +175,9 @@ class HedgeStatistics:
     hedges: int
     """Hedges started."""
     won: int
-    """Hedges whose response became the call's."""
+    """Hedges that had the first success among the attempts of their round."""
     latencies: Mapping[float, LatencyStatistics]
-    """Latencies by quantile; empty if hedges start after a fixed time."""
+    """For each hedging quantile that is in use: the samples and the delay. Empty if hedges start after a fixed time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +185,15 @@ class BulkheadStatistics:
     """A snapshot of the bulkhead."""
 
     capacity: int
+    """Present limit of calls in flight."""
     in_flight: int
+    """Calls in flight."""
     waiting: int
     """Calls that wait for a place."""
     requests: int
-    """Requests that the upstream holds: with calls in flight, waiting or joined."""
+    """Inbound requests with a call that is in flight, waits for a place, or waits for the response of another call."""
     stalled: bool
-    """Whether the upstream is stalled; see ``calls/bulkhead.py``."""
+    """Whether the upstream completes no calls although calls wait or many are in flight; see ``calls/bulkhead.py``."""
     overflowed: int
     """Calls that were refused, since the client was created."""
     limit: LimitStatistics | None
@@ -211,8 +217,9 @@ class ClientStatistics:
 class Client(TaskOwner):
     """The client of one upstream: a ``core.call.Caller``, and an async context manager.
 
-    Calls may be made only inside the context. The same task may enter the client again. The outermost exit closes every
-    connection; calls under way end with ``ConnectionReset``.
+    Outside of the context, calls end with ``NotRunningError``. The same task may enter the client again. The outermost
+    exit closes every connection. Calls under way then end with ``ConnectionReset``; a call that has no connection yet,
+    or waits for a shared call that has none, ends with ``NotRunningError``.
 
     Args:
         name: name of the upstream, for messages and records.
@@ -221,11 +228,12 @@ class Client(TaskOwner):
         pool: connections, without a limit of its own. The client enters and exits the pool.
         timers: a queue that runs as long as the client is entered; None: the client runs one of its own.
         overload_manager: shared by the upstreams of a server; None: the upstream is never stalled.
-        rng: source of all randomness.
+        rng: source of all randomness; None: a generator of the client's own.
         recorder: receives the records of state changes of the breaker and the replicas.
 
     Raises:
         ValueError: no replica, weights that do not fit the replicas, or a number out of range.
+        BadRequest: a base URL has another scheme than http, https or unix, or has no host.
     """
 
     def __init__(
@@ -343,7 +351,11 @@ class Client(TaskOwner):
         return UpstreamCall(self, prepared, context)
 
     def digest(self, quantile: float | None) -> HedgeDelay | None:
-        """Latencies whose ``quantile`` is the hedge delay; None if ``quantile`` is None, or beyond DIGESTS_MAX."""
+        """The hedge delay for ``quantile``, with its samples; the first use makes it.
+
+        Returns:
+            None if ``quantile`` is None, or if DIGESTS_MAX other quantiles are in use.
+        """
         if quantile is None:
             return None
         found = self._digests.get(quantile)

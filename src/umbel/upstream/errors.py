@@ -1,4 +1,4 @@
-"""Errors of calls and attempts: each is an ``UpstreamError`` with a kind, and the httpx exception that corresponds.
+"""Errors of calls and attempts: each is an ``UpstreamError`` with a kind, and also the corresponding httpx exception.
 
 The messages are for records and may name hosts; they must never be sent to a client.
 """
@@ -57,7 +57,7 @@ class NameTimedOut(UpstreamError, httpx.ConnectTimeout):
 
 
 class TlsFailed(UpstreamError, httpx.ConnectError):
-    """The TLS handshake failed, or the peer ended TLS with an alert."""
+    """The TLS handshake failed, or TLS failed later, for example by an alert of the peer."""
 
     kind = Kind.TLS
 
@@ -95,13 +95,13 @@ class WriteTimedOut(UpstreamError, httpx.WriteTimeout):
 
 
 class BudgetSpent(UpstreamError, httpx.TimeoutException):
-    """The call's deadline had passed before the attempt began, so nothing was sent."""
+    """The call's time was used up: its deadline had passed before the attempt began, so the attempt sent nothing."""
 
     kind = Kind.TIMEOUT
 
 
 class ConnectionReset(UpstreamError, httpx.ReadError):
-    """The connection broke, or ended before a response.
+    """The connection broke, ended before a response, or was closed by this side.
 
     Args:
         untouched: whether no byte of a response was received. If so, an idempotent request may be sent again.
@@ -121,13 +121,16 @@ class Malformed(UpstreamError, httpx.RemoteProtocolError):
 
 
 class TooBig(UpstreamError, httpx.RemoteProtocolError):
-    """The response is larger than a limit. Reading stopped at the limit."""
+    """The head, the trailer section or the body of the response is over its limit. Reading stopped at the limit."""
 
     kind = Kind.TOO_BIG
 
 
 class Overflow(UpstreamError, httpx.PoolTimeout):
-    """The bulkhead or the pool refused the call: no free place, and no room or no more time in the queue."""
+    """The bulkhead or the pool refused the call.
+
+    The reason is one of these: the queue is full, the call has waited for too long, or the upstream completes no calls.
+    """
 
     kind = Kind.OVERFLOW
 
@@ -147,7 +150,7 @@ class BreakerOpen(UpstreamError, httpx.ConnectError):
 
 
 class BadRequest(UpstreamError, httpx.LocalProtocolError):
-    """The request cannot be written as HTTP/1.1, or its body has not the length of its Content-Length."""
+    """The request cannot be written as HTTP/1.1, its body is not as long as its Content-Length, or a URL is invalid."""
 
     kind = Kind.BAD_REQUEST
 
@@ -158,7 +161,7 @@ def incomplete(detail: str) -> Malformed:
 
 
 def response_failed(error: MessageError) -> UpstreamError:
-    """The attempt's error for a response that cannot be read because of ``error``."""
+    """The ``UpstreamError`` of an attempt whose response cannot be read because of ``error``."""
     if isinstance(error, NoMessageError):
         return ConnectionReset(error.detail, untouched=True)
     kind = TooBig if isinstance(error, MessageTooLargeError) else Malformed

@@ -1,4 +1,4 @@
-"""Clients of upstreams made from the configuration, and checks of the configuration that need these clients."""
+"""Clients of upstreams, made from the configuration, and the checks of the configuration that need these clients."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def build(
         config: table of the upstream.
         recorder: receives the records of state changes of the breaker and the replicas.
         base_dir: directory of relative paths of TLS files; None: the current directory.
-        rng: source of all randomness.
+        rng: source of all randomness; None: a generator of the client's own.
         reader, timers: socket reader and timer queue, which must run as long as the client is entered; None: the client
             has its own.
         overload_manager: see ``Client``.
 
     Raises:
-        UpstreamConfigError: a TLS file cannot be used, or a URL or an ejection rule is invalid.
+        UpstreamConfigError: a TLS file cannot be used, or a ``dns+`` URL or an ejection rule is invalid.
     """
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     context = _tls_context(config.tls, base_dir or Path()) if secure else None
@@ -84,9 +84,9 @@ def build(
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the errors that only making the clients finds, each with its key path; for ``load(path, checks=(check,))``.
+    """Yield the mistakes that show only when the clients are made, each as key path and reason.
 
-    TLS files are not read: the loader checks them.
+    It is made for ``load(path, checks=(check,))``. TLS files are not read, because the loader checks them.
     """
     for name, upstream in config.upstreams.items():
         try:
@@ -96,7 +96,10 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yield a warning for each key that is valid and has less effect than its value suggests, with its key path."""
+    """Yield a warning, as key path and reason, for each valid key that has less effect than its value suggests.
+
+    These are a ``hedge``, and a long ``keepalive_expiry``, for a call whose request must not be sent twice.
+    """
     # For each upstream, one of its calls whose request must not be sent twice.
     once: dict[str, str] = {}
     for index, route in enumerate(config.routes):
@@ -112,7 +115,8 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield (
                 ("upstreams", name, "keepalive_expiry"),
                 f"has no effect beyond {format_duration(IDLE_MAX)} for {once[name]}, whose request must not be sent "
-                "twice: it takes no connection that was idle for longer, because the upstream may close it",
+                "twice: it takes no connection that was idle for longer, because the upstream may close it; lower the "
+                "value, or send an Idempotency-Key",
             )
 
 

@@ -1,7 +1,7 @@
 """Records of state changes: one for each change of a breaker, an ejection or a replica's health.
 
-These changes are rare, so their records need no limit: a breaker changes at most a few times per ``open_for``, a
-replica after several failures or checks in a row.
+These changes are rare, so their records need no limit: a breaker changes at most a few times per ``open_for``, and a
+replica changes only after several failures or checks in a row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""httpx transport of one upstream with its policies, on trio."""
+"""Transport for httpx on trio: one upstream with its policies."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def Retry(  # noqa: N802  # named as a class, because it is used as one: retry=R
 ) -> RetryRules:
     """Return rules of retries, for ``Transport(retry=…)``.
 
-    A request is retried if its method is GET, HEAD, OPTIONS, PUT or DELETE (RFC 9110 section 9.2.2) or if it has an
-    Idempotency-Key, and if its body is in memory. A request of any method is retried if no byte of it was sent.
+    A request may be retried in two cases. Either no byte of it was sent. Or its body is in memory, and its method is
+    GET, HEAD, OPTIONS, PUT or DELETE (RFC 9110 section 9.2.2) or it has an Idempotency-Key. There is no retry if the
+    retry budget is used up, if the breaker has opened, or if the wait would end after the call's deadline.
 
     Args:
-        attempts: number of attempts, including the first.
+        attempts: number of attempts, including the first and without hedges.
         on: failure kinds and statuses that are retried, such as ``["connect", "reset", 503]``. None: connect, dns,
             reset before the first byte of a response, 502, 503, 504.
         backoff: seconds. The wait before the first retry is random, up to this value; the bound doubles with each
@@ -63,18 +64,19 @@ def Retry(  # noqa: N802  # named as a class, because it is used as one: retry=R
 def Hedge(after: float | str = "p95", max: int = 1) -> HedgeRules:  # noqa: N802  # as Retry
     """Return rules of hedging, for ``Transport(hedge=…)``.
 
-    A hedge is another attempt of a call while the first is under way; the first success wins. A request is hedged if
-    its method is GET, HEAD, OPTIONS, PUT or DELETE or if it has an Idempotency-Key, and if its body is in memory. See
-    "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
+    A hedge is another attempt of a call while the first is under way; the first success wins. A request is hedged only
+    if its body is in memory, and its method is GET, HEAD, OPTIONS, PUT or DELETE or it has an Idempotency-Key. A hedge
+    needs the same budget as a retry. See "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
 
     Args:
         after: seconds from an attempt to the next hedge; or a percentile (``"p95"``) of the recent latencies of
             attempts, by ``policy.hedge_delay``. With fewer than 100 attempts within a minute there is no percentile,
             and only a retryable failure starts a hedge.
-        max: number of hedges of a call, and of each retry of it; 0: no hedging.
+        max: number of hedges beside the first attempt, and again beside each retry; 0: no hedging.
 
     Raises:
-        ValueError: ``after`` is no percentile, or a number is out of range.
+        ValueError: ``after`` is a text but no percentile, or a number is out of range.
+        TypeError: ``after`` is neither a number nor a text.
     """
     return HedgeRules.of(after, max)
 
@@ -84,37 +86,40 @@ class Transport(httpx.AsyncBaseTransport):
 
     The host of a request's URL is ignored: a replica of ``urls`` gives scheme, host, port and base path, and the
     request gives path and query. A response is read completely, decoded, and closed before it is returned. With
-    ``extensions={"stream": True}``, or if the request's body is a stream, the response is received piece by piece, and
-    must be read to its end or closed.
+    ``extensions={"stream": True}``, or if the request's body is a stream, the response is returned after its head. Its
+    body is then received piece by piece, and must be read to its end or closed.
 
     An async context manager; requests may be sent only inside. The same task may enter the transport again while it is
-    entered, as httpx's client does. **A request that is cancelled at any point leaves nothing**: no connection, place
-    or task of it remains. Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool),
+    entered, as httpx's client does. **A request that is cancelled at any point leaves nothing**: no connection, no task
+    and no place in the bulkhead. Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool),
     ``target``, ``stream``. Extensions of responses: ``http_version``, ``reason_phrase``. The transport follows no
     redirects and stores no cookies.
 
     Args:
         urls: base URLs of the replicas, or a source of replicas (``DnsReplicas``, ``JoinedReplicas``).
-        timeout: seconds from the request to the last byte of the response, including all attempts; ``CallTimedOut``
-            is raised then. None: no limit but httpx's timeouts, which are limits of single steps.
+        timeout: seconds from the request to the last byte of the response, including all attempts; after that,
+            ``CallTimedOut`` is raised. None: no limit but httpx's timeouts, which limit single steps.
         retry: ``Retry(…)``.
         hedge: ``Hedge(…)``.
         budget: ``Budget(…)`` of retries and hedges together.
         breaker: ``BreakerRules(…)``.
-        max_concurrency: calls in flight; ``"auto"``: learned from the durations of calls.
-        max_queue: requests that may wait for a place (None: 256); one more raises ``Overflow``.
-        coalesce: whether identical safe requests that overlap are sent once.
+        max_concurrency: limit of calls in flight; ``"auto"``: learned from the durations of calls.
+        max_queue: number of requests that may wait while ``max_concurrency`` calls are in flight (None: 256); one more
+            raises ``Overflow``.
+        coalesce: whether identical safe requests that overlap in time are sent once.
         balance, weights, ejection: the choice of the replica (``replicas.balance.LoadBalancer``).
         health: ``HealthRules(…)``.
         max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of any other media type.
-        connect_timeout, keepalive_expiry, max_idle, limits, ssl_context, public_only, dial: see ``Pool``.
+        max_idle: number of idle connections that are kept; None: ``max_concurrency``, or 1000 with ``"auto"``.
+        connect_timeout, keepalive_expiry, limits, ssl_context, public_only, dial: see ``Pool``.
         reader: watches the sockets; it must run as long as the transport is entered. None: a reader of its own.
         name: name of the upstream in records and messages.
         recorder: receives the events of attempts, and the records of breaker and replicas.
-        rng: source of all randomness.
+        rng: source of all randomness; None: a generator of the transport's own.
 
     Raises:
-        ValueError: no replica, or a number out of range.
+        ValueError: no replica, weights that do not fit the replicas, or a number out of range.
+        BadRequest: a base URL has another scheme than http, https or unix, or has no host.
     """
 
     def __init__(
@@ -189,7 +194,7 @@ class Transport(httpx.AsyncBaseTransport):
         await self.client.__aexit__(exc_type, exc_value, traceback)
 
     async def aclose(self) -> None:
-        """Close the idle connections. The transport goes on; it ends with its ``async with`` block."""
+        """Close the idle connections. The transport remains usable until its ``async with`` block ends."""
         await self.client.pool.aclose()
 
     def statistics(self) -> ClientStatistics:
@@ -201,11 +206,12 @@ class Transport(httpx.AsyncBaseTransport):
         return self.client.new_call(prepared, context, mode)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Make the call and return its response. Cancelled, it cancels the call.
+        """Make a call with ``request`` and return its response. Cancelled, it cancels the call.
 
         Raises:
             UpstreamError: the failure of the call (``errors.py``); each is an httpx exception as well.
             NotRunningError: the transport is not entered.
+            Exception: an exception of the request's own body stream.
         """
         began = trio.current_time()
         owner = SingleCallOwner()
@@ -256,7 +262,11 @@ def _checked_timeout(timeout: float | None) -> float | None:
 
 
 def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
-    """Convert httpx's ``timeout`` extension. ``connect``: None is no limit, and absent is the upstream's own limit."""
+    """Convert httpx's ``timeout`` extension.
+
+    ``connect`` is converted differently from the others: None to infinity (no limit), and if it is absent, to None (the
+    upstream's own limit).
+    """
     connect = given.get("connect", 0.0)
     return StepTimeouts(
         math.inf if connect is None else connect or None, given.get("read"), given.get("write"), given.get("pool")

@@ -7,7 +7,7 @@ FIRST_PAUSE = 1.0
 
 
 class RefreshSchedule:
-    """Pauses between look-ups in seconds: the TTL, or the backoff after failures, between ``floor`` and ``ceiling``.
+    """Pauses between look-ups: the TTL, or the backoff after failures, within ``floor`` and ``ceiling`` in seconds.
 
     Raises:
         ValueError: not ``0 < floor <= ceiling``.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .replica_state import ReplicaState
 
 FORGET_SECONDS = 10.0
-"""Seconds since the end of the last ejection for each of which one ejection is forgotten (Envoy's ``interval``)."""
+"""Seconds without an ejection after which one earlier ejection of the replica is forgotten (Envoy's ``interval``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class EjectionRules:
     maximum: float = 300.0
     """Longest ejection in seconds."""
     share: float = 0.5
-    """Share of the replicas, 0 to 1, that may be ejected at once. The last replica is never ejected."""
+    """Share of the replicas, 0 to 1, that may be ejected at once, rounded down. The last replica is never ejected."""
 
     def __post_init__(self) -> None:
         if self.failures < 1 or not 0 < self.base <= self.maximum or not 0 <= self.share <= 1:
@@ -39,7 +39,7 @@ class EjectionRules:
 
 
 class Ejection:
-    """The outlier ejections of a set of replicas. The ejection of a replica that leaves the set ends with that.
+    """The outlier ejections of a set of replicas. If a replica leaves the set, its ejection ends and is not reported.
 
     Args:
         rules: None: the default rules.

@@ -1,4 +1,4 @@
-"""What the policies know of one replica. Each attribute is changed by one policy only."""
+"""The data that the policies keep for one replica. A comment names the policy that each attribute belongs to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 
 class ReplicaState:
-    """What the policies know of one replica. Compared by identity."""
+    """The data that the policies keep for one replica. Compared by identity."""
 
     __slots__ = (
         "back_at",

@@ -210,7 +210,7 @@ class Attempt:
         client = call.client
         try:
             if now >= call.context.deadline:
-                raise BudgetSpent("nothing of the call's time was left")
+                raise BudgetSpent("the call's deadline had passed before the attempt began")
             slot = client.balance.take(now, call.tried)
             if slot is None:
                 missing = client.balance.missing()

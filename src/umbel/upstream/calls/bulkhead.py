@@ -2,7 +2,7 @@
 
 Theory
 ------
-**Problem.** An upstream may take a limited number of calls at a time; further calls wait. If the upstream hangs, the
+**Problem.** A limited number of calls may be in flight to an upstream; further calls wait. If the upstream hangs, the
 requests that wait for it would fill the server, and requests that do not need this upstream would be refused.
 
 **Places and queue.** An upstream has ``capacity`` places for calls in flight. A call that finds no free place waits in
@@ -15,29 +15,31 @@ upstream completes calls, no call of a served request is refused.
 **Holding.** An upstream *holds* a request while a call of it is in flight, waits, or has *joined*: it waits for the
 response of another call (coalescing) and takes neither a place nor room in the queue.
 
-**Stalled.** The state of an upstream that has completed no call for STALL_SECONDS, while a call waits or has joined, or
-while WATCHED_SHARE of ``max_requests`` are in flight. A completed call is an attempt that ended with a response or with
-any error but a timeout, because both free their place. The consequences:
+**Stalled.** An upstream is *watched* while a call waits or has joined, or while the number of calls in flight is at
+least WATCHED_SHARE of ``max_requests``. A watched upstream that completes no call for STALL_SECONDS becomes *stalled*.
+A call counts as completed as soon as one of its attempts ends with a response or with any error but a timeout, because
+such an upstream does free its places. The consequences of the state:
 
-- Its queue keeps room for EACH_SHARE of ``max_requests``: the requests that came first stay, the others and later ones
-  are refused (``Overflow``).
-- All stalled upstreams together hold at most ALL_SHARE of ``max_requests``. The rest of the server's room is left for
-  requests that need none of them.
+- The first EACH_SHARE of ``max_requests`` stay in its queue. The requests behind them are refused (``Overflow``), and
+  so are new ones while the queue is that long.
+- All stalled upstreams together take no further request once they hold ALL_SHARE of ``max_requests``. If they hold
+  more when the state begins, waiting and joined calls are refused. The rest of the server's room is left for requests
+  that need none of these upstreams.
 - Calls in flight go on. The first completed call ends the state, and so does the end of the last held request.
 
 **Pressed.** A full server asks for room (``OverloadManager.make_room``) before it refuses a new request, because an
-upstream may hold most of the requests and not be stalled yet. The upstream that holds the most requests is chosen, if
-calls wait or have joined there, if it holds more than EACH_SHARE, and if it has completed no call for QUIET_SECONDS.
-The last request that came to it is refused, and the new request is served instead. The chosen upstream is *pressed*:
-until a call completes, it takes no request beyond EACH_SHARE, because each of these would be refused for the next new
-request.
+upstream may hold most of the requests and not be stalled yet. Candidates are the upstreams where calls wait or have
+joined, that hold more than EACH_SHARE of ``max_requests``, and that have completed no call for QUIET_SECONDS. Of these,
+the upstream that holds the most requests is chosen. The request that came to it last is refused, and the server takes
+the new request instead. The chosen upstream is *pressed*: until a call completes, no request beyond EACH_SHARE may wait
+or join there, because it would be refused for the next new request.
 
-**Cost.** A call that finds a free place costs one count. A timer examines the state, and runs only while calls wait or
-have joined, or WATCHED_SHARE are in flight; while the upstream is stalled, each new call examines the state as well.
+**Cost.** A call that finds a free place costs one count. A timer examines the state, and runs only while the upstream
+is watched; while the upstream is stalled, each new call examines the state as well.
 
-**Tasks.** No function waits. The callbacks ``granted`` and ``refused`` run in the task of whoever frees a place or
-examines the state; they may call back into the bulkhead. A request is therefore removed from all tables before its
-callbacks run.
+**Tasks.** No function waits. The callbacks ``granted`` and ``refused`` run in the task that frees a place or examines
+the state; they may call back into the bulkhead. A request is therefore removed from all tables before its callbacks
+run.
 """
 
 from __future__ import annotations
@@ -55,16 +57,16 @@ if TYPE_CHECKING:
     from ...net.timers import Timer, TimerQueue
 
 STALL_SECONDS = 1.0
-"""Seconds without a completed call after which an upstream with waiting calls is stalled."""
+"""Seconds without a completed call after which a watched upstream is stalled."""
 QUIET_SECONDS = 0.25
 """Seconds without a completed call after which an upstream may be pressed."""
 EACH_SHARE = 0.4
-"""Share of ``max_requests`` that may wait for one stalled upstream."""
+"""Share of ``max_requests`` that may wait for one stalled or pressed upstream."""
 ALL_SHARE = 0.8
 """Share of ``max_requests`` that all stalled upstreams together may hold."""
 WATCHED_SHARE = 0.1
-"""Share of ``max_requests`` in flight from which an upstream without waiting calls can be stalled: several such
-upstreams could fill the server."""
+"""Number of calls in flight, as a share of ``max_requests``, from which an upstream is watched although no call waits:
+several such upstreams could fill the server."""
 MAX_REQUESTS = 256
 """Number of requests at a time without an overload manager: the default of ``[server] max_in_flight``."""
 
@@ -75,7 +77,9 @@ Refused = Callable[[Overflow], object]
 
 
 class OverloadManager:
-    """What the upstreams of a process share: the limit of requests, and the set of stalled upstreams (Envoy's term).
+    """The state that the upstreams of a process share: the limit of requests, and the set of stalled upstreams.
+
+    The name is Envoy's.
 
     Args:
         max_requests: number of requests that the server serves at a time.
@@ -95,7 +99,7 @@ class OverloadManager:
 
     @property
     def excess(self) -> int:
-        """Number of requests that stalled upstreams hold beyond ALL_SHARE; negative if there is room."""
+        """Number of requests that stalled upstreams hold, less ALL_SHARE; negative if they may take another request."""
         if len(self.stalled) == 1:
             held = sum(len(bulkhead.requests) for bulkhead in self.stalled)
         else:
@@ -104,7 +108,11 @@ class OverloadManager:
         return held - self._room_all
 
     def make_room(self) -> bool:
-        """Refuse the calls of one request for a full server; see "Pressed" in the module. Return whether one was."""
+        """Refuse calls of one request, because the server is full; see "Pressed" in the module.
+
+        Returns:
+            False if there is no upstream whose calls may be refused.
+        """
         now = trio.current_time()
         largest: Bulkhead | None = None
         for bulkhead in self._bulkheads:
@@ -121,9 +129,9 @@ class Bulkhead(QueueLimiter):
     ``request`` is the key of an inbound request; it must be unique among the requests that the upstream holds.
 
     Args:
-        capacity: calls in flight.
-        max_queue: requests that may wait; None: ``max_requests`` of ``manager``.
-        manager: None: the upstream is never stalled.
+        capacity: limit of calls in flight.
+        max_queue: number of requests that may wait; None: ``max_requests`` of ``manager``, or MAX_REQUESTS without one.
+        manager: None: the upstream is never stalled or pressed.
         timers: a running queue, for the stall timer.
     """
 
@@ -175,7 +183,7 @@ class Bulkhead(QueueLimiter):
         """Take a place for a call of ``request`` if one is free. Return whether one was.
 
         Raises:
-            Overflow: the stalled upstreams hold as many requests as they may.
+            Overflow: the upstream is stalled, does not hold ``request``, and the stalled upstreams hold ALL_SHARE.
         """
         if self._stalled_at is not None:
             self._check_room(request)
@@ -190,7 +198,10 @@ class Bulkhead(QueueLimiter):
         return False
 
     def wait(self, call: object, request: Hashable, granted: Granted, refused: Refused) -> None:
-        """Queue ``call``, until ``granted`` is called with a place taken, ``refused`` is called, or ``leave``.
+        """Put ``call`` into the queue, after ``admit`` returned False.
+
+        The call waits until ``granted`` is called, with a place taken for it, until ``refused`` is called, or until
+        ``leave`` removes it.
 
         Raises:
             Overflow: the queue has no room for one more request.
@@ -222,10 +233,12 @@ class Bulkhead(QueueLimiter):
         return True
 
     def join(self, call: object, request: Hashable, refused: Refused) -> None:
-        """Hold ``request`` while its ``call`` waits for another call's response, until ``leave_joined`` or ``refused``.
+        """Count ``request`` as held while its ``call`` waits for the response of another call.
+
+        This ends with ``leave_joined``, or when ``refused`` is called.
 
         Raises:
-            Overflow: the upstream may hold no further request.
+            Overflow: the upstream is stalled or pressed and may hold no further request.
         """
         if self._stalled_at is not None:
             self._check_room(request)

@@ -16,9 +16,9 @@ others, or makes one by itself. An ``UpstreamCall`` has these states::
 
 - NEW: ``start`` asks the *breaker* for a ticket, then the *bulkhead* for a place. A refusal ends the call with
   ``BreakerOpen`` or ``Overflow``. Both are asked once per call, not once per attempt.
-- QUEUED: the call holds a place in the bulkhead's queue and no place of the bulkhead. The bulkhead ends this state: by
-  ``_granted``, in the task of the call that released a place, or by ``_overflow``. httpx's ``pool`` timeout ends it as
-  well. A call that finds a free place skips this state.
+- QUEUED: the call waits in the bulkhead's queue and holds no place. The bulkhead ends this state by ``_granted``, in
+  the task that released a place, or by ``_overflow``. httpx's ``pool`` timeout, the call's own limit and ``cancel`` end
+  it as well. A call that finds a free place skips this state.
 - RUNNING: the call holds a place of the bulkhead until DONE, also between two attempts. An ``Attempt``
   (``attempt.py``) takes a replica from the *load balancer*, then a connection from the pool. ``UpstreamCall`` makes one
   attempt. ``RepeatableCall`` (``repeatable_call.py``) adds *retries* and *hedges*. ``StreamCall``
@@ -29,7 +29,8 @@ others, or makes one by itself. An ``UpstreamCall`` has these states::
 
 - Only ``_close`` sets DONE, and it gives back everything that the call holds: its place in the queue or the bulkhead,
   its timers, the breaker's probe, and in subclasses the retry budget. ``_close`` runs once per call.
-- The owner gets ``call_ended`` once, after ``_close``; after ``cancel`` it gets nothing.
+- The owner gets ``call_ended`` once, after ``_close``; after ``cancel`` it gets nothing. Only a ``StreamCall`` reports
+  ``call_ended`` before ``_close``: when the head of the response is there.
 - A call that is DONE has no attempt under way: ``_conclude`` runs when the last attempt has ended, and ``_abandon``
   cuts attempts before ``_close``.
 

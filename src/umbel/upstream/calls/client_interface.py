@@ -67,5 +67,9 @@ class ClientInterface(Protocol):
         ...
 
     def digest(self, quantile: float | None) -> HedgeDelay | None:
-        """Latencies whose ``quantile`` is the hedge delay; None if ``quantile`` is None, or beyond DIGESTS_MAX."""
+        """The hedge delay for ``quantile``, with its samples; the first use makes it.
+
+        Returns:
+            None if ``quantile`` is None, or if DIGESTS_MAX other quantiles are in use.
+        """
         ...

@@ -22,9 +22,9 @@ keeps only the gateway's own hop of ``Via``, and has no other gateway field.
   as well if the response is private (below). The own call has the waiter's context, so it reports to the owner.
 - *done*: the client is closed or the bulkhead refuses the request.
 
-A waiting waiter becomes done in one of three ways: ``resolve`` (the shared call has ended, and the owner gets
-``call_ended``); its own limit (``CallTimedOut``, and the owner gets ``call_ended``); or ``cancel`` (the owner gets
-nothing).
+A waiting waiter becomes done in one of four ways: by ``resolve``, when the shared call has ended; by its own limit
+(``CallTimedOut``); by the bulkhead, which may refuse a joined waiter later as well (``Overflow``); or by ``cancel``.
+The owner gets ``call_ended``, except after ``cancel``.
 
 **Leaving.** A waiter that becomes done before the shared call leaves it. The other waiters keep the shared call, and
 its deadline becomes the latest deadline among them. When the last waiter leaves, the shared call is cancelled with that
@@ -36,8 +36,9 @@ upstream that hangs without end, because each new waiter extends the deadline. A
 shared call, which replaces the old one in the table; ``_unregister`` compares identities for that reason.
 
 **Private responses.** A response with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` is ``*`` or
-names a field that the key leaves out belongs to one client. The waiter that joined first gets it, and every other
-waiter makes an own call. An error goes to all waiters, each with its own copy of the exception.
+names a field that the key leaves out belongs to one client. Of the waiters that have not left, the one that joined
+first gets it, and every other waiter makes an own call. An error goes to all waiters, each with its own copy of the
+exception.
 
 **Bulkhead.** Only the shared call takes a place of the bulkhead. A waiter that joins counts its inbound request as held
 by the upstream (``Bulkhead.join``), so that waiters for an upstream that hangs do not fill the server.
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     from .client_interface import ClientInterface
 
 SHARED_MAX = 1000
-"""Bound on the shared calls of an upstream under way. Beyond it, calls are not coalesced."""
+"""Bound on the shared calls of an upstream that further calls may join. Beyond it, no shared call is begun."""
 # Names of the fields that each attempt writes.
 _OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
 
@@ -84,9 +85,9 @@ class CoalesceStatistics:
     """A snapshot. The last five counters count since the client was created."""
 
     in_flight: int
-    """Shared calls under way."""
+    """Shared calls under way, without those that a later shared call has replaced in the table."""
     waiting: int
-    """Calls that wait for a shared call."""
+    """Calls that wait for one of these shared calls."""
     made: int
     """Shared calls begun."""
     joined: int
@@ -96,11 +97,11 @@ class CoalesceStatistics:
     abandoned: int
     """Shared calls that were cancelled because all waiters had left."""
     crowded: int
-    """Calls that were not coalesced because SHARED_MAX shared calls were under way."""
+    """Calls that were not coalesced because SHARED_MAX other shared calls were under way."""
 
 
 class Coalescing:
-    """The shared calls of one upstream.
+    """The shared calls of one upstream, and counters of them.
 
     Args:
         unshared_call: makes a call that is not coalesced.
@@ -221,7 +222,7 @@ class Waiter(CallBase):
             self._shared.call.send()
 
     async def finish(self) -> None:
-        """As ``core.call.Call`` says, for an own call. A shared call has a task of the client: return at once."""
+        """As ``core.call.Call`` says, for an own call. A waiting waiter needs no task, so this returns at once."""
         if self._own is not None:
             await self._own.finish()
 
@@ -415,7 +416,7 @@ class SharedCall:
     # Events of the upstream call; see ``core.call.CallOwner``.
 
     def call_ended(self, call: Call) -> None:
-        """End all waiters with the result of ``call``. With a private response, all but the first make an own call."""
+        """End all waiters with the result of ``call``; after a private response, all but the first make own calls."""
         self._unregister()
         waiters = list(self._waiters.values())
         # Emptied first: a waiter that is cancelled by the end of another one then finds nothing to leave.

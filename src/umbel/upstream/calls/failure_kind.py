@@ -1,4 +1,4 @@
-"""Failure kinds of attempts: the kind of an error, and the kind of a cut."""
+"""The failure kind of an attempt that ended with an error, or that was cut: ended by this side before its time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOST = "lost-hedge"
 
 
 def kind_of_error(error: Exception) -> Kind:
-    """The kind of an attempt that failed with ``error``: that of an ``UpstreamError``, else INTERNAL."""
+    """The kind of an attempt that failed with ``error``: the kind of an ``UpstreamError``, else INTERNAL."""
     return error.kind if isinstance(error, UpstreamError) else Kind.INTERNAL
 
 
@@ -21,9 +21,9 @@ def kind_of_cut(reason: str, context: CallContext, started_at: float, now: float
     """The kind of an attempt that began at ``started_at`` and is cut ``now`` with the cancel ``reason``.
 
     Returns:
-        CLIENT_GONE for that reason. TIMEOUT if the call's own limit has passed (without an inbound request: the call's
-        deadline), or if the inbound request's deadline has passed and the attempt had at least half of the request's
-        time. Else CANCELLED, which says nothing about the upstream.
+        CLIENT_GONE if the reason is CLIENT_GONE. TIMEOUT if the call's own limit has passed (without an inbound
+        request: the call's deadline), or if the deadline of the inbound request has passed and the attempt lasted for
+        at least half of the request's time. Else CANCELLED, which says nothing about the upstream.
     """
     if reason == CLIENT_GONE:
         return Kind.CLIENT_GONE

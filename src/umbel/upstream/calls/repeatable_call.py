@@ -5,9 +5,9 @@ Theory
 See ``call.py`` for calls and ``attempt.py`` for attempts.
 
 **Rounds.** Without hedging a *round* is one attempt. With hedging a round is a *race* (``policy.hedge.Race``) of a
-first attempt and its hedges. Rounds follow one another: when a round ends without a success, the retry policy may grant
-another round after a pause. During the pause the call is RUNNING, has no attempt, and keeps its place of the bulkhead;
-``_fallback`` holds the ended attempt, whose result is the call's result if the next round may not begin.
+first attempt and its hedges. Rounds follow one another: when a round ends with a retryable result, the retry policy may
+grant another round after a pause. During the pause the call is RUNNING, has no attempt, and keeps its place of the
+bulkhead; ``_fallback`` holds the ended attempt, whose result is the call's result if the next round may not begin.
 
 **Timers.** ``_timer`` has one of three meanings at a time, so one slot is enough: the wait for a place (QUEUED), the
 next hedge (a race is on), the next round (between rounds). A hedge or a round begins in its timer's callback.
@@ -15,7 +15,8 @@ next hedge (a race is on), the next round (between rounds). A hedge or a round b
 **Races.** A hedge begins when its timer is due, or at once after a retryable failure. The first success wins. ``_cut``
 then ends the other attempts within the same step, with the reason ``LOST``. It closes their connections, and with that
 removes their handlers from the reader: a second response in the same batch of events is never read. Without a success
-the result of the race is the first attempt's failure (``_fallback``).
+the result of the race is the first attempt's failure (``_fallback``). An internal error of an attempt ends the race at
+once and is its result.
 
 **Budget.** Retries and hedges draw on one budget per upstream. A retry is charged when it is granted, before its pause
 (``_charged``), and given back when its round ends. A hedge is charged and given back by its ``Race``. Failover attempts
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class RepeatableCall(UpstreamCall):
-    """A ``core.call.Call`` with retries or hedges. See the module for the rules."""
+    """A ``core.call.Call`` that makes further attempts: retries, hedges or both. See the module for the rules."""
 
     __slots__ = (
         "_charged",
@@ -75,7 +76,7 @@ class RepeatableCall(UpstreamCall):
         self._hedges: list[Attempt] | None = None
         """Hedges of the round that are under way; None before the first."""
         self._fallback: Attempt | None = None
-        """Ended attempt whose failure is the result without a success: the race's first, or the last round's."""
+        """Ended attempt that is the result if no further one succeeds: the race's first, or the last round's result."""
         self._made = 1
         """Rounds begun."""
         self._charged = False
@@ -112,7 +113,7 @@ class RepeatableCall(UpstreamCall):
     # Events of attempts.
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
-        """End the race's attempt or the round with the response or the error of ``attempt``."""
+        """Process the end of ``attempt`` with a response or an error: count it in its race, or end the round."""
         if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
             self.client.bulkhead.completed_at = now
         if attempt is self._attempt:
@@ -128,7 +129,7 @@ class RepeatableCall(UpstreamCall):
             self._end_round(attempt, now)
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
-        """Ask the failover policy whether the attempt may be repeated without budget."""
+        """Count the lost attempt, and remember if it may be repeated without budget (``policy.failover``)."""
         if attempt.slot is not None and (self._retry is not None or self._hedge is not None):
             self._failovers += self.client.balance.lost(now, attempt.slot, self.tried)
 
@@ -286,9 +287,9 @@ class RepeatableCall(UpstreamCall):
     def _count_latency(self, attempt: Attempt, now: float) -> None:
         """Count the latency of an attempt for the hedging percentile.
 
-        Counted are successes, and attempts that took at least so long: a timeout, or a first attempt that lost to a
-        hedge. Without the latter every hedge would lower the percentile, and the lower percentile would cause more
-        hedges. For the same reason a failure and a hedge that was cut, which may be brief, are not counted.
+        Counted are successes, timeouts, and first attempts that lost to a hedge; the last two would have taken at least
+        so long. Without the attempts that lost, every hedge would lower the percentile, and a lower percentile would
+        cause more hedges. For the same reason failures and cut hedges are not counted: they may be brief.
         """
         assert self._hedge is not None
         digest = self.client.digest(self._hedge.quantile)

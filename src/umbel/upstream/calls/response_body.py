@@ -48,7 +48,7 @@ def fields_and_decoder(method: str, head: Head, limit: int | None) -> tuple[list
         limit: bytes after decoding; None: by the media type. Decoding needs at most three times as much memory.
 
     Raises:
-        TooBig: Content-Length is over the limit.
+        TooBig: Content-Length is over the limit; with a content coding, over the limit by more than 64 KiB.
         Malformed: the content coding is neither gzip nor deflate, or there are several codings.
     """
     if limit is None:
@@ -66,8 +66,11 @@ def fields_and_decoder(method: str, head: Head, limit: int | None) -> tuple[list
 class Decoder:
     """Decoder that collects the pieces of one body, up to ``limit`` bytes after decoding.
 
-    Zero bytes after a compressed body are ignored as padding. A gzip body may continue with another gzip member; any
-    other byte after a compressed body is an error.
+    Zero bytes after a compressed body are ignored as padding. A gzip body may have up to 64 members, one after the
+    other; any other byte after a compressed body is an error.
+
+    Args:
+        coding: content coding of the body; None: the bytes are collected as they are.
     """
 
     __slots__ = ("_begin", "_coding", "_content", "_limit", "_members", "_raw", "_zlib")

@@ -18,11 +18,11 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def is_unsent(result: AttemptResult) -> bool:
-    """Whether no byte of the request was sent. If so, a request of any method may be sent again.
+    """Whether it is certain that no byte of the request was sent. If so, a request of any method may be sent again.
 
-    This is the case without an address, without a connection, and after those failures of the TLS handshake that
-    ``result_of`` gives the kind CONNECT. It is not the case for other failures of TLS: in TLS 1.3 the alert of a server
-    that refuses the client certificate may arrive after the request was sent.
+    It is certain if the name had no address, if no connection was made, and after those failures of the TLS handshake
+    that ``result_of`` gives the kind CONNECT. It is not certain after other failures of TLS: in TLS 1.3 the alert of a
+    server that refuses the client certificate may arrive after the request was sent.
     """
     return result.kind in (Kind.DNS, Kind.CONNECT)
 

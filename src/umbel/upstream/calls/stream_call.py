@@ -6,15 +6,17 @@ See ``call.py`` and ``repeatable_call.py`` for the states of a call.
 
 **Two ends.** ``call_ended`` reports the head of the response (``head``, ``status``, ``fields`` as received), or an
 ``error``. After a head the call stays RUNNING, and its body belongs to the task that calls ``receive``. The call is
-DONE when ``receive`` has returned the last bytes or has raised, or when ``aclose`` or ``cancel`` was called. Until
-then the call holds its place of the bulkhead, its replica and its connection; its attempt is recorded at that end.
+DONE when ``receive`` has returned the last bytes or has raised, when ``aclose`` or ``cancel`` was called, or when its
+own limit has passed. Until then the call holds its place of the bulkhead, its replica and its connection; its attempt
+is recorded at that end.
 
 **Flow control.** Only ``receive`` reads the body from the socket. So a slow receiver makes the peer wait, and at most
 one read (64 KiB) is in memory.
 
-**Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. The
-attempt whose head loses the race, or is retried, is closed and recorded at that moment. A request whose body is a
-stream is not repeated after a connection has begun to send it. The breaker counts an attempt at its end, with one
+**Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. Every
+other response is discarded: its connection is closed, or given back if the body is complete, and its attempt is
+recorded. This happens when the race or, after the pause, the retry is decided. A request whose body is a stream is not
+repeated after a connection has begun to send it. The breaker counts an attempt at its end, with one
 exception: the probe of a half-open breaker is counted by its head, because all other calls are refused until then.
 
 **Tasks.** Each attempt has a task until its head is read, because its connection is read with ``Connection.start``.
@@ -115,7 +117,7 @@ class StreamCall(RepeatableCall):
     async def receive(self) -> bytes:
         """Receive the next bytes of the response's body; empty at its end. The content coding is not decoded.
 
-        One task at a time. Cancelled, it cancels the call.
+        To be called after ``call_ended`` has reported a head, by one task at a time. Cancelled, it cancels the call.
 
         Raises:
             UpstreamError: the response broke off, the call was cancelled, or the call's own limit has passed.
@@ -144,9 +146,9 @@ class StreamCall(RepeatableCall):
         return data
 
     async def aclose(self) -> None:
-        """End the call. Close the connection unless the response is complete.
+        """End the call, in any state. The connection is closed, unless the response is complete.
 
-        Waits at most SETTLE_TIMEOUT for the task that sends the request's body, even if cancelled.
+        If a task still sends the request's body, waits for its end: at most SETTLE_TIMEOUT (1 s), even if cancelled.
         """
         attempt = self._streaming
         if self.state is DONE:
@@ -286,6 +288,7 @@ class RequestBody:
 
         Raises:
             trio.BrokenResourceError: the call is over.
+            trio.ClosedResourceError: ``send_eof`` was called.
         """
         await self._send.send(data)
 

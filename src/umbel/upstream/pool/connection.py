@@ -260,7 +260,7 @@ class Connection:
         return self._stream
 
     def broken(self, error: Exception, reader: ResponseReader | None) -> Exception:
-        """The attempt's error for an ``error`` of the stream.
+        """Return the error of an attempt whose stream has failed with ``error``.
 
         Args:
             reader: reader of the response; None before its first byte.
@@ -274,11 +274,11 @@ class Connection:
 
     @property
     def unsettled(self) -> bool:
-        """Whether the request had a sender; without one ``settle`` and ``raise_failure`` do nothing."""
+        """Whether the request had a sender, also after its end. If not, ``settle`` and ``raise_failure`` do nothing."""
         return self._sender_done is not None
 
     async def settle(self) -> None:
-        """Wait for the end of the sender, for at most SETTLE_TIMEOUT; shielded from cancels."""
+        """Wait for the end of the sender, if there is one: at most SETTLE_TIMEOUT (1 s), even if cancelled."""
         if self._sender_done is not None:
             with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
                 await self._sender_done.wait()
@@ -436,7 +436,7 @@ class Connection:
 def _error_of(
     error: trio.BrokenResourceError, where: str, reader: ResponseReader | None, sending: Exception | None
 ) -> UpstreamError:
-    """The attempt's error for a broken stream: a TLS error, an incomplete response, or ConnectionReset.
+    """The error of a request whose stream broke: a TLS error, an incomplete response, or ConnectionReset.
 
     Args:
         reader: reader of the response; None before its first byte.

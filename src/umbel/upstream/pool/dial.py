@@ -1,6 +1,6 @@
 """Dialling: name resolution, connect and TLS handshake to one origin, within one time limit.
 
-If the limit passes, the type of the error tells the step that had not ended: NameTimedOut, ConnectTimedOut or
+If the limit passes, the type of the error names the step that had not ended: NameTimedOut, ConnectTimedOut or
 TlsTimedOut.
 """
 
@@ -28,7 +28,9 @@ Dial = Callable[[Origin, float | None], Awaitable[Stream]]
 
 
 class Dialer:
-    """A ``Dial`` over sockets.
+    """A ``Dial`` over sockets: TCP or Unix, with TLS for https origins.
+
+    It keeps the TLS session of each origin. If a handshake with a kept session fails, it connects once more without.
 
     Args:
         ssl_context: TLS settings; None: ``client_context()``, made for the first https origin.
@@ -50,7 +52,7 @@ class Dialer:
 
         Raises:
             UpstreamError: of kind dns, connect or tls; also after ``timeout``.
-            trio.ClosedResourceError: the pool was closed meanwhile.
+            trio.ClosedResourceError: the pool was closed before there was a socket.
         """
         attempt = _DialProgress(origin)
         with trio.move_on_after(math.inf if timeout is None else timeout):

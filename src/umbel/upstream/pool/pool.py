@@ -1,4 +1,4 @@
-"""Connection pool of an upstream: HTTP/1.1 connections, kept by origin. By itself a transport for httpx on trio.
+"""Connection pool: HTTP/1.1 connections on trio, kept by origin. An upstream has one; it is also a transport for httpx.
 
 Theory
 ------
@@ -28,17 +28,17 @@ neither leaks a connection nor a place when a request fails or is cancelled.
 - *idle*: a member of ``_idle``, in the order of expiry. ``take`` gives the connection that was used last. It discards
   connections that have expired or have anything to read: an idle connection receives nothing but its end.
 - *closed*: a member of neither. Idle connections are closed when they expire (``_reap``), when there are more than
-  ``max_idle``, when ``open`` needs their place, and at the exit.
+  ``max_idle``, when ``open`` needs their place, by ``aclose``, and at the exit.
 
 **Waiting.** Only a pool with ``max_connections`` has a queue. A place of ``_limiter`` belongs to a request, from before
-``take`` until its connection is given back or lost. Places in use are at least the dialling and active connections, and
-``open`` closes idle ones beyond the free places; so no more than ``max_connections`` are ever open. Beneath a bulkhead
-the pool has no limit, because the bulkhead has already counted the call.
+``take`` until its connection is given back or lost. At least as many places are in use as connections are dialling or
+active, and ``open`` closes idle connections beyond the free places. So no more than ``max_connections`` are ever open.
+Beneath a bulkhead the pool has no limit, because the bulkhead has already counted the call.
 
-**Replacement.** The pool sends a request twice in one case: on a kept connection that ended before the first byte of a
-response, if the request is idempotent and its body is in memory (RFC 9110 section 9.2.2). The second connection is new,
-so there is no third. Other requests take a kept connection only if the peer is unlikely to close it
-(``policy/idle_reuse.py``).
+**Replacement.** The pool sends a request twice in one case only: its kept connection ended before the first byte of a
+response, and the request is idempotent and has its body in memory (RFC 9110 section 9.2.2). The second connection is
+new, so there is no third. A request that must not be sent twice takes a kept connection only if the peer is unlikely to
+close it (``policy/idle_reuse.py``).
 
 **Reaper.** All connections have the same ``keepalive_expiry``, so the order in which they became idle is the order of
 expiry. The reaper sleeps until the oldest one expires. If that one is taken meanwhile, the reaper wakes early and looks
@@ -97,7 +97,9 @@ class PoolStatistics:
     slots: SlotStatistics | None
     """The pool's own limit of connections; None without a limit."""
     opened: int
+    """Connections made."""
     reused: int
+    """Requests that took an idle connection."""
     replaced: int
     """Requests that were sent again because their kept connection had ended."""
     stale: int
@@ -143,8 +145,9 @@ class Pool(httpx.AsyncBaseTransport):
         max_connections: number of open connections, idle ones included. Further requests wait, first come, first
             served. None: no limit and no queue.
         max_waiting: number of requests that may wait; one more raises Overflow.
-        max_idle: number of idle connections of all origins. Default: ``max_connections``, or 100 without that limit.
-        limits: limits of a response's head.
+        max_idle: number of idle connections that are kept, of all origins together. Default: ``max_connections``, or
+            100 without that limit.
+        limits: limits of a response's head, and of its trailer section.
         ssl_context: TLS settings. Default: ``tls.client_context()``, which verifies against the system's trust store.
         public_only: refuse addresses that are not public. Link-local and multicast addresses are always refused.
         uds: path of a Unix socket to which every connection is made.
@@ -225,7 +228,7 @@ class Pool(httpx.AsyncBaseTransport):
         await self._tasks.close()
 
     async def aclose(self) -> None:
-        """Close the idle connections. The pool goes on; it ends with its ``async with`` block."""
+        """Close the idle connections. The pool remains usable until its ``async with`` block ends."""
         while self._idle.count:
             self._idle.take_oldest().close()
 
@@ -256,11 +259,12 @@ class Pool(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request`` and return the response as soon as its head is read.
 
-        The response's stream must be read to its end or closed. Cancelled, it closes the connection.
+        The response's stream must be read to its end or closed. A cancel closes the connection.
 
         Raises:
             UpstreamError: one of ``errors.py``; each is an httpx exception as well.
-            NotRunningError: the pool is not entered.
+            Exception: an exception of the request's own body stream.
+            NotRunningError, trio.ClosedResourceError: as ``open``.
         """
         self._tasks.check()
         extensions = request.extensions
@@ -273,7 +277,7 @@ class Pool(httpx.AsyncBaseTransport):
     async def send(
         self, origin: Origin, encoded: EncodedRequest, timeouts: StepTimeouts | None = None
     ) -> httpx.Response:
-        """As ``handle_async_request``, for an encoded request; without ``timeouts``, with the pool's own."""
+        """As ``handle_async_request``, for an encoded request. ``timeouts``: None: the pool's own."""
         timeouts = timeouts or self._timeouts
         began = trio.current_time()
         if self._limiter is not None and not self._limiter.take():
@@ -405,9 +409,11 @@ class Pool(httpx.AsyncBaseTransport):
             connection.close_now()
 
     def is_still_good(self, origin: Origin, connection: Connection, now: float) -> bool:
-        """Check a kept connection again before the first byte is sent. If the peer has closed it, close it as well.
+        """Check again, directly before the first byte is sent, that the peer has not closed a kept connection.
 
-        Nothing was sent on it, so any request may use another connection.
+        Returns:
+            False if it has. The connection is then closed and no longer active. Nothing was sent on it, so any request
+            may use another connection.
         """
         if connection.is_quiet():
             return True
@@ -441,6 +447,7 @@ class Pool(httpx.AsyncBaseTransport):
         Raises:
             UpstreamError: of kind dns, connect or tls; also after ``timeout``.
             NotRunningError: the pool is not entered, or was closed while dialling.
+            trio.ClosedResourceError: the pool was closed before the ``Dialer`` had a socket.
         """
         self._tasks.check()
         if self._limiter is not None and self._max_connections is not None:

@@ -89,7 +89,7 @@ def encode_request(
     content: bytes = b"",
     stream: httpx.AsyncByteStream | None = None,
 ) -> EncodedRequest:
-    """Encode a request with any fields.
+    """Encode a request, whatever its fields are.
 
     Fields about the connection and the framing are not copied: they are checked and written anew. A stream is framed by
     the Content-Length among ``fields``, or else chunked.

@@ -48,7 +48,8 @@ def client_context(*, ca: str | None = None, cert: str | None = None, key: str |
             reason = getattr(error, "reason", None)
             if reason == "KEY_VALUES_MISMATCH":
                 raise ValueError(f"key: {key} does not belong to the certificate in {cert}") from error
-            raise ValueError(f"cert: {cert} and its key are not a certificate and a plain key in PEM form") from error
+            wanted = "a certificate and an unencrypted key in PEM form"
+            raise ValueError(f"cert: {cert} and its key are not {wanted}") from error
     return context
 
 

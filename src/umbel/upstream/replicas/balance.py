@@ -66,8 +66,8 @@ class LoadBalancer:
     A replica that is down by its health checks, is ejected, or was tried by the call is taken only if there is no other
     (``policy.replicas.balance.usable``).
 
-    The set of a source may change; ``take`` sees the present set. A replica that stays keeps its state. The state of a
-    replica that leaves is dropped, its attempts in flight go on, and a replica that comes back is new.
+    The set of a source may change; ``take`` uses the present set. A replica that stays keeps its state. If a replica
+    leaves, its attempts in flight go on and its state is dropped; if it comes back, it begins as a new replica.
 
     Args:
         replicas: base URLs, ``Replica`` objects, or a source of replicas, which is entered with the load balancer.

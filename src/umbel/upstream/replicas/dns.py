@@ -43,15 +43,15 @@ class DnsStatistics:
     addresses: tuple[str, ...]
     """Addresses that are replicas now."""
     refused: int
-    """Prohibited addresses of the last answers."""
+    """Number of prohibited addresses in the last answers."""
     excess: int
-    """Addresses of the last answers beyond REPLICAS_MAX."""
+    """Number of usable addresses in the last answers beyond REPLICAS_MAX."""
     lookups: int
-    """Look-ups since the object was created."""
+    """Number of look-ups since the object was created; A and AAAA together are one."""
     failed_in_a_row: int
-    """Look-ups in a row, up to the last one, that failed for at least one address family."""
+    """Number of look-ups in a row, up to the last one, that found no usable address or failed for A or for AAAA."""
     failure: str
-    """Reason of the last look-up's failure, in one sentence; empty if it did not fail."""
+    """Why the last look-up failed, in one sentence; empty if it did not fail."""
 
 
 class DnsReplicas(TaskOwner):
@@ -92,7 +92,7 @@ class DnsReplicas(TaskOwner):
         ttl_max: float = 60.0,
     ) -> None:
         self._name, self._base = _parsed(url, server_name)
-        super().__init__(BackgroundNursery(f"the lookup of {self._name}"))
+        super().__init__(BackgroundNursery(f"the look-up of {self._name}"))
         self._public_only = public_only
         self._nameservers = nameservers
         self._timeout = timeout

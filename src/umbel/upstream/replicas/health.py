@@ -1,7 +1,7 @@
 """Active health checks: a GET to each replica at intervals, and the set of replicas that are down.
 
-Checks use the upstream's pool. They are no attempts of calls, so no policy counts them. A check raises nothing: a
-failed check counts against its replica, and an internal error is recorded.
+Checks use the upstream's pool. They are not attempts of calls, so breaker, bulkhead and load balancing do not count
+them. A check raises nothing: a failed check counts against its replica, and an internal error is recorded.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class HealthStatistics:
 
 
 class HealthChecker(TaskOwner):
-    """Checks each of ``replicas`` every ``every`` seconds with a GET of ``path``. An async context manager.
+    """Finds the replicas that are down: checks each one every ``every`` seconds with a GET. An async context manager.
 
     A check passes if a 2xx response of at most BODY_MAX bytes is complete within ``every`` seconds. A replica is up
     until ``unhealthy`` checks in a row failed, then down until ``healthy`` checks in a row passed. The first check of a

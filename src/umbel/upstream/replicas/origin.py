@@ -48,7 +48,7 @@ class Replica:
 
     @classmethod
     def parse(cls, text: str, *, server_name: str | None = None) -> Replica:
-        """Parse a base URL: ``http://``, ``https://`` or ``unix:/path``.
+        """Parse a base URL: ``http://``, ``https://`` or ``unix:/path`` (HTTP without TLS over a Unix socket).
 
         Args:
             server_name: server name for TLS instead of the host.
