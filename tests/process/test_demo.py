@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+import trio
 
 from tests.support.process.processes import PYTHON, ended, started
 
@@ -80,6 +82,29 @@ async def test_each_command_that_the_demo_shows_works(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in stream.text.splitlines()]
     assert whole.headers["umbel-completed"] == "true"
     assert (lines[-1]["completed"], lines[-1]["answer"]) == (True, whole.json())
+
+
+async def test_traffic_is_announced_in_one_line_and_ends_with_the_demo(tmp_path: Path) -> None:
+    async with started(*DEMO, "--port", "0", "--traffic", "--seed", "7", cwd=tmp_path) as demo:
+        line = await demo.line("Traffic: ")
+        with trio.fail_after(10):
+            access = trio.Path(tmp_path / "logs" / "access.jsonl")
+            while not await access.read_text():  # noqa: ASYNC110  # there is no event of it
+                await trio.sleep(0.05)
+        status = await demo.stop(signal.SIGINT)
+
+    assert line == "Traffic: 20 requests per second, some of which go wrong (seed 7)."
+    assert status == 0
+    assert demo.output.endswith("Stopped.\n")
+    assert "Traceback" not in demo.output
+
+
+@pytest.mark.parametrize("options", [["--once", "--traffic"], ["--seed", "7"]])
+async def test_options_of_traffic_that_mean_nothing_are_a_usage_error(tmp_path: Path, options: list[str]) -> None:
+    status, output = await ended(*DEMO, *options, cwd=tmp_path)
+
+    assert status == 2
+    assert "--traffic" in output.splitlines()[-1]
 
 
 async def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import random
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8000
 PAGE = "/dashboard/42"
+SEED_MAX = 999_999
 
 _NAMES = ", ".join(SERVICES)
 _service = click.Choice(list(SERVICES))
@@ -40,18 +42,44 @@ _service = click.Choice(list(SERVICES))
     help=f"The gateway's port, 0 for any free one.  [default: {DEFAULT_PORT}; 0 with --once]",
 )
 @click.option(
+    "--traffic",
+    is_flag=True,
+    help="Send some 20 requests per second; a few are answered late or in part, fail, or are given up by the client.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(1, SEED_MAX),
+    metavar="N",
+    help="The seed of the traffic, which makes it repeatable.  [default: random]",
+)
+@click.option(
     "--once", is_flag=True, help="Send one request, print the response, and exit: with 0 if its status is 200, else 1."
 )
 @click.pass_context
-def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port: int | None, once: bool) -> None:
+def demo(
+    ctx: click.Context,
+    slow: tuple[str, ...],
+    fail: tuple[str, ...],
+    port: int | None,
+    traffic: bool,
+    seed: int | None,
+    once: bool,
+) -> None:
     """Start four sample services on loopback and a gateway in front of them, with the sample configuration.
 
     Prints curl commands to try, and runs until Ctrl-C. Log files are written to ./logs.
     """
     from ..demo.session import run_demo
+    from ..demo.traffic import REQUESTS_PER_S
     from ..logs import crashes_on_stderr
     from .running import run
 
+    if once and traffic:
+        raise click.UsageError("--once sends one request, --traffic many: choose one of them.")
+    if seed is not None and not traffic:
+        raise click.UsageError("--seed is the seed of --traffic, which is not there.")
+    if traffic and seed is None:
+        seed = random.randint(1, SEED_MAX)
     if port is None:
         port = 0 if once else DEFAULT_PORT
     statuses: list[int] = []
@@ -61,9 +89,12 @@ def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port:
             statuses.append(await _ask(running))
         else:
             _introduce(running, slow, fail)
+            if seed is not None:
+                click.echo(f"\nTraffic: {REQUESTS_PER_S:g} requests per second, some of which go wrong (seed {seed}).")
 
     with crashes_on_stderr():
-        run(partial(run_demo, visit, once=once, port=port, slow=slow, fail=fail, logs=Path.cwd() / "logs"))
+        start = partial(run_demo, visit, once=once, port=port, slow=slow, fail=fail, traffic_seed=seed)
+        run(partial(start, logs=Path.cwd() / "logs"))
     if once:
         ctx.exit(0 if statuses == [200] else 1)
     click.echo("Stopped.")
@@ -77,6 +108,7 @@ def _introduce(running: RunningDemo, slow: tuple[str, ...], fail: tuple[str, ...
         rows.append((_demo_command(""), "the demo without slow or failing services"))
     else:
         rows.append((_demo_command("--slow offers"), "a partial response, on time"))
+        rows.append((_demo_command("--traffic"), "a stream of requests, some of which go wrong"))
     width = max(len(command) for command, _ in rows)
     click.echo(f"Umbel runs on {running.gateway} (Ctrl-C stops it), in front of these services:\n")
     for name, urls in running.upstreams.items():

@@ -34,6 +34,19 @@ _UNKNOWN: Answer = (404, {"error": "there is nothing of that name"})
 _ORDERS_MAX = 100
 
 
+class Faults(NamedTuple):
+    """How often a sample service is slow or fails while ``umbel demo --traffic`` runs; shares of its responses."""
+
+    slow: float
+    slow_s: float
+    """The seconds that a slow response takes longer."""
+    failing: float
+    """The share of responses with status 503."""
+
+
+NO_FAULTS = Faults(slow=0.0, slow_s=0.0, failing=0.0)
+
+
 class SampleService(NamedTuple):
     """One sample service."""
 
@@ -42,6 +55,8 @@ class SampleService(NamedTuple):
     median_ms: float
     """The median of the latencies in milliseconds, whose distribution is lognormal."""
     answer: Callable[[str, Mapping[str, str]], Answer]
+    faults: Faults
+    """Its faults during traffic; without traffic it has none."""
 
 
 def _users(path: str, query: Mapping[str, str]) -> Answer:
@@ -82,12 +97,19 @@ def _offers(path: str, query: Mapping[str, str]) -> Answer:
     return (200, _OFFERS[segment]) if segment in _OFFERS else _UNKNOWN
 
 
+SKUS = tuple(_GOODS)
+"""The names of all items."""
+
 SERVICES: Mapping[str, SampleService] = MappingProxyType(
     {
-        "users": SampleService((9001,), 8.0, _users),
-        "orders": SampleService((9002,), 25.0, _orders),
-        "catalog": SampleService((9003, 9004), 12.0, _catalog),
-        "offers": SampleService((9005,), 18.0, _offers),
+        # A failed profile is tried again: the upstream has a retry.
+        "users": SampleService((9001,), 8.0, _users, Faults(slow=0.0, slow_s=0.0, failing=0.03)),
+        # Slow orders last beyond the deadline of the route.
+        "orders": SampleService((9002,), 25.0, _orders, Faults(slow=0.01, slow_s=1.0, failing=0.01)),
+        # A slow item is hedged. A failed one makes a page partial, and /items/<sku> an error.
+        "catalog": SampleService((9003, 9004), 12.0, _catalog, Faults(slow=0.03, slow_s=0.2, failing=0.01)),
+        # Slow offers last beyond the timeout of their call.
+        "offers": SampleService((9005,), 18.0, _offers, Faults(slow=0.05, slow_s=0.5, failing=0.0)),
     }
 )
 """The services by the names of their upstreams in the sample configuration."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -14,6 +14,7 @@ from ..config.loading.load import load
 from ..config.schema.sections import Config
 from ..gateway.app import Umbel
 from ..server import hypercorn_config, serve
+from .traffic import send_traffic
 from .upstreams import Urls, sample_upstreams
 
 SAMPLE = Path(__file__).with_name("umbel.toml")
@@ -38,11 +39,13 @@ async def run_demo(
     port: int = 0,
     slow: Collection[str] = (),
     fail: Collection[str] = (),
+    traffic_seed: int | None = None,
     logs: Path,
 ) -> None:
     """Start the upstreams and the gateway, and await ``visit``. The end comes after it, or at SIGINT or SIGTERM.
 
-    The gateway is stopped gracefully, then the upstreams.
+    Traffic is sent from the end of ``visit`` until the gateway has stopped. The gateway is stopped gracefully, then the
+    upstreams.
 
     Args:
         visit: is awaited while the demo runs.
@@ -50,21 +53,30 @@ async def run_demo(
         port: the port of the gateway; 0 for any free one.
         slow: the names of services with slow responses.
         fail: the names of services that respond with 500.
+        traffic_seed: the seed of the traffic and of the services' faults; None for no traffic and no faults.
         logs: the directory of the log files.
 
     Raises:
         OSError: the gateway's port cannot be bound.
         ConfigError: an environment variable makes the sample configuration invalid, or ``logs`` cannot be written.
     """
-    async with sample_upstreams(slow=slow, fail=fail, usual_ports=True) as upstreams:
+    faults, seed = traffic_seed is not None, traffic_seed or 1
+    async with sample_upstreams(slow=slow, fail=fail, faults=faults, usual_ports=True, seed=seed) as upstreams:
         app = Umbel("umbel.demo", load_sample(upstreams, logs=logs), static_folder=None)
         settings = hypercorn_config(bind=[f"127.0.0.1:{port}"])
-        visited = trio.Event()
+        visited, traffic = trio.Event(), trio.CancelScope()
+
+        async def serve_gateway(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            await serve(app, settings, shutdown_trigger=visited.wait if once else None, task_status=task_status)
+            traffic.cancel(reason="the gateway has stopped")
+
         async with trio.open_nursery() as nursery:
-            run = partial(serve, app, settings, shutdown_trigger=visited.wait if once else None)
-            [gateway] = await nursery.start(run)
+            [gateway] = await nursery.start(serve_gateway)
             await visit(RunningDemo(gateway, upstreams, logs))
             visited.set()
+            if traffic_seed is not None:
+                with traffic:
+                    await send_traffic(gateway, random.Random(traffic_seed))
 
 
 def load_sample(urls: Urls, *, logs: Path) -> Config:

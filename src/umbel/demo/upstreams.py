@@ -17,7 +17,7 @@ from hypercorn.trio import serve
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from trio_util import move_on_when
 
-from .services import SERVICES, SampleService
+from .services import NO_FAULTS, SERVICES, Faults, SampleService
 
 SLOW_S = 2.0
 """The seconds that ``--slow`` adds to each response of a service."""
@@ -31,11 +31,20 @@ Urls = Mapping[str, tuple[str, ...]]
 class SampleUpstream:
     """One replica of a sample service, as an ASGI application on trio."""
 
-    def __init__(self, service: SampleService, *, slow: bool, fail: bool, chance: random.Random) -> None:
+    def __init__(
+        self,
+        service: SampleService,
+        *,
+        slow: bool,
+        fail: bool,
+        chance: random.Random,
+        faults: Faults = NO_FAULTS,
+    ) -> None:
         self._service = service
         self._slow = slow
         self._fail = fail
         self._chance = chance
+        self._faults = faults
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Respond to one request, or end early if the client disconnects."""
@@ -51,6 +60,8 @@ class SampleUpstream:
     async def _answer(self, path: bytes, query: bytes, send: ASGISendCallable) -> None:
         if self._fail:
             status, value = 500, {"error": "this service was started with --fail"}
+        elif self._chance.random() < self._faults.failing:
+            status, value = 503, {"error": "this service fails now and then during --traffic"}
         else:
             status, value = self._service.answer(path.decode(), dict(parse_qsl(query.decode())))
         body = msgspec.json.encode(value)
@@ -60,26 +71,34 @@ class SampleUpstream:
 
     def _latency(self) -> float:
         usual = self._chance.lognormvariate(math.log(self._service.median_ms / 1000), _LATENCY_SPREAD)
-        return usual + (SLOW_S if self._slow else 0.0)
+        late = self._faults.slow_s if self._chance.random() < self._faults.slow else 0.0
+        return usual + late + (SLOW_S if self._slow else 0.0)
 
 
 @asynccontextmanager
 async def sample_upstreams(
-    *, slow: Collection[str] = (), fail: Collection[str] = (), usual_ports: bool = False, seed: int = 1
+    *,
+    slow: Collection[str] = (),
+    fail: Collection[str] = (),
+    faults: bool = False,
+    usual_ports: bool = False,
+    seed: int = 1,
 ) -> AsyncGenerator[Urls, None]:
     """Serve all sample services on loopback until the block ends; gives their base URLs.
 
     Args:
         slow: the names of services that take ``SLOW_S`` seconds longer.
         fail: the names of services that respond with 500.
+        faults: whether each service has its own ``faults``.
         usual_ports: whether to use the ports of the sample configuration, as far as they are free.
-        seed: the seed of the latencies.
+        seed: the seed of the latencies and of the faults.
     """
     chance = random.Random(seed)
     async with trio.open_nursery() as nursery:
         urls: dict[str, tuple[str, ...]] = {}
         for name, service in SERVICES.items():
-            app = SampleUpstream(service, slow=name in slow, fail=name in fail, chance=chance)
+            own_faults = service.faults if faults else NO_FAULTS
+            app = SampleUpstream(service, slow=name in slow, fail=name in fail, chance=chance, faults=own_faults)
             urls[name] = tuple([await _start(nursery, app, port if usual_ports else 0) for port in service.ports])
         yield urls
         nursery.cancel_scope.cancel(reason="the demo is over")
