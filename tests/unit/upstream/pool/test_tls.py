@@ -117,5 +117,5 @@ def test_an_encrypted_key_is_reported_without_asking_for_a_pass_phrase(files: di
         serialization.BestAvailableEncryption(b"secret"),
     )
     Path(files["key"]).write_bytes(encrypted)
-    with pytest.raises(ValueError, match="plain key"):
+    with pytest.raises(ValueError, match="unencrypted key"):
         client_context(**files)
