@@ -71,13 +71,14 @@ class Umbel(ErrorHandling, InboundApplication):
     * each route of the configuration runs its calls and answers with the composed result;
     * ``@app.compose`` registers a handler that composes a response in Python;
     * an error that no handler of the application takes becomes a problem document (RFC 9457);
-    * each request gets exactly one access record, and when it ends, none of its calls is still running.
+    * each request gets exactly one access record; when a request has ended, none of its calls is still running.
 
     Args:
         import_name: as for ``Quart``: the name of the package, usually ``__name__``.
         config: the configuration; None: no upstreams and no routes.
-        transports: httpx transports by name of the upstream, such as ``httpx.MockTransport``. Each replaces the client
-            of its upstream. The application does not close them. For tests and embedding.
+        transports: httpx transports by name of the upstream, such as ``httpx.MockTransport``. Each makes the calls of
+            its upstream in place of Umbel's client, without the upstream's policies. The application does not close
+            them. For tests and embedding.
         recorder: takes all records in place of the files of ``[logs]``. For tests and embedding.
         quart_options: further arguments of ``Quart``.
 
@@ -124,7 +125,7 @@ class Umbel(ErrorHandling, InboundApplication):
         Args:
             path: the file; it may include others.
             import_name: as for ``Quart``.
-            options: further arguments of the constructor.
+            options: further arguments of the constructor. ``static_folder`` is None unless it is given.
 
         Raises:
             ConfigError: the configuration cannot be used. The error holds every mistake in all files.
@@ -207,15 +208,20 @@ class Umbel(ErrorHandling, InboundApplication):
         super()._check_setup_finished(f_name)
 
     def open_routes(self) -> None:
-        """As ``GatewayApplication`` says."""
+        """Decide which requests are answered before Quart, and refuse further registrations.
+
+        Raises:
+            ConfigError: as ``RouteTable.open``.
+        """
         self._is_wrapped = replaces_entrance(type(self), _PARTS)
         found = find_hooks(self, _PARTS, self.route_table.views)
         self.route_table.open(self.gateway_context, cast("UmbelMap", self.url_map), self.view_functions, found)
 
     def handle(self, request: Any) -> Coroutine[Any, Any, None]:
-        """Answer an ``InboundRequest``: before Quart if the route table finds it, else through ``asgi_app``.
+        """Answer an ``InboundRequest``: before Quart if the route table finds its route, else through ``asgi_app``.
 
-        If ``asgi_app`` or ``__call__`` is wrapped or overridden (middleware), every request goes through it.
+        If ``asgi_app`` or ``__call__`` is wrapped or overridden (middleware), every request goes through it. Returns
+        the coroutine that answers; nothing is sent before it is awaited.
         """
         table = self.route_table
         if not (request.websocket or self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__):
@@ -235,9 +241,9 @@ class Umbel(ErrorHandling, InboundApplication):
         return PlanCycle(self.gateway_context, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer an ASGI scope: before Quart if the route table finds it, else with Quart's ``asgi_app``.
+        """Answer an ASGI scope: before Quart if the route table finds its route, else with Quart's ``asgi_app``.
 
-        Under a server that does not run trio, every scope is refused with a message that names the remedy.
+        Under a server that does not run trio, every scope is refused with a message that names the right command.
         """
         if self.gateway_context.serving.runtime is None and not trio.lowlevel.in_trio_run():
             await refuse(scope, send)
@@ -255,7 +261,10 @@ class Umbel(ErrorHandling, InboundApplication):
         await super().asgi_app(scope, receive, send)
 
     def error_response_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
-        """Header fields for an error response of the server itself: KrakenD's, if any route has ``krakend_compat``."""
+        """Header fields for an error response that the server itself sends; ``head`` is not used.
+
+        If any route has ``krakend_compat``, they are ``X-KrakenD-Completed: false``; else there are none.
+        """
         return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
 
     # Serving from a script.
@@ -273,8 +282,8 @@ class Umbel(ErrorHandling, InboundApplication):
     ) -> None:
         """Serve until SIGINT, SIGTERM or SIGQUIT, in this process; for ``python app.py``. Starts trio.
 
-        The address is printed to stdout. If the event loop is blocked for ``hang_timeout``, the stacks of all threads
-        are written to stderr.
+        SIGINT and SIGTERM let requests in flight end, SIGQUIT ends them at once. The address is printed to stdout. If
+        the event loop is blocked for ``hang_timeout``, the stacks of all threads are written to stderr.
 
         Args:
             host: the address, or ``unix:PATH`` or ``fd:NUMBER``.
@@ -288,6 +297,7 @@ class Umbel(ErrorHandling, InboundApplication):
 
         Raises:
             OSError: the server cannot listen on the address.
+            hypercorn.utils.LifespanFailureError: the application failed to start or to stop.
         """
         if use_reloader or kwargs:
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
@@ -322,7 +332,8 @@ class Umbel(ErrorHandling, InboundApplication):
     ) -> Coroutine[None, None, None]:
         """Serve within a running trio program until cancelled, or until ``shutdown_trigger`` returns.
 
-        ``task_status`` gets the bound addresses once the server listens. Other arguments: as for ``run``.
+        Without a ``shutdown_trigger`` the signals of ``run`` end it, if it runs in the main thread. ``task_status``
+        gets the bound addresses once the server answers requests. Other arguments and errors: as for ``run``.
         """
         if debug is not None:
             self.debug = debug

@@ -162,14 +162,21 @@ class GatewayApplication(QuartTrio):
         self.gateway_context.serving.degraded = degraded
 
     def client_of(self, peer: str | None, fields: Iterable[tuple[bytes, bytes]], scheme: str) -> tuple[str, str]:
-        """The client's address and scheme, for a record of a request that came from ``peer`` with ``fields``."""
+        """The client's address and scheme, for the record of a request.
+
+        Args:
+            peer: the address of the connection's other end; None on a Unix socket.
+            fields: the header fields of the request.
+            scheme: the scheme of the connection, ``http`` or ``https``.
+        """
         origin = origin_of(peer, fields, self.trusted_proxies, scheme=scheme)
         return origin.client, origin.scheme
 
     def make_room(self) -> bool:
-        """Refuse one waiting request, whose upstream completes none, so that a full server can take another request.
+        """Refuse one waiting request, so that a full server can take another one. Return whether one was refused.
 
-        Return False if there is no such request; see ``upstream/calls/bulkhead.py``.
+        A request is refused only if it waits for an upstream that completes no call and holds many requests
+        (``upstream/calls/bulkhead.py``, "Pressed").
         """
         runtime = self.current_runtime
         return runtime is not None and runtime.overload_manager.make_room()

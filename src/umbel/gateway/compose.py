@@ -104,6 +104,7 @@ class ComposeView:
 
         Raises:
             RequestError: 503, the application has not started or has stopped.
+            TypeError: the handler returned a tuple of another form.
             BaseException: an exception of the handler, except ``CompositionFailedError``.
         """
         fields, facts = ctx.origin.fields, ctx.facts

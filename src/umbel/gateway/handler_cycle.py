@@ -80,7 +80,7 @@ class HandlerCycle(RequestCycle):
             view: the handler's view.
             inbound: the request.
             scope: makes the ASGI scope of the request, for Quart's request object.
-            send: ASGI's ``send``, with which Quart pushes promises.
+            send: ASGI's ``send``, which Quart uses for HTTP/2 push only.
         """
         RequestCycle.__init__(self, context, match, view, inbound)
         self._quart = quart

@@ -36,7 +36,7 @@ class RequestBody(AsyncIterable[bytes], Protocol):
     """Async iterator over the parts of a request body."""
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest.take_at_most`` says."""
+        """Declare that at most ``size`` bytes of the body will be read; the server bounds the time accordingly."""
 
 
 class RequestContext:
@@ -89,16 +89,17 @@ class RequestContext:
         """The outcomes of the request's calls by name, in the order in which the calls ended."""
         self.outcomes: tuple[Outcome, ...] = ()
         """The same outcomes in the order of the configuration or code; empty until there is a result."""
+        # The next five are fields of the access record (``RequestEnded``).
         self.completed: bool | None = None
-        """As ``RequestEnded.completed`` says."""
+        """Whether nothing is missing from a composed response; None for other responses."""
         self.of_client = False
-        """As ``RequestEnded.of_client`` says."""
+        """Whether every failure in the response is the client's own mistake."""
         self.own_ms: float | None = None
-        """As ``RequestEnded.own_ms`` says."""
+        """The own time of a composed response in milliseconds; None for other responses."""
         self.kind: Kind | None = None
-        """As ``RequestEnded.kind`` says."""
+        """The kind of the failure that decided the response; None: there is none."""
         self.detail = ""
-        """As ``RequestEnded.detail`` says."""
+        """Why the request was refused or failed, in one sentence that clients must not see; empty: it did not."""
         self.answered_by_server: AnsweredByServerError | None = None
         """The error response that the server itself has sent; None: there is none."""
 
@@ -119,8 +120,8 @@ class RequestContext:
     async def next_part(self) -> bytes:
         """Receive the next part of the body; ``b""`` at its end.
 
-        If the client has left, or the server has sent an error response itself, the work for this request is cancelled
-        and this function never returns.
+        If the client has left, or the server has sent an error response itself, the work for this request is cancelled,
+        and this function raises ``Cancelled``.
 
         Raises:
             HTTPException: the body is too large or too slow, and the server has no limit of its own.
@@ -174,7 +175,7 @@ def current_request_context() -> RequestContext:
     """
     ctx = find_request_context()
     if ctx is None:
-        raise NotRunningError("this request did not come in through Umbel's ASGI interface")
+        raise NotRunningError("this request did not come through the application's ASGI interface; use a test client")
     return ctx
 
 

@@ -118,7 +118,8 @@ class RequestCycle(RequestContext):
     async def run(self) -> None:
         """Answer the request and file its access record. After a cancel the response may be incomplete.
 
-        Raises nothing but a cancel and what else must end the server (``split_crash``).
+        Raises:
+            BaseException: a cancel, or another exception that must end the server (``split_crash``).
         """
         inbound, counts = self.inbound, self._context.counts
         counts.in_flight += 1

@@ -68,7 +68,10 @@ async def end_by(
 
 
 def record_of(ctx: RequestContext) -> RequestEnded:
-    """Make the access record of a request that is over."""
+    """Make the access record of a request that is over, from its context and what was sent of its response.
+
+    Without a response, the status is 500 after a crash of the gateway, else 499.
+    """
     inbound, origin = ctx.inbound, ctx.origin
     if ctx.answered_by_server is not None:
         return _server_answer_record(ctx, ctx.answered_by_server)

@@ -71,9 +71,9 @@ def refuse_registration(what: str) -> None:
         AssertionError: always, as in Quart and Flask.
     """
     raise AssertionError(
-        f"'{what}' was called while the application is serving. The way of requests through the application was decided"
-        " at startup, so this registration would not apply to all of them. Register everything before the application"
-        " starts, or in a function that runs at its startup (before_serving)."
+        f"'{what}' was called while the application is serving. At startup it was decided which requests are answered"
+        " without Quart, so this registration would not apply to all requests. Register everything before the"
+        " application starts, or in a function that runs at its startup (before_serving)."
     )
 
 

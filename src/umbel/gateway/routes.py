@@ -99,7 +99,7 @@ class RouteView:
         """Read the inputs of a request whose body the plan uses. Moves the deadline if the body was waited for.
 
         Raises:
-            RequestError, ClientGoneError: as ``InputRules.read_with_body``.
+            RequestError, HTTPException, ClientGoneError: as ``InputRules.read_with_body``.
         """
         inputs = await self._inputs.read_with_body(ctx, path)
         if (now := trio.current_time()) > ctx.facts.started_at:

@@ -51,7 +51,8 @@ async def open_runtime(
 
     Args:
         config: the configuration.
-        transports: replacements of clients by name of the upstream. They belong to the caller and are not closed.
+        transports: httpx transports that replace clients, by name of the upstream. They are not closed here. A name
+            that ``config`` lacks is another upstream.
         recorder: the replacement of the configured log files; None: open these.
 
     Raises:

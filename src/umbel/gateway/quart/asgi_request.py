@@ -65,7 +65,7 @@ class AsgiRequest:
         receive: ASGI's ``receive``.
         send: ASGI's ``send``.
         limits: bounds the time of the body, if the server is not Umbel's own.
-        max_body: maximum bytes of the body; None: no maximum. A larger body makes ``receive`` raise 413.
+        max_body: maximum bytes of the body; None: no maximum. With a larger body ``receive`` raises an error.
     """
 
     __slots__ = (
@@ -150,7 +150,7 @@ class AsgiRequest:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """As ``InboundRequest`` says."""
+        """The header fields in order, with names in lower case."""
         headers = self._scope["headers"]
         if self._server is not None:
             return tuple(headers)
@@ -158,37 +158,40 @@ class AsgiRequest:
 
     @property
     def version(self) -> str:
-        """As ``InboundRequest`` says."""
+        """The HTTP version: ``1.0``, ``1.1`` or ``2``; ``1.1`` if the scope has none."""
         version: str = self._scope.get("http_version", "1.1")
         return version
 
     @property
     def scheme(self) -> str:
-        """As ``InboundRequest`` says."""
+        """``https`` if the scope says that the connection has TLS, else ``http``."""
         return "https" if self._scope.get("scheme") in _SECURE else "http"
 
     @property
     def peer(self) -> tuple[str, int] | None:
-        """As ``InboundRequest`` says."""
+        """The client's address and port; None if the scope has none, as on a Unix socket."""
         client = self._scope.get("client")
         return (client[0], client[1]) if client else None
 
     @property
     def local(self) -> tuple[str, int | None] | None:
-        """As ``InboundRequest`` says."""
+        """The server's own address and port, or its path and None on a Unix socket; None if the scope has none."""
         server = self._scope.get("server")
         return (server[0], server[1]) if server else None
 
     @property
     def client_certificate(self) -> bytes | None:
-        """As ``InboundRequest`` says. None if the server does not support ASGI's TLS extension."""
+        """The client's certificate (DER), which the TLS handshake has verified.
+
+        None without one, or if the server does not support ASGI's TLS extension.
+        """
         tls = (self._scope.get("extensions") or {}).get("tls") or {}
         chain = tls.get("client_cert_chain")
         return ssl.PEM_cert_to_DER_cert(next(iter(chain))) if chain and not tls.get("client_cert_error") else None
 
     @property
     def content_length(self) -> int | None:
-        """As ``InboundRequest`` says."""
+        """Bytes of the request body: 0 without a body, None if the length is unknown."""
         fields = {name: value.decode("latin-1") for name, value in self.fields}
         coding = fields.get(b"transfer-encoding")
         length = get_content_length(fields.get(b"content-length"), coding)
@@ -202,15 +205,17 @@ class AsgiRequest:
 
     @property
     def body_complete(self) -> bool:
-        """As ``InboundRequest`` says."""
+        """Whether ``receive`` has returned the whole body, so that only ``b""`` can follow."""
         return self._complete and not self._held
 
     async def receive(self) -> bytes:
-        """As ``InboundRequest`` says.
+        """Receive the next part of the body, at least one byte; ``b""`` at its end.
 
         Raises:
             RequestTimeout: the body comes too slowly, and the server has no limit of its own.
             RequestEntityTooLarge: the body is larger than ``max_body``.
+            AnsweredByServerError: the rest of the body cannot be read, and the server has sent an error response.
+            ClientGoneError: the client left in the middle of its body.
         """
         while True:
             if self._received > self._max_body:
@@ -274,14 +279,14 @@ class AsgiRequest:
         self._complete = not message.get("more_body", False)
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest`` says."""
+        """Declare that at most ``size`` bytes will be read; the time of the body is bounded accordingly."""
         self._body_size = size
         if self._server is not None:
             self._server.take_at_most(size)
 
     @property
     def discard_max(self) -> int:
-        """As ``InboundRequest`` says; 0 if the server is not Umbel's own."""
+        """Maximum bytes of an unread body that the server discards after the response; 0 under another server."""
         return 0 if self._server is None else self._server.discard_max
 
     @discard_max.setter
@@ -333,13 +338,14 @@ class AsgiRequest:
 
     @property
     def gone(self) -> bool:
-        """As ``InboundRequest`` says."""
+        """Whether the client has left, as far as is known."""
         return self._gone or (not self.watches and self._server is not None and self._server.gone)
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """As ``InboundRequest`` says; but if ``watches`` is False, a client that leaves later causes no call.
+        """Have ``callback()`` called once when the client leaves; at once if it has left already. None: no callback.
 
-        Umbel's own server cancels the application instead.
+        If ``watches`` is False, a client that leaves later causes no call: Umbel's own server cancels the application
+        instead.
         """
         self._callback = callback
         if callback is not None and self.gone:
@@ -429,7 +435,7 @@ class AsgiRequest:
         raise RuntimeError("ASGI cannot give the bytes of a connection to the application; use a WebSocket scope")
 
     def cut(self, reason: str) -> None:
-        """Send nothing more. An ASGI server aborts a response that its application leaves incomplete."""
+        """Send nothing more: an ASGI server aborts a response that is left incomplete. ``reason`` is not used."""
         self._gone = True
 
     @property
@@ -481,7 +487,10 @@ class AsgiRequest:
     # Foreign code, and the access record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """As ``InboundRequest`` says."""
+        """Await ``work``, which runs foreign code, with a copy of the context variables. Its exceptions propagate.
+
+        If ``work`` waits, ``begins_to_wait()`` is called before the first wait; it must not raise.
+        """
         with self._apart:
             await run_in_own_context(work, begins_to_wait)
 
@@ -490,12 +499,12 @@ class AsgiRequest:
         self._apart.cancel(reason=reason)
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """As ``InboundRequest`` says. Under a server that is not Umbel's own, the record is written at once."""
+        """Have Umbel's own server complete and record ``ended``; under another server, record it at once."""
         file_record(self._server, recorder, ended)
 
     @property
     def crash_recorded(self) -> bool:
-        """As ``InboundRequest`` says."""
+        """Whether the application has recorded why its response ends in the middle; the server then records nothing."""
         return self._crash_recorded if self._server is None else self._server.crash_recorded
 
     @crash_recorded.setter

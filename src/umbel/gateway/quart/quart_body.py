@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class QuartBody(TrioBody, CountedCalls):
     """Request body with Quart's interface: read in parts (``async for``) or as a whole (``await``).
 
-    Several tasks may read. One of them waits for the client, and the others wait for that task; if it is cancelled,
-    another task takes its place.
+    Several tasks may read. One of them waits for the client, and the others wait for that task. If the waiting task is
+    cancelled, another one takes its place.
 
     Args:
         expected_content_length: the length of the body; None: unknown.
@@ -61,7 +61,7 @@ class QuartBody(TrioBody, CountedCalls):
                     await self._news.wait()
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest.take_at_most`` says."""
+        """Declare that at most ``size`` bytes will be read; the server bounds the time of the body accordingly."""
         if self._ctx is not None:
             self._ctx.inbound.take_at_most(size)
 

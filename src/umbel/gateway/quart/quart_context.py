@@ -141,9 +141,9 @@ class QuartDispatch:
     request_context: Callable[..., Any]
     """Makes Quart's request context: ``make_request_context`` with the application bound."""
     finalize_view: Callable[[Any, Any], Awaitable[AnyResponse]]
-    """``ErrorHandling.finalize_view``."""
+    """Makes the response of a view's return value (``ErrorHandling.finalize_view``)."""
     answer_exception: Callable[[Any, BaseException], Awaitable[AnyResponse]]
-    """``ErrorHandling.answer_exception``."""
+    """Makes the response to a view's exception (``ErrorHandling.answer_exception``)."""
 
 
 def enter_contexts(app_context: Callable[[], Any], of_request: LazyContext) -> None:

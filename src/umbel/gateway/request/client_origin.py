@@ -191,7 +191,15 @@ def origin_of(
     http_version: str = "1.1",
     scheme: str = "http",
 ) -> ClientOrigin:
-    """Determine the origin of a request from its peer and its fields. Never raises: malformed members are ignored."""
+    """Determine the origin of a request from its peer and its fields. Never raises: malformed members are ignored.
+
+    Args:
+        peer: the address of the connection's other end; None on a Unix socket.
+        headers: the header fields of the request.
+        trust: the peers whose claims are believed.
+        http_version: the version of HTTP, for the field Via.
+        scheme: the scheme of the connection, ``http`` or ``https``.
+    """
     trusted = not trust.nobody and trust.trusts(peer)
     fields = read_fields(headers, believed=trusted)
     if not trusted:

@@ -51,7 +51,9 @@ class InputRules:
         """Read all inputs, including the body. The server bounds the time that the body takes.
 
         Raises:
-            RequestError: 400 (malformed), 408 (too slow), 413 (too large) or 415 (wrong media type).
+            RequestError: 400 (malformed), 413 (larger than ``max_body``) or 415 (wrong media type or coding).
+            HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH), or under another server 408 (too
+                slow).
             ClientGoneError: the client left in the middle of its body, or the server has sent an error response.
         """
         assert self.body is not None

@@ -113,6 +113,8 @@ async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int)
 async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | None, max_body: int) -> Json:
     """``decode_body`` that decodes JSON with many values in a thread, so that other tasks run meanwhile.
 
+    Cancelled, it abandons the thread. Arguments: as for ``decode_body``.
+
     Raises:
         RequestError: 400, the body is malformed.
     """

@@ -33,7 +33,7 @@ class AnswerRules:
 
     Args:
         vary: the names of request fields that the route's plan reads; Accept is added.
-        etag: whether a complete response gets an ETag.
+        etag: whether a complete response with status 200 to GET or HEAD gets an ETag of its body.
         expose: the diagnostic fields that clients get.
         krakend_compat: whether to send KrakenD's field.
     """
@@ -58,7 +58,10 @@ class AnswerRules:
 
 
 def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
-    """Make the reply for ``result``, and write the results for the access record into ``ctx``."""
+    """Make the reply for ``result``, and write the results for the access record into ``ctx``.
+
+    The reply is a 304 if the request's If-None-Match names the ETag of the response.
+    """
     keep_result(result, ctx)
     if result.failure is not None:
         reply = _failed(result, result.failure, ctx.facts.request_id)

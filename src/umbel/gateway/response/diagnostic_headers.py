@@ -28,9 +28,10 @@ _NOT_REPORTED = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE})
 
 
 def proxy_status(outcomes: Iterable[Outcome]) -> str | None:
-    """The value of Proxy-Status: one member per failed call, in the order of ``outcomes``; None if no call failed.
+    """The value of Proxy-Status: one member per call that failed or has a failed item, in the order of ``outcomes``.
 
-    ``next-hop`` is the name of the call, because clients must not learn addresses.
+    Calls that the gateway itself cancelled are left out. None: no other call failed. ``next-hop`` is the name of the
+    call, because clients must not learn addresses.
     """
     members = list(_proxy_members(outcomes))
     return _joined(members, lambda cut: _member({"details": f"+{cut} more"})) if members else None

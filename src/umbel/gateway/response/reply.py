@@ -46,7 +46,7 @@ class Reply:
 
 
 def complete(reply: Reply, request_id: str, *, krakend: bool) -> None:
-    """Add X-Request-Id, and for an error with ``krakend`` KrakenD's field."""
+    """Add X-Request-Id if it is missing; with ``krakend``, add KrakenD's field ("false") to an error."""
     if krakend and reply.status >= ERROR:
         say_incomplete(reply)
     if not reply.named or all(name != REQUEST_ID for name, _ in reply.fields):

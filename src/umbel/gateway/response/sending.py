@@ -44,7 +44,7 @@ async def deliver(
         says_krakend: whether an error response to this request has KrakenD's field.
 
     Raises:
-        ClientGoneError: the client has left. The work for the request has been cancelled.
+        ClientGoneError: the client has left. If ``answer`` is a Quart response, the request's work has been cancelled.
     """
     inbound, request_id = ctx.inbound, ctx.facts.request_id
     krakend = (answer.status if isinstance(answer, Reply) else answer.status_code) >= ERROR and says_krakend()

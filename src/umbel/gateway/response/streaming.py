@@ -38,10 +38,10 @@ async def stream(
     form: StreamForm,
     vary: str,
 ) -> Reply | Result:
-    """Start the composition in ``ctx.nursery``, and wait for its first line.
+    """Start the composition in ``ctx.nursery``, and wait for its first line. ``vary`` is the value of the field Vary.
 
     Returns:
-        The streaming reply. If the composition has failed before the first outcome, its result, for a problem document.
+        The streaming reply. If the composition fails before its first line, its result, for a problem document.
     """
     fields = head_fields(plan, inputs)
     send, receive = trio.open_memory_channel[StreamLine](capacity(plan))
