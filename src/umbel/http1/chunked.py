@@ -92,8 +92,7 @@ class ChunkedDecoder:
         """Decode ``data``, append the content to ``out``, and return the bytes after the end of the message.
 
         Raises:
-            MalformedMessageError: the framing is malformed, or the chunk extensions exceed their limits
-                (``http_response_transfer_coding``).
+            MalformedMessageError: the framing is malformed, or the chunk extensions exceed their limits.
             MessageTooLargeError: the trailer section exceeds its limits.
         """
         position, size = 0, len(data)

@@ -67,9 +67,10 @@ class Limits:
 
 
 def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
-    """The head of the response, if ``data`` is exactly one final response with a Content-Length; else None.
+    """The head, if ``data`` is exactly one whole final response with a Content-Length; else None.
 
-    The body is then ``data[head.size:]``. None does not mean that ``data`` is wrong: a ``ResponseReader`` decides.
+    The body is then ``data[head.size:]``. After None, ``data`` must be read by a ``ResponseReader``. ``method``: the
+    method of the request; with HEAD the result is None.
 
     Raises:
         MalformedMessageError: the head is malformed, or its framing is ambiguous.

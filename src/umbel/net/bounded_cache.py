@@ -17,11 +17,11 @@ _Value = TypeVar("_Value")
 class BoundedCache(Generic[_Key, _Value]):
     """Cache of at most ``entries_max`` entries, which evicts the oldest entry first (first in, first out).
 
-    Eviction is not by last use, because a hit would then have to write; a peer that sends ever new keys evicts the
+    Eviction is not by last use, because each hit would then have to write. A peer that sends ever new keys evicts the
     other entries under either rule.
 
-    Reading costs as much as in a dict: ``get``, or ``entries``, which is one object for the lifetime of the cache. Only
-    ``add`` may write to ``entries``. Safe to use from several threads.
+    Read with ``get`` or from ``entries``; both cost as much as with a dict. ``entries`` is the same object for the
+    lifetime of the cache, and only ``add`` may write to it. Safe to use from several threads.
 
     Args:
         entries_max: the maximum number of entries.

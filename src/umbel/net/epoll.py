@@ -104,7 +104,10 @@ class Reader(Protocol):
         """Report the next READABLE or WRITABLE change of ``sock``. To be called when the socket would block."""
 
     def close(self, sock: socket.socket) -> None:
-        """Remove the registration of ``sock``, if there is one, and close ``sock`` by the end of the current batch."""
+        """Remove the registration of ``sock``, if there is one, and close ``sock``.
+
+        During a batch the descriptor is closed only at the end of the batch; see the module.
+        """
 
     async def run(self) -> None:
         """Call handlers until cancelled."""

@@ -68,10 +68,7 @@ def cancel_reason(error: BaseException) -> str:
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """Remove groups of one member around an exception, or around a group of several members.
-
-    Return ``error`` itself if it is no group of one member.
-    """
+    """``error`` without the groups of one member around it; ``error`` itself if it is no group of one member."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -134,7 +131,10 @@ def _raise_as_it_is(error: BaseException) -> NoReturn:
 
 
 def split_crash(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split ``error`` into the crash and the rest, which must propagate. Either may be None. A group stays a group.
+    """Return ``error`` as a pair: the crash, and the rest, which must propagate. None stands for an empty part.
+
+    The parts of a group are groups. If a group cannot be split (see the module), its first cancel is the rest and
+    there is no crash; a group without a cancel is the crash.
 
     To be called inside of the cancel scopes that may have been cancelled, because only there is a cancel recognised.
     """

@@ -87,7 +87,7 @@ class Stream(Protocol):
         """Close at once. A task that sends or receives gets ClosedResourceError. May be called again."""
 
     def close(self) -> None:
-        """Close in order, without waiting: over TLS with ``close_notify`` if the socket takes it at once."""
+        """Close without waiting; over TLS with a ``close_notify``, if the socket takes it at once."""
 
 
 class Listener(Protocol):
@@ -203,7 +203,7 @@ class PlainStream:
             trio.TooSlowError: ``stop_receiving`` was called.
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the stream is closed.
-            trio.BusyResourceError: another task is receiving.
+            trio.BusyResourceError: another task is receiving, or a listener is.
         """
         while True:
             # The checkpoint comes before bytes are taken out of the socket: a later cancel would lose the bytes.
@@ -212,7 +212,7 @@ class PlainStream:
                 return data
 
     def stop_receiving(self) -> None:
-        """Make the task that waits in ``receive_some`` raise TooSlowError. Loses no bytes."""
+        """Make the task that waits in ``receive_some`` or ``wait_readable`` raise TooSlowError. Loses no bytes."""
         task, self._receiver = self._receiver, None
         if task is not None:
             reschedule(task, outcome.Error(trio.TooSlowError()))
@@ -288,7 +288,7 @@ class PlainStream:
         return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if info else None
 
     def poll_readable(self) -> None:
-        """Ask the kernel whether bytes are unread, so that ``receive_now`` finds bytes that are not reported yet."""
+        """Ask the kernel whether bytes are unread. ``receive_now`` then finds them before the reader reports them."""
         self._readable = self._readable or (not self._closed and bool(self._poll.poll(0)))
 
     def peer_end(self) -> int:

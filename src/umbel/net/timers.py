@@ -102,7 +102,7 @@ class TimerQueue:
         return self._live
 
     def add(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Call ``callback()`` at the time ``when``, or in the next turn of ``run`` if that time has passed."""
+        """Call ``callback()`` at the time ``when`` (trio's clock), or in the next turn of ``run`` if it is past."""
         timer = Timer(self, callback)
         self._live += 1
         self._number += 1

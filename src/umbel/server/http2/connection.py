@@ -4,8 +4,8 @@ Theory
 ------
 **Tasks.** All run in one nursery of ``run``: the *reader* (``run`` itself), the *writer* (``sender.run``), and a task
 per stream (``Stream.run``). The reader alone calls ``h2.receive_data``. It acts on frames synchronously, so no stream
-sees a frame half handled. The streams queue frames with ``sender`` and by the methods of the connection, of which only
-``stop`` waits.
+sees a frame half handled. The streams queue frames through ``sender`` and the methods of the connection. Of these
+methods only ``stop`` waits.
 
 **States of the connection.**
 
@@ -23,7 +23,7 @@ the running applications, also those whose response is done; an application may 
 ``_take_request`` adds a stream. ``_forget`` removes it: with its complete response, its reset, or its leaving. Frames
 for a stream that has left change nothing but the flow-control windows, the HPACK table and the flood limits.
 
-**A malformed request ends its stream, a broken connection rule ends the connection.** ``h2`` would end the connection
+**A malformed request ends its stream. A broken rule of HTTP/2 ends the connection.** ``h2`` would end the connection
 for most malformed requests, so its validation is off and ``request_head.py`` checks the header lists. What ``h2`` still
 raises, and a flood (``flood_limits.py``), ends the connection with GOAWAY and one access record without a method.
 
@@ -85,7 +85,7 @@ _FRAMES_PER_TURN = 16
 _FINISHING_MAX = 1.0
 """Seconds for which ``_let_finish`` reads nothing."""
 _STALLED_MAX = 100
-"""Write timeouts that responses may wait before they are given up; above that sum the connection leaves."""
+"""The waits of responses that were given up may add up to so many write timeouts; then the connection leaves."""
 _NO_RFC7540_PRIORITIES = 0x9
 """SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218 section 2.1): this server ignores PRIORITY frames."""
 
@@ -141,7 +141,7 @@ class Http2Connection:
         self._begun_at = self.heard_at if peer.accepted_at is None else peer.accepted_at
         """When the first byte of the incomplete preface, header block or frame came."""
         self._leaving_at = math.inf
-        """When the connection stops to accept requests and, idle, ends; finite while it is leaving."""
+        """While the connection is leaving: when it stops accepting requests, and ends if it is idle. Else infinite."""
         self._nursery: trio.Nursery
 
     async def run(self, received: bytes) -> None:
@@ -466,7 +466,10 @@ class Http2Connection:
         stream.count_out()
 
     def refuse(self, stream: Stream, error_response: ErrorResponse, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """Send an error response in the application's place; if its own response has begun, reset with ``code``."""
+        """Send an error response in the application's place. If its own response has begun, reset with ``code``.
+
+        PROTOCOL_ERROR as ``code`` also resets the stream after the error response.
+        """
         # server_response is set before leave: a task in receive must find out which error response was sent.
         self._forget(stream)
         if stream.response_started:
@@ -495,7 +498,7 @@ class Http2Connection:
         stream.server_response = ServerResponse(error_response, request_id, sent, notified)
 
     async def stop(self, stream: Stream, rest: BaseException) -> None:
-        """Send 503 to a request that was cancelled because the time of a drain is over, if no response has begun.
+        """Send 503 to a request without a response, if ``rest`` is the cancel at the end of a drain.
 
         ``rest``: what the stream's task raises next. The write is shielded for ``LAST_RESPONSE_S``.
         """
@@ -514,7 +517,7 @@ class Http2Connection:
         self._end(stream, code, reason)
 
     def displace(self, stream: Stream, reason: str) -> None:
-        """Reset a stream whose client is slow to take the response of a probe: the place is for a newer one."""
+        """Reset a probe's stream whose client is slow to take the response, to make room for a newer probe."""
         self._end(stream, ErrorCodes.CANCEL, reason)
 
     def _end(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
@@ -537,7 +540,10 @@ class Http2Connection:
                 self.sender.flush_soon()
 
     def task_ended(self, stream: Stream) -> None:
-        """Count the task of ``stream`` out, and start the idle timeout with the last one."""
+        """Count the task of ``stream`` out. After the last one the idle timeout starts.
+
+        After ``keep_alive_max_requests`` requests, or the probe of a reserved connection, send GOAWAY.
+        """
         self._forget(stream)
         stream.count_out()
         self._tasks -= 1

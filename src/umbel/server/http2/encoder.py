@@ -13,8 +13,8 @@ _HUFFMAN_MAX = 4096
 """Bytes of the longest field that is Huffman-coded."""
 _INDEXED, _NEVER_INDEXED = 0x80, 0x10
 _TABLE_SIZE_MAX = 4096
-"""Bytes of the dynamic table (RFC 7541 section 4.1). The client may allow more. The server does not use it: otherwise
-the client would choose the memory of its connection, and the time that the library searches for each field."""
+"""Bytes of the dynamic table (RFC 7541 section 4.1). The server never uses more, even if the client allows more: the
+client would choose the memory of its connection, and the time that the library searches for each field."""
 
 
 def _without_index(name: bytes) -> bytes:
@@ -70,7 +70,7 @@ class LinearEncoder(Encoder):
             self.table_size_changes.append(size)
 
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
-        """Encode a header list of pairs of bytes."""
+        """Encode a header list of pairs of bytes as a header block."""
         known, changes = self._known, b""
         if self.header_table.resized:
             known.clear()

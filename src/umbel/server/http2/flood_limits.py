@@ -34,10 +34,11 @@ class FloodLimits:
     def saw(self, frame: Frame, *, awaited: bool) -> None:
         """Count a received frame. ``awaited``: a request of its stream awaits its response.
 
-        DATA counts if it is empty or no request awaits it. RST_STREAM is counted by ``saw_reset``.
+        DATA counts if no request awaits it, or if it is empty and does not end its stream. HEADERS does not count, but
+        the size of its header block is checked. RST_STREAM is counted by ``saw_reset``.
 
         Raises:
-            FloodError: the frame, or the header block that it continues, exceeds a limit.
+            FloodError: there are too many such frames, or the header block is larger than ``head_max``.
         """
         if frame.kind in (frames.HEADERS, frames.CONTINUATION):
             self._head_bytes = frame.length + (self._head_bytes if frame.kind == frames.CONTINUATION else 0)
@@ -52,7 +53,7 @@ class FloodLimits:
             self._spend(self._controls, "control frames")
 
     def saw_reset(self) -> None:
-        """Count a stream that either side has reset: a client can make the server reset one.
+        """Count a reset of a stream by either side, because a client can make the server reset streams.
 
         Raises:
             FloodError: the limit is exceeded.

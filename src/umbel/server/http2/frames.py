@@ -45,7 +45,10 @@ class Frame(NamedTuple):
 
 
 class FrameSplitter:
-    """Splits received bytes into frames. Holds at most one incomplete frame, of at most ``length_max`` bytes."""
+    """Splits received bytes into frames. Between calls of ``cut`` it holds at most one incomplete frame.
+
+    ``length_max``: the most bytes of payload that a frame may have.
+    """
 
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
@@ -54,7 +57,7 @@ class FrameSplitter:
         """Whether a header block is incomplete after the last complete frame."""
 
     def cut(self, data: bytes) -> Iterator[Frame]:
-        """Take bytes, and yield the frames that are complete. A frame that is too long is yielded as its head alone."""
+        """Take ``data``, and yield the frames that are complete. Of a frame that is too long, yield the head alone."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
             high, low, kind, flags, stream_id = _FRAME_HEAD.unpack_from(self._buffer)
@@ -80,7 +83,7 @@ class FrameSplitter:
 
 
 def known_settings(frame: Frame) -> bytes:
-    """The bytes of ``frame``; a SETTINGS frame without its unknown settings.
+    """The bytes of ``frame``. From a SETTINGS frame the unknown settings are removed.
 
     A receiver ignores unknown settings (RFC 9113 section 6.5.2). The protocol library keeps them with their history,
     and walks through them for each later SETTINGS frame: 65,536 of them take 50 MB per connection.

@@ -68,7 +68,7 @@ class ReceiveBuffer:
             await self._next_change().wait()
 
     def take(self) -> bytes:
-        """Take all bytes that are there, and let the window open by as much."""
+        """Take all bytes that are there, without waiting, and let the window open by as much."""
         data = bytes(self._data)
         self._data.clear()
         self._acknowledge()

@@ -50,8 +50,9 @@ class Head:
     fields: Sequence[tuple[bytes, bytes]]
     """The header fields. In an accepted head they begin with ``host`` and have at most one ``cookie``."""
     protocol: bytes | None = None
-    """``:protocol`` of an extended CONNECT (RFC 8441)."""
+    """``:protocol`` of an extended CONNECT (RFC 8441), which is ``websocket`` in an accepted head; else None."""
     content_length: int | None = None
+    """Bytes of the body according to Content-Length; None without one."""
     expects_continue: bool = False
     """Whether Expect is ``100-continue``."""
     takes_trailers: bool = False
@@ -73,6 +74,7 @@ class HeadDecoder(Decoder):
 
         Raises:
             HPACKDecodingError: the block is malformed.
+            OversizedHeaderListError: the list is larger than ``max_header_list_size``.
         """
         if _RESIZED.match(data) is not None:
             raise HPACKDecodingError("more than two changes of the table size")
@@ -144,7 +146,8 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     """Check the header list of a request, and return its head.
 
     Raises:
-        HeadError: the request is refused; docs/server.md has the statuses.
+        HeadError: 400, the head is malformed; 414 or 431, it exceeds a limit; 417, 421 or 501, the server does not
+            support its expectation, its host or its method.
     """
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [field for field in raw if field[0][:1] != b":"]
@@ -191,7 +194,7 @@ def check_trailers(raw: Fields, limits: Limits) -> None:
     """Check the trailer section of a request.
 
     Raises:
-        HeadError: the request is refused.
+        HeadError: 431, the section exceeds a limit; 400, it is malformed.
     """
     if len(raw) > limits.max_fields or sum(len(name) + len(value) for name, value in raw) > limits.max_head:
         raise HeadError(ErrorResponse(431, "The trailer section of the body is too large."))
@@ -206,7 +209,7 @@ def malformed(reason: str) -> HeadError:
 
 
 def list_size_max(limits: Limits) -> int:
-    """The size of a header list, as HPACK counts, above which the connection ends.
+    """The bytes of a header list, as HPACK counts them, above which the connection ends.
 
     It is four times the size above which a request is refused, so most oversized heads cost only their own request.
     """

@@ -1,7 +1,7 @@
 """Sending half of an HTTP/2 connection: a queue of frames, which one task at a time writes for all streams.
 
-Frames are queued synchronously. A flush writes all queued frames: by the calling task (``flush``), or by ``run`` at the
-end of a turn of the event loop (``flush_soon``, ``flush_together``), so that many small responses share a write.
+Frames are queued synchronously. A flush writes all queued frames. ``flush`` writes in the calling task. ``flush_soon``
+and ``flush_together`` have ``run`` write in its next turn of the event loop, so many small responses share a write.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ async def write(clock: WriteClock, stream: Any, data: bytes) -> None:
 
 
 class Sender:
-    """The sending half of a connection. ``failed(reason)`` is called once, when nothing can be sent any more."""
+    """The sending half of a connection.
+
+    ``failed(reason)`` is called at most once, when a write fails: with ``client-gone`` or ``write-timeout``.
+    """
 
     def __init__(
         self, h2: H2Connection, server: ServerState, stream: trio.abc.SendStream, failed: Callable[[str], None]
@@ -162,7 +165,7 @@ class Sender:
     # Windows, and frames that the next flush writes.
 
     def window(self, stream_id: int) -> int:
-        """Bytes of content that the next DATA frame of a stream may have."""
+        """Bytes of content that the next DATA frame of a stream may have; 0 or less: a window is closed."""
         return min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size, PIECE)
 
     def room(self, stream_id: int) -> int:
@@ -237,7 +240,7 @@ class Sender:
         self._frames += frames.frame_head(kind, flags, stream_id, len(payload)), payload
 
     def acknowledge(self, stream_id: int, amount: int) -> None:
-        """Open the inbound windows by ``amount`` bytes of a stream, which were taken or dropped."""
+        """Open the inbound windows by ``amount`` bytes of a stream, which were taken or dropped. May queue frames."""
         if amount and not self.over:
             self._h2.acknowledge_received_data(amount, stream_id)
 

@@ -94,7 +94,7 @@ class Stream(RecordedRequest, UnsentContent):
     finished = False
     """Whether no further frame may be queued: the response is complete, or the stream has left."""
     cut_short = False
-    """Whether the response ended before its end for another reason than the client's leaving."""
+    """Whether the response ended early for another reason than that the client left."""
     bodiless = False
     """Whether the response has no content on the wire: to HEAD, or with 204 or 304."""
     upload: Upload | None = None
@@ -102,7 +102,7 @@ class Stream(RecordedRequest, UnsentContent):
     _counted = True
     """Whether the request still counts as in flight or as an upload."""
     _content_torn = False
-    """Whether a cancelled send has left a part of its content unqueued (or one waits, and would)."""
+    """Whether a cancelled send left a part of its content unqueued. Also set while a send waits with such a part."""
     _head_waits: Fields | None = None
     """The fields of a head that is not queued yet."""
     _promised: float = math.inf
@@ -166,7 +166,7 @@ class Stream(RecordedRequest, UnsentContent):
                 finally:
                     self._on_gone = None  # The application has ended: its callback must not be called any more.
                 await self._check_end()
-            except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+            except BaseException as error:  # noqa: BLE001 - cancels and the like are raised again
                 crash, rest = split_application_crash(error)
                 if crash is not None:
                     self.server.application_failed("request", crash, gone=self.gone)
@@ -220,7 +220,7 @@ class Stream(RecordedRequest, UnsentContent):
                 self.upload.end()
 
     def displace(self, reason: str) -> None:
-        """Count the request out at once and reset the stream: the place is for a newer probe."""
+        """Count the request out at once and reset the stream, to make room for a newer probe."""
         self.count_out()
         self.connection.displace(self, reason)
 
@@ -410,7 +410,7 @@ class Stream(RecordedRequest, UnsentContent):
             raise ApplicationError("the application sent an interim response after the head of its response")
         if not 100 <= status < 200 or status == 101:
             raise ApplicationError(
-                f"the application gave the status {status!r} to an interim response, which has 100 or 102 to 199"
+                f"the application gave the status {status!r} to an interim response; it must be 100 or 102 to 199"
             )
         read_fields(fields)
         self.connection.sender.headers(self.stream_id, status, sendable(fields))
@@ -419,7 +419,7 @@ class Stream(RecordedRequest, UnsentContent):
     async def take(self, status: int, fields: Sequence[Field]) -> StreamBytes:
         """As ``InboundRequest`` says."""
         if not self.websocket:
-            raise ApplicationError("a stream can be taken only if its request is an extended CONNECT")
+            raise ApplicationError("the application took a stream whose request is no extended CONNECT")
         self._begin(status, fields)
         self._put_head()
         self._taken = StreamBytes(self)

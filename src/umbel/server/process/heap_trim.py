@@ -34,7 +34,7 @@ INTERVAL_S = 60.0
 RETRY_S = 5.0
 """Seconds until the next attempt, if requests in flight prevent a trim."""
 BUSY_TRIM_MAX = 64 * 2**20
-"""Most bytes to return while requests are in flight, which wait for at most some 20 ms then."""
+"""Most bytes to return while requests are in flight. A trim of so many delays them by some 20 ms."""
 
 GROWTH_MIN = 32 * 2**20
 """Bytes by which uploads must have made the process grow for a trim."""
@@ -43,8 +43,9 @@ GROWTH_MIN = 32 * 2**20
 class HeapTrimmer:
     """Detects the end of bursts and uploads, and trims the heap in ``run``.
 
-    Only in a process with ``gc_tuning``. The counter of requests in flight calls ``peak_rose`` above ``peak``, and
-    ``burst_ended`` at ``burst_ends_at``: two comparisons per request.
+    Without ``gc_tuning.apply`` nothing is trimmed. The code that counts requests in flight calls ``peak_rose`` when
+    their number exceeds ``peak``, and ``burst_ended`` when it has fallen to ``burst_ends_at``: two comparisons per
+    request. ``in_flight()`` gives the present number.
     """
 
     def __init__(self, timers: TimerQueue, in_flight: Callable[[], int]) -> None:
@@ -109,7 +110,7 @@ class HeapTrimmer:
 
 
 def trim_heap() -> bool:
-    """Return free heap memory to the system. Blocks. False if nothing was returned, or the C library cannot."""
+    """Return free heap memory to the system. Blocks. False if nothing was returned, or without ``malloc_trim``."""
     trim = _malloc_trim()
     return trim is not None and bool(trim(0))
 

@@ -46,7 +46,7 @@ class Listener:
 
     socket: socket.socket
     context: ssl.SSLContext | None
-    """Set if connections use TLS."""
+    """The TLS settings of its connections; None: no TLS."""
     path: BoundPath | None = None
     """The path of a Unix socket that was bound here; None if the socket was inherited."""
 
@@ -62,7 +62,8 @@ def listening(config: Config) -> Iterator[list[Listener]]:
     """Bind the sockets of ``config`` and listen. At the end, close them and remove the paths of Unix sockets.
 
     Raises:
-        OSError: an address cannot be bound, for instance because another process listens there.
+        OSError: an address cannot be bound, for instance because another process listens there; or a certificate or
+            key cannot be loaded.
     """
     binds = [*config.bind, *(config.insecure_bind if config.ssl_enabled else ())]
     context = config.create_ssl_context()
@@ -126,7 +127,7 @@ async def accept_from(listener: Listener, server: ServerState, nursery: trio.Nur
     """Accept connections until cancelled, and serve each in a task of ``nursery``. Close the socket at the end.
 
     Raises:
-        OSError: accepting failed for another reason than one connection, or a lack of descriptors or memory.
+        OSError: accepting failed, and the reason is neither one broken connection nor a lack of descriptors or memory.
     """
     try:
         async for sock in _accepted(listener.socket, server):

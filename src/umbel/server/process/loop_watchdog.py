@@ -24,11 +24,11 @@ EVENT = "loop.blocked"
 
 @asynccontextmanager
 async def watched_loop(hang_timeout: float, record: Callable[[str], object]) -> AsyncIterator[None]:
-    """Run ``watch_loop`` while the block runs."""
+    """Run ``watch_loop`` with these arguments while the block runs."""
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_loop, hang_timeout, record)
         yield
-        nursery.cancel_scope.cancel(reason="what was watched has ended")
+        nursery.cancel_scope.cancel(reason="the watched block has ended")
 
 
 async def watch_loop(
@@ -39,8 +39,8 @@ async def watch_loop(
 ) -> None:
     """Watch the event loop until cancelled. One task per process, because ``faulthandler`` has one timer.
 
-    Writes the stacks to stderr once the loop has been blocked for ``hang_timeout`` seconds. When the loop runs again,
-    ``record`` is called with one sentence that says for how long.
+    A blocked loop has its stacks written to stderr, once, after ``hang_timeout`` seconds. When the loop runs again,
+    ``record`` is called with one sentence that says for how long the loop was blocked.
     """
     every, armed = min(1.0, hang_timeout / 5), False
     with own_stderr() as descriptor:

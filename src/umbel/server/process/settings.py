@@ -16,13 +16,14 @@ def hypercorn_config(
     bind: Sequence[str] = (),
     warn: Callable[[ConfigProblem], object] | None = None,
 ) -> Config:
-    """The settings in ``file`` (TOML) with Umbel's defaults; ``bind`` replaces that of the file.
+    """The settings in ``file`` (TOML), with Umbel's defaults for missing keys. Without ``file``, the defaults.
 
-    Paths are relative to the file. ``workers`` is always 1, because the embedded server is one process. ``warn`` is
-    called for each key in the file that has no effect.
+    A ``bind`` that is not empty replaces the key ``bind`` of the file. Paths are relative to the file. ``workers`` is
+    always 1, because the embedded server is one process. ``warn`` is called for each key in the file that has no
+    effect.
 
     Raises:
-        ConfigError: the file has mistakes; it carries all of them, each with its line.
+        ConfigError: the file cannot be read, or has mistakes. The error carries all of them, each with its line.
     """
     # Imported here: it loads pydantic, which a server with other settings does not need.
     from ...config.hypercorn_toml.settings import hypercorn_keys

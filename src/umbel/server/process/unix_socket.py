@@ -30,7 +30,7 @@ class BoundPath:
     """The path of a Unix socket that this process has bound."""
 
     def __init__(self, path: str) -> None:
-        """Remember the file at ``path``. To be called inside of ``claimed``, after the bind."""
+        """Remember which file is at ``path`` now. To be called inside of ``claimed``, after the bind."""
         self._path = Path(path)
         self._status = self._path.lstat()
         self._removed = False

@@ -24,8 +24,8 @@ async def serve_websocket(server: ServerState, app: Any, request: Handshake) -> 
     """Serve a WebSocket by the ASGI application ``app``, from the opening handshake to the end.
 
     ``request.websocket`` must be true. A handshake with invalid ``Sec-WebSocket-`` fields gets 400 and is recorded;
-    the application does not see it. What the application raises is logged here. A cancel is raised again; if the
-    handshake has no response then, the server's protocol gives one.
+    the application does not see it. What the application raises is logged here. A cancel is raised again; then the
+    caller must respond to a handshake that has no response yet.
     """
     try:
         opening = read_opening_handshake(request.fields, keyed=request.version != "2")

@@ -54,7 +54,7 @@ class Deflate(PerMessageDeflate):
 
 @dataclass(frozen=True, slots=True)
 class NegotiatedDeflate:
-    """An accepted offer."""
+    """An accepted offer of permessage-deflate."""
 
     parameters: str
     """The value of Sec-WebSocket-Extensions in the response."""
@@ -62,9 +62,10 @@ class NegotiatedDeflate:
     client_no_context_takeover: bool
     server_bits: int | None
     client_bits: int | None
+    """``server_max_window_bits`` and ``client_max_window_bits``, 9 to 15; None if not negotiated (15)."""
 
     def extension(self) -> Deflate:
-        """The extension with these parameters, for one connection."""
+        """A new wsproto extension with these parameters. Each WebSocket needs one of its own."""
         extension = Deflate(
             client_no_context_takeover=self.client_no_context_takeover,
             client_max_window_bits=self.client_bits,
@@ -78,7 +79,8 @@ class NegotiatedDeflate:
 def negotiate(offers: Iterable[tuple[str, Parameters]]) -> NegotiatedDeflate | None:
     """Accept the first acceptable offer (RFC 7692 section 5); None if there is none.
 
-    An offer with an unknown or repeated parameter, or with an invalid value, is declined (section 7).
+    ``offers``: the names and parameters of extensions, of which only permessage-deflate is considered. An offer with an
+    unknown or repeated parameter, or with an invalid value, is declined (section 7).
     """
     for name, parameters in offers:
         if name == NAME and (negotiated := _accepted(parameters)) is not None:

@@ -31,7 +31,10 @@ async def reject_handshake(server: ServerState, request: Handshake, error_respon
 
 
 async def send_error_response(server: ServerState, request: InboundRequest, response: ServerResponse) -> ServerResponse:
-    """Send an error response. Return ``response`` with the bytes of its body. A client that has gone is no error."""
+    """Send an error response. Return ``response`` with the size of the body as ``bytes_sent``.
+
+    A client that has gone is no error, and changes nothing in the result.
+    """
     fields, body = server.fields_and_body(response.error_response, response.request_id)
     with suppress(ClientGoneError):
         if not request.respond(response.error_response.status, fields, body):
@@ -40,7 +43,7 @@ async def send_error_response(server: ServerState, request: InboundRequest, resp
 
 
 def record_rejected(server: ServerState, request: InboundRequest, response: ServerResponse) -> None:
-    """Count a handshake that no application records among the rejected requests, and write its access record."""
+    """Count the error response to a handshake that no application records, and write the access record."""
     server.record_rejected(
         response.error_response,
         request_id=response.request_id,

@@ -107,7 +107,7 @@ class State(Enum):
 
 
 class WebSocketSession(BoundedCalls, RecordedRequest):
-    """One WebSocket, from the parsed handshake to its end. ``run`` serves it."""
+    """One WebSocket, from the parsed handshake to its end: ``run`` serves it, ``receive`` and ``send`` are ASGI's."""
 
     def __init__(self, server: ServerState, app: Any, request: InboundRequest, opening: OpeningHandshake) -> None:
         self._server = server
@@ -187,7 +187,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         try:
             with self._scope:
                 await self._app(self._asgi_scope(), self.receive, self.send)
-        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+        except BaseException as error:  # noqa: BLE001 - cancels and the like are raised again
             crash, rest = split_application_crash(error)
             if crash is not None:
                 self._crashed = True
@@ -237,8 +237,8 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
 
         Raises:
             ClientGoneError: the WebSocket is closed, by the client or by a drain.
-            ApplicationError: the application has closed or refused the WebSocket before, or the message breaks a rule.
-            ValueError: a field of the response to the handshake is malformed.
+            ApplicationError: the application has closed or refused the WebSocket before, the message is not allowed in
+                this state, or its content or a header field breaks a rule.
         """
         await self.count_call()
         if self._is_closed:
@@ -274,7 +274,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._scope.cancel(reason=reason)
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """Keep the application's record until the end: the server may still send an error response in its place."""
+        """Keep the application's record until the end of ``run``, which corrects it if the server has responded."""
         earlier, self.filed = self.filed, (recorder, ended)
         if earlier is not None:
             self._request.file_record(*earlier)
