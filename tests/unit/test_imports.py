@@ -26,7 +26,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"policy"}),
     frozenset({"upstream", "server", "logs", "composition", "observe"}),
-    frozenset({"auth", "limits", "cache"}),
+    frozenset({"auth", "limits", "cache", "admin"}),
     frozenset({"gateway"}),
     frozenset({"supervisor", "testing", "simulate"}),
     frozenset({"demo", "labs"}),

@@ -15,6 +15,7 @@ from quart_trio import QuartTrio
 from ..core.events import NULL
 from ..server.limits.server_limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
+from .figures import Exemplars, Values, application_figures
 from .request.client_origin import TrustedProxies, origin_of
 
 if TYPE_CHECKING:
@@ -197,6 +198,11 @@ class GatewayApplication(QuartTrio):
             ConfigError: as ``RouteTable.open``.
         """
         raise NotImplementedError
+
+    def figures(self) -> tuple[Values, Exemplars]:
+        """The values and exemplars of the application's metrics, as in ``ProcessFigures``; empty while not serving."""
+        runtime = self.current_runtime
+        return ({}, {}) if runtime is None else application_figures(runtime)
 
     def statistics(self) -> GatewayStatistics:
         """A frozen snapshot of the counters."""

@@ -45,7 +45,7 @@ def probe(serving: ServingState, routes: Map, request: Request, ctx: RequestCont
     if path == LIVEZ:
         return _fine(b'{"status":"live"}')
     if serving.ready:
-        recorder = serving.recorder
+        recorder = getattr(serving.recorder, "inner", serving.recorder)
         failing = recorder.statistics().failing if isinstance(recorder, FileRecorder) else ()
         # A log that cannot be written (a full disk) does not make the process unready: it can still answer, and all
         # other workers share the disk.

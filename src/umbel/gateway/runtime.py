@@ -17,6 +17,7 @@ from ..core.transport_caller import caller_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
+from ..observe.request_counts import CountingRecorder
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build
@@ -27,7 +28,8 @@ from .request_context import names_of
 class Runtime:
     """Recorder, callers and shared parts of the upstreams. Open from startup to shutdown; never changed in between."""
 
-    recorder: Recorder
+    recorder: CountingRecorder
+    """Takes all records, and counts requests."""
     callers: Mapping[str, Caller]
     """The callers by name of the upstream."""
     overload_manager: OverloadManager
@@ -42,7 +44,7 @@ class Runtime:
 async def open_runtime(
     config: Config,
     transports: Mapping[str, httpx.AsyncBaseTransport],
-    recorder: Recorder | None,
+    given: Recorder | None,
 ) -> AsyncIterator[Runtime]:
     """Context manager: open the recorder and the upstreams of ``config``, and close them at the end.
 
@@ -53,15 +55,17 @@ async def open_runtime(
         config: the configuration.
         transports: httpx transports that replace clients, by name of the upstream. They are not closed here. A name
             that ``config`` lacks is another upstream.
-        recorder: the replacement of the configured log files; None: open these.
+        given: the recorder that replaces the configured log files; None: open these.
 
     Raises:
         ConfigError: the log files cannot be opened, or the TLS files of an upstream cannot be used any more.
     """
     async with AsyncExitStack() as stack:
-        if recorder is None:
-            recorder = opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
+        if given is None:
+            opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
+            given = opened_recorder
+        recorder = CountingRecorder(given)
         stack.enter_context(redacted_console(Redactor(config.logs.redact)))
         own = BackgroundNursery("the upstreams' tasks")
         await own.open()

@@ -65,6 +65,7 @@ from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryRules
 from ..policy.retry_budget import Budget, BudgetStatistics
 from .background_tasks import BackgroundNursery, TaskOwner
+from .calls.attempt_counts import AttemptCounts
 from .calls.bulkhead import Bulkhead, OverloadManager
 from .calls.call import UpstreamCall
 from .calls.coalesce import CoalesceStatistics, Coalescing
@@ -262,7 +263,7 @@ class Client(TaskOwner):
         self.attempt_prefixes = _attempt_prefixes(self.deadline_header)
         """Beginnings of the field lines that each attempt writes; a call's own fields with these names are replaced."""
         self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
-        """Field lines of the latest attempt, for other attempts of its request; see ``attempt.lines_of_request``."""
+        """Field lines of the latest attempt, for other attempts of its request; see ``attempt_fields.py``."""
         self.breaker = _breaker(policies.breaker, StateEvents(recorder, name))
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """Learned limit of calls in flight; None if the limit is fixed."""
@@ -282,6 +283,7 @@ class Client(TaskOwner):
         # Not a cache: a dropped estimate would lose its samples. A quantile beyond DIGESTS_MAX has no estimate.
         self._digests: dict[float, HedgeDelay] = {}
         # Counters; calls add to them.
+        self.attempt_counts = AttemptCounts()
         self.retries = self.retries_mended = self.retries_late = self.retries_blocked = 0
         self.hedges = self.hedges_won = self.hedges_pending = 0
 

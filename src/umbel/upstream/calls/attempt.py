@@ -60,8 +60,8 @@ In each case the attempt is recorded by ``cut`` itself, not when the task has un
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
@@ -70,6 +70,7 @@ from ...core.call import CallContext, PreparedRequest
 from ...core.errors import UpstreamError
 from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
+from ...core.histogram import DURATIONS
 from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
 from ...http1.errors import MessageError, NoMessageError
@@ -80,7 +81,8 @@ from ...policy.hedge import RaceEntry
 from ...policy.retry import AttemptResult
 from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut, response_failed
 from ..pool.connection import INLINE_MAX
-from ..pool.request_head import encode_call, encode_plain_call, lines_of_blocks, remember_beginning
+from ..pool.request_head import encode_call, encode_plain_call, remember_beginning
+from .attempt_fields import attempt_fields, lines_of_request
 from .failure_kind import LOST, kind_of_cut, kind_of_error
 from .response_body import Decoder, check_size, fields_and_decoder, limit_of
 from .retry_safety import result_of
@@ -628,6 +630,16 @@ class Attempt:
             self.cause,
         )
         attempts.append(record)
+        counts = call.client.attempt_counts
+        counts.causes[self.cause] += 1
+        if kind not in CUT:  # The duration of a cut attempt says nothing about the replica.
+            try:
+                cells = counts.durations[slot.name, self.status]
+            except KeyError:
+                cells = counts.new_durations(slot.name, self.status)
+            seconds = now - self.started_at
+            cells[bisect_left(DURATIONS, seconds)] += 1
+            cells[-1] += seconds
         if context.takes_attempts:
             context.recorder.record(AttemptEnded(context.request, context.call, context.upstream, record, detail))
         # After the record: an ejection that this end causes is recorded behind its cause.
@@ -647,54 +659,3 @@ class PartialResponse:
         """Decoder of the body; None before the head."""
         self.kept: Sequence[Field] = ()
         """Header fields that describe the decoded body."""
-
-
-def lines_of_request(
-    client: ClientInterface, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
-) -> tuple[bytes | None, bytes | None, bytes]:
-    """Encode the field lines that the attempts of one inbound request at one time have in common.
-
-    Stores them in ``client.latest_lines``. The complete lines of an attempt are ``common`` (or the gateway's lines and
-    ``before``), the span id in 16 hexadecimal digits, and ``after``.
-
-    Returns:
-        common: lines of the gateway's fields, then ``traceparent`` up to the span id. None: use ``before``.
-        before: ``traceparent`` up to the span id; empty without an inbound request. None: use ``attempt_fields``.
-        after: the rest of ``traceparent``, then the line of the deadline header.
-    """
-    request, header, left = context.request, client.deadline_header, context.deadline - now
-    if request is None:
-        return None, b"", b""
-    common: bytes | None = None
-    before: bytes | None = None
-    after = _end_of_parent(request.trace.flags)
-    if header is not None and left != math.inf:
-        after = b"%b%b: %d\r\n" % (after, header, int(left * 1000) or 1)
-    if not request.trace.state:
-        before = f"traceparent: 00-{request.trace.trace_id}-".encode("ascii")
-        lines = lines_of_blocks(gateway, client.attempt_prefixes)
-        common = None if lines is None else lines + before
-    client.latest_lines = request, gateway, now, context.deadline, common, before, after
-    return common, before, after
-
-
-@lru_cache(maxsize=256)
-def _end_of_parent(flags: str) -> bytes:
-    return f"-{flags}\r\n".encode("ascii")
-
-
-def attempt_fields(context: CallContext, deadline_header: bytes | None, now: float, span: int) -> list[Field]:
-    """Header fields that an attempt adds: traceparent, tracestate and the deadline header in milliseconds.
-
-    Args:
-        span: the attempt's span id; not 0, which is invalid (W3C Trace Context section 3.2.2.4).
-    """
-    request = context.request
-    if request is None:
-        return []
-    values = {b"traceparent": request.trace.header(f"{span:016x}").encode("ascii")}
-    if request.trace.state:
-        values[b"tracestate"] = request.trace.state.encode("ascii")
-    if deadline_header is not None and context.deadline < math.inf:
-        values[deadline_header] = b"%d" % max(1, int((context.deadline - now) * 1000))
-    return [(name, name, value) for name, value in values.items()]

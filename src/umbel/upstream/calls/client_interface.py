@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from ..background_tasks import BackgroundNursery
     from ..pool.pool import Pool
     from ..replicas.balance import LoadBalancer
+    from .attempt_counts import AttemptCounts
     from .bulkhead import Bulkhead
 
 LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
-"""Arguments and result of the latest ``attempt.lines_of_request``: inbound request, gateway fields, time of the
+"""Arguments and result of the latest ``attempt_fields.lines_of_request``: inbound request, gateway fields, time of the
 attempts, deadline; then the three values that the function returned."""
 
 
@@ -53,6 +54,7 @@ class ClientInterface(Protocol):
     attempt_prefixes: tuple[bytes, ...]
     latest_lines: LatestLines
     # Counters; see ``client.RetryStatistics`` and ``client.HedgeStatistics``.
+    attempt_counts: AttemptCounts
     retries: int
     retries_mended: int
     retries_late: int

@@ -39,7 +39,8 @@ from ..errors import CallTimedOut, ConnectionReset, copy_of_failure
 from ..pool.connection import Connection
 from ..pool.connection_state import State
 from ..pool.request_head import EncodedRequest, encode_request
-from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
+from .attempt import DONE, HEAD, SENT, Attempt
+from .attempt_fields import attempt_fields
 from .failure_kind import kind_of_error
 from .repeatable_call import RepeatableCall
 

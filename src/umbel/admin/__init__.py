@@ -1,0 +1,1 @@
+"""The admin side of a process: its figures, its state and its commands, for operators and scrapers."""

@@ -1,0 +1,167 @@
+"""Catalogue of all metrics: name, type, labels, meaning, and how values of several processes become one.
+
+Names follow OpenTelemetry's HTTP semantic conventions where they have one, in Prometheus's spelling; all others begin
+with ``umbel_``. A label's values come from the configuration, the code or a closed list, never from a request: so the
+number of time series is bounded. The output, ``umbel metrics`` and docs/metrics.md are made from this list.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from ..core.histogram import DURATIONS, OWN_TIMES
+
+
+class Type(enum.StrEnum):
+    """Type of a metric, in the words of OpenMetrics."""
+
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    GAUGE = "gauge"
+
+
+class Merge(enum.StrEnum):
+    """How the values of several processes with equal labels become one value."""
+
+    SUM = "sum"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Counters and histograms never fall: the values of ended workers are kept. Gauges are those of living processes.
+    """
+
+    name: str
+    """The name in the output; a counter's ends in ``_total``, a duration's in ``_seconds``."""
+    type: Type
+    labels: tuple[str, ...]
+    """The names of the labels, in the order of the values in ``ProcessFigures``."""
+    meaning: str
+    merge: Merge = Merge.SUM
+    bounds: tuple[float, ...] = ()
+    """The upper bounds of a histogram's buckets, in seconds."""
+
+
+def _counter(name: str, labels: str, meaning: str) -> Metric:
+    return Metric(name, Type.COUNTER, tuple(labels.split()), meaning)
+
+
+def _gauge(name: str, labels: str, meaning: str, merge: Merge = Merge.SUM) -> Metric:
+    return Metric(name, Type.GAUGE, tuple(labels.split()), meaning, merge)
+
+
+def _histogram(name: str, labels: str, meaning: str, bounds: tuple[float, ...] = DURATIONS) -> Metric:
+    return Metric(name, Type.HISTOGRAM, tuple(labels.split()), meaning, bounds=bounds)
+
+
+SERVER_DURATION = _histogram(
+    "http_server_request_duration_seconds",
+    "http_route http_request_method http_response_status_code",
+    "Duration of requests from clients, from the head to the end of the response. http_route is empty if no route "
+    "matched; the status is 499 if the client left before a response had begun.",
+)
+SERVER_ACTIVE = _gauge(
+    "http_server_active_requests", "", "Requests that are being answered, including those whose body is still to come."
+)
+CLIENT_DURATION = _histogram(
+    "http_client_request_duration_seconds",
+    "upstream replica http_response_status_code",
+    "Duration of attempts at a replica of an upstream, from its choice to the end of the response (of a streamed "
+    "response: to its head). The status is empty if no response came. Attempts that the gateway itself cancelled are "
+    'left out. Replicas beyond the first 64 of an upstream are counted as "other".',
+)
+ANSWERS = _counter(
+    "umbel_answers_total",
+    "route outcome",
+    "Composed answers: complete, partial (a call failed, the answer was sent), or failed (an error response).",
+)
+CALLS = _counter(
+    "umbel_calls_total",
+    "route call outcome kind",
+    "Calls of compositions: ok, partial (items of an each failed), failed or skipped; kind is the kind of the failure.",
+)
+OWN_SECONDS = _histogram(
+    "umbel_own_seconds",
+    "route",
+    "The gateway's own share of a composed answer: its duration minus that of its longest chain of calls.",
+    OWN_TIMES,
+)
+ATTEMPTS = _counter("umbel_attempts_total", "upstream cause", "Attempts that ended, by cause: first, retry or hedge.")
+BREAKER_STATE = _gauge(
+    "umbel_breaker_state",
+    "upstream",
+    "State of the circuit breaker: 0 closed, 1 half-open, 2 open; the highest of all workers.",
+    Merge.MAX,
+)
+REPLICA_EJECTED = _gauge(
+    "umbel_replica_ejected", "upstream replica", "Workers in which the replica is ejected from load balancing."
+)
+BULKHEAD_IN_USE = _gauge("umbel_bulkhead_in_use", "upstream", "Calls that hold a place of the bulkhead.")
+BULKHEAD_WAITING = _gauge("umbel_bulkhead_waiting", "upstream", "Calls that wait for a place of the bulkhead.")
+BULKHEAD_LIMIT = _gauge("umbel_bulkhead_limit", "upstream", "Places of the bulkhead, configured or learned.")
+BUDGET_LEFT = _gauge(
+    "umbel_retry_budget_left", "upstream", "Retries and hedges that the retry budget would grant at this moment."
+)
+POOL_CONNECTIONS = _gauge(
+    "umbel_pool_connections", "upstream state", "Connections to the upstream: connecting, active or idle."
+)
+IN_FLIGHT = _gauge("umbel_in_flight", "", "Requests in flight that count for umbel_capacity.")
+CAPACITY = _gauge("umbel_capacity", "", "Requests that may be in flight ([server] max_in_flight), over all workers.")
+CONNECTIONS = _gauge("umbel_connections", "", "Open connections of clients.")
+REFUSED = _counter(
+    "umbel_refused_total",
+    "http_response_status_code",
+    "Requests that the server answered in the application's place: malformed, over a limit, or when it was full.",
+)
+LOOP_LAG = _gauge("umbel_loop_lag_seconds", "worker", "The latest lateness of the event loop's heartbeat.", Merge.MAX)
+LOG_DROPPED = _counter("umbel_log_dropped_total", "log", "Records that were lost: queue full, disk failing, too long.")
+WORKERS = _gauge("umbel_workers", "state", "Worker processes by state: starting, serving, draining or silent.")
+WORKER_MEMORY = _gauge("umbel_worker_resident_memory_bytes", "worker", "Resident memory of the process.", Merge.MAX)
+WORKER_STALE = _gauge(
+    "umbel_worker_stale",
+    "worker",
+    "1 if the worker did not answer within 0.5 s, so that its last figures stand for it; else 0.",
+    Merge.MAX,
+)
+WORKER_RESTARTS = _counter(
+    "umbel_worker_restarts_total", "why", "Workers that were replaced after they ended, by the class of their end."
+)
+RELOADS = _counter("umbel_config_reload_total", "result", "Reloads of the configuration: ok or failed.")
+SERIES_DROPPED = _counter(
+    "umbel_series_dropped_total", "", "Values that were not counted because the process holds too many time series."
+)
+
+METRICS: tuple[Metric, ...] = (
+    SERVER_DURATION,
+    SERVER_ACTIVE,
+    IN_FLIGHT,
+    CAPACITY,
+    CONNECTIONS,
+    REFUSED,
+    ANSWERS,
+    CALLS,
+    OWN_SECONDS,
+    CLIENT_DURATION,
+    ATTEMPTS,
+    BREAKER_STATE,
+    REPLICA_EJECTED,
+    BULKHEAD_IN_USE,
+    BULKHEAD_WAITING,
+    BULKHEAD_LIMIT,
+    BUDGET_LEFT,
+    POOL_CONNECTIONS,
+    LOOP_LAG,
+    LOG_DROPPED,
+    WORKERS,
+    WORKER_MEMORY,
+    WORKER_STALE,
+    WORKER_RESTARTS,
+    RELOADS,
+    SERIES_DROPPED,
+)
+"""All metrics, in the order of the output."""
+BY_NAME = {metric.name: metric for metric in METRICS}

@@ -1,0 +1,65 @@
+"""Field lines that attempts add to the request of their call: traceparent, tracestate and the deadline header."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ..pool.request_head import lines_of_blocks
+
+if TYPE_CHECKING:
+    from ...core.call import CallContext
+    from ...core.http.header_field import Field
+    from .client_interface import ClientInterface
+
+
+def lines_of_request(
+    client: ClientInterface, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
+) -> tuple[bytes | None, bytes | None, bytes]:
+    """Encode the field lines that the attempts of one inbound request at one time have in common.
+
+    Stores them in ``client.latest_lines``. The complete lines of an attempt are ``common`` (or the gateway's lines and
+    ``before``), the span id in 16 hexadecimal digits, and ``after``.
+
+    Returns:
+        common: lines of the gateway's fields, then ``traceparent`` up to the span id. None: use ``before``.
+        before: ``traceparent`` up to the span id; empty without an inbound request. None: use ``attempt_fields``.
+        after: the rest of ``traceparent``, then the line of the deadline header.
+    """
+    request, header, left = context.request, client.deadline_header, context.deadline - now
+    if request is None:
+        return None, b"", b""
+    common: bytes | None = None
+    before: bytes | None = None
+    after = _end_of_parent(request.trace.flags)
+    if header is not None and left != math.inf:
+        after = b"%b%b: %d\r\n" % (after, header, int(left * 1000) or 1)
+    if not request.trace.state:
+        before = f"traceparent: 00-{request.trace.trace_id}-".encode("ascii")
+        lines = lines_of_blocks(gateway, client.attempt_prefixes)
+        common = None if lines is None else lines + before
+    client.latest_lines = request, gateway, now, context.deadline, common, before, after
+    return common, before, after
+
+
+@lru_cache(maxsize=256)
+def _end_of_parent(flags: str) -> bytes:
+    return f"-{flags}\r\n".encode("ascii")
+
+
+def attempt_fields(context: CallContext, deadline_header: bytes | None, now: float, span: int) -> list[Field]:
+    """Header fields that an attempt adds: traceparent, tracestate and the deadline header in milliseconds.
+
+    Args:
+        span: the attempt's span id; not 0, which is invalid (W3C Trace Context section 3.2.2.4).
+    """
+    request = context.request
+    if request is None:
+        return []
+    values = {b"traceparent": request.trace.header(f"{span:016x}").encode("ascii")}
+    if request.trace.state:
+        values[b"tracestate"] = request.trace.state.encode("ascii")
+    if deadline_header is not None and context.deadline < math.inf:
+        values[deadline_header] = b"%d" % max(1, int((context.deadline - now) * 1000))
+    return [(name, name, value) for name, value in values.items()]

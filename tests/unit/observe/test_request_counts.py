@@ -1,0 +1,122 @@
+"""CountingRecorder: what is counted of a request, and that the number of time series is bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.logs.event_factories import TRACE_ID, log_message, request_ended, request_facts
+from tests.support.logs.records import Records
+from umbel.core.failure_kinds import Kind
+from umbel.core.histogram import DURATIONS
+from umbel.core.model import FailedItem, Failure, Outcome
+from umbel.observe.figures import Labels, Value
+from umbel.observe.request_counts import CALLS_MAX, ROUTES_MAX, CountingRecorder
+
+ROUTE = "/dashboard/<user_id>"
+TIMEOUT = Failure.of(Kind.TIMEOUT, "too slow")
+
+
+def values(counts: CountingRecorder, name: str) -> dict[Labels, Value]:
+    return dict(counts.values()[name])
+
+
+def counted(*events: Any) -> CountingRecorder:
+    counts = CountingRecorder(Records())
+    for event in events:
+        counts.record(event)
+    return counts
+
+
+def test_every_event_is_passed_on_and_only_requests_are_counted() -> None:
+    records = Records()
+    counts = CountingRecorder(records)
+    events = [request_ended(), log_message()]
+    for event in events:
+        counts.record(event)
+    assert records.events == events
+    assert counts.counted == 1
+
+
+def test_a_request_is_counted_by_route_method_status_and_duration() -> None:
+    counts = counted(request_ended(ended_at=10.25), request_ended(ended_at=10.3), request_ended(404, ended_at=30.0))
+    cells = values(counts, "http_server_request_duration_seconds")
+    ok, missing = cells[ROUTE, "GET", "200"], cells[ROUTE, "GET", "404"]
+    assert isinstance(ok, list)
+    assert isinstance(missing, list)
+    assert (ok[DURATIONS.index(0.25)], ok[DURATIONS.index(0.5)], sum(ok[:-1])) == (1, 1, 2)
+    assert ok[-1] == pytest.approx(0.55)
+    assert missing[len(DURATIONS)] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"completed": True}, "complete"),
+        ({"completed": False}, "partial"),
+        ({"completed": False, "kind": Kind.TIMEOUT}, "failed"),
+        ({"kind": Kind.CLIENT_GONE, "calls": (Outcome("a", "value"),)}, "failed"),
+        ({}, None),
+        ({"kind": Kind.INTERNAL}, None),
+    ],
+)
+def test_an_answer_is_complete_partial_or_failed_and_other_responses_are_none(
+    changes: dict[str, Any], outcome: str | None
+) -> None:
+    counts = counted(request_ended(**changes))
+    assert values(counts, "umbel_answers_total") == ({} if outcome is None else {(ROUTE, outcome): 1})
+
+
+def test_calls_are_counted_by_name_outcome_and_kind_of_the_failure() -> None:
+    calls = (
+        Outcome("user", "value"),
+        Outcome("orders", "failed", failure=TIMEOUT),
+        Outcome("offers", "skipped"),
+        Outcome("items", "value", failed_items=(FailedItem((0,), TIMEOUT),)),
+    )
+    counts = counted(request_ended(calls=calls), request_ended(calls=calls[:1]))
+    assert {labels: n for labels, n in values(counts, "umbel_calls_total").items() if n} == {
+        (ROUTE, "user", "ok", ""): 2,
+        (ROUTE, "orders", "failed", "timeout"): 1,
+        (ROUTE, "offers", "skipped", ""): 1,
+        (ROUTE, "items", "partial", "timeout"): 1,
+    }
+
+
+def test_own_time_is_counted_in_seconds() -> None:
+    cells = values(counted(request_ended(completed=True, own_ms=0.4)), "umbel_own_seconds")[(ROUTE,)]
+    assert isinstance(cells, list)
+    assert (sum(cells[:-1]), cells[-1]) == (1, pytest.approx(0.0004))
+
+
+def test_methods_that_no_standard_names_are_counted_together() -> None:
+    counts = counted(*(request_ended(request=request_facts(method=f"M{n}")) for n in range(1000)))
+    cells = values(counts, "http_server_request_duration_seconds")
+    assert list(cells) == [(ROUTE, "_OTHER", "200")]
+    assert sum(cells[ROUTE, "_OTHER", "200"][:-1]) == 1000  # type: ignore[index]
+
+
+@pytest.mark.parametrize("state", ["value", "failed"])
+def test_names_of_calls_beyond_the_bound_are_counted_together(state: Any) -> None:
+    failure = TIMEOUT if state == "failed" else None
+    counts = counted(*(request_ended(calls=(Outcome(f"c{n}", state, failure=failure),)) for n in range(CALLS_MAX + 50)))
+    calls = {labels[1]: n for labels, n in values(counts, "umbel_calls_total").items() if n}
+    assert calls["other"] == 50
+    assert sum(calls.values()) == CALLS_MAX + 50  # type: ignore[arg-type]
+
+
+def test_routes_beyond_the_bound_are_counted_together() -> None:
+    counts = counted(*(request_ended(request=request_facts(route=f"/{n}")) for n in range(ROUTES_MAX + 3)))
+    cells = values(counts, "http_server_request_duration_seconds")["other", "GET", "200"]
+    assert sum(cells[:-1]) == 3  # type: ignore[index]
+
+
+async def test_each_bucket_has_its_latest_request_as_exemplar(autojump_clock: object) -> None:
+    counts = counted(request_ended(ended_at=10.24), request_ended(ended_at=10.25), request_ended(ended_at=12.0))
+    ((labels, exemplars),) = counts.exemplars()["http_server_request_duration_seconds"]
+    assert labels == (ROUTE, "GET", "200")
+    assert [(each.bucket, each.trace_id, each.seconds) for each in exemplars] == [
+        (DURATIONS.index(0.25), TRACE_ID, 0.25),
+        (DURATIONS.index(2.5), TRACE_ID, 2.0),
+    ]
