@@ -1,7 +1,9 @@
-"""``umbel check``: report all mistakes of a configuration; exit status 0 or 78.
+"""``umbel check``: report all mistakes of a configuration.
 
 It checks umbel.toml and the hypercorn.toml beside it, and only reads files: it calls no upstream, opens no port and
 writes no log. With ``--app`` it also starts and stops the application, in a process of its own.
+
+Exit status: 0 or 78; 1 if the application of ``--app`` fails for another reason than its configuration.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
     A line that begins with "warning: " is about a value that is valid, but probably does not do what was meant, such as
     two limits that contradict each other.
 
-    Exit status: 0 if the configuration can be used, 78 if not; 1 if the application does not start.
+    Exit status: 0 if the configuration can be used, 78 if not; 1 if the application does not start or stop.
     """
     try:
         loaded = _loaded(file, app)

@@ -68,7 +68,7 @@ def status(master: _MasterClient) -> None:
 @_command
 @click.argument("workers", type=click.IntRange(1))
 def scale(master: _MasterClient, workers: int) -> None:
-    """Set the number of workers, until the master ends."""
+    """Set the number of workers, until it is set again or the master ends."""
     answer = master.ask(command="scale", count=workers)
     master.say(f"{answer.get('size')} workers from now on")
 
@@ -88,7 +88,7 @@ def reload(master: _MasterClient, allow_empty: bool) -> None:
 @_command
 @click.argument("slot", type=int)
 def drain(master: _MasterClient, slot: int) -> None:
-    """Start a new worker in SLOT, then drain the old one."""
+    """Replace the worker of SLOT: start a new one, then drain the old one. Does not wait for the end."""
     master.ask(command="drain", slot=slot)
     master.say(f"the worker of slot {slot} drains as soon as its successor is ready")
 
@@ -103,15 +103,21 @@ def kill(master: _MasterClient, slot: int) -> None:
 
 @_command
 def reopen(master: _MasterClient) -> None:
-    """Reopen the log files of all processes, and wait until all have done so."""
+    """Reopen the log files of all processes, and wait until all have done so.
+
+    Fails if a worker does not answer within 5 s.
+    """
     answer = master.ask(command="reopen")
     master.say(f"{answer.get('workers')} workers have reopened their log files")
 
 
 @_command
-@click.option("--quick", is_flag=True, help="Cancel requests in flight; takes at most 2 s.")
+@click.option("--quick", is_flag=True, help="Cancel requests in flight, so that the stop takes at most 2 s.")
 def stop(master: _MasterClient, quick: bool) -> None:
-    """Stop the master and its workers. Requests in flight may take up to graceful_timeout."""
+    """Stop the master and its workers. Does not wait for the end.
+
+    Requests in flight may take up to graceful_timeout.
+    """
     master.ask(command="stop", quick=quick)
     master.say("stopping")
 
@@ -158,7 +164,7 @@ class _MasterClient:
         except OSError as error:
             reason = error.strerror or str(error)
             raise click.ClickException(
-                f"no master answers at {path}: {reason}; is it running with --control?"
+                f"no master answers at {path}: {reason}; check the path, and that the master runs"
             ) from error
         try:
             answer = _answer(received)

@@ -29,7 +29,8 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
 
     A query string in PATH is checked as the route checks it.
 
-    Exit status: 0 if a route answers, 1 if none does, 78 if the configuration cannot be used.
+    Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
+    configuration cannot be used.
     """
     if as_json and as_mermaid:
         raise click.UsageError("--json and --mermaid cannot be used together.")
@@ -69,7 +70,7 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
 
 
 def _exit_without_route(ctx: click.Context, request: str, answer: NoMatch, *, as_json: bool) -> NoReturn:
-    """Print the response to a request that no route serves, and exit: with 0 if its status is a success, else 1."""
+    """Print the response to a request that causes no call, and exit: with 0 if its status is a success, else 1."""
     if as_json:
         click.echo(json.dumps({"route": None, **answer._asdict()}, ensure_ascii=False))
     else:

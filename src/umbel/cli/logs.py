@@ -55,7 +55,13 @@ def logs() -> None:
 @logs.command(short_help="Show the last records; with --follow new ones too.")
 @click.argument("log", default="access")
 @click.option(
-    "--lines", "-n", default=10, show_default=True, type=COUNT_OR_ALL, metavar="N|all", help="How many records."
+    "--lines",
+    "-n",
+    default=10,
+    show_default=True,
+    type=COUNT_OR_ALL,
+    metavar="N|all",
+    help="How many records to print.",
 )
 @click.option(
     "--follow", "-f", is_flag=True, help="Wait for new records and print them, also after a rotation, until Ctrl-C."

@@ -205,7 +205,7 @@ failure would give an answer), `received_status` (the status of the response; ab
 
 
 def reference() -> str:
-    """Return the whole document."""
+    """Return the whole document, which ends with a line end."""
     return _INTRODUCTION + "".join(_sections())
 
 

@@ -24,7 +24,8 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
     """Run ``main``, which serves ``app``, under trio, and return its result.
 
     Raises:
-        ConfigError: an address cannot be bound, or a configuration error kept ``app`` from starting (exit status 78).
+        ConfigError: a configuration error kept ``app`` from starting; or ``main`` raised an ``OSError``, which is
+            reported as an address that cannot be bound (exit status 78).
         ClickException: the lifespan of ``app`` has failed, or took too long (exit status 1).
         BaseException: any other exception; one that is alone in exception groups is taken out of them.
     """

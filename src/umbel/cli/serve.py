@@ -64,7 +64,7 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
     "--intensity-restarts",
     type=COUNT,
     metavar="N",
-    help="Restarts per worker that are allowed within --intensity-window.",
+    help="Restarts that are allowed within --intensity-window: N times the number of workers, in all.",
 )
 @click.option("--intensity-window", type=DURATION, metavar="TIME", help="The period in which restarts are counted.")
 @click.option(

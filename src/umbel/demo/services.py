@@ -55,6 +55,7 @@ class SampleService(NamedTuple):
     median_ms: float
     """The median of the latencies in milliseconds, whose distribution is lognormal."""
     answer: Callable[[str, Mapping[str, str]], Answer]
+    """Computes status and JSON value from the path and the query."""
     faults: Faults
     """Its faults during traffic; without traffic it has none."""
 

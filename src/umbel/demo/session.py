@@ -42,13 +42,13 @@ async def run_demo(
     traffic_seed: int | None = None,
     logs: Path,
 ) -> None:
-    """Start the upstreams and the gateway, and await ``visit``. The end comes after it, or at SIGINT or SIGTERM.
+    """Run the upstreams and the gateway until SIGINT or SIGTERM, or with ``once`` until ``visit`` has returned.
 
-    Traffic is sent from the end of ``visit`` until the gateway has stopped. The gateway is stopped gracefully, then the
-    upstreams.
+    Traffic is sent from the end of ``visit`` until the gateway has stopped. At the end the gateway is stopped
+    gracefully, then the upstreams. A cancel ends all at once.
 
     Args:
-        visit: is awaited while the demo runs.
+        visit: is awaited once, when the gateway serves, with its addresses.
         once: whether the demo ends after ``visit``.
         port: the port of the gateway; 0 for any free one.
         slow: the names of services with slow responses.

@@ -84,13 +84,14 @@ async def sample_upstreams(
     usual_ports: bool = False,
     seed: int = 1,
 ) -> AsyncGenerator[Urls, None]:
-    """Serve all sample services on loopback until the block ends; gives their base URLs.
+    """Context manager: serve all sample services on loopback, one server for each replica; gives their base URLs.
 
     Args:
         slow: the names of services that take ``SLOW_S`` seconds longer.
         fail: the names of services that respond with 500.
         faults: whether each service has its own ``faults``.
-        usual_ports: whether to use the ports of the sample configuration, as far as they are free.
+        usual_ports: whether to use the ports of the sample configuration. For a port that is in use, and without
+            ``usual_ports``, any free one is taken.
         seed: the seed of the latencies and of the faults.
     """
     chance = random.Random(seed)

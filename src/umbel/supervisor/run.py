@@ -31,8 +31,12 @@ from .master.settings import CommandLine, Settings, read_in_time, read_settings
 async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
     """Run a master until it is stopped; return the exit status (``exit_status.py``). A cancel kills the workers.
 
+    Args:
+        given: the options and arguments of the command line.
+        warn: called with each warning about the settings at the start; None: no warnings.
+
     Raises:
-        ConfigError: the settings cannot be used; no worker was started.
+        ConfigError: the settings, the pidfile, the control socket or a log file cannot be used; no worker was started.
         OSError: an address cannot be bound; no worker was started.
     """
     settings = await read_in_time(partial(read_settings, given, warn))
@@ -81,5 +85,7 @@ def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Setti
     changed = [name for name, value in needs_restart if value(settings) != value(before)]
     if changed:
         reason = "cannot be changed by a reload; restart the master"
-        raise ConfigError([ConfigProblem(given.application.hypercorn or "", None, name, reason) for name in changed])
+        reasons = {"certfile": "TLS cannot be turned on or off by a reload; restart the master"}
+        file = given.application.hypercorn or ""
+        raise ConfigError([ConfigProblem(file, None, name, reasons.get(name, reason)) for name in changed])
     return replace(settings, logs=before.logs)

@@ -20,14 +20,15 @@ class CheckFailure(NamedTuple):
     """The reason why an application cannot be loaded, started or stopped."""
 
     reason: str
+    """One sentence, and the traceback below it if there is one."""
     misconfigured: bool = False
     """Whether the configuration is the cause."""
 
 
 async def check_app(settings: Settings) -> CheckFailure | None:
-    """Load, start and stop the application in a process; return why that failed, or None.
+    """Load, start and stop the application in a worker process; return why that failed, or None if it succeeded.
 
-    A cancel kills and reaps the process.
+    The process must be ready within ``start_timeout``; otherwise it is killed. A cancel kills and reaps it.
 
     Raises:
         OSError: the process cannot be started.

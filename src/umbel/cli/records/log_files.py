@@ -46,9 +46,9 @@ def line_of(data: bytes) -> LogLine:
 
 
 class LogFiles:
-    """All files of a log at this moment, as a context manager.
+    """All files of a log at the time of creation, as a context manager that closes the live one.
 
-    A file that cannot be read is left out, and a line on stderr says so.
+    If a file cannot be read to its end, the rest of it is left out, and a line on stderr says why.
 
     Args:
         log: the path of the live file.
@@ -77,13 +77,13 @@ class LogFiles:
             self._live.close()
 
     def lines(self) -> Iterator[LogLine]:
-        """Yield all lines, the oldest first."""
+        """Yield all lines, the oldest first. The lines can be read only once."""
         for path in self._older:
             yield from map(line_of, self._lines_of(path))
         yield from map(line_of, self._lines_of_live())
 
     def last(self, count: int) -> list[LogLine]:
-        """Return the last ``count`` lines, read from as few files as possible."""
+        """Return the last ``count`` lines, the oldest first, read from as few files as possible."""
         if not count:
             return []
         found: deque[bytes] = deque(self._lines_of_live(), maxlen=count)
@@ -136,7 +136,10 @@ def _why(error: OSError | EOFError) -> str:
 
 
 class Follower:
-    """A reader of the lines that are appended to a log, across rotation and truncation."""
+    """A reader of the lines that are appended to a log from now on, across rotation and truncation.
+
+    The log need not exist yet. If it cannot be opened, a line on stderr says why, once for each reason.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -155,7 +158,10 @@ class Follower:
         return None if self._fd is None else os.fdopen(os.dup(self._fd), "rb")
 
     def read(self) -> Iterator[LogLine]:
-        """Yield the lines appended since the last call; after a rotation first the rest of the renamed file."""
+        """Yield the whole lines that were appended since the last call, then end; never waits.
+
+        After a rotation the rest of the renamed file comes first.
+        """
         while True:
             yield from self._read_on()
             if not self._moved():

@@ -46,7 +46,9 @@ class Printer:
         self._coloured = coloured
 
     def print(self, lines: Iterable[LogLine]) -> int:
-        """Print the lines, and return their number; all of them are written on return.
+        """Print the lines, and return how many there were, with those that are not records.
+
+        All lines are written when the call returns.
 
         Raises:
             BrokenPipeError: the reader of stdout has closed it.
@@ -85,7 +87,10 @@ def wait_while_read(seconds: float) -> None:
 
 
 def shown(line: LogLine, *, coloured: bool) -> str:
-    """Return a line in the form for people, coloured by level and status if ``coloured``."""
+    """Return a line in the form for people, coloured by level and status if ``coloured``.
+
+    A line that is not a record is returned as its text. A traceback follows in lines of its own.
+    """
     record = line.record
     if not record:
         return printable(line.text)

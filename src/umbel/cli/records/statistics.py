@@ -55,7 +55,7 @@ class LatencyHistogram:
 
 
 class LogStatistics:
-    """The statistics of a log.
+    """The statistics of a log, whose lines ``add`` counts one by one.
 
     Args:
         by: the field whose values get rows of their own; None: no rows.

@@ -25,7 +25,7 @@ class Limit:
 
     key: str
     value: str
-    """The value as it is written in a file."""
+    """The value as it is written in a file, or a few words about it."""
     place: str | None
     """The file and line of the value; None for a default."""
 
@@ -58,7 +58,9 @@ class RouteExplained:
     methods: tuple[str, ...]
     query: tuple[str, ...]
     combine: str
+    """How the calls make the answer: ``all``, ``first`` or ``quorum of N``."""
     rules: tuple[str, ...]
+    """The rules of the answer, a few words each."""
     limits: tuple[Limit, ...]
     calls: tuple[CallExplained, ...]
     answers: tuple[str, ...]

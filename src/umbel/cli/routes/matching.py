@@ -33,11 +33,14 @@ class Match(NamedTuple):
 
 
 class NoMatch(NamedTuple):
-    """No route matches: the status of the response, the reason, and the routes whose paths are similar."""
+    """A request that causes no call: the gateway answers it itself, redirects it or refuses it."""
 
     status: int
+    """The status of the response."""
     reason: str
+    """Why no call is made, for people."""
     near: tuple[str, ...] = ()
+    """The routes with similar paths, if no route has the path; each as ``METHODS PATH``."""
 
 
 class Query(NamedTuple):
@@ -50,7 +53,10 @@ class Query(NamedTuple):
 
 
 def read_query(plan: Plan, path: str) -> Query | NoMatch:
-    """Parse the query of ``path`` as the route of ``plan`` does. A path without a query is not checked."""
+    """Parse the query of ``path`` as the route of ``plan`` does; return ``NoMatch`` if the route would refuse it.
+
+    A path without ``?`` is not checked: a required parameter may be missing.
+    """
     _, mark, query = path.partition("?")
     if not mark:
         return Query({}, ())
@@ -70,7 +76,7 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
 
 
 def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
-    """Return the route that matches a request. A query in ``path`` is ignored."""
+    """Return the route that matches a request, or ``NoMatch`` if there is none. A query in ``path`` is ignored."""
     raw = path.partition("?")[0]
     try:
         check_path(raw.encode())

@@ -20,7 +20,11 @@ _RECEIVE_BYTES = 64 * 1024
 
 
 class Channel:
-    """One end of a channel. Sending never waits: ``run`` sends the queued messages, and must run for that."""
+    """One end of a channel. ``send`` only queues a message; the task of ``run`` sends the queued messages.
+
+    Args:
+        sock: this process's end of the socketpair; ``close`` closes it.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -38,9 +42,10 @@ class Channel:
             self.dropped += 1
 
     def send_now(self, message: Message) -> None:
-        """Send a message without ``run``; drop and count it if the socket does not take it at once.
+        """Send a message at once, without ``run``. Never waits, never raises.
 
-        It is for an event loop that is too busy to schedule ``run``.
+        The message is dropped and counted if other messages wait to be sent, or if the socket does not take it now. The
+        method is for an event loop that is too busy to schedule ``run``.
         """
         line = encode(message)
         try:
@@ -51,7 +56,10 @@ class Channel:
             self.dropped += 1
 
     async def run(self) -> None:
-        """Send the queued messages until the peer is gone, or ``finish`` was called and the queue is empty."""
+        """Send the queued messages until the peer is gone, or ``finish`` was called and the queue is empty.
+
+        A cancel may leave a message half sent; only ``close`` may be called after it.
+        """
         try:
             async for line in self._queued:
                 # Without a checkpoint if the socket takes it: the next turn of a busy loop may be seconds away, and
@@ -76,7 +84,11 @@ class Channel:
         self._queue.close()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield each line without its line end, until the peer is gone or a line exceeds ``LINE_BYTES_MAX``."""
+        """Yield each received line without its line end.
+
+        Ends without an error when the peer is gone, when this end was closed, or when a line exceeds
+        ``LINE_BYTES_MAX``.
+        """
         buffer = bytearray()
         try:
             while piece := await self._stream.receive_some(_RECEIVE_BYTES):

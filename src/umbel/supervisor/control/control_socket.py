@@ -1,7 +1,7 @@
 """The control socket of ``umbel ctl``: each connection carries one JSON request and one JSON answer.
 
-It exists if ``[supervisor] control`` names a path. Any process that can connect can command the master, so the mode of
-the socket is 0600.
+It exists if ``[supervisor] control`` or ``--control`` names a path. Any process that can connect can command the
+master, so the mode of the socket is 0600.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     command: str
     count: int | None = None
-    """An argument of ``scale``."""
+    """Of ``scale``: the number of workers."""
     slot: int | None = None
-    """An argument of ``drain`` and ``kill``."""
+    """Of ``drain`` and ``kill``: the number of the slot."""
     quick: bool = False
-    """An argument of ``stop``."""
+    """Of ``stop``: whether to stop within ``QUICK_S``."""
     allow_empty: bool = False
-    """An argument of ``reload``."""
+    """Of ``reload``: whether the configuration may have lost its routes."""
 
 
 class CommandError(Exception):
@@ -55,7 +55,7 @@ Answer = dict[str, Any]
 
 @contextmanager
 def control_socket(path: str | None) -> Iterator[socket.socket | None]:
-    """Open the listening socket at ``path``, and remove it at the end of the block; None without a path.
+    """Context manager: open the listening socket at ``path``, and close and remove it at the end. None: do nothing.
 
     A socket file on which no process listens is stale, and is replaced.
 
@@ -86,7 +86,7 @@ def control_socket(path: str | None) -> Iterator[socket.socket | None]:
 
 
 async def serve_control(master: Master, sock: socket.socket) -> None:
-    """Accept connections and carry out their commands until cancelled."""
+    """Accept connections on a duplicate of ``sock``, and carry out their commands, until cancelled."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
     await trio.serve_listeners(_Connections(master).serve, [listener])
 
@@ -148,7 +148,11 @@ async def _line(stream: trio.SocketStream) -> bytes:
 
 
 async def execute_command(master: Master, line: bytes) -> Answer:
-    """Carry out the command of a request. The answer has ``ok``, and ``error`` if ``ok`` is false."""
+    """Carry out the command of a request, which is one JSON object; never raises an ``Exception`` for a bad request.
+
+    The answer has ``ok`` and the results of the command. If ``ok`` is false, it has only ``error`` besides: a sentence
+    that says why and what to do. A cancel ends the wait for the result; a reload that has begun goes on.
+    """
     try:
         request = msgspec.json.decode(line, type=Request)
         command = _COMMANDS.get(request.command)
@@ -171,14 +175,14 @@ async def _tree(master: Master, request: Request) -> Answer:
 
 async def _scale(master: Master, request: Request) -> Answer:
     if request.count is None or not 1 <= request.count <= WORKERS_MAX:
-        raise CommandError(f"scale takes a number of workers from 1 to {WORKERS_MAX}")
+        raise CommandError(f"scale needs a number of workers from 1 to {WORKERS_MAX}")
     master.scale(request.count)
     return {"size": master.size}
 
 
 async def _reload(master: Master, request: Request) -> Answer:
     if master.stopping:
-        raise CommandError("the master is stopping; it cannot reload")
+        raise CommandError("the master is stopping and cannot reload; start it again")
     if failure := await master.reloader.wait_for(master.reload(allow_empty=request.allow_empty)):
         raise CommandError(failure)
     return {"generation": master.generation}
@@ -201,7 +205,7 @@ async def _kill(master: Master, request: Request) -> Answer:
 async def _reopen(master: Master, request: Request) -> Answer:
     answered, asked = await master.reopen_logs_and_wait()
     if answered < asked:
-        raise CommandError(f"{answered} of {asked} workers have reopened their log files")
+        raise CommandError(f"{answered} of {asked} workers have reopened their log files in time; see umbel ctl status")
     return {"workers": asked}
 
 
@@ -214,7 +218,7 @@ def _slot(master: Master, request: Request) -> Slot:
     slot = None if request.slot is None else master.slots.get(request.slot)
     if slot is None:
         slots = ", ".join(map(str, sorted(master.slots)))
-        raise CommandError(f"{request.command} takes the number of a slot; the slots are {slots}")
+        raise CommandError(f"{request.command} needs the number of a slot; the slots are {slots}")
     return slot
 
 

@@ -1,7 +1,7 @@
 """The messages between master and worker: one JSON object per line, such as ``{"is": "ready", ...}``. Pure.
 
-A message that does not fit its type is an error. Both ends have the same version, because a worker is a new interpreter
-of the same installation; there is no compatibility between versions.
+A line that is no message, or that does not fit the type of its message, is an error. Messages need not be compatible
+between versions of Umbel, since a worker is a new interpreter of the same installation.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     slot: int
     """The number of the slot, from 1 on; 0 for a trial start."""
     generation: int
-    """The number of the configuration's reading."""
+    """How many times the master had read the configuration when it started this worker."""
     app: str | None
     """``module:app``; None for the gateway of the configuration."""
     config: str | None
     """The path of umbel.toml; None if there is none."""
     routes: int = 0
-    """The number of routes that the master has found in umbel.toml."""
+    """The number of routes that the master has found in umbel.toml. A worker that finds far fewer refuses the file."""
     server: dict[str, Any] = {}
     """Hypercorn's settings, as the master has read them."""
     limits: Limits | None = None
@@ -84,9 +84,9 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """To the worker: drain and end. All times are seconds."""
 
     grace: float
-    """The time of requests in flight after ``delay``, before they are cancelled."""
+    """The time that requests in flight have after ``delay``; then they are cancelled."""
     delay: float = 0.0
-    """The time for which connections are still accepted."""
+    """The time for which connections are still accepted at first."""
     quick: bool = False
     """Whether to end within ``QUICK_S``; a worker that drains already cancels its requests at once."""
 
@@ -115,20 +115,20 @@ class Ready(Message, frozen=True, kw_only=True, tag="ready"):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """To the master, every ``heartbeat_every`` seconds from ``ready`` until the end: the event loop runs."""
+    """To the master, every ``heartbeat_every`` seconds from ``ready`` until the end: the event loop is not blocked."""
 
     lag_ms: float
     """The lateness of this heartbeat in milliseconds: the time for which the event loop was blocked."""
     inflight: int
-    """The requests in flight."""
+    """The number of requests in flight."""
     tasks: int
-    """The living tasks."""
+    """The number of living trio tasks."""
     rss: int
     """The resident memory in bytes."""
     connections: int
-    """The open connections."""
+    """The number of open connections."""
     requests: int
-    """The requests since the start."""
+    """The number of requests since the worker's start."""
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):

@@ -17,7 +17,10 @@ _ANSWER_S = 1.0
 
 
 async def status(master: Master) -> dict[str, Any]:
-    """Return the state with the counters of all ready workers; one that does not answer in 1 s has no ``stats``."""
+    """Return the state of the master and its slots, with the counters of all ready workers.
+
+    Waits for the counters for at most 1 s; a worker that does not answer in this time has no member ``stats``.
+    """
     stats = await master.queries.ask(master.workers, messages.StatsQuery(), messages.Stats, _ANSWER_S)
     slots = master.slots_in_order()
     return {

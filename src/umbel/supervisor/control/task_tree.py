@@ -1,4 +1,4 @@
-"""Task trees as lines of text, of this process or of all: each task with its place, below its parent.
+"""Task trees as lines of text, of this process or of all: each task with its place in the code, below its parent.
 
 A tree is read from trio's own state, so it costs nothing until it is asked for.
 """
@@ -24,22 +24,27 @@ _ANSWER_S = 2.0
 
 
 async def all_task_trees(master: Master) -> list[dict[str, Any]]:
-    """Return the task trees of the master and of all ready workers, each as process name, pid and lines.
+    """Return the task trees of the master and of all ready workers, each with ``process``, ``pid`` and ``lines``.
 
-    The tree of a worker that does not answer within 2 s is one line that says so: its event loop is blocked.
+    Waits for the workers for at most 2 s. The tree of a worker that does not answer in this time is one line that says
+    so: most likely its event loop is blocked.
     """
     workers = master.workers
     answers = await master.queries.ask(workers, messages.TreeQuery(), messages.Tree, _ANSWER_S)
     trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
     for worker in workers:
         answer = answers.get(worker)
-        lines = ["no answer: its event loop is blocked"] if answer is None else list(answer.lines)
+        silent = f"no answer within {_ANSWER_S:g} s: its event loop is probably blocked"
+        lines = [silent] if answer is None else list(answer.lines)
         trees.append({"process": f"worker {worker.slot}", "pid": worker.pid, "lines": lines})
     return trees
 
 
 def task_tree() -> tuple[str, ...]:
-    """Return the task tree of this process from trio's root task on, one line for each task, children indented."""
+    """Return the task tree of this process from trio's root task on, one line for each task, children indented.
+
+    Of more than ``LINES_MAX`` tasks, the last line has the number of those that are left out. Must be called in trio.
+    """
     root = trio.lowlevel.current_root_task()
     assert root is not None
     lines = tuple(islice(_lines(root, 0), LINES_MAX))

@@ -35,8 +35,8 @@ class WorkerQueries:
     ) -> dict[Worker, AnswerT]:
         """Send ``query`` to each worker; return the answers of type ``answer`` that come in ``within`` seconds.
 
-        ``query`` is sent with a new number. Workers that do not answer in time, or end, are missing in the result. A
-        cancel forgets the query.
+        ``query`` is sent with a new number. Returns as soon as each worker has answered or ended. Workers that do not
+        answer in time, or end first, are missing in the result. After a cancel, late answers are ignored.
         """
         self._latest += 1
         number = self._latest

@@ -9,17 +9,18 @@ from collections import deque
 from random import Random
 
 STABLE_S = 10.0
-"""The seconds for which a worker must have been ready to be restarted without delay."""
+"""Seconds: the death of a worker that was not ready for so long counts as a failure."""
 FIRST_DELAY_S = 0.1
-"""The bound on the first delay."""
+"""The bound in seconds on the delay after a first failure."""
 _DOUBLINGS_MAX = 30
 """A bound on the exponent; the delay reaches ``max_delay`` long before."""
 
 
 class Backoff:
-    """The delays of one slot between a death and the next start: exponential, with full jitter.
+    """The delays of one slot between a worker's death and the next start: exponential, with full jitter.
 
-    After k failures the delay is random between 0 and ``FIRST_DELAY_S`` * 2^k seconds, at most ``max_delay``.
+    A worker that was ready for ``STABLE_S`` is restarted without delay. After a failure that follows k others in a row,
+    the delay is random between 0 and the smaller of ``FIRST_DELAY_S`` * 2^k and ``max_delay``, in seconds.
     """
 
     def __init__(self, max_delay: float) -> None:
@@ -33,8 +34,7 @@ class Backoff:
         Args:
             ready_for: the seconds for which the worker was ready; None if it never was.
             random: the source of the jitter.
-            degraded: whether the delay after a failure is ``max_delay``, without jitter. The delay after a worker that
-                was ready for ``STABLE_S`` is 0 all the same.
+            degraded: whether the delay after a failure is ``max_delay``, without jitter.
         """
         if ready_for is not None and ready_for >= STABLE_S:
             self.failures = 0
@@ -51,10 +51,10 @@ class Backoff:
 
 
 class RestartIntensity:
-    """The number of restarts of all slots within a sliding window, and its limit.
+    """The number of restarts of all slots together within a sliding window, and its limit.
 
     Args:
-        restarts: the number of restarts for each slot that is allowed within the window.
+        restarts: the limit divided by the number of slots. One slot alone may use up the limit of all.
         window: the length of the window in seconds.
     """
 
@@ -64,7 +64,10 @@ class RestartIntensity:
         self._times: deque[float] = deque()
 
     def add(self, now: float, slots: int) -> bool:
-        """Count a restart; return whether the window now holds more than ``restarts`` * ``slots``."""
+        """Count a restart; return whether the window now holds more than ``restarts`` * ``slots``.
+
+        ``now`` is in seconds, from the same clock at each call.
+        """
         self._times.append(now)
         allowed = self._restarts * slots
         while self._times[0] <= now - self._window or len(self._times) > allowed + 1:

@@ -24,9 +24,9 @@ class ConsoleStatistics:
     """A snapshot of the counters."""
 
     lines: int
-    """Events that were reported."""
+    """The number of events that were reported."""
     dropped: int
-    """Bytes that stderr did not take."""
+    """The number of bytes that stderr did not take."""
 
 
 class ConsoleOutput:
@@ -41,7 +41,10 @@ class ConsoleOutput:
         self._dropped = 0
 
     def report(self, level: Level, event: str, message: str, **fields: Any) -> None:
-        """Write an event as one line, and record it with ``fields``. Never waits, never raises."""
+        """Write an event as a line, and record it with ``fields``. Never waits, never raises.
+
+        Further lines of ``message`` are indented below the first. ``fields`` are only in the record.
+        """
         self._lines += 1
         at = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         printable = message.replace("\n", "\n    ")

@@ -32,7 +32,7 @@ class ExitClass(enum.StrEnum):
     DRAINED = "drained"
     """The master asked the worker to end, or the worker ended by itself with status 0."""
     RECYCLE = "recycle"
-    """The worker was replaced at its own request or by ``umbel ctl drain``."""
+    """The worker drained after it was replaced at its own request or by ``umbel ctl drain``."""
     BOOT = "boot failure"
     """The lifespan did not start."""
     LOAD = "load failure"
@@ -79,7 +79,7 @@ def classify(
         status: the exit status, or the negative number of the signal that ended the process.
         forced: why the master has killed the worker; None if it has not.
         requested: why the master asked the worker to end (``DRAINED`` or ``RECYCLE``); None if it did not.
-        oom: whether the OOM killer has killed any process during the worker's life.
+        oom: whether the OOM killer has killed any process of the machine during the worker's life.
     """
     if forced is not None and status < 0:
         return Exit(forced, status)

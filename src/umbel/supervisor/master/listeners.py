@@ -56,7 +56,10 @@ class Listeners:
 
 @contextmanager
 def bound(config: Config, activated: int = 0) -> Iterator[Listeners]:
-    """Open the sockets of ``config``, or use the ``activated`` first ones of systemd; close them at the end.
+    """Context manager: bind the addresses of ``config``, and close the sockets at the end; gives the listeners.
+
+    If ``activated`` is above 0, no address is bound. Instead that many sockets of systemd are used, from descriptor 3
+    on.
 
     Raises:
         OSError: an address cannot be bound, or a descriptor is not a socket.

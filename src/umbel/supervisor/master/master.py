@@ -101,8 +101,9 @@ class Master:
         settings: what files and command line say.
         listeners: the bound sockets, which the master closes when it stops.
         console: the output for operators.
-        reread: reads the settings anew for a reload; its arguments are the present settings and ``allow_empty``.
-        notifier: the connection to systemd.
+        reread: reads and returns the settings for a reload, or raises ``ConfigError``. Its arguments are the present
+            settings, and whether the routes may be lost. None: a reload keeps the settings.
+        notifier: the connection to systemd; None: there is none.
     """
 
     def __init__(
@@ -183,10 +184,15 @@ class Master:
     # Commands, of signals and of the control socket.
 
     def stop(self, reason: str, *, quick: bool = False, status: int = MASTER_STOPPED) -> None:
-        """Stop all slots: gracefully (``drain`` in docs/supervisor.md), or with ``quick`` within ``QUICK_S``.
+        """Begin the stop of all slots: graceful (docs/supervisor.md, *drain*), or with ``quick`` within ``QUICK_S``.
 
-        ``run`` returns ``status`` when the last worker has ended. A second call has an effect only with ``quick``; it
-        changes no status.
+        ``run`` returns ``status`` after the last worker has ended. A second call has an effect only with ``quick``, and
+        does not change the status.
+
+        Args:
+            reason: why, in a few words for the console and systemd.
+            quick: whether requests in flight are cancelled at once.
+            status: the exit status.
         """
         if self.stopping and not quick:
             return
@@ -211,7 +217,10 @@ class Master:
         return self.reloader.request(allow_empty=allow_empty)
 
     def scale(self, count: int) -> None:
-        """Set the number of workers, from 1 to ``WORKERS_MAX``; the slots with the highest numbers stop first."""
+        """Set the number of workers to ``count``, at least 1 and at most ``WORKERS_MAX``. Ignored during a stop.
+
+        The slots with the highest numbers are given up: their workers drain.
+        """
         if self.stopping:
             return
         count = max(1, min(count, WORKERS_MAX))
@@ -229,9 +238,10 @@ class Master:
         self._background.start_soon(self.reopen_logs_and_wait)
 
     async def reopen_logs_and_wait(self) -> tuple[int, int]:
-        """Reopen the log files of all processes; return the number of workers that have answered and that were asked.
+        """Reopen the log files of all processes; return how many workers have answered, and how many were asked.
 
-        It takes ``_REOPEN_S`` at most, and the time of the master's own files.
+        The master's own files come first; that takes as long as they cannot be written. Then the workers have
+        ``_REOPEN_S`` seconds. A cancel ends the wait; what was requested is still done.
         """
         for name in ("reopen", "flush"):
             if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
@@ -267,7 +277,7 @@ class Master:
         return self._listeners.addresses
 
     def summary(self) -> str:
-        """Return one line that describes the state."""
+        """Return one line that describes the state, such as ``4 of 4 workers ready``."""
         ready = len(self.workers)
         words = [f"{ready} of {self.size} workers ready"]
         if self.degraded:

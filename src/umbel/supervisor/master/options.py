@@ -39,19 +39,19 @@ class Options:
     """The time limits and bounds of master and workers."""
 
     start_timeout: float = 30.0
-    """The time from the start of a worker until it is ready."""
+    """The time within which a started worker must be ready; otherwise it is killed."""
     hang_timeout: float = 10.0
-    """The time without a message after which a ready worker counts as hung."""
+    """The time without any message after which a ready worker counts as hung and is killed."""
     orphan_grace: float = 5.0
     """The time of a worker's drain after its master has ended."""
     restart_max_delay: float = 15.0
-    """The longest delay before a restart."""
+    """The bound on the delay before a restart."""
     intensity_restarts: int = 3
-    """The restarts for each worker that are allowed within ``intensity_window``."""
+    """The restarts that are allowed within ``intensity_window``, divided by the number of workers."""
     intensity_window: float = 60.0
     """The sliding window of the restart intensity."""
     on_intensity: Literal["degrade", "exit"] = "degrade"
-    """Whether the master becomes degraded or exits above the restart intensity."""
+    """What the master does after more restarts than are allowed: become degraded, or exit with status 1."""
     max_rss: int | None = None
     """The resident memory above which a worker is recycled; None: no bound."""
     max_lifetime: float | None = None

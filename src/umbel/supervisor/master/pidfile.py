@@ -19,7 +19,7 @@ _PID_BYTES_MAX = 32
 
 @contextmanager
 def pidfile(path: str | None) -> Iterator[None]:
-    """Hold the pidfile during the block; then empty it, and remove it if that is permitted. No path: do nothing.
+    """Context manager: hold the pidfile; at the end empty it, and remove it if that is permitted. None: do nothing.
 
     Raises:
         ConfigError: a running master holds the file, it is not a pidfile, or it cannot be written.

@@ -44,15 +44,22 @@ _NOT_FOR_WORKERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """A snapshot of one worker: its state, and ages in seconds."""
+    """A snapshot of one worker. All times are seconds."""
 
     pid: int
+    """The process id; 0 before the start."""
     generation: int
+    """The number of the configuration that the worker was started with."""
     state: str
+    """``starting``, ``serving``, ``silent`` (ready, but without a message for ``hang_timeout``) or ``draining``."""
     uptime: float
+    """The time since the start."""
     ready_for: float | None
+    """The time since the worker became ready; None if it never was."""
     beat: messages.Heartbeat | None
+    """The latest heartbeat; None if there was none."""
     beat_age: float | None
+    """The time since the latest message of any kind; None if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +116,10 @@ class Worker:
         self._changed = trio.Event()
 
     async def run(self, on_message: Callable[[messages.WorkerMessage], None]) -> Exit:
-        """Start the process and read its messages until it has ended; ``on_message`` gets all but heartbeats.
+        """Start the process, read its messages until it has ended, and return how it ended.
 
-        A cancel kills and reaps the process.
+        ``on_message`` is called in the trio thread with each message that is not a heartbeat. After a ``drain`` before
+        the call, no process is started. A cancel kills and reaps the process.
 
         Raises:
             OSError: the process cannot be started.
@@ -153,7 +161,10 @@ class Worker:
     def drain(
         self, grace: float, delay: float = 0.0, *, quick: bool = False, why: ExitClass = ExitClass.DRAINED
     ) -> None:
-        """Ask the worker to end, and kill it when its time is over. A second call can only shorten the time.
+        """Ask the worker to end; ``run`` kills it when its time is over. A second call can only shorten the time.
+
+        A worker that is not ready gets SIGTERM, and has ``QUICK_S``. A ready one has ``delay`` + ``grace`` and
+        ``cancel_timeout``; with ``quick``, ``QUICK_S``.
 
         Args:
             grace: the seconds for requests in flight, before they are cancelled.
@@ -187,22 +198,22 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker was ready and is not draining."""
+        """Whether the worker has become ready and is not draining."""
         return self.ready_at is not None and not self.draining
 
     @property
     def is_responsive(self) -> bool:
-        """Whether the latest message is younger than ``hang_timeout``."""
+        """Whether the worker has sent a message within the last ``hang_timeout``."""
         return self._heartbeat_at is not None and trio.current_time() - self._heartbeat_at < self._options.hang_timeout
 
     @property
     def ready_for(self) -> float | None:
-        """Seconds since the worker became ready; None if it is not."""
+        """Seconds since the worker became ready; None if it never was."""
         return None if self.ready_at is None else trio.current_time() - self.ready_at
 
     @property
     def requests(self) -> int:
-        """The number of requests that the latest heartbeat states."""
+        """The number of requests that the latest heartbeat states; 0 if there was none."""
         return 0 if self.last_heartbeat is None else self.last_heartbeat.requests
 
     def blocked_at(self) -> str:

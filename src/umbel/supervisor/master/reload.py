@@ -3,8 +3,8 @@
 Replacements run in a task of their own, one slot at a time, so that the master handles signals, deaths and hangs
 meanwhile. A worker drains only after its successor is ready, so no replacement reduces the number of ready workers.
 
-Requests that come during a reload are merged into one further reload: it begins after they were made, so it sees every
-change that they are about.
+Reloads that are requested during a reload are merged into one further reload. That one begins after the requests, so it
+reads every change that was made before them.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Reloader:
 
         Args:
             master: the owner of the slots.
-            reread: reads the configuration anew for ``master``, or raises ``ConfigError``. Its argument says whether
-                the configuration may have lost its routes.
+            reread: reads the configuration anew and gives it to ``master``, or raises ``ConfigError``. Its argument
+                says whether the configuration may have lost its routes.
         """
         self._master = master
         self._reread = reread
@@ -59,14 +59,21 @@ class Reloader:
         self._ended = trio.Event()
 
     def request(self, *, allow_empty: bool = False) -> int:
-        """Request a reload; return its number. All requests during a reload get the number of the next one."""
+        """Request a reload; return its number, for ``wait_for``.
+
+        Requests during a reload share one further reload and its number. ``allow_empty`` accepts a configuration that
+        has lost its routes; it then holds for all requests that share the reload.
+        """
         self._allow_empty |= allow_empty
         self._requested = self._finished + (2 if self._running else 1)
         self._changed.set()
         return self._requested
 
     def recycle(self, slot: Slot, reason: str) -> None:
-        """Request the replacement of one slot's worker."""
+        """Request the replacement of one slot's worker; ``reason`` is for the record.
+
+        A request for a slot that waits already changes nothing. A reload makes all waiting requests void.
+        """
         self._recycle.setdefault(slot, reason)
         self._changed.set()
 

@@ -17,7 +17,10 @@ _MICROSECONDS = re.compile(r"[0-9]{1,18}")
 
 
 class SystemdNotifier:
-    """The sender of messages to the socket that ``NOTIFY_SOCKET`` names. Its methods never wait and never raise."""
+    """The sender of messages to the socket that ``NOTIFY_SOCKET`` names. Its methods never wait and never raise.
+
+    ``environment`` is read once, here.
+    """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -29,7 +32,7 @@ class SystemdNotifier:
         """Messages that could not be sent."""
 
     def ready(self, status: str) -> None:
-        """Send that the service is ready, for the first time or after a reload."""
+        """Send that the service is ready, for the first time or after a reload; ``status`` is the status line."""
         self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def status(self, status: str) -> None:

@@ -36,8 +36,10 @@ class CommandLine:
     """The options and arguments of the command line."""
 
     size: int
+    """The number of workers."""
     application: Application
     bind: Sequence[str] = ()
+    """The addresses to bind; empty: those of hypercorn.toml."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The fields of ``Options`` that were given on the command line; they take precedence over the files."""
     allow_empty: bool = False
@@ -67,10 +69,10 @@ class Settings:
 async def read_in_time(read: Callable[[], SettingsT]) -> SettingsT:
     """Call ``read`` in a thread, so that a disk that hangs does not block the event loop; return its result.
 
-    A cancel abandons the thread.
+    A cancel and the time limit abandon the thread. A later call waits for an abandoned thread, within its own limit.
 
     Raises:
-        ConfigError: from ``read``, or it takes longer than ``READ_S_MAX``; the thread is then abandoned.
+        ConfigError: raised by ``read``; or there is no result within ``READ_S_MAX``.
     """
     limiter = _reading.get() or trio.CapacityLimiter(1)
     _reading.set(limiter)  # One thread at a time, also an abandoned one, however many reloads are requested.
@@ -81,10 +83,16 @@ async def read_in_time(read: Callable[[], SettingsT]) -> SettingsT:
 
 
 def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int = 0) -> Settings:
-    """Read both files. ``before`` is the number of routes at the previous reading. Blocking.
+    """Read umbel.toml and hypercorn.toml, and combine them with the command line. Blocking.
+
+    Args:
+        given: the command line, which names the files.
+        warn: called with each warning about hypercorn.toml; None: no warnings.
+        before: the number of routes at the previous reading; 0 at the first.
 
     Raises:
-        ConfigError: all mistakes in both files, or too few routes (``empty_config.py``).
+        ConfigError: all mistakes in both files; or umbel.toml has no routes, or far fewer than ``before``
+            (``empty_config.py``).
     """
     application = given.application
     config, server = collect_errors(

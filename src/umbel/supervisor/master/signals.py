@@ -31,10 +31,10 @@ class SignalTarget(Protocol):
         """Stop gracefully, or with ``quick`` within ``QUICK_S`` (``options.py``). ``reason`` is for the log."""
 
     def reload(self) -> int:
-        """Replace every worker."""
+        """Request the replacement of every worker; return the number of the reload."""
 
     def scale(self, count: int) -> None:
-        """Set the number of workers."""
+        """Set the number of workers; a ``count`` out of range means the nearest number in it."""
 
     @property
     def size(self) -> int:
@@ -50,7 +50,7 @@ class SignalTarget(Protocol):
 async def handle_signals(
     master: SignalTarget, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Act on signals until cancelled; started when the handlers are installed."""
+    """Act on the signals of ``HANDLED`` until cancelled; ``task_status`` is set when the handlers are installed."""
     with trio.open_signal_receiver(*HANDLED) as signals:
         task_status.started()
         async for number in signals:

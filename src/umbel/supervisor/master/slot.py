@@ -79,7 +79,7 @@ class SlotOwner(Protocol):
         """Handle the end of a worker, before the slot acts on it."""
 
     def on_restart(self, slot: Slot, delay: float) -> None:
-        """Handle the fact that a dead worker will be restarted after ``delay`` seconds."""
+        """Handle the decision that the slot's dead worker is replaced by a new one after ``delay`` seconds."""
 
 
 class Renewal:
@@ -110,7 +110,9 @@ class Slot:
         self.worker: Worker | None = None
         self.successor: Worker | None = None
         self.restarts = 0
+        """How often a worker of this slot has died and another one was due."""
         self.last_exit: Exit | None = None
+        """How the latest worker ended; None if none has."""
         self._owner = owner
         self._machine = SlotMachine()
         self._backoff = Backoff(owner.options.restart_max_delay)
@@ -127,7 +129,10 @@ class Slot:
             self._handle(Event.STARTED)
 
     def stop(self, grace: float, delay: float = 0.0, *, quick: bool = False) -> None:
-        """End the slot; the arguments are those of ``Worker.drain``. A second call can only shorten the times."""
+        """Drain all workers and start none; ``run`` returns after the last one has ended.
+
+        The arguments are those of ``Worker.drain``. A second call can only shorten the times.
+        """
         self._drain = messages.Drain(grace=grace, delay=delay, quick=quick)
         # The table drains the current worker at the first STOP and ignores further ones.
         drained = None if self.state.value is State.LEAVING else self.worker
@@ -139,9 +144,11 @@ class Slot:
     async def renew(self, why: ExitClass) -> bool:
         """Replace the current worker by a successor, which is ready before the old worker drains.
 
-        Returns whether that succeeded. In the delay before a restart, the next worker is started at once. A slot that
-        ends has nothing to replace, which counts as success. Only one task may call it at a time; a cancel ends the
-        wait and leaves the replacement to go on.
+        Waits until the new worker is ready or has died, and returns whether it is ready. If the slot is in the delay
+        before a restart, it starts the next worker at once. A slot that was stopped has nothing to replace, which
+        counts as success. Only one task may call this at a time. A cancel ends the wait; the replacement goes on.
+
+        ``why`` is the class of the replaced worker's end.
         """
         await self.state.wait_value(lambda _: self._machine.is_settled)
         if self.state.value in (State.LEAVING, State.GONE):

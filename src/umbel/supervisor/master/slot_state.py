@@ -103,11 +103,11 @@ class SlotMachine:
         self.state = State.EMPTY
 
     def on(self, event: Event) -> tuple[Action, ...]:
-        """Change the state by an event; return the actions, which must be carried out in this order."""
+        """Change the state as ``TABLE`` says for ``event``; return the actions, to be carried out in this order."""
         self.state, actions = TABLE.get((self.state, event), (self.state, ()))
         return actions
 
     @property
     def is_settled(self) -> bool:
-        """Whether the state is one in which a renewal can begin, or in which it never will."""
+        """Whether a renewal can begin now, or never can again; False while the next worker is not ready."""
         return self.state in (State.SERVING, State.WAITING, State.LEAVING, State.GONE)

@@ -22,9 +22,9 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
     """Load the application that ``spec`` names; without ``spec``, the gateway of the configuration file.
 
     Args:
-        spec: ``module:app``, as for ``import_app``.
-        config: the path of the configuration file; None means umbel.toml.
-        routes: the number of routes that the file had when the master accepted it; it may have been truncated since.
+        spec: ``module:app``, as for ``import_app``; None: the gateway.
+        config: the path of the gateway's configuration file; None means umbel.toml.
+        routes: the number of routes that the file had when it was accepted; it may have been truncated since.
 
     Raises:
         ConfigError: the configuration cannot be used, or has lost most of its routes.
@@ -49,8 +49,8 @@ def config_error_of(app: Any) -> ConfigError | None:
 def import_app(spec: str) -> Any:
     """Import the application that ``module:app`` names.
 
-    ``module`` means ``module:app``; ``module:make()`` calls the function ``make``. The working directory is searched
-    first, as by ``python -m``.
+    ``module`` means ``module:app``. ``module:make()`` calls the function ``make`` without arguments and takes its
+    result. The name may have dots. The working directory is searched first, as by ``python -m``.
 
     Raises:
         AppImportError: there is no such module, it has no such name, or the object is not an application.
@@ -72,7 +72,8 @@ def import_app(spec: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError as error:
-            raise AppImportError(f'"{spec}": the module {module_name} has no {name}') from error
+            reason = f'"{spec}": the module {module_name} has no {name}'
+            raise AppImportError(f"{reason}; write MODULE:NAME with the name of the application") from error
     if path.endswith("()"):
         found = found()
     if not callable(found):

@@ -22,8 +22,8 @@ class OrphanWatch(threading.Thread):
     """A thread that exits the process with ``WORKER_ORPHANED``, ``grace`` + ``SLACK_S`` seconds after the master's end.
 
     A worker whose event loop runs sees the end of the channel too, and its drain takes at most ``grace``. So the thread
-    exits the process only if the event loop is blocked, or if the cleanup after the drain takes longer than
-    ``SLACK_S``.
+    has to exit the process only if the event loop is blocked, or if the cleanup after the drain takes longer than
+    ``SLACK_S``. The exit runs no cleanup (``os._exit``).
 
     Args:
         channel: the descriptor of the worker's end of the channel.

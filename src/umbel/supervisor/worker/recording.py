@@ -20,12 +20,14 @@ from ...logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 async def recording(
     app: Any, logs: Mapping[str, Any], warn: Callable[[object], None], *, required: bool
 ) -> AsyncGenerator[Recorder, None]:
-    """Open a recorder for ``app`` until the block ends; ``NULL`` if ``app`` has a recorder of its own.
+    """Context manager: open a recorder for ``app``, which also gets the records of ``logging``; gives the recorder.
+
+    Gives ``NULL`` if ``app`` has a recorder of its own, or if the files cannot be opened and are not required.
 
     Args:
         app: the application.
         logs: the section ``[logs]`` as plain values.
-        warn: called with the error if the files cannot be opened and are not required; nothing is recorded then.
+        warn: called with the error if the files cannot be opened and are not required.
         required: whether ``[logs]`` is configured, so that its files must be writable.
 
     Raises:

@@ -86,7 +86,7 @@ _IGNORED_SIGNALS = (
 
 
 def main() -> None:
-    """Receive ``start``, load and serve the application, and exit with a status of ``exit_status.py``."""
+    """Receive ``start``, load and serve the application, and exit with a ``WORKER_*`` status of ``exit_status.py``."""
     faulthandler.enable()
     for number in _IGNORED_SIGNALS:
         # Not SIG_IGN: processes that the application starts would inherit it.

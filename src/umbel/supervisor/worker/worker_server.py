@@ -72,6 +72,8 @@ class WorkerServer:
     async def run(self, sock: socket.socket) -> None:
         """Serve until a drain has ended. ``sock`` is the worker's end of the channel; it is closed at the end.
 
+        A cancel ends the server without the last messages.
+
         Raises:
             LifespanFailureError: the application's lifespan failed at its startup, while serving or at its shutdown.
             OSError: an inherited socket cannot be used.
