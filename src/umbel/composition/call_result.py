@@ -196,7 +196,7 @@ def needs_decode_thread(rules: CallRules, call: Call) -> bool:
 
 
 async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
-    """Decode the body in a thread, and return the value or the error. Cancelled, it abandons the thread."""
+    """Decode the body in a thread, and return its value in a tuple, or the error. Cancelled, it abandons the thread."""
     try:
         return (await decode_in_thread(call.content, rules.max_body or JSON_MAX, _charset_of(call)),)
     except BadBodyError as error:
@@ -204,7 +204,7 @@ async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
 
 
 class BodylessResponse(NamedTuple):
-    """A response whose body is absent or unusable: only the status and the header fields count."""
+    """A response whose body is absent or unusable. ``result_of`` takes it in place of a call."""
 
     status: int | None
     fields: Sequence[Field]

@@ -82,7 +82,10 @@ def decode_json(body: bytes, charset: CharsetSource = _no_charset) -> Json:
 
 
 def decode_repaired(body: bytes, charset: str | None) -> Json:
-    """Decode a JSON text that strict decoding has refused. ``charset``: that of the Content-Type, or None.
+    """Repair a JSON text that strict decoding has refused, and decode it.
+
+    Args:
+        charset: the charset of the Content-Type; None: it names none.
 
     Raises:
         EmptyBodyError: the body holds no value.

@@ -105,7 +105,7 @@ INLINE_MAX = 16 * 1024
 
 
 class Engine:
-    """The calls of one composition under one deadline. See the theory in the module's docstring.
+    """Runs the calls of one composition under one deadline, and gives each call its outcome. See the module's theory.
 
     Args:
         facts: the inbound request; ``facts.deadline`` is absolute, in ``trio.current_time()`` seconds.
@@ -257,7 +257,7 @@ class Engine:
                 call.send()
 
     def begin_fan_out(self, fan_out: FanOut, now: float) -> None:
-        """Start the first items of an ``each``."""
+        """Start the first items of an ``each``, at ``now`` (``trio.current_time()``). Others start as items end."""
         self._fan_outs[fan_out] = None
         self._start_items(fan_out, now)
 

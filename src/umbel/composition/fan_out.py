@@ -147,7 +147,7 @@ class FanOut:
         return len(self._results) + len(self._failed) == len(self.items)
 
     def item_ended(self, number: int, result: CallResult | Failure) -> None:
-        """Store the result of an item that was under way."""
+        """Store the result of the item ``number``, which was under way."""
         self.under_way -= 1
         item = self.items[number]
         if not isinstance(result, Failure):

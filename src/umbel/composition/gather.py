@@ -355,7 +355,11 @@ def _rules(
 
 
 class GatherEngine(Engine):
-    """The engine of one gather block: code launches calls, and the loop ends after the body of the block."""
+    """The engine of one gather block: code launches calls, and the loop ends after the body of the block.
+
+    Args:
+        outcomes: the outcomes of the request's earlier gather blocks, to which this block adds its own.
+    """
 
     def __init__(self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome]) -> None:
         super().__init__(facts, callers, recorder)

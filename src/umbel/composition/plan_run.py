@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 class Observer:
     """Receiver of outcomes while the composition runs. This base class ignores them.
 
-    The functions run in callbacks of the event loop: they must not wait. An exception of one ends the composition.
+    The functions run in callbacks of the event loop: they must not wait. An exception of one ends the composition, and
+    ``run`` raises it.
     """
 
     def item_ended(self, call: str, ended: ItemOutcome) -> None:

@@ -163,13 +163,14 @@ class Umbel(ErrorHandling, InboundApplication):
 
         Args:
             rule: a werkzeug rule, as for ``@app.route``.
-            deadline: seconds from the complete request until its calls are cut. 20 ms later the function is cancelled,
-                and the response is a problem document with status 504. A client may ask for less. None: no deadline
-                (each call then has a timeout of one minute unless it has its own).
+            deadline: seconds after the complete request, at which the function's calls are cut. 20 ms later the
+                function itself is cancelled, and the response is a problem document with status 504. A client may ask
+                for less. None: no deadline; a call without any other time limit then has a timeout of one minute.
             methods: the allowed methods. OPTIONS is added, and HEAD if GET is among them.
             vary: names of request header fields on which the response depends, for Vary; Accept is added.
             etag: whether a complete response with status 200 to GET or HEAD gets a strong ETag.
-            expose: the diagnostic header fields that clients get: "full", "completed" or "none".
+            expose: the diagnostic header fields that clients get: "full" (Umbel-Completed, Proxy-Status and
+                Server-Timing), "completed" (Umbel-Completed), or "none".
             krakend_compat: whether every response has ``X-KrakenD-Completed``, error responses too. It has no effect
                 with ``expose="none"``.
             options: further arguments of ``@app.route``.
@@ -211,7 +212,7 @@ class Umbel(ErrorHandling, InboundApplication):
         """Decide which requests are answered before Quart, and refuse further registrations.
 
         Raises:
-            ConfigError: as ``RouteTable.open``.
+            ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``.
         """
         self._is_wrapped = replaces_entrance(type(self), _PARTS)
         found = find_hooks(self, _PARTS, self.route_table.views)

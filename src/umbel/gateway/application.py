@@ -50,7 +50,7 @@ class GatewayStatistics:
 
 
 class GatewayApplication(QuartTrio):
-    """Quart-Trio application with a ``GatewayContext``.
+    """Quart-Trio application with the state, limits and counters that servers and the supervisor use.
 
     Args:
         import_name: as for ``Quart``.
@@ -107,7 +107,7 @@ class GatewayApplication(QuartTrio):
 
     @property
     def limits(self) -> Limits:
-        """The limits of the server. They may be replaced before the application serves."""
+        """The server's limits on clients. They may be replaced before the application serves."""
         return self.gateway_context.serving.limits
 
     @limits.setter
@@ -195,7 +195,7 @@ class GatewayApplication(QuartTrio):
         """Decide which requests are answered before Quart, and refuse further registrations. Called at startup.
 
         Raises:
-            ConfigError: as ``RouteTable.open``.
+            ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``.
         """
         raise NotImplementedError
 

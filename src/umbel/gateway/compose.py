@@ -42,7 +42,7 @@ handler can return a response with the calls that succeeded."""
 
 
 class ComposeView:
-    """One handler of ``@app.compose``, with all data that does not depend on the request.
+    """Answers the requests for one handler of ``@app.compose``. Holds no data of a request.
 
     Args:
         context: the gateway context.
@@ -87,7 +87,10 @@ class ComposeView:
         return as_response(answered)
 
     def deadline(self, fields: RequestFields, complete_at: float) -> float:
-        """The deadline (``trio.current_time()``) of a request with ``fields`` that was complete at ``complete_at``."""
+        """The deadline (``trio.current_time()``) of a request with ``fields`` that was complete at ``complete_at``.
+
+        Infinite if neither the handler nor the client sets one.
+        """
         return deadline_of(fields, complete_at, self._deadline)
 
     async def answer(self, ctx: RequestContext, path: Mapping[str, Any], late: trio.CancelScope) -> AnyResponse | Reply:

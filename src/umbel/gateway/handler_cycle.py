@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 class HandlerCycle(RequestCycle):
-    """One request for a handler of ``@app.compose``; see the module."""
+    """One request for a handler of ``@app.compose``, answered without Quart's dispatch; see the module."""
 
     __slots__ = ("_late", "_match", "_over", "_quart", "_scope", "_send", "_view")
 

@@ -108,7 +108,10 @@ class RequestContext:
         bind(**names_of(self.facts))
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
-        """Add the matched route and the deadline (``trio.current_time()``) to the facts, and return the facts."""
+        """Add the matched route and the deadline (``trio.current_time()``) to the facts, and return the facts.
+
+        Log records of the current task and of its children get the route too.
+        """
         self.facts = replace(self.facts, route=route, deadline=deadline)
         bind(**{"http.route": route})
         return self.facts
@@ -137,7 +140,10 @@ class RequestContext:
         raise AssertionError("unreachable")
 
     def became_complete(self, deadline: float, now: float) -> RequestFacts:
-        """Note that the body was complete at ``now``, and the new ``deadline``. Return the facts."""
+        """Add the time at which the body was complete, and the deadline that follows from it. Return the facts.
+
+        Both times are ``trio.current_time()``.
+        """
         self.facts = replace(self.facts, deadline=deadline, complete_at=now)
         return self.facts
 

@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 
 
 class RequestCycle(RequestContext):
-    """One request that is answered before Quart; see the module."""
+    """One request that is answered before Quart, from its facts to its access record; see the module."""
 
     __slots__ = ("_context", "_path", "_says_krakend")
 
@@ -145,7 +145,7 @@ class RequestCycle(RequestContext):
 
 
 class PlanCycle(RequestCycle):
-    """One request for a route of the configuration."""
+    """One request for a route of the configuration, answered before Quart; see the module."""
 
     __slots__ = ("_form", "_route")
 

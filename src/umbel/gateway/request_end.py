@@ -38,7 +38,7 @@ async def end_by(
         error: the exception.
         ctx: the request context.
         answer_500: sends the response with the status 500.
-        testing: whether to raise a crash instead of the response, which Quart's test client expects.
+        testing: whether a crash is raised after its record, and no 500 is sent. Quart's test client expects this.
 
     Raises:
         BaseException: the part of ``error`` that must propagate, such as a cancel (``exception_groups.split_crash``).

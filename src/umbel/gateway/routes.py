@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class RouteView:
-    """One configured route, with all data that does not depend on the request.
+    """Answers the requests for one configured route. Holds no data of a request.
 
     Args:
         context: the gateway context.

@@ -23,16 +23,18 @@ _TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-
 def answer_cache_control(
     configured: str | None, parts: Sequence[Fields], fields: Fields, *, personal: bool, complete: bool
 ) -> tuple[str | None, Fields]:
-    """The Cache-Control of an answer (None: no such field), and the other header fields that the answer may have.
-
-    Fields that override Cache-Control in some shared caches are removed if no shared cache may store the answer.
+    """Compute the Cache-Control of an answer.
 
     Args:
         configured: the configured value; None: it is computed from the parts.
         parts: the header fields of the parts.
         fields: the other header fields of the answer.
-        personal: the answer is for one client, unless ``configured`` is given.
-        complete: nothing is missing from the answer. An incomplete answer must not be stored (``no-store``).
+        personal: whether the answer is for one client. Has no effect if ``configured`` is given.
+        complete: whether nothing is missing from the answer. An incomplete answer must not be stored (``no-store``).
+
+    Returns:
+        The value of Cache-Control (None: no such field), and ``fields``. If no shared cache may store the answer, the
+        fields that some shared caches obey instead of Cache-Control (CDN-Cache-Control, for example) are removed.
     """
     if complete and not fields and not any(parts):
         return cache_control_without_parts(configured, personal=personal), fields
@@ -49,7 +51,7 @@ def answer_cache_control(
 
 
 def cache_control_without_parts(configured: str | None, *, personal: bool) -> str | None:
-    """The Cache-Control of a complete answer without other header fields, if no part has a directive."""
+    """The Cache-Control of a complete answer without other header fields, if no part has a directive; None: none."""
     return configured if configured is not None or not personal else "private"
 
 

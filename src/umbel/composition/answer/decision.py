@@ -20,7 +20,7 @@ from ..plan.plan import Plan
 
 
 class Decision(NamedTuple):
-    """The fact that a composition is decided: by ``failure``, or (None) by the outcomes so far."""
+    """The fact that a composition is decided. ``failure`` decides it; None: the outcomes so far make its answer."""
 
     failure: Failure | None
 
@@ -57,7 +57,8 @@ def final_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None
 def worst_failure(outcomes: Sequence[Outcome], any_default: bool) -> Failure | None:
     """The failure with the highest status if every call failed and no call has a default; else None.
 
-    Such an answer would be empty, so it must not have a status of success. Of equal statuses the first failure counts.
+    Without any value the answer would be empty, and must not have a status of success. Of equal statuses the first
+    failure counts.
     """
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     if any_default or not failures or len(failures) < len(outcomes):

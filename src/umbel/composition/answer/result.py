@@ -89,8 +89,9 @@ class Result(msgspec.Struct, frozen=True):
 def own_time(started_at: float, now: float, outcomes: tuple[Outcome, ...]) -> float:
     """The own time of a request in seconds: from ``started_at`` to ``now``, minus the longest chain of calls.
 
-    In a chain each call began after the call before it had ended. Of calls that ran at the same time, the longest
-    counts. So delays of the gateway show also if other calls were under way meanwhile.
+    A chain is a sequence of calls of which each began after the one before had ended; its length is the sum of their
+    durations. So the gateway's pauses between the calls of the longest chain are own time. Times are
+    ``trio.current_time()``.
     """
     first_end, last_start, longest = math.inf, -math.inf, 0.0
     for outcome in outcomes:

@@ -116,7 +116,10 @@ def compile_route(config: Config, index: int) -> Plan:
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yield all mistakes in the routes, each with the path of its key: a ``Check`` for ``config.loading.load.load``."""
+    """Yield all mistakes in the routes and in the header fields of the upstreams, each with the path of its key.
+
+    This is a ``Check`` for ``config.loading.load.load``.
+    """
     seen: dict[tuple[KeyPath, str], None] = {}
     taken: dict[tuple[str, str], int] = {}
     for index, route in enumerate(config.routes):

@@ -56,7 +56,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class NullArgument(NamedTuple):
-    """A function with an argument that is null if the part is null."""
+    """The name of a function, and of a part whose null reaches an argument of the function that accepts no null."""
 
     part: str
     function: str
@@ -87,7 +87,10 @@ _ANY = _KnownValue()
 
 
 def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the key of an expression and a warning with what to write instead, for each warning about a route."""
+    """Yield each warning about the expressions of a route: the path of the key, and a sentence.
+
+    The sentence says what to write instead, or that the call always fails.
+    """
     may_miss = _nullable_parts(plan)
     for call in plan.calls:
         yield from _always_failing(call)

@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def forwarded_query(self) -> frozenset[str]:
-        """The names of the client's query parameters that calls forward."""
+        """The names of the client's query parameters that calls forward; ``"*"`` stands for all."""
         return frozenset(name for call in self.calls for name in call.config.forward_query)
 
     @property

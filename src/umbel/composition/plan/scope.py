@@ -69,7 +69,8 @@ class Scope:
         """Register the names that an expression reads.
 
         Returns:
-            Words for the client's parameters that the expression reads; empty if it reads anything else, or nothing.
+            Words for the client's parameters that the expression reads, such as ``the query parameter "limit"``; empty
+            if it reads anything else, or nothing.
 
         Raises:
             ValueError: unknown names; one message names all of them.

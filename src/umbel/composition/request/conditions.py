@@ -51,8 +51,12 @@ def sent_conditions(conditions: Iterable[str], headers: Mapping[str, str]) -> li
 def withheld(name: str, forwarded: Collection[str], headers: Mapping[str, str]) -> bool:
     """Whether the client's condition ``name`` must not be forwarded: a byte range, or a date beside an entity tag.
 
-    A date is ignored beside an entity tag (RFC 9110 section 13.2.2). If the call forwards only the date, the upstream
+    A date is ignored beside an entity tag (RFC 9110 section 13.2.2). If the call forwarded only the date, the upstream
     would evaluate it.
+
+    Args:
+        forwarded: the names of the conditions that the call forwards.
+        headers: the client's header fields, with names in lower case.
     """
     if name in ("range", "if-range"):
         return headers.get("range", "").lstrip(" \t").lower().startswith("bytes")

@@ -45,7 +45,7 @@ def _text(raw: bytes) -> str:
 
 
 def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the client's header fields that ``"*"`` stands for, except the field ``but``."""
+    """Yield the client's header fields that ``"*"`` stands for, except the field ``but`` (None: no exception)."""
     for name, value in headers.items():
         if name != but and not star_leaves_out(name):
             yield name, value

@@ -350,13 +350,13 @@ def expand_into(
 
 
 GATEWAY_FIELDS_ALWAYS = frozenset({b"x-request-id", b"via"})
-"""The gateway fields of every call (``Inputs.request_id`` and ``Inputs.forwarded``)."""
+"""The gateway fields of every call: the request id, and the path that the request has taken."""
 GATEWAY_FIELDS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-"""The gateway fields of calls to an upstream with ``forwarded = true`` (``Inputs.forwarded_for``)."""
+"""The gateway fields of calls to an upstream with ``forwarded = true``: the client's address, scheme and host."""
 
 
 def drop_gateway_fields(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list[Field]:
-    """Remove all gateway fields from ``fields``: nothing but the gateway may set them."""
+    """The fields without those whose names ``gateway`` has: only the gateway may set them."""
     names = {lower for block in gateway for _, lower, _ in block}
     return [field for field in fields if field[1] not in names]
 
@@ -364,8 +364,8 @@ def drop_gateway_fields(fields: Sequence[Field], gateway: Sequence[Sequence[Fiel
 def gateway_fields(inputs: Inputs, *, forwarded: bool) -> FieldBlocks:
     """The gateway fields of the calls of one inbound request.
 
-    They are ``Inputs.request_id``, ``Inputs.forwarded``, and with ``forwarded`` also ``Inputs.forwarded_for``. The
-    request id is a separate block, because the other blocks are the same for many requests.
+    They are X-Request-ID and Via, and with ``forwarded`` also X-Forwarded-For, -Proto and -Host. The request id is a
+    separate block, because the other blocks are the same for many requests.
     """
     others = (inputs.forwarded, inputs.forwarded_for) if forwarded else (inputs.forwarded,)
     request_id = inputs.request_id

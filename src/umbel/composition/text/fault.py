@@ -223,7 +223,15 @@ def describe_parameters(names: Iterable[ContextPath], item: str = "") -> str:
 
 
 def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
-    """Words for a parameter of the client's request, such as ``the query parameter "limit"``; else empty."""
+    """Words for a parameter of the client's request, such as ``the query parameter "limit"``.
+
+    Empty if the name is no parameter of the client's.
+
+    Args:
+        root: the name in the context, such as ``query``.
+        fields: the members that are read of its value.
+        item: words for the list of an ``each``; empty: the list is not the client's.
+    """
     name = ".".join(fields)
     if root == "headers":
         return f'the header "{name.replace("_", "-")}"'

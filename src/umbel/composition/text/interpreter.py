@@ -32,7 +32,7 @@ class TooManyStepsError(Exception):
 
 
 class Interpreter(jmespath.visitor.TreeInterpreter):
-    """Evaluator of expressions with a bound of steps. One object serves one evaluation.
+    """Evaluator of expressions with a bound of steps, which holds for all evaluations by one object together.
 
     The evaluation of one node on one value is a step. A function takes more steps: for the values in its arguments, and
     for the text that it makes.

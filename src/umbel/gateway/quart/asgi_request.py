@@ -58,7 +58,9 @@ def target_of(scope: Scope) -> bytes:
 
 
 class AsgiRequest:
-    """``InboundRequest`` over ASGI; see the module. ``take`` and trailers are not supported.
+    """HTTP request of an ASGI server, offered as an ``InboundRequest``; see the module.
+
+    ``take`` and trailers are not supported.
 
     Args:
         scope: the ASGI scope of an HTTP request.

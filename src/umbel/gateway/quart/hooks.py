@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Hook(NamedTuple):
-    """One hook of an application."""
+    """One part of an application that would see or change a request in Quart's dispatch."""
 
     phrase: str
     """A description for the operator."""
@@ -103,7 +103,10 @@ _BEFORE_THE_VIEW = (
 
 
 def parts_of(cls: type[QuartTrio]) -> Mapping[str, object]:
-    """The original attributes of ``cls`` that Quart's dispatch uses. To be called when the class has just been made."""
+    """The attributes of ``cls`` that Quart's dispatch uses, by name.
+
+    To be called when the class has just been made, so that ``find_hooks`` notices later replacements.
+    """
     return {name: getattr(cls, name, None) for name in (*_PARTS, *_ENTRANCES)}
 
 

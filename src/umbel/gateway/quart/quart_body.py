@@ -66,7 +66,7 @@ class QuartBody(TrioBody, CountedCalls):
             self._ctx.inbound.take_at_most(size)
 
     def append(self, data: bytes) -> None:
-        """Add a part."""
+        """Add a part of the body, and wake the readers."""
         self._received += len(data)
         self._bound(self._received)
         if self._error is None:
@@ -74,7 +74,7 @@ class QuartBody(TrioBody, CountedCalls):
         self._notify()
 
     def set_complete(self) -> None:
-        """End the body."""
+        """End the body, and wake the readers."""
         self._ended = True
         self._notify()
 

@@ -47,7 +47,10 @@ class ErrorHandling(GatewayApplication):
     # So ``*context`` has one member or none.
 
     async def full_dispatch_request(self, *context: Any) -> AnyResponse:
-        """Quart's dispatch. A crash in a group with a cancel is recorded; Quart-Trio would lose it."""
+        """Quart's dispatch. A crash in a group with a cancel is recorded, which Quart-Trio would lose.
+
+        A stray cancel of the view becomes a ``StrayCancelError``.
+        """
         try:
             return await super().full_dispatch_request(*context)
         except trio.Cancelled as error:

@@ -47,7 +47,7 @@ def _endpoints_at(adapter: MapAdapter, path: str) -> Iterator[str]:
 
 
 class QuartRequest(TrioASGIHTTPConnection):
-    """One request in Quart's dispatch; see the module."""
+    """One HTTP request that Quart dispatches, from its head to its access record; see the module."""
 
     app: GatewayApplication
 

@@ -28,7 +28,7 @@ async def refuse(scope: Any, send: Send) -> None:
     """Refuse an ASGI scope without using trio: startup fails, a request gets 503, a WebSocket is closed.
 
     Raises:
-        SystemExit: 78, if the server raised when startup failed; the server would print a traceback otherwise.
+        SystemExit: 78, if the server raises an exception for the failed startup, which it would print as a traceback.
     """
     sentence = wrong_loop(sys.argv)
     if scope["type"] == "lifespan":

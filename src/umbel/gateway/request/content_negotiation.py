@@ -40,7 +40,7 @@ def stream_form(accept: str | None, *, always: bool = False) -> StreamForm | Non
 
 
 def may_ask_for_stream(accept: str | None) -> bool:
-    """Whether ``accept`` may name a stream, by a fast check without parsing."""
+    """Whether ``accept`` may name a stream, by a fast check without parsing. False is certain."""
     if not accept or len(accept) > ACCEPT_CHARS_MAX:
         return False
     accept = accept.lower()

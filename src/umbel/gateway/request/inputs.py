@@ -27,7 +27,7 @@ NO_COOKIES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class InputRules:
-    """Rules of one route for reading requests."""
+    """Reads the inputs of one route's requests: path, declared query parameters, header fields and body."""
 
     query: QueryRules = field(default_factory=lambda: QueryRules({}))
     """The declared query parameters."""

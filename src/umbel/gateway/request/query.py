@@ -34,7 +34,7 @@ class _Param(NamedTuple):
 
 
 class QueryRules:
-    """The query parameters that one route declares."""
+    """Parser of the query parameters that one route declares."""
 
     def __init__(self, params: Mapping[str, QueryParam]) -> None:
         self._params = tuple(

@@ -24,7 +24,7 @@ _SAMPLED = "01"
 
 
 def identify(claimed: str | None, parent: str | None, state: str | None) -> tuple[str, Trace]:
-    """``request_id(claimed)`` and ``trace(parent, state)``."""
+    """The id and the trace of a request: ``request_id(claimed)`` and ``trace(parent, state)``."""
     return request_id(claimed), trace(parent, state)
 
 

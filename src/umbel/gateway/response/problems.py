@@ -89,7 +89,10 @@ def from_http_exception(error: HTTPException, request_id: str) -> TrioResponse:
 
 
 def as_http_exception(error: RequestError) -> HTTPException:
-    """Make an HTTP exception with the status and cause ``error``, so that ``@app.errorhandler(status)`` gets it."""
+    """Make an HTTP exception with the status of ``error``, so that ``@app.errorhandler(status)`` gets it.
+
+    ``error`` is its cause.
+    """
     exception = default_exceptions.get(error.status, HTTPException)(error.detail)
     exception.code = error.status
     exception.__cause__ = error

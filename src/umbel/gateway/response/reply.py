@@ -67,7 +67,7 @@ def say_incomplete(response: Reply | Response | WerkzeugResponse) -> None:
 
 
 class ComposedResponse(TrioResponse):
-    """Quart response that was made of a reply."""
+    """Quart response that was made of a reply, as opposed to a response of the application's own views."""
 
 
 def as_response(reply: Reply) -> TrioResponse:
