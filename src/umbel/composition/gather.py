@@ -18,7 +18,7 @@ calls.
 ``_ready`` in its next turn, so calls launched without an await between them are sent together. A handle gets its
 outcome exactly once, from ``Engine.settle``:
 
-- when the call ends;
+- when the call ends or is cut;
 - within ``launch``, if the request cannot be made or the composition is over already;
 - from ``_start_ready`` or ``cut``, if the composition ends before the call begins.
 

@@ -1,4 +1,4 @@
-"""The figures of an application: what it and its upstreams and logs have counted, for the metrics of its process."""
+"""Figures of an application: the counts of its requests, upstreams and logs, for the metrics of its process."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ Exemplars = Mapping[str, list[tuple[Labels, list[Exemplar]]]]
 
 
 def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
-    """The values and exemplars of an application that serves, as in ``ProcessFigures``.
+    """The values and exemplars of a serving application's metrics, as ``observe.figures.ProcessFigures`` has them.
 
-    One step of the event loop: some 1 µs per time series. Upstreams that a foreign transport replaces count nothing.
+    Does not wait, and takes some 1 µs per time series. An upstream whose client is replaced by an httpx transport has
+    no values.
     """
     counts = runtime.recorder
     values = counts.values()

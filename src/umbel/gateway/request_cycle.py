@@ -24,7 +24,7 @@ they come. The nursery ends with the request.
 
 *Errors.* An exception of steps 2 to 4 becomes a response, as in Quart's dispatch without any hook: a problem document
 with the status of the ``RequestError`` or ``HTTPException``, else 500 with a record of the crash (``_reply_to``). An
-exception that remains goes to ``end_by``, which ends it or raises it on.
+exception that remains goes to ``end_by``, which records it, or raises it if it must propagate.
 
 *A client that leaves.*
 

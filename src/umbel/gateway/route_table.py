@@ -20,9 +20,9 @@ Quart's error handling in any case (``handler_cycle.py``).
 further registrations. Some changes cannot be refused: a receiver of a signal, ``app.config``, ``app.view_functions``,
 an attribute. They have no effect on a request that is answered before Quart.
 
-*Matching.* werkzeug's map of the application matches paths, so both ways have the same routes. Matches are cached by
-method and raw path. Everything that is not a plain match is left to Quart: another route, a redirect, an error,
-OPTIONS, a probe, a target that is not a plain path.
+*Matching.* werkzeug's map of the application matches paths, so a path has the same route before Quart and in Quart.
+Matches are cached by method and raw path. Everything that is not a plain match is left to Quart: another route, a
+redirect, an error, OPTIONS, a probe, a target that is not a plain path.
 """
 
 from __future__ import annotations
