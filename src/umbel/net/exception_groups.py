@@ -103,8 +103,8 @@ def raise_first_cancelled(error: BaseException) -> None:
 def raise_cancels(error: BaseException) -> None:
     """Raise the ``Cancelled`` leaves of a group in place of the group, with its ``Exception`` leaves as their cause.
 
-    Return if ``error`` is no group, or does not hold both, or holds any other leaf (KeyboardInterrupt). To be called in
-    the ``except`` block of ``error``.
+    Return if ``error`` is no group, does not hold both kinds, or holds another leaf such as KeyboardInterrupt. To be
+    called in the ``except`` block of ``error``.
     """
     if (
         not isinstance(error, BaseExceptionGroup)
@@ -147,7 +147,8 @@ def split_crash(error: BaseException) -> tuple[BaseException | None, BaseExcepti
 def split_application_crash(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """``split_crash`` for an exception of an application. The crash is unwrapped from groups of one member.
 
-    If the exception itself raises when it is inspected or converted to text, the crash is an ``OpaqueError`` instead.
+    If the exception itself raises when it is inspected or converted to text, the crash is an ``OpaqueError`` instead,
+    and there is no rest.
     """
     try:
         crash, rest = split_crash(error)
@@ -194,7 +195,7 @@ class StrayCancelError(RuntimeError):
 
 
 def check_cancel(error: trio.Cancelled) -> None:
-    """Check that ``error`` belongs to a scope that is cancelled now.
+    """Check that ``error`` may come from a scope around the current task, because one of them is cancelled now.
 
     Raises:
         StrayCancelError: no scope around the current task is cancelled.
@@ -213,7 +214,10 @@ def stray_cancel(error: trio.Cancelled) -> StrayCancelError | None:
 
 
 def without_stray_cancels(group: BaseExceptionGroup[BaseException]) -> BaseExceptionGroup[BaseException]:
-    """Replace each stray ``Cancelled`` of a group by a ``StrayCancelError``; ``group`` itself if there is none."""
+    """Return a flat group of the leaves of ``group``, with a ``StrayCancelError`` for each stray ``Cancelled``.
+
+    Return ``group`` itself if no ``Cancelled`` in it is stray.
+    """
     reported = [(isinstance(leaf, trio.Cancelled) and stray_cancel(leaf)) or leaf for leaf in leaves(group)]
     if not any(isinstance(leaf, StrayCancelError) for leaf in reported):
         return group

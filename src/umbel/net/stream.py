@@ -135,7 +135,11 @@ def _park(request: object) -> Generator[Any, Any, None]:
 
 
 class PlainStream:
-    """Byte stream over a plain socket; see the module. Takes over ``sock``, which must be connected, and closes it."""
+    """Byte stream over a plain socket; see the module. Takes over ``sock``, which must be connected, and closes it.
+
+    Raises:
+        OSError: the system refuses another registration. The socket is left open.
+    """
 
     __slots__ = (
         "_closed",

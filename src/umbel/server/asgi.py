@@ -46,7 +46,10 @@ _TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 
 
 class Canceller(Protocol):
-    """Interface of an adapter that cancels its application when the client leaves, and takes its access record."""
+    """What ``CANCELS`` gives an ASGI application: a server that cancels it when the client leaves.
+
+    The server also writes the application's access record of the request.
+    """
 
     @property
     def gone(self) -> bool:
@@ -59,11 +62,11 @@ class Canceller(Protocol):
     """As ``InboundRequest`` says."""
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """Take the application's record of the request."""
+        """Have the server give the record ``ended`` to ``recorder`` at the end of the request."""
         ...
 
     async def receive(self) -> Message:
-        """ASGI's ``receive``."""
+        """ASGI's ``receive``, to be compared with the one that the application was called with."""
         ...
 
     def take_at_most(self, size: int) -> None:
@@ -187,7 +190,7 @@ class AsgiCycle(BoundedCalls):
     # ``Canceller``.
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """Take the application's record of the request."""
+        """As ``Canceller`` says."""
         self._request.file_record(recorder, ended)
 
     def take_at_most(self, size: int) -> None:
@@ -215,10 +218,10 @@ class AsgiCycle(BoundedCalls):
     # What the application calls.
 
     async def receive(self) -> Message:
-        """ASGI's ``receive``: the parts of the body, then waits for the end of the request, and gives a disconnect.
+        """ASGI's ``receive``: the parts of the body, then ``http.disconnect``.
 
-        The end: the client has gone, or the response is complete. A disconnect comes before the end of the body if the
-        server has responded because of the body. A cancel loses no byte of the body.
+        The disconnect comes when the client has gone, when the response is complete, or when the server has sent an
+        error response because of the body. A cancel loses no byte of the body.
         """
         self._calls += 1
         if self._calls % CALLS_PER_TURN == 0:

@@ -31,7 +31,10 @@ _mistakes_of: Callable[[Mapping[str, Any]], list[str]]
 
 
 def install() -> None:
-    """Replace ``TCPServer.run`` in this process, unless ``UMBEL_GUARD=off``. A second call changes nothing."""
+    """Have Hypercorn serve the connections of this process by Umbel's server, unless ``UMBEL_GUARD=off`` is set.
+
+    To be called before Hypercorn serves, such as in the module of the application. A second call changes nothing.
+    """
     if os.environ.get("UMBEL_GUARD", "").lower() != "off":
         global _mistakes_of
         from ..config.hypercorn_toml.settings import mistakes as _mistakes_of
@@ -40,7 +43,7 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether ``TCPServer.run`` is replaced."""
+    """Whether ``install`` has replaced ``TCPServer.run`` in this process."""
     return TCPServer.run is _run
 
 

@@ -71,7 +71,10 @@ def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None
 
 
 def method_and_path(raw: bytes) -> tuple[str, str]:
-    """The method and the path of a refused head, for the record; empty if they cannot be read."""
+    """The method and the path, without the query, of a refused head, for the record. Empty if they cannot be read.
+
+    Each is cut after ``_GLIMPSE_MAX`` bytes.
+    """
     parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
     if len(parts) < 2 or TOKEN.fullmatch(parts[0]) is None:
         return "", ""
@@ -116,8 +119,8 @@ def _check_field(field: bytes, limits: Limits) -> None:
 def with_query_in_ascii(target: bytes) -> bytes:
     """The target with the non-ASCII bytes of its query percent-encoded (WHATWG URL, section 1.3).
 
-    curl and others send such bytes unencoded. In a path they are left, and the target is refused: two servers may
-    decode a path differently, and access rules in front of the gateway depend on it.
+    curl and others send such bytes unencoded. The path is not changed: a target with such bytes in its path must be
+    refused, because two servers may decode a path differently, and access rules in front of the gateway depend on it.
     """
     path, mark, query = target.partition(b"?")
     return path + mark + _BEYOND_ASCII.sub(lambda found: quote(found[0]).encode("ascii"), query)

@@ -28,7 +28,7 @@ class Hosts:
         self._good: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 
     def serve(self, values: Sequence[bytes], *, required: bool) -> bool:
-        """Whether the host that the values of Host name is served. Not ``required``: True if there is no value.
+        """Whether a request with these values of Host is served. Without a value: True, unless ``required``.
 
         Raises:
             HeadError: 400, there is not exactly one value, or it is malformed.
@@ -48,7 +48,7 @@ class Hosts:
 
     @staticmethod
     def are_equal(one: bytes, other: bytes) -> bool:
-        """Whether two authorities are equal; a default port (80, 443) may be missing in one.
+        """Whether two authorities name the same host and port. A default port (80, 443) may be missing in one.
 
         Raises:
             HeadError: 400, one of them is malformed.

@@ -139,7 +139,7 @@ class HeadReader:
         """Parse a complete head, the empty line included.
 
         Raises:
-            HeadError: the head is refused.
+            HeadError: the head is refused: 400, 414, 417, 421, 431, 501 or 505.
         """
         try:
             method, target, section = raw.split(b" ", 2)

@@ -28,7 +28,7 @@ _SETTING_MAX = 0x10
 
 
 class Frame(NamedTuple):
-    """One frame."""
+    """One received frame. ``kind``, ``flags`` and ``stream_id`` are the values in its head."""
 
     kind: int
     flags: int

@@ -184,7 +184,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 
 def unchecked_head(raw: Fields) -> Head:
-    """The head of an unchecked header list, for a record or an error response."""
+    """The head of an unchecked header list, for a record or an error response. What is missing is empty."""
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [(name, value) for name, value in raw if name[:1] != b":"]
     return Head(pseudo.get(b":method", b"").decode("latin-1"), pseudo.get(b":path", b""), fields)
@@ -211,7 +211,7 @@ def malformed(reason: str) -> HeadError:
 def list_size_max(limits: Limits) -> int:
     """The bytes of a header list, as HPACK counts them, above which the connection ends.
 
-    It is four times the size above which a request is refused, so most oversized heads cost only their own request.
+    It is far above ``max_head``, at which only the request is refused, so that most oversized heads end no connection.
     """
     return 4 * limits.max_head + _OVERHEAD * limits.max_fields
 

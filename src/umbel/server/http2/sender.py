@@ -259,7 +259,7 @@ class Sender:
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> int:
-        """Queue an error response. Return the bytes of its body, which is left out if the window is too small.
+        """Queue an error response. Return the bytes of its body, which HEAD and a window that is too small leave out.
 
         If the request is not ``complete``, RST_STREAM with ``code`` follows: NO_ERROR refuses the rest of the request
         (RFC 9113 section 8.1). An error ``code`` follows in any case, for a malformed request (section 8.1.1).

@@ -65,7 +65,7 @@ class WriteClock:
         return self.deadline
 
     def end(self) -> None:
-        """Note that a task has ended its wait."""
+        """Note that a task has ended its wait for a flow-control window."""
         self._charge(trio.current_time() - self._since)
 
     async def end_write(self) -> None:

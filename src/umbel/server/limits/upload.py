@@ -32,7 +32,10 @@ _IN_FLIGHT, _WAITING, _UPLOADING, _NEEDS_NONE = range(4)
 
 
 class Upload:
-    """The state of one request with a body. Made before the first wait for the body, while the request is in flight."""
+    """Counts one request with a body: as in flight, or as an upload while the server waits for its body.
+
+    Made before the first wait for the body, while the request is in flight.
+    """
 
     __slots__ = ("_at", "_server", "_until")
 

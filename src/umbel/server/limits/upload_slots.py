@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class UploadSlots:
-    """The upload slots of one server."""
+    """The upload slots of one server, which bound the requests whose bodies it waits for at once."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -236,7 +236,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         """ASGI's ``send``. Cancelled, a message is sent as a whole or not at all.
 
         Raises:
-            ClientGoneError: the WebSocket is closed, by the client or by a drain.
+            ClientGoneError: the client has closed the WebSocket, has left or does not read; or a drain has closed it.
             ApplicationError: the application has closed or refused the WebSocket before, the message is not allowed in
                 this state, or its content or a header field breaks a rule.
         """
