@@ -63,10 +63,11 @@ class FieldBlock(tuple["Field", ...]):
     """The encoded lines, for an upstream that replaces the fields that ``lines_for`` names; None: not encoded yet, or
     not possible. Set and read by the encoder of request heads (``upstream/pool/request_head.py``)."""
     lines_for: object = None
-    """The names of the replaced fields for which ``lines`` is right; ``EVERY``: no upstream replaces any field."""
+    """The names of the replaced fields for which ``lines`` is right, or ``EVERY``."""
 
 
 EVERY = "every upstream"
+"""The value of ``FieldBlock.lines_for`` if ``lines`` is right for every upstream, since none replaces a field."""
 
 
 class FieldBlocks(tuple[tuple["Field", ...], ...]):
@@ -77,7 +78,10 @@ class FieldBlocks(tuple[tuple["Field", ...], ...]):
 
 
 def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
-    """Make a block of ``fields``, with names in lower case. Fields whose values HTTP does not allow are left out."""
+    """Make a block of ``fields``, with names in lower case. Fields whose values HTTP does not allow are left out.
+
+    The names must be ASCII.
+    """
     values = [(name.lower().encode("ascii"), raw_value(value)) for name, value in fields]
     return FieldBlock([(lower, lower, value) for lower, value in values if value is not None])
 
@@ -148,6 +152,7 @@ class CallContext(msgspec.Struct, eq=False):
     deadline: float = math.inf
     """When the call must be over, in ``trio.current_time()``: the request's deadline, or earlier due to ``limit``."""
     recorder: Recorder = NULL
+    """Gets the events of the call."""
     limit: float | None = None
     """The call's own timeout in seconds, if it determines ``deadline``: the call then ends itself with
     ``CallTimedOut``. None: ``deadline`` is that of the request, at which the owner cancels the call."""
@@ -175,7 +180,7 @@ class Call(Protocol):
 
     @property
     def ended_at(self) -> float:
-        """When the call ended, in ``trio.current_time()``."""
+        """When the call ended, in ``trio.current_time()``; 0.0 before."""
         ...
 
     @property
@@ -197,7 +202,7 @@ class Call(Protocol):
 
     @property
     def content(self) -> bytes:
-        """The decoded body of the response."""
+        """The decoded body of the response; empty without one, and for a call of mode "stream"."""
 
     def start(self, now: float) -> None:
         """Admit the call and make its request; neither waits nor raises. ``now`` is ``trio.current_time()``."""
@@ -299,9 +304,9 @@ class SingleCallOwner:
         self._parking.wake()
 
     async def perform(self, call: Call) -> Call:
-        """Start ``call``, wait for its end, and return the call with the result. A cancel cancels the call.
+        """Start ``call``, wait for its end, and return the call with the result, also if the call has failed.
 
-        ``call.context.owner`` must be this object.
+        ``call.context.owner`` must be this object. A cancel cancels the call.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         call.start(trio.current_time())

@@ -37,7 +37,7 @@ class RequestEnded(msgspec.Struct, frozen=True):
     detail: str = ""
     """Why the request was refused or failed, in one sentence; for records only."""
     own_ms: float | None = None
-    """Milliseconds of a composed response minus those of its longest call; None for other responses."""
+    """Milliseconds until a composed response was made, minus those of its longest chain of calls; None for others."""
     of_client: bool = False
     """Whether every failure in the response is the client's own mistake."""
     calls: Sequence[Outcome] = ()
@@ -60,9 +60,11 @@ class AttemptEnded(NamedTuple):
 
     request: RequestFacts | None
     call: str
+    """The name of the call."""
     upstream: str
     attempt: Attempt
     detail: str = ""
+    """Why the attempt failed, in one sentence; empty if it did not. For records only."""
 
 
 @dataclass(frozen=True, slots=True)

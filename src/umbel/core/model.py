@@ -31,6 +31,7 @@ class Trace(msgspec.Struct, frozen=True):
     parent_id: str | None = None
     """The inbound parent-id, 16 hex digits; None if the trace begins here."""
     flags: str = "00"
+    """The ``trace-flags``, two hex digits; ``01``: sampled."""
     state: str = ""
     """The inbound ``tracestate``, forwarded unchanged."""
 
@@ -46,6 +47,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     trace: Trace
     method: str
     path: str
+    """The path of the request target, percent-decoded, without the query."""
     route: str
     """The route's rule, such as ``/dashboard/<user_id>``; empty if no route matched."""
     started_at: float
@@ -152,7 +154,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """The name of the call."""
     state: Literal["value", "skipped", "failed"]
     value: Json = None
-    """The value for expressions and for the answer; the default (null) if the call was skipped or failed."""
+    """The value for expressions and for the answer; the call's default, or null, if the call was skipped or failed."""
     failure: Failure | None = None
     """Why the call failed; None unless ``state`` is "failed"."""
     started_at: float | None = None

@@ -26,9 +26,11 @@ class FailedCall:
     name: str
     kind: Kind
     status: int
+    """The status of the answer if this failure decided it."""
     elapsed_ms: float
+    """The call's duration in milliseconds."""
     received_status: int | None = None
-    """The status of the upstream's response, if there was one. ``status`` is the status of the failure."""
+    """The status of the upstream's response; None without a response."""
 
     def member(self) -> dict[str, Json]:
         """The failed call as a JSON object."""
@@ -44,12 +46,15 @@ class FailedCall:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Problem document. ``kind`` becomes ``type``, such as ``urn:umbel:problem:timeout``, which is no address."""
+    """Problem document. Members whose value is empty are left out."""
 
     status: int
     detail: str = ""
+    """One sentence for the client."""
     title: str = ""
+    """The title; empty: the reason phrase of ``status``."""
     kind: str = ""
+    """Becomes ``type``, such as ``urn:umbel:problem:timeout``, which is no address; empty: ``about:blank``."""
     request_id: str = ""
     calls: Sequence[FailedCall] = ()
 

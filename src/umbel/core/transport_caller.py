@@ -100,7 +100,11 @@ class TransportCall(CallBase):
             self._scope.cancel(reason=reason or None)
 
     async def finish(self) -> None:
-        """Send the request through the transport and read the response. Raises no ``Exception``."""
+        """Send the request through the transport and read the response. Raises no ``Exception``.
+
+        The call ends itself only at its own timeout (``context.limit``); at the request's deadline the owner cancels
+        it. A cancel of the task cancels the call and is raised.
+        """
         context = self.context
         self._scope.deadline = context.deadline if context.limit is not None else math.inf
         error: Exception | None = None

@@ -20,6 +20,9 @@ CODINGS = GZIP | frozenset(
 
 
 def codings_of(values: Iterable[bytes]) -> list[bytes]:
-    """The codings in the values of Content-Encoding, in lower case, in the order in which they were applied."""
+    """The codings in the values of Content-Encoding, in lower case, in the order in which they were applied.
+
+    Names that are not in ``CODINGS`` are left out.
+    """
     names = (name.strip(b" \t\"'").lower() for value in values for name in value.split(b","))
     return [name for name in names if name in CODINGS]

@@ -1,4 +1,4 @@
-"""Meaning of ``"*"`` in a call's ``forward``: all header fields of the client's request but those excluded here.
+"""Meaning of ``"*"`` in ``forward_headers``: all header fields of the client's request but those excluded here.
 
 An excluded field can still be forwarded if it is named, unless it is hop-by-hop or Umbel writes it itself.
 """

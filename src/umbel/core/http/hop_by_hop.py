@@ -27,7 +27,10 @@ def is_hop_by_hop(name: bytes) -> bool:
 
 
 def hop_by_hop_among(names: Iterable[str], connection: str | None) -> list[str]:
-    """The hop-by-hop names among ``names`` (in lower case), in a message with this value of ``Connection``."""
+    """The hop-by-hop names among ``names`` (in lower case), in a message whose ``Connection`` has this value.
+
+    ``connection`` is None if the message has no such field.
+    """
     named = {name.decode("latin-1") for name in named_by(connection.encode("latin-1"))} if connection else _TEXTS
     return [name for name in names if name in _TEXTS or name in named or name.startswith("proxy-")]
 

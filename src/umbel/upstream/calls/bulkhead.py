@@ -395,4 +395,7 @@ class Bulkhead(QueueLimiter):
             and manager.excess >= 0
         ):
             self._overflowed += 1
-            raise Overflow(f"the upstream has completed no call for {trio.current_time() - self.completed_at:.1f} s")
+            quiet_for = trio.current_time() - self.completed_at
+            raise Overflow(
+                f"the upstream has completed no call {'yet' if quiet_for == math.inf else f'for {quiet_for:.1f} s'}"
+            )

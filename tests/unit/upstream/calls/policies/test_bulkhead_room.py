@@ -100,6 +100,19 @@ async def test_no_call_is_refused_while_the_upstream_completes_calls(autojump_cl
         assert (len(users.granted), users.refused, users.bulkhead.stalled) == (10, [], False)
 
 
+@pytest.mark.parametrize(("completed", "reason"), [(False, "yet"), (True, "for 1.1 s")])
+async def test_the_refusal_of_a_stalled_upstream_names_the_time_since_its_last_call(
+    autojump_clock, completed: bool, reason: str
+) -> None:
+    async with managed(10) as (users,):
+        users.ask_all(11)
+        if completed:
+            users.complete("0")
+        await trio.sleep(1.1)
+        with pytest.raises(Overflow, match=f"^the upstream has completed no call {reason}$"):
+            users.bulkhead.admit("more")
+
+
 async def test_a_stalled_upstream_keeps_two_fifths_of_the_queue_and_refuses_the_last(
     autojump_clock,
 ) -> None:
