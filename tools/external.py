@@ -41,6 +41,7 @@ TOOLS: Mapping[str, Tool] = {
     "logrotate": Tool({"logrotate": "logrotate"}, 120),
     "nginx": Tool({"nginx": "nginx-light"}, 180),
     "node": Tool({"node": "nodejs", "npm": "npm"}, 180),
+    "prometheus": Tool({"prometheus": "prometheus"}, 120),
     "slowhttptest": Tool({"slowhttptest": "slowhttptest"}, 300),
     "wheel": Tool({"git": "git"}, 300),
 }

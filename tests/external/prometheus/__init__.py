@@ -1,0 +1,1 @@
+"""Tests with Prometheus and promtool: ``make external ARGS=prometheus``."""
