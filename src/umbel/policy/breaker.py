@@ -205,7 +205,7 @@ class Ticket:
         return self._breaker._state is not BreakerState.CLOSED and not self.is_probe
 
     def attempted(self, now: float, kind: Kind | None, status: int | None) -> None:
-        """Count the end of an attempt that was not cut.
+        """Count the end of an attempt that was not cut. The first verdict on a probe closes or opens the breaker.
 
         Args:
             kind: kind of the failure; None for a response.

@@ -1,6 +1,6 @@
 """Rules of coalescing: methods whose calls may share a response, and responses that belong to one client.
 
-Header fields are given as on the wire, with their names in lower case.
+Names of header fields are given in lower case.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class FailoverPolicy:
         """Number of failovers granted since the object was created."""
 
     def lost(self, now: float, replica: ReplicaState, others: Iterable[ReplicaState]) -> bool:
-        """Count an attempt at ``replica`` that lost its connection before the first byte of a response.
+        """Count an attempt at ``replica`` whose connection failed before the first byte of a response.
 
         ``ReplicaLoads.ended`` must have been called for the attempt before.
 

@@ -23,7 +23,7 @@ class HedgeRules:
     """
 
     seconds: float | None = None
-    """Delay between the beginnings of two attempts."""
+    """Delay between the beginnings of two attempts, in seconds."""
     quantile: float | None = None
     """Quantile of recent latencies that is the delay: 0.95 for p95."""
     max: int = 1

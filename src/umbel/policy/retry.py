@@ -36,7 +36,7 @@ class AttemptResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RetryOn:
-    """The results of attempts that are retried; by default those of the table of kinds, and STATUSES."""
+    """The results of attempts that are retried; by default the retryable kinds of ``KINDS``, and STATUSES."""
 
     kinds: frozenset[Kind] = _KINDS
     """Kinds of failures. ``reset`` is retried only before the first byte of a response."""

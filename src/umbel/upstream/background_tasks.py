@@ -99,7 +99,7 @@ class BackgroundNursery:
         await manager.__aexit__(None, None, None)
 
     def start_soon(self, task: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
-        """Start a background task, in a context without the caller's context variables.
+        """Start a background task. It has the context variables of the outermost ``open``, not those of the caller.
 
         Raises:
             NotRunningError: the nursery is not open.

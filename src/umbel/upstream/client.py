@@ -128,7 +128,9 @@ class Policies:
     """Number of inbound requests whose calls may wait for a place. None: ``OverloadManager.max_requests``, or 256
     without an overload manager."""
     retry: RetryRules | None = None
+    """Rules of retries; ``CallContext.retry`` takes precedence."""
     hedge: HedgeRules | None = None
+    """Rules of hedging; ``CallContext.hedge`` takes precedence."""
     budget: Budget = field(default_factory=Budget)
     """Retry budget of retries and hedges together."""
     balance: PolicyName = "p2c"

@@ -86,7 +86,7 @@ def build(
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield the mistakes that show only when the clients are made, each as key path and reason.
 
-    It is made for ``load(path, checks=(check,))``. TLS files are not read, because the loader checks them.
+    For the argument ``checks`` of ``load``. TLS files are not read, because the loader checks them.
     """
     for name, upstream in config.upstreams.items():
         try:

@@ -23,8 +23,11 @@ class SlotStatistics:
     """A snapshot of a ``QueueLimiter``."""
 
     capacity: int
+    """Number of places."""
     in_use: int
+    """Number of places that are taken."""
     waiting: int
+    """Number of waiters."""
     overflowed: int
     """Waiters that were refused because the queue was full, since the limiter was created."""
 
@@ -60,7 +63,7 @@ class QueueLimiter:
         return False
 
     def queue(self, key: object, granted: Granted) -> None:
-        """Add a waiter to the queue. ``granted`` is called when a place was taken for it.
+        """Queue a waiter, after ``take`` returned False. ``granted`` is called when a place was taken for the waiter.
 
         Args:
             key: names the waiter for ``leave``; hashable, and unique in the queue.
@@ -105,7 +108,7 @@ class QueueLimiter:
             self._grant_free_places()
 
     def resize(self, capacity: int) -> None:
-        """Set the number of places. If more are in use, no place is granted until enough are released."""
+        """Set the number of places. Grants new places to waiters; takes no place away that is in use."""
         self._capacity = capacity
         self._grant_free_places()
 

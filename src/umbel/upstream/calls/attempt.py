@@ -102,7 +102,6 @@ Cause = Literal["first", "retry", "hedge"]
 WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
 """States of an attempt."""
 
-
 Answer = tuple["Head", Sequence[Field], Collection[bytes] | None, bytes]
 """A response: head, header fields that describe the decoded content, their names in lower case (None: not computed),
 decoded content."""

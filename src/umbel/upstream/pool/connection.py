@@ -183,7 +183,7 @@ class Connection:
 
     @property
     def ended_at(self) -> float | None:
-        """Time at which the peer's end was reported; None if there was no report."""
+        """Time at which the reader reported the end of the peer's stream; None without such a report."""
         return None if self.pushing is None else self.pushing.ended_at
 
     def idle_for(self, now: float) -> float:
@@ -284,7 +284,7 @@ class Connection:
                 await self._sender_done.wait()
 
     def raise_failure(self) -> None:
-        """Raise the exception of the request's own body, if it raised one after the response had ended."""
+        """Raise the exception that ended the sender, if there is one, such as one of the request's own body."""
         if self._failure is not None:
             raise self._failure
 

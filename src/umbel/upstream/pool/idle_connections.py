@@ -14,7 +14,7 @@ from ..replicas.origin import Origin
 from .connection import Connection
 
 ORIGINS_MAX = 1024
-"""Bound on the origins whose idle times are remembered; a further origin replaces the one that was learned first."""
+"""Bound on the origins whose idle times are remembered; a further one replaces that with the oldest observation."""
 
 
 class IdleConnections:
@@ -63,7 +63,7 @@ class IdleConnections:
         return self.take(origin)
 
     def closed_by_peer(self, origin: Origin, connection: Connection, now: float) -> None:
-        """Remember the idle time at which the peer closed a connection; ``now`` if the time of the end is not known."""
+        """Remember how long a connection was idle when its peer closed it; ``now`` counts if the time is not known."""
         ended_at = connection.ended_at
         idle = (now if ended_at is None else ended_at) - connection.idle_since
         shortest = self._observed(origin)

@@ -48,7 +48,7 @@ class ConnectionLease:
         Waits for the task that sends the request's body, at most SETTLE_TIMEOUT, even if cancelled.
 
         Raises:
-            Exception: an exception that the request's own body raised after the end of the response.
+            as ``Connection.raise_failure``.
         """
         self._give_back()
         await self._connection.settle()

@@ -41,7 +41,14 @@ class Address(NamedTuple):
 
 
 def is_prohibited(text: str, *, public_only: bool) -> bool:
-    """Whether the numeric address ``text``, or an IPv4 address that is embedded in it, is prohibited."""
+    """Whether the numeric address ``text``, or an IPv4 address that is embedded in it, is prohibited.
+
+    Args:
+        public_only: whether addresses that are not public are prohibited too.
+
+    Raises:
+        ValueError: ``text`` is no IP address.
+    """
     ip = ipaddress.ip_address(text)
     return any(
         meaning.is_link_local or meaning.is_multicast or (public_only and not _is_public(meaning))

@@ -184,6 +184,9 @@ class LoadBalancer:
     def lost(self, now: float, slot: ReplicaSlot, tried: Sequence[str]) -> bool:
         """Count an ended attempt whose connection failed before the first byte of a response.
 
+        Args:
+            tried: names of the replicas that the call's attempts have taken.
+
         Returns:
             whether its repetition is failover, which needs no retry budget (``policy.failover``).
         """

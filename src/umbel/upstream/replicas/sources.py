@@ -21,8 +21,8 @@ from .origin import Replica
 class ReplicaSource(Protocol):
     """Interface of a set of replicas that may change while the source is entered. An async context manager.
 
-    A replica that stays is the same object in the next set, and the names in a set are unique. Entering waits a limited
-    time for the first set, which may be empty afterwards.
+    A replica that stays is the same object in the next set, and the names in a set are unique. Entering waits for the
+    first set, for a limited time; afterwards the set may still be empty.
     """
 
     @property
