@@ -583,7 +583,10 @@ class Attempt:
 
         Args:
             crossed: the peer closed a kept connection while the request was on its way.
-            replaced: go back to WAITING for another connection. Returned if there was a connection, else False.
+            replaced: whether the attempt goes back to WAITING, for another connection.
+
+        Returns:
+            whether the attempt has gone back to WAITING; False also if there was no connection.
         """
         connection, self._connection = self._connection, None
         if connection is None or self.slot is None:
@@ -601,7 +604,7 @@ class Attempt:
         return replaced
 
     def _close(self, now: float, kind: Kind | None, detail: str, has_failed: bool | None) -> None:
-        """Set DONE, give the replica back, record the attempt, report it to the breaker. See "Invariants" above.
+        """Set DONE, record the attempt, give the replica back, report the end to the breaker. See "Invariants" above.
 
         Args:
             kind: kind of the failure or cut; None for a response.

@@ -10,7 +10,10 @@ OTHER = "other"
 
 
 class AttemptCounts:
-    """Counts of the attempts that have ended, since the client was created. Attempts write to it directly."""
+    """Counts of the attempts that have ended, since the client was created. Attempts write to it directly.
+
+    An attempt that found no replica is not counted.
+    """
 
     __slots__ = ("_replicas", "causes", "durations")
 
@@ -23,7 +26,10 @@ class AttemptCounts:
         self._replicas: set[str] = set()
 
     def new_durations(self, replica: str, status: int | None) -> Cells:
-        """The histogram of a replica and a status that ``durations`` does not have under this key."""
+        """Return the histogram for a replica and a status that are not a key of ``durations``.
+
+        The histogram is added to ``durations``, unless REPLICAS_MAX other replicas are in it: then it is that of OTHER.
+        """
         if replica not in self._replicas:
             if len(self._replicas) >= REPLICAS_MAX:
                 replica = OTHER

@@ -19,8 +19,12 @@ def lines_of_request(
 ) -> tuple[bytes | None, bytes | None, bytes]:
     """Encode the field lines that the attempts of one inbound request at one time have in common.
 
-    Stores them in ``client.latest_lines``. The complete lines of an attempt are ``common`` (or the gateway's lines and
-    ``before``), the span id in 16 hexadecimal digits, and ``after``.
+    With an inbound request, also stores them in ``client.latest_lines``. The complete lines of an attempt are
+    ``common`` (or the gateway's lines and ``before``), the span id in 16 hexadecimal digits, and ``after``.
+
+    Args:
+        gateway: fields that the gateway adds, as in ``PreparedRequest.gateway``.
+        now: time from which the deadline header counts.
 
     Returns:
         common: lines of the gateway's fields, then ``traceparent`` up to the span id. None: use ``before``.
@@ -52,6 +56,8 @@ def attempt_fields(context: CallContext, deadline_header: bytes | None, now: flo
     """Header fields that an attempt adds: traceparent, tracestate and the deadline header in milliseconds.
 
     Args:
+        context: context of the call; without an inbound request there are no such fields.
+        now: time from which the deadline header counts.
         span: the attempt's span id; not 0, which is invalid (W3C Trace Context section 3.2.2.4).
     """
     request = context.request
