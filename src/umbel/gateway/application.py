@@ -200,8 +200,11 @@ class GatewayApplication(QuartTrio):
         raise NotImplementedError
 
     def figures(self) -> tuple[Values, Exemplars]:
-        """The values and exemplars of the application's metrics, as in ``ProcessFigures``; empty while not serving."""
-        runtime = self.current_runtime
+        """The values and exemplars of the application's metrics, as in ``ProcessFigures``; empty before startup.
+
+        After shutdown they are the final ones. In the trio thread.
+        """
+        runtime = self.gateway_context.serving.last_runtime
         return ({}, {}) if runtime is None else application_figures(runtime)
 
     def statistics(self) -> GatewayStatistics:

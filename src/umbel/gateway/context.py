@@ -46,13 +46,25 @@ class ServingState:
     The lifespan writes ``state``, ``runtime`` and ``recorder``; the server ``draining``; the supervisor ``degraded``.
     """
 
-    __slots__ = ("_given_recorder", "config_error", "degraded", "draining", "limits", "recorder", "runtime", "state")
+    __slots__ = (
+        "_given_recorder",
+        "config_error",
+        "degraded",
+        "draining",
+        "last_runtime",
+        "limits",
+        "recorder",
+        "runtime",
+        "state",
+    )
 
     def __init__(self, limits: Limits, recorder: Recorder) -> None:
         """``recorder`` takes records while there is no runtime: before startup and after shutdown."""
         self.state = State.NEW
         self.runtime: Runtime | None = None
         """Recorder and upstream clients; None before startup and after shutdown."""
+        self.last_runtime: Runtime | None = None
+        """The runtime that was opened last. Its counters are still read after shutdown."""
         self.recorder = recorder
         """The recorder that takes records now. Never None."""
         self.limits = limits
@@ -67,7 +79,8 @@ class ServingState:
 
     def open(self, runtime: Runtime) -> None:
         """Make ``runtime`` and its recorder available to requests."""
-        self.runtime, self.recorder = runtime, runtime.recorder
+        self.runtime = self.last_runtime = runtime
+        self.recorder = runtime.recorder
 
     def close(self) -> None:
         """Remove the runtime, and return to the recorder of the constructor."""

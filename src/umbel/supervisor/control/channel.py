@@ -35,9 +35,19 @@ class Channel:
         """The number of messages that were dropped."""
 
     def send(self, message: Message) -> None:
-        """Queue a message; drop and count it if the queue is full or the peer is gone. Never waits, never raises."""
+        """Queue a message; drop and count it if the queue is full, the peer is gone, or it exceeds ``LINE_BYTES_MAX``.
+
+        Never waits, never raises.
+        """
+        self.send_line(encode(message))
+
+    def send_line(self, line: bytes) -> None:
+        """Queue an encoded message, as ``send`` does."""
+        if len(line) > LINE_BYTES_MAX:
+            self.dropped += 1
+            return
         try:
-            self._queue.send_nowait(encode(message))
+            self._queue.send_nowait(line)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self.dropped += 1
 

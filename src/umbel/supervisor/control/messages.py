@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from ...observe.figures import ProcessFigures
 from ...server.limits.server_limits import Limits
 
-LINE_BYTES_MAX = 256 * 1024
+LINE_BYTES_MAX = 16 * 2**20
 """The bound on a line; a longer one ends the channel."""
 TEXT_CHARS_MAX = 16 * 1024
 """The bound on a reason and on a traceback. The end of the text is kept, which names the cause."""
@@ -103,6 +104,10 @@ class TreeQuery(Query, frozen=True, kw_only=True, tag="tree_query"):
     """To the worker: send the task tree. The answer is ``tree``."""
 
 
+class FiguresQuery(Query, frozen=True, kw_only=True, tag="figures_query"):
+    """To the worker: send the figures for the metrics. The answer is ``figures``."""
+
+
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
     """To the master: the worker cannot get ready, and why."""
 
@@ -154,15 +159,22 @@ class Tree(Answer, frozen=True, kw_only=True, tag="tree"):
     lines: tuple[str, ...]
 
 
+class Figures(Answer, frozen=True, kw_only=True, tag="figures"):
+    """To the master: the figures for the metrics. Also without a query, with the number 0, once a second if they have
+    changed, and at the end."""
+
+    figures: ProcessFigures
+
+
 class Ended(Message, frozen=True, kw_only=True, tag="ended"):
     """To the master, as the last message: the worker exits now."""
 
     reason: str
 
 
-AnyQuery = ReopenLogs | StatsQuery | TreeQuery
+AnyQuery = ReopenLogs | StatsQuery | TreeQuery | FiguresQuery
 MasterMessage = Start | State | Drain | AnyQuery
-WorkerMessage = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Ended
+WorkerMessage = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Figures | Ended
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _master_decoder: msgspec.json.Decoder[MasterMessage] = msgspec.json.Decoder(MasterMessage)

@@ -43,7 +43,7 @@ class WorkerQueries:
         numbered = msgspec.structs.replace(query, query=number)
         sent = self._open[number] = _Query(set(workers))
         try:
-            for worker in sent.waiting:
+            for worker in tuple(sent.waiting):
                 worker.send(numbered)
             with trio.move_on_after(within):
                 while sent.waiting:

@@ -82,6 +82,7 @@ from .sd_notify import SystemdNotifier
 from .settings import Settings
 from .signals import handle_signals
 from .slot import Slot
+from .worker_figures import WorkerFigures
 
 _HEALTH_CHECK_S = 1.0
 _REOPEN_S = 5.0
@@ -127,6 +128,7 @@ class Master:
         self.slots: dict[int, Slot] = {}
         self.size = size
         self.queries = WorkerQueries()
+        self.figures = WorkerFigures()
         self.reloader = Reloader(self, self._reread)
         self.started_at = trio.current_time()
         self._read = reread
@@ -311,6 +313,7 @@ class Master:
 
     def on_worker_message(self, slot: Slot, worker: Worker, message: messages.WorkerMessage) -> None:
         """Handle a message of a worker that is not a heartbeat."""
+        self.figures.on_message(worker, message)  # Before the query ends, which reads them.
         self.queries.on_message(worker, message)
         if isinstance(message, messages.Ready):
             took = (worker.ready_at or 0.0) - worker.spawned_at
@@ -324,6 +327,7 @@ class Master:
 
     def on_worker_exit(self, slot: Slot, worker: Worker, end: Exit) -> None:
         """Report a worker's end, and stop the master if no worker has been ready and none will be."""
+        self.figures.on_worker_exit(worker, end)
         self.queries.on_worker_exit(worker)
         uptime = trio.current_time() - worker.spawned_at
         text = f"worker {slot.number} ({worker.pid}) ended: {end}, after {uptime:.1f} s and {worker.requests} requests"

@@ -9,6 +9,7 @@ reads every change that was made before them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -51,6 +52,8 @@ class Reloader:
         self._reread = reread
         self._allow_empty = False
         """The argument of ``reread`` for the next reload."""
+        self.ended: Counter[str] = Counter(ok=0, failed=0)
+        """The number of reloads that have ended, by result."""
         self._requested = 0
         self._finished = 0
         self._results: dict[int, str] = {}
@@ -112,6 +115,7 @@ class Reloader:
             self._running = False
             self._finished += 1
             self._results = {self._finished: failure}
+            self.ended["failed" if failure else "ok"] += 1
             self._master.reload_ended()
             self._ended.set()
             self._ended = trio.Event()

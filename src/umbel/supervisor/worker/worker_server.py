@@ -18,6 +18,8 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 
+from ...admin.process_figures import process_figures
+from ...observe.figures import ProcessFigures
 from ...server.handler import handler_of
 from ...server.limits.memory import resident
 from ...server.limits.server_limits import Limits
@@ -34,6 +36,8 @@ from .recording import recording
 _LAST_MESSAGES_S = 1.0
 _QUICK_CLEANUP_S = QUICK_S / 2
 """Seconds of a quick stop for responses and cleanup; the rest is for lifespan shutdown and the last records."""
+_FIGURES_S = 1.0
+"""Seconds between two messages with changed figures. A killed worker loses what it counted since the last one."""
 _RECYCLE_AGAIN_S = 15.0
 """Seconds after which a worker that was not replaced sends ``recycle`` again."""
 
@@ -91,6 +95,7 @@ class WorkerServer:
                     await self._serve()
             # Outside of the scope: the last messages must be sent after a cancel too, within a time of their own.
             self._channel.send(self._heartbeat(0.0))  # The final counters.
+            self._channel.send(messages.Figures(figures=self._figures()))
             self._channel.send(messages.Ended(reason=self._reason))
             self._channel.finish()
             nursery.cancel_scope.deadline = trio.current_time() + _LAST_MESSAGES_S
@@ -133,6 +138,8 @@ class WorkerServer:
                     await self._reopen_logs(number)
                 case messages.StatsQuery(query=number):
                     self._channel.send(self._stats(number))
+                case messages.FiguresQuery(query=number):
+                    self._channel.send(messages.Figures(query=number, figures=self._figures()))
                 case messages.TreeQuery(query=number):
                     self._channel.send(messages.Tree(query=number, lines=task_tree()))
         self.status = WORKER_ORPHANED
@@ -172,17 +179,21 @@ class WorkerServer:
     # Messages to the master.
 
     async def _send_heartbeats(self) -> None:
-        """Send a heartbeat at regular times, and ``recycle`` when a limit is exceeded.
+        """Send heartbeats and figures at regular times, and ``recycle`` when a limit is exceeded.
 
         Each heartbeat states its lateness, which is the time for which the event loop was blocked.
         """
         due = trio.current_time()
-        began, ask_at = due, due
+        began, ask_at, figures_at = due, due, due
+        figures = b""
         while True:
             now = trio.current_time()
             beat = self._heartbeat(now - due)
             self._channel.send(beat)
             self._server.late_at = monotonic() + 2 * self._start.heartbeat_every
+            if now >= figures_at:
+                figures_at = now + _FIGURES_S
+                figures = self._send_changed_figures(figures)
             if (
                 now >= ask_at
                 and (reason := self._recycle_reason(beat, now - began))
@@ -222,6 +233,16 @@ class WorkerServer:
         if start.max_lifetime is not None and age > start.max_lifetime:
             return f"{age:.0f} s after its start (max_lifetime)"
         return ""
+
+    def _figures(self) -> ProcessFigures:
+        return process_figures(str(self._start.slot), self._loaded.app, self._server)
+
+    def _send_changed_figures(self, before: bytes) -> bytes:
+        """Send the figures as a message if it differs from the one ``before``; return the message."""
+        line = messages.encode(messages.Figures(figures=self._figures()))
+        if line != before:
+            self._channel.send_line(line)
+        return line
 
     def _stats(self, query: int) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)

@@ -1,0 +1,105 @@
+"""The figures of all workers: sums that never fall, and workers that do not answer. Workers are simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+
+from tests.unit.supervisor.master.test_master import Script, mastering, script
+from umbel.observe.figures import ProcessFigures, Sums, add
+from umbel.supervisor.control import messages
+from umbel.supervisor.control.figures import ANSWER_S, all_figures
+from umbel.supervisor.master.exit_status import Exit, ExitClass
+from umbel.supervisor.master.master import Master
+from umbel.supervisor.master.process import Worker
+
+__all__ = ["script"]
+ANSWERS = "umbel_answers_total"
+
+
+def figures(worker: Worker, answers: int) -> ProcessFigures:
+    values: Any = {ANSWERS: [(("/r", "complete"), answers)], "umbel_in_flight": [((), 1)]}
+    return ProcessFigures(process=str(worker.slot), pid=1, values=values)
+
+
+async def sums(master: Master) -> Sums:
+    found: Sums = {}
+    for each in await all_figures(master):
+        add(found, each.values)
+    return found
+
+
+class Counting:
+    """What the simulated workers count and whether they answer."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Worker, int] = {}
+        self.silent = False
+        self.master: Master
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
+    """Workers that answer each query for figures with ``counts``."""
+    state = Counting()
+
+    def send(self: Worker, message: messages.MasterMessage) -> None:
+        if isinstance(message, messages.FiguresQuery) and not state.silent:
+            answer = messages.Figures(query=message.query, figures=figures(self, state.counts[self]))
+            state.master.on_worker_message(state.master.slots[self.slot], self, answer)
+
+    monkeypatch.setattr(Worker, "send", send)
+    yield state
+
+
+async def test_figures_of_all_workers_are_added(script: Script, counting: Counting, autojump_clock: object) -> None:
+    async with mastering(2) as (master, _):
+        await trio.sleep(1)
+        counting.master, counting.counts = master, dict(zip(master.workers, (3, 4), strict=True))
+        found = await sums(master)
+        assert found[ANSWERS] == {("/r", "complete"): 7}
+        assert found["umbel_in_flight"] == {(): 2}
+        assert found["umbel_workers"] == {("starting",): 0, ("serving",): 0, ("draining",): 0, ("silent",): 2}
+        assert found["umbel_worker_stale"] == {("1",): 0, ("2",): 0}
+
+
+async def test_a_silent_worker_counts_with_its_last_figures_after_half_a_second(
+    script: Script, counting: Counting, autojump_clock: object
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        counting.master, counting.counts = master, {master.workers[0]: 3}
+        await sums(master)
+        counting.silent = True
+        began = trio.current_time()
+        found = await sums(master)
+        assert trio.current_time() - began == pytest.approx(ANSWER_S)
+        assert found[ANSWERS] == {("/r", "complete"): 3}
+        assert found["umbel_worker_stale"] == {("1",): 1}
+
+
+async def test_counters_of_a_dead_worker_stay_and_its_gauges_go(
+    script: Script, counting: Counting, autojump_clock: object
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        (worker,) = master.workers
+        counting.master, counting.counts = master, {worker: 3}
+        await sums(master)
+        master.on_worker_exit(master.slots[1], worker, Exit(ExitClass.SIGNAL, -9))
+        counting.silent = True
+        found = await sums(master)
+        assert found[ANSWERS] == {("/r", "complete"): 3}
+        assert "umbel_in_flight" not in found
+        assert found["umbel_worker_restarts_total"] == {("signal",): 1}
+
+
+async def test_drained_workers_are_no_restarts(script: Script, counting: Counting, autojump_clock: object) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        master.figures.on_worker_exit(master.workers[0], Exit(ExitClass.DRAINED, 0))
+        master.figures.on_worker_exit(master.workers[0], Exit(ExitClass.RECYCLE, 0))
+        assert master.figures.ends == {"recycle": 1}
