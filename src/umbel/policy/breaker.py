@@ -183,7 +183,7 @@ class BreakerPolicy:
 
 
 class Ticket:
-    """Admission of one call by a breaker."""
+    """Admission of one call by a breaker. The ends of the call's attempts, and of the call, are reported to it."""
 
     __slots__ = ("_breaker", "period", "reported")
 

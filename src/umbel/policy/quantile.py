@@ -24,7 +24,7 @@ _BOUNDS = tuple(min(CEILING, FLOOR * (1 + ERROR) ** step) for step in range(_STE
 
 @dataclass(frozen=True, slots=True)
 class LatencyStatistics:
-    """A snapshot of a digest."""
+    """A snapshot of recent latencies."""
 
     samples: int
     """Number of samples in the window."""

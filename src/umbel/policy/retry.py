@@ -105,6 +105,7 @@ class RetryRules:
 
         Args:
             made: number of attempts made.
+            result: result of the last attempt.
             deadline: when the call must be over, on the clock of ``now``; ``math.inf``: no deadline.
 
         Returns:

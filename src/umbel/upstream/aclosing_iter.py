@@ -13,7 +13,7 @@ import httpx
 
 @asynccontextmanager
 async def pieces_of(stream: httpx.AsyncByteStream) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Give an iterator of ``stream``, and close it at the end of the block.
+    """Give an iterator of ``stream``, and close it when the block ends, also by an error or a cancel.
 
     Unlike ``contextlib.aclosing`` it accepts an iterator without ``aclose``::
 

@@ -218,7 +218,7 @@ class ClientStatistics:
 
 
 class Client(TaskOwner):
-    """The client of one upstream: a ``core.call.Caller``, and an async context manager.
+    """The client of one upstream: it makes the upstream's calls and applies its policies. An async context manager.
 
     Outside of the context, calls end with ``NotRunningError``. The same task may enter the client again. The outermost
     exit closes every connection. Calls under way then end with ``ConnectionReset``; a call that has no connection yet,

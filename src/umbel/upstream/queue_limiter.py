@@ -33,7 +33,7 @@ class SlotStatistics:
 
 
 class QueueLimiter:
-    """``capacity`` places, and a queue of at most ``max_waiting`` waiters.
+    """Concurrency limit: ``capacity`` places, and a queue of at most ``max_waiting`` waiters.
 
     Raises:
         ValueError: ``capacity`` is less than 1, or ``max_waiting`` is negative.

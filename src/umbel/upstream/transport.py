@@ -194,7 +194,7 @@ class Transport(httpx.AsyncBaseTransport):
         await self.client.__aexit__(exc_type, exc_value, traceback)
 
     async def aclose(self) -> None:
-        """Close the idle connections. The transport remains usable until its ``async with`` block ends."""
+        """Close the idle connections, without waiting. The transport remains usable while it is entered."""
         await self.client.pool.aclose()
 
     def statistics(self) -> ClientStatistics:

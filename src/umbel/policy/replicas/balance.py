@@ -75,10 +75,10 @@ class RoundRobin:
 
 
 class WeightedRoundRobin:
-    """Smooth weighted round robin, as in nginx: each replica as often as its weight, evenly spread.
+    """Smooth weighted round robin, as in nginx: replicas are picked in proportion to their weights, evenly spread.
 
-    With the same ``replicas``, a number of picks equal to the sum of the weights picks each replica exactly as often as
-    its weight. A replica's *credit* is the number of picks that are still due to it, times the sum of the weights.
+    If the sum of the weights is S, then S picks from the same ``replicas`` pick each replica as many times as its
+    weight. A replica's *credit* is the number of picks that are still due to it, times the sum of the weights.
     """
 
     __slots__ = ()

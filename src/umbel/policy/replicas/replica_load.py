@@ -22,7 +22,7 @@ LINGERING_ENDS_MAX = 1000
 
 
 class ReplicaLoads:
-    """The loads of a set of replicas, as numbers that are only compared with each other.
+    """The loads of a set of replicas: for each, its attempts in flight and the ended attempts that still count.
 
     **Failures.** A replica that fails at once would seem idle and attract all traffic. So a failure counts as an
     attempt in flight for as long as a response of the replica usually takes, at least FAILURE_SECONDS_MIN. During this

@@ -146,6 +146,10 @@ class Connection:
 
         After an error or a cancel the connection is closed, and the sender has been waited for (``settle``).
 
+        Args:
+            limits: limits of the response's head and trailer section.
+            timeouts: ``read`` and ``write`` apply, also to ``read``.
+
         Raises:
             UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request.
             Exception: an exception of the request's own body stream.

@@ -1,4 +1,4 @@
-"""Idle connections of a pool: last in, first out for each origin; first in, first out for expiry.
+"""Idle connections of a pool. Of an origin's connections the last used is taken first; the oldest of all expires first.
 
 Every operation takes constant time, never waits and closes nothing. The idle times at which origins have closed
 connections are remembered for ``policy.idle_reuse``.

@@ -109,7 +109,7 @@ class PoolStatistics:
 
 
 class Clock(Protocol):
-    """Clock with the time of ``trio.current_time()``. A socket reader's clock stands still during a batch of events."""
+    """Clock with the time of ``trio.current_time()``. A socket reader's clock stands still during its callbacks."""
 
     @property
     def now(self) -> float:
@@ -228,7 +228,7 @@ class Pool(httpx.AsyncBaseTransport):
         await self._tasks.close()
 
     async def aclose(self) -> None:
-        """Close the idle connections. The pool remains usable until its ``async with`` block ends."""
+        """Close the idle connections, without waiting. The pool remains usable while it is entered."""
         while self._idle.count:
             self._idle.take_oldest().close()
 
@@ -353,6 +353,7 @@ class Pool(httpx.AsyncBaseTransport):
         Failed or cancelled, it closes the connection.
 
         Args:
+            timeouts: ``connect``, ``read`` and ``write`` apply.
             connection: a kept connection to begin with; None: dial.
             opened: called after each dial.
 

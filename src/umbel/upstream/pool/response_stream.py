@@ -10,7 +10,9 @@ from .connection import Connection
 
 
 class ConnectionLease:
-    """Lease of a pool's connection. The connection is returned exactly once: at the end, an error or ``abort``.
+    """The use of a pool's connection by one streamed response, which returns the connection exactly once.
+
+    It returns the connection at the end of the response, after an error, or by ``abort``.
 
     Args:
         connection: a connection whose response has a head and is not complete.
@@ -85,5 +87,5 @@ class StreamedBody(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Close the connection, unless the response was received to its end."""
+        """Close the connection, unless the response was received to its end. Waits as ``ConnectionLease.abort``."""
         await self._lease.abort()

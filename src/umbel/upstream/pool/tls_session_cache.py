@@ -24,7 +24,10 @@ class _Entry(NamedTuple):
 
 
 class TlsSessionCache:
-    """The latest session of each origin. ``now`` is the time in seconds of any clock that does not go back."""
+    """The latest TLS session of each origin, for its next connection.
+
+    ``now`` is the time in seconds of any clock that does not go back.
+    """
 
     __slots__ = ("_latest",)
 

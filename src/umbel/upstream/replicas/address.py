@@ -87,6 +87,9 @@ def _embedded_addresses(ip: IpAddress) -> Iterator[IpAddress]:
 async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
     """Resolve ``host`` with the system's resolver.
 
+    Args:
+        public_only: whether addresses that are not public are prohibited too.
+
     Returns:
         the addresses that are not prohibited, IPv4 and IPv6 in turn (RFC 8305 section 4), at most ADDRESSES_MAX.
 
@@ -115,7 +118,9 @@ async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
 
 
 async def connect(addresses: Sequence[Address]) -> trio.SocketStream:
-    """Connect to the first of ``addresses`` that accepts. Connects begin ``STAGGER`` apart, or after a failure.
+    """Connect to the first of ``addresses`` that accepts.
+
+    Each further connect begins ``STAGGER`` seconds after the previous one, or as soon as the previous one has failed.
 
     All other sockets are closed when this function returns, raises or is cancelled.
 

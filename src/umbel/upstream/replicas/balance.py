@@ -169,6 +169,7 @@ class LoadBalancer:
         """Give back the slot of an attempt that has ended.
 
         Args:
+            started_at: time at which the attempt began.
             has_failed: result of ``policy.failure_verdict.failed``.
         """
         self._loads.ended(now, slot, now - started_at, has_failed)
@@ -178,7 +179,11 @@ class LoadBalancer:
                 self._ejection.ended(now, slot, has_failed)
 
     def overtaken(self, now: float, slot: ReplicaSlot, started_at: float) -> None:
-        """Count an ended attempt as overtaken: it was cut because a hedge on another replica had a response first."""
+        """Count an ended attempt as overtaken: it was cut because a hedge on another replica had a response first.
+
+        Args:
+            started_at: time at which the attempt began.
+        """
         self._loads.overtaken(now, slot, now - started_at)
 
     def lost(self, now: float, slot: ReplicaSlot, tried: Sequence[str]) -> bool:
