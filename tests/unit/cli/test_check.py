@@ -53,7 +53,8 @@ def test_json_of_mistakes_has_the_parts_of_each_line(here: Path) -> None:
     write(here, 'include = ["ä.toml"]\n')
     result = CliRunner().invoke(main, ["check", "--json"])
     assert (result.exit_code, result.stderr) == (78, "")
-    problem = {"file": "umbel.toml", "line": 1, "key": "include[0]", "reason": "no file matches this"}
+    reason = "no file matches this pattern, which is relative to the file that it is in"
+    problem = {"file": "umbel.toml", "line": 1, "key": "include[0]", "reason": reason}
     assert json.loads(result.stdout) == {"ok": False, "file": "umbel.toml", "problems": [problem]}
 
 

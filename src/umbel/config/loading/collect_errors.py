@@ -16,6 +16,7 @@ def collect_errors(first: Callable[[], FirstT], second: Callable[[], SecondT]) -
 
     Raises:
         ConfigError: one or both functions raised it. It carries the problems of ``first`` before those of ``second``.
+            Any other exception is raised as it is.
     """
     try:
         made = first()

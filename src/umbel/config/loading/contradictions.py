@@ -166,7 +166,9 @@ def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[t
     """Yield the path of a key and a warning for each contradiction.
 
     Args:
-        served: the data of hypercorn.toml; None: no such file.
+        config: a configuration without mistakes.
+        served: the data of hypercorn.toml; None: no such file. The path of a key of this file begins with
+            ``HYPERCORN``.
     """
     found: dict[tuple[KeyPath, str], list[tuple[Quantity, Quantity, str]]] = {}
     for route, quantities in _scopes(config, served or {}):

@@ -33,6 +33,8 @@ class ErrorReport:
         """Add a problem at ``origin``.
 
         Args:
+            origin: the file, which ``add_file`` must know, and the key.
+            reason: what is wrong, and what to write instead.
             quotes: ``reason`` may contain the value of a variable; the value is then replaced by the variable's name.
         """
         if quotes:

@@ -36,7 +36,10 @@ class FileLoader:
     def read(self, path: Path, name: str, depth: int = 0) -> None:
         """Read a file, then the files that it includes. Files that cannot be read are added to the report.
 
+        A file that was read before is not read again.
+
         Args:
+            path: the path of the file.
             name: the file's name in messages.
             depth: the number of includes that led to the file.
         """
@@ -73,7 +76,7 @@ class FileLoader:
         source = origin.source
         matches = _matches(source.directory, pattern)
         if not matches:
-            self._report.add(origin, "no file matches this")
+            self._report.add(origin, "no file matches this pattern, which is relative to the file that it is in")
             self.complete = False
         for match in matches:
             self.read(source.directory / match, os.path.normpath(Path(source.name).parent / match), depth)

@@ -68,7 +68,7 @@ class LoadedConfig(NamedTuple):
 
     config: Config
     hide: Callable[[str], str]
-    """Return a text with each value from the environment replaced by ``${NAME}``."""
+    """Return a text with the values of variables replaced by ``${NAME}``; values under 4 characters stay."""
     warnings: tuple[ConfigProblem, ...] = ()
     """Keys that are valid and probably do not do what was meant, in the order of the files and their lines."""
 

@@ -15,8 +15,8 @@ from ..schema.sections import KeyPath
 # up to the end of the text, so that the text is searched only once.
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*+)(?::-(?P<default>[^}]*+))?+(?P<closed>\})?|\$\{")
 _WHOLE_MIN, _WHOLE_MAX = -(2**63), 2**63 - 1
-# A shorter value ("1", "on") may be a word of the message by chance, so it is not hidden.
 _HIDDEN_MIN = 4
+"""The least characters of a value that is hidden in messages."""
 
 
 class _Reported:
@@ -54,7 +54,10 @@ class Variables:
         return self._walk(data, path, problems), problems
 
     def hide(self, message: str) -> str:
-        """Return ``message`` with each value of a variable replaced by ``${NAME}``."""
+        """Return ``message`` with the values of replaced variables turned into ``${NAME}``.
+
+        Values of fewer than ``_HIDDEN_MIN`` characters stay: they may be words of the message by chance.
+        """
         for value in sorted(self._secrets, key=len, reverse=True):
             message = message.replace(value, self._secrets[value])
         return message

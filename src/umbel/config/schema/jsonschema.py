@@ -17,7 +17,7 @@ _TITLE = "Configuration of Umbel"
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the schema of one file, the main one or an included one."""
+    """Return the JSON Schema of one file, the main one or an included one, as values of JSON."""
     raw = Config.model_json_schema(by_alias=True)
     definitions = {name: _section(table) for name, table in raw["$defs"].items()}
     top = _section(raw)

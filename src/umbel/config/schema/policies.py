@@ -18,7 +18,7 @@ _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
 
 
 def parse_after(value: object) -> float | str:
-    """Return the seconds of a duration, or a percentile unchanged.
+    """Return the seconds of a duration, or a percentile such as ``"p95"`` unchanged.
 
     Raises:
         ValueError: ``value`` is neither.
@@ -65,8 +65,8 @@ class Hedge(Section):
     """Hedging: a second attempt beside a slow first one. The first success counts."""
 
     after: HedgeAfter
-    """The time after which the second attempt is made: a duration, or a percentile of the latest latencies such as
-    "p95"."""
+    """The time after which another attempt is made beside the latest one: a duration, or a percentile of the latest
+    latencies such as "p95"."""
     max: Annotated[int, Field(ge=1, le=3)] = 1
     """The most attempts beside the first one."""
 
@@ -79,7 +79,7 @@ class Breaker(Section):
     min_requests: Annotated[int, Field(ge=1)] = 20
     """The fewest attempts in the window with which the breaker may open."""
     failure_ratio: Ratio = 0.5
-    """The share of failed attempts in the window at which the breaker opens."""
+    """The share of failed attempts in the window from which on the breaker opens."""
     open_for: Duration = 5.0
     """The time after which an open breaker admits one call as a probe."""
 

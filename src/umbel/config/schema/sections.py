@@ -286,13 +286,14 @@ class Call(Section):
     max_body: Size | None = None
     """The largest response body of this call, instead of the upstream's limit."""
     optional: bool = False
-    """Whether the answer may be sent if this call fails."""
+    """Whether the answer is sent also if this call fails. The failure of a required call decides the answer."""
     default: JsonValue = None
     """The value if an optional call fails or a call is skipped. Calls that depend on it are then made."""
     default_null: bool = False
     """Whether the default is null. (TOML has no null that could be written as default.)"""
     when: ExpressionText | None = None
-    """A JMESPath expression. If it is false, the call is skipped, and the answer counts as complete."""
+    """A JMESPath expression. If it gives false, null or an empty text, list or object, the call is skipped, and the
+    answer counts as complete."""
     each: ExpressionText | None = None
     """A JMESPath expression that gives a list. One call is made per distinct value, which templates read as {item}."""
     as_: Annotated[Literal["list", "map"], Field(alias="as")] = "list"
@@ -304,7 +305,7 @@ class Call(Section):
     """The longest list of an each. With a longer list the call fails with kind too-many: 400 if the list is the
     client's, else 502."""
     item_default: JsonValue = None
-    """The result of a failed item of an optional each."""
+    """The result of a failed item of an optional each. Default: null."""
     decode: Literal["json", "text", "none"] = "json"
     """How the response body becomes a value. none: the body is read and dropped, and the value is null."""
     ok: Statuses = ()
@@ -381,7 +382,8 @@ class Route(Section):
     auth: Literal["none"] | None = None
     """none: states that anybody may call the route. Default: no statement; see the key hooks of [server]."""
     deadline: Duration = 5.0
-    """The time from the request to its answer. At the deadline the answer is sent with the values so far."""
+    """The time from the request, with its body, to its answer. At the deadline the calls under way are ended, and the
+    answer is sent with the values so far; without the value of a required call it is a failure."""
     combine: Literal["all", "first", "quorum"] = "all"
     """Which calls make the answer: all calls, the first success, or the first quorum successes."""
     quorum: Annotated[int, Field(ge=1)] | None = None
@@ -396,7 +398,7 @@ class Route(Section):
     body: Literal["json", "form", "bytes"] = "json"
     """The form of the request body: JSON, a form, or any bytes (in any content coding) that a call forwards."""
     expose: Literal["full", "completed", "none"] = "full"
-    """Which diagnostic header fields clients get: all, only Umbel-Completed, or none."""
+    """Which diagnostic header fields clients get. full: all; completed: only Umbel-Completed; none: none."""
     krakend_compat: bool = False
     """Whether X-KrakenD-Completed is sent too. It is false for every error of the route, also 404 and 405, as in
     KrakenD. Default: false, since Umbel-Completed holds the same information."""
@@ -423,8 +425,8 @@ class LogStream(Section):
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """The lowest level: records below it are not made."""
     sample: Ratio = 1.0
-    """The share of the records below warning that is kept. The records of one request share one fate in all streams.
-    Slow requests and calls are always kept."""
+    """The share of the records below warning that is kept. The records of one request are kept or left out together, in
+    all streams. Slow requests and calls are always kept."""
     slow: Duration = 1.0
     """The time from which on a request or a call counts as slow."""
     overflow: Literal["drop_new", "drop_oldest"] = "drop_new"
@@ -436,8 +438,8 @@ class CallsLogStream(LogStream):
     """The stream with the records of calls."""
 
     which: Literal["notable", "all", "off"] = "notable"
-    """Which calls have a record of their own. notable: calls that failed, were retried or hedged, or were slow. The
-    record of the request names every call in any case."""
+    """Which calls have a record of their own. notable: calls that failed, were retried or hedged, or were slow; all:
+    every call; off: none. The record of the request names every call in any case."""
 
 
 class Logs(Section):
@@ -471,9 +473,11 @@ class Logs(Section):
     compress: Literal["gzip", "zstd", "none"] = "gzip"
     """The compression of rotated files. zstd needs pip install 'umbel[zstd]'."""
     fsync: Literal["off", "1s", "audit"] = "audit"
-    """When the disk must confirm records: never, each second, or only for audit records."""
+    """When the disk must confirm records. off: never; 1s: every second, and for audit records; audit: only for audit
+    records."""
     ring: bool = False
-    """Whether waiting records survive a kill of the worker, in shared memory."""
+    """Whether records that wait to be written are also kept in shared memory, so that they are appended to the log
+    later if the worker is killed."""
     redact: Names = ()
     """More names whose values are hidden, such as "x-session-*", beside the usual ones (authorization, *token*, …)."""
 

@@ -58,8 +58,8 @@ class Server(Section):
     max_body: Size = 16 * 2**20
     """The largest request body of any route. A larger one gets 413."""
     underscore_headers: Literal["reject", "keep"] = "reject"
-    """Whether a request with an underscore in the name of a header field is refused: many programs read it as a
-    hyphen."""
+    """What happens to a request with an underscore in the name of a header field, which many programs read as a hyphen.
+    reject: it gets 400; keep: it is served."""
     drain_delay: Delay = 0.0
     """The time for which a stopping server still accepts connections while /readyz gives 503, for load balancers that
     notice it late."""

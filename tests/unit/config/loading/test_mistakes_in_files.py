@@ -90,7 +90,8 @@ def test_a_file_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path) -> No
 def test_include_patterns_that_match_nothing_are_reported(tmp_path: Path) -> None:
     text = 'include = ["x.toml", "y/*.toml", ".", "a\\u0000*", "d*"]\n'
     assert mistakes(tmp_path, text, {"dir/x": ""}) == [
-        f"umbel.toml:1: include[{index}]: no file matches this" for index in range(5)
+        f"umbel.toml:1: include[{index}]: no file matches this pattern, which is relative to the file that it is in"
+        for index in range(5)
     ]
 
 
