@@ -312,7 +312,7 @@ class AsgiCycle(BoundedCalls):
             elif kind == _TRAILERS and at is _TRAILING:
                 await self._send_trailers(message)
             else:
-                raise ApplicationError(f"the application sent {kind!r} in a state that does not allow it")
+                raise ApplicationError(f"the application sent {kind!r}, which is not allowed at this point")
         except ClientGoneError:
             self._client_gone_while_sending()
             raise

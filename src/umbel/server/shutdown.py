@@ -75,4 +75,8 @@ async def drain(server: ServerState, cut: Callable[[], None]) -> None:
         await server.connections.wait_value(0)
     if scope.cancelled_caught:
         late, count = server.limits.cancel_timeout, server.connections.value
-        server.note("drain.stuck", f"connections that are still cleaning up {late:g} s after they were cut: {count}")
+        server.note(
+            "drain.stuck",
+            f"connections still open {late:g} s after they were cut: {count}; "
+            "the cleanup of their handlers takes longer than cancel_timeout",
+        )

@@ -398,10 +398,11 @@ class ServerState:
             self.note(f"{what}.abandoned", described(crash), crash, "info")
 
     def note_endless(self, reason: str) -> None:
-        """Count and log an application that is cancelled for too many calls after its end (``fairness.py``)."""
+        """Count and log an application that is cancelled for too many calls after the end (``fairness.py``)."""
         self._endless += 1
         self.note(
-            "application.endless", f"an application was cancelled because it kept calling receive or send: {reason}"
+            "application.endless",
+            f"an application was cancelled because it kept calling receive or send after its request's end ({reason})",
         )
 
     def connection_failed(self, error: BaseException) -> BaseException | None:

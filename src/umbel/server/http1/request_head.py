@@ -224,7 +224,7 @@ class HeadReader:
         keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
         expectations = _members(values.get(b"expect", []))
         if one and expectations - {b"100-continue"}:
-            raise HeadError(ErrorResponse(417, "The server supports no Expect but 100-continue."))
+            raise HeadError(ErrorResponse(417, "The only Expect that the server supports is 100-continue."))
         websocket = (
             one and b"upgrade" in connection and b"websocket" in _members(values.get(b"upgrade", [])) and length == 0
         )
@@ -274,7 +274,7 @@ def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
         if lengths or not one or len(codings) > 1 or twice:
             raise HeadError(ErrorResponse(400, "Content-Length and Transfer-Encoding do not define one body length."))
         if members != [b"chunked"]:
-            raise HeadError(ErrorResponse(501, "The server supports no transfer coding but chunked."))
+            raise HeadError(ErrorResponse(501, "The only transfer coding that the server supports is chunked."))
         return -1
     if lengths:
         if len(lengths) > 1 or len(lengths[0]) > _DIGITS_MAX or not lengths[0].isdigit():

@@ -308,7 +308,7 @@ class Http2Connection:
         if frame.kind == frames.HEADERS and awaited and not frame.flags & frames.END_STREAM:
             # A second HEADERS frame without END_STREAM is malformed (RFC 9113 section 8.1), and the library would end
             # the connection. For a stream that is reset before, it only decodes the block, which HPACK requires.
-            self._refuse_malformed(self._streams[frame.stream_id], "The trailer section does not end the request.")
+            self._refuse_malformed(self._streams[frame.stream_id], "The trailer section does not end its stream.")
         for event in self._h2.receive_data(frames.known_settings(frame)):
             self._take_event(event)
 

@@ -160,7 +160,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     method, protocol = pseudo.get(b":method", b""), pseudo.get(b":protocol")
     _check_pseudo(raw, pseudo)
     if not TOKEN.fullmatch(method):
-        raise HeadError(ErrorResponse(400, "The method is no token."))
+        raise HeadError(ErrorResponse(400, "The method has a character that no method may have."))
     if method == b"CONNECT" and protocol != b"websocket":
         raise HeadError(ErrorResponse(501, "The server supports CONNECT for WebSocket only."))
     path = pseudo.get(b":path", b"")
@@ -224,7 +224,7 @@ def _check_pseudo(raw: Fields, pseudo: dict[bytes, bytes]) -> None:
     """
     count = len(pseudo)
     if not pseudo.keys() <= _PSEUDO:
-        raise malformed("A request cannot have one of its pseudo-header fields.")
+        raise malformed("A pseudo-header field is unknown, or not allowed in a request.")
     if sum(1 for name, _ in raw if name[:1] == b":") != count:
         raise malformed("A pseudo-header field is repeated.")
     if any(name[:1] != b":" for name, _ in raw[:count]):
@@ -291,5 +291,5 @@ def _expects_continue(fields: Fields) -> bool:
     """Whether Expect is ``100-continue``. Raises ``HeadError`` (417) for any other expectation."""
     expected = [value.lower() for name, value in fields if name == b"expect"]
     if any(value != b"100-continue" for value in expected):
-        raise HeadError(ErrorResponse(417, "The server supports no Expect but 100-continue."))
+        raise HeadError(ErrorResponse(417, "The only Expect that the server supports is 100-continue."))
     return bool(expected)

@@ -29,7 +29,7 @@ UNSENT_MAX = 16 * 2**20
 _PART_COST = 1024
 """Bytes that each part of such content counts beside its own."""
 
-_ENDLESS = "the application keeps calling receive or send after its end"
+_ENDLESS = "the application keeps calling receive or send after the end"
 
 
 class CountedCalls:
@@ -55,7 +55,7 @@ class BoundedCalls(CountedCalls):
 
     @abstractmethod
     def stop_endless(self, reason: str) -> None:
-        """Cancel the application with ``reason``, because it keeps calling after its end. Must not wait."""
+        """Cancel the application with ``reason``, because it keeps calling after the end. Must not wait."""
 
     async def count_late_call(self) -> None:
         """Count a call after the end, and run a checkpoint. At ``CALLS_AFTER_END_MAX``, call ``stop_endless``."""

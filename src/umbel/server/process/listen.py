@@ -155,7 +155,11 @@ async def _accepted(listener: socket.socket, server: ServerState) -> AsyncIterat
                 if trio.current_time() - reported_at >= REPORT_INTERVAL:
                     reported_at = trio.current_time()
                     count = server.connections.value
-                    server.note("accept.paused", f"cannot accept while {count} connections are open: {error.strerror}")
+                    server.note(
+                        "accept.paused",
+                        f"cannot accept while {count} connections are open: {error.strerror}; "
+                        "allow the process more, or lower max_connections",
+                    )
                 await trio.sleep(PAUSE)
                 break
             sock.setblocking(False)

@@ -261,7 +261,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             case State.OPEN, "websocket.close":
                 await self._close(message)
             case _, kind:
-                raise ApplicationError(f"the application sent {kind!r} in a state that does not allow it")
+                raise ApplicationError(f"the application sent {kind!r} while the WebSocket was {self._state.name}")
 
     @property
     def _is_closed(self) -> bool:
