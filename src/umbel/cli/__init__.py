@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "Check the configuration and report every mistake in it.",
     "explain": "Show which route answers a request, and its calls.",
     "schema": "Print the JSON Schema of the configuration.",
+    "metrics": "List the metrics with type, labels and meaning.",
     "logs": "Show log records, or statistics about them.",
     "demo": "Start sample services and a gateway in front of them.",
 }

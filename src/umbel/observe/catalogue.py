@@ -94,7 +94,7 @@ ATTEMPTS = _counter("umbel_attempts_total", "upstream cause", "Attempts that end
 BREAKER_STATE = _gauge(
     "umbel_breaker_state",
     "upstream",
-    "State of the circuit breaker: 0 closed, 1 half-open, 2 open; the highest of all workers.",
+    "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
     Merge.MAX,
 )
 REPLICA_EJECTED = _gauge(
