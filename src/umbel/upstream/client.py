@@ -235,8 +235,9 @@ class Client(TaskOwner):
         recorder: receives the records of state changes of the breaker and the replicas.
 
     Raises:
-        ValueError: no replica, weights that do not fit the replicas, or a number out of range.
-        BadRequest: a base URL has another scheme than http, https or unix, or has no host.
+        ValueError: no replica, weights that do not fit the replicas, or a number of a policy out of range.
+        BadRequest: a base URL has another scheme than http, https or unix, or has no host; or ``HealthRules.path`` is
+            no path with an optional query.
     """
 
     def __init__(

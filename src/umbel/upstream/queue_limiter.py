@@ -43,7 +43,10 @@ class QueueLimiter:
 
     def __init__(self, capacity: int, max_waiting: int) -> None:
         if capacity < 1 or max_waiting < 0:
-            raise ValueError("the capacity must be at least 1, and the length of the queue must not be negative")
+            raise ValueError(
+                "the capacity must be at least 1 (max_concurrency, max_connections), "
+                "and the length of the queue at least 0 (max_queue, max_waiting)"
+            )
         self._capacity = capacity
         self._max_waiting = max_waiting
         self.in_use = 0

@@ -118,8 +118,9 @@ class Transport(httpx.AsyncBaseTransport):
         rng: source of all randomness; None: a generator of the transport's own.
 
     Raises:
-        ValueError: no replica, weights that do not fit the replicas, or a number out of range.
-        BadRequest: a base URL has another scheme than http, https or unix, or has no host.
+        ValueError: no replica, weights that do not fit the replicas, or a number of a policy out of range.
+        BadRequest: a base URL has another scheme than http, https or unix, or has no host; or ``HealthRules.path`` is
+            no path with an optional query.
     """
 
     def __init__(

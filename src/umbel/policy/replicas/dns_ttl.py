@@ -17,7 +17,7 @@ class RefreshSchedule:
 
     def __init__(self, floor: float, ceiling: float) -> None:
         if not 0 < floor <= ceiling:
-            raise ValueError("the smallest TTL must be more than 0 and not more than the largest TTL")
+            raise ValueError("the smallest TTL (ttl_min) must be more than 0, and at most the largest TTL (ttl_max)")
         self._floor = floor
         self._ceiling = ceiling
         self.failures = 0

@@ -131,7 +131,7 @@ class Pool(httpx.AsyncBaseTransport):
 
     An async context manager; requests may be sent only inside. The same task may enter the pool again while it is
     entered, as httpx's client does. The outermost exit closes every connection. **A request that is cancelled at any
-    point leaves nothing**: its connection is closed before the cancel propagates, and its place is free at once.
+    point leaves nothing**: its connection is closed and its place is free before the cancel propagates.
 
     Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool), ``target``, ``sni_hostname``.
     Extensions of responses: ``http_version``, ``reason_phrase``. The pool follows no redirects, stores no cookies and
@@ -152,7 +152,10 @@ class Pool(httpx.AsyncBaseTransport):
         public_only: refuse addresses that are not public. Link-local and multicast addresses are always refused.
         uds: path of a Unix socket to which every connection is made.
         dial: makes the streams instead of sockets, for tests and simulations.
-        reader: watches the sockets; it must run as long as the pool does. None: the pool has a reader of its own.
+        reader: watches the sockets; it must run as long as the pool is entered. None: the pool has a reader of its own.
+
+    Raises:
+        ValueError: ``max_connections`` is less than 1, or ``max_waiting`` is negative.
     """
 
     def __init__(

@@ -83,6 +83,7 @@ class LoadBalancer:
 
     Raises:
         ValueError: no replica, or weights that do not fit the replicas or the policy.
+        BadRequest: as ``Replica.parse``.
     """
 
     def __init__(

@@ -87,6 +87,7 @@ class HealthChecker(TaskOwner):
 
     Raises:
         ValueError: no replica, or a number out of range.
+        BadRequest: ``path`` is no path with an optional query, or as ``Replica.parse``.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class JoinedReplicas(TaskOwner):
 
     def __init__(self, parts: Sequence[Replica | ReplicaSource], weights: Sequence[int] | None = None) -> None:
         if weights is not None and len(weights) != len(parts):
-            raise ValueError("the number of weights must be the number of parts")
+            raise ValueError("there must be one weight for each replica or source of replicas")
         if weights is not None and min(weights, default=1) < 1:
             raise ValueError("each weight must be at least 1")
         super().__init__(BackgroundNursery("a set of replicas"))
@@ -143,6 +143,7 @@ def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequen
 
     Raises:
         ValueError: a fixed set is empty or has weights that do not fit, or weights are given for a source.
+        BadRequest: as ``Replica.parse``.
     """
     if not isinstance(replicas, Sequence):
         if weights is not None:
