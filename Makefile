@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-logs bench-supervisor bench-stalls bench-trim bench-hooks \
+  bench-upstream bench-policies bench-server bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-observe \
   check format clean
 
 help:  ## list the targets
@@ -94,6 +94,9 @@ bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; A
 
 bench-path: .bench/.ready  ## own time, kinds of calls, workers, memory, tail beside their bars, a quarter of an hour; ARGS='--quick --only tail'
 	@.bench/bin/python benchmarks/path.py $(ARGS)
+
+bench-observe: .bench/.ready  ## what counting and a scrape cost beside their bars, some minutes; ARGS='--quick --only counting'
+	@.bench/bin/python benchmarks/observe.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
