@@ -22,8 +22,10 @@ class WorkerFigures:
     def __init__(self) -> None:
         self.totals = Totals()
         """What ended workers have counted."""
-        self.ends: Counter[str] = Counter()
+        self.ends = Counter({str(kind): 0 for kind in ExitClass if kind is not ExitClass.DRAINED})
         """The number of workers that ended, by the class of their end; those that the master had drained are left out.
+
+        Each class is there from the start: ``increase()`` does not see the first event of a series that begins with it.
         """
         self._latest: dict[Worker, ProcessFigures] = {}
 
