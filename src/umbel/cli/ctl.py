@@ -59,7 +59,12 @@ def _command(function: Callable[..., None]) -> click.Command:
 
 @_command
 def status(master: _MasterClient) -> None:
-    """Show the master, its slots and their workers."""
+    """Show the master, its slots and their workers.
+
+    BUSY is the number of requests in flight, CONNS that of open connections. LAG is the lateness of the last heartbeat,
+    which shows for how long the event loop was blocked. GEN says with which reading of the configuration the worker was
+    started, counted from 1.
+    """
     answer = master.ask(command="status")
     if not master.as_json:
         click.echo(_status(answer))
@@ -68,7 +73,10 @@ def status(master: _MasterClient) -> None:
 @_command
 @click.argument("workers", type=click.IntRange(1))
 def scale(master: _MasterClient, workers: int) -> None:
-    """Set the number of workers, until it is set again or the master ends."""
+    """Set the number of workers.
+
+    The number holds until it is set again or the master ends.
+    """
     answer = master.ask(command="scale", count=workers)
     master.say(f"{answer.get('size')} workers from now on")
 
@@ -76,7 +84,7 @@ def scale(master: _MasterClient, workers: int) -> None:
 @_command
 @allow_empty_option
 def reload(master: _MasterClient, allow_empty: bool) -> None:
-    """Replace all workers by new ones, and wait for the end of the reload.
+    """Replace all workers, and wait until it is done.
 
     Configuration, certificates and code are read again. If a new worker does not become ready, the reload is aborted
     and the old workers serve on.
@@ -88,7 +96,10 @@ def reload(master: _MasterClient, allow_empty: bool) -> None:
 @_command
 @click.argument("slot", type=int)
 def drain(master: _MasterClient, slot: int) -> None:
-    """Replace the worker of SLOT: start a new one, then drain the old one. Does not wait for the end."""
+    """Replace the worker of SLOT.
+
+    The old worker drains after its successor is ready. Does not wait for that.
+    """
     master.ask(command="drain", slot=slot)
     master.say(f"the worker of slot {slot} drains as soon as its successor is ready")
 
@@ -103,9 +114,9 @@ def kill(master: _MasterClient, slot: int) -> None:
 
 @_command
 def reopen(master: _MasterClient) -> None:
-    """Reopen the log files of all processes, and wait until all have done so.
+    """Reopen the log files of all processes.
 
-    Fails if a worker does not answer within 5 s.
+    Waits until all have done so; fails if a worker does not answer within 5 s.
     """
     answer = master.ask(command="reopen")
     master.say(f"{answer.get('workers')} workers have reopened their log files")
@@ -124,7 +135,10 @@ def stop(master: _MasterClient, quick: bool) -> None:
 
 @_command
 def tree(master: _MasterClient) -> None:
-    """Show the live tasks of all processes as trees: each task below the task whose nursery it runs in."""
+    """Show the live tasks of all processes.
+
+    They are shown as trees: each task below the task whose nursery it runs in.
+    """
     answer = master.ask(command="tree")
     for each in answer.get("trees", ()):
         master.say(f"{each['process']} ({each['pid']})")

@@ -39,7 +39,7 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
     help="The settings file of the server.  [default: hypercorn.toml beside the configuration, if it exists]",
 )
 @click.option("--workers", "-w", type=int, metavar="N", help="Start a master and N worker processes.")
-@click.option("--pid", "pid_path", metavar="FILE", help="Write the process id to FILE, and hold a lock on it.")
+@click.option("--pid", "pid_path", metavar="FILE", help="Write the process id to FILE, and keep FILE locked.")
 @click.option("--graceful-timeout", type=DELAY, metavar="TIME", help="Time for requests in flight after a stop signal.")
 @click.option("--max-requests", type=COUNT, metavar="N", help="Replace a worker after N requests; without -w, stop.")
 @click.option(

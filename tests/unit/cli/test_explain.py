@@ -84,11 +84,11 @@ GET /dashboard/<user_id>  [umbel.toml:12]
   answer   shape {name: profile.name}
   answer   status 201
   answer   varies with authorization
-  answer   private: no shared cache keeps it
+  answer   cache_control private: no shared cache keeps it
 
 at once
 ├─ profile: GET users /users/{user_id}  [umbel.toml:15]
-│     required · passes on 400, 401, 403, 404, 409, 410, 412, 422, 429
+│     required · passes on status 400, 401, 403, 404, 409, 410, 412, 422, 429
 │     timeout 300ms [umbel.toml:18] · max_body 1MB
 │     users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 4s ·
 │        max_head 64KiB · max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true ·
@@ -101,7 +101,7 @@ at once
    │ then
    └─ items: GET users /items/{item}  [umbel.toml:25]
          waits for profile and orders
-         optional · each orders[*].sku, as a list · when profile.active · null where it fails · \
+         optional · each orders[*].sku, as a list · when profile.active · null if it fails · \
 item_default "${SECRET}" · null_on 404
          timeout 400ms [umbel.toml:2] · max_body 1MB · limit 4 [umbel.toml:29] · max_items 100
          users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 4s ·

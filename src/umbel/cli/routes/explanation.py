@@ -32,7 +32,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class CallExplained:
-    """One call: its request, its dependencies, what its failure means, and its limits."""
+    """One call: its request, its dependencies, whether it is required, and its limits."""
 
     name: str
     place: str
@@ -159,11 +159,11 @@ class _Explainer:
     def _caching(self, plan: Plan) -> Iterator[str]:
         configured = plan.route.answer.cache_control
         if configured != "parts":
-            yield f"cache_control {self._hide(configured)}, private where it sets a cookie or a part is private"
+            yield f"cache_control {self._hide(configured)}; private if it sets a cookie or a part is private"
         elif plan.private:
-            yield "private: no shared cache keeps it"
+            yield "cache_control private: no shared cache keeps it"
         else:
-            yield "private where the request bears a cookie or authorization"
+            yield "cache_control private if the request has a cookie or authorization, else as the parts say"
 
     def _call_limits(self, plan: CallPlan, at: KeyPath, deadline: float) -> Iterator[Limit]:
         call, upstream = plan.config, plan.upstream
@@ -235,13 +235,13 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
     if STAR in call.forward_headers:
         yield f"forwards all header fields of the client but {LEFT_OUT_IN_WORDS}"
     if STAR in call.forward_query:
-        yield "forwards the client's query as it came"
+        yield "forwards the client's query unchanged"
     if STAR in call.forward_cookies:
         yield "forwards all cookies of the client"
     if call.has_default:
         yield f"default {_shown(call.default)}"
     elif call.optional:
-        yield "null where it fails"
+        yield "null if it fails"
     for key, table in (("with", call.with_), ("params", call.params), ("json", call.json_), ("form", call.form)):
         for name, source in table.items() if isinstance(table, dict) else ():
             if isinstance(source, Constant):
@@ -257,7 +257,7 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
         yield f"forwards {', '.join(plan.conditions)}; a 304 is the answer"
     if not call.optional:
         passed = ", ".join(map(str, sorted(plan.rules.pass_status)))
-        yield f"passes on {passed or 'no status'}{' with the body' if call.pass_body else ''}"
+        yield f"passes on {f'status {passed}' if passed else 'no status'}{' with the body' if call.pass_body else ''}"
 
 
 def _toml_bool(value: bool) -> str:

@@ -339,7 +339,7 @@ def test_explain_shows_the_meaning_of_a_star(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["explain", "GET", "/r?x=1", "-c", str(file)])
     assert shown.exit_code == 0
     words = " ".join(shown.output.replace("│", " ").split())
-    for phrase in ("forwards all header fields of the client but authorization", "query as it came", "all cookies"):
+    for phrase in ("forwards all header fields of the client but authorization", "query unchanged", "all cookies"):
         assert phrase in words
     assert "is ignored" not in words
     assert "private: no shared cache keeps it" in words
