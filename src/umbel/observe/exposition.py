@@ -34,14 +34,15 @@ def render(figures: Sequence[ProcessFigures], *, openmetrics: bool) -> bytes:
     """
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import generate_latest as classic
-    from prometheus_client.openmetrics.exposition import generate_latest
+    from prometheus_client.openmetrics.exposition import ALLOWUTF8, generate_latest
 
+    # No name needs escaping. The default would search each character of each label name, which doubles the time.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(figures))
     if openmetrics:
-        text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+        text: bytes = generate_latest(registry, escaping=ALLOWUTF8)  # type: ignore[no-untyped-call]
         return text
-    return classic(registry)
+    return classic(registry, escaping=ALLOWUTF8)
 
 
 class _Collector:
