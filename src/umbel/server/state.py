@@ -72,7 +72,7 @@ class ServerStatistics:
     uploads: int = 0
     """Requests that hold an upload slot; they are not in flight."""
     uploads_waiting: int = 0
-    """Requests that wait for an upload slot, their body unread."""
+    """Requests that wait for an upload slot. Only a small body is read meanwhile."""
 
 
 Handler = Callable[[Any], Awaitable[None]]

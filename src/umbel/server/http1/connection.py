@@ -17,9 +17,15 @@ mean.
 - *Lingering* (``linger``): the last response is sent. The task reads on for a moment, because a socket that is closed
   with unread bytes sends a RST, and the RST makes the client's kernel discard a response that was not read yet.
 
-Reading leads to Serving with a complete head, and to the end with the client's end, a timeout, a refused head that
-hides where the next request begins, or the preface of HTTP/2. Serving leads back to Reading, through Discarding if the
-body was not read, when ``cycle.keep_alive`` holds; else to the end, through Lingering where the client may be sending.
+Transitions::
+
+    Reading --a complete head--> Serving
+    Reading --the client's end, a timeout, the preface of HTTP/2, a bad head--> end
+    Serving --a complete response, cycle.keep_alive--> Reading, through Discarding if the body is unread
+    Serving --anything else--> end
+
+A *bad head* is a refused head that hides where the next request begins; after any other refused head the task goes on
+reading. The way to the end leads through Lingering if the client may be sending.
 
 **Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``upload.end``), and has at most
 one access record: ``_serve`` does both in a ``finally``. The bytes of two responses never mix: bytes that the socket
@@ -83,7 +89,7 @@ REQUESTS_PER_TURN = 16
 TURN_S = 0.001
 """Seconds of such requests before a checkpoint."""
 _HEAD_MAX_READ, _BODY_MAX_READ = 16 * 1024, 64 * 1024
-"""Bytes of one ``recv``. ``recv`` allocates its whole buffer first, so a larger one for a small head only costs."""
+"""Most bytes of one ``recv``, which allocates its whole buffer first: more for a small head would only cost time."""
 _EMPTY_LINES_MAX = 16
 """Empty lines allowed before a request. RFC 9112 section 2.2 asks for at least one: some clients send a line end after
 a body, and people who type requests send several. From the second one on ``head_timeout`` runs."""

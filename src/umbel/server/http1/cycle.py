@@ -208,7 +208,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self.taken = False
         """Whether the application has the bytes of the connection (``take``)."""
         self.cut_off = False
-        """Whether the application has ended its response before its end (``cut``)."""
+        """Whether the application has aborted its response (``cut``)."""
         self.waits = False
         """Whether the application has begun to wait for something."""
         self._reading = False

@@ -18,9 +18,11 @@ class Limits:
     """The limits of one server. Times are in seconds, sizes in bytes."""
 
     head_timeout: float = 5.0
-    """Time from the first byte of a request head to its end; for a connection's first head, from the accept."""
+    """Time from the first byte of a request head to its end; for a connection's first head, from the accept. It also
+    bounds the wait for an upload slot."""
     body_timeout: float = 10.0
-    """Time that the waits for a request body may take in sum, beyond what its length takes at ``min_body_rate``."""
+    """Time that the waits for a request body may take in sum, beyond what its length takes at ``min_body_rate``. It
+    also bounds each silence within a WebSocket message."""
     min_body_rate: float = 16 * 1024.0
     """Bytes per second; see ``body_seconds``."""
     write_timeout: float = 30.0
@@ -32,9 +34,10 @@ class Limits:
     max_uploads: int = 64
     """Most requests of this process whose body the server waits for. They are not in flight."""
     probes: tuple[str, ...] = PROBES
-    """Paths that are answered beyond ``max_in_flight``, ``max_connections`` and ``memory_limit``."""
+    """Paths of probes, which are answered beyond ``max_in_flight``, ``max_connections`` and ``memory_limit``."""
     max_head: int = 16 * 1024
-    """Largest request head, with the request line and the empty line."""
+    """Largest request head: in HTTP/1.1 with the request line and the empty line, in HTTP/2 all names and values. It
+    also bounds a trailer section."""
     max_fields: int = 100
     """Most header fields of a request, and most fields of its trailer section."""
     max_target: int = 8 * 1024
@@ -42,15 +45,17 @@ class Limits:
     max_body: int = 16 * 2**20
     """Largest request body."""
     underscore_headers: Literal["reject", "keep"] = "reject"
-    """Whether a field name may have an underscore, which CGI cannot distinguish from a hyphen."""
+    """For a field name with an underscore, which CGI cannot distinguish from a hyphen: refuse the request with 400, or
+    keep the field."""
     hosts: tuple[str, ...] = ()
-    """The host names that are served; if empty, all."""
+    """The host names that are served; a request for another one gets 421. Empty: all are served."""
     drain_delay: float = 0.0
     """Time in which a stopping server still accepts, so that load balancers can see that it is not ready."""
     drain_idle: float = 2.0
     """Time for which an idle connection stays open during a drain, because a request may be on its way."""
     cancel_timeout: float = 5.0
-    """Time for the cleanup of requests that are cancelled at the end of a drain."""
+    """Time for the cleanup of requests that are cancelled at the end of a drain. It also bounds the wait for a client's
+    WebSocket close frame, and for a WebSocket application to return after its disconnect."""
     memory_limit: int | None = None
     """Resident bytes of this process: from 85 % no keep-alive, from 95 % requests are refused with 503."""
 

@@ -23,6 +23,7 @@ class ErrorResponse:
     detail: str
     """One sentence for the client, which is also in the access record."""
     kind: Kind = Kind.BAD_REQUEST
+    """The failure kind for the access record. It is in the body too, unless it is BAD_REQUEST."""
     fields: tuple[tuple[bytes, bytes], ...] = ()
     """Further header fields that the status requires."""
 
