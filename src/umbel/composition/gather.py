@@ -52,6 +52,10 @@ In each case ``cut`` and ``close`` run last in ``gather``, so no call is under w
 They are also needed where the block is cancelled before the loop has run for the first time.
 
 **Cancel of a handle's await.** It ends only the wait. The call goes on, and its outcome is in the handle later.
+
+**A failure that ends the block.** A task that awaits a handle is woken by ``settle``, before the failure decides and
+``scope`` is cancelled. trio does not cancel a task that is woken already, so the task must look for a cancel itself;
+otherwise the body would go on with the None of a required call that failed.
 """
 
 from __future__ import annotations
@@ -136,7 +140,8 @@ class CallHandle:
     def __await__(self) -> Generator[Any, Any, Json]:
         """Wait for this call, and return its value; the default if the call is optional and failed.
 
-        Cancelled, it ends the wait and not the call.
+        If the call is required and failed, the block is cancelled, so this raises ``Cancelled``. Cancelled, it ends the
+        wait and not the call.
         """
         return self._wait().__await__()
 
@@ -147,6 +152,9 @@ class CallHandle:
             if self._settled_event is None:
                 self._settled_event = trio.Event()
             await self._settled_event.wait()
+            if self.outcome.failure is not None:
+                # The failure may have cancelled the block in the turn in which it woke this task (see the theory).
+                await trio.lowlevel.checkpoint_if_cancelled()
         return self.value
 
     @property

@@ -567,6 +567,47 @@ async def test_a_required_failure_keeps_the_results_of_the_same_batch() -> None:
     assert result.failure.received_status == 404, "the first failure counts"
 
 
+@pytest.mark.parametrize("ended", ["by a status", "by its timeout", "with its block"])
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_task_that_awaits_a_required_call_that_fails_is_cancelled(
+    nested: bool, ended: str, autojump_clock: trio.abc.Clock
+) -> None:
+    timeout, deadline = {"by a status": (4, 5), "by its timeout": (1, 5), "with its block": (4, 1)}[ended]
+    handler = answer({}, status=500, after=2)
+    compose, _ = composing({"/a": handler}, deadline=deadline)
+    went_on: list[object] = []
+
+    async def read(handle: CallHandle) -> None:
+        went_on.append(await handle)
+
+    async def run() -> None:
+        async with compose.gather() as g:
+            handle = g.get("u", "/a", timeout=timeout)
+            try:
+                if nested:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(read, handle)
+                        nursery.start_soon(read, handle)
+                else:
+                    await read(handle)
+            finally:
+                await read(handle)  # The handle has its outcome by now.
+
+    with pytest.raises(CompositionFailedError) as caught:
+        await run()
+    assert went_on == []
+    assert caught.value.result.failure is not None
+    assert caught.value.result.failure.kind is (Kind.STATUS if ended == "by a status" else Kind.TIMEOUT)
+
+
+async def test_a_task_that_awaits_an_optional_call_that_fails_gets_its_default(autojump_clock: trio.abc.Clock) -> None:
+    compose, _ = composing({"/a": answer({}, status=500, after=1), "/b": answer(2, after=1)})
+    async with compose.gather() as g:
+        a = g.get("u", "/a", optional=True)
+        b, c = g.get("u", "/a", default=3), g.get("u", "/b")
+        assert [await a, await b, await c] == [None, 3, 2]
+
+
 @pytest.mark.parametrize("reply", [Reply(), Reply(9.0, waits=1)], ids=["without a task", "with a task"])
 async def test_an_exception_in_a_block_cuts_its_calls_and_is_not_wrapped(
     reply: Reply, autojump_clock: trio.abc.Clock

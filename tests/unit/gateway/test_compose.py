@@ -70,6 +70,24 @@ async def test_a_required_call_that_fails_is_answered_with_its_problem(autojump_
     assert not records.logged
 
 
+async def test_a_handler_that_awaits_a_failed_required_call_is_answered_with_the_problem(
+    autojump_clock: MockClock,
+) -> None:
+    app, records = gateway(users=says({}, status=500))
+
+    @app.compose("/x")
+    async def x(compose: Any) -> Any:
+        async with compose.gather() as g:
+            profile = g.get("users", "/", name="profile")
+            return (await profile)["segment"]
+
+    async with living(app):
+        answer = await ask(app, target="/x")
+    assert (answer.status, answer["content-type"]) == (502, "application/problem+json")
+    assert [(call["name"], call["kind"]) for call in answer.json["calls"]] == [("profile", "status")]
+    assert not records.logged
+
+
 async def test_a_failed_gather_block_within_another_hides_no_call(autojump_clock: MockClock) -> None:
     app, records = gateway(slow=never, users=says({}, status=404))
 
