@@ -87,9 +87,19 @@ class ServingState:
         self.runtime, self.recorder = None, self._given_recorder
 
     @property
+    def condition(self) -> str:
+        """The state; of an application that serves and is not ready, the reason: "draining" or "degraded"."""
+        if self.state is State.SERVING:
+            if self.draining:
+                return "draining"
+            if self.degraded:
+                return "degraded"
+        return self.state
+
+    @property
     def ready(self) -> bool:
         """Whether a load balancer should send requests to this process (``/readyz``)."""
-        return self.state is State.SERVING and not self.draining and not self.degraded
+        return self.condition == State.SERVING
 
 
 class RequestCounts:

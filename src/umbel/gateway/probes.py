@@ -52,7 +52,8 @@ def probe(serving: ServingState, routes: Map, request: Request, ctx: RequestCont
         return _fine(
             msgspec.json.encode({"status": "ready", "failing_logs": failing} if failing else {"status": "ready"})
         )
-    return problem_response(Problem(503, f"Not ready: {serving.state}.", kind="not-ready", request_id=facts.request_id))
+    detail = f"Not ready: {serving.condition}."
+    return problem_response(Problem(503, detail, kind="not-ready", request_id=facts.request_id))
 
 
 def _fine(body: bytes) -> TrioResponse:

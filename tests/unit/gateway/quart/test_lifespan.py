@@ -36,14 +36,18 @@ async def test_livez_is_always_200_and_readyz_between_startup_and_shutdown() -> 
     assert [record.request.route for record in records.requests][:2] == ["/livez", "/readyz"]
 
 
-async def test_readyz_is_503_while_degraded_and_requests_are_served() -> None:
+async def test_readyz_is_503_with_the_reason_while_degraded_or_draining() -> None:
     app, _ = gateway()
     async with living(app):
         app.set_degraded(True)
-        assert (await ask(app, target="/readyz")).status == 503
+        answer = await ask(app, target="/readyz")
+        assert (answer.status, answer.json["detail"]) == (503, "Not ready: degraded.")
         assert (await ask(app, target="/livez")).status == 200
         app.set_degraded(False)
         assert (await ask(app, target="/readyz")).status == 200
+        app.begin_drain()
+        answer = await ask(app, target="/readyz")
+        assert (answer.status, answer.json["detail"]) == (503, "Not ready: draining.")
 
 
 async def test_probes_skip_hooks_and_yield_to_the_applications_routes() -> None:
