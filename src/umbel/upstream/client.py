@@ -221,8 +221,8 @@ class Client(TaskOwner):
     """The client of one upstream: it makes the upstream's calls and applies its policies. An async context manager.
 
     Outside of the context, calls end with ``NotRunningError``. The same task may enter the client again. The outermost
-    exit closes every connection. Calls under way then end with ``ConnectionReset``; a call that has no connection yet,
-    or waits for a shared call that has none, ends with ``NotRunningError``.
+    exit closes every connection. Calls under way then end with ``ConnectionReset``. A call that has no connection yet,
+    or waits for a shared call that has none, ends with ``NotRunningError`` or ``trio.ClosedResourceError``.
 
     Args:
         name: name of the upstream, for messages and records.

@@ -93,7 +93,7 @@ class Transport(httpx.AsyncBaseTransport):
     entered, as httpx's client does. **A request that is cancelled at any point leaves nothing**: no connection, no task
     and no place in the bulkhead. Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool),
     ``target``, ``stream``. Extensions of responses: ``http_version``, ``reason_phrase``. The transport follows no
-    redirects and stores no cookies.
+    redirects and stores no cookies. A policy whose argument is None is off.
 
     Args:
         urls: base URLs of the replicas, or a source of replicas (``DnsReplicas``, ``JoinedReplicas``).
@@ -107,7 +107,7 @@ class Transport(httpx.AsyncBaseTransport):
         max_queue: number of requests that may wait while ``max_concurrency`` calls are in flight (None: 256); one more
             raises ``Overflow``.
         coalesce: whether identical safe requests that overlap in time are sent once.
-        balance, weights, ejection: the choice of the replica (``replicas.balance.LoadBalancer``).
+        balance, weights, ejection: how a replica is chosen; see ``replicas.balance.LoadBalancer``.
         health: ``HealthRules(…)``.
         max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of any other media type.
         max_idle: number of idle connections that are kept; None: ``max_concurrency``, or 1000 with ``"auto"``.
@@ -211,7 +211,8 @@ class Transport(httpx.AsyncBaseTransport):
 
         Raises:
             UpstreamError: the failure of the call (``errors.py``); each is an httpx exception as well.
-            NotRunningError: the transport is not entered.
+            NotRunningError: the transport is not entered, or was left before the call had a connection.
+            trio.ClosedResourceError: the transport was left while the call made a connection.
             Exception: an exception of the request's own body stream.
         """
         began = trio.current_time()

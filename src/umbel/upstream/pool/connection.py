@@ -148,7 +148,7 @@ class Connection:
 
         Args:
             limits: limits of the response's head and trailer section.
-            timeouts: ``read`` and ``write`` apply, also to ``read``.
+            timeouts: of these, ``read`` and ``write`` apply until the end of the request and its response.
 
         Raises:
             UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request.
