@@ -10,7 +10,8 @@ application reads the request and sends the response through this one object.
 - whole: ``respond(status, fields, body)``, which does not wait. It returns False if the socket has not taken all of the
   response; then ``await drained()`` waits for the rest.
 - in parts: ``await start(status, fields)``, then ``await send(data)`` any number of times, then ``await finish(data)``.
-  The head is sent together with the first part. Until then another response can be given instead.
+  The head is sent together with the first part. If ``handle`` raises before that, the server sends an error response
+  instead.
 - as another protocol: ``await take(status, fields)`` sends the head and returns a stream of bytes in both directions.
 
 The server adds Date, Connection and the framing. It omits the content where HTTP allows none (HEAD, 204, 304), and
@@ -223,12 +224,18 @@ class InboundRequest(Protocol):
 
     @property
     def response_complete(self) -> bool:
-        """Whether the client's socket has taken the whole response."""
+        """Whether the whole response was handed to the connection, and no send of it has failed.
+
+        Bytes of a complete response may still wait for the socket; ``drained`` waits for them.
+        """
         ...
 
     @property
     def can_respond(self) -> bool:
-        """Whether no byte of a response has been sent, so that another response can still be given."""
+        """Whether no byte of a response has been sent, so that an error response is still possible.
+
+        After ``start`` only the server can send one.
+        """
         ...
 
     @property
@@ -241,12 +248,13 @@ class InboundRequest(Protocol):
 
         Raises:
             ClientGoneError: the client has left.
-            RuntimeError: a field is malformed, or the body is not as long as Content-Length says.
+            RuntimeError: a response has begun already, the status is not final, a field is malformed, or the content is
+                not as long as Content-Length says.
         """
         ...
 
     async def drained(self) -> None:
-        """Wait until the client's socket has taken the whole response.
+        """Wait until the client's socket has taken the whole response. A cancel leaves the response incomplete.
 
         Raises:
             ClientGoneError: the client has left or does not read.
@@ -265,24 +273,29 @@ class InboundRequest(Protocol):
         """
 
     async def send(self, data: bytes) -> None:
-        """Send a part of the content, and return when less than 64 KiB are unsent. A checkpoint.
+        """Send a part of the content, and wait until the client's socket has taken it. Always a checkpoint.
 
         Raises:
-            ClientGoneError, RuntimeError: as ``respond``.
+            ClientGoneError: the client has left or does not read.
+            RuntimeError: no response has begun or it has ended, or the content is longer than Content-Length says.
         """
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         """End the response that ``start`` began, with a last part, and with trailers if ``start`` declared them.
 
+        Waits until the client's socket has taken the response. Trailers are left out where the protocol or the client
+        does not support them.
+
         Raises:
-            ClientGoneError, RuntimeError: as ``respond``.
+            ClientGoneError, RuntimeError: as ``send``; also if the content is shorter than Content-Length says.
         """
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         """Send an interim response (1xx but not 101). Does nothing for a client of HTTP/1.0.
 
         Raises:
-            ClientGoneError, RuntimeError: as ``respond``.
+            ClientGoneError: the client has left or does not read.
+            RuntimeError: a response has begun already, the status is no such one, or a field is malformed.
         """
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
@@ -295,7 +308,8 @@ class InboundRequest(Protocol):
         ``receive_some`` reports the end of the client's sending, and ``on_gone`` reports a reset.
 
         Raises:
-            ClientGoneError, RuntimeError: as ``respond``.
+            ClientGoneError: the client has left or does not read.
+            RuntimeError: a response has begun already, the request's body is unread, or a field is malformed.
         """
         ...
 
