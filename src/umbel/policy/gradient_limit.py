@@ -41,7 +41,7 @@ class LimitStatistics:
 class GradientLimit:
     """Concurrency limit that shrinks while calls take longer than usual, and otherwise grows while it is in use.
 
-    Once per window of a second with at least ten ended calls, when the first call after the window ends::
+    The limit is adapted after each window of a second in which at least ten calls ended: when the next call ends::
 
         gradient = usual * 1.25 / recent, bounded to 0.5 … 1
         wanted   = gradient * limit, or limit + sqrt(limit) if the gradient is 1

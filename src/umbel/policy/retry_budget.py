@@ -26,7 +26,7 @@ class BudgetStatistics:
 class Budget:
     """Retry budget: grants a retry or hedge while fewer than ``max(minimum, ratio * active calls)`` are in flight.
 
-    A call is active from ``enter`` to ``leave``. So failures add at most the share ``ratio`` to the load of the
+    A call is active from ``enter`` to ``leave``. So failures add at most the share ``ratio`` to the load of a busy
     upstream. ``minimum`` is for an upstream with few calls, whose share is less than one. The bound applies when a
     retry or hedge is granted. A granted one goes on, even if other calls end and the share shrinks.
 

@@ -341,7 +341,7 @@ class Client(TaskOwner):
         return self._nursery
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
-        """As ``core.call.Caller`` says."""
+        """Make a call, without starting it; see ``core.call.Caller``."""
         if mode == "stream":
             return StreamCall(self, prepared, context)
         coalesce = context.coalesce

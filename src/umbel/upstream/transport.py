@@ -65,8 +65,8 @@ def Hedge(after: float | str = "p95", max: int = 1) -> HedgeRules:  # noqa: N802
     """Return rules of hedging, for ``Transport(hedge=…)``.
 
     A hedge is another attempt of a call while the first is under way; the first success wins. A request is hedged only
-    if its body is in memory, and its method is GET, HEAD, OPTIONS, PUT or DELETE or it has an Idempotency-Key. A hedge
-    needs the same budget as a retry. See "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
+    if its body is in memory, and its method is GET, HEAD, OPTIONS, PUT or DELETE or it has an Idempotency-Key. Hedges
+    draw on the same budget as retries. See "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
 
     Args:
         after: seconds from an attempt to the next hedge; or a percentile (``"p95"``) of the recent latencies of
@@ -203,7 +203,7 @@ class Transport(httpx.AsyncBaseTransport):
         return self.client.statistics()
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
-        """As ``core.call.Caller`` says: a composition may use a transport as an upstream."""
+        """Make a call, without starting it; see ``core.call.Caller``. Compositions make calls in this way."""
         return self.client.new_call(prepared, context, mode)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -67,7 +67,7 @@ class RoundRobin:
         self._next = next((replica.place for replica in due if replica in staying), 0)
 
     def pick(self, now: float, replicas: Sequence[ReplicaT]) -> ReplicaT:
-        """Pick the first of ``replicas`` after the one that was picked last."""
+        """Pick the first of ``replicas`` after the one that was picked last; after the last of the set, the first."""
         index = bisect_left(replicas, self._next, key=_place)
         replica = replicas[index if index < len(replicas) else 0]
         self._next = replica.place + 1
@@ -103,9 +103,9 @@ class WeightedRoundRobin:
 class PowerOfTwo:
     """Power of two choices: the less loaded of two random replicas (Mitzenmacher, "The Power of Two Choices", 2001).
 
-    The load is nearly as even as with the least loaded of all, and callers do not all pick the same replica. A failing
-    replica counts as more loaded than one that is not failing: with little traffic every replica is idle, also the one
-    that has failed.
+    The load is nearly as even as if each pick took the least loaded replica of all, but picks at the same moment do not
+    all take the same one. A failing replica counts as more loaded than one that is not failing: with little traffic
+    every replica is idle, also the one that has failed.
     """
 
     __slots__ = ("_loads", "_rng")

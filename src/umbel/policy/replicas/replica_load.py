@@ -31,7 +31,8 @@ class ReplicaLoads:
 
     **Overtaken attempts.** A slow replica has many attempts in flight and therefore gets few. But if its attempts are
     hedged, each is cut when the hedge has a response, and the slow replica would seem as fast as the others. So an
-    overtaken attempt counts on for as long as it had lasted, and twice as long with each further one in a row.
+    overtaken attempt still counts for as long as it had lasted, and twice as long with each further one in a row, up to
+    OVERTAKEN_SECONDS_MAX.
     """
 
     __slots__ = ("_replicas",)
@@ -51,7 +52,7 @@ class ReplicaLoads:
         """Count the end of an attempt that lasted ``seconds``.
 
         Args:
-            has_failed: result of ``failure_verdict.failed``.
+            has_failed: result of ``failure_verdict.failed``. None: only the number of attempts in flight changes.
         """
         replica.in_flight -= 1
         if has_failed is None:

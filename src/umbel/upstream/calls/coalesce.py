@@ -82,7 +82,7 @@ _OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
 
 @dataclass(frozen=True, slots=True)
 class CoalesceStatistics:
-    """A snapshot. The last five counters count since the client was created."""
+    """A snapshot of an upstream's shared calls. The last five members count since the client was created."""
 
     in_flight: int
     """Shared calls under way, without those that a later shared call has replaced in the table."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class RepeatableCall(UpstreamCall):
-    """A ``core.call.Call`` that makes further attempts: retries, hedges or both. See the module for the rules."""
+    """A ``core.call.Call`` that may make further attempts: retries, hedges or both. See the module for the rules."""
 
     __slots__ = (
         "_charged",

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class StreamCall(RepeatableCall):
-    """A ``core.call.Call`` of mode "stream". See the module for its two ends."""
+    """A ``core.call.Call`` of mode "stream": ``call_ended`` reports the head, and ``receive`` returns the body."""
 
     __slots__ = ("_streaming",)
 

@@ -268,6 +268,9 @@ class Connection:
 
         Args:
             reader: reader of the response; None before its first byte.
+
+        Returns:
+            an ``UpstreamError`` if the stream is broken or closed; any other ``error`` itself.
         """
         if isinstance(error, trio.ClosedResourceError):
             return ConnectionReset(f"{self._where}: the connection was closed by its pool")

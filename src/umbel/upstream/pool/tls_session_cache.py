@@ -45,8 +45,8 @@ class TlsSessionCache:
     def keep(self, origin: Origin, session: ssl.SSLSession | None, now: float) -> None:
         """Keep the session of a closing connection, unless it cannot be resumed (no ticket and no id).
 
-        If the cache has a session of the origin, the new one keeps its age: it may come from a resumed handshake, in
-        which no certificate was verified.
+        If the cache has a session of the origin, the new session expires when the old one would have: it may come from
+        a resumed handshake, in which no certificate was verified.
         """
         if session is None or not (session.has_ticket or session.id):
             return

@@ -37,7 +37,7 @@ REPLICAS_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class DnsStatistics:
-    """A snapshot of the replicas of a name."""
+    """A snapshot of ``DnsReplicas``: the addresses of the name, and its look-ups."""
 
     name: str
     addresses: tuple[str, ...]
