@@ -82,7 +82,7 @@ class Expression:
         try:
             return Interpreter(OPTIONS, self.steps).visit(self._parsed.parsed, context)
         except Exception as error:
-            fault = fault_of(self._parsed.parsed, context, OPTIONS, error)
+            fault = fault_of(self._parsed.parsed, context, OPTIONS, self.steps, error)
             raise ExpressionError(f"{self.text!r}: {_reason(error, self.steps)}", self.where, fault) from error
 
     @property
@@ -93,7 +93,7 @@ class Expression:
 
     def origins(self, context: Mapping[str, Json], value: Json) -> tuple[ContextPath, ...]:
         """The context paths from which ``value`` came: the expression's result on ``context``, or a part of it."""
-        return origins(self._parsed.parsed, context, OPTIONS, value)
+        return origins(self._parsed.parsed, context, OPTIONS, self.steps, value)
 
 
 def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:

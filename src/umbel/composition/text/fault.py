@@ -3,7 +3,7 @@
 An expression fails only if it exceeds a bound. It is then evaluated once more to find its smallest failing part. The
 values that this part reads are at fault: an expression may read both the request and calls, and only one of them may be
 wrong. If the evaluation took too many steps, the largest value is at fault instead. The search runs only after a
-failure, and takes at most ``MAX_STEPS`` steps.
+failure, and takes at most as many steps as the expression may.
 """
 
 from __future__ import annotations
@@ -81,17 +81,21 @@ def names_of(node: Node) -> Iterator[ContextPath]:
         raise ValueError(f"a JMESPath node has an unknown type, {kind}")
 
 
-def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> Fault:
-    """Find the fault of an expression that failed with ``error`` on ``context``."""
+def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, steps: int, error: Exception) -> Fault:
+    """Find the fault of an expression that failed with ``error`` on ``context``.
+
+    Args:
+        steps: the most steps of the failed evaluation, and of the search.
+    """
     try:
-        names = _reads_of_failed_part(node, context, options, error)
+        names = _reads_of_failed_part(node, context, options, steps, error)
     except TooManyStepsError:
         names = _largest(node, context)
     return Fault(names, _reason(error))
 
 
 def _reads_of_failed_part(
-    node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception
+    node: Node, context: Mapping[str, Json], options: jmespath.Options, steps: int, error: Exception
 ) -> tuple[ContextPath, ...]:
     """The context paths that the smallest failing part of an expression reads.
 
@@ -100,7 +104,7 @@ def _reads_of_failed_part(
     """
     if isinstance(error, TooManyStepsError):
         raise error
-    tracer = _Tracer(options, context)
+    tracer = _Tracer(options, context, steps)
     with suppress(Exception):
         tracer.visit(node, context)
     return tuple(dict.fromkeys(names_of(tracer.failed or node)))
@@ -119,13 +123,16 @@ def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]
     return names if len(names) < 2 else (max(names, key=size),)
 
 
-def origins(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[ContextPath, ...]:
+def origins(
+    node: Node, context: Mapping[str, Json], options: jmespath.Options, steps: int, value: Json
+) -> tuple[ContextPath, ...]:
     """The context paths from which ``value`` came: the expression's result on ``context``, or a part of it.
 
     The smallest parts of the expression count whose result is ``value`` (the same object) or a list that holds it. If
-    no part has such a result, the parts with an equal list count, since a projection makes a new list each time.
+    no part has such a result, the parts with an equal list count, since a projection makes a new list each time. After
+    ``steps`` steps the search ends, with the largest value that the expression reads.
     """
-    visitor = Interpreter(options)
+    visitor = Interpreter(options, steps)
     try:
         found = _origins(node, context, visitor, value)
         if not found and isinstance(value, list):
@@ -158,8 +165,8 @@ def _origins(
 class _Tracer(Interpreter):
     """Interpreter that finds the smallest failing part: the innermost failing node that is evaluated on the context."""
 
-    def __init__(self, options: jmespath.Options, context: Mapping[str, Json]) -> None:
-        super().__init__(options)
+    def __init__(self, options: jmespath.Options, context: Mapping[str, Json], steps: int) -> None:
+        super().__init__(options, steps)
         self._context = context
         self.failed: Node | None = None
 

@@ -43,6 +43,21 @@ def test_the_values_in_the_smallest_failing_part_are_at_fault(text: str, context
     assert {name.root for name in caught.value.fault.names} == names
 
 
+def test_the_search_for_a_fault_may_take_as_many_steps_as_the_expression() -> None:
+    """The long list takes more steps than the default bound, and the small part fails behind it."""
+    context = {"call": [[1]] * 100_000, "body": {"x": BIG}}
+    expression = compile_expression("{a: call[*][0], n: sum(body.x)}", (), 1_000_000)
+    with pytest.raises(ExpressionError) as caught:
+        expression.evaluate(context)
+    assert {name.root for name in caught.value.fault.names} == {"body"}
+
+
+def test_the_search_for_an_origin_may_take_as_many_steps_as_the_expression() -> None:
+    context = {"call": [[1]] * 100_000, "body": {"x": [2]}}
+    expression = compile_expression("[call[*][0], body.x]", (), 1_000_000)
+    assert expression.origins(context, context["body"]["x"]) == (ContextPath("body", "x"),)  # type: ignore[index]
+
+
 def test_the_reason_is_a_size_and_holds_no_value() -> None:
     with pytest.raises(ExpressionError) as caught:
         compile_expression("sum(a)", ()).evaluate({"a": BIG})
