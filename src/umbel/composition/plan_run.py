@@ -49,7 +49,7 @@ class Observer:
         """Handle the outcome of an item of the ``each`` of ``call``."""
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
-        """Handle the outcome of a call. ``decisive``: the outcome decides the composition by a failure."""
+        """Handle the outcome of a call. ``decisive``: the composition fails now, with this outcome's failure."""
 
 
 async def run(
@@ -170,8 +170,9 @@ class PlanRun(Engine):
         open_ = not self.decided and (plan.needed or outcome.failure is not None)
         decision = decide(plan, self.outcomes, outcome) if open_ else None
         if self._observer is not None and not self.closed:
-            decisive = decision is not None and decision.failure is not None
-            self._observer.call_ended(outcome, decisive=decisive)
+            # With first and quorum an outcome may end the composition with the failure of an earlier one.
+            failure = None if decision is None else decision.failure
+            self._observer.call_ended(outcome, decisive=failure is not None and failure is outcome.failure)
         if decision is not None:
             self.decide(decision.failure)
             return

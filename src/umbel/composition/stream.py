@@ -76,9 +76,10 @@ async def run_stream(
 ) -> None:
     """Run the plan, send one line per outcome and a last line with the result, then close the channel.
 
-    The outcome that decides by a failure has no line of its own: the last line has the problem document. So if the
-    first line is also the last one, an ordinary problem document can still be sent instead of a stream. Calls that were
-    cut have no line either. A closed receiver is no error.
+    The outcome with whose failure the composition fails has no line of its own: the last line has the problem document
+    of that failure. So if the first line is also the last one, an ordinary problem document can still be sent instead
+    of a stream. With first and quorum, an outcome that ends the composition with an earlier failure has a line. Calls
+    that were cut have none. A closed receiver is no error.
 
     Cancelled, it cancels the calls under way, closes the channel and raises ``Cancelled``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -65,6 +66,23 @@ async def test_a_deciding_failure_after_a_value_is_the_last_line(autojump_clock:
     got = await lines(TEXT, {"/slow": answer({}, status=404, after=1), "/quick": answer(1)})
     assert [line.event for line in got] == ["quick", "end"]
     assert got[-1].data["problem"]["calls"][0]["name"] == "slow"
+
+
+@pytest.mark.parametrize(
+    ("combine", "sent"),
+    [('"first"', ["quick", "slow", "end"]), ('"quorum"\nquorum = 2', ["end"])],
+    ids=["the last candidate", "the first failure"],
+)
+async def test_the_outcome_that_ends_first_has_a_line_unless_the_problem_is_its_own(
+    combine: str, sent: list[str], autojump_clock: trio.abc.Clock
+) -> None:
+    text = f"combine = {combine}\n" + TEXT.partition("[routes.answer]")[0]
+    got = await lines(text, {"/slow": answer({}, status=404, after=1), "/quick": answer({}, status=500)})
+    assert [line.event for line in got] == sent
+    assert got[-1].data["problem"]["calls"][-1]["kind"] == "status"
+    if len(got) > 1:
+        assert got[1].data == {"call": "slow", "failure": {"kind": "status", "status": 404, "received_status": 404}}
+        assert got[-1].data["problem"]["status"] == 502
 
 
 async def test_items_have_a_line_for_each_index(autojump_clock: trio.abc.Clock) -> None:

@@ -389,7 +389,9 @@ class Route(Section):
     quorum: Annotated[int, Field(ge=1)] | None = None
     """The number of successes for combine = "quorum"."""
     stream: bool = False
-    """Whether each outcome is sent as a line as soon as its call ends: as NDJSON, or as SSE if the client asks."""
+    """Whether each outcome is sent as a line as soon as its call ends: as NDJSON, or as SSE if the client asks.
+    The last line has the answer or the problem document. A failure with which the composition ends at once is in that
+    document only, so that the response is an ordinary problem document if no other line was sent before."""
     max_body: Size = 10**6
     """The largest request body. A form may have one field for each 1000 bytes of this limit, and at least 1000 fields;
     a JSON body one value for each 5 bytes, and at least 200000 values."""
