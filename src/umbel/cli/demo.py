@@ -75,9 +75,9 @@ def demo(
     from .running import run
 
     if once and traffic:
-        raise click.UsageError("--once sends one request, --traffic many: choose one of them.")
+        raise click.UsageError("--once and --traffic cannot be used together.")
     if seed is not None and not traffic:
-        raise click.UsageError("--seed is the seed of --traffic, which is not there.")
+        raise click.UsageError("--seed has an effect only with --traffic.")
     if traffic and seed is None:
         seed = random.randint(1, SEED_MAX)
     if port is None:

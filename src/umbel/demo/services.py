@@ -35,13 +35,14 @@ _ORDERS_MAX = 100
 
 
 class Faults(NamedTuple):
-    """How often a sample service is slow or fails while ``umbel demo --traffic`` runs; shares of its responses."""
+    """How often a sample service is slow or fails while ``umbel demo --traffic`` runs."""
 
     slow: float
+    """The share of slow responses, from 0 to 1."""
     slow_s: float
     """The seconds that a slow response takes longer."""
     failing: float
-    """The share of responses with status 503."""
+    """The share of responses with status 503, from 0 to 1."""
 
 
 NO_FAULTS = Faults(slow=0.0, slow_s=0.0, failing=0.0)

@@ -29,7 +29,15 @@ Urls = Mapping[str, tuple[str, ...]]
 
 
 class SampleUpstream:
-    """One replica of a sample service, as an ASGI application on trio."""
+    """One replica of a sample service, as an ASGI application on trio.
+
+    Args:
+        service: the service.
+        slow: whether each response takes ``SLOW_S`` longer.
+        fail: whether each response has the status 500.
+        chance: the source of the latencies and of the faults.
+        faults: how often the service is slow or fails besides.
+    """
 
     def __init__(
         self,
