@@ -93,23 +93,23 @@ class Transport(httpx.AsyncBaseTransport):
     entered, as httpx's client does. **A request that is cancelled at any point leaves nothing**: no connection, no task
     and no place in the bulkhead. Supported extensions of requests: ``timeout`` (httpx's connect, read, write, pool),
     ``target``, ``stream``. Extensions of responses: ``http_version``, ``reason_phrase``. The transport follows no
-    redirects and stores no cookies. A policy whose argument is None is off.
+    redirects and stores no cookies.
 
     Args:
         urls: base URLs of the replicas, or a source of replicas (``DnsReplicas``, ``JoinedReplicas``).
         timeout: seconds from the request to the last byte of the response, including all attempts; after that,
             ``CallTimedOut`` is raised. None: no limit but httpx's timeouts, which limit single steps.
-        retry: ``Retry(…)``.
-        hedge: ``Hedge(…)``.
-        budget: ``Budget(…)`` of retries and hedges together.
-        breaker: ``BreakerRules(…)``.
+        retry: ``Retry(…)``; None: no retries.
+        hedge: ``Hedge(…)``; None: no hedging.
+        budget: ``Budget(…)`` of retries and hedges together; None: ``Budget()``.
+        breaker: ``BreakerRules(…)``; None: no breaker.
         max_concurrency: limit of calls in flight; ``"auto"``: learned from the durations of calls.
         max_queue: number of requests that may wait while ``max_concurrency`` calls are in flight (None: 256); one more
             raises ``Overflow``.
         coalesce: whether identical safe requests that overlap in time are sent once.
         balance, weights, ejection: how a replica is chosen; see ``replicas.balance.LoadBalancer``.
-        health: ``HealthRules(…)``.
-        max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of any other media type.
+        health: ``HealthRules(…)``; None: no health checks.
+        max_body: limit of a response's body in bytes after decoding; None: 1 MB of JSON, 10 MB of other media types.
         max_idle: number of idle connections that are kept; None: ``max_concurrency``, or 1000 with ``"auto"``.
         connect_timeout, keepalive_expiry, limits, ssl_context, public_only, dial: see ``Pool``.
         reader: watches the sockets; it must run as long as the transport is entered. None: a reader of its own.

@@ -142,7 +142,7 @@ class Pool(httpx.AsyncBaseTransport):
         connect_timeout: seconds for name resolution, connect and TLS handshake together; a request's own ``connect``
             timeout takes precedence. None: no limit.
         keepalive_expiry: seconds after which an idle connection is closed.
-        max_connections: number of open connections, idle ones included. Further requests wait, first come, first
+        max_connections: limit of open connections, idle ones included. Further requests wait, first come, first
             served. None: no limit and no queue.
         max_waiting: number of requests that may wait; one more raises Overflow.
         max_idle: number of idle connections that are kept, of all origins together. Default: ``max_connections``, or
