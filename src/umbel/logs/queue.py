@@ -24,7 +24,8 @@ Invariants, which hold whenever no update is in progress:
 
 Overflow. An ordinary line without room is dropped itself (``drop_new``) or displaces the oldest ordinary lines
 (``drop_oldest``). A severe line displaces the oldest ordinary lines, then the oldest severe ones. Taken lines are never
-displaced, because the sink may have written a part of them.
+displaced, because the sink may have written a part of them. No line is displaced if the crash buffer is full: the new
+one is dropped.
 
 Reporting of losses. A dropped line keeps its number, so a reader finds a hole in the numbers. In addition
 ``log.dropped`` states the count since the last report. It is queued, with a number of its own, by the next ``put`` or
@@ -79,6 +80,9 @@ class CrashBuffer(Protocol):
 
     def append(self, line: bytes) -> int | None:
         """Copy a line. Return the mark that releases this line and all earlier ones, or None if there is no room."""
+
+    def has_room(self, size: int) -> bool:
+        """Whether ``append`` takes a line of ``size`` bytes."""
 
     def release(self, mark: int) -> None:
         """Release all lines up to the mark, after they were written."""
@@ -193,7 +197,8 @@ class Queue:
                     room = self._records < self._records_max and size <= self._bytes_max
                 else:
                     room = self._records < self._ordinary_records_max and size <= self._ordinary_bytes_max
-                if not room:
+                # A displaced line keeps its room in the crash buffer. If that is full, displacing would lose two lines.
+                if not room and (self._crash_buffer is None or self._crash_buffer.has_room(len(line))):
                     room = self._make_room(len(line), severity >= WARNING)
                     size = self._bytes + len(line)  # Displaced lines have released bytes.
                 # Copied before it is queued: a line that can be taken is always in the crash buffer.

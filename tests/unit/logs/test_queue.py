@@ -231,8 +231,40 @@ class Interrupting:
             interrupt()
         return 0
 
+    def has_room(self, size: int) -> bool:
+        return True
+
     def release(self, mark: int) -> None:
         self.append(b"")
+
+
+class FullBuffer(Interrupting):
+    """A crash buffer that has room for a number of lines, and is never released."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def append(self, line: bytes) -> int | None:
+        if not self.room:
+            return None
+        self.room -= 1
+        return 1
+
+    def has_room(self, size: int) -> bool:
+        return self.room > 0
+
+
+@pytest.mark.parametrize(("severity", "overflow"), [(WARNING, "drop_new"), (INFO, "drop_oldest")])
+def test_a_line_displaces_none_if_the_crash_buffer_is_full(severity: int, overflow: str) -> None:
+    log = Filled(max_records=10, crash_buffer=FullBuffer(10), overflow=overflow)
+    log.put(*[b"kept"] * 9)
+    log.put(b"kept", severity=WARNING)
+
+    assert log.put(b"new", severity=severity) == [0]  # The queue is full, and so is the buffer.
+
+    statistics = log.queue.statistics()
+    assert (statistics.queued, statistics.dropped) == (10, 1)
 
 
 def test_a_line_put_by_a_finalizer_during_a_put_follows_it() -> None:

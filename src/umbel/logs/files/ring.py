@@ -31,7 +31,8 @@ Invariant: ``head - tail <= size``; a line that would break it is refused (None)
 Releasing writes ``tail``, with one copy of its eight bytes. A kill between the write to the log and the release leaves
 lines in the ring that are in the log as well; recovery leaves those out. So a kill loses no line that ``append`` has
 accepted. A line that the queue has displaced stays in the ring, and occupies its room, until a later line is released.
-So a long stall of the writer can fill the ring although the queue has room; new lines are dropped then, warnings too.
+So a long stall of the writer can fill the ring although the queue has room; new lines are dropped then, warnings too,
+and displace none.
 
 Ownership. The process holds the flock of its ring for its whole life, and the kernel releases it at its death. Recovery
 takes only rings whose lock is free. No method blocks, except for the creation; one thread at a time may call them.
@@ -110,11 +111,10 @@ class Ring:
 
     def append(self, line: bytes) -> int | None:
         """Copy a line into the ring. Return the mark for ``release`` (the line's end); None if there is no room."""
-        at, length = self._head, len(line)
+        length = len(line)
         whole = _RECORD.size + length
-        left = self._size - at % self._size
-        if left < whole:  # A line does not wrap around the end of the area.
-            at += left
+        left = self._size - self._head % self._size
+        at = self._next_position(whole, left)
         if at + whole - self._tail > self._size:
             return None
         place = _RECORDS_AT + at % self._size
@@ -125,6 +125,16 @@ class Ring:
         _RECORD.pack_into(self._map, place, at, length, crc32(line, at & 0xFFFFFFFF))
         self._head = at + whole
         return self._head
+
+    def has_room(self, size: int) -> bool:
+        """Whether ``append`` takes a line of ``size`` bytes."""
+        whole = _RECORD.size + size
+        at = self._next_position(whole, self._size - self._head % self._size)
+        return at + whole - self._tail <= self._size
+
+    def _next_position(self, whole: int, left: int) -> int:
+        """Return the position of the next line, of ``whole`` bytes: a line does not wrap around the area's end."""
+        return self._head + left if left < whole else self._head
 
     def release(self, mark: int) -> None:
         """Release all lines that end at the mark or before it: recovery does not read them, and their room is free."""

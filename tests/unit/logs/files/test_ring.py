@@ -88,7 +88,9 @@ def test_after_any_number_of_rounds_the_found_lines_are_the_unreleased_ones(data
     try:
         for number in range(data.draw(st.integers(0, 60))):
             new = line(number, data.draw(st.integers(0, 300)))
+            has_room = ring.has_room(len(new))
             mark = ring.append(new)
+            assert (mark is not None) == has_room
             if mark is not None:
                 kept.append((mark, new))
             elif kept:
