@@ -94,24 +94,40 @@ def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, 
 @click.option("--by", metavar="FIELD", help="Add a row for each value of FIELD, such as http.route.")
 @_shared
 def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
-    """Show statistics of LOG (default: access): statuses, a histogram of latencies, and the records that were lost.
+    """Show statistics of LOG (default: access): statuses, latencies, calls, and the records that were lost.
 
-    All files of LOG are read, rotated and compressed ones too.
+    All files of LOG are read, rotated and compressed ones too. The figures of calls come from the records of requests,
+    also for the log calls of the configuration, because not every call has a record of its own.
     """
     import json
 
     from .records.log_files import LogFiles
-    from .records.statistics import LogStatistics, rendered
+    from .records.statistics import NOT_COMBINED, LogStatistics, rendered
 
     statistics = LogStatistics(by)
-    with LogFiles(_path(log, config)) as files:
-        for line in files.lines():
-            statistics.add(line)
+    requests, statistics.note = _requests_with_calls(log, config)
+    if requests is None:
+        with LogFiles(_path(log, config)) as files:
+            for line in files.lines():
+                statistics.add(line)
+        count = statistics.records + statistics.not_records
+    else:
+        with LogFiles(requests) as files:
+            for line in files.lines():
+                statistics.add_calls(line)
+        count = sum(row.outcomes.total() for row in statistics.calls.values())
+        if (own := _configured_path(log, config)) is not None:
+            with LogFiles(own) as own_files:
+                for line in own_files.lines():
+                    statistics.add(line, figures=False)
     click.echo(json.dumps(statistics.as_dict(), ensure_ascii=False) if as_json else rendered(statistics))
-    count = statistics.records + statistics.not_records
     _end(files, count)
     if count and by is not None and not statistics.has_by:
-        raise click.ClickException(f"none of {count} records has a field {by}")
+        of = f"{count} records" if requests is None else f"{count} calls in {requests.name}"
+        hint = f"; lines in the combined format have no {NOT_COMBINED}" if statistics.combined else ""
+        if requests is not None:
+            hint = "; to count the records of the log calls itself, give the path of its file"
+        raise click.ClickException(f"none of {of} has a field {by}{hint}")
 
 
 class _RemovedCommandError(click.ClickException):
@@ -131,6 +147,27 @@ def grep(arguments: tuple[str, ...]) -> None:
 
 
 _NAMES = ("access", "calls", "app")
+
+
+def _requests_with_calls(log: str, config: str) -> tuple[Path | None, str]:
+    """Return the access log if ``log`` is the configured log calls, whose calls it names all, and a note about it.
+
+    The path is None for any other log, and if the access log cannot be read or names no calls.
+    """
+    from ..logs.files.reading import log_files
+    from ..logs.recorder import is_combined
+    from .options import load_config
+
+    if log != "calls" or Path(log).exists():
+        return None, ""
+    logs = load_config(config).logs
+    only = f'only of the calls that have a record of their own (which = "{logs.calls.which}"); the access log'
+    if is_combined(logs):
+        return None, f"{only} has the combined format, without calls"
+    path = _configured_path("access", config)
+    if path is None or not log_files(path):
+        return None, f"{only} {'is written to stdout' if path is None else 'is missing'}"
+    return path, f"latencies and calls are of all calls, from {path.name}; the rest is of the records in this log"
 
 
 def _path(log: str, config: str, *, may_come: bool = False) -> Path:
@@ -158,11 +195,16 @@ def _path(log: str, config: str, *, may_come: bool = False) -> Path:
     raise click.ClickException(missing)
 
 
-def _configured(name: str, config: str) -> Path:
+def _configured_path(name: str, config: str) -> Path | None:
+    """Return the path of a stream; None if it is written to stdout."""
     from ..logs.recorder import path_of
     from .options import load_config
 
-    path = path_of(load_config(config).logs, name)
+    return path_of(load_config(config).logs, name)
+
+
+def _configured(name: str, config: str) -> Path:
+    path = _configured_path(name, config)
     if path is None:
         reason = f'is written to stdout ([logs] {name} of {config} has file = "-"), so there is no file to read'
         raise click.ClickException(f"{name} {reason}; read the output of the service")

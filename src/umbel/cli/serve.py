@@ -122,6 +122,7 @@ def _serve_alone(given: CommandLine) -> None:
     from ..logs import crashes_on_stderr, ensure_writable
     from ..server import Limits
     from ..server import serve as serve_app
+    from ..server.limits.server_limits import limits_of
     from ..server.process import gc_tuning
     from ..server.process.loop_watchdog import EVENT, watched_loop
     from ..supervisor.master.listeners import activated_sockets
@@ -152,9 +153,9 @@ def _serve_alone(given: CommandLine) -> None:
         if application.app is None and settings.logs is not None:
             await ensure_writable(settings.logs)
         with pidfile(settings.options.pidfile):
-            required = settings.logs is not None
+            probes, required = (limits or limits_of(app)).probes, settings.logs is not None
             async with (
-                recording(app, settings.log_values(), _warn, required=required) as recorder,
+                recording(app, settings.log_values(), probes, _warn, required=required) as recorder,
                 watched_loop(settings.options.hang_timeout, record),
                 trio.open_nursery() as nursery,
             ):

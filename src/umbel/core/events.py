@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from .failure_kinds import Kind
+from .http.client_head import ClientHead
 from .model import Attempt, Outcome, RequestFacts
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -43,6 +44,8 @@ class RequestEnded(msgspec.Struct, frozen=True):
     calls: Sequence[Outcome] = ()
     """The outcome of each call of the request, in the order of the configuration or code; in the order of their ends if
     the request was cut short."""
+    head: ClientHead | None = None
+    """Parts of the request's head, if the recorder takes them (``Recorder``) and the head was read."""
 
 
 class CallEnded(NamedTuple):
@@ -86,11 +89,12 @@ Event = RequestEnded | CallEnded | AttemptEnded | LogMessage
 class Recorder(Protocol):
     """Recorder of events. ``record`` is a plain function that must not raise or block.
 
-    Two optional attributes reduce the number of events:
+    Three optional attributes say what the recorder needs:
 
     - ``takes_attempts = False``: the recorder gets no ``AttemptEnded``. Attempts are in the call's outcome too.
     - ``slow_call`` (seconds): the recorder gets no ``CallEnded`` for a call that succeeded with one attempt in less
       than this time. ``RequestEnded.calls`` still holds the outcome.
+    - ``takes_heads = True``: ``RequestEnded.head`` is set.
     """
 
     def record(self, event: Event) -> None:

@@ -18,6 +18,7 @@ from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_con
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
 from ..observe.request_counts import CountingRecorder
+from ..server.limits.server_limits import PROBES
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build
@@ -62,7 +63,9 @@ async def open_runtime(
     """
     async with AsyncExitStack() as stack:
         if given is None:
-            opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
+            opened_recorder = await stack.enter_async_context(
+                open_recorder(config.logs, {*PROBES, *config.server.probes})
+            )
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
             given = opened_recorder
         recorder = CountingRecorder(given)

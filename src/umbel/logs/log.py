@@ -39,6 +39,8 @@ from .writer import Writer
 
 _DEBUG, _INFO, _ERROR, _CRITICAL = SEVERITY["debug"], SEVERITY["info"], SEVERITY["error"], SEVERITY["critical"]
 _RING_RECORD_BYTES = 32
+RECOVERED = "records of a killed process were recovered"
+"""The message of ``log.recovered``."""
 
 
 class NotWrittenError(UmbelError):
@@ -81,6 +83,8 @@ class Log:
         options: filters and bounds. The options of files and of the ring have no effect here.
         encoder: the encoder of the records; None: one made from ``options``.
         crash_buffer: keeps a copy of the waiting lines (``Queue``); None: there is none.
+        numbered: whether the lines are JSON with sequence numbers; otherwise only ``put_line`` gives lines, and
+            ``losses_to`` gets the log's own records.
         clock: the time in ns since 1970.
         random: the source of the decisions of sampling; None: a new one.
     """
@@ -92,6 +96,7 @@ class Log:
         *,
         encoder: Encoder | None = None,
         crash_buffer: CrashBuffer | None = None,
+        numbered: bool = True,
         clock: Callable[[], int] = time.time_ns,
         random: Random | None = None,
     ) -> None:
@@ -116,7 +121,13 @@ class Log:
             max_bytes=options.max_queue_bytes,
             overflow=options.overflow,
             crash_buffer=crash_buffer,
+            numbered=numbered,
         )
+        self._numbered = numbered
+        self.losses_to: Callable[[dict[str, object]], None] | None = None
+        """Takes the fields of ``log.dropped`` of a log whose lines are not numbered; None: nobody does."""
+        self.recovered = 0
+        """Records of a killed process that were appended to the file at the start."""
         # Looked up once, because they are called for every record.
         self._encode, self._put = self._encoder.fields, self._queue.put
         self.writer = Writer(
@@ -188,6 +199,23 @@ class Log:
                 record = msgspec.structs.replace(record, sample=self._sampler.share)
             data = self._encoder.struct(level, event, record, trusted)
         except Exception:  # noqa: BLE001 - recording must not raise; the loss is counted
+            self._unrecordable += 1
+            return
+        self._put(data, severity)
+
+    def put_line(self, level: LevelName, line: Callable[[], bytes], trace_id: str, duration_ms: float) -> None:
+        """Queue the line that ``line()`` makes, if level and sampling admit it. Never waits, never raises.
+
+        For a log that is not ``numbered``. The line has no line end. Trace id and duration are for sampling.
+        """
+        severity = SEVERITY.get(level, WARNING)
+        if severity < self._threshold:
+            return
+        if self._sampler is not None and severity < WARNING and not self._sampler.keeps(trace_id, duration_ms):
+            return
+        try:
+            data = line()
+        except Exception:  # noqa: BLE001 - as in put
             self._unrecordable += 1
             return
         self._put(data, severity)
@@ -341,11 +369,14 @@ class Log:
             return
         self._put(line, severity)
 
-    def _encode_gap(self, count: int, since_ns: int) -> bytes:
+    def _encode_gap(self, count: int, since_ns: int) -> bytes | None:
         since = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(since_ns // 10**9))}.{since_ns // 1000 % 10**6:06d}Z"
-        return self._encoder.fields(
-            "warning", "log.dropped", {"msg": "the queue was full", "count": count, "since": since}
-        )
+        fields: dict[str, object] = {"msg": "the queue was full", "count": count, "since": since}
+        if self._numbered:
+            return self._encoder.fields("warning", "log.dropped", fields)
+        if self.losses_to is not None:
+            self.losses_to(fields)
+        return None
 
     def _wake(self, urgent: bool) -> None:
         self._call_in_trio(self.writer.on_wake, urgent)
@@ -391,8 +422,12 @@ async def _open_file(path: Path, options: LogOptions) -> AsyncGenerator[Log, Non
 
 
 @asynccontextmanager
-async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
+async def open_file(
+    path: Path, options: LogOptions, encoder: Encoder, *, numbered: bool = True
+) -> AsyncGenerator[Log, None]:
     """Open a log over a file, with a ring if the options say so; ``run_writers`` must run within the block.
+
+    ``numbered``: as for ``Log``; the caller records ``Log.recovered`` of a log that is not.
 
     Raises:
         OSError: the file or the ring cannot be opened, or the recovery of an earlier ring has failed.
@@ -408,9 +443,10 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
         if options.ring:
             recovered = await trio.to_thread.run_sync(recover, path)
             ring = Ring(path, options.max_queue_bytes + options.max_queue_records * _RING_RECORD_BYTES)
-        log = Log(sink, options, encoder=encoder, crash_buffer=ring)
-        if recovered:
-            log.warning("log.recovered", "records of a killed process were recovered", count=recovered)
+        log = Log(sink, options, encoder=encoder, crash_buffer=ring, numbered=numbered)
+        log.recovered = recovered
+        if recovered and numbered:
+            log.warning("log.recovered", RECOVERED, count=recovered)
         yield log
     finally:
         sink.close()
@@ -419,9 +455,9 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
 
 
 @asynccontextmanager
-async def open_stdout(options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
+async def open_stdout(options: LogOptions, encoder: Encoder, *, numbered: bool = True) -> AsyncGenerator[Log, None]:
     """Open a log over stdout; ``run_writers`` must run within the block. The options of files and rings are ignored."""
-    yield Log(StdoutSink(), options, encoder=encoder)
+    yield Log(StdoutSink(), options, encoder=encoder, numbered=numbered)
 
 
 @asynccontextmanager

@@ -121,18 +121,21 @@ class Queue:
     """A bounded queue of numbered lines; the module's docstring states its rules.
 
     Args:
-        gap: encodes the line ``log.dropped`` for a count of dropped records and the time of the first, in ns.
+        gap: encodes the line ``log.dropped`` for a count of dropped records and the time of the first, in ns; or
+            reports the loss elsewhere and returns None.
         wake: notifies the writer that lines wait; its argument says whether they are urgent.
         clock: the time in ns since 1970.
         max_records: the bound on queued records.
         max_bytes: the bound on queued bytes.
         overflow: which ordinary line is dropped when the ordinary room is full.
         crash_buffer: gets a copy of each line before it is queued; a line that it has no room for is dropped.
+        numbered: whether lines are JSON and end with their sequence number; otherwise they are given whole, without
+            their line end.
     """
 
     def __init__(
         self,
-        gap: Callable[[int, int], bytes],
+        gap: Callable[[int, int], bytes | None],
         wake: Callable[[bool], None],
         clock: Callable[[], int],
         *,
@@ -140,7 +143,9 @@ class Queue:
         max_bytes: int,
         overflow: Overflow = "drop_new",
         crash_buffer: CrashBuffer | None = None,
+        numbered: bool = True,
     ) -> None:
+        self._numbered = numbered
         self._gap = gap
         self._wake = wake
         self._clock = clock
@@ -190,7 +195,7 @@ class Queue:
                     self._report_gap()
                 # Numbered before the room is known: a dropped line must leave a hole in the numbers.
                 self._seq = seq = self._seq + 1
-                line += b"%d}\n" % seq
+                line += b"%d}\n" % seq if self._numbered else b"\n"
                 size = self._bytes + len(line)
                 mark: int | None = 0
                 if severity >= WARNING:
@@ -392,7 +397,11 @@ class Queue:
         # Ordinary room, though the line is a warning: reports must not use up the room that is kept for warnings.
         if not self._unreported or self._records >= self._ordinary_records_max:
             return
-        line = finish(self._gap(self._unreported, self._unreported_since), self._seq + 1)
+        members = self._gap(self._unreported, self._unreported_since)
+        if members is None:
+            self._unreported, self._unreported_since = 0, 0
+            return
+        line = finish(members, self._seq + 1)
         if self._bytes + len(line) > self._ordinary_bytes_max:
             return
         mark = 0

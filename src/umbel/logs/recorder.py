@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,10 @@ from .files.retention import Retention
 from .files.rotation import Rotation
 from .files.sink import FileSink, Sink
 from .files.stdout import STDOUT
-from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, run_writers
+from .log import RECOVERED, Log, LogStatistics, encoder_of, open_file, open_stdout, run_writers
 from .options import LogOptions
 from .records.call_line_template import CallLineTemplates
+from .records.combined import CombinedLines
 from .records.record import StreamName, request_level, request_record, to_record
 
 if TYPE_CHECKING:
@@ -77,21 +79,34 @@ class RecorderStatistics:
 
 
 class FileRecorder:
-    """A recorder that writes events as JSON lines to three logs: requests, calls, and everything else.
+    """A recorder that writes events as lines to three logs: requests, calls, and everything else.
 
-    The line of a request lists its calls. Attempts are members of their call's line and have no line of their own.
-    ``open_recorder`` creates it.
+    The line of a request is JSON and lists its calls, or has the combined format. All other lines are JSON. Attempts
+    are members of their call's line and have no line of their own. ``open_recorder`` creates it.
 
     Args:
         logs: the log of each stream.
         slow_call: the seconds from which on a call that succeeded with one attempt has a line of its own. Other calls
             have one at any duration. 0: every call has one; None: no call has one.
+        probes: paths. A GET or HEAD request for one of them that succeeds is not recorded.
+        combined: makes the lines of requests in the combined format, for an access log that is not ``numbered``. None:
+            they are JSON.
     """
 
     takes_attempts = False
 
-    def __init__(self, logs: Mapping[StreamName, Log], slow_call: float | None = 0.0) -> None:
+    def __init__(
+        self,
+        logs: Mapping[StreamName, Log],
+        slow_call: float | None = 0.0,
+        *,
+        probes: Collection[str] = (),
+        combined: CombinedLines | None = None,
+    ) -> None:
         self.logs = logs
+        self.takes_heads = combined is not None
+        self._combined = combined
+        self._probes = frozenset(probes)
         self.slow_call = math.inf if slow_call is None else slow_call
         self.on_stdout = any(log.on_stdout for log in logs.values())
         """Whether a log writes to stdout, so that nothing else may write there."""
@@ -101,6 +116,11 @@ class FileRecorder:
         encode = self._calls.encode_members
         self._call_lines = None if encode is None else CallLineTemplates(encode)
         self._unrecordable = 0
+        if combined is not None:
+            # A file of that format holds requests only: app gets the records about the access log itself.
+            self._access.losses_to = lambda lost: self.app.record("warning", "log.dropped", {"log": "access", **lost})
+            if self._access.recovered:
+                self.app.warning("log.recovered", RECOVERED, log="access", count=self._access.recovered)
 
     @property
     def app(self) -> Log:
@@ -115,8 +135,14 @@ class FileRecorder:
         """
         try:
             if type(event) is RequestEnded:
+                if event.request.path in self._probes and _is_passed_probe(event):
+                    return
                 level = request_level(event)
-                if self._access.wants(level):
+                if self._combined is not None:
+                    line, request = partial(self._combined.line, event), event.request
+                    took_ms = (event.ended_at - request.started_at) * 1000
+                    self._access.put_line(level, line, request.trace.trace_id, took_ms)
+                elif self._access.wants(level):
                     access = request_record(event)
                     self._access.put(level, "request.end", access, access.duration_ms, True)
                 return
@@ -158,6 +184,12 @@ class FileRecorder:
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
 
 
+def _is_passed_probe(event: RequestEnded) -> bool:
+    """Whether a request for the path of a probe is a probe that has succeeded."""
+    succeeded = event.status < 400 and event.kind is None and event.completed is not False
+    return succeeded and event.request.method in ("GET", "HEAD")
+
+
 def _crash_subject(event: LogMessage) -> str:
     """Return one line that says where a crash happened: the request, or the event's message."""
     request = event.request
@@ -196,8 +228,10 @@ def slow_call_of(logs: Logs) -> float | None:
 
 
 @asynccontextmanager
-async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
+async def open_recorder(logs: Logs, probes: Collection[str] = ()) -> AsyncGenerator[FileRecorder, None]:
     """Open the three logs of ``[logs]`` until the block ends.
+
+    ``probes``: the paths of probes, which are recorded only if they fail, unless ``[logs.access] probes`` is set.
 
     At the end the queued records are written, shielded from cancels; those that are not written within two seconds are
     dropped. The last line of ``app`` is ``log.closed``, with the counts of all streams. A disk that fails within the
@@ -209,14 +243,19 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
     with _as_config_error():
         options = {name: options_of(logs, getattr(logs, name)) for name in STREAMS}
     encoder = encoder_of(options["app"])
+    combined = CombinedLines(encoder.redactor) if is_combined(logs) else None
     async with AsyncExitStack() as stack:
         opened: dict[StreamName, Log] = {}
         for name in STREAMS:
             with _as_config_error():
-                path = path_of(logs, name)
-                log = open_stdout(options[name], encoder) if path is None else open_file(path, options[name], encoder)
+                path, numbered = path_of(logs, name), name != "access" or combined is None
+                if path is None:
+                    log = open_stdout(options[name], encoder, numbered=numbered)
+                else:
+                    log = open_file(path, options[name], encoder, numbered=numbered)
                 opened[name] = await stack.enter_async_context(log)
-        recorder = FileRecorder(opened, slow_call_of(logs))
+        left_out = () if logs.access.probes else probes
+        recorder = FileRecorder(opened, slow_call_of(logs), probes=left_out, combined=combined)
         async with _recording(recorder):
             yield recorder
 
@@ -254,11 +293,16 @@ async def ensure_writable(logs: Logs) -> None:
 
 @asynccontextmanager
 async def record_to(
-    sinks: Mapping[StreamName, Sink], options: LogOptions, *, clock: Callable[[], int] = time.time_ns
+    sinks: Mapping[StreamName, Sink],
+    options: LogOptions,
+    *,
+    clock: Callable[[], int] = time.time_ns,
+    probes: Collection[str] = (),
+    combined: bool = False,
 ) -> AsyncGenerator[FileRecorder, None]:
     """Open a recorder over one sink for each stream, as ``open_recorder`` does over files.
 
-    ``clock`` gives the time in ns since 1970.
+    ``clock`` gives the time in ns since 1970. ``combined``: the format of the access log.
 
     Raises:
         ConfigError: a sink cannot be opened at the start.
@@ -268,9 +312,12 @@ async def record_to(
         for sink in sinks.values():
             with _as_config_error():
                 await sink.open()
-        recorder = FileRecorder(
-            {name: Log(sink, options, encoder=encoder, clock=clock) for name, sink in sinks.items()}
-        )
+        logs = {
+            name: Log(sink, options, encoder=encoder, numbered=name != "access" or not combined, clock=clock)
+            for name, sink in sinks.items()
+        }
+        lines = CombinedLines(encoder.redactor, clock) if combined else None
+        recorder = FileRecorder(logs, probes=probes, combined=lines)
         async with _recording(recorder):
             yield recorder
     finally:
@@ -315,7 +362,13 @@ def path_of(logs: Logs, name: str) -> Path | None:
     stream: LogStream = getattr(logs, name)
     if stream.file == STDOUT:
         return None
-    return Path(logs.dir).absolute() / (stream.file or f"{name}.jsonl")
+    suffix = "log" if name == "access" and is_combined(logs) else "jsonl"
+    return Path(logs.dir).absolute() / (stream.file or f"{name}.{suffix}")
+
+
+def is_combined(logs: Logs) -> bool:
+    """Whether the access log has the combined format."""
+    return logs.access.format == "combined"
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class CountingRecorder:
         """The recorder that takes all events."""
         self.takes_attempts: bool = getattr(recorder, "takes_attempts", True)
         self.slow_call: float = getattr(recorder, "slow_call", 0.0)
+        self.takes_heads: bool = getattr(recorder, "takes_heads", False)
         self.counted = 0
         """The number of counted requests."""
         self._record = recorder.record

@@ -19,6 +19,7 @@ from trio_util import AsyncValue
 from ..core.diagnostics.crash_console import show_crash
 from ..core.diagnostics.redact import Redactor
 from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
+from ..core.http.client_head import client_head
 from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
 from ..core.model import RequestFacts, Trace
 from ..net.epoll import AnyReader, new_reader
@@ -351,13 +352,14 @@ class ServerState:
         peer: Peer,
         method: str = "",
         path: str = "",
+        version: str = "",
         fields: Sequence[tuple[bytes, bytes]] = (),
         bytes_sent: int = 0,
         counts: bool = True,
     ) -> None:
         """Write the access record of a request that no application records.
 
-        ``fields``: the request's header fields, as far as they could be read. The client in the record is the peer, or
+        ``version``, ``fields``: of the request, as far as they could be read. The client in the record is the peer, or
         the one that the application's ``client_of`` finds in ``fields`` (trusted proxies). ``counts``: call
         ``count_rejected`` too. ``started_at`` is on trio's clock.
         """
@@ -378,6 +380,7 @@ class ServerState:
             client,
             scheme,
             error_response.detail,
+            head=client_head(version, fields) if getattr(self.recorder, "takes_heads", False) else None,
         )
         self.recorder.record(ended)
 

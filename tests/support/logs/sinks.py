@@ -103,10 +103,12 @@ class MemoryLog:
         self.access, self.calls, self.app = MemorySink(), MemorySink(), MemorySink()
 
     @asynccontextmanager
-    async def open(self, *, max_records: int = 1000, flush_every: float = 0.25) -> AsyncGenerator[FileRecorder, None]:
+    async def open(
+        self, *, max_records: int = 1000, flush_every: float = 0.25, **given: Any
+    ) -> AsyncGenerator[FileRecorder, None]:
         options = LogOptions(max_queue_records=max_records, flush_every=flush_every, service="umbel")
         sinks = {"access": self.access, "calls": self.calls, "app": self.app}
-        async with record_to(sinks, options) as recorder:
+        async with record_to(sinks, options, **given) as recorder:
             yield recorder
 
 

@@ -192,7 +192,7 @@ SERVER = {
     "a host": Case(lambda value: HOSTS.check([value], required=True), ("a", ".", "[", ":", "]", "1", "-")),
     "a head in pieces": Case(_dripped_request, ("a", "a: b\r\n", "\t", "\r\n", ":"), ("GET / HTTP/1.1\r\n", "GET /")),
     "a part of a head": Case(READER.check_part, ("a", "/", " ", "\r\n", "a: b\r\n", "\r", "\n"), ("", "GET /")),
-    "a refused head": Case(lambda raw: head_errors.method_and_path(raw), ("a", " ", "/", "?", "\r\n")),
+    "a refused head": Case(lambda raw: head_errors.method_path_version(raw), ("a", " ", "/", "?", "\r\n")),
     "a head that is odd": Case(
         lambda raw: head_errors.read_unusual_target(raw, BOUNDLESS),
         ("a", "/", " ", ":", "a:b\r\n", "\r\n", "content-length ", "_"),

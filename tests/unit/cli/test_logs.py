@@ -75,6 +75,38 @@ def test_tail_prints_a_record_as_one_readable_line(log: Path) -> None:
     ]
 
 
+def test_tail_reads_the_combined_format(tmp_path: Path) -> None:
+    line = '::1 - - [30/Nov/2026:10:14:00 +0000] "GET /a\\x1B\\x20b HTTP/1.1" 503 0 "-" "curl"'
+    log = write(tmp_path / "access.log", line)
+
+    assert umbel("tail", log).stdout == (
+        "10:14:00Z GET /a\\x1b b 503 http.response.body.size=0 network.protocol.version=1.1 user_agent.original=curl\n"
+    )
+    assert json.loads(umbel("tail", log, "--json").stdout) == {
+        "ts": "2026-11-30T10:14:00Z",
+        "client.address": "::1",
+        "http.request.method": "GET",
+        "url.path": "/a\x1b b",
+        "network.protocol.version": "1.1",
+        "http.response.status_code": 503,
+        "http.response.body.size": 0,
+        "user_agent.original": "curl",
+    }
+
+
+def test_stat_names_what_the_combined_format_lacks(tmp_path: Path) -> None:
+    log = write(tmp_path / "access.log", '- - - [30/Nov/2026:10:14:00 +0000] "-" 400 0 "-" "-"')
+
+    shown = umbel("stat", log).stdout
+    assert shown.splitlines()[1:3] == [
+        "lost     not known",
+        "absent   1 lines in the combined format have no levels, durations, routes, calls and numbers",
+    ]
+    assert "levels " not in shown.splitlines()[3]
+    by = umbel("stat", log, "--by", "http.route")
+    assert (by.exit_code, by.stderr.partition(";")[0]) == (1, "Error: none of 1 records has a field http.route")
+
+
 def test_colours_need_a_terminal_or_the_option(log: Path) -> None:
     assert "\x1b[" not in umbel("tail", log).stdout
     assert "\x1b[32m200" in umbel("tail", log, "--color").stdout

@@ -80,7 +80,7 @@ async def test_the_last_line_counts_the_lines_of_every_stream(tmp_path: Path) ->
 async def test_each_stream_has_its_own_level_and_sampling(tmp_path: Path) -> None:
     app = gateway(tmp_path, access={"sample": "0.0000001%"}, calls={"level": "error"})
     async with living(app):
-        await ask(app, target="/livez")
+        await ask(app, target="/missing")
         await ask(app, target="/r")
 
     # The record of the request is a warning, which is not sampled; the warning of the call is below the level.

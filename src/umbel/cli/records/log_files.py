@@ -20,14 +20,20 @@ import msgspec
 from ...core.regular_file import open_regular
 from ...logs.files.reading import LINE_BYTES_MAX, lines_in_file, lines_of, log_files
 from ...logs.files.retention import SUFFIXES
+from ...logs.records.combined import record_of
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line: its bytes without the line end, and its record, which is empty if the line is not a JSON object."""
+    """One line: its bytes without the line end, and its record.
+
+    The record is a JSON object, or is made of a line in the combined format. It is empty for any other line.
+    """
 
     data: bytes
     record: dict[str, Any] = field(default_factory=dict)
+    combined: bool = False
+    """Whether the line has the combined format."""
 
     @property
     def text(self) -> str:
@@ -41,7 +47,8 @@ def line_of(data: bytes) -> LogLine:
     try:
         record = msgspec.json.decode(data)
     except msgspec.DecodeError:
-        record = None
+        combined = record_of(data)
+        return LogLine(data, combined or {}, combined is not None)
     return LogLine(data, record if isinstance(record, dict) else {})
 
 

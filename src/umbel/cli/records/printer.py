@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
+import msgspec
 
 from .log_files import LogLine
 
@@ -36,8 +37,8 @@ class Printer:
     """The printer of lines on stdout.
 
     Args:
-        as_json: whether lines are printed byte for byte as in the file; lines that are not records then go to stderr,
-            so that stdout holds only JSON.
+        as_json: whether lines are printed byte for byte as in the file, except that those in the combined format become
+            JSON; lines that are not records then go to stderr, so that stdout holds only JSON.
         coloured: whether the form for people is coloured.
     """
 
@@ -60,7 +61,10 @@ class Printer:
             if self._as_json and not line.record:
                 click.echo(f"not a record: {printable(line.text[:_NO_RECORD_CHARS])}", err=True)
                 continue
-            data = line.data if self._as_json else self._for_person(line)
+            if not self._as_json:
+                data = self._for_person(line)
+            else:
+                data = msgspec.json.encode(line.record) if line.combined else line.data
             piece.append(data + b"\n")
             size += len(data)
             if size >= _PIECE_BYTES:
@@ -97,7 +101,7 @@ def shown(line: LogLine, *, coloured: bool) -> str:
     level = str(record.get("level", ""))
     parts = [
         _styled(printable(str(record.get("ts", "")))[11:23], coloured, dim=True),
-        _styled(printable(f"{level:<8}"), coloured, fg=_COLOURS.get(level)),
+        _styled(printable(f"{level:<8}") if level else "", coloured, fg=_COLOURS.get(level)),
         *_headline(record, coloured),
     ]
     if record.get("msg"):

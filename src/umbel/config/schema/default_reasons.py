@@ -69,6 +69,8 @@ REASONS: Mapping[str, str] = {
     # Logs.
     "LogStream.sample": "all records are kept unless somebody has too many",
     "LogStream.slow": "a fifth of the default deadline",
+    "AccessLogStream.sample": "all records are kept unless somebody has too many",
+    "AccessLogStream.slow": "a fifth of the default deadline",
     "CallsLogStream.sample": "all records are kept unless somebody has too many",
     "CallsLogStream.slow": "a fifth of the default deadline",
     "Logs.max_queue_bytes": "some seconds of a busy worker while a disk hangs",

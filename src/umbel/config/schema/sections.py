@@ -436,6 +436,17 @@ class LogStream(Section):
     counted, and the count is written to the log."""
 
 
+class AccessLogStream(LogStream):
+    """The stream with the records of requests."""
+
+    file: FileName | None = None
+    """The name of the file in dir; "-": stdout. Default: access.jsonl, or access.log in the format combined."""
+    format: Literal["json", "combined"] = "json"
+    """The format of the lines. combined: the one of Apache and nginx, without durations, routes and calls."""
+    probes: bool = False
+    """Whether probes that succeed are recorded (/livez, /readyz and the probes of [server]). Failed ones always are."""
+
+
 class CallsLogStream(LogStream):
     """The stream with the records of calls."""
 
@@ -449,7 +460,7 @@ class Logs(Section):
 
     dir: str = "logs"
     """The directory of the files, relative to the configuration file. It is made if it does not exist."""
-    access: LogStream = LogStream()
+    access: AccessLogStream = AccessLogStream()
     """One record per request. Default: the file access.jsonl."""
     calls: CallsLogStream = CallsLogStream()
     """One record per notable call. Default: the file calls.jsonl."""

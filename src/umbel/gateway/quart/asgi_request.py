@@ -21,14 +21,16 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
+from msgspec.structs import replace
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from werkzeug.sansio.utils import get_content_length
 
 from ...composition.engine import CLIENT_GONE
+from ...core.http.client_head import client_head
 from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...server.asgi import CANCELS, Canceller
 from ...server.limits.client_clocks import BodyClock
@@ -502,7 +504,7 @@ class AsgiRequest:
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Have Umbel's own server complete and record ``ended``; under another server, record it at once."""
-        file_record(self._server, recorder, ended)
+        file_record(self._server, recorder, ended, self.version, self.fields)
 
     @property
     def crash_recorded(self) -> bool:
@@ -516,10 +518,17 @@ class AsgiRequest:
             self._server.crash_recorded = recorded
 
 
-def file_record(server: object, recorder: Recorder, ended: RequestEnded) -> None:
-    """Give an access record to ``server`` if it is Umbel's own, which completes it, or else to ``recorder`` at once."""
+def file_record(
+    server: object, recorder: Recorder, ended: RequestEnded, version: str, fields: Iterable[tuple[bytes, bytes]]
+) -> None:
+    """Give an access record to ``server`` if it is Umbel's own, which completes it, or else to ``recorder`` at once.
+
+    ``version`` and ``fields`` are those of the request.
+    """
     file = getattr(server, "file", None)
     if file is None:
+        if getattr(recorder, "takes_heads", False):
+            ended = replace(ended, head=client_head(version, fields))
         recorder.record(ended)
     else:
         file(recorder, ended)

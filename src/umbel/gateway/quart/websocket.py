@@ -86,7 +86,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                     await self._serve(receive, observed_send)
         finally:
             server = (self.scope.get("extensions") or {}).get(RECORD)
-            file_record(server, self.ctx.recorder, self._record())
+            version = self.scope.get("http_version", "")
+            file_record(server, self.ctx.recorder, self._record(), version, self.scope["headers"])
 
     async def handle_messages(  # type: ignore[override]  # as in Quart-Trio
         self, nursery: trio.Nursery, receive: Any

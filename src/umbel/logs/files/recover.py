@@ -31,7 +31,10 @@ _FileId = tuple[Path, int]
 
 
 def recover(log: str | PathLike[str]) -> int:
-    """Append to ``log`` the lines in the rings of dead processes, except for lines that its files hold already.
+    """Append to ``log`` the lines in the rings of dead processes, except for records that its files hold already.
+
+    Lines that are not JSON have no sequence number, so equal ones cannot be told apart: they are all appended, and the
+    batch that was being written at the kill may be in the log twice.
 
     A ring is removed after its lines are in the log. The ring of a living process, which is locked, and the rings of
     other users are left alone. Returns the number of appended lines.
@@ -87,7 +90,9 @@ def _missing(lines: list[bytes], log: Path) -> list[bytes]:
     """
     if not lines:
         return []
-    wanted = set(lines)
+    wanted = {line for line in lines if _is_numbered(line)}
+    if not wanted:
+        return lines
     since = began_at(lines[0]) - 1
     read: set[_FileId] = set()
     before: list[_FileId] | None = None
@@ -103,7 +108,11 @@ def _missing(lines: list[bytes], log: Path) -> list[bytes]:
                     # The inode of the opened file: it may be another one than the listing shows.
                     read.add((file[0], os.fstat(raw.fileno()).st_ino))
                     wanted.difference_update(lines_in_file(raw))
-    return [line for line in lines if line in wanted]
+    return [line for line in lines if line in wanted or not _is_numbered(line)]
+
+
+def _is_numbered(line: bytes) -> bool:
+    return line.startswith(b"{")
 
 
 def _listing(log: Path, since: float) -> list[_FileId]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..records.combined import time_of
+
 _STAMP = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.(?:gz|zst))?")
 _STAMP_FORM = "%Y%m%dT%H%M%S.%fZ"
 _FIRST_TS = re.compile(rb'\{"ts":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z"')
-FIRST_BYTES = 64
+FIRST_BYTES = 512
 """The number of bytes at the beginning of a file that ``began_at`` needs."""
 
 
@@ -54,6 +56,5 @@ def began_at(first: bytes) -> float:
     ``first`` is the beginning of the file: at least ``FIRST_BYTES``, or all of a shorter file.
     """
     match = _FIRST_TS.match(first)
-    if match is None:
-        return time.time()
-    return datetime.fromisoformat(match[1].decode()).replace(tzinfo=UTC).timestamp()
+    ts = match[1].decode() if match is not None else (time_of(first) or "").rstrip("Z")
+    return datetime.fromisoformat(ts).replace(tzinfo=UTC).timestamp() if ts else time.time()

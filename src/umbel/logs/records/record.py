@@ -74,8 +74,8 @@ def request_record(event: RequestEnded) -> RequestRecord:
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
-        method=method[:METHOD_CHARS_MAX] + "…" if method[METHOD_CHARS_MAX:] else method,
-        path=cut(path, PATH_CHARS_MAX) + "…" if path[PATH_CHARS_MAX:] else path,
+        method=shown_method(method) if method[METHOD_CHARS_MAX:] else method,
+        path=shown_path(path) if path[PATH_CHARS_MAX:] else path,
         route=request.route,
         status=event.status,
         duration_ms=round((event.ended_at - request.started_at) * 1000, 3),
@@ -88,6 +88,16 @@ def request_record(event: RequestEnded) -> RequestRecord:
         calls=_call_parts(calls if total <= CALLS_MAX else calls[:CALLS_MAX]) if total else (),
         calls_total=total if total > CALLS_MAX else 0,
     )
+
+
+def shown_method(method: str) -> str:
+    """Return a method, cut to ``METHOD_CHARS_MAX``."""
+    return method[:METHOD_CHARS_MAX] + "…" if method[METHOD_CHARS_MAX:] else method
+
+
+def shown_path(path: str) -> str:
+    """Return a path, cut to ``PATH_CHARS_MAX``."""
+    return cut(path, PATH_CHARS_MAX) + "…" if path[PATH_CHARS_MAX:] else path
 
 
 def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:

@@ -75,7 +75,7 @@ from ..response.access_record import LAST_RESPONSE_S, cut_response, error_respon
 from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..response.response_head import STATUS_LINES, ApplicationError
 from .cycle import RequestResponseCycle
-from .head_errors import HeadError, method_and_path
+from .head_errors import HeadError, method_path_version
 from .request_body import too_large
 from .request_head import END, PREFACE, Head
 
@@ -478,7 +478,8 @@ class Http1Connection:
             return
         counts, path = response is not None, head.target.partition(b"?")[0].decode("ascii")
         response = response or cut_response(cycle.status, cycle.bytes_sent, rest)
-        self._record(response, head.method, path, cycle.started, head.parsed.fields, counts=counts)
+        version, fields = head.parsed.version, head.parsed.fields
+        self._record(response, head.method, path, cycle.started, version, fields, counts=counts)
 
     def keeps_alive(self) -> bool:
         """Whether another request may follow.
@@ -581,7 +582,8 @@ class Http1Connection:
         self._requests += 1
         self._refused += 1
         keep = error.sound and self.keeps_alive()
-        await self.refuse_unseen(error.error_response, *method_and_path(raw), keep, fields=error.fields)
+        method, path, version = method_path_version(raw)
+        await self.refuse_unseen(error.error_response, method, path, keep, version=version, fields=error.fields)
         if keep:
             self._be_idle()
         return keep
@@ -593,7 +595,13 @@ class Http1Connection:
         path = head.target.partition(b"?")[0].decode("ascii")
         parsed = head.parsed
         await self.refuse_unseen(
-            error_response, head.method, path, keep, old=parsed.version == "1.0", fields=parsed.fields
+            error_response,
+            head.method,
+            path,
+            keep,
+            old=parsed.version == "1.0",
+            version=parsed.version,
+            fields=parsed.fields,
         )
         if keep:
             self._be_idle()
@@ -607,6 +615,7 @@ class Http1Connection:
         keep: bool,
         *,
         old: bool = False,
+        version: str = "",
         fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """Send an error response to a request that no application sees, and record it.
@@ -618,7 +627,7 @@ class Http1Connection:
         try:
             sent = await self.refuse(error_response, request_id, method, keep_alive=keep, old=old)
         finally:
-            self._record(ServerResponse(error_response, request_id, sent), method, path, began, fields)
+            self._record(ServerResponse(error_response, request_id, sent), method, path, began, version, fields)
 
     def _record(
         self,
@@ -626,6 +635,7 @@ class Http1Connection:
         method: str,
         path: str,
         began: float,
+        version: str,
         fields: Sequence[tuple[bytes, bytes]],
         *,
         counts: bool = True,
@@ -638,6 +648,7 @@ class Http1Connection:
             method=method,
             path=path,
             peer=self.peer,
+            version=version,
             fields=fields,
             bytes_sent=response.bytes_sent,
         )

@@ -21,6 +21,7 @@ _FRAMED = re.compile(rb"\r\n(?i:content-length|transfer-encoding)[ \t]*:")
 
 
 _GLIMPSE_MAX = 200
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
 """Bytes of a refused method or path that go into the record."""
 
 
@@ -70,17 +71,18 @@ def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None
     return _target(method, target, stays=stays)
 
 
-def method_and_path(raw: bytes) -> tuple[str, str]:
-    """The method and the path, without the query, of a refused head, for the record. Empty if they cannot be read.
+def method_path_version(raw: bytes) -> tuple[str, str, str]:
+    """Method, path without the query, and HTTP version of a refused head, for the record. Empty if they cannot be read.
 
-    Each is cut after ``_GLIMPSE_MAX`` bytes.
+    Method and path are cut after ``_GLIMPSE_MAX`` bytes.
     """
     parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
     if len(parts) < 2 or TOKEN.fullmatch(parts[0]) is None:
-        return "", ""
+        return "", "", ""
     # Without the query, which may hold secrets.
     path = parts[1].partition(b"?")[0][:_GLIMPSE_MAX].decode("ascii", "backslashreplace")
-    return parts[0][:_GLIMPSE_MAX].decode(), path
+    version = parts[2][5:].decode() if len(parts) == 3 and _VERSION.fullmatch(parts[2]) is not None else ""
+    return parts[0][:_GLIMPSE_MAX].decode(), path, version
 
 
 def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
@@ -90,7 +92,7 @@ def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
         raise HeadError(ErrorResponse(414, f"The target is over {limits.max_target} bytes."))
     if len(parts) != 3 or not parts[1] or TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
         raise HeadError(ErrorResponse(400, "The request line is not METHOD TARGET HTTP/1.1."))
-    version = re.fullmatch(rb"HTTP/([0-9])\.([0-9])", parts[2])
+    version = _VERSION.fullmatch(parts[2])
     if version is None:
         raise HeadError(ErrorResponse(400, "The request line does not end with an HTTP version."))
     if version.groups() not in ((b"1", b"0"), (b"1", b"1")):

@@ -601,6 +601,7 @@ class Http2Connection:
             method=head.method if head is not None else "",
             path=head.path.decode("latin-1").partition("?")[0] if head is not None else "",
             peer=self.peer,
+            version="2",
             fields=head.fields if head is not None else (),
             started_at=started_at,
             bytes_sent=response.bytes_sent,

@@ -16,6 +16,8 @@ from msgspec.structs import replace
 
 from ...core.events import Recorder, RequestEnded
 from ...core.failure_kinds import Kind
+from ...core.http.client_head import client_head
+from ...core.inbound import Field
 from ...net.exception_groups import holds_only
 from ..limits.fairness import NO_SLOTS
 from .error_response import ErrorResponse, ServerResponse, new_request_id
@@ -43,6 +45,8 @@ class RecordedRequest:
     """Base of the classes that stand for one request: it keeps the application's record until the request's end."""
 
     __slots__ = NO_SLOTS
+    version: str
+    fields: tuple[Field, ...]
     server_response: ServerResponse | None = None
     """The error response that the server has sent in the application's place."""
     refused_unseen = False
@@ -72,6 +76,8 @@ class RecordedRequest:
         self.ended_at = ended.ended_at
         if self.server_response is not None:
             ended = corrected(ended, self.server_response)
+        if getattr(recorder, "takes_heads", False):
+            ended = replace(ended, head=client_head(self.version, self.fields))
         recorder.record(ended)
         return True
 

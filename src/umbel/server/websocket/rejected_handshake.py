@@ -51,6 +51,7 @@ def record_rejected(server: ServerState, request: InboundRequest, response: Serv
         method=request.method,
         path=request.target.partition(b"?")[0].decode("latin-1"),
         peer=Peer(request.peer, request.local, request.scheme == "https"),
+        version=request.version,
         fields=request.fields,
         bytes_sent=response.bytes_sent,
     )

@@ -6,7 +6,7 @@ workers of other applications.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from ...core.errors import ConfigError
 from ...core.events import NULL, Recorder
 from ...logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
+from ...server.limits.server_limits import PROBES
 
 
 @asynccontextmanager
 async def recording(
-    app: Any, logs: Mapping[str, Any], warn: Callable[[object], None], *, required: bool
+    app: Any, logs: Mapping[str, Any], probes: Sequence[str], warn: Callable[[object], None], *, required: bool
 ) -> AsyncGenerator[Recorder, None]:
     """Context manager: open a recorder for ``app``, which also gets the records of ``logging``; gives the recorder.
 
@@ -27,6 +28,7 @@ async def recording(
     Args:
         app: the application.
         logs: the section ``[logs]`` as plain values.
+        probes: the paths of probes besides ``/livez`` and ``/readyz``, as for ``open_recorder``.
         warn: called with the error if the files cannot be opened and are not required.
         required: whether ``[logs]`` is configured, so that its files must be writable.
 
@@ -38,12 +40,14 @@ async def recording(
             yield NULL
             return
         stack.enter_context(redacted_console(Redactor(logs["redact"])))
-        yield await _open(stack, _as_section(logs), warn, required)
+        yield await _open(stack, _as_section(logs), probes, warn, required)
 
 
-async def _open(stack: AsyncExitStack, logs: Any, warn: Callable[[object], None], required: bool) -> Recorder:
+async def _open(
+    stack: AsyncExitStack, logs: Any, probes: Sequence[str], warn: Callable[[object], None], required: bool
+) -> Recorder:
     try:
-        recorder = await stack.enter_async_context(open_recorder(logs))
+        recorder = await stack.enter_async_context(open_recorder(logs, {*PROBES, *probes}))
     except ConfigError as error:
         if required:
             raise

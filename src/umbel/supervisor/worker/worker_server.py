@@ -90,7 +90,9 @@ class WorkerServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
             with self._serving_scope:
-                async with recording(app, start.logs, _warn, required=start.logs_required) as recorder:
+                async with recording(
+                    app, start.logs, self._server.limits.probes, _warn, required=start.logs_required
+                ) as recorder:
                     self._server.given_recorder = recorder
                     await self._serve()
             # Outside of the scope: the last messages must be sent after a cancel too, within a time of their own.

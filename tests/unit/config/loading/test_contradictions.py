@@ -187,7 +187,7 @@ ALONE = {
         "answer.status",
     ),  # A quorum that is too high is a mistake.
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
-    *("logstream.sample", "callslogstream.sample"),
+    *("logstream.sample", "accesslogstream.sample", "callslogstream.sample"),
 }
 LISTS = {
     *(("Call", key) for key in ("ok", "null_on", "pass_status")),
@@ -197,7 +197,7 @@ LISTS = {
 PARTS = {
     # Parts of computed quantities.
     *("server.max_uploads", "retry.attempts", "hedge.max", "logs.rotate_every", "logs.keep"),
-    *("logstream.slow", "callslogstream.slow"),
+    *("logstream.slow", "accesslogstream.slow", "callslogstream.slow"),
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.server.http1.head_errors import HeadError, method_and_path
+from umbel.server.http1.head_errors import HeadError, method_path_version
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_head import METHODS, HeadReader
 from umbel.server.http2 import request_head as h2_request_head
@@ -171,18 +171,18 @@ def test_a_part_over_its_limits_is_refused(part: bytes, status: int, reader: Hea
 @pytest.mark.parametrize(
     ("raw", "seen"),
     [
-        (b"GET /p?secret HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n", ("GET", "/p")),
-        (b"\r\nBREW /p\xff HT", ("BREW", "/p\\xff")),
-        (b"GET /" + b"x" * 10_000, ("GET", "/" + "x" * 199)),
-        (b"GET /a\x1b[0m\n", ("GET", "/a\x1b[0m\n")),
-        (b"G(T / HTTP/1.1", ("", "")),
-        (b"GET", ("", "")),
-        (b"\x16\x03\x01", ("", "")),
-        (b"", ("", "")),
+        (b"GET /p?secret HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n", ("GET", "/p", "1.1")),
+        (b"\r\nBREW /p\xff HT", ("BREW", "/p\\xff", "")),
+        (b"GET /" + b"x" * 10_000, ("GET", "/" + "x" * 199, "")),
+        (b"GET /a\x1b[0m\n", ("GET", "/a\x1b[0m\n", "")),
+        (b"G(T / HTTP/1.1", ("", "", "")),
+        (b"GET", ("", "", "")),
+        (b"\x16\x03\x01", ("", "", "")),
+        (b"", ("", "", "")),
     ],
 )
-def test_a_refused_head_is_recorded_with_its_method_and_path(raw: bytes, seen: tuple[str, str]) -> None:
-    assert method_and_path(raw) == seen
+def test_a_refused_head_is_recorded_with_its_method_path_version(raw: bytes, seen: tuple[str, str]) -> None:
+    assert method_path_version(raw) == seen
 
 
 def test_each_byte_of_a_head_in_parts_is_checked_once() -> None:
