@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .key_docstrings import key_docstrings
+from .section_tree import all_sections, keys_of
 from .sections import DEFAULT_TABLES, Config
 from .units import format_duration, format_rate, format_ratio, format_size
 
@@ -19,6 +21,11 @@ _TITLE = "Configuration of Umbel"
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of one file, the main one or an included one, as values of JSON."""
     raw = Config.model_json_schema(by_alias=True)
+    for section in {place.model for place in all_sections()}:
+        table = raw["$defs"].get(section.__name__, raw)
+        for key, name in keys_of(section).items():
+            if (text := key_docstrings(section).get(name)) is not None:
+                table["properties"][key]["description"] = text
     definitions = {name: _section(table) for name, table in raw["$defs"].items()}
     top = _section(raw)
     properties = top["properties"]

@@ -11,6 +11,4 @@ AS_TUPLE = Field(strict=False)
 class Section(BaseModel):
     """A table of the configuration."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, defer_build=True)
