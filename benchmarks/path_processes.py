@@ -130,9 +130,10 @@ class Supervised:
     def status(self) -> list[dict[str, Any]]:
         """What `umbel ctl status` says of each worker."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(self.directory / "control"))
-            sock.sendall(b'{"command":"status"}\n')
-            status = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
+            sock.connect(str(self.directory / "logs" / "admin.sock"))
+            sock.sendall(b"GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        status = json.loads(answer.partition(b"\r\n\r\n")[2])
         return [worker for slot in status["slots"] for worker in slot["workers"]]
 
     def requests(self) -> Counter[str]:
@@ -151,7 +152,7 @@ def supervised(config: str, workers: int) -> Iterator[Supervised]:
         directory = Path(name)
         (directory / "umbel.toml").write_text(config)
         port = free_port()
-        options = ["-w", str(workers), "-b", f"127.0.0.1:{port}", "--control", "control"]
+        options = ["-w", str(workers), "-b", f"127.0.0.1:{port}"]
         with running(0, sys.executable, "-m", "umbel", "serve", *options, directory=directory) as master:
             tree = Supervised(master, port, directory)
             until = time.monotonic() + 60

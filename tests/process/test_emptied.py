@@ -13,7 +13,7 @@ from tests.support.process.processes import PYTHON, ended, started
 from tests.support.process.supervised import Supervised, supervised
 
 SERVE = (PYTHON, "-m", "umbel", "serve", "--bind", "127.0.0.1:0")
-RELOAD = (PYTHON, "-m", "umbel", "ctl", "reload", "--control", "ctl.sock")
+RELOAD = (PYTHON, "-m", "umbel", "ctl", "reload")
 NO_ROUTE = "umbel.toml: routes: there is no route, so every request would get 404; if that is meant, use"
 QUIET = 'calls.c = { upstream = "u", path = "/", when = "`false`" }\n'
 

@@ -45,6 +45,7 @@ CIRCLE_ALLOWED_IN = "umbel.server.http2"
 """The only package with an allowed circle: a connection and its streams."""
 
 LIBRARIES_MAX = {
+    "admin -> hypercorn": 2,  # It runs `umbel.server`, whose settings are Hypercorn's.
     "core -> httpx": 2,  # The adapters for httpx's messages and transports, used by `upstream` and `composition`.
     "server -> pydantic": 2,
 }
@@ -70,7 +71,7 @@ def libraries_kept_out(unit: str) -> frozenset[str]:
     out = set()
     if ROW_OF[unit] < ROW_OF["gateway"]:
         out |= {"quart", "quart_trio"} | ({"hypercorn"} if unit != "server" else set())
-    if unit in {"net", "core", "http1", "policy", "server", "logs"}:
+    if unit in {"net", "core", "http1", "policy", "server", "logs", "admin"}:
         out |= {"httpx", "pydantic"}
     return frozenset(out)
 

@@ -1,21 +1,29 @@
-"""``umbel ctl``: the client of a master's control socket.
+"""``umbel ctl``: the client of the admin side, over its Unix socket.
 
 It prints tables and sentences for people, or with ``--json`` the answer as it was received.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
-import socket
 import time
+import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.errors import ConfigError
 from .options import allow_empty_option, config_option
+
+if TYPE_CHECKING:
+    import socket
 
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
@@ -23,228 +31,312 @@ _ANSWER_S = 30.0
 _RELOAD_S = 600.0
 """The time limit for the answer to a reload, which comes at its end: each worker may take its ``start_timeout``."""
 _ANSWER_BYTES_MAX = 64 * 2**20
-_PIECE_BYTES = 65536
 
 _COLUMNS = ("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "CONNS", "LAG", "MEMORY", "RESTARTS", "LAST EXIT")
 
 
-@click.group(short_help="Show the state of a running master, and control it.")
+@click.group(short_help="Show the state of a running instance, and control it.")
 def ctl() -> None:
-    """Show the state of a running master, and control it, over its control socket (umbel serve -w N --control PATH).
+    """Show the state of a running instance, and control it, over the Unix socket of its admin side.
 
-    Exit status: 0 if the command was carried out; 1 if the master refused it or does not answer, with the reason.
+    Most commands need a master (umbel serve -w N); status, tree, reopen and stop do not. The socket is found in
+    $RUNTIME_DIRECTORY, else in the directory of the logs.
+
+    Exit status: 0 if the command was carried out; 1 if it was refused or there is no answer, with the reason.
     """
 
 
 def _command(function: Callable[..., None]) -> click.Command:
-    """Make a function into a command of the group, with the options that its ``_MasterClient`` needs."""
+    """Make a function into a command of the group, with the options that its ``_AdminClient`` needs."""
 
     @config_option
-    @click.option(
-        "--control", metavar="PATH", help="The control socket of the master.  [default: [supervisor] control]"
-    )
+    @click.option("--socket", "path", metavar="PATH", help="The Unix socket of the admin side.  [default: found]")
     @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
     @wraps(function)
-    def call(file: str, control: str | None, as_json: bool, **arguments: Any) -> None:
+    def call(file: str, path: str | None, as_json: bool, **arguments: Any) -> None:
         try:
-            function(_MasterClient(control, file, as_json), **arguments)
+            function(_AdminClient(path, file, as_json), **arguments)
         except (LookupError, TypeError, AttributeError) as error:
-            reason = (
-                "the answer lacks fields, so the master may be of another version; --json prints the answer as it is"
-            )
+            reason = "the answer lacks fields, so it may be of another version; --json prints the answer as it is"
             raise click.ClickException(reason) from error
 
     return ctl.command()(call)
 
 
 @_command
-def status(master: _MasterClient) -> None:
-    """Show the master, its slots and their workers.
+def status(admin: _AdminClient) -> None:
+    """Show the master, its slots and their workers; without a master the process.
 
     BUSY is the number of requests in flight, CONNS that of open connections. LAG is the lateness of the last heartbeat,
     which shows for how long the event loop was blocked. GEN says with which reading of the configuration the worker was
     started, counted from 1.
     """
-    answer = master.ask(command="status")
-    if not master.as_json:
+    answer = admin.get("/status")
+    if not admin.as_json:
         click.echo(_status(answer))
 
 
 @_command
 @click.argument("workers", type=click.IntRange(1))
-def scale(master: _MasterClient, workers: int) -> None:
+def scale(admin: _AdminClient, workers: int) -> None:
     """Set the number of workers.
 
     The number holds until it is set again or the master ends.
     """
-    answer = master.ask(command="scale", count=workers)
-    master.say(f"{answer.get('size')} workers from now on")
+    answer = admin.command("scale", count=workers)
+    admin.say(f"{answer.get('size')} workers from now on")
 
 
 @_command
 @allow_empty_option
-def reload(master: _MasterClient, allow_empty: bool) -> None:
+def reload(admin: _AdminClient, allow_empty: bool) -> None:
     """Replace all workers, and wait until it is done.
 
     Configuration, certificates and code are read again. If a new worker does not become ready, the reload is aborted
     and the old workers serve on.
     """
-    answer = master.ask(command="reload", allow_empty=allow_empty)
-    master.say(f"reloaded: all workers are of generation {answer.get('generation')}")
+    answer = admin.command("reload", allow_empty=allow_empty)
+    admin.say(f"reloaded: all workers are of generation {answer.get('generation')}")
 
 
 @_command
 @click.argument("slot", type=int)
-def drain(master: _MasterClient, slot: int) -> None:
+def drain(admin: _AdminClient, slot: int) -> None:
     """Replace the worker of SLOT.
 
     The old worker drains after its successor is ready. Does not wait for that.
     """
-    master.ask(command="drain", slot=slot)
-    master.say(f"the worker of slot {slot} drains as soon as its successor is ready")
+    admin.command("drain", slot=slot)
+    admin.say(f"the worker of slot {slot} drains as soon as its successor is ready")
 
 
 @_command
 @click.argument("slot", type=int)
-def kill(master: _MasterClient, slot: int) -> None:
+def kill(admin: _AdminClient, slot: int) -> None:
     """Kill the worker of SLOT (SIGKILL). The master restarts it as after a crash."""
-    answer = master.ask(command="kill", slot=slot)
-    master.say(f"killed process {answer.get('pid')}")
+    answer = admin.command("kill", slot=slot)
+    admin.say(f"killed process {answer.get('pid')}")
 
 
 @_command
-def reopen(master: _MasterClient) -> None:
+def reopen(admin: _AdminClient) -> None:
     """Reopen the log files of all processes.
 
     Waits until all have done so; fails if a worker does not answer within 5 s.
     """
-    answer = master.ask(command="reopen")
-    master.say(f"{answer.get('workers')} workers have reopened their log files")
+    answer = admin.command("reopen")
+    workers = answer.get("workers")
+    admin.say("the log files are reopened" if workers is None else f"{workers} workers have reopened their log files")
 
 
 @_command
 @click.option("--quick", is_flag=True, help="Cancel requests in flight, so that the stop takes at most 2 s.")
-def stop(master: _MasterClient, quick: bool) -> None:
-    """Stop the master and its workers. Does not wait for the end.
+def stop(admin: _AdminClient, quick: bool) -> None:
+    """Stop the instance. Does not wait for the end.
 
     Requests in flight may take up to graceful_timeout.
     """
-    master.ask(command="stop", quick=quick)
-    master.say("stopping")
+    admin.command("stop", quick=quick)
+    admin.say("stopping")
 
 
 @_command
-def tree(master: _MasterClient) -> None:
+def tree(admin: _AdminClient) -> None:
     """Show the live tasks of all processes.
 
     They are shown as trees: each task below the task whose nursery it runs in.
     """
-    answer = master.ask(command="tree")
+    answer = admin.get("/tree")
     for each in answer.get("trees", ()):
-        master.say(f"{each['process']} ({each['pid']})")
+        admin.say(f"{each['process']} ({each['pid']})")
         for text in each["lines"]:
-            master.say(f"  {text}")
+            admin.say(f"  {text}")
 
 
-class _MasterClient:
-    """The client of a master, which sends one command over the control socket.
+class _AdminClient:
+    """The client of an admin side, which sends one request over its Unix socket.
 
     Args:
-        control: the path of the control socket; None: the one in the configuration.
+        path: the path of the socket; None: it is looked for.
         file: the path of the configuration.
         as_json: whether the answer is printed as JSON.
     """
 
-    def __init__(self, control: str | None, file: str, as_json: bool) -> None:
+    def __init__(self, path: str | None, file: str, as_json: bool) -> None:
         self.as_json = as_json
-        self._control = control
+        self._path = path
         self._file = file
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def get(self, path: str) -> dict[str, Any]:
+        """Get a page and return its content, which is also printed if the output is JSON; raises as ``command``."""
+        return self._ask("GET", path, b"", _ANSWER_S)
+
+    def command(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Send one command and return the answer, which is also printed if the output is JSON.
 
         Raises:
-            ClickException: no master answers in time, or it refuses the command.
-            SystemExit: the master refuses the command, and the output is JSON.
+            ClickException: nothing answers in time, or the command is refused.
+            SystemExit: the command is refused, and the output is JSON.
         """
-        path = self._path()
-        try:
-            received = _send_command(
-                path, json.dumps(request).encode(), _RELOAD_S if request["command"] == "reload" else _ANSWER_S
-            )
-        except TimeoutError as error:
-            reason = str(error)
-            raise click.ClickException(f"the master at {path} does not answer: {reason}; see its log") from error
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise click.ClickException(
-                f"no master answers at {path}: {reason}; check the path, and that the master runs"
-            ) from error
-        try:
-            answer = _answer(received)
-        except ValueError as error:
-            reason = f"the answer at {path} is not that of a master of this version ({error}); check --control"
-            raise click.ClickException(reason) from error
-        if self.as_json:
-            click.echo(json.dumps(answer))
-        if not answer.get("ok"):
-            if self.as_json:
-                raise SystemExit(1)
-            raise click.ClickException(str(answer.get("error")))
-        return answer
+        return self._ask(
+            "POST", f"/ctl/{name}", json.dumps(arguments).encode(), _RELOAD_S if name == "reload" else _ANSWER_S
+        )
 
     def say(self, text: str) -> None:
         """Print a line, unless the output is JSON."""
         if not self.as_json:
             click.echo(text)
 
-    def _path(self) -> str:
-        if self._control is not None:
-            return self._control
-        if Path(self._file).is_file():
-            from .options import load_config
+    def _ask(self, method: str, target: str, body: bytes, within: float) -> dict[str, Any]:
+        path = self._path or _find_socket(self._file)
+        try:
+            status, received = _send(path, method, target, body, within)
+        except TimeoutError as error:
+            raise click.ClickException(f"no answer from {path}: {error}; see the log of the instance") from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise click.ClickException(
+                f"nothing answers at {path}: {reason}; check the path, and that the instance runs"
+            ) from error
+        except http.client.HTTPException as error:
+            reason = f"{path} is not the socket of an admin side ({type(error).__name__}); check --socket"
+            raise click.ClickException(reason) from error
+        try:
+            answer = {"ok": status == HTTPStatus.OK, **_decoded(received)}
+        except ValueError as error:
+            reason = f"the answer at {path} is not that of an admin side of this version ({error}); check --socket"
+            raise click.ClickException(reason) from error
+        if not answer["ok"]:
+            answer = {"ok": False, "error": answer.get("detail", f"status {status}")}
+        if self.as_json:
+            click.echo(json.dumps(answer))
+        if not answer["ok"]:
+            if self.as_json:
+                raise SystemExit(1)
+            raise click.ClickException(str(answer["error"]))
+        return answer
 
-            if (control := load_config(self._file).supervisor.control) is not None:
-                return control
-        raise click.UsageError(
-            "no control socket is named; give --control PATH, or set control in [supervisor] of umbel.toml"
-        )
 
-
-def _send_command(path: str, request: bytes, within: float) -> bytes:
-    """Send one line, and return all bytes that the master sends until it closes the connection.
+def _find_socket(file: str) -> str:
+    """Return the path of the one socket on which an instance listens.
 
     Raises:
-        TimeoutError: the answer takes longer than ``within`` seconds.
-        OSError: no process listens, or it closes the connection without an answer.
+        ClickException: there is none, or there are several.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(_CONNECT_S)
-        sock.connect(path)
-        sock.sendall(request + b"\n")
-        received, deadline = bytearray(), time.monotonic() + within
-        while len(received) <= _ANSWER_BYTES_MAX:
-            # Not 0, which would mean a non-blocking socket.
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                piece = sock.recv(_PIECE_BYTES)
-            except TimeoutError as error:
-                raise TimeoutError(f"no complete answer within {within:g} s") from error
-            if not piece:
-                break
-            received += piece
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"no complete answer within {within:g} s")
-    if not received:
-        raise OSError(0, "the connection was closed without an answer")
-    return bytes(received)
+    from ..admin.listeners import connected, socket_paths
+    from ..admin.settings import socket_place
+
+    place = socket_place(_logs_dir(file))
+    living = []
+    for path in map(str, socket_paths(place)):
+        with suppress(OSError), connected(path, _CONNECT_S):
+            living.append(path)
+    if len(living) == 1:
+        return living[0]
+    if not living:
+        raise click.ClickException(
+            f"no instance runs with a socket in {place.directory}; name another one with --socket"
+        )
+    raise click.ClickException(f"several instances run; name one with --socket: {', '.join(living)}")
 
 
-def _answer(received: bytes) -> dict[str, Any]:
-    """Decode a master's answer.
+def _logs_dir(file: str) -> str:
+    """Return the directory of the logs in the configuration, also if other parts of it are wrong."""
+    from ..config.schema.sections import Logs
+    from .options import load_config
+
+    default = Logs().dir
+    if not Path(file).is_file():
+        return default
+    try:
+        return load_config(file).logs.dir
+    except ConfigError:
+        # A running instance does not depend on its file any more, so ``status`` must not either.
+        with suppress(OSError, ValueError):
+            found = tomllib.loads(Path(file).read_text()).get("logs", {})
+            if isinstance(found, dict) and isinstance(found.get("dir"), str):
+                return str(found["dir"])
+        return default
+
+
+def _send(path: str, method: str, target: str, body: bytes, within: float) -> tuple[int, bytes]:
+    """Send one request, and return the status and the content of the response.
 
     Raises:
-        ValueError: the bytes are not the answer of a master.
+        TimeoutError: the response takes longer than ``within`` seconds.
+        OSError: no process listens, or it closes the connection without a response.
+        HTTPException: the response is not HTTP, or not complete.
+    """
+    from ..admin.listeners import connected
+
+    with connected(path, _CONNECT_S) as sock:
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = _TimedSocket(sock, within)  # It has what http.client needs of a socket.
+        headers = {"Connection": "close", **({"Content-Type": "application/json"} if body else {})}
+        connection.request(method, target, body or None, headers)
+        response = connection.getresponse()
+        content = response.read(_ANSWER_BYTES_MAX + 1)
+        if response.length and len(content) <= _ANSWER_BYTES_MAX:
+            raise http.client.IncompleteRead(content, response.length)
+        return response.status, content
+
+
+class _TimedSocket:
+    """A connected socket with a time limit for all of its operations together."""
+
+    def __init__(self, sock: socket.socket, within: float) -> None:
+        self._socket = sock
+        self._within = within
+        self._deadline = time.monotonic() + within
+
+    def limited(self) -> socket.socket:
+        """Return the socket, whose next operation must end in the time that is left.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"no complete answer within {self._within:g} s")
+        self._socket.settimeout(left)
+        return self._socket
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of the data."""
+        self.limited().sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return a file that reads from the socket."""
+        return io.BufferedReader(_Received(self))
+
+    def close(self) -> None:
+        """Do nothing: the socket's owner closes it."""
+
+
+class _Received(io.RawIOBase):
+    """The bytes that a socket receives."""
+
+    def __init__(self, timed: _TimedSocket) -> None:
+        self._timed = timed
+
+    def readable(self) -> bool:
+        """As ``io.RawIOBase``."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As ``io.RawIOBase``."""
+        try:
+            return self._timed.limited().recv_into(buffer)
+        except TimeoutError:
+            self._timed.limited()  # Raises with the sentence, since the time is over.
+            raise
+
+
+def _decoded(received: bytes) -> dict[str, Any]:
+    """Decode the content of an answer.
+
+    Raises:
+        ValueError: the bytes are not the answer of an admin side.
     """
     if len(received) > _ANSWER_BYTES_MAX:
         raise ValueError(f"the answer exceeds {_ANSWER_BYTES_MAX // 2**20} MiB")
@@ -252,12 +344,14 @@ def _answer(received: bytes) -> dict[str, Any]:
         answer: object = json.loads(received)
     except (ValueError, RecursionError) as error:
         raise ValueError("the answer is not JSON") from error
-    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-        raise ValueError('the answer has no "ok"')
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is no JSON object")
     return answer
 
 
 def _status(answer: dict[str, Any]) -> str:
+    if "process" in answer:
+        return _process(answer["process"])
     master = answer["master"]
     head = [
         f"{master['state']}: {master['summary']}",
@@ -267,6 +361,11 @@ def _status(answer: dict[str, Any]) -> str:
     ]
     rows = [row for slot in answer["slots"] for row in _rows(slot)]
     return "\n".join([*head, _table(_COLUMNS, rows)])
+
+
+def _process(process: dict[str, Any]) -> str:
+    head = f"{process['state']}: {process['summary']}"
+    return f"{head}\nprocess {process['pid']}, up {_time(process['uptime_s'])}, without a master"
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:

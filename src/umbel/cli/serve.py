@@ -70,7 +70,6 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option(
     "--on-intensity", type=click.Choice(["degrade", "exit"]), help="After too many restarts: restart slowly, or stop."
 )
-@click.option("--control", metavar="PATH", help="Create a Unix socket at PATH for umbel ctl.")
 @allow_empty_option
 def serve(
     app: str | None,

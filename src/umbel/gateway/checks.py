@@ -35,19 +35,11 @@ def _warn_of_logs(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield ("logs", "dir"), f"the records could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
 
 
-def _warn_of_control_socket(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Warn of a control socket that the current user could not create."""
-    control = config.supervisor.control
-    if control is not None and (reason := why_not_writable(f"{control}.new")):
-        yield ("supervisor", "control"), f"the control socket could not be created: {reason}; {NOT_WRITABLE_REMEDY}"
-
-
 CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
     warnings.warn,
     from_config.warn,
     _warn_of_logs,
-    _warn_of_control_socket,
 )
 """Checks whose results are only reported."""

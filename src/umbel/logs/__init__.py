@@ -19,6 +19,7 @@ from .recorder import (
     FileRecorder,
     RecorderStatistics,
     ensure_writable,
+    failing_logs,
     open_recorder,
     recover_all,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "bridge",
     "crashes_on_stderr",
     "ensure_writable",
+    "failing_logs",
     "mark_shown",
     "open_log",
     "open_recorder",

@@ -190,6 +190,15 @@ def _is_passed_probe(event: RequestEnded) -> bool:
     return succeeded and event.request.method in ("GET", "HEAD")
 
 
+def failing_logs(recorder: object) -> tuple[str, ...]:
+    """Return ``RecorderStatistics.failing`` of a ``FileRecorder``; of any other recorder an empty tuple.
+
+    A recorder may wrap the ``FileRecorder`` as its attribute ``inner``.
+    """
+    recorder = getattr(recorder, "inner", recorder)
+    return recorder.statistics().failing if isinstance(recorder, FileRecorder) else ()
+
+
 def _crash_subject(event: LogMessage) -> str:
     """Return one line that says where a crash happened: the request, or the event's message."""
     request = event.request

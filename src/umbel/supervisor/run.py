@@ -6,7 +6,7 @@ Whatever ends the master, everything that was opened here is closed here, in rev
 from __future__ import annotations
 
 import os
-import socket
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,10 +16,11 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from setproctitle import setproctitle
 
+from ..admin.side import AdminSide
 from ..config.hypercorn_toml.settings import Warn
 from ..core.errors import ConfigError, ConfigProblem
-from ..logs import open_recorder
-from .control.control_socket import control_socket, serve_control
+from ..logs import Redactor, open_recorder
+from .control.admin_source import MasterSource
 from .master.console_output import ConsoleOutput
 from .master.listeners import Listeners, activated_sockets, bound
 from .master.master import Master
@@ -36,7 +37,8 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
         warn: called with each warning about the settings at the start; None: no warnings.
 
     Raises:
-        ConfigError: the settings, the pidfile, the control socket or a log file cannot be used; no worker was started.
+        ConfigError: the settings, the pidfile, an address of the admin side or a log file cannot be used; no worker was
+            started.
         OSError: an address cannot be bound; no worker was started.
     """
     settings = await read_in_time(partial(read_settings, given, warn))
@@ -44,7 +46,9 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
     async with AsyncExitStack() as stack:
         stack.enter_context(pidfile(settings.options.pidfile))
         listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
-        control = stack.enter_context(control_socket(settings.options.control))
+        admin = AdminSide(settings.admin, partial(_report, console), terminal=sys.stderr.isatty())
+        stack.callback(admin.close)
+        admin.open_addresses()
         if settings.logs is not None:
             console.recorder = await stack.enter_async_context(open_recorder(settings.logs))
         # systemd means these for the master: a child must not take the sockets for its own.
@@ -56,16 +60,23 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
             again = replace(given, allow_empty=given.allow_empty or allow_empty)
             return await read_in_time(partial(_reread, again, listeners, before))
 
-        return await _run(Master(given.size, settings, listeners, console, reread=reread, notifier=notifier), control)
+        return await _run(Master(given.size, settings, listeners, console, reread=reread, notifier=notifier), admin)
 
 
-async def _run(master: Master, control: socket.socket | None) -> int:
+async def _run(master: Master, admin: AdminSide) -> int:
     async with trio.open_nursery() as nursery:
-        if control is not None:
-            nursery.start_soon(serve_control, master, control)
+        await nursery.start(admin.run, MasterSource(master))
+        if (url := admin.page_url()) is not None and sys.stderr.isatty():
+            # To the terminal only: the URL holds a token, which must not be in a log.
+            master.console.write(f"The admin page (this URL opens it once): {url}\n".encode())
         status = await master.run()
         nursery.cancel_scope.cancel(reason="the master has ended")
     return status
+
+
+def _report(console: ConsoleOutput, event: str, sentence: str) -> None:
+    """Report a failure of the admin side, which ends nothing."""
+    console.report("warning", event, Redactor().text(sentence))
 
 
 def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Settings:
@@ -79,7 +90,9 @@ def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Setti
     needs_restart: list[tuple[str, Callable[[Settings], object]]] = [
         ("bind", lambda each: [each.server.get(name) for name in binds]),
         ("pid_path", lambda each: each.options.pidfile),
-        ("supervisor.control", lambda each: each.options.control),
+        ("admin.bind", lambda each: each.admin.bind),
+        ("admin.token", lambda each: each.admin.token),
+        ("admin.metrics", lambda each: each.admin.metrics),
         ("certfile", lambda each: "certfile" in each.server),
     ]
     changed = [name for name, value in needs_restart if value(settings) != value(before)]

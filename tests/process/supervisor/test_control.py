@@ -38,8 +38,8 @@ async def test_signals_and_commands_change_the_number_of_workers(tmp_path: Path)
         for request, said in [
             ({"command": "drain", "slot": 9}, "drain needs the number of a slot; the slots are 1, 2"),
             ({"command": "scale", "count": 0}, "scale needs a number of workers from 1 to 256"),
-            ({"command": "dance"}, '"dance" is not a command; the commands are status, scale,'),
-            ({"command": "status", "loudly": True}, "the request is invalid: "),
+            ({"command": "dance"}, '"dance" is not a command; the commands are scale, reload,'),
+            ({"command": "stop", "loudly": True}, "the arguments are invalid: "),
         ]:
             answer = await master.ask(**request)
             assert not answer["ok"]
@@ -69,8 +69,8 @@ async def test_all_workers_reopen_their_logs_and_the_master_confirms_it(tmp_path
 
 async def test_ctl_prints_tables_and_json_over_a_socket_with_mode_0600(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as master:
-        where = ("--control", "ctl.sock")
-        assert stat.S_IMODE((tmp_path / "ctl.sock").stat().st_mode) == 0o600
+        where = ("--socket", "logs/admin.sock")
+        assert stat.S_IMODE(master.socket.stat().st_mode) == 0o600
         pid = (await master.pids())[1]
 
         status, shown = await ended(*CTL, "status", *where, cwd=tmp_path)
@@ -89,7 +89,7 @@ async def test_ctl_prints_tables_and_json_over_a_socket_with_mode_0600(tmp_path:
         assert is_alive(pid)
     status, shown = await ended(*CTL, "status", *where, cwd=tmp_path)
     assert status == 1
-    assert shown.startswith("Error: no master answers at ctl.sock: ")
+    assert shown.startswith("Error: nothing answers at logs/admin.sock: ")
 
 
 async def test_check_app_starts_the_application_in_its_own_process(tmp_path: Path) -> None:

@@ -88,10 +88,13 @@ async def test_broken_code_or_configuration_aborts_a_reload_with_its_reason(tmp_
         assert not answer["ok"]
         assert "umbel.toml:2: server.head_timeot" in answer["error"]
 
-        (tmp_path / "umbel.toml").write_text("[supervisor]\ncontrol = 'elsewhere.sock'\n")
+        (tmp_path / "umbel.toml").write_text("[admin]\nmetrics = '127.0.0.1:0'\n")
+        answer = await master.ask(command="reload")
+        assert "admin.metrics: cannot be changed by a reload; restart the master" in answer["error"]
         assert await master.pids() == before
         assert (await master.get()).endswith(b" 1")
-        # The option takes precedence over the file, so this changes nothing.
+
+        (tmp_path / "umbel.toml").write_text("")
         assert (await master.ask(command="reload"))["ok"]
         assert not set((await master.pids()).values()) & set(before.values())
 

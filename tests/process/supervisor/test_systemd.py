@@ -88,7 +88,7 @@ async def test_sockets_that_systemd_has_opened_are_served(tmp_path: Path) -> Non
         script = (
             f"import os, sys; os.dup2({listener.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
             "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.executable, [sys.executable, '-m', 'umbel', 'serve', "
-            "'served:app', '-w', '1', '--control', 'ctl.sock'])"
+            "'served:app', '-w', '1'])"
         )
         os.set_inheritable(listener.fileno(), True)
         async with started(sys.executable, "-c", script, cwd=tmp_path, pass_fds=[listener.fileno()]) as child:

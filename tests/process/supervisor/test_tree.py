@@ -34,7 +34,7 @@ async def test_master_and_workers_have_process_titles_and_end_at_sigterm(tmp_pat
     assert short == ["umbel: master [", *(f"umbel: worker {n}" for n in (1, 2, 3, 4))]
     assert named == master.pid
     assert not (tmp_path / "master.pid").exists()
-    assert not (tmp_path / "ctl.sock").exists()
+    assert not master.socket.exists()
     assert status == 0
     assert len(workers) == 4
     assert not any(map(is_alive, workers))
@@ -118,7 +118,7 @@ async def test_an_inherited_child_is_reaped(tmp_path: Path) -> None:
     script = (
         "import ctypes, runpy, sys\n"
         "assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n"
-        "sys.argv = ['umbel', 'serve', 'served:app', '-w', '1', '--bind', '127.0.0.1:0', '--control', 'ctl.sock']\n"
+        "sys.argv = ['umbel', 'serve', 'served:app', '-w', '1', '--bind', '127.0.0.1:0']\n"
         "runpy.run_module('umbel', run_name='__main__')\n"
     )
     async with started(PYTHON, "-c", script, cwd=tmp_path) as child:

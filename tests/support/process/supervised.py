@@ -1,11 +1,10 @@
-"""A master with real workers, which serves a test's application and takes commands over its control socket.
+"""A master with real workers, which serves a test's application and takes commands over its admin socket.
 
 async with supervised(directory, workers=2) as master: ...
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.process.admin import ask_admin
 from tests.support.process.processes import PYTHON, Child, started
 
 TEST_TIMEOUT_S = 50.0
@@ -93,13 +93,17 @@ class Supervised:
         self.pid = int(line.split("[")[1].split("]")[0])
 
     async def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one command over the control socket and return the reply."""
-        with trio.fail_after(TEST_TIMEOUT_S):
-            async with await trio.open_unix_socket(self.directory / "ctl.sock") as stream:
-                await stream.send_all(json.dumps(request).encode() + b"\n")
-                received = b"".join([piece async for piece in stream])
-        answer: dict[str, Any] = json.loads(received)
-        return answer
+        """Send one command over the admin socket and return its answer with ``ok``, as ``umbel ctl --json`` does."""
+        command = request.pop("command")
+        get = command in ("status", "tree")
+        method, target = ("GET", f"/{command}") if get else ("POST", f"/ctl/{command}")
+        status, answer = await ask_admin(self.socket, method, target, None if get else request)
+        return {"ok": True, **answer} if status == 200 else {"ok": False, "error": answer["detail"]}
+
+    @property
+    def socket(self) -> Path:
+        """The path of the admin socket."""
+        return self.directory / "logs" / "admin.sock"
 
     async def pids(self) -> dict[int, int]:
         """Return the pid of the newest worker of each slot."""
@@ -160,7 +164,7 @@ async def supervised(
     if app is not None and not (directory / "served.py").exists():
         write_app(directory)
     command = [PYTHON, "-m", "umbel", "serve", *([app] if app else []), "-w", str(workers), "--bind", "127.0.0.1:0"]
-    async with started(*command, "--control", "ctl.sock", *options, cwd=directory, env=env) as child:
+    async with started(*command, *options, cwd=directory, env=env) as child:
         master = Supervised(child, directory)
         if ready:
             await master.begun()

@@ -158,7 +158,7 @@ def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch
     monkeypatch.setattr(os, "access", lambda path, mode, *, effective_ids: "theirs" not in str(path))
     write(
         here,
-        GOOD + '[logs]\ndir = "theirs/logs"\n[supervisor]\ncontrol = "theirs/ctl.sock"\n',
+        GOOD + '[logs]\ndir = "theirs/logs"\n',
         {"hypercorn.toml": 'bind = "unix:theirs/umbel.sock"\npid_path = "theirs/pid"\n'},
     )
     result = CliRunner().invoke(main, ["check"])
@@ -166,7 +166,6 @@ def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch
     lines = result.stderr.splitlines()
     assert [line.split(": ")[1:3] for line in lines] == [
         ["umbel.toml:7", "logs.dir"],
-        ["umbel.toml:9", "supervisor.control"],
         ["hypercorn.toml:1", "bind"],
         ["hypercorn.toml:2", "pid_path"],
     ]

@@ -104,7 +104,6 @@ def _make_absolute(source: SourceFile, data: dict[str, Any]) -> None:
         _absolute(source, _table(_table(upstreams, name), "tls"), TLS_PATHS)
     _absolute(source, _table(_table(_table(data, "defaults"), "upstream"), "tls"), TLS_PATHS)
     _absolute(source, _table(data, "logs"), ("dir",))
-    _absolute(source, _table(data, "supervisor"), ("control",))
 
 
 def _absolute(source: SourceFile, table: dict[str, Any], keys: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from ..schema.sections import DEFAULT_TABLES, Config, KeyPath
 from .did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
+_MAIN_ONLY = ("include", "server", "supervisor", "admin", "logs")
 _SHARED = ("include", "upstreams", "routes")
 
 
@@ -84,7 +85,7 @@ class MergedTree:
 def merge(sources: Sequence[tuple[SourceFile, dict[str, Any]]], report: Report) -> MergedTree:
     """Merge the data of all files into one tree. The main file must be first. Wrong parts are reported and left out."""
     root, main = sources[0]
-    merged = MergedTree(root, {key: main[key] for key in ("include", "server", "supervisor", "logs") if key in main})
+    merged = MergedTree(root, {key: main[key] for key in _MAIN_ONLY if key in main})
     merged.data |= {"upstreams": {}, "routes": []}
     merged.defaults = _defaults(root, main, report)
     for source, data in sources:

@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
+from .admin import Admin as Admin
 from .constraints import ConstraintViolation, enforce
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .section import AS_TUPLE, Section
@@ -508,6 +509,8 @@ class Config(Section):
     """The server: limits of inbound requests, and times of a shutdown."""
     supervisor: Supervisor = Supervisor()
     """The master and its workers."""
+    admin: Admin = Admin()
+    """The admin side."""
     logs: Logs = Logs()
     """The logs."""
 

@@ -67,5 +67,3 @@ class Supervisor(Section):
     """The memory (RSS) above which a worker is replaced. Default: none."""
     max_lifetime: Duration | None = None
     """The age at which a worker is replaced. Default: none."""
-    control: str | None = None
-    """The path of the Unix socket for `umbel ctl`. Default: none."""

@@ -39,6 +39,9 @@ _TARGET = re.compile(f"/[{TARGET_CHARS}]*")
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::[0-9]{{1,5}})?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_PORT_MAX = 65535
+_ADMIN_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 _UNIX_PATH_MAX = 107
 
 
@@ -212,6 +215,20 @@ def _served_host(value: str) -> str:
     return value
 
 
+def _tcp_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if _HOST.fullmatch(host) is None or _PORT.fullmatch(port) is None or int(port) > _PORT_MAX:
+        raise ValueError(f'"{value}" is not an address; write a host and a port, such as "127.0.0.1:9600"')
+    return value
+
+
+def _admin_token(value: str) -> str:
+    # The value is a secret, so the message does not show it.
+    if _ADMIN_TOKEN.fullmatch(value) is None:
+        raise ValueError("needs at least 16 characters, of letters, digits and ._~+/=-")
+    return value
+
+
 def _file_name(value: str) -> str:
     if value in ("", ".", "..") or "/" in value or CONTROL_TEXT.search(value):
         raise ValueError(f'"{value}" is not a file name; write a name without a directory')
@@ -289,6 +306,8 @@ RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
 ServedHost = Annotated[str, AfterValidator(_served_host)]
 ProbePath = Annotated[str, AfterValidator(_probe_path)]
+TcpAddress = Annotated[str, AfterValidator(_tcp_address)]
+AdminToken = Annotated[str, AfterValidator(_admin_token)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
 """A JMESPath expression."""

@@ -130,14 +130,14 @@ async def accept_from(listener: Listener, server: ServerState, nursery: trio.Nur
         OSError: accepting failed, and the reason is neither one broken connection nor a lack of descriptors or memory.
     """
     try:
-        async for sock in _accepted(listener.socket, server):
+        async for sock in accepted(listener.socket, server):
             nursery.start_soon(serve_socket, server, sock, listener.context)
     finally:
         trio.lowlevel.notify_closing(listener.socket)
         listener.socket.close()
 
 
-async def _accepted(listener: socket.socket, server: ServerState) -> AsyncIterator[socket.socket]:
+async def accepted(listener: socket.socket, server: ServerState) -> AsyncIterator[socket.socket]:
     """Yield accepted sockets, at most ``accept_batch`` without a checkpoint. Pause while resources are short."""
     reported_at = -math.inf
     while True:

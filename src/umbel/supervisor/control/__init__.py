@@ -1,1 +1,1 @@
-"""The messages between master and workers, and the control socket of ``umbel ctl``."""
+"""The messages between master and workers, and what the admin side asks the master."""

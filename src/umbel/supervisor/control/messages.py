@@ -134,6 +134,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """The number of open connections."""
     requests: int
     """The number of requests since the worker's start."""
+    failing_logs: tuple[str, ...] = ()
+    """The logs whose latest write has failed or hangs."""
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):

@@ -27,7 +27,7 @@ async def status(master: Master) -> dict[str, Any]:
         "master": {
             "pid": os.getpid(),
             "uptime_s": round(trio.current_time() - master.started_at, 3),
-            "state": _state(master),
+            "state": state_of(master),
             "summary": master.summary(),
             "generation": master.generation,
             "addresses": list(master.addresses),
@@ -38,7 +38,8 @@ async def status(master: Master) -> dict[str, Any]:
     }
 
 
-def _state(master: Master) -> str:
+def state_of(master: Master) -> str:
+    """Return the state of a master in one word."""
     if master.stopping:
         return "stopping"
     if master.degraded:

@@ -68,7 +68,7 @@ import trio
 from trio_util import periodic
 
 from ...core.events import Level
-from ...logs import recover_all
+from ...logs import failing_logs, recover_all
 from ..control import messages
 from ..control.worker_queries import WorkerQueries
 from .backoff import STABLE_S, RestartIntensity
@@ -183,7 +183,7 @@ class Master:
                 text = f"{count} records of killed workers were written to the logs"
                 self.console.report("info", "logs.recovered", text, count=count)
 
-    # Commands, of signals and of the control socket.
+    # Commands, of signals and of the admin side.
 
     def stop(self, reason: str, *, quick: bool = False, status: int = MASTER_STOPPED) -> None:
         """Begin the stop of all slots: graceful (docs/supervisor.md, *drain*), or with ``quick`` within ``QUICK_S``.
@@ -277,6 +277,11 @@ class Master:
     def addresses(self) -> Sequence[str]:
         """The addresses of the listening sockets."""
         return self._listeners.addresses
+
+    def failing_logs(self) -> set[str]:
+        """Return the names of the logs that this process or a worker cannot write at the moment."""
+        beats = [worker.last_heartbeat for worker in self.workers]
+        return {*failing_logs(self.console.recorder), *(log for beat in beats if beat for log in beat.failing_logs)}
 
     def summary(self) -> str:
         """Return one line that describes the state, such as ``4 of 4 workers ready``."""

@@ -56,8 +56,6 @@ class Options:
     """The resident memory above which a worker is recycled; None: no bound."""
     max_lifetime: float | None = None
     """The age above which a worker is recycled; None: no bound."""
-    control: str | None = None
-    """The path of the control socket; None: there is none."""
     graceful_timeout: float = 20.0
     """The time that requests in flight have in a drain, before they are cancelled."""
     drain_delay: float = 0.0

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from ...admin.settings import AdminSettings
 from ...config.hypercorn_toml.settings import Warn, hypercorn_keys
 from ...config.loading.collect_errors import collect_errors
 from ...config.loading.empty_config import require_routes
 from ...config.loading.load import load
 from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem
+from ...gateway.admin import admin_settings
 from ...gateway.checks import CHECKS
 from ...server.limits.server_limits import Limits
 from .options import Application, Options
@@ -58,6 +60,8 @@ class Settings:
     """The server's limits, for an application without limits of its own; None without umbel.toml."""
     logs: Logs | None
     """The section ``[logs]``; None without umbel.toml."""
+    admin: AdminSettings
+    """The admin side."""
     routes: int = 0
     """The number of routes in umbel.toml."""
 
@@ -102,11 +106,12 @@ def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int =
     server |= application.settings
     options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.options)
     if application.config is None:
-        return Settings(application, options, server, None, None)
+        return Settings(application, options, server, None, None, admin_settings(config))
     if not given.allow_empty:
         # An application in Python may have all of its routes in code.
         require_routes(application.config, len(config.routes), before, need_some=application.app is None)
-    return Settings(application, options, server, Limits.of(config.server), config.logs, len(config.routes))
+    admin = admin_settings(config)
+    return Settings(application, options, server, Limits.of(config.server), config.logs, admin, len(config.routes))
 
 
 def _options(config: Config, server: HypercornConfig) -> Options:
@@ -121,7 +126,6 @@ def _options(config: Config, server: HypercornConfig) -> Options:
         on_intensity=section.on_intensity,
         max_rss=section.max_rss,
         max_lifetime=section.max_lifetime,
-        control=section.control,
         graceful_timeout=float(server.graceful_timeout),
         drain_delay=config.server.drain_delay,
         cancel_timeout=config.server.cancel_timeout,

@@ -19,6 +19,8 @@ import trio
 from hypercorn.config import Config
 
 from ...admin.process_figures import process_figures
+from ...admin.task_tree import task_tree
+from ...logs import failing_logs
 from ...observe.figures import ProcessFigures
 from ...server.handler import handler_of
 from ...server.limits.memory import resident
@@ -28,7 +30,6 @@ from ...server.state import ServerState
 from ..control import messages
 from ..control.channel import Channel
 from ..control.messages import Start
-from ..control.task_tree import task_tree
 from ..master.exit_status import WORKER_DONE, WORKER_ORPHANED
 from ..master.options import QUICK_S
 from .recording import recording
@@ -223,6 +224,7 @@ class WorkerServer:
             rss=resident(),
             connections=statistics.connections,
             requests=statistics.requests_total,
+            failing_logs=failing_logs(self._server.recorder),
         )
 
     def _recycle_reason(self, beat: messages.Heartbeat, age: float) -> str:

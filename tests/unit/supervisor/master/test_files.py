@@ -1,4 +1,4 @@
-"""The master's files: its pidfile, its control socket and its listening sockets."""
+"""The master's files: its pidfile and its listening sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from hypercorn.config import Config
 
 from umbel.core.errors import ConfigError
-from umbel.supervisor.control.control_socket import control_socket
 from umbel.supervisor.master.listeners import activated_sockets, bound
 from umbel.supervisor.master.pidfile import pidfile
 
@@ -65,27 +64,6 @@ def test_a_socket_passed_by_systemd_is_not_removed(tmp_path: Path) -> None:
 def test_a_pidfile_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pid_path: .* cannot be written: No such file"), pidfile(f"{tmp_path}/a/b"):
         pass
-
-
-def test_the_control_socket_has_mode_0600_and_replaces_a_stale_one(tmp_path: Path) -> None:
-    path = tmp_path / "ctl.sock"
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(path))
-    with control_socket(str(path)):
-        assert path.stat().st_mode & 0o777 == 0o600
-        with pytest.raises(ConfigError, match="another server listens at"), control_socket(str(path)):
-            pass
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("reason", ["is a regular file, not a socket", "name a shorter one"])
-def test_a_control_socket_that_cannot_be_created_is_a_configuration_error(tmp_path: Path, reason: str) -> None:
-    path = tmp_path / ("x" * 200 if reason == "name a shorter one" else "ctl.sock")
-    if reason != "name a shorter one":
-        path.write_text("precious")
-    with pytest.raises(ConfigError, match=f"supervisor.control: .*{reason}"), control_socket(str(path)):
-        pass
-    assert path.exists() == (reason != "name a shorter one")
 
 
 def config(*bind: str) -> Config:

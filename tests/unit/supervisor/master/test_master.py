@@ -6,11 +6,13 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from umbel.admin.settings import AdminSettings, SocketPlace
 from umbel.supervisor.control.messages import Failed, Ready
 from umbel.supervisor.control.status import status
 from umbel.supervisor.master import process
@@ -73,7 +75,9 @@ class KeptConsole(ConsoleOutput):
 
 
 def settings(**options: Any) -> Settings:
-    return Settings(Application("served:app"), Options(**options), {}, None, None)
+    return Settings(
+        Application("served:app"), Options(**options), {}, None, None, AdminSettings(SocketPlace(Path("logs"), "admin"))
+    )
 
 
 @asynccontextmanager

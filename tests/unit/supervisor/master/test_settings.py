@@ -26,7 +26,7 @@ def given(directory: Path, **options: object) -> CommandLine:
 
 def test_settings_come_from_both_files_with_paths_relative_to_them(tmp_path: Path) -> None:
     text = (
-        '[server]\ndrain_delay = "1s"\n[supervisor]\nhang_timeout = "3s"\ncontrol = "run/ctl.sock"\nmax_rss = "1GB"\n'
+        '[server]\ndrain_delay = "1s"\n[supervisor]\nhang_timeout = "3s"\nmax_rss = "1GB"\n'
         'intensity = { restarts = 5 }\non_intensity = "exit"\n'
     )
     write(tmp_path, text, FILES)
@@ -35,7 +35,6 @@ def test_settings_come_from_both_files_with_paths_relative_to_them(tmp_path: Pat
 
     assert settings.options == Options(
         hang_timeout=3.0,
-        control=str(tmp_path / "run/ctl.sock"),
         max_rss=10**9,
         intensity_restarts=5,
         on_intensity="exit",

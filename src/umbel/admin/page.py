@@ -1,0 +1,63 @@
+"""The pages of the admin side: the state of the processes, and the form that asks for the token. No script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+_LINKS = ("/status", "/tree", "/metrics", "/readyz")
+_WORKER_COLUMNS = ("slot", "state", "pid", "generation", "uptime (s)", "requests", "in flight", "restarts", "last exit")
+
+
+def status_page(status: Mapping[str, Any]) -> bytes:
+    """Make the page of a source's ``status()``."""
+    head: Mapping[str, Any] = status.get("master") or status.get("process") or {}
+    title = f"Umbel: {head.get('state', '')}"
+    parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(head.get('summary', ''))}</p>"]
+    facts = [(name, value) for name, value in head.items() if isinstance(value, str | int | float)]
+    parts.append(_table(("", ""), facts))
+    if "slots" in status:
+        parts += ["<h2>Workers</h2>", _table(_WORKER_COLUMNS, _worker_rows(status["slots"]))]
+    links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
+    parts.append(f"<ul>{links}</ul>")
+    return _document(title, "".join(parts))
+
+
+def token_page(detail: str) -> bytes:
+    """Make the page that asks for the token; ``detail`` says why."""
+    form = (
+        '<form action="/" method="get"><label>Token <input name="token" type="password" autocomplete="off" required>'
+        "</label> <button>Open</button></form>"
+    )
+    return _document("Umbel", f"<h1>Umbel: admin side</h1><p>{_text(detail)}</p>{form}")
+
+
+def _worker_rows(slots: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Any, ...]]:
+    for slot in slots:
+        own = slot["restarts"], slot["last_exit"] or ""
+        if not slot["workers"]:
+            yield slot["slot"], slot["state"], "", "", "", "", "", *own
+        for worker in slot["workers"]:
+            beat = worker["beat"] or {}
+            numbers = beat.get("requests", ""), beat.get("inflight", "")
+            uptime = round(worker["uptime"])
+            yield slot["slot"], worker["state"], worker["pid"], worker["generation"], uptime, *numbers, *own
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _document(title: str, body: str) -> bytes:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title></head><body>{body}</body></html>\n"
+    ).encode()
+
+
+def _text(value: object) -> str:
+    return escape(str(value))

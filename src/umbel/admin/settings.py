@@ -1,0 +1,48 @@
+"""The settings of an admin side as plain values, and the place of its Unix socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUNTIME_VARIABLE = "RUNTIME_DIRECTORY"
+"""The environment variable with the directories that systemd has made for the service, separated by colons."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPlace:
+    """The place of the Unix socket. Several instances may use one place; ``unix_listener.py`` chooses the name."""
+
+    directory: Path
+    """The directory, absolute."""
+    name: str
+    """The beginning of the file name; ``.sock`` follows, after the process id if another instance has the name."""
+    creates: bool = False
+    """Whether the directory is created if it does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """The section ``[admin]``, and the place of the socket."""
+
+    place: SocketPlace
+    bind: str | None = None
+    token: str | None = field(default=None, repr=False)
+    """The secret of ``bind``."""
+    metrics: str | None = None
+
+    @classmethod
+    def of(cls, admin: Any, logs_dir: str, *, creates: bool) -> AdminSettings:
+        """The settings in the section ``[admin]``; ``creates``: a log is written to a file in ``logs_dir``."""
+        return cls(socket_place(logs_dir, creates=creates), admin.bind, admin.token, admin.metrics)
+
+
+def socket_place(logs_dir: str, environment: Mapping[str, str] = os.environ, *, creates: bool = False) -> SocketPlace:
+    """``$RUNTIME_DIRECTORY``, if it is set; else the directory of the logs, created if ``creates``."""
+    runtime = environment.get(RUNTIME_VARIABLE, "").partition(":")[0]
+    if runtime:
+        return SocketPlace(Path(runtime).absolute(), "umbel-admin")
+    return SocketPlace(Path(logs_dir).absolute(), "admin", creates)

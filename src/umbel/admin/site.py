@@ -1,0 +1,195 @@
+"""The site of an admin side: its endpoints as an application of Umbel's own server.
+
+Every answer may hold secrets of the operator or name the state of a machine, so none is stored, framed or guessed at.
+An exception of the source becomes a 500 and one report; it never reaches the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import trio
+
+from ..core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication
+from ..core.problem import CONTENT_TYPE, Problem
+from ..net.exception_groups import described
+from .guard import Exchange, Refusal
+from .page import status_page, token_page
+from .source import COMMANDS, AdminSource, CommandError
+
+if TYPE_CHECKING:
+    from ..core.inbound import Field, InboundRequest, RequestHead
+
+ANSWER_S = 5.0
+"""The time limit in seconds for a client to take the whole answer."""
+BODY_BYTES_MAX = 4096
+"""The bound on the arguments of a command."""
+PAGES = ("/", "/status", "/tree", "/metrics", "/livez", "/readyz")
+"""The paths of GET requests."""
+COMMAND_PREFIX = "/ctl/"
+"""The beginning of the paths of POST requests."""
+PATHS = (*PAGES, *(COMMAND_PREFIX + name for name in COMMANDS))
+"""All paths."""
+_HTML, _JSON = b"text/html; charset=utf-8", b"application/json"
+SECURITY_FIELDS: tuple[Field, ...] = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""Fields of every answer. The URL may hold a token, so no page may learn it (Referrer-Policy)."""
+
+Report = Callable[[str, str], object]
+"""Reports a failure once to operators: the name of the event, and a sentence."""
+
+
+class Guard(Protocol):
+    """Decides whether a request may be answered (``guard.py``)."""
+
+    def check(self, request: InboundRequest) -> Refusal | Exchange | None:
+        """Return None if the request may be answered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    fields: tuple[Field, ...] = ()
+
+
+class AdminSite(InboundApplication):
+    """The endpoints of an admin side.
+
+    Args:
+        source: gives the data and carries out the commands.
+        guard: decides which requests are answered.
+        report: takes the failures of ``source``.
+        paths: the paths that are served.
+    """
+
+    def __init__(
+        self,
+        source: AdminSource,
+        guard: Guard,
+        report: Report,
+        paths: Collection[str] = PATHS,
+    ) -> None:
+        self._source = source
+        self._guard = guard
+        self._report = report
+        self._paths = frozenset(paths)
+
+    async def handle(self, request: Any) -> None:
+        """Answer an ``InboundRequest``; cut the answer if the client does not take it within ``ANSWER_S``.
+
+        A client that leaves ends nothing but its answer: the command is carried out.
+        """
+        try:
+            answer = await self._answer(request)
+        except (ClientGoneError, AnsweredByServerError):
+            raise
+        except Exception as error:  # noqa: BLE001 - no failure of the source may end the admin side
+            path = request.target.partition(b"?")[0].decode("latin-1")
+            self._report(f"admin.failed {path}", f"the admin side cannot answer {path}: {described(error)}")
+            answer = _problem(500, "The admin side has failed; see the log.")
+        fields = [(b"content-type", answer.content_type), *answer.fields, *SECURITY_FIELDS]
+        if not request.respond(answer.status, fields, answer.body):
+            with trio.move_on_after(ANSWER_S) as scope:
+                await request.drained()
+            if scope.cancelled_caught:
+                request.cut("the client of the admin side reads too slowly")
+
+    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
+        """The fields of every answer."""
+        return SECURITY_FIELDS
+
+    async def _answer(self, request: InboundRequest) -> Answer:
+        verdict = self._guard.check(request)
+        if isinstance(verdict, Exchange):
+            return Answer(303, _HTML, b"", ((b"location", b"/"), (b"set-cookie", verdict.cookie)))
+        if verdict is not None:
+            return _refused(request, verdict)
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        if path.startswith(COMMAND_PREFIX) and path not in self._paths:
+            name = path.removeprefix(COMMAND_PREFIX)
+            return _problem(404, f'"{name}" is not a command; the commands are {", ".join(COMMANDS)}')
+        if path not in self._paths:
+            return _problem(404, f"The paths are {', '.join(sorted(self._paths))}.")
+        allowed = ("POST",) if path.startswith(COMMAND_PREFIX) else ("GET", "HEAD")
+        if request.method not in allowed:
+            return _problem(405, f"Send {allowed[0]}.", (b"allow", ", ".join(allowed).encode()))
+        if path.startswith(COMMAND_PREFIX):
+            return await self._command(path.removeprefix(COMMAND_PREFIX), request)
+        return await self._page(path, request)
+
+    async def _page(self, path: str, request: InboundRequest) -> Answer:
+        source = self._source
+        if path == "/livez":
+            return _json(200, {"status": "live"})
+        if path == "/readyz":
+            ready, details = source.readiness()
+            return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", **details})
+        if path == "/metrics":
+            return await self._metrics(request)
+        if path == "/tree":
+            return _json(200, {"trees": await source.trees()})
+        status = await source.status()
+        return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status))
+
+    async def _metrics(self, request: InboundRequest) -> Answer:
+        from ..observe import exposition
+
+        accepted = b",".join(value for name, value in request.fields if name == b"accept")
+        openmetrics = b"application/openmetrics-text" in accepted
+        figures = await self._source.figures()
+        body = await trio.to_thread.run_sync(
+            lambda: exposition.render(figures, openmetrics=openmetrics), abandon_on_cancel=True, limiter=_limiter()
+        )
+        content_type = exposition.OPENMETRICS if openmetrics else exposition.CLASSIC
+        return Answer(200, content_type.encode(), body)
+
+    async def _command(self, name: str, request: InboundRequest) -> Answer:
+        request.take_at_most(BODY_BYTES_MAX)
+        arguments = b""
+        while piece := await request.receive():
+            arguments += piece
+        try:
+            return _json(200, await self._source.command(name, arguments))
+        except CommandError as error:
+            return _problem(409, str(error))
+
+
+_rendering: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("admin_rendering")
+
+
+def _limiter() -> trio.CapacityLimiter:
+    """The limiter of the thread that renders metrics: one at a time, also if scrapes are abandoned."""
+    try:
+        return _rendering.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(1)
+        _rendering.set(limiter)
+        return limiter
+
+
+def _refused(request: InboundRequest, refusal: Refusal) -> Answer:
+    accepts = b",".join(value for name, value in request.fields if name == b"accept")
+    if refusal.status == 401 and request.method in ("GET", "HEAD") and b"text/html" in accepts:
+        return Answer(401, _HTML, token_page(refusal.detail), refusal.fields)
+    return _problem(refusal.status, refusal.detail, *refusal.fields)
+
+
+def _json(status: int, value: Any) -> Answer:
+    return Answer(status, _JSON, msgspec.json.encode(value, enc_hook=str))
+
+
+def _problem(status: int, detail: str, *fields: Field) -> Answer:
+    return Answer(status, CONTENT_TYPE.encode(), Problem(status, detail).encode(), fields)

@@ -1,0 +1,48 @@
+"""What the admin side asks: the interface to the process, or to the processes of a master, behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ..observe.figures import ProcessFigures
+
+COMMANDS = ("scale", "reload", "drain", "kill", "reopen", "stop")
+"""The commands, each ``POST /ctl/<command>``."""
+
+
+class CommandError(Exception):
+    """A command cannot be carried out. ``str(error)``, the text for the client, says why and what to do."""
+
+
+class AdminSource(Protocol):
+    """Gives the state of the process behind an admin side, and carries out commands.
+
+    Every method returns in a bounded time while event loops of other processes or threads are blocked. A cancel of a
+    command does not undo it.
+    """
+
+    async def status(self) -> dict[str, Any]:
+        """The state as plain data: of a master under ``master`` and ``slots``, else under ``process``."""
+        ...
+
+    async def trees(self) -> list[dict[str, Any]]:
+        """The task tree of each process: ``process`` (its name), ``pid`` and ``lines``."""
+        ...
+
+    async def figures(self) -> Sequence[ProcessFigures]:
+        """The figures of each process."""
+        ...
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process should get requests, and the reasons as plain data."""
+        ...
+
+    async def command(self, name: str, arguments: bytes) -> dict[str, Any]:
+        """Carry out one of ``COMMANDS``; ``arguments`` is a JSON object, or empty for none. Return its answer.
+
+        Raises:
+            CommandError: the arguments are invalid, or the command cannot be carried out.
+        """
+        ...

@@ -1,0 +1,152 @@
+"""What the admin side of a master asks: its state, those of its workers, and the commands.
+
+No method waits for a worker without a limit: a worker whose event loop is blocked delays an answer by some seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ...admin.source import CommandError
+from ...admin.task_tree import task_tree
+from ...observe.figures import ProcessFigures
+from ..master.master import Master
+from ..master.options import WORKERS_MAX
+from ..master.slot import Slot
+from . import messages
+from .figures import all_figures
+from .status import state_of, status
+
+_TREE_S = 2.0
+
+
+class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The arguments of a command, a JSON object."""
+
+    count: int | None = None
+    """Of ``scale``: the number of workers."""
+    slot: int | None = None
+    """Of ``drain`` and ``kill``: the number of the slot."""
+    quick: bool = False
+    """Of ``stop``: whether to stop within ``QUICK_S``."""
+    allow_empty: bool = False
+    """Of ``reload``: whether the configuration may have lost its routes."""
+
+
+Answer = dict[str, Any]
+
+
+class MasterSource:
+    """The ``AdminSource`` of a master."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    async def status(self) -> Answer:
+        """The state of the master, its slots and their workers."""
+        return await status(self._master)
+
+    async def trees(self) -> list[Answer]:
+        """The task trees of the master and of all ready workers.
+
+        Waits for the workers for at most 2 s. The tree of a worker that does not answer in this time is one line that
+        says so: most likely its event loop is blocked.
+        """
+        master = self._master
+        workers = master.workers
+        answers = await master.queries.ask(workers, messages.TreeQuery(), messages.Tree, _TREE_S)
+        trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
+        for worker in workers:
+            answer = answers.get(worker)
+            silent = f"no answer within {_TREE_S:g} s: its event loop is probably blocked"
+            lines = [silent] if answer is None else list(answer.lines)
+            trees.append({"process": f"worker {worker.slot}", "pid": worker.pid, "lines": lines})
+        return trees
+
+    async def figures(self) -> Sequence[ProcessFigures]:
+        """The figures of the master, of its workers and of ended workers (``figures.py``)."""
+        return await all_figures(self._master)
+
+    def readiness(self) -> tuple[bool, Answer]:
+        """Ready if a worker is ready, and the master is neither degraded nor stopping."""
+        master = self._master
+        ready = len(master.workers)
+        details = {
+            "state": state_of(master),
+            "draining": master.stopping,
+            "degraded": master.degraded,
+            "workers": {"ready": ready, "size": master.size},
+            "failing_logs": sorted(master.failing_logs()),
+        }
+        return bool(ready) and not master.stopping and not master.degraded, details
+
+    async def command(self, name: str, arguments: bytes) -> Answer:
+        """As ``AdminSource``. A reload returns at its end."""
+        try:
+            given = msgspec.json.decode(arguments or b"{}", type=Arguments)
+        except msgspec.DecodeError as error:
+            raise CommandError(f"the arguments are invalid: {error}") from error
+        return await _COMMANDS[name](self._master, given)
+
+
+async def _scale(master: Master, given: Arguments) -> Answer:
+    if given.count is None or not 1 <= given.count <= WORKERS_MAX:
+        raise CommandError(f"scale needs a number of workers from 1 to {WORKERS_MAX}")
+    master.scale(given.count)
+    return {"size": master.size}
+
+
+async def _reload(master: Master, given: Arguments) -> Answer:
+    if master.stopping:
+        raise CommandError("the master is stopping and cannot reload; start it again")
+    if failure := await master.reloader.wait_for(master.reload(allow_empty=given.allow_empty)):
+        raise CommandError(failure)
+    return {"generation": master.generation}
+
+
+async def _drain(master: Master, given: Arguments) -> Answer:
+    slot = _slot(master, given, "drain")
+    master.reloader.recycle(slot, "umbel ctl drain")
+    return {"slot": slot.number}
+
+
+async def _kill(master: Master, given: Arguments) -> Answer:
+    slot = _slot(master, given, "kill")
+    if slot.worker is None:
+        raise CommandError(f"slot {slot.number} has no worker at the moment; try again after its restart")
+    slot.worker.kill()
+    return {"slot": slot.number, "pid": slot.worker.pid}
+
+
+async def _reopen(master: Master, given: Arguments) -> Answer:
+    answered, asked = await master.reopen_logs_and_wait()
+    if answered < asked:
+        raise CommandError(f"{answered} of {asked} workers have reopened their log files in time; see umbel ctl status")
+    return {"workers": asked}
+
+
+async def _stop(master: Master, given: Arguments) -> Answer:
+    master.stop("umbel ctl stop", quick=given.quick)
+    return {}
+
+
+def _slot(master: Master, given: Arguments, command: str) -> Slot:
+    slot = None if given.slot is None else master.slots.get(given.slot)
+    if slot is None:
+        slots = ", ".join(map(str, sorted(master.slots)))
+        raise CommandError(f"{command} needs the number of a slot; the slots are {slots}")
+    return slot
+
+
+_COMMANDS: dict[str, Callable[[Master, Arguments], Awaitable[Answer]]] = {
+    "scale": _scale,
+    "reload": _reload,
+    "drain": _drain,
+    "kill": _kill,
+    "reopen": _reopen,
+    "stop": _stop,
+}
