@@ -123,7 +123,7 @@ class Upstream(Section):
     """Header fields of every call, as templates."""
     params: dict[str, Source] = {}
     """Query parameters of every call, as JMESPath expressions or constants."""
-    tls: Tls = Tls()
+    tls: Tls = Field(default_factory=Tls)
     """TLS settings for https URLs."""
     public_only: bool = False
     """Whether private and loopback addresses are refused. Link-local and multicast addresses are always refused."""
@@ -407,7 +407,7 @@ class Route(Section):
     KrakenD. Default: false, since Umbel-Completed holds the same information."""
     calls: Annotated[dict[CallName, Call], Field(min_length=1)]
     """The calls by name. Their order is the order of the answer."""
-    answer: Answer = Answer()
+    answer: Answer = Field(default_factory=Answer)
     """How the outcomes of the calls become one answer."""
 
     _checked = model_validator(mode="after")(enforce(_route_constraints))
@@ -461,11 +461,11 @@ class Logs(Section):
 
     dir: str = "logs"
     """The directory of the files, relative to the configuration file. It is made if it does not exist."""
-    access: AccessLogStream = AccessLogStream()
+    access: AccessLogStream = Field(default_factory=AccessLogStream)
     """One record per request. Default: the file access.jsonl."""
-    calls: CallsLogStream = CallsLogStream()
+    calls: CallsLogStream = Field(default_factory=CallsLogStream)
     """One record per notable call. Default: the file calls.jsonl."""
-    app: LogStream = LogStream()
+    app: LogStream = Field(default_factory=LogStream)
     """All other records. Default: the file app.jsonl."""
     max_queue_bytes: Annotated[Size, Field(ge=1024 * 1024)] = 8 * 2**20
     """The most bytes in the queue of each stream, at least 1MiB. The last tenth is for records of level warning and
@@ -505,13 +505,13 @@ class Config(Section):
     """The upstreams by name."""
     routes: Annotated[tuple[Route, ...], AS_TUPLE] = ()
     """The routes."""
-    server: Server = Server()
+    server: Server = Field(default_factory=Server)
     """The server: limits of inbound requests, and times of a shutdown."""
-    supervisor: Supervisor = Supervisor()
+    supervisor: Supervisor = Field(default_factory=Supervisor)
     """The master and its workers."""
-    admin: Admin = Admin()
+    admin: Admin = Field(default_factory=Admin)
     """The admin side."""
-    logs: Logs = Logs()
+    logs: Logs = Field(default_factory=Logs)
     """The logs."""
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)

@@ -58,7 +58,7 @@ class Supervisor(Section):
     restart_max_delay: Duration = 15.0
     """The longest delay before a worker that has died is restarted. The delay grows with each death in a row, and is 0
     if the worker had been ready for 10 s."""
-    intensity: Intensity = Intensity()
+    intensity: Intensity = Field(default_factory=Intensity)
     """The restart intensity: the number of restarts above which the master is degraded or exits."""
     on_intensity: Literal["degrade", "exit"] = "degrade"
     """What happens above the restart intensity. degrade: the running workers serve on, restarts are slow, and /readyz
