@@ -385,8 +385,9 @@ class Master:
         self._notifier.reloading()
 
     def reload_ended(self) -> None:
-        """Notify systemd of the end of a reload; without systemd, do nothing."""
-        self._notifier.ready(self.summary())
+        """Notify systemd of the end of a reload, unless it was notified of a stop; without systemd, do nothing."""
+        if not self.stopping:
+            self._notifier.ready(self.summary())
 
     # Tasks and helpers.
 

@@ -4,7 +4,8 @@ Replacements run in a task of their own, one slot at a time, so that the master 
 meanwhile. A worker drains only after its successor is ready, so no replacement reduces the number of ready workers.
 
 Reloads that are requested during a reload are merged into one further reload. That one begins after the requests, so it
-reads every change that was made before them.
+reads every change that was made before them. While the master stops, a requested reload fails at once and does nothing,
+and one that is under way ends.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from .console_output import ConsoleOutput
 from .exit_status import ExitClass
 from .slot import Slot
 
+_STOPPING = "the master is stopping and cannot reload; start it again"
+
 
 class ReloadTarget(Protocol):
     """The part of the master that a reload needs."""
 
     console: ConsoleOutput
     generation: int
+    stopping: bool
 
     def slots_in_order(self) -> Sequence[Slot]:
         """Return the present slots."""
@@ -105,20 +109,34 @@ class Reloader:
                     await self._renew_one(slot, reason)
 
     async def _reload(self) -> None:
-        self._running = True
         self._recycle.clear()
+        if self._master.stopping:
+            self._finish(self._refused())
+            return
+        self._running = True
         self._master.reload_began()
         failure = ""
         try:
             failure = await self._renew_all()
         finally:
             self._running = False
-            self._finished += 1
-            self._results = {self._finished: failure}
             self.ended["failed" if failure else "ok"] += 1
             self._master.reload_ended()
-            self._ended.set()
-            self._ended = trio.Event()
+            self._finish(failure)
+
+    def _finish(self, failure: str) -> None:
+        """Give the result to the tasks that wait for the reload."""
+        previous = self._results.get(self._finished, "")
+        self._finished += 1
+        # Two results: during a stop the next reload may fail before those who wait for this one have run.
+        self._results = {self._finished - 1: previous, self._finished: failure}
+        self._ended.set()
+        self._ended = trio.Event()
+
+    def _refused(self) -> str:
+        """Report that the master is stopping; return the reason for those who wait for the reload."""
+        self._master.console.report("warning", "reload.aborted", _STOPPING, reason=_STOPPING)
+        return _STOPPING
 
     async def _renew_all(self) -> str:
         """Read the configuration and replace all workers; return why the reload was aborted, or an empty text."""
@@ -135,7 +153,10 @@ class Reloader:
         master.generation += 1
         slots = master.slots_in_order()
         for done, slot in enumerate(slots):
-            if not await slot.renew(ExitClass.DRAINED):
+            renewed = await slot.renew(ExitClass.DRAINED)
+            if master.stopping:  # Whatever ``renew`` says of a slot that was stopped meanwhile.
+                return self._refused()
+            if not renewed:
                 reason = f"the new worker {slot.number} did not get ready"
                 console.report(
                     "error",

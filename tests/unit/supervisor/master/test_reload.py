@@ -37,6 +37,7 @@ class FakeMaster:
 
     def __init__(self) -> None:
         self.generation = 1
+        self.stopping = False
         self.happened: list[Any] = []
         self.slots = [FakeSlot(number, self.happened) for number in (1, 2, 3)]
         self.began = self.ended = 0
@@ -131,6 +132,23 @@ async def test_recycles_wait_for_a_reload_which_makes_them_unnecessary(
             (2, "drained"),
             (3, "drained"),
         ]
+
+
+async def test_a_reload_requested_while_the_master_stops_fails_and_does_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with reloading() as (master, reloader):
+        first = reloader.request()
+        await trio.sleep(0.5)
+        second = reloader.request()
+        master.stopping = True
+        reason = "the master is stopping and cannot reload; start it again"
+        assert await reloader.wait_for(first) == reason
+        assert await reloader.wait_for(second) == reason
+        assert await reloader.wait_for(reloader.request()) == reason
+        assert [number for number, *_ in master.happened] == [1]
+        assert (master.began, master.ended, len(master.allowed_empty)) == (1, 1, 1)
+        assert reloader.ended == {"ok": 0, "failed": 1}
 
 
 async def test_allow_empty_holds_for_one_reload(
