@@ -68,7 +68,7 @@ class Hedge(Section):
     """The time after which another attempt is made beside the latest one: a duration, or a percentile of the latest
     latencies such as "p95"."""
     max: Annotated[int, Field(ge=1, le=3)] = 1
-    """The most attempts beside the first one."""
+    """The most attempts beside the first one, and again beside each retry."""
 
 
 class Breaker(Section):

@@ -68,6 +68,14 @@ async def test_hedges_start_one_delay_apart_up_to_max(autojump_clock) -> None:
         assert upstream.kinds == [LOST, LOST, LOST, None]
 
 
+async def test_each_retry_may_have_as_many_hedges_as_the_first_attempt(autojump_clock) -> None:
+    steps = [Step(0.0, 503), Step(0.0, 503), Step(1.0, 200)]
+    async with scripted([*steps, Step(0.5, 200)], retry=Retry(), hedge=Hedge(0.25, 1)) as upstream:
+        await upstream.ends_as(200)
+        assert upstream.causes == ["first", "hedge", "retry", "hedge"]
+        assert upstream.kinds == [None, None, LOST, None]
+
+
 async def test_a_call_without_a_hedge_needs_no_task(autojump_clock) -> None:
     async with scripted([Step(1.0, 200)], hedge=LATE) as upstream, trio.open_nursery() as nursery:
         await upstream.call()
