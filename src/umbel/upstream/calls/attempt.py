@@ -388,11 +388,15 @@ class Attempt:
     async def _receive_until_done(self, stream: Stream, connection: Connection) -> None:
         """Receive the response in this task, from a stream that cannot push, until the attempt ends."""
         wants = True
-        while wants and self._connection is connection:
+        while wants:
             try:
                 data = await stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.on_error(error)
+                return
+            if self._connection is not connection:
+                # ``cut`` ran after the bytes had arrived and before this task was scheduled. A stream may then return
+                # the bytes, although it is closed: they must not be read as a response of an attempt that is DONE.
                 return
             if data:
                 wants = self.on_data(data)

@@ -15,7 +15,7 @@ from tests.support.upstream.memory_dial import running_reader
 from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, response, scripted
 from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
-from umbel.net.stream import PlainStream
+from umbel.net.stream import PlainStream, Stream
 from umbel.policy.hedge import HedgeRules
 from umbel.policy.retry_budget import Budget, BudgetStatistics
 from umbel.upstream import BreakerRules, Hedge, Retry, Transport
@@ -325,6 +325,27 @@ async def test_each_attempt_takes_a_replica_that_the_call_has_not_tried(policy: 
             ("retry", LOST, None),
             ("hedge", None, 200),
         ]
+
+
+async def test_bytes_that_come_in_the_turn_in_which_an_attempt_is_cut_are_not_read(autojump_clock) -> None:
+    """Both responses arrive in one turn, so both tasks are woken before the first response cuts the other attempt."""
+
+    class ReturnsWhatHadArrived(Script):
+        async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
+            made = await super().__call__(origin, timeout)
+
+            async def receive_some() -> bytes:
+                await made._arrived.wait()  # type: ignore[attr-defined]
+                return made._received  # type: ignore[attr-defined,no-any-return]
+
+            made.receive_some = receive_some  # type: ignore[method-assign]
+            return made
+
+    steps = [Step(0.5, 200), Step(0.25, 200)]
+    async with scripted(steps, hedge=Hedge(0.25), pushing=False, dial=ReturnsWhatHadArrived) as upstream:
+        await upstream.ends_as(200)
+        assert sorted(upstream.kinds, key=str) == [None, LOST]
+        assert upstream.records.logged == []
 
 
 # Cut from outside
