@@ -36,6 +36,8 @@ def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:
         "memory": (memory.configuration(["9001", "9002"], 10_000), 1),
         "tail, hedged": (tail.hedging_configuration(["9001", "9002"]), 2),
         "tail, dead": (tail.dead_configuration("9001", "9002"), 2),
+        "observe, counting": (script("observe_counting").configuration("9001"), 1),
+        "observe, scrape": (script("observe_scrape").configuration(["9001", "9002"], 9464), 100),
     }
 
 

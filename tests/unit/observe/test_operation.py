@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.observe.queries import CASES, DASHBOARD, PAGE, PANELS, VARIABLES, alerts, everywhere, of_alerts
 from umbel.observe.catalogue import BY_NAME, METRICS, Type
-
-DOCS = Path(__file__).parents[3] / "docs"
-PAGE = (DOCS / "operate.md").read_text()
-ALERTS = (DOCS / "prometheus" / "alerts.yml").read_text()
-CASES = (DOCS / "prometheus" / "alerts_test.yml").read_text()
-DASHBOARD: dict[str, Any] = json.loads((DOCS / "grafana" / "umbel.json").read_text())
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-VARIABLES: dict[str, Any] = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 
 SCRAPED = {"job", "instance"}
 """The labels that Prometheus adds."""
@@ -27,30 +17,9 @@ LABELS = {label for metric in METRICS for label in metric.labels}
 URL = "https://umbel.example/umbel/blob/main/docs/operate.md#"
 
 
-def alerts() -> dict[str, str]:
-    """Each alert with the text of its rule."""
-    return dict(re.findall(r"- alert: (\w+)\n(.*?)(?=\n\n|\Z)", ALERTS, re.DOTALL))
-
-
-def expressions() -> dict[str, str]:
-    """Each query of the alerts, of the dashboard and of the page, by where it stands."""
-    of_alerts = {name: re.findall(r"expr: \|-\n((?: {10}.*\n)+)", rule + "\n")[0] for name, rule in alerts().items()}
-    of_panels = {
-        f"{panel['title']} {target['refId']}": target["expr"] for panel in PANELS for target in panel["targets"]
-    }
-    of_variables = {
-        name: re.sub(r"^label_values\((.*), \w+\)$", r"\1", str(query["query"]["query"]))
-        for name, query in VARIABLES.items()
-        if query["type"] == "query"
-    }
-    quoted = re.findall(r"`([^`\n]+)`", PAGE) + re.findall(r"```promql\n(.*?)```", PAGE, re.DOTALL)
-    of_page = {f"operate.md: {query[:40]}": query for query in quoted if re.search(r"\b(?:umbel|http)_\w+", query)}
-    return of_alerts | of_panels | of_variables | of_page
-
-
-@pytest.mark.parametrize("place", expressions())
+@pytest.mark.parametrize("place", everywhere())
 def test_a_query_names_metrics_of_the_catalogue_with_their_labels(place: str) -> None:
-    query = expressions()[place]
+    query = everywhere()[place]
 
     for _ in _metrics(query):
         pass  # Each name is looked up.
@@ -79,7 +48,7 @@ def test_each_alert_has_a_case_in_which_it_fires() -> None:
 
 def test_annotations_and_legends_name_labels_of_their_query() -> None:
     for name, rule in alerts().items():
-        known = SCRAPED if name == "UmbelDown" else _grouping(expressions()[name])
+        known = SCRAPED if name == "UmbelDown" else _grouping(of_alerts()[name])
         assert set(re.findall(r"\$labels\.(\w+)", rule)) <= known
     for panel in PANELS:
         for target in panel["targets"]:
@@ -87,7 +56,7 @@ def test_annotations_and_legends_name_labels_of_their_query() -> None:
 
 
 def test_all_alerts_are_about_one_job() -> None:
-    for query in (expressions()[name] for name in alerts()):
+    for query in of_alerts().values():
         selectors = re.findall(r"\{([^}]*)\}", query)
         assert selectors
         assert all('job="umbel"' in each for each in selectors)

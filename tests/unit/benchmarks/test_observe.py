@@ -1,0 +1,47 @@
+"""``make bench-observe``: what is removed where nothing is counted, its configurations, and its report."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from umbel.upstream.calls import attempt
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+Script = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Import a script of the benchmarks, which import each other from their directory."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def test_the_end_of_an_attempt_is_compiled_without_its_counting(script: Script) -> None:
+    counted = attempt.Attempt._close
+    silent = script("observe_gateway").without_counting(counted, attempt)
+    assert "attempt_counts" in counted.__code__.co_names
+    assert "attempt_counts" not in silent.__code__.co_names
+    assert set(silent.__code__.co_names) < set(counted.__code__.co_names)
+
+
+def test_the_interval_is_that_of_the_median(script: Script) -> None:
+    interval = script("observe_counting").interval
+    assert interval([0.01]) == "1.0% (1.0% to 1.0%)"
+    assert interval([number / 1000 for number in range(101)]) == "5.0% (4.0% to 6.0%)"
+
+
+def test_a_figure_beyond_its_bar_is_shown_as_missed(script: Script) -> None:
+    counting, scrape = script("observe_counting"), script("observe_scrape")
+    dearer = {counting.BEGIN: [105.0] * 9, counting.END: [100.0] * 9}
+    slower = {counting.BEGIN: [98.0] * 9, counting.END: [100.0] * 9}
+    fewer, more, *_ = counting.lines(dearer, slower)
+    assert (fewer.met, more.met) == (True, False)
+    steps = [scrape.Step(0.05, 0.001, 10), scrape.Step(0.05, 0.0021, 10)]
+    met = [line.met for line in scrape.lines([0.05, 0.09], steps, 1000, 10)]
+    assert met == [None, True, None, False, None, None]
