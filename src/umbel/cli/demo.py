@@ -69,6 +69,7 @@ def demo(
 
     Prints curl commands to try, and runs until Ctrl-C. Log files are written to ./logs.
     """
+    from ..core.diagnostics.request_console import requests_on_stderr, stderr_is_terminal
     from ..demo.session import run_demo
     from ..demo.traffic import REQUESTS_PER_S
     from ..logs import crashes_on_stderr
@@ -92,7 +93,7 @@ def demo(
             if seed is not None:
                 click.echo(f"\nTraffic: {REQUESTS_PER_S:g} requests per second, some of which go wrong (seed {seed}).")
 
-    with crashes_on_stderr():
+    with crashes_on_stderr(), requests_on_stderr(not once and stderr_is_terminal()):
         start = partial(run_demo, visit, once=once, port=port, slow=slow, fail=fail, traffic_seed=seed)
         run(partial(start, logs=Path.cwd() / "logs"))
     if once:

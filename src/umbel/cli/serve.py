@@ -16,6 +16,7 @@ from .option_types import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, S
 from .options import allow_empty_option, config_option, hypercorn_beside
 
 if TYPE_CHECKING:
+    from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
@@ -70,6 +71,7 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option(
     "--on-intensity", type=click.Choice(["degrade", "exit"]), help="After too many restarts: restart slowly, or stop."
 )
+@click.option("--quiet", "-q", is_flag=True, help="Show no line per request on a terminal.")
 @allow_empty_option
 def serve(
     app: str | None,
@@ -77,6 +79,7 @@ def serve(
     bind: tuple[str, ...],
     hypercorn_file: str | None,
     workers: int | None,
+    quiet: bool,
     allow_empty: bool,
     **options: Any,
 ) -> None:
@@ -92,6 +95,7 @@ def serve(
     became ready; 1 for other failures.
     """
     from ..config.loading.empty_config import require_file
+    from ..core.diagnostics.request_console import stderr_is_terminal
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine
 
@@ -101,14 +105,15 @@ def serve(
         require_file(file)
     config = file if app is None or Path(file).exists() else None
     application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
+    shows = not quiet and stderr_is_terminal()
     if workers is None:
         hang_timeout = {name: given.pop(name) for name in ("hang_timeout",) if name in given}
         if given:
             name = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{name} needs a master; give the number of workers with -w")
-        _serve_alone(CommandLine(1, application, bind, hang_timeout, allow_empty))
+        _serve_alone(CommandLine(1, application, bind, hang_timeout, allow_empty, shows))
     else:
-        _serve_supervised(CommandLine(workers, application, bind, given, allow_empty))
+        _serve_supervised(CommandLine(workers, application, bind, given, allow_empty, shows))
 
 
 def _serve_alone(given: CommandLine) -> None:
@@ -117,6 +122,7 @@ def _serve_alone(given: CommandLine) -> None:
     from hypercorn.config import Config
 
     from ..core.console import announce
+    from ..core.diagnostics.request_console import requests_on_stderr
     from ..core.events import NULL, LogMessage
     from ..logs import crashes_on_stderr, ensure_writable
     from ..server import Limits
@@ -127,7 +133,6 @@ def _serve_alone(given: CommandLine) -> None:
     from ..supervisor.master.listeners import activated_sockets
     from ..supervisor.master.pidfile import pidfile
     from ..supervisor.master.settings import read_in_time, read_settings
-    from ..supervisor.worker.app_loader import AppImportError, load_app
     from ..supervisor.worker.recording import recording
     from .running import give_up, run
 
@@ -135,14 +140,7 @@ def _serve_alone(given: CommandLine) -> None:
     if activated_sockets():
         _warn("the sockets that systemd has passed are not used; only a master serves them (-w N)")
     settings = run(partial(read_in_time, partial(read_settings, given, _warn)))
-    try:
-        app = load_app(application.app, application.config, settings.routes)
-    except AppImportError as error:
-        raise click.ClickException(str(error)) from error
-    except ConfigError:
-        raise
-    except Exception as error:  # noqa: BLE001 - an import may raise anything
-        give_up(error)
+    app = _load(application, settings.routes)
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
     def record(sentence: str) -> None:
@@ -165,11 +163,26 @@ def _serve_alone(given: CommandLine) -> None:
 
     gc_tuning.apply()
     try:
-        with crashes_on_stderr():
+        with crashes_on_stderr(), requests_on_stderr(given.shows_requests):
             run(main, app)
     except (ConfigError, click.ClickException):
         raise
     except Exception as error:  # noqa: BLE001 - a defect of Umbel or of the application
+        give_up(error)
+
+
+def _load(application: Application, routes: int) -> Any:
+    """Import or make the application; exit with a sentence or a traceback if that fails."""
+    from ..supervisor.worker.app_loader import AppImportError, load_app
+    from .running import give_up
+
+    try:
+        return load_app(application.app, application.config, routes)
+    except AppImportError as error:
+        raise click.ClickException(str(error)) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an import may raise anything
         give_up(error)
 
 

@@ -20,6 +20,7 @@ import trio
 
 from ..core.diagnostics.crash_console import show_crash
 from ..core.diagnostics.exception_fields import printable
+from ..core.diagnostics.request_console import shown_requests
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import AttemptEnded, CallEnded, Event, LogMessage, RequestEnded
 from .files.file import LogFile
@@ -107,6 +108,7 @@ class FileRecorder:
         self.takes_heads = combined is not None
         self._combined = combined
         self._probes = frozenset(probes)
+        self._console = shown_requests()
         self.slow_call = math.inf if slow_call is None else slow_call
         self.on_stdout = any(log.on_stdout for log in logs.values())
         """Whether a log writes to stdout, so that nothing else may write there."""
@@ -137,6 +139,8 @@ class FileRecorder:
             if type(event) is RequestEnded:
                 if event.request.path in self._probes and _is_passed_probe(event):
                     return
+                if self._console is not None:
+                    self._console.show(event, self.app.redactor)
                 level = request_level(event)
                 if self._combined is not None:
                     line, request = partial(self._combined.line, event), event.request

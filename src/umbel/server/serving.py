@@ -15,6 +15,7 @@ import trio
 from hypercorn.config import Config
 from trio_util import wait_any
 
+from ..core.diagnostics.request_console import shown_requests
 from ..core.events import NULL, Recorder
 from ..net.exception_groups import raise_unwrapped
 from .handler import handler_of
@@ -93,6 +94,8 @@ async def _serve_listeners(
     """
     async with trio.open_nursery() as background:
         await background.start(server.run)
+        if (console := shown_requests()) is not None:
+            background.start_soon(console.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 addresses = [listener.address for listener in listeners]

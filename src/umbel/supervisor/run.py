@@ -18,6 +18,7 @@ from setproctitle import setproctitle
 
 from ..admin.side import AdminSide
 from ..config.hypercorn_toml.settings import Warn
+from ..core.console import own_stderr
 from ..core.errors import ConfigError, ConfigProblem
 from ..logs import Redactor, open_recorder
 from .control.admin_source import MasterSource
@@ -42,8 +43,9 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
         OSError: an address cannot be bound; no worker was started.
     """
     settings = await read_in_time(partial(read_settings, given, warn))
-    notifier, console = SystemdNotifier(), ConsoleOutput()
+    notifier = SystemdNotifier()
     async with AsyncExitStack() as stack:
+        console = ConsoleOutput(stack.enter_context(own_stderr()))
         stack.enter_context(pidfile(settings.options.pidfile))
         listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
         admin = AdminSide(settings.admin, partial(_report, console), terminal=sys.stderr.isatty())

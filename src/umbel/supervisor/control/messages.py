@@ -70,6 +70,8 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     """The resident memory in bytes above which the worker sends ``recycle``."""
     max_lifetime: float | None = None
     """The age in seconds above which the worker sends ``recycle``."""
+    shows_requests: bool = False
+    """Whether the worker writes a line for each request to stderr: the master's stderr is a terminal."""
     check_only: bool = False
     """Whether the worker only loads the application and runs its lifespan."""
 

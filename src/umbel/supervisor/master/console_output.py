@@ -39,6 +39,8 @@ class ConsoleOutput:
         self._poll.register(descriptor, select.POLLOUT)
         self._lines = 0
         self._dropped = 0
+        self._unsaid = 0
+        """Dropped bytes that no line has stated yet."""
 
     def report(self, level: Level, event: str, message: str, **fields: Any) -> None:
         """Write an event as a line, and record it with ``fields``. Never waits, never raises.
@@ -52,17 +54,27 @@ class ConsoleOutput:
         self.recorder.record(LogMessage(level, event, message, fields=fields))
 
     def write(self, data: bytes) -> None:
-        """Write the bytes that stderr takes at once; drop and count the others. Never raises."""
+        """Write the bytes that stderr takes at once; drop and count the others. Never raises.
+
+        The next write that stderr takes begins with a line that states the number of dropped bytes.
+        """
+        if self._unsaid and not self._rest_of(b"\n%d bytes of output were dropped here\n" % self._unsaid):
+            self._unsaid = 0
+        rest = self._rest_of(data)
+        self._dropped += len(rest)
+        self._unsaid += len(rest)
+
+    def _rest_of(self, data: bytes) -> bytes:
+        """Write the bytes that stderr takes at once; return the others."""
         while data:
-            piece, data = data[:_PIECE], data[_PIECE:]
             try:
                 if not self._poll.poll(0):
-                    self._dropped += len(piece)
-                    continue
-                os.write(self._descriptor, piece)
+                    break
+                data = data[os.write(self._descriptor, data[:_PIECE]) :]
             except OSError:
-                # The reader of stderr is gone. The records are still written.
-                self._dropped += len(piece)
+                # The reader of stderr is gone, or takes no more now. The records are still written.
+                break
+        return data
 
     def statistics(self) -> ConsoleStatistics:
         """A snapshot of the counters."""

@@ -313,6 +313,7 @@ class Master:
             orphan_grace=options.orphan_grace,
             max_rss=options.max_rss,
             max_lifetime=options.max_lifetime,
+            shows_requests=settings.shows_requests,
         )
         return WorkerSpec(start, f"worker {slot} of {application.name}")
 

@@ -46,6 +46,8 @@ class CommandLine:
     """The fields of ``Options`` that were given on the command line; they take precedence over the files."""
     allow_empty: bool = False
     """Whether umbel.toml may have no routes, or lose most of them on a reload."""
+    shows_requests: bool = False
+    """Whether a line for each request is written to stderr, which is a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Settings:
     """The admin side."""
     routes: int = 0
     """The number of routes in umbel.toml."""
+    shows_requests: bool = False
+    """As in ``CommandLine``."""
 
     def log_values(self) -> dict[str, Any]:
         """Return the section ``[logs]``, or its defaults, as plain values."""
@@ -106,12 +110,21 @@ def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int =
     server |= application.settings
     options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.options)
     if application.config is None:
-        return Settings(application, options, server, None, None, admin_settings(config))
+        admin = admin_settings(config)
+        return Settings(application, options, server, None, None, admin, shows_requests=given.shows_requests)
     if not given.allow_empty:
         # An application in Python may have all of its routes in code.
         require_routes(application.config, len(config.routes), before, need_some=application.app is None)
-    admin = admin_settings(config)
-    return Settings(application, options, server, Limits.of(config.server), config.logs, admin, len(config.routes))
+    return Settings(
+        application,
+        options,
+        server,
+        Limits.of(config.server),
+        config.logs,
+        admin_settings(config),
+        len(config.routes),
+        given.shows_requests,
+    )
 
 
 def _options(config: Config, server: HypercornConfig) -> Options:

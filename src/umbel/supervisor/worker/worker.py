@@ -54,6 +54,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 from setproctitle import setproctitle
 
+from ...core.diagnostics.request_console import requests_on_stderr
 from ...core.errors import ConfigError
 from ...logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
 from ...net.exception_groups import unwrapped
@@ -123,7 +124,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             return _report_failure(sock, WORKER_MISCONFIGURED, str(error.__cause__))
         return _report_failure(sock, WORKER_MISCONFIGURED, _error_text(error), safe_traceback(error))
     server = WorkerServer(start, loaded)
-    with crashes_on_stderr() as console:
+    with crashes_on_stderr() as console, requests_on_stderr(start.shows_requests):
         # The master prints the reason of a failed start once for all workers, so this process prints no crash until
         # it is ready.
         console.hold()

@@ -1,0 +1,140 @@
+"""Lines of requests on a terminal, by ``umbel serve`` with and without a master, and by ``umbel demo``."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.process.processes import PYTHON, environment
+from tests.support.server.serving import connected
+
+APP = """
+from quart import request
+from umbel import Umbel
+
+app = Umbel("lines", static_folder=None)
+
+@app.get("/fine")
+async def fine():
+    return "fine"
+
+@app.get("/broken")
+async def broken():
+    raise ValueError("the reason")
+"""
+
+
+class Program:
+    """A program whose stderr is a terminal."""
+
+    def __init__(self, process: trio.Process, terminal: trio.lowlevel.FdStream) -> None:
+        self.process = process
+        self.shown = ""
+        self._terminal = terminal
+
+    async def until(self, pattern: str) -> re.Match[str]:
+        """Read the terminal until it shows ``pattern``."""
+        with trio.fail_after(30):
+            while (found := re.search(pattern, self.shown)) is None:
+                self.shown += (await self._terminal.receive_some()).decode().replace("\r\n", "\n")
+        return found
+
+    async def port(self) -> int:
+        """The port, from the line on stdout."""
+        assert self.process.stdout is not None
+        said = b""
+        with trio.fail_after(30):
+            while (found := re.search(rb"runs on http://127\.0\.0\.1:(\d+)", said)) is None:
+                said += await self.process.stdout.receive_some()
+        return int(found[1])
+
+
+@asynccontextmanager
+async def on_terminal(directory: Path, *arguments: str, **env: str) -> AsyncGenerator[Program, None]:
+    """Run ``umbel`` with these arguments; its stderr is a terminal."""
+    ours, theirs = os.openpty()
+    try:
+        process = await trio.lowlevel.open_process(
+            [PYTHON, "-m", "umbel", *arguments],
+            cwd=directory,
+            env={**environment(), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+    finally:
+        os.close(theirs)
+    async with trio.lowlevel.FdStream(ours) as terminal:
+        try:
+            yield Program(process, terminal)
+        finally:
+            process.terminate()
+            with trio.move_on_after(10, shield=True) as scope:
+                await process.wait()
+            if scope.cancelled_caught:
+                process.kill()
+
+
+SERVE = ("serve", "app:app", "-b", "127.0.0.1:0")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+async def get(port: int, *paths: str) -> list[int]:
+    async with connected(port) as client:
+        return [(await client.request("GET", path)).status for path in paths]
+
+
+async def port_of(program: Program, workers: bool) -> int:
+    if workers:
+        return int((await program.until(r"runs on http://127\.0\.0\.1:(\d+)"))[1])
+    return await program.port()
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["alone", "master"])
+async def test_each_request_is_a_line_and_a_crash_also_its_traceback_once(directory: Path, workers: bool) -> None:
+    async with on_terminal(directory, *SERVE, *(["-w", "1"] if workers else []), NO_COLOR="1") as program:
+        port = await port_of(program, workers)
+        if workers:
+            await program.until("worker.ready")
+        assert await get(port, "/fine", "/livez", "/broken", "/nothing%1b") == [200, 200, 500, 404]
+        await program.until(r"GET /nothing\\x1b 404 [\d.]+ ms\n")
+    lines = re.findall(r"^\d\d:\d\d:\d\d\.\d{3} (GET \S+ \d+ )[\d.]+ ms(.*)$", program.shown, re.MULTILINE)
+    assert lines == [("GET /fine 200 ", ""), ("GET /broken 500 ", "  internal"), ("GET /nothing\\x1b 404 ", "")]
+    assert program.shown.count("ValueError: the reason") == 1
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["alone", "master"])
+async def test_a_terminal_that_is_not_read_delays_no_request(directory: Path, workers: bool) -> None:
+    async with on_terminal(directory, *SERVE, *(["-w", "1"] if workers else [])) as program:
+        port = await port_of(program, workers)
+        if workers:
+            await program.until("worker.ready")
+        with trio.fail_after(20):
+            assert set(await get(port, *["/fine?" + "x" * 100] * 1000)) == {200}
+        await program.until(r"requests were not shown|more requests? in the last second|bytes of output were dropped")
+
+
+async def test_quiet_shows_no_line(directory: Path) -> None:
+    async with on_terminal(directory, *SERVE, "--quiet") as program:
+        assert await get(await program.port(), "/fine", "/broken") == [200, 500]
+        await program.until("its record is in")
+    assert "/fine" not in program.shown
+
+
+async def test_the_demo_shows_the_lines_of_its_gateway_only(tmp_path: Path) -> None:
+    async with on_terminal(tmp_path, "demo", "--port", "0", "--fail", "offers") as program:
+        assert await get(await program.port(), "/dashboard/42") == [200]
+        await program.until(r"GET /dashboard/42 \x1b\[32m200\x1b\[0m [\d.]+ ms  offers: status\n")
+    assert program.shown.count("GET ") == 1
