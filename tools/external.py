@@ -1,15 +1,15 @@
 """The tests with external programs: ``make external`` runs all of them, or those that ARGS names.
 
 Each folder of ``tests/external`` has the tests with one program, whose packages are installed first: Debian's if this
-runs as root, npm's into ``.ext/NAME``. A folder whose program is missing is skipped, and the last lines say so. Each
-folder has a time limit. The exit status is 1 if a test failed or a limit was exceeded, otherwise 0.
+runs as root, those of npm and PyPI into ``.ext/NAME``. A folder whose program is missing is skipped, and the last lines
+say so. Each folder has a time limit. The exit status is 1 if a test failed or a limit was exceeded, otherwise 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,6 +37,7 @@ class Tool:
 TOOLS: Mapping[str, Tool] = {
     "chromium": Tool({"chromium": "chromium"}, 180),
     "curl": Tool({"curl": "curl"}, 120),
+    "grafana": Tool({}, 60),
     "h2load": Tool({"h2load": "nghttp2-client"}, 180),
     "logrotate": Tool({"logrotate": "logrotate"}, 120),
     "nginx": Tool({"nginx": "nginx-light"}, 180),
@@ -63,25 +64,28 @@ def install(name: str) -> str | None:
         missing = [package for each, package in TOOLS[name].programs.items() if program(each) is None]
     if missing:
         return f"not installed; as root: apt-get install {' '.join(missing)}"
-    return _install_from_npm(name)
+    place, folder = ENVIRONMENTS / name, TESTS / name
+    npm = [program("npm") or "npm", "install", "--prefix", str(place), "--no-package-lock", "--no-audit", "--no-fund"]
+    pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(folder / "requirements.txt")]
+    return _install_into(place, folder / "package.json", [npm]) or _install_into(
+        place, folder / "requirements.txt", [[sys.executable, "-m", "venv", str(place)], pip]
+    )
 
 
-def _install_from_npm(name: str) -> str | None:
-    """Install the packages that ``package.json`` of the folder names into ``.ext/NAME``; return what went wrong."""
-    manifest = TESTS / name / "package.json"
+def _install_into(place: Path, manifest: Path, commands: Iterable[Sequence[str]]) -> str | None:
+    """Run the commands that install what a file of the folder names, unless this was done; return what went wrong."""
     if not manifest.exists():
         return None
-    place = ENVIRONMENTS / name
-    copy = place / "package.json"
-    if copy.exists() and copy.read_bytes() == manifest.read_bytes() and (place / "node_modules").exists():
+    copy = place / manifest.name
+    if copy.exists() and copy.read_bytes() == manifest.read_bytes():
         return None
     place.mkdir(parents=True, exist_ok=True)
-    print(f"{name}: installing {', '.join(json.loads(manifest.read_bytes())['dependencies'])} ...", flush=True)
+    print(f"{place.name}: installing what {manifest.relative_to(PROJECT)} names ...", flush=True)
     shutil.copyfile(manifest, copy)
-    npm = program("npm") or "npm"
-    if not _quietly([npm, "install", "--prefix", str(place), "--no-package-lock", "--no-audit", "--no-fund"]):
-        copy.unlink()
-        return f"npm install failed; see it with: npm install --prefix {place.relative_to(PROJECT)}"
+    for command in commands:
+        if not _quietly(command):
+            copy.unlink()
+            return f"not installed; see it with: {shlex.join(command)}"
     return None
 
 

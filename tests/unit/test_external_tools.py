@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tools import external
 
@@ -18,6 +20,27 @@ def test_the_time_limits_of_all_folders_sum_up_to_at_most_fifty_minutes() -> Non
 def test_a_program_that_cannot_be_installed_is_reported_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external, "program", lambda name: None)
     assert external.install("nginx") == "not installed; as root: apt-get install nginx-light"
+
+
+def test_packages_are_installed_once_and_again_when_their_list_changes_or_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[str] = []
+    results = iter([True, False, True])
+    monkeypatch.setattr(external, "TESTS", tmp_path / "tests")
+    monkeypatch.setattr(external, "PROJECT", tmp_path)
+    monkeypatch.setattr(external, "ENVIRONMENTS", tmp_path / ".ext")
+    monkeypatch.setattr(external, "TOOLS", {"node": external.Tool({}, 1)})
+    monkeypatch.setattr(external, "_quietly", lambda command: ran.append(command[1]) or next(results))
+    manifest = tmp_path / "tests" / "node" / "package.json"
+    manifest.parent.mkdir(parents=True)
+
+    manifest.write_text("one")
+    assert [external.install("node"), external.install("node"), ran] == [None, None, ["install"]]
+    manifest.write_text("another")
+    assert "npm install --prefix" in str(external.install("node"))
+    assert external.install("node") is None
+    assert ran == ["install"] * 3
 
 
 def test_a_skipped_or_failed_folder_is_reported_at_the_end(

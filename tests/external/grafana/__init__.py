@@ -1,0 +1,1 @@
+"""Tests with Grafana's models of dashboards: ``make external ARGS=grafana``."""
