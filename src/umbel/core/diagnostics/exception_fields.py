@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import traceback
 from contextlib import suppress
+from typing import Any
 
 from ...net.exception_groups import leaves
 from .redact import Redactor, cut
 
 STACK_FRAMES_MAX = 50
-"""Maximum frames of each traceback in a chain of causes."""
+"""Maximum frames of each traceback in a chain of causes. A deeper one keeps its innermost frames, which have the place
+of the failure, behind a line with the number of those left out."""
 STACK_CHARS_MAX = 16 * 1024
 """Maximum characters of a traceback. A longer one loses its beginning, because its end has the place of the failure."""
 LEAVES_MAX = 500
@@ -69,9 +71,11 @@ def stacktrace(error: BaseException) -> str:
     from its name, and the redactor would not recognise the secret. If the message alone is too long, its end is lost.
     """
     try:
-        text = "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))
+        described = traceback.TracebackException.from_exception(error, lookup_lines=False)
+        _keep_innermost(described)
+        text = "".join(described.format())
     except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything, but recording must not raise
-        text = "".join(traceback.format_tb(error.__traceback__, limit=STACK_FRAMES_MAX))
+        text = "".join(traceback.format_tb(error.__traceback__, limit=-STACK_FRAMES_MAX))
     if len(text) <= STACK_CHARS_MAX:
         return text
     frame = text.find(_FRAME, len(text) - STACK_CHARS_MAX)
@@ -79,6 +83,28 @@ def stacktrace(error: BaseException) -> str:
         return text[frame + 1 :]
     last = text.rfind(_FRAME)
     return cut(text[last + 1 :], STACK_CHARS_MAX)
+
+
+class _InnermostFrames(traceback.StackSummary):
+    """The innermost frames of a deep traceback; ``left_out`` is the number of the others."""
+
+    left_out = 0
+
+    def format(self, **kwargs: Any) -> list[str]:
+        return [f"  [{self.left_out} outer frames are left out]\n", *super().format(**kwargs)]
+
+
+def _keep_innermost(described: traceback.TracebackException) -> None:
+    """Leave out the outer frames of each traceback that has more than ``STACK_FRAMES_MAX``."""
+    waiting = [described]
+    while waiting:
+        each = waiting.pop()
+        if (left_out := len(each.stack) - STACK_FRAMES_MAX) > 0:
+            # Before any source line is looked up: only those of the kept frames are read.
+            each.stack = _InnermostFrames(each.stack[left_out:])
+            each.stack.left_out = left_out
+        waiting += [inner for inner in (each.__cause__, each.__context__) if inner is not None]
+        waiting += each.exceptions or ()
 
 
 def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> str:

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from tests.support.logs.event_factories import TRACE_ID, attempt, call_ended, log_message, request_ended, request_facts
+from umbel.core.diagnostics.exception_fields import STACK_FRAMES_MAX, exception_fields
 from umbel.core.diagnostics.redact import Redactor
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import FailedItem, Failure, Outcome
@@ -215,6 +216,30 @@ def test_a_log_message_has_its_request_its_fields_and_its_exception() -> None:
     assert record["exception.type"] == "builtins.ValueError"
     assert record["exception.message"] == "too blue"
     assert "test_record.py" in record["exception.stacktrace"]
+
+
+def raise_below(frames: int) -> None:
+    if frames:
+        raise_below(frames - 1)
+        return
+    raise ValueError("deep")
+
+
+def test_a_deep_traceback_keeps_the_innermost_frames_and_counts_the_others() -> None:
+    try:
+        try:
+            raise_below(3 * STACK_FRAMES_MAX)
+        except ValueError as cause:
+            raise ExceptionGroup("group", [KeyError("leaf")]) from cause
+    except ExceptionGroup as error:
+        stack = exception_fields(error)["exception.stacktrace"]
+
+    assert isinstance(stack, str)
+    # One frame of this test, one of each level of the recursion and one of its end.
+    assert f"  [{2 * STACK_FRAMES_MAX + 2} outer frames are left out]\n" in stack
+    assert stack.count(" outer frames are left out]") == 1
+    assert 'raise ValueError("deep")' in stack
+    assert "KeyError: 'leaf'" in stack
 
 
 def test_every_leaf_of_an_exception_group_is_recorded() -> None:
