@@ -26,6 +26,7 @@ from ..core.events import AttemptEnded, CallEnded, Event, LogMessage, RequestEnd
 from .files.file import LogFile
 from .files.recover import recover
 from .files.retention import Retention
+from .files.ring import RingError
 from .files.rotation import Rotation
 from .files.sink import FileSink, Sink
 from .files.stdout import STDOUT
@@ -253,14 +254,14 @@ async def open_recorder(logs: Logs, probes: Collection[str] = ()) -> AsyncGenera
     Raises:
         ConfigError: an option is wrong, or at the start a file or a ring cannot be opened.
     """
-    with _as_config_error():
+    with _as_config_error(logs):
         options = {name: options_of(logs, getattr(logs, name)) for name in STREAMS}
     encoder = encoder_of(options["app"])
     combined = CombinedLines(encoder.redactor) if is_combined(logs) else None
     async with AsyncExitStack() as stack:
         opened: dict[StreamName, Log] = {}
         for name in STREAMS:
-            with _as_config_error():
+            with _as_config_error(logs):
                 path, numbered = path_of(logs, name), name != "access" or combined is None
                 if path is None:
                     log = open_stdout(options[name], encoder, numbered=numbered)
@@ -292,13 +293,13 @@ async def ensure_writable(logs: Logs) -> None:
         ConfigError: an option is wrong, or a file cannot be opened.
     """
     for name in STREAMS:
-        with _as_config_error():
+        with _as_config_error(logs):
             options_of(logs, getattr(logs, name))
         if (path := path_of(logs, name)) is None:
             continue
         sink = FileSink(LogFile(path, Rotation()), Retention())
         try:
-            with _as_config_error():
+            with _as_config_error(logs):
                 await sink.open()
         finally:
             sink.close()
@@ -385,11 +386,14 @@ def is_combined(logs: Logs) -> bool:
 
 
 @contextmanager
-def _as_config_error() -> Iterator[None]:
+def _as_config_error(logs: Logs | None = None) -> Iterator[None]:
+    """Raise an error of the block as a ``ConfigError``. One that names no file is reported for the directory."""
     try:
         yield
     except OSError as error:
-        reason = f"{printable(error.filename)} cannot be written: {error.strerror}"
-        raise ConfigError([ConfigProblem("", None, "logs.dir", reason)]) from error
+        key = "logs.ring" if isinstance(error, RingError) else "logs.dir"
+        file = error.filename or ("a log" if logs is None else Path(logs.dir).absolute())
+        reason = f"{printable(file)} cannot be written: {error.strerror or printable(error)}"
+        raise ConfigError([ConfigProblem("", None, key, reason)]) from error
     except ValueError as error:
         raise ConfigError([ConfigProblem("", None, "logs", str(error))]) from error

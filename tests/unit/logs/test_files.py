@@ -17,6 +17,7 @@ from tests.support.logs.sinks import FileLog
 from umbel.config.schema.sections import Logs
 from umbel.core.errors import ConfigError
 from umbel.logs import ensure_writable, open_recorder
+from umbel.logs.files.sink import FileSink
 
 
 def logs(directory: Path) -> Logs:
@@ -80,6 +81,34 @@ async def test_a_path_that_cannot_be_written_is_reported_at_the_start(tmp_path: 
     with pytest.raises(ConfigError, match=r"^logs\.dir: .*logs cannot be written: "):
         async with open_recorder(logs(tmp_path / "logs")):
             pytest.fail("it must not come this far")
+
+
+async def test_a_ring_that_does_not_fit_into_memory_is_reported_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("umbel.logs.files.ring.MEMORY", tmp_path)
+    monkeypatch.setattr("umbel.logs.files.ring.os.posix_fallocate", full)
+    reason = rf"^logs\.ring: {tmp_path}/umbel-log-.*\.ring cannot be written: No space left on device; make room for "
+    with pytest.raises(ConfigError, match=reason) as caught:
+        async with open_recorder(logs(tmp_path / "logs").model_copy(update={"ring": True})):
+            pytest.fail("it must not come this far")
+    assert str(caught.value).endswith(f"bytes in {tmp_path}, lower max_queue_bytes, or set ring = false")
+    assert [name for name in os.listdir(tmp_path) if name.endswith(".ring")] == []  # noqa: PTH208 - blocking either way
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), OSError("odd")])
+async def test_an_error_at_the_start_without_a_file_names_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    async def fail(_: FileSink) -> None:
+        raise error
+
+    monkeypatch.setattr(FileSink, "open", fail)
+    with pytest.raises(ConfigError, match=rf"^logs\.dir: {tmp_path} cannot be written: (Input/output error|odd)$"):
+        await ensure_writable(logs(tmp_path))
 
 
 async def test_ensure_writable_reports_files_that_cannot_be_opened(tmp_path: Path) -> None:

@@ -66,6 +66,10 @@ _PATH_BYTES_MAX = 4096
 _MODE = 0o600
 
 
+class RingError(OSError):
+    """A ring cannot be allocated. It names the ring's file, and its text says what to do."""
+
+
 def directory_of(log: Path) -> Path:
     """Return the directory of a log's rings: ``/dev/shm`` if it exists, otherwise the directory of the log."""
     return MEMORY if MEMORY.is_dir() else log.parent
@@ -84,30 +88,39 @@ class Ring:
         size: the bytes of the area; all of its pages are allocated now.
 
     Raises:
-        OSError: the file cannot be created, or there is no memory for it.
+        RingError: the file cannot be created, or there is no memory for it.
     """
 
     def __init__(self, log: Path, size: int) -> None:
         directory = directory_of(log)
         self.path = directory / f"{prefix_of(log)}{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         self._size = size
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
-            # Locked while it is empty: recovery leaves an empty file alone, and so never takes this one for the ring
-            # of a dead process. All pages are allocated now: a page that is missing later would be a SIGBUS.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            os.posix_fallocate(fd, 0, _RECORDS_AT + size)
-            self._map = mmap.mmap(fd, _RECORDS_AT + size)
-        except BaseException:
-            os.close(fd)
-            self.path.unlink(missing_ok=True)
-            raise
-        self._fd = fd
+            self._fd, self._map = self._allocate(_RECORDS_AT + size)
+        except OSError as error:
+            todo = (
+                f"make room for {_RECORDS_AT + size} bytes in {directory}, lower max_queue_bytes, or set ring = false"
+            )
+            raise RingError(error.errno, f"{error.strerror}; {todo}", os.fspath(self.path)) from error
         self._head = 0
         self._tail = 0
         name = os.fsencode(log.absolute())[:_PATH_BYTES_MAX]
         self._map[_HEAD.size : _HEAD.size + len(name)] = name
         _HEAD.pack_into(self._map, 0, _MAGIC, size, 0, len(name))
+
+    def _allocate(self, size: int) -> tuple[int, mmap.mmap]:
+        """Create the file and return its descriptor and its memory; if that fails, there is no file."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        try:
+            # Locked while it is empty: recovery leaves an empty file alone, and so never takes this one for the ring
+            # of a dead process. All pages are allocated now: a page that is missing later would be a SIGBUS.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.posix_fallocate(fd, 0, size)
+            return fd, mmap.mmap(fd, size)
+        except BaseException:
+            os.close(fd)
+            self.path.unlink(missing_ok=True)
+            raise
 
     def append(self, line: bytes) -> int | None:
         """Copy a line into the ring. Return the mark for ``release`` (the line's end); None if there is no room."""
