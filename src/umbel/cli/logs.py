@@ -82,7 +82,7 @@ def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, 
     with LogFiles(path, follower) as files:
         printed = printer.print(files.lines() if lines is None else files.last(lines))
     if follower is None:
-        _end(files, printed)
+        _end(printed, files)
         return
     while True:
         printer.print(follower.read())
@@ -106,22 +106,26 @@ def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
 
     statistics = LogStatistics(by)
     requests, statistics.note = _requests_with_calls(log, config)
+    read: list[LogFiles] = []
     if requests is None:
         with LogFiles(_path(log, config)) as files:
+            read.append(files)
             for line in files.lines():
                 statistics.add(line)
         count = statistics.records + statistics.not_records
     else:
         with LogFiles(requests) as files:
+            read.append(files)
             for line in files.lines():
                 statistics.add_calls(line)
         count = sum(row.outcomes.total() for row in statistics.calls.values())
         if (own := _configured_path(log, config)) is not None:
-            with LogFiles(own) as own_files:
-                for line in own_files.lines():
+            with LogFiles(own) as files:
+                read.append(files)
+                for line in files.lines():
                     statistics.add(line, figures=False)
     click.echo(json.dumps(statistics.as_dict(), ensure_ascii=False) if as_json else rendered(statistics))
-    _end(files, count)
+    _end(count, *read)
     if count and by is not None and not statistics.has_by:
         of = f"{count} records" if requests is None else f"{count} calls in {requests.name}"
         hint = f"; lines in the combined format have no {NOT_COMBINED}" if statistics.combined else ""
@@ -211,7 +215,8 @@ def _configured(name: str, config: str) -> Path:
     return path
 
 
-def _end(files: LogFiles, count: int) -> None:
-    """Fail if a file could not be read and no line was read from the others."""
-    if files.unreadable and not count:
-        raise click.ClickException("no file of this log can be read")
+def _end(count: int, *read: LogFiles) -> None:
+    """Fail if a file could not be read to its end; stderr has named it. ``count``: the lines that were read."""
+    if any(files.unreadable for files in read):
+        rest = "the lines of the others are complete" if count else "no line was read"
+        raise click.ClickException(f"not all files of this log can be read; {rest}")

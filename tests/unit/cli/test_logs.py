@@ -294,6 +294,38 @@ class TestReadingWhileFilesChange:
         assert [line.record["seq"] for line in follower.read()] == [31]
 
 
+@pytest.mark.parametrize("method", ["gzip", "zstd"])
+@pytest.mark.parametrize("command", ["tail", "stat"])
+def test_a_damaged_file_is_named_and_the_others_are_read(log: Path, method: str, command: str) -> None:
+    damaged = log.with_name("access.jsonl.20260304T050610.000000Z.gz")
+    if method == "zstd":
+        damaged.unlink()
+        damaged = log.with_name("access.jsonl.20260304T050610.000000Z.zst")
+        compress(write(damaged.with_suffix(""), *map(record, range(1, 11))), "zstd")
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
+    damaged.write_bytes(data)
+
+    result = umbel(command, log, "--json", *(("-n", "all") if command == "tail" else ()))
+
+    assert result.exit_code == 1
+    complaint, error = result.stderr.splitlines()
+    assert complaint.startswith(f"{damaged}: the compressed file is damaged: ")
+    assert error == "Error: not all files of this log can be read; the lines of the others are complete"
+    if command == "tail":
+        assert numbers(result)[-20:] == list(range(11, 31))
+    else:
+        assert json.loads(result.stdout)["records"] >= 20
+
+
+def test_a_truncated_compressed_file_is_read_up_to_the_cut(log: Path) -> None:
+    damaged = log.with_name("access.jsonl.20260304T050610.000000Z.gz")
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    result = umbel("tail", log, "-n", "all", "--json")
+    assert (result.exit_code, numbers(result)[-20:]) == (1, list(range(11, 31)))
+    assert f"{damaged}: the compressed file is damaged: Compressed file ended before" in result.stderr
+
+
 class TestFollowing:
     def seqs(self, follower: Follower) -> list[int]:
         return [line.record["seq"] for line in follower.read()]

@@ -119,7 +119,7 @@ class LogFiles:
                 if self._upto is not None and read > self._upto:
                     return
                 yield data
-        except (OSError, EOFError) as error:
+        except OSError as error:
             self._complain(self._log, error)
 
     def _lines_of(self, path: Path) -> Iterator[bytes]:
@@ -129,17 +129,17 @@ class LogFiles:
                 yield from lines_of(name)
             except FileNotFoundError:
                 continue
-            except (OSError, EOFError) as error:
+            except OSError as error:
                 self._complain(name, error)
             return
 
-    def _complain(self, path: Path, error: OSError | EOFError) -> None:
+    def _complain(self, path: Path, error: OSError) -> None:
         self.unreadable = True
         print(f"{path}: {_why(error)}", file=sys.stderr)
 
 
-def _why(error: OSError | EOFError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 class Follower:

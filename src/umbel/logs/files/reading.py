@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,8 +45,8 @@ def lines_of(path: Path) -> Iterator[bytes]:
     comes in pieces.
 
     Raises:
-        OSError: the file cannot be read, is not a regular file, or needs the package zstandard, which is missing.
-        EOFError: a compressed file is truncated.
+        OSError: the file cannot be read, is not a regular file, is compressed and damaged or truncated, or needs the
+            package zstandard, which is missing.
     """
     with os.fdopen(open_regular(path), "rb") as raw:
         yield from lines_in_file(raw)
@@ -53,22 +54,31 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 def lines_in_file(raw: IO[bytes]) -> Iterator[bytes]:
     """Yield the lines of an open file from its beginning, as ``lines_of`` does. It may close the file at the end."""
-    with _unpacked(raw) as file:
-        while line := file.readline(LINE_BYTES_MAX):
+    unpacked, damages = _unpacked(raw)
+    with unpacked as file:
+        while line := _next_line(file, damages):
             yield line
 
 
-def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+def _next_line(file: IO[bytes], damages: tuple[type[Exception], ...]) -> bytes:
+    """Return the next line; an error of ``damages`` becomes an ``OSError``."""
+    try:
+        return file.readline(LINE_BYTES_MAX)
+    except damages as error:
+        raise OSError(f"the compressed file is damaged: {error}") from error
+
+
+def _unpacked(raw: IO[bytes]) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
+    """Return the file that has the lines, and the types of the errors by which its reading reports damage."""
     magic = raw.read(4)
     raw.seek(0)
     if magic[:2] == b"\x1f\x8b":
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (EOFError, gzip.BadGzipFile, zlib.error)
     if magic == b"\x28\xb5\x2f\xfd":
         try:
             import zstandard
         except ImportError as error:
             raise OSError("the file is compressed with zstd; to read it: pip install 'umbel[zstd]'") from error
-        return cast(
-            "IO[bytes]", io.BufferedReader(cast("io.RawIOBase", zstandard.ZstdDecompressor().stream_reader(raw)))
-        )
-    return raw
+        reader = cast("io.RawIOBase", zstandard.ZstdDecompressor().stream_reader(raw))
+        return cast("IO[bytes]", io.BufferedReader(reader)), (zstandard.ZstdError,)
+    return raw, ()
