@@ -3,13 +3,15 @@
 All workers inherit one stdout, and several logs of one process may write to it. Their lines stay whole:
 
 * A write holds whole lines and at most ``PIPE_BUF`` bytes, which the kernel does not mix with other writes to a pipe. A
-  longer line is a write of its own, whose bytes only the locks below keep together.
+  longer line is written in pieces of that size, which only the locks below keep together.
 * The writes of a batch are made under two locks. A record lock (``lockf``) keeps processes apart. It belongs to the
   process; a ``flock`` would belong to the open file, which all workers share. A lock in memory keeps the logs of one
   process apart.
-* The waits for the locks and for the reader of a full pipe are bounded, except within the write of a longer line, which
-  ends only when the reader has taken enough. A reader that is too slow is an ``OSError`` like a full disk: the writer
-  tries again, and meanwhile the queue fills and drops.
+* The waits for the locks and for the reader of a full pipe are bounded. A writable pipe takes ``PIPE_BUF`` bytes
+  without a wait, so no write is larger; ``O_NONBLOCK`` would change the open file for all who share it. A reader that
+  is too slow is an ``OSError`` like a full disk: the writer tries again, and meanwhile the queue fills and drops. If it
+  stops within a longer line, the rest of this line comes first when it reads again; lines of other processes may be
+  between the two parts.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ class Stdout:
         with self._locked():
             while self._bytes_done < len(lines):
                 end = min(len(lines), self._bytes_done + bytes_max)
-                # Up to the last line that fits into one write, or one long line.
-                whole = lines.rfind(b"\n", self._bytes_done, end) + 1 or lines.find(b"\n", end) + 1 or len(lines)
+                # Up to the last line that fits into one write, or a piece of a longer line.
+                whole = lines.rfind(b"\n", self._bytes_done, end) + 1 or end
                 self._wait_until_writable()
                 self._bytes_done += os.write(self._fd, lines[self._bytes_done : whole])
         self._bytes_done = 0
