@@ -257,7 +257,8 @@ class Log:
             raise NotWrittenError(f"{event}: the log's queue is full, or the log is closed")
         writer, off = self.writer, self._options.fsync == "off"
         try:
-            writer.request(sync_upto=0 if off else seq)
+            if not off:
+                writer.request_sync(seq)
             writer.write_now()
             await writer.wait_until(
                 lambda: (
@@ -286,7 +287,7 @@ class Log:
 
         A plain function for any thread and for signal handlers.
         """
-        self.writer.request(reopen=True)
+        self.writer.request_reopen()
         self._call_in_trio(self.writer.write_now)
 
     def rotate(self) -> None:
@@ -294,7 +295,7 @@ class Log:
 
         A plain function for any thread and for signal handlers.
         """
-        self.writer.request(rotate=True)
+        self.writer.request_rotate()
         self._call_in_trio(self.writer.write_now)
 
     @property

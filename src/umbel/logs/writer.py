@@ -43,7 +43,9 @@ Cancellation. The scope is shielded: an outer cancel interrupts no await here. O
 ``abandon`` cancel the scope. If either interrupts a call of the sink, its thread may go on and write lines that are
 counted as dropped: ``log.closed`` may state too few written records, never too many.
 
-Threads. ``request`` may be called in any thread: it only sets flags. Everything else runs in the trio thread.
+Threads. ``request_reopen`` and ``request_rotate`` may be called in any thread and in signal handlers, so no lock may be
+taken: each only sets a flag, and only the writer resets a flag, after it has read True. A request that comes between
+the two is served by the work that follows. Everything else runs in the trio thread.
 """
 
 from __future__ import annotations
@@ -127,14 +129,20 @@ class Writer:
         self._due = min(self._due, at)
         self._wake.set()
 
-    def request(self, *, reopen: bool = False, rotate: bool = False, sync_upto: int = 0) -> None:
-        """Request that the next step reopens the file, rotates it, or syncs the records up to ``sync_upto``.
+    def request_reopen(self) -> None:
+        """Request that the next step reopens the file. For any thread; in the trio thread ``write_now`` must follow."""
+        self._reopen_requested = True
 
-        May be called in any thread. ``write_now`` must follow, in the trio thread.
+    def request_rotate(self) -> None:
+        """Request that the next step rotates the file. For any thread; in the trio thread ``write_now`` must follow."""
+        self._rotate_requested = True
+
+    def request_sync(self, upto: int) -> None:
+        """Request that the next step syncs the records up to number ``upto``. ``write_now`` must follow.
+
+        Must be called in the trio thread.
         """
-        self._reopen_requested |= reopen
-        self._rotate_requested |= rotate
-        self._sync_upto = max(self._sync_upto, sync_upto)
+        self._sync_upto = max(self._sync_upto, upto)
 
     def write_now(self) -> None:
         """Make the next step due now, without backoff. Must be called in the trio thread."""
@@ -180,7 +188,8 @@ class Writer:
         """Begin the end: drain the queue within ``DRAIN_S_MAX`` seconds. ``wait_ended`` waits for the end."""
         self._closing = True
         self._scope.deadline = trio.current_time() + DRAIN_S_MAX
-        self.request(sync_upto=self._queue.last if self._sync_every_second else 0)
+        if self._sync_every_second:
+            self.request_sync(self._queue.last)
         self.write_now()
 
     def abandon(self) -> None:
@@ -249,18 +258,21 @@ class Writer:
 
     async def _reopen(self) -> None:
         """Reopen the file if that was requested. A failure ends the request: the next batch opens the file anyway."""
-        self._serving_request, self._reopen_requested = self._reopen_requested, False
+        if not self._reopen_requested:
+            return
+        self._serving_request, self._reopen_requested = True, False
         try:
-            if self._serving_request:
-                await self._sink.reopen()
+            await self._sink.reopen()
         finally:
             self._serving_request = False
 
     async def _rotate(self) -> None:
         """Rotate the file if that was requested, after earlier records were written. A failure ends the request."""
-        self._serving_request, self._rotate_requested = self._rotate_requested, False
+        if not self._rotate_requested:
+            return
+        self._serving_request, self._rotate_requested = True, False
         try:
-            if self._serving_request and await self._sink.rotate():
+            if await self._sink.rotate():
                 self._retention_due.set()
         finally:
             self._serving_request = False

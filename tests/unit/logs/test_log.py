@@ -19,6 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support.logs.sinks import MemorySink, memory_log
 from umbel.logs import NotWrittenError, bind, bound
 from umbel.logs.options import QUEUE_BYTES_MIN, LogOptions
+from umbel.logs.writer import Writer
 
 AT_NS = 1_772_600_767_890_123_456
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -294,6 +295,32 @@ async def test_flush_waits_for_reopening_and_for_rotation(sink: MemorySink, auto
         await log.flush()
         await wait_all_tasks_blocked()
         assert sink.did == ["apply_retention", "reopen", "rotate", "apply_retention"]
+
+
+@pytest.mark.parametrize("flag", ["_reopen_requested", "_rotate_requested"])
+async def test_a_request_of_a_thread_between_two_bytecodes_of_the_writer_is_kept(
+    sink: MemorySink, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    other_thread_requests = False
+
+    def read(writer: Writer) -> bool:
+        nonlocal other_thread_requests
+        requested = vars(writer).get(flag, False)
+        if other_thread_requests:
+            other_thread_requests = False
+            vars(writer)[flag] = True
+            writer.write_now()
+        return requested
+
+    monkeypatch.setattr(Writer, flag, property(read, lambda writer, to: vars(writer).update({flag: to})), raising=False)
+    async with memory_log(sink) as log:
+        log.info("one")
+        await log.flush()
+        other_thread_requests = True  # Right behind the next time at which anything reads the flag.
+        log.rotate() if flag == "_reopen_requested" else log.reopen()
+        await log.flush()
+    assert not other_thread_requests
+    assert (sink.did.count("reopen"), sink.did.count("rotate")) == (1, 1)
 
 
 async def test_reopen_may_be_called_by_a_signal_handler(sink: MemorySink) -> None:
