@@ -25,6 +25,8 @@ dropped from the stack, and decoded with that text.
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -59,8 +61,8 @@ def holds_many_values(body: bytes, max_body: int) -> bool:
 async def decode_in_thread(body: bytes, max_body: int, charset: str | None = None) -> Json:
     """Decode a JSON text in a thread, while the event loop runs on.
 
-    One body is decoded at a time; further callers wait. Cancelled, it abandons the thread, which ends when the body is
-    decoded; the next body waits for that.
+    One body is decoded at a time; further callers wait. Cancelled, it abandons the thread, which ends at its next
+    piece; the next body waits for that. So there is at most one thread, abandoned or not.
 
     Args:
         max_body: the bound of the body in bytes; ``values_allowed`` derives the bound of its values from it.
@@ -73,41 +75,60 @@ async def decode_in_thread(body: bytes, max_body: int, charset: str | None = Non
     if limiter is None:
         limiter = trio.CapacityLimiter(1)
         _threads.set(limiter)
-    value, reason = await trio.to_thread.run_sync(
-        _decoded_or_reason, body, max_body, charset, abandon_on_cancel=True, limiter=limiter
-    )
+    abandoned = threading.Event()
+    try:
+        value, reason = await trio.to_thread.run_sync(
+            _decoded_or_reason, body, max_body, charset, abandoned.is_set, abandon_on_cancel=True, limiter=limiter
+        )
+    except trio.Cancelled:
+        abandoned.set()
+        raise
     if reason is not None:
         raise BadBodyError(reason)
     return value
 
 
-def _decoded_or_reason(body: bytes, max_body: int, charset: str | None) -> tuple[Json, str | None]:
+class _AbandonedError(Exception):
+    """Nobody waits for the value any more."""
+
+
+def _decoded_or_reason(
+    body: bytes, max_body: int, charset: str | None, is_abandoned: Callable[[], bool]
+) -> tuple[Json, str | None]:
     """Run ``decode_pieces``, and return its value, or the message of its error.
 
     It must not raise: an exception that passes to another thread becomes part of a reference cycle, and its frames
     would keep the body in memory until a garbage collection.
     """
     try:
-        return decode_pieces(body, max_body, charset), None
+        return decode_pieces(body, max_body, charset, is_abandoned), None
     except BadBodyError as error:
         return None, str(error)
+    except _AbandonedError:
+        return None, "abandoned"
 
 
-def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Json:
+def decode_pieces(
+    body: bytes, max_body: int, charset: str | None = None, is_abandoned: Callable[[], bool] = lambda: False
+) -> Json:
     """Decode a JSON text piece by piece. Blocks.
+
+    Args:
+        is_abandoned: called before each piece; if it returns True, nobody waits for the value.
 
     Raises:
         BadBodyError: the body is no JSON, or exceeds a bound (as in ``decode_json``).
+        _AbandonedError: ``is_abandoned`` has returned True.
     """
     allowed = values_allowed(max_body)
     try:
-        return _PieceDecoder(body, allowed).value()
+        return _PieceDecoder(body, allowed, is_abandoned).value()
     except BadBodyError:
         # As in decode_json, a body is searched for repairs only after strict decoding has refused it.
         repaired = repair_json(body, charset)
         if repaired is None:
             raise
-    return _PieceDecoder(repaired, allowed).value()
+    return _PieceDecoder(repaired, allowed, is_abandoned).value()
 
 
 def _blank_strings(piece: bytes) -> bytes:
@@ -181,9 +202,10 @@ _SPACE = b" \t\r\n"
 class _PieceDecoder:
     """Decoder of one JSON text, a piece at a time."""
 
-    def __init__(self, body: bytes, allowed: int) -> None:
+    def __init__(self, body: bytes, allowed: int, is_abandoned: Callable[[], bool]) -> None:
         self._body = body
         self._allowed = allowed
+        self._is_abandoned = is_abandoned
         self._values = 1
         self._blanked = body.replace(rb"\\", b"__").replace(rb"\"", b"__")
         """The text with escapes blanked: each quote in it begins or ends a string."""
@@ -200,6 +222,8 @@ class _PieceDecoder:
         """
         start, size = 0, len(self._body)
         while start < size:
+            if self._is_abandoned():
+                raise _AbandonedError
             end = self._blanked.find(b'"', start + _PIECE) if self._ends_in_text(start) else start + _PIECE - 1
             if end < 0:
                 raise BadBodyError(_BAD)

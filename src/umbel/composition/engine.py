@@ -25,8 +25,9 @@ notifies no observer.
 **Callbacks.** An upstream calls ``call_ended`` and ``call_waits`` in the task of the socket reader or of the timers.
 They never wait, never raise and never start a call. ``call_ended`` decodes a body of at most ``INLINE_MAX`` bytes and
 settles the call; this may decide the composition. A larger body is left to the engine's task, which decodes one per
-turn of the event loop. A callback wakes the engine's task only if that task has something to do: of ten calls that end
-in one turn, the last one wakes it. An exception in a callback is kept, and ``run_loop`` raises it.
+turn of the event loop; a body of many values is decoded in a thread, for which a task of its own waits. A callback
+wakes the engine's task only if that task has something to do: of ten calls that end in one turn, the last one wakes it.
+An exception in a callback is kept, and ``run_loop`` raises it.
 
 **The loop** (``run_loop``) repeats: do the work that callbacks noted, give each call that waits a task, park. The calls
 that are ready in one turn are all prepared, then all started, then all sent, so that a peer on this machine wakes once.
@@ -46,13 +47,14 @@ required item failed   not called: ``_end_fan_out`` cuts siblings  "a required i
 =====================  ==========================================  =========================  ====================
 
 **Timer or scope.** As long as the engine's task waits only in ``park``, the deadline is a timer, set before the first
-``park``; its callback can cut everything. Once the task waits for anything else (tasks of calls, a thread), only a
-cancel can end the wait: ``_run_loop_in_nursery`` then moves the deadline to ``scope``. Without a timer queue the caller
-enters ``scope`` around ``run_loop`` from the beginning.
+``park``; its callback can cut everything. Once it has a nursery (for tasks of calls, or for threads), only a cancel can
+end the wait for the tasks in it: ``_run_loop_in_nursery`` then moves the deadline to ``scope``. Without a timer queue
+the caller enters ``scope`` around ``run_loop`` from the beginning.
 
 **Cancels.** Each ``await`` of ``run_loop`` may raise ``Cancelled``: the checkpoint before noted work (so nothing is
-sent for a cancelled request), ``park``, the checkpoint between large bodies, the decoding in a thread (which is
-abandoned), and the end of the nursery. Each time ``cut`` runs before the exception leaves. A task in ``Call.finish`` is
+sent for a cancelled request), ``park``, the checkpoint between large bodies, and the end of the nursery. Each time
+``cut`` runs before the exception leaves. ``cut`` also cancels the tasks that wait for threads: the threads are
+abandoned, so that the answer does not wait for a body that it does not have. A task in ``Call.finish`` is
 shielded until ``cut`` has cancelled all calls. Otherwise the cancelled task would free its place while its siblings are
 still queued, and the upstream would send a request of a cancelled composition. (docs/decisions/0007.)
 
@@ -126,6 +128,8 @@ class Engine:
     _deadline_reached = False
     _shields: list[trio.CancelScope] | None = None
     """The shielded scopes around the tasks of calls."""
+    _decodings: dict[RunningCall, trio.CancelScope] | None = None
+    """The scopes around the waits for threads, by the call whose body is decoded there."""
     _callback_error: Exception | None = None
     """An exception that a callback caught; ``run_loop`` raises it."""
     _cut_reason: str | None = None
@@ -345,6 +349,8 @@ class Engine:
             # Remove all siblings before the first cancel: the cancelled call's place may go to a sibling, which may end
             # at once, and ``call_ended`` must ignore that sibling.
             calls = [self._under_way.pop(running) for running in siblings]
+            for running in siblings if self._decodings else ():
+                self._abandon_decoding(running, "a required item failed")
             for call in reversed(calls):
                 call.cancel("a required item failed")
         self.settle(fan_out.rules, fan_out.result(), fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
@@ -442,11 +448,11 @@ class Engine:
                 if self._has_work:
                     # Nothing must be sent for a request that is cancelled already.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    if self._large_results and self._needs_thread(self._large_results[0]):
+                    while self._large_results and self._needs_thread(self._large_results[0]):
                         if nursery is None:
                             await self._run_loop_in_nursery()
                             return
-                        await self._decode_in_thread(self._large_results[0])
+                        nursery.start_soon(self._decode_in_thread, self._large_results.popleft())
                     self._do_work()
                     if self.over:
                         break
@@ -514,9 +520,32 @@ class Engine:
         return running in self._under_way and needs_decode_thread(running.rules, call)
 
     async def _decode_in_thread(self, call: Call) -> None:
-        """Decode the body of ``call`` in a thread. Cancelled, it abandons the thread."""
+        """Decode the body of ``call`` in a thread, and settle the call. Runs in a task of its own.
+
+        Meanwhile the loop runs on: other calls start, and a decision ends the composition at once. Cancelled, also by
+        ``_abandon_decoding``, it abandons the thread.
+        """
         running: RunningCall = call.context
-        running.decoded = await decoded_in_thread(running.rules, call)
+        if running not in self._under_way:
+            return  # It was cut before this task ran.
+        with trio.CancelScope() as scope:
+            if self._decodings is None:
+                self._decodings = {}
+            self._decodings[running] = scope
+            try:
+                running.decoded = await decoded_in_thread(running.rules, call)
+            except Exception as error:  # noqa: BLE001  # a bug: run_loop raises it, as that of a callback
+                self._note_callback_error(error)
+                return
+            finally:
+                self._decodings.pop(running, None)
+            self.call_ended(call, math.inf)
+
+    def _abandon_decoding(self, running: RunningCall, reason: str) -> None:
+        """End the wait for the thread that decodes the body of a call, if there is one."""
+        scope = None if self._decodings is None else self._decodings.pop(running, None)
+        if scope is not None:
+            scope.cancel(reason=reason or None)
 
     async def _finish_call(self, call: Call) -> None:
         """Run ``call.finish``, shielded from cancels until ``cut`` has cancelled all calls."""
@@ -575,6 +604,8 @@ class Engine:
             call.cancel(reason)
         for shield in self._shields or ():
             shield.shield = False
+        for running in list(self._decodings or ()):
+            self._abandon_decoding(running, reason)
         now = self._now()
         for running in under_way:
             if running.fan_out is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,6 +117,25 @@ async def test_the_event_loop_runs_while_many_values_are_decoded() -> None:
     assert beats > 5
     # The aim is 20 ms. This detects a decoder that blocks the event loop for the whole body.
     assert longest < 0.3
+
+
+async def test_an_abandoned_thread_ends_at_its_next_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, goes_on, pieces, usual = threading.Event(), threading.Event(), [], decode_large._blank_groups
+
+    def blocks(signs: bytes) -> bytes:
+        pieces.append(signs)
+        began.set()
+        goes_on.wait(10)
+        return usual(signs)
+
+    monkeypatch.setattr(decode_large, "_blank_groups", blocks)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decode_in_thread, b"[" + b"1," * 250_000 + b"1]", LARGE)
+        await trio.to_thread.run_sync(began.wait)
+        nursery.cancel_scope.cancel(reason="nobody waits for the body")
+    goes_on.set()
+    assert await decode_in_thread(b"[2]", LARGE) == [2], "it waits for the abandoned thread"
+    assert len(pieces) == 2
 
 
 async def test_no_reference_cycle_keeps_a_refused_body_in_memory() -> None:
