@@ -48,6 +48,20 @@ class RequestEnded(msgspec.Struct, frozen=True):
     """Parts of the request's head, if the recorder takes them (``Recorder``) and the head was read."""
 
 
+class RequestStarted(msgspec.Struct, frozen=True):
+    """A stream (a response in parts, or a WebSocket) has lasted for ``Recorder.lasting_after``, and goes on.
+
+    Its ``RequestEnded`` follows.
+    """
+
+    request: RequestFacts
+    at: float
+    """``trio.current_time()`` of this event."""
+    client: str = ""
+    """The client's address."""
+    scheme: str = "http"
+
+
 class CallEnded(NamedTuple):
     """A call of a composition has its outcome. There is exactly one per call, except with ``Recorder.slow_call``."""
 
@@ -83,18 +97,19 @@ class LogMessage:
     error: BaseException | None = None
 
 
-Event = RequestEnded | CallEnded | AttemptEnded | LogMessage
+Event = RequestEnded | RequestStarted | CallEnded | AttemptEnded | LogMessage
 
 
 class Recorder(Protocol):
     """Recorder of events. ``record`` is a plain function that must not raise or block.
 
-    Three optional attributes say what the recorder needs:
+    Four optional attributes say what the recorder needs:
 
     - ``takes_attempts = False``: the recorder gets no ``AttemptEnded``. Attempts are in the call's outcome too.
     - ``slow_call`` (seconds): the recorder gets no ``CallEnded`` for a call that succeeded with one attempt in less
       than this time. ``RequestEnded.calls`` still holds the outcome.
     - ``takes_heads = True``: ``RequestEnded.head`` is set.
+    - ``lasting_after`` (seconds): the recorder gets a ``RequestStarted`` for a stream that lasts this long.
     """
 
     def record(self, event: Event) -> None:

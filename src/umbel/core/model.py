@@ -61,6 +61,14 @@ class RequestFacts(msgspec.Struct, frozen=True):
         """The time from which the route's deadline counts: ``complete_at``, or ``started_at`` without a body."""
         return self.started_at if self.complete_at is None else self.complete_at
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """The fields of log records that identify the request."""
+        names: dict[str, object] = {"request_id": self.request_id, "trace_id": self.trace.trace_id}
+        if self.route:
+            names["http.route"] = self.route
+        return names
+
 
 class Attempt(msgspec.Struct, frozen=True):
     """Record of an attempt that has ended: one request of a call on one connection."""

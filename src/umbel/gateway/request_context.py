@@ -21,10 +21,10 @@ from ..logs import bind
 if TYPE_CHECKING:
     from quart.wrappers import Request
 
-    from ..core.events import Recorder
     from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
+    from .context import ServingState
     from .request.client_origin import ClientOrigin
 
 
@@ -45,7 +45,7 @@ class RequestContext:
     Args:
         facts: identifiers, route and times; replaced as more becomes known.
         origin: the client's address and the request's fields.
-        recorder: takes the records of this request.
+        serving: the state of the application; its present recorder takes the records of this request.
         query: the raw query of the request target.
     """
 
@@ -66,12 +66,14 @@ class RequestContext:
         "own_ms",
         "query",
         "recorder",
+        "serving",
     )
 
-    def __init__(self, facts: RequestFacts, origin: ClientOrigin, recorder: Recorder, query: bytes = b"") -> None:
+    def __init__(self, facts: RequestFacts, origin: ClientOrigin, serving: ServingState, query: bytes = b"") -> None:
         self.facts = facts
         self.origin = origin
-        self.recorder = recorder
+        self.serving = serving
+        self.recorder = serving.recorder
         self.query = query
         """The raw query of the request target."""
         self.body: RequestBody
@@ -105,7 +107,7 @@ class RequestContext:
 
     def bind(self) -> None:
         """Add the request's ids to all log records of the current task and of its children."""
-        bind(**names_of(self.facts))
+        bind(**self.facts.log_fields)
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
         """Add the matched route and the deadline (``trio.current_time()``) to the facts, and return the facts.
@@ -150,14 +152,6 @@ class RequestContext:
 
 def count_nothing(_: bool) -> None:
     """Do nothing: the value of ``body_waits`` while no handler measures the waits."""
-
-
-def names_of(facts: RequestFacts) -> dict[str, object]:
-    """The fields of log records that identify a request."""
-    names: dict[str, object] = {"request_id": facts.request_id, "trace_id": facts.trace.trace_id}
-    if facts.route:
-        names["http.route"] = facts.route
-    return names
 
 
 def current_request() -> Request:

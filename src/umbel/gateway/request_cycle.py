@@ -65,7 +65,7 @@ from ..net.exception_groups import split_crash
 from . import crashes
 from .request.client_origin import origin_of
 from .request.request_body import known_length
-from .request_context import RequestContext, names_of
+from .request_context import RequestContext
 from .request_end import DISCARD_MAX, end_by, record_of
 from .response.answer import answer
 from .response.problems import http_exception_reply, request_error_reply
@@ -106,9 +106,8 @@ class RequestCycle(RequestContext):
             started_at,
             route.deadline(fields, started_at),
         )
-        recorder = context.serving.recorder
         RequestContext.__init__(
-            self, facts, origin, recorder, inbound.target.partition(b"?")[2]
+            self, facts, origin, context.serving, inbound.target.partition(b"?")[2]
         )  # Not super(): it is slow.
         self.inbound = inbound
         self._context = context
@@ -141,7 +140,7 @@ class RequestCycle(RequestContext):
     async def _answer_500(self) -> None:
         reply = http_exception_reply(InternalServerError(), self.facts.request_id)
         complete(reply, self.facts.request_id, krakend=self._says_krakend)
-        await send_reply(self.inbound, reply)
+        await send_reply(self, reply)
 
 
 class PlanCycle(RequestCycle):
@@ -189,7 +188,7 @@ class PlanCycle(RequestCycle):
                 reply = reply_to_error
             complete(reply, self.facts.request_id, krakend=route.krakend_compat)
             try:
-                await send_reply(inbound, reply)
+                await send_reply(self, reply)
             except ClientGoneError:
                 self.cancel()  # Before the nursery cancels: the calls are then recorded as "client-gone".
                 raise
@@ -233,7 +232,7 @@ class PlanCycle(RequestCycle):
         facts = self.facts
         crashes.record(self.recorder, "request.crashed", error, facts)
         self.kind, self.detail = Kind.INTERNAL, "an unhandled exception"
-        with bound(**names_of(facts)):
+        with bound(**facts.log_fields):
             self._context.logger().error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
 
 

@@ -22,7 +22,6 @@ from ..server.limits.server_limits import PROBES
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build
-from .request_context import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ async def open_runtime(
 
 def _bound(facts: RequestFacts) -> AbstractContextManager[None]:
     """Context manager that adds the request's ids to the log records of a foreign transport."""
-    return bound(**names_of(facts))
+    return bound(**facts.log_fields)
 
 
 def _url_of(upstream: Upstream) -> str:

@@ -91,6 +91,7 @@ class FileRecorder:
         slow_call: the seconds from which on a call that succeeded with one attempt has a line of its own. Other calls
             have one at any duration. 0: every call has one; None: no call has one.
         probes: paths. A GET or HEAD request for one of them that succeeds is not recorded.
+        lasting_after: the seconds after which a stream has a line ``request.start``; None: no stream has one.
         combined: makes the lines of requests in the combined format, for an access log that is not ``numbered``. None:
             they are JSON.
     """
@@ -103,9 +104,11 @@ class FileRecorder:
         slow_call: float | None = 0.0,
         *,
         probes: Collection[str] = (),
+        lasting_after: float | None = None,
         combined: CombinedLines | None = None,
     ) -> None:
         self.logs = logs
+        self.lasting_after = None if combined is not None else lasting_after
         self.takes_heads = combined is not None
         self._combined = combined
         self._probes = frozenset(probes)
@@ -269,7 +272,8 @@ async def open_recorder(logs: Logs, probes: Collection[str] = ()) -> AsyncGenera
                     log = open_file(path, options[name], encoder, numbered=numbered)
                 opened[name] = await stack.enter_async_context(log)
         left_out = () if logs.access.probes else probes
-        recorder = FileRecorder(opened, slow_call_of(logs), probes=left_out, combined=combined)
+        slow, slow_call = logs.access.slow, slow_call_of(logs)
+        recorder = FileRecorder(opened, slow_call, probes=left_out, lasting_after=slow, combined=combined)
         async with _recording(recorder):
             yield recorder
 

@@ -179,6 +179,15 @@ def test_stat_counts_statuses_latencies_and_lost_records(log: Path) -> None:
     assert printed["by"]["/users/<id>"]["errors"] == 1
 
 
+def test_stat_counts_a_stream_once(tmp_path: Path) -> None:
+    start = record(1, event="request.start")
+    del start["http.response.status_code"], start["duration_ms"]
+    log = write(tmp_path / "access.jsonl", start, record(2))
+    printed = json.loads(umbel("stat", log, "--json", "--by", "http.route").stdout)
+    assert printed["statuses"] == {"200": 1}
+    assert printed["by"]["/users/<id>"]["records"] == 1
+
+
 def test_stat_renders_a_histogram(log: Path) -> None:
     shown = umbel("stat", log, "--by", "http.route").stdout
 

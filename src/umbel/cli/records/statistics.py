@@ -29,6 +29,8 @@ _BAR = 40
 _OTHER = "(other)"
 _NOT_OF_CALL = frozenset({"calls", "calls_total", "duration_ms", "kind", "outcome", "call", "level", "msg"})
 """The fields of a request's record that say nothing of its calls, or that a call has itself."""
+_START = "request.start"
+"""The event of the start of a stream; the figures of the request are those of its end."""
 _MISSING = object()
 """The result of ``_find`` for a field that a record does not have."""
 
@@ -148,7 +150,7 @@ class LogStatistics:
         status, millis = record.get("http.response.status_code"), record.get("duration_ms")
         if isinstance(status, int):
             self.statuses[status] += 1
-        if not figures:
+        if not figures or record.get("event") == _START:
             return
         if isinstance(millis, int | float):
             self.latencies.add(millis)

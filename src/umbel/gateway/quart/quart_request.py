@@ -61,7 +61,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             "",
             trio.current_time(),
         )
-        self.ctx = RequestContext(facts, origin, context.serving.recorder, scope["query_string"])
+        self.ctx = RequestContext(facts, origin, context.serving, scope["query_string"])
         self.ctx.bind()
         self._given_scope = scope
         # A copy, because the scope belongs to the server (ASGI: "copy it before passing it on").
@@ -88,7 +88,9 @@ class QuartRequest(TrioASGIHTTPConnection):
             async with trio.open_nursery() as nursery:
                 ctx.nursery = nursery
                 self._inbound.on_gone(ctx.cancel)
-                await self._deliver(await self._answer())
+                response = await self._answer()
+                self._note_route()  # Before the response: the record of a stream's start has the route.
+                await self._deliver(response)
                 nursery.cancel_scope.cancel(reason="answered")
         except BaseException as error:  # noqa: BLE001 - ``end_by`` raises what must propagate
             await end_by(error, ctx, self._answer_500, testing=app.testing)

@@ -23,11 +23,13 @@ from .. import crashes
 from ..request.client_origin import origin_in
 from ..request.paths import check_path, check_query, merged_path, raw_path
 from ..request_context import SCOPE_KEY, RequestContext
+from ..response.lasting import stream_began
 from .asgi_request import file_record
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
 
+    from ...net.timers import Timer
     from ..application import GatewayApplication
 
 _SWITCHED = 101
@@ -50,10 +52,11 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             "",
             trio.current_time(),
         )
-        self.ctx = RequestContext(facts, origin, context.serving.recorder)
+        self.ctx = RequestContext(facts, origin, context.serving)
         self.ctx.bind()
         super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._status: int | None = None
+        self._start_timer: Timer | None = None
         self._bytes_sent = 0
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -85,6 +88,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 with scope:
                     await self._serve(receive, observed_send)
         finally:
+            if self._start_timer is not None:
+                self._start_timer.cancel()
             server = (self.scope.get("extensions") or {}).get(RECORD)
             version = self.scope.get("http_version", "")
             file_record(server, self.ctx.recorder, self._record(), version, self.scope["headers"])
@@ -150,6 +155,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         match message["type"]:
             case "websocket.accept":
                 self._status = _SWITCHED
+                self._start_timer = stream_began(self.ctx)
             case "websocket.http.response.start":
                 self._status = message["status"]
             case "websocket.http.response.body":

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError, InboundRequest
 from ..request.request_fields import Field
+from .lasting import streaming
 from .problems import from_http_exception
 from .reply import BODILESS, ERROR, REQUEST_ID, Reply, complete, encoded, say_incomplete
 
@@ -50,7 +51,7 @@ async def deliver(
     krakend = (answer.status if isinstance(answer, Reply) else answer.status_code) >= ERROR and says_krakend()
     if isinstance(answer, Reply):
         complete(answer, request_id, krakend=krakend)
-        await send_reply(inbound, answer)
+        await send_reply(ctx, answer)
         return
     if krakend:
         say_incomplete(answer)
@@ -58,7 +59,7 @@ async def deliver(
         timeout = answer.timeout
     try:
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
-            await send_response(inbound, answer, request_id)
+            await send_response(ctx, answer)
     except ClientGoneError:
         ctx.cancel()  # Before the exception leaves the nursery: running calls are then recorded as "client-gone".
         raise
@@ -66,36 +67,36 @@ async def deliver(
         ctx.kind = Kind.TIMEOUT
         ctx.detail = f"the response was not sent within its timeout of {timeout:g} s"
         if inbound.can_respond:
-            await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
+            await send_response(ctx, from_http_exception(GatewayTimeout(), request_id))
         else:
             # The response stays incomplete, so the server aborts it. The access record has the reason.
             inbound.crash_recorded = True
 
 
-async def send_reply(inbound: InboundRequest, reply: Reply) -> None:
+async def send_reply(ctx: RequestContext, reply: Reply) -> None:
     """Send a reply to which ``complete`` was applied.
 
     Raises:
         ClientGoneError: the client has left.
     """
     if isinstance(reply.body, bytes):
-        await _send_whole(inbound, reply.status, reply.fields, reply.body)
+        await _send_whole(ctx.inbound, reply.status, reply.fields, reply.body)
     else:
-        await _send_parts(inbound, reply.status, lambda: reply.fields, reply.body)
+        await _send_parts(ctx, reply.status, lambda: reply.fields, reply.body)
 
 
-async def send_response(inbound: InboundRequest, response: AnyResponse, request_id: str) -> None:
+async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
     """Send a Quart or werkzeug response, with X-Request-Id added if it is missing.
 
     Raises:
         ClientGoneError: the client has left.
     """
-    status = response.status_code
+    inbound, status = ctx.inbound, response.status_code
 
     def fields() -> list[Field]:
         if status in BODILESS:
             del response.headers["content-length"], response.headers["content-type"]
-        response.headers.setdefault(_REQUEST_ID_HEADER, request_id)
+        response.headers.setdefault(_REQUEST_ID_HEADER, ctx.facts.request_id)
         return encoded(response.headers)
 
     if isinstance(response, WerkzeugResponse):
@@ -105,9 +106,10 @@ async def send_response(inbound: InboundRequest, response: AnyResponse, request_
                 await _send_whole(inbound, status, fields(), data)
             else:
                 await inbound.start(status, fields())
-                for part in response.iter_encoded():
-                    await inbound.send(part)
-                await inbound.finish()
+                with streaming(ctx):
+                    for part in response.iter_encoded():
+                        await inbound.send(part)
+                    await inbound.finish()
         finally:
             response.close()
     elif isinstance(response.response, DataBody):
@@ -115,7 +117,7 @@ async def send_response(inbound: InboundRequest, response: AnyResponse, request_
         data = response.response.data[response.response.begin : response.response.end]
         await _send_whole(inbound, status, fields(), data)
     else:
-        await _send_parts(inbound, status, fields, response.response)
+        await _send_parts(ctx, status, fields, response.response)
 
 
 def _is_bodiless(inbound: InboundRequest, status: int) -> bool:
@@ -127,18 +129,19 @@ async def _send_whole(inbound: InboundRequest, status: int, fields: list[Field],
         await inbound.drained()
 
 
-async def _send_parts(
-    inbound: InboundRequest, status: int, fields: Callable[[], list[Field]], body: ResponseBody
-) -> None:
-    async with body as parts:
-        head = fields()
-        begun = False
-        if not _is_bodiless(inbound, status):
-            async for part in parts:
-                if not begun:
-                    begun = True
-                    await inbound.start(status, head)
-                await inbound.send(part.encode() if isinstance(part, str) else part)
-    if not begun:
+async def _send_parts(ctx: RequestContext, status: int, fields: Callable[[], list[Field]], body: ResponseBody) -> None:
+    inbound = ctx.inbound
+    async with body as iterable:
+        head, parts = fields(), aiter(iterable)
+        first = None if _is_bodiless(inbound, status) else await anext(parts, None)
         await inbound.start(status, head)
-    await inbound.finish()
+        with streaming(ctx):
+            if first is not None:
+                await inbound.send(_encoded(first))
+                async for part in parts:
+                    await inbound.send(_encoded(part))
+            await inbound.finish()
+
+
+def _encoded(part: bytes | str) -> bytes:
+    return part.encode() if isinstance(part, str) else part

@@ -13,11 +13,20 @@ import msgspec
 
 from ...core.diagnostics.exception_fields import exception_fields, mark_recorded
 from ...core.diagnostics.redact import cut
-from ...core.events import CallEnded, LogMessage, RequestEnded
+from ...core.events import CallEnded, LogMessage, RequestEnded, RequestStarted
 from ...core.failure_kinds import Kind
 from ...core.model import Attempt, FailedItem, Outcome
 from .level import LevelName
-from .schema import AttemptPart, CallPart, CallRecord, FailedItemPart, NoteRecord, Record, RequestRecord
+from .schema import (
+    AttemptPart,
+    CallPart,
+    CallRecord,
+    FailedItemPart,
+    NoteRecord,
+    Record,
+    RequestRecord,
+    RequestStartRecord,
+)
 
 StreamName = Literal["access", "calls", "app"]
 
@@ -42,11 +51,13 @@ _REFUSALS = frozenset({501, 505})
 """Statuses of 500 and above that are a client's mistake: as errors, any client could raise an alert with them."""
 
 
-def to_record(event: RequestEnded | CallEnded | LogMessage) -> Entry:
+def to_record(event: RequestEnded | RequestStarted | CallEnded | LogMessage) -> Entry:
     """Return the record of an event, with its stream, level, event name and duration."""
     if isinstance(event, RequestEnded):
         record = request_record(event)
         return "access", request_level(event), "request.end", record, record.duration_ms
+    if isinstance(event, RequestStarted):
+        return _request_start(event)
     return _call(event) if isinstance(event, CallEnded) else _log_message(event)
 
 
@@ -88,6 +99,21 @@ def request_record(event: RequestEnded) -> RequestRecord:
         calls=_call_parts(calls if total <= CALLS_MAX else calls[:CALLS_MAX]) if total else (),
         calls_total=total if total > CALLS_MAX else 0,
     )
+
+
+def _request_start(event: RequestStarted) -> Entry:
+    """Return the record of the start of a stream. The duration is for sampling: a stream that lasts is slow."""
+    request = event.request
+    record = RequestStartRecord(
+        request_id=request.request_id,
+        trace_id=request.trace.trace_id,
+        method=shown_method(request.method),
+        path=shown_path(request.path),
+        route=request.route,
+        client=event.client,
+        scheme=event.scheme,
+    )
+    return "access", "info", "request.start", record, _ms(event.at - request.started_at)
 
 
 def shown_method(method: str) -> str:

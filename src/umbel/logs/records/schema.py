@@ -67,6 +67,16 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, renam
     """The number of calls if not all are listed, otherwise 0."""
 
 
+class RequestStartRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """The start of a stream that lasts (stream ``access``). The record of its end has the same request id."""
+
+    method: str
+    path: str
+    route: str = ""
+    client: str = ""
+    scheme: str = ""
+
+
 class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
     """One attempt in the record of its call."""
 

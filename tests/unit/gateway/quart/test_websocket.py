@@ -13,6 +13,7 @@ from tests.support.server.asgi import living
 from tests.support.server.http1 import served
 from tests.support.server.ws_client import WsClient
 from tests.unit.gateway.gateways import gateway
+from umbel.core.events import RequestEnded, RequestStarted
 from umbel.core.inbound import ClientGoneError
 
 Message = dict[str, Any]
@@ -188,3 +189,20 @@ async def test_a_websocket_that_crashes_has_one_log_line_and_one_record() -> Non
     assert "secret" not in str(sent)
     assert [(note.event, str(note.error)) for note in records.logged] == [("app.crashed", "secret")]
     assert [(record.status, record.kind) for record in records.requests] == [(500, "internal")]
+
+
+@pytest.mark.parametrize(("seconds", "events"), [(0.5, [RequestEnded]), (2, [RequestStarted, RequestEnded])])
+async def test_a_websocket_that_lasts_has_a_record_of_its_start(
+    seconds: float, events: list[type], autojump_clock: object
+) -> None:
+    app, records = gateway()
+    records.lasting_after = 1.0  # type: ignore[attr-defined]  # as a recorder that takes starts has it
+
+    @app.websocket("/ws")
+    async def talk() -> None:
+        await websocket.accept()
+        await trio.sleep(seconds)
+
+    async with living(app):
+        await converse(app)
+    assert [type(event) for event in records.events] == events
