@@ -55,13 +55,14 @@ They are also needed where the block is cancelled before the loop has run for th
 
 **A failure that ends the block.** A task that awaits a handle is woken by ``settle``, before the failure decides and
 ``scope`` is cancelled. trio does not cancel a task that is woken already, so the task must look for a cancel itself;
-otherwise the body would go on with the None of a required call that failed.
+otherwise the body would go on with the None of a required call that failed. A task that ``scope`` does not cancel (one
+of a nursery around the block, or a shielded one) gets ``CompositionFailedError`` from the await.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Unpack
@@ -128,11 +129,18 @@ class CallHandle:
     """Handle of a launched call. It has the call's outcome after the gather block, or once the handle was awaited.
 
     Until then ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError.
+
+    Args:
+        name: the call's name.
+        failed: makes the result of a request that fails with a failure.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, failed: Callable[[Failure], Result]) -> None:
         self.name = name
+        self._failed = failed
         self._outcome: Outcome | None = None
+        self._deciding: Failure | None = None
+        """The failure that fails the block, if the call is required and failed."""
         self._status: int | None = None
         self._fields: Sequence[Field] = ()
         self._settled_event: trio.Event | None = None
@@ -142,6 +150,10 @@ class CallHandle:
 
         If the call is required and failed, the block is cancelled, so this raises ``Cancelled``. Cancelled, it ends the
         wait and not the call.
+
+        Raises:
+            CompositionFailedError: the call is required and failed, and the cancel of the block does not reach this
+                task, or the block has ended.
         """
         return self._wait().__await__()
 
@@ -152,10 +164,13 @@ class CallHandle:
             if self._settled_event is None:
                 self._settled_event = trio.Event()
             await self._settled_event.wait()
-            if self.outcome.failure is not None:
-                # The failure may have cancelled the block in the turn in which it woke this task (see the theory).
-                await trio.lowlevel.checkpoint_if_cancelled()
-        return self.value
+        outcome = self.outcome
+        if outcome.failure is not None:
+            # The failure may have cancelled the block in the turn in which it woke this task (see the theory).
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._deciding is not None:
+                raise CompositionFailedError(self._failed(self._deciding))
+        return outcome.value
 
     @property
     def outcome(self) -> Outcome:
@@ -194,9 +209,14 @@ class CallHandle:
         self._status = status
         self._fields = fields
 
-    def settle(self, outcome: Outcome) -> None:
-        """Set the outcome and wake the tasks that await the handle."""
+    def settle(self, outcome: Outcome, deciding: Failure | None) -> None:
+        """Set the outcome and wake the tasks that await the handle.
+
+        Args:
+            deciding: the failure that fails the block, if the call is required and failed; else None.
+        """
         self._outcome = outcome
+        self._deciding = deciding
         if self._settled_event is not None:
             self._settled_event.set()
 
@@ -367,10 +387,19 @@ class GatherEngine(Engine):
 
     Args:
         outcomes: the outcomes of the request's earlier gather blocks, to which this block adds its own.
+        failed: makes the result of a request that fails with a failure.
     """
 
-    def __init__(self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome]) -> None:
+    def __init__(
+        self,
+        facts: RequestFacts,
+        callers: Callers,
+        recorder: Recorder,
+        outcomes: dict[str, Outcome],
+        failed: Callable[[Failure], Result],
+    ) -> None:
         super().__init__(facts, callers, recorder)
+        self._failed = failed
         self._handles: dict[str, CallHandle] = {}
         self._optional: dict[str, bool] = {}
         self._all_outcomes = outcomes
@@ -401,7 +430,7 @@ class GatherEngine(Engine):
         Args:
             prepared: the request, or the failure if no request could be made.
         """
-        handle = self._handles[rules.name] = CallHandle(rules.name)
+        handle = self._handles[rules.name] = CallHandle(rules.name, self._failed)
         self._optional[rules.name] = rules.optional
         now = trio.current_time()
         if isinstance(prepared, Failure):
@@ -444,9 +473,9 @@ class GatherEngine(Engine):
 
     def _on_settled(self, outcome: Outcome) -> None:
         self._all_outcomes[outcome.call] = outcome
-        self._handles[outcome.call].settle(outcome)
-        failure = outcome.failure
-        if failure is not None and failure.kind not in CUT and not self._optional[outcome.call]:
+        failure = None if self._optional[outcome.call] else outcome.failure
+        self._handles[outcome.call].settle(outcome, failure and (self.failure or failure))
+        if failure is not None and failure.kind not in CUT:
             self.decide(failure)
 
     def decide(self, failure: Failure | None) -> None:
@@ -508,7 +537,7 @@ class Compose:
             CompositionFailedError: a required call failed, or the deadline passed while a required call was in flight
                 or the body of the block had not ended.
         """
-        engine = GatherEngine(self.facts, self._callers, self.recorder, self._outcomes)
+        engine = GatherEngine(self.facts, self._callers, self.recorder, self._outcomes, self.failed)
         ended = False
         try:
             with engine.scope:

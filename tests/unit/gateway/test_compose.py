@@ -70,16 +70,35 @@ async def test_a_required_call_that_fails_is_answered_with_its_problem(autojump_
     assert not records.logged
 
 
+@pytest.mark.parametrize("place", ["body", "nursery in the block", "nursery around the block", "shielded", "later"])
 async def test_a_handler_that_awaits_a_failed_required_call_is_answered_with_the_problem(
-    autojump_clock: MockClock,
+    place: str, autojump_clock: MockClock
 ) -> None:
     app, records = gateway(users=says({}, status=500))
 
+    async def segment(profile: Any) -> Any:
+        return (await profile)["segment"]
+
     @app.compose("/x")
     async def x(compose: Any) -> Any:
-        async with compose.gather() as g:
+        async with trio.open_nursery() as around, compose.gather() as g:
             profile = g.get("users", "/", name="profile")
-            return (await profile)["segment"]
+            match place:
+                case "body":
+                    await segment(profile)
+                case "nursery in the block":
+                    async with trio.open_nursery() as within:
+                        within.start_soon(segment, profile)
+                case "nursery around the block":
+                    around.start_soon(segment, profile)
+                case "shielded":
+                    with trio.CancelScope(shield=True):
+                        await segment(profile)
+                case "later":
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        await segment(profile)
 
     async with living(app):
         answer = await ask(app, target="/x")
