@@ -14,6 +14,7 @@ from ..core.errors import ConfigError, ConfigProblem
 from ..logs import Redactor, mark_shown, safe_traceback
 from ..net.exception_groups import unwrapped
 from ..server.lifespan import LifespanTooSlowError
+from ..server.process.listen import BindError
 from ..server.process.process_signals import no_deadly_signals
 from ..supervisor.worker.app_loader import config_error_of
 
@@ -24,17 +25,17 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
     """Run ``main``, which serves ``app``, under trio, and return its result.
 
     Raises:
-        ConfigError: a configuration error kept ``app`` from starting; or ``main`` raised an ``OSError``, which is
-            reported as an address that cannot be bound (exit status 78).
+        ConfigError: a configuration error kept ``app`` from starting, or an address cannot be bound (exit status 78).
         ClickException: the lifespan of ``app`` has failed, or took too long (exit status 1).
-        BaseException: any other exception; one that is alone in exception groups is taken out of them.
+        BaseException: any other exception; one that is alone in exception groups is taken out of them. This includes
+            other errors of the system: only a traceback says what they have kept from working.
     """
     try:
         with no_deadly_signals():
             return trio.run(main)
     except BaseException as error:
         cause = unwrapped(error)
-        if isinstance(cause, OSError):
+        if isinstance(cause, BindError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
             if (config_error := config_error_of(app)) is not None:

@@ -11,6 +11,7 @@ from hypercorn.utils import LifespanFailureError
 
 from umbel.cli.running import run
 from umbel.core.errors import ConfigError, ConfigProblem
+from umbel.server.process.listen import BindError
 
 
 def fails_with(*errors: BaseException, depth: int = 1) -> None:
@@ -33,7 +34,16 @@ def fails_with(*errors: BaseException, depth: int = 1) -> None:
 @pytest.mark.parametrize("depth", [1, 3])
 def test_an_address_in_use_is_one_sentence(depth: int) -> None:
     with pytest.raises(ConfigError, match=r"^bind: cannot listen on 127\.0\.0\.1:80: Permission denied$"):
-        fails_with(OSError(errno.EACCES, "cannot listen on 127.0.0.1:80: Permission denied"), depth=depth)
+        fails_with(BindError(errno.EACCES, "cannot listen on 127.0.0.1:80: Permission denied"), depth=depth)
+
+
+def test_an_error_of_the_system_that_is_no_bind_is_raised_unchanged() -> None:
+    full = OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        fails_with(full, depth=2)
+
+    assert caught.value is full
 
 
 def test_an_application_that_cannot_start_is_one_sentence() -> None:

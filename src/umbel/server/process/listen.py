@@ -57,13 +57,17 @@ class Listener:
         return f"{'http' if self.context is None else 'https'}://{where}"
 
 
+class BindError(OSError):
+    """An address cannot be bound. ``strerror`` is a sentence with the address and the reason."""
+
+
 @contextmanager
 def listening(config: Config) -> Iterator[list[Listener]]:
     """Bind the sockets of ``config`` and listen. At the end, close them and remove the paths of Unix sockets.
 
     Raises:
-        OSError: an address cannot be bound, for instance because another process listens there; or a certificate or
-            key cannot be loaded.
+        BindError: an address cannot be bound, for instance because another process listens there.
+        OSError: a certificate or key cannot be loaded.
     """
     binds = [*config.bind, *(config.insecure_bind if config.ssl_enabled else ())]
     context = config.create_ssl_context()
@@ -71,7 +75,7 @@ def listening(config: Config) -> Iterator[list[Listener]]:
         with claimed(bind.removeprefix("unix:") for bind in binds if bind.startswith("unix:")):
             listeners = _bound(config, context, binds)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
+        raise BindError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
     try:
         yield listeners
     finally:
