@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ...core.inbound import ClientGoneError, InboundRequest
@@ -33,12 +32,14 @@ async def reject_handshake(server: ServerState, request: Handshake, error_respon
 async def send_error_response(server: ServerState, request: InboundRequest, response: ServerResponse) -> ServerResponse:
     """Send an error response. Return ``response`` with the size of the body as ``bytes_sent``.
 
-    A client that has gone is no error, and changes nothing in the result.
+    A client that has gone, or does not read, is no error: ``response`` is returned as it is, with 0 bytes.
     """
     fields, body = server.fields_and_body(response.error_response, response.request_id)
-    with suppress(ClientGoneError):
+    try:
         if not request.respond(response.error_response.status, fields, body):
             await request.drained()
+    except ClientGoneError:
+        return response
     return response._replace(bytes_sent=len(body))
 
 

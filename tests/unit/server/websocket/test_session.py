@@ -173,6 +173,30 @@ async def test_a_filed_record_is_corrected_by_the_servers_response(
     assert app.recorder.requests == []
 
 
+@pytest.mark.parametrize("fails", ["respond", "drained"])
+async def test_an_error_response_to_a_client_that_left_counts_no_bytes(
+    fails: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crashes(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError
+
+    class LeftHandshake(Handshake):
+        def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
+            if fails == "respond":
+                raise ClientGoneError("gone")
+            super().respond(status, fields, body)
+            return False
+
+        async def drained(self) -> None:
+            raise ClientGoneError("gone")
+
+    app = await served(crashes, LeftHandshake())
+    assert [(record.status, record.bytes_sent) for record in app.recorder.requests] == [(500, 0)]
+    app = await served(crashes, Handshake())
+    ((status, sent),) = [(record.status, record.bytes_sent) for record in app.recorder.requests]
+    assert (status, sent > 0) == (500, True)
+
+
 async def test_a_cancelled_handshake_leaves_response_and_record_to_the_server(autojump_clock: MockClock) -> None:
     async def sleeps(scope: Any, receive: Any, send: Any) -> None:
         try:
