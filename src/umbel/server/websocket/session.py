@@ -83,6 +83,10 @@ Message = dict[str, Any]
 Content = str | bytes | bytearray
 
 # Close codes (RFC 6455 section 7.4.1).
+_DEFINED_CODES = frozenset((*range(1000, 1004), *range(1007, 1015)))
+"""Close codes of the protocol that a close frame may have (RFC 6455 section 7.4.1 and IANA's registry)."""
+_FREE_CODES = range(3000, 5000)
+"""Close codes of applications and libraries (RFC 6455 section 7.4.2)."""
 _NORMAL, _GOING_AWAY, _ABNORMAL, _TOO_SLOW, _TOO_BIG, _INTERNAL_ERROR = 1000, 1001, 1006, 1008, 1009, 1011
 _PIECE, _COMPRESSED_PIECE = 4096, 1024
 """Bytes that are fed to wsproto between two checkpoints. Compressed bytes may expand a thousandfold."""
@@ -395,8 +399,13 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
                 await trio.lowlevel.checkpoint()
 
     async def _close(self, message: Message) -> None:
-        """Send the application's close frame. The client has ``cancel_timeout`` to send its own."""
-        close = CloseConnection(code=int(message.get("code", _NORMAL)), reason=message.get("reason"))
+        """Send the application's close frame. The client has ``cancel_timeout`` to send its own.
+
+        Raises:
+            ClientGoneError: the WebSocket was closed meanwhile, or the client has gone.
+            ApplicationError: the code or the reason cannot be sent.
+        """
+        close = _close_event(message)
         async with self._messages, self._writing:
             try:
                 data = self._ws.send(close)
@@ -629,6 +638,20 @@ def _message_event(content: Content, *, finished: bool = True) -> TextMessage | 
     if isinstance(content, str):
         return TextMessage(content, message_finished=finished)
     return BytesMessage(bytes(content), message_finished=finished)
+
+
+def _close_event(message: Message) -> CloseConnection:
+    """The event of wsproto for the application's close frame.
+
+    Raises:
+        ApplicationError: the code is not a number that a close frame may have, or the reason is no text.
+    """
+    code, reason = message.get("code", _NORMAL), message.get("reason")
+    if not isinstance(code, int) or not (code in _DEFINED_CODES or code in _FREE_CODES):
+        raise ApplicationError(f"the application closed the WebSocket with the code {code!r}, which cannot be sent")
+    if not isinstance(reason, str | None):
+        raise ApplicationError("the application closed the WebSocket with a reason that is not text")
+    return CloseConnection(code=code, reason=reason)
 
 
 def _nothing() -> None:

@@ -18,6 +18,7 @@ from umbel.core.inbound import ClientGoneError, Field
 from umbel.core.model import RequestFacts, Trace
 from umbel.server.handler import handler_of
 from umbel.server.response.access_record import RECORD
+from umbel.server.response.response_head import ApplicationError
 from umbel.server.state import ServerState
 from umbel.server.websocket import serve_websocket
 
@@ -255,6 +256,52 @@ async def test_the_first_close_code_wins(first: str, autojump_clock: MockClock) 
     code, reason = (4000, "enough") if first == "close frame" else (1006, "")
     assert heard == [{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2
     assert app.recorder.logged == []
+
+
+async def close_codes(*messages: dict[str, Any]) -> list[int | str]:
+    """For each message the code of the client's close event, or the text of the application's error."""
+    found: list[int | str] = []
+    for message in messages:
+
+        async def serve(scope: Any, receive: Any, send: Any, message: dict[str, Any] = message) -> None:
+            await send({"type": "websocket.accept"})
+            try:
+                await send({"type": "websocket.close", **message})
+            except ApplicationError as error:
+                found.append(str(error))
+
+        request = Handshake()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served, serve, request)
+            while not (events := list(request.client_frames.events())):
+                request.client_frames.receive_data(bytes(await request.client.receive_some()))
+            (close,) = events
+            assert isinstance(close, CloseConnection)
+            if not (found and isinstance(found[-1], str)):
+                found.append(int(close.code))
+            else:
+                assert close.code == 1000  # The WebSocket was open until the application returned.
+            await request.client.send_all(request.client_frames.send(close.response()))
+    return found
+
+
+async def test_an_application_may_close_with_each_code_of_the_protocol(autojump_clock: MockClock) -> None:
+    codes = [1000, 1001, 1003, 1007, 1013, 3000, 4999]
+    assert await close_codes(*({"code": code, "reason": "enough"} for code in codes)) == codes
+    assert await close_codes({}) == [1000]
+
+
+@pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65536, None, "1000", "x", 1000.0])
+async def test_a_close_code_that_cannot_be_sent_is_an_application_error(
+    code: object, autojump_clock: MockClock
+) -> None:
+    (error,) = await close_codes({"code": code})
+    assert error == f"the application closed the WebSocket with the code {code!r}, which cannot be sent"
+
+
+async def test_a_close_reason_that_is_not_text_is_an_application_error(autojump_clock: MockClock) -> None:
+    (error,) = await close_codes({"code": 1000, "reason": 7})
+    assert error == "the application closed the WebSocket with a reason that is not text"
 
 
 async def test_a_client_that_leaves_pings_unread_ends_only_its_websocket(autojump_clock: MockClock) -> None:
