@@ -222,7 +222,7 @@ class Client(TaskOwner):
 
     Outside of the context, calls end with ``NotRunningError``. The same task may enter the client again. The outermost
     exit closes every connection. Calls under way then end with ``ConnectionReset``. A call that has no connection yet,
-    or waits for a shared call that has none, ends with ``NotRunningError`` or ``trio.ClosedResourceError``.
+    or waits for a shared call that has none, ends with ``NotRunningError``.
 
     Args:
         name: name of the upstream, for messages and records.

@@ -212,7 +212,6 @@ class Transport(httpx.AsyncBaseTransport):
         Raises:
             UpstreamError: the failure of the call (``errors.py``); each is an httpx exception as well.
             NotRunningError: the transport is not entered, or was left before the call had a connection.
-            trio.ClosedResourceError: the transport was left while the call made a connection.
             Exception: an exception of the request's own body stream.
         """
         began = trio.current_time()

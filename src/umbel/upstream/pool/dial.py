@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ...core.errors import UpstreamError
+from ...core.errors import NotRunningError, UpstreamError
 from ...net.epoll import AnyReader
 from ...net.stream import PlainStream, Stream
 from ...net.tls_stream import TlsStream
@@ -52,7 +52,7 @@ class Dialer:
 
         Raises:
             UpstreamError: of kind dns, connect or tls; also after ``timeout``.
-            trio.ClosedResourceError: the pool was closed before there was a socket.
+            NotRunningError: the pool was closed before there was a socket.
         """
         attempt = _DialProgress(origin)
         with trio.move_on_after(math.inf if timeout is None else timeout):
@@ -87,7 +87,7 @@ class Dialer:
 
     def _running_reader(self) -> AnyReader:
         if self.reader is None:
-            raise trio.ClosedResourceError("the pool was closed while this connection was made")
+            raise NotRunningError("the pool was closed while this connection was made")
         return self.reader
 
     async def _start_tls(self, stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsStream:

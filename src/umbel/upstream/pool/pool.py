@@ -267,7 +267,7 @@ class Pool(httpx.AsyncBaseTransport):
         Raises:
             UpstreamError: one of ``errors.py``; each is an httpx exception as well.
             Exception: an exception of the request's own body stream.
-            NotRunningError, trio.ClosedResourceError: as ``open``.
+            NotRunningError: as ``open``.
         """
         self._tasks.check()
         extensions = request.extensions
@@ -451,7 +451,6 @@ class Pool(httpx.AsyncBaseTransport):
         Raises:
             UpstreamError: of kind dns, connect or tls; also after ``timeout``.
             NotRunningError: the pool is not entered, or was closed while dialling.
-            trio.ClosedResourceError: the pool was closed before the ``Dialer`` had a socket.
         """
         self._tasks.check()
         if self._limiter is not None and self._max_connections is not None:

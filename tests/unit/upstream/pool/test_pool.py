@@ -277,6 +277,39 @@ async def test_a_request_outside_of_the_pools_block_is_refused(nursery: trio.Nur
         assert await fetch(pool) == b"ok"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_request_whose_pool_is_left_while_it_connects_gets_not_running(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connects, connected = trio.Event(), trio.Event()
+    ours, theirs = trio.socket.socketpair()
+
+    async def resolve(*_: object, **__: object) -> list[object]:
+        return []
+
+    async def connect(_: object) -> trio.SocketStream:
+        connects.set()
+        await connected.wait()
+        return trio.SocketStream(ours)
+
+    monkeypatch.setattr("umbel.upstream.pool.dial.resolve", resolve)
+    monkeypatch.setattr("umbel.upstream.pool.dial.connect", connect)
+    pool = Pool()
+    with theirs:
+        async with trio.open_nursery() as nursery:
+
+            async def request() -> None:
+                with pytest.raises(NotRunningError, match="closed while this connection was made"):
+                    await pool.handle_async_request(httpx.Request("GET", f"{scheme}://x/"))
+
+            async with pool:
+                nursery.start_soon(request)
+                await connects.wait()
+            connected.set()
+        assert await theirs.recv(1) == b""  # The socket was closed, not leaked.
+    assert pool.statistics().connecting == 0
+
+
 async def test_httpx_may_enter_an_entered_pool(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial) as pool:
