@@ -236,8 +236,8 @@ class Client(TaskOwner):
 
     Raises:
         ValueError: no replica, weights that do not fit the replicas, or a number of a policy out of range.
-        BadRequest: a base URL has another scheme than http, https or unix, or has no host; or ``HealthRules.path`` is
-            no path with an optional query.
+        BadRequest: as ``Replica.parse``; or ``HealthRules.path`` is no path with an optional query.
+        httpx.InvalidURL: as ``Replica.parse``.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class ReplicaStatistics:
     """A snapshot of one replica. ``taken`` and ``failed`` count since the replica joined the set."""
 
     name: str
-    """As ``Replica.name`` says."""
+    """The replica's base URL as configured; see ``Replica.name``."""
     in_flight: int
     """Attempts in flight."""
     taken: int
@@ -83,7 +83,7 @@ class LoadBalancer:
 
     Raises:
         ValueError: no replica, or weights that do not fit the replicas or the policy.
-        BadRequest: as ``Replica.parse``.
+        BadRequest, httpx.InvalidURL: as ``Replica.parse``.
     """
 
     def __init__(
@@ -202,7 +202,10 @@ class LoadBalancer:
         return self._failovers.lost(now, slot, others)
 
     def statistics(self) -> BalanceStatistics:
-        """A snapshot."""
+        """Adopt the source's present set, then return a snapshot.
+
+        The snapshot has each replica's counters and state, and the numbers of ejections and failovers.
+        """
         now = trio.current_time()
         if self._source.replicas is not self._replicas:
             self._update_slots(now)

@@ -118,7 +118,7 @@ class DnsReplicas(TaskOwner):
 
     @property
     def changes(self) -> AsyncValue:
-        """As ``ReplicaSource`` says."""
+        """Value to wait on for the next set; see ``ReplicaSource``."""
         return self._changes
 
     def missing(self) -> UpstreamError:

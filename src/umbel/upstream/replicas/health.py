@@ -41,7 +41,7 @@ class CheckStatistics:
     """A snapshot of the checks of one replica. The last three count since the replica joined the set."""
 
     name: str
-    """As ``Replica.name`` says."""
+    """The replica's base URL as configured; see ``Replica.name``."""
     up: bool
     checks: int
     """Checks that ended, passed or failed."""
@@ -88,6 +88,7 @@ class HealthChecker(TaskOwner):
     Raises:
         ValueError: no replica, or a number out of range.
         BadRequest: ``path`` is no path with an optional query, or as ``Replica.parse``.
+        httpx.InvalidURL: as ``Replica.parse``.
     """
 
     def __init__(

@@ -51,16 +51,25 @@ class Replica:
         """Parse a base URL: ``http://``, ``https://`` or ``unix:/path`` (HTTP without TLS over a Unix socket).
 
         Args:
-            server_name: server name for TLS instead of the host.
+            server_name: the server name for TLS, sent and verified instead of the host; without effect unless the URL
+                is https.
 
         Raises:
-            BadRequest: the URL has another scheme or no host.
+            BadRequest: the URL has another scheme, no host, credentials, a query or a fragment, or the path of the
+                Unix socket is not absolute. The message does not contain the URL.
+            httpx.InvalidURL: ``text`` is no URL, or its host is no valid host name.
         """
         if text.startswith("unix:"):
+            uds = text.removeprefix("unix:")
+            if not uds.startswith("/"):
+                raise BadRequest('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
             # RFC 9110 section 7.2 requires the field Host, and the path of a socket is no host.
-            url = httpx.URL("http://localhost")
-            return cls(text, url, Origin("http", "localhost", 80, text.removeprefix("unix:")), b"localhost", b"")
+            return cls(text, httpx.URL("http://localhost"), Origin("http", "localhost", 80, uds), b"localhost", b"")
+        if "?" in text or "#" in text:
+            raise BadRequest("the URL of an upstream must be a base URL, without query and fragment")
         url = httpx.URL(text)
+        if url.userinfo:
+            raise BadRequest("the URL of an upstream must not hold credentials; send them in a header")
         base = url.raw_path.rstrip(b"/")
         root = url.copy_with(raw_path=b"/")
         sni = server_name if url.scheme == "https" else None

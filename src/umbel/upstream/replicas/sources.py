@@ -78,18 +78,18 @@ class JoinedReplicas(TaskOwner):
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """As ``ReplicaSource`` says."""
+        """The present set of replicas; see ``ReplicaSource``."""
         current: tuple[Replica, ...] = self._changes.value
         return current
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """As ``ReplicaSource`` says."""
+        """Weights of the replicas, in the same order; see ``ReplicaSource``."""
         return self._weights
 
     @property
     def changes(self) -> AsyncValue:
-        """As ``ReplicaSource`` says."""
+        """Value to wait on for the next set; see ``ReplicaSource``."""
         return self._changes
 
     def missing(self) -> UpstreamError:
@@ -143,7 +143,7 @@ def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequen
 
     Raises:
         ValueError: a fixed set is empty or has weights that do not fit, or weights are given for a source.
-        BadRequest: as ``Replica.parse``.
+        BadRequest, httpx.InvalidURL: as ``Replica.parse``.
     """
     if not isinstance(replicas, Sequence):
         if weights is not None:

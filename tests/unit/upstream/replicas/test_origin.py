@@ -20,3 +20,12 @@ def test_hosts_are_idna_and_schemes_are_http_and_https() -> None:
     for url in ("ftp://a", "/a", "http://", "ws://a"):
         with pytest.raises(BadRequest):
             origin_of(httpx.URL(url))
+
+
+@pytest.mark.parametrize(
+    "url", ["unix:", "unix:run/a.sock", "http://a?x=1", "http://a/b?", "http://a#b", "http://user@a", "http://u:pw@a/b"]
+)
+def test_a_base_url_with_another_part_or_a_relative_socket_path_is_refused(url: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        Replica.parse(url)
+    assert "pw" not in str(raised.value)
