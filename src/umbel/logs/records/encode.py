@@ -158,17 +158,21 @@ class Encoder:
         return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 
     def complete(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
-        """Return a line for each element of ``members``: the encoded members of one record, without braces.
+        """Encode several records of one level and event, and return their lines, in order and without their end.
 
-        They must hold neither secrets nor line ends.
+        The records share time and task. If one is too long or without members, each gets its own time, and what is too
+        long is cut.
+
+        Args:
+            members: for each record its encoded members without braces. They must hold neither secrets nor line ends.
         """
-        line = self._line(level, event, members[0], context.NO_FIELDS)
-        before, found, after = line.partition(members[0])
-        room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)
-        if not found or max(map(len, members)) > room:
-            return [self._line(level, event, each, context.NO_FIELDS) for each in members]
-        # Recorded together, they share their time and their task.
-        return [b"%b%b%b" % (before, each, after) for each in members]
+        if members and all(members):
+            line = self._line(level, event, members[0], context.NO_FIELDS)
+            before, found, after = line.partition(members[0])
+            room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)
+            if found and max(map(len, members)) <= room:
+                return [b"%b%b%b" % (before, each, after) for each in members]
+        return [self._line(level, event, each, context.NO_FIELDS) for each in members]
 
     def _line(self, level: LevelName, event: str, members: bytes, bound: context.BoundFields) -> bytes:
         key = (level, event)

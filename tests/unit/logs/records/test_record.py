@@ -41,6 +41,18 @@ def record_of_message(*args: Any, **fields: Any) -> dict[str, Any]:
     return written(log_message(*args, **fields))
 
 
+def test_records_encoded_together_may_be_none_empty_or_too_long() -> None:
+    encoder = Encoder(Redactor(), service="umbel", clock=lambda: AT_NS)
+    members = [b'"a":1', b"", b'"b":2']
+    lines = [json.loads(finish(line, 1)) for line in encoder.complete("info", "e", members)]
+    assert [line.keys() & {"a", "b"} for line in lines] == [{"a"}, set(), {"b"}]
+    long = b'"a":"%b"' % (b"x" * RECORD_BYTES_MAX)
+    cut, whole = (json.loads(finish(line, 1)) for line in encoder.complete("info", "e", [long, b'"b":2']))
+    assert (cut["truncated"], whole["b"]) == (True, 2)
+    assert encoder.complete("info", "e", []) == []
+    assert len(encoder.complete("info", "e", [b""])) == 1
+
+
 def test_the_record_of_a_request_has_opentelemetrys_names() -> None:
     event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1", own_ms=0.43211)
 
