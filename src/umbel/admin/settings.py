@@ -26,13 +26,15 @@ class SocketPlace:
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """The section ``[admin]``, and the place of the socket."""
+    """The settings of the section ``[admin]``, and where the Unix socket is put."""
 
     place: SocketPlace
     bind: str | None = None
+    """The TCP address (``host:port``) at which the admin side is also served; None: only at the Unix socket."""
     token: str | None = field(default=None, repr=False)
     """The secret of ``bind``."""
     metrics: str | None = None
+    """The TCP address (``host:port``) at which only the metrics are served, without a secret; None: nowhere."""
 
     @classmethod
     def of(cls, admin: Any, logs_dir: str, *, creates: bool) -> AdminSettings:

@@ -294,12 +294,12 @@ class SingleCallOwner:
         """The call with the result; None until it ends."""
 
     def call_ended(self, call: Call) -> None:
-        """As ``CallOwner`` says."""
+        """Note that ``call`` has its result; see ``CallOwner``."""
         self.ended = call
         self._parking.wake()
 
     def call_waits(self, call: Call) -> None:
-        """As ``CallOwner`` says."""
+        """Note that ``call`` must wait; see ``CallOwner``."""
         self._waiting.append(call)
         self._parking.wake()
 

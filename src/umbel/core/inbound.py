@@ -61,7 +61,12 @@ DISCARD_MAX = 64 * 1024
 
 
 class ClientGoneError(OSError):
-    """The client has left or does not read, so nothing more can be sent. (ASGI demands an OSError from ``send``.)"""
+    """The exchange with the client is over.
+
+    The client has left or does not read, or the server has ended the exchange (``AnsweredByServerError``, a drain, too
+    much unsent content). ``receive`` and all sending methods raise it. It is an OSError, because ASGI demands one from
+    ``send``.
+    """
 
 
 class AnsweredByServerError(ClientGoneError):

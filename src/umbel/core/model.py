@@ -102,7 +102,10 @@ class PassedBody:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Reason why a call gave no value."""
+    """Why a call, or the whole answer, gave no value.
+
+    Has the kind, the sentence for records, and what the response to the client gets if this failure decides it.
+    """
 
     kind: Kind
     status: int

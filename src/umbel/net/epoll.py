@@ -180,20 +180,23 @@ class EpollReader:
         self._to_close.clear()
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
-        """As ``Reader`` says."""
+        """Call ``handler`` at each change of ``sock``; see ``Reader``."""
         fd = sock.fileno()
         self._epoll.register(fd, _EVENTS)
         self._handlers[fd] = handler
 
     def call_again(self, sock: socket.socket) -> None:
-        """As ``Reader`` says. EPOLL_CTL_MOD makes the kernel report again the events for which the socket is ready."""
+        """Call the handler of ``sock`` once more, in a later turn of the scheduler; see ``Reader``.
+
+        EPOLL_CTL_MOD makes the kernel report again the events for which the socket is ready.
+        """
         self._epoll.modify(sock.fileno(), _EVENTS)
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
         """Do nothing: the kernel reports each change."""
 
     def close(self, sock: socket.socket) -> None:
-        """As ``Reader`` says."""
+        """Remove the registration of ``sock``, if there is one, and close ``sock``; see ``Reader``."""
         if self._handlers.pop(sock.fileno(), None) is not None and not self._epoll.closed:
             # A forked process shares the epoll. If it has unregistered the sockets that it inherited, the registration
             # is gone here too, and the kernel reports ENOENT.
@@ -275,24 +278,24 @@ class WaitReader:
             watch.handler(0)
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
-        """As ``Reader`` says."""
+        """Call ``handler`` at each change of ``sock``; see ``Reader``."""
         watch = _Watch(sock.fileno(), handler)
         if self._nursery is not None:
             self._nursery.start_soon(self._run_watch, watch)  # Raises if ``run`` is ending.
         self._watches[watch.fd] = watch
 
     def call_again(self, sock: socket.socket) -> None:
-        """As ``Reader`` says."""
+        """Call the handler of ``sock`` once more, in a later turn of the scheduler; see ``Reader``."""
         if self._nursery is not None:
             self._nursery.start_soon(self._call, self._watches[sock.fileno()])
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
-        """As ``Reader`` says."""
+        """Report the next READABLE or WRITABLE change of ``sock``; see ``Reader``."""
         if (watch := self._watches.get(sock.fileno())) is not None:
             watch.used[event].set()
 
     def close(self, sock: socket.socket) -> None:
-        """As ``Reader`` says."""
+        """Remove the registration of ``sock``, if there is one, and close ``sock``; see ``Reader``."""
         if (watch := self._watches.pop(sock.fileno(), None)) is not None:
             watch.scope.cancel(reason="the socket was closed")
             # The tasks end in a later turn. They must not wait for a new socket that gets the same number.

@@ -185,7 +185,7 @@ class TlsStream(PlainStream):
     # Receiving.
 
     def receive_now(self, limit: int = RECEIVE_MAX) -> bytes | None:
-        """As ``PlainStream.receive_now`` says. Returns the data of one record at most."""
+        """Take received bytes without waiting, of one record at most; see ``PlainStream``."""
         if self._needs_bytes:
             if not self._feed():
                 return None
@@ -282,7 +282,10 @@ class TlsStream(PlainStream):
     # Sending.
 
     def send_now(self, data: bytes | memoryview) -> bool:
-        """As ``PlainStream.send_now`` says. ``data`` is encrypted as a whole: give at most ``RECORDS_BYTES``."""
+        """Send what the socket takes at once, and keep the rest; see ``PlainStream``.
+
+        ``data`` is encrypted as a whole: give at most ``RECORDS_BYTES``.
+        """
         if self._closed:
             raise trio.ClosedResourceError
         if self.send_error is not None:
@@ -306,13 +309,13 @@ class TlsStream(PlainStream):
         return b"".join(records)
 
     def send_and_listen(self, data: bytes, listener: Listener) -> None:
-        """As ``PlainStream.send_and_listen`` says."""
+        """``send_now``, then ``listen``; see ``PlainStream``."""
         with suppress(trio.BrokenResourceError):
             self.send_now(data)
         self.listen(listener)
 
     async def send_all(self, data: bytes) -> None:
-        """As ``PlainStream.send_all`` says."""
+        """Send all of ``data``; see ``PlainStream``."""
         await trio.lowlevel.checkpoint_if_cancelled()
         with memoryview(data) as view:
             for start in range(0, len(view), RECORDS_BYTES):
@@ -363,7 +366,7 @@ class TlsStream(PlainStream):
         self._reply()
 
     def reset_on_close(self) -> None:
-        """As ``PlainStream.reset_on_close`` says. No ``close_notify`` is sent."""
+        """Make the later close send a RST; see ``PlainStream``. No ``close_notify`` is sent."""
         self._close_notify_due = False
         super().reset_on_close()
 

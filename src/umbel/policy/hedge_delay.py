@@ -50,7 +50,7 @@ class HedgeDelay:
         """The delay in seconds, at most ``COMPUTED_EVERY`` seconds old.
 
         Returns:
-            None if all replicas together have fewer samples than ``quantile.SAMPLES_MIN``.
+            None if all attempts together have fewer samples than ``quantile.SAMPLES_MIN``.
         """
         if self._delay is None or now >= self._valid_until:
             self._delay = self._compute(now)
@@ -58,7 +58,10 @@ class HedgeDelay:
         return self._delay
 
     def statistics(self, now: float) -> LatencyStatistics:
-        """A snapshot: the number of samples of all replicas together, and the delay."""
+        """A snapshot: the number of samples of all attempts together, and the delay, computed now.
+
+        The delay is None if there are too few samples.
+        """
         return LatencyStatistics(self._all.statistics(now).samples, self._compute(now))
 
     def _compute(self, now: float) -> float | None:

@@ -57,9 +57,9 @@ class Canceller(Protocol):
         ...
 
     crash_recorded: bool
-    """As ``InboundRequest`` says."""
+    """Whether the application has recorded why the response ends in its middle; see ``InboundRequest``."""
     discard_max: int
-    """As ``InboundRequest`` says."""
+    """Maximum bytes of an unread body that the server reads and discards after the response; see ``InboundRequest``."""
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Have the server give the record ``ended`` to ``recorder`` at the end of the request."""
@@ -70,7 +70,7 @@ class Canceller(Protocol):
         ...
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest`` says."""
+        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
 
 
 # The states of a response. Plain numbers, because they are compared several times per request.
@@ -183,23 +183,23 @@ class AsgiCycle(BoundedCalls):
             self._turns.unpark_all()
 
     def stop_endless(self, reason: str) -> None:
-        """As ``BoundedCalls`` says."""
+        """Cancel the application, because it keeps calling after the end; see ``BoundedCalls``."""
         self._server.note_endless(reason)
         self._request.cancel_apart(reason)
 
     # ``Canceller``.
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
-        """As ``Canceller`` says."""
+        """Have the server give the record ``ended`` to ``recorder`` at the end of the request; see ``Canceller``."""
         self._request.file_record(recorder, ended)
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest`` says."""
+        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
         self._request.take_at_most(size)
 
     @property
     def discard_max(self) -> int:
-        """As ``InboundRequest`` says."""
+        """Maximum bytes of an unread body that the server reads and discards; see ``InboundRequest``."""
         return self._request.discard_max
 
     @discard_max.setter
@@ -208,7 +208,7 @@ class AsgiCycle(BoundedCalls):
 
     @property
     def crash_recorded(self) -> bool:
-        """As ``InboundRequest`` says."""
+        """Whether the application has recorded why the response ends in its middle; see ``InboundRequest``."""
         return self._request.crash_recorded
 
     @crash_recorded.setter

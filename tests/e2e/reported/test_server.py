@@ -114,6 +114,7 @@ MALFORMED: dict[str, Fields] = {
     "two of Content-Length": [*HEAD, (b"content-length", b"0"), (b"content-length", b"0")],
     "a control character in :path": [*without(b":path"), (b":path", b"/a\x01")],
 }
+CONNECTION_SPECIFIC = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 REFUSED: dict[str, tuple[int, Fields]] = {
     "two hosts": (400, [*HEAD, (b"host", b"b")]),
     "no host": (400, without(b":authority")),
@@ -176,6 +177,8 @@ async def test_a_malformed_head_resets_only_its_stream(case: str, complete: bool
         await client.frames(HeadersFrame(stream, data=block, flags=flags))
         reply = await client.answer(stream)
         assert (reply.status, reply.reset) == (400, Codes.PROTOCOL_ERROR)
+    if case in CONNECTION_SPECIFIC:
+        assert f"HTTP/2 does not allow the header field {case}; leave it out." in reply.body.decode()
     (record,) = held.app.recorder.requests
     assert (record.status, record.request.request_id) == (400, reply["x-request-id"])
 

@@ -10,9 +10,10 @@ from ...core.http.syntax import NOT_OF_TARGET
 
 
 def forwarded_query(raw: bytes, names: Collection[str]) -> list[str]:
-    """The parameters of a raw query with these names, in their order and unchanged; for ``"*"`` the whole query.
+    """The parameters of a raw query whose decoded names are among ``names``, in the order of the query.
 
-    Only a byte that no request target may hold is percent-encoded.
+    For ``"*"`` the whole query is one element (an empty query: none). Each is given as the client wrote it, except that
+    a byte that no request target may hold is percent-encoded.
     """
     if STAR in names:
         return [_text(raw)] if raw else []

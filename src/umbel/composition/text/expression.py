@@ -100,8 +100,8 @@ def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX
     """Compile an expression whose evaluations may take at most ``steps`` steps.
 
     Raises:
-        ValueError: the text is no JMESPath, reads the whole context (``@`` or ``*`` at the root), or has a part that
-            can never give a value. The message is one sentence that says what to write.
+        ValueError: the text is no JMESPath, reads the whole context (``@``, ``*`` or brackets at the root), or has a
+            part that can never give a value. The message is one sentence that says what to write.
     """
     try:
         parsed = jmespath.compile(text)

@@ -70,7 +70,8 @@ def names_of(node: Node) -> Iterator[ContextPath]:
         yield ContextPath(node["value"], None)
     elif kind in ("current", "identity"):
         raise ValueError(
-            "it reads the whole context (@, * or [] at the root); name a call, path, query, headers or body"
+            "it reads the whole context (@, *, [] or another bracket at the root); begin with the name of a call, or "
+            "with path, query, headers, body or (in a call with each) item"
         )
     elif kind == "subexpression" and node["children"][0]["type"] == "field":
         yield ContextPath(node["children"][0]["value"], _first_field(node["children"][1]))

@@ -236,7 +236,9 @@ class _Compiler:
             self._inner.append(variable)
 
     def end(self) -> list[str | _Part]:
-        """End the template and return its parts.
+        """End the template, set ``extended`` and return the parts. To be called once.
+
+        What is still open is closed: a parameter, a URI, or a quoted string without a variable.
 
         Raises:
             ValueError: a quoted string with a variable in it is not closed.

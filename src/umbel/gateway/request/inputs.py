@@ -50,11 +50,15 @@ class InputRules:
     async def read_with_body(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """Read all inputs, including the body. The server bounds the time that the body takes.
 
+        Args:
+            path: the values of the rule's variables.
+
         Raises:
             RequestError: 400 (malformed), 413 (larger than ``max_body``) or 415 (wrong media type or coding).
             HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH), or under another server 408 (too
                 slow).
-            ClientGoneError: the client left in the middle of its body, or the server has sent an error response.
+            ClientGoneError: the client left in the middle of its body, or the server has sent an error response. Under
+                Quart (``QuartBody``) the request's work is cancelled instead.
         """
         assert self.body is not None
         # Errors in the query are reported before the body is read.

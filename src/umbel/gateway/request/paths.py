@@ -25,13 +25,16 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
 
 def check_path(raw: bytes) -> None:
-    """Check that all parsers interpret a raw path in the same way.
+    """Check that a raw path is well-formed, and that all parsers interpret it in the same way.
 
-    ``raw`` is the request target without its query. Several slashes in a row are allowed, because such a path is
-    redirected: at the beginning by ``merged_path``, elsewhere by werkzeug.
+    ``raw`` is the request target without its query.
+
+    Several slashes in a row are allowed. At the beginning ``merged_path`` redirects them. Elsewhere werkzeug redirects
+    a path that matches a rule only with single slashes. Within the value of a ``<path:…>`` variable they are kept, so a
+    proxy that merges slashes sees another path there.
 
     Raises:
-        RequestError: 400, the path is ambiguous. The message does not contain the path.
+        RequestError: 400, the path is malformed or ambiguous. The message does not contain the path.
     """
     if _PLAIN.fullmatch(raw) and b"/." not in raw:
         return

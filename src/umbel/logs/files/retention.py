@@ -30,9 +30,10 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The rules for renamed files: bounds on their number, total bytes and age in days, and their compression.
+    """The rules for the files that rotation has renamed.
 
-    None means no bound.
+    How many are kept, how many bytes together, for how many days from the renaming, and how they are compressed. A
+    bound of None does not apply.
     """
 
     keep: int | None = None

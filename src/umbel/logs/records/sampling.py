@@ -12,7 +12,7 @@ _SHARES = 2**32
 
 
 class Sampler:
-    """The decision which records below WARNING are kept: a share of the traces, and all slow records.
+    """Decides which records below WARNING are kept: those of a share of the traces, and all slow records.
 
     Args:
         share: the share that is kept, above 0 and below 1.

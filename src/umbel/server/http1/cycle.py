@@ -266,7 +266,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     # The client.
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """As ``InboundRequest`` says."""
+        """Have ``callback()`` called once when the client leaves; see ``InboundRequest``."""
         self._on_gone = callback
         if callback is None:
             return
@@ -309,12 +309,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     # The body of the request.
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest`` says."""
+        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
         if self._parsed.length < 0:
             self._body_size = min(self._body_size, size)
 
     async def receive(self) -> bytes:
-        """As ``InboundRequest`` says."""
+        """Receive the next part of the body, ``b""`` at its end; see ``InboundRequest``."""
         body, content = self.body, b""
         if self.gone:
             raise ClientGoneError("the client has gone")
@@ -433,7 +433,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     # The response.
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """As ``InboundRequest`` says."""
+        """Give the whole response without waiting. Return False if ``drained`` must follow; see ``InboundRequest``."""
         self._begin(status, fields)
         return self._give_whole(body)
 
@@ -457,7 +457,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return sent
 
     async def drained(self) -> None:
-        """As ``InboundRequest`` says."""
+        """Wait until the client's socket has taken the whole response; see ``InboundRequest``."""
         try:
             await self._connection.send_rest()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
@@ -468,19 +468,19 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             raise
 
     def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> Coroutine[Any, Any, None]:
-        """As ``InboundRequest`` says."""
+        """Begin a response in parts, without sending anything yet; see ``InboundRequest``."""
         self._begin(status, fields)
         self._wants_trailers = trailers
         return DONE
 
     async def send(self, data: bytes) -> None:
-        """As ``InboundRequest`` says."""
+        """Send a part of the content, and wait until the client's socket has taken it; see ``InboundRequest``."""
         await self._put(data, more=True)
         # _put does not wait while the socket takes all. Without this, an endless response would block the event loop.
         await trio.lowlevel.checkpoint()
 
     def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> Coroutine[Any, Any, None]:
-        """As ``InboundRequest`` says."""
+        """End the response that ``start`` began; see ``InboundRequest``."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is _HEAD and not self._wants_trailers:
@@ -620,7 +620,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return ClientGoneError("the client has gone, or does not read")
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
-        """As ``InboundRequest`` says."""
+        """Send an interim response; see ``InboundRequest``."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING:
@@ -630,7 +630,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             await self._write(head)
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
-        """As ``InboundRequest`` says."""
+        """Send a head, and return the stream of bytes that follows; see ``InboundRequest``."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING or self.body is not None:
@@ -641,7 +641,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return TakenConnection(self, self._connection)
 
     def cut(self, reason: str) -> None:
-        """As ``InboundRequest`` says."""
+        """Abort a response by a reset of the connection; see ``InboundRequest``."""
         self.cut_off = True
         self._connection.stream.reset_on_close()
         self.client_left()
@@ -649,11 +649,11 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     # Foreign code.
 
     def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> Coroutine[Any, Any, None]:
-        """As ``InboundRequest`` says."""
+        """Await ``work`` with a copy of the context variables; see ``InboundRequest``."""
         return run_in_own_context(work, begins_to_wait)
 
     def cancel_apart(self, reason: str) -> None:
-        """As ``InboundRequest`` says."""
+        """Cancel the work of ``run_apart``; see ``InboundRequest``."""
         self._connection.cancel_apart(reason)
 
 
@@ -669,14 +669,14 @@ class TakenConnection:
         """Held during ``send_all``, which several tasks may call."""
 
     async def receive_some(self) -> bytes:
-        """As ``ByteStream`` says."""
+        """Receive bytes of the client; ``b""`` at their end; see ``ByteStream``."""
         if self._connection.buffer:
             await trio.lowlevel.checkpoint()
             return self._connection.take_buffer()
         return await self._connection.receive()
 
     async def send_all(self, data: bytes) -> None:
-        """As ``ByteStream`` says."""
+        """Send all of ``data``, shielded from cancels; see ``ByteStream``."""
         # Shielded: a frame that is sent in part would corrupt the frames after it. write_timeout bounds the wait.
         with trio.CancelScope(shield=True):
             async with self._lock:
@@ -685,7 +685,7 @@ class TakenConnection:
                 await self._cycle._write(data)
 
     async def send_eof(self) -> None:
-        """As ``ByteStream`` says."""
+        """End the sending direction; see ``ByteStream``."""
         await trio.lowlevel.checkpoint()
         self._connection.stream.send_eof()
 

@@ -93,7 +93,10 @@ class _Collector:
 
     @classmethod
     def of(cls, raw: bytes) -> _Collector:
-        """The fields of a head that matches the pattern, as llhttp would report them."""
+        """A collector with the fields of ``raw``, as llhttp would report them.
+
+        ``raw`` must match ``_head_pattern``; nothing is checked.
+        """
         collector = cls()
         for line in raw.split(b"\r\n")[1:-2]:
             name, _, value = line.partition(b":")
@@ -272,7 +275,7 @@ def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
         members = [part.strip(b" \t").lower() for value in codings for part in value.split(b",")]
         twice = len(members) > 1 and set(members) == {b"chunked"}
         if lengths or not one or len(codings) > 1 or twice:
-            raise HeadError(ErrorResponse(400, "Content-Length and Transfer-Encoding do not define one body length."))
+            raise HeadError(ErrorResponse(400, _ONE_LENGTH))
         if members != [b"chunked"]:
             raise HeadError(ErrorResponse(501, "The only transfer coding that the server supports is chunked."))
         return -1
@@ -283,5 +286,8 @@ def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
     return 0
 
 
+_ONE_LENGTH = (
+    'Give the length of the body in one way: Content-Length, or in HTTP/1.1 a single "Transfer-Encoding: chunked".'
+)
 _DIGITS_MAX = 19
 """Digits of a Content-Length; a number of 64 bits has no more."""

@@ -93,7 +93,12 @@ _WRONG_LENGTH = "The Content-Length is not the length of the body."
 
 
 class Http2Connection:
-    """One HTTP/2 connection. ``run`` serves it; the other public methods are for its streams and for a drain."""
+    """One HTTP/2 connection. ``run`` serves it; the other public methods are for its streams and for a drain.
+
+    Args:
+        stream: the connected socket, with TLS done.
+        reserved: set if the connection is beyond ``max_connections``: only a probe is answered.
+    """
 
     def __init__(
         self, server: ServerState, stream: Any, peer: Peer, reserved: ReservedConnection | None = None
@@ -101,7 +106,6 @@ class Http2Connection:
         self.server = server
         self.peer = peer
         self._reserved = reserved
-        """Set if the connection is beyond ``max_connections``: only a probe is answered."""
         if reserved is not None:
             reserved.awaits_response = lambda: any(not stream.response_started for stream in self._streams.values())
         self.heard_at = trio.current_time()
@@ -369,7 +373,7 @@ class Http2Connection:
                 raise malformed(_WRONG_LENGTH)
         except HeadError as error:
             code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.NO_ERROR
-            self.refuse_unseen(
+            self._refuse_unseen(
                 stream_id, error.error_response, unchecked_head(headers), started_at, complete=complete, code=code
             )
             return
@@ -378,7 +382,7 @@ class Http2Connection:
             too_large(limits) if length > limits.max_body else admit(self._reserved, head.method, head.path, length)
         )
         if error_response is not None:
-            self.refuse_unseen(stream_id, error_response, head, started_at, complete=complete)
+            self._refuse_unseen(stream_id, error_response, head, started_at, complete=complete)
             return
         # From here to start_soon nothing may raise: the request is counted in, and its task counts it out.
         self._streams[stream_id] = stream = Stream(self, stream_id, head, complete=complete)
@@ -557,7 +561,7 @@ class Http2Connection:
                 self._begun_at = self._idle_since
             self._receiving.deadline = self._read_deadline()
 
-    def refuse_unseen(
+    def _refuse_unseen(
         self,
         stream_id: int,
         error_response: ErrorResponse,

@@ -245,8 +245,10 @@ def _check_fields(fields: Fields, limits: Limits) -> None:
     for name, value in fields:
         if not TOKEN.fullmatch(name) or _UPPER.search(name):
             raise malformed("The name of a header field is not a token in lower case.")
-        if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
-            raise malformed("There is a connection-specific header field, which HTTP/2 does not allow.")
+        if name in CONNECTION_SPECIFIC:
+            raise malformed(f"HTTP/2 does not allow the header field {name.decode('ascii')}; leave it out.")
+        if name == b"te" and value.lower() != b"trailers":
+            raise malformed("The only value that HTTP/2 allows for the header field te is trailers.")
         if b"_" in name and limits.underscore_headers == "reject":
             raise HeadError(ErrorResponse(400, "The name of a header field has an underscore."))
         if not _VALUE.fullmatch(value):

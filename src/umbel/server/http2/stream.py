@@ -62,7 +62,7 @@ from ..limits.fairness import UnsentContent
 from ..limits.upload import Upload
 from ..response.access_record import RecordedRequest
 from ..response.error_response import ErrorResponse
-from ..response.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
+from ..response.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, check_interim_status, read_fields
 from .receive_buffer import ReceiveBuffer
 from .request_head import CONNECTION_SPECIFIC, Fields, Head
 from .sender import WRITE_TIMEOUT
@@ -232,7 +232,7 @@ class Stream(RecordedRequest, UnsentContent):
     # The client's leaving, and foreign code.
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
-        """As ``InboundRequest`` says."""
+        """Have ``callback()`` called once when the client leaves; see ``InboundRequest``."""
         if callback is not None and self.gone:
             callback()
         else:
@@ -245,11 +245,11 @@ class Stream(RecordedRequest, UnsentContent):
             await work
 
     def cancel_apart(self, reason: str) -> None:
-        """As ``InboundRequest`` says. The connection and its other streams go on."""
+        """Cancel the work of ``run_apart``; see ``InboundRequest``. The connection and its other streams go on."""
         self._apart.cancel(reason=reason)
 
     def cut(self, reason: str) -> None:
-        """As ``InboundRequest`` says, by RST_STREAM."""
+        """Abort a response by RST_STREAM; see ``InboundRequest``."""
         if not self.finished:
             self.cut_short = self.response_started
             self._on_gone = None  # The application needs no notice of its own act.
@@ -259,16 +259,16 @@ class Stream(RecordedRequest, UnsentContent):
 
     @property
     def body_complete(self) -> bool:
-        """As ``InboundRequest`` says."""
+        """Whether ``receive`` has returned the whole body; see ``InboundRequest``."""
         return self.receive_buffer.exhausted
 
     def take_at_most(self, size: int) -> None:
-        """As ``InboundRequest`` says."""
+        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
         if self.head.content_length is None:
             self._body_size = min(self._body_size, size)
 
     async def receive(self) -> bytes:
-        """As ``InboundRequest`` says."""
+        """Receive the next part of the body, ``b""`` at its end; see ``InboundRequest``."""
         buffer = self.receive_buffer
         if buffer.exhausted and not self.gone:
             return b""
@@ -338,11 +338,14 @@ class Stream(RecordedRequest, UnsentContent):
 
     @property
     def can_respond(self) -> bool:
-        """As ``InboundRequest`` says."""
+        """Whether no byte of a response has been sent; see ``InboundRequest``."""
         return not self.response_started and self.server_response is None
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
-        """As ``InboundRequest`` says. Always False: the frames of all streams are written together by ``drained``."""
+        """Queue the whole response; see ``InboundRequest``.
+
+        Returns False: ``drained`` must follow, which writes the queued frames of all streams together.
+        """
         self._begin(status, fields)
         sender, size = self.connection.sender, len(body)
         self._spend(size, last=True)
@@ -359,7 +362,7 @@ class Stream(RecordedRequest, UnsentContent):
         return False
 
     async def drained(self) -> None:
-        """As ``InboundRequest`` says."""
+        """Wait until the client's socket has taken the whole response; see ``InboundRequest``."""
         if self.gone:
             raise self._gone_error()
         body, self._unsent_body = self._unsent_body, None  # Taken before the wait: it must not be sent twice.
@@ -369,12 +372,15 @@ class Stream(RecordedRequest, UnsentContent):
             await self._flush_end()
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
-        """As ``InboundRequest`` says."""
+        """Begin a response in parts, without sending anything yet; see ``InboundRequest``."""
         self._begin(status, fields)
         self._wants_trailers = trailers
 
     async def send(self, data: bytes) -> None:
-        """As ``InboundRequest`` says. Waits until the windows and the socket have taken all of ``data``."""
+        """Send a part of the content; see ``InboundRequest``.
+
+        Waits until the flow-control windows and the socket have taken all of ``data``.
+        """
         self._check_begun()
         self._spend(len(data), last=False)
         if self.bodiless:
@@ -385,7 +391,10 @@ class Stream(RecordedRequest, UnsentContent):
         await trio.lowlevel.checkpoint()
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
-        """As ``InboundRequest`` says. Trailers are sent only to a client that accepts them."""
+        """End the response that ``start`` began; see ``InboundRequest``.
+
+        Trailers are sent only to a client that accepts them.
+        """
         self._check_begun()
         self._spend(len(data), last=True)
         if self.bodiless:
@@ -404,20 +413,17 @@ class Stream(RecordedRequest, UnsentContent):
         await self._flush_end()
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
-        """As ``InboundRequest`` says."""
+        """Send an interim response; see ``InboundRequest``."""
         self._check_gone()
         if self.response_started or self.response_complete:
             raise ApplicationError("the application sent an interim response after the head of its response")
-        if not 100 <= status < 200 or status == 101:
-            raise ApplicationError(
-                f"the application gave the status {status!r} to an interim response; it must be 100 or 102 to 199"
-            )
+        check_interim_status(status)
         read_fields(fields)
         self.connection.sender.headers(self.stream_id, status, sendable(fields))
         await self._flush()
 
     async def take(self, status: int, fields: Sequence[Field]) -> StreamBytes:
-        """As ``InboundRequest`` says."""
+        """Send a head, and return the stream of bytes that follows; see ``InboundRequest``."""
         if not self.websocket:
             raise ApplicationError("the application took a stream whose request is no extended CONNECT")
         self._begin(status, fields)
@@ -616,7 +622,7 @@ class StreamBytes:
         self._eof_sent = False
 
     async def receive_some(self) -> bytes:
-        """As ``ByteStream`` says."""
+        """Receive bytes of the client; ``b""`` at their end; see ``ByteStream``."""
         stream = self._stream
         buffer = stream.receive_buffer
         if buffer.gone or buffer.exhausted:
@@ -630,7 +636,7 @@ class StreamBytes:
         return data
 
     async def send_all(self, data: bytes) -> None:
-        """As ``ByteStream`` says."""
+        """Send all of ``data``, shielded from cancels; see ``ByteStream``."""
         # Shielded: a frame that is sent in part would corrupt the frames after it. Each wait has a deadline.
         with trio.CancelScope(shield=True):
             async with self._sending:
@@ -641,7 +647,7 @@ class StreamBytes:
         self._stream._check_gone()
 
     async def send_eof(self) -> None:
-        """As ``ByteStream`` says."""
+        """End the sending direction; see ``ByteStream``."""
         with trio.CancelScope(shield=True):
             async with self._sending:
                 if not self._eof_sent and not self._stream.finished:

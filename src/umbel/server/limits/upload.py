@@ -45,11 +45,15 @@ class Upload:
         self._until = math.inf
 
     async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
-        """Take an upload slot if the request has none. Return None if the server may wait for the body now.
+        """Make the request an upload: it is no longer in flight, and waits for a slot if it needs one and has none.
 
-        ``all_has_come()`` returns when a small body is complete; then the request needs no slot. Return a 503 if no
-        slot was free within ``head_timeout``, or too many requests wait already. Cancelled while it waits, the request
-        has no slot, and ``end`` counts it out correctly.
+        Returns None if the server may wait for the body now. Returns a 503 if no slot was free within ``head_timeout``
+        of the first call, or if too many requests wait already. A cancel leaves the request without a slot; ``end``
+        must still be called.
+
+        Args:
+            all_has_come: an async function that returns when the whole of a small body has come; the request then
+                needs no slot. None: the body is not small.
         """
         server, slots = self._server, self._server.uploads
         if self._at is _IN_FLIGHT:

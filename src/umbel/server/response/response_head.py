@@ -140,16 +140,25 @@ def _sound(value: bytes) -> bytes:
     return value
 
 
+def check_interim_status(status: int) -> None:
+    """Check the status of an interim response.
+
+    Raises:
+        ApplicationError: the status is not 1xx, or is 101 (``switching_head``).
+    """
+    if not 100 <= status < 200 or status == 101:
+        raise ApplicationError(
+            f"the application gave the status {status!r} to an interim response; it must be 100 or 102 to 199"
+        )
+
+
 def interim_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The head of an interim response (RFC 9110 section 15.2).
 
     Raises:
         ApplicationError: the status is not 1xx, or is 101 (``switching_head``), or a field is malformed.
     """
-    if not 100 <= status < 200 or status == 101:
-        raise ApplicationError(
-            f"the application gave the status {status!r} to an interim response; it must be 100 or 102 to 199"
-        )
+    check_interim_status(status)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase(status).encode(), read_fields(fields).lines)
 
 

@@ -273,7 +273,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         return self._state is State.CLOSED or (self._state is State.OPEN and self._ws.state is not ConnectionState.OPEN)
 
     def stop_endless(self, reason: str) -> None:
-        """As ``BoundedCalls`` says."""
+        """Cancel the application, because it keeps calling after the end; see ``BoundedCalls``."""
         self._server.note_endless(reason)
         self._scope.cancel(reason=reason)
 

@@ -131,7 +131,7 @@ class UpstreamCall(CallBase):
     # Admission.
 
     def start(self, now: float) -> None:
-        """As ``core.call.Call`` says."""
+        """Admit the call and make its request, without waiting; see ``core.call.Call``."""
         client = self.client
         if client.breaker is not None:
             self.ticket = client.breaker.admit(now)
@@ -194,7 +194,7 @@ class UpstreamCall(CallBase):
         attempt.begin(now)
 
     def send(self) -> None:
-        """As ``core.call.Call`` says."""
+        """Send what ``start`` has made ready, if anything; see ``core.call.Call``."""
         attempt = self._attempt
         if attempt is not None:
             attempt.send()
@@ -209,7 +209,7 @@ class UpstreamCall(CallBase):
         self.context.owner.call_waits(self)
 
     async def finish(self) -> None:
-        """As ``core.call.Call`` says."""
+        """Wait for what the call needs, and continue the call; see ``core.call.Call``."""
         attempt = self._waiting.pop(0) if self._waiting else None
         # Between ``call_waits`` and this task the attempt may have been cut.
         if attempt is not None and attempt.state is WAITING:
@@ -284,7 +284,7 @@ class UpstreamCall(CallBase):
             client.bulkhead.give_back(self.request_key)
 
     def cancel(self, reason: str) -> None:
-        """As ``core.call.Call`` says."""
+        """End the call at once, in any state, and close its connection; see ``core.call.Call``."""
         if self.state is not DONE:
             self._abandon(reason, trio.current_time())
 

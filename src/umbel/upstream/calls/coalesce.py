@@ -178,7 +178,7 @@ class Waiter(CallBase):
         """Timer of the call's own limit; the own call has its own timer."""
 
     def start(self, now: float) -> None:
-        """As ``core.call.Call`` says."""
+        """Admit the call and make its request, without waiting; see ``core.call.Call``."""
         coalescing, context = self._coalescing, self.context
         client = coalescing.client
         key = _key(self.prepared, context)
@@ -213,7 +213,7 @@ class Waiter(CallBase):
         shared.start(now)
 
     def send(self) -> None:
-        """As ``core.call.Call`` says."""
+        """Send what ``start`` has made ready, if anything; see ``core.call.Call``."""
         if self._own is not None:
             self._own.send()
         elif self._shared is not None:
@@ -222,7 +222,10 @@ class Waiter(CallBase):
             self._shared.call.send()
 
     async def finish(self) -> None:
-        """As ``core.call.Call`` says, for an own call. A waiting waiter needs no task, so this returns at once."""
+        """Wait for what an own call needs, and continue that call; see ``core.call.Call``.
+
+        A waiter that waits for a shared call needs no task, so this returns at once.
+        """
         if self._own is not None:
             await self._own.finish()
 
@@ -261,7 +264,7 @@ class Waiter(CallBase):
 
     @property
     def _request_key(self) -> int:
-        """As ``UpstreamCall.request_key`` says."""
+        """Identity of the inbound request, for the bulkhead; see ``UpstreamCall.request_key``."""
         return id(self) if self.context.request is None else id(self.context.request)
 
     def _refused(self, error: Overflow) -> None:

@@ -99,7 +99,7 @@ class StreamCall(RepeatableCall):
             self._abandon("the call's own limit", trio.current_time())
 
     def cancel(self, reason: str) -> None:
-        """As ``core.call.Call`` says.
+        """End the call at once, in any state, and close its connection; see ``core.call.Call``.
 
         If the body has begun and not ended, a ``receive`` that waits and later ones raise ``ConnectionReset``. After a
         cancel before the head, ``receive`` returns ``b""``.
@@ -218,7 +218,7 @@ class StreamAttempt(Attempt):
         self._reused = False
 
     async def receive(self) -> bytes:
-        """As ``StreamCall.receive`` says."""
+        """Receive the next bytes of the response's body; see ``StreamCall.receive``."""
         connection = self._connection
         if connection is None:
             return b""

@@ -342,7 +342,8 @@ def _length(own: dict[bytes, bytes], size: int | None) -> int | None:
     """The length of the body: ``size`` if it is in memory, else the request's Content-Length; None: chunked.
 
     Raises:
-        BadRequest: Content-Length is invalid, contradicts ``size``, or stands beside Transfer-Encoding.
+        BadRequest: Content-Length is invalid, contradicts ``size``, or, without ``size``, stands beside
+            Transfer-Encoding.
     """
     said = own.get(b"content-length")
     if said is not None and _LENGTH.fullmatch(said.strip()) is None:
@@ -353,5 +354,5 @@ def _length(own: dict[bytes, bytes], size: int | None) -> int | None:
             raise BadRequest(f"Content-Length is {length}, but the body has {size} bytes")
         return size
     if length is not None and b"transfer-encoding" in own:
-        raise BadRequest("the request has both Content-Length and Transfer-Encoding")
+        raise BadRequest("the request has both Content-Length and Transfer-Encoding; remove one of them")
     return length
