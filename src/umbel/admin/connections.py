@@ -54,14 +54,24 @@ async def serve_connections(app: InboundApplication, listener: socket.socket, re
     Raises:
         OSError: accepting failed for another reason than one connection, or a lack of descriptors or memory.
     """
-    async with trio.open_nursery() as nursery:
-        connections = _Connections(app, report)
-        await nursery.start(connections.server.run)
+    connections = _Connections(app, report)
+    running = trio.CancelScope()
+
+    async def run_server(*, task_status: trio.TaskStatus[None]) -> None:
+        with running:
+            await connections.server.run(task_status=task_status)
+
+    async with trio.open_nursery() as background:
+        await background.start(run_server)
+        # A cancel reaches the connections first: they need the socket reader until they have ended.
+        running.shield = True
         try:
-            async for sock in accepted(listener, connections.server):
-                nursery.start_soon(connections.serve, sock)
+            async with trio.open_nursery() as nursery:
+                async for sock in accepted(listener, connections.server):
+                    nursery.start_soon(connections.serve, sock)
         finally:
             trio.lowlevel.notify_closing(listener)
+            running.cancel(reason="the last connection has gone")
 
 
 class _Connections:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
 from .credentials import Credentials, TokenCheck
@@ -76,6 +76,14 @@ class Hosts:
         if self._is_wildcard:
             return name in self._names or _is_address(name)
         return name in self._names and (port or str(_HTTP_PORT)) == self._port
+
+
+class Guard(Protocol):
+    """Decides whether a request may be answered."""
+
+    def check(self, request: InboundRequest) -> Refusal | Exchange | None:
+        """Return None if the request may be answered, else the refusal, or the exchange of a token for a cookie."""
+        ...
 
 
 class UnixGuard:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import aclosing
 from functools import partial
 from time import monotonic
 from typing import TypeVar
@@ -192,9 +193,10 @@ class AdminSide:
             nursery.start_soon(serve_connections, site, listener.socket, self._report)
             if not listener.is_unix:
                 await trio.sleep_forever()
-            async for _ in periodic(CHECK_S):
-                if await _in_thread(listener.is_gone):
-                    break
+            async with aclosing(periodic(CHECK_S)) as looks:
+                async for _ in looks:
+                    if await _in_thread(listener.is_gone):
+                        break
             nursery.cancel_scope.cancel(reason="the path of the socket is gone")
         self._report(f"admin.removed {address.what}", f"{listener.address} was removed; it is made again")
 

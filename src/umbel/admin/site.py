@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -16,7 +16,7 @@ import trio
 from ..core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication
 from ..core.problem import CONTENT_TYPE, Problem
 from ..net.exception_groups import described
-from .guard import Exchange, Refusal
+from .guard import Exchange, Guard, Refusal
 from .page import status_page, token_page
 from .source import COMMANDS, AdminSource, CommandError
 
@@ -45,14 +45,6 @@ SECURITY_FIELDS: tuple[Field, ...] = (
 
 Report = Callable[[str, str], object]
 """Reports a failure once to operators: the name of the event, and a sentence."""
-
-
-class Guard(Protocol):
-    """Decides whether a request may be answered (``guard.py``)."""
-
-    def check(self, request: InboundRequest) -> Refusal | Exchange | None:
-        """Return None if the request may be answered."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

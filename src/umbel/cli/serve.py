@@ -5,6 +5,7 @@ Settings come from umbel.toml and hypercorn.toml; options take precedence over b
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,11 @@ from .option_types import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, S
 from .options import allow_empty_option, config_option, hypercorn_beside
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from ..admin.server_view import ServerView
+    from ..admin.settings import AdminSettings
+    from ..core.events import Recorder
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine
 
@@ -154,11 +160,13 @@ def _serve_alone(given: CommandLine) -> None:
             async with (
                 recording(app, settings.log_values(), probes, _warn, required=required) as recorder,
                 watched_loop(settings.options.hang_timeout, record),
+                _admin_of(app, recorder, settings.admin) as view,
                 trio.open_nursery() as nursery,
             ):
                 server = Config.from_mapping(settings.server)
-                started = partial(serve_app, app, server, limits=limits, recorder=recorder)
+                started = partial(serve_app, app, server, limits=limits, recorder=recorder, on_state=view.watch)
                 addresses = await nursery.start(started)
+                view.is_started = True
                 announce(addresses, getattr(app, "recorder", recorder))
 
     gc_tuning.apply()
@@ -184,6 +192,32 @@ def _load(application: Application, routes: int) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - an import may raise anything
         give_up(error)
+
+
+@asynccontextmanager
+async def _admin_of(app: Any, recorder: Recorder, settings: AdminSettings) -> AsyncGenerator[ServerView, None]:
+    """Context manager: serve the admin side of ``app``, unless it does so itself, as a gateway does.
+
+    Raises:
+        ConfigError: a configured address is taken.
+    """
+    from ..admin.process_side import AdminOptions, process_admin
+    from ..admin.server_view import ServerView
+    from ..core.diagnostics.request_console import stderr_is_terminal
+    from ..core.events import LogMessage
+
+    view = ServerView(app, recorder)
+    options = AdminOptions(strict=True, terminal=stderr_is_terminal())
+    if hasattr(app, "admin_options"):
+        app.admin_options = options
+        yield view
+        return
+
+    def report(event: str, sentence: str) -> None:
+        recorder.record(LogMessage("warning", event, sentence))
+
+    async with process_admin(view, settings, report, options):
+        yield view
 
 
 def _serve_supervised(given: CommandLine) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import trio
 
+from ..admin.process_side import AdminOptions
 from ..composition.plan import compiler
 from ..config.loading.load import load
 from ..config.schema.sections import Config
+from ..core.diagnostics.request_console import stderr_is_terminal
 from ..gateway.app import Umbel
 from ..server import hypercorn_config, serve
 from .traffic import send_traffic
@@ -63,6 +65,7 @@ async def run_demo(
     faults, seed = traffic_seed is not None, traffic_seed or 1
     async with sample_upstreams(slow=slow, fail=fail, faults=faults, usual_ports=True, seed=seed) as upstreams:
         app = Umbel("umbel.demo", load_sample(upstreams, logs=logs), static_folder=None)
+        app.admin_options = AdminOptions(strict=True, terminal=not once and stderr_is_terminal())
         settings = hypercorn_config(bind=[f"127.0.0.1:{port}"])
         visited, traffic = trio.Event(), trio.CancelScope()
 

@@ -1,17 +1,88 @@
-"""The settings of the admin side in a configuration."""
+"""The admin side of a gateway that runs without a master: its settings, what it shows, and when it is opened."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
+from ..admin.process_figures import process_figures
+from ..admin.process_side import process_admin
+from ..admin.process_source import PROCESS, as_dict
 from ..admin.settings import AdminSettings
+from ..core.events import LogMessage
+from ..logs import WORKER_VARIABLE, failing_logs
 from ..logs.recorder import STREAMS, path_of
 
 if TYPE_CHECKING:
     from ..config.schema.sections import Config
+    from ..observe.figures import ProcessFigures
+    from .application import GatewayApplication
 
 
 def admin_settings(config: Config) -> AdminSettings:
     """The settings of the admin side. Its socket creates the directory of the logs if a log has a file there."""
     writes_files = any(path_of(config.logs, name) is not None for name in STREAMS)
     return AdminSettings.of(config.admin, config.logs.dir, creates=writes_files)
+
+
+@asynccontextmanager
+async def gateway_admin(app: GatewayApplication) -> AsyncGenerator[None, None]:
+    """Context manager: serve the admin side of ``app`` while the block runs.
+
+    Do nothing in a worker, whose master has the admin side, and for an application with a recorder of its own, which is
+    a test or part of another program.
+
+    Raises:
+        ConfigError: a configured address is taken, and ``app.admin_options`` is strict.
+    """
+    if app.given_recorder is not None or WORKER_VARIABLE in os.environ:
+        yield
+        return
+
+    def report(event: str, sentence: str) -> None:
+        app.recorder.record(LogMessage("warning", event, sentence))
+
+    async with process_admin(GatewayView(app), admin_settings(app.gateway_config), report, app.admin_options):
+        yield
+
+
+class GatewayView:
+    """What the admin side shows of a gateway (``ProcessView``)."""
+
+    def __init__(self, app: GatewayApplication) -> None:
+        self._app = app
+
+    def state(self) -> str:
+        """The state of the application."""
+        return str(self._app.state)
+
+    def statistics(self) -> dict[str, Any]:
+        """The snapshots of the counters."""
+        server = self._app.server
+        return {
+            "server": {} if server is None else as_dict(server.statistics()),
+            "app": as_dict(self._app.statistics()),
+        }
+
+    def figures(self) -> ProcessFigures:
+        """The figures of the process."""
+        return process_figures(PROCESS, self._app, self._app.server)
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """As ``/readyz``, with the reasons."""
+        serving = self._app.gateway_context.serving
+        details = {
+            "state": str(serving.condition),
+            "draining": serving.draining,
+            "degraded": serving.degraded,
+            "failing_logs": failing_logs(serving.recorder),
+        }
+        return serving.ready, details
+
+    async def reopen(self) -> None:
+        """Reopen the log files."""
+        recorder: Any = self._app.recorder
+        recorder.reopen()
+        await recorder.flush()

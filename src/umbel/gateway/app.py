@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -298,12 +299,14 @@ class Umbel(ErrorHandling, InboundApplication):
 
         Raises:
             OSError: the server cannot listen on the address.
-            hypercorn.utils.LifespanFailureError: the application failed to start or to stop.
+            hypercorn.utils.LifespanFailureError: the application failed to start or to stop, or an address in
+                ``[admin]`` is taken.
         """
         if use_reloader or kwargs:
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
             warnings.warn(f"Umbel.run() ignores these arguments: {ignored}", stacklevel=2)
         gc_tuning.apply()
+        self.admin_options = replace(self.admin_options, strict=True)
         try:
             files = ca_certs, certfile, keyfile
             serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement(self))

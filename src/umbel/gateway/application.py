@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from quart_trio import QuartTrio
 
+from ..admin.process_side import AdminOptions
 from ..core.events import NULL
 from ..server.limits.server_limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
@@ -89,6 +90,8 @@ class GatewayApplication(QuartTrio):
         self._has_root_path = False
         """Whether a server mounts the application below a path (ASGI's ``root_path``), which only Quart handles."""
         self._servers: WeakSet[ServerState] = WeakSet()
+        self.admin_options = AdminOptions()
+        """How the process was started, for its admin side. May be replaced before the application serves."""
 
     @property
     def gateway_config(self) -> Config:
@@ -148,6 +151,11 @@ class GatewayApplication(QuartTrio):
     def recorder(self) -> Recorder:
         """The recorder that takes records now. Without a given recorder, records are dropped while not serving."""
         return self.gateway_context.serving.recorder
+
+    @property
+    def server(self) -> ServerState | None:
+        """One of Umbel's own servers that serve the application; None if there is none."""
+        return next(iter(self._servers), None)
 
     @property
     def ready(self) -> bool:

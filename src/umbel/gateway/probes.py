@@ -9,11 +9,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import msgspec
 from quart_trio.wrappers import TrioResponse
 
 from ..core.problem import Problem
-from ..logs import FileRecorder
 from ..server.limits.server_limits import PROBES
 from .response.problems import problem_response
 from .response.validators import NO_STORE
@@ -45,15 +43,11 @@ def probe(serving: ServingState, routes: Map, request: Request, ctx: RequestCont
     if path == LIVEZ:
         return _fine(b'{"status":"live"}')
     if serving.ready:
-        recorder = getattr(serving.recorder, "inner", serving.recorder)
-        failing = recorder.statistics().failing if isinstance(recorder, FileRecorder) else ()
         # A log that cannot be written (a full disk) does not make the process unready: it can still answer, and all
         # other workers share the disk.
-        return _fine(
-            msgspec.json.encode({"status": "ready", "failing_logs": failing} if failing else {"status": "ready"})
-        )
-    detail = f"Not ready: {serving.condition}."
-    return problem_response(Problem(503, detail, kind="not-ready", request_id=facts.request_id))
+        return _fine(b'{"status":"ready"}')
+    # Any client can ask. The reasons are on the admin side.
+    return problem_response(Problem(503, "Not ready.", kind="not-ready", request_id=facts.request_id))
 
 
 def _fine(body: bytes) -> TrioResponse:

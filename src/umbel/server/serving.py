@@ -27,6 +27,10 @@ from .shutdown import drain, leave
 from .state import ServerState
 
 
+def _ignore(_: ServerState) -> None:
+    """The default of ``on_state``."""
+
+
 async def serve(
     app: Any,
     config: Config,
@@ -35,6 +39,7 @@ async def serve(
     server: ServerState | None = None,
     recorder: Recorder = NULL,
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
+    on_state: Callable[[ServerState], object] = _ignore,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an application until ``shutdown_trigger`` returns or ``config.max_requests`` have begun, then stop.
@@ -49,6 +54,7 @@ async def serve(
         recorder: takes the server's records (crashes, rejected requests) if the application has no recorder.
         shutdown_trigger: an async function whose return stops the server. Default: a signal (``process_signals.py``);
             outside of the main thread, where no signal can be handled, only a cancel stops the server.
+        on_state: called with the server state before the application starts.
         task_status: gets the addresses, such as ``"http://127.0.0.1:8000"``, when the server answers requests.
 
     The sockets are bound before the application starts. A stop is graceful (``shutdown.py``): ``drain_delay`` seconds
@@ -70,6 +76,7 @@ async def serve(
     try:
         with listening(config) as listeners:
             own = server if server is not None else ServerState(app, config, limits, recorder, handle=handler_of(app))
+            on_state(own)
             async with (
                 _stop_trigger(shutdown_trigger, own) as trigger,
                 running_lifespan(app, config, own.lifespan_state),

@@ -6,7 +6,6 @@ Whatever ends the master, everything that was opened here is closed here, in rev
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,6 +18,7 @@ from setproctitle import setproctitle
 from ..admin.side import AdminSide
 from ..config.hypercorn_toml.settings import Warn
 from ..core.console import own_stderr
+from ..core.diagnostics.request_console import stderr_is_terminal
 from ..core.errors import ConfigError, ConfigProblem
 from ..logs import Redactor, open_recorder
 from .control.admin_source import MasterSource
@@ -48,7 +48,7 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
         console = ConsoleOutput(stack.enter_context(own_stderr()))
         stack.enter_context(pidfile(settings.options.pidfile))
         listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
-        admin = AdminSide(settings.admin, partial(_report, console), terminal=sys.stderr.isatty())
+        admin = AdminSide(settings.admin, partial(_report, console), terminal=stderr_is_terminal())
         stack.callback(admin.close)
         admin.open_addresses()
         if settings.logs is not None:
@@ -68,7 +68,7 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
 async def _run(master: Master, admin: AdminSide) -> int:
     async with trio.open_nursery() as nursery:
         await nursery.start(admin.run, MasterSource(master))
-        if (url := admin.page_url()) is not None and sys.stderr.isatty():
+        if stderr_is_terminal() and (url := admin.page_url()) is not None:
             # To the terminal only: the URL holds a token, which must not be in a log.
             master.console.write(f"The admin page (this URL opens it once): {url}\n".encode())
         status = await master.run()

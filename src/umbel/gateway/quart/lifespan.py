@@ -17,6 +17,7 @@ from ...core.errors import ConfigError
 from ...logs import Redactor
 from ...net.exception_groups import first_leaf, leaves, split_crash
 from .. import crashes
+from ..admin import gateway_admin
 from ..context import State
 from ..runtime import open_runtime
 
@@ -50,7 +51,8 @@ class Lifespan(TrioASGILifespan):
             async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
                 serving.open(runtime)
                 try:
-                    await self._run(receive, send)
+                    async with gateway_admin(app):
+                        await self._run(receive, send)
                 finally:
                     app.route_table.close()
                     serving.close()

@@ -10,6 +10,7 @@ from tests.support.logs.records import Records
 from tests.support.server.asgi import LifespanFailedError, ask, living
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.config.schema.sections import Config
+from umbel.gateway.admin import GatewayView
 from umbel.gateway.app import Umbel
 from umbel.gateway.context import State
 from umbel.upstream import Client
@@ -41,13 +42,15 @@ async def test_readyz_is_503_with_the_reason_while_degraded_or_draining() -> Non
     async with living(app):
         app.set_degraded(True)
         answer = await ask(app, target="/readyz")
-        assert (answer.status, answer.json["detail"]) == (503, "Not ready: degraded.")
+        assert (answer.status, answer.json["detail"]) == (503, "Not ready.")
+        assert GatewayView(app).readiness()[1]["state"] == "degraded"
         assert (await ask(app, target="/livez")).status == 200
         app.set_degraded(False)
         assert (await ask(app, target="/readyz")).status == 200
         app.begin_drain()
         answer = await ask(app, target="/readyz")
-        assert (answer.status, answer.json["detail"]) == (503, "Not ready: draining.")
+        assert (answer.status, answer.json["detail"]) == (503, "Not ready.")
+        assert GatewayView(app).readiness()[1]["state"] == "draining"
 
 
 async def test_probes_skip_hooks_and_yield_to_the_applications_routes() -> None:

@@ -1,0 +1,170 @@
+"""What the admin side of a process without a master asks: its event loop, from a thread of the admin side."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from ..observe import catalogue
+from ..observe.figures import ProcessFigures
+from ..server.limits.memory import resident
+from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
+from .source import CommandError
+from .task_tree import task_tree
+
+if TYPE_CHECKING:
+    from ..observe.figures import Labels, Value
+
+PROCESS = "main"
+"""The name of the process in trees and figures."""
+REOPEN_S = 5.0
+"""The time limit in seconds for the reopening of the log files."""
+
+
+class ProcessView(Protocol):
+    """What a process without a master shows. All methods but ``readiness`` run in the event loop, and do not wait."""
+
+    def state(self) -> str:
+        """The state in one word."""
+        ...
+
+    def statistics(self) -> dict[str, Any]:
+        """The snapshots of the counters: ``server`` and ``app``."""
+        ...
+
+    def figures(self) -> ProcessFigures:
+        """The figures of the process, under the name ``PROCESS``."""
+        ...
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """As ``AdminSource.readiness``. It only reads, and is called from another thread."""
+        ...
+
+    async def reopen(self) -> None:
+        """Reopen the log files, and return when nothing more is written to the old ones."""
+        ...
+
+
+class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The arguments of a command, a JSON object."""
+
+    quick: bool = False
+    """Of ``stop``: whether requests in flight are cancelled."""
+
+
+class ProcessSource:
+    """The ``AdminSource`` of a process without a master.
+
+    Args:
+        loop: the event loop of the process.
+        views: what the process shows; the last one counts.
+    """
+
+    def __init__(self, loop: ObservedLoop, views: Sequence[ProcessView]) -> None:
+        self._loop = loop
+        self._views = views
+        self._started_at = monotonic()
+        self._last: dict[str, Any] = {"state": "starting"}
+        self._last_figures: ProcessFigures | None = None
+
+    async def beat(self) -> None:
+        """Watch the event loop until cancelled."""
+        await self._loop.beat()
+
+    async def status(self) -> dict[str, Any]:
+        """The state, with the latest counters; while the event loop is blocked, for how long and where."""
+
+        def ask() -> dict[str, Any]:
+            view = self._views[-1]
+            return {"state": view.state(), **view.statistics()}
+
+        try:
+            self._last = await self._loop.ask(ask)
+            blocked = None
+        except LoopBlockedError:
+            blocked = {"seconds": self._blocked_s(), "at": self._loop.blocked_at()}
+        state, summary = self._last["state"], "the event loop runs"
+        if blocked is not None:
+            state = "blocked"
+            summary = self._blocked_sentence()
+        uptime = round(monotonic() - self._started_at, 3)
+        process = {"pid": os.getpid(), "uptime_s": uptime, "state": state, "summary": summary, "blocked": blocked}
+        return {"process": process, **{name: value for name, value in self._last.items() if name != "state"}}
+
+    def _blocked_s(self) -> float:
+        """For how many seconds at least a loop that has not answered has been blocked."""
+        return round(max(self._loop.blocked_s(), ANSWER_S), 1)
+
+    def _blocked_sentence(self) -> str:
+        return f"the event loop has been blocked for {self._blocked_s()} s, at {self._loop.blocked_at()}"
+
+    async def trees(self) -> list[dict[str, Any]]:
+        """The task tree. While the event loop is blocked, it is read from outside, below a line that says where."""
+        try:
+            lines = list(await self._loop.ask(task_tree))
+        except LoopBlockedError:
+            lines = [self._blocked_sentence(), *self._loop.tree()]
+        return [{"process": PROCESS, "pid": os.getpid(), "lines": lines}]
+
+    async def figures(self) -> list[ProcessFigures]:
+        """The figures of the process; while its event loop is blocked, the latest ones and ``umbel_worker_stale 1``."""
+        try:
+            self._last_figures = await self._loop.ask(lambda: self._views[-1].figures())
+            stale = 0.0
+        except LoopBlockedError:
+            stale = 1.0
+        worker: Labels = (PROCESS,)
+        lag = max(self._loop.lag, self._loop.blocked_s())
+        values: dict[str, list[tuple[Labels, Value]]] = {
+            catalogue.WORKER_STALE.name: [(worker, stale)],
+            catalogue.LOOP_LAG.name: [(worker, lag)],
+            catalogue.WORKER_MEMORY.name: [(worker, resident())],
+        }
+        own = ProcessFigures(process=PROCESS, pid=os.getpid(), values=values)
+        return [own] if self._last_figures is None else [own, self._last_figures]
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """As the process says; not ready while its event loop is blocked."""
+        ready, details = self._views[-1].readiness()
+        blocked = self._loop.blocked_s()
+        return ready and not blocked, {**details, "blocked_s": round(blocked, 1)}
+
+    async def command(self, name: str, arguments: bytes) -> dict[str, Any]:
+        """As ``AdminSource``: ``reopen`` and ``stop``; the other commands need a master."""
+        if name not in ("reopen", "stop"):
+            raise CommandError(f"{name} needs a master: umbel serve -w N")
+        try:
+            given = msgspec.json.decode(arguments or b"{}", type=Arguments)
+        except msgspec.DecodeError as error:
+            raise CommandError(f"the arguments are invalid: {error}") from error
+        if name == "stop":
+            return _stop(quick=given.quick)
+        try:
+            await self._loop.ask_async(self._views[-1].reopen, REOPEN_S)
+        except LoopBlockedError as error:
+            raise CommandError(f"the log files were not reopened: {error}") from error
+        return {}
+
+
+def _stop(*, quick: bool) -> dict[str, Any]:
+    """Send this process the signal that stops it.
+
+    Raises:
+        CommandError: the process does not handle the signal, which would end it without a stop.
+    """
+    number = signal.SIGQUIT if quick else signal.SIGTERM
+    if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN, None):
+        raise CommandError(f"this process does not handle {number.name}; stop it by its own means")
+    os.kill(os.getpid(), number)
+    return {}
+
+
+def as_dict(snapshot: Any) -> dict[str, Any]:
+    """Return a dataclass as a dictionary; an empty one for anything else."""
+    return asdict(snapshot) if is_dataclass(snapshot) and not isinstance(snapshot, type) else {}

@@ -1,0 +1,67 @@
+"""What the admin side shows of an ASGI application that is served without a master."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..logs import failing_logs
+from ..server.phase import Phase
+from .process_figures import process_figures
+from .process_source import PROCESS, as_dict
+
+if TYPE_CHECKING:
+    from ..core.events import Recorder
+    from ..observe.figures import ProcessFigures
+    from ..server.state import ServerState
+
+
+class ServerView:
+    """A ``ProcessView`` of an application and its server.
+
+    Args:
+        app: the application.
+        recorder: the recorder of the server.
+    """
+
+    def __init__(self, app: Any, recorder: Recorder) -> None:
+        self.is_started = False
+        """Whether the application has started and connections are accepted."""
+        self._app = app
+        self._recorder = recorder
+        self._server: ServerState | None = None
+
+    def watch(self, server: ServerState) -> None:
+        """Show the counters of this server from now on."""
+        self._server = server
+
+    def state(self) -> str:
+        """The state in one word."""
+        if self._server is None or not self.is_started:
+            return "starting"
+        return "serving" if self._server.phase.value is Phase.SERVING else "stopping"
+
+    def statistics(self) -> dict[str, Any]:
+        """The snapshot of the server's counters."""
+        return {"server": {} if self._server is None else as_dict(self._server.statistics()), "app": {}}
+
+    def figures(self) -> ProcessFigures:
+        """The figures of the process."""
+        return process_figures(PROCESS, self._app, self._server)
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Ready while the server serves."""
+        state = self.state()
+        details = {
+            "state": state,
+            "draining": state == "stopping",
+            "degraded": False,
+            "failing_logs": failing_logs(self._recorder),
+        }
+        return state == "serving", details
+
+    async def reopen(self) -> None:
+        """Reopen the log files; do nothing without any."""
+        recorder: Any = self._recorder
+        if hasattr(recorder, "reopen"):
+            recorder.reopen()
+            await recorder.flush()

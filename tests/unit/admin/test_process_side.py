@@ -1,0 +1,240 @@
+"""The admin side of a process without a master: its thread answers, ends with its block, and ends nothing."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.process.admin import ask_admin, ask_admin_bytes
+from umbel.admin import process_side as module
+from umbel.admin.observed_loop import ANSWER_S, BEAT_S
+from umbel.admin.process_side import AdminOptions, process_admin
+from umbel.admin.settings import AdminSettings, SocketPlace
+from umbel.core.errors import ConfigError
+from umbel.observe.catalogue import IN_FLIGHT
+from umbel.observe.figures import ProcessFigures
+
+TOKEN = "0123456789abcdef"
+
+
+class View:
+    """A view that counts."""
+
+    def __init__(self, state: str = "serving") -> None:
+        self._state = state
+        self.reopened = 0
+        self.thread = threading.get_ident()
+
+    def state(self) -> str:
+        assert threading.get_ident() == self.thread
+        return self._state
+
+    def statistics(self) -> dict[str, Any]:
+        return {"server": {"connections": 3}, "app": {}}
+
+    def figures(self) -> ProcessFigures:
+        assert threading.get_ident() == self.thread
+        return ProcessFigures(process="main", pid=1, values={IN_FLIGHT.name: [((), 7.0)]})
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        return True, {"state": self._state}
+
+    async def reopen(self) -> None:
+        assert threading.get_ident() == self.thread
+        await trio.lowlevel.checkpoint()
+        self.reopened += 1
+
+
+class Reports(list[str]):
+    """The failures that were reported."""
+
+    def __call__(self, event: str, sentence: str) -> None:
+        self.append(f"{event}: {sentence}")
+
+
+def settings(directory: Path, **keys: Any) -> AdminSettings:
+    return AdminSettings(SocketPlace(directory, "admin"), **keys)
+
+
+def block(seconds: float) -> None:
+    """Block the event loop."""
+    time.sleep(seconds)
+
+
+def living() -> list[str]:
+    """The names of the threads of admin sides."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "umbel-admin"]
+
+
+class Asker:
+    """Asks the admin side from a thread of its own, as another process does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.answers: dict[str, Any] = {}
+
+    def ask(self, *targets: str) -> None:
+        async def main() -> None:
+            for target in targets:
+                status, content = await ask_admin_bytes(self._path, "GET", target)
+                self.answers[target] = status, content.decode()
+
+        trio.run(main)
+
+    @contextmanager
+    def asking(self, *targets: str) -> Iterator[None]:
+        """Ask while the block runs; the block must block the event loop."""
+        thread = threading.Thread(target=self.ask, args=targets)
+        thread.start()
+        yield
+        thread.join()
+
+
+async def test_state_tree_figures_and_commands_come_from_the_event_loop(tmp_path: Path) -> None:
+    view, path = View(), tmp_path / "admin.sock"
+    async with process_admin(view, settings(tmp_path), Reports()):
+        assert living() == ["umbel-admin"]
+        status, answer = await ask_admin(path, "GET", "/status")
+        assert (status, answer["process"]["state"], answer["server"]) == (200, "serving", {"connections": 3})
+        _, answer = await ask_admin(path, "GET", "/tree")
+        [tree] = answer["trees"]
+        assert tree["process"] == "main"
+        assert any(line.endswith("umbel-admin.run") or "[admin.py:" in line for line in tree["lines"])
+        _, content = await ask_admin_bytes(path, "GET", "/metrics")
+        assert b"\numbel_in_flight 7.0\n" in content
+        assert b'\numbel_worker_stale{worker="main"} 0.0\n' in content
+        assert await ask_admin(path, "GET", "/readyz") == (
+            200,
+            {"status": "ready", "state": "serving", "blocked_s": 0.0},
+        )
+        assert await ask_admin(path, "POST", "/ctl/reopen") == (200, {})
+        assert view.reopened == 1
+        for command in ("scale", "reload", "drain", "kill"):
+            status, answer = await ask_admin(path, "POST", f"/ctl/{command}", {"slot": 1})
+            assert (status, answer["detail"]) == (409, f"{command} needs a master: umbel serve -w N")
+        status, answer = await ask_admin(path, "POST", "/ctl/stop", {"slot": 1})
+        assert (status, answer["detail"].startswith("the arguments are invalid: ")) == (409, True)
+        status, answer = await ask_admin(path, "POST", "/ctl/stop")
+        assert (status, answer["detail"]) == (409, "this process does not handle SIGTERM; stop it by its own means")
+    assert living() == []
+    assert not path.exists()
+
+
+async def test_a_blocked_event_loop_is_reported_with_its_place_and_the_latest_figures(tmp_path: Path) -> None:
+    asker, path = Asker(tmp_path / "admin.sock"), tmp_path / "admin.sock"
+    async with process_admin(View(), settings(tmp_path), Reports()):
+        await ask_admin_bytes(path, "GET", "/metrics")
+        with asker.asking("/status", "/tree", "/metrics", "/status?again", "/readyz"):
+            block(BEAT_S + 3 * ANSWER_S)
+        assert (await ask_admin(path, "GET", "/status"))[1]["process"]["blocked"] is None
+        assert (await ask_admin(path, "GET", "/readyz"))[0] == 200
+    assert '"state":"blocked"' in asker.answers["/status"][1]
+    assert re.search(
+        r"the event loop has been blocked for 0\.\d s, at \S+test_process_side.py:\d+ in block",
+        asker.answers["/status"][1],
+    )
+    assert any("test_process_side.py" in line for line in asker.answers["/tree"][1].split(","))
+    assert "\numbel_in_flight 7.0\n" in asker.answers["/metrics"][1]
+    assert '\numbel_worker_stale{worker="main"} 1.0\n' in asker.answers["/metrics"][1]
+    assert asker.answers["/readyz"][0] == 503
+    assert '"blocked_s":0.0' not in asker.answers["/readyz"][1]
+
+
+async def test_a_view_that_raises_ends_neither_the_loop_nor_the_thread(tmp_path: Path) -> None:
+    class Broken(View):
+        def state(self) -> str:
+            raise ValueError("no state")
+
+        async def reopen(self) -> None:
+            raise OSError("no disk")
+
+    reports = Reports()
+    async with process_admin(Broken(), settings(tmp_path), reports):
+        for _ in range(3):
+            assert (await ask_admin(tmp_path / "admin.sock", "GET", "/status"))[0] == 500
+            assert (await ask_admin(tmp_path / "admin.sock", "POST", "/ctl/reopen"))[0] == 500
+        assert (await ask_admin(tmp_path / "admin.sock", "GET", "/livez"))[0] == 200
+    assert [report.partition(" can")[0] for report in reports] == [
+        "admin.failed: the admin side",
+        "admin.failed: the admin side",
+    ]
+
+
+async def test_a_thread_that_fails_is_reported_and_the_block_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*arguments: Any, **keys: Any) -> None:
+        raise RuntimeError("no epoll")
+
+    monkeypatch.setattr("umbel.admin.side.AdminSide.run", failing)
+    monkeypatch.setattr(module, "RESTART_S", 0.001)
+    reports = Reports()
+    async with process_admin(View(), settings(tmp_path), reports):
+        await trio.sleep(0.02)
+    assert len(reports) == 1
+    assert "the thread of the admin side has failed: RuntimeError" in reports[0]
+    assert living() == []
+
+
+async def test_an_application_within_another_one_is_shown_by_the_one_admin_side(tmp_path: Path) -> None:
+    async def state() -> str:
+        return str((await ask_admin(tmp_path / "admin.sock", "GET", "/status"))[1]["process"]["state"])
+
+    async with process_admin(View("outer"), settings(tmp_path), Reports()):
+        assert await state() == "outer"
+        async with process_admin(View("inner"), settings(tmp_path / "nowhere"), Reports()):
+            assert living() == ["umbel-admin"]
+            assert await state() == "inner"
+        assert await state() == "outer"
+
+
+async def test_an_exception_of_the_block_ends_the_thread(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup):
+        async with process_admin(View(), settings(tmp_path), Reports()):
+            raise ValueError("a defect of the application")
+    assert living() == []
+    assert not (tmp_path / "admin.sock").exists()
+
+
+async def test_a_strict_start_with_a_taken_address_fails_and_starts_no_thread(tmp_path: Path) -> None:
+    with Taken() as address:
+        chosen = settings(tmp_path, metrics=address)
+        with pytest.raises(ConfigError, match=r"admin\.metrics: cannot listen on"):
+            async with process_admin(View(), chosen, Reports(), AdminOptions(strict=True)):
+                pytest.fail("it must not start")
+        assert living() == []
+        reports = Reports()
+        async with process_admin(View(), chosen, reports):
+            assert (await ask_admin(tmp_path / "admin.sock", "GET", "/livez"))[0] == 200
+        assert "cannot listen on" in reports[0]
+
+
+class Taken:
+    """An address on loopback that is taken while the block runs."""
+
+    def __enter__(self) -> str:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        return f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+async def test_the_url_goes_to_the_terminal_and_into_no_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = Reports()
+    async with process_admin(View(), settings(tmp_path), reports, AdminOptions(terminal=True)):
+        said = capsys.readouterr().err
+    assert said.startswith("The admin page (this URL opens it once): http://127.0.0.1:9")
+    assert "/?token=" in said
+    assert reports == []
