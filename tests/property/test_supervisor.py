@@ -113,12 +113,12 @@ def test_a_stopped_slot_ends_when_its_worker_has_died(events: list[Event]) -> No
 def test_the_backoff_is_at_most_the_cap_and_the_first_delay_times_a_power_of_two(
     deaths: list[float | None], cap: float, seed: int
 ) -> None:
-    backoff, random = Backoff(cap), Random(seed)
+    backoff, random = Backoff(), Random(seed)
     for number, ready_for in enumerate(deaths):
-        assert 0 <= backoff.after_death(ready_for, random) <= min(cap, FIRST_DELAY_S * 2**number)
-    assert backoff.after_death(None, random, degraded=True) == cap
-    assert backoff.after_death(STABLE_S, random) == 0
-    assert backoff.after_death(None, random) <= FIRST_DELAY_S
+        assert 0 <= backoff.after_death(ready_for, cap, random) <= min(cap, FIRST_DELAY_S * 2**number)
+    assert backoff.after_death(None, cap, random, degraded=True) == cap
+    assert backoff.after_death(STABLE_S, cap, random) == 0
+    assert backoff.after_death(None, cap, random) <= FIRST_DELAY_S
 
 
 @given(
@@ -130,11 +130,11 @@ def test_the_backoff_is_at_most_the_cap_and_the_first_delay_times_a_power_of_two
 def test_the_restart_intensity_agrees_with_a_count_over_the_window(
     gaps: list[float], restarts: int, window: float, slots: int
 ) -> None:
-    intensity = RestartIntensity(restarts, window)
+    intensity = RestartIntensity()
     times: list[float] = []
     now = 0.0
     for gap in gaps:
         now += gap
         times.append(now)
         recent = [time for time in times if time > now - window]
-        assert intensity.add(now, slots) == (len(recent) > restarts * slots)
+        assert intensity.add(now, restarts * slots, window) == (len(recent) > restarts * slots)

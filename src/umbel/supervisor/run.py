@@ -103,4 +103,4 @@ def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Setti
         reasons = {"certfile": "TLS cannot be turned on or off by a reload; restart the master"}
         file = given.application.hypercorn or ""
         raise ConfigError([ConfigProblem(file, None, name, reasons.get(name, reason)) for name in changed])
-    return replace(settings, logs=before.logs)
+    return settings

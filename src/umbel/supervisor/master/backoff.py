@@ -23,16 +23,18 @@ class Backoff:
     the delay is random between 0 and the smaller of ``FIRST_DELAY_S`` * 2^k and ``max_delay``, in seconds.
     """
 
-    def __init__(self, max_delay: float) -> None:
-        self.max_delay = max_delay
+    def __init__(self) -> None:
         self.failures = 0
         """The number of deaths in a row of workers that were not ready for ``STABLE_S``."""
 
-    def after_death(self, ready_for: float | None, random: Random, *, degraded: bool = False) -> float:
+    def after_death(
+        self, ready_for: float | None, max_delay: float, random: Random, *, degraded: bool = False
+    ) -> float:
         """Count a death; return the delay in seconds.
 
         Args:
             ready_for: the seconds for which the worker was ready; None if it never was.
+            max_delay: the longest delay in seconds; it may differ from call to call.
             random: the source of the jitter.
             degraded: whether the delay after a failure is ``max_delay``, without jitter.
         """
@@ -42,8 +44,8 @@ class Backoff:
         exponent = min(self.failures, _DOUBLINGS_MAX)
         self.failures += 1
         if degraded:
-            return self.max_delay
-        return random.uniform(0.0, min(self.max_delay, FIRST_DELAY_S * 2**exponent))
+            return max_delay
+        return random.uniform(0.0, min(max_delay, FIRST_DELAY_S * 2**exponent))
 
     def reset(self) -> None:
         """Forget the failures: the next delay is a first one."""
@@ -51,26 +53,25 @@ class Backoff:
 
 
 class RestartIntensity:
-    """The number of restarts of all slots together within a sliding window, and its limit.
+    """The restarts of all slots together within a sliding window, compared with a limit.
 
-    Args:
-        restarts: the limit divided by the number of slots. One slot alone may use up the limit of all.
-        window: the length of the window in seconds.
+    Limit and window may differ from call to call. Restarts that were outside of the window at one call, or more than
+    one beyond its limit, are not counted at later calls.
     """
 
-    def __init__(self, restarts: int, window: float) -> None:
-        self._restarts = restarts
-        self._window = window
+    def __init__(self) -> None:
         self._times: deque[float] = deque()
 
-    def add(self, now: float, slots: int) -> bool:
-        """Count a restart; return whether the window now holds more than ``restarts`` * ``slots``.
+    def add(self, now: float, allowed: int, window: float) -> bool:
+        """Count a restart; return whether the window now holds more than ``allowed``.
 
-        ``now`` is in seconds, from the same clock at each call.
+        Args:
+            now: the time in seconds, from the same clock at each call.
+            allowed: the limit for all slots together. One slot alone may use it up.
+            window: the length of the window in seconds.
         """
         self._times.append(now)
-        allowed = self._restarts * slots
-        while self._times[0] <= now - self._window or len(self._times) > allowed + 1:
+        while self._times[0] <= now - window or len(self._times) > allowed + 1:
             self._times.popleft()
         return len(self._times) > allowed
 

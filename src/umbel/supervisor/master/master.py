@@ -134,7 +134,9 @@ class Master:
         self._read = reread
         self._listeners = listeners
         self._notifier = notifier if notifier is not None else SystemdNotifier({})
-        self._intensity = RestartIntensity(self.options.intensity_restarts, self.options.intensity_window)
+        self._intensity = RestartIntensity()
+        self._own_logs = settings.logs
+        """The section ``[logs]`` by which the master itself records; a reload does not change it."""
         self._reported_failures: set[tuple[int, str]] = set()
         self._never_ready = set(range(1, size + 1))
         """The numbers of the slots whose first worker has neither been ready nor ended."""
@@ -169,11 +171,12 @@ class Master:
 
     async def _recover(self) -> None:
         """Append the records in the rings of killed workers to the logs, in a thread."""
-        logs = self.settings.logs
-        if logs is None or not logs.ring:
-            return
+        sections = [self._own_logs, *([self.settings.logs] if self.settings.logs != self._own_logs else [])]
+        count = 0
         try:
-            count = await trio.to_thread.run_sync(recover_all, logs, abandon_on_cancel=True)
+            for logs in sections:
+                if logs is not None and logs.ring:
+                    count += await trio.to_thread.run_sync(recover_all, logs, abandon_on_cancel=True)
         except OSError as error:
             self.console.report(
                 "error", "logs.not_recovered", f"the last records of killed workers cannot be written: {error}"
@@ -368,10 +371,11 @@ class Master:
         if delay:
             text = f"worker {slot.number} restarts in {delay:.1f} s"
             self.console.report("info", "worker.waiting", text, slot=slot.number, seconds=round(delay, 3))
-        if not self._intensity.add(trio.current_time(), self.size) or self.degraded or self.stopping:
-            return
         options = self.options
-        limit = f"more than {options.intensity_restarts * self.size} restarts in {options.intensity_window:g} s"
+        allowed, window = options.intensity_restarts * self.size, options.intensity_window
+        if not self._intensity.add(trio.current_time(), allowed, window) or self.degraded or self.stopping:
+            return
+        limit = f"more than {allowed} restarts in {window:g} s"
         if options.on_intensity == "exit":
             self.stop(limit, status=MASTER_FAILED)
             return
@@ -395,12 +399,19 @@ class Master:
     async def _reread(self, allow_empty: bool) -> None:
         """Read the settings anew; they hold for all workers that are started from now on.
 
+        Reports a changed ``[logs]``, because the master itself goes on to record as before.
+
         Raises:
             ConfigError: they cannot be used, or differ in something that only a restart can change.
         """
-        if self._read is not None:
-            self.settings = await self._read(self.settings, allow_empty)
-            self.options = self.settings.options
+        if self._read is None:
+            return
+        before = self.settings.logs
+        self.settings = await self._read(self.settings, allow_empty)
+        self.options = self.settings.options
+        if self.settings.logs not in (before, self._own_logs):
+            text = "[logs] has changed: new workers use it; the master's own records follow it after a restart"
+            self.console.report("warning", "reload.logs", text)
 
     def _add_slot(self) -> None:
         number = next(number for number in range(1, WORKERS_MAX + 1) if number not in self.slots)

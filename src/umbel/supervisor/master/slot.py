@@ -115,7 +115,7 @@ class Slot:
         """How the latest worker ended; None if none has."""
         self._owner = owner
         self._machine = SlotMachine()
-        self._backoff = Backoff(owner.options.restart_max_delay)
+        self._backoff = Backoff()
         self._workers: set[Worker] = set()
         self._ready_for: float | None = None
         """The seconds for which the latest dead worker had been ready; None if it never was."""
@@ -240,7 +240,8 @@ class Slot:
     def _wait(self) -> None:
         """Count a restart, and begin the delay before it."""
         owner = self._owner
-        delay = self._backoff.after_death(self._ready_for, owner.random, degraded=owner.degraded)
+        max_delay = owner.options.restart_max_delay
+        delay = self._backoff.after_death(self._ready_for, max_delay, owner.random, degraded=owner.degraded)
         self.restarts += 1
         owner.on_restart(self, delay)
         self._waiting = trio.CancelScope()

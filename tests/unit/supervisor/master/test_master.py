@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 from umbel.admin.settings import AdminSettings, SocketPlace
+from umbel.config.schema.sections import Logs
 from umbel.supervisor.control.messages import Failed, Ready
 from umbel.supervisor.control.status import status
 from umbel.supervisor.master import process
@@ -81,9 +83,9 @@ def settings(**options: Any) -> Settings:
 
 
 @asynccontextmanager
-async def mastering(size: int, **options: Any) -> AsyncGenerator[tuple[Master, KeptConsole], None]:
+async def mastering(size: int, reread: Any = None, **options: Any) -> AsyncGenerator[tuple[Master, KeptConsole], None]:
     console = KeptConsole()
-    master = Master(size, settings(**options), Listeners((), tls=False), console)
+    master = Master(size, settings(**options), Listeners((), tls=False), console, reread=reread)
     async with trio.open_nursery() as nursery:
         await nursery.start(master.run)
         yield master, console
@@ -105,6 +107,42 @@ async def test_a_degraded_master_recovers_when_all_workers_have_been_ready_for_1
         await trio.sleep(15 + 10 + 2)
         assert not master.degraded
         assert console.events.count("master.degraded") == console.events.count("master.recovered") == 1
+
+
+async def test_a_reload_applies_the_limits_of_restarts(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+    script.dies_after = 1.0
+    changed = settings(intensity_restarts=1000, restart_max_delay=1.0)
+
+    async def reread(_: Settings, __: bool) -> Settings:
+        return changed
+
+    async with mastering(1, reread=reread, intensity_restarts=1000, restart_max_delay=100.0) as (master, console):
+        await master.reloader.wait_for(master.reloader.request())
+        await trio.sleep(60)
+        waits = [later - before for before, later in zip(script.spawned, script.spawned[1:], strict=False)]
+        assert max(waits[3:]) <= 2.0
+        assert not master.degraded
+        changed = settings(intensity_restarts=1, intensity_window=7.0, restart_max_delay=1.0)
+        script.ready_after = 0.5
+        await master.reloader.wait_for(master.reloader.request())
+        await trio.sleep(20)
+        assert master.degraded
+        assert "more than 1 restarts in 7 s" in "".join(console.messages)
+
+
+async def test_a_reload_reports_changed_logs_once_and_new_workers_use_them(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    read = iter([Logs(dir="changed"), Logs(dir="changed"), None])
+
+    async def reread(before: Settings, _: bool) -> Settings:
+        return replace(before, logs=next(read))
+
+    async with mastering(1, reread=reread) as (master, console):
+        for expected in ("changed", "changed", Logs().dir):
+            await master.reloader.wait_for(master.reloader.request())
+            assert master.worker_spec(1).start.logs["dir"] == expected
+        assert console.events.count("reload.logs") == 1
 
 
 async def test_a_degraded_master_restarts_workers_after_the_longest_delay(
