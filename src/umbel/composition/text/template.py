@@ -236,6 +236,8 @@ def _query_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
     for place, piece in enumerate(parse_template(text)):
         if isinstance(piece, str):
             _check_literal(piece)
+            if place > 0 and not piece.startswith("&"):
+                raise ValueError(f'write "&{piece.lstrip("?")}" for "{piece}", because the query has begun already')
             literal = piece.removeprefix("?") if place == 0 else piece
             yield from filter(None, literal.split("&"))
         elif piece.operator == "":
