@@ -14,20 +14,23 @@ task. The interface serves both: plain methods that do not wait, callbacks for t
     call.start(now)                             admits the call and makes its request; neither waits nor raises
     call.send()                                 sends what ``start`` has made ready
     owner.call_waits(call)                      any number of times: the owner must run ``await call.finish()`` once
-    owner.call_ended(call)                      exactly once: the result is there (``status`` or ``error``)
+    owner.call_ended(call)                      once, unless the call is cancelled: the result is there (``status`` or
+                                                ``error``)
 
 ``start`` and ``send`` are separate so that an owner of several calls can send all requests directly after each other.
 An upstream on the same machine is then woken once for all of them.
 
 *Callbacks.* The call may call ``call_waits`` and ``call_ended`` at any time: inside ``start``, in the reader's task, in
-a timer. The owner's functions must not raise, wait or start a task; they record the event and wake the owner's task.
+a timer. The owner's functions must not raise or wait. An owner with a task records the event and wakes that task, which
+starts ``finish``. An owner without one (``SharedCall``) starts ``finish`` in its upstream's nursery.
 
 *Waiting.* ``finish`` waits for whatever the call needs and continues the call. The owner runs it in a nursery that the
 owner waits for. The result of the call is reported by ``call_ended``, never by an exception of ``finish``.
 
 *Cancellation.* ``call.cancel(reason)`` ends the call at once, in every state. The owner gets no callback afterwards.
-After the end of the call ``cancel`` does nothing. If the task that runs ``finish`` is cancelled, ``finish`` cancels the
-call and raises ``Cancelled``.
+After the end ``cancel`` does nothing; a call of mode "stream" has its end after the body, so ``cancel`` also works
+after ``call_ended``. If the task that runs ``finish`` is cancelled, ``finish`` cancels the call and raises
+``Cancelled``.
 
 *Streams.* A call of mode "stream" ends in two steps. ``call_ended`` means that the head of the response is there, or
 that the call has failed. The owner then receives the body from the call (``upstream/calls/stream_call.py``).
@@ -118,7 +121,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 
 
 class CallOwner(Protocol):
-    """Owner of calls, which gets their results. Its functions must not raise, wait or start a task; see the module."""
+    """Owner of calls, which gets their results. Its functions must not raise or wait; see the module."""
 
     def call_ended(self, call: Call) -> None:
         """Note that ``call`` has its result. Called once per call, unless the call was cancelled."""

@@ -8,8 +8,8 @@ request, so it gives each step of the shutdown a time. The steps are phases (``p
     SERVING --leave--> LEAVING --drain--> DRAINING --cut_at--> CUT
                        drain_delay        graceful_timeout     cancel_timeout
 
-- *LEAVING* (``leave``): readiness probes fail, and everything else goes on: load balancers that poll readiness need
-  ``drain_delay`` seconds to send their requests elsewhere.
+- *LEAVING* (``leave``): readiness probes fail, if the application has ``begin_drain``, and everything else goes on:
+  load balancers that poll readiness need ``drain_delay`` seconds to send their requests elsewhere.
 - The caller then stops accepting. This comes before ``drain``: ``drain`` waits for a number of connections that may
   only fall.
 - *DRAINING* (``ServerState.begin_draining``): keep-alive is off. HTTP/1.1 connections end with their next response,
@@ -17,17 +17,22 @@ request, so it gives each step of the shutdown a time. The steps are phases (``p
   a request that was sent before the client saw the end. A request in flight has until ``cut_at``, which is
   ``graceful_timeout`` after the begin.
 - *CUT*: ``cut()`` cancels the connections that are left. A request without a response gets 503, one with a begun
-  response is cut off. Handlers have ``cancel_timeout`` for their cleanup; write deadlines end then too, so a client
-  that does not read cannot delay the end. A handler that takes longer is logged (``drain.stuck``) and not waited for
-  here: the nursery of the connections still waits for it.
+  response is cut off. Handlers have ``cancel_timeout`` for their cleanup. Every write deadline is at most ``cut_at`` +
+  ``cancel_timeout``, so a client that does not read cannot delay the end. A handler that takes longer is logged
+  (``drain.stuck``) and not waited for here: the nursery of the connections still waits for it. The phase is reached
+  only if connections are left at ``cut_at``.
+
+**Reserved connections** (``limits/probe_reserve.py``) are not in the number of connections that ``drain`` waits for. At
+the begin of DRAINING those without a probe in progress end at once, and the others within ``RESERVED_S``.
 
 **Invariants.** The phase never goes back (``max``). ``cut_at`` is set before connections are notified, because they
 compute deadlines from it. Connections that begin during a drain see the phase themselves and need no notice.
 
-**Cancellation.** A cancel during ``leave`` or the first wait of ``drain`` ends the graceful part at once; the scope
-that was cancelled encloses the connections too. After ``cut()`` the wait is shielded for ``cancel_timeout``, because
-``cut`` may cancel the nursery in which ``drain`` itself runs (under the ``hypercorn`` command it does), and a late
-cleanup must still be logged.
+**Cancellation.** A cancel that comes from outside during ``leave`` or the first wait of ``drain`` ends the graceful
+part at once, because its scope encloses the connections too. (Under the ``hypercorn`` command a scope of 0 s around
+``leave`` alone skips ``drain_delay``.) After ``cut()`` the wait is shielded for ``cancel_timeout``, because ``cut`` may
+cancel the nursery in which ``drain`` itself runs (under the ``hypercorn`` command it does), and a late cleanup must
+still be logged.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Theory
 **Problem.** A route names calls, and the calls name each other: ``path = "/orders/{user.id}"`` in a call means "start
 this call when the call ``user`` has a value". The configuration has no key for dependencies. The compiler finds them in
 the templates and expressions, so they cannot contradict what a request reads. It also checks whatever can be checked
-without a request, because a mistake in the configuration must not fail a request. One run reports all mistakes.
+without a request, because a mistake in the configuration must not fail a request. One run reports the mistakes of all
+parts; of several cycles it reports the first.
 
 **Names.** A template or an expression reads the *context*: ``path``, ``query``, ``headers``, ``body``, ``item`` (in a
 call with ``each``), and one entry per call. ``RouteNames`` holds the names that a route declares. A ``Scope`` holds the
@@ -18,22 +19,25 @@ names that one call may read; the answer has a scope of its own.
 3. ``path``, the ``headers`` and ``params`` of the upstream and of the call, and ``json`` or ``form``.
 
 Every expression lists the roots that it reads (``Expression.names``), and ``Scope.read`` registers them. Every
-``{name}`` of a template goes through ``Scope.resolve``, which registers the root and returns the place of the value. A
-root that is a call's name is added to ``Scope.needs``. A bound name adds no dependency: the expression that makes its
-value has added its own. ``needs`` of the scope, in the order of the configuration, is ``CallPlan.needs``.
+``{name}`` of a template goes through ``Scope.resolve``, which registers the root and returns the place of the value. In
+a template a name without a dot also means a parameter of the path or of the query. A root that is a call's name is
+added to ``Scope.needs``. A bound name adds no dependency: the expression that makes its value has added its own.
+``needs`` of the scope, in the order of the configuration, is ``CallPlan.needs``.
 
 **From needs to plan.** The needs of all calls are a directed graph. ``find_cycle`` reports a cycle as a mistake, so the
 graph of a valid plan is acyclic, and each call can start at some time. The plan holds the graph in the forms that
-``plan_run.py`` uses: ``initial_calls`` (no needs), ``dependants`` by call, and ``dependency_counts``. A call that
-nothing names is a candidate for ``combine = "first"`` and ``"quorum"``; a call that another names only serves it.
+``plan_run.py`` uses: ``initial_calls`` (no needs), ``dependants`` by call, and ``dependency_counts``. A call that no
+other call names is a candidate for ``combine = "first"`` and ``"quorum"``; a call that another call names only serves
+it.
 
 **What else names decide.** The scope also records which header fields, parameters and body members of the client a call
-sends (``reads``). ``forget_reads`` clears them after ``when`` and ``each``, which send nothing. The records decide
-whether a call carries a credential of the client, and what the answer's ``Vary`` names.
+sends (``reads``). ``forget_reads`` clears them after ``when`` and ``each``, which send nothing. These records decide
+whether a call carries a credential of the client. The answer's ``Vary`` names all header fields that the route reads
+(``RouteNames.headers``), also in ``when``, ``each`` and the answer, and those that its calls forward.
 
 **Mistakes.** A part that cannot be compiled raises ValueError. ``_collect`` turns the error into an entry of
-``problems`` with the path of the key, and the compiler goes on with the next part. Three rules keep it from reporting
-one mistake twice:
+``problems`` with the path of the key, and the compiler goes on with the next part. Three rules make one run
+find the independent mistakes, and no consequences of one:
 
 - An unknown upstream is replaced by ``_UNKNOWN_UPSTREAM``, so that the rest of its call is checked.
 - A table that error recovery has changed may lack names (``RouteNames.incomplete_tables``); a name that is unknown in
