@@ -71,7 +71,7 @@ from .calls.call import UpstreamCall
 from .calls.coalesce import CoalesceStatistics, Coalescing
 from .calls.repeatable_call import RepeatableCall
 from .calls.stream_call import StreamCall
-from .pool.pool import Pool, PoolStatistics
+from .pool.pool import Pool, PoolStatistics, check_connect_timeout
 from .replicas.balance import BalanceStatistics, LoadBalancer, PolicyName
 from .replicas.health import HealthChecker
 from .state_events import StateEvents
@@ -117,7 +117,12 @@ class HealthRules:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Settings of all policies of an upstream. None: the policy is off, unless its comment says otherwise."""
+    """Settings of all policies of an upstream. None: the policy is off, unless its comment says otherwise.
+
+    Raises:
+        ValueError: ``max_body`` is negative, or ``connect_timeout`` is not above 0. Other numbers are checked by the
+            policies that take them.
+    """
 
     coalesce: bool = False
     """Whether identical safe calls that overlap are made once; ``CallContext.coalesce`` takes precedence."""
@@ -147,6 +152,11 @@ class Policies:
     """Limit of a response's body in bytes after decoding; None: 1 MB of JSON, 10 MB of any other media type."""
     connect_timeout: float | None = 5.0
     """Seconds for name resolution, connect and TLS handshake together; None: no limit."""
+
+    def __post_init__(self) -> None:
+        check_connect_timeout(self.connect_timeout)
+        if self.max_body is not None and self.max_body < 0:
+            raise ValueError("max_body must be at least 0 bytes")
 
     @property
     def max_idle(self) -> int:
@@ -235,7 +245,8 @@ class Client(TaskOwner):
         recorder: receives the records of state changes of the breaker and the replicas.
 
     Raises:
-        ValueError: no replica, weights that do not fit the replicas, or a number of a policy out of range.
+        ValueError: no replica, an unknown load-balancing policy, weights that do not fit the replicas, or a number of a
+            policy out of range.
         BadRequest: as ``Replica.parse``; or ``HealthRules.path`` is no path with an optional query.
         httpx.InvalidURL: as ``Replica.parse``.
     """

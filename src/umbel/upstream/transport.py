@@ -118,7 +118,8 @@ class Transport(httpx.AsyncBaseTransport):
         rng: source of all randomness; None: a generator of the transport's own.
 
     Raises:
-        ValueError: no replica, weights that do not fit the replicas, or a number of a policy out of range.
+        ValueError: no replica, an unknown load-balancing policy, weights that do not fit the replicas, or a number out
+            of range.
         BadRequest: as ``Replica.parse``; or ``HealthRules.path`` is no path with an optional query.
         httpx.InvalidURL: as ``Replica.parse``.
     """

@@ -108,6 +108,16 @@ class PoolStatistics:
     """Responses that were followed by bytes beyond their end."""
 
 
+def check_connect_timeout(timeout: float | None) -> None:
+    """Check a limit in seconds for name resolution, connect and TLS handshake together; None: no limit.
+
+    Raises:
+        ValueError: it is not above 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ValueError("connect_timeout must be more than 0 seconds")
+
+
 class Clock(Protocol):
     """Clock with the time of ``trio.current_time()``. A socket reader's clock stands still during its callbacks."""
 
@@ -155,7 +165,8 @@ class Pool(httpx.AsyncBaseTransport):
         reader: watches the sockets; it must run as long as the pool is entered. None: the pool has a reader of its own.
 
     Raises:
-        ValueError: ``max_connections`` is less than 1, or ``max_waiting`` is negative.
+        ValueError: ``max_connections`` is less than 1, ``max_waiting``, ``max_idle`` or ``keepalive_expiry`` is
+            negative, or ``connect_timeout`` is not above 0.
     """
 
     def __init__(
@@ -173,6 +184,11 @@ class Pool(httpx.AsyncBaseTransport):
         dial: Dial | None = None,
         reader: AnyReader | None = None,
     ) -> None:
+        check_connect_timeout(connect_timeout)
+        if max_idle is not None and max_idle < 0:
+            raise ValueError("max_idle must be at least 0")
+        if not keepalive_expiry >= 0:
+            raise ValueError("keepalive_expiry must be at least 0 seconds")
         self._timeouts = StepTimeouts(connect=connect_timeout)
         self._keepalive_expiry = keepalive_expiry
         self._limiter = None if max_connections is None else QueueLimiter(max_connections, max_waiting)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import trio
 
@@ -82,7 +82,7 @@ class LoadBalancer:
         recorder: receives ``ejection.out`` and ``ejection.back``.
 
     Raises:
-        ValueError: no replica, or weights that do not fit the replicas or the policy.
+        ValueError: no replica, an unknown policy, or weights that do not fit the replicas or the policy.
         BadRequest, httpx.InvalidURL: as ``Replica.parse``.
     """
 
@@ -99,6 +99,9 @@ class LoadBalancer:
         recorder: Recorder = NULL,
     ) -> None:
         self._entered: list[AsyncExitStack] = []
+        if policy not in get_args(PolicyName):
+            names = ", ".join(map(repr, get_args(PolicyName)))
+            raise ValueError(f"there is no load-balancing policy {policy!r}; the policies are {names}")
         if isinstance(replicas, Sequence) and (weights is not None) != (policy == "weighted"):
             raise ValueError('the policy "weighted" needs weights, and no other policy takes them')
         self._source = source_of(replicas, weights)

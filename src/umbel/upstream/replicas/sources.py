@@ -60,13 +60,15 @@ class JoinedReplicas(TaskOwner):
         weights: one per part, at least 1; the weight of a source is that of each of its replicas. Default: 1 each.
 
     Raises:
-        ValueError: the number of weights is not that of the parts, or a weight is less than 1.
+        ValueError: there is no part, the number of weights is not that of the parts, or a weight is less than 1.
     """
 
     def __init__(self, parts: Sequence[Replica | ReplicaSource], weights: Sequence[int] | None = None) -> None:
+        if not parts:
+            raise ValueError("an upstream needs at least one replica or source of replicas")
         if weights is not None and len(weights) != len(parts):
             raise ValueError("there must be one weight for each replica or source of replicas")
-        if weights is not None and min(weights, default=1) < 1:
+        if weights is not None and min(weights) < 1:
             raise ValueError("each weight must be at least 1")
         super().__init__(BackgroundNursery("a set of replicas"))
         self._parts = tuple(parts)
@@ -149,6 +151,4 @@ def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequen
         if weights is not None:
             raise ValueError("a source of replicas has weights of its own; give none")
         return replicas
-    if not replicas:
-        raise ValueError("an upstream needs at least one replica")
     return JoinedReplicas([Replica.parse(each) if isinstance(each, str) else each for each in replicas], weights)

@@ -15,6 +15,7 @@ from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, Scripted, 
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Hedge, Retry, Transport
+from umbel.upstream.client import Policies
 from umbel.upstream.errors import CallTimedOut, ConnectTimedOut, Overflow, ReadTimedOut, WriteTimedOut
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n"
@@ -135,6 +136,23 @@ async def test_a_cancel_from_outside_is_not_a_timeout(autojump_clock) -> None:
             await streamed.aread()
         assert scope.cancelled_caught
         upstream.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        *(("connect_timeout", value, "connect_timeout must be more than 0") for value in (0, -1, math.nan)),
+        *(("keepalive_expiry", value, "keepalive_expiry must be at least 0") for value in (-1, math.nan)),
+        ("max_idle", -1, "max_idle must be at least 0"),
+        ("max_body", -1, "max_body must be at least 0"),
+    ],
+)
+def test_a_limit_out_of_range_is_refused(option: str, value: float, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Transport(["http://x"], **{option: value})
+    if option in ("connect_timeout", "max_body"):
+        with pytest.raises(ValueError, match=reason):
+            Policies(**{option: value})
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])

@@ -91,6 +91,12 @@ def test_weights_that_do_not_fit_are_refused(options) -> None:
         LoadBalancer([])
 
 
+def test_an_unknown_load_balancing_policy_is_refused() -> None:
+    names = "'p2c', 'round_robin', 'weighted'"
+    with pytest.raises(ValueError, match=f"no load-balancing policy 'p3c'; the policies are {names}"):
+        LoadBalancer([A, B], policy="p3c")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
 async def test_a_call_takes_no_replica_twice_while_there_is_another(
     policy, nursery: trio.Nursery, autojump_clock

@@ -156,6 +156,13 @@ def test_a_weight_of_less_than_one_is_refused() -> None:
             JoinedReplicas([ONE, TWO], weights)
 
 
+def test_a_union_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one replica"):
+        JoinedReplicas([])
+    with pytest.raises(ValueError, match="at least one replica"):
+        JoinedReplicas([], [])
+
+
 def test_source_of_returns_a_source_for_a_list_or_a_source() -> None:
     fixed = source_of(["http://replica-1", TWO], [2, 1])
     assert (fixed.replicas, fixed.weights) == ((ONE, TWO), (2, 1))
