@@ -27,7 +27,7 @@ async def check(first: float, steps: list[tuple[str, float | int]]) -> None:
             return upstream.start(request=request(deadline), limit=deadline - trio.current_time()), deadline
 
         waiting = [join(first)]
-        (shared,) = upstream.client.coalescing.under_way.values()
+        (shared,) = upstream.client.coalescing.joinable.values()
         ids = shared.context.request and (shared.context.request.request_id, shared.context.request.trace.trace_id)
         for what, value in steps:
             if what == "join":

@@ -7,8 +7,9 @@ Theory
 **Problem.** Several callers may wait for one response. Each caller has its own deadline, may be cancelled at any time,
 and must not affect the other callers by that. The upstream must see one ordinary request.
 
-**Objects.** ``Coalescing`` (one per upstream) has a table from key to ``SharedCall``. A ``SharedCall`` owns one
-``UpstreamCall`` and has the ``Waiter`` of each caller. A ``Waiter`` is the ``Call`` that the caller's owner sees.
+**Objects.** ``Coalescing`` (one per upstream) has a table from key to ``SharedCall``, and the set of all shared calls
+under way, which the bound and the statistics count. A ``SharedCall`` owns one ``UpstreamCall`` and has the ``Waiter``
+of each caller. A ``Waiter`` is the ``Call`` that the caller's owner sees.
 
 **Key.** Two calls are identical if method, target, body, header fields, body limit, own policies and step timeouts are
 equal, and the same gateway fields are present. The values of the gateway fields (``PreparedRequest.gateway``) are not
@@ -33,7 +34,8 @@ the top, so a leave takes amortized logarithmic time.
 
 **Joining ends** at the first waiter's deadline (``joins_until``). Otherwise a steady flow of callers could wait for an
 upstream that hangs without end, because each new waiter extends the deadline. A later identical call begins a new
-shared call, which replaces the old one in the table; ``_unregister`` compares identities for that reason.
+shared call, which replaces the old one in the table; ``_unregister`` compares identities for that reason. The old one
+remains in the set until it ends.
 
 **Private responses.** A response with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` is ``*`` or
 names a field that the key leaves out belongs to one client. Of the waiters that have not left, the one that joined
@@ -75,7 +77,7 @@ if TYPE_CHECKING:
     from .client_interface import ClientInterface
 
 SHARED_MAX = 1000
-"""Bound on the shared calls of an upstream that further calls may join. Beyond it, no shared call is begun."""
+"""Bound on the shared calls of an upstream that are under way. Beyond it, no shared call is begun."""
 # Names of the fields that each attempt writes.
 _OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
 
@@ -85,7 +87,7 @@ class CoalesceStatistics:
     """A snapshot of an upstream's shared calls. The last five members count since the client was created."""
 
     in_flight: int
-    """Shared calls under way, without those that a later shared call has replaced in the table."""
+    """Shared calls under way."""
     waiting: int
     """Calls that wait for one of these shared calls."""
     made: int
@@ -112,7 +114,9 @@ class Coalescing:
     ) -> None:
         self.client = client
         self.unshared_call = unshared_call
-        self.under_way: dict[Hashable, SharedCall] = {}
+        self.under_way: set[SharedCall] = set()
+        self.joinable: dict[Hashable, SharedCall] = {}
+        """The latest shared call of each key that is under way. ``SharedCall.joins_until`` limits the joining."""
         # Counted by the shared calls and their waiters.
         self.made = self.joined = self.unshared = self.abandoned = self.crowded = 0
 
@@ -126,7 +130,7 @@ class Coalescing:
         """A snapshot."""
         return CoalesceStatistics(
             len(self.under_way),
-            sum(shared.waiting for shared in self.under_way.values()),
+            sum(shared.waiting for shared in self.under_way),
             self.made,
             self.joined,
             self.unshared,
@@ -182,7 +186,7 @@ class Waiter(CallBase):
         coalescing, context = self._coalescing, self.context
         client = coalescing.client
         key = _key(self.prepared, context)
-        shared = coalescing.under_way.get(key)
+        shared = coalescing.joinable.get(key)
         if shared is not None and now < shared.joins_until:
             coalescing.joined += 1
         elif len(coalescing.under_way) >= SHARED_MAX:
@@ -207,7 +211,8 @@ class Waiter(CallBase):
             shared.join(self)
             return
         shared = self._shared = SharedCall(coalescing, key, self.prepared, context)
-        coalescing.under_way[key] = shared
+        coalescing.joinable[key] = shared
+        coalescing.under_way.add(shared)
         coalescing.made += 1
         shared.join(self)
         shared.start(now)
@@ -484,9 +489,10 @@ class SharedCall:
             context.request = _own_request(longest.request, context.request.request_id, context.request.trace)
 
     def _unregister(self) -> None:
-        """Remove the shared call from the table, if it is still there: no further waiter may join."""
-        if self._coalescing.under_way.get(self._key) is self:
-            del self._coalescing.under_way[self._key]
+        """Remove the shared call from the set, and from the table if it is still there: no waiter may join any more."""
+        self._coalescing.under_way.discard(self)
+        if self._coalescing.joinable.get(self._key) is self:
+            del self._coalescing.joinable[self._key]
 
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:

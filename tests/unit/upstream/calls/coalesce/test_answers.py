@@ -96,6 +96,23 @@ async def test_beyond_the_bound_of_shared_calls_a_call_is_not_coalesced(
         assert sorted(request.target for request in upstream.requests) == [b"/1", b"/2", b"/3", b"/3"]
 
 
+async def test_a_shared_call_that_was_replaced_counts_until_its_end(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock
+) -> None:
+    monkeypatch.setattr(coalesce, "SHARED_MAX", 2)
+    async with coalescing(answering(after=10)) as upstream:
+        made = [upstream.start(budget=2, limit=1), upstream.start(budget=100)]
+        await trio.sleep(3)
+        # No call may join the first shared call any more; its second waiter still waits.
+        made += [upstream.start(budget=100) for _ in range(2)]
+        assert (upstream.statistics.in_flight, upstream.statistics.waiting) == (2, 3)
+        made.append(upstream.start(b"/2", budget=100))
+        assert (upstream.statistics.in_flight, upstream.statistics.crowded) == (2, 1)
+        assert [each.status for each in await upstream.ends(*made)] == [None, 200, 200, 200, 200]
+        assert upstream.statistics == CoalesceStatistics(0, 0, 2, 2, 0, 0, 1)
+        assert len(upstream.requests) == 3
+
+
 # Failures
 
 

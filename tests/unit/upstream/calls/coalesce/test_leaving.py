@@ -127,7 +127,7 @@ async def test_the_shared_calls_deadline_is_the_latest_of_the_present_waiters(au
 
         def waits(budget: float) -> tuple[Made, SharedCall]:
             made = upstream.start(budget=budget)
-            (shared,) = upstream.client.coalescing.under_way.values()
+            (shared,) = upstream.client.coalescing.joinable.values()
             return made, shared
 
         assert waits(5)[1].context.deadline == start + 5

@@ -271,7 +271,7 @@ async def test_a_response_that_varies_by_a_field_of_the_key_is_shared(autojump_c
 async def test_a_shared_call_has_records_of_its_own_and_its_waiters_get_its_attempts(autojump_clock) -> None:
     async with coalescing(answering()) as upstream:
         made = [upstream.start(request=request_of(name)) for name in ("first", "second")]
-        (shared,) = upstream.client.coalescing.under_way.values()
+        (shared,) = upstream.client.coalescing.joinable.values()
         await upstream.ends(*made)
     (sent,) = upstream.requests
     own = shared.context
