@@ -185,14 +185,12 @@ class BreakerPolicy:
 class Ticket:
     """Admission of one call by a breaker. The ends of the call's attempts, and of the call, are reported to it."""
 
-    __slots__ = ("_breaker", "period", "reported")
+    __slots__ = ("_breaker", "period")
 
     def __init__(self, breaker: BreakerPolicy, period: int) -> None:
         self._breaker = breaker
         self.period = period
         """Number of the closed period in which the call was admitted."""
-        self.reported = False
-        """Whether an attempt of the call was reported."""
 
     @property
     def is_probe(self) -> bool:
@@ -211,7 +209,6 @@ class Ticket:
             kind: kind of the failure; None for a response.
             status: status of the response, if there was one.
         """
-        self.reported = True
         verdict = failed(kind, status)
         if verdict is not None:
             self._breaker._count(self, now, verdict)

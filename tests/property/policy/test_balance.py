@@ -114,7 +114,7 @@ def flown(seed: int, seconds: list[float], failing: set[int], *, rate: float, nu
             ended_at, _, member, began_at = heapq.heappop(ends)
             loads.ended(ended_at, member, ended_at - began_at, replicas.index(member) in failing)
         member = picker.pick(now, replicas)
-        loads.begun(member)
+        member.in_flight += 1
         taken[member] += 1
         heapq.heappush(ends, (now + seconds[replicas.index(member)], next(order), member, now))
     return [taken[member] for member in replicas]

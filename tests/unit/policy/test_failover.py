@@ -18,7 +18,7 @@ class Two:
 
     def begin(self, count: int) -> None:
         for _ in range(count):
-            self.loads.begun(self.dying)
+            self.dying.in_flight += 1
 
     def lose(self, now: float, count: int = 1) -> int:
         """The number of failovers granted for ``count`` lost attempts."""
@@ -56,11 +56,11 @@ def test_failovers_of_a_replica_are_granted_once_per_window() -> None:
 
 def test_no_failover_without_another_replica_that_is_not_failing() -> None:
     two = Two(10)
-    two.loads.begun(two.other)
+    two.other.in_flight += 1
     two.loads.ended(1.0, two.other, 0.0, True)
     assert two.lose(1.0, 10) == 0
     # After a response the other replica is no longer failing.
-    two.loads.begun(two.other)
+    two.other.in_flight += 1
     two.loads.ended(1.0, two.other, 0.01, False)
     two.begin(1)
     assert two.lose(1.0) == 1

@@ -44,12 +44,8 @@ class ReplicaLoads:
         """Adopt ``replicas`` as the set."""
         self._replicas = replicas
 
-    def begun(self, replica: ReplicaState) -> None:
-        """Count the beginning of an attempt."""
-        replica.in_flight += 1
-
     def ended(self, now: float, replica: ReplicaState, seconds: float, has_failed: bool | None) -> None:
-        """Count the end of an attempt that lasted ``seconds``.
+        """Count the end of an attempt that lasted ``seconds``. Its beginning has added 1 to ``in_flight``.
 
         Args:
             has_failed: result of ``failure_verdict.failed``. None: only the number of attempts in flight changes.
