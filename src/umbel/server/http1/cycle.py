@@ -34,8 +34,8 @@ the client's sending means:
 - else the client has half-closed and still gets its response.
 
 **Cancellation.** A cancel in ``receive`` loses no byte: the bytes stay in the socket or in ``connection.buffer``. A
-cancel in a send leaves its bytes with the connection, in order, and the response can go on. A cancel in ``drained``
-takes ``response_complete`` back, so the connection serves no other request.
+cancel in a send leaves its bytes with the connection, in order, and the response can go on. A cancel in ``finish`` or
+``drained`` leaves the response in ``_DONE`` without ``response_complete``, so the connection serves no other request.
 
 **Who calls what.** The application calls the methods of ``InboundRequest``: ``receive`` from one task at a time, and
 one sending method at a time. The connection calls ``departed``, ``discard_body`` and ``client_left``.
@@ -525,10 +525,11 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             data, behind = before, body
         else:
             data = before + body if before else body
+        if not more:
+            self._at = _DONE  # Before the wait: a cancelled write is still sent, and no second end may follow it.
         if data:
             await self._write(data, behind)
         if not more:
-            self._at = _DONE
             self.response_complete = True  # Only after the wait: a cancelled write leaves the response incomplete.
 
     def _head_for(self, size: int, more: bool) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from socket import SHUT_WR
 
@@ -127,6 +129,43 @@ async def test_a_response_is_sent_after_an_unsent_interim_response(driver: str, 
         with trio.fail_after(10):
             while not received.endswith(b"\r\nthe end"):
                 received += await client.stream.receive_some()
+
+
+@pytest.mark.parametrize("fields", [[], [(b"content-length", b"300003")]], ids=["chunks", "length"])
+async def test_a_response_has_one_end_after_a_cancelled_finish(
+    fields: list[Field], driver: str, autojump_clock: MockClock
+) -> None:
+    refused: list[str] = []
+
+    class Impatient(Turns):
+        async def handle(self, request: InboundRequest) -> None:
+            with trio.move_on_after(1):  # Fills the socket.
+                while True:
+                    await request.inform(103, [(b"link", bytes(30_000).replace(b"\0", b"x"))])
+            self.seen.append(0)
+            await request.start(200, fields)
+            with trio.move_on_after(1):
+                await request.send(bytes(300_000))
+            with trio.move_on_after(1) as scope:
+                await request.finish(b"end")
+            assert scope.cancelled_caught
+            for further in (request.finish, partial(request.send, b"more")):
+                try:
+                    await further()
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+    app = Impatient()
+    async with served(app, driver) as server, server.connected() as client:
+        await client.stream.send_all(GET * 2)
+        await trio.sleep(3.5)
+        received = b""
+        with trio.fail_after(10), suppress(trio.BrokenResourceError):
+            while data := await client.stream.receive_some():
+                received += data
+    assert refused == ["the application sent content before the head or after the end of its response"] * 2
+    assert app.seen == [0]  # The second request of the pipeline is not served behind an uncertain end.
+    assert received.count(b"0\r\n\r\n") <= 1
 
 
 async def test_a_response_continues_after_a_cancelled_send(driver: str, autojump_clock: MockClock) -> None:
