@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.support.process.processes import PYTHON, environment
+from tests.support.process.terminal import Program, on_terminal
 from tests.support.server.serving import connected
 
 APP = """
@@ -29,57 +25,6 @@ async def fine():
 async def broken():
     raise ValueError("the reason")
 """
-
-
-class Program:
-    """A program whose stderr is a terminal."""
-
-    def __init__(self, process: trio.Process, terminal: trio.lowlevel.FdStream) -> None:
-        self.process = process
-        self.shown = ""
-        self._terminal = terminal
-
-    async def until(self, pattern: str) -> re.Match[str]:
-        """Read the terminal until it shows ``pattern``."""
-        with trio.fail_after(30):
-            while (found := re.search(pattern, self.shown)) is None:
-                self.shown += (await self._terminal.receive_some()).decode().replace("\r\n", "\n")
-        return found
-
-    async def port(self) -> int:
-        """The port, from the line on stdout."""
-        assert self.process.stdout is not None
-        said = b""
-        with trio.fail_after(30):
-            while (found := re.search(rb"runs on http://127\.0\.0\.1:(\d+)", said)) is None:
-                said += await self.process.stdout.receive_some()
-        return int(found[1])
-
-
-@asynccontextmanager
-async def on_terminal(directory: Path, *arguments: str, **env: str) -> AsyncGenerator[Program, None]:
-    """Run ``umbel`` with these arguments; its stderr is a terminal."""
-    ours, theirs = os.openpty()
-    try:
-        process = await trio.lowlevel.open_process(
-            [PYTHON, "-m", "umbel", *arguments],
-            cwd=directory,
-            env={**environment(), **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-        )
-    finally:
-        os.close(theirs)
-    async with trio.lowlevel.FdStream(ours) as terminal:
-        try:
-            yield Program(process, terminal)
-        finally:
-            process.terminate()
-            with trio.move_on_after(10, shield=True) as scope:
-                await process.wait()
-            if scope.cancelled_caught:
-                process.kill()
 
 
 SERVE = ("serve", "app:app", "-b", "127.0.0.1:0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -17,11 +18,13 @@ from pathlib import Path
 from ..server.process.unix_socket import PATH_BYTES_MAX, BoundPath, claimed
 from .settings import SocketPlace
 
-BACKLOG = 64
+BACKLOG = 1024
+"""Connections that wait to be accepted. A client of a Unix socket whose backlog is full gets an error at once."""
 TERMINAL_PORTS = range(9600, 9700)
 """The ports on loopback of which the first free one is used on a terminal."""
 _MODE = 0o600
 _DIRECTORY_MODE = 0o750
+_FULL_POLL_S = 0.01
 _SAME_PROCESS_MAX = 9
 """The bound on sockets of one process at one place (a process may serve several applications)."""
 _STALE_MAX = 100
@@ -193,6 +196,19 @@ def terminal_listener() -> AdminListener:
     raise OSError(errno.EADDRINUSE, f"no port of 127.0.0.1 from {TERMINAL_PORTS[0]} to {TERMINAL_PORTS[-1]} is free")
 
 
+def _connect(sock: socket.socket, path: str, deadline: float) -> None:
+    """Connect to a Unix socket, and try again until ``deadline`` while its backlog is full."""
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_FULL_POLL_S)
+        else:
+            return
+
+
 @contextmanager
 def connected(path: str, timeout: float) -> Iterator[socket.socket]:
     """Connect to the Unix socket at ``path``, of any length, within ``timeout`` seconds; close it after the block.
@@ -207,7 +223,7 @@ def connected(path: str, timeout: float) -> Iterator[socket.socket]:
             if len(os.fsencode(path)) > PATH_BYTES_MAX:
                 descriptor = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             sock.settimeout(timeout)
-            sock.connect(reachable_path(place, descriptor))
+            _connect(sock, reachable_path(place, descriptor), time.monotonic() + timeout)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)

@@ -31,7 +31,7 @@ from .settings import AdminSettings
 from .site import AdminSite, Report
 from .source import AdminSource
 
-CHECK_S = 5.0
+CHECK_S = 2.0
 """Seconds between two looks at the path of the Unix socket."""
 DELAY_S_MIN, DELAY_S_MAX = 1.0, 30.0
 """Seconds after a failure until the socket is opened again: at first, and after several failures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,6 +73,18 @@ def test_a_path_of_any_length_can_be_bound_and_connected_to(tmp_path: Path) -> N
                 pass
             assert not each.is_gone()
     assert names(place.directory) == []
+
+
+def test_a_client_waits_while_the_backlog_is_full(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        with connected(path, 1), pytest.raises(BlockingIOError), connected(path, 0.05):
+            pass
+        threading.Timer(0.05, lambda: listener.accept()[0].close()).start()
+        with connected(path, 10):
+            pass
 
 
 def test_a_file_with_the_name_is_kept_and_reported_with_its_own_path(tmp_path: Path) -> None:
