@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,6 +24,8 @@ from .options import allow_empty_option, config_option
 
 if TYPE_CHECKING:
     import socket
+
+ResultT = TypeVar("ResultT")
 
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
@@ -192,7 +194,10 @@ class _AdminClient:
         try:
             status, received = _send(path, method, target, body, within)
         except TimeoutError as error:
-            raise click.ClickException(f"no answer from {path}: {error}; see the log of the instance") from error
+            raise click.ClickException(
+                f"no complete answer from {path} ({error}); a command may still be carried out: see umbel ctl status "
+                "and the log of the instance"
+            ) from error
         except OSError as error:
             reason = error.strerror or str(error)
             raise click.ClickException(
@@ -289,21 +294,25 @@ class _TimedSocket:
         self._within = within
         self._deadline = time.monotonic() + within
 
-    def limited(self) -> socket.socket:
-        """Return the socket, whose next operation must end in the time that is left.
+    def in_time(self, operation: Callable[[socket.socket], ResultT]) -> ResultT:
+        """Call ``operation`` with the socket, in the time that is left; return its result.
 
         Raises:
-            TimeoutError: the time is over.
+            TimeoutError: the time is over; the message says how long it was.
         """
+        late = TimeoutError(f"waited {self._within:g} s")
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"no complete answer within {self._within:g} s")
+            raise late
         self._socket.settimeout(left)
-        return self._socket
+        try:
+            return operation(self._socket)
+        except TimeoutError as error:
+            raise late from error
 
     def sendall(self, data: bytes) -> None:
-        """Send all of the data."""
-        self.limited().sendall(data)
+        """Send all of the data; raises as ``in_time``."""
+        self.in_time(lambda sock: sock.sendall(data))
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a file that reads from the socket."""
@@ -320,16 +329,12 @@ class _Received(io.RawIOBase):
         self._timed = timed
 
     def readable(self) -> bool:
-        """As ``io.RawIOBase``."""
+        """Return True: the bytes can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As ``io.RawIOBase``."""
-        try:
-            return self._timed.limited().recv_into(buffer)
-        except TimeoutError:
-            self._timed.limited()  # Raises with the sentence, since the time is over.
-            raise
+        """Receive bytes into ``buffer`` and return their number, 0 at the end; raises as ``_TimedSocket.in_time``."""
+        return self._timed.in_time(lambda sock: sock.recv_into(buffer))
 
 
 def _decoded(received: bytes) -> dict[str, Any]:
