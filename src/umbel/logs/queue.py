@@ -5,6 +5,7 @@ Theory
 
 The problem. Any thread may record at any time, and must never wait for a disk. So ``put`` only moves a line into
 memory, memory is bounded, and a line that finds no room is dropped. A reader of the log must be able to see every loss.
+Lines that are not numbered show no hole; for such a log ``gap`` reports the loss elsewhere.
 
 The life of a line. ``put`` gives it the next sequence number. From then on the line is in exactly one of four states::
 
@@ -18,9 +19,10 @@ Invariants, which hold whenever no update is in progress:
     that a batch that a hanging disk does not take still occupies its room.
 2.  Waiting lines are in two deques: ``_ordinary`` (below ``WARNING``) and ``_severe`` (from ``WARNING`` on). The
     numbers ascend in each, because a line gets its number and its place in one update. ``_take`` merges the deques by
-    number, so that the numbers ascend in the file too. The writer holds at most one batch; therefore every record up
+    number, so that the numbers ascend in the file too. The writer holds at most one batch; therefore every line up
     to ``_settled``, the last number of the latest batch that was marked, is written or dropped.
-3.  Ordinary lines fill at most nine tenths of the room; the last tenth is reserved for ``WARNING`` and above.
+3.  Ordinary lines fill at most nine tenths of the room; the last tenth is reserved for ``WARNING`` and above. (Of fewer
+    than ten lines none is reserved.)
 
 Overflow. An ordinary line without room is dropped itself (``drop_new``) or displaces the oldest ordinary lines
 (``drop_oldest``). A severe line displaces the oldest ordinary lines, then the oldest severe ones. Taken lines are never
@@ -28,19 +30,20 @@ displaced, because the sink may have written a part of them. No line is displace
 one is dropped.
 
 Reporting of losses. A dropped line keeps its number, so a reader finds a hole in the numbers. In addition
-``log.dropped`` states the count since the last report. It is queued, with a number of its own, by the next ``put`` or
-``mark_written`` that finds ordinary room. A later severe line may displace it like any other line; the hole in the
-numbers and the total in ``log.closed`` remain.
+``log.dropped`` states the count since the last report. It is queued, with a number of its own, by the next ``put``,
+``mark_written`` or ``put_last`` that finds ordinary room, and room in the crash buffer. A later severe line may
+displace it like any other line; the hole in the numbers and the total in ``log.closed`` remain.
 
 Concurrency. ``_lock`` is re-entrant and serializes updates. A thread waits for it for microseconds: under it the queue
-does no I/O (a crash buffer is memory) and calls only ``gap``, ``wake``, ``clock`` and the argument of ``put_last``,
-which must not block either. A finalizer or a signal handler can interrupt an update in the same thread and call
+does no I/O and calls only ``gap``, ``wake``, ``clock``, the crash buffer (memory) and the argument of ``put_last``,
+none of which may block. A finalizer or a signal handler can interrupt an update in the same thread and call
 ``put``; the re-entrant lock does not stop it. ``_in_update`` detects that case: the line is kept in ``_reentrant`` and
 is queued at the end of the interrupted update. Hence no update ever sees another one half done.
 
 Waking the writer. ``_wake_level`` is 0 after ``take``, 1 after an ordinary wake and 2 after an urgent one (a severe
 line, or enough bytes for a batch). ``wake`` is called only when the level rises, thus at most twice per batch. A line
-that is queued between ``take`` and the end of the write finds level 0 and wakes the writer again, so no line is missed.
+that is queued between ``take`` and the end of the write finds level 0 and wakes the writer again, so no new line is
+missed. Lines that did not fit into the batch wake nobody; the writer looks at ``waiting`` after each step.
 
 Who may call what. ``put``, ``put_all``, ``put_watched``, ``is_lost``, ``unwatch``, ``statistics`` and the properties:
 any thread. ``take``, ``mark_written``, ``mark_dropped``, ``put_last`` and ``close``: the writer's task alone, and never
@@ -93,13 +96,13 @@ class QueueStatistics:
     """A snapshot of one queue's counters."""
 
     queued: int
-    """Records that wait or are being written."""
+    """Lines that wait or are being written."""
     queued_bytes: int
     """Their bytes."""
     written: int
-    """Records that the sink has written, including the log's own ``log.dropped`` and ``log.closed``."""
+    """Lines that the sink has written, including the log's own ``log.dropped`` and ``log.closed``."""
     dropped: int
-    """Records that were dropped."""
+    """Lines that were dropped."""
 
 
 class Batch(NamedTuple):
@@ -121,11 +124,11 @@ class Queue:
     """A bounded queue of numbered lines; the module's docstring states its rules.
 
     Args:
-        gap: encodes the line ``log.dropped`` for a count of dropped records and the time of the first, in ns; or
+        gap: encodes the line ``log.dropped`` for a count of dropped lines and the time of the first, in ns; or
             reports the loss elsewhere and returns None.
         wake: notifies the writer that lines wait; its argument says whether they are urgent.
         clock: the time in ns since 1970.
-        max_records: the bound on queued records.
+        max_records: the bound on queued lines.
         max_bytes: the bound on queued bytes.
         overflow: which ordinary line is dropped when the ordinary room is full.
         crash_buffer: gets a copy of each line before it is queued; a line that it has no room for is dropped.
@@ -265,7 +268,8 @@ class Queue:
 
     def unwatch(self, seq: int) -> None:
         """Forget a watched line."""
-        self._watched.discard(seq)
+        with self._lock:  # An update of another thread may iterate over the set.
+            self._watched.discard(seq)
 
     def put_last(self, line: Callable[[int, int], bytes]) -> None:
         """Queue the line that ``line(written, dropped)`` returns, and drop all later lines.
@@ -312,7 +316,7 @@ class Queue:
 
     @property
     def settled(self) -> int:
-        """The sequence number up to which every record is written or dropped."""
+        """The sequence number up to which every line is written or dropped."""
         with self._lock:
             return self._settled if self._records else self._seq
 

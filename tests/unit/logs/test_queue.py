@@ -206,6 +206,23 @@ def test_records_are_settled_once_they_are_written_or_dropped() -> None:
     assert log.queue.settled == 3
 
 
+def test_a_line_is_unwatched_only_between_updates() -> None:
+    waits: list[bool] = []
+
+    def wake(_: bool) -> None:
+        if not waits:
+            thread.start()
+            thread.join(0.02)
+            waits.append(thread.is_alive())
+
+    queue = Queue(lambda *_: b"", wake, lambda: 0, max_records=10, max_bytes=1000)
+    thread = threading.Thread(target=queue.unwatch, args=(1,))
+    assert queue.put_watched(b"a ", INFO) == 1
+    thread.join()
+    assert waits == [True]
+    assert queue.is_lost(1)
+
+
 def test_a_watched_line_that_is_dropped_is_reported_as_lost() -> None:
     log = Filled(max_records=2)
     kept, lost = log.queue.put_watched(b"a ", INFO), log.queue.put_watched(b"b ", INFO)
