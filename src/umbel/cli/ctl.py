@@ -124,7 +124,7 @@ def kill(admin: _AdminClient, slot: int) -> None:
 def reopen(admin: _AdminClient) -> None:
     """Reopen the log files of all processes.
 
-    Waits until all have done so; fails if a worker does not answer within 5 s.
+    Waits until all have done so; fails if a process needs more than 5 s.
     """
     answer = admin.command("reopen")
     workers = answer.get("workers")

@@ -123,10 +123,10 @@ async def _kill(master: Master, given: Arguments) -> Answer:
 
 
 async def _reopen(master: Master, given: Arguments) -> Answer:
-    answered, asked = await master.reopen_logs_and_wait()
-    if answered < asked:
-        raise CommandError(f"{answered} of {asked} workers have reopened their log files in time; see umbel ctl status")
-    return {"workers": asked}
+    result = await master.reopen_logs_and_wait()
+    if not result.complete:
+        raise CommandError(f"in time, {result.sentence}; see umbel ctl status")
+    return {"workers": result.asked}
 
 
 async def _stop(master: Master, given: Arguments) -> Answer:

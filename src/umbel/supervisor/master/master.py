@@ -63,6 +63,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
+from typing import NamedTuple
 
 import trio
 from trio_util import periodic
@@ -92,6 +93,28 @@ _REAPED_MAX = 1000
 _PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
 _FATAL_AT_START = frozenset({ExitClass.LOAD, ExitClass.CONFIG})
 """Failures that every worker will have: the first of them ends the start."""
+
+
+class ReopenResult(NamedTuple):
+    """Which processes have reopened their log files in time."""
+
+    answered: int
+    """The number of workers that have."""
+    asked: int
+    """The number of workers that were asked."""
+    own: bool
+    """Whether the master has."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all processes have."""
+        return self.own and self.answered == self.asked
+
+    @property
+    def sentence(self) -> str:
+        """The result for people."""
+        workers = f"{self.answered} of {self.asked} workers have reopened their log files"
+        return workers if self.own else f"{workers}; the master has not, because its own cannot be written"
 
 
 class Master:
@@ -242,21 +265,28 @@ class Master:
         """Request that all processes reopen their log files; the result is reported on the console."""
         self._background.start_soon(self.reopen_logs_and_wait)
 
-    async def reopen_logs_and_wait(self) -> tuple[int, int]:
-        """Reopen the log files of all processes; return how many workers have answered, and how many were asked.
+    async def reopen_logs_and_wait(self) -> ReopenResult:
+        """Reopen the log files of all processes, within ``_REOPEN_S`` seconds, and report the result on the console.
 
-        The master's own files come first; that takes as long as they cannot be written. Then the workers have
-        ``_REOPEN_S`` seconds. A cancel ends the wait; what was requested is still done.
+        A cancel, or the end of that time, ends the wait; what was requested is still done.
         """
-        for name in ("reopen", "flush"):
-            if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
-                await waiting
         workers = self.workers
-        answers = await self.queries.ask(workers, messages.ReopenLogs(), messages.LogsReopened, _REOPEN_S)
-        level: Level = "info" if len(answers) == len(workers) else "warning"
-        text = f"{len(answers)} of {len(workers)} workers have reopened their log files"
-        self.console.report(level, "logs.reopened", text, workers=len(workers), answered=len(answers))
-        return len(answers), len(workers)
+        own = trio.CancelScope(deadline=trio.current_time() + _REOPEN_S)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reopen_own_logs, own)
+            answers = await self.queries.ask(workers, messages.ReopenLogs(), messages.LogsReopened, _REOPEN_S)
+        result = ReopenResult(len(answers), len(workers), not own.cancelled_caught)
+        level: Level = "info" if result.complete else "warning"
+        counts = {"workers": result.asked, "answered": result.answered, "master": result.own}
+        self.console.report(level, "logs.reopened", result.sentence, **counts)
+        return result
+
+    async def _reopen_own_logs(self, scope: trio.CancelScope) -> None:
+        """Reopen the master's own log files, within ``scope``: a flush lasts as long as they cannot be written."""
+        with scope:
+            for name in ("reopen", "flush"):
+                if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
+                    await waiting
 
     def reap(self) -> None:
         """Reap ended children that are not workers. Never waits."""

@@ -14,7 +14,9 @@ import pytest
 import trio
 
 from umbel.admin.settings import AdminSettings, SocketPlace
+from umbel.admin.source import CommandError
 from umbel.config.schema.sections import Logs
+from umbel.supervisor.control.admin_source import MasterSource
 from umbel.supervisor.control.messages import Failed, Ready
 from umbel.supervisor.control.status import status
 from umbel.supervisor.master import process
@@ -227,6 +229,39 @@ async def test_scale_is_bounded_and_stops_the_highest_slots_first(
             assert [slot.number for slot in master.slots_in_order() if slot.serves] == slots
         master.scale(10_000)
         assert master.size == 256
+
+
+class BlockedRecorder:
+    """A recorder whose files cannot be written until ``writable`` is set."""
+
+    def __init__(self) -> None:
+        self.reopened = 0
+        self.writable = trio.Event()
+
+    def record(self, event: object) -> None:
+        pass
+
+    def reopen(self) -> None:
+        self.reopened += 1
+
+    async def flush(self) -> None:
+        await self.writable.wait()
+
+
+async def test_a_reopen_ends_in_time_if_the_masters_own_files_cannot_be_written(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    script.ready_after = None
+    async with mastering(1) as (master, console):
+        recorder = console.recorder = BlockedRecorder()
+        began, source = trio.current_time(), MasterSource(master)
+        with pytest.raises(CommandError, match=r"0 of 0 workers .*; the master has not, because its own cannot be "):
+            await source.command("reopen", b"")
+        assert (trio.current_time() - began, recorder.reopened) == (5, 1)
+        assert "the master has not" in console.messages[-1]
+        recorder.writable.set()
+        assert await source.command("reopen", b"") == {"workers": 0}
+        assert console.messages[-1] == "0 of 0 workers have reopened their log files"
 
 
 async def test_the_master_acts_on_signals(autojump_clock: trio.testing.MockClock, script: Script) -> None:
