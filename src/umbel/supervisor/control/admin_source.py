@@ -96,6 +96,8 @@ class MasterSource:
 async def _scale(master: Master, given: Arguments) -> Answer:
     if given.count is None or not 1 <= given.count <= WORKERS_MAX:
         raise CommandError(f"scale needs a number of workers from 1 to {WORKERS_MAX}")
+    if master.stopping:
+        raise CommandError("the master is stopping and cannot scale; start it again")
     master.scale(given.count)
     return {"size": master.size}
 

@@ -264,6 +264,19 @@ async def test_a_reopen_ends_in_time_if_the_masters_own_files_cannot_be_written(
         assert console.messages[-1] == "0 of 0 workers have reopened their log files"
 
 
+async def test_a_command_to_scale_is_refused_during_a_stop(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    async with mastering(1) as (master, _):
+        source = MasterSource(master)
+        assert await source.command("scale", b'{"count": 2}') == {"size": 2}
+        await trio.sleep(1)
+        master.stop("the test")
+        with pytest.raises(CommandError, match="the master is stopping and cannot scale; start it again"):
+            await source.command("scale", b'{"count": 3}')
+        assert master.size == 2
+
+
 async def test_the_master_acts_on_signals(autojump_clock: trio.testing.MockClock, script: Script) -> None:
     async with mastering(1) as (master, console):
         await trio.sleep(1)
