@@ -17,7 +17,7 @@ from ...core.events import RequestEnded
 from .record import PATH_CHARS_MAX, shown_method, shown_path
 
 HOST_CHARS_MAX = 64
-"""The bound on a client's address; the longest IPv6 address with a zone has fewer."""
+"""The bound on a client's address, which is ASCII; the longest IPv6 address with a zone has fewer characters."""
 
 _SECOND_NS = 1_000_000_000
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -60,7 +60,7 @@ class CombinedLines:
             referer = self._field(head.referer.partition("#")[0].partition("?")[0])
             user_agent = self._field(head.user_agent)
         return b'%b - - [%b] "%b" %d %d "%b" "%b"' % (
-            _escaped(event.client[:HOST_CHARS_MAX], _UNSAFE_IN_HOST) or b"-",
+            _escaped(event.client[:HOST_CHARS_MAX], _UNSAFE_IN_HOST, HOST_CHARS_MAX) or b"-",
             self._time(),
             b" ".join(words) or b"-",
             event.status,
@@ -84,12 +84,13 @@ class CombinedLines:
         return text
 
 
-def _escaped(value: str, unsafe: re.Pattern[bytes]) -> bytes:
+def _escaped(value: str, unsafe: re.Pattern[bytes], size: int | None = None) -> bytes:
+    """Return the bytes of ``value``, at most ``size``, with those escaped that ``unsafe`` matches."""
     try:
         data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # A surrogate that stands for no byte.
         data = value.encode("utf-8", "backslashreplace")
-    return unsafe.sub(lambda match: b"\\x%02X" % match[0][0], data)
+    return unsafe.sub(lambda match: b"\\x%02X" % match[0][0], data[:size])
 
 
 def time_of(line: bytes) -> str | None:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.logs.event_factories import request_ended, request_facts
@@ -72,6 +72,7 @@ def test_the_first_field_of_a_name_counts_and_its_bytes_are_kept() -> None:
 texts = st.text(st.characters(codec=None) | st.sampled_from('"\\ \n[]-'), max_size=1100)
 
 
+@example("", "", "", "", "\U00010000" * 64)
 @given(texts, texts, texts, texts, texts)
 def test_no_value_leaves_its_field(method: str, path: str, referer: str, user_agent: str, client: str) -> None:
     shown = line(method=method, path=path, client=client, head=ClientHead("1.1", referer, user_agent))
