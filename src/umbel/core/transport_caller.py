@@ -53,7 +53,7 @@ class TransportCaller:
         self._path = self._base.raw_path.rstrip(b"/")
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> TransportCall:
-        """As ``core.call.Caller`` says.
+        """Make a call, without starting it; see ``core.call.Caller``.
 
         Raises:
             ValueError: ``mode`` is "stream", which is not supported.

@@ -38,7 +38,7 @@ class ReplicaState:
         self.place = 0
         """Index in the set."""
         self.credit = 0
-        """See ``balance.WeightedRoundRobin``."""
+        """Picks that are still due to the replica, times the sum of the weights (``balance.WeightedRoundRobin``)."""
 
         # Load (replica_load.py)
         self.in_flight = 0

@@ -129,7 +129,10 @@ def with_query_in_ascii(target: bytes) -> bytes:
 
 
 def _target(method: bytes, target: bytes, *, stays: bool) -> tuple[bytes, bytes | None]:
-    """As ``read_unusual_target``; ``stays``: after a target that is refused, the connection may stay open."""
+    """The target in origin form, and the authority of an absolute target; raises as ``read_unusual_target``.
+
+    ``stays``: after a target that is refused, the connection may stay open.
+    """
     if method == b"CONNECT":
         raise HeadError(ErrorResponse(501, "The server does not support CONNECT."))
     target = target if target.isascii() else with_query_in_ascii(target)

@@ -85,7 +85,7 @@ class MasterSource:
         return bool(ready) and not master.stopping and not master.degraded, details
 
     async def command(self, name: str, arguments: bytes) -> Answer:
-        """As ``AdminSource``. A reload returns at its end."""
+        """Carry out one command and return its answer, after a reload at its end; see ``AdminSource``."""
         try:
             given = msgspec.json.decode(arguments or b"{}", type=Arguments)
         except msgspec.DecodeError as error:

@@ -53,7 +53,10 @@ class IdleConnections:
         return connection
 
     def take_if_fresh(self, origin: Origin, now: float) -> Connection | None:
-        """As ``take``, for a request that must not be sent twice: None if the origin may soon close the connection."""
+        """Remove and return the latest idle connection to ``origin``, for a request that must not be sent twice.
+
+        Returns None without one, or if the origin may soon close the connection.
+        """
         stack = self._by_origin.get(origin)
         if stack is None:
             return None

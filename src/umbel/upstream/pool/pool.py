@@ -296,7 +296,10 @@ class Pool(httpx.AsyncBaseTransport):
     async def send(
         self, origin: Origin, encoded: EncodedRequest, timeouts: StepTimeouts | None = None
     ) -> httpx.Response:
-        """As ``handle_async_request``, for an encoded request. ``timeouts``: None: the pool's own."""
+        """Send an encoded request and return the response as soon as its head is read; see ``handle_async_request``.
+
+        ``timeouts``: None: the pool's own.
+        """
         timeouts = timeouts or self._timeouts
         began = trio.current_time()
         if self._limiter is not None and not self._limiter.take():

@@ -248,7 +248,10 @@ def lines_of_blocks(blocks: Sequence[Sequence[Field]], attempt_prefixes: tuple[b
 
 
 def _kept_lines(fields: Sequence[Field], codings: list[Field], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
-    """As ``_plain_lines``, remembered in ``fields`` if that is a block. None also for a field that attempts write."""
+    """The lines of ``fields``, remembered in ``fields`` if that is a block; see ``_plain_lines``.
+
+    None also for a field that attempts write.
+    """
     lines = _plain_lines(fields, codings)
     if lines is not None and any(name in lines for name in attempt_prefixes):
         lines = None
