@@ -31,7 +31,7 @@ scrape_configs:
     static_configs: [{targets: ["127.0.0.1:9464"]}]
 ```
 
-The admin side ([supervisor.md](supervisor.md)) serves `/metrics` too; without Prometheus, a look costs one command:
+The admin side ([admin.md](admin.md)) serves `/metrics` too; without Prometheus, a look costs one command:
 
 ```sh
 curl --unix-socket logs/admin.sock http://localhost/metrics
