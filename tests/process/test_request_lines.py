@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.support.process.terminal import Program, on_terminal
+from tests.support.server.h2_client import h2_client
 from tests.support.server.serving import connected
 
 APP = """
@@ -69,6 +70,33 @@ async def test_a_terminal_that_is_not_read_delays_no_request(directory: Path, wo
         with trio.fail_after(20):
             assert set(await get(port, *["/fine?" + "x" * 100] * 1000)) == {200}
         await program.until(r"requests were not shown|more requests? in the last second|bytes of output were dropped")
+
+
+FOREIGN = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/broken":
+        raise ValueError("the reason")
+    await send({"type": "http.response.start", "status": 201, "headers": []})
+    await send({"type": "http.response.body", "body": b"fine"})
+"""
+
+
+async def test_requests_to_an_application_without_records_are_shown_too(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(FOREIGN)
+    async with on_terminal(tmp_path, *SERVE, NO_COLOR="1") as program:
+        port = await program.port()
+        assert await get(port, "/fine%20?secret=1", "/livez") == [201, 201]
+        assert await get(port, "/broken") == [500]
+        async with h2_client(port) as client:
+            await client.fetch(path="/two")
+        await program.until(r"GET /two 201 [\d.]+ ms\n")
+    lines = re.findall(r"^\d\d:\d\d:\d\d\.\d{3} (GET \S+ \d+) [\d.]+ ms(.*)$", program.shown, re.MULTILINE)
+    assert lines == [("GET /fine%20 201", ""), ("GET /broken 500", "  internal"), ("GET /two 201", "")]
 
 
 async def test_quiet_shows_no_line(directory: Path) -> None:

@@ -26,8 +26,8 @@ Invariants, which hold whenever no update is in progress:
 
 Overflow. An ordinary line without room is dropped itself (``drop_new``) or displaces the oldest ordinary lines
 (``drop_oldest``). A severe line displaces the oldest ordinary lines, then the oldest severe ones. Taken lines are never
-displaced, because the sink may have written a part of them. No line is displaced if the crash buffer is full: the new
-one is dropped.
+displaced, because the sink may have written a part of them. No line is displaced if the new one finds no room
+nevertheless, also not in the crash buffer: then only the new one is dropped.
 
 Reporting of losses. A dropped line keeps its number, so a reader finds a hole in the numbers. In addition
 ``log.dropped`` states the count since the last report. It is queued, with a number of its own, by the next ``put``,
@@ -170,6 +170,8 @@ class Queue:
         self._settled = 0
         self._records = 0
         self._bytes = 0
+        self._severe_bytes = self._taken_bytes = 0
+        """Those of ``_bytes`` that are of ``_severe``, and of the taken lines."""
         self._wake_level = 0
         self._written = 0
         self._dropped = 0
@@ -215,7 +217,11 @@ class Queue:
                 if not room or mark is None:
                     self._drop()
                     return 0
-                (self._severe if severity >= WARNING else self._ordinary).append((seq, line, mark))
+                if severity >= WARNING:
+                    self._severe.append((seq, line, mark))
+                    self._severe_bytes += len(line)
+                else:
+                    self._ordinary.append((seq, line, mark))
                 self._records += 1
                 self._bytes = size
                 if self._wake_level == 0 or (self._wake_level == 1 and (severity >= WARNING or size >= BATCH_BYTES)):
@@ -369,6 +375,9 @@ class Queue:
             last, _, mark = source.popleft()
             lines.append(line)
             size += len(line)
+            if source is severe:
+                self._severe_bytes -= len(line)
+        self._taken_bytes += size
         return Batch(b"".join(lines), len(lines), last, mark) if lines else None
 
     def _make_room(self, size: int, severe: bool) -> bool:
@@ -378,13 +387,17 @@ class Queue:
             sources, records_max, bytes_max = [self._ordinary, self._severe], self._records_max, self._bytes_max
         elif not self._drops_oldest:
             return False
-        if not self._records_max:  # Closed: no line is worth displacing one that may still be written.
+        # Checked first: if what cannot be displaced leaves no room, or the queue is closed, nothing is displaced.
+        kept = self._records - sum(map(len, sources)), self._taken_bytes + (0 if severe else self._severe_bytes)
+        if kept[0] >= records_max or kept[1] + size > bytes_max:
             return False
         for source in sources:
             while source:
                 seq, line, _ = source.popleft()
                 self._records -= 1
                 self._bytes -= len(line)
+                if source is self._severe:
+                    self._severe_bytes -= len(line)
                 self._watched.discard(seq)
                 self._drop()
                 if self._records < records_max and self._bytes + size <= bytes_max:
@@ -416,6 +429,7 @@ class Queue:
             mark = kept
         self._seq += 1
         self._severe.append((self._seq, line, mark))
+        self._severe_bytes += len(line)
         self._records += 1
         self._bytes += len(line)
         self._unreported, self._unreported_since = 0, 0
@@ -431,4 +445,5 @@ class Queue:
     def _release(self, batch: Batch) -> None:
         self._records -= batch.records
         self._bytes -= len(batch.data)
+        self._taken_bytes -= len(batch.data)
         self._settled = batch.last

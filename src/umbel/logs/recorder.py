@@ -113,6 +113,8 @@ class FileRecorder:
         self._combined = combined
         self._probes = frozenset(probes)
         self._console = shown_requests()
+        self.shows_requests = self._console is not None
+        """Whether requests are shown on a terminal."""
         self.slow_call = math.inf if slow_call is None else slow_call
         self.on_stdout = any(log.on_stdout for log in logs.values())
         """Whether a log writes to stdout, so that nothing else may write there."""
@@ -170,6 +172,11 @@ class FileRecorder:
         self.logs[stream].put(level, name, record, duration_ms, stream != "app")
         if isinstance(event, LogMessage) and event.error is not None and event.level == "error":
             show_crash(event.event, _crash_subject(event), event.error, self.app.redactor, self.app.path)
+
+    def show(self, event: RequestEnded) -> None:
+        """Show a request on the terminal, if requests are shown there, unless it is a probe that has succeeded."""
+        if self._console is not None and not (event.request.path in self._probes and _is_passed_probe(event)):
+            self._console.show(event, self.app.redactor)
 
     def reopen(self) -> None:
         """Request ``Log.reopen`` of all logs."""

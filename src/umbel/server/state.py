@@ -20,7 +20,7 @@ from ..core.diagnostics.crash_console import show_crash
 from ..core.diagnostics.redact import Redactor
 from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
 from ..core.http.client_head import client_head
-from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
+from ..core.inbound import ClientGoneError, InboundApplication, InboundRequest, RequestHead
 from ..core.model import RequestFacts, Trace
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import described, holds_only, split_application_crash
@@ -383,6 +383,15 @@ class ServerState:
             head=client_head(version, fields) if getattr(self.recorder, "takes_heads", False) else None,
         )
         self.recorder.record(ended)
+
+    def show_unrecorded(self, request: InboundRequest) -> None:
+        """Show an ended request that has no access record, if the given recorder shows requests."""
+        recorder: Any = self.given_recorder
+        if not getattr(recorder, "shows_requests", False):
+            return
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        facts = RequestFacts("", Trace(""), request.method, path, "", request.started)
+        recorder.show(RequestEnded(facts, request.status or 499, trio.current_time(), request.bytes_sent))
 
     def note_failure(self, event: str, error: BaseException) -> None:
         """Count and log an exception that ended a connection or a request, with its class and location."""

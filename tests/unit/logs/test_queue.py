@@ -6,6 +6,8 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from umbel.logs.queue import BATCH_BYTES, Batch, Queue
 from umbel.logs.records.level import SEVERITY
@@ -272,6 +274,22 @@ class FullBuffer(Interrupting):
         return self.room > 0
 
 
+def test_a_line_displaces_none_if_warnings_or_taken_lines_leave_it_no_room() -> None:
+    log = Filled(max_bytes=1000, overflow="drop_oldest")
+    log.put(b"kept")
+    log.put(*[b"x" * 150] * 5, severity=WARNING)
+    assert log.put(b"y" * 200) == [0]  # It may have 900 bytes, of which warnings have most.
+    assert log.queue.statistics().dropped == 1
+
+    log = Filled(max_records=10)
+    log.put(*[b"taken"] * 9)
+    log.take()
+    log.put(b"taken", severity=WARNING)
+    log.take()
+    assert log.put(b"new", severity=WARNING) == [0]
+    assert log.queue.statistics().queued == 10
+
+
 @pytest.mark.parametrize(("severity", "overflow"), [(WARNING, "drop_new"), (INFO, "drop_oldest")])
 def test_a_line_displaces_none_if_the_crash_buffer_is_full(severity: int, overflow: str) -> None:
     log = Filled(max_records=10, crash_buffer=FullBuffer(10), overflow=overflow)
@@ -358,3 +376,21 @@ def test_a_line_put_by_a_finalizer_during_put_all_follows_its_lines() -> None:
 
     log.queue.put_all([Line(b"a "), b"b "])
     assert log.lines() == [b"a 1}", b"b 2}", b"late 3}"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([INFO, WARNING, 0]), st.integers(1, 300)), max_size=60))
+def test_the_counts_of_bytes_are_those_of_the_lines(steps: list[tuple[int, int]]) -> None:
+    """A step puts a line of a severity and size, or (severity 0) takes a batch or marks the taken one."""
+    queue, taken = Filled(max_records=20, max_bytes=2000, overflow="drop_oldest").queue, None
+    for severity, size in steps:
+        if severity:
+            queue.put(b"x" * size, severity)
+        elif taken is None:
+            taken = queue.take()
+        else:
+            queue.mark_written(taken)
+            taken = None
+        assert queue._severe_bytes == sum(len(line) for _, line, _ in queue._severe)
+        assert queue._taken_bytes == (0 if taken is None else len(taken.data))
+        ordinary = sum(len(line) for _, line, _ in queue._ordinary)
+        assert queue.queued_bytes == queue._severe_bytes + queue._taken_bytes + ordinary <= 2000

@@ -8,6 +8,7 @@ takes lines again. The console replaces no record.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,30 +59,34 @@ class RequestConsole:
         self._rest = b""
         """The rest of a line that was written in part."""
         self._reported_at = 0.0
+        self._lock = threading.Lock()
+        """Servers of one process may run in several threads. It is held for microseconds: writing never waits."""
 
     def show(self, event: RequestEnded, redactor: Redactor) -> None:
         """Write the line of a request that has ended, or count it."""
         now = self._clock()
-        if int(now) != self._second:
-            self._second, self._lines = int(now), 0
-        if self._lines >= LINES_MAX:
-            self._more += 1
-            return
-        self._lines += 1
-        if not self._put(f"{_time(now)} {_line(event, redactor, self._coloured)}\n"):
-            self._lost += 1
+        with self._lock:
+            if int(now) != self._second:
+                self._second, self._lines = int(now), 0
+            if self._lines >= LINES_MAX:
+                self._more += 1
+                return
+            self._lines += 1
+            if not self._put(f"{_time(now)} {_line(event, redactor, self._coloured)}\n"):
+                self._lost += 1
 
     def report(self) -> None:
         """Write how many requests were not shown since the last report, if any; at most once a second."""
         now = self._clock()
-        if now - self._reported_at < _EVERY_S / 2:  # Several servers of this process may call it.
-            return
-        self._reported_at = now
-        more = "request" if self._more == 1 else "requests"
-        if self._more and self._put(f"… {self._more:,} more {more} in the last second\n"):
-            self._more = 0
-        if self._lost and self._put(f"… {self._lost:,} requests were not shown: the terminal took no more lines\n"):
-            self._lost = 0
+        with self._lock:
+            if now - self._reported_at < _EVERY_S / 2:  # Several servers of this process may call it.
+                return
+            self._reported_at = now
+            more = "request" if self._more == 1 else "requests"
+            if self._more and self._put(f"… {self._more:,} more {more} in the last second\n"):
+                self._more = 0
+            if self._lost and self._put(f"… {self._lost:,} requests were not shown: the terminal took no more lines\n"):
+                self._lost = 0
 
     async def run(self) -> None:
         """Call ``report`` every second until cancelled."""

@@ -416,6 +416,8 @@ class Http1Connection:
                 server.request_ended()
             if cycle.filed is not None or not cycle.response_complete or cycle.server_response is not None:
                 self._record_end(cycle, head, rest)
+            else:
+                server.show_unrecorded(cycle)
         if cycle.keep_alive and cycle.response_complete and cycle.body is None:
             self._be_idle(cycle.ended_at)
             return True
@@ -472,6 +474,8 @@ class Http1Connection:
         """
         filed, response = cycle.record_filed(), cycle.server_response
         if response is None and (filed or cycle.response_complete or cycle.gone or not cycle.begun or cycle.taken):
+            if not filed:
+                self.server.show_unrecorded(cycle)
             return
         if response is not None and (filed or self.server.leaves_record(response)):
             self.server.count_rejected(response.error_response)

@@ -597,6 +597,8 @@ class Http2Connection:
         elif not filed and stream.cut_short:
             cut = cut_response(stream.status, stream.bytes_sent, rest)
             self._record(cut, stream.head, stream.started, counts=False)
+        elif not filed:
+            self.server.show_unrecorded(stream)
 
     def _record(self, response: ServerResponse, head: Head | None, started_at: float, *, counts: bool = True) -> None:
         self.server.record_rejected(

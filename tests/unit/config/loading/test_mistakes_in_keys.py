@@ -67,6 +67,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + '[logs.access]\nfile = "a"\ncolour = "red"\n',
         ["umbel.toml:5: logs.access.colour: is not a key of [logs.access]"],
     ),
+    "a format of a log that has only one": (
+        UPSTREAM + '[logs.calls]\nformat = "combined"\n',
+        ["umbel.toml:4: logs.calls.format: is not a key of [logs.calls]; it belongs in [logs.access]"],
+    ),
     "a misspelt key of TLS": (
         UPSTREAM + 'tls.caa = "x"\n',
         ['umbel.toml:3: upstreams.u.tls.caa: is not a key of [upstreams.u.tls]; did you mean "ca"?'],
