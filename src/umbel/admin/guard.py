@@ -90,7 +90,7 @@ class UnixGuard:
     """The guard of a Unix socket, which accepts every request."""
 
     def check(self, request: InboundRequest) -> Refusal | Exchange | None:
-        """Return None: the request may be answered."""
+        """Return None for every request: each may be answered."""
         return None
 
 

@@ -10,13 +10,14 @@ Theory
 While neither happens, bytes stay in the socket, so TCP's flow control stops the peer.
 
 *The flag* ``_readable`` says that the socket may have something unread. The reader reports each change once
-(``epoll.py``), so the flag must not be lost. An event sets the flag. Only ``recv`` clears it, in two cases:
+(``epoll.py``), so the flag must not be lost. An event sets the flag. While the stream is open, only ``recv`` clears it,
+in two cases:
 
 - ``recv`` would block;
 - ``recv`` returned fewer bytes than were asked for, and ``_ended`` is not set.
 
 The second case needs the condition because the end of the peer's sending may be reported together with the last bytes,
-and never again. Once ``_ended`` is set, the flag therefore stays set until a ``recv`` returns b"" or raises.
+and never again. Once ``_ended`` is set, the flag therefore stays set, and each later ``recv`` finds the end again.
 
 *Fairness.* One turn of the reader pushes at most ``TURN_BYTES_MAX`` of one socket. ``call_again`` requests the next
 turn for the rest, so a fast peer does not delay the others.

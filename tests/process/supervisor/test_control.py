@@ -36,7 +36,7 @@ async def test_signals_and_commands_change_the_number_of_workers(tmp_path: Path)
         assert (await master.ask(command="drain", slot=1))["ok"]
         assert f"({both[1]}) ended: recycle" in await master.line(f"({both[1]}) ended")
         for request, said in [
-            ({"command": "drain", "slot": 9}, "drain needs the number of a slot; the slots are 1, 2"),
+            ({"command": "drain", "slot": 9}, "there is no slot 9; the slots are 1, 2"),
             ({"command": "scale", "count": 0}, "scale needs a number of workers from 1 to 256"),
             ({"command": "dance"}, '"dance" is not a command; the commands are scale, reload,'),
             ({"command": "stop", "loudly": True}, "the arguments are invalid: "),
@@ -85,7 +85,7 @@ async def test_ctl_prints_tables_and_json_over_a_socket_with_mode_0600(tmp_path:
         assert any("accept_from" in line for line in trees[1]["lines"])
 
         status, shown = await ended(*CTL, "kill", "7", *where, cwd=tmp_path)
-        assert (status, shown) == (1, "Error: kill needs the number of a slot; the slots are 1\n")
+        assert (status, shown) == (1, "Error: there is no slot 7; the slots are 1\n")
         assert is_alive(pid)
     status, shown = await ended(*CTL, "status", *where, cwd=tmp_path)
     assert status == 1

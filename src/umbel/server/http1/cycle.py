@@ -12,8 +12,9 @@ Three things change independently: the response, the request's body, and the cli
 - ``_BODY``: the head was handed to the connection. From here on an error can only end the connection.
 - ``_DONE``: the end of the content was handed to the connection.
 
-``respond`` moves from ``_NOTHING`` to ``_DONE``, ``take`` to ``_BODY``. ``response_complete`` is set with ``_DONE`` and
-taken back when the bytes cannot be delivered. An interim response moves nothing.
+``respond`` moves from ``_NOTHING`` to ``_DONE``, ``take`` to ``_BODY``. ``response_complete`` is set with ``_DONE`` if
+the response is given whole, else when the socket has taken the last part. It is taken back when the bytes cannot be
+delivered or ``drained`` is cancelled. An interim response moves nothing.
 
 The content is delimited by Content-Length if the length is known, else by chunks, else (HTTP/1.0) by the end of the
 connection (RFC 9112 section 6). ``_spend`` compares the content with the application's Content-Length before a byte

@@ -195,7 +195,7 @@ class HeadReader:
         plain = b"%b / HTTP/1.%b%b" % (method, version, rest[rest.index(b"\r\n") :])
         head = self._read_fields(plain, method, target, version)
         if authority is not None and not self._hosts.are_equal(authority, dict(head.parsed.fields).get(b"host", b"")):
-            raise HeadError(ErrorResponse(400, "The target names another host than the Host field."))
+            raise HeadError(ErrorResponse(400, "The target names another host or port than the Host field."))
         return head
 
     def _read_fields(self, raw: bytes, method: bytes, target: bytes, minor: bytes) -> Head:

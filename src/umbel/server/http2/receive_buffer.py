@@ -54,7 +54,7 @@ class ReceiveBuffer:
 
     @property
     def awaited(self) -> bool:
-        """Whether ``take`` would have to wait for the client."""
+        """Whether the next bytes have to be waited for (``changed``): there are none, and the body has not ended."""
         return not (self._data or self.complete or self.gone)
 
     async def changed(self) -> None:

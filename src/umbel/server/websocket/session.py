@@ -20,13 +20,13 @@ Only the application moves to ACCEPTING, REFUSING and OPEN, because it decides t
 that fails moves back to CONNECTING. CLOSED is reached from every state. Within OPEN, wsproto holds the state of the
 closing handshake: messages can be sent until either side has sent a close frame. Each party may send the server's close
 frame. For a second one wsproto raises ``LocalProtocolError``: the reader and the server leave theirs out, and the
-application gets ``ClientGoneError``.
+application gets ``ClientGoneError``, or ``ApplicationError`` if it had closed the WebSocket itself before.
 
 **The end.** ``_end`` alone moves to CLOSED. It is synchronous and does nothing the second time, so the first code and
 reason win. It sets the code of the disconnect and closes the queue behind the messages in it. Then it ends the
-application, except after a whole response that refuses the handshake (``_end_refused``): with a task in ``receive``,
-which gets the messages and the disconnect, the application has ``cancel_timeout`` to return; without one it is
-cancelled at once. ``run`` calls ``_end`` in its ``finally``, so CLOSED is always reached.
+application. An application with a task in ``receive``, which gets the messages and the disconnect, has
+``cancel_timeout`` to return; without one it is cancelled at once. After a whole response that refuses the handshake
+(``_end_refused``) the application is not ended. ``run`` calls ``_end`` in its ``finally``, so CLOSED is always reached.
 
 **Order of the bytes.** wsproto encodes an event and the stream sends the bytes under ``_writing``, with no wait in
 between: the compression context requires that both orders are equal. ``_messages`` is held for a whole message: only

@@ -140,7 +140,8 @@ def _slot(master: Master, given: Arguments, command: str) -> Slot:
     slot = None if given.slot is None else master.slots.get(given.slot)
     if slot is None:
         slots = ", ".join(map(str, sorted(master.slots)))
-        raise CommandError(f"{command} needs the number of a slot; the slots are {slots}")
+        missing = f"{command} needs the number of a slot" if given.slot is None else f"there is no slot {given.slot}"
+        raise CommandError(f"{missing}; the slots are {slots}")
     return slot
 
 

@@ -64,7 +64,7 @@ class StreamCall(RepeatableCall):
 
     @property
     def under_way(self) -> list[Attempt]:
-        """Attempts of the call that have not ended."""
+        """The attempts of the call that have not ended, with the one whose body is being streamed."""
         found = super().under_way
         if self._streaming is not None:
             found.append(self._streaming)
