@@ -84,7 +84,8 @@ class Credentials:
         return TokenCheck.WRONG
 
     def _take_one_time(self, value: bytes) -> bool:
-        found = [token for token in self._one_time if secrets.compare_digest(value, token)]
+        # A copy: another thread may add a token.
+        found = [token for token in tuple(self._one_time) if secrets.compare_digest(value, token)]
         return any(self._one_time.pop(token) > self._clock() for token in found)
 
 

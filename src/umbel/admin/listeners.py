@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..server.process.unix_socket import PATH_BYTES_MAX, BoundPath, claimed
-from .settings import SocketPlace
+from .settings import RUNTIME_VARIABLE, SocketPlace
 
 BACKLOG = 1024
 """Connections that wait to be accepted. A client of a Unix socket whose backlog is full gets an error at once."""
@@ -89,7 +89,11 @@ def unix_listener(place: SocketPlace) -> AdminListener:
     """
     if place.creates:
         place.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-    descriptor = os.open(place.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(place.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        reason = f"there is no directory {place.directory}; name one for the socket in {RUNTIME_VARIABLE}"
+        raise FileNotFoundError(errno.ENOENT, reason) from error
     try:
         _remove_stale(place)
         for path in _names(place):

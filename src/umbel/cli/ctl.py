@@ -239,9 +239,9 @@ def _find_socket(file: str) -> str:
     if len(living) == 1:
         return living[0]
     if not living:
-        raise click.ClickException(
-            f"no instance runs with a socket in {place.directory}; name another one with --socket"
-        )
+        reason = f"no instance runs with a socket in {place.directory}"
+        hint = "name another one with --socket (of a systemd unit: /run/UNIT/umbel-admin.sock)"
+        raise click.ClickException(f"{reason}; {hint}")
     raise click.ClickException(f"several instances run; name one with --socket: {', '.join(living)}")
 
 
@@ -356,7 +356,7 @@ def _decoded(received: bytes) -> dict[str, Any]:
 
 def _status(answer: dict[str, Any]) -> str:
     if "process" in answer:
-        return _process(answer["process"])
+        return _process(answer)
     master = answer["master"]
     head = [
         f"{master['state']}: {master['summary']}",
@@ -368,9 +368,14 @@ def _status(answer: dict[str, Any]) -> str:
     return "\n".join([*head, _table(_COLUMNS, rows)])
 
 
-def _process(process: dict[str, Any]) -> str:
-    head = f"{process['state']}: {process['summary']}"
-    return f"{head}\nprocess {process['pid']}, up {_time(process['uptime_s'])}, without a master"
+def _process(answer: dict[str, Any]) -> str:
+    process, server = answer["process"], answer.get("server", {})
+    lines = [f"{process['state']}: {process['summary']}"]
+    lines.append(f"process {process['pid']}, up {_time(process['uptime_s'])}, without a master")
+    if server:
+        busy, connections = server["requests_in_flight"], server["connections"]
+        lines.append(f"{server['requests_total']} requests, {busy} in flight, {connections} connections")
+    return "\n".join(lines)
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:
