@@ -17,6 +17,8 @@ _NOTHING = 'none = { upstream = "up", path = "/", when = "`false`" }'
 CONFIG = f"""
 [logs]
 flush_every = "5ms"
+[logs.access]
+probes = true
 [server]
 max_body = "BODYB"
 [upstreams.up]
