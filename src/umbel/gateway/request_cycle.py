@@ -3,9 +3,9 @@
 Theory
 ------
 *Problem.* Quart's dispatch about doubles the CPU time of a request with one upstream call, and a request for a
-configured route needs none of it. Such a request is answered here, on the task of its connection. The client gets the
-same response as through Quart. The task serves the next request of the connection afterwards, so nothing may remain in
-it: no cancel scope, no context variable, no child task.
+configured route needs none of it. Such a request is answered here, on the task of its connection (HTTP/2: of its
+stream). The client gets the same response as through Quart. The task of an HTTP/1.1 connection serves the next request
+afterwards, so nothing may remain in it: no cancel scope, no context variable, no child task.
 
 *Classes.* ``PlanCycle`` answers a route of the configuration. ``HandlerCycle`` (``handler_cycle.py``) answers a handler
 of ``@app.compose``. ``RequestCycle`` is their common part. One object answers one request; ``run`` is called once.
@@ -24,7 +24,8 @@ they come. The nursery ends with the request.
 
 *Errors.* An exception of steps 2 to 4 becomes a response, as in Quart's dispatch without any hook: a problem document
 with the status of the ``RequestError`` or ``HTTPException``, else 500 with a record of the crash (``_reply_to``). An
-exception that remains goes to ``end_by``, which records it, or raises it if it must propagate.
+exception that remains goes to ``end_by``: a crash is recorded, and answered with 500 if no response has begun; a cancel
+is raised again.
 
 *A client that leaves.*
 

@@ -57,7 +57,10 @@ class NameTimedOut(UpstreamError, httpx.ConnectTimeout):
 
 
 class TlsFailed(UpstreamError, httpx.ConnectError):
-    """The TLS handshake failed, or TLS failed later, for example by an alert of the peer."""
+    """The TLS handshake failed, or TLS failed later, for example by an alert of the peer.
+
+    A handshake that takes too long is a ``TlsTimedOut``.
+    """
 
     kind = Kind.TLS
 

@@ -16,6 +16,7 @@ _NOTHING = 'none = { upstream = "up", path = "/", when = "`false`" }'
 
 CONFIG = f"""
 [logs]
+access.probes = true
 flush_every = "5ms"
 [logs.access]
 probes = true

@@ -42,13 +42,13 @@ def failed_expression(
 ) -> Failure:
     """The failure of a call or an answer whose expression failed.
 
-    Its kind is bad-request if a value caused the error, else internal. If the value is the client's, the status is 400
-    and nothing is recorded. Any other error is recorded with the key in the configuration, and without a traceback,
-    which would only show the code of JMESPath.
+    Its kind is bad-request if a value caused the error, else internal. If all values at fault are the client's, the
+    status is 400 and nothing is recorded. Otherwise the status is that of the kind, and the error is recorded with the
+    key in the configuration, and without a traceback, which would only show the code of JMESPath.
 
     Args:
         where: ``file:line`` of the key, or its dotted path.
-        item: words for the list of an ``each``; empty: the list is not the client's.
+        item: words for the client's list that an ``each`` goes through; empty: that list is not the client's.
     """
     fault, detail = error.fault, f"{where}: {error}"
     if client_parameter := describe_parameters(fault.names, item):

@@ -169,7 +169,7 @@ def _concurrency(value: object) -> object:
 def _retryable(value: object) -> object:
     if value in _RETRYABLE or (type(value) is int and 400 <= value <= 599):
         return value
-    raise ValueError(f"needs {', '.join(_RETRYABLE)}, or a status from 400 to 599")
+    raise ValueError(f"needs one of the words {', '.join(_RETRYABLE)}, or a number from 400 to 599")
 
 
 def _target(value: str) -> str:

@@ -55,8 +55,8 @@ class InputRules:
 
         Raises:
             RequestError: 400 (malformed), 413 (larger than ``max_body``) or 415 (wrong media type or coding).
-            HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH), or under another server 408 (too
-                slow).
+            HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH). Under a server that is not Umbel's
+                also 408 (too slow).
             ClientGoneError: the client left in the middle of its body, or the server has sent an error response. Under
                 Quart (``QuartBody``) the request's work is cancelled instead.
         """

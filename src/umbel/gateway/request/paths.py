@@ -11,12 +11,11 @@ from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ...core.errors import RequestError
-from ...core.http.syntax import BAD_ESCAPE, NOT_OF_TARGET, NOT_TARGET_CHARS, bytes_pattern
+from ...core.http.syntax import BAD_ESCAPE, NOT_OF_TARGET
 
 # pchar of RFC 3986 section 3.3 without percent signs. Such a path is unambiguous if no segment begins with a dot.
 _PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
-_FORBIDDEN = bytes_pattern(rf"[{NOT_TARGET_CHARS}\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
 forbidden_in_query: Callable[[bytes], object] = NOT_OF_TARGET.search
 """Finds a byte that a raw query must not hold; None if there is none."""
@@ -41,7 +40,9 @@ def check_path(raw: bytes) -> None:
     raw = _origin_form(raw)
     if not raw.startswith(b"/"):
         raise RequestError(400, "The request target must be a path that begins with a slash.")
-    if _FORBIDDEN.search(raw):
+    if b"\\" in raw or b"\0" in raw:
+        raise RequestError(400, "The path holds a backslash or NUL, which is refused even if it is percent-encoded.")
+    if NOT_OF_TARGET.search(raw):
         raise RequestError(400, "The path holds a character that must be percent-encoded.")
     if BAD_ESCAPE.search(raw):
         raise RequestError(400, "The path holds a percent sign that is not followed by two hex digits.")

@@ -7,8 +7,9 @@ meets no obstacle: it is admitted at once, finds a kept connection and has a res
 call must cost no task and no timer. Yet a call may also wait at each step, and it may be cancelled at each step without
 a leak.
 
-**Path of a call.** *Coalescing* precedes this module: a ``Waiter`` (``coalesce.py``) shares one ``UpstreamCall`` with
-others, or makes one by itself. An ``UpstreamCall`` has these states::
+**Path of a call.** With *coalescing* the owner sees a ``Waiter`` (``coalesce.py``), which shares one ``UpstreamCall``
+with others, or makes one by itself. Without it the owner sees the ``UpstreamCall``. An ``UpstreamCall`` has these
+states::
 
     NEW ── start ──► breaker ──► bulkhead ──► RUNNING ── attempt(s) ──► DONE
                         │            │ ╲          ▲

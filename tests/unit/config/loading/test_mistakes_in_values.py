@@ -246,8 +246,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:7: upstreams.a.health.path: needs a "/" followed by visible ASCII without "#", such as'
             ' "/healthz"; percent-encode other characters',
             'umbel.toml:8: upstreams.a.balance: needs "p2c", "round_robin" or "weighted", not "p3c"',
-            "umbel.toml:9: upstreams.a.retry.on[0]: needs connect, dns, reset, status, or a status from 400 to 599",
-            "umbel.toml:9: upstreams.a.retry.on[1]: needs connect, dns, reset, status, or a status from 400 to 599",
+            "umbel.toml:9: upstreams.a.retry.on[0]: needs one of the words connect, dns, reset, status, or a number from 400 to 599",
+            "umbel.toml:9: upstreams.a.retry.on[1]: needs one of the words connect, dns, reset, status, or a number from 400 to 599",
             "umbel.toml:11: upstreams.b.urls[0]: dns+ needs a host name; write a URL with an IP address without dns+",
             "umbel.toml:11: upstreams.b.urls[1].url: a URL must not hold credentials; send them in a header such as authorization",
         ],
