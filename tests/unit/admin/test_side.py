@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,33 @@ async def test_an_address_whose_server_fails_is_served_again_and_reported_once(
         assert (await get(metrics, "/metrics"))[0] == 200
     assert failures == []
     assert [report.split(":")[0] for report in reports] == ["admin.closed"]
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Lower the limit of descriptors while the block runs, so that this process may open only so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    free = [number for number in range(soft) if number not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[count - 1] + 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_lack_of_descriptors_pauses_accepting_and_is_reported_once(tmp_path: Path) -> None:
+    reports = Reports()
+    async with running(AdminSide(settings(tmp_path), reports)), AsyncExitStack() as stack:
+        with descriptors_left(3):
+            for _ in range(2):  # Each needs a descriptor here, and another one where it is accepted.
+                stack.push_async_callback((await trio.open_unix_socket(tmp_path / "admin.sock")).aclose)
+            with trio.fail_after(10):
+                while not reports:
+                    await trio.lowlevel.checkpoint()
+            await trio.sleep(0.25)  # Longer than two pauses.
+        await works_again(tmp_path / "admin.sock")
+    assert [report.split(":")[0] for report in reports] == ["admin.accept.paused"]
 
 
 async def test_a_cancel_during_a_failure_passes_and_the_failure_does_not(
