@@ -19,6 +19,8 @@ HEAD_S = 0.2
 BODY_S = 0.3
 WRITE_S = 0.2
 LIMITS = """\
+[logs.access]
+probes = true
 [server]
 head_timeout = "200ms"
 body_timeout = "300ms"
