@@ -113,10 +113,10 @@ def test_includes_above_the_depth_limit_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_section_of_the_main_file_in_an_included_one_is_reported(tmp_path: Path) -> None:
-    files = {"a.toml": "[server]\n[logs]\n[defaults.route]\n"}
+    files = {"a.toml": "[server]\n[logs]\n[defaults.route]\n[admin]\n"}
     assert mistakes(tmp_path, 'include = ["a.toml"]\n', files) == [
         f"a.toml:{line}: {key}: belongs in the main file, umbel.toml; remove it from this file"
-        for line, key in ((1, "server"), (2, "logs"), (3, "defaults"))
+        for line, key in ((1, "server"), (2, "logs"), (3, "defaults"), (4, "admin"))
     ]
 
 

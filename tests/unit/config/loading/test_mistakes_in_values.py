@@ -21,6 +21,25 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:4: defaults.route.auth: needs "none", not "non"; did you mean "none"?',
         ],
     ),
+    "an admin side without a token": (
+        '[admin]\nbind = "127.0.0.1:9600"\n',
+        [
+            "umbel.toml:2: admin.bind: bind needs a token beside it, because any process could connect; the Unix socket needs none"
+        ],
+    ),
+    "a token without an address": (
+        '[admin]\ntoken = "0123456789abcdef"\n',
+        ["umbel.toml:2: admin.token: token has an effect only with bind"],
+    ),
+    "addresses and a token of the admin side": (
+        '[admin]\nbind = "9600"\ntoken = "s3cr3t s3cr3t s3cr3t"\nmetrics = "0.0.0.0:70000"\ncontrol = "x"\n',
+        [
+            'umbel.toml:2: admin.bind: "9600" is not an address; write a host and a port, such as "127.0.0.1:9600"',
+            "umbel.toml:3: admin.token: needs at least 16 characters, of letters, digits and ._~+/=-",
+            'umbel.toml:4: admin.metrics: "0.0.0.0:70000" is not an address; write a host and a port, such as "127.0.0.1:9600"',
+            "umbel.toml:5: admin.control: is not a key of [admin]",
+        ],
+    ),
     "wrong types": (
         "[upstreams.u]\n"
         'urls = "http://h"\n'
