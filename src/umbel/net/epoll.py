@@ -92,6 +92,7 @@ class Reader(Protocol):
 
         Raises:
             OSError: the system refuses another registration.
+            trio.ClosedResourceError: ``run`` has ended.
         """
 
     def call_again(self, sock: socket.socket) -> None:
@@ -181,6 +182,9 @@ class EpollReader:
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
         """Call ``handler`` at each change of ``sock``; see ``Reader``."""
+        if self._epoll.closed:
+            # A cancel of a server ends the reader and a connection that begins just now in any order.
+            raise trio.ClosedResourceError("the socket reader has ended")
         fd = sock.fileno()
         self._epoll.register(fd, _EVENTS)
         self._handlers[fd] = handler

@@ -45,6 +45,22 @@ async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     assert records.requests[0].client == ""
 
 
+@pytest.mark.parametrize("checkpoints", range(4))
+async def test_a_cancel_during_an_accept_records_no_crash(checkpoints: int) -> None:
+    app, records = app_with_records()
+    for _ in range(5):
+        async with trio.open_nursery() as nursery:
+            [address] = await nursery.start(partial(serve, app, hypercorn_config(bind=["127.0.0.1:0"])))
+            port = int(address.rpartition(":")[2])
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel(reason="the caller of serve is cancelled")
+        for client in clients:
+            client.close()
+    assert records.logged == []
+
+
 async def test_a_port_in_use_raises_an_oserror_with_its_address() -> None:
     app, _ = app_with_records()
     started = []
