@@ -1,76 +1,87 @@
-"""The cost of counting: one gateway, with counting and without it in turn; CPU per request and requests/s.
+"""The cost of counting: one gateway that counts and does not count in turn; CPU per request and requests/s.
 
-It is one process, because two equal processes differ by more than counting costs. Each round has a window with counting
-and one without; a ratio compares the two, which a change of the machine's speed affects alike.
+It is one process, because two equal processes differ by more than counting costs. It switches ten times per second
+under a steady load. A ratio compares a window with the one behind it, so a change of the machine's speed affects both.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
 
-from observe_gateway import BEGIN, END
-from path_processes import HERE, Process, cpu, gateway, script
+from path_processes import HERE, gateway, script
 from path_report import Line, Section, progress, route, spread, upstream
 
 CALLS = 10
 CLIENTS = 16
 BAR = 0.03
-HOW = f"""`umbel serve` with all counting and without any, switched in the process; {CLIENTS} clients that ask again as
-soon as they are answered, {CALLS} calls per request. CPU is that of the gateway (user and system, all threads). The
-cost is a share of the window without counting in the same round: the median, and its 95 % interval by ranks."""
+HOW = f"""`umbel serve`, which counts and does not count in turn, for 0.1 s each; {CLIENTS} clients that ask again as
+soon as they are answered, {CALLS} calls per request. CPU is that of the event loop's thread. The cost is a share of the
+window without counting beside it: the median, and its 95 % interval by ranks."""
+
+
+class Window(NamedTuple):
+    """What happened in one window, with or without counting."""
+
+    us: float
+    """CPU microseconds per request."""
+    rate: float
+    """Requests per second."""
+
+
+Windows = dict[bool, list[Window]]
+"""The windows, by whether there was counting. Those with the same index are neighbours."""
 
 
 def configuration(port: str) -> str:
     return upstream("parts", [port], "max_concurrency = 1000\n") + route("ten", ["parts"] * CALLS)
 
 
-def window(server: Process, port: int, load: Process, seconds: float) -> tuple[float, float]:
-    """Return the CPU microseconds per request, and the requests per second."""
-    before = cpu(server.pid)
-    count, duration, *_ = json.loads(load.ask(f"{port} /ten/4711 {CLIENTS} {seconds}"))
-    return (cpu(server.pid) - before) / count * 1e6, count / duration
+def parsed(text: str) -> Windows:
+    """The windows of the gateway's file, in pairs; those without a request are left out with their neighbour."""
+    found: Windows = {True: [], False: []}
+    lines = [line.split() for line in text.splitlines()]
+    for one, other in zip(lines[::2], lines[1::2], strict=False):
+        if one[3] != "0" and other[3] != "0":
+            for counts, cpu, took, requests in (one, other):
+                found[counts == "1"].append(Window(float(cpu) / int(requests) * 1e6, int(requests) / float(took)))
+    return found
 
 
 def measure(*, quick: bool) -> Section:
-    rounds, seconds = (10, 0.4) if quick else (120, 0.6)
-    costs: dict[int, list[float]] = {BEGIN: [], END: []}
-    rates: dict[int, list[float]] = {BEGIN: [], END: []}
+    turns = 2 if quick else 36
     with ExitStack() as stack:
         config = configuration(stack.enter_context(script(1, "stub.py")).line())
         server, port = stack.enter_context(gateway(config, sys.executable, str(HERE / "observe_gateway.py")))
         load = stack.enter_context(script(1, "path_load.py"))
-        window(server, port, load, 2.0)
-        for turn in range(rounds):
-            # It counts at the beginning of each even round, and not at that of each odd one.
-            for place, mode in enumerate((BEGIN, END) if turn % 2 == 0 else (END, BEGIN)):
-                if place == 1:
-                    os.kill(server.pid, mode)
-                    window(server, port, load, 0.1)  # The interpreter adapts to the other functions.
-                cost, rate = window(server, port, load, seconds)
-                costs[mode].append(cost)
-                rates[mode].append(rate)
-            if turn % 20 == 19:
-                progress(f"counting: round {turn + 1} of {rounds} done")
-    return Section("Counting", HOW, lines(costs, rates))
+        load.ask(f"{port} /ten/4711 {CLIENTS} 2")
+        server.send_line("begin")
+        for turn in range(turns):  # A connection is closed after its thousandth request.
+            load.ask(f"{port} /ten/4711 {CLIENTS} 5")
+            progress(f"counting: {turn + 1} of {turns} loads done")
+        windows = Path(f"/proc/{server.pid}/cwd/windows").read_text()
+    return Section("Counting", HOW, lines(parsed(windows)))
 
 
-def lines(costs: dict[int, list[float]], rates: dict[int, list[float]]) -> list[Line]:
-    more_cpu = [one / other - 1 for one, other in zip(costs[BEGIN], costs[END], strict=True)]
-    fewer = [1 - one / other for one, other in zip(rates[BEGIN], rates[END], strict=True)]
+def lines(windows: Windows) -> list[Line]:
+    pairs = list(zip(windows[True], windows[False], strict=True))
+    fewer = [1 - one.rate / other.rate for one, other in pairs]
+    more_cpu = [one.us / other.us - 1 for one, other in pairs]
     bar = f"≤ {BAR:.0%}"
+    us, rates = ([[getattr(each, name) for each in windows[mode]] for mode in (True, False)] for name in Window._fields)
     return [
         Line("fewer requests/s", interval(fewer), bar, statistics.median(fewer) <= BAR),
         Line("more CPU per request", interval(more_cpu), bar, statistics.median(more_cpu) <= BAR),
-        Line("CPU per request with counting, µs", spread(costs[BEGIN], ",.0f")),
-        Line("CPU per request without, µs", spread(costs[END], ",.0f")),
-        Line("requests/s with counting", spread(rates[BEGIN], ",.0f")),
-        Line("requests/s without", spread(rates[END], ",.0f")),
+        Line("CPU per request with counting, µs", spread(us[0], ",.0f")),
+        Line("CPU per request without, µs", spread(us[1], ",.0f")),
+        Line("requests/s with counting", spread(rates[0], ",.0f")),
+        Line("requests/s without", spread(rates[1], ",.0f")),
+        Line("pairs of windows", f"{len(pairs):,}"),
     ]
 
 

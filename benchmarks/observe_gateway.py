@@ -1,43 +1,56 @@
-"""The gateway of ``observe_counting.py``: ``umbel serve`` whose counting is ended and begun again by two signals.
+"""The gateway of ``observe_counting.py``: ``umbel serve``, which counts and does not count in turn.
 
-While it is ended, events go to the recorder of the log files directly, and the end of an attempt is compiled without
-the statements that count it.
+After a line on standard input a thread switches counting every ``WINDOW_S`` seconds, and at the end of each window
+appends to ``windows``: whether it counted, the CPU seconds of the event loop's thread, the seconds, and the requests.
+While it does not count, events go to the recorder of the log files directly, and the end of an attempt is compiled
+without the statements that count it.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-import signal
 import sys
 import textwrap
+import threading
+import time
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 from umbel.core.events import Recorder
 from umbel.gateway import runtime
 from umbel.observe.request_counts import CountingRecorder
+from umbel.server import state
 from umbel.upstream.calls import attempt
 
-BEGIN, END = signal.SIGRTMIN, signal.SIGRTMIN + 1
+WINDOW_S = 0.1
 COUNTING_STATEMENTS = 3
 """The statements in ``Attempt._close`` that count; another number means that this file must be adapted."""
 
 
-class Switched(CountingRecorder):
-    """A counting recorder that ``switch`` finds."""
+class FoundRecorder(CountingRecorder):
+    """The recorder of this process, which ``Switch`` uses."""
 
-    instances: list[Switched] = []  # noqa: RUF012  # One per process, from its start to its end.
+    found: FoundRecorder
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__(recorder)
-        self.instances.append(self)
+        FoundRecorder.found = self
 
 
-COUNTED_CLOSE = attempt.Attempt._close
+class FoundState(state.ServerState):
+    """The state of the server of this process."""
+
+    found: FoundState
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        FoundState.found = self
 
 
-def without_counting(function: Any, module: Any) -> Any:
-    """Return the function without its statements that name ``counts``."""
+def without_counting(function: FunctionType, module: Any) -> CodeType:
+    """Return the code of the function without its statements that name ``counts``."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     [definition] = tree.body
     assert isinstance(definition, ast.FunctionDef)
@@ -47,30 +60,51 @@ def without_counting(function: Any, module: Any) -> Any:
     definition.body = kept
     scope = dict(vars(module))
     exec(compile(tree, inspect.getfile(function), "exec"), scope)
-    return scope[function.__name__]
+    code: CodeType = scope[function.__name__].__code__
+    return code
 
 
 def _names_counts(statement: ast.stmt) -> bool:
     return any(isinstance(node, ast.Name) and node.id == "counts" for node in ast.walk(statement))
 
 
-def switch(number: int, _: object) -> None:
-    """Begin or end all counting in this process: a signal handler."""
-    [recorder] = Switched.instances
-    if number == BEGIN:
-        attempt.Attempt._close = COUNTED_CLOSE  # type: ignore[method-assign]
-        del recorder.record  # The class's is found again.
-    else:
-        attempt.Attempt._close = SILENT_CLOSE  # type: ignore[method-assign]
-        recorder.record = recorder.inner.record  # type: ignore[method-assign]
+def switch_for_ever() -> None:
+    """Switch and measure, in a thread."""
+    close: Any = attempt.Attempt._close
+    codes = {True: close.__code__, False: without_counting(close, attempt)}
+    recorder, server = FoundRecorder.found, FoundState.found
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    clock = time.pthread_getcpuclockid(main_thread)
+    sys.stdin.readline()
+    counts = True
+    with Path("windows").open("a", buffering=1) as windows:
+        while True:
+            cpu, began, requests = time.clock_gettime(clock), time.monotonic(), server.statistics().requests_total
+            time.sleep(WINDOW_S)
+            cpu, took = time.clock_gettime(clock) - cpu, time.monotonic() - began
+            windows.write(f"{int(counts)} {cpu} {took} {server.statistics().requests_total - requests}\n")
+            counts = not counts
+            # Not another function: the interpreter would adapt all code that uses the class again.
+            close.__code__ = codes[counts]
+            if counts:
+                del recorder.record  # The class's is found again.
+            else:
+                recorder.record = recorder.inner.record  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     from umbel.cli import main
+    from umbel.server import serving
 
-    SILENT_CLOSE = without_counting(COUNTED_CLOSE, attempt)
-    runtime.CountingRecorder = Switched  # type: ignore[misc]
-    for switching in (BEGIN, END):
-        signal.signal(switching, switch)
+    runtime.CountingRecorder = FoundRecorder  # type: ignore[misc]
+    serving.ServerState = FoundState  # type: ignore[misc]
+
+    def start() -> None:
+        while not hasattr(FoundRecorder, "found") or not hasattr(FoundState, "found"):
+            time.sleep(0.05)
+        switch_for_ever()
+
+    threading.Thread(target=start, daemon=True).start()
     sys.argv = ["umbel", "serve", "-b", "127.0.0.1:0", "-c", sys.argv[1]]
     main()
