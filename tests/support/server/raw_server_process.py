@@ -18,8 +18,6 @@ CONFIG = f"""
 [logs]
 access.probes = true
 flush_every = "5ms"
-[logs.access]
-probes = true
 [server]
 max_body = "BODYB"
 [upstreams.up]
