@@ -100,13 +100,12 @@ async def test_a_master_outlives_whatever_happens_to_its_admin_side(tmp_path: Pa
         assert await master.child.end() == 0
 
 
-@MODES
-async def test_two_instances_in_one_directory_have_a_socket_each(more: tuple[str, ...], tmp_path: Path) -> None:
+async def test_two_instances_in_one_directory_have_a_socket_each(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
-    logs = tmp_path / "logs"
-    async with started(*SERVE, *more, cwd=tmp_path) as first:
+    logs, supervised_too = tmp_path / "logs", (*SERVE, "-w", "1")
+    async with started(*supervised_too, cwd=tmp_path) as first:
         await first.line("Umbel runs on")
-        async with started(*SERVE, *more, cwd=tmp_path) as second:
+        async with started(*SERVE, cwd=tmp_path) as second:
             await second.line("Umbel runs on")
             assert sorted(path.name for path in logs.glob("*.sock")) == [f"admin-{second.pid}.sock", "admin.sock"]
             status, shown = await ended(*CTL, "stop", cwd=tmp_path)
@@ -114,11 +113,11 @@ async def test_two_instances_in_one_directory_have_a_socket_each(more: tuple[str
             assert (await ask_admin(logs / f"admin-{second.pid}.sock", "POST", "/ctl/stop"))[0] == 200
             assert await second.end() == 0
         first.send(signal.SIGKILL)
-    async with started(*SERVE, *more, cwd=tmp_path) as third:
+    async with started(*SERVE, cwd=tmp_path) as third:
         await third.line("Umbel runs on")
         assert [path.name for path in logs.glob("*.sock")] == ["admin.sock"]
         assert (await ask_admin(logs / "admin.sock", "POST", "/ctl/reopen"))[0] == 200
-        assert (await ended(*CTL, "stop", "--quick", cwd=tmp_path)) == (0, "stopping\n")
+        assert await ended(*CTL, "stop", "--quick", cwd=tmp_path) == (0, "stopping\n")
         assert await third.end() == 0
 
 
