@@ -273,7 +273,7 @@ class Queue:
         return seq not in self._watched
 
     def unwatch(self, seq: int) -> None:
-        """Forget a watched line."""
+        """Stop watching a line, which stays queued. ``is_lost`` is True for it from now on."""
         with self._lock:  # An update of another thread may iterate over the set.
             self._watched.discard(seq)
 

@@ -278,7 +278,7 @@ class AsgiCycle(BoundedCalls):
         """ASGI's ``send``.
 
         Raises:
-            ClientGoneError: the client has gone, or does not read.
+            ClientGoneError: the client has gone or does not read, or the server has answered instead.
             ApplicationError: the message is not allowed in this state, or breaks a rule of HTTP.
         """
         self._calls += 1

@@ -2,8 +2,8 @@
 
 Theory
 ------
-A value must not leave its place in the template, whatever it holds: it must end no line, no parameter and no quoted
-string, and add no cookie. So it is encoded as the field and the text around the variable require:
+A value must not leave its place in the template, whatever it holds: it must end no line, add no cookie and, outside of
+Cookie, end no parameter and no quoted string. So it is encoded as the field and the text around the variable require:
 
 - In a quoted string (``name="{x}"``), quotes and backslashes are escaped (RFC 9110 section 5.6.4).
 - In a parameter without quotes (``name={x}``), a value that could end the parameter becomes a quoted string.
@@ -16,8 +16,9 @@ string, and add no cookie. So it is encoded as the field and the text around the
 
 A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold one of its values: a value with a control
 character (so no value ends a line), a list or an object, a number that is not finite, or more than ``MAX_VALUE``
-characters; also a semicolon in one of several parts of Cookie, and a quote in an entity tag, because these fields have
-no escape. A field of more than ``MAX_FIELD`` bytes is left out too.
+characters; also a quote in an entity tag, and a semicolon in Cookie unless the variable is the whole field, because
+these fields have no escape. (In Cookie nothing else is escaped or quoted.) A field of more than ``MAX_FIELD`` bytes is
+left out too.
 
 ``_Compiler`` reads a template once, character by character, and determines the encoding of each variable (``How``) from
 the text before it. ``FieldTemplate.expand`` then applies the encodings to the values of a request.

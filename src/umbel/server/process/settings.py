@@ -18,9 +18,9 @@ def hypercorn_config(
 ) -> Config:
     """The settings in ``file`` (TOML), with Umbel's defaults for missing keys. Without ``file``, the defaults.
 
-    A ``bind`` that is not empty replaces the key ``bind`` of the file. Paths are relative to the file. ``workers`` is
-    always 1, because the embedded server is one process. ``warn`` is called for each key in the file that has no
-    effect.
+    A ``bind`` that is not empty replaces the key ``bind`` of the file. Paths in the file are relative to its directory.
+    ``workers`` is always 1, because the embedded server is one process. ``warn`` is called for each key in the file
+    that has no effect.
 
     Raises:
         ConfigError: the file cannot be read, or has mistakes. The error carries all of them, each with its line.

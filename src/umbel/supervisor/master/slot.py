@@ -79,7 +79,7 @@ class SlotOwner(Protocol):
         """Handle the end of a worker, before the slot acts on it."""
 
     def on_restart(self, slot: Slot, delay: float) -> None:
-        """Handle the decision that the slot's dead worker is replaced by a new one after ``delay`` seconds."""
+        """Take note that the slot's worker has died, and that the slot starts a new one after ``delay`` seconds."""
 
 
 class Renewal:

@@ -407,7 +407,7 @@ class Attempt:
     # Events of the connection's stream; see ``net.stream.Listener``.
 
     def on_data(self, data: bytes) -> bool:
-        """Process received bytes of the response. Return whether more bytes are wanted."""
+        """Process received bytes of the response. Return whether more are wanted: False after its end."""
         call = self.call
         client = call.client
         try:

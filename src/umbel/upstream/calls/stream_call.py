@@ -15,7 +15,8 @@ one read (64 KiB) is in memory.
 
 **Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. Every
 other response is discarded: its connection is closed, or given back if the body is complete, and its attempt is
-recorded. This happens when the race or, after the pause, the retry is decided. A request whose body is a stream is not
+recorded. A hedge's failure is discarded at once. A first attempt's failure is kept, because it may be the call's
+result: until the race is decided, or until the retry begins after its pause. A request whose body is a stream is not
 repeated after a connection has begun to send it. The breaker counts an attempt at its end, with one
 exception: the probe of a half-open breaker is counted by its head, because all other calls are refused until then.
 

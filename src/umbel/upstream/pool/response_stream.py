@@ -45,12 +45,13 @@ class ConnectionLease:
         return data
 
     async def finish(self) -> None:
-        """Return the connection after the end of the response.
+        """Return the connection after the end of the response; the pool closes it if the request is not yet sent.
 
-        Waits for the task that sends the request's body, at most SETTLE_TIMEOUT, even if cancelled.
+        Then waits for the end of the task that sends the request's body: at most SETTLE_TIMEOUT, even if the caller is
+        cancelled.
 
         Raises:
-            as ``Connection.raise_failure``.
+            Exception: what ended that task, such as an exception of the request's own body.
         """
         self._give_back()
         await self._connection.settle()
