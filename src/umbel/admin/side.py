@@ -38,14 +38,14 @@ DELAY_S_MIN, DELAY_S_MAX = 1.0, 30.0
 STABLE_S = 60.0
 """Seconds for which a socket is served until its next failure counts as the first one."""
 REPORTED_S = 600.0
-"""Seconds for which a failure of one kind is not reported again."""
+"""Seconds without a failure of one kind, after which the next one is reported again."""
 _Result = TypeVar("_Result")
 _KINDS_MAX = 100
 """The bound on kinds of failures that are told apart."""
 
 
 class OnceReporter:
-    """Reports each kind of failure once in ``REPORTED_S``. May be called from any thread."""
+    """Reports each kind of failure once, and again after it was absent for ``REPORTED_S``. For any thread."""
 
     def __init__(self, report: Report, clock: Callable[[], float] = monotonic) -> None:
         self._report = report
@@ -53,12 +53,14 @@ class OnceReporter:
         self._until: dict[str, float] = {}
 
     def __call__(self, event: str, sentence: str) -> None:
-        """Report the failure, unless one of the same kind (``event``) was reported lately."""
+        """Report the failure, unless one of the same kind (``event``) happened lately."""
         now = self._clock()
-        if self._until.get(event, now) > now or (event not in self._until and len(self._until) >= _KINDS_MAX):
+        if event not in self._until and len(self._until) >= _KINDS_MAX:
             return
+        is_known = self._until.get(event, now) > now
         self._until[event] = now + REPORTED_S
-        self._report(event.partition(" ")[0], sentence)
+        if not is_known:
+            self._report(event.partition(" ")[0], sentence)
 
 
 class _Address:
@@ -71,8 +73,11 @@ class _Address:
         """The address in messages."""
         self.open = open_listener
         self.configured = configured
-        """``host:port``; empty for the Unix socket."""
+        """``host:port`` as configured; empty if it is not configured."""
         self.scraper = scraper
+        """Whether only ``/metrics`` is served, without a token."""
+        self.key = what if configured else ""
+        """The key of the configuration that names the address; empty if none does."""
         self.listener: AdminListener | None = None
 
 
@@ -94,7 +99,7 @@ class AdminSide:
         if settings.bind is not None:
             self._page = self._add("admin.bind", settings.bind)
         elif terminal:
-            self._page = _Address("the address for the terminal", terminal_listener, "127.0.0.1:0")
+            self._page = _Address("the address for the terminal", terminal_listener)
             self._addresses.append(self._page)
         if settings.metrics is not None:
             self._add("admin.metrics", settings.metrics, scraper=True)
@@ -117,9 +122,9 @@ class AdminSide:
                 address.listener = address.open()
             except OSError as error:
                 reason = error.strerror or str(error)
-                if strict:
+                if strict and address.key:
                     self.close()
-                    raise ConfigError([ConfigProblem("", None, address.what, reason)]) from error
+                    raise ConfigError([ConfigProblem("", None, address.key, reason)]) from error
                 self._report(f"admin.closed {address.what}", f"{address.what}: {reason}")
 
     def close(self) -> None:
@@ -205,7 +210,7 @@ class AdminSide:
             return AdminSite(source, ScraperGuard(), self._report, ["/metrics"])
         if listener.is_unix:
             return AdminSite(source, UnixGuard(), self._report)
-        hosts = Hosts(listener.address, address.configured, [socket.gethostname()])
+        hosts = Hosts(listener.address, address.configured or listener.address, [socket.gethostname()])
         guard = TcpGuard(hosts, self.credentials, listener.address.rpartition(":")[2])
         return AdminSite(source, guard, self._report)
 

@@ -18,6 +18,7 @@ import trio
 
 from tests.support.process.admin import ask_admin
 from tests.unit.admin.test_connections import Source
+from umbel.admin import listeners
 from umbel.admin import side as module
 from umbel.admin.settings import AdminSettings, SocketPlace
 from umbel.admin.side import REPORTED_S, AdminSide, OnceReporter
@@ -278,13 +279,24 @@ def test_the_url_for_a_terminal_names_an_address_that_a_browser_reaches(
         side.close()
 
 
-def test_a_kind_of_failure_is_reported_again_after_a_while() -> None:
+def test_a_terminal_without_a_free_port_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(listeners, "TERMINAL_PORTS", [taken.getsockname()[1]])
+        reports = Reports()
+        side = AdminSide(settings(tmp_path), reports, terminal=True)
+        side.open_addresses()
+    assert side.page_url() is None
+    assert "no port of 127.0.0.1" in reports[0]
+
+
+def test_a_kind_of_failure_is_reported_again_after_it_was_absent() -> None:
     now, reports = [0.0], Reports()
     once = OnceReporter(reports, clock=lambda: now[0])
-    for at, kind in ((0, "a /x"), (1, "a /x"), (2, "a /y"), (REPORTED_S + 1, "a /x")):
+    lasting = [(at, "a /x") for at in range(0, 2000, 30)]  # It lasts, and is tried again and again.
+    for at, kind in (*lasting, (2000, "a /y"), (2000 + REPORTED_S, "a /x")):
         now[0] = at
         once(kind, str(at))
-    assert reports == ["a: 0", "a: 2", f"a: {REPORTED_S + 1}"]
+    assert reports == ["a: 0", "a: 2000", f"a: {2000 + REPORTED_S}"]
     for number in range(1000):
         once(f"kind {number}", "")
     assert len(reports) < 110
