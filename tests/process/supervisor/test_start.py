@@ -28,4 +28,6 @@ async def test_a_stop_during_a_reload_ends_the_reload_too(tmp_path: Path) -> Non
         await master.line("reload.started")
         assert await master.child.stop(signal.SIGTERM) == 0
 
-    assert "reload.aborted" not in master.child.output
+    assert "reload.aborted: the master is stopping and cannot reload" in master.child.output
+    assert "did not get ready" not in master.child.output
+    assert "reload.done" not in master.child.output
