@@ -49,7 +49,6 @@ def _upstream_values(name: str, client: Client) -> Values:
         client.budget.statistics(),
         client.pool.statistics(),
     )
-    replicas = client.balance.statistics().replicas
     own: Labels = (name,)
     values: Values = {
         catalogue.CLIENT_DURATION.name: [
@@ -58,7 +57,7 @@ def _upstream_values(name: str, client: Client) -> Values:
         ],
         catalogue.ATTEMPTS.name: [((name, cause), count) for cause, count in attempts.causes.items()],
         catalogue.REPLICA_EJECTED.name: [
-            ((name, replica.name), float(replica.ejected_for > 0)) for replica in replicas[:REPLICAS_MAX]
+            ((name, replica), float(ejected)) for replica, ejected in client.balance.ejections()[:REPLICAS_MAX]
         ],
         catalogue.BULKHEAD_IN_USE.name: [(own, bulkhead.in_use)],
         catalogue.BULKHEAD_WAITING.name: [(own, bulkhead.queued)],

@@ -37,15 +37,18 @@ _Durations = tuple[Cells, dict[int, tuple[str, float, float]]]
 class _Route:
     """The counts of one route."""
 
-    __slots__ = ("answers", "calls", "durations", "ok", "own")
+    __slots__ = ("answers", "calls", "durations", "name", "ok", "ok_labels", "own")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.durations: dict[tuple[str, int], _Durations] = {}
         """By method and status."""
         self.own: Cells = new_cells(OWN_TIMES)
         self.answers = {"complete": 0, "partial": 0, "failed": 0}
         self.ok: dict[str, int] = {}
         """Calls that succeeded as a whole, by name."""
+        self.ok_labels: list[Labels] = []
+        """The labels of ``ok``, in its order: a route may have many calls, and they are collected in one step."""
         self.calls: dict[tuple[str, str, str], int] = {}
         """The other calls, by name, outcome and kind."""
 
@@ -117,7 +120,7 @@ class CountingRecorder:
     def _new_route(self, name: str) -> _Route:
         if len(self._routes) >= ROUTES_MAX:
             name = OTHER
-        return self._routes.setdefault(name, _Route())
+        return self._routes.setdefault(name, _Route(name))
 
     def values(self) -> dict[str, list[tuple[Labels, Value]]]:
         """The counts by metric, as in ``ProcessFigures.values``."""
@@ -128,7 +131,7 @@ class CountingRecorder:
         for name, route in self._routes.items():
             durations += [((name, m, str(s)), cells[:]) for (m, s), (cells, _) in route.durations.items()]
             answers += [((name, outcome), count) for outcome, count in route.answers.items() if count]
-            calls += [((name, call, "ok", ""), count) for call, count in route.ok.items()]
+            calls += zip(route.ok_labels, route.ok.values(), strict=True)
             calls += [((name, *labels), count) for labels, count in route.calls.items()]
             if any(route.answers.values()):
                 own.append(((name,), route.own[:]))
@@ -158,20 +161,20 @@ def _new_durations(route: _Route, method: str, status: int) -> _Durations:
 
 
 def _known(route: _Route, call: str) -> str:
-    """The name under which a call is counted."""
-    if call in route.ok or len(route.ok) < CALLS_MAX:
-        return call
-    return OTHER
+    """The name under which a call is counted; from now on it is in ``ok``, so that its series exists."""
+    name = call if call in route.ok or len(route.ok) < CALLS_MAX else OTHER
+    if name not in route.ok:
+        route.ok[name] = 0
+        route.ok_labels.append((route.name, name, "ok", ""))
+    return name
 
 
 def _count_first(route: _Route, call: str) -> None:
-    name = _known(route, call)
-    route.ok[name] = route.ok.get(name, 0) + 1
+    route.ok[_known(route, call)] += 1
 
 
 def _count_incomplete(route: _Route, outcome: Outcome) -> None:
     name, failure = _known(route, outcome.call), outcome.worst
-    route.ok.setdefault(name, 0)  # So that its name is known, and its series exists from the first call on.
     state = "partial" if outcome.state == "value" else outcome.state
     key = name, state, "" if failure is None else str(failure.kind)
     route.calls[key] = route.calls.get(key, 0) + 1

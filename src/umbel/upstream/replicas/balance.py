@@ -227,6 +227,13 @@ class LoadBalancer:
         )
         return BalanceStatistics(replicas, 0 if ejection is None else ejection.ejected, self._failovers.granted)
 
+    def ejections(self) -> list[tuple[str, bool]]:
+        """Each replica's name with whether it is ejected, as in ``statistics``, for callers that ask often."""
+        now, ejection = trio.current_time(), self._ejection
+        if self._source.replicas is not self._replicas:
+            self._update_slots(now)
+        return [(slot.name, ejection is not None and slot.back_at > now) for slot in self._slots]
+
     @property
     def _down(self) -> frozenset[str]:
         return self._health.down if self._health is not None else frozenset()
