@@ -63,7 +63,7 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
         elif trouble.misconfigured:
             click.echo(trouble.reason, err=True)
         else:
-            click.echo(f"{app or file}: the application does not start: {trouble.reason}", err=True)
+            click.echo(f"{app or file}: the application does not start or does not stop: {trouble.reason}", err=True)
         ctx.exit(EXIT_CONFIG if trouble.misconfigured else 1)
     counts = {
         "upstream": len(config.upstreams),

@@ -245,7 +245,7 @@ class InboundRequest(Protocol):
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of response content that have been sent."""
+        """Bytes of response content that were given to be sent. The client may not have taken all of them."""
         ...
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:

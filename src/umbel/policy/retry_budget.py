@@ -44,9 +44,9 @@ class Budget:
 
     def __init__(self, ratio: float = 0.2, minimum: int = 3) -> None:
         if not ratio >= 0:
-            raise ValueError(f"the ratio of a retry budget must not be negative, not {ratio}")
+            raise ValueError(f"the ratio of a retry budget must be 0 or more, not {ratio}")
         if minimum < 0:
-            raise ValueError(f"the minimum of a retry budget must not be negative, not {minimum}")
+            raise ValueError(f"the minimum of a retry budget must be 0 or more, not {minimum}")
         self._ratio = ratio
         self._minimum = minimum
         # Identities of the active calls.

@@ -99,4 +99,4 @@ async def test_check_app_starts_the_application_in_its_own_process(tmp_path: Pat
     assert (await ended(PYTHON, "-m", "umbel", "check", "--app", "good:app", cwd=tmp_path))[0] == 0
     status, shown = await ended(PYTHON, "-m", "umbel", "check", "--app", "bad:app", cwd=tmp_path)
     assert status == 1
-    assert "bad:app: the application does not start: ModuleNotFoundError" in shown
+    assert "bad:app: the application does not start or does not stop: ModuleNotFoundError" in shown

@@ -141,7 +141,9 @@ class Scope:
             raise ValueError(f'"{name}" is an unknown name{self._nearest(name, self._bare())}')
         if len(meanings) > 1:
             both = " and ".join(_described(meaning) for meaning in meanings[:2])
-            raise ValueError(f'"{name}" has two meanings, {both}; write path.{name} or query.{name}, or rename one')
+            ways = [f"{meaning.root}.{name}" for meaning in meanings if meaning.root in ("path", "query")]
+            remedy = f"write {' or '.join(ways)}, or rename one" if ways else "rename one"
+            raise ValueError(f'"{name}" has two meanings, {both}; {remedy}')
         return meanings[0]
 
     def _parameter(self, root: str, *fields: str) -> str:

@@ -20,8 +20,8 @@ _ABSOLUTE = bytes_pattern(f"(?i:https?)://([^/?#]*)([/?][{TARGET_CHARS}]*)?")
 _FRAMED = re.compile(rb"\r\n(?i:content-length|transfer-encoding)[ \t]*:")
 
 
-_GLIMPSE_MAX = 200
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
+_GLIMPSE_MAX = 200
 """Bytes of a refused method or path that go into the record."""
 
 
@@ -91,7 +91,9 @@ def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
     if len(parts) == 3 and len(parts[1]) > limits.max_target:
         raise HeadError(ErrorResponse(414, f"The target is over {limits.max_target} bytes."))
     if len(parts) != 3 or not parts[1] or TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
-        raise HeadError(ErrorResponse(400, "The request line is not METHOD TARGET HTTP/1.1."))
+        raise HeadError(
+            ErrorResponse(400, "The request line is not a method, a target and HTTP/1.1, with one space between them.")
+        )
     version = _VERSION.fullmatch(parts[2])
     if version is None:
         raise HeadError(ErrorResponse(400, "The request line does not end with an HTTP version."))

@@ -20,8 +20,9 @@ after ``StreamBytes.send_eof``.
 **The request's body** moves by the client's frames: ``ReceiveBuffer`` holds what was received. The flow-control window
 bounds it, and opens only when the application takes bytes. The client's END_STREAM ends the body, not the stream.
 
-**The count.** The request is in flight until it becomes an upload (``Upload``). ``count_out`` counts it out once: when
-its response is done, when it is displaced, or when its task ends.
+**The count.** The request counts as in flight, or as an upload while the server waits for its body (``Upload``).
+``count_out`` takes it out of the count that it is in, once: when its response is done, when it is displaced, or when
+its task ends.
 
 **Leaving.** ``leave`` ends a stream whose response nobody waits for: after RST_STREAM, the end of the connection, a
 write timeout, a displacement, or an error response of the server. It is not called after *done*, because the connection
@@ -401,6 +402,7 @@ class Stream(RecordedRequest, UnsentContent):
             self._put_end()
         elif self._wants_trailers and self.takes_trailers and trailers:
             read_fields(trailers)
+            self._check_whole()
             if data:
                 await self._send_content(data, end=False)
                 self._check_gone()  # The stream may have left during the wait: no trailers may be queued then.
@@ -441,6 +443,10 @@ class Stream(RecordedRequest, UnsentContent):
         self._check_gone()
         if not self.status or self.response_complete or self._taken is not None:
             raise ApplicationError("the application sent content before the head or after the end of its response")
+
+    def _check_whole(self) -> None:
+        if self._content_torn:
+            raise ApplicationError("the application sent more content after a send that was cancelled")
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
         """Check and keep the head of the response. Queues nothing; raises as ``respond``."""
@@ -519,8 +525,7 @@ class Stream(RecordedRequest, UnsentContent):
             ClientGoneError: the stream has left.
             ApplicationError: an earlier call was cancelled with a part unqueued.
         """
-        if self._content_torn:
-            raise ApplicationError("the application sent more content after a send that was cancelled")
+        self._check_whole()
         if end and not data:
             self._put_end()
             await self._flush_end()

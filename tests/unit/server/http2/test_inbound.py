@@ -106,6 +106,22 @@ async def test_a_response_does_not_continue_after_a_cancelled_send(autojump_cloc
         assert (len(answer.body), answer.ended, answer.reset) == (65_535, False, Codes.INTERNAL_ERROR)
 
 
+async def test_trailers_do_not_end_a_response_with_a_cancelled_send(autojump_clock: MockClock) -> None:
+    """The trailers ended the response as if it were whole."""
+
+    async def handle(request: Stream) -> None:
+        await request.start(200, [], trailers=True)
+        with trio.move_on_after(1):
+            await request.send(bytes(100_000))  # The client's window is 65,535 bytes.
+        await request.finish(b"", [(b"x-sum", b"7")])
+
+    async with native(handle) as here:
+        stream = await here.client.request("GET", headers=[("te", "trailers")])
+        await trio.sleep(2)
+        answer = await here.client.answer(stream)
+        assert (len(answer.body), answer.trailers, answer.reset) == (65_535, [], Codes.INTERNAL_ERROR)
+
+
 async def test_parts_trailers_and_interim_responses_are_sent_in_order(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         await request.inform(103, [(b"link", b"</style>")])
