@@ -95,5 +95,5 @@ def test_giving_back_more_than_was_taken_is_an_error() -> None:
 
 @pytest.mark.parametrize(("ratio", "minimum"), [(-0.1, 3), (math.nan, 3), (0.2, -1)])
 def test_negative_numbers_are_refused(ratio: float, minimum: int) -> None:
-    with pytest.raises(ValueError, match="not be negative"):
+    with pytest.raises(ValueError, match="must be 0 or more"):
         Budget(ratio, minimum)
