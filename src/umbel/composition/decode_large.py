@@ -6,20 +6,23 @@ Theory
 and each piece is decoded by itself. Between two pieces other threads can run (Python's switch interval is 5 ms).
 
 **Where a piece ends.** ``_PieceDecoder.value`` reads ``_PIECE`` bytes, and more up to the end of a string. It blanks
-the strings in them, then the lists and objects that begin and end within them. The last comma that is left is the
-*cut*: it separates two members of a container that is open there. The rest after the cut belongs to the next piece.
+the strings in them, then up to ``_PASSES`` levels of the lists and objects that begin and end within them. The last
+comma that is left, if there is one, is the *cut*: it separates two members of a container that is open there. The text
+after the cut is decoded with the next piece.
 
 **Open containers.** A container that is not complete within one piece is an ``_OpenContainer``, on a stack with the
 outermost first. When a cut is taken, every container on the stack is *made*: an empty list or object is created, and
-the members before the cut are decoded into it (``add``). ``since`` is where the text of its next member begins, and
-``after`` says what stands before ``since``: the bracket, a comma, or a member that was itself an open container. By
-``after`` the decoder refuses what strict JSON refuses: a missing comma, a comma too many.
+its complete members before the cut are decoded into it (``add``). ``since`` is the position of its first byte that is
+not decoded, and ``after`` says what stands before ``since``: the bracket, a comma, or a member that was itself an open
+container. Both are valid only while no made container is open within this one. By ``after`` the decoder refuses what
+strict JSON refuses: a missing comma, a comma too many.
 
-**Ends.** At a closing bracket (``_end``) the rest of the container is decoded, and the container becomes a member of
-the one around it. A container that was never made lies within one piece of text of the container around it; it is
-dropped from the stack, and decoded with that text.
+**Ends.** At the closing bracket of a made container, or of the outermost one, the rest of the container is decoded
+(``_end``). It becomes a member of the container around it; the outermost one is the result. A container without a cut
+in it is not made: at its closing bracket it is dropped from the stack, and later decoded with the text around it.
 
-**Cost.** Each byte is decoded once, whatever the nesting, and scanned a fixed number of times: ``_PASSES`` and a few.
+**Cost.** Each byte is decoded once, whatever the nesting, and scanned a fixed number of times: ``_PASSES`` and a few. A
+text that needs repair is decoded once more, from its beginning.
 """
 
 from __future__ import annotations

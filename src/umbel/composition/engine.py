@@ -4,37 +4,44 @@ Theory
 ------
 **Problem.** One inbound request makes several calls under one deadline. The client may leave at any moment, and one
 failure may make all other calls useless. Every call must get exactly one outcome, and no call may run after the end of
-the composition. A task per call would cost more than most calls do, so the engine has one task and callbacks.
+the composition. A task per call is expensive, so the engine has one task and callbacks. Only a call that must wait, or
+whose body is decoded in a thread, gets a task of its own.
 
 ``Engine`` holds what all compositions have in common. ``PlanRun`` (``plan_run.py``) adds the plan of a configured
-route: its calls, their dependencies, and the decision. ``GatherEngine`` (``gather.py``) adds calls made in code. An
-item of an ``each`` is a call as well; its ``FanOut`` combines the results of the items into one outcome.
+route: its calls, their dependencies, and the decision. ``GatherEngine`` (``gather.py``) adds calls made in code. A call
+with an ``each`` makes one call per item. An item has no outcome of its own: the ``FanOut`` of the ``each`` combines the
+results of the items into the one outcome of the call.
 
 **States of a call**::
 
     waiting ──all dependencies have values──> ready ──start──> under way ──ended or cut──> settled
        └─────────────skipped, failed or never begun─────┴────────────────────────────────────┘
 
-Only a plan has waiting calls. A call under way is an entry of ``_under_way``. A settled call has an ``Outcome``;
-``settle`` is the only function that makes one, and it refuses a second outcome for the same call.
+(A default counts as a value.) Only a plan has waiting calls. A call or item under way is an entry of ``_under_way``, an
+``each`` under way is an entry of ``_fan_outs``. A settled call has an ``Outcome``; ``settle`` is the only function that
+makes one, and it refuses a second outcome for the same call.
 
 **States of a composition**: *open* → *over* → *closed*. A composition is over when it is decided, when its deadline has
-passed, when it is cancelled, or when no call is left. Nothing starts in a composition that is over. A closed one
-notifies no observer.
+passed, when its client has left, when its task is cancelled, when a callback has caught a bug, or when no call is left.
+Nothing starts in a composition that is over. A closed one notifies no observer.
 
-**Callbacks.** An upstream calls ``call_ended`` and ``call_waits`` in the task of the socket reader or of the timers.
-They never wait, never raise and never start a call. ``call_ended`` decodes a body of at most ``INLINE_MAX`` bytes and
-settles the call; this may decide the composition. A larger body is left to the engine's task, which decodes one per
-turn of the event loop; a body of many values is decoded in a thread, for which a task of its own waits. A callback
-wakes the engine's task only if that task has something to do: of ten calls that end in one turn, the last one wakes it.
-An exception in a callback is kept, and ``run_loop`` raises it.
+**Callbacks.** An upstream calls ``call_ended`` and ``call_waits`` in any task: that of the socket reader, that of the
+timers, or one of the engine's (within ``start``, ``send`` and ``finish``). They never wait, never raise and never start
+a call. ``call_ended`` decodes a body of at most ``INLINE_MAX`` bytes and settles the call; this may decide the
+composition. A larger body is left to the engine's task, which decodes one per turn of the event loop; a body of many
+values is decoded in a thread, for which a task of its own waits. A callback wakes the engine's task only if that task
+has something to do: of ten calls with small bodies whose ends start and decide nothing, only the last one wakes it. An
+unexpected exception while a result is made fails that call. Any other exception in a callback is kept, and ``run_loop``
+raises it.
 
-**The loop** (``run_loop``) repeats: do the work that callbacks noted, give each call that waits a task, park. The calls
-that are ready in one turn are all prepared, then all started, then all sent, so that a peer on this machine wakes once.
+**The loop** (``run_loop``) repeats: do the noted work, give each call that waits a task, park. The calls that are ready
+in one turn are all prepared, then all started, then all sent, so that a peer on this machine wakes once. The items of
+an ``each`` go through these three steps apart from the other calls.
 
 **The end.** ``cut`` cancels every call under way and settles it, without a checkpoint in between. It cancels the last
-call first: that call may be queued for the place of an earlier one, and must not get it now. A result that came before
-``cut`` stands.
+call first: that call may be queued for the place of an earlier one, and must not get it now. An outcome that was
+settled before ``cut`` stands. A body that is complete but not decoded yet is lost. At the deadline an optional ``each``
+keeps the results of its ended items (``FanOut.cut``).
 
 =====================  ==========================================  =========================  ====================
 cause                  ``cut`` is called by                        cancel reason of a call    kind of its failure
@@ -44,12 +51,13 @@ deadline               ``_on_deadline``; with a scope, the loop    "the route's 
 client has left        ``client_gone``, from the server            "client-gone"              client-gone
 cancel of the task     the loop, before it raises ``Cancelled``    the reason of the cancel   cancelled, client-gone
 required item failed   not called: ``_end_fan_out`` cuts siblings  "a required item failed"   (that of the item)
+bug in a callback      the loop, before it raises the exception    none                       cancelled
 =====================  ==========================================  =========================  ====================
 
-**Timer or scope.** As long as the engine's task waits only in ``park``, the deadline is a timer, set before the first
-``park``; its callback can cut everything. Once it has a nursery (for tasks of calls, or for threads), only a cancel can
-end the wait for the tasks in it: ``_run_loop_in_nursery`` then moves the deadline to ``scope``. Without a timer queue
-the caller enters ``scope`` around ``run_loop`` from the beginning.
+**Timer or scope.** As long as the engine's task waits only in ``park``, a finite deadline is a timer, set before the
+first ``park``; its callback can cut everything. Once it has a nursery (for tasks of calls, or for threads), only a
+cancel can end the wait for the tasks in it: ``_run_loop_in_nursery`` then moves the deadline to ``scope``. Without a
+timer queue the caller enters ``scope`` around ``run_loop`` from the beginning.
 
 **Cancels.** Each ``await`` of ``run_loop`` may raise ``Cancelled``: the checkpoint before noted work (so nothing is
 sent for a cancelled request), ``park``, the checkpoint between large bodies, and the end of the nursery. Each time
@@ -59,9 +67,9 @@ shielded until ``cut`` has cancelled all calls. Otherwise the cancelled task wou
 still queued, and the upstream would send a request of a cancelled composition. (docs/decisions/0007.)
 
 **Why each call is settled exactly once.** A call leaves ``_under_way`` in ``call_ended``, ``_end_fan_out`` or ``cut``,
-and each of them settles it or its fan-out. Only the engine's task adds to ``_under_way``, only while the composition is
-not over, and ``run_loop`` returns only after ``cut`` or with an empty ``_under_way``. Calls that never began are
-settled by the subclass.
+and each of them settles it. For an item, ``call_ended`` gives the result to the fan-out, and the other two settle the
+fan-out. Only the engine's task adds to ``_under_way``, only while the composition is not over, and ``run_loop`` returns
+only after ``cut`` or with an empty ``_under_way``. Calls that never began are settled by the subclass.
 """
 
 from __future__ import annotations
@@ -279,7 +287,7 @@ class Engine:
         if fan_out.over:
             self._end_fan_out(fan_out, now)
 
-    # The interface ``core.call.CallOwner``. These functions run in the tasks of the socket reader and of the timers.
+    # The interface ``core.call.CallOwner``. These functions may run in any task; see "Callbacks" in the theory.
 
     def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
         """Settle a call that has its result.

@@ -29,7 +29,7 @@ state       how it begins                           effect of ``get``, ``post``â
 ==========  ======================================  ============================  ===============================
 open        ``async with compose.gather()``         launches a call               end of the body, over
 ending      end of the body: ``end_block``          launches a call (*)           no call is under way, over
-over        decision, deadline, cancel, last call   a settled handle              both tasks have ended
+over        decision, deadline, cancel, last call   a settled handle              body and loop have ended
 closed      ``Engine.close`` in ``gather``          UmbelError                    never
 ==========  ======================================  ============================  ===============================
 
@@ -37,19 +37,20 @@ closed      ``Engine.close`` in ``gather``          UmbelError                  
 
 **How a block is left.**
 
-- All calls are settled, and no required one failed: the block ends, and all handles have outcomes.
+- The body has ended, all calls are settled, and no required one failed: the block ends, and all handles have outcomes.
 - A required call fails: ``decide`` cancels ``scope``, and with it the body at its next checkpoint. The scope absorbs
   that cancel, and ``gather`` raises ``CompositionFailedError``.
 - The deadline passes: ``scope`` is cancelled. A required call that is cut fails with kind timeout and decides, as
-  above. If only optional calls were under way and the body had ended, the block ends with their defaults. If the body
-  had not ended, ``CompositionFailedError`` is raised, because the rest of the body did not run.
+  above. If only optional calls were under way and the body had ended, the block ends with their defaults. If the cancel
+  ended the body early, ``CompositionFailedError`` is raised, because the rest of the body did not run.
 - A cancel from outside (the client left, for example): both tasks see it, ``cut`` settles all calls with its reason,
   and ``Cancelled`` leaves the block.
 - An exception of the body: the nursery cancels the loop, which cuts all calls. The exception leaves the block without
   an exception group, because the loop raises nothing but a cancel or a bug.
 
-In each case ``cut`` and ``close`` run last in ``gather``, so no call is under way, and no handle is without an outcome.
-They are also needed where the block is cancelled before the loop has run for the first time.
+In each case the loop ends before ``gather`` does: no call is under way then, and no handle is without an outcome. (A
+block that is cancelled at once is no exception: trio runs a new task up to its first checkpoint.) ``gather`` calls
+``cut`` once more, as a safeguard, and ``close``.
 
 **Cancel of a handle's await.** It ends only the wait. The call goes on, and its outcome is in the handle later.
 
@@ -551,7 +552,7 @@ class Compose:
             raise_unwrapped(error)
             raise
         finally:
-            # Needed for a block that is cancelled before the engine's task has run for the first time.
+            # A safeguard: the loop has ended, and has settled every call.
             engine.cut(None)
             engine.close()
         if engine.decided or not ended:

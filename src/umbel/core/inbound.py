@@ -14,33 +14,40 @@ application reads the request and sends the response through this one object.
   instead.
 - as another protocol: ``await take(status, fields)`` sends the head and returns a stream of bytes in both directions.
 
-The server adds Date, Connection and the framing. It omits the content where HTTP allows none (HEAD, 204, 304), and
-checks that the content is as long as a Content-Length in ``fields`` says. Names of fields are in lower case.
+The server adds the framing, Date if ``fields`` has none, and in HTTP/1.1 Connection where it is needed. It omits the
+content where HTTP allows none (HEAD, 204, 304), and otherwise checks that the content is as long as a Content-Length in
+``fields`` says. Names of fields are in lower case.
 
-**Request body.** ``await receive()`` returns the next part, and ``b""`` at the end. The server reads the body only when
-``receive`` is called; the first call also sends 100 (Continue) if the client expects it. If the body is too large, too
-slow or malformed, the server sends an error response itself, and ``receive`` raises ``AnsweredByServerError``.
-
-**A client that leaves.** A client may close its sending half (TCP FIN) and still want the response, or it may be gone;
-the two look alike. The moment decides. Before the application first waits, the end of the client's sending is a
-half-close: the client gets its response. Afterwards it means that the client has left. The application marks the moment
-with ``on_gone(callback)``, just before it waits. If the client leaves while ``handle`` runs, the server calls
-``callback()`` once, synchronously; the callback must not raise or wait. ``gone`` is True from then on. An application
-should not begin calls for a client that has left. Sending to a client that has left or does not read raises
+**Request body.** ``await receive()`` returns the next part, and ``b""`` at the end. What the application has not
+received is bounded: HTTP/1.1 reads on only when ``receive`` is called, HTTP/2 up to the flow-control windows. A
+``receive`` that must wait first sends 100 (Continue) if the client expects it. If the body is too large, too slow or
+malformed, or the server has no capacity for an upload, the server sends an error response itself, and ``receive``
+raises ``AnsweredByServerError``. If a response has begun, it is cut off instead, and ``receive`` raises
 ``ClientGoneError``.
 
-**Foreign code.** ``handle`` runs in the connection's task, which serves the next request of the connection afterwards.
-So ``handle`` must leave no context variable and no cancel scope behind in that task. Code that Umbel does not control
-(handlers, ASGI applications) runs in ``await run_apart(work)``: with a copy of the context variables, and in a cancel
-scope that ``cancel_apart(reason)`` cancels.
+**A client that leaves.** A client of HTTP/1.1 may close its sending half (TCP FIN) and still want the response, or it
+may be gone; the two look alike. The moment decides. Before the application first waits, the end of the client's sending
+is a half-close: the client gets its response. Afterwards it means that the client has left. The application marks the
+moment with ``on_gone(callback)``, just before it waits. A broken connection always means that the client has left; in
+HTTP/2 so does the end of the connection or a reset of the stream. If the client leaves before it has its response, the
+server calls ``callback()`` once, synchronously; the callback must not raise or wait. ``gone`` is True from then on. An
+application should not begin calls for a client that has left. Sending to a client that has left or does not read raises
+``ClientGoneError``.
 
-**Cancellation.** The server cancels ``handle`` only together with the connection, when the grace period of a shutdown
-is over. A client that leaves does not cancel ``handle``; the callback decides what is cancelled.
+**Foreign code.** In HTTP/1.1 ``handle`` runs in the connection's task, which serves the next request of the connection
+afterwards; in HTTP/2 each request has a task. ``handle`` must leave no context variable and no cancel scope behind in
+its task. Code that Umbel does not control (handlers, ASGI applications) runs in ``await run_apart(work)``: with context
+variables that end with the request (a copy, where the task serves other requests), and in a cancel scope that
+``cancel_apart(reason)`` cancels.
 
-**Access record.** There is exactly one access record per request. The application gives its record to ``file_record``.
-The server writes the record at the end of the request, because only then the bytes sent and the status are certain: if
-the server itself has sent the response, it corrects the record. If the application files no record, the server writes
-one only for a response that the server itself has sent.
+**Cancellation.** The server cancels ``handle`` only together with the connection: when the grace period of a shutdown
+is over, at a second signal, or when a connection of the reserve for probes has used up its time. A client that leaves
+does not cancel ``handle``; the callback decides what is cancelled.
+
+**Access record.** The application gives its access record to ``file_record``. The server writes the record at the end
+of the request, because only then the bytes sent and the status are certain: if the server itself has sent the response,
+it corrects the record. If the application files no record, the server writes one only for a response that the server
+itself has sent, or that ended early although the client stayed.
 """
 
 from __future__ import annotations
@@ -324,10 +331,10 @@ class InboundRequest(Protocol):
     # Foreign code, and the access record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """Await ``work``, which runs foreign code, with a copy of the context variables. Its exceptions propagate.
+        """Await ``work``, which runs foreign code, with context variables of its own. Its exceptions propagate.
 
-        If ``work`` waits, ``begins_to_wait()`` is called before the first wait. It is the place to call ``on_gone``,
-        and must not raise.
+        ``begins_to_wait()`` is called before the first wait of ``work``, if there is one; in HTTP/2 it is called in any
+        case, before ``work`` begins. It is the place to call ``on_gone``, and must not raise.
         """
 
     def cancel_apart(self, reason: str) -> None:

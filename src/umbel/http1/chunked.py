@@ -11,8 +11,9 @@ Theory
 
 The bytes come in pieces that may end anywhere, even between CR and LF. The result must not depend on the pieces. Two
 readers must never disagree about the end of the message, because that is request or response smuggling: so every
-deviation from the grammar is an error, a bare LF too. The peer may be hostile, so the cost is linear in the bytes, and
-memory beside the content is bounded.
+deviation from the grammar of the framing is an error, a bare LF too. (Extensions are not parsed; they may hold no
+control character but tab.) The peer may be hostile, so the cost is linear in the bytes, and memory beside the content
+is bounded.
 
 *States and transitions* (``_State``). Every state but DATA and END reads one line that ends with CR LF:
 
@@ -28,16 +29,18 @@ the beginning of a line whose end has not come; it is empty in DATA and END. Con
 so the decoder holds none of it.
 
 *Bounds.* A line is rejected as soon as it is longer than allowed, before its end has come, so ``_line`` is bounded:
-``_SIZE_LINE_MAX`` in SIZE, two bytes in DATA_END, ``_overhead_left`` in TRAILER. ``_overhead_left`` starts at
-``overhead_max`` and decreases by each chunk extension and each trailer field. ``_fields_left`` counts trailer fields.
+``_SIZE_LINE_MAX`` in SIZE, nothing in DATA_END, ``_overhead_left`` in TRAILER, each plus CR LF. ``_overhead_left``
+starts at ``overhead_max`` and decreases by each chunk extension and each trailer field. ``_fields_left`` starts at
+``fields_max`` and counts the trailer fields down.
 
-*The shortcut.* ``_take_whole_chunks`` decodes all chunks that are complete in one piece by a regular expression. It
-accepts only what the states above would accept and leaves everything else to them, so it never changes the result.
+*The shortcut.* ``_take_whole_chunks`` decodes the chunks that are complete in one piece, except the last chunk, by a
+regular expression. It accepts only what the states above would accept and leaves everything else to them, so it never
+changes the result.
 
 *Errors.* After an exception the state is undefined: the decoder must not be fed again.
 
-llhttp is not used, because it reports neither the end of the message nor the size of chunk extensions, and it mixes
-trailer fields with header fields.
+llhttp (through httptools) is not used, because it reports neither where the message ends nor the size of chunk
+extensions, and it mixes trailer fields with header fields.
 """
 
 from __future__ import annotations

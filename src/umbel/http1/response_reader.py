@@ -1,4 +1,4 @@
-"""Reader of one HTTP/1.1 response without I/O (RFC 9112): finds the end of the head and the end of the body.
+"""Reader of one HTTP/1.1 or 1.0 response without I/O (RFC 9112): finds the end of the head and the end of the body.
 
 Theory
 ------
@@ -18,9 +18,10 @@ cancellation here; one task uses a reader. After an exception neither the reader
     ended     ``ended``                           further bytes set ``excess``
 
 *The head.* A head ends with CR LF CR LF. A head in one piece is parsed at once (``head_of``). A head in several pieces
-is collected in ``_raw``; each piece is checked as it comes (``check_part``), and ``_checked`` is the position of the
-first line that is not checked yet, so the cost stays linear. A head of 1xx is counted and skipped, and the next head
-follows; 101 is an error, because no upgrade was requested.
+is collected in ``_raw``; each piece but the last is checked as it comes (``check_part``), and ``_checked`` is the
+position of the first line that is not checked yet, so the cost stays linear. With the last piece, the whole head is
+parsed. A head of 1xx is counted and skipped, and the next head follows; 101 is an error, because no upgrade was
+requested.
 
 *The body* (RFC 9112 section 6.3). The first rule that applies decides:
 
@@ -33,10 +34,12 @@ follows; 101 is an error, because no upgrade was requested.
 but the last framing and ``ended`` is an error: an incomplete body is never taken for a complete one.
 
 *The shortcut.* Most responses come whole in one piece, with a Content-Length. ``whole_of`` recognises them. It returns
-a head only where the steps above would accept the bytes with the same result, and None in all other cases.
+a head only where the steps above would accept the bytes with the same result. It raises only where these steps would
+refuse the head too, and returns None in all other cases.
 
-*Bounds.* ``Limits`` bounds the head and the trailer section. The body is not bounded here: the owner takes the body
-bytes with ``take`` and may stop.
+*Bounds.* ``Limits`` bounds each head, and together the chunk extensions and the trailer section. ``INFORMATIONAL_MAX``
+bounds the number of interim responses. The body is not bounded here: the owner takes its bytes with ``take`` and may
+stop.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Theory
 *Problem.* ``trio.lowlevel.wait_readable`` costs one registration, one system call and one task switch per wait. A
 gateway waits for hundreds of sockets at once, each for a short response. The reader registers every socket once, for as
 long as the socket is open, with an epoll of its own. Only the reader's task (``run``) waits in trio, for the descriptor
-of that epoll. Each wake-up of this task serves all sockets that have become ready.
+of that epoll. Each wake-up of this task serves up to ``EVENTS_MAX`` sockets that have become ready.
 
 *Handlers.* Each registered socket has one handler. ``run`` calls the handler with the socket's events, in the reader's
 task. A handler has no context variables of a request. A handler typically reschedules the task that waits for the
@@ -19,9 +19,9 @@ requests one more report of whatever the socket is ready for.
 
 *Batches.* One ``poll`` returns a batch of at most ``EVENTS_MAX`` events. If more sockets are ready, the epoll stays
 readable and the next batch follows in the next turn of the scheduler. The handlers of a batch run without a checkpoint
-in between, so the tasks that they wake run together, after the batch. A batch that takes longer than ``TURN_SECONDS``
-passes through a checkpoint and then continues. While ``run`` runs, no polled event is dropped: the kernel would not
-report the event again.
+in between, so the tasks that they wake run together, after the batch. Only a batch that takes longer than
+``TURN_SECONDS`` passes through a checkpoint, and then continues; the clock is read after every ``HANDLERS_PER_LOOK``
+handlers. While ``run`` runs, no polled event of an open socket is dropped: the kernel would not report the event again.
 
 *Closing a socket.* The kernel may give the number of a closed descriptor to the next socket at once. If a handler
 really closed socket 7 in the middle of a batch, and a new socket got the number 7, a later event of the batch for the

@@ -7,27 +7,32 @@ if each key of the table is valid. And a route can be compiled only from a valid
 obstacles; ``load.py`` explains where it runs.
 
 **Hidden violations** (``hidden_violations``). It takes the known mistakes, removes their keys from a copy of the tree,
-adds placeholders for required keys, and validates the copy. The constraints that pydantic then finds broken are new
-problems, except those about a removed or replaced key, which may only be a consequence.
+adds placeholders for required keys that are missing or empty there, and validates the copy. The constraints that
+pydantic then finds broken are new problems, except those about the key of a mistake, or about the key that an unknown
+key resembles: these may only be a consequence.
 
-**Recovery** (``recover``). It changes a copy of the tree until the copy fits the schema. In each round it validates the
-copy and handles each violation:
+**Recovery** (``recover``). It changes a copy of the tree until the copy fits the schema, in at most ``_ROUNDS`` rounds.
+Constraints between keys do not count here. Each round validates the copy and handles each violation:
 
-- An unknown key is renamed to the known key that it resembles, else removed.
-- A wrong or missing value is replaced by a *placeholder*, if the key is required (``PLACEHOLDERS``) or if other checks
-  depend on it (``_OPTIONAL_PLACEHOLDERS``). Any other wrong value is removed.
-- A placeholder that is wrong as well is removed in a later round, and then the table or list around it is replaced.
+- An unknown key is renamed to the known key that it resembles. It is removed if it resembles none, or if the table has
+  that key already.
+- A wrong or missing value is replaced by a *placeholder*, if there is one for its key: for required keys
+  (``PLACEHOLDERS``), for keys on which other checks depend (``_OPTIONAL_PLACEHOLDERS``), for items of some lists
+  (``_ITEM_PLACEHOLDERS``), and for a route, upstream or call as a whole (a table of its required keys).
+- Any other wrong value of a table is removed. For a wrong item of a list, the list is replaced or removed.
+- If a placeholder is wrong as well, a later round removes it, and another one replaces the table or list around it.
 
-So the rest of the table, the route and the upstream stays as it is and is checked. A placeholder is a valid value that
-names nothing in the configuration. A round skips a violation at or below a place that it has changed, since the
-violation may be gone. After ``_ROUNDS`` rounds the tree may still not fit the schema; ``load.py`` leaves the parts out
-that do not.
+So as much as possible of the table, the route and the upstream stays as it is and is checked. A placeholder is a valid
+value that names nothing in the configuration. A round skips a violation at or below a place where it has replaced or
+removed a wrong value, since the violation may be gone. If the tree does not fit the schema after the last round,
+``load.py`` leaves out the upstreams, routes and sections that do not fit.
 
-**Marks.** ``recover`` returns the paths of all replaced keys. A check must not report a problem at one of them or below
-(``Config.is_placeholder``), nor report a name as unknown if a replaced key may have defined that name
-(``Config.has_lost``).
+**Marks.** ``recover`` returns the paths of all wrong and missing values that it has replaced or removed, but not those
+of unknown keys. A check must not report a problem at one of these paths or below (``Config.is_placeholder``), nor
+report a name as unknown if a value there may have defined that name (``Config.has_lost``).
 
-**Invariants.** The recovered tree is never served. No function here changes the tree that it is given.
+**Invariants.** The recovered tree is never served. ``recover`` and ``hidden_violations`` do not change the tree that
+they are given.
 """
 
 from __future__ import annotations

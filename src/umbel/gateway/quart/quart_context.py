@@ -2,21 +2,22 @@
 
 Theory
 ------
-*Problem.* A handler of ``@app.compose`` may use everything that a Quart view may use: ``request``, ``current_app``,
-``g``, ``url_for``, ``after_this_request``. All of these read Quart's context variables. Most handlers use none of them,
+*Problem.* A handler of ``@app.compose`` may use what a Quart view may use: ``request``, ``current_app``, ``g``,
+``url_for``, ``after_this_request``. All of these read Quart's context variables. Most handlers use none of them,
 and making Quart's context costs several times as much as the call of the handler.
 
-*Data structure.* ``enter_contexts`` sets Quart's context variables to a ``LazyContext``. A ``LazyContext`` makes
-Quart's own context when any attribute is first read, set or deleted, and forwards the access to it. ``made`` returns
-this context if it exists, without making it; ``context_of`` makes it if needed.
+*Data structure.* ``enter_contexts`` sets each of Quart's context variables to a ``LazyContext``. A ``LazyContext``
+makes Quart's own context when any attribute is first read, set or deleted, and forwards the access to it. ``made``
+returns this context if it exists, without making it; ``context_of`` makes it if needed.
 
 *Invariants.* At most one context is made per ``LazyContext``, also if several threads of a handler ask at once: a lock
-guards the making. The variables are set in the copy of the context variables that ``run_apart`` has made for the
-request. They need no reset: the copy ends with the request, except in background tasks of the handler.
+guards the making. The variables are set within ``run_apart``, in context variables that belong to the request alone: a
+copy, or in HTTP/2 those of the request's own task. They need no reset: they end with the request, except in background
+tasks of the handler.
 
 *What is left out.* Quart's own entering and leaving of a context also opens sessions, sends signals and calls hooks.
-Requests for handlers are answered without Quart's dispatch only if there are none of these (``route_table.py``). So the
-session is Quart's null session.
+Requests for handlers are answered without Quart's dispatch only if none of these was found when the application started
+(``route_table.py``). So the session is Quart's null session.
 
 *After the request* a background task may still look at the context, and may be the first to do so. ``over=True`` then
 makes a request whose body cannot be read.
@@ -147,7 +148,7 @@ class QuartDispatch:
 
 
 def enter_contexts(app_context: Callable[[], Any], of_request: LazyContext) -> None:
-    """Set Quart's context variables, in a copy of the context variables that belongs to the request alone."""
+    """Set Quart's context variables. The context variables of the caller must belong to the request alone."""
     if _OF_REQUEST is not _OF_APPLICATION:
         _OF_APPLICATION.set(LazyContext(app_context))
     _OF_REQUEST.set(of_request)

@@ -9,12 +9,13 @@ holds the lock. Nevertheless lines must not mix, and no line may be lost.
 
 How a batch is appended (``append`` and ``_append_here``):
 
-1.  Take the file's flock, with a wait of at most ``LOCK_S_MAX``.
+1.  Take the file's flock, with a wait of about ``LOCK_S_MAX`` at most.
 2.  Compare device and inode of the open file with those of the path. If they differ, the file was renamed or removed:
     open the path, and begin again. Rotation and compression take the same lock, so a file that is locked and still at
     its path is neither renamed by a process of the log nor compressed.
-3.  With the lock: truncate a torn line that a killed process has left at the end. If rotation is due, rename the file,
-    open the new one, and begin again. Otherwise write the batch.
+3.  With the lock: truncate a torn line that a killed process has left at the end. (The torn line stays if it is longer
+    than any record, or if this process may not read the file.) If rotation is due, rename the file, open the new one,
+    and begin again. Otherwise write the batch.
 4.  Without the lock (its holder is stopped, or the file system has no locks): only write. ``O_APPEND`` keeps the bytes
     of one ``write(2)`` together. Renaming or truncating without the lock could destroy lines of others.
 5.  Compare device and inode again. Another program that takes no lock may have renamed the file since step 2, and may
@@ -23,20 +24,21 @@ How a batch is appended (``append`` and ``_append_here``):
 After ``_OPENS_MAX`` rounds the call fails (EBUSY), so that no hostile renaming holds the thread.
 
 A failed write (a full disk). ``_bytes_done`` counts the bytes of the batch that are in the file, and the next
-``append``, which must have the same lines, continues there. Whole lines stay. A torn one is truncated if the end of the
-file is still ours; if that fails too, the next call continues the torn line instead. If meanwhile another file was
-opened, the torn line is written whole there (``_is_new_file``).
+``append``, which must have the same lines, continues there. Whole lines stay. A torn one is truncated if this process
+holds the lock and no other process has written behind the line. If it is not truncated, the next call continues the
+torn line. If meanwhile another file was opened, the torn line is written whole there (``_is_new_file``).
 
 Invariants:
 
-*   Only a holder of the lock renames or truncates.
-*   Whenever a holder releases the lock, the file ends with a whole line, unless a truncation has failed or a process
-    without the lock has written in between.
-*   ``_bytes_done`` is 0 except between a failed ``append`` and the next one that succeeds.
+*   Of the processes of the log, only a holder of the lock renames or truncates.
+*   Whenever a holder releases the lock, the file ends with a whole line, unless a torn line could not be truncated or a
+    process without the lock has written in between. (A holder that is killed may leave a torn line.)
+*   Between two calls ``_bytes_done`` is 0, except between a failed ``append`` and the next one that succeeds.
 *   ``_clean_at`` is a size at which the file is known to end with a whole line: then step 3 need not read.
 
-Files that are not regular: this process's own stdout or stderr, and the memory devices (``/dev/null``), are written
-without lock, rotation and sync. Anything else is refused: a FIFO blocks as soon as its reader stops.
+Files that are not regular: this process's own stdout or stderr (also if it is a FIFO), and the memory devices
+(``/dev/null``), are written without lock, rotation and sync. A write whose reader has stopped fails after
+``WRITE_S_MAX``. Anything else is refused, any other FIFO too.
 
 No await, so no cancel. A thread that was abandoned may finish its call at any later time.
 """

@@ -14,8 +14,8 @@ of its process, but neither a loss of power nor a reboot.
 
 Layout. A header (magic, size, *tail*, the log's path for people) and an area of ``size`` bytes. A *position* is a byte
 count that only grows; its place in the area is the position modulo ``size``. ``head`` is the position behind the last
-line, ``tail`` the position of the first line that was not released. Each line has a header of its own: its position,
-its length and a checksum of its bytes and position. A line does not wrap around the end of the area: the rest of the
+line, ``tail`` the position behind the last line that was released. Each line has a header of its own: its position, its
+length and a checksum of its bytes and position. A line does not wrap around the end of the area: the rest of the
 area is skipped, and marked by a line header of length 0 where there is room for one.
 
 Appending writes the bytes first and the line header second. ``head`` itself is only in the memory of the process. A
@@ -29,13 +29,14 @@ checksum is right. Thus the reader ends
 Invariant: ``head - tail <= size``; a line that would break it is refused (None), so no waiting line is overwritten.
 
 Releasing writes ``tail``, with one copy of its eight bytes. A kill between the write to the log and the release leaves
-lines in the ring that are in the log as well; recovery leaves those out. So a kill loses no line that ``append`` has
-accepted. A line that the queue has displaced stays in the ring, and occupies its room, until a later line is released.
-So a long stall of the writer can fill the ring although the queue has room; new lines are dropped then, warnings too,
-and displace none.
+lines in the ring that are in the log as well; recovery leaves those out, but appends lines that are not JSON a second
+time (``recover.py``). So a kill loses no line that ``append`` has accepted. A line that the queue has displaced stays
+in the ring, and occupies its room, until a later line is released. So a long stall of the writer can fill the ring
+although the queue has room; new lines are dropped then, warnings too, and displace none.
 
-Ownership. The process holds the flock of its ring for its whole life, and the kernel releases it at its death. Recovery
-takes only rings whose lock is free. No method blocks, except for the creation; one thread at a time may call them.
+Ownership. The process holds the flock of its ring until ``close``; if it dies before, the kernel releases the lock.
+Recovery takes only rings whose lock is free. In ``/dev/shm`` no method blocks, except for the creation. One thread at a
+time may call the methods.
 """
 
 from __future__ import annotations
