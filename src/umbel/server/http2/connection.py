@@ -1,27 +1,29 @@
-"""HTTP/2 connection on the ``h2`` library: one task reads frames, one writes them, and one runs for each request.
+"""HTTP/2 connection on the ``h2`` library: one task reads frames, and one runs for each request.
 
 Theory
 ------
 **Tasks.** All run in one nursery of ``run``: the *reader* (``run`` itself), the *writer* (``sender.run``), and a task
 per stream (``Stream.run``). The reader alone calls ``h2.receive_data``. It acts on frames synchronously, so no stream
-sees a frame half handled. The streams queue frames through ``sender`` and the methods of the connection. Of these
-methods only ``stop`` waits.
+sees a frame half handled. The streams queue frames through ``sender`` and the methods of the connection. Any of these
+tasks may write, one at a time (``sender.py``). Of the connection's methods for streams only ``stop`` waits.
 
 **States of the connection.**
 
 - *preface* (``_preface_left``): the client's 24 bytes are incomplete.
 - *open*: requests are accepted.
-- *leaving* (``_leaving_at`` is finite): the client has sent GOAWAY, or this side has sent it. This side sends it when
-  the server drains, when the connection has had too many requests, refusals or stalled responses, or when it was beyond
-  ``max_connections`` and has served its probe. Requests that come before ``_leaving_at`` are still accepted, because
-  they may have been on their way (RFC 9113 section 6.8); later ones get REFUSED_STREAM. With no task left, the
-  connection ends at ``_leaving_at`` or at the idle timeout, whichever is first.
+- *leaving* (``_leaving_at`` is finite; possible in *preface* too): the client has sent GOAWAY, or this side has sent
+  its first one. This side sends it when the server drains, when the connection has had too many requests, refusals or
+  stalled responses, or when it was beyond ``max_connections`` and has served its probe. Requests that come before
+  ``_leaving_at`` are still accepted, because they may have been on their way (RFC 9113 section 6.8); later ones get
+  REFUSED_STREAM. With no task left and no unit incomplete (see "Time"), the connection ends at ``_leaving_at`` or at
+  the idle timeout, whichever is first.
 - *over* (``sender.over``): nothing can be sent. The streams have left; their applications end in their own time.
 
 **States of a stream, as the connection sees it.** ``_streams`` holds those that await their response. ``_tasks`` counts
 the running applications, also those whose response is done; an application may work on for long after its response.
-``_take_request`` adds a stream. ``_forget`` removes it: with its complete response, its reset, or its leaving. Frames
-for a stream that has left change nothing but the flow-control windows, the HPACK table and the flood limits.
+``_take_request`` adds a stream. ``_forget`` removes it: with its complete response (the application's or the server's),
+its reset, or its leaving. Later frames of the stream reach no application. They count for the flow-control windows, the
+HPACK table and the flood limits, and may still break a rule of HTTP/2.
 
 **A malformed request ends its stream. A broken rule of HTTP/2 ends the connection.** ``h2`` would end the connection
 for most malformed requests, so its validation is off and ``request_head.py`` checks the header lists. What ``h2`` still
@@ -29,15 +31,16 @@ raises, and a flood (``flood_limits.py``), ends the connection with GOAWAY and o
 
 **Bounds.** Unread bodies: the connection's window, ``_BODIES_MAX``. Streams: ``h2_max_concurrent_streams``; tasks:
 twice that number, because a client may open a stream as soon as it has a response. A probe may use
-``RESERVED_REQUESTS`` more. Frames that cost a client nothing: token buckets. Requests that are refused:
-``REFUSED_MAX``. Responses that are given up because the client does not take them, or that the client resets: together
-they may have waited ``_STALLED_MAX`` write timeouts. Without this bound, a client could hold capacity by resetting each
-such stream.
+``RESERVED_REQUESTS`` more. Frames that cost a client nothing: token buckets. Requests that the server answers before an
+application has seen them, or as malformed: ``REFUSED_MAX``. Responses that the client resets, or that end with
+``give_up`` (most often because the client does not take them): together they may have waited ``_STALLED_MAX`` write
+timeouts. Without this bound, a client could hold capacity by resetting each such stream.
 
 **Time.** ``_read_deadline`` bounds the wait for bytes. ``_begun_at`` is the time at which the incomplete unit (preface,
-header block, frame) began. Only a complete unit moves it, or the end of the last task if no header block is
-incomplete; so a client cannot gain time by single bytes. While a stream task runs and no header block is incomplete,
-there is no deadline: bodies and writes have clocks of their own. A method that another task calls and that changes what
+header block, frame) began. Further bytes of the unit do not move it, so a client cannot gain time by single bytes. One
+thing does: the end of the last task, if no header block is incomplete. While a stream task runs and no header block is
+incomplete, there is no deadline: bodies and writes have clocks of their own. While more tasks run than streams are
+allowed, the reader pauses for up to ``_FINISHING_MAX``. A method that another task calls and that changes what
 the deadline depends on sets the new deadline in ``_receiving``, the scope of the present wait.
 
 **Cancellation.** A cancel of ``run`` cancels the reader and all tasks. Each stream task ends through ``Stream.run``,

@@ -18,8 +18,8 @@ Tasks. ``Master.run`` has two nurseries::
             └── one task per worker process (process.py)
 
 A slot ends only after it was stopped. So the inner nursery ends after ``stop`` and the end of the last worker; then
-``run`` recovers the rings of killed workers, cancels the background nursery and returns the exit status. A worker is
-always a task of a running slot: none is without a task that watches and reaps it.
+``run`` recovers the rings of killed workers (for at most ``_RECOVER_S``), cancels the background nursery and returns
+the exit status. A worker is always a task of a running slot: none is without a task that watches and reaps it.
 
 States of the master::
 
@@ -31,18 +31,21 @@ States of the master::
     any                ``stop``                                            stopping
 
 *   **starting** (not ``_ever_ready``). A failure that every worker will have (the application cannot be loaded, the
-    configuration is wrong) stops the master at once. Otherwise it stops when the first workers of all slots have ended.
-*   **serving**. Workers that die are restarted, however often they fail to get ready. Once the first worker of every
-    slot is ready or has ended, the start is announced on stderr and to systemd (``_announced``).
+    configuration is wrong) stops the master at once. Otherwise it stops when the first worker of each slot that it
+    began with has ended. Both hold also if the master becomes degraded before any worker was ready.
+*   **serving**. Workers that die are restarted, however often they fail to get ready. Once the first worker of each
+    slot that the master began with is ready or has ended, the start is announced on stderr and to systemd
+    (``_announced``).
 *   **degraded**. A worker that dies before it was ready for ``STABLE_S`` (10 s) is restarted only after the longest
-    delay. Other dead workers are restarted at once, and the living ones serve on. With
+    delay, or by a reload. Other dead workers are restarted at once, and the living ones serve on. With
     ``on_intensity = "exit"`` the master stops with 1 instead.
 *   **stopping**. Final. Every slot drains its workers and starts none; the sockets are closed after the drain delay. A
-    quick stop then shortens the times of all workers, including those that drain already.
+    later quick stop shortens the times of all workers, including those that drain already.
 
 Reload. The Reloader reads the settings anew; a mistake aborts it before anything has changed. Then it replaces the
-worker of each slot in turn, and aborts at the first successor that does not get ready. It runs in its own task: the
-master acts on signals, deaths and hangs meanwhile. ``generation`` tells the workers of different readings apart.
+worker of each slot in turn, and aborts at the first successor that does not get ready. The new settings then stay: they
+hold for each worker that is started later. The Reloader runs in its own task: the master acts on signals, deaths and
+hangs meanwhile. ``generation`` tells the workers of different readings apart.
 
 Invariants:
 
@@ -51,8 +54,10 @@ Invariants:
     a task in the background nursery.
 2.  ``slots`` holds the slots that count for ``size``. ``_all_slots`` also holds those that ``scale`` has given up and
     that still drain: a stop must reach their workers too.
-3.  Slots whose first worker is neither ready nor ended are in ``_never_ready``; a slot leaves the set once and for all.
-4.  The master serves nothing, loads no application and binds no socket; the files are read in threads.
+3.  Of the slots that the master began with, those whose first worker is neither ready nor ended are in
+    ``_never_ready``. A slot leaves the set once and for all; ``scale`` adds no slot to it.
+4.  ``Master`` serves nothing, loads no application and binds no socket (``run.py`` gives it the bound sockets). The
+    configuration and the rings are read in threads.
 
 Cancellation. A cancel of ``run`` cancels both nurseries. Each worker's task then kills and reaps its process, shielded
 with a deadline. Nothing else needs cleanup: no other await here holds a resource.

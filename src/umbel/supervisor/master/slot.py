@@ -3,8 +3,8 @@
 Theory
 ======
 
-The problem. A slot has one *current worker*. It may have a *successor*, which is not ready yet, and any number of
-*draining* workers, which were replaced and end within their time. All of them are processes that can end at any
+The problem. A slot has at most one *current worker*. It may have a *successor*, which is not ready yet, and any number
+of *replaced* workers (discarded successors among them), which drain. All of them are processes that can end at any
 moment. The slot must restart the current worker when it dies, replace it without a moment with fewer ready workers, and
 end.
 
@@ -16,31 +16,34 @@ it::
     READY            the current worker has sent ``ready``
     DIED             the current worker has ended
     WAITED           the delay before a restart is over
-    RENEW            ``renew`` is called
+    RENEW            ``renew`` begins a replacement
     SUCCESSOR_READY  the successor has sent ``ready``
     SUCCESSOR_DIED   the successor has ended before it was ready
     STOP             ``stop`` is called
 
-The end of a draining worker is no event: ``_supervise`` compares the worker with ``worker`` and ``successor``, and a
-draining one is neither. Hence a late end of a replaced worker can never restart the slot.
+The end of a replaced worker is no event: ``_supervise`` compares the worker with ``worker`` and ``successor``, and a
+replaced one is neither. Hence its late end can never restart the slot.
 
 Invariants, after each ``_handle``:
 
 1.  ``worker`` is set in the states starting, serving, renewing and leaving; ``successor`` only in renewing.
 2.  Each worker in ``_workers`` has a task in ``_nursery`` that runs ``Worker.run`` and so enforces its time limits,
     kills it if necessary and reaps it. The nursery, and with it ``run``, ends when the slot is *gone* and the last
-    draining worker has ended.
+    replaced worker has ended.
 3.  At most one renewal is open. It ends in the first settled state after ``RENEW``: successfully in serving (unless
     the event was ``SUCCESSOR_DIED``), leaving and gone; without success in waiting.
 
 Two sequences that matter:
 
 *   ``renewing`` + ``DIED``: the successor is adopted as the current worker although it is not ready, because no new
-    process could be ready sooner. The renewal stays open until the adopted worker is ready or dies.
+    process could be ready sooner. The renewal stays open until the adopted worker is ready or dies, or the slot is
+    stopped.
 *   A second ``stop``: the table ignores a second STOP, so ``stop`` itself drains all workers again. ``Worker.drain``
     can only shorten their times.
 
-``_handle`` is synchronous and is called only in the trio thread, so no event can interrupt another one. A cancel of
+``_handle`` is synchronous and is called only in the trio thread, so no task can interrupt it. One event may come within
+another: ``on_restart`` may call ``stop`` while the slot acts on DIED. The table is in *waiting* by then, so STOP leads
+to *gone*, and the WAITED of the delay that begins afterwards is ignored. A cancel of
 ``run`` cancels the workers' tasks, which kill and reap their processes.
 """
 

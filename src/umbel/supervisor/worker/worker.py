@@ -8,7 +8,7 @@ Theory
 
 The problem. The process runs foreign code from the first import on: it may raise anything, block for any time, or call
 ``sys.exit``. The master must learn in any case why a worker did not get ready, and the worker must end when the master
-does. Before the event loop runs, nothing reads the channel. So each phase has its own means::
+does. Between ``start`` and the event loop nothing reads the channel. So each phase has its own means::
 
     phase            a stop comes as               a failure is reported by             the master's end is noticed by
     await ``start``  SIGTERM (default action)      a traceback on stderr, status 1      end of the channel: status 70
@@ -17,23 +17,25 @@ does. Before the event loop runs, nothing reads the channel. So each phase has i
     serve            ``drain`` or SIGTERM (drain)  a text on stderr, status 1           end of the channel, OrphanWatch
 
 ``failed`` is sent at most once, by a blocking send of at most one second, and only before the worker was ready. The
-master prints the reason of a failed start once for all workers. Therefore the worker does not print its crashes before
-it is ready (``console.hold``): ``failed`` carries the text of a crash. If the worker gets ready, it prints the text
-itself.
+master prints the traceback of a failed start once for all workers that fail alike. Therefore the worker does not print
+its crashes before it is ready (``console.hold``): ``failed`` carries the text of a crash. If the worker gets ready, it
+prints the text itself.
 
-``check_only`` in ``start`` (``umbel check --app``): only the lifespan runs, startup and then shutdown. Nothing reads
-the channel, so a stop is SIGTERM with its default action, and only OrphanWatch notices the master's end.
+``check_only`` in ``start`` (``umbel check --app``): after loading, only the lifespan runs, startup and then shutdown.
+Nothing reads the channel, so a stop is SIGTERM with its default action, and only OrphanWatch notices the master's end.
+A shutdown that fails is reported by ``failed`` too.
 
-Statuses of a failed start: 78 for a ConfigError, whether loading, the recorder or the lifespan raises it, and for an
-application that calls ``sys.exit(78)`` at its import, as ``umbel.asgi`` does; 4 for any other failure of loading; 3 for
-anything else that fails before the worker is ready, such as the lifespan. A crash of a ready worker is 1.
+Statuses of a failed start, after ``start`` was received: 78 for a ConfigError that loading or the recorder raises, or
+that the application keeps from its failed lifespan (``config_error_of``), and for an application that calls
+``sys.exit(78)`` at its import, as ``umbel.asgi`` does; 4 for any other failure of loading; 3 for anything else that
+fails before the worker is ready, such as the lifespan. A crash of a ready worker is 1.
 
-Signals. SIGINT and the other signals of ``_IGNORED_SIGNALS`` do nothing here: a terminal sends them to the whole
-process group, and the master turns them into messages. SIGABRT makes ``faulthandler`` write the stacks; the master
-sends it before SIGKILL to a worker that hangs.
+Signals. SIGINT and the other signals of ``_IGNORED_SIGNALS`` do nothing here: a terminal sends some of them to the
+whole process group, and only the master acts on them. SIGABRT makes ``faulthandler`` write the stacks; the master sends
+it before SIGKILL to a worker that hangs or is not ready in time.
 
-OrphanWatch is a thread, and it starts before any foreign code runs: it ends the process after its master even if the
-application blocks the event loop or its import for ever.
+OrphanWatch is a thread, and it starts before any foreign code runs: it ends the process some time after its master
+(``orphan_grace`` and a second) even if the application blocks the event loop or its import for ever.
 
 Invariants: the worker starts no process and binds no socket; every way out of ``main`` is an exit with a status; no
 failure is reported twice.

@@ -11,12 +11,13 @@ SENT may go back to WAITING once (see "Replacement").
 
 - WAITING: the attempt is new, or needs a task. If it needs a task, ``begin`` (or ``fail``, see "Replacement") calls
   ``AttemptOwner.attempt_waits``, and the owner has ``run`` awaited by a task. A task is needed for one of these
-  reasons: no kept connection is free; the request is larger than INLINE_MAX; the call is a stream call; the stream
-  cannot push (only streams of a test's ``dial``). A WAITING attempt may already hold a kept connection.
+  reasons: no kept connection is free, or the kept one must be replaced; the request is larger than INLINE_MAX; the
+  call is a stream call; the stream cannot push (only streams of a given ``dial``, as in tests). A WAITING attempt may
+  already hold a kept connection.
 - READY: the attempt holds a connection that can push, and its whole request as bytes. ``send`` does not wait.
 - SENT: the request was sent or is being sent, and the head of the response is not complete. An attempt of a stream
   call is SENT from the beginning of its connect.
-- HEAD: the head has been read and the body has not ended. A response that arrives in one read skips HEAD.
+- HEAD: the head has been read and the body has not ended. Most responses that arrive in one read skip HEAD.
 - DONE: the attempt has ended, with ``answer`` (a response), with ``error``, or with neither if it was cut.
 
 **Invariants.**
@@ -24,18 +25,20 @@ SENT may go back to WAITING once (see "Replacement").
 - Only ``_close`` sets DONE, and each attempt passes ``_close`` once. If the attempt has a replica, ``_close`` records
   the attempt, then gives the replica back, then reports the end to the breaker unless its kind is in ``CUT``. So each
   happens at most once, and the record precedes an ejection that the end causes.
-- An attempt that is DONE holds no connection. Before ``_close``, the connection was either given back to the pool
-  (``_release``: the response is complete) or closed (``_close_connection``).
+- An attempt that is DONE holds no connection. Before ``_close`` its connection, if it had one, was either given back to
+  the pool (the response is complete) or closed (``_close_connection``).
 - Of the three ends, ``attempt_ended`` reports two to the owner: a response and an error. A cut is not reported, because
-  the owner itself made it. For an attempt of a stream call, ``attempt_ended`` means the head or an error before it.
+  the owner itself made it. For an attempt of a stream call, ``attempt_ended`` means the head or an error before it; the
+  end of its body is not reported.
 - No byte of a response is read after DONE: a cut drops the listener, and a complete response returns False from
   ``on_data``.
 
-**Who calls what.** The owner calls ``begin``, then ``send`` once; then ``run`` once per ``attempt_waits``, and only
-while the attempt is WAITING; ``cut`` at any time; and ``discard`` for a response that it does not use. The stream calls
-``on_data``, ``on_eof`` and ``on_error`` in the reader's task, or in the task of ``run`` if the stream cannot push;
-``send`` also calls ``on_error``. The read timer calls ``fail``. Only ``run`` waits. Every other function is one step
-that no task interrupts, so no lock is needed; after each ``await`` during which the state may have changed, it is
+**Who calls what.** The owner calls ``begin``, then ``send`` (a second ``send`` does nothing); then ``run`` at most once
+per ``attempt_waits``, and only while the attempt is WAITING; ``cut`` at any time; and ``discard`` for a response that
+it does not use. The stream calls ``on_data``, ``on_eof`` and ``on_error`` in the reader's task, or in the task of
+``run`` if the stream cannot push. ``send``, and the pool when it closes the connection, also cause ``on_error``. The
+read timer calls ``fail``. Only ``run`` waits (and ``receive`` of a stream call's attempt). Every other function is one
+step that no task interrupts, so no lock is needed; after each ``await`` during which the state may have changed, it is
 examined again.
 
 **Replacement.** A kept connection may end before the first byte of the response: the peer closed the idle connection
@@ -49,12 +52,13 @@ SENT meanwhile: ``Pool.start_request`` replaces its connection.
 - ``cut`` while connecting (DNS, connect, TLS handshake) cancels the scope; the dialer closes its socket. A connection
   that was made in the same turn is closed by ``run``, which finds the attempt DONE.
 - ``cut`` while sending or receiving closes the connection at once and then cancels the scope.
-- ``cut`` of an attempt of a stream call before its head only cancels the scope: ``Pool.start_request`` owns the
+- ``cut`` of a WAITING attempt before ``run`` closes the kept connection that it may hold. ``run`` is not called then.
+- ``cut`` of an attempt of a stream call between SENT and HEAD only cancels the scope: ``Pool.start_request`` owns the
   connection and closes it; if the head was read in the same turn, ``run`` finds the attempt DONE and closes it.
 - A cancel of the surrounding nursery passes through the scope. ``run`` cancels the call, which cuts the attempt, and
   re-raises the cancel.
 
-In each case the attempt is recorded by ``cut`` itself, not when the task has unwound.
+In each case ``cut`` itself records the attempt, not the task when it has unwound.
 """
 
 from __future__ import annotations

@@ -6,40 +6,43 @@ Theory
 requests that wait for it would fill the server, and requests that do not need this upstream would be refused.
 
 **Places and queue.** An upstream has ``capacity`` places for calls in flight. A call that finds no free place waits in
-one queue, first come, first served. The queue's room is counted in inbound *requests*, not in calls: if a call of a
-request is in flight or waits, further calls of this request may wait too. So a request with fifty calls takes as much
-room as a request with one call, and its own calls never cause a refusal of its other calls. The default room is
-``max_requests``, the number of requests that the server serves at a time (``[server] max_in_flight``): while the
-upstream completes calls, no call of a served request is refused.
+one queue, first come, first served. The queue's room is counted in inbound *requests*, not in calls: further calls of a
+request that the upstream holds (see below) may always wait. So a request with fifty calls takes as much room as a
+request with one call, and its calls do not take the room from one another. The default room is ``max_requests``, the
+number of requests that the server serves at a time (``[server] max_in_flight``). With this room, no call of a served
+request is refused while the upstream completes calls.
 
 **Holding.** An upstream *holds* a request while a call of it is in flight, waits, or has *joined*: it waits for the
 response of another call (coalescing) and takes neither a place nor room in the queue.
 
 **Stalled.** An upstream is *watched* while a call waits or has joined, or while the number of calls in flight is at
-least WATCHED_SHARE of ``max_requests``. A watched upstream that completes no call for STALL_SECONDS becomes *stalled*.
-A call counts as completed as soon as one of its attempts ends with a response or with any error but a timeout, because
-such an upstream does free its places. The consequences of the state:
+least WATCHED_SHARE of ``max_requests``. (Without an ``OverloadManager`` it is never watched, stalled or pressed.) A
+watched upstream that completes no call for STALL_SECONDS becomes *stalled*. A call counts as completed as soon as one
+of its attempts ends with a response or with any error but a timeout, because such an upstream does free its places. The
+consequences of the state:
 
 - The first EACH_SHARE of ``max_requests`` stay in its queue. The requests behind them are refused (``Overflow``), and
   so are new ones while the queue is that long.
 - All stalled upstreams together take no further request once they hold ALL_SHARE of ``max_requests``. If they hold
-  more when the state begins, waiting and joined calls are refused. The rest of the server's room is left for requests
-  that need none of these upstreams.
-- Calls in flight go on. The first completed call ends the state, and so does the end of the last held request.
+  more when the state of one begins, waiting and then joined calls of this one are refused, the last first. The rest of
+  the server's room is left for requests that need none of these upstreams.
+- Calls in flight go on. The first completed call ends the state, and so does the end of the last held request. This is
+  noticed when the state is examined next (see "Cost").
 
 **Pressed.** A full server asks for room (``OverloadManager.make_room``) before it refuses a new request, because an
 upstream may hold most of the requests and not be stalled yet. Candidates are the upstreams where calls wait or have
 joined, that hold more than EACH_SHARE of ``max_requests``, and that have completed no call for QUIET_SECONDS. Of these,
-the upstream that holds the most requests is chosen. The request that came to it last is refused, and the server takes
-the new request instead. The chosen upstream is *pressed*: until a call completes, no request beyond EACH_SHARE may wait
-or join there, because it would be refused for the next new request.
+the upstream that holds the most requests is chosen. The waiting calls of the request that came into its queue last are
+refused, or else the call that joined last, and the server takes the new request instead. The chosen upstream is
+*pressed*: until a call completes, a request that it does not hold may not wait if EACH_SHARE wait, and may not join if
+it holds EACH_SHARE, because the request would be refused for the next new one.
 
-**Cost.** A call that finds a free place costs one count. A timer examines the state, and runs only while the upstream
-is watched; while the upstream is stalled, each new call examines the state as well.
+**Cost.** A call that finds a free place costs two counts. A timer examines a watched upstream until it is stalled. The
+state of a stalled one is examined by each new call to it, and when ``stalled`` is read.
 
-**Tasks.** No function waits. The callbacks ``granted`` and ``refused`` run in the task that frees a place or examines
-the state; they may call back into the bulkhead. A request is therefore removed from all tables before its callbacks
-run.
+**Tasks.** No function waits. The callbacks ``granted`` and ``refused`` run in the task that frees a place, examines the
+state or asks for room; they may call back into the bulkhead. The calls that are refused are therefore removed from all
+tables before the first callback runs.
 """
 
 from __future__ import annotations

@@ -13,15 +13,16 @@ of each caller. A ``Waiter`` is the ``Call`` that the caller's owner sees.
 
 **Key.** Two calls are identical if method, target, body, header fields, body limit, own policies and step timeouts are
 equal, and the same gateway fields are present. The values of the gateway fields (``PreparedRequest.gateway``) are not
-compared: they identify the client. So the shared request names no client: it has a request id and a trace of its own,
-keeps only the gateway's own hop of ``Via``, and has no other gateway field.
+compared: they identify the client. So the shared request names no client: of the gateway fields it keeps only
+``X-Request-ID``, with an id of its own, and the gateway's own hop of ``Via``. Its trace is its own as well.
 
 **States of a waiter.** ``start`` leads to one of three states:
 
 - *waiting*: the waiter belongs to a shared call, one that exists or a new one.
-- *own call*: SHARED_MAX shared calls are under way, so the waiter makes a call of its own. A waiting waiter gets here
-  as well if the response is private (below). The own call has the waiter's context, so it reports to the owner.
-- *done*: the client is closed or the bulkhead refuses the request.
+- *own call*: none can be joined and SHARED_MAX shared calls are under way, so the waiter makes a call of its own. A
+  waiting waiter gets here as well if the response is private (below). The own call has the waiter's context, so it
+  reports to the owner.
+- *done*: the client is closed, the bulkhead refuses the request, or the new shared call ends within ``start``.
 
 A waiting waiter becomes done in one of four ways: by ``resolve``, when the shared call has ended; by its own limit
 (``CallTimedOut``); by the bulkhead, which may refuse a joined waiter later as well (``Overflow``); or by ``cancel``.
@@ -39,16 +40,18 @@ remains in the set until it ends.
 
 **Private responses.** A response with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` is ``*`` or
 names a field that the key leaves out belongs to one client. Of the waiters that have not left, the one that joined
-first gets it, and every other waiter makes an own call. An error goes to all waiters, each with its own copy of the
-exception.
+first gets it, and every other waiter makes an own call. An error goes to all waiters; if there are several, each gets
+its own copy of the exception.
 
-**Bulkhead.** Only the shared call takes a place of the bulkhead. A waiter that joins counts its inbound request as held
-by the upstream (``Bulkhead.join``), so that waiters for an upstream that hangs do not fill the server.
+**Bulkhead.** A waiter takes no place of the bulkhead: the shared call does, or an own call. A waiter that joins counts
+its inbound request as held by the upstream (``Bulkhead.join``), so that waiters for an upstream that hangs do not fill
+the server.
 
 **Tasks and cancellation.** If the shared call needs a task, the task runs in the client's own nursery, so no caller's
-cancel reaches it. Only ``SharedCall._finish`` waits. Its cancel means that the client is being closed: all waiters then
-end with ``NotRunningError``. All other functions are single steps. While ``call_ended`` ends the waiters one by one,
-the end of one may cancel another; ``done`` makes the later ``resolve`` do nothing.
+cancel reaches it. Only ``SharedCall._finish`` waits, and ``Waiter.finish`` for an own call. A cancel of ``_finish``
+means that the client is being closed: all waiters then end with ``NotRunningError``. All other functions are single
+steps. While ``call_ended`` ends the waiters one by one, the end of one may cancel another; ``done`` makes the later
+``resolve`` do nothing.
 """
 
 from __future__ import annotations

@@ -9,19 +9,20 @@ first attempt and its hedges. Rounds follow one another: when a round ends with 
 grant another round after a pause. During the pause the call is RUNNING, has no attempt, and keeps its place of the
 bulkhead; ``_fallback`` holds the ended attempt, whose result is the call's result if the next round may not begin.
 
-**Timers.** ``_timer`` has one of three meanings at a time, so one slot is enough: the wait for a place (QUEUED), the
-next hedge (a race is on), the next round (between rounds). A hedge or a round begins in its timer's callback.
+**Timers.** ``_timer`` has one of three meanings at a time, so one slot is enough: the limit of the wait for a place
+(QUEUED), the next hedge (a race is on), the next round (between rounds). A round after the first begins in its timer's
+callback.
 
-**Races.** A hedge begins when its timer is due, or at once after a retryable failure. The first success wins. ``_cut``
-then ends the other attempts within the same step, with the reason ``LOST``. It closes their connections, and with that
-removes their handlers from the reader: a second response in the same batch of events is never read. Without a success
-the result of the race is the first attempt's failure (``_fallback``). An internal error of an attempt ends the race at
-once and is its result.
+**Races.** A hedge begins in the callback of its timer, or at once after a retryable failure, if race, budget and
+breaker permit it. The first success wins. ``_cut`` then ends the other attempts within the same step, with the reason
+``LOST``. It closes their connections, and with that removes their handlers from the reader: a second response in the
+same batch of events is never read. Without a success the result of the race is the first attempt's failure
+(``_fallback``). An internal error of an attempt ends the race at once and is its result.
 
 **Budget.** Retries and hedges draw on one budget per upstream. A retry is charged when it is granted, before its pause
 (``_charged``), and given back when its round ends. A hedge is charged and given back by its ``Race``. Failover attempts
-(``policy/failover.py``) replace lost attempts and are not charged. ``_close`` gives back what is still charged, so a
-cancel at any moment leaves the budget exact.
+(``policy/failover.py``) replace lost attempts and are not charged. ``_cut`` gives back the hedges under way and
+``_close`` the retry, so a cancel at any moment leaves the budget exact.
 
 **Breaker.** If the breaker opens while the call runs, no further attempt is made (``_blocked``); attempts under way go
 on.

@@ -22,28 +22,30 @@ response that ends in EARLY closes the connection: the peer would read the rest 
 - ``send_whole`` or ``begin_whole``: the caller (``calls/attempt.py``) sends and parses by itself, and the state stays
   AWAITING. The caller then gives the connection back to the pool, or calls ``close_now``; also after a cancel.
 
-**Sending.** A request of at most INLINE_MAX bytes is sent by the task that then receives. The request fits the empty
-send buffer, so sending does not wait. A larger request is sent by a *sender* task in the pool's nursery, while the
-first task receives. The two tasks share this object without a lock, and these rules keep them apart:
+**Sending in start.** A request of at most INLINE_MAX bytes in memory is sent by the task that then receives. The
+request fits the empty send buffer, so sending does not wait. A larger request, or one whose body is a stream, is sent
+by a *sender* task in the pool's nursery, while the first task receives. The two tasks share this object without a lock,
+and these rules keep them apart:
 
 - Only the sender makes the event SENT; only the receiving task makes HEAD, END and LAST.
 - A send that fails because the peer stopped reading is no error. The failure is kept (``_send_failure``), the
   connection is not reused, and the response decides how the request ends.
 - Any other exception of the sender (the request's own body failed, or the write timeout) is kept as ``_failure``, and
   the sender closes the stream. The receiving task wakes with ClosedResourceError and raises ``_failure``.
-- Before END the receiving task passes a checkpoint if the state is EARLY. The sender may have handed over its last byte
-  and not have run since; without the checkpoint a request that was sent completely would count as cut off.
+- Before END or LAST the receiving task passes a checkpoint if the state is EARLY. The sender may have sent its last
+  byte and not have run since; without the checkpoint a request that was sent completely would count as cut off.
 
 **Read timeout.** It bounds the wait for the next head (an interim response restarts it) and for each piece of the body.
 While the sender runs it does not apply, because a peer may be silent until it has the whole request; the write timeout
-bounds that time. ``_run_sender`` sets the deadline of a receive that is already waiting.
+bounds each send, and nothing here bounds the wait for the next piece of a body stream. ``_run_sender`` sets the
+deadline of a receive that is already waiting.
 
 **Cancellation.** ``start`` and ``read`` call ``close_now``, which cancels the sender, and then ``settle``, which waits
 for the sender's end: shielded, and for at most SETTLE_TIMEOUT, because the sender unwinds the caller's own body stream.
 Then the cancel propagates. The sender runs in the pool's nursery, so the end of the pool cancels it.
 
-**The stream may be closed by others at any await** (the pool's exit). So the state is examined after each await, and
-CLOSED becomes ConnectionReset.
+**The stream may be closed by others at any await** (the pool's exit). So the state is examined after each receive, and
+CLOSED becomes ConnectionReset. Closed during the checkpoint before END, the response is complete all the same.
 """
 
 from __future__ import annotations
@@ -351,7 +353,7 @@ class Connection:
         return _error_of(error, self._where, self._reader, self._send_failure)
 
     def _end(self, reader: ResponseReader, head: Head) -> None:
-        """End the request: the response is complete. In state EARLY a checkpoint must precede; see "Sending"."""
+        """End the request: the response is complete. In state EARLY a checkpoint must precede: "Sending in start"."""
         if self.state is State.CLOSED:
             return
         self.keep_alive_hint = head.idle_hint

@@ -8,10 +8,12 @@ neither leaks a connection nor a place when a request fails or is cancelled.
 
 **Two ways of use.**
 
-- httpx users and health checks call ``handle_async_request`` or ``send``. The pool leases the connection
-  (``response_stream.ConnectionLease``) and takes it back at the end of the response.
+- httpx users and health checks call ``handle_async_request`` or ``send``. The pool takes the connection back at the end
+  of the response; until then it leases the connection, if the response did not end with its head
+  (``response_stream.ConnectionLease``).
 - Attempts (``calls/attempt.py``) call ``take`` or ``open``, send and receive by themselves, and end the use with one
-  call of ``give_back`` or ``connection_lost``.
+  call of ``give_back`` or ``connection_lost``. Attempts of stream calls leave dialling and sending to
+  ``start_request``.
 
 **States of a connection.** Each connection is in exactly one of these states::
 
@@ -27,8 +29,8 @@ neither leaks a connection nor a place when a request fails or is cancelled.
   closed the connection between ``take`` and the first byte sent).
 - *idle*: a member of ``_idle``, in the order of expiry. ``take`` gives the connection that was used last. It discards
   connections that have expired or have anything to read: an idle connection receives nothing but its end.
-- *closed*: a member of neither. Idle connections are closed when they expire (``_reap``), when there are more than
-  ``max_idle``, when ``open`` needs their place, by ``aclose``, and at the exit.
+- *closed*: a member of neither. Idle connections are closed when they expire (``_reap``), when ``take`` discards them,
+  when there are more than ``max_idle``, when ``open`` needs their place, by ``aclose``, and at the exit.
 
 **Waiting.** Only a pool with ``max_connections`` has a queue. A place of ``_limiter`` belongs to a request, from before
 ``take`` until its connection is given back or lost. At least as many places are in use as connections are dialling or
@@ -46,12 +48,13 @@ again; it never wakes late, because connections that become idle later expire la
 
 **Cancellation.** Waiting for a place: the queue forgets the waiter. Dialling: the dialer closes its socket, and
 ``_connecting`` is restored. Sending or receiving: ``Connection.start`` and ``read`` close the connection before they
-re-raise; ``connection_lost`` and the release of the place follow without an await. ``take``, ``give_back`` and
+re-raise; ``connection_lost`` (after ``read``: ``give_back``) and the release of the place follow without an await.
+``take``, ``give_back`` and
 ``connection_lost`` never wait, so no cancel can interrupt a change of state.
 
 **Exit.** The outermost exit closes idle connections first, so that a request whose active connection is closed next
-cannot take one. The users of active connections see them closed and report them as lost. Then the nursery ends; a
-connection that is dialled after that is closed at once.
+cannot take one. The users of active connections see them closed, and report them as lost or give them back. Then the
+nursery ends; a connection that is dialled after that is closed at once.
 """
 
 from __future__ import annotations
