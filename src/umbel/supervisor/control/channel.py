@@ -7,6 +7,7 @@ defines the lines.
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 
 import trio
@@ -20,7 +21,10 @@ _RECEIVE_BYTES = 64 * 1024
 
 
 class Channel:
-    """One end of a channel. ``send`` only queues a message; the task of ``run`` sends the queued messages.
+    """One end of a channel. ``send`` gives the socket what it takes at once; the task of ``run`` sends the rest.
+
+    An event loop that is busy with other tasks may not schedule ``run`` for seconds. Its heartbeats must not wait for
+    that, or the master would take the process for hung.
 
     Args:
         sock: this process's end of the socketpair; ``close`` closes it.
@@ -28,70 +32,60 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._sending = False
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self._queue, self._queued = trio.open_memory_channel[bytes](_QUEUE_MAX)
+        self._waiting: deque[bytes] = deque()
+        """What the socket has not taken, in order. The first may be the rest of a line, and may be being sent."""
+        self._changed = trio.Event()
+        self._finished = False
         self.dropped = 0
         """The number of messages that were dropped."""
 
     def send(self, message: Message) -> None:
-        """Queue a message; drop and count it if the queue is full, the peer is gone, or it exceeds ``LINE_BYTES_MAX``.
+        """Send a message; drop and count it if it exceeds ``LINE_BYTES_MAX``, too many wait, or the peer is gone.
 
         Never waits, never raises.
         """
         self.send_line(encode(message))
 
     def send_line(self, line: bytes) -> None:
-        """Queue an encoded message, as ``send`` does."""
-        if len(line) > LINE_BYTES_MAX:
+        """Send an encoded message, as ``send`` does."""
+        if self._finished or len(line) > LINE_BYTES_MAX or len(self._waiting) >= _QUEUE_MAX:
             self.dropped += 1
             return
-        try:
-            self._queue.send_nowait(line)
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            self.dropped += 1
-
-    def send_now(self, message: Message) -> None:
-        """Send a message at once, without ``run``. Never waits, never raises.
-
-        The message is dropped and counted if other messages wait to be sent, or if the socket does not take it now. The
-        method is for an event loop that is too busy to schedule ``run``.
-        """
-        line = encode(message)
-        try:
-            # Not while a line is half sent or others wait: lines must keep their order and stay whole.
-            if self._sending or self._queued.statistics().current_buffer_used or self._socket.send(line) != len(line):
+        if not self._waiting:  # Otherwise lines would lose their order, or break into a line that is half sent.
+            try:
+                line = line[self._socket.send(line) :]
+            except BlockingIOError:
+                pass
+            except OSError:
                 self.dropped += 1
-        except OSError:
-            self.dropped += 1
+                self.finish()
+                return
+        if line:
+            self._waiting.append(line)
+            self._changed.set()
 
     async def run(self) -> None:
-        """Send the queued messages until the peer is gone, or ``finish`` was called and the queue is empty.
+        """Send what waits, until the peer is gone, or ``finish`` was called and nothing waits.
 
         A cancel may leave a message half sent; only ``close`` may be called after it.
         """
         try:
-            async for line in self._queued:
-                # Without a checkpoint if the socket takes it: the next turn of a busy loop may be seconds away, and
-                # ``send_now`` drops messages until this line is sent.
-                sent = self._send_some(line)
-                if sent < len(line):
-                    self._sending = True
-                    await self._stream.send_all(line[sent:])
-                    self._sending = False
+            while True:
+                while self._waiting:
+                    await self._stream.send_all(self._waiting[0])
+                    self._waiting.popleft()
+                if self._finished:
+                    return
+                self._changed = trio.Event()
+                await self._changed.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._queued.close()
-
-    def _send_some(self, line: bytes) -> int:
-        """Send the bytes that the socket takes now; return their number. ``send_all`` reports a broken socket."""
-        try:
-            return self._socket.send(line)
-        except OSError:
-            return 0
+            self.finish()
 
     def finish(self) -> None:
-        """Accept no more messages; ``run`` returns after the last one was sent."""
-        self._queue.close()
+        """Accept no more messages; ``run`` returns when nothing waits any more."""
+        self._finished = True
+        self._changed.set()
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield each received line without its line end.

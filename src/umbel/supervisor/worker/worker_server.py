@@ -213,7 +213,7 @@ class WorkerServer:
         A loop that completes requests is busy and not hung: it must not be killed.
         """
         self._server.late_at = monotonic() + self._start.heartbeat_every
-        self._channel.send_now(self._heartbeat(2 * self._start.heartbeat_every))
+        self._channel.send(self._heartbeat(2 * self._start.heartbeat_every))
 
     def _heartbeat(self, late: float) -> messages.Heartbeat:
         statistics = self._server.statistics()

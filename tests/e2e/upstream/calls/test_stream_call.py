@@ -277,7 +277,7 @@ async def test_a_body_is_sent_completely_to_the_replica_that_accepts() -> None:
 
     with nobody() as port:
         dead = f"http://127.0.0.1:{port}"
-        async with upstream(handler, None, dead, retry=Retry(attempts=2, backoff=0.0), balance="round-robin") as (
+        async with upstream(handler, None, dead, retry=Retry(attempts=2, backoff=0.0), balance="round_robin") as (
             transport,
             _,
         ):

@@ -36,13 +36,17 @@ async def test_messages_to_a_peer_that_reads_nothing_are_dropped_without_waiting
     channel = Channel(ours)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.run)
-        await wait_all_tasks_blocked()
-        for _ in range(200):
+        while not channel.dropped:  # Until the socket is full, and 64 messages wait.
             channel.send(messages.StatsQuery())
-        assert channel.dropped == 200 - 65  # The sender has taken one, and 64 wait.
+        dropped = channel.dropped
+        channel.send(messages.StatsQuery())
+        assert channel.dropped == dropped + 1
+        await wait_all_tasks_blocked()
+        channel.send(messages.StatsQuery())
+        assert channel.dropped == dropped + 2
         theirs.close()
     channel.send(messages.StatsQuery())
-    assert channel.dropped == 200 - 65 + 1
+    assert channel.dropped == dropped + 3
     channel.close()
 
 
@@ -74,23 +78,51 @@ async def test_a_line_beyond_the_bound_ends_the_channel() -> None:
     assert got == []
 
 
-async def test_send_now_keeps_the_order_of_messages_and_never_waits() -> None:
+async def test_messages_are_sent_before_the_sender_is_scheduled() -> None:
+    """A heartbeat waited for the next turn of a busy event loop, and the master took the worker for hung."""
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    channel.send(messages.Ended(reason="one"))
+    channel.send(messages.Ended(reason="two"))
+    with theirs:
+        lines = theirs.recv(4096).splitlines()
+    assert [decode_worker_message(line) for line in lines] == [
+        messages.Ended(reason="one"),
+        messages.Ended(reason="two"),
+    ]
+    channel.close()
+
+
+async def test_messages_keep_order_and_are_whole_when_the_socket_is_full() -> None:
     ours, theirs = socket.socketpair()
     channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-    beat = messages.Heartbeat(lag_ms=0.0, inflight=1, tasks=1, rss=1, connections=1, requests=1)
-    channel.send_now(beat)
-    assert decode_worker_message((await peer.receive_some()).rstrip(b"\n")) == beat
-    for _ in range(100_000):
-        channel.send_now(beat)
-        if channel.dropped:  # The socket is full.
-            break
-    assert channel.dropped == 1
-    received = b""
-    while not received.endswith(b"\n") or len(received) < 1000:
-        received += await peer.receive_some()
-    assert {decode_worker_message(line) for line in received.splitlines()} == {beat}
-    channel.send(messages.Ended(reason="x"))
-    channel.send_now(beat)  # An earlier message is still queued.
-    assert channel.dropped == 2
-    channel.close()
+    sent = [messages.Ended(reason=f"{number}:{'x' * 100_000}") for number in range(20)]
+    got: list[messages.WorkerMessage] = []
+    for message in sent[:10]:
+        channel.send(message)
+
+    async def listen() -> None:
+        receiver = Channel(theirs)
+        got.extend([decode_worker_message(line) async for line in receiver.lines()])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.run)
+        nursery.start_soon(listen)
+        for message in sent[10:]:
+            channel.send(message)
+            await trio.lowlevel.checkpoint()
+        channel.finish()
+        await wait_all_tasks_blocked()
+        channel.close()
+    assert got == sent
+    assert channel.dropped == 0
     await peer.aclose()
+
+
+async def test_a_message_beyond_the_bound_is_dropped_and_counted() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    channel.send_line(b"x" * (LINE_BYTES_MAX + 1))
+    assert channel.dropped == 1
+    channel.close()
+    theirs.close()
