@@ -1,7 +1,7 @@
 """The workers of ``observe_scrape.py``: the routes of ``./umbel.toml``, and a file with how long figures held the loop.
 
-A worker collects and encodes its figures in one step of its event loop. For each such step a line is appended to
-``holds-PID`` after it: its seconds, the CPU seconds of the thread in it, and the number of time series.
+A worker collects its figures in one step of its event loop, and encodes them in another one. For each such step a line
+is appended to ``holds-PID`` after it: its seconds, the CPU seconds of the thread in it, and the number of time series.
 """
 
 from __future__ import annotations
@@ -12,27 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from umbel import Umbel
+from umbel.observe.figures import ProcessFigures
 from umbel.supervisor.control import channel, messages
 from umbel.supervisor.worker import worker_server
 
 collect, encode = worker_server.process_figures, messages.encode
-began = cpu_began = 0.0
 
 
 def make() -> Umbel:
     """Return the application; from then on the steps of this worker are measured."""
     holds = Path(f"holds-{os.getpid()}").open("a", buffering=1)  # noqa: SIM115  # open until the worker ends
 
-    def timed_collect(*arguments: Any) -> Any:
-        global began, cpu_began
+    def note(began: float, cpu_began: float, figures: ProcessFigures) -> None:
+        held, used = time.perf_counter() - began, time.thread_time() - cpu_began
+        holds.write(f"{held} {used} {sum(map(len, figures.values.values()))}\n")
+
+    def timed_collect(*arguments: Any) -> ProcessFigures:
         began, cpu_began = time.perf_counter(), time.thread_time()
-        return collect(*arguments)
+        figures = collect(*arguments)
+        note(began, cpu_began, figures)
+        return figures
 
     def timed_encode(message: messages.Message) -> bytes:
+        began, cpu_began = time.perf_counter(), time.thread_time()
         line = encode(message)
         if isinstance(message, messages.Figures):
-            held, used = time.perf_counter() - began, time.thread_time() - cpu_began
-            holds.write(f"{held} {used} {sum(map(len, message.figures.values.values()))}\n")
+            note(began, cpu_began, message.figures)
         return line
 
     worker_server.process_figures = timed_collect

@@ -1,7 +1,7 @@
 """The cost of a scrape: 100 routes, 20 upstreams and 4 workers under a master; its wall time, and the held loops.
 
-The time for which a worker's loop is held is that of the step in which it collects and encodes its figures, measured in
-the worker. All workers and the master share one core, so the wall time of a step has other processes in it; its CPU
+A worker's loop is held by two steps, apart from each other: it collects its figures, and it encodes them. Both are
+measured in the worker. All workers and the master share one core, so the wall time of a step has other processes in it; its CPU
 time has not.
 """
 
@@ -29,12 +29,12 @@ START_S = 60.0
 ROUNDS_MAX = 20
 HOW = f"""{ROUTES} routes of {CALLS} calls each, {UPSTREAMS} upstreams with {REPLICAS} replicas, {WORKERS} workers, each
 of which has answered every route. The scraper asks for OpenMetrics, every half second. All processes of the gateway
-share one core. A loop is held while a worker collects and encodes its figures, in one step; measured is the CPU time of
-the step."""
+share one core. A loop is held while a worker collects its figures, and again while it encodes them; measured is the CPU
+time of each of these steps."""
 
 
 class Step(NamedTuple):
-    """One collection in a worker."""
+    """One step in a worker: figures are collected, or encoded."""
 
     wall: float
     cpu: float

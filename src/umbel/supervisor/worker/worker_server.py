@@ -73,6 +73,7 @@ class WorkerServer:
         self._drain_requested = trio.Event()
         self._serving_scope = trio.CancelScope()
         self._reason = "asked to"
+        self._sends_figures = trio.Lock()
 
     async def run(self, sock: socket.socket) -> None:
         """Serve until a drain has ended. ``sock`` is the worker's end of the channel; it is closed at the end.
@@ -142,7 +143,7 @@ class WorkerServer:
                 case messages.StatsQuery(query=number):
                     self._channel.send(self._stats(number))
                 case messages.FiguresQuery(query=number):
-                    self._channel.send(messages.Figures(query=number, figures=self._figures()))
+                    await self._send_figures(number)
                 case messages.TreeQuery(query=number):
                     self._channel.send(messages.Tree(query=number, lines=task_tree()))
         self.status = WORKER_ORPHANED
@@ -196,7 +197,7 @@ class WorkerServer:
             self._server.late_at = monotonic() + 2 * self._start.heartbeat_every
             if now >= figures_at:
                 figures_at = now + _FIGURES_S
-                figures = self._send_changed_figures(figures)
+                figures = await self._send_figures(0, figures)
             if (
                 now >= ask_at
                 and (reason := self._recycle_reason(beat, now - began))
@@ -241,11 +242,15 @@ class WorkerServer:
     def _figures(self) -> ProcessFigures:
         return process_figures(str(self._start.slot), self._loaded.app, self._server)
 
-    def _send_changed_figures(self, before: bytes) -> bytes:
+    async def _send_figures(self, query: int, before: bytes = b"") -> bytes:
         """Send the figures as a message if it differs from the one ``before``; return the message."""
-        line = messages.encode(messages.Figures(figures=self._figures()))
-        if line != before:
-            self._channel.send_line(line)
+        async with self._sends_figures:  # Figures that were collected later must not be overtaken: sums would fall.
+            figures = self._figures()
+            # With thousands of time series each of the two steps takes about a millisecond, so they are apart.
+            await trio.lowlevel.checkpoint()
+            line = messages.encode(messages.Figures(query=query, figures=figures))
+            if line != before:
+                self._channel.send_line(line)
         return line
 
     def _stats(self, query: int) -> messages.Stats:
