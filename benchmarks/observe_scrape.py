@@ -1,8 +1,8 @@
 """The cost of a scrape: 100 routes, 20 upstreams and 4 workers under a master; its wall time, and the held loops.
 
 A worker's loop is held by two steps, apart from each other: it collects its figures, and it encodes them. Both are
-measured in the worker. All workers and the master share one core, so the wall time of a step has other processes in it; its CPU
-time has not.
+measured in the worker. All workers and the master share one core, so the wall time of a step has other processes in it;
+its CPU time has not.
 """
 
 from __future__ import annotations

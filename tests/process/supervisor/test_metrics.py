@@ -87,7 +87,7 @@ class Traffic:
             self.sent += 1
             try:
                 response = await self._master.get("/r")
-            except OSError:
+            except (OSError, trio.BrokenResourceError):
                 response = b""  # The worker was killed.
             if response.startswith(b"HTTP/1.1 200"):
                 self.answered.append((trio.current_time(), json.loads(response.partition(b"\r\n\r\n")[2])["pid"]))
