@@ -27,21 +27,23 @@ HPACK table and the flood limits, and may still break a rule of HTTP/2.
 
 **A malformed request ends its stream. A broken rule of HTTP/2 ends the connection.** ``h2`` would end the connection
 for most malformed requests, so its validation is off and ``request_head.py`` checks the header lists. What ``h2`` still
-raises, and a flood (``flood_limits.py``), ends the connection with GOAWAY and one access record without a method.
+raises, a wrong preface, a frame that is too long and a flood (``flood_limits.py``) end the connection, with GOAWAY and
+one access record without a method.
 
 **Bounds.** Unread bodies: the connection's window, ``_BODIES_MAX``. Streams: ``h2_max_concurrent_streams``; tasks:
 twice that number, because a client may open a stream as soon as it has a response. A probe may use
-``RESERVED_REQUESTS`` more. Frames that cost a client nothing: token buckets. Requests that the server answers before an
-application has seen them, or as malformed: ``REFUSED_MAX``. Responses that the client resets, or that end with
-``give_up`` (most often because the client does not take them): together they may have waited ``_STALLED_MAX`` write
-timeouts. Without this bound, a client could hold capacity by resetting each such stream.
+``RESERVED_REQUESTS`` more. Frames that cost a client nothing: token buckets. Requests that the server refuses before an
+application sees them, or for the form of their body or trailers: ``REFUSED_MAX``. (REFUSED_STREAM counts as a reset in
+the token buckets instead.) Responses that the client resets, or that end with ``give_up`` (most often because the
+client does not take them): together they may have waited ``_STALLED_MAX`` write timeouts. Without this bound, a client
+could hold capacity by resetting each such stream.
 
 **Time.** ``_read_deadline`` bounds the wait for bytes. ``_begun_at`` is the time at which the incomplete unit (preface,
 header block, frame) began. Further bytes of the unit do not move it, so a client cannot gain time by single bytes. One
 thing does: the end of the last task, if no header block is incomplete. While a stream task runs and no header block is
 incomplete, there is no deadline: bodies and writes have clocks of their own. While more tasks run than streams are
-allowed, the reader pauses for up to ``_FINISHING_MAX``. A method that another task calls and that changes what
-the deadline depends on sets the new deadline in ``_receiving``, the scope of the present wait.
+allowed, the reader pauses for up to ``_FINISHING_MAX``. A method that another task calls and that changes what the
+deadline depends on sets the new deadline in ``_receiving``, the scope of the present wait.
 
 **Cancellation.** A cancel of ``run`` cancels the reader and all tasks. Each stream task ends through ``Stream.run``,
 which responds with 503 (``stop``, shielded for ``LAST_RESPONSE_S``) if the time of a drain is over and no response has
