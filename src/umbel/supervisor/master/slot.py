@@ -33,7 +33,7 @@ Invariants, after each ``_handle``:
 3.  At most one renewal is open. It ends in the first settled state after ``RENEW``: successfully in serving (unless
     the event was ``SUCCESSOR_DIED``), leaving and gone; without success in waiting.
 
-Two sequences that matter:
+Sequences that matter:
 
 *   ``renewing`` + ``DIED``: the successor is adopted as the current worker although it is not ready, because no new
     process could be ready sooner. The renewal stays open until the adopted worker is ready or dies, or the slot is
@@ -41,10 +41,11 @@ Two sequences that matter:
 *   A second ``stop``: the table ignores a second STOP, so ``stop`` itself drains all workers again. ``Worker.drain``
     can only shorten their times.
 
-``_handle`` is synchronous and is called only in the trio thread, so no task can interrupt it. One event may come within
-another: ``on_restart`` may call ``stop`` while the slot acts on DIED. The table is in *waiting* by then, so STOP leads
-to *gone*, and the WAITED of the delay that begins afterwards is ignored. A cancel of
-``run`` cancels the workers' tasks, which kill and reap their processes.
+*   ``stop`` within DIED: ``on_restart`` may call ``stop`` while the slot acts on DIED. The table is in *waiting* by
+    then, so STOP leads to *gone*. The delay begins nevertheless; its WAITED is ignored, and ``run`` returns after it.
+
+``_handle`` is synchronous and is called only in the trio thread, so no task can interrupt it. A cancel of ``run``
+cancels the workers' tasks, which kill and reap their processes.
 """
 
 from __future__ import annotations

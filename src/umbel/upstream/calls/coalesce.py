@@ -39,9 +39,9 @@ shared call, which replaces the old one in the table; ``_unregister`` compares i
 remains in the set until it ends.
 
 **Private responses.** A response with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` is ``*`` or
-names a field that the key leaves out belongs to one client. Of the waiters that have not left, the one that joined
-first gets it, and every other waiter makes an own call. An error goes to all waiters; if there are several, each gets
-its own copy of the exception.
+names a field that the key leaves out belongs to one client. The earliest waiter that has not left gets it, and every
+other waiter makes an own call. An error goes to all waiters; if there are several, each gets its own copy of the
+exception.
 
 **Bulkhead.** A waiter takes no place of the bulkhead: the shared call does, or an own call. A waiter that joins counts
 its inbound request as held by the upstream (``Bulkhead.join``), so that waiters for an upstream that hangs do not fill

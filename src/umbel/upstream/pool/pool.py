@@ -24,7 +24,7 @@ neither leaks a connection nor a place when a request fails or is cancelled.
 
 - *dialling*: no ``Connection`` object yet, only the count ``_connecting``. A dialled connection belongs to the request
   that dialled it. Two requests that find no idle connection dial two connections.
-- *active*: a member of ``_active``, leased to one request. It leaves this state by ``give_back``, by
+- *active*: a member of ``_active``, in use by one request. It leaves this state by ``give_back``, by
   ``connection_lost`` (the request failed, and its user has closed the connection) or by ``is_still_good`` (the peer
   closed the connection between ``take`` and the first byte sent).
 - *idle*: a member of ``_idle``, in the order of expiry. ``take`` gives the connection that was used last. It discards
@@ -49,8 +49,7 @@ again; it never wakes late, because connections that become idle later expire la
 **Cancellation.** Waiting for a place: the queue forgets the waiter. Dialling: the dialer closes its socket, and
 ``_connecting`` is restored. Sending or receiving: ``Connection.start`` and ``read`` close the connection before they
 re-raise; ``connection_lost`` (after ``read``: ``give_back``) and the release of the place follow without an await.
-``take``, ``give_back`` and
-``connection_lost`` never wait, so no cancel can interrupt a change of state.
+``take``, ``give_back`` and ``connection_lost`` never wait, so no cancel can interrupt a change of state.
 
 **Exit.** The outermost exit closes idle connections first, so that a request whose active connection is closed next
 cannot take one. The users of active connections see them closed, and report them as lost or give them back. Then the
