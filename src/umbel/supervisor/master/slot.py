@@ -42,7 +42,7 @@ Sequences that matter:
     can only shorten their times.
 
 *   ``stop`` within DIED: ``on_restart`` may call ``stop`` while the slot acts on DIED. The table is in *waiting* by
-    then, so STOP leads to *gone*. The delay begins nevertheless; its WAITED is ignored, and ``run`` returns after it.
+    then, so STOP leads to *gone* and cancels the delay that has just begun.
 
 ``_handle`` is synchronous and is called only in the trio thread, so no task can interrupt it. A cancel of ``run``
 cancels the workers' tasks, which kill and reap their processes.
@@ -247,9 +247,10 @@ class Slot:
         max_delay = owner.options.restart_max_delay
         delay = self._backoff.after_death(self._ready_for, max_delay, owner.random, degraded=owner.degraded)
         self.restarts += 1
-        owner.on_restart(self, delay)
         self._waiting = trio.CancelScope()
         self._nursery.start_soon(self._wait_for, delay, self._waiting)
+        # After the scope exists: the owner may stop the slot, and the stop ends the delay.
+        owner.on_restart(self, delay)
 
     async def _wait_for(self, delay: float, scope: trio.CancelScope) -> None:
         with scope:

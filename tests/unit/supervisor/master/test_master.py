@@ -21,7 +21,7 @@ from umbel.supervisor.control.messages import Failed, Ready
 from umbel.supervisor.control.status import status
 from umbel.supervisor.master import process
 from umbel.supervisor.master.console_output import ConsoleOutput
-from umbel.supervisor.master.exit_status import Exit, ExitClass
+from umbel.supervisor.master.exit_status import MASTER_FAILED, Exit, ExitClass
 from umbel.supervisor.master.listeners import Listeners
 from umbel.supervisor.master.master import Master
 from umbel.supervisor.master.options import Application, Options
@@ -168,6 +168,19 @@ async def test_a_stop_during_the_delay_before_a_restart_ends_the_slot_at_once(
         await master.slots[1].state.wait_value(State.WAITING)
         stopped_at = trio.current_time()
     assert trio.current_time() == stopped_at
+
+
+async def test_a_stop_for_too_many_restarts_ends_the_delay_of_the_dead_worker(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    """The slot waited for the whole delay, and the end of the master waited for the slot."""
+    script.dies_after = 1.0
+    async with mastering(1, on_intensity="exit") as (master, _):
+        while not master.stopping:  # noqa: ASYNC110  # there is no event of it
+            await trio.sleep(0.01)
+        stopped_at = trio.current_time()
+    assert trio.current_time() - stopped_at < 0.1
+    assert master.status == MASTER_FAILED
 
 
 async def test_a_worker_that_was_ready_for_10_s_is_restarted_without_delay(
