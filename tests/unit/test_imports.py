@@ -17,8 +17,9 @@ from tests.support.source.source_tree import Edge, SourceTree, circles, graph_of
 
 SRC = Path(umbel.__file__).parent
 
-# The layers from the bottom up. A unit is a package of umbel. It may import only from the rows above its own in this
-# list, and not from other units of its row; within a unit all imports are allowed. Some units do not exist yet.
+# The layers from the bottom up. A unit is a package of umbel. It may import only from lower rows, which stand before
+# its own in this list, and not from other units of its row; within a unit all imports are allowed. Some units do not
+# exist yet.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"net"}),
     frozenset({"core"}),

@@ -13,9 +13,9 @@ The socket reader (``epoll.py``) reports only changes of the socket. So ``_reada
 the three places may have something. ``_needs_bytes`` is True once the BIO and the SSL object are known to have no data;
 then ``receive_now`` begins with ``_feed``. Otherwise ``receive_now`` asks the SSL object first, and feeds it until it
 gives data, or the socket has nothing. ``send_eof`` moves decrypted data to a fourth place, ``_decrypted``, which
-``receive_now`` empties first. Invariant: if ``receive_now`` returns while the BIO or the SSL object still has
-something, ``_readable`` is True. Without it the task would wait for an event of the socket although decrypted data is
-there.
+``receive_now`` empties first. Invariant: if ``receive_now`` returns while the BIO or the SSL object still has something
+that can be read now, ``_readable`` is True. Without it the task would wait for an event of the socket although
+decrypted data is there.
 
 *Sent bytes.* Each operation of the SSL object, also a read, may write to the outgoing BIO: a part of the handshake, an
 alert, the reply to a KeyUpdate. So the outgoing BIO is moved to the socket after each operation (``_flush``). Bytes

@@ -75,7 +75,10 @@ class UpstreamDefaults:
             }
             params = tuple(Param(param, found, scope.read(found)) for param, found in expressions.items())
         except ValueError as error:
-            raise UmbelError(f'the upstream "{name}" cannot be called from code: {error}') from error
+            raise UmbelError(
+                f'a route in code may call every upstream, but the upstream "{name}" cannot be called from code: in '
+                f"its headers or params, {error}; move a name of a route to the calls of the configured routes"
+            ) from error
         reads = tuple(header.replace("_", "-") for header in names.headers)
         return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded, reads, upstream.product)
 

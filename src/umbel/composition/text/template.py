@@ -287,7 +287,7 @@ def parse_template(text: str) -> Iterator[str | Placeholder]:
             if _DOTTED.fullmatch(name) is None:
                 raise ValueError(f'{match[0]}: "{name}" is not a name; a name has letters, digits, "_" and "."')
         if operator == "" and len(names) > 1:
-            raise ValueError(f"{match[0]}: a placeholder takes one name here; write {{{'}{'.join(names)}}}")
+            raise ValueError(f"{match[0]}: a placeholder without ? or & takes one name; write one for each name")
         yield Placeholder(operator, names)
     yield from _literal(text[at:])
 

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 
 class ClientHead(NamedTuple):
-    """Version and two fields of a request, as the client sent them. Bytes that are not UTF-8 are surrogate escapes."""
+    """The HTTP version, the Referer and the User-Agent of a request, as the client sent them.
+
+    Bytes that are not UTF-8 are surrogate escapes.
+    """
 
     version: str
     """``1.0``, ``1.1`` or ``2``; empty if unknown."""

@@ -378,7 +378,7 @@ class AsgiRequest:
         return False
 
     async def drained(self) -> None:
-        """Send the response that ``respond`` noted.
+        """Send the response that ``respond`` noted, and return when the ASGI server has taken it.
 
         Raises:
             ClientGoneError: the client has left.

@@ -48,7 +48,7 @@ class InputRules:
         return self._inputs(ctx, path, query)
 
     async def read_with_body(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
-        """Read all inputs, including the body. The server bounds the time that the body takes.
+        """Read all inputs, including the body. Umbel's server or, under another one, ``AsgiRequest`` bounds its time.
 
         Args:
             path: the values of the rule's variables.
@@ -58,7 +58,7 @@ class InputRules:
             HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH). Under a server that is not Umbel's
                 also 408 (too slow).
             ClientGoneError: the client left in the middle of its body, or the server has sent an error response. Under
-                Quart (``QuartBody``) the request's work is cancelled instead.
+                Quart (``QuartBody``) the request's work is cancelled in both cases instead.
         """
         assert self.body is not None
         # Errors in the query are reported before the body is read.

@@ -44,7 +44,10 @@ _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def known_length(fields: RequestFields) -> int | None:
-    """The length of the body according to the head; None if it is unknown."""
+    """The length of the body by Content-Length; None without this field, or if the body is chunked.
+
+    None does not say that a body comes: a GET without a body gives None too.
+    """
     return get_content_length(fields.get("content-length"), fields.get("transfer-encoding"))
 
 

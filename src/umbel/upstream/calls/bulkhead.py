@@ -400,5 +400,6 @@ class Bulkhead(QueueLimiter):
             self._overflowed += 1
             quiet_for = trio.current_time() - self.completed_at
             raise Overflow(
-                f"the upstream has completed no call {'yet' if quiet_for == math.inf else f'for {quiet_for:.1f} s'}"
+                "the upstream is stalled and takes no further request: it has completed no call "
+                + ("yet" if quiet_for == math.inf else f"for {quiet_for:.1f} s")
             )

@@ -21,9 +21,10 @@ def kind_of_cut(reason: str, context: CallContext, started_at: float, now: float
     """The kind of an attempt that began at ``started_at`` and is cut ``now`` with the cancel ``reason``.
 
     Returns:
-        CLIENT_GONE if the reason is CLIENT_GONE. TIMEOUT if the call's own limit has passed (without an inbound
-        request: the call's deadline), or if the deadline of the inbound request has passed and the attempt lasted for
-        at least half of the request's time. Else CANCELLED, which says nothing about the upstream.
+        CLIENT_GONE for the reason CLIENT_GONE, and CANCELLED for the reason LOST. Otherwise TIMEOUT if the call's own
+        limit has passed (without an inbound request: the call's deadline), or if the deadline of the inbound request
+        has passed and the attempt lasted for at least half of the time from ``due_from`` to that deadline. Else
+        CANCELLED, which says nothing about the upstream.
     """
     if reason == CLIENT_GONE:
         return Kind.CLIENT_GONE

@@ -31,7 +31,7 @@ class ReplicaSource(Protocol):
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """Weights of the replicas, in the same order."""
+        """Weights of the replicas, in the order of ``replicas``."""
 
     @property
     def changes(self) -> AsyncValue:

@@ -35,7 +35,7 @@ def expand(text: str, **values: object) -> str:
         ("/{/a}", "operator / is not allowed"),
         ("/{?a*}", "explode"),
         ("/{a:3}", "prefixes"),
-        ("/{a,b}", "takes one name here"),
+        ("/{a,b}", "takes one name; write one for each name"),
         ("/x{?a}{?b}", "has begun already"),
         ("/x?a=1{?b}", "has begun already"),
         ("/x{?a}?b=1", 'write "&b=1" for "?b=1"'),
