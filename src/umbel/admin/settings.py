@@ -43,7 +43,10 @@ class AdminSettings:
 
 
 def socket_place(logs_dir: str, environment: Mapping[str, str] = os.environ, *, creates: bool = False) -> SocketPlace:
-    """``$RUNTIME_DIRECTORY``, if it is set; else the directory of the logs, created if ``creates``."""
+    """The first directory in ``$RUNTIME_DIRECTORY``; if there is none, the directory of the logs.
+
+    Creates nothing. ``creates``: ``unix_listener`` is to create the directory of the logs.
+    """
     runtime = environment.get(RUNTIME_VARIABLE, "").partition(":")[0]
     if runtime:
         return SocketPlace(Path(runtime).absolute(), "umbel-admin")

@@ -17,7 +17,7 @@ ValueT = TypeVar("ValueT")
 
 
 class UnitValue(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # older releases of click have none
-    """A value with a unit, parsed by a function of ``config/schema/units.py``."""
+    """A value with a unit, parsed by ``parse``: a function of ``config/schema``, such as ``units.parse_size``."""
 
     def __init__(self, name: str, parse: Callable[[object], ValueT]) -> None:
         self.name = name

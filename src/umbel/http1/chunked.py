@@ -168,7 +168,7 @@ class ChunkedDecoder:
     def _take_size(self, line: bytes) -> None:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
-            raise _bad("a chunk size is not a hexadecimal number")
+            raise _bad("a chunk-size line is not 1 to 16 hexadecimal digits, alone or with valid extensions")
         extension = len(match[2] or b"")
         self._overhead_left -= extension
         if extension > EXTENSION_MAX or self._overhead_left < 0:

@@ -132,7 +132,9 @@ def _base_url(value: str) -> str:
         raise ValueError("this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%")
     if _HOST.fullmatch(parts.netloc.removesuffix(f":{port}")) is None:
         raise ValueError("this is not a URL: its host or its port is malformed")
-    if parts.query or parts.fragment or "?" in value or "#" in value or port == 0:
+    if port == 0:
+        raise ValueError("the port of a URL must be at least 1")
+    if parts.query or parts.fragment or "?" in value or "#" in value:
         raise ValueError("this must be a base URL: a host with an optional port and path, without query and fragment")
     return f"{prefix}{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 

@@ -11,8 +11,8 @@ mean.
 
 - *Reading*: ``_cycle`` is None. The task is parked in ``stream.wait_readable``, or cuts heads off ``buffer``.
 - *Serving*: ``_cycle`` is the request. The task runs ``server.handle(cycle)``. Nothing is read from the socket unless
-  the application asks for the body, so a client that pipelines is held back by TCP. Bytes that were read behind the
-  request stay in ``buffer``.
+  the application asks for the body, so a client that pipelines is held back by TCP. (After a half-close ``keeps_alive``
+  reads once, to learn whether another request follows.) Bytes that were read behind the request stay in ``buffer``.
 - *Discarding* (``_may_go_on``): the response is complete, and the task reads the rest of the request's body.
 - *Lingering* (``linger``): the last response is sent. The task reads on for a moment, because a socket that is closed
   with unread bytes sends a RST, and the RST makes the client's kernel discard a response that was not read yet.

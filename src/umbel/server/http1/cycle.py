@@ -23,10 +23,11 @@ goes out, so a wrong length never desynchronises the connection.
 **The request's body** is read only when ``receive`` asks for it. ``body`` is None when the last byte was handed on. The
 bytes behind the body go back to the connection's buffer: they are the next request.
 
-**The client.** ``gone`` is set once: when the client left, when it does not take the response, when the server has
-responded in the application's place, or when the application cuts the response. From then on ``receive`` and all
-sending raise ``ClientGoneError``, and the callback of ``on_gone`` has been called. ``departed`` decides what the end of
-the client's sending means:
+**The client.** ``gone`` is set once: when the client left, when it does not take the response, when the request's body
+cannot be read on (the server then responds in the application's place, if it still can), when the application gives too
+much content for a response without content, or when it cuts the response. From then on ``receive`` and all sending
+raise ``ClientGoneError``, and the callback of ``on_gone`` has been called. ``departed`` decides what the end of the
+client's sending means:
 
 - the connection is broken: the client left;
 - the bytes were taken (``take``): the taker reads the end in its order;

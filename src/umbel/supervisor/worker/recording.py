@@ -29,7 +29,7 @@ async def recording(
         app: the application.
         logs: the section ``[logs]`` as plain values.
         probes: the paths of probes besides ``/livez`` and ``/readyz``, as for ``open_recorder``.
-        warn: called with the error if the files cannot be opened and are not required.
+        warn: called with a message that has the error, if the files cannot be opened and are not required.
         required: whether ``[logs]`` is configured, so that its files must be writable.
 
     Raises:

@@ -160,7 +160,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:2: upstreams.u.urls[9]: this is not an http://, https:// or unix: URL",
             'umbel.toml:2: upstreams.u.urls[10]: a unix: URL needs an absolute path, such as "unix:/run/users.sock"',
             'umbel.toml:2: upstreams.u.urls[11]: a unix: URL needs an absolute path, such as "unix:/run/users.sock"',
-            "umbel.toml:2: upstreams.u.urls[12]: this must be a base URL: a host with an optional port and path, without query and fragment",
+            "umbel.toml:2: upstreams.u.urls[12]: the port of a URL must be at least 1",
             "umbel.toml:2: upstreams.u.urls[13]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
             "umbel.toml:2: upstreams.u.urls[14]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
             "umbel.toml:2: upstreams.u.urls[16]: this is not a URL: it may hold only letters, digits and -._~:/[]!$&'()*+,;=%",
