@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from path_processes import pin_this
 
 
 class Line(NamedTuple):
@@ -32,6 +38,34 @@ class Section(NamedTuple):
     def markdown(self) -> str:
         table = "".join(line.markdown() for line in self.lines)
         return f"## {self.title}\n\n{self.how}\n\n| | bar | reached | met |\n|---|---:|---:|---|\n{table}"
+
+
+def measure_all(
+    description: str | None, title: str, file: Path, measures: Mapping[str, Callable[..., Section]]
+) -> None:
+    """The command of a bench: measure, print the report, and write it to ``file``, ``bench-NAME``'s NAME.md.
+
+    Args:
+        description: the text of ``--help``.
+        title: the title of the report.
+        measures: by their names for ``--only``.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="few and short rounds; writes no file")
+    parser.add_argument("--only", choices=measures, help="one of the measurements; writes no file")
+    given = parser.parse_args()
+    pin_this(1)
+    sections = [measure(quick=given.quick) for name, measure in measures.items() if given.only in (None, name)]
+    machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
+    head = f"""# {title}
+
+Written by `make bench-{file.stem}`. {machine}: the gateway on one, clients and upstreams
+on another. Records of requests and calls, fields and deadline as they are by default.
+"""
+    text = "\n".join([head, *(section.markdown() for section in sections)])
+    print(text)
+    if not given.quick and not given.only:
+        file.write_text(text, encoding="utf-8")
 
 
 def progress(text: str) -> None:
