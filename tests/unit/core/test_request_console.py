@@ -57,6 +57,16 @@ def test_a_line_has_time_method_path_status_duration_and_failed_calls() -> None:
     ]
 
 
+def test_calls_that_ended_because_the_client_left_are_not_named() -> None:
+    terminal = Terminal()
+    terminal.show(499, kind=Kind.CLIENT_GONE, calls=[failed("user", Kind.CLIENT_GONE)] * 3)
+    terminal.show(499, kind=Kind.CLIENT_GONE, calls=[failed("user", Kind.CLIENT_GONE), failed("x", Kind.CONNECT)])
+    assert terminal.lines == [
+        "GET /dashboard/42 499 250.0 ms  client-gone",
+        "GET /dashboard/42 499 250.0 ms  x: connect",
+    ]
+
+
 def test_no_value_controls_the_terminal_or_makes_the_line_long() -> None:
     terminal = Terminal()
     request = request_facts(method="\x1b[2J" * 99, path="/\x9b31m\r\n\u202e/token=hunter2" + "é" * 5000)

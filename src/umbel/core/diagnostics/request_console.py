@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..console import own_stderr
+from ..failure_kinds import CUT
 
 if TYPE_CHECKING:
     from ..events import RequestEnded
@@ -112,7 +113,8 @@ def _line(event: RequestEnded, redactor: Redactor, coloured: bool) -> str:
     status = str(event.status)
     if coloured:
         status = f"{_RED if event.status >= 500 else _YELLOW if event.status >= 400 else _GREEN}{status}{_RESET}"
-    failed = [outcome for outcome in event.calls if outcome.worst is not None]
+    # Calls that were cut with the request, because the client left, say nothing that its kind does not say.
+    failed = [outcome for outcome in event.calls if outcome.worst is not None and outcome.worst.kind not in CUT]
     why = _failed(failed) if failed else str(event.kind or "")
     duration_ms = (event.ended_at - request.started_at) * 1000
     method = _printable(_short(request.method, NAME_CHARS_MAX)) or "-"
