@@ -22,7 +22,7 @@ Public names:
 - ``Umbel``: the application, a ``QuartTrio`` whose routes can be compositions.
 - ``load``: read a configuration file and check it; returns a ``Config``.
 - ``Config``: a validated configuration.
-- ``UmbelError``: base of all exceptions that Umbel raises on purpose:
+- ``UmbelError``: base of these exceptions and of some others, but not of all that Umbel raises:
 
   - ``ConfigError``: the configuration cannot be used; it holds every mistake that was found.
   - ``NotRunningError``: an object was used outside of the ``async with`` or lifespan that runs it.

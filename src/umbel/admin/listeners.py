@@ -25,6 +25,7 @@ TERMINAL_PORTS = range(9600, 9700)
 _MODE = 0o600
 _DIRECTORY_MODE = 0o750
 _FULL_POLL_S = 0.01
+"""Seconds between two tries to connect to a socket whose backlog is full."""
 _SAME_PROCESS_MAX = 9
 """The bound on sockets of one process at one place (a process may serve several applications)."""
 _STALE_MAX = 100
@@ -208,7 +209,7 @@ def _connect(sock: socket.socket, path: str, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
-            time.sleep(_FULL_POLL_S)
+            time.sleep(_FULL_POLL_S)  # Not in an event loop: the caller is ``umbel ctl``, which does nothing else.
         else:
             return
 

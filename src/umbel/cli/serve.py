@@ -19,7 +19,7 @@ from .options import allow_empty_option, config_option, hypercorn_beside
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from ..admin.server_view import ServerView
+    from ..admin.process.server_view import ServerView
     from ..admin.settings import AdminSettings
     from ..core.events import Recorder
     from ..supervisor.master.options import Application
@@ -201,8 +201,8 @@ async def _admin_of(app: Any, recorder: Recorder, settings: AdminSettings) -> As
     Raises:
         ConfigError: a configured address is taken.
     """
-    from ..admin.process_side import AdminOptions, process_admin
-    from ..admin.server_view import ServerView
+    from ..admin.process.process_side import AdminOptions, process_admin
+    from ..admin.process.server_view import ServerView
     from ..core.diagnostics.request_console import stderr_is_terminal
     from ..core.events import LogMessage
 

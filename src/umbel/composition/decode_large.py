@@ -8,7 +8,7 @@ and each piece is decoded by itself. Between two pieces other threads can run (P
 **Where a piece ends.** ``_PieceDecoder.value`` reads ``_PIECE`` bytes, and more up to the end of a string. It blanks
 the strings in them, then up to ``_PASSES`` levels of the lists and objects that begin and end within them. The last
 comma that is left, if there is one, is the *cut*: it separates two members of a container that is open there. The text
-after the cut is decoded with the next piece.
+after the cut is decoded later: at the next cut, or at a closing bracket (see "Ends").
 
 **Open containers.** A container that is not complete within one piece is an ``_OpenContainer``, on a stack with the
 outermost first. When a cut is taken, every container on the stack is *made*: an empty list or object is created, and

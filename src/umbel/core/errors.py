@@ -9,7 +9,7 @@ from .failure_kinds import KINDS, Kind
 
 
 class UmbelError(Exception):
-    """Base of all exceptions that Umbel raises on purpose."""
+    """Base of the exceptions below and of some others, but not of all that Umbel raises."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from ..admin.process_side import AdminOptions
+from ..admin.process.process_side import AdminOptions
 from ..composition.plan import compiler
 from ..config.loading.load import load
 from ..config.schema.sections import Config

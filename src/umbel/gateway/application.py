@@ -12,11 +12,11 @@ from weakref import WeakSet
 
 from quart_trio import QuartTrio
 
-from ..admin.process_side import AdminOptions
+from ..admin.process.process_side import AdminOptions
 from ..core.events import NULL
 from ..server.limits.server_limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
-from .figures import Exemplars, Values, application_figures
+from .operation.figures import Exemplars, Values, application_figures
 from .request.client_origin import TrustedProxies, origin_of
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class GatewayApplication(QuartTrio):
         return origin.client, origin.scheme
 
     def make_room(self) -> bool:
-        """Refuse one waiting request, so that a full server can take another one. Return whether one was refused.
+        """Refuse the waiting calls of one request, so that a full server can take another one. Return whether it did.
 
         A request is refused only if it waits for an upstream that completes no call and holds many requests
         (``upstream/calls/bulkhead.py``, "Pressed").

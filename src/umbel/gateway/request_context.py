@@ -161,17 +161,20 @@ def current_request() -> Request:
 
 
 def find_request_context() -> RequestContext | None:
-    """The request context of Quart's current request; None without one, as in ``app.test_request_context``."""
+    """The gateway's own ``RequestContext`` of the request that Quart is handling.
+
+    None without a request, and in ``app.test_request_context``.
+    """
     if not has_request_context():
         return None
     return cast("dict[str, Any]", request.scope).get(SCOPE_KEY)
 
 
 def current_request_context() -> RequestContext:
-    """The request context of Quart's current request.
+    """The gateway's own ``RequestContext`` of the request that Quart is handling.
 
     Raises:
-        NotRunningError: there is no request context.
+        NotRunningError: no request is being handled, or it did not come through the application's ASGI interface.
     """
     ctx = find_request_context()
     if ctx is None:

@@ -42,7 +42,7 @@ from ..core.console import say
 from ..core.errors import ConfigError, ConfigProblem, RequestError
 from ..core.events import LogMessage
 from ..net.bounded_cache import BoundedCache
-from .probes import PATHS
+from .operation.probes import PATHS
 from .quart.hooks import Hook, View
 from .request.converters import CONVERTERS
 from .request.paths import check_path, forbidden_in_query

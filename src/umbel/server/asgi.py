@@ -70,7 +70,7 @@ class Canceller(Protocol):
         ...
 
     def take_at_most(self, size: int) -> None:
-        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
+        """Bound the time for a body of unknown length to what ``size`` bytes need; see ``InboundRequest``."""
 
 
 # The states of a response. Plain numbers, because they are compared several times per request.
@@ -194,7 +194,7 @@ class AsgiCycle(BoundedCalls):
         self._request.file_record(recorder, ended)
 
     def take_at_most(self, size: int) -> None:
-        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
+        """Bound the time for a body of unknown length to what ``size`` bytes need; see ``InboundRequest``."""
         self._request.take_at_most(size)
 
     @property

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from tests.support.process.admin import ask_admin, ask_admin_bytes
-from umbel.admin import process_side as module
-from umbel.admin.observed_loop import ANSWER_S, BEAT_S
-from umbel.admin.process_side import AdminOptions, process_admin
+from umbel.admin.process import process_side as module
+from umbel.admin.process.observed_loop import ANSWER_S, BEAT_S
+from umbel.admin.process.process_side import AdminOptions, process_admin
 from umbel.admin.settings import AdminSettings, SocketPlace
 from umbel.core.errors import ConfigError
 from umbel.observe.catalogue import IN_FLIGHT

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, write
 from umbel.cli import main
 from umbel.cli.routes.matching import PROBES
-from umbel.gateway import probes
+from umbel.gateway.operation import probes
 
 CONFIG = """\
 [defaults.upstream]

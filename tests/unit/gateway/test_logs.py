@@ -11,8 +11,8 @@ import trio
 
 from tests.support.server.asgi import ask, living
 from umbel.config.schema.sections import Config
-from umbel.gateway.admin import GatewayView
 from umbel.gateway.app import Umbel
+from umbel.gateway.operation.admin import GatewayView
 
 ROUTE = {"path": "/r", "calls": {"part": {"upstream": "users", "path": "/", "optional": True}}}
 

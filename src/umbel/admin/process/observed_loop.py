@@ -30,7 +30,7 @@ import outcome
 import trio
 from trio_util import periodic
 
-from .task_tree import tree_of
+from ..task_tree import tree_of
 
 ANSWER_S = 0.5
 """Seconds for which an answer of the observed loop is awaited."""

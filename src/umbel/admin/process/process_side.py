@@ -16,13 +16,13 @@ from functools import partial
 
 import trio
 
-from ..core.console import say
-from ..net.exception_groups import described
+from ...core.console import say
+from ...net.exception_groups import described
+from ..settings import AdminSettings
+from ..side import AdminSide, OnceReporter
+from ..site import Report
 from .observed_loop import ObservedLoop
 from .process_source import ProcessSource, ProcessView
-from .settings import AdminSettings
-from .side import AdminSide, OnceReporter
-from .site import Report
 
 RESTART_S = 10.0
 """Seconds after a failure of the thread until there is another one."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ..observe import catalogue
-from ..observe.figures import ProcessFigures
-from ..server.limits.memory import resident
+from ...observe import catalogue
+from ...observe.figures import ProcessFigures
+from ...server.limits.memory import resident
+from ..source import CommandError
+from ..task_tree import task_tree
 from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
-from .source import CommandError
-from .task_tree import task_tree
 
 if TYPE_CHECKING:
-    from ..observe.figures import Labels, Value
+    from ...observe.figures import Labels, Value
 
 PROCESS = "main"
 """The name of the process in trees and figures."""

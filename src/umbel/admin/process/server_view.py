@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..logs import failing_logs
-from ..server.phase import Phase
-from .process_figures import process_figures
+from ...logs import failing_logs
+from ...server.phase import Phase
+from ..process_figures import process_figures
 from .process_source import PROCESS, as_dict
 
 if TYPE_CHECKING:
-    from ..core.events import Recorder
-    from ..observe.figures import ProcessFigures
-    from ..server.state import ServerState
+    from ...core.events import Recorder
+    from ...observe.figures import ProcessFigures
+    from ...server.state import ServerState
 
 
 class ServerView:

@@ -87,9 +87,9 @@ _ANY = _KnownValue()
 
 
 def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """Yield each warning about the expressions of a route: the path of the key, and a sentence.
+    """Yield each warning about nulls and wrong constants in a route's expressions: the path of the key, and a sentence.
 
-    The sentence says what to write instead, or that the call always fails.
+    The sentence says what to write instead, that a function's value is always null, or that the call always fails.
     """
     may_miss = _nullable_parts(plan)
     for call in plan.calls:

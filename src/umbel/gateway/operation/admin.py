@@ -7,22 +7,25 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..admin.process_figures import process_figures
-from ..admin.process_side import process_admin
-from ..admin.process_source import PROCESS, as_dict
-from ..admin.settings import AdminSettings
-from ..core.events import LogMessage
-from ..logs import WORKER_VARIABLE, failing_logs
-from ..logs.recorder import STREAMS, path_of
+from ...admin.process.process_side import process_admin
+from ...admin.process.process_source import PROCESS, as_dict
+from ...admin.process_figures import process_figures
+from ...admin.settings import AdminSettings
+from ...core.events import LogMessage
+from ...logs import WORKER_VARIABLE, failing_logs
+from ...logs.recorder import STREAMS, path_of
 
 if TYPE_CHECKING:
-    from ..config.schema.sections import Config
-    from ..observe.figures import ProcessFigures
-    from .application import GatewayApplication
+    from ...config.schema.sections import Config
+    from ...observe.figures import ProcessFigures
+    from ..application import GatewayApplication
 
 
 def admin_settings(config: Config) -> AdminSettings:
-    """The settings of the admin side. Its socket creates the directory of the logs if a log has a file there."""
+    """The settings of the admin side.
+
+    If its socket is put in the directory of the logs, and a log has a file there, the directory is created for it.
+    """
     writes_files = any(path_of(config.logs, name) is not None for name in STREAMS)
     return AdminSettings.of(config.admin, config.logs.dir, creates=writes_files)
 

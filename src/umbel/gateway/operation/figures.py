@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..logs import FileRecorder
-from ..observe import catalogue
-from ..observe.figures import Exemplar, Labels, Value
-from ..policy.breaker import BreakerState
-from ..upstream.calls.attempt_counts import REPLICAS_MAX
-from ..upstream.client import Client
+from ...logs import FileRecorder
+from ...observe import catalogue
+from ...observe.figures import Exemplar, Labels, Value
+from ...policy.breaker import BreakerState
+from ...upstream.calls.attempt_counts import REPLICAS_MAX
+from ...upstream.client import Client
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from ..runtime import Runtime
 
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from quart_trio.wrappers import TrioResponse
 
-from ..core.problem import Problem
-from ..server.limits.server_limits import PROBES
-from .response.problems import problem_response
-from .response.validators import NO_STORE
+from ...core.problem import Problem
+from ...server.limits.server_limits import PROBES
+from ..response.problems import problem_response
+from ..response.validators import NO_STORE
 
 if TYPE_CHECKING:
     from quart.wrappers import Request
     from werkzeug.routing import Map
 
-    from .context import ServingState
-    from .request_context import RequestContext
+    from ..context import ServingState
+    from ..request_context import RequestContext
 
 PATHS = PROBES
 LIVEZ, READYZ = PROBES

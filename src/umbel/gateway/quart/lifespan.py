@@ -17,8 +17,8 @@ from ...core.errors import ConfigError
 from ...logs import Redactor
 from ...net.exception_groups import first_leaf, leaves, split_crash
 from .. import crashes
-from ..admin import gateway_admin
 from ..context import State
+from ..operation.admin import gateway_admin
 from ..runtime import open_runtime
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...core.model import RequestFacts
-from ..probes import probe
+from ..operation.probes import probe
 from ..request.client_origin import origin_in
 from ..request.paths import check_path, check_query, merged_path, raw_path
 from ..request_context import SCOPE_KEY, RequestContext

@@ -311,7 +311,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     # The body of the request.
 
     def take_at_most(self, size: int) -> None:
-        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
+        """Bound the time for a body of unknown length to what ``size`` bytes need; see ``InboundRequest``."""
         if self._parsed.length < 0:
             self._body_size = min(self._body_size, size)
 

@@ -264,7 +264,7 @@ class Stream(RecordedRequest, UnsentContent):
         return self.receive_buffer.exhausted
 
     def take_at_most(self, size: int) -> None:
-        """Declare that the application reads at most ``size`` bytes of the body; see ``InboundRequest``."""
+        """Bound the time for a body of unknown length to what ``size`` bytes need; see ``InboundRequest``."""
         if self.head.content_length is None:
             self._body_size = min(self._body_size, size)
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection
 
 from ...observe.figures import ProcessFigures, Totals
-from ..control import messages
-from .exit_status import Exit, ExitClass
-from .process import Worker
+from ..master.exit_status import Exit, ExitClass
+from ..master.process import Worker
+from . import messages
 
 
 class WorkerFigures:

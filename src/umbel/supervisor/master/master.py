@@ -76,6 +76,7 @@ from trio_util import periodic
 from ...core.events import Level
 from ...logs import failing_logs, recover_all
 from ..control import messages
+from ..control.worker_figures import WorkerFigures
 from ..control.worker_queries import WorkerQueries
 from .backoff import STABLE_S, RestartIntensity
 from .console_output import ConsoleOutput
@@ -88,7 +89,6 @@ from .sd_notify import SystemdNotifier
 from .settings import Settings
 from .signals import handle_signals
 from .slot import Slot
-from .worker_figures import WorkerFigures
 
 _HEALTH_CHECK_S = 1.0
 _REOPEN_S = 5.0

@@ -20,8 +20,8 @@ from ...config.loading.empty_config import require_routes
 from ...config.loading.load import load
 from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem
-from ...gateway.admin import admin_settings
 from ...gateway.checks import CHECKS
+from ...gateway.operation.admin import admin_settings
 from ...server.limits.server_limits import Limits
 from .options import Application, Options
 

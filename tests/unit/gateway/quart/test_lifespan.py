@@ -10,9 +10,9 @@ from tests.support.logs.records import Records
 from tests.support.server.asgi import LifespanFailedError, ask, living
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.config.schema.sections import Config
-from umbel.gateway.admin import GatewayView
 from umbel.gateway.app import Umbel
 from umbel.gateway.context import State
+from umbel.gateway.operation.admin import GatewayView
 from umbel.upstream import Client
 
 MockClock = trio.testing.MockClock
