@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
@@ -91,11 +93,11 @@ def test_figures_are_the_same_after_a_transfer_as_json() -> None:
 
 @pytest.mark.parametrize(("openmetrics", "parse"), [(True, parse_openmetrics), (False, parse_classic)])
 def test_the_official_parser_reads_the_sums(openmetrics: bool, parse: Any) -> None:
-    given = [
+    summed = [
         figures(process, umbel_answers_total=[(('/"\\\n', "complete"), 5)], **{DURATION: [(LABELS, cells(0.2, 20))]})
         for process in ("1", "2")
     ]
-    read = samples(render(given, openmetrics=openmetrics), parse)
+    read = samples(render(summed, openmetrics=openmetrics), parse)
     found = {(name, frozenset(labels)): value for (name, labels), value in read.items()}
     assert found["umbel_answers_total", frozenset(('/"\\\n', "complete"))] == 10
     assert found[f"{DURATION}_bucket", frozenset((*LABELS, "0.25"))] == 2
@@ -104,14 +106,27 @@ def test_the_official_parser_reads_the_sums(openmetrics: bool, parse: Any) -> No
     assert found[f"{DURATION}_sum", frozenset(LABELS)] == pytest.approx(40.4)
 
 
+@pytest.mark.parametrize(("openmetrics", "parse"), [(True, parse_openmetrics), (False, parse_classic)])
+@given(route=st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_label_with_any_text_is_read_back(openmetrics: bool, parse: Any, route: str) -> None:
+    text = render([figures(umbel_answers_total=[((route, "complete"), 5)])], openmetrics=openmetrics)
+    read = [
+        sample.labels["route"]
+        for family in parse(text.decode())
+        for sample in family.samples
+        if sample.name == "umbel_answers_total"
+    ]
+    assert read == [route]
+
+
 def test_openmetrics_has_the_latest_exemplar_of_each_bucket() -> None:
-    given = [
+    several = [
         figures(exemplars={DURATION: [(LABELS, [Exemplar(6, trace, 0.2, at)])]}, **{DURATION: [(LABELS, cells(0.2))]})
         for trace, at in (("a" * 32, 1e9), ("b" * 32, 2e9), ("c" * 32, 1.5e9))
     ]
     shown = [
         sample.exemplar.labels
-        for family in parse_openmetrics(render(given, openmetrics=True).decode())
+        for family in parse_openmetrics(render(several, openmetrics=True).decode())
         for sample in family.samples
         if sample.exemplar
     ]
