@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -62,14 +62,16 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 async def serve_part(stream: trio.SocketStream) -> None:
     """Upstream that answers each request of a kept connection with an empty object."""
     received = b""
-    async with stream:
-        while piece := await stream.receive_some():
-            received += piece
-            while b"\r\n\r\n" in received:
-                received = received.partition(b"\r\n\r\n")[2]
-                await stream.send_all(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
-                )
+    # A killed worker resets its connections.
+    with suppress(trio.BrokenResourceError):
+        async with stream:
+            while piece := await stream.receive_some():
+                received += piece
+                while b"\r\n\r\n" in received:
+                    received = received.partition(b"\r\n\r\n")[2]
+                    await stream.send_all(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+                    )
 
 
 class Traffic:

@@ -97,6 +97,36 @@ def test_a_torn_line_of_a_removed_file_is_written_whole_to_the_new_file(
     assert path.read_bytes() == b"two\n"
 
 
+@pytest.mark.parametrize("holder", ["appends", "truncates", "truncates and appends"])
+def test_a_torn_line_that_another_process_changed_is_written_whole(
+    holder: str, log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_module, "LOCK_S_MAX", 0.0)
+    log.append(b"first\n")
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # The holder is stopped: the line is written without the lock.
+        disk = ShortWrites(monkeypatch, room=4)
+        with pytest.raises(OSError, match="No space"):
+            log.append(b"torn line\n")
+    disk.room = 1000
+    if "truncates" in holder:
+        os.truncate(path, len(b"first\n"))
+    if "appends" in holder:
+        with path.open("ab") as other:
+            other.write(b"other\n")
+    log.append(b"torn line\n")
+
+    rest = path.read_bytes().removeprefix(b"first\n")
+    assert (
+        rest
+        == {
+            "appends": b"tornother\ntorn line\n",
+            "truncates": b"torn line\n",
+            "truncates and appends": b"other\ntorn line\n",
+        }[holder]
+    )
+
+
 def test_the_torn_line_of_a_killed_process_is_truncated(log: LogFile, path: Path) -> None:
     path.write_bytes(b'{"a":1}\n{"b":')
     log.append(b'{"c":3}\n')

@@ -26,7 +26,8 @@ After ``_OPENS_MAX`` rounds the call fails (EBUSY), so that no hostile renaming 
 A failed write (a full disk). ``_bytes_done`` counts the bytes of the batch that are in the file, and the next
 ``append``, which must have the same lines, continues there. Whole lines stay. A torn one is truncated if this process
 holds the lock and no other process has written behind the line. If it is not truncated, the next call continues the
-torn line. If meanwhile another file was opened, the torn line is written whole there (``_is_new_file``).
+torn line, if it is still the end of the file. If not, because another file was opened or another process has written
+behind it or truncated it, the line is written whole (``_begin_torn_line_again``).
 
 Invariants:
 
@@ -144,6 +145,7 @@ class LogFile:
         if self._fd is None or not self._regular:
             self.open()
         if not self._regular:
+            self._begin_torn_line_again(None, lines)
             self._write(lines)
             return
         for _ in range(_OPENS_MAX):
@@ -206,6 +208,7 @@ class LogFile:
             size = self._size_at_path()
             if size is None:
                 return False
+            self._begin_torn_line_again(size, lines)
             if not locked:
                 self._write(lines)
             else:
@@ -255,6 +258,19 @@ class LogFile:
             else:
                 return True
 
+    def _begin_torn_line_again(self, size: int | None, lines: bytes) -> None:
+        """Arrange that a torn line of the batch is written whole, unless it ends the open file.
+
+        Args:
+            size: the size of the open file; None if it is not regular.
+            lines: the batch.
+        """
+        # A write with O_APPEND leaves the descriptor's position behind its bytes.
+        moved = self._bytes_done and size is not None and size != os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        if self._is_new_file or moved:
+            self._bytes_done = lines.rfind(b"\n", 0, self._bytes_done) + 1
+            self._is_new_file = False
+
     def _without_torn_line(self, size: int, lines: bytes) -> int:
         """Truncate a torn line at the end of the file; return the file's size. The lock must be held."""
         fd = self._descriptor
@@ -299,9 +315,6 @@ class LogFile:
     def _write(self, lines: bytes) -> None:
         """Write the missing bytes of the lines; after an error ``_bytes_done`` says how many are in the file."""
         fd = self._descriptor
-        if self._is_new_file:  # A line that is torn in the previous file is written whole in this one.
-            self._bytes_done = lines.rfind(b"\n", 0, self._bytes_done) + 1
-            self._is_new_file = False
         while self._bytes_done < len(lines):
             try:
                 self._bytes_done += os.write(fd, lines[self._bytes_done :] if self._bytes_done else lines)
