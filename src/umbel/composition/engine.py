@@ -188,7 +188,10 @@ class Engine:
 
     @cached_property
     def scope(self) -> trio.CancelScope:
-        """The cancel scope around everything that the engine waits for, with the request's deadline."""
+        """The cancel scope with the request's deadline, around everything that the engine waits for.
+
+        It is not entered while a timer has the deadline (``timers``); ``end_now`` ends the wait in both cases.
+        """
         return trio.CancelScope(deadline=self.facts.deadline)
 
     # Hooks for subclasses.

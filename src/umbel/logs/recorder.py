@@ -327,7 +327,7 @@ async def record_to(
 ) -> AsyncGenerator[FileRecorder, None]:
     """Open a recorder over one sink for each stream, as ``open_recorder`` does over files.
 
-    ``clock`` gives the time in ns since 1970. ``combined``: the format of the access log.
+    ``clock`` gives the time in ns since 1970. ``combined``: whether the access log has the combined format, not JSON.
 
     Raises:
         ConfigError: a sink cannot be opened at the start.

@@ -203,7 +203,9 @@ class Ticket:
         return self._breaker._state is not BreakerState.CLOSED and not self.is_probe
 
     def attempted(self, now: float, kind: Kind | None, status: int | None) -> None:
-        """Count the end of an attempt that was not cut. The first verdict on a probe closes or opens the breaker.
+        """Count the end of an attempt whose kind is not in ``CUT``.
+
+        The first verdict on a probe closes or opens the breaker.
 
         Args:
             kind: kind of the failure; None for a response.

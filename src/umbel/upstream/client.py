@@ -22,8 +22,9 @@ under load or failure.
 6. **load balancing**: takes a replica for each attempt. It is within retry and hedge, so that each attempt can take a
    replica that the call has not tried.
 7. **attempt**: encodes the request, with the time that is left after all waiting, and sends it. Its end is recorded and
-   reported to the load balancer, and to the breaker unless the attempt was cut. An attempt ends with the body of its
-   response, so a body that breaks off is a failure.
+   reported to the load balancer, and to the breaker unless its kind is client-gone or cancelled. (An attempt that a
+   time limit cut may have the kind timeout, and is reported.) An attempt ends with the body of its response, so a body
+   that breaks off is a failure.
 8. **pool**: gives the attempt a connection. It is last, because connections are kept by the replica's origin. The pool
    has no limit of its own: the bulkhead has counted the call, and a second queue would hide the state of the first.
 

@@ -1,4 +1,4 @@
-"""Messages about invalid expressions: each is one sentence that says what is wrong and what to write.
+"""Messages about invalid expressions: one sentence says what is wrong, and how to write a constant if it was meant.
 
 The messages quote texts of the configuration. Code that prints them must hide the values of environment variables.
 """
@@ -30,7 +30,10 @@ _JSON_WORDS = frozenset({"true", "false", "null"})
 
 
 def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> str:
-    """The reason why ``text`` at the key ``where`` is no expression, and what to write instead."""
+    """The reason why ``text`` at the key ``where`` is no expression, as one message.
+
+    If a constant may have been meant, the message also says how to write it.
+    """
     if _JSON_NUMBER.fullmatch(text):
         reason = "it is a number"
     elif _JSON_LIST.fullmatch(text):

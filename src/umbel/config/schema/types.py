@@ -189,7 +189,7 @@ def _route_path(value: str) -> str:
     if odd := _NEVER_SENT.search(literal):
         raise ValueError(f'a request with "{odd[0]}" in its path is always refused; remove it')
     if "//" in literal or any(segment in (".", "..") for segment in literal.split("/")):
-        raise ValueError("a request with //, /./ or /../ in its path is always refused; remove it")
+        raise ValueError("write the path without //, /./ and /../; a request with one of them is always refused")
     return value
 
 

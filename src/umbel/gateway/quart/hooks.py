@@ -111,7 +111,7 @@ def parts_of(cls: type[QuartTrio]) -> Mapping[str, object]:
 
 
 def replaces_entrance(cls: type[QuartTrio], parts: Mapping[str, object]) -> bool:
-    """Whether ``cls`` overrides ``asgi_app`` or ``__call__``."""
+    """Whether ``asgi_app`` or ``__call__`` of ``cls`` is not the one in ``parts`` (``parts_of(Umbel)``)."""
     return any(getattr(cls, name) is not parts[name] for name in _ENTRANCES)
 
 

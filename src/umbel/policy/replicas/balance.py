@@ -90,7 +90,7 @@ class WeightedRoundRobin:
             replica.credit = max(-total, min(replica.credit, total))
 
     def pick(self, now: float, replicas: Sequence[ReplicaT]) -> ReplicaT:
-        """Add each replica's weight to its credit; pick the highest credit, and subtract the sum of the weights."""
+        """Add each replica's weight to its credit; pick the highest credit, and subtract all weights from it."""
         total = 0
         for replica in replicas:
             total += replica.weight

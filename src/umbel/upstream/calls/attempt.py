@@ -23,8 +23,9 @@ SENT may go back to WAITING once (see "Replacement").
 **Invariants.**
 
 - Only ``_close`` sets DONE, and each attempt passes ``_close`` once. If the attempt has a replica, ``_close`` records
-  the attempt, then gives the replica back, then reports the end to the breaker unless its kind is in ``CUT``. So each
-  happens at most once, and the record precedes an ejection that the end causes.
+  the attempt, then gives the replica back, then reports the end to the breaker unless its kind is in ``CUT``
+  (client-gone, cancelled); an attempt that a time limit cut may have the kind timeout, and is reported. So each happens
+  at most once, and the record precedes an ejection that the end causes.
 - An attempt that is DONE holds no connection. Before ``_close`` its connection, if it had one, was either given back to
   the pool (the response is complete) or closed (``_close_connection``).
 - Of the three ends, ``attempt_ended`` reports two to the owner: a response and an error. A cut is not reported, because

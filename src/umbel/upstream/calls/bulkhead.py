@@ -34,8 +34,8 @@ upstream may hold most of the requests and not be stalled yet. Candidates are th
 joined, that hold more than EACH_SHARE of ``max_requests``, and that have completed no call for QUIET_SECONDS. Of these,
 the upstream that holds the most requests is chosen. The waiting calls of the request that came into its queue last are
 refused, or else the call that joined last, and the server takes the new request instead. The chosen upstream is
-*pressed*: until a call completes, a request that it does not hold may not wait if EACH_SHARE wait, and may not join if
-it holds EACH_SHARE, because the request would be refused for the next new one.
+*pressed*: until a call completes, a request without a call at this upstream may not wait there if EACH_SHARE wait, and
+may not join if the upstream holds EACH_SHARE: its call would be refused for the next new request.
 
 **Cost.** A call that finds a free place costs two counts. A timer examines a watched upstream until it is stalled. The
 state of a stalled one is examined by each new call to it, and when ``stalled`` is read.

@@ -185,7 +185,7 @@ class Waiter(CallBase):
         """Timer of the call's own limit; the own call has its own timer."""
 
     def start(self, now: float) -> None:
-        """Admit the call and make its request, without waiting; see ``core.call.Call``."""
+        """Join a shared call, begin one, or start an own call, without waiting; see ``core.call.Call``."""
         coalescing, context = self._coalescing, self.context
         client = coalescing.client
         key = _key(self.prepared, context)
