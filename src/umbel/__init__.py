@@ -29,9 +29,9 @@ Public names:
   - ``RequestError``: a client's request is answered with an error status.
   - ``UpstreamError``: a call got no usable response from its upstream.
 
-Further public packages are ``umbel.upstream`` (an httpx transport with retries, hedging and a circuit breaker) and
-``umbel.logs`` (structured logs on trio). Names are imported on first use, so ``umbel.upstream`` and ``umbel.logs`` work
-without a web framework.
+Further public packages are ``umbel.upstream`` (an httpx transport with retries, hedging and a circuit breaker),
+``umbel.logs`` (structured logs on trio) and ``umbel.server`` (the server). Names are imported on first use, so
+``umbel.upstream`` and ``umbel.logs`` work without a web framework.
 """
 
 from __future__ import annotations

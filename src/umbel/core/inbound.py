@@ -26,10 +26,11 @@ raises ``AnsweredByServerError``. If a response has begun, it is cut off instead
 ``ClientGoneError``.
 
 **A client that leaves.** A client of HTTP/1.1 may close its sending half (TCP FIN) and still want the response, or it
-may be gone; the two look alike. The moment decides. Before the application first waits, the end of the client's sending
-is a half-close: the client gets its response. Afterwards it means that the client has left, unless it comes while
-``receive`` reads the body and the body proves complete: that is a half-close too. The application marks the moment with
-``on_gone(callback)``, just before it waits. A broken connection always means that the client has left; in HTTP/2 so
+may be gone; the two look alike. If ``receive`` finds that the sending has ended before the body was complete, the
+client has left. Otherwise the first ``on_gone(callback)`` decides, which the application calls before it waits for
+anything but the body. Before this call, the end of the client's sending is a half-close: the client gets its response.
+Afterwards it means that the client has left, unless it comes while ``receive`` reads the body: that is a half-close
+too. A broken connection always means that the client has left; in HTTP/2 so
 does the end of the connection or a reset of the stream. If the client leaves before it has its response, the server
 calls ``callback()`` once, synchronously; the callback must not raise or wait. ``gone`` is True from then on. An
 application should not begin calls for a client that has left. Sending to a client that has left or does not read raises

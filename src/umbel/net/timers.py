@@ -4,8 +4,8 @@ Theory
 ------
 *Problem.* Nearly all timers are cancelled before their time: the timeout of a call that succeeds, the hedge that is not
 sent, the idle timeout of a connection that is used again. So ``add`` and ``cancel`` must be cheap. A timer that is
-cancelled costs one push onto a heap, and later its share of a removal. It costs no task, no cancel scope and no
-wake-up.
+cancelled costs one push onto a heap, and later its share of a removal. It costs no task and no cancel scope, and at
+most one wake-up of ``run``.
 
 *Data structure.* A heap of ``(when, number, timer)``. ``number`` grows by one per timer. So two timers for one time run
 in the order in which they were added, and the heap never compares two ``Timer`` objects.
@@ -35,8 +35,8 @@ turn of the scheduler; if more are due, ``run`` first passes through a checkpoin
 exception ends ``run``. ``run`` is protected from KeyboardInterrupt, so Ctrl-C never stops a callback half-way.
 
 *Cancellation.* A cancel of ``run`` takes effect while ``run`` sleeps or at the checkpoint, never inside of a callback.
-The timers stay in the heap and do not run. ``run_all`` then runs them all at once, so that nothing waits for ever for a
-timer that no task runs any more.
+The timers stay in the heap and do not run. If something waits for such a timer, the owner of the queue must call
+``run_all`` after the end of ``run``: it runs them all at once.
 """
 
 from __future__ import annotations

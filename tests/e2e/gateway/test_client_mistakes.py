@@ -114,11 +114,14 @@ MISTAKES: dict[str, Mistake] = {
     "a long target of a list": Mistake(
         "/list-query", 400, ('"ids"', "target"), b'{"ids":[%b1]}' % (b"1," * 9000), JSON
     ),
-    "an object in a list of a query": Mistake("/list-query", 400, ('"ids"',), b'{"ids":[{}]}', JSON),
+    "an object in a list of a query": Mistake(
+        "/list-query", 400, ('"ids"', "an item that is an object"), b'{"ids":[{}]}', JSON
+    ),
     "a long target of the client's query": Mistake("/long-query?q=" + "/" * 7900, 400, ('"q"', "target")),
     "an object in a query": Mistake("/param-object", 400, ('"o"', "an object"), b'{"o":{"a":1}}', JSON),
     "an object in a form": Mistake("/form", 400, ("A member of the body", "an object"), b'{"a":{}}', JSON),
     "a list as a form": Mistake("/form", 400, ("The body", "not an object"), b"[]", JSON),
+    "an object in a list of a form": Mistake("/form", 400, ("an item that is an object",), b'{"a":[{}]}', JSON),
     "an object in a form's field": Mistake("/form-field", 400, ('"a"', "an object"), b'{"a":{}}', JSON),
     "an infinite number": Mistake("/number?q=1e999", 400, ('"q"', "no value")),
     "what only Python takes for a number": Mistake("/number?q=nan", 400, ('"q"', "no value")),

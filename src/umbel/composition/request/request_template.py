@@ -114,15 +114,26 @@ def encode_form(fields: Mapping[str, Json], client_parameter: Callable[[str], st
             "form", f"has more than {MAX_FORM_FIELDS} fields", client_parameter=client_parameter(next(iter(fields)))
         )
     for name, entry in fields.items():
-        try:
-            pairs.extend(
-                f"{quote_plus(name)}={quote_plus(scalar_text(one, name, client_parameter=client_parameter(name)))}"
-                for one in (entry if isinstance(entry, LISTS) else [entry])
-                if one is not None
-            )
-        except UnicodeEncodeError as error:
-            raise BadValueError(name, "is not valid Unicode", client_parameter=client_parameter(name)) from error
+        if isinstance(entry, LISTS):
+            try:
+                pairs += [_form_pair(name, item, client_parameter(name)) for item in entry if item is not None]
+            except BadValueError as error:
+                raise error.of_item() from error
+        elif entry is not None:
+            pairs.append(_form_pair(name, entry, client_parameter(name)))
     return "&".join(pairs).encode("ascii")
+
+
+def _form_pair(name: str, value: Json, client_parameter: str) -> str:
+    """The encoded ``name=value`` of a scalar.
+
+    Raises:
+        BadValueError: the value is no scalar, or no Unicode.
+    """
+    try:
+        return f"{quote_plus(name)}={quote_plus(scalar_text(value, name, client_parameter=client_parameter))}"
+    except UnicodeEncodeError as error:
+        raise BadValueError(name, "is not valid Unicode", client_parameter=client_parameter) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ class BadValueError(Exception):
         self.client_parameter = client_parameter
         self.reason = reason
 
+    def of_item(self) -> BadValueError:
+        """This error, about an item of the value's list."""
+        return BadValueError(self.name, f"has an item that {self.reason}", client_parameter=self.client_parameter)
+
 
 class Variable(NamedTuple):
     """A resolved variable: the path of its value in the context. Root None: the path begins with a bound name."""
@@ -177,7 +181,10 @@ def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = F
     room = MAX_TARGET
     for item in value:
         if item is not None:
-            text = percent_encoded(item, name, client_parameter=client_parameter)
+            try:
+                text = percent_encoded(item, name, client_parameter=client_parameter)
+            except BadValueError as error:
+                raise error.of_item() from error
             room -= len(text) + 1
             if room < 0:
                 raise BadValueError(

@@ -36,7 +36,7 @@ def stream_began(ctx: RequestContext) -> Timer | None:
 
 @contextmanager
 def streaming(ctx: RequestContext) -> Iterator[None]:
-    """Context manager: the block is a stream."""
+    """Context manager around a stream: the request's start is recorded once the block has lasted ``lasting_after``."""
     timer = stream_began(ctx)
     try:
         yield

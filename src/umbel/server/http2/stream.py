@@ -307,7 +307,7 @@ class Stream(RecordedRequest, UnsentContent):
             self._refuse(error_response)
             return
         # Only with a slot: a client must not be asked for a body that would be refused.
-        if self._must_continue and not self.response_started:
+        if self._must_continue and not (self.response_started or self.finished):
             self._must_continue = False
             self.connection.sender.headers(self.stream_id, 100, [])
             await self.connection.sender.flush()

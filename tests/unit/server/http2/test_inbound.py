@@ -204,6 +204,28 @@ async def test_a_reset_calls_on_gone_once_and_later_sends_raise(autojump_clock: 
     assert here.records.logged == []
 
 
+async def test_a_client_that_leaves_while_its_body_waits_for_a_slot_is_gone(autojump_clock: MockClock) -> None:
+    """The 100 was queued for a stream that had been reset, and its refusal counted as a crash of the application."""
+    raised: list[BaseException] = []
+
+    async def handle(request: Stream) -> None:
+        try:
+            await request.receive()
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    async with native(handle, Limits(max_uploads=1)) as here:
+        await here.client.request("POST", end=False)  # Takes the only slot.
+        await trio.testing.wait_all_tasks_blocked()
+        stream = await here.client.request("POST", headers=[("expect", "100-continue")], end=False)
+        await trio.testing.wait_all_tasks_blocked()
+        here.client.h2.reset_stream(stream, Codes.CANCEL)
+        await here.client.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(error) for error in raised] == [ClientGoneError]
+
+
 async def test_a_cut_response_ends_with_a_reset_and_one_record(autojump_clock: MockClock) -> None:
     async def handle(request: Stream) -> None:
         await request.start(200, [])
