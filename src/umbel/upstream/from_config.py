@@ -188,9 +188,9 @@ def _policies(config: Upstream, *, weighted: bool) -> Policies:
 
 def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
     """The replicas as a list; with a ``dns+`` URL among them, as a source that follows the addresses of the names."""
-    name, urls = config.tls.server_name, [each.url for each in config.replicas]
+    name, host, urls = config.tls.server_name, config.host, [each.url for each in config.replicas]
     if not any(url.startswith("dns+") for url in urls):
-        return [Replica.parse(url, server_name=name) for url in urls]
+        return [Replica.parse(url, server_name=name, host=host) for url in urls]
     # Imported here, because dnspython is slow to import and few configurations need it.
     from .replicas.dns import DnsReplicas
 
@@ -198,11 +198,11 @@ def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
     for place, url in enumerate(urls):
         if url.startswith("dns+"):
             try:
-                parts.append(DnsReplicas(url, server_name=name, public_only=config.public_only))
+                parts.append(DnsReplicas(url, server_name=name, host=host, public_only=config.public_only))
             except ValueError as error:
                 raise UpstreamConfigError(("urls", place), str(error)) from error
         else:
-            parts.append(Replica.parse(url, server_name=name))
+            parts.append(Replica.parse(url, server_name=name, host=host))
     return JoinedReplicas(parts, _weights(config))
 
 

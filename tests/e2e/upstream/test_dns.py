@@ -57,6 +57,9 @@ async def test_a_replica_connects_to_the_address_and_sends_the_name_as_host(auto
         assert (secure.origin.port, secure.origin.sni, secure.host) == (443, "users.test", b"users.test")
         async with replicas_of(server, "dns+https://users.test", server_name="other.test") as source:
             assert [replica.origin.sni for replica in source.replicas] == ["other.test"]
+        async with replicas_of(server, "dns+https://users.test", host="other.test:1") as source:
+            (named,) = source.replicas
+        assert (named.host, named.origin.sni) == (b"other.test:1", "other.test")
 
 
 async def test_an_absolute_name_is_looked_up_with_its_dot_and_sent_without_the_dot(autojump_clock) -> None:

@@ -124,10 +124,12 @@ async def test_the_configured_server_name_is_sent_and_verified_instead_of_the_ho
     async with raw_server(answering(OK), tls=made) as server:
         async with calling(url(server, "https"), tls={"ca": ca_file, "server_name": "users.example"}) as caller:
             assert (await caller.call()).content == b"ok"
+        async with calling(url(server, "https"), tls={"ca": ca_file}, host="users.example:443") as caller:
+            assert (await caller.call()).content == b"ok"
         async with Pool(ssl_context=client_context(ca=ca_file)) as pool, httpx.AsyncClient(transport=pool) as client:
             got = await client.get(url(server, "https"), extensions={"sni_hostname": "users.example"})
             assert got.text == "ok"
-    assert asked == ["users.example", "users.example"]
+    assert asked == ["users.example"] * 3
 
 
 @pytest.fixture

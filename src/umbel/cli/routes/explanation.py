@@ -211,6 +211,8 @@ class _Explainer:
         yield self.limit(upstream, at, "max_fields")
         yield self.limit(upstream, at, "deadline_header", lambda name: name or "none")
         yield self.limit(upstream, at, "forwarded", _toml_bool)
+        if upstream.host is not None:
+            yield self.limit(upstream, at, "host")
         if upstream.user_agent is not None:
             yield self.limit(upstream, at, "user_agent")
         yield self.limit(upstream, at, "public_only", _toml_bool)

@@ -39,6 +39,7 @@ from .types import (
     Name,
     PassedStatus,
     RoutePath,
+    ServedHost,
     Status,
     UpstreamName,
     UserAgent,
@@ -67,7 +68,8 @@ class Tls(Section):
     key: str | None = None
     """A file with the private key (PEM) of the client certificate."""
     server_name: str | None = None
-    """The name that is sent as SNI and verified in the certificate. Default: the host of the URL."""
+    """The name that is sent as SNI and verified in the certificate. Default: the name in host of the upstream, else the
+    host of the URL."""
 
     _checked = model_validator(mode="after")(enforce(_tls_constraints))
 
@@ -99,6 +101,9 @@ class Upstream(Section):
     urls: Annotated[tuple[BaseUrl | WeightedUrl, ...], Field(strict=False, min_length=1)]
     """The replicas: http://, https:// or unix: URLs without credentials, or {url, weight} tables. A dns+http:// or
     dns+https:// URL means one replica per DNS address of its host name (hosts files are not read)."""
+    host: ServedHost | None = None
+    """The value of the field Host in calls and health checks, such as "api.internal", with or without a port. Its name
+    is also the TLS server name, unless tls.server_name is written. Default: the host and port of the URL."""
     timeout: Duration | None = None
     """The timeout of a whole call, with its time in the queue. Default: the time left to the route's deadline."""
     connect_timeout: Duration = 1.0

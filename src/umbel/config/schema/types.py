@@ -38,7 +38,7 @@ _TARGET = re.compile(f"/[{TARGET_CHARS}]*")
 # RFC 3986 section 2: the characters of a URL.
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
-_SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::[0-9]{{1,5}})?")
+_SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::([0-9]{{1,5}}))?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PORT_MAX = 65535
 _ADMIN_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
@@ -66,7 +66,8 @@ def _field_name(value: str) -> str:
     if STAR in value:
         raise ValueError(f'"{value}" is a pattern, which is not allowed here; write each header name')
     if value.lower() in _MANAGED:
-        raise ValueError(f'"{value}" belongs to one connection and is written by Umbel; remove it')
+        instead = ", or write the key host of the upstream" if value.lower() == "host" else ""
+        raise ValueError(f'"{value}" belongs to one connection and is written by Umbel; remove it{instead}')
     return value.lower()
 
 
@@ -210,7 +211,8 @@ def _probe_path(path: str) -> str:
 
 
 def _served_host(value: str) -> str:
-    if _SERVED_HOST.fullmatch(value) is None:
+    match = _SERVED_HOST.fullmatch(value)
+    if match is None or int(match[1] or 0) > _PORT_MAX:
         raise ValueError(
             f'"{value}" is not a host; write a name or an address, such as "www.example.com" or "[::1]:80"'
         )

@@ -57,8 +57,9 @@ class DnsStatistics:
 class DnsReplicas(TaskOwner):
     """A ``ReplicaSource``: the addresses (A and AAAA) of a name, from a ``dns+http://`` or ``dns+https://`` URL.
 
-    The fields Host and TLS server name keep the name of the URL. A dot at the end of the name makes it absolute for the
-    look-up, and is removed elsewhere. Prohibited addresses (``address.is_prohibited``) are never replicas.
+    The field Host and the TLS server name are those of the URL, unless the arguments name others. A dot at the end of
+    the name makes it absolute for the look-up, and is removed elsewhere. Prohibited addresses
+    (``address.is_prohibited``) are never replicas.
 
     The name is looked up again after the smallest TTL of its records, bounded by ``ttl_min`` and ``ttl_max``. A look-up
     that fails, or finds no usable address, leaves the set unchanged, and is repeated after a pause that doubles from 1
@@ -69,7 +70,7 @@ class DnsReplicas(TaskOwner):
 
     Args:
         url: ``dns+``, then a base URL whose host is a name.
-        server_name: server name for TLS instead of the host.
+        server_name, host: TLS server name and value of Host, as in ``Replica.parse``.
         public_only: refuse addresses that are not public.
         nameservers: addresses and ports of name servers; None: those of ``/etc/resolv.conf``, which is read again after
             a failure.
@@ -85,13 +86,14 @@ class DnsReplicas(TaskOwner):
         url: str,
         *,
         server_name: str | None = None,
+        host: str | None = None,
         public_only: bool = False,
         nameservers: Sequence[tuple[str, int]] | None = None,
         timeout: float = 5.0,
         ttl_min: float = 1.0,
         ttl_max: float = 60.0,
     ) -> None:
-        self._name, self._base = _parsed(url, server_name)
+        self._name, self._base = _parsed(url, server_name, host)
         super().__init__(BackgroundNursery(f"the look-up of {self._name}"))
         self._public_only = public_only
         self._nameservers = nameservers
@@ -234,7 +236,7 @@ class _Family:
         self.lifetime, self.failure = None, (kind, detail)
 
 
-def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
+def _parsed(url: str, server_name: str | None, host: str | None) -> tuple[str, Replica]:
     """The name to look up, and the replica of the URL, from which the replica of each address is made."""
     text = url.removeprefix(PREFIX)
     if text == url or not text.startswith(("http://", "https://")):
@@ -244,7 +246,8 @@ def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
     bare = name.rstrip(".")
     if not bare or _is_address(bare):
         raise ValueError("replicas from DNS need a host name; write a URL with an IP address without dns+")
-    return name, Replica.parse(text if bare == name else str(parts.copy_with(host=bare)), server_name=server_name)
+    text = text if bare == name else str(parts.copy_with(host=bare))
+    return name, Replica.parse(text, server_name=server_name, host=host)
 
 
 def _is_address(text: str) -> bool:

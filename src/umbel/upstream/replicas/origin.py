@@ -47,12 +47,13 @@ class Replica:
     """Prefix of every target: empty, or a path without a slash at its end."""
 
     @classmethod
-    def parse(cls, text: str, *, server_name: str | None = None) -> Replica:
+    def parse(cls, text: str, *, server_name: str | None = None, host: str | None = None) -> Replica:
         """Parse a base URL: ``http://``, ``https://`` or ``unix:/path`` (HTTP without TLS over a Unix socket).
 
         Args:
-            server_name: the server name for TLS, sent and verified instead of the host; without effect unless the URL
-                is https.
+            server_name: the server name for TLS, sent and verified; without effect unless the URL is https. None: the
+                name in ``host``, else the host of the URL.
+            host: value of the field Host, a name or an address with or without a port. None: the authority of the URL.
 
         Raises:
             BadRequest: the URL has another scheme, no host, credentials, a query or a fragment, or the path of the
@@ -64,7 +65,8 @@ class Replica:
             if not uds.startswith("/"):
                 raise BadRequest('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
             # RFC 9110 section 7.2 requires the field Host, and the path of a socket is no host.
-            return cls(text, httpx.URL("http://localhost"), Origin("http", "localhost", 80, uds), b"localhost", b"")
+            field = (host or "localhost").encode("ascii")
+            return cls(text, httpx.URL("http://localhost"), Origin("http", "localhost", 80, uds), field, b"")
         if "?" in text or "#" in text:
             raise BadRequest("the URL of an upstream must be a base URL, without query and fragment")
         url = httpx.URL(text)
@@ -72,8 +74,18 @@ class Replica:
             raise BadRequest("the URL of an upstream must not hold credentials; send them in a header")
         base = url.raw_path.rstrip(b"/")
         root = url.copy_with(raw_path=b"/")
+        if server_name is None and host is not None:
+            server_name = _without_port(host)
         sni = server_name if url.scheme == "https" else None
-        return cls(text, root, replace(origin_of(root), sni=sni), root.netloc, base)
+        field = root.netloc if host is None else host.encode("ascii")
+        return cls(text, root, replace(origin_of(root), sni=sni), field, base)
+
+
+def _without_port(host: str) -> str:
+    """The name or address of a Host value: ``"[::1]:80"`` gives ``"::1"``."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
 def origin_of(url: httpx.URL) -> Origin:

@@ -173,7 +173,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         [
             'umbel.toml:3: upstreams.u.headers."a b": "a b" is not a header name',
             'umbel.toml:3: upstreams.u.headers.Content-Length: "Content-Length" belongs to one connection and is written by Umbel; remove it',
-            'umbel.toml:3: upstreams.u.headers.Host: "Host" belongs to one connection and is written by Umbel; remove it',
+            'umbel.toml:3: upstreams.u.headers.Host: "Host" belongs to one connection and is written by Umbel; remove it, or write the key'
+            " host of the upstream",
             "umbel.toml:3: upstreams.u.headers.a: the value of a header must not hold a line break or another control"
             " character except tab; remove it",
         ],
