@@ -46,7 +46,7 @@ class FailedCall:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Problem document. Members whose value is empty are left out."""
+    """Problem document. Of its members, an empty ``detail``, ``request_id`` and ``calls`` are left out."""
 
     status: int
     detail: str = ""

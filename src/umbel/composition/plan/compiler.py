@@ -32,8 +32,9 @@ it.
 
 **What else names decide.** The scope also records which header fields, parameters and body members of the client a call
 sends (``reads``). ``forget_reads`` clears them after ``when`` and ``each``, which send nothing. These records decide
-whether a call carries a credential of the client. The answer's ``Vary`` names all header fields that the route reads
-(``RouteNames.headers``), also in ``when``, ``each`` and the answer, and those that its calls forward.
+whether a call carries a credential of the client. The answer's ``Vary`` names the header fields that the route reads
+(``RouteNames.headers``), also in ``when``, ``each`` and the answer, and those that its calls forward, but no
+``CONDITIONS``. If a call forwards ``"*"``, ``Vary`` cannot name every field: the answer is private instead.
 
 **Mistakes.** A part that cannot be compiled raises ValueError. ``_collect`` turns the error into an entry of
 ``problems`` with the path of the key, and the compiler goes on with the next part. Three rules make one run

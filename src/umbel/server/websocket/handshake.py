@@ -45,10 +45,11 @@ class OpeningHandshake:
     ) -> tuple[int, list[Field], Connection]:
         """The status and the fields of the response that accepts the handshake, and wsproto's connection.
 
-        ``additional``: header fields of the application.
+        ``additional``: header fields of the application. An Upgrade among them is left out.
 
         Raises:
-            ApplicationError: the subprotocol was not offered, or an additional field is one that the server sets.
+            ApplicationError: the subprotocol was not offered, or the name of an additional field begins with
+                ``sec-websocket-`` or a colon.
         """
         headers: list[Field] = []
         if subprotocol is not None:
