@@ -33,8 +33,10 @@ Invariants:
 2.  A batch is marked as written after ``append`` has returned, never earlier.
 3.  ``sync`` confirms what the queue had settled *before* it was called. If it fails, the records up to that number are
     ``unsynced`` for good: the kernel may have discarded the dirty pages, so that a later success proves nothing.
-4.  Every failure of the sink is an ``OSError``, is counted, and is shown by ``last_error`` until a step succeeds. It
-    never ends the writer; the queue fills meanwhile, and drops.
+4.  Every failure of the sink is an ``OSError`` and never ends the writer; the queue fills meanwhile, and drops. It is
+    counted, and shown by ``last_error`` until a step or an idle check of the file succeeds. The backoff begins again
+    with each batch that is written. Failures of ``apply_retention`` are not counted; ``retention_error`` shows the
+    latest one until it succeeds.
 
 The end. ``close`` gives the writer ``DRAIN_S_MAX`` seconds; it drains the queue, queues the last record
 (``put_closed_record``) and drains again. ``_end`` counts the rest as dropped, on whatever way the writer ends.
@@ -252,7 +254,8 @@ class Writer:
                 self._unsynced_since = trio.current_time()
             self._batch = None
             self._queue.mark_written(batch)
-            self._on_success()
+            self._backoff = 0.0  # Only the backoff: the step may still fail, as each one did before.
+            self._notify_progress()
             if batch.last >= owed and self._queue.queued_bytes < BATCH_BYTES:
                 return
 

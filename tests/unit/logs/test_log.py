@@ -210,6 +210,27 @@ async def test_audit_fails_if_the_sync_fails(sink: MemorySink, autojump_clock: M
         await log.audit("paid again")
 
 
+async def test_a_failing_sync_is_shown_also_while_lines_are_written(
+    sink: MemorySink, autojump_clock: MockClock
+) -> None:
+    """Each batch that was written cleared the error, although no sync had succeeded."""
+    sink.sync_error = OSError(errno.EIO, "Input/output error")
+    sink.seconds_per_write = 0.3
+    async with memory_log(sink, fsync="1s") as log:
+        for _ in range(20):
+            log.error("written")
+            await trio.sleep(0.2)
+        shown = set()
+        for _ in range(20):
+            log.error("written")
+            await trio.sleep(0.2)
+            shown.add(log.statistics().last_error)
+        assert shown == {"Input/output error"}
+        sink.sync_error = None
+        await log.audit("paid")
+        assert log.statistics().last_error is None
+
+
 async def test_audit_fails_if_the_queue_is_full_or_the_log_closed(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink, max_queue_records=1) as log:
         sink.hang = True
