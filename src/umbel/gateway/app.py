@@ -24,7 +24,7 @@ from ..core.events import LogMessage, Recorder
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
-from ..server.asgi import make_scope
+from ..server.asgi import CANCELS, make_scope
 from ..server.handler import serve_asgi
 from ..server.process import gc_tuning
 from ..server.process.loop_watchdog import EVENT, watched_loop
@@ -250,7 +250,9 @@ class Umbel(ErrorHandling, InboundApplication):
         if self.gateway_context.serving.runtime is None and not trio.lowlevel.in_trio_run():
             await refuse(scope, send)
             return
-        if scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT):
+        direct = scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT)
+        # Umbel's own server refuses a peer that is not admitted. Under another one, ``QuartRequest`` refuses it.
+        if direct and (self.gateway_context.admission.is_for_all or CANCELS in (scope.get("extensions") or ())):
             match = self.route_table.find(scope["method"], target_of(scope))
             # Middleware may have changed ``path`` without ``raw_path``; then Quart, which uses ``path``, answers.
             if match is not None and match.decoded == scope["path"]:

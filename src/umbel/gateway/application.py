@@ -14,10 +14,11 @@ from quart_trio import QuartTrio
 
 from ..admin.process.process_side import AdminOptions
 from ..core.events import NULL
+from ..core.networks import Admission, Networks
 from ..server.limits.server_limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .operation.figures import Exemplars, Values, application_figures
-from .request.client_origin import TrustedProxies, origin_of
+from .request.client_origin import origin_of
 
 if TYPE_CHECKING:
     import httpx
@@ -81,7 +82,8 @@ class GatewayApplication(QuartTrio):
         """Endpoints of the routes with ``krakend_compat``."""
         self.gateway_context = GatewayContext(
             config,
-            TrustedProxies(config.server.trusted_proxies),
+            Networks(config.server.trusted_proxies),
+            Admission(config.server.allow_networks, config.server.deny_networks),
             self.config,
             lambda: self.logger,
             RequestCounts(),
@@ -99,7 +101,7 @@ class GatewayApplication(QuartTrio):
         return self.gateway_context.config
 
     @property
-    def trusted_proxies(self) -> TrustedProxies:
+    def trusted_proxies(self) -> Networks:
         """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed."""
         return self.gateway_context.proxies
 

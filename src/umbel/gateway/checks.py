@@ -7,17 +7,21 @@ configuration that can be served. The checks open no connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from ..composition.plan import compiler, warnings
 from ..config.loading import contradictions
 from ..config.loading.load import Check
+from ..core.networks import UNIX_PEER
 from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from ..logs.recorder import STREAMS, path_of
 from ..upstream import from_config
 
 if TYPE_CHECKING:
     from ..config.schema.sections import Config, KeyPath
+
+AnyNetwork = IPv4Network | IPv6Network
 
 _LOG_FILE_KEYS = ("rotate_size", "rotate_every", "keep", "keep_bytes", "keep_days", "compress", "fsync", "ring")
 """Keys of ``[logs]`` that apply to files only."""
@@ -35,11 +39,37 @@ def _warn_of_logs(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield ("logs", "dir"), f"the records could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
 
 
+def _warn_of_networks(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Warn of an allowed network that is denied as a whole, and of trusted proxies that may make no requests."""
+    server = config.server
+    allowed, denied, trusted = (
+        [(place, name, None if name == UNIX_PEER else ip_network(name)) for place, name in enumerate(names)]
+        for names in (server.allow_networks, server.deny_networks, server.trusted_proxies)
+    )
+    for key, networks in (("allow_networks", allowed), ("trusted_proxies", trusted)):
+        for place, name, network in networks:
+            if denying := next((other for _, other, wider in denied if _is_within(network, wider)), None):
+                yield ("server", key, place), f"has no effect: {name} is in {denying} of deny_networks"
+    for place, name, network in trusted:
+        if allowed and not any(_is_within(network, other) or _is_within(other, network) for _, _, other in allowed):
+            yield ("server", "trusted_proxies", place), f"has no effect: {name} is not in allow_networks"
+
+
+def _is_within(one: AnyNetwork | None, other: AnyNetwork | None) -> bool:
+    """Whether a network is a part of another one, or equal to it. None stands for the peers on Unix sockets."""
+    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
+        return one.subnet_of(other)
+    if isinstance(one, IPv6Network) and isinstance(other, IPv6Network):
+        return one.subnet_of(other)
+    return one is None and other is None
+
+
 CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
     warnings.warn,
     from_config.warn,
     _warn_of_logs,
+    _warn_of_networks,
 )
 """Checks whose results are only reported."""

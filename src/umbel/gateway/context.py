@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import NotRunningError, RequestError
+from ..server.limits.server_limits import is_own_probe
+from ..server.response.error_response import NOT_ADMITTED
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from ..config.schema.sections import Config
     from ..core.errors import ConfigError
     from ..core.events import Recorder
+    from ..core.networks import Admission, Networks
     from ..server.limits.server_limits import Limits
-    from .request.client_origin import TrustedProxies
     from .runtime import Runtime
 
 
@@ -123,8 +125,10 @@ class GatewayContext:
 
     config: Config
     """The configuration of the application. It never changes: a reload makes a new application in a new worker."""
-    proxies: TrustedProxies
+    proxies: Networks
     """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed."""
+    admission: Admission
+    """The peers that may make requests. Umbel's own server refuses the others already."""
     settings: Mapping[str, Any]
     """Quart's settings (``app.config``), such as MAX_CONTENT_LENGTH. They may change at any time."""
     logger: Callable[[], Logger]
@@ -133,6 +137,19 @@ class GatewayContext:
     """The counters of requests."""
     serving: ServingState
     """The data that changes while the application runs."""
+
+    def check_admission(self, scope: Mapping[str, Any]) -> None:
+        """Check that the peer of an ASGI scope may make its request.
+
+        Raises:
+            RequestError: 403, the peer is not admitted, and the request is no own probe.
+        """
+        if self.admission.is_for_all:
+            return
+        client = scope.get("client")
+        is_probe = scope["type"] == "http" and is_own_probe(scope["method"], scope["path"].encode())
+        if not is_probe and not self.admission.admits(client[0] if client else None):
+            raise RequestError(NOT_ADMITTED.status, NOT_ADMITTED.detail)
 
     def require_runtime(self) -> Runtime:
         """The runtime: recorder and upstream clients. Requests must use it only until they end.

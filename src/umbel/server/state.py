@@ -22,6 +22,7 @@ from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
 from ..core.http.client_head import client_head
 from ..core.inbound import ClientGoneError, InboundApplication, InboundRequest, RequestHead
 from ..core.model import RequestFacts, Trace
+from ..core.networks import Admission
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import described, holds_only, split_application_crash
 from ..net.timers import TimerQueue
@@ -50,6 +51,10 @@ _redactor = Redactor()
 DISPLACED_SHARE = 4
 """``max_in_flight`` divided by this is how many displaced requests, whose error responses are being sent, may exceed
 ``max_in_flight``."""
+
+KEEP_ALIVE_S = 75.0
+"""The default of ``keep_alive_timeout``, in place of Hypercorn's 5 s. Load balancers keep idle connections for 60 s,
+and no request must meet a connection that this server is closing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +140,16 @@ class ServerState:
         """Answers an ``InboundRequest`` by the application (``handler.handler_of``)."""
         self.own_fields = OwnFields(config)
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
+        self.admission = Admission(self.limits.allow_networks, self.limits.deny_networks)
+        """The peers that may make requests."""
         self.speaks_h2 = "h2" in config.alpn_protocols
         self.exhausted = trio.Event()
         """Set when ``max_requests`` have begun. The server's owner then stops it."""
         self.root_path = config.root_path
         self.keeps_alive = True
         """Whether HTTP/1.1 connections stay open after a response; false near ``memory_limit`` and during a drain."""
-        self.idle_timeout = float(config.keep_alive_timeout)
-        """Seconds that a connection may wait for its next request."""
+        self.keep_alive_timeout = self.idle_timeout = float(vars(config).get("keep_alive_timeout", KEEP_ALIVE_S))
+        """Seconds that a connection may wait for its next request; ``idle_timeout`` is less during a drain."""
         self._make_room: Callable[[], bool] | None = getattr(app, "make_room", None)
         self._displaced = 0
         """Requests that were admitted beyond ``max_in_flight`` because the application displaced another one."""
@@ -205,6 +212,10 @@ class ServerState:
         self.reserve.clear("the server drains")
         for connection in tuple(self.open):
             connection.drain(trio.current_time() + self.limits.drain_idle)
+
+    def heads_for(self, peer: Peer) -> HeadReader:
+        """The parser of the heads that ``peer`` sends over HTTP/1.1: if the peer is not admitted, one that refuses."""
+        return self.heads if self.admission.admits(peer.client and peer.client[0]) else self.heads.refusing
 
     # Connections, and requests in flight.
 

@@ -101,12 +101,12 @@ async def served(
     """Run a server of ``app`` within the block.
 
     After the block all connections must end by themselves within a minute, and no request may be in flight.
-    ``settings`` are Hypercorn's.
+    ``settings`` are Hypercorn's; with None a key has its default.
     """
     config = Config()
-    config.keep_alive_timeout = 15.0
-    for name, value in settings.items():
-        setattr(config, name, value)
+    for name, value in {"keep_alive_timeout": 15.0, **settings}.items():
+        if value is not None:
+            setattr(config, name, value)
     state = ServerState(app, config, limits, handle=handler_of(app))
     async with trio.open_nursery() as nursery:
         with patch.object(server_state, "new_reader", EpollReader if driver == "epoll" else WaitReader):

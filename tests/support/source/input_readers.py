@@ -22,11 +22,12 @@ from umbel.config.schema import units
 from umbel.core.call import PreparedRequest
 from umbel.core.http.header_field import ACCEPT_GZIP, fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret
+from umbel.core.networks import Networks
 from umbel.gateway.request import paths, query
 from umbel.gateway.request import request_body as bodies
 from umbel.gateway.request import trace_ids as ids
 from umbel.gateway.request.client_deadline import client_timeout
-from umbel.gateway.request.client_origin import TrustedProxies, origin_of
+from umbel.gateway.request.client_origin import origin_of
 from umbel.gateway.request.content_negotiation import stream_form
 from umbel.gateway.request.request_fields import RequestFields
 from umbel.http1 import chunked, response_head
@@ -62,7 +63,7 @@ class Case(NamedTuple):
 BOUNDLESS = Limits(max_head=2**20, max_target=2**20, max_fields=2**20)
 HOSTS = Hosts(())
 READER = HeadReader(BOUNDLESS, HOSTS)
-TRUST = TrustedProxies(["10.0.0.0/8"])
+TRUST = Networks(["10.0.0.0/8"])
 
 
 def _asking(value: bytes) -> PreparedRequest:

@@ -94,6 +94,8 @@ def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained
 
 
 _SERVER: Mapping[str, Callable[[Any], str]] = {
+    "allow_networks": ", ".join,
+    "deny_networks": ", ".join,
     "hooks": str,
     "body_timeout": format_duration,
     "min_body_rate": format_rate,

@@ -23,6 +23,12 @@ class Server(Section):
     trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """Addresses or networks of peers whose X-Forwarded-*, Forwarded and X-Request-Id are believed. "unix": any peer
     that connects through a Unix socket."""
+    allow_networks: Annotated[tuple[Network, ...], AS_TUPLE] = ()
+    """Addresses or networks of the peers that may make requests; "unix": any peer on a Unix socket. A request of
+    another peer gets 403, except GET and HEAD of /livez and /readyz. The peer is the other end of the connection:
+    behind a proxy it is the proxy, whatever X-Forwarded-For says. Default: all."""
+    deny_networks: Annotated[tuple[Network, ...], AS_TUPLE] = ()
+    """As allow_networks, for peers that may not make requests. A peer in both lists may not."""
     hooks: Literal["auto", "all", "python"] = "auto"
     """Which requests for configured routes go through Quart, so that hooks of an application in Python see them. auto:
     all, if the application has such hooks, else none; all: all; python: none. With python, a hook that may be a login

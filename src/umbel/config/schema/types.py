@@ -20,12 +20,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import HOP_BY_HOP
 from ...core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
+from ...core.networks import UNIX_PEER
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The names of the context, which no call may have."""
-
-UNIX_PEER = "unix"
-"""The word in ``trusted_proxies`` for any peer on a Unix socket. Such a peer has no address."""
 
 _RETRYABLE = ("connect", "dns", "reset", "status")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

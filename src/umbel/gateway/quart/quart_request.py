@@ -1,7 +1,7 @@
 """One HTTP request that Quart dispatches, in a nursery of its own.
 
-Quart makes one ``QuartRequest`` per request (``Umbel.asgi_http_class``). It refuses ambiguous paths, answers probes,
-and gives other requests to Quart's dispatch.
+Quart makes one ``QuartRequest`` per request (``Umbel.asgi_http_class``). It refuses ambiguous paths, answers probes
+and ``OPTIONS *``, and gives other requests to Quart's dispatch.
 
 * If the client leaves, the nursery is cancelled with the reason "client-gone".
 * The access record is filed in every case, after everything else of the request has ended.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -141,6 +142,9 @@ class QuartRequest(TrioASGIHTTPConnection):
         facts = self.ctx.facts
         raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
         try:
+            self.app.gateway_context.check_admission(self._given_scope)
+            if raw == b"*" and facts.method == "OPTIONS":
+                return Reply(HTTPStatus.NO_CONTENT, [], b"")  # RFC 9110 section 9.3.7: the server as a whole.
             check_path(raw)
             check_query(query)
         except RequestError as error:

@@ -76,6 +76,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         try:
             try:
+                self.app.gateway_context.check_admission(self.scope)
                 raw = raw_path(self.scope["path"], self.scope.get("raw_path"))
                 check_path(raw)
                 if merged_path(raw) is not None:  # Clients of WebSockets do not follow redirects.

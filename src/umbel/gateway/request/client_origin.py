@@ -23,65 +23,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import msgspec
 
-from ...config.schema.types import UNIX_PEER
 from ...core.call import FieldBlock, block_of
 from ...core.model import Trace
+from ...core.networks import Networks, parse_address
 from ...net.bounded_cache import BoundedCache
 from . import trace_ids
 from .request_fields import Field, RequestFields, read_fields
 
 _VIA_LENGTH_MAX = 1024
-_PEERS_MAX = 1024
 _SHORT = 256
 """Maximum characters of a value in the caches of fields."""
 _HOPS_MAX = 64
 """Maximum number of members of a list that are read, from the right."""
-_ADDRESS_LENGTH_MAX = 128
 _HOST_LENGTH_MAX = 255
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[([0-9A-Fa-f:.]+)\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _PORT_MAX = 65535
-# An address with a port: IPv4, or IPv6 in brackets. The port may be hidden (RFC 7239 section 6.2).
-_NODE = re.compile(r"\A(?:\[([^\]]*+)\]|([^:\[\]]*+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]++))?", re.ASCII)
 _NEVER_SAID = frozenset(' \t"\\=')
 """Characters that make a value of Forwarded malformed: no address, scheme or host has one."""
-
-
-class TrustedProxies:
-    """The peers whose ``X-Forwarded-*`` and ``Forwarded`` fields are believed.
-
-    ``names`` are addresses, networks, and ``unix`` for peers on a Unix socket.
-
-    Raises:
-        ValueError: a name is neither an address, a network nor ``unix``.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        names = tuple(names)
-        self._unix = UNIX_PEER in names
-        self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
-        self.nobody = not names
-        """Whether no peer is trusted."""
-        self._known: BoundedCache[str, bool] = BoundedCache(_PEERS_MAX, _ADDRESS_LENGTH_MAX)
-        """Cache of ``trusts`` by address, because parsing an address is slow."""
-
-    def trusts(self, peer: str | None) -> bool:
-        """Whether ``peer`` (an address; None for a Unix socket) is trusted."""
-        if peer is None:
-            return self._unix
-        if not self._networks:
-            return False
-        known = self._known.get(peer)
-        if known is None:
-            address = _address(peer)
-            known = address is not None and any(address in network for network in self._networks)
-            self._known.add(peer, known)
-        return known
 
 
 class ClientOrigin(msgspec.Struct, frozen=True):
@@ -187,7 +150,7 @@ _SCHEMES_OF = {"http": {"http": "http", "https": "https"}, "websocket": {"http":
 def origin_of(
     peer: str | None,
     headers: Iterable[tuple[bytes, bytes]],
-    trust: TrustedProxies,
+    trust: Networks,
     http_version: str = "1.1",
     scheme: str = "http",
 ) -> ClientOrigin:
@@ -200,7 +163,7 @@ def origin_of(
         http_version: the version of HTTP, for the field Via.
         scheme: the scheme of the connection, ``http`` or ``https``.
     """
-    trusted = not trust.nobody and trust.trusts(peer)
+    trusted = not trust.is_empty and trust.include(peer)
     fields = read_fields(headers, believed=trusted)
     if not trusted:
         return ClientOrigin(peer or "", False, fields, peer, http_version, scheme, fields.get("host"))
@@ -214,7 +177,7 @@ def origin_of(
     return ClientOrigin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops)
 
 
-def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> ClientOrigin:
+def origin_in(scope: Mapping[str, Any], trust: Networks) -> ClientOrigin:
     """Determine the origin of the request or WebSocket of an ASGI scope."""
     client = scope.get("client")
     return origin_of(
@@ -258,7 +221,7 @@ def _read_forwarded(value: str) -> tuple[list[str], list[str], list[str]]:
     return addresses, schemes, hosts
 
 
-def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, int, tuple[str, ...]]:
+def _follow(chain: Sequence[str], trust: Networks) -> tuple[str | None, int, tuple[str, ...]]:
     """Follow a list of addresses from the right to the first that is not trusted (the left-most if all are trusted).
 
     A member that is no address ends the walk.
@@ -270,13 +233,13 @@ def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, in
     place = 0
     for member in reversed(chain):
         place += 1
-        address = _address(member)
+        address = parse_address(member)
         if address is None:
             break
         client = str(address)
-        if not trust.trusts(client):
+        if not trust.include(client):
             break
-    sent = (str(address) if (address := _address(member)) is not None else member for member in chain)
+    sent = (str(address) if (address := parse_address(member)) is not None else member for member in chain)
     return client, place, tuple(member for member in sent if member)
 
 
@@ -290,19 +253,4 @@ def _is_host(text: str) -> bool:
     if len(text) > _HOST_LENGTH_MAX or (match := _HOST.fullmatch(text)) is None:
         return False
     address, port = match[1], match[2]
-    return int(port or 1) <= _PORT_MAX and (address is None or (":" in address and _address(address) is not None))
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Parse an IP address, optionally in quotes, with a port or with a zone; None if ``text`` is none."""
-    if len(text) > _ADDRESS_LENGTH_MAX:
-        return None
-    text = text.strip('"')
-    if (node := _NODE.fullmatch(text)) is not None:
-        text = node[1] if node[1] is not None else node[2]
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    return int(port or 1) <= _PORT_MAX and (address is None or (":" in address and parse_address(address) is not None))

@@ -129,6 +129,7 @@ class Http1Connection:
         self.server = server
         self.stream = stream
         self.peer = peer
+        self._heads = server.heads_for(peer)
         self.scheme = "https" if peer.secure else "http"
         self.buffer = b""
         """Bytes that were read and not used yet."""
@@ -184,11 +185,7 @@ class Http1Connection:
         return switch
 
     async def _run(self) -> SwitchToHttp2 | None:
-        """The loop of the connection.
-
-        Raises:
-            trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError: the client left or does not read.
-        """
+        """Serve until the connection ends. Raises BrokenResourceError, ClosedResourceError, TooSlowError: it broke."""
         stream, reader = self.stream, self.server.reader
         while self._idle.until != -math.inf:
             looked_at = reader.now
@@ -217,7 +214,7 @@ class Http1Connection:
                         break
                     if not self._requests and raw == PREFACE and self.server.speaks_h2:
                         return SwitchToHttp2(raw + self.take_buffer())
-                    head = self.server.heads.read(raw)
+                    head = self._heads.read(raw)
                 except HeadError as error:
                     goes_on = await self._refuse_head(error, raw or self.buffer)
                 else:
@@ -266,7 +263,7 @@ class Http1Connection:
             self.buffer = data[end:]
             return data[:end]
         if data not in _NOTHING or self._empty_lines > 1:
-            self.server.heads.check_part(data, self._looked_at)
+            self._heads.check_part(data, self._looked_at)
             self._looked_at = len(data)
             # Set once per head: later bytes of a slow client must not extend the deadline.
             if not self.head_began:

@@ -9,6 +9,7 @@ the method and the target are checked.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
 import httptools
 import msgspec
@@ -24,8 +25,8 @@ from ...core.http.syntax import (
     list_members,
 )
 from ...net.bounded_cache import BoundedCache
-from ..limits.server_limits import Limits
-from ..response.error_response import ErrorResponse
+from ..limits.server_limits import Limits, is_own_probe
+from ..response.error_response import NOT_ADMITTED, ErrorResponse
 from .head_errors import HeadError, read_unusual_target
 from .host import NOT_SERVED, Hosts
 
@@ -164,6 +165,11 @@ class HeadReader:
             self._known.add(section, head.parsed)
         return head if head.parsed.served else self._allowed_for_any_host(head)
 
+    @cached_property
+    def refusing(self) -> HeadReader:
+        """A reader with the same limits for the peers that may make no requests: it refuses all but own probes."""
+        return _RefusingReader(self._limits, self._hosts)
+
     def _allowed_for_any_host(self, head: Head) -> Head:
         """Return ``head``, whose host is not served, if the request is a probe.
 
@@ -251,6 +257,21 @@ def _head_pattern(*, underscores: bool) -> re.Pattern[bytes]:
     request_line = rf"([{TOKEN_CHARS}]++) (/[{TARGET_CHARS}]*+) HTTP/1\.([01])\r\n"
     name_chars = TOKEN_CHARS if underscores else TOKEN_CHARS.replace("_", "")
     return bytes_pattern(rf"\A{request_line}(?:[{name_chars}]++:[{FIELD_CHARS}]*+\r\n)*+\r\n")
+
+
+class _RefusingReader(HeadReader):
+    """Parser of the heads of a peer that may make no requests."""
+
+    def read(self, raw: bytes) -> Head:
+        """Parse a head as ``HeadReader.read``.
+
+        Raises:
+            HeadError: as there; and 403, the request is not a GET or HEAD of an own probe without a body.
+        """
+        head = super().read(raw)
+        if head.parsed.websocket or head.parsed.length or not is_own_probe(head.method, head.target):
+            raise HeadError(NOT_ADMITTED, fields=head.parsed.fields)
+        return head
 
 
 def _names_secret(parsed: ParsedFields) -> bool:

@@ -69,10 +69,11 @@ from ..http1.host import Hosts
 from ..http1.request_body import too_large
 from ..limits.client_clocks import WriteClock
 from ..limits.probe_reserve import RESERVED_REQUESTS, ReservedConnection
+from ..limits.server_limits import is_own_probe
 from ..peer import Peer
 from ..phase import Phase
 from ..response.access_record import CRASHED, LAST_RESPONSE_S, cut_response, error_response_for
-from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
+from ..response.error_response import NOT_ADMITTED, REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..state import ServerState
 from . import frames
 from .encoder import LinearEncoder
@@ -128,6 +129,8 @@ class Http2Connection:
         """Waits for the connection's flow-control window. 64 KiB on any streams are progress."""
         self._stream = stream
         self._hosts = Hosts((*server.limits.hosts, *server.config.server_names))
+        self._admitted = server.admission.admits(None if peer.client is None else peer.client[0])
+        """Whether the peer may make requests other than own probes."""
         self._streams: dict[int, Stream] = {}
         """Streams that await their response, by id."""
         self._tasks = 0
@@ -254,7 +257,7 @@ class Http2Connection:
             return whole_by
         if self._tasks:
             return math.inf
-        idle = min(self._idle_since + self.server.config.keep_alive_timeout, self._leaving_at)
+        idle = min(self._idle_since + self.server.keep_alive_timeout, self._leaving_at)
         return min(idle, whole_by) if self._cutter.begun else idle
 
     async def _take_in(self, data: bytes) -> str | None:
@@ -372,6 +375,8 @@ class Http2Connection:
         self._requests += 1
         try:
             head = read_head(headers, limits, self._hosts)
+            if not (self._admitted or (complete and is_own_probe(head.method, head.path))):
+                raise HeadError(NOT_ADMITTED)
             if complete and head.protocol is not None:
                 raise HeadError(ErrorResponse(400, "An extended CONNECT must not end its stream (RFC 8441 section 4)."))
             if complete and head.content_length:

@@ -49,6 +49,10 @@ class Limits:
     keep the field."""
     hosts: tuple[str, ...] = ()
     """The host names that are served; a request for another one gets 421. Empty: all are served."""
+    allow_networks: tuple[str, ...] = ()
+    """Networks of the peers that may make requests, with ``unix`` for Unix sockets. Empty: all may."""
+    deny_networks: tuple[str, ...] = ()
+    """Networks of the peers that may not make requests; see ``core.networks.Admission``."""
     drain_delay: float = 0.0
     """Time in which a stopping server still accepts, so that load balancers can see that it is not ready."""
     drain_idle: float = 2.0
@@ -70,7 +74,7 @@ class Limits:
 
     def is_for_any_host(self, method: str, target: bytes) -> bool:
         """Whether a request is answered whatever its host. Probes are: they name an address, not a served host."""
-        return self.is_probe(method, target) or (method in ("GET", "HEAD") and target.partition(b"?")[0] in _OWN_PROBES)
+        return self.is_probe(method, target) or is_own_probe(method, target)
 
     def body_seconds(self, size: float) -> float:
         """Seconds that the waits for a body of ``size`` bytes may take in sum."""
@@ -84,6 +88,13 @@ class Limits:
 
 
 _OWN_PROBES = frozenset(path.encode() for path in PROBES)
+
+
+def is_own_probe(method: str, target: bytes) -> bool:
+    """Whether a request is a GET or HEAD of one of Umbel's own probes, which any peer may make with any Host."""
+    return method in ("GET", "HEAD") and target.partition(b"?")[0] in _OWN_PROBES
+
+
 DEFAULT_LIMITS = Limits()
 
 

@@ -62,6 +62,7 @@ OVERLOADED = ErrorResponse(503, "The server is at its limit of requests in fligh
 NO_UPLOAD_LEFT = ErrorResponse(503, "The server is at its limit of uploads; retry later.", Kind.OVERLOADED)
 NO_CONNECTION_LEFT = ErrorResponse(503, "The server is at its limit of connections; retry later.", Kind.OVERLOADED)
 NO_MEMORY_LEFT = ErrorResponse(503, "The server is at its limit of memory; retry later.", Kind.OVERLOADED)
+NOT_ADMITTED = ErrorResponse(403, "The address of this client may make no requests here.")
 
 
 ERROR_RESPONSE = "umbel.error_response"

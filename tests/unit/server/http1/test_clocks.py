@@ -108,6 +108,14 @@ async def test_responses_to_pipelined_requests_share_one_write_timeout(driver: s
         assert trio.current_time() < 100
 
 
+async def test_an_idle_connection_is_kept_for_75_seconds_by_default(autojump_clock: MockClock) -> None:
+    async with served(App(hello), keep_alive_timeout=None) as server, server.connected() as client:
+        await client.request("GET", "/")
+        with trio.fail_after(100):
+            assert await client.closed_by_server()
+        assert trio.current_time() == pytest.approx(75)
+
+
 # Heads and error responses.
 
 

@@ -83,6 +83,12 @@ async def test_an_idle_connection_ends_with_goaway_at_the_keep_alive_timeout(aut
         assert here.client.goaway == [0]
 
 
+async def test_an_idle_connection_is_kept_for_75_seconds_by_default(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello) as here:
+        await here.client.ended()
+        assert trio.current_time() == pytest.approx(75)
+
+
 async def test_the_idle_timeout_restarts_with_responses_and_not_with_pings(
     autojump_clock: MockClock,
 ) -> None:
