@@ -32,7 +32,7 @@ def response_fields(response: httpx.Response) -> Sequence[Field]:
 
 
 def headers_of(fields: Iterable[Field]) -> httpx.Headers:
-    """Make httpx headers of ``fields``."""
+    """Make httpx headers of ``fields`` (name, name in lower case, value), which are neither checked nor changed."""
     headers = httpx.Headers.__new__(httpx.Headers)
     headers._list = [*fields]
     headers._encoding = None

@@ -129,7 +129,8 @@ class RequestContext:
         and this function raises ``Cancelled``.
 
         Raises:
-            HTTPException: the body is too large or too slow, and the server has no limit of its own.
+            HTTPException: the body is larger than the application's MAX_CONTENT_LENGTH; or it is too slow, and the
+                server has no limit of its own for that.
         """
         try:
             return await self.inbound.receive()

@@ -188,7 +188,7 @@ def _route_path(value: str) -> str:
     if odd := _NEVER_SENT.search(literal):
         raise ValueError(f'a request with "{odd[0]}" in its path is always refused; remove it')
     if "//" in literal or any(segment in (".", "..") for segment in literal.split("/")):
-        raise ValueError("write the path without //, /./ and /../; a request with one of them is always refused")
+        raise ValueError("write the path without //, /./ and /../; a request with one of them is redirected or refused")
     return value
 
 

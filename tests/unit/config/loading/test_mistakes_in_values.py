@@ -298,9 +298,9 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         [
             'umbel.toml:4: routes[0].path: a request with "?" in its path is always refused; remove it',
             'umbel.toml:7: routes[1].path: a request with "#" in its path is always refused; remove it',
-            "umbel.toml:10: routes[2].path: write the path without //, /./ and /../; a request with one of them is always refused",
+            "umbel.toml:10: routes[2].path: write the path without //, /./ and /../; a request with one of them is redirected or refused",
             'umbel.toml:13: routes[3].path: a request with "%2f" in its path is always refused; remove it',
-            "umbel.toml:16: routes[4].path: write the path without //, /./ and /../; a request with one of them is always refused",
+            "umbel.toml:16: routes[4].path: write the path without //, /./ and /../; a request with one of them is redirected or refused",
         ],
     ),
 }
