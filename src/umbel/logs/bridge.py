@@ -27,6 +27,8 @@ _STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {
     _RECORDED_BY,
     SHOWN_ATTRIBUTE,
 }
+_WARNINGS = "py.warnings"
+"""The logger of captured warnings; its records also go to the root logger."""
 
 
 class BridgeHandler(logging.Handler):
@@ -97,7 +99,8 @@ class BridgeHandler(logging.Handler):
 def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: bool = True) -> Iterator[BridgeHandler]:
     """Context manager: record in ``log`` what ``loggers`` and their descendants emit; gives the handler.
 
-    Warnings of the module ``warnings`` are captured too, as records of the logger ``py.warnings``.
+    Warnings of the module ``warnings`` are recorded too, as records of the logger ``py.warnings``, whatever ``loggers``
+    names.
 
     Args:
         log: the log.
@@ -107,7 +110,8 @@ def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: boo
         repeats: as for ``BridgeHandler``.
     """
     handler = BridgeHandler(log, logging.NOTSET if level is None else level, repeats=repeats)
-    sources = [logging.getLogger(name) for name in loggers or ("",)]
+    names = dict.fromkeys((*loggers, _WARNINGS) if loggers and "" not in loggers else loggers or ("",))
+    sources = [logging.getLogger(name) for name in names]
     before = [source.level for source in sources]
     for source in sources:
         source.addHandler(handler)

@@ -138,6 +138,18 @@ async def test_warnings_are_bridged_and_all_settings_restored_at_the_end(
     assert (warnings.showwarning, logging.getLogger().level, logging.getLogger().handlers) == (shown, level, handlers)
 
 
+async def test_warnings_are_recorded_also_if_only_another_logger_is_bridged(
+    sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
+) -> None:
+    async with memory_log(sink) as log:
+        with bridge(log, logger.name), warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(True)
+            warnings.warn("mind the gap", UserWarning, stacklevel=1)
+
+    assert [record.get("logger") for record in sink.records] == ["py.warnings", None]
+
+
 async def test_arguments_that_do_not_fit_raise_and_print_nothing(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,8 +33,8 @@ class AdminOptions:
     """How a process was started, for its admin side."""
 
     strict: bool = False
-    """Whether a configured address that is taken is an error. If not, it is reported: several processes that were
-    started together have one configuration, and the first one has the address."""
+    """Whether a configured address that cannot be bound is an error. If not, it is reported: several processes that
+    were started together have one configuration, and the first one has the address."""
     terminal: bool = False
     """Whether a person may sit at stderr, who gets the URL of the page."""
 

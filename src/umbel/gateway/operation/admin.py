@@ -38,7 +38,7 @@ async def gateway_admin(app: GatewayApplication) -> AsyncGenerator[None, None]:
     a test or part of another program.
 
     Raises:
-        ConfigError: a configured address is taken, and ``app.admin_options`` is strict.
+        ConfigError: a configured address cannot be bound, and ``app.admin_options`` is strict.
     """
     if app.given_recorder is not None or WORKER_VARIABLE in os.environ:
         yield
