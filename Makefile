@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-observe \
+  bench-upstream bench-policies bench-server bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-observe \
   check format clean
 
 help:  ## list the targets
@@ -88,6 +88,9 @@ bench-trim: $(STAMP)  ## the memory that malloc_trim returns after a load peak, 
 
 bench-hooks: $(STAMP)  ## what hooks of an application cost a request of a configured route, some seconds
 	@$(BIN)/python benchmarks/hooks.py
+
+bench-compress: $(STAMP)  ## what compressing a response costs and saves, some seconds
+	@$(BIN)/python benchmarks/compress.py
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)

@@ -65,8 +65,8 @@ whole number. Messages show the name of a variable and never its value.
 **Files.** `include = ["routes/*.toml"]` adds the upstreams and routes of further files, which may include others. Globs
 and all other paths are relative to the file that contains them. `**` matches any depth. A glob without a match is a
 mistake. Each file is read once. Routes keep the order of reading: those of a file come before those of its included
-files, which are sorted by name. `[server]`, `[supervisor]`, `[admin]`, `[logs]` and `[defaults.*]` are allowed only in
-the main file. An upstream may be defined only once.
+files, which are sorted by name. `[compress]`, `[server]`, `[supervisor]`, `[admin]`, `[logs]` and `[defaults.*]` are
+allowed only in the main file. An upstream may be defined only once.
 
 **Defaults.** `[defaults.upstream]` and `[defaults.route]` hold default values for any key of all upstreams and routes.
 Tables are merged key by key, and the upstream's or route's own key has precedence. A list is replaced as a whole.

@@ -153,6 +153,7 @@ class Umbel(ErrorHandling, InboundApplication):
         etag: bool = True,
         expose: Expose = "full",
         krakend_compat: bool = False,
+        compress: bool = True,
         **options: Any,
     ) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register an async function that composes a response in Python.
@@ -174,6 +175,7 @@ class Umbel(ErrorHandling, InboundApplication):
                 Server-Timing), "completed" (Umbel-Completed), or "none".
             krakend_compat: whether every response has ``X-KrakenD-Completed``, error responses too. It has no effect
                 with ``expose="none"``.
+            compress: whether ``[compress]`` applies to the responses.
             options: further arguments of ``@app.route``.
 
         Raises:
@@ -184,7 +186,8 @@ class Umbel(ErrorHandling, InboundApplication):
         endpoint = options.pop("endpoint", None)
 
         def register(handler: HandlerT) -> HandlerT:
-            view = ComposeView(self.gateway_context, rule, handler, deadline, rules, self._upstream_defaults)
+            of_handler = self.gateway_context, rule, handler, deadline, rules
+            view = ComposeView(*of_handler, self._upstream_defaults, compress=compress)
             name = endpoint or handler.__name__
             self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
             self.route_table.add_handler(name, view)

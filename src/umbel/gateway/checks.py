@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..composition.plan import compiler, warnings
 from ..config.loading import contradictions
 from ..config.loading.load import Check
+from ..core.http.compressors import how_to_install, is_available
 from ..core.networks import UNIX_PEER
 from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from ..logs.recorder import STREAMS, path_of
@@ -64,6 +65,18 @@ def _is_within(one: AnyNetwork | None, other: AnyNetwork | None) -> bool:
     return one is None and other is None
 
 
+def _warn_of_codings(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Warn of codings of the default that are left out, and of ``compress`` in a route without the section."""
+    if config.compress is None:
+        for index, route in enumerate(config.routes):
+            if route.compress and "compress" in route.model_fields_set:
+                yield ("routes", index, "compress"), "has no effect without the section [compress]"
+    elif "algorithms" not in config.compress.model_fields_set:
+        for coding in config.compress.algorithms:
+            if not is_available(coding):
+                yield ("compress",), f"{coding} is left out of algorithms: to use it, {how_to_install(coding)}"
+
+
 CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
@@ -71,5 +84,6 @@ WARNINGS: tuple[Check, ...] = (
     from_config.warn,
     _warn_of_logs,
     _warn_of_networks,
+    _warn_of_codings,
 )
 """Checks whose results are only reported."""

@@ -51,6 +51,7 @@ class ComposeView:
         deadline: seconds from the complete request; None: no deadline.
         rules: the rules for the response fields.
         upstreams: the defaults for calls, by name of the upstream.
+        compress: whether ``[compress]`` applies to the responses.
 
     Raises:
         TypeError: ``handler`` is not an async function.
@@ -64,6 +65,8 @@ class ComposeView:
         deadline: float | None,
         rules: AnswerRules,
         upstreams: Mapping[str, UpstreamDefaults],
+        *,
+        compress: bool = True,
     ) -> None:
         if not iscoroutinefunction(handler):
             raise TypeError(f"a handler of @app.compose must be an async function, and {handler!r} is not")
@@ -73,13 +76,16 @@ class ComposeView:
         self.krakend_compat = rules.krakend_compat
         self._handler = handler
         self._deadline = math.inf if deadline is None else deadline
-        self._inputs = InputRules()
+        self.compression = context.compression if compress else None
+        """Compresses the responses; None: they are sent as they are."""
+        self._inputs = InputRules(compression=context.compression)
         self._answer = rules
         self.view = _standing_for(handler, self._view)
 
     async def _view(self, **path: Any) -> AnyResponse:
         """Quart's view: answer the current request of Quart; see ``answer``."""
         ctx = current_request_context()
+        ctx.compression = self.compression
         facts = ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
         answered = await self.answer(ctx, path, trio.CancelScope(deadline=facts.deadline + GRACE))
         if not isinstance(answered, Reply):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..core.events import Recorder
     from ..core.networks import Admission, Networks
     from ..server.limits.server_limits import Limits
+    from .browsers.compression import Compression
     from .runtime import Runtime
 
 
@@ -137,6 +138,8 @@ class GatewayContext:
     """The counters of requests."""
     serving: ServingState
     """The data that changes while the application runs."""
+    compression: Compression | None = None
+    """Compresses responses; None: there is no section ``[compress]``."""
 
     def check_admission(self, scope: Mapping[str, Any]) -> None:
         """Check that the peer of an ASGI scope may make its request.

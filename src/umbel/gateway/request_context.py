@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
+    from .browsers.compression import Compression
     from .context import ServingState
     from .request.client_origin import ClientOrigin
 
@@ -55,6 +56,7 @@ class RequestContext:
         "body_waits",
         "calls",
         "completed",
+        "compression",
         "detail",
         "facts",
         "inbound",
@@ -87,6 +89,8 @@ class RequestContext:
 
         Unset for a composition that is answered before Quart, unless it is a stream.
         """
+        self.compression: Compression | None = None
+        """Compresses the response; None: it is sent as it is."""
         self.calls: dict[str, Outcome] = {}
         """The outcomes of the request's calls by name, in the order in which the calls ended."""
         self.outcomes: tuple[Outcome, ...] = ()

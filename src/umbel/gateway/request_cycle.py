@@ -16,7 +16,8 @@ of ``@app.compose``. ``RequestCycle`` is their common part. One object answers o
     2 inputs        path, query, fields; the body, if the plan uses it                      waits for the body
     3 composition   the plan's calls under the deadline (``PlanRun.run``)                   waits for upstreams
     4 answer        status, fields and body of the response                                 never waits
-    5 response      ``respond``, and ``drained`` if the socket does not take everything     waits for the client
+    5 response      ``send_whole``: compression; ``respond``; ``drained``, if the socket    waits for a thread that
+                    does not take everything                                                compresses, for the client
     6 record        ``file_record``; runs in every case, exactly once                       never waits
 
 For a stream, steps 3 to 5 overlap: a task in the request's own nursery runs the composition, and the lines are sent as
@@ -71,7 +72,7 @@ from .request_end import DISCARD_MAX, end_by, record_of
 from .response.answer import answer
 from .response.problems import http_exception_reply, request_error_reply
 from .response.reply import Reply, complete
-from .response.sending import send_reply
+from .response.sending import send_reply, send_whole
 
 if TYPE_CHECKING:
     from ..core.model import Inputs
@@ -111,6 +112,7 @@ class RequestCycle(RequestContext):
             self, facts, origin, context.serving, inbound.target.partition(b"?")[2]
         )  # Not super(): it is slow.
         self.inbound = inbound
+        self.compression = route.compression
         self._context = context
         self._path = match.path
         self._says_krakend = route.krakend_compat
@@ -171,8 +173,7 @@ class PlanCycle(RequestCycle):
             reply = reply_to_error
         complete(reply, self.facts.request_id, krakend=route.krakend_compat)
         assert type(reply.body) is bytes
-        if not inbound.respond(reply.status, reply.fields, reply.body):
-            await inbound.drained()
+        await send_whole(self, reply.status, reply.fields, reply.body)
 
     async def _answer_by_stream(self, form: StreamForm) -> None:
         inbound, route = self.inbound, self._route

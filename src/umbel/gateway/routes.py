@@ -51,6 +51,7 @@ class RouteView:
             route.body if plan.uses_body else None,
             None if plan.body_fields is None else Names(plan.body_fields),
             min(route.max_body, context.config.server.max_body),
+            context.compression,
         )
         self.answer_rules = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat
@@ -58,6 +59,8 @@ class RouteView:
         self.read = self._inputs.read
         """``InputRules.read``: reads the inputs of a request whose body the plan does not use."""
         self.rule = route.path
+        self.compression = context.compression if route.compress else None
+        """Compresses the responses of the route; None: they are sent as they are."""
         self._streams = route.stream
         self._seconds = plan.deadline
         self.methods = frozenset(plan.methods)
@@ -71,6 +74,7 @@ class RouteView:
             RequestError: the request is invalid, or (503) the application has not started or has stopped.
         """
         ctx = current_request_context()
+        ctx.compression = self.compression
         fields = ctx.origin.fields
         ctx.routed(self.rule, self.deadline(fields, ctx.facts.started_at))
         ctx.body = cast(QuartBody, current_request().body)

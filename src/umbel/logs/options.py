@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
+from ..core.http.compressors import how_to_install, is_available
 from .queue import Overflow
 from .records.level import SEVERITY, LevelName
 
@@ -81,5 +81,5 @@ class LogOptions:
                 raise ValueError(f"{name} must be above 0")
         if self.keep is not None and self.keep < 0:
             raise ValueError("keep must be at least 0")
-        if self.compress == "zstd" and find_spec("zstandard") is None:
-            raise ValueError("compress = zstd needs the package zstandard: pip install 'umbel[zstd]'")
+        if self.compress == "zstd" and not is_available("zstd"):
+            raise ValueError(f"compress = zstd needs a library that is not installed: {how_to_install('zstd')}")

@@ -18,7 +18,9 @@ DOC = (PROJECT / "docs" / "edge.md").read_text()
 SECTIONS = {text.partition("\n")[0]: text for text in DOC.split("\n## ")[1:]}
 UPSTREAM = "http://127.0.0.1:9001"
 """The address of the upstream in the examples."""
-ANSWERS: dict[str, bytes] = {}
+ANSWERS: dict[str, bytes] = {
+    "/catalog": response(json.dumps(list(range(1000))).encode(), b"Content-Type: application/json"),
+}
 """Raw responses of the upstream to targets, in place of the JSON about the request."""
 
 

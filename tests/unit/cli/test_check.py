@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, write
 from umbel.cli import main
+from umbel.config.schema import compress as compress_schema
+from umbel.gateway import checks
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +169,32 @@ def test_keys_about_files_where_every_stream_goes_to_stdout_are_warnings(here: P
     assert {each["reason"] for each in told} == {"has no effect: it applies to files, and every stream goes to stdout"}
     write(here, f"{GOOD}[logs]\n{keys}{streams}")  # app has a file
     assert CliRunner().invoke(main, ["check"]).stderr == ""
+
+
+def test_a_coding_whose_library_is_missing_is_a_mistake_or_of_the_default_a_warning(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (checks, compress_schema):
+        monkeypatch.setattr(module, "is_available", lambda coding: coding == "gzip")
+    write(here, GOOD + '[compress]\nalgorithms = ["br", "gzip"]\n')
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 78
+    reason = "\"br\" needs a library that is not installed: pip install 'umbel[br]'"
+    assert f"umbel.toml:7: compress.algorithms[0]: {reason}" in result.stderr
+    write(here, GOOD + "[compress]\n")
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        f"warning: umbel.toml:6: compress: {coding} is left out of algorithms: to use it, pip install 'umbel[{coding}]'"
+        for coding in ("br", "zstd")
+    ]
+
+
+def test_compress_in_a_route_without_the_section_is_a_warning(here: Path) -> None:
+    write(here, GOOD.replace("[[routes]]\n", "[[routes]]\ncompress = true\n"))
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    assert "routes[0].compress: has no effect without the section [compress]" in result.stderr
 
 
 def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,15 +38,19 @@ class Function(httpx.AsyncBaseTransport):
 
 
 def gateway(
-    *routes: dict[str, Any], server: dict[str, Any] | None = None, **upstreams: Upstream
+    *routes: dict[str, Any],
+    server: dict[str, Any] | None = None,
+    sections: dict[str, Any] | None = None,
+    **upstreams: Upstream,
 ) -> tuple[Umbel, Records]:
-    """Make an application of ``routes`` whose upstreams are functions."""
+    """Make an application of ``routes`` whose upstreams are functions. ``sections``: further tables."""
     records = Records()
     config = Config.model_validate(
         {
             "upstreams": {name: {"urls": ["http://127.0.0.1:1"]} for name in upstreams},
             "routes": list(routes),
             "server": server or {},
+            **(sections or {}),
         }
     )
     transports = {

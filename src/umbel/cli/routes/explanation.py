@@ -12,10 +12,12 @@ from typing import Any
 
 from ...composition.plan.plan import CallPlan, Plan
 from ...config.loading.load import LoadedConfig
+from ...config.schema.compress import Compress
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Upstream
 from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
+from ...core.http.compressors import is_available
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
 
 
@@ -156,6 +158,8 @@ class _Explainer:
             yield "streamed"
         if plan.vary:
             yield f"varies with {', '.join(plan.vary)}"
+        if (compress := self._config.compress) is not None:
+            yield _compress_text(compress) if plan.route.compress else "never compressed"
         yield from self._caching(plan)
 
     def _caching(self, plan: Plan) -> Iterator[str]:
@@ -271,6 +275,13 @@ def _toml_bool(value: bool) -> str:
 
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _compress_text(compress: Compress) -> str:
+    """Return text such as ``compressed by zstd, gzip from 1KiB on, as the client accepts``."""
+    codings = ", ".join(filter(is_available, compress.algorithms))
+    proxied = "" if compress.proxied else "; not for a request with Via"
+    return f"compressed by {codings} from {format_size(compress.min)} on, as the client accepts{proxied}"
 
 
 def _retry_text(retry: Retry) -> str:

@@ -57,6 +57,8 @@ REASONS: Mapping[str, str] = {
     "Health.healthy": "one passed check may be chance",
     "Health.unhealthy": "one lost packet is no outage",
     "WeightedUrl.weight": "all replicas are equal",
+    # Compression.
+    "Compress.min": "a smaller body fits in one packet with its head; make bench-compress prints what coding costs",
     # The master.
     "Supervisor.start_timeout": "the import of an application takes seconds, a warm-up more",
     "Supervisor.hang_timeout": "a normal step of the event loop takes less than a tenth of it",

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
 from .admin import Admin as Admin
+from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .section import AS_TUPLE, Section
@@ -407,6 +408,9 @@ class Route(Section):
     """The form of the request body: JSON, a form, or any bytes (in any content coding) that a call forwards."""
     expose: Literal["full", "completed", "none"] = "full"
     """Which diagnostic header fields clients get. full: all; completed: only Umbel-Completed; none: none."""
+    compress: bool = True
+    """Whether [compress] applies to this route. Write false if an answer holds a secret beside a text that the client
+    chooses: the length of a compressed answer can betray the secret (BREACH)."""
     krakend_compat: bool = False
     """Whether X-KrakenD-Completed is sent too. It is false for every error of the route, also 404 and 405, as in
     KrakenD. Default: false, since Umbel-Completed holds the same information."""
@@ -510,6 +514,8 @@ class Config(Section):
     """The upstreams by name."""
     routes: Annotated[tuple[Route, ...], AS_TUPLE] = ()
     """The routes."""
+    compress: Compress | None = None
+    """The compression of responses. Default: none."""
     server: Server = Field(default_factory=Server)
     """The server: limits of inbound requests, and times of a shutdown."""
     supervisor: Supervisor = Field(default_factory=Supervisor)

@@ -63,6 +63,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             trio.current_time(),
         )
         self.ctx = RequestContext(facts, origin, context.serving, scope["query_string"])
+        self.ctx.compression = context.compression
         self.ctx.bind()
         self._given_scope = scope
         # A copy, because the scope belongs to the server (ASGI: "copy it before passing it on").

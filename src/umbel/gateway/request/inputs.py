@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from ...core.model import Inputs, Json
+from ..browsers.compression import Compression
 from ..request_context import RequestContext
 from .query import QueryRules
 from .request_body import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
@@ -37,6 +38,8 @@ class InputRules:
     """The form fields that the plan uses; None: all."""
     max_body: int = 0
     """Maximum bytes of the body."""
+    compression: Compression | None = None
+    """The compression of responses, whose entity tags calls must not see; None: there is none."""
 
     def read(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """Read all inputs but the body. ``path`` has the values of the rule's variables.
@@ -86,11 +89,12 @@ class InputRules:
     ) -> Inputs:
         origin = ctx.origin
         fields = origin.fields
+        compression = self.compression
         values = path and {name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()}
         return Inputs(
             values,
             query,
-            fields.end_to_end,
+            fields.end_to_end if compression is None else compression.original_tags(fields.end_to_end, fields),
             body,
             ctx.query,
             fields.cookies if "cookie" in fields.end_to_end else _NOTHING,

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError, InboundRequest
+from ..browsers.compression import WholeResponse
 from ..request.request_fields import Field
 from .lasting import streaming
 from .problems import from_http_exception
@@ -80,7 +81,7 @@ async def send_reply(ctx: RequestContext, reply: Reply) -> None:
         ClientGoneError: the client has left.
     """
     if isinstance(reply.body, bytes):
-        await _send_whole(ctx.inbound, reply.status, reply.fields, reply.body)
+        await send_whole(ctx, reply.status, reply.fields, reply.body)
     else:
         await _send_parts(ctx, reply.status, lambda: reply.fields, reply.body)
 
@@ -101,9 +102,10 @@ async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
 
     if isinstance(response, WerkzeugResponse):
         try:
-            if _is_bodiless(inbound, status) or response.is_sequence:
-                data = b"" if _is_bodiless(inbound, status) else b"".join(response.iter_encoded())
-                await _send_whole(inbound, status, fields(), data)
+            if response.is_sequence:
+                await send_whole(ctx, status, fields(), b"".join(response.iter_encoded()))
+            elif _is_bodiless(inbound, status):
+                await send_whole(ctx, status, fields(), b"")
             else:
                 await inbound.start(status, fields())
                 with streaming(ctx):
@@ -115,7 +117,7 @@ async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
     elif isinstance(response.response, DataBody):
         # ``begin`` and ``end`` select the range of a range request.
         data = response.response.data[response.response.begin : response.response.end]
-        await _send_whole(inbound, status, fields(), data)
+        await send_whole(ctx, status, fields(), data)
     else:
         await _send_parts(ctx, status, fields, response.response)
 
@@ -124,7 +126,18 @@ def _is_bodiless(inbound: InboundRequest, status: int) -> bool:
     return inbound.method == "HEAD" or status in BODILESS
 
 
-async def _send_whole(inbound: InboundRequest, status: int, fields: list[Field], body: bytes) -> None:
+async def send_whole(ctx: RequestContext, status: int, fields: list[Field], body: bytes) -> None:
+    """Send a response whose body is complete, compressed if that fits.
+
+    For HEAD ``body`` is the one of GET; the server does not send it.
+
+    Raises:
+        ClientGoneError: the client has left.
+    """
+    inbound = ctx.inbound
+    if ctx.compression is not None:
+        whole = WholeResponse(status, fields, body)
+        status, fields, body = await ctx.compression.apply(ctx.origin.fields, inbound.method, whole)
     if not inbound.respond(status, fields, body):
         await inbound.drained()
 

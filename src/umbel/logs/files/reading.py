@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from ...core.http.compressors import how_to_install, library
 from ...core.regular_file import open_regular
 from .rotation import rotated_at
 
@@ -46,7 +46,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
     Raises:
         OSError: the file cannot be read, is not a regular file, is compressed and damaged or truncated, or needs the
-            package zstandard, which is missing.
+            library of zstd, which is missing.
     """
     with os.fdopen(open_regular(path), "rb") as raw:
         yield from lines_in_file(raw)
@@ -76,9 +76,8 @@ def _unpacked(raw: IO[bytes]) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (EOFError, gzip.BadGzipFile, zlib.error)
     if magic == b"\x28\xb5\x2f\xfd":
         try:
-            import zstandard
+            zstd = library("zstd")
         except ImportError as error:
-            raise OSError("the file is compressed with zstd; to read it: pip install 'umbel[zstd]'") from error
-        reader = cast("io.RawIOBase", zstandard.ZstdDecompressor().stream_reader(raw))
-        return cast("IO[bytes]", io.BufferedReader(reader)), (zstandard.ZstdError,)
+            raise OSError(f"the file is compressed with zstd; to read it: {how_to_install('zstd')}") from error
+        return cast("IO[bytes]", zstd.ZstdFile(raw)), (EOFError, zstd.ZstdError)
     return raw, ()

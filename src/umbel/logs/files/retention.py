@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from ...core.http.compressors import library
 from ...core.regular_file import open_regular
 from ..options import Compression
 from .rotation import rotated_at
@@ -111,9 +112,7 @@ def compress(path: Path, compression: Compression) -> None:
 def _compressor(raw: IO[bytes], compression: Compression) -> IO[bytes]:
     if compression == "gzip":
         return cast("IO[bytes]", gzip.GzipFile("", "wb", _LEVEL_GZIP, raw))
-    import zstandard
-
-    return cast("IO[bytes]", zstandard.ZstdCompressor().stream_writer(raw, closefd=False))
+    return cast("IO[bytes]", library("zstd").ZstdFile(raw, "wb"))
 
 
 @contextmanager

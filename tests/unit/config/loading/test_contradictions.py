@@ -181,6 +181,7 @@ ALONE = {
     *("health." + key for key in ("every", "healthy", "unhealthy")),
     *(
         "weightedurl.weight",
+        "compress.min",
         "call.max_body",
         "route.quorum",
         "route.max_steps",

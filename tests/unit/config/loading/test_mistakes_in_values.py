@@ -252,6 +252,18 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + '[[routes]]\npath = "r"\n' + CALL,
         ['umbel.toml:4: routes[0].path: a path must begin with "/", not "r"'],
     ),
+    "compression": (
+        '[compress]\ntypes = ["text/*", "json", "a/*b"]\nmin = 1024\nalgorithms = ["gzip", "deflate"]\nproxied = "no"\n'
+        '[defaults.route]\ncompress = "off"\n',
+        [
+            'umbel.toml:2: compress.types[1]: "json" is not a media type; write one such as "text/html", or "text/*", or "application/*+json"',
+            'umbel.toml:2: compress.types[2]: "a/*b" is not a media type; write one such as "text/html", or "text/*", or "application/*+json"',
+            'umbel.toml:3: compress.min: 1024 is not a size; write a number and a unit, such as "64KiB" or "10MB"',
+            'umbel.toml:4: compress.algorithms[1]: needs "zstd", "br" or "gzip", not "deflate"',
+            "umbel.toml:5: compress.proxied: needs true or false, not a text",
+            "umbel.toml:7: defaults.route.compress: needs true or false, not a text",
+        ],
+    ),
     "invalid policies": (
         '[upstreams.a]\nurls = [{ url = "http://a", weigth = 3 }, "http://b"]\nretry_budget = "200%"\n'
         'hedge = { after = "p100" }\nbreaker = { failure_ratio = 0.5 }\nejection = "no"\n'
