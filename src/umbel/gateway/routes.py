@@ -52,6 +52,7 @@ class RouteView:
             None if plan.body_fields is None else Names(plan.body_fields),
             min(route.max_body, context.config.server.max_body),
             context.compression,
+            plan.form_lists,
         )
         self.answer_rules = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat

@@ -146,7 +146,8 @@ class _Explainer:
     def query(self, params: dict[str, Any]) -> Iterator[str]:
         for name, param in params.items():
             default = f", default {_shown(param.default)}" if param.default is not None else ""
-            yield f"{name}: {param.type}{', required' if param.required else self._hide(default)}"
+            split = f" split at {_shown(param.split)}" if param.split is not None else ""
+            yield f"{name}: {param.type}{split}{', required' if param.required else self._hide(default)}"
 
     def answer_rules(self, plan: Plan) -> Iterator[str]:
         answer = plan.route.answer

@@ -76,7 +76,8 @@ from ..request.request_template import (
 )
 from ..text.expression import Expression, compile_source
 from ..text.field_template import FieldTemplate, compile_field
-from ..text.template import TargetTemplate, compile_target
+from ..text.list_reads import members_read_as_lists
+from ..text.template import TargetTemplate, Variable, compile_target
 from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle
 from .scope import RouteNames, Scope
 
@@ -249,6 +250,7 @@ class _RouteCompiler:
             self.methods,
             self._uses_body(),
             None if self._names.whole_body else frozenset(self._names.body_fields),
+            frozenset(self._names.body_lists) if route.body == "form" else frozenset(),
             tuple(self._names.headers),
             tuple(vary),
             any_header or not CREDENTIAL_HEADERS.isdisjoint(vary),
@@ -276,6 +278,8 @@ class _RouteCompiler:
         fan_out: FanOutPlan | None = None
         if call.each is not None:
             source = self._compiled((*at, "each"), call.each)
+            if source is not None:
+                self._names.body_lists.update(members_read_as_lists(source.tree, "body", as_list=True))
             client_parameter = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
             scope.item_source = client_parameter or ""
             fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
@@ -342,6 +346,10 @@ class _RouteCompiler:
         target: TargetTemplate | None = self._collect(
             (*at, "path"), lambda: scope.resolved(lambda resolve: compile_target(call.path, resolve))
         )
+        for variable in target.path if target is not None else ():
+            if isinstance(variable, Variable) and self._is_query_list(variable):
+                reason = f'"{variable.name}" is a list, and a path segment takes one value; write it into the query'
+                self._problem((*at, "path"), reason)
         usual = self._request_fields(("upstreams", call.upstream, "headers"), upstream.headers, scope)
         headers = self._request_fields((*self._at, *at, "headers"), call.headers, scope)
         compiled = [self._param(name, source, where, scope) for name, (where, source) in params.items()]
@@ -365,6 +373,11 @@ class _RouteCompiler:
             upstream.forwarded,
             upstream.deadline_header or None,
         )
+
+    def _is_query_list(self, variable: Variable) -> bool:
+        """Whether a variable is a whole query parameter of a list type."""
+        param = self._route.query_params.get(variable.fields[0]) if variable.root == "query" else None
+        return param is not None and param.item_type is not None and len(variable.fields) == 1
 
     def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyTemplate | None:
         bodies: list[BodyTemplate] = []

@@ -73,6 +73,8 @@ class Plan:
     uses_body: bool
     body_fields: frozenset[str] | None
     """The members of the request's body that expressions and templates read; None: the body as a whole."""
+    form_lists: frozenset[str]
+    """The fields of the request's form that expressions read as lists."""
     headers: tuple[str, ...]
     """The request headers that expressions and templates read, in snake case."""
     vary: tuple[str, ...]

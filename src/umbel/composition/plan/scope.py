@@ -16,6 +16,7 @@ from ...core.http.hop_by_hop import is_hop_by_hop
 from ..text.expression import Expression
 from ..text.expression_mistakes import constant_hints
 from ..text.fault import describe_parameter, describe_parameters
+from ..text.list_reads import members_read_as_lists
 from ..text.template import Resolver, Variable
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class RouteNames:
     that is unknown in such a table is no mistake."""
     body_fields: set[str] = field(default_factory=set)
     """The members of the body that are read."""
+    body_lists: set[str] = field(default_factory=set)
+    """The members of the body that are read as lists."""
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ class Scope:
         """
         # Register all names, also after the first mistake: a cycle through any of them must be found.
         mistakes: list[str] = []
+        self.names.body_lists.update(members_read_as_lists(expression.tree, "body"))
         instead = constant_hints(expression.tree, expression.where)
         for root, first in expression.names:
             try:

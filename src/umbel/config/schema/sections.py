@@ -17,6 +17,7 @@ from .admin import Admin as Admin
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
+from .query_params import QueryParam as QueryParam
 from .section import AS_TUPLE, Section
 from .server import Server as Server
 from .supervisor import Supervisor as Supervisor
@@ -34,7 +35,6 @@ from .types import (
     HeaderName,
     Headers,
     HeaderText,
-    JsonScalar,
     JsonValue,
     Method,
     Name,
@@ -170,38 +170,6 @@ class Upstream(Section):
     def replicas(self) -> tuple[WeightedUrl, ...]:
         """The replicas as tables, also those that were written as URLs."""
         return tuple(each if isinstance(each, WeightedUrl) else WeightedUrl(url=each) for each in self.urls)
-
-
-def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
-    """Yield the violations of a query parameter: a default of a wrong type, or of a required parameter."""
-    default = param.default
-    if default is None:
-        return
-    if param.required:
-        yield ConstraintViolation("a required parameter cannot have a default", ("default", "required"))
-    fits = {
-        "str": isinstance(default, str),
-        "bool": isinstance(default, bool),
-        "int": isinstance(default, int) and not isinstance(default, bool),
-        "float": isinstance(default, int | float) and not isinstance(default, bool),
-    }
-    if not fits[param.type]:
-        yield ConstraintViolation(
-            f'the default of a parameter of type "{param.type}" must have that type', ("default", "type")
-        )
-
-
-class QueryParam(Section):
-    """A query parameter of the client's request that a route reads."""
-
-    type: Literal["str", "int", "float", "bool"] = "str"
-    """The type of the value. A text that is no such value gets 400. An int has 64 bits, as in most databases."""
-    default: JsonScalar = None
-    """The value if the client does not send the parameter. Default: null."""
-    required: bool = False
-    """Whether a request without the parameter gets 400."""
-
-    _checked = model_validator(mode="after")(enforce(_query_constraints))
 
 
 def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:

@@ -272,6 +272,12 @@ def _not_bare(value: object, also: str) -> object:
     raise ValueError(f'needs a text, not {what}; write "`{said}`" (a JMESPath literal){also.format(said)}')
 
 
+def _separator(value: str) -> str:
+    if len(value) != 1:
+        raise ValueError('needs one character, such as ","')
+    return value
+
+
 def _names(pattern: re.Pattern[str], what: str) -> tuple[AfterValidator, WithJsonSchema]:
     # Editors search for the pattern of a JSON Schema anywhere in the text, so it needs ^ and $.
     return (
@@ -316,7 +322,14 @@ ExpressionText = Annotated[str, BeforeValidator(_expression)]
 AS_SOURCE = BeforeValidator(_source)
 """The validator of a value that is an expression or the table of a constant."""
 JsonValue = Annotated[Any, AfterValidator(_json)]
-JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]
+Separator = Annotated[
+    str, AfterValidator(_separator), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 1})
+]
+JsonScalars = Annotated[
+    str | int | float | bool | Annotated[tuple[str | int | float | bool, ...], Field(strict=False)] | None,
+    AfterValidator(_json),
+]
+"""A scalar of JSON, or a list of scalars that are not null."""
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Status = Annotated[int, Field(ge=200, le=599)]
 PassedStatus = Annotated[int, Field(ge=300, le=599), AfterValidator(_passed_status)]

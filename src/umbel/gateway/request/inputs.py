@@ -40,6 +40,8 @@ class InputRules:
     """Maximum bytes of the body."""
     compression: Compression | None = None
     """The compression of responses, whose entity tags calls must not see; None: there is none."""
+    form_lists: frozenset[str] = frozenset()
+    """The form fields that become lists."""
 
     def read(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """Read all inputs but the body. ``path`` has the values of the rule's variables.
@@ -73,7 +75,7 @@ class InputRules:
         raw_body = await read_body(ctx.body, known_length(fields), self.max_body)
         if raw_body:
             charset = check_media_type(fields, self.body)
-        body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body)
+        body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body, self.form_lists)
         if len(raw_body) > _LARGE_BODY:
             # Decoding took long, and the composition may take as long: other tasks run in between.
             await trio.lowlevel.checkpoint()

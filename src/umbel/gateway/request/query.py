@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ...config.schema.sections import QueryParam
 from ...core.errors import RequestError
@@ -31,6 +31,8 @@ class _Param(NamedTuple):
     wanted: str
     default: Json
     required: bool
+    is_list: bool
+    split: str | None
 
 
 class QueryRules:
@@ -38,7 +40,15 @@ class QueryRules:
 
     def __init__(self, params: Mapping[str, QueryParam]) -> None:
         self._params = tuple(
-            _Param(name, *_PARSERS[param.type], param.default, param.required) for name, param in params.items()
+            _Param(
+                name,
+                *_PARSERS[param.item_type or param.type],
+                param.default,
+                param.required,
+                param.item_type is not None,
+                param.split,
+            )
+            for name, param in params.items()
         )
         self._names = Names(params)
         self.declared = bool(params)
@@ -58,13 +68,20 @@ class QueryRules:
             raise RequestError(400, f'The query parameter "{error}" is not percent-encoded UTF-8.') from error
 
     def values(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Json]:
-        """The value of each declared parameter: the last one in ``pairs``, or the default, or null.
+        """The value of each declared parameter: of a list all in ``pairs``, else the last one; or the default.
+
+        Without a default the value is null, of a list an empty one.
 
         Raises:
             RequestError: 400, a value is malformed or a required parameter is missing.
         """
         given = dict(pairs)
-        return {param.name: _value(param, given.get(param.name)) for param in self._params}
+        return {
+            param.name: _items(param, [text for name, text in pairs if name == param.name])
+            if param.is_list
+            else _value(param, given.get(param.name))
+            for param in self._params
+        }
 
 
 def _value(param: _Param, text: str | None) -> Json:
@@ -76,6 +93,20 @@ def _value(param: _Param, text: str | None) -> Json:
         return param.parse(text)
     except ValueError as error:
         raise RequestError(400, f'The query parameter "{param.name}" must be {param.wanted}.') from error
+
+
+def _items(param: _Param, texts: Sequence[str]) -> list[Json]:
+    """The items of a list parameter. An empty text has no items if the parameter is split."""
+    if not texts:
+        if param.required:
+            raise RequestError(400, f'The query parameter "{param.name}" is missing.')
+        return list(cast("Sequence[Json]", param.default or ()))
+    if (split := param.split) is not None:
+        texts = [item for text in texts if text for item in text.split(split)]
+    try:
+        return [param.parse(text) for text in texts]
+    except ValueError as error:
+        raise RequestError(400, f'Each value of the query parameter "{param.name}" must be {param.wanted}.') from error
 
 
 def _int(text: str) -> int:

@@ -8,7 +8,7 @@ docs/server.md lists them with the reasons.
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Collection, Iterable
 from itertools import islice
 from typing import Literal
 
@@ -113,7 +113,9 @@ async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int)
     return bytes(body)
 
 
-async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | None, max_body: int) -> Json:
+async def decode_whole(
+    raw: bytes, form: BodyForm, charset: str, names: Names | None, max_body: int, lists: Collection[str] = ()
+) -> Json:
     """``decode_body`` that decodes JSON with many values in a thread, so that other tasks run meanwhile.
 
     Cancelled, it abandons the thread. Arguments: as for ``decode_body``.
@@ -122,21 +124,30 @@ async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | 
         RequestError: 400, the body is malformed.
     """
     if form != "json" or raw.startswith(_UTF16_MARKS) or not holds_many_values(raw, max_body):
-        return decode_body(raw, form, charset, names, max_body)
+        return decode_body(raw, form, charset, names, max_body, lists)
     try:
         return await decode_in_thread(raw, max_body, charset or "utf-8")
     except BadBodyError as error:
         raise RequestError(400, f"The body cannot be used: {error}.") from error
 
 
-def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | None = None, max_body: int = 0) -> Json:
-    """Decode a body: "json" to any value, "form" to an object of texts, "bytes" to null.
+def decode_body(
+    raw: bytes,
+    form: BodyForm,
+    charset: str = "",
+    names: Names | None = None,
+    max_body: int = 0,
+    lists: Collection[str] = (),
+) -> Json:
+    """Decode a body: "json" to any value, "form" to an object of texts and lists of texts, "bytes" to null.
 
     Args:
         raw: the body.
         form: how to decode it.
         charset: the result of ``check_media_type``.
-        names: the form fields to decode; None: all. Of repeated fields the last one counts.
+        names: the form fields to decode; None: all.
+        lists: the form fields that become lists, empty ones if the form lacks them. Of other fields that are repeated
+            the last one counts.
         max_body: the maximum bytes of a body; the maximum number of form fields grows with it.
 
     Raises:
@@ -160,7 +171,19 @@ def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | No
     if raw.count(b"&") >= fields_max:
         raise RequestError(400, f"The form has more than {fields_max} fields.")
     try:
-        return dict(read_fields(raw, names))
+        fields = read_fields(raw, names)
+        return _with_lists(fields, lists) if lists else dict(fields)
     except BadFieldError as error:
         field = f'field "{error}" of the form' if str(error) else "name of a field of the form"
         raise RequestError(400, f"The {field} is not percent-encoded UTF-8.") from error
+
+
+def _with_lists(fields: Iterable[tuple[str, str]], lists: Collection[str]) -> Json:
+    found: dict[str, list[Json]] = {name: [] for name in lists}
+    texts: dict[str, Json] = {}
+    for name, text in fields:
+        if name in found:
+            found[name].append(text)
+        else:
+            texts[name] = text
+    return {**texts, **found}

@@ -76,6 +76,14 @@ def test_mistakes_of_a_route(head: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(f"[[routes]]\n{head}\n{call}"))
 
 
+def test_a_list_of_the_query_in_a_path_segment_is_a_mistake() -> None:
+    route = '[[routes]]\npath = "/r"\nquery = { ids = { type = "list[int]" } }\n'
+    for name in ("ids", "query.ids"):
+        (problem,) = problems(route + CALL.replace("/a", f"/{{{name}}}"))
+        assert f'"{name}" is a list, and a path segment takes one value' in problem
+    assert problems(route + CALL.replace("/a", "/{?ids}")) == []
+
+
 def test_a_cycle_is_reported_with_all_of_its_calls() -> None:
     text = CALL.replace("/a", "/{b.x}") + CALL.replace("calls.a", "calls.b").replace("/a", "/{c.x}")
     text += CALL.replace("calls.a", "calls.c").replace("/a", "/{a.x}")

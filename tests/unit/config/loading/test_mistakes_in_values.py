@@ -215,7 +215,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM
         + ROUTE
         + CALL
-        + 'query = { a = { type = "int", default = "x" }, b = { type = "bool", default = 1 }, c = { type = "float", default = true }, d = { default = 5 }, e = { default = "x", required = true}, f = { type = "float", default = inf }, g = { type = "float", default = 1} }\n',
+        + 'query = { a = { type = "int", default = "x" }, b = { type = "bool", default = 1 }, c = { type = "float", default = true }, d = { default = 5 }, e = { default = "x", required = true}, f = { type = "float", default = inf }, g = { type = "float", default = 1}, h = { type = "list[int]", default = [1, true] }, i = { type = "list[int]", default = 1 }, j = { type = "list[float]", split = ",", default = [1, 2.5] }, k = { split = "," }, l = { default = ["x"] }, m = { type = "list[str]", split = ", ", default = [["x"]] } }\n',
         [
             'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" must have that type',
             'umbel.toml:6: routes[0].query.b.default: the default of a parameter of type "bool" must have that type',
@@ -223,14 +223,19 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:6: routes[0].query.d.default: the default of a parameter of type "str" must have that type',
             "umbel.toml:6: routes[0].query.e.default: a required parameter cannot have a default",
             "umbel.toml:6: routes[0].query.f.default: JSON has neither inf nor nan",
+            'umbel.toml:6: routes[0].query.h.default: the default of a parameter of type "list[int]" must have that type',
+            'umbel.toml:6: routes[0].query.i.default: the default of a parameter of type "list[int]" must have that type',
+            'umbel.toml:6: routes[0].query.k.split: split has an effect only with a list type, such as "list[str]"',
+            'umbel.toml:6: routes[0].query.l.default: the default of a parameter of type "str" must have that type',
+            "umbel.toml:6: routes[0].query.m.default[0]: needs a text or a whole number or a number or true or false, not a list",
+            'umbel.toml:6: routes[0].query.m.split: needs one character, such as ","',
         ],
     ),
     "types in query parameters": (
         UPSTREAM + ROUTE + CALL + "query = { a = 5, b = { type = 5, default = [] } }\n",
         [
             "umbel.toml:6: routes[0].query.a: needs a table, not a whole number",
-            "umbel.toml:6: routes[0].query.b.default: needs a text or a whole number or a number or true or false, not a list",
-            'umbel.toml:6: routes[0].query.b.type: needs "str", "int", "float" or "bool", not a whole number',
+            'umbel.toml:6: routes[0].query.b.type: needs "str", "int", "float", "bool", "list[str]", "list[int]", "list[float]" or "list[bool]", not a whole number',
         ],
     ),
     "a query that is a number": (

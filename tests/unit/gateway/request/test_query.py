@@ -84,6 +84,56 @@ def test_a_missing_parameter_has_its_default_or_is_a_400_if_required() -> None:
         value("int", b"y=1", required=True)
 
 
+@pytest.mark.parametrize(
+    ("type_", "split", "raw", "expected"),
+    [
+        ("list[str]", None, b"x=a&y=1&x=b%2Cc&x=", ["a", "b,c", ""]),
+        ("list[int]", None, b"x=1&x=-2", [1, -2]),
+        ("list[int]", None, b"x=7", [7]),
+        ("list[float]", None, b"x=1&x=.5", [1.0, 0.5]),
+        ("list[bool]", None, b"x=true&x=0", [True, False]),
+        ("list[str]", None, b"", []),
+        ("list[int]", ",", b"x=1,2&x=3%2C4", [1, 2, 3, 4]),
+        ("list[int]", ",", b"x=", []),
+        ("list[str]", ",", b"x=,a,,b", ["", "a", "", "b"]),
+        ("list[str]", " ", b"x=a+b", ["a", "b"]),
+        ("list[str]", "&", b"x=a%26b", ["a", "b"]),
+    ],
+)
+def test_a_list_has_an_item_for_each_value_and_each_part_of_a_split_value(
+    type_: str, split: str | None, raw: bytes, expected: list[Any]
+) -> None:
+    assert value(type_, raw, split=split) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "split", "raw"),
+    [
+        ("list[int]", None, b"x=1&x="),
+        ("list[int]", None, b"x=1,2"),
+        ("list[int]", ",", b"x=1,,2"),
+        ("list[bool]", None, b"x=true&x=nan"),
+    ],
+)
+def test_a_malformed_item_of_a_list_is_a_400_with_the_name_of_the_parameter(
+    type_: str, split: str | None, raw: bytes
+) -> None:
+    with pytest.raises(RequestError, match='Each value of the query parameter "x" must be') as refused:
+        value(type_, raw, split=split)
+    assert refused.value.status == 400
+    assert "nan" not in refused.value.detail
+
+
+def test_a_missing_list_is_its_default_in_a_new_list_or_a_400_if_required() -> None:
+    rules = QueryRules({"x": QueryParam.model_validate({"type": "list[int]", "default": [1, 2]})})
+    first = rules.values(())["x"]
+    assert first == [1, 2]
+    assert isinstance(first, list)
+    assert rules.values(())["x"] is not first
+    with pytest.raises(RequestError, match='"x" is missing'):
+        value("list[str]", b"", required=True)
+
+
 def test_an_int_out_of_range_is_a_400_that_names_the_range() -> None:
     with pytest.raises(RequestError) as refused:
         value("int", b"x=9223372036854775808")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -134,6 +135,31 @@ async def test_a_form_is_an_object_whose_last_repeated_field_wins(autojump_clock
         assert upstream.asked[-1].content == '{"got":{"a":"é"}}'.encode()
         for bad in (b"a=%ff", b"a=\xe9", b"&".join([b"a=1"] * 1001)):
             assert (await ask(app, "POST", "/r", body=bad, headers=form)).status == 400
+
+
+async def test_form_fields_that_expressions_read_as_lists_are_lists(autojump_clock: MockClock) -> None:
+    upstream = Function(says(1))
+    calls = {
+        "each": {"upstream": "up", "path": "/{item}", "each": "body.id"},
+        "all": {
+            "upstream": "up",
+            "path": "/",
+            "json": "{tags: body.tag[*], one: body.one, words: join('-', body.word), first: body.n | [0]}",
+        },
+    }
+    app, _ = gateway({"path": "/r", "calls": calls, "body": "form"}, up=upstream)
+    form = [("content-type", "application/x-www-form-urlencoded")]
+    async with living(app):
+        for body, sent, items in (
+            (b"tag=a&tag=b&one=1&one=2&word=x&word=y&n=1&n=2&id=7&id=8", (["a", "b"], "2", "x-y", "1"), 2),
+            (b"tag=a&one=1&word=x&n=1&id=7", (["a"], "1", "x", "1"), 1),
+            (b"other=1", ([], None, "", None), 0),
+        ):
+            upstream.asked.clear()
+            assert (await ask(app, "POST", "/r", body=body, headers=form)).status == 200
+            contents = [json.loads(request.content) for request in upstream.asked if request.content]
+            assert contents == [dict(zip(("tags", "one", "words", "first"), sent, strict=True))]
+            assert len(upstream.asked) == items + 1
 
 
 async def test_a_body_of_bytes_is_forwarded_unchanged(autojump_clock: MockClock) -> None:
