@@ -16,14 +16,14 @@ from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
 from ..core.http.header_field import Field, raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
-from .answer.status_fields import CREATED, fields_of_status
+from .answer.status_fields import fields_of_status
 from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
 from .decode_large import decode_in_thread, holds_many_values
 from .request.call_policies import NO_POLICIES, CallPolicies
 from .request.conditions import passed_for_conditions, validators
 
 if TYPE_CHECKING:
-    from ..core.call import Call, CallContext
+    from ..core.call import Call, CallContext, Caller
     from ..core.events import Recorder
     from ..core.model import RequestFacts
 
@@ -97,8 +97,11 @@ class CallRules:
     validators: frozenset[bytes] = frozenset()
     """The names of the response fields that the answer needs because the call forwards conditions, in lower case."""
     answering_statuses: frozenset[int] = frozenset()
-    """The statuses of success that the answer takes over with their fields: 201 if the route's status is 201; 206 and
-    304 if the call has forwarded the request's conditions."""
+    """The statuses of success that the answer takes over with their fields: 201 if the route's status is 201; 201, 202
+    and 204 if the route's ``status_from`` is this call; 206 and 304 if the call has forwarded the request's
+    conditions."""
+    caller: Caller | None = None
+    """Makes the call in place of the upstream's caller: the call has a ``respond``. None: the upstream's."""
     kept_fields: frozenset[bytes] = field(init=False)
     """The names of all response fields that may affect the answer, in lower case."""
     json_value_statuses: frozenset[int] = field(init=False)
@@ -118,29 +121,33 @@ class CallRules:
         name: str,
         call: sections.Call,
         *,
+        upstream: str,
         timeout: float | None,
         max_body: int | None,
         answer_headers: frozenset[bytes] = frozenset(),
         credential: bool = False,
         conditions: Collection[str] = (),
-        answer_status: int = 200,
+        answering: frozenset[int] = frozenset(),
+        caller: Caller | None = None,
     ) -> CallRules:
         """The rules of a configured call.
 
         Args:
+            upstream: the name of the upstream, for records and metrics.
             timeout: the timeout of the upstream in seconds.
             max_body: the bound of the upstream in bytes.
             answer_headers: the names of the response fields that the answer forwards, in lower case.
             credential: the call carries a credential of the client.
             conditions: the names of the conditional request fields that the call forwards.
-            answer_status: the status of the route's answers.
+            answering: the statuses of success that the answer takes over with their fields.
+            caller: makes the call in place of the upstream's caller; None: the upstream's.
         """
         passed = passed_statuses(call.pass_status, credential=credential)
         if call.pass_status is None:
             passed |= passed_for_conditions(conditions)
         return cls(
             name,
-            call.upstream,
+            upstream,
             call.optional,
             call.has_default,
             call.default,
@@ -154,7 +161,8 @@ class CallRules:
             answer_headers,
             CallPolicies.of(call),
             validators(conditions),
-            frozenset({answer_status} if answer_status == CREATED and call.each is None else ()),
+            answering,
+            caller,
         )
 
 
@@ -266,7 +274,7 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
             if status == 304:
                 return CallResult(None, headers, (), status)
         if status in rules.null_on:
-            return CallResult(None, headers)
+            return CallResult(None, headers, (), answer_status)
         if status not in rules.ok if rules.ok else status is None or not 200 <= status <= 299:
             raise CallFailedError(_status_failure(rules, call))
         if rules.decode == "none" or status in _WITHOUT_CONTENT:

@@ -248,7 +248,7 @@ class Engine:
             fan_out=fan_out,
             number=number,
         )
-        return self.callers[rules.upstream].new_call(prepared, running)
+        return (rules.caller or self.callers[rules.upstream]).new_call(prepared, running)
 
     def start(self, calls: Sequence[Call], now: float) -> None:
         """Start all calls, then send them.

@@ -45,11 +45,12 @@ from .quart.testapp import UmbelTestApp, UmbelTestClient
 from .quart.websocket import WebsocketConnection
 from .quart.wrong_loop import refuse
 from .request.request_fields import Field
-from .request_cycle import PlanCycle
+from .request_cycle import PlanCycle, StaticCycle
 from .response.answer import AnswerRules, Expose
 from .response.reply import KRAKEND_COMPLETED
 from .route_table import RouteTable, UmbelMap, refuse_registration
 from .routes import RouteView
+from .static_routes import StaticView
 
 if TYPE_CHECKING:
     import httpx
@@ -136,7 +137,8 @@ class Umbel(ErrorHandling, InboundApplication):
 
     def _add_route(self, index: int) -> None:
         plan = compiler.compile_route(self.gateway_config, index)
-        view = RouteView(self.gateway_context, plan)
+        context, static = self.gateway_context, plan.static
+        view = RouteView(context, plan) if static is None else StaticView(context, plan, static)
         endpoint, for_quart = f"umbel-route-{index}", view.view
         self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
         self.route_table.add(endpoint, view, for_quart)
@@ -243,6 +245,8 @@ class Umbel(ErrorHandling, InboundApplication):
         route = match.route
         if isinstance(route, ComposeView):
             return HandlerCycle(self.gateway_context, self._dispatch, match, route, inbound, scope, send)
+        if isinstance(route, StaticView):
+            return StaticCycle(self.gateway_context, match, route, inbound)
         return PlanCycle(self.gateway_context, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:

@@ -7,8 +7,9 @@ configured route needs none of it. Such a request is answered here, on the task 
 stream). The client gets the same response as through Quart. The task of an HTTP/1.1 connection serves the next request
 afterwards, so nothing may remain in it: no cancel scope, no context variable, no child task.
 
-*Classes.* ``PlanCycle`` answers a route of the configuration. ``HandlerCycle`` (``handler_cycle.py``) answers a handler
-of ``@app.compose``. ``RequestCycle`` is their common part. One object answers one request; ``run`` is called once.
+*Classes.* ``PlanCycle`` answers a route of the configuration, ``StaticCycle`` one without a composition
+(``static_routes.py``), ``HandlerCycle`` (``handler_cycle.py``) a handler of ``@app.compose``. ``RequestCycle`` is
+their common part. One object answers one request; ``run`` is called once.
 
 *Steps* of a ``PlanCycle``, with all points at which it waits:
 
@@ -76,12 +77,12 @@ from .response.sending import send_reply, send_whole
 
 if TYPE_CHECKING:
     from ..core.model import Inputs
-    from .compose import ComposeView
     from .context import GatewayContext
     from .request.content_negotiation import StreamForm
     from .request.request_fields import RequestFields
-    from .route_table import Match
+    from .route_table import AnyView, Match
     from .routes import RouteView
+    from .static_routes import StaticView
 
 
 class RequestCycle(RequestContext):
@@ -89,9 +90,7 @@ class RequestCycle(RequestContext):
 
     __slots__ = ("_context", "_path", "_says_krakend")
 
-    def __init__(
-        self, context: GatewayContext, match: Match, route: RouteView | ComposeView, inbound: InboundRequest
-    ) -> None:
+    def __init__(self, context: GatewayContext, match: Match, route: AnyView, inbound: InboundRequest) -> None:
         """Read the facts of ``inbound``; ``route`` is ``match.route``."""
         peer, started_at = inbound.peer, inbound.started
         origin = origin_of(
@@ -144,6 +143,43 @@ class RequestCycle(RequestContext):
         reply = http_exception_reply(InternalServerError(), self.facts.request_id)
         complete(reply, self.facts.request_id, krakend=self._says_krakend)
         await send_reply(self, reply)
+
+    def _reply_to(self, error: BaseException) -> Reply | None:
+        """The error response for ``error``, the same as ``Umbel.handle_user_exception`` gives.
+
+        None if the caller must raise ``error`` on: the client has left, or ``error`` is a group of cancels only or of
+        crashes only.
+
+        Raises:
+            BaseException: the cancel of a group that also holds a crash. The crash is recorded.
+        """
+        request_id = self.facts.request_id
+        if isinstance(error, RequestError):
+            self.detail = error.detail
+            if error.status == 400:
+                self.kind = Kind.BAD_REQUEST
+            return request_error_reply(error, request_id)
+        if isinstance(error, HTTPException):
+            return http_exception_reply(error, request_id)
+        if isinstance(error, ClientGoneError):
+            # Not raised here: the traceback would hold this frame, and this frame holds the error.
+            return None
+        if isinstance(error, Exception):
+            self._record_crash(error)
+            return http_exception_reply(InternalServerError(), request_id)
+        crash, rest = split_crash(error)
+        if crash is None or rest is None:
+            return None
+        crashes.record(self.recorder, "request.crashed", crash, self.facts)
+        raise rest from crash
+
+    def _record_crash(self, error: Exception) -> None:
+        """Record a crash and log it, the same as ``Umbel.log_exception`` does."""
+        facts = self.facts
+        crashes.record(self.recorder, "request.crashed", error, facts)
+        self.kind, self.detail = Kind.INTERNAL, "an unhandled exception"
+        with bound(**facts.log_fields):
+            self._context.logger().error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
 
 
 class PlanCycle(RequestCycle):
@@ -200,42 +236,41 @@ class PlanCycle(RequestCycle):
         self.body = _Parts(self.inbound, self.origin.fields, self._context.settings["MAX_CONTENT_LENGTH"])
         return self._route.read_with_body(self, self._path)
 
-    def _reply_to(self, error: BaseException) -> Reply | None:
-        """The error response for ``error``, the same as ``Umbel.handle_user_exception`` gives.
 
-        None if the caller must raise ``error`` on: the client has left, or ``error`` is a group of cancels only or of
-        crashes only.
+class StaticCycle(RequestCycle):
+    """One request for a static route, answered before Quart; see the module.
 
-        Raises:
-            BaseException: the cancel of a group that also holds a crash. The crash is recorded.
-        """
-        request_id = self.facts.request_id
-        if isinstance(error, RequestError):
-            self.detail = error.detail
-            if error.status == 400:
-                self.kind = Kind.BAD_REQUEST
-            return request_error_reply(error, request_id)
-        if isinstance(error, HTTPException):
-            return http_exception_reply(error, request_id)
-        if isinstance(error, ClientGoneError):
-            # Not raised here: the traceback would hold this frame, and this frame holds the error.
-            return None
-        if isinstance(error, Exception):
-            self._record_crash(error)
-            return http_exception_reply(InternalServerError(), request_id)
-        crash, rest = split_crash(error)
-        if crash is None or rest is None:
-            return None
-        crashes.record(self.recorder, "request.crashed", crash, self.facts)
-        raise rest from crash
+    Only a delay makes it wait. If the client leaves during the delay, the wait ends and no response is sent.
+    """
 
-    def _record_crash(self, error: Exception) -> None:
-        """Record a crash and log it, the same as ``Umbel.log_exception`` does."""
-        facts = self.facts
-        crashes.record(self.recorder, "request.crashed", error, facts)
-        self.kind, self.detail = Kind.INTERNAL, "an unhandled exception"
-        with bound(**facts.log_fields):
-            self._context.logger().error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
+    __slots__ = ("_route",)
+
+    def __init__(self, context: GatewayContext, match: Match, route: StaticView, inbound: InboundRequest) -> None:
+        RequestCycle.__init__(self, context, match, route, inbound)
+        self._route = route
+
+    async def _answer(self) -> None:
+        inbound, route = self.inbound, self._route
+        try:
+            reply = route.reply(self, self._path)
+            if route.delay:
+                await self._wait()
+        except (Exception, BaseExceptionGroup) as error:
+            if (reply_to_error := self._reply_to(error)) is None:
+                raise
+            reply = reply_to_error
+        complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+        assert type(reply.body) is bytes
+        if not inbound.respond(reply.status, reply.fields, reply.body):
+            await inbound.drained()
+
+    async def _wait(self) -> None:
+        with trio.CancelScope() as scope:
+            self.inbound.on_gone(scope.cancel)
+            await self._route.wait(self)
+        self.inbound.on_gone(None)
+        if self.inbound.gone:
+            raise ClientGoneError("the client left during the delay of the response")
 
 
 class _Parts:

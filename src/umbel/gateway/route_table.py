@@ -28,7 +28,7 @@ redirect, an error, OPTIONS, a probe, a target that is not a plain path.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from .compose import ComposeView
     from .context import GatewayContext
     from .routes import RouteView
+    from .static_routes import StaticView
+
+    AnyView: TypeAlias = RouteView | StaticView | ComposeView
 
 EVENT = "hooks.found"
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 256
@@ -98,7 +101,7 @@ class UmbelMap(QuartMap):
 class Match(msgspec.Struct, frozen=True):
     """Route that answers a method and path, with the values of the rule's variables. Shared by requests; read-only."""
 
-    route: RouteView | ComposeView
+    route: AnyView
     rule: QuartRule
     path: Mapping[str, Any]
     """The values of the rule's variables."""
@@ -120,11 +123,11 @@ class RouteTable:
         """The views of the configured routes in Quart, by endpoint."""
         self._url_map: UmbelMap | None = None
         """The application's map of routes; None while closed."""
-        self._routes: dict[str, RouteView] = {}
+        self._routes: dict[str, RouteView | StaticView] = {}
         """All configured routes, by endpoint."""
         self._handlers: dict[str, ComposeView] = {}
         """All handlers of ``@app.compose``, by endpoint."""
-        self._served: dict[str, RouteView | ComposeView] = {}
+        self._served: dict[str, AnyView] = {}
         """The routes and handlers that are answered before Quart, by endpoint."""
         self._adapter: MapAdapter | None = None
         """Matches paths; None: every request is left to Quart."""
@@ -133,7 +136,7 @@ class RouteTable:
         )
         self._known = self._matches.entries
 
-    def add(self, endpoint: str, route: RouteView, function: object) -> None:
+    def add(self, endpoint: str, route: RouteView | StaticView, function: object) -> None:
         """Add a configured route; ``endpoint`` and ``function`` are its endpoint and view in Quart."""
         self._routes[endpoint] = route
         self.views[endpoint] = View(route.rule, function)

@@ -104,6 +104,8 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     once: dict[str, str] = {}
     for index, route in enumerate(config.routes):
         for name, call in route.calls.items():
+            if call.upstream is None or call.respond is not None:
+                continue
             if _may_be_repeated(call, config.upstreams[call.upstream]):
                 continue
             once.setdefault(call.upstream, f"routes[{index}].calls.{name}")

@@ -15,7 +15,7 @@ from ...config.loading.load import LoadedConfig
 from ...config.schema.compress import Compress
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
-from ...config.schema.sections import Call, Config, Constant, KeyPath, Upstream
+from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, Upstream
 from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
 from ...core.http.compressors import is_available
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
@@ -49,6 +49,8 @@ class CallExplained:
     limits: tuple[Limit, ...]
     upstream_limits: tuple[Limit, ...]
     """The limits that the call shares with all calls to its upstream."""
+    response: str = ""
+    """The configured response in words; empty: the upstream gives the response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class RouteExplained:
     calls: tuple[CallExplained, ...]
     answers: tuple[str, ...]
     """The names of the calls that make the answer: all, or the candidates of first and quorum."""
+    static: str = ""
+    """The response of a route without a composition, in words; empty: the route has a composition."""
 
 
 def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:
@@ -92,9 +96,12 @@ def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained
         ),
         tuple(explainer.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
         plan.candidates,
+        explainer.static(plan),
     )
 
 
+_NO_UPSTREAM = Upstream(urls=("http://unknown",))
+"""The limits of a call that has no upstream: the defaults."""
 _SERVER: Mapping[str, Callable[[Any], str]] = {
     "allow_networks": ", ".join,
     "deny_networks": ", ".join,
@@ -130,17 +137,23 @@ class _Explainer:
 
     def call(self, plan: CallPlan, at: KeyPath, deadline: float) -> CallExplained:
         call = plan.config
+        sent = call.respond is None and plan.upstream is not None
         return CallExplained(
             plan.name,
             self._config.where(at),
-            call.upstream,
+            call.upstream or "",
             plan.request_template.method,
-            self._hide(call.path),
+            self._hide(call.path or ""),
             plan.needs,
             not call.optional,
             tuple(map(self._hide, _call_rules(plan))),
             tuple(self._call_limits(plan, at, deadline)),
-            tuple(self._upstream_limits(plan.upstream, ("upstreams", call.upstream))),
+            tuple(
+                self._upstream_limits(plan.upstream, ("upstreams", call.upstream or ""))
+                if sent and plan.upstream
+                else ()
+            ),
+            response_text(call.respond) if call.respond is not None else "",
         )
 
     def query(self, params: dict[str, Any]) -> Iterator[str]:
@@ -149,12 +162,20 @@ class _Explainer:
             split = f" split at {_shown(param.split)}" if param.split is not None else ""
             yield f"{name}: {param.type}{split}{', required' if param.required else self._hide(default)}"
 
+    def static(self, plan: Plan) -> str:
+        route = plan.route
+        if route.redirect is not None:
+            return self._hide(f"status {route.redirect.status}, to {route.redirect.to}")
+        return self._hide(response_text(route.respond)) if route.respond is not None else ""
+
     def answer_rules(self, plan: Plan) -> Iterator[str]:
         answer = plan.route.answer
         if answer.shape is not None:
             yield f"shape {self._hide(answer.shape)}"
         if answer.status != 200:
             yield f"status {answer.status}"
+        if answer.status_from is not None:
+            yield f"status of {answer.status_from}, if it is 201, 202 or 204, with its Location"
         if plan.route.stream:
             yield "streamed"
         if plan.vary:
@@ -165,7 +186,10 @@ class _Explainer:
 
     def _caching(self, plan: Plan) -> Iterator[str]:
         configured = plan.route.answer.cache_control
-        if configured != "parts":
+        if plan.static is not None:
+            if configured != "parts" or plan.private:
+                yield f"cache_control {self._hide(configured) if configured != 'parts' else 'private'}"
+        elif configured != "parts":
             yield f"cache_control {self._hide(configured)}; private if it sets a cookie or a part is private"
         elif plan.private:
             yield "cache_control private: no shared cache keeps it"
@@ -173,8 +197,8 @@ class _Explainer:
             yield "cache_control private if the request has a cookie or authorization, else as the parts say"
 
     def _call_limits(self, plan: CallPlan, at: KeyPath, deadline: float) -> Iterator[Limit]:
-        call, upstream = plan.config, plan.upstream
-        above: KeyPath = ("upstreams", call.upstream)
+        call, upstream = plan.config, plan.upstream or _NO_UPSTREAM
+        above: KeyPath = ("upstreams", call.upstream or "")
         timeout = plan.rules.timeout
         if timeout is None:
             yield Limit("timeout", "what the deadline leaves", None)
@@ -186,7 +210,8 @@ class _Explainer:
             yield self._nearest(call, at, upstream, above, "max_body", format_size)
         else:
             yield Limit("max_body", format_size(plan.rules.max_body or 0), None)
-        yield from self._repetition(call, at, upstream, above)
+        if call.respond is None:
+            yield from self._repetition(call, at, upstream, above)
         if call.each is not None:
             yield self.limit(call, at, "limit")
             yield self.limit(call, at, "max_items")
@@ -267,6 +292,16 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
     if not call.optional:
         passed = ", ".join(map(str, sorted(plan.rules.pass_status)))
         yield f"passes on {f'status {passed}' if passed else 'no status'}{' with the body' if call.pass_body else ''}"
+
+
+def response_text(respond: Respond) -> str:
+    """The response of a ``respond`` table in words, such as ``status 200, json, after 2s``."""
+    body = "json" if respond.json_ is not None else "text" if respond.text is not None else "no body"
+    body = f"file {respond.file}" if respond.file is not None else body
+    fields = f", with {', '.join(respond.headers)}" if respond.headers else ""
+    return f"status {respond.status}, {body}{fields}" + (
+        f", after {format_duration(respond.delay)}" if respond.delay else ""
+    )
 
 
 def _toml_bool(value: bool) -> str:

@@ -20,9 +20,11 @@ def mermaid(route: RouteExplained) -> str:
     ids = {call.name: f"c{number}" for number, call in enumerate(route.calls)}
     lines = ["flowchart LR", f'  request(["{_escaped("|".join(route.methods) + " " + route.path)}"])']
     for call in route.calls:
-        words = [call.name, f"{call.method} {call.upstream} {call.path}", _weight(call)]
+        words = [call.name, _request(call), _weight(call)]
         lines.append(f'  {ids[call.name]}["{"<br/>".join(map(_escaped, words))}"]')
-    lines.append(f'  answer(["{_escaped("answer: " + route.combine)}"])')
+    lines.append(f'  answer(["{_escaped("answer: " + (route.static or route.combine))}"])')
+    if not route.calls:
+        lines.append("  request --> answer")
     for call in route.calls:
         sources = [ids[name] for name in call.needs] or ["request"]
         lines += [f"  {source} --> {ids[call.name]}" for source in sources]
@@ -41,15 +43,28 @@ def _lines(route: RouteExplained) -> Iterator[str]:
     yield from _wrapped("  limits   ", " " * 11, route.limits)
     for number, param in enumerate(route.query):
         yield f"  {'query' if number == 0 else '':<8} {param}"
-    yield f"  combine  {route.combine}{_counted(route)}"
-    for rule in route.rules:
-        yield f"  answer   {rule}"
+    if route.calls:
+        yield f"  combine  {route.combine}{_counted(route)}"
+    for rule in (route.static, *route.rules):
+        if rule:
+            yield f"  answer   {rule}"
     yield ""
-    yield "at once"
-    beneath = _beneath(route.calls)
-    yield from _branches(beneath.get("", []), beneath, "")
+    if route.calls:
+        yield "at once"
+        beneath = _beneath(route.calls)
+        yield from _branches(beneath.get("", []), beneath, "")
+    else:
+        yield "no calls"
     yield ""
     yield "Limits without a place are defaults."
+
+
+def _request(call: CallExplained) -> str:
+    """The request of a call; for a call with a configured response also that response."""
+    request = " ".join(filter(None, (call.upstream, call.path)))
+    if not call.response:
+        return f"{call.method} {request}"
+    return f"{f'{call.method} {request}, not sent: ' if request else ''}responds {call.response}"
 
 
 def _weight(call: CallExplained) -> str:
@@ -81,13 +96,14 @@ def _branches(calls: Sequence[CallExplained], beneath: dict[str, list[CallExplai
         last = call is calls[-1]
         inner = indent + ("   " if last else "│  ")
         children = beneath.get(call.name, [])
-        yield f"{indent}{'└─' if last else '├─'} {call.name}: {call.method} {call.upstream} {call.path}  [{call.place}]"
+        yield f"{indent}{'└─' if last else '├─'} {call.name}: {_request(call)}  [{call.place}]"
         stem = inner + ("│  " if children else "   ")
         if len(call.needs) > 1:
             yield f"{stem}waits for {' and '.join(call.needs)}"
         yield f"{stem}{_weight(call)}{''.join(f' · {rule}' for rule in call.rules)}"
         yield from _wrapped(stem, stem, call.limits)
-        yield from _wrapped(f"{stem}{call.upstream}: ", f"{stem}   ", call.upstream_limits)
+        if call.upstream_limits:
+            yield from _wrapped(f"{stem}{call.upstream}: ", f"{stem}   ", call.upstream_limits)
         if children:
             yield f"{inner}│ then"
             yield from _branches(children, beneath, inner)

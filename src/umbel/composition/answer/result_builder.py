@@ -17,7 +17,7 @@ from ..text.field_template import OnLeftOut, record_left_out
 from .cache_control import Fields, answer_cache_control, cache_control_without_parts
 from .decision import is_complete, successes
 from .result import Result, own_time
-from .status_fields import CREATED
+from .status_fields import STATUS_FROM
 
 
 def build_result(
@@ -61,12 +61,14 @@ def build_result(
     headers = _headers(plan, outcomes, context, partial(record_left_out, facts, recorder))
     complete = whole or is_complete(plan, outcomes)
     status = plan.route.answer.status
-    only = plan.calls[0]
     received: Fields = ()
-    if only.conditions:
+    if plan.calls and (only := plan.calls[0]).conditions:
         status, received = _single_response_fields(only, outcomes[only.name], status, headers)
-    if status == CREATED:
-        received = (*received, *_created(ordered, headers))
+    source = plan.route.answer.status_from
+    if source is not None:
+        status = outcomes[source].answer_status or status
+    if status in STATUS_FROM:
+        received = (*received, *_location(ordered if source is None else (outcomes[source],), status, headers))
     validated = bool(received) and any(name in ("etag", "last-modified") for name, _ in received)
     caching, fields = _answer_cache_control(plan, ordered, (*headers, *received), inputs, complete=complete)
     return Result(ordered, None, answer, status, fields, complete, caching, own_ms, validated=validated)
@@ -131,12 +133,15 @@ def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, heade
     return status, tuple(fields.items())
 
 
-def _created(outcomes: tuple[Outcome, ...], headers: Fields) -> Fields:
-    """The Location of a 201 answer: that of the first call with a 201 response; empty if ``headers`` has a Location."""
+def _location(outcomes: tuple[Outcome, ...], status: int, headers: Fields) -> Fields:
+    """The Location that belongs to the answer's status: that of the first response from which it is taken over.
+
+    Empty if ``headers`` has a Location.
+    """
     if any(name == "location" for name, _ in headers):
         return ()
     for outcome in outcomes:
-        if outcome.state == "value" and outcome.answer_status == CREATED:
+        if outcome.state == "value" and outcome.answer_status == status:
             return tuple(field for field in outcome.headers if field[0] == "location")
     return ()
 

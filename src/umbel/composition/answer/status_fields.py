@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...core.http.header_field import Field
+from ...core.http.header_field import Field, raw_value
 
 REDIRECTS = frozenset(range(300, 400)) - {304}
 """The statuses of RFC 9110 section 15.4, without 304."""
 CREATED = 201
+STATUS_FROM = frozenset({201, 202, 204})
+"""The statuses that the answer takes over from the call that ``status_from`` names."""
 
 VALUES_MAX = 16 * 1024
 """The most bytes of all values together. Clients accept heads of 16 KiB to 64 KiB."""
@@ -28,7 +30,8 @@ _BELONGS: Mapping[bytes, frozenset[int]] = {
     b"dpop-nonce": frozenset({400, 401}),
     # RFC 9110: sections 10.2.1, 10.2.2 (the client's own conflict aside), 10.2.3 with 15.5.14, 14.4.
     b"allow": frozenset({405}),
-    b"location": REDIRECTS | {CREATED},
+    # RFC 9110 section 10.2.2. A 202 or 204 may name the resource that shows the result, or that was changed.
+    b"location": REDIRECTS | STATUS_FROM,
     b"retry-after": REDIRECTS | {413, 429, 503},
     b"content-range": frozenset({206, 416}),
     b"accept-ranges": frozenset({416}),
@@ -60,9 +63,11 @@ def fields_of_status(status: int, fields: Iterable[Field]) -> tuple[tuple[str, s
         if not _belongs(name, status) or (name in _SINGLE and name in seen):
             continue
         seen.add(name)
-        if len(value) <= room and len(found) < FIELDS_MAX:
+        text = value.decode("latin-1")
+        # A foreign httpx transport may give a value that no field can hold.
+        if len(value) <= room and len(found) < FIELDS_MAX and raw_value(text) is not None:
             room -= len(value)
-            found.append((name.decode("latin-1"), value.decode("latin-1")))
+            found.append((name.decode("latin-1"), text))
     return tuple(found)
 
 

@@ -58,10 +58,11 @@ from typing import TypeVar
 
 from werkzeug.routing import Map, Rule
 
-from ...config.schema.sections import Call, Config, KeyPath, Route, Source, Upstream
+from ...config.schema.sections import Call, Config, KeyPath, Redirect, Respond, Route, Source, Upstream
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
+from ..answer.status_fields import CREATED, STATUS_FROM
 from ..call_result import CallRules
 from ..decode import ACCEPT
 from ..request.conditions import why_not_forwarded
@@ -74,6 +75,7 @@ from ..request.request_template import (
     RequestField,
     RequestTemplate,
 )
+from ..static_response import NO_UPSTREAM, RedirectTemplate, StaticCaller, StaticResponse
 from ..text.expression import Expression, compile_source
 from ..text.field_template import FieldTemplate, compile_field
 from ..text.list_reads import members_read_as_lists
@@ -103,6 +105,7 @@ _WRITTEN_BY_UMBEL = GATEWAY_FIELDS_ALWAYS | {b"traceparent", b"tracestate", b"ac
 # Replaces an unknown upstream, so that the rest of the call is checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
+_ORIGIN = re.compile(r"(?:https?://[^/]*)?")
 
 
 def compile_route(config: Config, index: int) -> Plan:
@@ -157,7 +160,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
     """Yield the header fields of a route's calls that could not be sent as configured, with the reason."""
     for name, call in config.routes[index].calls.items():
-        upstream = config.upstreams.get(call.upstream, _UNKNOWN_UPSTREAM)
+        upstream = config.upstreams.get(call.upstream or "", _UNKNOWN_UPSTREAM)
         at: KeyPath = ("routes", index, "calls", name)
         named: list[tuple[KeyPath, str]] = [((*at, "headers", field), field) for field in call.headers]
         named += [((*at, "forward_headers", place), field) for place, field in enumerate(call.forward_headers)]
@@ -226,6 +229,7 @@ class _RouteCompiler:
         if cycle := find_cycle({name: needs for name, _, needs in calls}):
             self._problem(("calls", cycle[0]), f"these calls wait for each other: {' → '.join(cycle)}")
         answer_expression, answer_headers = self._answer()
+        static = self._static()
         self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
@@ -260,6 +264,7 @@ class _RouteCompiler:
             {"all": 0, "first": 1, "quorum": route.quorum or 0}[route.combine],
             tuple(plan for plan in plans if not plan.needs),
             {plan.name: len(plan.needs) for plan in plans if plan.needs},
+            static,
         )
 
     def _route_params(self) -> Iterator[str]:
@@ -284,21 +289,28 @@ class _RouteCompiler:
             scope.item_source = client_parameter or ""
             fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
         upstream = self._upstream(at, call)
+        response = self._static_response((*at, "respond"), call.respond)
         scope.forget_reads()  # ``when`` and ``each`` send nothing to the upstream.
         request_template = self._request_template(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)
         conditions = self._conditions(at, call, request_template)
-        if request_template is None or upstream is None:
+        if request_template is None or (upstream is None and response is None):
             return name, None, needs
+        answer = self._route.answer
+        answering = STATUS_FROM if answer.status_from == name else frozenset()
+        if answer.status == CREATED and call.each is None:
+            answering |= {CREATED}
         rules = CallRules.of(
             name,
             call,
-            timeout=upstream.timeout,
-            max_body=upstream.max_body,
+            upstream=call.upstream or NO_UPSTREAM,
+            timeout=None if upstream is None else upstream.timeout,
+            max_body=None if upstream is None else upstream.max_body,
             answer_headers=self._forwarded_fields(name),
             credential=_carries_credential(call, request_template, scope),
             conditions=conditions,
-            answer_status=self._route.answer.status,
+            answering=answering,
+            caller=None if response is None else StaticCaller(response),
         )
         return name, CallPlan(name, call, upstream, rules, request_template, needs, when, fan_out, conditions), needs
 
@@ -310,7 +322,7 @@ class _RouteCompiler:
         if request_template is not None:
             tables: list[tuple[KeyPath, tuple[RequestField, ...]]] = [
                 ((*self._at, *at, "headers"), request_template.headers),
-                (("upstreams", call.upstream, "headers"), request_template.upstream_headers),
+                (("upstreams", call.upstream or "", "headers"), request_template.upstream_headers),
             ]
             for where, fields in tables:
                 for field, text, _ in fields:
@@ -329,6 +341,8 @@ class _RouteCompiler:
         return frozenset(names | {b"set-cookie"} if call in answer.forward_cookies else names)
 
     def _upstream(self, at: KeyPath, call: Call) -> Upstream | None:
+        if call.upstream is None:
+            return None
         upstream = self._config.upstreams.get(call.upstream)
         if upstream is None:
             near = difflib.get_close_matches(call.upstream, self._config.upstreams, n=1)
@@ -341,16 +355,11 @@ class _RouteCompiler:
         bound = tuple(self._params((*at, "with"), call.with_, scope))
         scope.bound = {param.name: param.client_parameter for param in bound}
         scope.bound_incomplete = self._config.has_lost((*self._at, *at, "with"), call.with_)
-        params = dict(self._with_key_paths(("upstreams", call.upstream, "params"), upstream.params))
+        above: KeyPath = ("upstreams", call.upstream or "")
+        params = dict(self._with_key_paths((*above, "params"), upstream.params))
         params |= dict(self._with_key_paths((*self._at, *at, "params"), call.params))
-        target: TargetTemplate | None = self._collect(
-            (*at, "path"), lambda: scope.resolved(lambda resolve: compile_target(call.path, resolve))
-        )
-        for variable in target.path if target is not None else ():
-            if isinstance(variable, Variable) and self._is_query_list(variable):
-                reason = f'"{variable.name}" is a list, and a path segment takes one value; write it into the query'
-                self._problem((*at, "path"), reason)
-        usual = self._request_fields(("upstreams", call.upstream, "headers"), upstream.headers, scope)
+        target = self._target((*at, "path"), call.path or "/", scope)
+        usual = self._request_fields((*above, "headers"), upstream.headers, scope)
         headers = self._request_fields((*self._at, *at, "headers"), call.headers, scope)
         compiled = [self._param(name, source, where, scope) for name, (where, source) in params.items()]
         body = self._body(at, call, scope)
@@ -378,6 +387,14 @@ class _RouteCompiler:
         """Whether a variable is a whole query parameter of a list type."""
         param = self._route.query_params.get(variable.fields[0]) if variable.root == "query" else None
         return param is not None and param.item_type is not None and len(variable.fields) == 1
+
+    def _target(self, at: KeyPath, text: str, scope: Scope) -> TargetTemplate | None:
+        target = self._collect(at, lambda: scope.resolved(lambda resolve: compile_target(text, resolve)))
+        for variable in target.path if target is not None else ():
+            if isinstance(variable, Variable) and self._is_query_list(variable):
+                reason = f'"{variable.name}" is a list, and a path segment takes one value; write it into the query'
+                self._problem(at, reason)
+        return target
 
     def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyTemplate | None:
         bodies: list[BodyTemplate] = []
@@ -415,14 +432,54 @@ class _RouteCompiler:
                     )
                 for field in fields if key == "forward_headers" else ():
                     self._check_answer_field(("answer", key, name), field)
+        self._check_status_from()
         if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
             reason = f"an answer with status {answer.status} has no body; remove shape and stream, or the status"
             self._problem(("answer", "status"), reason)
         return expression, tuple(headers)
 
+    def _check_status_from(self) -> None:
+        answer, at = self._route.answer, ("answer", "status_from")
+        name = answer.status_from
+        if name is None or (name not in self._route.calls and "calls" in self._names.incomplete_tables):
+            return
+        if name not in self._route.calls:
+            near = difflib.get_close_matches(name, self._route.calls, n=1)
+            self._problem(at, f'there is no call "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
+        elif self._route.calls[name].each is not None:
+            self._problem(at, f'"{name}" has many responses (each), so none gives the status; remove it')
+        if self._route.stream:
+            self._problem(at, "the status of a stream is sent before any call has ended; remove status_from or stream")
+
+    def _static(self) -> StaticResponse | RedirectTemplate | None:
+        """The response of a route without a composition; None: it has one, or the response is invalid."""
+        route = self._route
+        if route.redirect is not None:
+            return self._redirect(route.redirect)
+        if route.respond is not None:
+            for name in route.respond.headers:
+                if name != "content-type":
+                    self._check_answer_field(("respond", "headers", name), name)
+        return self._static_response(("respond",), route.respond)
+
+    def _static_response(self, at: KeyPath, respond: Respond | None) -> StaticResponse | None:
+        if respond is None:
+            return None
+        return self._collect((*at, "file"), lambda: StaticResponse.of(respond))
+
+    def _redirect(self, redirect: Redirect) -> RedirectTemplate | None:
+        found = _ORIGIN.match(redirect.to)
+        assert found is not None  # It matches the empty text.
+        scope, at, path = Scope(self._names), ("redirect", "to"), redirect.to[found.end() :] or "/"
+        target = self._target(at, path, scope)
+        if self._names.uses_body:
+            self._problem(at, "a redirect cannot read the request's body: it is sent without waiting for the body")
+        return None if target is None else RedirectTemplate(redirect.status, found[0], target)
+
     def _check_answer_field(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:
-            self._problem(at, f'"{name}" of an answer is written by Umbel; remove it')
+            remedy = "write cache_control in answer" if name == "cache-control" else "remove it"
+            self._problem(at, f'"{name}" of an answer is written by Umbel; {remedy}')
         elif is_hop_by_hop(name.encode("ascii")):
             self._problem(at, f'"{name}" belongs to one connection and is never forwarded; remove it')
 

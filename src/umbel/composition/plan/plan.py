@@ -15,6 +15,7 @@ from ..answer.status_fields import CREATED
 from ..call_result import CallRules
 from ..request.conditions import answering_statuses, sent_conditions
 from ..request.request_template import RequestTemplate
+from ..static_response import RedirectTemplate, StaticResponse
 from ..text.expression import Expression
 from ..text.field_template import FieldTemplate
 
@@ -34,7 +35,8 @@ class CallPlan:
 
     name: str
     config: Call
-    upstream: Upstream
+    upstream: Upstream | None
+    """The upstream; None: the call has a ``respond`` and names no upstream."""
     rules: CallRules
     request_template: RequestTemplate
     needs: tuple[str, ...]
@@ -92,6 +94,8 @@ class Plan:
     """The calls without dependencies, in config order."""
     dependency_counts: Mapping[str, int]
     """The number of dependencies of each call that has any, by call name."""
+    static: StaticResponse | RedirectTemplate | None = None
+    """The response of a route without a composition; None: the route has a composition."""
     is_plain_object: bool = field(init=False)
     """Whether a complete answer is the object of the calls' values, with the route's status and no own header field."""
     cache_control: str | None = field(init=False)
@@ -102,6 +106,7 @@ class Plan:
         answer = self.route.answer
         fields = self.answer_headers or answer.forward_headers or answer.forward_cookies
         usual = self.answer_expression is None and self.route.combine == "all" and answer.status != CREATED
+        usual = usual and answer.status_from is None
         object.__setattr__(
             self, "is_plain_object", usual and not fields and not any(call.conditions for call in self.calls)
         )

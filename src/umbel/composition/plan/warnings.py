@@ -85,6 +85,10 @@ def _of_call(call: Call) -> Iterator[tuple[str, str]]:
     for status, field in _OF_A_CONNECTION.items():
         if status in (call.pass_status or ()):
             yield "pass_status", f"a {status} needs {field}, which belongs to one connection and is never forwarded"
+    if call.respond is not None:
+        for key in ("retry", "hedge", "coalesce"):
+            if getattr(call, key) is not None:
+                yield key, "has no effect beside respond, since nothing is sent"
     if call.pass_body and call.pass_status is not None and not call.pass_status:
         yield "pass_body", "no status is passed on (pass_status is empty), so no body is passed on"
     if call.forward_cookies and "cookie" in call.forward_headers:

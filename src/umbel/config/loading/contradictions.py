@@ -214,7 +214,7 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Qu
                     else {},
                 )
         for name, call in route.calls.items():
-            if (upstream_of := config.upstreams.get(call.upstream)) is not None:
+            if (upstream_of := config.upstreams.get(call.upstream or "")) is not None:
                 yield route.path, _call(of_route["route.deadline"], call, (*at, "calls", name), upstream_of)
 
 
@@ -262,7 +262,8 @@ def _upstream(name: str, upstream: Upstream) -> Quantities:
 
 
 def _call(deadline: Quantity, call: Call, at: KeyPath, upstream: Upstream) -> Quantities:
-    quantities = _quantities(call, "call", at) | _upstream(call.upstream, upstream)
+    above: KeyPath = ("upstreams", call.upstream or "")
+    quantities = _quantities(call, "call", at) | _upstream(call.upstream or "", upstream)
     quantities["route.deadline"] = deadline
     if call.each is None:
         quantities.pop("call.limit")
@@ -270,11 +271,11 @@ def _call(deadline: Quantity, call: Call, at: KeyPath, upstream: Upstream) -> Qu
     quantities["limit"] = deadline if own is None or deadline.value <= own.value else own
     if "call.timeout" in quantities:
         quantities.pop("upstream.timeout", None)
-    retry, place = (call.retry, at) if call.retry is not None else (upstream.retry, ("upstreams", call.upstream))
+    retry, place = (call.retry, at) if call.retry is not None else (upstream.retry, above)
     if retry is not None:
         quantities |= _quantities(retry, "retry", (*place, "retry"))
         quantities["retry.pauses"] = _time(_pauses(retry), (*place, "retry"), True)
-    hedge, place = (call.hedge, at) if call.hedge is not None else (upstream.hedge, ("upstreams", call.upstream))
+    hedge, place = (call.hedge, at) if call.hedge is not None else (upstream.hedge, above)
     if hedge is not None and not isinstance(hedge.after, str):
         quantities["hedge.last"] = _time(_last(hedge), (*place, "hedge", "after"), True)
     return quantities
@@ -294,7 +295,8 @@ def _fan_outs(route: Route, at: KeyPath) -> dict[str, Quantity]:
     """Return the most calls that one request makes at once, by upstream."""
     counts: dict[str, int] = {}
     for call in route.calls.values():
-        counts[call.upstream] = counts.get(call.upstream, 0) + (call.limit if call.each is not None else 1)
+        if call.upstream is not None and call.respond is None:
+            counts[call.upstream] = counts.get(call.upstream, 0) + (call.limit if call.each is not None else 1)
     return {name: Quantity(count, f"{count}", (*at, "calls"), False) for name, count in counts.items()}
 
 

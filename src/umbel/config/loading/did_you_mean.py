@@ -20,12 +20,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def sections_with_key(key: str, section: type[Section]) -> list[str]:
-    """Return the headers of at most three other sections that have exactly this key."""
-    return [
-        place.header or "the top of the file"
-        for place in all_sections()
-        if place.model is not section and key in keys_of(place.model)
-    ][:_PLACES_MAX]
+    """Return the headers of at most three other sections that have exactly this key, those within ``section`` first."""
+    places = all_sections()
+    within = next((f"{place.header[:-1]}." for place in places if place.model is section and place.header), "[")
+    found = [place.header for place in places if place.model is not section and key in keys_of(place.model)]
+    found.sort(key=lambda header: not header.startswith(within))
+    return [header or "the top of the file" for header in found[:_PLACES_MAX]]
 
 
 def suggestion(key: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:

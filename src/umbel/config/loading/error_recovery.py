@@ -56,15 +56,21 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "url": _URL,
     "after": "1s",
     "value": 1,
+    "path": "/",
+    "to": "/",
+}
+"""A valid value for each key that any section requires."""
+
+# Optional keys that other checks depend on: ``each`` defines the name ``item``; a call needs ``upstream`` and ``path``,
+# and a route usually ``calls``; the other two decide which header fields a call may set.
+_OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {
+    "each": "`[]`",
+    "forwarded": False,
+    "deadline_header": False,
     "upstream": _NAME,
     "path": "/",
     "calls": {_NAME: {"upstream": _NAME, "path": "/"}},
 }
-"""A valid value for each key that any section requires."""
-
-# Optional keys that other checks depend on: ``each`` defines the name ``item``, and the other two decide which header
-# fields a call may set.
-_OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {"each": "`[]`", "forwarded": False, "deadline_header": False}
 # Placeholders for single items of lists.
 _ITEM_PLACEHOLDERS: Mapping[str, Any] = {
     "forward_cookies": _NAME,

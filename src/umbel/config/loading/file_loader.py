@@ -104,6 +104,13 @@ def _make_absolute(source: SourceFile, data: dict[str, Any]) -> None:
         _absolute(source, _table(_table(upstreams, name), "tls"), TLS_PATHS)
     _absolute(source, _table(_table(_table(data, "defaults"), "upstream"), "tls"), TLS_PATHS)
     _absolute(source, _table(data, "logs"), ("dir",))
+    routes = data.get("routes")
+    for route in [*(routes if isinstance(routes, list) else ()), _table(_table(data, "defaults"), "route")]:
+        if isinstance(route, dict):
+            _absolute(source, _table(route, "respond"), ("file",))
+            calls = _table(route, "calls")
+            for name in calls:
+                _absolute(source, _table(_table(calls, name), "respond"), ("file",))
 
 
 def _absolute(source: SourceFile, table: dict[str, Any], keys: Iterable[str]) -> None:

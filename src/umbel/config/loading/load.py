@@ -218,7 +218,8 @@ def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, li
     routes = [data["routes"][index] for index in kept]
     upstreams = {name: table for name, table in data["upstreams"].items() if ("upstreams", name) not in wrong}
     if not complete:
-        asked = {call["upstream"] for route in routes for call in route["calls"].values()}
+        calls = [call for route in routes for call in route.get("calls", {}).values()]
+        asked = {call["upstream"] for call in calls if "upstream" in call}
         upstreams = dict.fromkeys(asked, _UPSTREAM_PLACEHOLDER) | upstreams
     broken = {path[0] for path in wrong}
     rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes"}}

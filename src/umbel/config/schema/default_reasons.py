@@ -31,6 +31,8 @@ REASONS: Mapping[str, str] = {
     "Call.limit": "one fan-out must not take all of the upstream's max_concurrency (100)",
     "Call.max_items": "more than a page of a list; a longer list is usually a mistake",
     "Answer.status": "the status for an answer with content",
+    "Respond.status": "the status for a response with content",
+    "Respond.delay": "only a mock of a slow upstream needs one",
     # An upstream.
     "Upstream.timeout": "the deadline of the route limits it already",
     "Upstream.connect_timeout": "a lost SYN is repeated only after 1 s; another replica is sooner",

@@ -20,6 +20,8 @@ from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .query_params import QueryParam as QueryParam
 from .section import AS_TUPLE, Section
 from .server import Server as Server
+from .static_answers import Redirect as Redirect
+from .static_answers import Respond as Respond
 from .supervisor import Supervisor as Supervisor
 from .types import (
     AS_SOURCE,
@@ -224,6 +226,9 @@ def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
                 " such as authorization",
                 ("forward_headers",),
             )
+    for key, value in (("upstream", call.upstream), ("path", call.path)):
+        if value is None and call.respond is None:
+            yield ConstraintViolation("is missing", (key,))
     if both := set(call.ok) & set(call.null_on):
         yield ConstraintViolation(f"{min(both)} is in ok and in null_on; remove it from one", ("null_on", "ok"))
 
@@ -231,10 +236,14 @@ def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
 class Call(Section):
     """A call: one logical request of a route to an upstream."""
 
-    upstream: UpstreamName
-    """The name of the upstream."""
-    path: str
-    """The path and query of the request, as an RFC 6570 template with the forms {name}, {?a,b} and {&a,b}."""
+    upstream: UpstreamName | None = None
+    """The name of the upstream. Only a call with respond needs none."""
+    path: str | None = None
+    """The path and query of the request, as an RFC 6570 template with the forms {name}, {?a,b} and {&a,b}. Only a call
+    with respond needs none."""
+    respond: Respond | None = None
+    """The response to the call, in place of one from the upstream: nothing is sent. All other keys keep their effect on
+    the call and its result, except those of an upstream (retry, hedge, coalesce)."""
     method: Method | None = None
     """The method of the request. Default: GET; POST with json, form or forward_body."""
     json_: Annotated[str | dict[str, Source] | None, Field(alias="json")] = None
@@ -315,6 +324,9 @@ class Answer(Section):
     """A JMESPath expression over the context that gives the body. Default: an object of the calls' values by name."""
     status: Annotated[int, Field(ge=200, le=299)] = 200
     """The status of an answer without a deciding failure. 204 sends no body."""
+    status_from: str | None = None
+    """The call whose status 201, 202 or 204 the answer takes over, with its Location. Any other status of success gives
+    the answer the status in status."""
     headers: Headers = {}
     """Header fields of the answer, as templates."""
     forward_headers: dict[str, Annotated[tuple[HeaderName, ...], AS_TUPLE]] = {}
@@ -331,6 +343,7 @@ class Answer(Section):
 
 def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
     """Yield the violations of the constraints between the keys of one route."""
+    yield from _answering_constraints(route)
     if route.combine == "quorum" and route.quorum is None:
         yield ConstraintViolation('combine = "quorum" needs quorum, a number of successes', ("combine", "quorum"))
     for name in route.query_params:
@@ -342,6 +355,39 @@ def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
             )
     if route.combine != "quorum" and route.quorum is not None:
         yield ConstraintViolation('quorum has an effect only with combine = "quorum"', ("quorum", "combine"))
+
+
+def _answering_constraints(route: Route) -> Iterator[ConstraintViolation]:
+    """Yield the violations of the choice what answers: calls or a shape, ``respond``, or ``redirect``."""
+    static = [key for key, value in (("respond", route.respond), ("redirect", route.redirect)) if value is not None]
+    if not (static or route.calls or route.answer.shape is not None):
+        keys = ("calls", "answer", "respond", "redirect")
+        yield ConstraintViolation("a route needs calls, or one of answer.shape, respond and redirect", keys)
+    if not route.calls and route.stream:
+        yield ConstraintViolation("a stream sends the outcomes of calls, but this route has none", ("stream", "calls"))
+    if not route.calls and route.combine != "all":
+        yield ConstraintViolation("combine counts calls, but this route has none", ("combine", "calls"))
+    if not static:
+        return
+    if len(static) == 2:
+        yield ConstraintViolation(
+            "respond and redirect exclude each other: a request has one answer", ("redirect", "respond")
+        )
+    if route.calls:
+        yield ConstraintViolation(f"a route with {static[0]} makes no calls; remove one of both", (static[0], "calls"))
+    composed = [
+        key
+        for key in ("shape", "status", "status_from", "headers", "forward_headers", "forward_cookies")
+        if key in route.answer.model_fields_set
+    ]
+    if composed:
+        yield ConstraintViolation(
+            f"{composed[0]} of answer has no effect in a route with {static[0]}; remove it", ("answer", static[0])
+        )
+    if route.respond is not None and route.respond.delay > route.deadline:
+        yield ConstraintViolation(
+            "the delay of respond is longer than the deadline; write a longer deadline", ("respond", "deadline")
+        )
 
 
 class Route(Section):
@@ -382,8 +428,13 @@ class Route(Section):
     krakend_compat: bool = False
     """Whether X-KrakenD-Completed is sent too. It is false for every error of the route, also 404 and 405, as in
     KrakenD. Default: false, since Umbel-Completed holds the same information."""
-    calls: Annotated[dict[CallName, Call], Field(min_length=1)]
-    """The calls by name. Their order is the order of the answer."""
+    calls: Annotated[dict[CallName, Call], Field(min_length=1, default_factory=dict)]
+    """The calls by name. Their order is the order of the answer. Without calls, answer.shape makes the answer of the
+    request alone."""
+    respond: Respond | None = None
+    """A response that answers every request, instead of calls."""
+    redirect: Redirect | None = None
+    """A redirect that answers every request, instead of calls."""
     answer: Answer = Field(default_factory=Answer)
     """How the outcomes of the calls become one answer."""
 

@@ -37,6 +37,7 @@ _TARGET = re.compile(f"/[{TARGET_CHARS}]*")
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::([0-9]{{1,5}}))?")
+_REDIRECT_TARGET = re.compile(rf"(?:https?://{_SERVED_HOST.pattern}(?=/|$)|/(?!/))")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PORT_MAX = 65535
 _ADMIN_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
@@ -158,6 +159,21 @@ def _unix_url(value: str) -> str:
 def _passed_status(value: int) -> int:
     if value == 304:
         raise ValueError("304 answers a condition; forward if-none-match or if-modified-since instead")
+    return value
+
+
+def _respond_status(value: int) -> int:
+    if value in (206, 304):
+        raise ValueError(f"{value} answers a condition or a range of a request, and this response is always the same")
+    return value
+
+
+def _redirect_target(value: str) -> str:
+    if _REDIRECT_TARGET.match(value) is None:
+        raise ValueError(
+            'needs a path that begins with one "/", or a URL such as "https://shop.example/new/{id}", whose origin'
+            " holds no {name}"
+        )
     return value
 
 
@@ -332,4 +348,6 @@ JsonScalars = Annotated[
 """A scalar of JSON, or a list of scalars that are not null."""
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Status = Annotated[int, Field(ge=200, le=599)]
+RespondStatus = Annotated[int, Field(ge=200, le=599), AfterValidator(_respond_status)]
+RedirectTarget = Annotated[str, AfterValidator(_redirect_target)]
 PassedStatus = Annotated[int, Field(ge=300, le=599), AfterValidator(_passed_status)]

@@ -18,7 +18,7 @@ def fields(*pairs: tuple[str, str]) -> list[Field]:
         ("WWW-Authenticate", {400, 401, 403}),
         ("DPoP-Nonce", {400, 401}),
         ("Allow", {405}),
-        ("Location", REDIRECTS | {201}),
+        ("Location", REDIRECTS | {201, 202, 204}),
         ("Retry-After", REDIRECTS | {413, 429, 503}),
         ("Content-Range", {206, 416}),
         ("Accept-Encoding", {415}),

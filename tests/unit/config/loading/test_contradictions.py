@@ -186,7 +186,9 @@ ALONE = {
         "route.quorum",
         "route.max_steps",
         "answer.status",
-    ),  # A quorum that is too high is a mistake.
+        "respond.status",
+        "respond.delay",
+    ),  # A quorum that is too high is a mistake, and so is a delay of more than the deadline.
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
     *("logstream.sample", "accesslogstream.sample", "callslogstream.sample"),
 }

@@ -94,7 +94,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "[server]\r\nmax_boddy = 1\r\n",
         ['umbel.toml:2: server.max_boddy: is not a key of [server]; did you mean "max_body"?'],
     ),
-    "a route without calls": (UPSTREAM + ROUTE, ["umbel.toml:3: routes[0].calls: is missing"]),
+    "a route without calls": (
+        UPSTREAM + ROUTE,
+        ["umbel.toml:3: routes[0].calls: a route needs calls, or one of answer.shape, respond and redirect"],
+    ),
     "an upstream and a call without required keys": (
         "[upstreams.u]\n" + ROUTE + "calls.c = {}\n",
         [
