@@ -6,7 +6,7 @@ It loads the configuration and compiles the plans as the gateway does; it makes 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -39,7 +39,7 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     from ..config.loading.load import load_for_display
     from ..gateway.checks import CHECKS
     from .routes.explanation import explain_plan
-    from .routes.matching import NoMatch, find, read_query
+    from .routes.matching import NoMatch, find, location_of, read_query
     from .routes.rendering import mermaid, tree
 
     require_file(file)
@@ -48,10 +48,14 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     found = find(plans, method.upper(), path)
     if isinstance(found, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", found, as_json=as_json)
-    query = read_query(plans[found.route], path)
+    plan = plans[found.route]
+    query = read_query(plan, path)
     if isinstance(query, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", query, as_json=as_json)
-    route = explain_plan(loaded, found.route, plans[found.route])
+    location = location_of(plan, found.values, query.values)
+    if isinstance(location, NoMatch):
+        _exit_without_route(ctx, f"{method.upper()} {path}", location, as_json=as_json)
+    route = replace(explain_plan(loaded, found.route, plan), location=location)
     if as_json:
         values = {name: str(value) for name, value in found.values.items()}
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}

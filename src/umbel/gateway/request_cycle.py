@@ -250,7 +250,7 @@ class StaticCycle(RequestCycle):
         self._route = route
 
     async def _answer(self) -> None:
-        inbound, route = self.inbound, self._route
+        route = self._route
         try:
             reply = route.reply(self, self._path)
             if route.delay:
@@ -261,8 +261,7 @@ class StaticCycle(RequestCycle):
             reply = reply_to_error
         complete(reply, self.facts.request_id, krakend=route.krakend_compat)
         assert type(reply.body) is bytes
-        if not inbound.respond(reply.status, reply.fields, reply.body):
-            await inbound.drained()
+        await send_whole(self, reply.status, reply.fields, reply.body)
 
     async def _wait(self) -> None:
         with trio.CancelScope() as scope:

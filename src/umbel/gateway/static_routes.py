@@ -57,6 +57,8 @@ class StaticView:
         self._reads_query = bool(route.query_params)
         self._seconds = plan.deadline
         self.rule = route.path
+        self.compression = context.compression if route.compress else None
+        """Compresses the responses of the route; None: they are sent as they are."""
         self.krakend_compat = route.krakend_compat and route.expose != "none"
         self.delay = 0.0 if isinstance(static, RedirectTemplate) else static.delay
         self._status, self._content, self._etag = static.status, b"", ""
@@ -87,6 +89,7 @@ class StaticView:
             RequestError: as ``reply``; or 503, the application has not started or has stopped; or 504, as ``wait``.
         """
         ctx = current_request_context()
+        ctx.compression = self.compression
         ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
         self._context.require_runtime()
         reply = self.reply(ctx, path)

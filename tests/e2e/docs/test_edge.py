@@ -20,6 +20,8 @@ UPSTREAM = "http://127.0.0.1:9001"
 """The address of the upstream in the examples."""
 ANSWERS: dict[str, bytes] = {
     "/catalog": response(json.dumps(list(range(1000))).encode(), b"Content-Type: application/json"),
+    "/orders": response(b'{"id": 7}', b"Location: /orders/7", status=b"201 Created"),
+    "/users/8": response(b'{"name": "Ada"}'),
 }
 """Raw responses of the upstream to targets, in place of the JSON about the request."""
 

@@ -304,3 +304,49 @@ def test_rarely_set_limits_are_shown_only_if_configured(tmp_path: Path, monkeypa
         "server.min_body_rate 1KiB/s",
     ):
         assert limit in told
+
+
+STATIC = """
+[[routes]]
+path = "/about"
+respond = { status = 404, text = "none", headers = { x-a = "b" }, delay = "1s" }
+[[routes]]
+path = "/old/<id>"
+query = ["page"]
+redirect.to = "/new/{id}{?page}"
+[[routes]]
+path = "/mock"
+[routes.calls.m]
+respond = { json = {} }
+[routes.calls.n]
+upstream = "u"
+path = "/n/{m.id}"
+respond = { status = 204 }
+[routes.answer]
+status_from = "n"
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "lines"),
+    [
+        ("/about", ["answer   status 404, text, with x-a, after 1s", "no calls"]),
+        ("/old/a%20b?page=%2F", ["answer   status 308, to /new/{id}{?page}", "answer   location /new/a%20b?page=%2F"]),
+        (
+            "/mock",
+            [
+                "status of n, if it is 201, 202 or 204, with its Location",
+                "m: responds status 200, json",
+                "n: GET u /n/{m.id}, not sent: responds status 204, no body",
+            ],
+        ),
+    ],
+)
+def test_an_answer_without_an_upstream_is_shown(asked: str, lines: list[str], tmp_path: Path) -> None:
+    write(tmp_path, GOOD + STATIC)
+    result = CliRunner().invoke(main, ["explain", "GET", asked, "-c", str(tmp_path / "umbel.toml")])
+    assert result.exit_code == 0, result.output
+    assert [line for line in lines if line not in result.output] == []
+    assert "max_concurrency" not in result.output
+    chart = CliRunner().invoke(main, ["explain", "GET", asked, "--mermaid", "-c", str(tmp_path / "umbel.toml")])
+    assert chart.output.startswith("flowchart LR")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -110,6 +111,24 @@ async def test_a_static_response_is_the_same_for_every_request() -> None:
     await asked([HELLO], same, other)
     assert (same.answer.status, same.answer.body, same.answer.all("content-type")) == (304, b"", [])
     assert (same.answer["etag"], other.answer.status) == (head.answer["etag"], 200)
+
+
+async def test_a_static_response_is_compressed_unless_the_route_forbids_it() -> None:
+    app, _ = gateway(
+        {"path": "/large", "respond": {"text": "x" * 5000}},
+        {"path": "/secret", "respond": {"text": "x" * 5000}, "compress": False},
+        sections={"compress": {"algorithms": ["gzip"]}},
+    )
+    accepts = [("accept-encoding", "gzip")]
+    async with living(app):
+        large, secret = (MemoryRequest(target=target, fields=accepts) for target in ("/large", "/secret"))
+        for request in (large, secret):
+            await request.served_by(app)
+        same = MemoryRequest(target="/large", fields=[*accepts, ("if-none-match", large.answer["etag"])])
+        await same.served_by(app)
+    assert (large.answer["content-encoding"], gzip.decompress(large.answer.body)) == ("gzip", b"x" * 5000)
+    assert (secret.answer.body, secret.answer.all("vary")) == (b"x" * 5000, [])
+    assert (same.answer.status, same.answer["etag"]) == (304, large.answer["etag"])
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])

@@ -71,6 +71,8 @@ class RouteExplained:
     """The names of the calls that make the answer: all, or the candidates of first and quorum."""
     static: str = ""
     """The response of a route without a composition, in words; empty: the route has a composition."""
+    location: str = ""
+    """The Location that a redirect gives the request; empty: the route is no redirect, or a value is unknown."""
 
 
 def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:

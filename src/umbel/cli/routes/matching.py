@@ -11,6 +11,8 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from ...composition.plan.plan import Plan
+from ...composition.static_response import RedirectTemplate
+from ...composition.text.template import BadValueError
 from ...core.errors import RequestError
 from ...core.http.forward_all import STAR
 from ...core.model import Json
@@ -73,6 +75,22 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
         {name: values[name] for name in given if name in values},
         tuple(name for name in given if name not in values and name not in sent_on),
     )
+
+
+def location_of(plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json]) -> str | NoMatch:
+    """The Location that the redirect of ``plan`` gives a request with these values; ``NoMatch`` if it is refused.
+
+    Empty if the route is no redirect, or if its target reads a header field, which is unknown here.
+    """
+    static = plan.static
+    if not isinstance(static, RedirectTemplate) or plan.headers:
+        return ""
+    values = {name: value if isinstance(value, str | int | float) else str(value) for name, value in path.items()}
+    defaults = {name: param.default for name, param in plan.route.query_params.items()}
+    try:
+        return static.location({"path": values, "query": {**defaults, **query}}).decode("ascii")
+    except BadValueError as error:
+        return NoMatch(400, str(error))
 
 
 def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:

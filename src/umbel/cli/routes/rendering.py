@@ -45,7 +45,7 @@ def _lines(route: RouteExplained) -> Iterator[str]:
         yield f"  {'query' if number == 0 else '':<8} {param}"
     if route.calls:
         yield f"  combine  {route.combine}{_counted(route)}"
-    for rule in (route.static, *route.rules):
+    for rule in (route.static, f"location {route.location}" if route.location else "", *route.rules):
         if rule:
             yield f"  answer   {rule}"
     yield ""

@@ -158,7 +158,7 @@ def test_a_mistake_is_reported_in_exactly_these_lines(text: str, lines: list[str
     assert mistakes(tmp_path, text) == lines
 
 
-def test_a_file_is_relative_to_the_file_that_names_it_and_has_the_media_type_of_its_ending(tmp_path: Path) -> None:
+def test_a_file_is_relative_to_the_configuration_file_that_names_it(tmp_path: Path) -> None:
     text = 'include = ["more/*.toml"]\n' + ROUTE + 'calls.c.respond.file = "a.JS"\n'
     more = '[[routes]]\npath = "/m"\nrespond.file = "page.html"\n'
     files = {"a.JS": "1", "more/m.toml": more, "more/page.html": "é", "page.html": "wrong"}
