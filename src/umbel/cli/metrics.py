@@ -47,12 +47,14 @@ curl --unix-socket logs/admin.sock http://localhost/metrics
   master begins at 0, which `rate()` handles.
 - **A worker that does not answer** within 0.5 s counts with its last figures, and `umbel_worker_stale` is 1 for it.
 - **The number of time series is bounded.** The values of labels come from the configuration, the code or a closed
-  list, never from a path, a field or a body. Unknown methods are `_OTHER`; more than 256 names of calls in a route,
-  or 64 replicas of an upstream, are counted as `other`; the master keeps at most 50,000 time series of ended
-  workers.
+  list, never from a path, a field or a body, unless a handler makes names of calls from them. Names of calls are cut
+  after 100 characters. Unknown methods are `_OTHER`; more than 256 names of calls in a route, or 64 replicas of an
+  upstream, are counted as `other`; the master keeps at most 50,000 time series of ended workers.
 - **What is counted.** Requests that `Umbel` answers, also those that the server refuses; of any other ASGI
   application only what the server knows. Probes count like other requests. A call that shares the response of an
-  identical one counts as a call; the attempt behind both counts once.
+  identical one counts as a call; the attempt behind both counts once. A response that a handler makes itself is no
+  composed answer. A WebSocket is a request that ends with its handshake: what follows is no HTTP, and OpenTelemetry's
+  conventions leave it open.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

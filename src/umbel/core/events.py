@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from .failure_kinds import Kind
+from .failure_kinds import BREAKS, Kind
 from .http.client_head import ClientHead
 from .model import Attempt, Outcome, RequestFacts
 
@@ -46,6 +46,16 @@ class RequestEnded(msgspec.Struct, frozen=True):
     the request was cut short."""
     head: ClientHead | None = None
     """Parts of the request's head, if the recorder takes them (``Recorder``) and the head was read."""
+    switched_at: float | None = None
+    """When the connection became a WebSocket (status 101), which ends the HTTP request; None: it did not."""
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether a crash or a time limit ended the response, or the WebSocket, behind a status that says success.
+
+        Not of composed answers: ``completed`` and ``kind`` say how those ended.
+        """
+        return self.completed is None and self.status < 400 and self.kind in BREAKS
 
 
 class RequestStarted(msgspec.Struct, frozen=True):

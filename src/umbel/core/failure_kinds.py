@@ -87,3 +87,6 @@ KINDS: Mapping[Kind, KindRule] = MappingProxyType(
 
 CUT = frozenset({Kind.CLIENT_GONE, Kind.CANCELLED})
 """Kinds of a call that was ended from outside. They say nothing about the upstream and decide no response."""
+
+BREAKS = frozenset({Kind.INTERNAL, Kind.TIMEOUT})
+"""Kinds with which the gateway itself breaks off a response that has begun."""

@@ -62,10 +62,20 @@ SERVER_DURATION = _histogram(
     "http_server_request_duration_seconds",
     "http_route http_request_method http_response_status_code",
     "Duration of requests from clients, from the head to the end of the response. http_route is empty if no route "
-    "matched; the status is 499 if the client left before a response had begun.",
+    "matched; the status is 499 if the client left before a response had begun. A WebSocket counts when it ends, with "
+    "the status 101 and the duration of its handshake.",
 )
 SERVER_ACTIVE = _gauge(
-    "http_server_active_requests", "", "Requests that are being answered, including those whose body is still to come."
+    "http_server_active_requests",
+    "",
+    "Requests that are being answered, including those whose body is still to come. An open WebSocket is none; "
+    "umbel_connections has its connection.",
+)
+RESPONSES_CUT = _counter(
+    "umbel_responses_cut_total",
+    "http_route kind",
+    "Responses that broke off after a status of success had been sent, and WebSockets that ended so: by a crash (kind "
+    "internal) or a time limit (kind timeout). Those that the client or a stop of the server cut are left out.",
 )
 CLIENT_DURATION = _histogram(
     "http_client_request_duration_seconds",
@@ -77,12 +87,14 @@ CLIENT_DURATION = _histogram(
 ANSWERS = _counter(
     "umbel_answers_total",
     "route outcome",
-    "Composed answers: complete, partial (a call failed, the answer was sent), or failed (an error response).",
+    "Composed answers: complete, partial (a call failed, the answer was sent), failed (an error response), or "
+    "cancelled (the client left, or the server stopped, before the answer was sent).",
 )
 CALLS = _counter(
     "umbel_calls_total",
     "route call outcome kind",
-    "Calls of compositions: ok, partial (items of an each failed), failed or skipped; kind is the kind of the failure.",
+    "Calls of compositions: ok, partial (items of an each failed), failed, skipped, or cancelled (the client left, the "
+    "server stopped, or the answer was decided without the call); kind is the kind of the failure.",
 )
 OWN_SECONDS = _histogram(
     "umbel_own_seconds",
@@ -106,6 +118,9 @@ BULKHEAD_LIMIT = _gauge("umbel_bulkhead_limit", "upstream", "Places of the bulkh
 BUDGET_LEFT = _gauge(
     "umbel_retry_budget_left", "upstream", "Retries and hedges that the retry budget would grant at this moment."
 )
+BUDGET_DENIED = _counter(
+    "umbel_retry_budget_denied_total", "upstream", "Retries and hedges that the retry budget has refused."
+)
 POOL_CONNECTIONS = _gauge(
     "umbel_pool_connections", "upstream state", "Connections to the upstream: connecting, active or idle."
 )
@@ -117,7 +132,12 @@ REFUSED = _counter(
     "http_response_status_code",
     "Requests that the server answered in the application's place: malformed, over a limit, or when it was full.",
 )
-LOOP_LAG = _gauge("umbel_loop_lag_seconds", "worker", "The latest lateness of the event loop's heartbeat.", Merge.MAX)
+LOOP_LAG = _gauge(
+    "umbel_loop_lag_seconds",
+    "worker",
+    "The highest lateness of the event loop's heartbeat within the last minute.",
+    Merge.MAX,
+)
 LOG_DROPPED = _counter("umbel_log_dropped_total", "log", "Records that were lost: queue full, disk failing, too long.")
 WORKERS = _gauge("umbel_workers", "state", "Worker processes by state: starting, serving, draining or silent.")
 WORKER_MEMORY = _gauge("umbel_worker_resident_memory_bytes", "worker", "Resident memory of the process.", Merge.MAX)
@@ -132,12 +152,19 @@ WORKER_RESTARTS = _counter(
 )
 RELOADS = _counter("umbel_config_reload_total", "result", "Reloads of the configuration: ok or failed.")
 SERIES_DROPPED = _counter(
-    "umbel_series_dropped_total", "", "Values that were not counted because the process holds too many time series."
+    "umbel_series_dropped_total",
+    "",
+    "Values without a time series of their own: calls that are counted as other because their route has too many names "
+    "of calls, and values of ended workers that the master leaves out because it holds too many time series.",
 )
+
+LAG_PERIOD_S = 60.0
+"""For how many seconds a lateness counts in ``LOOP_LAG``: longer than a scraper's interval, so that it sees each."""
 
 METRICS: tuple[Metric, ...] = (
     SERVER_DURATION,
     SERVER_ACTIVE,
+    RESPONSES_CUT,
     IN_FLIGHT,
     CAPACITY,
     CONNECTIONS,
@@ -153,6 +180,7 @@ METRICS: tuple[Metric, ...] = (
     BULKHEAD_WAITING,
     BULKHEAD_LIMIT,
     BUDGET_LEFT,
+    BUDGET_DENIED,
     POOL_CONNECTIONS,
     LOOP_LAG,
     LOG_DROPPED,

@@ -5,30 +5,38 @@ every request: it enters two Python functions, however many calls the request ha
 
 Bounds. Routes come from the configuration and the code. The methods of RFC 9110 and RFC 5789 are counted by name,
 others as ``_OTHER``. Names of calls come from the configuration, but a handler may make them from values; beyond
-CALLS_MAX names of a route they are counted as ``other``.
+CALLS_MAX names of a route they are counted as ``other``, and beyond NAME_CHARS_MAX characters they are cut.
+
+*WebSockets.* RFC 6455 ends the HTTP request with the response 101; what follows is no HTTP. So a WebSocket is counted
+like a request that ended with its handshake. OpenTelemetry's conventions leave this open.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from time import time
 from typing import Any
 
 import trio
 
 from ..core.events import Event, Recorder, RequestEnded
+from ..core.failure_kinds import CUT, Kind
 from ..core.histogram import DURATIONS, OWN_TIMES, Cells, new_cells
 from ..core.model import Outcome
-from .catalogue import ANSWERS, CALLS, OWN_SECONDS, SERVER_DURATION
+from .catalogue import ANSWERS, CALLS, OWN_SECONDS, RESPONSES_CUT, SERIES_DROPPED, SERVER_DURATION
 from .figures import Exemplar, Labels, Value
 
 CALLS_MAX = 256
 """The bound on names of calls that are counted apart, per route."""
+NAME_CHARS_MAX = 100
+"""The bound on the name of a call; ``…`` replaces the rest."""
 ROUTES_MAX = 10_000
 """The bound on routes that are counted apart; a process that registers more counts the others as ``other``."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 OTHER, OTHER_METHOD = "other", "_OTHER"
+_SWITCHED = 101
 
 _Durations = tuple[Cells, dict[int, tuple[str, float, float]]]
 """A histogram, and for each bucket the trace id, the duration and the end (trio's clock) of its latest request."""
@@ -37,20 +45,29 @@ _Durations = tuple[Cells, dict[int, tuple[str, float, float]]]
 class _Route:
     """The counts of one route."""
 
-    __slots__ = ("answers", "calls", "durations", "name", "ok", "ok_labels", "own")
+    __slots__ = ("answers", "calls", "cut", "durations", "handshakes", "name", "ok", "ok_labels", "others", "own")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.durations: dict[tuple[str, int], _Durations] = {}
         """By method and status."""
+        self.handshakes: dict[tuple[str, int], _Durations] = {}
+        """The same of WebSockets. They are apart so that other requests need not be asked whether they are one."""
         self.own: Cells = new_cells(OWN_TIMES)
-        self.answers = {"complete": 0, "partial": 0, "failed": 0}
+        self.answers = {"complete": 0, "partial": 0, "failed": 0, "cancelled": 0}
+        self.cut: dict[str, int] = {str(Kind.INTERNAL): 0}
+        """Responses that broke off behind a status of success, by kind of the failure.
+
+        Crashes are there from the start: ``rate()`` does not see the first event of a series that begins with it.
+        """
         self.ok: dict[str, int] = {}
         """Calls that succeeded as a whole, by name."""
         self.ok_labels: list[Labels] = []
         """The labels of ``ok``, in its order: a route may have many calls, and they are collected in one step."""
         self.calls: dict[tuple[str, str, str], int] = {}
         """The other calls, by name, outcome and kind."""
+        self.others = 0
+        """Calls that are counted as ``other``."""
 
 
 class CountingRecorder:
@@ -70,6 +87,8 @@ class CountingRecorder:
         self.takes_heads: bool = getattr(recorder, "takes_heads", False)
         self.counted = 0
         """The number of counted requests."""
+        self._others = 0
+        """Requests that are counted for the route ``other``."""
         self._record = recorder.record
         self._routes: dict[str, _Route] = {}
 
@@ -93,6 +112,8 @@ class CountingRecorder:
         try:
             cells, exemplars = route.durations[facts.method, event.status]
         except KeyError:
+            if event.switched_at is not None:
+                seconds = event.switched_at - facts.started_at
             cells, exemplars = _new_durations(route, facts.method, event.status)
         bucket = bisect_left(DURATIONS, seconds)
         cells[bucket] += 1
@@ -103,9 +124,12 @@ class CountingRecorder:
             route.own[bisect_left(OWN_TIMES, own)] += 1
             route.own[-1] += own
         if event.completed is not None:
-            route.answers["complete" if event.completed else "partial" if event.kind is None else "failed"] += 1
-        elif event.calls:
-            route.answers["failed"] += 1  # The request ended before its answer was made.
+            if event.completed:
+                route.answers["complete"] += 1
+            else:
+                _count_incomplete_answer(route, event)
+        elif event.kind is not None or event.calls:
+            _count_incomplete_answer(route, event)
         ok = route.ok
         for outcome in event.calls:
             # Not a function per call: a request may have two hundred calls, and most succeed.
@@ -115,11 +139,12 @@ class CountingRecorder:
                 except KeyError:
                     _count_first(route, outcome.call)
             else:
-                _count_incomplete(route, outcome)
+                _count_incomplete_call(route, outcome)
 
     def _new_route(self, name: str) -> _Route:
         if len(self._routes) >= ROUTES_MAX:
             name = OTHER
+            self._others += 1
         return self._routes.setdefault(name, _Route(name))
 
     def values(self) -> dict[str, list[tuple[Labels, Value]]]:
@@ -128,14 +153,25 @@ class CountingRecorder:
         own: list[tuple[Labels, Value]] = []
         answers: list[tuple[Labels, Value]] = []
         calls: list[tuple[Labels, Value]] = []
+        cut: list[tuple[Labels, Value]] = []
+        others = self._others
         for name, route in self._routes.items():
-            durations += [((name, m, str(s)), cells[:]) for (m, s), (cells, _) in route.durations.items()]
+            durations += [((name, m, str(s)), cells[:]) for (m, s), (cells, _) in _all_durations(route)]
             answers += [((name, outcome), count) for outcome, count in route.answers.items() if count]
             calls += zip(route.ok_labels, route.ok.values(), strict=True)
             calls += [((name, *labels), count) for labels, count in route.calls.items()]
+            cut += [((name, kind), count) for kind, count in route.cut.items()]
+            others += route.others
             if any(route.answers.values()):
                 own.append(((name,), route.own[:]))
-        return {SERVER_DURATION.name: durations, ANSWERS.name: answers, CALLS.name: calls, OWN_SECONDS.name: own}
+        return {
+            SERVER_DURATION.name: durations,
+            RESPONSES_CUT.name: cut,
+            ANSWERS.name: answers,
+            CALLS.name: calls,
+            OWN_SECONDS.name: own,
+            SERIES_DROPPED.name: [((), others)],
+        }
 
     def exemplars(self) -> Mapping[str, list[tuple[Labels, list[Exemplar]]]]:
         """The latest request of each bucket, as in ``ProcessFigures.exemplars``. In the trio thread."""
@@ -146,7 +182,7 @@ class CountingRecorder:
                 [Exemplar(bucket, trace, seconds, epoch + at) for bucket, (trace, seconds, at) in exemplars.items()],
             )
             for name, route in self._routes.items()
-            for (method, status), (_, exemplars) in route.durations.items()
+            for (method, status), (_, exemplars) in _all_durations(route)
         ]
         return {SERVER_DURATION.name: found}
 
@@ -154,15 +190,23 @@ class CountingRecorder:
 def _new_durations(route: _Route, method: str, status: int) -> _Durations:
     # An unknown method is no key of its own: a client could send any number of them.
     key = (method if method in METHODS else OTHER_METHOD), status
-    found = route.durations.get(key)
+    durations = route.handshakes if status == _SWITCHED else route.durations
+    found = durations.get(key)
     if found is None:
-        found = route.durations[key] = new_cells(DURATIONS), {}
+        found = durations[key] = new_cells(DURATIONS), {}
     return found
+
+
+def _all_durations(route: _Route) -> Iterable[tuple[tuple[str, int], _Durations]]:
+    return chain(route.durations.items(), route.handshakes.items())
 
 
 def _known(route: _Route, call: str) -> str:
     """The name under which a call is counted; from now on it is in ``ok``, so that its series exists."""
-    name = call if call in route.ok or len(route.ok) < CALLS_MAX else OTHER
+    name = call if len(call) <= NAME_CHARS_MAX else call[:NAME_CHARS_MAX] + "…"
+    if name not in route.ok and len(route.ok) >= CALLS_MAX:
+        name = OTHER
+        route.others += 1
     if name not in route.ok:
         route.ok[name] = 0
         route.ok_labels.append((route.name, name, "ok", ""))
@@ -173,8 +217,26 @@ def _count_first(route: _Route, call: str) -> None:
     route.ok[_known(route, call)] += 1
 
 
-def _count_incomplete(route: _Route, outcome: Outcome) -> None:
+def _count_incomplete_answer(route: _Route, event: RequestEnded) -> None:
+    """Count a request that failed, or without a complete answer though it has calls."""
+    if event.completed is None and not event.calls:
+        pass  # No composition.
+    elif event.kind is not None:
+        # Without ``completed`` the request ended before its answer was made.
+        route.answers["cancelled" if event.kind in CUT else "failed"] += 1
+    elif event.completed is not None:
+        route.answers["partial"] += 1
+    elif event.status >= 500:
+        route.answers["failed"] += 1  # The handler answers with an error of its own; any other own response is none.
+    if event.broke_off:
+        kind = str(event.kind)
+        route.cut[kind] = route.cut.get(kind, 0) + 1
+
+
+def _count_incomplete_call(route: _Route, outcome: Outcome) -> None:
     name, failure = _known(route, outcome.call), outcome.worst
-    state = "partial" if outcome.state == "value" else outcome.state
+    state: str = "partial" if outcome.state == "value" else outcome.state
+    if state == "failed" and failure is not None and failure.kind in CUT:
+        state = "cancelled"
     key = name, state, "" if failure is None else str(failure.kind)
     route.calls[key] = route.calls.get(key, 0) + 1

@@ -175,7 +175,7 @@ async def test_a_response_that_fails_in_its_body_is_cut_and_recorded_as_cut(path
         record = await one_record(records)
     assert (seen.status, seen.whole) == (200, False)
     assert b"first" in seen.body
-    assert (record.status, record.kind, record.bytes_sent) == (200, "internal", 5)
+    assert (record.status, record.kind, record.bytes_sent, record.broke_off) == (200, "internal", 5, True)
     assert "cut off before its end" in record.detail
     assert seen.request_id == record.request.request_id
     assert [note.event for note in records.logged] == ["request.crashed"]

@@ -16,7 +16,7 @@ import trio
 
 from tests.support.process.admin import ask_admin, ask_admin_bytes
 from umbel.admin.process import process_side as module
-from umbel.admin.process.observed_loop import ANSWER_S, BEAT_S
+from umbel.admin.process.observed_loop import ANSWER_S, BEAT_S, ObservedLoop
 from umbel.admin.process.process_side import AdminOptions, process_admin
 from umbel.admin.settings import AdminSettings, SocketPlace
 from umbel.core.errors import ConfigError
@@ -147,6 +147,17 @@ async def test_a_blocked_event_loop_is_reported_with_its_place_and_the_latest_fi
     assert '\numbel_worker_stale{worker="main"} 1.0\n' in asker.answers["/metrics"][1]
     assert asker.answers["/readyz"][0] == 503
     assert '"blocked_s":0.0' not in asker.answers["/readyz"][1]
+
+
+async def test_the_highest_lateness_is_seen_after_later_beats() -> None:
+    async with trio.open_nursery() as nursery:
+        loop = ObservedLoop(nursery)
+        for lateness in (0.6, 0.0):
+            loop._sent_at = time.monotonic() - lateness
+            loop._take_beat()
+        assert 0.6 <= loop.lag() < 1
+        loop._sent_at = time.monotonic() - 5
+        assert loop.lag() >= 5  # The present blockage counts too.
 
 
 async def test_a_view_that_raises_ends_neither_the_loop_nor_the_thread(tmp_path: Path) -> None:

@@ -119,6 +119,20 @@ def test_the_figures_of_calls_are_those_of_all_calls(stat: Any, by: str) -> None
     assert [each["records"] for each in figures] != [figures[0]["records"]] * 3  # Records of their own do differ.
 
 
+def test_cancelled_calls_are_no_failures_and_long_names_are_cut(tmp_path: Path) -> None:
+    outcomes = ("cancelled", "client-gone", "client-gone", "timeout")
+    calls = [{"name": "n" * 1500, "ms": 1.5, "outcome": outcome, "attempts": 1} for outcome in outcomes]
+    (tmp_path / "access.jsonl").write_text(json.dumps({"event": "request.end", "calls": calls}))
+
+    result = CliRunner().invoke(main, ["logs", "stat", str(tmp_path / "access.jsonl")])
+
+    assert result.exit_code == 0
+    table = result.stdout.partition("\ncalls\n")[2].splitlines()
+    assert table[0].split() == ["calls", "failed", "cancelled", "attempts", "p50", "p99"]
+    assert table[1].split()[:4] == ["4", "1", "3", "4"]
+    assert max(map(len, table)) < 130
+
+
 def test_without_calls_in_the_access_log_a_note_says_what_the_figures_are_of(stat: Any) -> None:
     note = stat("combined", "calls", "--by", "call")["note"]
     assert note.startswith('only of the calls that have a record of their own (which = "notable")')

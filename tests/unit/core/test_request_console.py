@@ -85,6 +85,12 @@ def test_only_the_status_is_coloured(status: int, code: int) -> None:
     assert terminal.lines == [f"GET /dashboard/42 \x1b[{code}m{status}\x1b[0m 250.0 ms"]
 
 
+def test_the_status_of_a_response_that_broke_off_has_the_colour_of_an_error() -> None:
+    terminal = Terminal(coloured=True)
+    terminal.show(200, kind=Kind.INTERNAL)
+    assert terminal.lines == ["GET /dashboard/42 \x1b[31m200\x1b[0m 250.0 ms  cut off: internal"]
+
+
 def test_requests_beyond_the_rate_are_counted_in_one_line() -> None:
     terminal = Terminal()
     for _ in range(LINES_MAX + 1234):

@@ -231,7 +231,7 @@ async def test_a_stream_that_crashes_in_its_middle_stays_incomplete(
         await request.served_by(app)
     assert (request.answer.status, request.answer.complete, request.crash_recorded) == (200, False, True)
     (record,) = records.requests
-    assert (record.status, record.kind) == (200, Kind.INTERNAL)
+    assert (record.status, record.kind, record.broke_off) == (200, Kind.INTERNAL, True)
     assert record.detail.endswith("the response was cut off before its end")
 
 

@@ -12,10 +12,11 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.histogram import DURATIONS
 from umbel.core.model import FailedItem, Failure, Outcome
 from umbel.observe.figures import Labels, Value
-from umbel.observe.request_counts import CALLS_MAX, ROUTES_MAX, CountingRecorder
+from umbel.observe.request_counts import CALLS_MAX, NAME_CHARS_MAX, ROUTES_MAX, CountingRecorder
 
 ROUTE = "/dashboard/<user_id>"
 TIMEOUT = Failure.of(Kind.TIMEOUT, "too slow")
+CALLS = (Outcome("a", "value"),)
 
 
 def values(counts: CountingRecorder, name: str) -> dict[Labels, Value]:
@@ -56,16 +57,50 @@ def test_a_request_is_counted_by_route_method_status_and_duration() -> None:
         ({"completed": True}, "complete"),
         ({"completed": False}, "partial"),
         ({"completed": False, "kind": Kind.TIMEOUT}, "failed"),
-        ({"kind": Kind.CLIENT_GONE, "calls": (Outcome("a", "value"),)}, "failed"),
+        ({"completed": False, "kind": Kind.CLIENT_GONE}, "cancelled"),
+        ({"kind": Kind.CLIENT_GONE, "calls": CALLS}, "cancelled"),
+        ({"kind": Kind.CANCELLED, "calls": CALLS}, "cancelled"),
+        ({"kind": Kind.INTERNAL, "calls": CALLS}, "failed"),
+        ({"status": 502, "calls": CALLS}, "failed"),
+        ({"calls": CALLS}, None),
         ({}, None),
         ({"kind": Kind.INTERNAL}, None),
     ],
 )
-def test_an_answer_is_complete_partial_or_failed_and_other_responses_are_none(
+def test_an_answer_is_complete_partial_failed_or_cancelled_and_other_responses_are_none(
     changes: dict[str, Any], outcome: str | None
 ) -> None:
     counts = counted(request_ended(**changes))
     assert values(counts, "umbel_answers_total") == ({} if outcome is None else {(ROUTE, outcome): 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"kind": Kind.INTERNAL}, "internal"),
+        ({"kind": Kind.INTERNAL, "calls": CALLS}, "internal"),
+        ({"kind": Kind.TIMEOUT}, "timeout"),
+        ({"kind": Kind.INTERNAL, "status": 101}, "internal"),
+        ({"kind": Kind.INTERNAL, "status": 500}, None),
+        ({"kind": Kind.TIMEOUT, "completed": False}, None),
+        ({"kind": Kind.CLIENT_GONE}, None),
+        ({"kind": Kind.CANCELLED}, None),
+    ],
+)
+def test_a_response_that_a_failure_breaks_off_behind_a_status_of_success_is_counted(
+    changes: dict[str, Any], kind: str | None
+) -> None:
+    counts = counted(request_ended(**changes))
+    assert values(counts, "umbel_responses_cut_total") == {(ROUTE, "internal"): 0} | (
+        {(ROUTE, kind): 1} if kind else {}
+    )
+
+
+def test_a_websocket_is_counted_with_the_duration_of_its_handshake() -> None:
+    sockets = [request_ended(101, switched_at=10.02, ended_at=4000.0) for _ in range(2)]
+    cells = values(counted(*sockets), "http_server_request_duration_seconds")[ROUTE, "GET", "101"]
+    assert isinstance(cells, list)
+    assert (cells[DURATIONS.index(0.025)], cells[-1]) == (2, pytest.approx(0.04))
 
 
 def test_calls_are_counted_by_name_outcome_and_kind_of_the_failure() -> None:
@@ -74,6 +109,8 @@ def test_calls_are_counted_by_name_outcome_and_kind_of_the_failure() -> None:
         Outcome("orders", "failed", failure=TIMEOUT),
         Outcome("offers", "skipped"),
         Outcome("items", "value", failed_items=(FailedItem((0,), TIMEOUT),)),
+        Outcome("slow", "failed", failure=Failure.of(Kind.CANCELLED, "the answer was decided")),
+        Outcome("slow", "failed", failure=Failure.of(Kind.CLIENT_GONE, "the client left")),
     )
     counts = counted(request_ended(calls=calls), request_ended(calls=calls[:1]))
     assert {labels: n for labels, n in values(counts, "umbel_calls_total").items() if n} == {
@@ -81,6 +118,8 @@ def test_calls_are_counted_by_name_outcome_and_kind_of_the_failure() -> None:
         (ROUTE, "orders", "failed", "timeout"): 1,
         (ROUTE, "offers", "skipped", ""): 1,
         (ROUTE, "items", "partial", "timeout"): 1,
+        (ROUTE, "slow", "cancelled", "cancelled"): 1,
+        (ROUTE, "slow", "cancelled", "client-gone"): 1,
     }
 
 
@@ -103,6 +142,7 @@ def test_names_of_calls_beyond_the_bound_are_counted_together(state: Any) -> Non
     counts = counted(*(request_ended(calls=(Outcome(f"c{n}", state, failure=failure),)) for n in range(CALLS_MAX + 50)))
     calls = {labels[1]: n for labels, n in values(counts, "umbel_calls_total").items() if n}
     assert calls["other"] == 50
+    assert values(counts, "umbel_series_dropped_total") == {(): 50}
     assert sum(calls.values()) == CALLS_MAX + 50  # type: ignore[arg-type]
 
 
@@ -110,6 +150,12 @@ def test_routes_beyond_the_bound_are_counted_together() -> None:
     counts = counted(*(request_ended(request=request_facts(route=f"/{n}")) for n in range(ROUTES_MAX + 3)))
     cells = values(counts, "http_server_request_duration_seconds")["other", "GET", "200"]
     assert sum(cells[:-1]) == 3  # type: ignore[index]
+    assert values(counts, "umbel_series_dropped_total") == {(): 3}
+
+
+def test_a_long_name_of_a_call_is_cut() -> None:
+    counts = counted(*(request_ended(calls=(Outcome("n" * 900 + end, "value"),)) for end in ("", "1")))
+    assert values(counts, "umbel_calls_total") == {(ROUTE, "n" * NAME_CHARS_MAX + "…", "ok", ""): 2}
 
 
 async def test_each_bucket_has_its_latest_request_as_exemplar(autojump_clock: object) -> None:

@@ -30,6 +30,8 @@ import outcome
 import trio
 from trio_util import periodic
 
+from ...core.recent_maximum import RecentMaximum
+from ...observe.catalogue import LAG_PERIOD_S
 from ..task_tree import tree_of
 
 ANSWER_S = 0.5
@@ -62,8 +64,8 @@ class ObservedLoop:
         self._nursery = nursery
         self._sent_at: float | None = None
         """When the outstanding beat was handed over; None if there is none."""
-        self.lag = 0.0
-        """Seconds from the handing over of the latest beat until the loop took it."""
+        self._lag = RecentMaximum(LAG_PERIOD_S)
+        """Seconds from the handing over of each beat until the loop took it; the loop adds, the thread reads."""
 
     async def beat(self) -> None:
         """Hand over a beat once a second, until cancelled."""
@@ -74,8 +76,13 @@ class ObservedLoop:
 
     def _take_beat(self) -> None:
         if self._sent_at is not None:
-            self.lag = monotonic() - self._sent_at
+            now = monotonic()
+            self._lag.add(now - self._sent_at, now)
         self._sent_at = None
+
+    def lag(self) -> float:
+        """Seconds of the highest lateness of a beat within the last ``LAG_PERIOD_S``, and of the present blockage."""
+        return max(self._lag.at(monotonic()), self.blocked_s())
 
     def blocked_s(self) -> float:
         """For how many seconds the loop has been blocked at least; 0 if it is not."""

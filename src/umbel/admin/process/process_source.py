@@ -120,10 +120,9 @@ class ProcessSource:
         except LoopBlockedError:
             stale = 1.0
         worker: Labels = (PROCESS,)
-        lag = max(self._loop.lag, self._loop.blocked_s())
         values: dict[str, list[tuple[Labels, Value]]] = {
             catalogue.WORKER_STALE.name: [(worker, stale)],
-            catalogue.LOOP_LAG.name: [(worker, lag)],
+            catalogue.LOOP_LAG.name: [(worker, self._loop.lag())],
             catalogue.WORKER_MEMORY.name: [(worker, resident())],
         }
         own = ProcessFigures(process=PROCESS, pid=os.getpid(), values=values)

@@ -131,7 +131,7 @@ def _headline(record: dict[str, Any], coloured: bool) -> list[str]:
         status = record.get("http.response.status_code")
         parts = [printable(str(record["http.request.method"])), printable(str(record.get("url.path", "")))]
     if isinstance(status, int):
-        colour = "red" if status >= 500 else "yellow" if status >= 400 else "green"
+        colour = "red" if status >= 500 or record.get("level") == "error" else "yellow" if status >= 400 else "green"
         parts.append(_styled(str(status), coloured, fg=colour))
     duration = record.get("duration_ms")
     if isinstance(duration, int | float):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...core.failure_kinds import CUT
 from .log_files import LogLine
 from .printer import printable
 
@@ -20,8 +21,14 @@ BUCKETS_PER_DECADE = 10
 VALUES_MAX = 1000
 """The bound on the values of ``--by``, and on the names of calls, that have rows of their own; further ones share one.
 """
-NOT_FAILED = frozenset({"ok", "partial", "skipped"})
+_WITHOUT_KIND = frozenset({"ok", "partial", "skipped"})
+"""The outcomes of calls that are no kinds of failures."""
+CANCELLED = frozenset(map(str, CUT))
+"""The outcomes of calls that ended because the client left, or because the answer was decided without them."""
+NOT_FAILED = _WITHOUT_KIND | CANCELLED
 """The outcomes of calls that are no failures."""
+NAME_CHARS_MAX = 60
+"""The bound on a name in a table; ``…`` replaces the rest."""
 NOT_COMBINED = "levels, durations, routes, calls and numbers"
 """What lines in the combined format do not have."""
 
@@ -76,14 +83,20 @@ class CallRow:
 
     @property
     def failed(self) -> int:
-        """The calls that failed, for whatever reason."""
+        """The calls that failed."""
         return sum(count for outcome, count in self.outcomes.items() if outcome not in NOT_FAILED)
+
+    @property
+    def cancelled(self) -> int:
+        """The calls that ended because of something else: see ``CANCELLED``."""
+        return sum(self.outcomes[outcome] for outcome in CANCELLED)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for ``--json``."""
         return {
             "calls": self.outcomes.total(),
             "failed": self.failed,
+            "cancelled": self.cancelled,
             "attempts": self.attempts,
             "outcomes": dict(sorted(self.outcomes.items())),
             **self.latencies.as_dict(),
@@ -209,7 +222,7 @@ class LogStatistics:
             name, outcome, attempts = str(call.get("name")), str(call.get("outcome")), call.get("attempts")
             millis = call.get("ms")
             found.append(request | {"call": name, "outcome": outcome, "duration_ms": millis})
-            if outcome not in NOT_FAILED:
+            if outcome not in _WITHOUT_KIND:
                 found[-1]["kind"] = outcome
             if name not in self.calls and len(self.calls) >= VALUES_MAX:
                 name = _OTHER
@@ -296,17 +309,22 @@ def _lines(statistics: LogStatistics) -> Iterator[str]:
         yield f"\n{statistics.by}"
         yield f"  {'records':>10} {statistics.errors_are:>8} {'p50':>9} {'p99':>9}"
         for name, (counts, latencies) in sorted(statistics.rows.items(), key=lambda row: -row[1][0]["records"]):
-            yield f"  {counts['records']:>10,} {counts['errors']:>8,} {_p50_p99(latencies)}  {printable(name)}"
+            yield f"  {counts['records']:>10,} {counts['errors']:>8,} {_p50_p99(latencies)}  {_short(name)}"
 
 
 def _calls(statistics: LogStatistics) -> Iterator[str]:
     yield "\ncalls"
-    yield f"  {'calls':>10} {'failed':>8} {'attempts':>9} {'p50':>9} {'p99':>9}"
+    yield f"  {'calls':>10} {'failed':>8} {'cancelled':>9} {'attempts':>9} {'p50':>9} {'p99':>9}"
     for name, row in sorted(statistics.calls.items(), key=lambda each: (-each[1].outcomes.total(), each[0])):
-        counts = f"{row.outcomes.total():>10,} {row.failed:>8,} {row.attempts:>9,}"
-        yield f"  {counts} {_p50_p99(row.latencies)}  {printable(name)}"
+        counts = f"{row.outcomes.total():>10,} {row.failed:>8,} {row.cancelled:>9,} {row.attempts:>9,}"
+        yield f"  {counts} {_p50_p99(row.latencies)}  {_short(name)}"
     if statistics.not_listed:
         yield f"  {statistics.not_listed:>10,} more, which the records of their requests do not list"
+
+
+def _short(name: str) -> str:
+    """A name in a table: a handler may make names of calls from values of any length."""
+    return printable(name if len(name) <= NAME_CHARS_MAX else name[:NAME_CHARS_MAX] + "…")
 
 
 def _p50_p99(latencies: LatencyHistogram) -> str:

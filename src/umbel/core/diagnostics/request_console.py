@@ -110,12 +110,13 @@ class RequestConsole:
 def _line(event: RequestEnded, redactor: Redactor, coloured: bool) -> str:
     request = event.request
     path = redactor.text(_short(request.path, PATH_CHARS_MAX))
-    status = str(event.status)
+    status, broke_off = str(event.status), event.broke_off
     if coloured:
-        status = f"{_RED if event.status >= 500 else _YELLOW if event.status >= 400 else _GREEN}{status}{_RESET}"
+        colour = _RED if event.status >= 500 or broke_off else _YELLOW if event.status >= 400 else _GREEN
+        status = f"{colour}{status}{_RESET}"
     # Calls that were cut with the request, because the client left, say nothing that its kind does not say.
     failed = [outcome for outcome in event.calls if outcome.worst is not None and outcome.worst.kind not in CUT]
-    why = _failed(failed) if failed else str(event.kind or "")
+    why = f"cut off: {event.kind}" if broke_off else _failed(failed) if failed else str(event.kind or "")
     duration_ms = (event.ended_at - request.started_at) * 1000
     method = _printable(_short(request.method, NAME_CHARS_MAX)) or "-"
     return f"{method} {_printable(path) or '-'} {status} {duration_ms:.1f} ms{'  ' if why else ''}{why}"

@@ -33,7 +33,7 @@ def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
     values = counts.values()
     for name, caller in runtime.callers.items():
         if isinstance(caller, Client):
-            for metric, samples in _upstream_values(name, caller).items():
+            for metric, samples in upstream_values(name, caller).items():
                 values.setdefault(metric, []).extend(samples)
     if isinstance(counts.inner, FileRecorder):
         values[catalogue.LOG_DROPPED.name] = [
@@ -42,7 +42,8 @@ def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
     return values, counts.exemplars()
 
 
-def _upstream_values(name: str, client: Client) -> Values:
+def upstream_values(name: str, client: Client) -> Values:
+    """The values of one upstream's metrics, with its name as first label."""
     attempts, bulkhead, budget, pool = (
         client.attempt_counts,
         client.bulkhead,
@@ -63,6 +64,7 @@ def _upstream_values(name: str, client: Client) -> Values:
         catalogue.BULKHEAD_WAITING.name: [(own, bulkhead.queued)],
         catalogue.BULKHEAD_LIMIT.name: [(own, bulkhead.capacity)],
         catalogue.BUDGET_LEFT.name: [(own, max(0.0, budget.limit - budget.extra))],
+        catalogue.BUDGET_DENIED.name: [(own, budget.denied)],
         catalogue.POOL_CONNECTIONS.name: [
             ((name, "connecting"), pool.connecting),
             ((name, "active"), pool.active),

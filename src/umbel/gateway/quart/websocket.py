@@ -28,6 +28,7 @@ from .asgi_request import file_record
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
+    from quart.wrappers import Websocket
 
     from ...net.timers import Timer
     from ..application import GatewayApplication
@@ -55,7 +56,9 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         self.ctx = RequestContext(facts, origin, context.serving)
         self.ctx.bind()
         super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
+        self._websocket: Websocket | None = None
         self._status: int | None = None
+        self._switched_at: float | None = None
         self._start_timer: Timer | None = None
         self._bytes_sent = 0
 
@@ -115,12 +118,24 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         await super().handle_messages(nursery, heard)
 
+    def _create_websocket_from_scope(self, send: ASGISendCallable) -> Websocket:
+        """Make Quart's object, and keep it: it has the matched route."""
+        self._websocket = super()._create_websocket_from_scope(send)
+        return self._websocket
+
+    def _note_route(self) -> None:
+        """Add the rule of the matched route to the facts."""
+        rule = self._websocket.url_rule if self._websocket is not None else None
+        if not self.ctx.facts.route and rule is not None:
+            self.ctx.routed(rule.rule, self.ctx.facts.deadline)
+
     async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
             await super().__call__(receive, send)
         except BaseException as error:
             crash, rest = split_crash(error)
             if crash is not None:
+                self._note_route()
                 self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an unhandled exception"
                 crashes.record(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)
             if rest is not None or self.app.testing:
@@ -155,7 +170,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         """Note status and bytes of a sent message for the access record."""
         match message["type"]:
             case "websocket.accept":
-                self._status = _SWITCHED
+                self._note_route()  # Before the timer: the record of the start has the route.
+                self._status, self._switched_at = _SWITCHED, trio.current_time()
                 self._start_timer = stream_began(self.ctx)
             case "websocket.http.response.start":
                 self._status = message["status"]
@@ -169,6 +185,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
     def _record(self) -> RequestEnded:
         ctx, status = self.ctx, self._status
+        self._note_route()
+        self._websocket = None  # Quart's object holds this one.
         if status is None and ctx.kind is None:
             ctx.kind = Kind.CLIENT_GONE
         return RequestEnded(
@@ -181,4 +199,5 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             ctx.origin.client,
             ctx.origin.scheme,
             ctx.detail,
+            switched_at=self._switched_at if status == _SWITCHED else None,
         )

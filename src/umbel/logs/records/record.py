@@ -64,13 +64,18 @@ def to_record(event: RequestEnded | RequestStarted | CallEnded | LogMessage) -> 
 def request_level(event: RequestEnded) -> LevelName:
     """Return the level of a request's record.
 
-    Error for statuses of 500 and above, except for a client's mistake with 501 or 505. Otherwise warning for a composed
-    response in which a call failed, unless each failure is the client's own mistake. Otherwise info.
+    Error for statuses of 500 and above, except for a client's mistake with 501 or 505, and for a response that broke
+    off behind a status of success. Otherwise warning for a composed response in which a call failed, unless each
+    failure is the client's own mistake. Otherwise info.
     """
     if event.status >= 500 and not (event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS):
         return "error"
-    # A mistake of the client is no warning for the operator; a response without one of its parts is.
-    return "warning" if event.completed is False and not event.of_client else "info"
+    if event.completed:
+        return "info"
+    if event.completed is False:
+        # A mistake of the client is no warning for the operator; a response without one of its parts is.
+        return "info" if event.of_client else "warning"
+    return "error" if event.kind is not None and event.broke_off else "info"
 
 
 def request_record(event: RequestEnded) -> RequestRecord:

@@ -35,15 +35,15 @@ def _master_values(
 ) -> dict[str, list[tuple[Labels, Value]]]:
     """Return what the master itself has counted, and what the heartbeats of the workers say."""
     every = [worker for slot in master.slots_in_order() for worker in slot.all_workers]
-    beats = [(str(worker.slot), worker.last_heartbeat) for worker in every]
+    beats = [(str(worker.slot), worker.lag, worker.last_heartbeat) for worker in every]
     states = Counter({"starting": 0, "serving": 0, "draining": 0, "silent": 0})
     states.update(worker.statistics().state for worker in every)
     figures = master.figures
     return {
         catalogue.WORKERS.name: [((state,), count) for state, count in states.items()],
         catalogue.WORKER_STALE.name: [((str(worker.slot),), float(worker in stale)) for worker in asked],
-        catalogue.LOOP_LAG.name: [((slot,), beat.lag_ms / 1000) for slot, beat in beats if beat is not None],
-        catalogue.WORKER_MEMORY.name: [((slot,), beat.rss) for slot, beat in beats if beat is not None],
+        catalogue.LOOP_LAG.name: [((slot,), lag) for slot, lag, beat in beats if beat is not None],
+        catalogue.WORKER_MEMORY.name: [((slot,), beat.rss) for slot, _, beat in beats if beat is not None],
         catalogue.WORKER_RESTARTS.name: [((why,), count) for why, count in figures.ends.items()],
         catalogue.RELOADS.name: [((result,), count) for result, count in master.reloader.ended.items()],
         catalogue.SERIES_DROPPED.name: [((), figures.totals.dropped)],

@@ -22,6 +22,8 @@ from pathlib import Path
 import msgspec
 import trio
 
+from ...core.recent_maximum import RecentMaximum
+from ...observe.catalogue import LAG_PERIOD_S
 from ..control import messages
 from ..control.channel import Channel
 from .console_output import ConsoleOutput
@@ -102,6 +104,7 @@ class Worker:
         self.ready_at: float | None = None
         self.draining = False
         self.last_heartbeat: messages.Heartbeat | None = None
+        self._lag = RecentMaximum(LAG_PERIOD_S)
         self.failure: messages.Failed | None = None
         self.stderr_tail = bytearray()
         self._spec = spec
@@ -216,6 +219,16 @@ class Worker:
         """The number of requests that the latest heartbeat states; 0 if there was none."""
         return 0 if self.last_heartbeat is None else self.last_heartbeat.requests
 
+    @property
+    def lag(self) -> float:
+        """Seconds of the highest lateness that a heartbeat of the last ``LAG_PERIOD_S`` states; 0 without one."""
+        return self._lag.at(trio.current_time())
+
+    def take_heartbeat(self, beat: messages.Heartbeat) -> None:
+        """Keep a heartbeat as the latest one."""
+        self.last_heartbeat = beat
+        self._lag.add(beat.lag_ms / 1000, trio.current_time())
+
     def blocked_at(self) -> str:
         """The place of the main thread at SIGABRT, such as ``app.py:17 in handler``; empty if unknown."""
         found = _BLOCKED.findall(self.stderr_tail.decode("utf-8", "replace"))
@@ -253,7 +266,7 @@ class Worker:
                 break
             self._heartbeat_at = trio.current_time()
             if isinstance(message, messages.Heartbeat):
-                self.last_heartbeat = message
+                self.take_heartbeat(message)
                 continue
             if isinstance(message, messages.Ready):
                 self.ready_at = self._heartbeat_at

@@ -122,7 +122,7 @@ async def test_a_refused_websocket_is_recorded_with_its_status() -> None:
     _, body, _ = await converse(app, path="/nowhere")
     assert records.requests[0].request.request_id.encode() in body["body"]
     await converse(app, path="/refuses")
-    assert [record.status for record in records.requests] == [404, 403]
+    assert [(record.status, record.request.route) for record in records.requests] == [(404, ""), (403, "/refuses")]
 
 
 async def test_a_websocket_whose_client_leaves_is_no_failure() -> None:
@@ -191,6 +191,20 @@ async def test_a_websocket_that_crashes_has_one_log_line_and_one_record() -> Non
     assert [(record.status, record.kind) for record in records.requests] == [(500, "internal")]
 
 
+async def test_a_websocket_that_crashes_after_its_handshake_is_cut_off_in_its_record() -> None:
+    app, records = gateway()
+
+    @app.websocket("/ws/<room>")
+    async def fails(room: str) -> None:
+        await websocket.accept()
+        raise ValueError(room)
+
+    await converse(app, path="/ws/1")
+    (record,) = records.requests
+    assert (record.status, record.request.route, record.broke_off) == (101, "/ws/<room>", True)
+    assert [note.request.route for note in records.logged if note.request is not None] == ["/ws/<room>"]
+
+
 @pytest.mark.parametrize(("seconds", "events"), [(0.5, [RequestEnded]), (2, [RequestStarted, RequestEnded])])
 async def test_a_websocket_that_lasts_has_a_record_of_its_start(
     seconds: float, events: list[type], autojump_clock: object
@@ -206,3 +220,6 @@ async def test_a_websocket_that_lasts_has_a_record_of_its_start(
     async with living(app):
         await converse(app)
     assert [type(event) for event in records.events] == events
+    assert {event.request.route for event in records.events} == {"/ws"}  # type: ignore[union-attr]
+    (ended,) = records.requests
+    assert (ended.switched_at, ended.ended_at) == (ended.request.started_at, ended.request.started_at + seconds)

@@ -81,6 +81,24 @@ async def test_a_silent_worker_counts_with_its_last_figures_after_half_a_second(
         assert found["umbel_worker_stale"] == {("1",): 1}
 
 
+async def test_the_highest_lateness_of_the_last_minute_is_seen_after_later_heartbeats(
+    script: Script, counting: Counting, autojump_clock: object
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        (worker,) = master.workers
+        counting.master, counting.counts = master, {worker: 3}
+        for lag_ms in (600.0, 1.0):
+            worker.take_heartbeat(
+                messages.Heartbeat(lag_ms=lag_ms, inflight=0, tasks=1, rss=1, connections=0, requests=0)
+            )
+        lags = []
+        for seconds in (0, 59, 2):
+            await trio.sleep(seconds)
+            lags.append((await sums(master))["umbel_loop_lag_seconds"])
+        assert lags == [{("1",): 0.6}, {("1",): 0.6}, {("1",): 0.0}]
+
+
 async def test_counters_of_a_dead_worker_stay_and_its_gauges_go(
     script: Script, counting: Counting, autojump_clock: object
 ) -> None:
