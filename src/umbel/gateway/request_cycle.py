@@ -11,7 +11,7 @@ afterwards, so nothing may remain in it: no cancel scope, no context variable, n
 (``static_routes.py``), ``HandlerCycle`` (``handler_cycle.py``) a handler of ``@app.compose``. ``RequestCycle`` is
 their common part. One object answers one request; ``run`` is called once.
 
-*Steps* of a ``PlanCycle``, with all points at which it waits:
+*Steps* of a ``PlanCycle``, with all points at which it waits (2 and 3 also while a thread decodes large JSON):
 
     1 constructor   facts: request id, trace, origin, route, deadline                       never waits
     2 inputs        path, query, fields; the body, if the plan uses it                      waits for the body
@@ -46,8 +46,8 @@ client leaves. In step 2 nothing has been started. In step 3 all calls are cut a
 5 the response stays incomplete, and the server closes the connection so that the client notices. In each case the
 record is filed and the cancel propagates.
 
-*The deadline* counts from the complete request: from the head, or if a body is read, from the end of the body. It
-bounds step 3 only. The server bounds the time for the body and for a client that does not read.
+*The deadline* counts from the complete request: from the head, or if a body is read, from the end of its decoding.
+It bounds step 3 only. The server bounds the time for the body and for a client that does not read.
 """
 
 from __future__ import annotations

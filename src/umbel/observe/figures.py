@@ -35,7 +35,7 @@ class Exemplar(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ProcessFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one process."""
+    """The values of all metrics that one process has at one moment, with their exemplars."""
 
     process: str
     """The label ``worker``: the number of the slot, ``master``, or ``main`` for a process without a master."""

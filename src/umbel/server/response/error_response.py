@@ -48,7 +48,7 @@ class ErrorResponse:
 
 
 class ServerResponse(NamedTuple):
-    """An error response that was sent, with what the access record needs."""
+    """What the access record needs of an error response that was sent or tried, or of a response that was cut."""
 
     error_response: ErrorResponse
     request_id: str
