@@ -48,7 +48,8 @@ does not cancel ``handle``; the callback decides what is cancelled.
 
 **Access record.** The application gives its access record to ``file_record``. The server writes the record at the end
 of the request, because only then the bytes sent and the status are certain: if the server itself has sent the response,
-it corrects the record. If the application files no record, the server writes one only for a response that the server
+it corrects the record. An application that calls two others may file two records; then the server writes the first one
+when the second is filed. If the application files no record, the server writes one only for a response that the server
 itself has sent, or that ended early although the client stayed.
 """
 
@@ -108,10 +109,9 @@ class ByteStream(Protocol):
     """Bytes in both directions of a connection, or of an HTTP/2 stream, after ``InboundRequest.take``."""
 
     async def receive_some(self) -> bytes:
-        """Receive bytes of the client; ``b""`` once the client has ended its sending or has left.
+        """Receive bytes of the client; ``b""`` at their end.
 
-        Raises:
-            trio.ClosedResourceError: the stream was closed from this side.
+        That is once the client has ended its sending or has left, or this side has closed the stream.
         """
         ...
 

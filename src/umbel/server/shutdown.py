@@ -23,7 +23,8 @@ request, so it gives each step of the shutdown a time. The steps are phases (``p
   only if connections are left at ``cut_at``.
 
 **Reserved connections** (``limits/probe_reserve.py``) are not in the number of connections that ``drain`` waits for. At
-the begin of DRAINING those without a probe in progress end at once, and the others within ``RESERVED_S``.
+the begin of DRAINING those on which no probe awaits the begin of its response end at once, and the others within
+``RESERVED_S``.
 
 **Invariants.** The phase never goes back (``max``). ``cut_at`` is set before connections are notified, because they
 compute deadlines from it. Connections that begin during a drain see the phase themselves and need no notice.

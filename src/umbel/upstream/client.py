@@ -28,15 +28,18 @@ under load or failure.
 8. **pool**: gives the attempt a connection. It is last, because connections are kept by the replica's origin. The pool
    has no limit of its own: the bulkhead has counted the call, and a second queue would hide the state of the first.
 
-**One place per decision.** The policies themselves are objects of ``umbel.policy`` without clock and I/O. ``Client``
-makes them, and the modules in ``calls/`` ask them. A policy that is not configured is None, and costs a call one
-comparison. A new policy gets a line in the list above, an object in ``umbel.policy`` and a question in ``calls/``.
+**One place per decision.** The rules of breaker, retry, hedge, load balancing and the learned limit are objects of
+``umbel.policy`` without clock and I/O, and the modules in ``calls/`` and ``replicas/`` ask them. Coalescing and the
+bulkhead are in ``calls/``, because they hold waiting calls; the pool is in ``pool/``. A breaker, retry or hedge that is
+not configured is None, and costs a call one comparison. A new policy gets a line in the list above, an object in
+``umbel.policy`` and a question in ``calls/``.
 
 **Lifetime.** A client is an async context manager. Its nursery has the tasks that serve many calls: shared calls, and
 timers if the client has its own. Health checks and DNS look-ups run in nurseries of their own. The order of entry is
 pool, nursery, load balancer; the exit is the reverse. The owners of calls have nurseries of their own, so a call may
-still exist at the exit. Its connection is closed, and the call ends with ``ConnectionReset``. A call that waits for a
-timer ends because the exit runs all timers of the client (``run_all``): its next attempt fails at once.
+still exist at the exit. If it has a connection, this is closed, and the call ends with ``ConnectionReset``; a call
+without one ends with ``NotRunningError``. A call that waits for a timer ends because the exit runs all timers of the
+client (``run_all``): its next attempt fails at once.
 
 **Tasks.** ``new_call`` does not wait and starts nothing. One client is used by all tasks of one event loop; no function
 but entry and exit waits, so its state needs no lock.

@@ -16,7 +16,7 @@ def tree(route: RouteExplained) -> str:
 
 
 def mermaid(route: RouteExplained) -> str:
-    """Return the route as a Mermaid flowchart: arrows are dependencies, dotted arrows lead from optional calls."""
+    """Return the route as a Mermaid flowchart: arrows are dependencies, dotted from an optional call to the answer."""
     ids = {call.name: f"c{number}" for number, call in enumerate(route.calls)}
     lines = ["flowchart LR", f'  request(["{_escaped("|".join(route.methods) + " " + route.path)}"])']
     for call in route.calls:

@@ -47,7 +47,7 @@ class RequestField(NamedTuple):
 
     @classmethod
     def of(cls, name: str, text: FieldTemplate) -> RequestField:
-        """Make the field of a compiled template."""
+        """Make the header field ``name``; ``text`` is the compiled template of its value."""
         lower = name.lower().encode("ascii")
         value = None if text.variables else text.expand({}, {})
         return cls(lower, text, None if value is None else (lower, lower, value))

@@ -163,13 +163,13 @@ def percent_encoded(value: Json, name: str, *, client_parameter: str) -> str:
 
 
 def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = False) -> list[str]:
-    """The encoded ``name=value`` parts of a value: none for null, one for a scalar, one per item of a list.
+    """The encoded ``name=value`` parts of a value: none for null, one for a scalar, one per item of a list but nulls.
 
     Args:
-        join: a list gives one part, with commas between the items.
+        join: the items of a list that are not null share one part, with commas between them; no such item: no part.
 
     Raises:
-        BadValueError: the value is an object, a list of more than scalars, or too long for any target.
+        BadValueError: as in ``percent_encoded``, for the value or an item; or a list is too long for any target.
         TypeError: as in ``scalar_text``.
     """
     if value is None:

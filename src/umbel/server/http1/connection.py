@@ -28,10 +28,11 @@ A *bad head* is any refused head except one: if only the path is malformed and t
 (``HeadError.sound``), the task goes on reading. It also goes on after a request without a body that was not admitted.
 Both hold only while ``keeps_alive`` is true. The way to the end leads through Lingering if the client may be sending.
 
-**Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``upload.end``), and has at most
-one access record: ``_serve`` does both in a ``finally``, unless ``displace`` has counted the request out already. The
-bytes of two responses never mix: bytes that the socket does not take wait in ``stream.unsent`` and then ``_unsent``,
-and each later write goes behind them.
+**Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``upload.end``): by ``_serve``
+in a ``finally``, unless ``displace`` has done so already. The same ``finally`` writes at most one access record. (If
+the application files a second one, ``file_record`` writes the first at once.) The bytes of two responses never mix:
+bytes that the socket does not take wait in ``stream.unsent`` and then ``_unsent``, and each later write goes behind
+them.
 
 **Time.** ``_idle.until`` is the deadline for what the client owes: the first head, the rest of a head, the next
 request. It is infinite while a request is served. At the deadline the timer sets ``until`` to minus infinity and wakes

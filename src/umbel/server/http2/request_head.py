@@ -261,13 +261,15 @@ def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> tuple[bytes,
     The host is ``:authority``, or ``host`` from a client that translates HTTP/1.1 (RFC 9113 section 8.3.1).
 
     Raises:
-        HeadError: 400, it is missing or malformed, or the two differ.
+        HeadError: 400, it is missing or malformed, there is more than one, or the two differ.
     """
     values = [value for name, value in fields if name == b"host"]
     served = hosts.serve(values if authority is None else [authority], required=True)
     if authority is None:
         return values[0], served
-    if len(values) > 1 or (values and not hosts.are_equal(authority, values[0])):
+    if len(values) > 1:
+        raise HeadError(ErrorResponse(400, "The request has more than one host field."))
+    if values and not hosts.are_equal(authority, values[0]):
         raise HeadError(ErrorResponse(400, "The :authority and the host field name different hosts."))
     return authority, served
 

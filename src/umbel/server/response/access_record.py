@@ -85,7 +85,8 @@ class RecordedRequest:
 def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
     """A copy of the application's record ``ended``, corrected by the error response that the server sent in its place.
 
-    Status, request id, size, kind and detail are those of the error response. The end is now.
+    Status, request id, size, kind and detail are those of the error response. ``completed`` is None, and the end is
+    now. All else stays.
     """
     error_response, request_id, sent, _ = response
     return replace(
