@@ -98,7 +98,7 @@ class Ejection(Section):
 
 
 class Health(Section):
-    """Regular health checks of each replica. A replica that is down gets no attempts."""
+    """Regular health checks of each replica. A replica that is down gets no attempts, unless all replicas are down."""
 
     path: Target
     """The path of the GET request. A 2xx response means healthy."""

@@ -56,6 +56,12 @@ def is_prohibited(text: str, *, public_only: bool) -> bool:
     )
 
 
+def every_address_prohibited(*, public_only: bool) -> str:
+    """The message that all addresses of a name are prohibited, with the reason."""
+    kinds = "link-local, multicast or (public_only) not public" if public_only else "link-local or multicast"
+    return f"every address of this name is {kinds}, and therefore refused"
+
+
 def _is_public(ip: IpAddress) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip in _LOCAL_NAT64 or ip in _SITE_LOCAL:
@@ -109,7 +115,7 @@ async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
     if not rows:
         raise NameFailed(f"{host}: no address")
     if not allowed:
-        raise AddressRefused(f"{host}: every address of this name is prohibited")
+        raise AddressRefused(f"{host}: {every_address_prohibited(public_only=public_only)}")
     first = next(iter(allowed)).family
     same = [address for address in allowed if address.family == first]
     other = [address for address in allowed if address.family != first]

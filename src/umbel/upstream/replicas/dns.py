@@ -25,7 +25,7 @@ from ...core.errors import UpstreamError
 from ...policy.replicas.dns_ttl import RefreshSchedule
 from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import AddressRefused, NameFailed, NameTimedOut
-from .address import is_prohibited
+from .address import every_address_prohibited, is_prohibited
 from .origin import Replica
 
 PREFIX = "dns+"
@@ -197,7 +197,8 @@ class DnsReplicas(TaskOwner):
         if allowed:
             self._update_replicas(allowed[:REPLICAS_MAX])
         elif found:
-            self._failure = AddressRefused, f"{self._name}: every address of this name is prohibited"
+            reason = every_address_prohibited(public_only=self._public_only)
+            self._failure = AddressRefused, f"{self._name}: {reason}"
         elif self._failure is None:
             self._failure = NameFailed, f"{self._name}: no address"
         if self._failure is None and lifetime is not None:
