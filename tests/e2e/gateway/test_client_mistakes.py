@@ -6,6 +6,7 @@ request may be above level info, and the ``app`` log must have no record of it.
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -162,7 +163,19 @@ MISTAKES: dict[str, Mistake] = {
         "/echo", 415, ("UTF-8",), b"{}", (("content-type", "application/json; charset=punycode"),)
     ),
     "a type that is none": Mistake("/echo", 415, ("application/json",), b"{}", (("content-type", '\xff/;;="=;'),)),
-    "a coded body": Mistake("/echo", 415, ("Content-Encoding",), b"{}", (*JSON, ("content-encoding", "gzip"))),
+    "a body in an unknown coding": Mistake(
+        "/echo", 415, ("Content-Encoding",), b"{}", (*JSON, ("content-encoding", "compress"))
+    ),
+    "a body that is not gzip": Mistake("/echo", 400, ("gzip",), b"{}", (*JSON, ("content-encoding", "gzip"))),
+    "a truncated gzip body": Mistake(
+        "/echo", 400, ("not complete",), gzip.compress(b"{}")[:-1], (*JSON, ("content-encoding", "gzip"))
+    ),
+    "a bomb of a body": Mistake(
+        "/echo", 413, ("100 times",), gzip.compress(b" " * 20_000), (*JSON, ("content-encoding", "gzip"))
+    ),
+    "a coded body over the bound": Mistake(
+        "/small", 413, ("larger",), gzip.compress(b"[" + b"1," * 500 + b"1]"), (*JSON, ("content-encoding", "gzip"))
+    ),
     "a body over the bound": Mistake("/small", 413, ("larger",), b" " * 1001, JSON),
     "a form that is none": Mistake("/form-body", 400, ("form",), b"\xff=\xff", FORM),
     "a form of bad escapes": Mistake("/form-body", 400, ("form",), b"a=%ff", FORM),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import struct
 from collections.abc import Callable
@@ -297,7 +298,8 @@ REFUSALS: dict[str, Refusal] = {
     "JSON 10,000 deep": Refusal(post(b"[" * 10_000 + b"]" * 10_000), 400, Kind.BAD_REQUEST),
     "no body": Refusal(post(b""), 400, Kind.BAD_REQUEST),
     "another type": Refusal(head("/p", "Content-Length: 2\r\nContent-Type: text/plain\r\n", "POST") + b"{}", 415),
-    "a coding": Refusal(post(b"{}", "Content-Encoding: gzip\r\n"), 415),
+    "an unknown coding": Refusal(post(b"{}", "Content-Encoding: compress\r\n"), 415),
+    "a bomb": Refusal(post(gzip.compress(b" " * 50_000), "Content-Encoding: gzip\r\n"), 413),
     "a length over the limit": Refusal(head("/p", f"{JSON}Content-Length: 50001\r\n", "POST"), 413),
     "chunks over the limit": Refusal(
         head("/p", JSON + "Transfer-Encoding: chunked\r\n", "POST") + b"c351\r\n" + b"1" * 50_001 + b"\r\n", 413

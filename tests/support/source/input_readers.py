@@ -19,13 +19,16 @@ from umbel.composition.text.expression import compile_expression
 from umbel.config.loading import certificates, variables
 from umbel.config.loading.did_you_mean import nearest
 from umbel.config.schema import units
+from umbel.config.schema.compress import Compress
 from umbel.core.call import PreparedRequest
 from umbel.core.http.header_field import ACCEPT_GZIP, fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret
 from umbel.core.networks import Networks
+from umbel.gateway.browsers.compression import Compression
 from umbel.gateway.request import paths, query
 from umbel.gateway.request import request_body as bodies
 from umbel.gateway.request import trace_ids as ids
+from umbel.gateway.request.accept_encoding import read_accept_encoding
 from umbel.gateway.request.client_deadline import client_timeout
 from umbel.gateway.request.client_origin import origin_of
 from umbel.gateway.request.content_negotiation import stream_form
@@ -61,6 +64,7 @@ class Case(NamedTuple):
 
 
 BOUNDLESS = Limits(max_head=2**20, max_target=2**20, max_fields=2**20)
+COMPRESSION = Compression(Compress())
 HOSTS = Hosts(())
 READER = HeadReader(BOUNDLESS, HOSTS)
 TRUST = Networks(["10.0.0.0/8"])
@@ -247,6 +251,17 @@ GATEWAY = {
         lambda text: stream_form("text/event-stream," + text),
         (*WORDS, "a/b;q=0.5,", "text/event-stream,"),
         ("", 'a/b;c="', "a/b;q="),
+        binary=False,
+    ),
+    "accepted codings": Case(
+        lambda text: read_accept_encoding(text[:1000], ("zstd", "br", "gzip")),
+        (*WORDS, "gzip;q=0.5,", "*;q=0,"),
+        ("", "gzip;q="),
+        binary=False,
+    ),
+    "conditions of coded responses": Case(
+        lambda text: COMPRESSION.original_tags({"if-none-match": text, "if-match": text}, RequestFields([])),
+        (*WORDS, '"a--gzip",', "--", '"'),
         binary=False,
     ),
     "a client's budget": Case(

@@ -264,7 +264,8 @@ class Call(Section):
     forward_cookies: Annotated[tuple[ForwardedCookie, ...], AS_TUPLE] = ()
     """Cookies of the client's request to send on. "*": all."""
     forward_body: bool = False
-    """Whether the client's body is sent on unchanged, with its Content-Type and Content-Encoding."""
+    """Whether the client's body is sent on unchanged, with its Content-Type and, if body is bytes, its
+    Content-Encoding. (In the other forms the body has been decoded.)"""
     timeout: Duration | None = None
     """The timeout of this call (of each item, with each), instead of the upstream's."""
     max_body: Size | None = None
@@ -414,12 +415,13 @@ class Route(Section):
     The last line has the answer or the problem document. A failure with which the composition ends at once is in that
     document only, so that the response is an ordinary problem document if no other line was sent before."""
     max_body: Size = 10**6
-    """The largest request body. A form may have one field for each 1000 bytes of this limit, and at least 1000 fields;
-    a JSON body one value for each 5 bytes, and at least 200000 values."""
+    """The largest request body, also once its content coding is removed. A form may have one field for each 1000 bytes
+    of this limit, and at least 1000 fields; a JSON body one value for each 5 bytes, and at least 200000 values."""
     max_steps: Annotated[int, Field(ge=1)] = 200_000
     """The most steps of one evaluation of an expression. 2,000 steps block the worker for about a millisecond."""
     body: Literal["json", "form", "bytes"] = "json"
-    """The form of the request body: JSON, a form, or any bytes (in any content coding) that a call forwards."""
+    """The form of the request body: JSON, a form, or any bytes (in any content coding) that a call forwards. JSON and
+    forms may come in gzip, deflate, zstd or br; they may decode to at most 100 times their size."""
     expose: Literal["full", "completed", "none"] = "full"
     """Which diagnostic header fields clients get. full: all; completed: only Umbel-Completed; none: none."""
     compress: bool = True

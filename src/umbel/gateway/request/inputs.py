@@ -16,13 +16,23 @@ from ...core.model import Inputs, Json
 from ..browsers.compression import Compression
 from ..request_context import RequestContext
 from .query import QueryRules
-from .request_body import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
+from .request_body import (
+    BodyForm,
+    check_coding,
+    check_media_type,
+    decode_whole,
+    known_length,
+    may_have_body,
+    read_body,
+    read_coded_body,
+)
 from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)
 """Scalar types of JSON. A converter of werkzeug may make other objects (UUID)."""
 _NOTHING: Mapping[str, Json] = MappingProxyType({})
 _LARGE_BODY = 64 * 1024
+_OF_CODED_BODY = frozenset({"content-encoding", "content-length"})
 NO_COOKIES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -59,7 +69,8 @@ class InputRules:
             path: the values of the rule's variables.
 
         Raises:
-            RequestError: 400 (malformed), 413 (larger than ``max_body``) or 415 (wrong media type or coding).
+            RequestError: 400 (malformed), 413 (larger than ``max_body``, also once decoded) or 415 (wrong media type or
+                coding).
             HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH). Under a server that is not Umbel's
                 also 408 (too slow).
             ClientGoneError: the client left in the middle of its body, or the server has sent an error response. Under
@@ -68,18 +79,22 @@ class InputRules:
         assert self.body is not None
         # Errors in the query are reported before the body is read.
         query = self.query.values(self.query.read(ctx.query))
-        fields, charset = ctx.origin.fields, ""
+        fields, charset, length = ctx.origin.fields, "", known_length(ctx.origin.fields)
+        coding = check_coding(fields, self.body)
         if may_have_body(fields):
             check_media_type(fields, self.body)
         ctx.body.take_at_most(self.max_body)
-        raw_body = await read_body(ctx.body, known_length(fields), self.max_body)
+        if coding is None:
+            raw_body = await read_body(ctx.body, length, self.max_body)
+        else:
+            raw_body = await read_coded_body(ctx.body, length, self.max_body, coding)
         if raw_body:
             charset = check_media_type(fields, self.body)
         body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body, self.form_lists)
         if len(raw_body) > _LARGE_BODY:
             # Decoding took long, and the composition may take as long: other tasks run in between.
             await trio.lowlevel.checkpoint()
-        return self._inputs(ctx, path, query, body, raw_body)
+        return self._inputs(ctx, path, query, body, raw_body, decoded=coding is not None)
 
     def _inputs(
         self,
@@ -88,15 +103,21 @@ class InputRules:
         query: Mapping[str, Json],
         body: Json = None,
         raw_body: bytes = b"",
+        *,
+        decoded: bool = False,
     ) -> Inputs:
+        """Make the inputs. ``decoded``: a content coding was removed from ``raw_body``, so the calls see none."""
         origin = ctx.origin
         fields = origin.fields
+        headers = fields.end_to_end
+        if decoded:
+            headers = {name: value for name, value in headers.items() if name not in _OF_CODED_BODY}
         compression = self.compression
         values = path and {name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()}
         return Inputs(
             values,
             query,
-            fields.end_to_end if compression is None else compression.original_tags(fields.end_to_end, fields),
+            headers if compression is None else compression.original_tags(headers, fields),
             body,
             ctx.query,
             fields.cookies if "cookie" in fields.end_to_end else _NOTHING,

@@ -1,4 +1,4 @@
-"""Request body: read within its limit, and decoded to the value of ``body`` in a plan.
+"""Request body: read within its limit, its content coding removed, and decoded to the value of ``body`` in a plan.
 
 A body that is too large or of another media type is refused before it is read. Bodies are refused, too, that a filter
 in front of the gateway could interpret differently, or that would evade a browser's checks for cross-site requests.
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, Collection, Iterable
 from itertools import islice
 from typing import Literal
 
+import trio
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.utils import get_content_length
 
@@ -19,7 +20,9 @@ from ...composition.decode import BadBodyError, EmptyBodyError, decode_json
 from ...composition.decode_large import decode_in_thread, holds_many_values
 from ...core.errors import RequestError
 from ...core.http.charsets import ASCII_COMPATIBLE, codec_of
-from ...core.http.content_coding import codings_of
+from ...core.http.compressors import is_available
+from ...core.http.content_coding import GZIP, codings_of
+from ...core.http.decompression import OVERHEAD_MAX, BadCodingError, DecodedCoding, make_decompressor
 from ...core.http.media_types import is_json
 from ...core.http.syntax import BAD_ESCAPE
 from ...core.model import Json
@@ -34,7 +37,12 @@ _FIELD_BYTES = 1000
 """Each this many bytes of ``max_body`` allow one field."""
 BAD_ESCAPES_MAX = 1000
 """Maximum number of percent signs in a form that begin no escape. They are kept, but cost more time than escapes."""
+RATIO_MAX = 100
+"""Maximum bytes to which each byte of a coded body may decode, on average."""
 
+_STEP_MAX = 1_000_000
+"""Decoded bytes after which other tasks run."""
+_CODINGS: tuple[DecodedCoding, ...] = ("gzip", "deflate", "zstd", "br")
 _MEDIA_TYPE_CHARS_MAX = 1024
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
@@ -59,8 +67,29 @@ def may_have_body(fields: RequestFields) -> bool:
     return bool(known_length(fields)) or any(name in fields.by_name for name in _OF_A_BODY)
 
 
+def check_coding(fields: RequestFields, form: BodyForm) -> DecodedCoding | None:
+    """Check the content coding of a body by its head, and return it; None if the body has none, or stays as it is.
+
+    For the form "bytes" any coding is accepted, and stays.
+
+    Raises:
+        RequestError: 415, with the field Accept-Encoding (RFC 9110 section 15.5.16).
+    """
+    if form == "bytes" or "content-encoding" not in fields.by_name:
+        return None
+    codings = codings_of([fields.by_name["content-encoding"].encode("latin-1")])
+    if not codings:
+        return None
+    name = "gzip" if codings[0] in GZIP else codings[0].decode()
+    accepted = {coding: coding for coding in _CODINGS if is_available(coding)}
+    if len(codings) == 1 and name in accepted:
+        return accepted[name]
+    said = [("accept-encoding", ", ".join(accepted))]
+    raise RequestError(415, "The body's Content-Encoding is not accepted here, or there are several.", fields=said)
+
+
 def check_media_type(fields: RequestFields, form: BodyForm) -> str:
-    """Check media type and content coding of a body by its head, and return the charset; empty if none is named.
+    """Check the media type of a body by its head, and return the charset; empty if none is named.
 
     For the form "bytes" anything is accepted.
 
@@ -69,9 +98,6 @@ def check_media_type(fields: RequestFields, form: BodyForm) -> str:
     """
     if form == "bytes":
         return ""
-    if codings_of([fields.get("content-encoding", "").encode("latin-1")]):
-        said = [("accept-encoding", "identity")]
-        raise RequestError(415, "A body with a Content-Encoding is not accepted here.", fields=said)
     said = [("accept", _TYPES[form])]
     content_type = fields.get("content-type")
     if content_type is not None and len(content_type) > _MEDIA_TYPE_CHARS_MAX:
@@ -104,13 +130,63 @@ async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int)
         RequestError: 413; before anything is read if the length is known.
     """
     if length is not None and length > limit:
-        raise RequestError(413, f"The body is larger than the {limit} bytes that this path accepts.")
+        raise _too_large(limit)
     body = bytearray()
     async for part in parts:
         body += part
         if len(body) > limit:
-            raise RequestError(413, f"The body is larger than the {limit} bytes that this path accepts.")
+            raise _too_large(limit)
     return bytes(body)
+
+
+async def read_coded_body(parts: AsyncIterable[bytes], length: int | None, limit: int, coding: DecodedCoding) -> bytes:
+    """Read the whole body and remove its content coding, as it comes. At most the decoded body is in memory.
+
+    Whether a body is accepted does not depend on the parts in which it comes. A body without any byte stays empty.
+
+    Args:
+        parts: the parts of the coded body.
+        length: the length of the coded body; None if it is unknown.
+        limit: maximum bytes of the decoded body.
+        coding: the content coding of the body.
+
+    Raises:
+        RequestError: 413, the decoded body is larger than ``limit``, or than ``RATIO_MAX`` times the coded body; 400,
+            the coding is broken or incomplete.
+    """
+    if length is not None and length > limit + OVERHEAD_MAX:
+        raise _too_large(limit)
+    decompressor, body = make_decompressor(coding), bytearray()
+    received = since_checkpoint = 0
+    most = limit if length is None else min(limit, RATIO_MAX * length)
+    try:
+        async for part in parts:
+            received += len(part)
+            if received > limit + OVERHEAD_MAX:
+                raise _too_large(limit)
+            for piece in decompressor.feed(part):
+                body += piece
+                if len(body) > most:
+                    raise _too_large(limit) if len(body) > limit else _too_dense()
+                since_checkpoint += len(piece)
+                if since_checkpoint > _STEP_MAX:
+                    since_checkpoint = 0
+                    await trio.lowlevel.checkpoint()
+    except BadCodingError as error:
+        raise RequestError(400, f"The body is not valid {coding}.") from error
+    if received and not decompressor.is_complete:
+        raise RequestError(400, f"The body is not complete {coding}.")
+    if len(body) > RATIO_MAX * received:
+        raise _too_dense()
+    return bytes(body)
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, f"The body is larger than the {limit} bytes that this path accepts.")
+
+
+def _too_dense() -> RequestError:
+    return RequestError(413, f"The body decodes to more than {RATIO_MAX} times its size.")
 
 
 async def decode_whole(

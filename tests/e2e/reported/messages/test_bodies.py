@@ -233,7 +233,8 @@ FROM_CLIENTS: dict[str, tuple[list[tuple[str, str]], bytes, Any]] = {
     "two types": ([("content-type", JSON), ("content-type", "text/plain")], BODY, 415),
     "UTF-16": ([("content-type", f"{JSON}; charset=utf-16")], BODY.decode().encode("utf-16"), 415),
     "UTF-16 that is not named": ([("content-type", JSON)], BODY.decode().encode("utf-16"), 400),
-    "gzip": ([("content-type", JSON), ("content-encoding", "gzip")], gzip.compress(BODY), 415),
+    "gzip": ([("content-type", JSON), ("content-encoding", "gzip")], gzip.compress(BODY), VALUE),
+    "two codings": ([("content-type", JSON), ("content-encoding", "gzip, gzip")], gzip.compress(BODY), 415),
     "bytes that are no UTF-8": ([("content-type", JSON)], b'{"a":"\xe9"}', 400),
     "spaces": ([("content-type", JSON)], b"  ", 400),
 }
