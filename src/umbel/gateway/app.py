@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -44,18 +44,23 @@ from .quart.quart_request import QuartRequest
 from .quart.testapp import UmbelTestApp, UmbelTestClient
 from .quart.websocket import WebsocketConnection
 from .quart.wrong_loop import refuse
+from .request.client_origin import origin_in, origin_of
 from .request.request_fields import Field
 from .request_cycle import PlanCycle, StaticCycle
 from .response.answer import AnswerRules, Expose
 from .response.reply import KRAKEND_COMPLETED
-from .route_table import RouteTable, UmbelMap, refuse_registration
+from .route_table import RouteTable
 from .routes import RouteView
+from .routing.route_group import RouteGroup
+from .routing.url_map import UmbelMap, refuse_registration
 from .static_routes import StaticView
 
 if TYPE_CHECKING:
     import httpx
 
+    from ..composition.plan.plan import Plan
     from .compose import Handler
+    from .request.client_origin import ClientOrigin
     from .request_cycle import RequestCycle
     from .route_table import Match
 
@@ -115,8 +120,8 @@ class Umbel(ErrorHandling, InboundApplication):
         self._dispatch = QuartDispatch(
             self.app_context, partial(make_request_context, self), self.finalize_view, self.answer_exception
         )
-        for index in range(len(config.routes)):
-            self._add_route(index)
+        for indexes in compiler.groups_of(config):
+            self._add_routes(indexes)
 
     @classmethod
     def from_file(
@@ -135,15 +140,22 @@ class Umbel(ErrorHandling, InboundApplication):
         options.setdefault("static_folder", None)
         return cls(import_name, load(path, checks=CHECKS), **options)
 
-    def _add_route(self, index: int) -> None:
-        plan = compiler.compile_route(self.gateway_config, index)
-        context, static = self.gateway_context, plan.static
-        view = RouteView(context, plan) if static is None else StaticView(context, plan, static)
-        endpoint, for_quart = f"umbel-route-{index}", view.view
-        self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
-        self.route_table.add(endpoint, view, for_quart)
-        if view.krakend_compat:
+    def _add_routes(self, indexes: Sequence[int]) -> None:
+        """Add the configured routes with these indexes. Several ones have the same host and path."""
+        plans = [compiler.compile_route(self.gateway_config, index) for index in indexes]
+        routes = [(self._view_of(plan), plan) for plan in plans]
+        is_group = any(plan.match is not None for plan in plans)
+        added = RouteGroup(routes) if is_group else routes[0][0]
+        endpoint, for_quart, route = f"umbel-route-{indexes[0]}", added.view, plans[0].route
+        methods = sorted({method for plan in plans for method in plan.methods})
+        self.add_url_rule(route.path, endpoint, for_quart, methods=methods, host=route.host)
+        self.route_table.add(endpoint, added, for_quart)
+        if any(view.krakend_compat for view, _ in routes):
             self.krakend_endpoints.add(endpoint)
+
+    def _view_of(self, plan: Plan) -> RouteView | StaticView:
+        static, context = plan.static, self.gateway_context
+        return RouteView(context, plan) if static is None else StaticView(context, plan, static)
 
     def compose(
         self,
@@ -232,7 +244,8 @@ class Umbel(ErrorHandling, InboundApplication):
         """
         table = self.route_table
         if not (request.websocket or self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__):
-            match = table.find(request.method, request.target)
+            origin = self._origin_of(request) if table.reads_head else None
+            match = table.find(request.method, request.target, origin)
             if match is not None:
                 cycle = self._new_cycle(match, request, lambda: make_scope(request, request.server), _push_nothing)
                 if cycle.origin.fields.has_plain_host:  # Quart refuses a request with an invalid Host.
@@ -243,11 +256,16 @@ class Umbel(ErrorHandling, InboundApplication):
         self, match: Match, inbound: InboundRequest, scope: Callable[[], Mapping[str, Any]], send: Send
     ) -> RequestCycle:
         route = match.route
+        assert not isinstance(route, RouteGroup), "find has chosen one of its routes"
         if isinstance(route, ComposeView):
             return HandlerCycle(self.gateway_context, self._dispatch, match, route, inbound, scope, send)
         if isinstance(route, StaticView):
             return StaticCycle(self.gateway_context, match, route, inbound)
         return PlanCycle(self.gateway_context, match, route, inbound)
+
+    def _origin_of(self, inbound: InboundRequest) -> ClientOrigin:
+        peer = inbound.peer and inbound.peer[0]
+        return origin_of(peer, inbound.fields, self.trusted_proxies, inbound.version, inbound.scheme)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer an ASGI scope: before Quart if the route table finds its route, else with Quart's ``asgi_app``.
@@ -260,7 +278,8 @@ class Umbel(ErrorHandling, InboundApplication):
         direct = scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT)
         # Umbel's own server refuses a peer that is not admitted. Under another one, ``QuartRequest`` refuses it.
         if direct and (self.gateway_context.admission.is_for_all or CANCELS in (scope.get("extensions") or ())):
-            match = self.route_table.find(scope["method"], target_of(scope))
+            origin = origin_in(scope, self.trusted_proxies) if self.route_table.reads_head else None
+            match = self.route_table.find(scope["method"], target_of(scope), origin)
             # Middleware may have changed ``path`` without ``raw_path``; then Quart, which uses ``path``, answers.
             if match is not None and match.decoded == scope["path"]:
                 limits, max_body = self.limits, self.config["MAX_CONTENT_LENGTH"]

@@ -20,9 +20,12 @@ Quart's error handling in any case (``handler_cycle.py``).
 further registrations. Some changes cannot be refused: a receiver of a signal, ``app.config``, ``app.view_functions``,
 an attribute. They have no effect on a request that is answered before Quart.
 
-*Matching.* werkzeug's map of the application matches paths, so a path has the same route before Quart and in Quart.
-Matches are cached by method and raw path. Everything that is not a plain match is left to Quart: another route, a
-redirect, an error, OPTIONS, a probe, a target that is not a plain path.
+*Matching.* werkzeug's map of the application matches hosts and paths (``routing/url_map.py``), so a request has the
+same route before Quart and in Quart. Matches are cached by method, raw path and the host patterns that fit. Routes that
+differ only in ``match`` are a ``RouteGroup``, which chooses one of them for each request. Host and fields are those
+that a trusted proxy reports, and are read only if a route has a host or a ``match`` (``reads_head``). Everything that
+is not a plain match is left to Quart: another route, a redirect, an error, OPTIONS, a probe, a target that is not a
+plain path.
 """
 
 from __future__ import annotations
@@ -33,8 +36,6 @@ from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 import msgspec
-from quart.routing import QuartMap
-from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import HTTPException
 
 from ..config.schema.section_tree import dotted
@@ -44,20 +45,23 @@ from ..core.events import LogMessage
 from ..net.bounded_cache import BoundedCache
 from .operation.probes import PATHS
 from .quart.hooks import Hook, View
-from .request.converters import CONVERTERS
 from .request.paths import check_path, forbidden_in_query
+from .routing.route_group import RouteGroup
 
 if TYPE_CHECKING:
     from quart.routing import QuartRule
-    from werkzeug.routing import MapAdapter, RuleFactory
+    from werkzeug.routing import MapAdapter
 
     from ..config.schema.sections import Config, KeyPath
     from ..core.events import Recorder
     from .compose import ComposeView
     from .context import GatewayContext
+    from .request.client_origin import ClientOrigin
     from .routes import RouteView
+    from .routing.url_map import UmbelMap
     from .static_routes import StaticView
 
+    ConfiguredView: TypeAlias = RouteView | StaticView | RouteGroup
     AnyView: TypeAlias = RouteView | StaticView | ComposeView
 
 EVENT = "hooks.found"
@@ -67,41 +71,10 @@ _IMMUTABLE = frozenset({str, int, float, bool, UUID})
 """Types of values that several requests may share. A converter of the application may make mutable values."""
 
 
-def refuse_registration(what: str) -> None:
-    """Refuse the registration ``what`` while the application is serving.
-
-    Raises:
-        AssertionError: always, as in Quart and Flask.
-    """
-    raise AssertionError(
-        f"'{what}' was called while the application is serving. At startup it was decided which requests are answered"
-        " without Quart, so this registration would not apply to all requests. Register everything before the"
-        " application starts, or in a function that runs at its startup (before_serving)."
-    )
-
-
-class UmbelMap(QuartMap):
-    """Quart's map of routes, with converters whose values JSON can hold. It refuses new rules while ``serves``."""
-
-    default_converters = ImmutableDict({**QuartMap.default_converters, **CONVERTERS})
-    serves = False
-    """Whether the application is serving."""
-
-    def add(self, rulefactory: RuleFactory) -> None:
-        """Add rules.
-
-        Raises:
-            AssertionError: the application is serving.
-        """
-        if self.serves:
-            refuse_registration("url_map.add")
-        super().add(rulefactory)
-
-
 class Match(msgspec.Struct, frozen=True):
     """Route that answers a method and path, with the values of the rule's variables. Shared by requests; read-only."""
 
-    route: AnyView
+    route: AnyView | RouteGroup
     rule: QuartRule
     path: Mapping[str, Any]
     """The values of the rule's variables."""
@@ -121,22 +94,24 @@ class RouteTable:
         """Descriptions of the hooks that would see or change a request in Quart's dispatch. Empty while closed."""
         self.views: dict[str, View] = {}
         """The views of the configured routes in Quart, by endpoint."""
+        self.reads_head = False
+        """Whether ``find`` needs the origin of a request: a route has a host or a ``match``. False while closed."""
         self._url_map: UmbelMap | None = None
         """The application's map of routes; None while closed."""
-        self._routes: dict[str, RouteView | StaticView] = {}
+        self._routes: dict[str, ConfiguredView] = {}
         """All configured routes, by endpoint."""
         self._handlers: dict[str, ComposeView] = {}
         """All handlers of ``@app.compose``, by endpoint."""
-        self._served: dict[str, AnyView] = {}
+        self._served: dict[str, AnyView | RouteGroup] = {}
         """The routes and handlers that are answered before Quart, by endpoint."""
-        self._adapter: MapAdapter | None = None
-        """Matches paths; None: every request is left to Quart."""
-        self._matches: BoundedCache[tuple[str, bytes], Match] = BoundedCache(
+        self._adapters: dict[tuple[str, ...], MapAdapter] = {}
+        """Match paths, by the host patterns that fit the request."""
+        self._matches: BoundedCache[tuple[str, bytes, tuple[str, ...]], Match] = BoundedCache(
             _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda asked: len(asked[1])
         )
         self._known = self._matches.entries
 
-    def add(self, endpoint: str, route: RouteView | StaticView, function: object) -> None:
+    def add(self, endpoint: str, route: ConfiguredView, function: object) -> None:
         """Add a configured route; ``endpoint`` and ``function`` are its endpoint and view in Quart."""
         self._routes[endpoint] = route
         self.views[endpoint] = View(route.rule, function)
@@ -170,8 +145,8 @@ class RouteTable:
         self._served = {**self._routes} if self.before_quart else {}
         if mode != "all" and not found:
             self._served |= {name: each for name, each in self._handlers.items() if _is_own(view_functions, name, each)}
-        if self._served:
-            self._adapter = url_map.bind("")
+        groups = any(type(route) is RouteGroup for route in self._served.values())
+        self.reads_head = groups or (bool(self._served) and bool(url_map.by_host))
         if found and (self._routes or self._handlers) and mode != "all":
             self._report(context.serving.recorder)
 
@@ -184,32 +159,46 @@ class RouteTable:
         self.before_quart = False
         self.hooks = ()
         self._served = {}
-        self._adapter = None
+        self.reads_head = False
+        self._adapters = {}
         self._known.clear()
 
-    def find(self, method: str, target: bytes) -> Match | None:
+    def find(self, method: str, target: bytes, origin: ClientOrigin | None = None) -> Match | None:
         """Find the route that answers a request before Quart; None: leave the request to Quart.
 
-        ``target`` is the raw request target (``/path?query``). Host and ``root_path`` are not considered.
+        Args:
+            method: the method.
+            target: the raw request target (``/path?query``). ``root_path`` is not considered.
+            origin: the origin of the request; needed if the table ``reads_head``.
         """
         path, mark, query = target.partition(b"?")
+        patterns: tuple[str, ...] = ()
+        if origin is not None and self._url_map is not None:
+            patterns = self._url_map.patterns_for(origin.host)
         match: Match | None
         try:
-            match = self._known[method, path]
+            match = self._known[method, path, patterns]
         except KeyError:
-            match = self._match(method, path)
+            match = self._match(method, path, patterns)
         if mark and match is not None and forbidden_in_query(query):
             return None
+        if match is not None and type(match.route) is RouteGroup and origin is not None:
+            route = match.route.choose(method, origin.fields, query)
+            return None if route is None else Match(route, match.rule, match.path, match.decoded)
         return match
 
-    def _match(self, method: str, raw: bytes) -> Match | None:
+    def _match(self, method: str, raw: bytes, patterns: tuple[str, ...]) -> Match | None:
         # A path that begins with two slashes must be redirected, but werkzeug would match it as a path with one.
-        if self._adapter is None or not raw.startswith(b"/") or raw.startswith(b"//") or method == "OPTIONS":
+        if not self._served or not raw.startswith(b"/") or raw.startswith(b"//") or method == "OPTIONS":
             return None
+        assert self._url_map is not None
+        adapter = self._adapters.get(patterns)
+        if adapter is None:
+            adapter = self._adapters[patterns] = self._url_map.adapter_for(patterns)
         try:
             check_path(raw)
             path = unquote_to_bytes(raw).decode()
-            rule, values = self._adapter.match(path, method, return_rule=True)
+            rule, values = adapter.match(path, method, return_rule=True)
         except (RequestError, HTTPException):
             return None
         # werkzeug compares methods in upper case, but they are case-sensitive.
@@ -217,7 +206,7 @@ class RouteTable:
             return None
         match = Match(self._served[rule.endpoint], cast("QuartRule", rule), values, path)
         if all(type(value) in _IMMUTABLE for value in values.values()):
-            self._matches.add((method, raw), match)
+            self._matches.add((method, raw, patterns), match)
         return match
 
     def _report(self, recorder: Recorder) -> None:

@@ -53,7 +53,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from werkzeug.routing import Map, Rule
@@ -76,7 +77,7 @@ from ..request.request_template import (
     RequestTemplate,
 )
 from ..static_response import NO_UPSTREAM, RedirectTemplate, StaticCaller, StaticResponse
-from ..text.expression import Expression, compile_source
+from ..text.expression import Expression, compile_expression, compile_source
 from ..text.field_template import FieldTemplate, compile_field
 from ..text.list_reads import members_read_as_lists
 from ..text.template import TargetTemplate, Variable, compile_target
@@ -130,23 +131,27 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     This is a ``Check`` for ``config.loading.load.load``.
     """
     seen: dict[tuple[KeyPath, str], None] = {}
-    taken: dict[tuple[str, str], int] = {}
+    taken: dict[tuple[str, str | None, str, str | None], int] = {}
+    grouped = {index: indexes[0] for indexes in groups_of(config) for index in indexes if len(indexes) > 1}
     for index, route in enumerate(config.routes):
         compiler = _RouteCompiler(config, index)
         compiler.compile()
         seen.update(dict.fromkeys(compiler.problems))
-        pattern = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
         at: KeyPath = ("routes", index)
         # Two placeholders are no two equal routes.
         unsure = config.is_placeholder((*at, "path")) or config.is_placeholder((*at, "methods"))
         for method in () if unsure else compiler.methods:
-            first = taken.setdefault((method, pattern), index)
+            first = taken.setdefault((method, route.host, _pattern_of(route.path), route.match), index)
             if first != index:
-                place = config.where(("routes", first, "path"))
+                place, same = config.where(("routes", first, "path")), " with the same match" if route.match else ""
                 seen[
                     ("routes", index, "path"),
-                    f"{method} {route.path} is a route already, at {place}; remove one of them",
+                    f"{method} {route.path} is a route already{same}, at {place}; remove one of them",
                 ] = None
+        leader = config.routes[grouped.get(index, index)]
+        if leader.path != route.path:
+            said = f'write "{leader.path}": routes that differ in match must give their variables the same names'
+            seen[(*at, "path"), said] = None
         seen.update(dict.fromkeys(_never_sent(config, index)))
     for name, upstream in config.upstreams.items():
         for field in upstream.headers:
@@ -155,6 +160,29 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         if reason := _why_not_deadline_header(upstream):
             seen[("upstreams", name, "deadline_header"), reason] = None
     yield from seen
+
+
+def groups_of(config: Config) -> list[list[int]]:
+    """The indexes of the routes, those with the same host and path together if one of them has a ``match``.
+
+    Every other route is alone. The groups are in the order of their first routes.
+    """
+    alike: dict[tuple[str | None, str], list[int]] = {}
+    for index, route in enumerate(config.routes):
+        alike.setdefault((route.host, _pattern_of(route.path)), []).append(index)
+    groups: list[list[int]] = []
+    for indexes in alike.values():
+        if any(config.routes[index].match is not None for index in indexes):
+            groups.append(indexes)
+        else:
+            groups += [[index] for index in indexes]
+    return sorted(groups)
+
+
+@lru_cache(maxsize=1024)
+def _pattern_of(path: str) -> str:
+    """The path of a route without the names of its variables: two routes with the same pattern match the same paths."""
+    return _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", path)
 
 
 def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
@@ -195,6 +223,21 @@ def _why_not_deadline_header(upstream: Upstream) -> str | None:
     return None
 
 
+def _check_match(expression: Expression) -> None:
+    """Check that an expression can choose a route: it must read single header fields and query parameters only.
+
+    Raises:
+        ValueError: it reads something else, or nothing; the message is one sentence.
+    """
+    for root, name in expression.names:
+        if root not in ("headers", "query") or name is None:
+            raise ValueError("match reads single header fields and query parameters, such as headers.x_beta or query.v")
+        if root == "headers" and (name != name.lower() or is_hop_by_hop(name.replace("_", "-").encode())):
+            raise ValueError(f'"{name}" is not in lower case, or belongs to one connection; name another header field')
+    if not expression.names:
+        raise ValueError("match reads nothing of the request; remove it, or name a field, such as headers.x_beta")
+
+
 def _carries_credential(call: Call, request_template: RequestTemplate, scope: Scope) -> bool:
     """Whether a call sends a credential of the client. ``scope`` holds the names that its request reads."""
     names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
@@ -230,6 +273,7 @@ class _RouteCompiler:
             self._problem(("calls", cycle[0]), f"these calls wait for each other: {' → '.join(cycle)}")
         answer_expression, answer_headers = self._answer()
         static = self._static()
+        match = self._match()
         self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
@@ -241,6 +285,7 @@ class _RouteCompiler:
         any_header = forwarded.pop(STAR, ...) is None
         cookies = any(plan.config.forward_cookies for plan in plans)
         vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
+        vary |= dict.fromkeys(self._chosen_by())
         for name in CONDITIONS & vary.keys():
             del vary[name]  # A condition selects no representation (RFC 9110 section 12.5.5).
         if cookies:
@@ -256,6 +301,7 @@ class _RouteCompiler:
             None if self._names.whole_body else frozenset(self._names.body_fields),
             frozenset(self._names.body_lists) if route.body == "form" else frozenset(),
             tuple(self._names.headers),
+            match,
             tuple(vary),
             any_header or not CREDENTIAL_HEADERS.isdisjoint(vary),
             answer_expression,
@@ -266,6 +312,28 @@ class _RouteCompiler:
             {plan.name: len(plan.needs) for plan in plans if plan.needs},
             static,
         )
+
+    def _match(self) -> Expression | None:
+        text = self._route.match
+        expression = None if text is None else self._compiled(("match",), text)
+        if expression is not None:
+            self._collect(("match",), lambda: _check_match(expression))
+        return expression
+
+    def _chosen_by(self) -> Iterator[str]:
+        """Yield the header fields by which a request came to this route and not to another one with the same path.
+
+        A shared cache must not give the answer of one route to a request for the other. A client can choose its own
+        host in X-Forwarded-Host if a trusted proxy passes the field on.
+        """
+        routes = self._config.routes
+        host, pattern = self._route.host, _pattern_of(self._route.path)
+        for text in (each.match for each in routes if each.host == host and _pattern_of(each.path) == pattern):
+            with suppress(ValueError):  # A mistake is reported at its own route.
+                names = () if text is None else compile_expression(text, ()).names
+                yield from (name.field.replace("_", "-") for name in names if name.root == "headers" and name.field)
+        if self._config.server.trusted_proxies and any(route.host for route in routes):
+            yield from ("x-forwarded-host", "forwarded")
 
     def _route_params(self) -> Iterator[str]:
         try:

@@ -79,6 +79,8 @@ class Plan:
     """The fields of the request's form that expressions read as lists."""
     headers: tuple[str, ...]
     """The request headers that expressions and templates read, in snake case."""
+    match: Expression | None
+    """The expression that a request must fulfil for the route to answer it; None: there is none."""
     vary: tuple[str, ...]
     """The names for the field Vary of the answer, as they are written in a message."""
     private: bool

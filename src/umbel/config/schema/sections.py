@@ -41,6 +41,7 @@ from .types import (
     Method,
     Name,
     PassedStatus,
+    RouteHost,
     RoutePath,
     ServedHost,
     Status,
@@ -396,6 +397,14 @@ class Route(Section):
 
     path: RoutePath
     """The path, as a werkzeug rule such as /dashboard/<user_id> or /items/<int:id>."""
+    host: RouteHost | None = None
+    """The host that a request must be for, such as "shop.example" or "*.shop.example" (* stands for one label), for all
+    ports or with one. It is compared before the path: a route for the host goes before those with a wildcard, and these
+    before routes without a host. Behind a trusted proxy it is the host that the proxy reports. Default: any host."""
+    match: ExpressionText | None = None
+    """A JMESPath expression over headers and query that a request must fulfil, such as "headers.x_beta == 'on'". Of
+    routes with the same host, path and method the first that matches answers, in the order of the configuration; the
+    one without match is the last. Parameters are texts. The fields that it reads go into Vary. Default: none."""
     methods: Annotated[tuple[Method, ...] | None, Field(strict=False, min_length=1)] = None
     """The methods of the route; GET includes HEAD. Default: GET, or POST if the route uses the body."""
     query: dict[str, QueryParam] | Names = {}

@@ -38,6 +38,8 @@ _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::([0-9]{{1,5}}))?")
 _REDIRECT_TARGET = re.compile(rf"(?:https?://{_SERVED_HOST.pattern}(?=/|$)|/(?!/))")
+_LABEL = "[A-Za-z0-9_-]+"
+_ROUTE_HOST = re.compile(rf"(?:(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PORT_MAX = 65535
 _ADMIN_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
@@ -208,6 +210,16 @@ def _route_path(value: str) -> str:
     return value
 
 
+def _route_host(value: str) -> str:
+    match = _ROUTE_HOST.fullmatch(value)
+    if match is None or int(match[1] or 0) > _PORT_MAX:
+        raise ValueError(
+            f'"{value}" is not a host; write a name such as "shop.example", "*.shop.example" or "shop.example:8000", in'
+            " ASCII (xn--… for other letters)"
+        )
+    return value.lower()
+
+
 def _network(value: str) -> str:
     if value == UNIX_PEER:
         return value
@@ -326,6 +338,7 @@ Concurrency = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
 ]
 Target = Annotated[str, AfterValidator(_target)]
+RouteHost = Annotated[str, AfterValidator(_route_host)]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
 ServedHost = Annotated[str, AfterValidator(_served_host)]

@@ -136,7 +136,8 @@ class QuartRequest(TrioASGIHTTPConnection):
         if self.ctx.facts.route:
             return False  # A probe.
         # No route matched. The field is sent if the path has no route at all, or one with ``krakend_compat``.
-        at_path = set(_endpoints_at(self.app.url_map.bind(""), self.scope["path"]))
+        adapter = self.app.create_url_adapter(self._request) or self.app.url_map.bind("")
+        at_path = set(_endpoints_at(adapter, self.scope["path"]))
         return not at_path or not at_path.isdisjoint(endpoints)
 
     async def _answer(self) -> AnyResponse | Reply:

@@ -8,6 +8,7 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
+from ...core.http.host import split_host
 from ..errors import BadRequest
 
 _PORTS = {"http": 80, "https": 443}
@@ -75,17 +76,10 @@ class Replica:
         base = url.raw_path.rstrip(b"/")
         root = url.copy_with(raw_path=b"/")
         if server_name is None and host is not None:
-            server_name = _without_port(host)
+            server_name = split_host(host)[0].strip("[]")
         sni = server_name if url.scheme == "https" else None
         field = root.netloc if host is None else host.encode("ascii")
         return cls(text, root, replace(origin_of(root), sni=sni), field, base)
-
-
-def _without_port(host: str) -> str:
-    """The name or address of a Host value: ``"[::1]:80"`` gives ``"::1"``."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
 
 
 def origin_of(url: httpx.URL) -> Origin:
