@@ -21,13 +21,23 @@ if TYPE_CHECKING:
 @click.argument("method")
 @click.argument("path")
 @config_option
+@click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header field; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 @click.pass_context
-def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool, as_mermaid: bool) -> None:
+def explain(
+    ctx: click.Context,
+    method: str,
+    path: str,
+    file: str,
+    headers: tuple[str, ...],
+    as_json: bool,
+    as_mermaid: bool,
+) -> None:
     """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits.
 
-    A query string in PATH is checked as the route checks it.
+    A query string in PATH is checked as the route checks it. Header fields decide where routes have a host or a match:
+    -H "Host: shop.example".
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.
@@ -42,10 +52,11 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     from .routes.matching import NoMatch, find, location_of, read_query
     from .routes.rendering import mermaid, tree
 
+    fields = [(name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
-    found = find(plans, method.upper(), path)
+    found = find(plans, method.upper(), path, fields)
     if isinstance(found, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", found, as_json=as_json)
     plan = plans[found.route]
@@ -55,7 +66,8 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     location = location_of(plan, found.values, query.values)
     if isinstance(location, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", location, as_json=as_json)
-    route = replace(explain_plan(loaded, found.route, plan), location=location)
+    why = tuple(map(loaded.hide, found.why))
+    route = replace(explain_plan(loaded, found.route, plan), location=location, chosen_because=why)
     if as_json:
         values = {name: str(value) for name, value in found.values.items()}
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}

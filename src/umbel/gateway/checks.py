@@ -14,6 +14,7 @@ from ..composition.plan import compiler, warnings
 from ..config.loading import contradictions
 from ..config.loading.load import Check
 from ..core.http.compressors import how_to_install, is_available
+from ..core.http.host import split_host
 from ..core.networks import UNIX_PEER
 from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from ..logs.recorder import STREAMS, path_of
@@ -56,6 +57,18 @@ def _warn_of_networks(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield ("server", "trusted_proxies", place), f"has no effect: {name} is not in allow_networks"
 
 
+def _warn_of_hosts(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Warn of routes whose host the server refuses with 421, because it is not in ``hosts``."""
+    served = {split_host(host.lower())[0] for host in config.server.hosts}
+    for index, route in enumerate(config.routes):
+        if route.host is None or not served:
+            continue
+        name = split_host(route.host)[0]
+        of_wildcard = name.startswith("*.") and any(host.partition(".")[2] == name[2:] for host in served)
+        if name not in served and not of_wildcard:
+            yield ("routes", index, "host"), f"has no effect: {route.host} is not in hosts of [server], so it gets 421"
+
+
 def _is_within(one: AnyNetwork | None, other: AnyNetwork | None) -> bool:
     """Whether a network is a part of another one, or equal to it. None stands for the peers on Unix sockets."""
     if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
@@ -84,6 +97,7 @@ WARNINGS: tuple[Check, ...] = (
     from_config.warn,
     _warn_of_logs,
     _warn_of_networks,
+    _warn_of_hosts,
     _warn_of_codings,
 )
 """Checks whose results are only reported."""

@@ -139,6 +139,19 @@ def test_mistakes_and_warnings_of_hypercorn_toml_are_reported(here: Path) -> Non
     assert result.stderr.startswith("warning: hypercorn.toml:2: loglevel: is ignored here: ")
 
 
+def test_hosts_of_routes_that_the_server_refuses_are_warnings(here: Path) -> None:
+    routes = "".join(
+        f'[[routes]]\npath = "/h{number}"\nhost = "{host}"\ncalls.c = {{ upstream = "u", path = "/" }}\n'
+        for number, host in enumerate(("a.example", "*.example:80", "b.test", "*.test", "A.example:81"))
+    )
+    write(here, f'{GOOD}{routes}[server]\nhosts = ["a.example", "c.a.example:8000"]\n')
+    result = CliRunner().invoke(main, ["check"])
+    assert [line.partition(" ")[2] for line in result.stderr.splitlines()] == [
+        f"umbel.toml:{line}: routes[{route}].host: has no effect: {host} is not in hosts of [server], so it gets 421"
+        for line, route, host in ((16, 3, "b.test"), (20, 4, "*.test"))
+    ]
+
+
 def test_networks_that_another_list_makes_useless_are_warnings(here: Path) -> None:
     write(
         here,

@@ -350,3 +350,72 @@ def test_an_answer_without_an_upstream_is_shown(asked: str, lines: list[str], tm
     assert "max_concurrency" not in result.output
     chart = CliRunner().invoke(main, ["explain", "GET", asked, "--mermaid", "-c", str(tmp_path / "umbel.toml")])
     assert chart.output.startswith("flowchart LR")
+
+
+HOSTS = """
+[upstreams.u]
+urls = ["http://u"]
+
+[[routes]]
+path = "/r"
+calls.c = { upstream = "u", path = "/plain" }
+
+[[routes]]
+path = "/r"
+host = "*.shop.example"
+match = "headers.x_beta == 'on' && query.v"
+calls.c = { upstream = "u", path = "/beta" }
+
+[[routes]]
+path = "/r"
+host = "*.shop.example"
+calls.c = { upstream = "u", path = "/shop" }
+
+[[routes]]
+path = "/m"
+match = "headers.x_a"
+calls.c = { upstream = "u", path = "/m" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "said"),
+    [
+        ("/r", [], ["GET /r  [umbel.toml:6]"]),
+        ("/r", ["Host: shop.example"], ["GET /r  [umbel.toml:6]"]),
+        (
+            "/r?v",
+            ["Host: A.shop.example:80", "X-Beta: off"],
+            [
+                "GET /r  [umbel.toml:16]",
+                "  because  the host is *.shop.example; no match of the other routes is fulfilled",
+            ],
+        ),
+        (
+            "/r?v=1",
+            ["host:a.shop.example", "x-beta:on"],
+            [
+                "GET /r  [umbel.toml:10]",
+                "  because  the host is *.shop.example; match headers.x_beta == 'on' && query.v is fulfilled",
+            ],
+        ),
+        ("/m", ["x-a: 1"], ["GET /m  [umbel.toml:21]", "  because  match headers.x_a is fulfilled"]),
+    ],
+)
+def test_the_reason_for_a_route_that_host_or_match_decides_is_shown(
+    target: str, fields: list[str], said: list[str], here: Path
+) -> None:
+    write(here, HOSTS)
+    arguments = [argument for field in fields for argument in ("-H", field)]
+    lines = explain("GET", target, *arguments).stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("GET /") and "[umbel" in line)
+    assert lines[place : place + len(said)] == said
+    assert [line for line in lines if line.startswith("  because")] == said[1:]
+    assert not any("is ignored" in line for line in lines if '"v"' in line and "x_beta" in str(said))
+
+
+def test_a_request_that_fulfils_no_match_is_explained_with_status_1(here: Path) -> None:
+    write(here, HOSTS)
+    result = explain("GET", "/m")
+    assert result.exit_code == 1
+    assert "GET /m: 404, routes have this path, but the request fulfils the match of none of them" in result.stderr

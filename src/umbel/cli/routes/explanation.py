@@ -73,6 +73,8 @@ class RouteExplained:
     """The response of a route without a composition, in words; empty: the route has a composition."""
     location: str = ""
     """The Location that a redirect gives the request; empty: the route is no redirect, or a value is unknown."""
+    chosen_because: tuple[str, ...] = ()
+    """Why this route answers the request and not another one with the path."""
 
 
 def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:

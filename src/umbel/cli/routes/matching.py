@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from quart.routing import QuartRule
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.routing import RequestRedirect
 
 from ...composition.plan.plan import Plan
 from ...composition.static_response import RedirectTemplate
 from ...composition.text.template import BadValueError
+from ...config.schema.sections import Route
 from ...core.errors import RequestError
 from ...core.http.forward_all import STAR
 from ...core.model import Json
-from ...gateway.request.converters import CONVERTERS
 from ...gateway.request.paths import check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
+from ...gateway.request.request_fields import RequestFields
+from ...gateway.routing.route_group import Choice
+from ...gateway.routing.url_map import UmbelMap
 from ...server.http1.head_errors import with_query_in_ascii
 from ...server.limits.server_limits import PROBES
 
@@ -32,6 +36,8 @@ class Match(NamedTuple):
     route: int
     """The index of the route in the configuration."""
     values: Mapping[str, Any]
+    why: tuple[str, ...] = ()
+    """Why this route was chosen and not another one with the path; empty: no other one could be."""
 
 
 class NoMatch(NamedTuple):
@@ -70,10 +76,11 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     given = tuple(dict.fromkeys(unquote_plus(piece.partition("=")[0]) for piece in query.split("&") if piece))
-    sent_on = {*given} if STAR in plan.forwarded_query else plan.forwarded_query
+    used = {*given} if STAR in plan.forwarded_query else {*plan.forwarded_query}
+    used |= {name.field or "" for name in (plan.match.names if plan.match is not None else ()) if name.root == "query"}
     return Query(
         {name: values[name] for name in given if name in values},
-        tuple(name for name in given if name not in values and name not in sent_on),
+        tuple(name for name in given if name not in values and name not in used),
     )
 
 
@@ -93,17 +100,25 @@ def location_of(plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json]) 
         return NoMatch(400, str(error))
 
 
-def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
-    """Return the route that matches a request, or ``NoMatch`` if there is none. A query in ``path`` is ignored."""
-    raw = path.partition("?")[0]
+def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[str, str]] = ()) -> Match | NoMatch:
+    """Return the route that matches a request, or ``NoMatch`` if there is none.
+
+    A query in ``path`` is only read by ``match``. ``fields`` are the header fields of the request.
+    """
+    raw, _, query = path.partition("?")
     try:
         check_path(raw.encode())
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     if (merged := merged_path(raw.encode())) is not None:
         return NoMatch(308, f"the client is sent to {merged.decode()}")
-    rules = [Rule(plan.route.path, endpoint=index, methods=plan.methods) for index, plan in enumerate(plans)]
-    adapter = Map(rules, converters=CONVERTERS).bind("localhost")
+    request = RequestFields([(name.lower().encode(), value.encode()) for name, value in fields])
+    routes, groups = UmbelMap(), _groups(plans)
+    for index, plan in enumerate(plans):
+        if (group := groups.get(_key(plan), [index]))[0] == index:
+            methods = {method for each in group for method in plans[each].methods}
+            routes.add(QuartRule(plan.route.path, endpoint=str(index), methods=methods, host=plan.route.host))
+    adapter = routes.adapter_for(routes.patterns_for(request.get("host")), "localhost")
     try:
         endpoint, values = adapter.match(unquote(raw), method)
     except RequestRedirect as error:
@@ -117,11 +132,39 @@ def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
         if raw in PROBES:
             return NoMatch(200, "a probe, answered by the gateway itself")
         return NoMatch(404, "no route has this path", _near(plans, raw))
-    assert isinstance(endpoint, int)
-    return Match(endpoint, values)
+    alike = groups.get(_key(plans[int(endpoint)]))
+    if alike is None:
+        return Match(int(endpoint), values, tuple(_why(plans[int(endpoint)].route, alone=True)))
+    asked = with_query_in_ascii(f"/?{query}".encode()).partition(b"?")[2]
+    chosen = Choice([(each, plans[each]) for each in alike]).choose(method, request, asked)
+    if chosen is None:
+        return NoMatch(404, "routes have this path, but the request fulfils the match of none of them")
+    return Match(chosen, values, tuple(_why(plans[chosen].route, alone=False)))
+
+
+def _key(plan: Plan) -> tuple[str | None, str]:
+    return plan.route.host, plan.route.path
+
+
+def _groups(plans: Sequence[Plan]) -> Mapping[tuple[str | None, str], list[int]]:
+    """The indexes of the routes by host and path, where one of them has a ``match``."""
+    found: dict[tuple[str | None, str], list[int]] = {}
+    for index, plan in enumerate(plans):
+        found.setdefault(_key(plan), []).append(index)
+    return {key: group for key, group in found.items() if any(plans[index].match is not None for index in group)}
+
+
+def _why(route: Route, *, alone: bool) -> Iterator[str]:
+    """Yield why a route was chosen and not another one with the path, a few words each."""
+    if route.host is not None:
+        yield f"the host is {route.host}"
+    if route.match is not None:
+        yield f"match {route.match} is fulfilled"
+    elif not alone:
+        yield "no match of the other routes is fulfilled"
 
 
 def _near(plans: Sequence[Plan], path: str) -> tuple[str, ...]:
-    routes = {plan.route.path: f"{'|'.join(plan.methods)} {plan.route.path}" for plan in plans}
+    routes = {plan.route.path: f"{'|'.join(plan.methods)} {plan.route.host or ''}{plan.route.path}" for plan in plans}
     found = difflib.get_close_matches(path, routes, n=_NEAR_MAX, cutoff=_SIMILAR)
     return tuple(routes[route] for route in found)

@@ -40,6 +40,8 @@ def _escaped(text: str) -> str:
 
 def _lines(route: RouteExplained) -> Iterator[str]:
     yield f"{'|'.join(route.methods)} {route.path}  [{route.place}]"
+    if route.chosen_because:
+        yield f"  because  {'; '.join(route.chosen_because)}"
     yield from _wrapped("  limits   ", " " * 11, route.limits)
     for number, param in enumerate(route.query):
         yield f"  {'query' if number == 0 else '':<8} {param}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from werkzeug.exceptions import NotFound
 
@@ -24,38 +24,41 @@ if TYPE_CHECKING:
     from ..static_routes import StaticView
 
 
-class RouteGroup:
-    """Configured routes of one host and path that differ in their ``match``: a request goes to the first that matches.
+_Target = TypeVar("_Target")
+
+
+class Choice(Generic[_Target]):
+    """The choice among routes of one host and path that differ in ``match``: the first that a request fulfils.
 
     The expressions read header fields, and query parameters as texts (of repeated ones the last). A route without
-    ``match`` is the last one. An expression that exceeds a bound does not match, and neither does a parameter that is
-    not UTF-8: it counts as absent.
+    ``match`` is the last one. An expression that exceeds a bound is not fulfilled. A parameter that is not UTF-8 counts
+    as absent.
 
     Args:
-        routes: the routes with their plans, in the order of the configuration.
+        targets: what to choose from, each with the plan of its route, in the order of the configuration.
     """
 
-    def __init__(self, routes: Sequence[tuple[RouteView | StaticView, Plan]]) -> None:
-        ordered = sorted(routes, key=lambda each: each[1].match is None)  # Stable: only the default moves.
-        self.rule = routes[0][0].rule
-        methods = {"HEAD", *(method for _, plan in routes for method in plan.methods)}
+    def __init__(self, targets: Sequence[tuple[_Target, Plan]]) -> None:
+        ordered = sorted(targets, key=lambda each: each[1].match is None)  # Stable: only the default moves.
+        methods = {"HEAD", *(method for _, plan in targets for method in plan.methods)}
         self._by_method = {
-            method: tuple((plan.match, view) for view, plan in ordered if _answers(plan, method)) for method in methods
+            method: tuple((plan.match, target) for target, plan in ordered if _answers(plan, method))
+            for method in methods
         }
-        read = {name for _, plan in routes if plan.match is not None for name in plan.match.names}
+        read = {name for _, plan in targets if plan.match is not None for name in plan.match.names}
         self._headers = [each.field for each in read if each.root == "headers" and each.field is not None]
         self._params = Names(each.field for each in read if each.root == "query" and each.field is not None)
 
-    def choose(self, method: str, fields: RequestFields, query: bytes) -> RouteView | StaticView | None:
-        """The route for a request with ``fields`` and a raw ``query``; None: no route matches."""
+    def choose(self, method: str, fields: RequestFields, query: bytes) -> _Target | None:
+        """The target for a request with ``fields`` and a raw ``query``; None: the request fulfils no ``match``."""
         get = fields.end_to_end.get
         context: dict[str, Json] = {
             "headers": {name: text_of(get(name.replace("_", "-"), "")) or None for name in self._headers},
             "query": dict(self._texts(query)) if self._params else {},
         }
-        for expression, view in self._by_method.get(method, ()):
+        for expression, target in self._by_method.get(method, ()):
             if expression is None or _holds(expression, context):
-                return view
+                return target
         return None
 
     def _texts(self, query: bytes) -> Iterator[tuple[str, str]]:
@@ -63,11 +66,23 @@ class RouteGroup:
             with suppress(BadFieldError):
                 yield from read_fields(piece, self._params)
 
+
+class RouteGroup:
+    """Configured routes of one host and path, of which a ``Choice`` takes one for each request.
+
+    Args:
+        routes: the routes with their plans, in the order of the configuration.
+    """
+
+    def __init__(self, routes: Sequence[tuple[RouteView | StaticView, Plan]]) -> None:
+        self.rule = routes[0][0].rule
+        self.choose = Choice(routes).choose
+
     async def view(self, **path: Any) -> TrioResponse:
         """Quart's view: answer the current request of Quart.
 
         Raises:
-            NotFound: no route matches.
+            NotFound: the request fulfils no ``match``.
             RequestError: as the view of the route.
         """
         ctx = current_request_context()

@@ -85,9 +85,13 @@ class UmbelMap(QuartMap):
         wanted = (f"{name}:{port}", name, f"{wildcard}:{port}", wildcard)
         return tuple(pattern for pattern in wanted if pattern in self.by_host)
 
-    def adapter_for(self, patterns: Sequence[str]) -> MapAdapter:
-        """An adapter without a request, which asks the maps of these ``patterns`` before the rules without a host."""
-        return _joined(self.bind(""), [self.by_host[pattern].bind("") for pattern in patterns])
+    def adapter_for(self, patterns: Sequence[str], server_name: str = "") -> MapAdapter:
+        """An adapter without a request, which asks the maps of these ``patterns`` before the rules without a host.
+
+        ``server_name`` is the host in the URLs of redirects.
+        """
+        maps = [self.by_host[pattern] for pattern in patterns]
+        return _joined(self.bind(server_name), [each.bind(server_name) for each in maps])
 
     def bind_to_request(
         self, request: BaseRequestWebsocket, subdomain: str | None, server_name: str | None

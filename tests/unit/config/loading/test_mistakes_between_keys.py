@@ -118,6 +118,78 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + CALL + ROUTE + CALL,
         ["umbel.toml:7: routes[1].path: GET /r is a route already, at umbel.toml:4; remove one of them"],
     ),
+    "routes that host and match do not tell apart": (
+        UPSTREAM
+        + ROUTE.replace('"/r"', '"/r/<a>"')
+        + 'host = "a.example"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/r/<a>"')
+        + 'host = "A.example"\nmatch = "query.x"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/r/<a>"')
+        + 'host = "a.example"\nmatch = "query.x"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/r/<b>"')
+        + 'host = "a.example"\nmatch = "query.y"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/r/<a>"')
+        + 'host = "a.example"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/r/<b>"')
+        + CALL,
+        [
+            "umbel.toml:13: routes[2].path: GET /r/<a> is a route already with the same match, at umbel.toml:8; remove"
+            " one of them",
+            'umbel.toml:18: routes[3].path: write "/r/<a>": routes that differ in match must give their variables the same'
+            " names",
+            "umbel.toml:23: routes[4].path: GET /r/<a> is a route already, at umbel.toml:4; remove one of them",
+        ],
+    ),
+    "hosts and matches": (
+        UPSTREAM
+        + "".join(
+            ROUTE.replace('"/r"', f'"/r{number}"') + f"{line}\n" + CALL
+            for number, line in enumerate(
+                (
+                    'host = "*"',
+                    'host = "a.*.example"',
+                    'host = "http://a.example"',
+                    'host = "bücher.example"',
+                    'host = "a.example:99999"',
+                    'host = "a.example."',
+                    'match = "body.x"',
+                    'match = "headers"',
+                    'match = "headers.X_A"',
+                    'match = "headers.connection"',
+                    "match = \"'x'\"",
+                    'match = "headers.["',
+                )
+            )
+        ),
+        [
+            *(
+                f'umbel.toml:{5 + 4 * number}: routes[{number}].host: "{host}" is not a host; write a name such as'
+                ' "shop.example", "*.shop.example" or "shop.example:8000", in ASCII (xn--… for other letters)'
+                for number, host in enumerate(
+                    ("*", "a.*.example", "http://a.example", "bücher.example", "a.example:99999", "a.example.")
+                )
+            ),
+            *(
+                f"umbel.toml:{5 + 4 * number}: routes[{number}].match: match reads single header fields and query"
+                " parameters, such as headers.x_beta or query.v"
+                for number in (6, 7)
+            ),
+            *(
+                f'umbel.toml:{5 + 4 * number}: routes[{number}].match: "{name}" is not in lower case, or belongs to one'
+                " connection; name another header field"
+                for number, name in ((8, "X_A"), (9, "connection"))
+            ),
+            "umbel.toml:45: routes[10].match: match reads nothing of the request; remove it, or name a field, such as"
+            " headers.x_beta",
+            "umbel.toml:49: routes[11].match: not a JMESPath expression: a name, a value or a closing bracket is missing at"
+            " its end",
+        ],
+    ),
     "valid replicas beside a mistake in another key": (
         '[upstreams.u]\nurls = ["http://a", "http://b"]\ntimeuot = "1s"\n',
         ['umbel.toml:3: upstreams.u.timeuot: is not a key of [upstreams.u]; did you mean "timeout"?'],
