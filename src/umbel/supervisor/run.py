@@ -25,6 +25,7 @@ from .control.admin_source import MasterSource
 from .master.console_output import ConsoleOutput
 from .master.listeners import Listeners, activated_sockets, bound
 from .master.master import Master
+from .master.options import Application
 from .master.pidfile import pidfile
 from .master.sd_notify import SystemdNotifier
 from .master.settings import CommandLine, Settings, read_in_time, read_settings
@@ -99,8 +100,17 @@ def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Setti
     ]
     changed = [name for name, value in needs_restart if value(settings) != value(before)]
     if changed:
-        reason = "cannot be changed by a reload; restart the master"
-        reasons = {"certfile": "TLS cannot be turned on or off by a reload; restart the master"}
-        file = given.application.hypercorn or ""
-        raise ConfigError([ConfigProblem(file, None, name, reasons.get(name, reason)) for name in changed])
+        raise ConfigError([_fixed(name, given.application) for name in changed])
     return settings
+
+
+def _fixed(name: str, application: Application) -> ConfigProblem:
+    """The problem of a setting that only a restart can change."""
+    reason = "cannot be changed by a reload; restart the master"
+    section, dot, key = name.rpartition(".")
+    if dot:
+        # The name of the key is in the sentence: the redactor would take what follows "token: " for a secret.
+        return ConfigProblem(application.config or "", None, section, f"{key} {reason}")
+    if name == "certfile":
+        reason = "TLS cannot be turned on or off by a reload; restart the master"
+    return ConfigProblem(application.hypercorn or "", None, name, reason)

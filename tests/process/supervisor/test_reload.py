@@ -90,7 +90,7 @@ async def test_broken_code_or_configuration_aborts_a_reload_with_its_reason(tmp_
 
         (tmp_path / "umbel.toml").write_text("[admin]\nmetrics = '127.0.0.1:0'\n")
         answer = await master.ask(command="reload")
-        assert "admin.metrics: cannot be changed by a reload; restart the master" in answer["error"]
+        assert "umbel.toml: admin: metrics cannot be changed by a reload; restart the master" in answer["error"]
         assert await master.pids() == before
         assert (await master.get()).endswith(b" 1")
 

@@ -57,7 +57,7 @@ class Reloader:
         self._allow_empty = False
         """The argument of ``reread`` for the next reload."""
         self.ended: Counter[str] = Counter(ok=0, failed=0)
-        """The number of reloads that have ended, by result."""
+        """The number of reloads that have ended, by result. A reload that a stop has ended has none."""
         self._requested = 0
         self._finished = 0
         self._results: dict[int, str] = {}
@@ -118,9 +118,10 @@ class Reloader:
         failure = ""
         try:
             failure = await self._renew_all()
+            if failure != _STOPPING:
+                self.ended["failed" if failure else "ok"] += 1
         finally:
             self._running = False
-            self.ended["failed" if failure else "ok"] += 1
             self._master.reload_ended()
             self._finish(failure)
 
