@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 
 import click
 
 from ..observe.catalogue import METRICS, Merge, Metric, Type
 
-_WIDTH = 100
+_TEXT_WIDTH_MAX = 100
+_WIDTH_MIN = 40
+_WITHOUT_TERMINAL = (120, 24)
+"""Columns and lines that are assumed in a pipe, in which the first line of a metric should be one line."""
 _INTRODUCTION = """\
 # Metrics: what a scraper gets
 
@@ -75,13 +79,16 @@ def metrics(markdown: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps([_as_dict(metric) for metric in METRICS], indent=2))
     else:
-        click.echo("\n\n".join(map(_paragraph, METRICS)))
+        width = max(_WIDTH_MIN, shutil.get_terminal_size(_WITHOUT_TERMINAL).columns)
+        click.echo("\n\n".join(_paragraph(metric, width) for metric in METRICS))
 
 
-def _paragraph(metric: Metric) -> str:
+def _paragraph(metric: Metric, width: int) -> str:
     labels = "{" + ", ".join(metric.labels) + "}" if metric.labels else ""
-    text = textwrap.fill(_meaning(metric), _WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return f"{metric.name}{labels}  {metric.type}\n{text}"
+    head = textwrap.fill(f"{metric.name}{labels}  {metric.type}", width, subsequent_indent="  ")
+    text_width = min(_TEXT_WIDTH_MAX, width)
+    text = textwrap.fill(_meaning(metric), text_width, initial_indent="    ", subsequent_indent="    ")
+    return f"{head}\n{text}"
 
 
 def _as_dict(metric: Metric) -> dict[str, object]:

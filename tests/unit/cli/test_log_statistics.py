@@ -134,5 +134,13 @@ def test_cancelled_calls_are_no_failures_and_long_names_are_cut(tmp_path: Path) 
 
 
 def test_without_calls_in_the_access_log_a_note_says_what_the_figures_are_of(stat: Any) -> None:
-    note = stat("combined", "calls", "--by", "call")["note"]
-    assert note.startswith('only of the calls that have a record of their own (which = "notable")')
+    figures = stat("combined", "calls", "--by", "call")
+    assert figures["note"].startswith('only of the calls that have a record of their own (which = "notable")')
+    # The table has these calls, as the records of their requests name them.
+    named = stat("notable", "access")["calls"]
+    assert set(figures["calls"]) == set(named)
+    for name, row in figures["calls"].items():
+        assert row["calls"] == figures["by"][name]["records"]
+        assert row["outcomes"].items() - {("ok", row["outcomes"].get("ok"))} <= named[name]["outcomes"].items()
+        assert (row["failed"], row["max"]) == (named[name]["failed"], named[name]["max"])
+    assert stat("combined", "logs/calls.jsonl")["calls"] == figures["calls"]

@@ -197,6 +197,14 @@ def test_stat_renders_a_histogram(log: Path) -> None:
     assert shown.rstrip().endswith("/users/<id>")
 
 
+def test_many_empty_rows_of_a_histogram_are_one_line(tmp_path: Path) -> None:
+    durations = [0.001, 0.001, 1.0, 2.0]
+    records = [record(number, duration_ms=ms) for number, ms in enumerate(durations, 1)]
+    shown = umbel("stat", write(tmp_path / "access.jsonl", *records)).stdout
+    rows = shown.partition("latency")[2].splitlines()[1:7]
+    assert [row.split()[-1] for row in rows] == ["2", "…", "1", "1.58ms", "2ms", "1"]
+
+
 def test_stat_of_an_empty_log_succeeds(tmp_path: Path) -> None:
     log = write(tmp_path / "access.jsonl")
     assert umbel("stat", log).stdout.startswith("0 records")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from umbel.cli import main
@@ -23,7 +24,15 @@ def test_the_page_of_metrics_is_what_the_command_prints() -> None:
     assert PAGE.read_text() == output("--markdown"), "make it again: umbel metrics --markdown > docs/metrics.md"
 
 
-def test_the_list_has_each_metric_with_its_labels_and_type() -> None:
+@pytest.mark.parametrize("columns", [40, 60, 300])
+def test_the_list_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = [line for line in output().splitlines() if len(line) > min(columns, 110)]
+    assert [line for line in long if "_" not in line.split()[0]] == []  # A name is not broken.
+
+
+def test_the_list_has_each_metric_with_its_labels_and_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     lines = output().splitlines()
     for metric in METRICS:
         labels = "{" + ", ".join(metric.labels) + "}" if metric.labels else ""

@@ -1,7 +1,8 @@
 """The statistics of a log: counts by level and status, a histogram of latencies, calls, dropped and missing records.
 
 The figures of calls come from the records of requests, which name every call. So they are the same whatever calls have
-records of their own. Memory is bounded: latencies are counted in buckets, and tables have at most ``VALUES_MAX`` rows.
+records of their own. Only where no record of a request names calls, as in the combined format, the figures come from
+the records of calls. Memory is bounded: latencies are counted in buckets, and tables have at most ``VALUES_MAX`` rows.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from ...core.failure_kinds import CUT
@@ -33,9 +35,13 @@ NOT_COMBINED = "levels, durations, routes, calls and numbers"
 """What lines in the combined format do not have."""
 
 _BAR = 40
+_EMPTY_MAX = 3
+"""The most empty rows in a row that the histogram of latencies has; one line stands for more."""
 _OTHER = "(other)"
 _NOT_OF_CALL = frozenset({"calls", "calls_total", "duration_ms", "kind", "outcome", "call", "level", "msg"})
 """The fields of a request's record that say nothing of its calls, or that a call has itself."""
+_CALL = "call.end"
+"""The event of the record of one call."""
 _START = "request.start"
 """The event of the start of a stream; the figures of the request are those of its end."""
 _MISSING = object()
@@ -116,7 +122,7 @@ class LogStatistics:
         self.combined = 0
         """The records in the combined format, which has not all figures."""
         self.calls: dict[str, CallRow] = {}
-        """The figures of calls, from the records of their requests, by name."""
+        """The figures of calls by name."""
         self.not_listed = 0
         """The calls that the records of their requests do not list."""
         self.note = ""
@@ -210,8 +216,8 @@ class LogStatistics:
         return result
 
     def _add_calls(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Count the calls that a record names; return each as a record with the request's fields."""
-        calls = record.get("calls")
+        """Count the calls that a record names or is of; return each as a record with the request's fields."""
+        calls = [_call_part(record)] if record.get("event") == _CALL else record.get("calls")
         if not isinstance(calls, list):
             return []
         request = {name: value for name, value in record.items() if name not in _NOT_OF_CALL}
@@ -260,6 +266,15 @@ class LogStatistics:
         counts["errors"] += failed
         if isinstance(millis, int | float):
             latencies.add(millis)
+
+
+def _call_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of a request would have of the call that ``record`` is of."""
+    attempts, state = record.get("attempts"), record.get("state")
+    listed = len(attempts) if isinstance(attempts, list) else 0
+    outcome = ("partial" if record.get("failed_items") else "ok") if state == "value" else record.get("kind") or state
+    number = record.get("attempts_total") or listed
+    return {"name": record.get("call"), "ms": record.get("duration_ms"), "outcome": outcome, "attempts": number}
 
 
 def _find(record: Mapping[str, Any], field: str) -> Any:
@@ -335,10 +350,16 @@ def _p50_p99(latencies: LatencyHistogram) -> str:
 def _histogram(latencies: LatencyHistogram) -> Iterator[str]:
     yield "\nlatency  " + " · ".join(f"{name} {_millis(value)}" for name, value in latencies.as_dict().items())
     most = max(latencies.buckets.values())
-    for bucket in range(min(latencies.buckets), max(latencies.buckets) + 1):
-        upper = 10 ** ((bucket + 1) / BUCKETS_PER_DECADE)
-        count = latencies.buckets[bucket]
-        yield f"  ≤ {_millis(upper):>8} {_bar(count, most)} {count or ''}".rstrip()
+    every = range(min(latencies.buckets), max(latencies.buckets) + 1)
+    for is_empty, group in groupby(every, key=lambda bucket: not latencies.buckets[bucket]):
+        rows = [*group]
+        if is_empty and len(rows) > _EMPTY_MAX:
+            yield "  …"
+            continue
+        for bucket in rows:
+            upper = 10 ** ((bucket + 1) / BUCKETS_PER_DECADE)
+            count = latencies.buckets[bucket]
+            yield f"  ≤ {_millis(upper):>8} {_bar(count, most)} {count or ''}".rstrip()
 
 
 def _bar(count: int, most: int) -> str:

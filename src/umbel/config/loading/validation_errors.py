@@ -15,10 +15,11 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ..hypercorn_toml.keys import WITHOUT_EFFECT, HypercornFile
 from ..schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
 from ..schema.section import Section
 from ..schema.section_tree import header, keys_of, section_at
-from ..schema.sections import KeyPath
+from ..schema.sections import KeyPath, Server
 from .did_you_mean import nearest, sections_with_key, suggestion
 from .variables import REPORTED, holds_reported
 
@@ -227,4 +228,6 @@ def _unknown(model: type[Section], path: KeyPath, at: KeyPath) -> str:
     if section is None:  # Cannot happen: pydantic reports unknown keys only in a section.
         return "is not a key"
     key = str(path[-1])
+    if section is Server and key in keys_of(HypercornFile) and key not in WITHOUT_EFFECT:
+        return f"is not a key of {header(where)}; it belongs in hypercorn.toml"
     return f"is not a key of {header(where)}{suggestion(key, keys_of(section), sections_with_key(key, section))}"

@@ -13,12 +13,15 @@ from .types import AdminToken, TcpAddress
 
 
 def _admin_constraints(admin: Admin) -> Iterator[ConstraintViolation]:
-    """Yield a violation for an address without a token, and for a token without an address."""
+    """Yield a violation for bind without token, token without bind, and metrics that equals bind."""
     if admin.bind is not None and admin.token is None:
         reason = "bind needs a token beside it, because any process could connect; the Unix socket needs none"
         yield ConstraintViolation(reason, ("bind", "token"))
     if admin.token is not None and admin.bind is None:
         yield ConstraintViolation("token has an effect only with bind", ("token", "bind"))
+    if admin.metrics is not None and admin.metrics == admin.bind and not admin.metrics.endswith(":0"):
+        reason = "metrics needs another address than bind, where /metrics is served with the token"
+        yield ConstraintViolation(reason, ("metrics", "bind"))
 
 
 class Admin(Section):

@@ -36,6 +36,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + 'deadline = "1s"\n',
         ["umbel.toml:3: upstreams.u.deadline: is not a key of [upstreams.u]; it belongs in [[routes]]"],
     ),
+    "keys of hypercorn.toml": (
+        '[server]\nbind = ["127.0.0.1:8000"]\nkeep_alive_timeout = 5\nworkers = 2\n',
+        [
+            "umbel.toml:2: server.bind: is not a key of [server]; it belongs in hypercorn.toml",
+            "umbel.toml:3: server.keep_alive_timeout: is not a key of [server]; it belongs in hypercorn.toml",
+            "umbel.toml:4: server.workers: is not a key of [server]",
+        ],
+    ),
     "a key that resembles no other": (
         UPSTREAM + "banana = 1\n",
         ["umbel.toml:3: upstreams.u.banana: is not a key of [upstreams.u]"],

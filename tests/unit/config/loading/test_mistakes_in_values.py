@@ -31,6 +31,12 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         '[admin]\ntoken = "0123456789abcdef"\n',
         ["umbel.toml:2: admin.token: token has an effect only with bind"],
     ),
+    "one address for both sides of [admin]": (
+        '[admin]\nbind = "127.0.0.1:9600"\ntoken = "0123456789abcdef"\nmetrics = "127.0.0.1:9600"\n',
+        [
+            "umbel.toml:4: admin.metrics: metrics needs another address than bind, where /metrics is served with the token"
+        ],
+    ),
     "addresses and a token of the admin side": (
         '[admin]\nbind = "9600"\ntoken = "s3cr3t s3cr3t s3cr3t"\nmetrics = "0.0.0.0:70000"\ncontrol = "x"\n',
         [
