@@ -1,12 +1,14 @@
 """The connections of one listening socket of an admin side, served by Umbel's own server within narrow bounds.
 
-At most ``CONNECTIONS_MAX`` are open. A further one displaces the oldest one that is not being answered; if all are, the
-further one is closed. So silent or slow clients never keep another one out. Each listening socket has bounds of its
-own: clients of an address do not take the places of the Unix socket.
+At most ``CONNECTIONS_MAX`` are open, and fewer if the process may open few descriptors (``connections_max``). A further
+one displaces the oldest one that is not being answered; if all are, the further one is closed. So silent or slow
+clients never keep another one out. Each listening socket has bounds of its own: clients of an address do not take the
+places of the Unix socket.
 """
 
 from __future__ import annotations
 
+import resource
 import socket
 from typing import Any
 
@@ -22,6 +24,9 @@ from ..server.state import ServerState
 from .site import BODY_BYTES_MAX, Report
 
 CONNECTIONS_MAX = 64
+_CONNECTIONS_MIN = 2
+_DESCRIPTORS_PER_CONNECTION = 16
+"""An instance has up to three listening sockets, which so take 3/16 of the descriptors that the process may open."""
 HEAD_S = 3.0
 """Seconds for the head of a request."""
 BODY_S = 2.0
@@ -46,6 +51,17 @@ _LIMITS = Limits(
     max_target=2 * 1024,
     max_body=BODY_BYTES_MAX,
 )
+
+
+def connections_max() -> int:
+    """The bound on open connections of one listening socket: ``CONNECTIONS_MAX``, or a share of the descriptors.
+
+    The process needs descriptors for its own work, the master for instance to start workers.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(_CONNECTIONS_MIN, min(CONNECTIONS_MAX, allowed // _DESCRIPTORS_PER_CONNECTION))
 
 
 async def serve_connections(app: InboundApplication, listener: socket.socket, report: Report) -> None:
@@ -81,6 +97,7 @@ class _Connections:
         self.server = ServerState(app, _settings(), _LIMITS, _Reporter(report), handle=self._handle)
         self.server.accept_batch = _ACCEPT_BATCH
         self._app = app
+        self._max = connections_max()
         self._open: dict[trio.lowlevel.Task, trio.CancelScope] = {}
         """The scope of each connection, by its task."""
         self._displaceable: dict[trio.lowlevel.Task, None] = {}
@@ -88,7 +105,7 @@ class _Connections:
 
     async def serve(self, sock: socket.socket) -> None:
         """Serve an accepted socket, and close it."""
-        if len(self._open) >= CONNECTIONS_MAX and not self._displace():
+        if len(self._open) >= self._max and not self._displace():
             sock.close()
             return
         task, scope = trio.lowlevel.current_task(), trio.CancelScope()

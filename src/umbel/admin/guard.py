@@ -7,7 +7,8 @@ A browser sends requests of any page to any address. So over TCP a request passe
 3. It has the cookie or a token: else 401. A cookie alone does not suffice for a POST, which also needs an Origin.
 
 The Unix socket needs none of these: no browser reaches it, and its mode admits one user. The address for scrapers has
-no token and any Host (a scraper may use any name); of the checks above only the second one is made.
+no token and no page, so it refuses every Origin, and Sec-Fetch-Site as above. On loopback, which browsers of the
+machine reach, Host must name it too; elsewhere a scraper may use any name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _OWN_SITES = (b"same-origin", b"none")
+_WRONG_HOST = "The admin side is not served under this Host; use the address that it is bound to."
 _HTTP_PORT = 80
 _TOKEN_FIELDS_MAX = 8
 """The bound on parameters of a query in which a token is looked for."""
@@ -95,11 +97,28 @@ class UnixGuard:
 
 
 class ScraperGuard:
-    """The guard of the address for scrapers, which refuses requests that a browser sends for another site."""
+    """The guard of the address for scrapers, which refuses requests that a browser sends for a page.
+
+    Args:
+        bound: the address as bound, ``host:port``. If it is a loopback address, Host must be one or ``localhost``.
+        configured: the address as configured; Host may be its name too.
+    """
+
+    def __init__(self, bound: str, configured: str) -> None:
+        self._is_loopback = _is_loopback(bound.rpartition(":")[0])
+        self._names = ("localhost", configured.rpartition(":")[0].lower())
 
     def check(self, request: InboundRequest) -> Refusal | Exchange | None:
         """Return None if the request may be answered, else the refusal."""
-        return _foreign(request.fields, _value(request.fields, b"host"))
+        host = _value(request.fields, b"host")
+        if self._is_loopback and not self._accepts(b"" if host is None else host):
+            return Refusal(421, _WRONG_HOST)
+        return _foreign(request.fields, None)
+
+    def _accepts(self, host: bytes) -> bool:
+        """Whether Host names loopback. Its port may be that of a forwarding."""
+        name, _ = _split_host(host.decode("latin-1").lower())
+        return name in self._names or _is_loopback(name)
 
 
 class TcpGuard:
@@ -122,7 +141,7 @@ class TcpGuard:
         fields = request.fields
         host = _value(fields, b"host")
         if host is None or not self._hosts.accept(host):
-            return Refusal(421, "The admin side is not served under this Host; use the address that it is bound to.")
+            return Refusal(421, _WRONG_HOST)
         if (foreign := _foreign(fields, host)) is not None:
             return foreign
         client = request.peer[0] if request.peer is not None else ""
@@ -149,7 +168,7 @@ class TcpGuard:
 
 
 def _foreign(fields: Sequence[Field], host: bytes | None) -> Refusal | None:
-    """Return a refusal if a browser sends the request for a page of another origin."""
+    """Return a refusal if a browser sends the request for a page of another origin than ``host``; None: of any."""
     origin, site = _value(fields, b"origin"), _value(fields, b"sec-fetch-site")
     if origin is not None and (host is None or origin.lower() != b"http://" + host.lower()):
         return Refusal(403, "The request comes from a page of another origin.")
@@ -203,8 +222,16 @@ def _split_host(value: str) -> tuple[str, str]:
 
 
 def _is_address(host: str) -> bool:
+    return _address(host) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    return (address := _address(host)) is not None and address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address in a Host or a bound address; None if it is a name."""
     try:
-        ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+        return ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     except ValueError:
-        return False
-    return True
+        return None

@@ -183,7 +183,7 @@ def tcp_listener(address: str) -> AdminListener:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        remedy = "; another process has the address" if error.errno == errno.EADDRINUSE else ""
+        remedy = "; another process, or another address of this one, has it" if error.errno == errno.EADDRINUSE else ""
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}{remedy}") from error
     bound, number = sock.getsockname()[:2]
     return AdminListener(sock, f"[{bound}]:{number}" if family == socket.AF_INET6 else f"{bound}:{number}")

@@ -7,7 +7,10 @@ from html import escape
 from typing import Any
 
 _LINKS = ("/status", "/tree", "/metrics", "/readyz")
-_WORKER_COLUMNS = ("slot", "state", "pid", "generation", "uptime (s)", "requests", "in flight", "restarts", "last exit")
+_WORKER_COLUMNS = (
+    *("slot", "state", "pid", "generation", "uptime (s)", "last message (s)"),
+    *("requests", "in flight", "restarts", "last exit"),
+)
 
 
 def status_page(status: Mapping[str, Any]) -> bytes:
@@ -37,12 +40,13 @@ def _worker_rows(slots: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Any, ...]
     for slot in slots:
         own = slot["restarts"], slot["last_exit"] or ""
         if not slot["workers"]:
-            yield slot["slot"], slot["state"], "", "", "", "", "", *own
+            yield slot["slot"], slot["state"], *[""] * 6, *own
         for worker in slot["workers"]:
             beat = worker["beat"] or {}
             numbers = beat.get("requests", ""), beat.get("inflight", "")
-            uptime = round(worker["uptime"])
-            yield slot["slot"], worker["state"], worker["pid"], worker["generation"], uptime, *numbers, *own
+            age = "" if worker["beat_age"] is None else round(worker["beat_age"], 1)
+            process = worker["pid"], worker["generation"], round(worker["uptime"]), age
+            yield slot["slot"], worker["state"], *process, *numbers, *own
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

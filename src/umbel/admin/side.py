@@ -135,7 +135,7 @@ class AdminSide:
                 address.listener = None
 
     def page_url(self) -> str | None:
-        """The URL of the page with a new one-time token, for the person at the terminal; None without an address."""
+        """The URL of the page with a new one-time token, for a person who may read it; None without an address."""
         if self._page is None or self._page.listener is None:
             return None
         host, _, port = self._page.listener.address.rpartition(":")
@@ -207,12 +207,12 @@ class AdminSide:
 
     def _site(self, address: _Address, listener: AdminListener, source: AdminSource) -> AdminSite:
         if address.scraper:
-            return AdminSite(source, ScraperGuard(), self._report, ["/metrics"])
+            return AdminSite(source, ScraperGuard(listener.address, address.configured), self._report, ["/metrics"])
         if listener.is_unix:
-            return AdminSite(source, UnixGuard(), self._report)
+            return AdminSite(source, UnixGuard(), self._report, page_url=self.page_url)
         hosts = Hosts(listener.address, address.configured or listener.address, [socket.gethostname()])
         guard = TcpGuard(hosts, self.credentials, listener.address.rpartition(":")[2])
-        return AdminSite(source, guard, self._report)
+        return AdminSite(source, guard, self._report, page_url=self.page_url)
 
 
 def _start(waiting: list[trio.TaskStatus[None]]) -> None:

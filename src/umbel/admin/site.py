@@ -6,6 +6,7 @@ An exception of the source becomes a 500 and one report; it never reaches the se
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,13 @@ PAGES = ("/", "/status", "/tree", "/metrics", "/livez", "/readyz")
 """The paths of GET requests."""
 COMMAND_PREFIX = "/ctl/"
 """The beginning of the paths of POST requests."""
-PATHS = (*PAGES, *(COMMAND_PREFIX + name for name in COMMANDS))
+URL_COMMAND = "url"
+"""The command that the admin side carries out by itself: it makes a URL of the page with a new one-time token."""
+_COMMANDS = (*COMMANDS, URL_COMMAND)
+PATHS = (*PAGES, *(COMMAND_PREFIX + name for name in _COMMANDS))
 """All paths."""
+_OPENMETRICS, _CLASSIC = b"application/openmetrics-text", b"text/plain"
+_QUALITY = re.compile(rb"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 _HTML, _JSON = b"text/html; charset=utf-8", b"application/json"
 SECURITY_FIELDS: tuple[Field, ...] = (
     (b"cache-control", b"no-store"),
@@ -65,6 +71,7 @@ class AdminSite(InboundApplication):
         guard: decides which requests are answered.
         report: takes the failures of ``source``.
         paths: the paths that are served.
+        page_url: makes a URL of the page with a new one-time token; None if no address serves the page.
     """
 
     def __init__(
@@ -73,11 +80,13 @@ class AdminSite(InboundApplication):
         guard: Guard,
         report: Report,
         paths: Collection[str] = PATHS,
+        page_url: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._source = source
         self._guard = guard
         self._report = report
         self._paths = frozenset(paths)
+        self._page_url = page_url
 
     async def handle(self, request: Any) -> None:
         """Answer an ``InboundRequest``; cut the answer if the client does not take it within ``ANSWER_S``.
@@ -112,7 +121,7 @@ class AdminSite(InboundApplication):
         path = request.target.partition(b"?")[0].decode("latin-1")
         if path.startswith(COMMAND_PREFIX) and path not in self._paths:
             name = path.removeprefix(COMMAND_PREFIX)
-            return _problem(404, f'"{name}" is not a command; the commands are {", ".join(COMMANDS)}')
+            return _problem(404, f'"{name}" is not a command; the commands are {", ".join(_COMMANDS)}')
         if path not in self._paths:
             return _problem(404, f"The paths are {', '.join(sorted(self._paths))}.")
         allowed = ("POST",) if path.startswith(COMMAND_PREFIX) else ("GET", "HEAD")
@@ -139,8 +148,8 @@ class AdminSite(InboundApplication):
     async def _metrics(self, request: InboundRequest) -> Answer:
         from ..observe import exposition
 
-        accepted = b",".join(value for name, value in request.fields if name == b"accept")
-        openmetrics = b"application/openmetrics-text" in accepted
+        accept = b",".join(value for name, value in request.fields if name == b"accept")
+        openmetrics = prefers_openmetrics(accept)
         figures = await self._source.figures()
         body = await trio.to_thread.run_sync(
             lambda: exposition.render(figures, openmetrics=openmetrics), abandon_on_cancel=True, limiter=_limiter()
@@ -153,10 +162,30 @@ class AdminSite(InboundApplication):
         arguments = b""
         while piece := await request.receive():
             arguments += piece
+        if name == URL_COMMAND:
+            url = self._page_url()
+            return _problem(409, _NO_PAGE) if url is None else _json(200, {"url": url})
         try:
             return _json(200, await self._source.command(name, arguments))
         except CommandError as error:
             return _problem(409, str(error))
+
+
+_NO_PAGE = "no address serves the page; set bind and token in [admin], or start the instance on a terminal"
+
+
+def prefers_openmetrics(accept: bytes) -> bool:
+    """Whether Accept names OpenMetrics, with at least the quality of the classic format (RFC 9110 section 12.5.1).
+
+    A wildcard does not name it. A quality that is malformed counts as 1.
+    """
+    qualities = {_OPENMETRICS: 0.0, _CLASSIC: 0.0}
+    for element in accept.lower().split(b","):
+        media, *parameters = (part.strip() for part in element.split(b";"))
+        if media in qualities:
+            given = [found for each in parameters if (found := _QUALITY.fullmatch(each)) is not None]
+            qualities[media] = max(qualities[media], float(given[0][1]) if given else 1.0)
+    return qualities[_OPENMETRICS] > 0 and qualities[_OPENMETRICS] >= qualities[_CLASSIC]
 
 
 _rendering: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("admin_rendering")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..core.errors import ConfigError
 from .options import allow_empty_option, config_option
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _COLUMNS = ("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "CONNS", "L
 def ctl() -> None:
     """Show the state of a running instance, and control it, over the Unix socket of its admin side.
 
-    Most commands need a master (umbel serve -w N); status, tree, reopen and stop do not. The socket is found in
+    Most commands need a master (umbel serve -w N); status, tree, url, reopen and stop do not. The socket is found in
     $RUNTIME_DIRECTORY, else in the directory of the logs.
 
     Exit status: 0 if the command was carried out; 1 if it was refused or there is no answer, with the reason.
@@ -69,9 +69,10 @@ def _command(function: Callable[..., None]) -> click.Command:
 def status(admin: _AdminClient) -> None:
     """Show the master, its slots and their workers; without a master the process.
 
-    BUSY is the number of requests in flight, CONNS that of open connections. LAG is the lateness of the last heartbeat,
-    which shows for how long the event loop was blocked. GEN says with which reading of the configuration the worker was
-    started, counted from 1.
+    A worker is silent if its heartbeat is late: its event loop is blocked, or the process is stopped. BUSY is the
+    number of requests in flight, CONNS that of open connections. LAG is the lateness of the last heartbeat, which shows
+    for how long the event loop was blocked; of a silent worker, the time since its last message. GEN says with which
+    reading of the configuration the worker was started, counted from 1.
     """
     answer = admin.get("/status")
     if not admin.as_json:
@@ -153,6 +154,16 @@ def tree(admin: _AdminClient) -> None:
         admin.say(f"{each['process']} ({each['pid']})")
         for text in each["lines"]:
             admin.say(f"  {text}")
+
+
+@_command
+def url(admin: _AdminClient) -> None:
+    """Print a new URL of the page for a browser, which is valid once and for ten minutes.
+
+    Needs an address for the page: bind in [admin], or an instance that was started on a terminal.
+    """
+    answer = admin.command("url")
+    admin.say(str(answer["url"]))
 
 
 class _AdminClient:
@@ -241,27 +252,31 @@ def _find_socket(file: str) -> str:
     if not living:
         reason = f"no instance runs with a socket in {place.directory}"
         hint = "name another one with --socket (of a systemd unit: /run/UNIT/umbel-admin.sock)"
-        raise click.ClickException(f"{reason}; {hint}")
+        why = "an instance that has none says why on stderr and in its log app"
+        raise click.ClickException(f"{reason}; {hint}; {why}")
     raise click.ClickException(f"several instances run; name one with --socket: {', '.join(living)}")
 
 
 def _logs_dir(file: str) -> str:
-    """Return the directory of the logs in the configuration, also if other parts of it are wrong."""
-    from ..config.schema.sections import Logs
-    from .options import load_config
+    """Return the directory of the logs in the configuration, also if other parts of it are wrong.
 
-    default = Logs().dir
-    if not Path(file).is_file():
-        return default
-    try:
-        return load_config(file).logs.dir
-    except ConfigError:
-        # A running instance does not depend on its file any more, so ``status`` must not either.
-        with suppress(OSError, ValueError):
-            found = tomllib.loads(Path(file).read_text()).get("logs", {})
-            if isinstance(found, dict) and isinstance(found.get("dir"), str):
-                return str(found["dir"])
-        return default
+    A running instance does not depend on its file any more, so ``status`` must not either. Only ``[logs]`` is read,
+    which must be in the main file: to check a whole configuration takes a second.
+    """
+    from ..config.schema.defaults import LOGS_DIR
+
+    found: object = None
+    with suppress(OSError, ValueError, RecursionError):
+        logs = tomllib.loads(Path(file).read_text("utf-8-sig")).get("logs", {})
+        found = logs.get("dir") if isinstance(logs, dict) else None
+    if isinstance(found, str) and "${" in found:
+        from ..config.loading.variables import Variables
+
+        found, problems = Variables(os.environ).replace(found)
+        if problems:
+            reason = f"{file}: logs.dir: {problems[0][1]}; or name the socket with --socket"
+            raise click.ClickException(reason)
+    return str(Path(file).parent / (found if isinstance(found, str) else LOGS_DIR))
 
 
 def _send(path: str, method: str, target: str, body: bytes, within: float) -> tuple[int, bytes]:
@@ -391,7 +406,8 @@ def _worker(worker: dict[str, Any]) -> list[str]:
     if beat is None:
         return [*words, *[""] * 5]
     numbers = [str(beat.get(name, 0)) for name in ("requests", "inflight", "connections")]
-    return [*words, *numbers, f"{beat.get('lag_ms', 0):.0f} ms", f"{beat.get('rss', 0) / 2**20:.0f} MiB"]
+    lag = 1000 * worker["beat_age"] if worker["state"] == "silent" else beat.get("lag_ms", 0)
+    return [*words, *numbers, f"{lag:.0f} ms", f"{beat.get('rss', 0) / 2**20:.0f} MiB"]
 
 
 def _time(seconds: float) -> str:

@@ -33,6 +33,12 @@ def say(sentence: str) -> None:
         _write(sys.stderr, f"{sentence}\n")
 
 
+def say_at_once(sentence: str) -> None:
+    """Write a line to stderr if its reader takes it now, for threads that must not wait. Never raises."""
+    with own_stderr() as descriptor, suppress(OSError):
+        os.write(descriptor, f"{sentence}\n".encode("utf-8", "backslashreplace"))
+
+
 def fill_standard_descriptors() -> None:
     """Open /dev/null as stdin, stdout or stderr if the process was started without it.
 

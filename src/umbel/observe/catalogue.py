@@ -139,7 +139,11 @@ LOOP_LAG = _gauge(
     Merge.MAX,
 )
 LOG_DROPPED = _counter("umbel_log_dropped_total", "log", "Records that were lost: queue full, disk failing, too long.")
-WORKERS = _gauge("umbel_workers", "state", "Worker processes by state: starting, serving, draining or silent.")
+WORKERS = _gauge(
+    "umbel_workers",
+    "state",
+    "Worker processes by state: starting, serving, draining, or silent (ready, but its heartbeat is late).",
+)
 WORKER_MEMORY = _gauge("umbel_worker_resident_memory_bytes", "worker", "Resident memory of the process.", Merge.MAX)
 WORKER_STALE = _gauge(
     "umbel_worker_stale",

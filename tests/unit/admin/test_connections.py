@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -13,9 +15,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.process.admin import ask_admin, ask_admin_bytes
-from umbel.admin.connections import CONNECTIONS_MAX, serve_connections
+from umbel.admin.connections import CONNECTIONS_MAX, connections_max, serve_connections
 from umbel.admin.guard import UnixGuard
-from umbel.admin.site import ANSWER_S, BODY_BYTES_MAX, AdminSite
+from umbel.admin.site import ANSWER_S, BODY_BYTES_MAX, AdminSite, prefers_openmetrics
 from umbel.admin.source import CommandError
 
 HEAD = b"GET /status HTTP/1.1\r\nhost: x\r\n"
@@ -136,6 +138,44 @@ async def test_any_number_of_silent_clients_delays_no_other_client(tmp_path: Pat
             await stream.aclose()
 
 
+@pytest.mark.parametrize(
+    ("descriptors", "expected"),
+    [(20, 2), (64, 4), (256, 16), (1024, CONNECTIONS_MAX), (10**6, CONNECTIONS_MAX), (resource.RLIM_INFINITY, 64)],
+)
+async def test_idle_connections_leave_most_descriptors_to_the_process(
+    descriptors: int, expected: int, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert connections_max() == expected
+    async with serving(tmp_path, Source()) as path:
+        idle = [await trio.open_unix_socket(path) for _ in range(expected + 3)]
+        await wait_all_tasks_blocked()
+        closed, _, _ = select.select([stream.socket.fileno() for stream in idle], [], [], 0)
+        assert len(closed) == 3
+        assert (await ask_admin(path, "GET", "/status"))[0] == 200
+        for stream in idle:
+            await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("accept", "preferred"),
+    [
+        (b"application/openmetrics-text;version=1.0.0;q=0.5, text/plain;q=0.2, */*;q=0.1", True),
+        (b"Application/OpenMetrics-Text ; version=1.0.0", True),
+        (b"application/openmetrics-text;q=0, text/plain", False),
+        (b"application/openmetrics-text; Q=0.000", False),
+        (b"text/plain;q=0.9, application/openmetrics-text;q=0.8", False),
+        (b"application/openmetrics-text;q=0, application/openmetrics-text;version=1.0.0;q=0.3", True),
+        (b"application/openmetrics-text;q=x", True),
+        (b"application/openmetrics-textual", False),
+        (b"*/*", False),
+        (b"", False),
+    ],
+)
+def test_the_form_of_metrics_is_that_which_accept_prefers(accept: bytes, preferred: bool) -> None:
+    assert prefers_openmetrics(accept) is preferred
+
+
 async def test_a_long_command_delays_no_other_command(tmp_path: Path, autojump_clock: MockClock) -> None:
     async def slow() -> dict[str, Any]:
         await trio.sleep(100)
@@ -186,6 +226,7 @@ async def test_a_connection_beyond_the_bound_is_closed_while_all_others_are_answ
         ("DELETE", "/", b"", 405, b"Send GET."),
         ("POST", "/ctl/dance", b"", 404, b'\\"dance\\" is not a command; the commands are scale, reload, '),
         ("POST", "/ctl/kill", b"", 409, b"there is no such slot"),
+        ("POST", "/ctl/url", b"", 409, b"no address serves the page; set bind and token in [admin], or "),
         ("POST", "/ctl/scale", b'{"count":2}', 200, b'{"name":"scale"}'),
         ("POST", "/ctl/scale", b" " * (BODY_BYTES_MAX + 1), 413, b"Content Too Large"),
         ("GET", f"/{'x' * 5000}", b"", 414, b"URI Too Long"),

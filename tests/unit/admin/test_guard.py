@@ -12,6 +12,7 @@ from umbel.admin.guard import Exchange, Guard, Hosts, Refusal, ScraperGuard, Tcp
 
 TOKEN = "configured-token"
 OWN = b"127.0.0.1:9600"
+SCRAPED = ScraperGuard("0.0.0.0:9464", "0.0.0.0:9464")
 BEARER = {b"authorization": b"Bearer " + TOKEN.encode()}
 
 
@@ -216,14 +217,35 @@ def test_a_blocked_client_gets_429_and_its_cookie_goes_on() -> None:
     ("guard", "fields", "expected"),
     [
         (UnixGuard(), {b"host": b"anything"}, "passed"),
-        (ScraperGuard(), {b"host": b"gateway.internal:9464"}, "passed"),
-        (ScraperGuard(), {}, "passed"),
-        (ScraperGuard(), {b"host": b"x", b"origin": b"http://x"}, "passed"),
-        (ScraperGuard(), {b"host": b"x", b"origin": b"http://evil.example"}, 403),
-        (ScraperGuard(), {b"host": b"x", b"sec-fetch-site": b"cross-site"}, 403),
+        (SCRAPED, {b"host": b"gateway.internal:9464"}, "passed"),
+        (SCRAPED, {}, "passed"),
+        (SCRAPED, {b"host": b"x", b"origin": b"http://x"}, 403),
+        (SCRAPED, {b"host": b"x", b"origin": b"http://evil.example"}, 403),
+        (SCRAPED, {b"host": b"x", b"sec-fetch-site": b"cross-site"}, 403),
+        (SCRAPED, {b"host": b"x", b"sec-fetch-site": b"none"}, "passed"),
     ],
 )
 def test_the_unix_socket_and_the_address_for_scrapers_need_no_token(
     guard: Guard, fields: dict[bytes, bytes], expected: int | str
 ) -> None:
     assert verdict(guard, fields) == expected
+
+
+@pytest.mark.parametrize("bound", ["127.0.0.1:9464", "127.0.1.1:9464", "[::1]:9464"])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        *(({b"host": host}, "passed") for host in (b"127.0.0.1:9464", b"LOCALHOST:9464", b"[::1]", b"127.0.1.1:31000")),
+        ({b"host": b"gateway.local:9464"}, "passed"),
+        # A page under a name of its own is same-origin with itself, so only Host tells (DNS rebinding).
+        ({b"host": b"evil.example:9464", b"sec-fetch-site": b"same-origin"}, 421),
+        *(({b"host": host}, 421) for host in (b"evil", b"localhost.evil.example", b"192.0.2.7:9464", b"0.0.0.0", b"")),
+        ({}, 421),
+        ({b"host": b"localhost:9464", b"origin": b"http://localhost:9464"}, 403),
+        ({b"host": b"localhost:9464", b"sec-fetch-site": b"cross-site"}, 403),
+    ],
+)
+def test_on_loopback_a_scraper_must_name_loopback_or_the_configured_name(
+    bound: str, fields: dict[bytes, bytes], expected: int | str
+) -> None:
+    assert verdict(ScraperGuard(bound, "Gateway.local:9464"), fields) == expected

@@ -240,6 +240,19 @@ class Taken:
         self._socket.close()
 
 
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_socket_that_is_not_served_is_said_on_stderr_if_strict(
+    strict: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "admin.sock").mkdir()
+    reports = Reports()
+    async with process_admin(View(), settings(tmp_path), reports, AdminOptions(strict=strict)):
+        pass
+    [report] = reports
+    assert f"the socket in {tmp_path} is not served: " in report
+    assert capfd.readouterr().err == (f"{report}\n" if strict else "")
+
+
 async def test_the_url_goes_to_the_terminal_and_into_no_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

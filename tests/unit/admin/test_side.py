@@ -91,6 +91,10 @@ async def test_each_address_serves_its_paths_to_those_that_it_lets_in(tmp_path: 
         cookie = head.partition("set-cookie: ")[2].partition(";")[0]
         assert (await get(page, "/", cookie=cookie))[0] == 200
         assert (await get(page, f"/{query}"))[0] == 401
+        status, answer = await ask_admin(tmp_path / "admin.sock", "POST", "/ctl/url")
+        assert (status, answer["url"].startswith(f"http://{page}/?token=")) == (200, True)
+        again = answer["url"].removeprefix(f"http://{page}")
+        assert [(await get(page, again))[0] for _ in range(2)] == [303, 401]
         assert [(await get(metrics, path))[0] for path in ("/metrics", "/status", "/ctl/stop")] == [200, 404, 404]
     assert not (tmp_path / "admin.sock").exists()
 

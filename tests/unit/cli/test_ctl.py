@@ -123,9 +123,11 @@ def test_several_instances_in_one_directory_are_named(tmp_path: Path, monkeypatc
         ("", "logs"),
         ('[logs]\ndir = "elsewhere"\n', "elsewhere"),
         ('[logs]\ndir = "elsewhere"\n[nonsense]\n', "elsewhere"),
+        ('[logs]\ndir = "${PLACE:-elsewhere}"\n', "elsewhere"),
         ('[logs]\ndir = "elsewhere\n', "logs"),
+        ('logs = "elsewhere"\n', "logs"),
     ],
-    ids=["no file", "empty", "directory", "mistake", "no TOML"],
+    ids=["no file", "empty", "directory", "mistake", "variable", "no TOML", "no table"],
 )
 def test_the_socket_is_found_by_the_configuration(
     config: str | None, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,6 +141,19 @@ def test_the_socket_is_found_by_the_configuration(
     assert (result.exit_code, result.output) == (0, "")
 
 
+def test_the_directory_of_the_logs_is_relative_to_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text('[logs]\ndir = "${PLACE}/x"\n')
+    where = ("-c", str(tmp_path / "umbel.toml"))
+    result = CliRunner().invoke(main, ["ctl", "status", *where], env={"PLACE": "run"})
+    assert f"no instance runs with a socket in {tmp_path}/run/x; " in result.output
+    result = CliRunner().invoke(main, ["ctl", "status", *where], env={"PLACE": None})
+    assert (result.exit_code, result.output) == (
+        1,
+        f"Error: {tmp_path}/umbel.toml: logs.dir: the environment variable PLACE is not set; set it, or write "
+        "${PLACE:-default}; or name the socket with --socket\n",
+    )
+
+
 def test_the_runtime_directory_takes_precedence_and_a_missing_socket_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +162,8 @@ def test_the_runtime_directory_takes_precedence_and_a_missing_socket_is_one_sent
     assert result.exit_code == 1
     assert result.output == (
         f"Error: no instance runs with a socket in {tmp_path / 'run'}; "
-        "name another one with --socket (of a systemd unit: /run/UNIT/umbel-admin.sock)\n"
+        "name another one with --socket (of a systemd unit: /run/UNIT/umbel-admin.sock); "
+        "an instance that has none says why on stderr and in its log app\n"
     )
 
 

@@ -16,7 +16,8 @@ from functools import partial
 
 import trio
 
-from ...core.console import say
+from ...core.console import say, say_at_once
+from ...core.diagnostics.redact import Redactor
 from ...net.exception_groups import described
 from ..settings import AdminSettings
 from ..side import AdminSide, OnceReporter
@@ -33,8 +34,9 @@ class AdminOptions:
     """How a process was started, for its admin side."""
 
     strict: bool = False
-    """Whether a configured address that cannot be bound is an error. If not, it is reported: several processes that
-    were started together have one configuration, and the first one has the address."""
+    """Whether a configured address that cannot be bound is an error, and failures are also written to stderr. If not,
+    they are only reported: several processes that were started together have one configuration, and the first one has
+    the address."""
     terminal: bool = False
     """Whether a person may sit at stderr, who gets the URL of the page."""
 
@@ -70,6 +72,7 @@ async def process_admin(
             views.remove(view)
         return
     views = _running[token] = [view]
+    report = partial(_report_and_say, report) if options.strict else report
     side = AdminSide(settings, report, terminal=options.terminal)
     try:
         await trio.to_thread.run_sync(partial(side.open_addresses, strict=options.strict))
@@ -86,6 +89,12 @@ async def process_admin(
     finally:
         side.close()
         del _running[token]
+
+
+def _report_and_say(report: Report, event: str, sentence: str) -> None:
+    """Report a failure, and write it to stderr: ``umbel ctl`` cannot show it if the Unix socket has failed."""
+    report(event, sentence)
+    say_at_once(Redactor().text(f"{event}: {sentence}"))
 
 
 class _AdminThread:

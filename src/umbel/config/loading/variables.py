@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..schema.sections import KeyPath
+if TYPE_CHECKING:
+    from ..schema.sections import KeyPath
 
 # Alternatives in this order: the escape, a variable, and any other "${". A variable without its closing brace matches
 # up to the end of the text, so that the text is searched only once.

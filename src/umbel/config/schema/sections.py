@@ -16,6 +16,7 @@ from ...core.product import PRODUCT
 from .admin import Admin as Admin
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
+from .defaults import LOGS_DIR
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .query_params import QueryParam as QueryParam
 from .section import AS_TUPLE, Section
@@ -498,7 +499,7 @@ class CallsLogStream(LogStream):
 class Logs(Section):
     """The logs: files of JSON lines, one record per line."""
 
-    dir: str = "logs"
+    dir: str = LOGS_DIR
     """The directory of the files, relative to the configuration file. It is made if it does not exist."""
     access: AccessLogStream = Field(default_factory=AccessLogStream)
     """One record per request. Default: the file access.jsonl."""

@@ -33,6 +33,7 @@ async def status(master: Master) -> dict[str, Any]:
             "addresses": list(master.addresses),
             "size": master.size,
             "ready": len(master.workers),
+            "silent": master.silent,
         },
         "slots": [_slot(slot, stats) for slot in slots],
     }

@@ -312,6 +312,11 @@ class Master:
         return [slot.worker for slot in self.slots_in_order() if slot.worker is not None and slot.serves]
 
     @property
+    def silent(self) -> int:
+        """The number of ready workers whose heartbeats are late."""
+        return sum(worker.is_silent for worker in self.workers)
+
+    @property
     def addresses(self) -> Sequence[str]:
         """The addresses of the listening sockets."""
         return self._listeners.addresses
@@ -322,9 +327,9 @@ class Master:
         return {*failing_logs(self.console.recorder), *(log for beat in beats if beat for log in beat.failing_logs)}
 
     def summary(self) -> str:
-        """Return one line that describes the state, such as ``4 of 4 workers ready``."""
-        ready = len(self.workers)
-        words = [f"{ready} of {self.size} workers ready"]
+        """Return one line that describes the state, such as ``4 of 4 workers ready, 1 of them silent``."""
+        ready, silent = len(self.workers), self.silent
+        words = [f"{ready} of {self.size} workers ready" + (f", {silent} of them silent" if silent else "")]
         if self.degraded:
             words.append("degraded: too many restarts" + (", no worker serves" if not ready else ""))
         return ", ".join(words)

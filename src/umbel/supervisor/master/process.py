@@ -30,6 +30,8 @@ from .console_output import ConsoleOutput
 from .exit_status import Exit, ExitClass, classify
 from .options import ABORT_S, QUICK_S, Options
 
+SILENT_BEATS = 2
+"""A ready worker without a message for so many times ``heartbeat_every`` is silent."""
 STDERR_TAIL_BYTES = 8 * 1024
 """The number of last bytes of a worker's stderr that are kept for the record of its end."""
 _PIPES_S = 1.0
@@ -53,7 +55,7 @@ class WorkerStatistics:
     generation: int
     """The number of the configuration that the worker was started with."""
     state: str
-    """``starting``, ``serving``, ``silent`` (ready, but without a message for ``hang_timeout``) or ``draining``."""
+    """``starting``, ``serving``, ``silent`` (ready, but without a message for ``SILENT_BEATS``) or ``draining``."""
     uptime: float
     """The time since the start."""
     ready_for: float | None
@@ -205,6 +207,14 @@ class Worker:
         return self.ready_at is not None and not self.draining
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the worker is ready and its heartbeat is late: its event loop is blocked, or the process stopped."""
+        latest = self._heartbeat_at or self.ready_at
+        if latest is None or not self.is_ready:
+            return False
+        return trio.current_time() - latest > SILENT_BEATS * self._options.heartbeat_every
+
+    @property
     def is_responsive(self) -> bool:
         """Whether the worker has sent a message within the last ``hang_timeout``."""
         return self._heartbeat_at is not None and trio.current_time() - self._heartbeat_at < self._options.hang_timeout
@@ -238,7 +248,7 @@ class Worker:
         """A snapshot of the worker."""
         now = trio.current_time()
         state = "draining" if self.draining else "starting" if self.ready_at is None else "serving"
-        if state == "serving" and not self.is_responsive:
+        if self.is_silent:
             state = "silent"
         return WorkerStatistics(
             self.pid,

@@ -9,8 +9,11 @@ import pytest
 import trio
 
 from tests.unit.supervisor.master.test_master import Script, mastering, script
+from umbel.admin.page import status_page
+from umbel.cli.ctl import _status
 from umbel.observe.figures import ProcessFigures, Sums, add
 from umbel.supervisor.control import messages
+from umbel.supervisor.control.admin_source import MasterSource
 from umbel.supervisor.control.figures import ANSWER_S, all_figures
 from umbel.supervisor.master.exit_status import Exit, ExitClass
 from umbel.supervisor.master.master import Master
@@ -62,7 +65,7 @@ async def test_figures_of_all_workers_are_added(script: Script, counting: Counti
         found = await sums(master)
         assert found[ANSWERS] == {("/r", "complete"): 7}
         assert found["umbel_in_flight"] == {(): 2}
-        assert found["umbel_workers"] == {("starting",): 0, ("serving",): 0, ("draining",): 0, ("silent",): 2}
+        assert found["umbel_workers"] == {("starting",): 0, ("serving",): 2, ("draining",): 0, ("silent",): 0}
         assert found["umbel_worker_stale"] == {("1",): 0, ("2",): 0}
 
 
@@ -123,3 +126,32 @@ async def test_drained_workers_are_no_restarts(script: Script, counting: Countin
         master.figures.on_worker_exit(master.workers[0], Exit(ExitClass.DRAINED, 0))
         master.figures.on_worker_exit(master.workers[0], Exit(ExitClass.RECYCLE, 0))
         assert +master.figures.ends == {"recycle": 1}
+
+
+async def test_a_worker_whose_heartbeat_is_late_is_shown_as_silent(
+    script: Script, counting: Counting, autojump_clock: object
+) -> None:
+    async with mastering(2) as (master, _):
+        await trio.sleep(1)
+        counting.master, counting.silent, first = master, True, master.workers[0]
+        first.last_heartbeat = messages.Heartbeat(lag_ms=2, inflight=1, tasks=1, rss=1, connections=1, requests=1)
+        first._heartbeat_at = trio.current_time() + 6  # The heartbeats of the first worker go on a little longer.
+        await trio.sleep(4)
+        source = MasterSource(master)
+        assert source.readiness()[1]["workers"] == {"ready": 2, "silent": 1, "size": 2}
+        assert source.readiness()[0]
+        shown = await source.status()
+        assert shown["master"]["summary"] == "2 of 2 workers ready, 1 of them silent"
+        assert [slot["workers"][0]["state"] for slot in shown["slots"]] == ["serving", "silent"]
+        assert (await sums(master))["umbel_workers"][("silent",)] == 1
+        await trio.sleep(3)
+        assert not source.readiness()[0]  # No worker is left that would answer.
+        shown = await source.status()
+        row = _status(shown).splitlines()[-2].split()
+        age = round(1000 * shown["slots"][0]["workers"][0]["beat_age"])
+        assert (row[1], row[-5:-3]) == ("silent", [f"{age}", "ms"])
+        page = status_page(shown).decode()
+        assert "<td>silent</td>" in page
+        assert f"<td>{age / 1000:.1f}</td>" in page
+        first.draining = True
+        assert first.statistics().state == "draining"
