@@ -67,7 +67,7 @@ def test_a_request_is_counted_by_route_method_status_and_duration() -> None:
         ({"kind": Kind.INTERNAL}, None),
     ],
 )
-def test_an_answer_is_complete_partial_failed_or_cancelled_and_other_responses_are_none(
+def test_an_answer_is_complete_partial_failed_or_cancelled_others_are_none(
     changes: dict[str, Any], outcome: str | None
 ) -> None:
     counts = counted(request_ended(**changes))
