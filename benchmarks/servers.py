@@ -72,6 +72,21 @@ def hypercorn() -> None:
     trio.run(serve, hello, config)
 
 
+def respond() -> None:
+    import trio
+
+    from umbel import Umbel
+    from umbel.config.schema.sections import Config
+    from umbel.server import hypercorn_config, serve
+
+    route = {"path": "/hello", "respond": {"text": BODY.decode()}}
+    config = {"logs": {"access": {"level": "error"}}, "routes": [route]}
+    app = Umbel(__name__, Config.model_validate(config), static_folder=None)
+    served = hypercorn_config(bind=[f"fd://{listening().detach()}"])
+    served.keep_alive_max_requests = sys.maxsize
+    trio.run(serve, app, served)
+
+
 def compose() -> None:
     import trio
 
@@ -106,8 +121,12 @@ def fastapi() -> None:
     server.Server(config).run(sockets=[listening()])
 
 
-FRAMEWORKS: dict[str, Callable[[], None]] = {"umbel, @app.compose": compose, "FastAPI, uvicorn": fastapi}
-"""Functions of a framework that answer with a value and call nobody."""
+FRAMEWORKS: dict[str, Callable[[], None]] = {
+    "umbel, @app.compose": compose,
+    "FastAPI, uvicorn": fastapi,
+    "umbel, respond": respond,
+}
+"""Functions of a framework that answer with a value and call nobody, and a route with the same response."""
 SERVERS: dict[str, Callable[[], None]] = {
     "umbel.server": umbel,
     "uvicorn, httptools, uvloop": lambda: uvicorn(http="httptools", loop="uvloop"),

@@ -48,6 +48,7 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, int]] = {
     "the first wins": ([Step(0.4, 200), HANGS], HEDGED, GET, 4),
     "the third wins": ([HANGS, HANGS, OK], HEDGED, GET, 6),
     "an early failure": ([REFUSED, OK], HEDGED, GET, 4),
+    "followed redirects": ([Step(0.1, 302, {"location": "/b"}), RESET, OK], RETRIED, GET, 2),
     "hedged and retried": ([HANGS, Step(0.1, 503), Step(0.1, 503), HANGS, OK], HEDGED | RETRIED, GET, 8),
 }
 
@@ -66,6 +67,7 @@ async def receive(upstream: Scripted) -> None:
 async def test_a_call_leaves_nothing(
     steps: list[Step], rules: dict[str, Any], prepared: PreparedRequest, at_least: int, way: str, autojump_clock
 ) -> None:
+    follows = steps[0].outcome == 302
     breaker = BreakerRules(min_requests=10**6)
     async with scripted(steps, pushing=way != "pulled", delay=0.01, breaker=breaker, **rules) as upstream:
 
@@ -75,7 +77,7 @@ async def test_a_call_leaves_nothing(
                 await receive(upstream)
             else:
                 limits = {"steps": LIMITS, "limit": 1e5} if way == "with limits" else {}
-                await perform(upstream.client, prepared, contexts=upstream.contexts, **limits)
+                await perform(upstream.client, prepared, contexts=upstream.contexts, follows=follows, **limits)
 
         def check() -> None:
             upstream.assert_nothing_left()

@@ -16,7 +16,7 @@ from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
 from ..core.http.header_field import Field, raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
-from .answer.status_fields import fields_of_status
+from .answer.status_fields import REDIRECTS, fields_of_status
 from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
 from .decode_large import decode_in_thread, holds_many_values
 from .request.call_policies import NO_POLICIES, CallPolicies
@@ -35,16 +35,24 @@ PASSED_BY_DEFAULT = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The error statuses that the answer takes over from a call without ``pass_status``."""
 
 
-def passed_statuses(given: Collection[int] | None, *, credential: bool) -> frozenset[int]:
-    """The error statuses that the answer takes over from a call.
+Redirects = Literal["fail", "pass", "follow"]
+"""What a redirect of the upstream means: a failure, the answer, or another request."""
+
+
+def passed_statuses(
+    given: Collection[int] | None, *, credential: bool, redirects: Redirects = "fail"
+) -> frozenset[int]:
+    """The error statuses, and with ``redirects = "pass"`` the redirects, that the answer takes over from a call.
 
     Args:
         given: the call's ``pass_status``; None: the default ones.
         credential: the call carries a credential of the client, so that a 401 is about the client.
+        redirects: the call's ``redirects``.
     """
+    passed = PASSED_BY_DEFAULT | {401} if credential else PASSED_BY_DEFAULT
     if given is not None:
-        return frozenset(given)
-    return PASSED_BY_DEFAULT | {401} if credential else PASSED_BY_DEFAULT
+        passed = frozenset(given)
+    return passed | REDIRECTS if redirects == "pass" else passed
 
 
 class CallFailedError(Exception):
@@ -124,6 +132,7 @@ class CallRules:
         upstream: str,
         timeout: float | None,
         max_body: int | None,
+        redirects: Redirects = "fail",
         answer_headers: frozenset[bytes] = frozenset(),
         credential: bool = False,
         conditions: Collection[str] = (),
@@ -136,13 +145,14 @@ class CallRules:
             upstream: the name of the upstream, for records and metrics.
             timeout: the timeout of the upstream in seconds.
             max_body: the bound of the upstream in bytes.
+            redirects: the ``redirects`` of the call or of the upstream.
             answer_headers: the names of the response fields that the answer forwards, in lower case.
             credential: the call carries a credential of the client.
             conditions: the names of the conditional request fields that the call forwards.
             answering: the statuses of success that the answer takes over with their fields.
             caller: makes the call in place of the upstream's caller; None: the upstream's.
         """
-        passed = passed_statuses(call.pass_status, credential=credential)
+        passed = passed_statuses(call.pass_status, credential=credential, redirects=redirects)
         if call.pass_status is None:
             passed |= passed_for_conditions(conditions)
         return cls(
@@ -159,7 +169,7 @@ class CallRules:
             passed,
             call.pass_body,
             answer_headers,
-            CallPolicies.of(call),
+            CallPolicies.of(call, follows=redirects == "follow"),
             validators(conditions),
             answering,
             caller,
@@ -218,6 +228,7 @@ class BodylessResponse(NamedTuple):
     fields: Sequence[Field]
     names: Collection[bytes] | None = None
     content: bytes = b""
+    note: str = ""
 
 
 def response_without_body(rules: CallRules, error: Exception) -> BodylessResponse | None:
@@ -351,7 +362,7 @@ def _status_failure(rules: CallRules, call: Call | BodylessResponse) -> Failure:
     return Failure(
         Kind.STATUS,
         status if passed else 502,
-        f"the upstream answered {status}",
+        f"the upstream answered {status}" + (f"; {call.note}" if call.note else ""),
         received_status=status,
         body=body,
         fields=fields_of_status(status, call.fields) if passed else (),

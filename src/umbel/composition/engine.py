@@ -227,7 +227,7 @@ class Engine:
         deadline, limit = facts.deadline, None
         if rules.timeout is not None and now + rules.timeout < deadline:
             deadline, limit = now + rules.timeout, rules.timeout
-        retry, hedge, coalesce = rules.policies
+        retry, hedge, coalesce, follows = rules.policies
         running = RunningCall(
             self,
             rules.name,
@@ -242,6 +242,7 @@ class Engine:
             hedge,
             coalesce,
             self._takes_attempts,
+            follows=follows,
             rules=rules,
             method=prepared.method,
             started_at=now,

@@ -84,7 +84,7 @@ from .answer.cache_control import answer_cache_control
 from .answer.decision import worst_failure
 from .answer.result import Result, own_time
 from .answer.result_builder import failure_fields
-from .call_result import CallRules, passed_statuses
+from .call_result import CallRules, Redirects, passed_statuses
 from .decode import ACCEPT
 from .engine import INLINE_MAX, Callers, Engine
 from .plan.plan import CREDENTIAL_HEADERS
@@ -288,9 +288,10 @@ class Gather:
             credential = _carries_credential(defaults, options)
         if _OPTIONS_OF_RULES.isdisjoint(options):
             optional = options.get("optional", False)
-            rules = _cached_rules(name, upstream, timeout, defaults.max_body, optional, credential)
+            rules = _cached_rules(name, upstream, timeout, defaults.max_body, optional, credential, defaults.redirects)
         else:
-            rules = _rules(name, upstream, timeout, defaults.max_body, options, credential)
+            redirects = options.get("redirects", defaults.redirects)
+            rules = _rules(name, upstream, timeout, defaults.max_body, options, credential, redirects)
         prepared = self._prepare(method, path, defaults, options)
         compose.register_call(rules, options.get("headers", ()), defaults.reads)
         return engine.launch(rules, prepared)
@@ -326,7 +327,10 @@ class Gather:
 
 _OPTIONS_OF_BODY = frozenset({"json", "form", "content"})
 _OPTIONS_OF_RULES = frozenset(
-    {"default", "max_body", "decode", "ok", "null_on", "pass_status", "pass_body", "retry", "hedge", "coalesce"}
+    {
+        *("default", "max_body", "decode", "ok", "null_on", "pass_status", "pass_body"),
+        *("retry", "hedge", "coalesce", "redirects"),
+    }
 )
 """The options that set a call's rules, except name, timeout and optional."""
 _OPTIONS_OF_VALUES = frozenset({"headers", "params", "values", "form", "json"})
@@ -344,10 +348,16 @@ def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> boo
 
 @lru_cache(maxsize=1024)
 def _cached_rules(
-    name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool, credential: bool
+    name: str,
+    upstream: str,
+    timeout: float | None,
+    max_body: int | None,
+    optional: bool,
+    credential: bool,
+    redirects: Redirects,
 ) -> CallRules:
     """The rules of a call that sets none of ``_OPTIONS_OF_RULES``; cached, since many requests make the same call."""
-    return _rules(name, upstream, timeout, max_body, {"optional": optional}, credential)
+    return _rules(name, upstream, timeout, max_body, {"optional": optional}, credential, redirects)
 
 
 def _rules(
@@ -357,6 +367,7 @@ def _rules(
     max_body: int | None,
     options: CallOptions,
     credential: bool,
+    redirects: Redirects,
 ) -> CallRules:
     """The rules of a call.
 
@@ -377,9 +388,11 @@ def _rules(
         decode,
         frozenset(options.get("ok", ())),
         frozenset(options.get("null_on", ())),
-        passed_statuses(options.get("pass_status"), credential=credential),
+        passed_statuses(options.get("pass_status"), credential=credential, redirects=redirects),
         options.get("pass_body", False),
-        policies=CallPolicies.of_options(options.get("retry"), options.get("hedge"), options.get("coalesce")),
+        policies=CallPolicies.of_options(
+            options.get("retry"), options.get("hedge"), options.get("coalesce"), follows=redirects == "follow"
+        ),
     )
 
 

@@ -172,6 +172,8 @@ class CallContext(msgspec.Struct, eq=False):
     """Whether the recorder takes ``AttemptEnded`` events."""
     steps: StepTimeouts | None = None
     """Timeouts of single steps, for calls through httpx; None: the upstream's."""
+    follows: bool = False
+    """Whether redirects are followed; without effect on a call of mode "stream"."""
 
 
 class Call(Protocol):
@@ -207,6 +209,10 @@ class Call(Protocol):
     def content(self) -> bytes:
         """The decoded body of the response; empty without one, and for a call of mode "stream"."""
 
+    @property
+    def note(self) -> str:
+        """A few words for records about the response, such as why a redirect was not followed; usually empty."""
+
     def start(self, now: float) -> None:
         """Admit the call and make its request; neither waits nor raises. ``now`` is ``trio.current_time()``."""
 
@@ -227,6 +233,9 @@ class CallBase:
     """Base class of calls: request, context and result."""
 
     __slots__ = ("content", "context", "ended_at", "error", "fields", "names", "prepared", "status")
+
+    note = ""
+    """See ``Call.note``. A class attribute, so that no call sets it that has nothing to note."""
 
     def __init__(self, prepared: PreparedRequest, context: CallContext) -> None:
         self.prepared = prepared

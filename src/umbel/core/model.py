@@ -85,7 +85,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """Why the attempt failed; None if a whole response came, with any status."""
     reused: bool = False
     """Whether the connection had carried an earlier request."""
-    cause: Literal["first", "retry", "hedge"] = "first"
+    cause: Literal["first", "retry", "hedge", "redirect"] = "first"
     """Why the attempt was made."""
     coalesced: bool = False
     """Whether the attempt was made for another call with the same request, whose response this call shared. If this

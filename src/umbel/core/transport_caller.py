@@ -17,6 +17,7 @@ from .http.header_field import Field
 from .http.hop_by_hop import is_hop_by_hop, named_by
 from .httpx_messages import request_of, response_fields
 from .model import RequestFacts
+from .redirects import FOLLOWED, NotFollowedError, followed
 
 Around = Callable[[RequestFacts], AbstractContextManager[None]]
 
@@ -62,6 +63,14 @@ class TransportCaller:
             raise ValueError('a foreign httpx transport supports only calls of mode "whole"')
         return TransportCall(self, prepared, context)
 
+    def followed(self, prepared: PreparedRequest, status: int, fields: Sequence[Field], hops: int) -> PreparedRequest:
+        """The request that follows a redirect.
+
+        Raises:
+            NotFollowedError: as ``core.redirects.followed``.
+        """
+        return followed(prepared, status, fields, self._base.scheme, self._base.netloc, self._path, hops)
+
     def request(self, prepared: PreparedRequest) -> httpx.Request:
         """Make the httpx request of a call."""
         url = self._base.copy_with(raw_path=self._path + prepared.target)
@@ -78,13 +87,14 @@ def caller_of(
 class TransportCall(CallBase):
     """One call through an httpx transport; see ``core.call.Call``. It always needs a task: ``start`` reports a wait."""
 
-    __slots__ = ("_caller", "_done", "_scope")
+    __slots__ = ("_caller", "_done", "_scope", "note")
 
     def __init__(self, caller: TransportCaller, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(prepared, context)
         self._caller = caller
         self._scope = trio.CancelScope()
         self._done = False
+        self.note = ""
 
     def start(self, now: float) -> None:
         """Report to the owner that the call needs a task, which runs ``finish``."""
@@ -137,6 +147,19 @@ class TransportCall(CallBase):
         context.owner.call_ended(self)
 
     async def _ask(self) -> None:
+        hops = 0
+        await self._exchange()
+        while self.context.follows and self.status in FOLLOWED:
+            try:
+                self.prepared = self._caller.followed(self.prepared, self.status, self.fields, hops)
+            except NotFollowedError as error:
+                self.note = f"the redirect was not followed: {error}"
+                return
+            hops += 1
+            await self._exchange()
+
+    async def _exchange(self) -> None:
+        """Send the request, and read the response."""
         response = await self._caller.transport.handle_async_request(self._caller.request(self.prepared))
         if not response.is_closed:
             try:

@@ -102,7 +102,9 @@ OWN_SECONDS = _histogram(
     "The gateway's own share of a composed answer: its duration minus that of its longest chain of calls.",
     OWN_TIMES,
 )
-ATTEMPTS = _counter("umbel_attempts_total", "upstream cause", "Attempts that ended, by cause: first, retry or hedge.")
+ATTEMPTS = _counter(
+    "umbel_attempts_total", "upstream cause", "Attempts that ended, by cause: first, retry, hedge or redirect."
+)
 BREAKER_STATE = _gauge(
     "umbel_breaker_state",
     "upstream",

@@ -73,6 +73,7 @@ from .calls.attempt_counts import AttemptCounts
 from .calls.bulkhead import Bulkhead, OverloadManager
 from .calls.call import UpstreamCall
 from .calls.coalesce import CoalesceStatistics, Coalescing
+from .calls.following_call import FollowingCall
 from .calls.repeatable_call import RepeatableCall
 from .calls.stream_call import StreamCall
 from .pool.pool import Pool, PoolStatistics, check_connect_timeout
@@ -359,6 +360,8 @@ class Client(TaskOwner):
         """Make a call, without starting it; see ``core.call.Caller``."""
         if mode == "stream":
             return StreamCall(self, prepared, context)
+        if context.follows:
+            return FollowingCall(self, prepared, context)
         coalesce = context.coalesce
         if self.policies.coalesce if coalesce is None else coalesce:
             return self.coalescing.new_call(prepared, context)

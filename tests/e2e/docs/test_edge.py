@@ -20,6 +20,10 @@ UPSTREAM = "http://127.0.0.1:9001"
 """The address of the upstream in the examples."""
 ANSWERS: dict[str, bytes] = {
     "/catalog": response(json.dumps(list(range(1000))).encode(), b"Content-Type: application/json"),
+    "/files/old": response(b"", b"Location: /files/new", status=b"301 Moved Permanently"),
+    "/files/new": response(b'{"name": "new"}'),
+    "/links/a": response(b"", b"Location: https://cdn.example/a?signature=1", status=b"302 Found"),
+    "/articles/7": response(b"", b'ETag: "v3"', status=b"304 Not Modified"),
     "/orders": response(b'{"id": 7}', b"Location: /orders/7", status=b"201 Created"),
     "/users/8": response(b'{"name": "Ada"}'),
 }

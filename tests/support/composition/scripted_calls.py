@@ -37,6 +37,7 @@ class ScriptedCall:
     """One call. It asserts that its owner follows the rules of ``core.call``."""
 
     names = None
+    note = ""
 
     def __init__(self, prepared: PreparedRequest, context: CallContext, reply: Reply) -> None:
         self.prepared = prepared

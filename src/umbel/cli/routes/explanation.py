@@ -19,6 +19,7 @@ from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, 
 from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
 from ...core.http.compressors import is_available
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
+from ...core.redirects import REDIRECTS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,9 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
     for key, statuses in (("ok", call.ok), ("null_on", call.null_on)):
         if statuses:
             yield f"{key} {', '.join(map(str, statuses))}"
+    redirects = call.redirects or (plan.upstream.redirects if plan.upstream is not None else "fail")
+    if redirects == "follow":
+        yield f"follows at most {REDIRECTS_MAX} redirects to the same origin"
     if plan.conditions:
         yield f"forwards {', '.join(plan.conditions)}; a 304 is the answer"
     if not call.optional:

@@ -374,6 +374,7 @@ class _RouteCompiler:
             upstream=call.upstream or NO_UPSTREAM,
             timeout=None if upstream is None else upstream.timeout,
             max_body=None if upstream is None else upstream.max_body,
+            redirects=call.redirects or ("fail" if upstream is None else upstream.redirects),
             answer_headers=self._forwarded_fields(name),
             credential=_carries_credential(call, request_template, scope),
             conditions=conditions,

@@ -82,11 +82,13 @@ def _of_call(call: Call) -> Iterator[tuple[str, str]]:
     for key, taken in (("ok", call.ok), ("null_on", call.null_on)):
         if both := set(taken).intersection(call.pass_status or ()):
             yield "pass_status", f"{min(both)} stands in {key} too, so it is no failure and is never passed on"
+    if call.redirects == "follow" and call.coalesce:
+        yield "coalesce", "has no effect: a call that follows redirects is never coalesced"
     for status, field in _OF_A_CONNECTION.items():
         if status in (call.pass_status or ()):
             yield "pass_status", f"a {status} needs {field}, which belongs to one connection and is never forwarded"
     if call.respond is not None:
-        for key in ("retry", "hedge", "coalesce"):
+        for key in ("retry", "hedge", "coalesce", "redirects"):
             if getattr(call, key) is not None:
                 yield key, "has no effect beside respond, since nothing is sent"
     if call.pass_body and call.pass_status is not None and not call.pass_status:

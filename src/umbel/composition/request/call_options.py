@@ -69,6 +69,7 @@ class CallOptions(TypedDict, total=False):
     retry: RetryOptions
     hedge: HedgeOptions
     coalesce: bool
+    redirects: Literal["fail", "pass", "follow"]
 
 
 def check_options(options: CallOptions) -> None:
@@ -127,6 +128,11 @@ def _check_timeout(key: str, value: object) -> None:
 def _check_decode(key: str, value: object) -> None:
     if value not in ACCEPT:
         raise TypeError(f"decode must be one of {', '.join(ACCEPT)}, not {value!r}")
+
+
+def _check_redirects(key: str, value: object) -> None:
+    if value not in ("fail", "pass", "follow"):
+        raise TypeError(f"redirects must be fail, pass or follow, not {value!r}")
 
 
 def _check_statuses(key: str, value: object) -> None:
@@ -190,5 +196,6 @@ _CHECKS: Mapping[str, Callable[[str, object], None] | None] = {
     "retry": _check_retry,
     "hedge": _check_hedge,
     "coalesce": _check_truth,
+    "redirects": _check_redirects,
 }
 """The check of each option; None: the function that uses the option checks it."""

@@ -22,9 +22,11 @@ class CallPolicies(NamedTuple):
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
     coalesce: bool | None = None
+    follows: bool = False
+    """Whether redirects are followed."""
 
     @classmethod
-    def of(cls, call: Call) -> CallPolicies:
+    def of(cls, call: Call, *, follows: bool = False) -> CallPolicies:
         """The policies of a configured call."""
         retry = hedge = None
         if call.retry is not None:
@@ -32,10 +34,17 @@ class CallPolicies(NamedTuple):
             retry = RetryRules(call.retry.attempts, on, call.retry.backoff, call.retry.max_backoff)
         if call.hedge is not None:
             hedge = HedgeRules.of(call.hedge.after, call.hedge.max)
-        return cls(retry, hedge, call.coalesce)
+        return cls(retry, hedge, call.coalesce, follows)
 
     @classmethod
-    def of_options(cls, retry: RetryOptions | None, hedge: HedgeOptions | None, coalesce: bool | None) -> CallPolicies:
+    def of_options(
+        cls,
+        retry: RetryOptions | None,
+        hedge: HedgeOptions | None,
+        coalesce: bool | None,
+        *,
+        follows: bool = False,
+    ) -> CallPolicies:
         """The policies of a call made in code.
 
         Raises:
@@ -53,7 +62,7 @@ class CallPolicies(NamedTuple):
             hedge_rules = HedgeRules.of(**hedge)
             if hedge_rules.max > HEDGES_MAX:
                 raise ValueError(f"a call may have at most {HEDGES_MAX} hedges, not {hedge_rules.max}")
-        return cls(retry_rules, hedge_rules, coalesce)
+        return cls(retry_rules, hedge_rules, coalesce, follows)
 
 
 NO_POLICIES = CallPolicies()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -54,6 +54,8 @@ class UpstreamDefaults:
     """The client's header fields that the upstream's configured headers and parameters read."""
     user_agent: bytes = PRODUCT.encode("ascii")
     """The User-Agent of a call that sets none; empty: no such field is sent."""
+    redirects: Literal["fail", "pass", "follow"] = "fail"
+    """What a redirect means for a call that does not say so."""
 
     @classmethod
     def of(cls, name: str, upstream: Upstream) -> UpstreamDefaults:
@@ -80,7 +82,16 @@ class UpstreamDefaults:
                 f"its headers or params, {error}; move a name of a route to the calls of the configured routes"
             ) from error
         reads = tuple(header.replace("_", "-") for header in names.headers)
-        return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded, reads, upstream.product)
+        return cls(
+            headers,
+            params,
+            upstream.timeout,
+            upstream.max_body,
+            upstream.forwarded,
+            reads,
+            upstream.product,
+            upstream.redirects,
+        )
 
 
 def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[str]) -> bytes:

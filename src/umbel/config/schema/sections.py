@@ -151,6 +151,10 @@ class Upstream(Section):
     balance: Literal["p2c", "round_robin", "weighted"] = "p2c"
     """The choice of the replica of an attempt. p2c: the less loaded of two random replicas; round_robin: each in turn;
     weighted: by weight."""
+    redirects: Literal["fail", "pass", "follow"] = "fail"
+    """What a redirect (300 to 308 without 304) means. fail: the call fails. pass: the answer takes it over, as if
+    pass_status named its status. follow: the call follows at most 5 redirects, within its time, to the same origin and
+    within the base URL; any other redirect fails. Such calls are not coalesced."""
     coalesce: bool = False
     """Whether identical safe calls in flight at the same time share one call to the upstream."""
     health: Health | None = None
@@ -303,6 +307,8 @@ class Call(Section):
     """3xx, 4xx and 5xx statuses that the answer takes over if a required call fails with them, with the header fields
     that belong to them. Default: 400, 403, 404, 409, 410, 412, 422, 429, and 401 if the call carries a credential of
     the client."""
+    redirects: Literal["fail", "pass", "follow"] | None = None
+    """What a redirect means, instead of the upstream's redirects."""
     retry: Retry | None = None
     """Further attempts of this call, instead of the upstream's retry."""
     hedge: Hedge | None = None

@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from ..replicas.balance import ReplicaSlot
     from .client_interface import ClientInterface
 
-Cause = Literal["first", "retry", "hedge"]
+Cause = Literal["first", "retry", "hedge", "redirect"]
 """Cause of an attempt, as in its record."""
 
 WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
