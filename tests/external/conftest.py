@@ -35,8 +35,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     authority.cert_pem.write_to_path(str(scratch / "ca.pem"))
     tls = f'certfile = "{scratch / "server.pem"}"\nkeyfile = "{scratch / "server.key"}"\n'
     with (
-        serving_raw("umbel serve", scratch / "plain", hosts=HOSTS) as plain,
-        serving_raw("umbel serve", scratch / "secure", hosts=HOSTS, settings=tls) as secure,
+        serving_raw("umbel serve", scratch / "plain", hosts=HOSTS, sections="[compress]\n") as plain,
+        serving_raw("umbel serve", scratch / "secure", hosts=HOSTS, settings=tls, sections="[compress]\n") as secure,
     ):
         yield Target(
             f"http://127.0.0.1:{plain.server.port}", f"https://localhost:{secure.server.port}", scratch / "ca.pem"

@@ -17,7 +17,7 @@ from umbel.gateway.app import Umbel
 def configuration(upstream: int) -> str:
     nothing = "when = '`false`'"
     return (
-        '[logs.access]\nfile = "access.jsonl"\n'
+        '[logs.access]\nfile = "access.jsonl"\n[compress]\n'
         + up(upstream)
         + route("/r", call=nothing, answer='shape = "{a: `1`}"')
         + route("/echo", keys='methods = ["POST"]', call=nothing, answer='shape = "{got: body}"')

@@ -13,6 +13,20 @@ async function json() {
   return { status: first.status, body: await first.json(), again: second.status };
 }
 
+async function compressed() {
+  const first = await fetch("/long", { cache: "no-cache" });
+  // The browser has the response in its cache and asks with If-None-Match; a 304 has no body.
+  const second = await fetch("/long", { cache: "no-cache" });
+  const texts = [await first.text(), await second.text()];
+  const timing = performance.getEntriesByType("resource").filter((each) => each.name.endsWith("/long"));
+  return {
+    coding: first.headers.get("content-encoding"),
+    lengths: texts.map((each) => each.length),
+    sent: timing.map((each) => (each.transferSize < 1000 ? "little" : "much")),
+    bodies: timing.map((each) => each.encodedBodySize < each.decodedBodySize),
+  };
+}
+
 async function upload() {
   const reply = await fetch("/echo", {
     method: "POST",
@@ -72,7 +86,7 @@ async function leaving() {
 }
 
 (async () => {
-  for (const part of [json, upload, manyAtOnce, webSocket, eventSource, leaving]) {
+  for (const part of [json, compressed, upload, manyAtOnce, webSocket, eventSource, leaving]) {
     try {
       await report(part.name, await part());
     } catch (error) {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from pathlib import Path
 
@@ -70,3 +72,23 @@ def test_three_requests_go_over_one_connection(target: Target, flavour: str) -> 
     version = FLAVOURS[flavour][2]
     three = ["BASE/r", "-o", "/dev/null", "BASE/nowhere", "-o", "/dev/null", "BASE/livez"]
     assert curl(target, flavour, *three) == f"200 {version} 1\n404 {version} 0\n200 {version} 0\n"
+
+
+@CASES
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_a_coded_body_is_echoed_in_a_coding_that_curl_decodes(
+    target: Target, flavour: str, coding: str, tmp_path: Path
+) -> None:
+    if coding not in output(["curl", "--version"]).replace("brotli", "br").replace("zlib", "gzip"):
+        pytest.skip(f"this curl does not decode {coding}")
+    coded = tmp_path / "body.json.gz"
+    coded.write_bytes(gzip.compress(json.dumps([*range(10_000)]).encode()))
+    sent = ["-H", "Content-Type: application/json", "-H", "Content-Encoding: gzip", "--data-binary", f"@{coded}"]
+    options, secure, _ = FLAVOURS[flavour]
+    base = target.secure if secure else target.plain
+    got = tmp_path / "got"
+    # The field replaces the one that --compressed sends.
+    wished = ["--compressed", "-H", f"Accept-Encoding: {coding}", "-o", str(got), "-D", str(tmp_path / "head")]
+    output(["curl", "-sS", "--cacert", str(target.ca), *options, *sent, *wished, f"{base}/echo"])
+    assert json.loads(got.read_bytes()) == {"got": [*range(10_000)]}
+    assert f"content-encoding: {coding}\n" in (tmp_path / "head").read_text().lower()

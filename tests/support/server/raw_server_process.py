@@ -61,6 +61,7 @@ def serving_raw(
     settings: str = "",
     hosts: Sequence[str] = ("gateway.test",),
     max_body: int = MAX_BODY,
+    sections: str = "",
 ) -> Iterator[Served]:
     """Launch a server of ``CONFIG`` until the block ends.
 
@@ -70,12 +71,14 @@ def serving_raw(
         settings: further settings of Hypercorn.
         hosts: the key ``hosts`` of the section ``[server]``.
         max_body: the key ``max_body``, in bytes.
+        sections: further sections of the configuration.
     """
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.setblocking(False)
         keys = f"[server]\nhosts = {json.dumps(hosts)}\n{server_keys}"
         config = (
-            CONFIG.replace("PORT", str(upstream.getsockname()[1]))
+            (CONFIG + sections)
+            .replace("PORT", str(upstream.getsockname()[1]))
             .replace("[server]", keys)
             .replace("BODY", str(max_body))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -318,23 +319,32 @@ async def test_a_large_body_is_compressed_in_a_thread_while_the_loop_runs(monkey
     assert threads == [f"{compression.THREADS_MAX} True"] * 3
 
 
-async def test_a_cancel_while_a_thread_compresses_ends_the_request_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    began, may_end = trio.Event(), trio.Event()
+async def test_a_cancel_abandons_the_thread_which_holds_its_place_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
 
-    async def never(*_: Any, **__: Any) -> bytes:
+    def blocking(_: bytes) -> bytes:
         began.set()
-        await trio.sleep_forever()
+        may_end.wait(10)
         return b""
 
-    monkeypatch.setattr(compression, "INLINE_MAX", 1000)
-    monkeypatch.setattr(trio.to_thread, "run_sync", never)
     app, records = compressing()
-    async with living(app), conversation(app, target="/r", headers=[accepting("gzip")]) as talk:
-        await began.wait()
-        talk._cancel_scope.cancel(reason="the test")
-        may_end.set()
-    assert talk.answer.status is None
-    assert len(records.requests) == 1
+    monkeypatch.setattr(compression, "INLINE_MAX", 1000)
+    monkeypatch.setattr(compression, "make_compressor", lambda _: blocking)
+    async with living(app):
+        try:
+            async with conversation(app, target="/r", headers=[accepting("gzip")]) as talk:
+                await trio.to_thread.run_sync(began.wait)
+                talk._cancel_scope.cancel(reason="the test")
+            limiter = compression._threads.get()
+            assert limiter is not None
+            assert (talk.answer.status, len(records.requests), limiter.borrowed_tokens) == (None, 1, 1)
+        finally:
+            may_end.set()
+        with trio.fail_after(10):
+            while limiter.borrowed_tokens:
+                await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 async def test_bodies_one_after_the_other_do_not_depend_on_each_other() -> None:
