@@ -30,6 +30,7 @@ from servers import FRAMEWORKS, SERVERS  # noqa: E402  # a sibling, found only n
 
 LEVELS = (1, 32, 256)
 OURS, PEER, STOCK = "umbel.server", "uvicorn, httptools, uvloop", "hypercorn, trio"
+H11 = "uvicorn, h11, asyncio"
 COMPOSED, FASTAPI, RESPOND = FRAMEWORKS
 IDLE = 500
 HTTP2_REQUESTS = 3000
@@ -225,6 +226,7 @@ def bars(samples: Samples, idle: dict[str, float]) -> str:
         ("x uvicorn/httptools/uvloop, 32 connections", ours, peer, "≥ 1.2"),
         ("x FastAPI/uvicorn, a function that calls nobody, 32 connections", composed, fastapi, "≥ 1.2"),
         ("a respond route x uvicorn/httptools/uvloop, 32 connections", samples[RESPOND, 32], peer, "≥ 2"),
+        ("a respond route x uvicorn/h11/asyncio, 32 connections", samples[RESPOND, 32], samples[H11, 32], ""),
         ("x stock hypercorn, HTTP/2, 8 connections", samples[OURS, HTTP2], samples[STOCK, HTTP2], "≥ 2"),
     ):
         for field, unit in (("rate", "requests/s"), ("cpu", "CPU")):

@@ -17,7 +17,9 @@ from umbel.core.model import Inputs
 
 def redirects(location: str, status: int = 302) -> Handler:
     async def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, headers={"location": location, "retry-after": "3", "x-other": "1"}, content=b"{}")
+        return httpx.Response(
+            status, headers={"location": location, "retry-after": "3", "set-cookie": "s=1"}, content=b"{}"
+        )
 
     return handler
 

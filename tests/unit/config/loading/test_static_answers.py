@@ -200,3 +200,11 @@ def test_retries_of_a_call_with_a_response_are_a_warning(tmp_path: Path) -> None
     assert list(warn(config)) == [
         (("routes", 0, "calls", "c", "retry"), "has no effect beside respond, since nothing is sent")
     ]
+
+
+def test_a_file_is_read_again_at_the_next_load(tmp_path: Path) -> None:
+    text = ROUTE + 'respond.file = "f.txt"\n'
+    first, second = (compile_route(loaded(tmp_path, text, {"f.txt": content}), 0).static for content in ("1", "2"))
+    assert isinstance(first, StaticResponse)
+    assert isinstance(second, StaticResponse)
+    assert (first.content, second.content) == (b"1", b"2")
