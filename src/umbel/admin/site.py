@@ -22,7 +22,7 @@ from .page import status_page, token_page
 from .source import COMMANDS, AdminSource, CommandError
 
 if TYPE_CHECKING:
-    from ..core.inbound import Field, InboundRequest, RequestHead
+    from ..core.inbound import Field, InboundRequest
 
 ANSWER_S = 5.0
 """The time limit in seconds for a client to take the whole answer."""
@@ -108,9 +108,9 @@ class AdminSite(InboundApplication):
             if scope.cancelled_caught:
                 request.cut("the client of the admin side reads too slowly")
 
-    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
-        """The fields of every answer."""
-        return SECURITY_FIELDS
+    def error_response_fields(self, head: object, fields: Sequence[Field]) -> Sequence[Field]:
+        """``fields``, and the fields of every answer."""
+        return (*fields, *SECURITY_FIELDS)
 
     async def _answer(self, request: InboundRequest) -> Answer:
         verdict = self._guard.check(request)

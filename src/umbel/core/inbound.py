@@ -98,11 +98,15 @@ class AnsweredByServerError(ClientGoneError):
 
 
 class RequestHead(NamedTuple):
-    """Method, target and fields of a request."""
+    """Head of a request, and its connection. If the head could not be read, it has no fields."""
 
     method: str
     target: bytes
     fields: Sequence[Field]
+    scheme: str
+    """``https`` on a connection with TLS, else ``http``."""
+    peer: tuple[str, int] | None
+    """The client's address and port; None on a Unix socket."""
 
 
 class ByteStream(Protocol):
@@ -350,6 +354,10 @@ class InboundRequest(Protocol):
     crash of its own."""
 
 
+AnyHead = RequestHead | InboundRequest
+"""The head of a request, alone or with all of the request."""
+
+
 class InboundApplication(ABC):
     """Application that answers requests without ASGI."""
 
@@ -358,5 +366,8 @@ class InboundApplication(ABC):
         """Answer an ``InboundRequest``. The server logs an exception, and answers 500 if nothing was sent yet."""
 
     @abstractmethod
-    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
-        """Header fields for an error response of the server itself. ``head`` is None if the head could not be read."""
+    def error_response_fields(self, head: AnyHead, fields: list[Field]) -> Sequence[Field]:
+        """The header fields of an error response of the server itself, made of the server's own ``fields``.
+
+        ``head``: that of the refused request.
+        """

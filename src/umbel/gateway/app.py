@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote
 
 import trio
 
@@ -21,7 +22,7 @@ from ..config.loading.load import load
 from ..config.schema.sections import Config
 from ..core.console import announce
 from ..core.events import LogMessage, Recorder
-from ..core.inbound import InboundApplication, InboundRequest, RequestHead
+from ..core.inbound import AnyHead, InboundApplication, InboundRequest
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
 from ..server.asgi import CANCELS, make_scope
@@ -31,6 +32,7 @@ from ..server.process.loop_watchdog import EVENT, watched_loop
 from ..server.process.process_signals import no_deadly_signals
 from ..server.process.settings import hypercorn_config
 from ..server.serving import serve
+from .browsers.preflight import rules_at
 from .checks import CHECKS
 from .compose import ComposeView
 from .handler_cycle import HandlerCycle
@@ -150,6 +152,7 @@ class Umbel(ErrorHandling, InboundApplication):
         methods = sorted({method for plan in plans for method in plan.methods})
         self.add_url_rule(route.path, endpoint, for_quart, methods=methods, host=route.host)
         self.route_table.add(endpoint, added, for_quart)
+        self.gateway_context.browsers.add(endpoint, routes[0][0].browser_fields)
         if any(view.krakend_compat for view, _ in routes):
             self.krakend_endpoints.add(endpoint)
 
@@ -290,12 +293,23 @@ class Umbel(ErrorHandling, InboundApplication):
                     return
         await super().asgi_app(scope, receive, send)
 
-    def error_response_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
-        """Header fields for an error response that the server itself sends; ``head`` is not used.
+    def error_response_fields(self, head: AnyHead, fields: list[Field]) -> Sequence[Field]:
+        """The header fields of an error response that the server itself sends, made of the server's ``fields``.
 
-        If any route has ``krakend_compat``, they are ``X-KrakenD-Completed: false``; else there are none.
+        If any route has ``krakend_compat``, ``X-KrakenD-Completed: false`` is added. The fields for browsers are those
+        of the path's routes; those of CORS need a head that could be read.
         """
-        return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
+        if self.krakend_endpoints:
+            fields.append((KRAKEND_COMPLETED, b"false"))
+        peer, browsers = head.peer, self.gateway_context.browsers
+        origin = origin_of(None if peer is None else peer[0], head.fields, self.trusted_proxies, scheme=head.scheme)
+        at = browsers.default
+        if browsers.has_overrides:
+            path = unquote(head.target.partition(b"?")[0].decode("latin-1"))
+            adapter = cast("UmbelMap", self.url_map).adapter_for_host(origin.host)
+            at = rules_at(browsers, adapter, path, head.method).browser_fields
+        at.add(fields, origin)
+        return fields
 
     # Serving from a script.
 

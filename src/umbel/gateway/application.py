@@ -16,6 +16,7 @@ from ..admin.process.process_side import AdminOptions
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
 from ..server.limits.server_limits import Limits
+from .browsers.browser_fields import BrowserRules
 from .browsers.compression import Compression
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .operation.figures import Exemplars, Values, application_figures
@@ -90,6 +91,7 @@ class GatewayApplication(QuartTrio):
             RequestCounts(),
             ServingState(Limits.of(config.server), recorder or NULL),
             None if config.compress is None else Compression(config.compress),
+            BrowserRules(config),
         )
         self._has_root_path = False
         """Whether a server mounts the application below a path (ASGI's ``root_path``), which only Quart handles."""

@@ -74,6 +74,7 @@ class ComposeView:
         self._upstreams = upstreams
         self.rule = rule
         self.krakend_compat = rules.krakend_compat
+        self.browser_fields = context.browsers.default
         self._handler = handler
         self._deadline = math.inf if deadline is None else deadline
         self.compression = context.compression if compress else None

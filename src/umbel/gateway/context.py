@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..core.events import Recorder
     from ..core.networks import Admission, Networks
     from ..server.limits.server_limits import Limits
+    from .browsers.browser_fields import BrowserRules
     from .browsers.compression import Compression
     from .runtime import Runtime
 
@@ -138,8 +139,10 @@ class GatewayContext:
     """The counters of requests."""
     serving: ServingState
     """The data that changes while the application runs."""
-    compression: Compression | None = None
+    compression: Compression | None
     """Compresses responses; None: there is no section ``[compress]``."""
+    browsers: BrowserRules
+    """The fields that responses get for browsers."""
 
     def check_admission(self, scope: Mapping[str, Any]) -> None:
         """Check that the peer of an ASGI scope may make its request.

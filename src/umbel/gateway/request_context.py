@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
+    from .browsers.browser_fields import BrowserFields
     from .browsers.compression import Compression
     from .context import ServingState
     from .request.client_origin import ClientOrigin
@@ -54,6 +55,7 @@ class RequestContext:
         "answered_by_server",
         "body",
         "body_waits",
+        "browser_fields",
         "calls",
         "completed",
         "compression",
@@ -82,6 +84,8 @@ class RequestContext:
         """The body, to be read once. Unset until a view or cycle sets it."""
         self.body_waits: Callable[[bool], object] = count_nothing
         """Called with True before a wait for the request body, and with False after it."""
+        self.browser_fields: BrowserFields
+        """What the response gets for browsers. Unset until the route is known, or known to be none."""
         self.inbound: InboundRequest
         """The inbound request. Unset for a WebSocket."""
         self.nursery: trio.Nursery

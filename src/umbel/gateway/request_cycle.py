@@ -112,6 +112,7 @@ class RequestCycle(RequestContext):
         )  # Not super(): it is slow.
         self.inbound = inbound
         self.compression = route.compression
+        self.browser_fields = route.browser_fields
         self._context = context
         self._path = match.path
         self._says_krakend = route.krakend_compat
@@ -141,7 +142,7 @@ class RequestCycle(RequestContext):
 
     async def _answer_500(self) -> None:
         reply = http_exception_reply(InternalServerError(), self.facts.request_id)
-        complete(reply, self.facts.request_id, krakend=self._says_krakend)
+        complete(reply, self, krakend=self._says_krakend)
         await send_reply(self, reply)
 
     def _reply_to(self, error: BaseException) -> Reply | None:
@@ -207,7 +208,7 @@ class PlanCycle(RequestCycle):
             if (reply_to_error := self._reply_to(error)) is None:
                 raise
             reply = reply_to_error
-        complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+        complete(reply, self, krakend=route.krakend_compat)
         assert type(reply.body) is bytes
         await send_whole(self, reply.status, reply.fields, reply.body)
 
@@ -224,7 +225,7 @@ class PlanCycle(RequestCycle):
                 if (reply_to_error := self._reply_to(error)) is None:
                     raise
                 reply = reply_to_error
-            complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+            complete(reply, self, krakend=route.krakend_compat)
             try:
                 await send_reply(self, reply)
             except ClientGoneError:
@@ -259,7 +260,7 @@ class StaticCycle(RequestCycle):
             if (reply_to_error := self._reply_to(error)) is None:
                 raise
             reply = reply_to_error
-        complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+        complete(reply, self, krakend=route.krakend_compat)
         assert type(reply.body) is bytes
         await send_whole(self, reply.status, reply.fields, reply.body)
 

@@ -67,6 +67,7 @@ class RouteView:
         self.methods = frozenset(plan.methods)
         self.reads_body = plan.uses_body
         self.krakend_compat = self.answer_rules.krakend_compat
+        self.browser_fields = context.browsers.of(route.cors)
 
     async def view(self, **path: Any) -> TrioResponse:
         """Quart's view: answer the current request of Quart.

@@ -59,6 +59,7 @@ class StaticView:
         self.rule = route.path
         self.compression = context.compression if route.compress else None
         """Compresses the responses of the route; None: they are sent as they are."""
+        self.browser_fields = context.browsers.of(route.cors)
         self.krakend_compat = route.krakend_compat and route.expose != "none"
         self.delay = 0.0 if isinstance(static, RedirectTemplate) else static.delay
         self._status, self._content, self._etag = static.status, b"", ""

@@ -20,7 +20,7 @@ from ..core.diagnostics.crash_console import show_crash
 from ..core.diagnostics.redact import Redactor
 from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
 from ..core.http.client_head import client_head
-from ..core.inbound import ClientGoneError, InboundApplication, InboundRequest, RequestHead
+from ..core.inbound import AnyHead, ClientGoneError, InboundApplication, InboundRequest
 from ..core.model import RequestFacts, Trace
 from ..core.networks import Admission
 from ..net.epoll import AnyReader, new_reader
@@ -329,16 +329,13 @@ class ServerState:
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
     def fields_and_body(
-        self, error_response: ErrorResponse, request_id: str, head: RequestHead | None = None
+        self, error_response: ErrorResponse, request_id: str, head: AnyHead
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The header fields and the body of an error response, with the fields that the application adds.
-
-        ``head``: the head of the request; None if it could not be read.
-        """
+        """The header fields of an error response to ``head``, as the application completes them, and its body."""
         fields, body = error_response.fields_and_body(request_id)
         if isinstance(self.app, InboundApplication):
-            return [*fields, *self.app.error_response_fields(head)], body
-        return [*fields, *getattr(self.app, "error_response_fields", ())], body
+            fields = [*self.app.error_response_fields(head, fields)]
+        return fields, body
 
     # Records.
 

@@ -9,7 +9,7 @@ import trio
 
 from tests.support.logs.records import Records
 from tests.support.server.http1 import DRIVERS, GET, POST, App, Server, answer, hello, served
-from umbel.core.inbound import InboundApplication, InboundRequest
+from umbel.core.inbound import AnyHead, Field, InboundApplication, InboundRequest
 from umbel.server.limits.server_limits import Limits
 from umbel.server.phase import Phase
 from umbel.server.shutdown import drain, leave
@@ -146,8 +146,8 @@ async def test_a_response_cut_while_it_is_drained_is_not_complete(driver: str, a
             finally:
                 answered.append(request.response_complete)
 
-        def error_response_fields(self, head: object) -> tuple[()]:
-            return ()
+        def error_response_fields(self, head: AnyHead, fields: list[Field]) -> list[Field]:
+            return fields
 
     answered: list[bool] = []
     async with served(Large(), driver, graceful_timeout=4) as server, server.connected() as client:

@@ -70,6 +70,7 @@ _OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {
     "upstream": _NAME,
     "path": "/",
     "calls": {_NAME: {"upstream": _NAME, "path": "/"}},
+    "origins": ["https://placeholder.invalid"],
 }
 # Placeholders for single items of lists.
 _ITEM_PLACEHOLDERS: Mapping[str, Any] = {

@@ -14,7 +14,7 @@ from ..schema.sections import DEFAULT_TABLES, Config, KeyPath
 from .did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
-_MAIN_ONLY = ("include", "compress", "server", "supervisor", "admin", "logs")
+_MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs")
 _SHARED = ("include", "upstreams", "routes")
 
 

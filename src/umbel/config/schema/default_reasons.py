@@ -61,6 +61,8 @@ REASONS: Mapping[str, str] = {
     "WeightedUrl.weight": "all replicas are equal",
     # Compression.
     "Compress.min": "a smaller body fits in one packet with its head; make bench-compress prints what coding costs",
+    # Browsers.
+    "Cors.max_age": "the most for which Chromium remembers a preflight",
     # The master.
     "Supervisor.start_timeout": "the import of an application takes seconds, a warm-up more",
     "Supervisor.hang_timeout": "a normal step of the event loop takes less than a tenth of it",

@@ -14,6 +14,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
 from .admin import Admin as Admin
+from .browsers import Cors as Cors
+from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
 from .defaults import LOGS_DIR
@@ -453,6 +455,8 @@ class Route(Section):
     """A response that answers every request, instead of calls."""
     redirect: Redirect | None = None
     """A redirect that answers every request, instead of calls."""
+    cors: Cors | Literal[False] | None = None
+    """The CORS rules of this route, in place of [cors] as a whole. false: the gateway leaves CORS to the route."""
     answer: Answer = Field(default_factory=Answer)
     """How the outcomes of the calls become one answer."""
 
@@ -553,6 +557,10 @@ class Config(Section):
     """The routes."""
     compress: Compress | None = None
     """The compression of responses. Default: none."""
+    cors: Cors | None = None
+    """Cross-origin requests of browsers, for all routes. Default: no CORS."""
+    headers: ResponseHeaders = Field(default_factory=ResponseHeaders)
+    """Header fields of all answers."""
     server: Server = Field(default_factory=Server)
     """The server: limits of inbound requests, and times of a shutdown."""
     supervisor: Supervisor = Field(default_factory=Supervisor)

@@ -324,6 +324,8 @@ UserAgent = Annotated[str, AfterValidator(_user_agent)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CookieName = Annotated[str, AfterValidator(_cookie_name)]
 ForwardedHeader = Annotated[str, AfterValidator(_or_star(_field_name, "header"))]
+ExposedHeader = ForwardedHeader
+"""The name of a field that CORS allows, or ``*``."""
 ForwardedParam = Annotated[str, AfterValidator(_or_star(str, "query parameter"))]
 ForwardedCookie = Annotated[str, AfterValidator(_or_star(_cookie_name, "cookie"))]
 RetryOn = Annotated[

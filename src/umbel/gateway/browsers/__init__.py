@@ -1,1 +1,1 @@
-"""What browsers and other clients ask of each response: content codings, for example."""
+"""What browsers and other clients ask of each response: CORS and security fields, and content codings."""

@@ -21,6 +21,8 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...core.model import RequestFacts
+from ..browsers.browser_fields import PreflightFields
+from ..browsers.preflight import is_preflight, preflight_rules, rules_at
 from ..operation.probes import probe
 from ..request.client_origin import origin_in
 from ..request.paths import check_path, check_query, merged_path, raw_path
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from werkzeug.routing import MapAdapter
 
     from ..application import GatewayApplication
+    from ..routing.url_map import UmbelMap
     from .quart_body import UmbelRequest
 
 
@@ -70,6 +73,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._send: Send
         self._request: UmbelRequest | None = None
+        self.ctx.browser_fields = context.browsers.default
 
     async def __call__(self, receive: Any, send: Any) -> None:
         """Answer the request and file its access record. After a cancel the response may be incomplete."""
@@ -90,7 +94,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             async with trio.open_nursery() as nursery:
                 ctx.nursery = nursery
                 self._inbound.on_gone(ctx.cancel)
-                response = await self._answer()
+                response = self._preflight() or await self._answer()
                 self._note_route()  # Before the response: the record of a stream's start has the route.
                 await self._deliver(response)
                 nursery.cancel_scope.cancel(reason="answered")
@@ -102,10 +106,23 @@ class QuartRequest(TrioASGIHTTPConnection):
             await self._let_go()
             self._inbound.file_record(ctx.recorder, record_of(ctx))
 
+    @property
+    def _adapter(self) -> MapAdapter:
+        return cast("UmbelMap", self.app.url_map).adapter_for_host(self.ctx.origin.host)
+
+    @property
+    def _path(self) -> str:
+        """The decoded path below the path at which a server mounts the application."""
+        return self.scope["path"].removeprefix(self.scope.get("root_path", ""))
+
     async def _answer_500(self) -> None:
         await self._deliver(from_http_exception(InternalServerError(), self.ctx.facts.request_id))
 
     async def _deliver(self, response: AnyResponse | Reply) -> None:
+        ctx, browsers = self.ctx, self.app.gateway_context.browsers
+        if browsers.has_overrides and not isinstance(ctx.browser_fields, PreflightFields):
+            # The path decides, and not only Quart's match: a 405 or a redirect has the fields of the path's routes.
+            ctx.browser_fields = rules_at(browsers, self._adapter, self._path, ctx.facts.method).browser_fields
         await deliver(self.ctx, response, self.app.config["RESPONSE_TIMEOUT"], self._says_krakend)
 
     def _note_route(self) -> None:
@@ -136,9 +153,22 @@ class QuartRequest(TrioASGIHTTPConnection):
         if self.ctx.facts.route:
             return False  # A probe.
         # No route matched. The field is sent if the path has no route at all, or one with ``krakend_compat``.
-        adapter = self.app.create_url_adapter(self._request) or self.app.url_map.bind("")
-        at_path = set(_endpoints_at(adapter, self.scope["path"]))
+        at_path = set(_endpoints_at(self._adapter, self._path))
         return not at_path or not at_path.isdisjoint(endpoints)
+
+    def _preflight(self) -> Reply | None:
+        """The response to a preflight; None for another request, or without CORS rules for its path."""
+        ctx = self.ctx
+        asked = ctx.origin.fields.by_name
+        if not is_preflight(ctx.facts.method, asked):
+            return None
+        rules = preflight_rules(self.app.gateway_context.browsers, self._adapter, self._path, asked)
+        if rules is None:
+            return None
+        if rules.rule:
+            ctx.routed(rules.rule, ctx.facts.deadline)
+        ctx.browser_fields = rules.browser_fields
+        return Reply(204, [], b"")
 
     async def _answer(self) -> AnyResponse | Reply:
         facts = self.ctx.facts

@@ -54,6 +54,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             trio.current_time(),
         )
         self.ctx = RequestContext(facts, origin, context.serving)
+        self.ctx.browser_fields = context.browsers.default
         self.ctx.bind()
         super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._websocket: Websocket | None = None
@@ -69,6 +70,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         async def observed_send(message: Any) -> None:
             self._observe(message)
+            if message["type"] == "websocket.http.response.start":
+                fields = [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
+                self.ctx.browser_fields.add(fields, self.ctx.origin)
+                message = {**message, "headers": fields}
             try:
                 await send(message)
             except ClientGoneError:

@@ -6,6 +6,7 @@ A reply is either sent directly, or converted to a Quart response.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from quart.wrappers.response import Response, ResponseBody
 from quart_trio.wrappers import TrioResponse
@@ -14,6 +15,9 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ...core.http.header_field import raw_value
 from ..request.request_fields import Field
+
+if TYPE_CHECKING:
+    from ..request_context import RequestContext
 
 KRAKEND_COMPLETED = b"x-krakend-completed"
 """KrakenD's field that says whether a response is complete; "false" for a response that no composition has made."""
@@ -26,7 +30,7 @@ ERROR = 400
 
 
 class Reply:
-    """Response that is not sent yet. ``complete`` adds X-Request-Id.
+    """Response that is not sent yet. ``complete`` adds the fields that every response has.
 
     Args:
         status: the status.
@@ -45,12 +49,17 @@ class Reply:
         self.named = named
 
 
-def complete(reply: Reply, request_id: str, *, krakend: bool) -> None:
-    """Add X-Request-Id if it is missing; with ``krakend``, add KrakenD's field ("false") to an error."""
+def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
+    """Add the fields that every response has: X-Request-Id if it is missing, and those for browsers.
+
+    With ``krakend``, add KrakenD's field ("false") to an error.
+    """
+    fields = reply.fields
     if krakend and reply.status >= ERROR:
         say_incomplete(reply)
-    if not reply.named or all(name != REQUEST_ID for name, _ in reply.fields):
-        reply.fields.append((REQUEST_ID, request_id.encode()))
+    if not reply.named or all(name != REQUEST_ID for name, _ in fields):
+        fields.append((REQUEST_ID, ctx.facts.request_id.encode()))
+    ctx.browser_fields.add(fields, ctx.origin)
 
 
 def redirect_reply(location: bytes) -> Reply:

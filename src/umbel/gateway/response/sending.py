@@ -35,7 +35,7 @@ AnyResponse = Response | WerkzeugResponse
 async def deliver(
     ctx: RequestContext, answer: AnyResponse | Reply, timeout: float | None, says_krakend: Callable[[], bool]
 ) -> None:
-    """Send the return value of a view, with X-Request-Id and KrakenD's field added.
+    """Send the return value of a view, with the fields that every response has and KrakenD's field added.
 
     If a Quart response is not sent within its timeout, the client gets 504, or an aborted response if it has begun.
 
@@ -51,7 +51,7 @@ async def deliver(
     inbound, request_id = ctx.inbound, ctx.facts.request_id
     krakend = (answer.status if isinstance(answer, Reply) else answer.status_code) >= ERROR and says_krakend()
     if isinstance(answer, Reply):
-        complete(answer, request_id, krakend=krakend)
+        complete(answer, ctx, krakend=krakend)
         await send_reply(ctx, answer)
         return
     if krakend:
@@ -87,7 +87,7 @@ async def send_reply(ctx: RequestContext, reply: Reply) -> None:
 
 
 async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
-    """Send a Quart or werkzeug response, with X-Request-Id added if it is missing.
+    """Send a Quart or werkzeug response, with X-Request-Id added if it is missing, and the fields for browsers.
 
     Raises:
         ClientGoneError: the client has left.
@@ -98,7 +98,9 @@ async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
         if status in BODILESS:
             del response.headers["content-length"], response.headers["content-type"]
         response.headers.setdefault(_REQUEST_ID_HEADER, ctx.facts.request_id)
-        return encoded(response.headers)
+        raw = encoded(response.headers)
+        ctx.browser_fields.add(raw, ctx.origin)
+        return raw
 
     if isinstance(response, WerkzeugResponse):
         try:

@@ -93,6 +93,10 @@ class UmbelMap(QuartMap):
         maps = [self.by_host[pattern] for pattern in patterns]
         return _joined(self.bind(server_name), [each.bind(server_name) for each in maps])
 
+    def adapter_for_host(self, host: str | None) -> MapAdapter:
+        """An adapter without a request for the rules that a host has; None: for those without a host."""
+        return self.adapter_for(self.patterns_for(host))
+
     def bind_to_request(
         self, request: BaseRequestWebsocket, subdomain: str | None, server_name: str | None
     ) -> MapAdapter:

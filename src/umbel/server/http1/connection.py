@@ -71,6 +71,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ...core.inbound import AnyHead, RequestHead
 from ...net.exception_groups import split_application_crash
 from ..idle_timer import IdleTimer
 from ..limits.client_clocks import PIECE, WriteClock
@@ -448,12 +449,12 @@ class Http1Connection:
         error_response = error_response_for(self.server, rest) if cycle.can_respond and not self._displaced else None
         if error_response is None:
             return
-        request_id, method = cycle.request_id, cycle.method
+        request_id = cycle.request_id
         # Noted before it is sent: where the sending fails, the record still names this response, with 0 bytes.
         cycle.server_response = ServerResponse(error_response, request_id)
         if rest is None:
             cycle.server_response = ServerResponse(
-                error_response, request_id, await self.refuse(error_response, request_id, method)
+                error_response, request_id, await self.refuse(error_response, request_id, cycle)
             )
             return
         with (
@@ -461,7 +462,7 @@ class Http1Connection:
             trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESPONSE_S),
         ):
             cycle.server_response = ServerResponse(
-                error_response, request_id, await self.refuse(error_response, request_id, method)
+                error_response, request_id, await self.refuse(error_response, request_id, cycle)
             )
             if self.buffer or not cycle.body_complete:
                 await self.linger()  # The caller closes the socket next, and unread bytes would make that a RST.
@@ -596,16 +597,10 @@ class Http1Connection:
         """Refuse a request that was not admitted. Return whether another request may follow."""
         self._refused += 1
         keep = head.parsed.keep_alive and head.parsed.length == 0 and self.keeps_alive()
-        path = head.target.partition(b"?")[0].decode("ascii")
-        parsed = head.parsed
+        path, parsed = head.target.partition(b"?")[0].decode("ascii"), head.parsed
+        version, old = parsed.version, parsed.version == "1.0"
         await self.refuse_unseen(
-            error_response,
-            head.method,
-            path,
-            keep,
-            old=parsed.version == "1.0",
-            version=parsed.version,
-            fields=parsed.fields,
+            error_response, head.method, path, keep, old=old, version=version, fields=parsed.fields
         )
         if keep:
             self._be_idle()
@@ -628,8 +623,9 @@ class Http1Connection:
         The record is written also if the sending fails or is cancelled. Raises as ``send_rest``.
         """
         request_id, began, sent = new_request_id(), trio.current_time(), 0
+        head = RequestHead(method, path.encode("utf-8", "replace"), fields, self.scheme, self.peer.client)
         try:
-            sent = await self.refuse(error_response, request_id, method, keep_alive=keep, old=old)
+            sent = await self.refuse(error_response, request_id, head, keep_alive=keep, old=old)
         finally:
             self._record(ServerResponse(error_response, request_id, sent), method, path, began, version, fields)
 
@@ -661,7 +657,7 @@ class Http1Connection:
         self,
         error_response: ErrorResponse,
         request_id: str,
-        method: str,
+        head: AnyHead,
         *,
         keep_alive: bool = False,
         old: bool = False,
@@ -670,8 +666,8 @@ class Http1Connection:
 
         ``keep_alive``, ``old``: as ``keep`` and ``old`` of ``refuse_unseen``.
         """
-        headers, body = self.server.fields_and_body(error_response, request_id)
-        if method == "HEAD":
+        headers, body = self.server.fields_and_body(error_response, request_id, head)
+        if head.method == "HEAD":
             body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         stays = b"connection: keep-alive\r\n" if old else b""

@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
+from ...core.inbound import DISCARD_MAX, AnsweredByServerError, AnyHead, ByteStream, ClientGoneError, Field
 from ...net.epoll import BROKEN
 from ..limits.client_clocks import BodyClock
 from ..limits.fairness import UnsentContent
@@ -118,8 +118,8 @@ class RequestTransport(Protocol):
         """Wait, with a timeout, until the socket has taken all kept bytes. Cancelled, they stay kept, in order."""
         ...
 
-    async def refuse(self, error_response: ErrorResponse, request_id: str, method: str) -> int:
-        """Send an error response. Return the bytes of its body."""
+    async def refuse(self, error_response: ErrorResponse, request_id: str, head: AnyHead) -> int:
+        """Send an error response to the request of ``head``. Return the bytes of its body."""
         ...
 
     def keeps_alive(self) -> bool:
@@ -401,7 +401,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             request_id = new_request_id()
             self.keep_alive = False
             try:
-                sent = await self._connection.refuse(error_response, request_id, self.method)
+                sent = await self._connection.refuse(error_response, request_id, self)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self.client_left()
                 raise gone from None

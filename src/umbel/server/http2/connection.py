@@ -64,6 +64,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
+from ...core.inbound import RequestHead
 from ..http1.head_errors import HeadError
 from ..http1.host import Hosts
 from ..http1.request_body import too_large
@@ -507,7 +508,7 @@ class Http2Connection:
         """Queue an error response to the request of ``stream``; ``code`` as in ``Sender.error_response``."""
         complete = stream.receive_buffer.complete
         sent = self.sender.error_response(
-            stream.stream_id, error_response, request_id, stream.head, complete=complete, code=code
+            stream.stream_id, error_response, request_id, stream, complete=complete, code=code
         )
         stream.server_response = ServerResponse(error_response, request_id, sent, notified)
 
@@ -585,8 +586,9 @@ class Http2Connection:
 
         ``complete``: the request has ended. ``code``: as in ``Sender.error_response``.
         """
-        request_id = new_request_id()
-        sent = self.sender.error_response(stream_id, error_response, request_id, head, complete=complete, code=code)
+        request_id, scheme = new_request_id(), "https" if self.peer.secure else "http"
+        seen = RequestHead(head.method, head.path, head.fields, scheme, self.peer.client)
+        sent = self.sender.error_response(stream_id, error_response, request_id, seen, complete=complete, code=code)
         self._record(ServerResponse(error_response, request_id, sent), head, started_at)
         self._idle_since = trio.current_time()
         self._count_refused()

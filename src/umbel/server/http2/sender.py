@@ -17,12 +17,12 @@ from h2.exceptions import ProtocolError
 from h2.stream import H2Stream, StreamInputs
 
 from ...core.failure_kinds import Kind
-from ...core.inbound import RequestHead
+from ...core.inbound import AnyHead
 from ..limits.client_clocks import PIECE, WriteClock
 from ..response.error_response import ErrorResponse
 from ..state import ServerState
 from . import frames
-from .request_head import Fields, Head
+from .request_head import Fields
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 WRITE_TIMEOUT = "write-timeout"
@@ -254,7 +254,7 @@ class Sender:
         stream_id: int,
         error_response: ErrorResponse,
         request_id: str,
-        head: Head,
+        head: AnyHead,
         *,
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
@@ -265,9 +265,7 @@ class Sender:
         (RFC 9113 section 8.1). An error ``code`` follows in any case, for a malformed request (section 8.1.1).
         """
         ends = code is ErrorCodes.NO_ERROR
-        fields, body = self._server.fields_and_body(
-            error_response, request_id, RequestHead(head.method, head.path, head.fields)
-        )
+        fields, body = self._server.fields_and_body(error_response, request_id, head)
         fields += self._server.own_fields.fields()
         with contextlib.suppress(ProtocolError):  # The client may have reset the stream.
             if head.method == "HEAD" or len(body) > self.window(stream_id):

@@ -34,7 +34,7 @@ async def send_error_response(server: ServerState, request: InboundRequest, resp
 
     A client that has gone, or does not read, is no error: ``response`` is returned as it is, with 0 bytes.
     """
-    fields, body = server.fields_and_body(response.error_response, response.request_id)
+    fields, body = server.fields_and_body(response.error_response, response.request_id, request)
     try:
         if not request.respond(response.error_response.status, fields, body):
             await request.drained()

@@ -43,6 +43,7 @@ def calls(path: str = "/fast", **more: Any) -> dict[str, Any]:
     return {"part": {"upstream": "up", "path": path, **more}}
 
 
+APP = "https://app.example"
 TWO = {**calls(), "late": {"upstream": "up", "path": "/slow", "optional": True}}
 ROUTES: list[dict[str, Any]] = [
     {"path": "/r", "calls": calls()},
@@ -90,6 +91,9 @@ ROUTES: list[dict[str, Any]] = [
      "answer": {"forward_headers": {"part": ["x-part"]}}},
     {"path": "/create", "calls": {"part": {"respond": {"status": 202, "headers": {"location": "/part/7"}}}},
      "answer": {"status_from": "part"}},
+    {"path": "/cors", "calls": calls(), "methods": ["GET", "PUT"], "cors": {"origins": [APP], "credentials": True},
+     "answer": {"headers": {"referrer-policy": "origin", "access-control-allow-origin": "*"}}},
+    {"path": "/cors-stream", "calls": TWO, "stream": True, "deadline": "30s", "cors": {"origins": ["*"]}},
     {"path": "/badshape", "calls": calls(), "answer": {"shape": "sum(`[1e308, 1e308]`)"}},
 ]  # fmt: skip
 
@@ -217,4 +221,16 @@ CASES: list[Case] = [
     get("/mock"),
     get("/create"),
     get("/hello", outside=True),
+    get("/cors", ("origin", APP)),
+    get("/cors", ("origin", "https://evil.example")),
+    Case("HEAD", "/cors", (("origin", APP),)),
+    Case("DELETE", "/cors", (("origin", APP),)),
+    Case("OPTIONS", "/cors", (("origin", APP),)),
+    Case("OPTIONS", "/cors", (("origin", APP), ("access-control-request-method", "PUT"))),
+    Case("OPTIONS", "/cors", (("origin", "null"), ("access-control-request-method", "PUT"))),
+    get("/cors/", ("origin", APP)),
+    get("//cors", ("origin", APP)),
+    get('/cors?a="', ("origin", APP)),
+    get("/cors-stream", ("origin", APP)),
+    get("/r", ("origin", APP)),
 ]

@@ -184,6 +184,7 @@ ALONE = {
         "compress.min",
         "call.max_body",
         "route.quorum",
+        "cors.max_age",
         "route.max_steps",
         "answer.status",
         "respond.status",

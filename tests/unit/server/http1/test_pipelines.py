@@ -13,7 +13,7 @@ import trio
 
 from tests.support.logs.records import Records
 from tests.support.server.http1 import DRIVERS, GET, served
-from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
+from umbel.core.inbound import AnyHead, Field, InboundApplication, InboundRequest
 from umbel.server.http1.connection import REQUESTS_PER_TURN
 from umbel.server.response.error_response import REFUSED_MAX
 
@@ -33,9 +33,9 @@ class Turns(InboundApplication):
         self.seen.append(self.turns)
         request.respond(404, [(b"content-length", b"1")], b"-")
 
-    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
+    def error_response_fields(self, head: AnyHead, fields: Sequence[Field]) -> Sequence[Field]:
         self.seen.append(self.turns)
-        return ()
+        return fields
 
     async def count(self) -> None:
         while True:

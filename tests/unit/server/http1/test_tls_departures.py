@@ -14,7 +14,7 @@ import trustme
 
 from tests.support.server.http1 import GET, App, answer, served
 from tests.support.socket_streams import TlsPeer
-from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
+from umbel.core.inbound import AnyHead, Field, InboundApplication, InboundRequest
 from umbel.server.serve_socket import serve_socket
 
 MockClock = trio.testing.MockClock
@@ -37,8 +37,8 @@ class ShowsCertificate(InboundApplication):
     async def handle(self, request: InboundRequest) -> None:
         request.respond(200, [], request.client_certificate or b"none")
 
-    def error_response_fields(self, head: RequestHead | None) -> Sequence[Field]:
-        return ()
+    def error_response_fields(self, head: AnyHead, fields: Sequence[Field]) -> Sequence[Field]:
+        return fields
 
 
 @asynccontextmanager

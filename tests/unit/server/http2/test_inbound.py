@@ -30,8 +30,8 @@ class Native(InboundApplication):
     async def handle(self, request: Any) -> None:
         await self._handle(request)
 
-    def error_response_fields(self, head: Any) -> Any:
-        return ()
+    def error_response_fields(self, head: Any, fields: Any) -> Any:
+        return fields
 
 
 @asynccontextmanager

@@ -1,0 +1,86 @@
+"""Preflights: the OPTIONS request with which a browser asks for permission before a cross-origin request.
+
+A preflight is answered before everything that could refuse it (a login, a limit, a hook), because browsers send it
+without credentials. It is answered with 204 in any case; only its fields give the permission. So a path without a route
+gets permission too: the page can then read the 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, get_args
+from urllib.parse import unquote, urlsplit
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
+
+from ...config.schema.types import Method
+from .browser_fields import BrowserFields, BrowserRules, PreflightFields
+from .cors import ASKED_METHOD, ASKED_PRIVATE_NETWORK
+
+if TYPE_CHECKING:
+    from werkzeug.routing import MapAdapter, Rule
+
+_ASKED_METHOD, _ASKED_PRIVATE_NETWORK = ASKED_METHOD.lower(), ASKED_PRIVATE_NETWORK.lower()
+_METHODS: Sequence[str] = get_args(Method)
+
+
+class PathRules(NamedTuple):
+    """What a path has for browsers."""
+
+    browser_fields: BrowserFields
+    rule: str
+    """The route's rule; empty if the path has no route."""
+    methods: Sequence[str]
+    """The methods of the routes with these browser fields; without a route all methods."""
+
+
+def rules_at(browsers: BrowserRules, adapter: MapAdapter, path: str, method: str) -> PathRules:
+    """The rules of the route that a request with ``method`` has, or would be redirected to.
+
+    If no route at the path has the method: those of the first of its routes. Without a route: those of the application.
+    """
+    found = _routes(adapter, path, method)
+    if not found:
+        return PathRules(browsers.default, "", _METHODS)
+    fields = browsers.at(found[0].endpoint)
+    methods = {name for rule in found if browsers.at(rule.endpoint) is fields for name in rule.methods or ()}
+    return PathRules(fields, found[0].rule, sorted(methods))
+
+
+def _routes(adapter: MapAdapter, path: str, method: str) -> list[Rule]:
+    """The route of a path and method, or the routes of the path's other methods."""
+    for _ in range(2):  # A path is redirected once: to the path with single slashes, and with or without a last one.
+        try:
+            return [adapter.match(path, method, return_rule=True)[0]]
+        except RequestRedirect as error:
+            path = unquote(urlsplit(error.new_url).path)
+        except MethodNotAllowed as error:
+            return [adapter.match(path, name, return_rule=True)[0] for name in sorted(error.valid_methods or ())]
+        except HTTPException:
+            return []
+    return []
+
+
+def is_preflight(method: str, fields: Mapping[str, str]) -> bool:
+    """Whether a request is a preflight; ``fields`` by name in lower case."""
+    return method == "OPTIONS" and "origin" in fields and _ASKED_METHOD in fields
+
+
+def preflight_rules(
+    browsers: BrowserRules, adapter: MapAdapter, path: str, fields: Mapping[str, str]
+) -> PathRules | None:
+    """The rules for the response to a preflight; None if the gateway has no CORS rules for the path.
+
+    Args:
+        browsers: the rules of the application.
+        adapter: matches paths.
+        path: the decoded path of the request.
+        fields: the request's fields, by name in lower case.
+    """
+    at = rules_at(browsers, adapter, path, fields[_ASKED_METHOD])
+    if at.browser_fields.cors is None:
+        return None
+    private_network = fields.get(_ASKED_PRIVATE_NETWORK) == "true"
+    answered = PreflightFields(at.browser_fields, at.methods, private_network=private_network)
+    return at._replace(browser_fields=answered)
