@@ -80,48 +80,66 @@ class Entries(NamedTuple):
             if entries >= COUNTED * 0.9 and package in Path(function[0]).parents
         }
 
+    def caused_by(self, package: Path) -> float:
+        """The entries, per request with one call, of functions of a package and of functions that they call."""
+        caused = 0
+        for (file, _, _), (_, entries, _, _, callers) in self.one.stats.items():  # type: ignore[attr-defined]
+            if package in Path(file).parents:
+                caused += entries
+            else:
+                caused += sum(counts[1] for caller, counts in callers.items() if package in Path(caller[0]).parents)
+        return caused / COUNTED
+
     @staticmethod
     def _total(profile: pstats.Stats) -> int:
         return profile.total_calls
 
 
-async def count_entries(directory: Path) -> Entries:
+async def count_entries(
+    directory: Path, tables: str = "", headers: tuple[tuple[str, str], ...] = (), runs: int = RUNS
+) -> Entries:
     """Serve two routes in a process, and profile requests of one connection after a warm-up.
 
     Writes files to ``directory``.
 
+    Args:
+        directory: an empty directory.
+        tables: further tables of the configuration.
+        headers: header fields of each request.
+        runs: how often the requests with eleven calls are profiled.
+
     Raises:
         AssertionError: the server does not start, or a response has another status than 200.
     """
-    runs = ["/1", *["/11"] * RUNS]
+    paths = ["/1", *["/11"] * runs]
     async with started(sys.executable, "-c", UPSTREAM, cwd=directory) as upstream:
         routes = "".join(
             f'[[routes]]\npath = "/{calls}"\n'
             + "".join(f'calls.c{call} = {{ upstream = "u", path = "/x" }}\n' for call in range(calls))
             for calls in (1, 11)
         )
-        write(directory, f'[upstreams.u]\nurls = ["{await upstream.address()}"]\n{routes}')
+        write(directory, f'[upstreams.u]\nurls = ["{await upstream.address()}"]\n{tables}{routes}')
         async with started(sys.executable, "-c", SERVE, "serve", "--bind", "127.0.0.1:0", cwd=directory) as server:
             port = int((await server.address()).rpartition(":")[2])
-            for path in runs:
+            for path in paths:
                 # A new connection for each run, because the server closes a connection after a thousand requests.
                 async with connected(port) as client:
-                    await _count(server, client, path)
-    one, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(runs, 1)]
+                    await _count(server, client, path, headers)
+    one, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(paths, 1)]
     # Upstream responses that arrive in more turns cost more entries, so the smallest of several runs is taken.
     return Entries(one, min(elevens, key=Entries._total))
 
 
-async def _count(server: Child, client: RawClient, path: str) -> None:
-    await _request(client, path, WARM_UP)
+async def _count(server: Child, client: RawClient, path: str, headers: tuple[tuple[str, str], ...]) -> None:
+    await _request(client, path, headers, WARM_UP)
     # A signal is delivered before the request that is sent after it.
     server.send(signal.SIGRTMIN)
-    await _request(client, path, COUNTED)
+    await _request(client, path, headers, COUNTED)
     server.send(signal.SIGRTMIN + 1)
     # The response to one more request shows that the profile has been written.
-    await _request(client, path, 1)
+    await _request(client, path, headers, 1)
 
 
-async def _request(client: RawClient, path: str, times: int) -> None:
+async def _request(client: RawClient, path: str, headers: tuple[tuple[str, str], ...], times: int) -> None:
     for _ in range(times):
-        assert (await client.request("GET", path)).status == 200
+        assert (await client.request("GET", path, headers)).status == 200

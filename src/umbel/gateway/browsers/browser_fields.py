@@ -8,7 +8,7 @@ refused handshakes, and ``Umbel.error_response_fields`` for error responses of t
 each of them.
 
 The fields to add depend on the route (its CORS rules), on Origin and on the client's scheme. They are cached by the
-last two, for allowed origins only: any other value of Origin gets the fields of a request without Origin.
+last two.
 
 ``add`` is on the path of every request. It looks at each name once, and calls a function only if it finds a name that
 it must change.
@@ -64,7 +64,7 @@ class BrowserFields:
         self._known: BoundedCache[_Key, tuple[Field, ...]] = BoundedCache(
             _ORIGINS_MAX, _ORIGIN_SIZE, size_of=lambda key: len(key[1])
         )
-        """The fields that are added, by scheme and allowed origin."""
+        """The fields that are added, by scheme and origin."""
         self._varied: BoundedCache[bytes, bytes] = BoundedCache(_VARY_MAX, _VARY_SIZE)
         """Values of Vary with the names of ``varies``, by the value of the response."""
         self._replaced = security.removed | security.replaced | (FIELD_NAMES if cors is not None else frozenset())
@@ -74,8 +74,7 @@ class BrowserFields:
 
     def add(self, fields: list[Field], client: ClientOrigin) -> None:
         """Change ``fields``, those of a response to ``client``. Names are in lower case."""
-        asked = client.fields.by_name
-        key = client.scheme, asked.get("origin", "")
+        key = client.scheme, "" if self.cors is None else client.fields.by_name.get("origin", "")
         known, varied, touched = self._known.entries, self._varied.entries, self._touched
         added = known[key] if key in known else self._make(*key)
         vary = self._vary
@@ -105,11 +104,7 @@ class BrowserFields:
     def _make(self, scheme: str, origin: str) -> tuple[Field, ...]:
         """The fields to add, apart from Vary, to a response that has none of their names."""
         added = self._security.for_scheme(scheme)
-        if origin:
-            if self.cors is None or not self.cors.allows(origin):
-                # Not kept under this origin: a client could send any number of them.
-                key = scheme, ""
-                return self._known.entries[key] if key in self._known.entries else self._make(*key)
+        if origin and self.cors is not None and self.cors.allows(origin):
             added += self._cors_fields(self.cors, origin)
         self._known.add((scheme, origin), added)
         return added
