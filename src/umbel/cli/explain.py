@@ -14,6 +14,7 @@ import click
 from .options import config_option
 
 if TYPE_CHECKING:
+    from .routes.browsers import BrowserAnswer
     from .routes.matching import NoMatch
 
 
@@ -37,7 +38,8 @@ def explain(
     """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits.
 
     A query string in PATH is checked as the route checks it. Header fields decide where routes have a host or a match:
-    -H "Host: shop.example".
+    -H "Host: shop.example". With -H "Origin: https://app.example" the output says what a page of this origin gets;
+    with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is.
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.
@@ -48,6 +50,7 @@ def explain(
     from ..config.loading.empty_config import require_file
     from ..config.loading.load import load_for_display
     from ..gateway.checks import CHECKS
+    from .routes.browsers import browser_answer
     from .routes.explanation import explain_plan
     from .routes.matching import NoMatch, find, location_of, read_query
     from .routes.rendering import mermaid, tree
@@ -56,21 +59,25 @@ def explain(
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
+    browsers = browser_answer(loaded, plans, method.upper(), path, fields)
     found = find(plans, method.upper(), path, fields)
+    if browsers.preflight:
+        found = NoMatch(204, "a preflight, answered before anything that could refuse it, and without any call")
     if isinstance(found, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", found, as_json=as_json)
+        _exit_without_route(ctx, f"{method.upper()} {path}", found, browsers, as_json=as_json)
     plan = plans[found.route]
     query = read_query(plan, path)
     if isinstance(query, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", query, as_json=as_json)
+        _exit_without_route(ctx, f"{method.upper()} {path}", query, browsers, as_json=as_json)
     location = location_of(plan, found.values, query.values)
     if isinstance(location, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", location, as_json=as_json)
+        _exit_without_route(ctx, f"{method.upper()} {path}", location, browsers, as_json=as_json)
     why = tuple(map(loaded.hide, found.why))
     route = replace(explain_plan(loaded, found.route, plan), location=location, chosen_because=why)
     if as_json:
         values = {name: str(value) for name, value in found.values.items()}
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}
+        document["browsers"] = browsers._asdict()
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     ignored = "".join(
@@ -83,13 +90,22 @@ def explain(
     bound = {name: str(value) for name, value in found.values.items()} | dict(query.values)
     shown = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in bound.items())
     click.echo(f"{method.upper()} {path}{f': {shown}' if shown else ''}\n{ignored}\n{tree(route)}")
+    _show_browsers(browsers)
 
 
-def _exit_without_route(ctx: click.Context, request: str, answer: NoMatch, *, as_json: bool) -> NoReturn:
+def _show_browsers(answer: BrowserAnswer) -> None:
+    if answer.rules is not None or answer.origin is not None:
+        click.echo("\n" + "\n".join(answer.lines()))
+
+
+def _exit_without_route(
+    ctx: click.Context, request: str, answer: NoMatch, browsers: BrowserAnswer, *, as_json: bool
+) -> NoReturn:
     """Print the response to a request that causes no call, and exit: with 0 if its status is a success, else 1."""
     if as_json:
-        click.echo(json.dumps({"route": None, **answer._asdict()}, ensure_ascii=False))
+        click.echo(json.dumps({"route": None, **answer._asdict(), "browsers": browsers._asdict()}, ensure_ascii=False))
     else:
         near = f"; near it: {', '.join(answer.near)}" if answer.near else ""
         click.echo(f"{request}: {answer.status}, {answer.reason}{near}", err=answer.status >= 300)
+        _show_browsers(browsers)
     ctx.exit(0 if answer.status < 300 else 1)

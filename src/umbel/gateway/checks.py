@@ -19,6 +19,7 @@ from ..core.networks import UNIX_PEER
 from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from ..logs.recorder import STREAMS, path_of
 from ..upstream import from_config
+from .browsers.cors import FIELD_NAMES
 
 if TYPE_CHECKING:
     from ..config.schema.sections import Config, KeyPath
@@ -90,6 +91,23 @@ def _warn_of_codings(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield ("compress",), f"{coding} is left out of algorithms: to use it, {how_to_install(coding)}"
 
 
+def _warn_of_response_fields(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Warn of response fields of a route that CORS writes itself, or that ``[headers]`` removes or replaces."""
+    headers = config.headers
+    reasons = dict.fromkeys(headers.remove, "[headers] removes this field from every response")
+    reasons |= dict.fromkeys(headers.set_, "set of [headers] replaces this field in every response")
+    of_cors = {name.decode(): "[cors] writes this field; write cors = false to do without it" for name in FIELD_NAMES}
+    for index, route in enumerate(config.routes):
+        has_cors = route.cors is not False and (route.cors or config.cors) is not None
+        here = reasons | of_cors if has_cors else reasons
+        named: list[tuple[KeyPath, str]] = [(("headers", name), name) for name in route.answer.headers]
+        for call, names in route.answer.forward_headers.items():
+            named += [(("forward_headers", call, place), name) for place, name in enumerate(names)]
+        for at, name in named:
+            if name in here:
+                yield ("routes", index, "answer", *at), f'"{name}" has no effect: {here[name]}'
+
+
 CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
@@ -99,5 +117,6 @@ WARNINGS: tuple[Check, ...] = (
     _warn_of_networks,
     _warn_of_hosts,
     _warn_of_codings,
+    _warn_of_response_fields,
 )
 """Checks whose results are only reported."""

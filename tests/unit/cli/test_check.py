@@ -230,3 +230,35 @@ def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch
         f"{here}/theirs is not writable for the user of this process (uid {os.geteuid()})" in line for line in lines
     )
     assert not (here / "theirs" / "logs").exists()
+
+
+def test_fields_of_a_route_that_cors_or_headers_overrides_are_warnings(here: Path) -> None:
+    answer = (
+        'answer.headers = { "Access-Control-Allow-Origin" = "*", x-a = "1" }\n'
+        'answer.forward_headers = { c = ["x-b", "access-control-expose-headers", "x-c"] }\n'
+    )
+    tables = '[cors]\norigins = ["https://app.example"]\n[headers]\nset = { x-a = "2" }\nremove = ["x-b"]\n'
+    write(here, f"{tables}{GOOD}{answer}")
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    assert [line.partition(" has no effect: ")[::2] for line in result.stderr.splitlines()] == [
+        (
+            "warning: umbel.toml:11: routes[0].answer.headers.access-control-allow-origin:"
+            ' "access-control-allow-origin"',
+            "[cors] writes this field; write cors = false to do without it",
+        ),
+        (
+            'warning: umbel.toml:11: routes[0].answer.headers.x-a: "x-a"',
+            "set of [headers] replaces this field in every response",
+        ),
+        (
+            'warning: umbel.toml:12: routes[0].answer.forward_headers.c[0]: "x-b"',
+            "[headers] removes this field from every response",
+        ),
+        (
+            'warning: umbel.toml:12: routes[0].answer.forward_headers.c[1]: "access-control-expose-headers"',
+            "[cors] writes this field; write cors = false to do without it",
+        ),
+    ]
+    write(here, f"{tables}{GOOD}cors = false\n{answer}")
+    assert CliRunner().invoke(main, ["check"]).stderr.count("[cors]") == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.gateway.configs import CALL, GOOD, ROUTE, write
+from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, write
 from umbel.cli import main
 from umbel.cli.routes.matching import PROBES
 from umbel.gateway.operation import probes
@@ -200,7 +200,9 @@ def test_a_request_that_the_gateway_answers_itself_is_explained(method: str, pat
 def test_json_explains_a_request_that_no_route_matches() -> None:
     result = explain("GET", "/dashbord/4", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout) == {
+    document = json.loads(result.stdout)
+    assert document.pop("browsers")["rules"] is None
+    assert document == {
         "route": None,
         "status": 404,
         "reason": "no route has this path",
@@ -419,3 +421,41 @@ def test_a_request_that_fulfils_no_match_is_explained_with_status_1(here: Path) 
     result = explain("GET", "/m")
     assert result.exit_code == 1
     assert "GET /m: 404, routes have this path, but the request fulfils the match of none of them" in result.stderr
+
+
+CORS = (
+    '[cors]\norigins = ["https://app.example"]\n[headers]\nset = { x-key = "${SECRET}" }\n'
+    + UPSTREAM
+    + ROUTE
+    + CALL
+    + ROUTE.replace("/r", "/own")
+    + CALL
+    + "cors = { origins = ['https://own.example'], credentials = true }\n"
+)
+
+
+@pytest.fixture
+def with_cors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, CORS)
+
+
+@pytest.mark.usefixtures("with_cors")
+def test_with_an_origin_the_fields_that_a_page_gets_are_shown() -> None:
+    result = explain("GET", "/r", "-H", "Origin: https://app.example")
+    assert "browsers https://app.example is allowed [umbel.toml:1]\n" in result.stdout
+    assert "access-control-allow-origin: https://app.example\n" in result.stdout
+    assert "hunter2" not in result.stdout
+    result = explain("GET", "/own", "-H", "origin:https://app.example")
+    assert "browsers https://app.example is not allowed [umbel.toml:13]: its pages cannot read" in result.stdout
+    assert "access-control-" not in result.stdout
+
+
+@pytest.mark.usefixtures("with_cors")
+def test_a_preflight_is_explained_also_where_no_route_matches() -> None:
+    asked = ("-H", "Origin: https://own.example", "-H", "Access-Control-Request-Method: PUT")
+    result = explain("OPTIONS", "/own", *asked)
+    assert (result.exit_code, result.stdout.partition(",")[0]) == (0, "OPTIONS /own: 204")
+    assert "access-control-allow-methods: GET, HEAD, OPTIONS\n" in result.stdout
+    document = json.loads(explain("OPTIONS", "/none", "--json", *asked).stdout)
+    assert (document["status"], document["browsers"]["origin_allowed"]) == (204, False)

@@ -100,6 +100,16 @@ def location_of(plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json]) 
         return NoMatch(400, str(error))
 
 
+def map_of(plans: Sequence[Plan]) -> UmbelMap:
+    """Return the map of the routes. An endpoint is the index of a route, of routes with a ``match`` of the first."""
+    routes, groups = UmbelMap(), _groups(plans)
+    for index, plan in enumerate(plans):
+        if (group := groups.get(_key(plan), [index]))[0] == index:
+            methods = {method for each in group for method in plans[each].methods}
+            routes.add(QuartRule(plan.route.path, endpoint=str(index), methods=methods, host=plan.route.host))
+    return routes
+
+
 def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[str, str]] = ()) -> Match | NoMatch:
     """Return the route that matches a request, or ``NoMatch`` if there is none.
 
@@ -113,11 +123,7 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
     if (merged := merged_path(raw.encode())) is not None:
         return NoMatch(308, f"the client is sent to {merged.decode()}")
     request = RequestFields([(name.lower().encode(), value.encode()) for name, value in fields])
-    routes, groups = UmbelMap(), _groups(plans)
-    for index, plan in enumerate(plans):
-        if (group := groups.get(_key(plan), [index]))[0] == index:
-            methods = {method for each in group for method in plans[each].methods}
-            routes.add(QuartRule(plan.route.path, endpoint=str(index), methods=methods, host=plan.route.host))
+    routes, groups = map_of(plans), _groups(plans)
     adapter = routes.adapter_for(routes.patterns_for(request.get("host")), "localhost")
     try:
         endpoint, values = adapter.match(unquote(raw), method)

@@ -152,6 +152,11 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         if leader.path != route.path:
             said = f'write "{leader.path}": routes that differ in match must give their variables the same names'
             seen[(*at, "path"), said] = None
+        if leader.cors != route.cors:
+            # A preflight has none of the fields that match reads, so it cannot choose among these routes.
+            place = config.where(("routes", grouped[index], "path"))
+            said = f"must be the same in all routes that differ in match only; the first one is at {place}"
+            seen[(*at, "cors"), said] = None
         seen.update(dict.fromkeys(_never_sent(config, index)))
     for name, upstream in config.upstreams.items():
         for field in upstream.headers:

@@ -58,6 +58,7 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "value": 1,
     "path": "/",
     "to": "/",
+    "origins": ["https://placeholder.invalid"],
 }
 """A valid value for each key that any section requires."""
 
@@ -70,7 +71,6 @@ _OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {
     "upstream": _NAME,
     "path": "/",
     "calls": {_NAME: {"upstream": _NAME, "path": "/"}},
-    "origins": ["https://placeholder.invalid"],
 }
 # Placeholders for single items of lists.
 _ITEM_PLACEHOLDERS: Mapping[str, Any] = {

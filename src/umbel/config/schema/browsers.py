@@ -14,8 +14,8 @@ from .section import AS_TUPLE, Section
 from .types import ExposedHeader, HeaderName, Headers, Method
 from .units import Delay
 
-_SCHEME, _HOST = r"[a-z][a-z0-9+.-]*", r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
-_ORIGIN = re.compile(rf"({_SCHEME})://({_HOST})(?::([1-9][0-9]{{0,4}}))?")
+_SCHEME, _HOST = r"[a-z][a-z0-9+.-]*+", r"(?:\*\.)?[a-z0-9_-]++(?:\.[a-z0-9_-]++)*+|\[[0-9a-f:.]++\]"
+_ORIGIN = re.compile(rf"\A({_SCHEME})://({_HOST})(?::([1-9][0-9]{{0,4}}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _CORS_PREFIX = "access-control-"
 _FIXED = frozenset({"content-type", "content-encoding", "content-range", "date", "location", "vary"})

@@ -29,8 +29,10 @@ class PathRules(NamedTuple):
     """What a path has for browsers."""
 
     browser_fields: BrowserFields
+    route: str
+    """The endpoint of the route; empty if the path has no route."""
     rule: str
-    """The route's rule; empty if the path has no route."""
+    """The route's rule, or empty."""
     methods: Sequence[str]
     """The methods of the routes with these browser fields; without a route all methods."""
 
@@ -42,21 +44,23 @@ def rules_at(browsers: BrowserRules, adapter: MapAdapter, path: str, method: str
     """
     found = _routes(adapter, path, method)
     if not found:
-        return PathRules(browsers.default, "", _METHODS)
+        return PathRules(browsers.default, "", "", _METHODS)
     fields = browsers.at(found[0].endpoint)
     methods = {name for rule in found if browsers.at(rule.endpoint) is fields for name in rule.methods or ()}
-    return PathRules(fields, found[0].rule, sorted(methods))
+    return PathRules(fields, found[0].endpoint, found[0].rule, sorted({*methods, "OPTIONS"}))
 
 
 def _routes(adapter: MapAdapter, path: str, method: str) -> list[Rule]:
-    """The route of a path and method, or the routes of the path's other methods."""
+    """The route of a path and method, or the path's routes of other methods, of the most specific host first."""
     for _ in range(2):  # A path is redirected once: to the path with single slashes, and with or without a last one.
         try:
             return [adapter.match(path, method, return_rule=True)[0]]
         except RequestRedirect as error:
             path = unquote(urlsplit(error.new_url).path)
         except MethodNotAllowed as error:
-            return [adapter.match(path, name, return_rule=True)[0] for name in sorted(error.valid_methods or ())]
+            found = [adapter.match(path, name, return_rule=True)[0] for name in sorted(error.valid_methods or ())]
+            # The most specific host first, as for a request whose method fits.
+            return sorted(found, key=lambda rule: (not rule.host, "*" in (rule.host or "")))
         except HTTPException:
             return []
     return []

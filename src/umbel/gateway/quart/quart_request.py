@@ -94,7 +94,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             async with trio.open_nursery() as nursery:
                 ctx.nursery = nursery
                 self._inbound.on_gone(ctx.cancel)
-                response = self._preflight() or await self._answer()
+                response = await self._answer()
                 self._note_route()  # Before the response: the record of a stream's start has the route.
                 await self._deliver(response)
                 nursery.cancel_scope.cancel(reason="answered")
@@ -175,6 +175,8 @@ class QuartRequest(TrioASGIHTTPConnection):
         raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
         try:
             self.app.gateway_context.check_admission(self._given_scope)
+            if (preflight := self._preflight()) is not None:
+                return preflight
             if raw == b"*" and facts.method == "OPTIONS":
                 return Reply(HTTPStatus.NO_CONTENT, [], b"")  # RFC 9110 section 9.3.7: the server as a whole.
             check_path(raw)

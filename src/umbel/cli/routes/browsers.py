@@ -1,0 +1,78 @@
+"""What a configuration says to browsers in its response to one request: CORS, security fields, and preflights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from ...composition.plan.plan import Plan
+from ...config.loading.load import LoadedConfig
+from ...config.schema.sections import Config, KeyPath
+from ...core.networks import Networks
+from ...gateway.browsers.browser_fields import BrowserRules
+from ...gateway.browsers.preflight import is_preflight, preflight_rules, rules_at
+from ...gateway.request.client_origin import origin_of
+from .matching import map_of
+
+
+class BrowserAnswer(NamedTuple):
+    """What the response to a request says to browsers."""
+
+    origin: str | None
+    """Origin of the request; None without one."""
+    preflight: bool
+    """Whether the gateway answers the request as a preflight, with 204 and no call."""
+    origin_allowed: bool | None
+    """Whether pages of the request's Origin may read the response; None without Origin, or without CORS rules."""
+    rules: str | None
+    """The file and line of the CORS rules; None if there are none."""
+    fields: tuple[tuple[str, str], ...]
+    """The fields that the gateway adds."""
+
+    def lines(self) -> Iterator[str]:
+        """Return the answer as lines of text."""
+        if self.rules is None:
+            yield "browsers no CORS: only pages of the gateway's own origin can read the answer"
+        elif self.origin is None:
+            yield f"browsers CORS rules [{self.rules}]; write -H 'Origin: …' for what a page gets"
+        elif self.origin_allowed:
+            yield f"browsers {self.origin} is allowed [{self.rules}]"
+        else:
+            yield f"browsers {self.origin} is not allowed [{self.rules}]: its pages cannot read the answer"
+        for name, value in self.fields:
+            yield f"         {name}: {value}"
+
+
+def browser_answer(
+    loaded: LoadedConfig, plans: Sequence[Plan], method: str, path: str, asked: Sequence[tuple[str, str]]
+) -> BrowserAnswer:
+    """Return what the response to a request, with the header fields ``asked``, says to browsers.
+
+    The client uses https and is no trusted proxy.
+    """
+    config = loaded.config
+    browsers = BrowserRules(config)
+    for index, plan in enumerate(plans):
+        browsers.add(str(index), browsers.of(plan.route.cors))
+    raw = [(name.lower().encode(), value.encode("utf-8")) for name, value in asked]
+    client = origin_of("192.0.2.1", raw, Networks(()), scheme="https")
+    adapter = map_of(plans).adapter_for_host(client.host)
+    by_name, decoded = client.fields.by_name, unquote(path.partition("?")[0])
+    at, preflight = rules_at(browsers, adapter, decoded, method), None
+    if is_preflight(method, by_name):
+        preflight = preflight_rules(browsers, adapter, decoded, by_name)
+        at = preflight or at
+    fields: list[tuple[bytes, bytes]] = []
+    at.browser_fields.add(fields, client)
+    origin, cors = by_name.get("origin"), at.browser_fields.cors
+    allowed = None if origin is None or cors is None else cors.allows(origin)
+    place = None if cors is None else config.where(_place(config, at.route))
+    said = tuple((name.decode(), loaded.hide(value.decode("latin-1"))) for name, value in fields)
+    return BrowserAnswer(origin, preflight is not None, allowed, place, said)
+
+
+def _place(config: Config, endpoint: str) -> KeyPath:
+    """The key path of the CORS rules of a route."""
+    own = endpoint and config.routes[int(endpoint)].cors is not None
+    return ("routes", int(endpoint), "cors") if own else ("cors",)
