@@ -104,5 +104,5 @@ def test_routes_that_differ_in_match_only_have_one_set_of_cors_rules(tmp_path: P
     first = f"{ROUTE}match = \"headers.x_a == '1'\"\n{CALL}"
     text = f"{UPSTREAM}{first}{ROUTE}{CALL}cors = false\n"
     reason = "must be the same in all routes that differ in match only; the first one is at umbel.toml:4"
-    assert mistakes(tmp_path, text) == [f"umbel.toml:9: routes[1].cors: {reason}"]
+    assert mistakes(tmp_path, text) == [f"umbel.toml:10: routes[1].cors: {reason}"]
     assert not mistakes(tmp_path, f"{UPSTREAM}{first}cors = false\n{ROUTE}{CALL}cors = false\n")
