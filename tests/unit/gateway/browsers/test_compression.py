@@ -145,6 +145,13 @@ async def test_a_stream_is_not_compressed(autojump_clock: MockClock) -> None:
     assert json.loads(answer.body.splitlines()[-1])
 
 
+async def test_no_transform_of_an_upstream_holds_for_the_answer(autojump_clock: MockClock) -> None:
+    app, _ = compressing(up=says(TEXT, headers={"cache-control": "max-age=5, no-transform"}))
+    async with living(app):
+        answer = await get(app, "/r", accepting("gzip"))
+    assert (answer.body, answer.all("content-encoding"), varies(answer)) == (BODY, [], False)
+
+
 # Entity tags.
 
 
