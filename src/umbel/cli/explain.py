@@ -6,8 +6,9 @@ It loads the configuration and compiles the plans as the gateway does; it makes 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -27,19 +28,14 @@ if TYPE_CHECKING:
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 @click.pass_context
 def explain(
-    ctx: click.Context,
-    method: str,
-    path: str,
-    file: str,
-    headers: tuple[str, ...],
-    as_json: bool,
-    as_mermaid: bool,
+    ctx: click.Context, method: str, path: str, file: str, headers: tuple[str, ...], as_json: bool, as_mermaid: bool
 ) -> None:
     """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits.
 
     A query string in PATH is checked as the route checks it. Header fields decide where routes have a host or a match:
     -H "Host: shop.example". With -H "Origin: https://app.example" the output says what a page of this origin gets;
-    with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is.
+    with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is. With -H "Accept-Encoding:
+    gzip" it says in which coding the answer is sent.
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.
@@ -73,9 +69,9 @@ def explain(
     if isinstance(location, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", location, browsers, as_json=as_json)
     why = tuple(map(loaded.hide, found.why))
-    route = replace(explain_plan(loaded, found.route, plan), location=location, chosen_because=why)
+    route = replace(explain_plan(loaded, found.route, plan, fields), location=location, chosen_because=why)
+    values = {name: str(value) for name, value in found.values.items()}
     if as_json:
-        values = {name: str(value) for name, value in found.values.items()}
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}
         document["browsers"] = browsers._asdict()
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -87,9 +83,13 @@ def explain(
         click.echo(ignored, err=True, nl=False)
         click.echo(mermaid(route))
         return
-    bound = {name: str(value) for name, value in found.values.items()} | dict(query.values)
+    _show_tree(f"{method.upper()} {path}", {**values, **query.values}, f"{ignored}\n{tree(route)}", browsers)
+
+
+def _show_tree(request: str, bound: Mapping[str, Any], text: str, browsers: BrowserAnswer) -> None:
+    """Print the request with the values of its parameters, the text of its route, and what browsers get."""
     shown = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in bound.items())
-    click.echo(f"{method.upper()} {path}{f': {shown}' if shown else ''}\n{ignored}\n{tree(route)}")
+    click.echo(f"{request}{f': {shown}' if shown else ''}\n{text}")
     _show_browsers(browsers)
 
 

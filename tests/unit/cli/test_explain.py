@@ -459,3 +459,34 @@ def test_a_preflight_is_explained_also_where_no_route_matches() -> None:
     assert "access-control-allow-methods: GET, HEAD, OPTIONS\n" in result.stdout
     document = json.loads(explain("OPTIONS", "/none", "--json", *asked).stdout)
     assert (document["status"], document["browsers"]["origin_allowed"]) == (204, False)
+
+
+COMPRESSION = {
+    (): [],
+    ("-H", "Accept-Encoding: br;q=0.5, gzip"): ["compressed by gzip for this request"],
+    ("-H", "accept-encoding: gzip, identity;q=0"): [
+        "compressed by gzip for this request, whatever its size, because the client refuses an uncoded answer"
+    ],
+    ("-H", "Accept-Encoding: deflate"): [
+        "not compressed for this request: Accept-Encoding names none of the codings, or prefers identity"
+    ],
+    ("-H", "Accept-Encoding: gzip", "-H", "Via: 1.1 cdn"): [
+        "not compressed for this request, because it has Via and proxied is false"
+    ],
+}
+
+
+@pytest.mark.parametrize("asked", COMPRESSION, ids=map(str, COMPRESSION))
+def test_the_coding_of_the_answer_to_a_request_is_shown(asked: tuple[str, ...], here: Path) -> None:
+    write(here, GOOD + "[compress]\nalgorithms = ['gzip', 'br']\n")
+    rules = json.loads(explain("GET", "/r", "--json", *asked).stdout)["route"]["rules"]
+    expected = ["compressed by gzip, br from 1KiB on, as the client accepts", *COMPRESSION[asked]]
+    assert [rule for rule in rules if "compressed" in rule] == expected
+
+
+def test_a_route_without_compression_is_shown_as_such(here: Path) -> None:
+    for key in ("compress = false", "stream = true"):
+        write(here, GOOD.replace("[[routes]]\n", f"[[routes]]\n{key}\n") + "[compress]\n")
+        assert "answer   never compressed" in explain("GET", "/r").stdout
+    write(here, GOOD)
+    assert "compressed" not in explain("GET", "/r").stdout

@@ -6,20 +6,20 @@ Values of environment variables are replaced by the names of the variables.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...composition.plan.plan import CallPlan, Plan
 from ...config.loading.load import LoadedConfig
-from ...config.schema.compress import Compress
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, Upstream
 from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
-from ...core.http.compressors import is_available
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
 from ...core.redirects import REDIRECTS_MAX
+from ...gateway.browsers.compression import Compression
+from ...gateway.request.request_fields import RequestFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class RouteExplained:
     """Why this route answers the request and not another one with the path."""
 
 
-def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:
-    """Explain route ``index`` of the configuration, whose plan is ``plan``."""
+def explain_plan(loaded: LoadedConfig, index: int, plan: Plan, asked: Sequence[tuple[str, str]] = ()) -> RouteExplained:
+    """Explain route ``index`` of the configuration, whose plan is ``plan``, for a request with the fields ``asked``."""
     route, server, explainer = plan.route, loaded.config.server, _Explainer(loaded)
     at: KeyPath = ("routes", index)
     return RouteExplained(
@@ -88,7 +88,7 @@ def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained
         plan.methods,
         tuple(explainer.query(route.query_params)),
         f"quorum of {route.quorum}" if route.combine == "quorum" else route.combine,
-        tuple(explainer.answer_rules(plan)),
+        (*explainer.answer_rules(plan), *explainer.compression(plan, asked)),
         (
             explainer.limit(route, at, "deadline", format_duration),
             explainer.limit(route, at, "max_body", format_size),
@@ -185,9 +185,28 @@ class _Explainer:
             yield "streamed"
         if plan.vary:
             yield f"varies with {', '.join(plan.vary)}"
-        if (compress := self._config.compress) is not None:
-            yield _compress_text(compress) if plan.route.compress else "never compressed"
         yield from self._caching(plan)
+
+    def compression(self, plan: Plan, asked: Sequence[tuple[str, str]]) -> Iterator[str]:
+        """Yield how the answers of a route are compressed, and the answer to a request with the fields ``asked``."""
+        compress = self._config.compress
+        if compress is None:
+            return
+        if not plan.route.compress or plan.route.stream:
+            yield "never compressed"
+            return
+        compression = Compression(compress)
+        fields = RequestFields([(name.lower().encode(), value.encode()) for name, value in asked])
+        codings, min_size = ", ".join(compression.codings), format_size(compress.min)
+        yield f"compressed by {codings} from {min_size} on, as the client accepts"
+        accepted = compression.accepted(fields)
+        if fields.via and not compress.proxied:
+            yield "not compressed for this request, because it has Via and proxied is false"
+        elif accepted.codings:
+            least = "" if accepted.identity else ", whatever its size, because the client refuses an uncoded answer"
+            yield f"compressed by {accepted.codings[0]} for this request{least}"
+        elif fields.get("accept-encoding") is not None:
+            yield "not compressed for this request: Accept-Encoding names none of the codings, or prefers identity"
 
     def _caching(self, plan: Plan) -> Iterator[str]:
         configured = plan.route.answer.cache_control
@@ -319,13 +338,6 @@ def _toml_bool(value: bool) -> str:
 
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _compress_text(compress: Compress) -> str:
-    """Return text such as ``compressed by zstd, gzip from 1KiB on, as the client accepts``."""
-    codings = ", ".join(filter(is_available, compress.algorithms))
-    proxied = "" if compress.proxied else "; not for a request with Via"
-    return f"compressed by {codings} from {format_size(compress.min)} on, as the client accepts{proxied}"
 
 
 def _retry_text(retry: Retry) -> str:
