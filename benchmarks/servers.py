@@ -78,7 +78,9 @@ def respond() -> None:
     from umbel import Umbel
     from umbel.config.schema.sections import Config
     from umbel.server import hypercorn_config, serve
+    from umbel.server.process import gc_tuning
 
+    gc_tuning.apply()  # As ``umbel serve`` does.
     route = {"path": "/hello", "respond": {"text": BODY.decode()}}
     config = {"logs": {"access": {"level": "error"}}, "routes": [route]}
     app = Umbel(__name__, Config.model_validate(config), static_folder=None)
