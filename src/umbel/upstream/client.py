@@ -19,6 +19,8 @@ under load or failure.
 4. **retry**: makes rounds of attempts, one after the other.
 5. **hedge**: makes several attempts in one round. It is within retry, so that each retry is a race of its own. Retries
    and hedges draw on one budget, which bounds the load that they add together.
+   A call that follows redirects makes a further round for each (``calls/following_call.py``), with retries and hedges
+   of its own, the same place and the same admission.
 6. **load balancing**: takes a replica for each attempt. It is within retry and hedge, so that each attempt can take a
    replica that the call has not tried.
 7. **attempt**: encodes the request, with the time that is left after all waiting, and sends it. Its end is recorded and

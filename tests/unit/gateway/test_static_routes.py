@@ -163,3 +163,19 @@ async def test_a_delay_ends_at_the_leaving_of_the_client_and_at_a_cancel(autojum
     assert [record.kind for record in records.requests[:2]] == [None, Kind.CLIENT_GONE]
     assert len(records.requests) == 3
     assert app.statistics().requests_in_flight == 0
+
+
+async def test_a_route_without_calls_gives_its_answer_as_one_line_of_a_stream() -> None:
+    request = MemoryRequest(target="/alone/7", fields=[("accept", "application/x-ndjson")])
+    await asked([{"path": "/alone/<int:n>", "answer": {"shape": "path.n"}}], request)
+    assert request.answer.status == 200
+    assert request.answer.body == b'{"end":true,"completed":true,"answer":7}\n'
+
+
+async def test_a_shape_without_calls_that_exceeds_its_steps_is_a_400() -> None:
+    shape = {"path": "/alone", "methods": ["POST"], "answer": {"shape": "body.list[*].{a: @}"}, "max_steps": 10}
+    body = b'{"list": [1, 2, 3, 4, 5, 6, 7, 8, 9]}'
+    request = MemoryRequest("POST", "/alone", fields=[("content-type", "application/json")], parts=[body])
+    await asked([shape], request)
+    assert request.answer.status == 400
+    assert "list" in request.answer.json["detail"]
