@@ -272,7 +272,7 @@ def _logs_dir(file: str) -> str:
     if isinstance(found, str) and "${" in found:
         from ..config.loading.variables import Variables
 
-        found, problems = Variables(os.environ).replace(found)
+        found, problems = Variables(os.environ).replace(found, Path(file).parent)
         if problems:
             reason = f"{file}: logs.dir: {problems[0][1]}; or name the socket with --socket"
             raise click.ClickException(reason)

@@ -59,8 +59,10 @@ size per second: `"240B/s"`. A ratio is a number and a percent sign: `"20%"`. A 
 
 **Variables.** `${NAME}` in a text is replaced by the value of the environment variable; if the variable is not set,
 this is a mistake. `${NAME:-default}` gives the default if the variable is unset or empty; a default cannot contain `}`.
-`$${` gives the two characters `${`. Keys are not replaced. The result is always a text: `"${N}"` cannot be used for a
-whole number. Messages show the name of a variable and never its value.
+`${file:/run/secrets/key}` is replaced by the content of a file of at most 64KiB, without the line end at its end; the
+file is read again at each reload. `$${` gives the two characters `${`. Keys are not replaced. A value that is one
+variable and nothing else takes the type of its key, if that is no text: `"${N}"` may stand for a number, `true` or
+`false`, or for a list with commas between its items. Messages show the name of a variable or file and never its value.
 
 **Files.** `include = ["routes/*.toml"]` adds the upstreams and routes of further files, which may include others. Globs
 and all other paths are relative to the file that contains them. `**` matches any depth. A glob without a match is a
@@ -210,7 +212,7 @@ def reference() -> str:
 
 
 def _sections() -> Iterator[str]:
-    schema = json_schema()
+    schema = json_schema(variables=False)
     headers: dict[type[Section], list[str]] = {}
     for place in all_sections():
         headers.setdefault(place.model, []).append(place.header)

@@ -91,6 +91,8 @@ async def test_each_request_of_a_section_gets_the_response_that_is_shown(name: s
     asked = exchanges(section)
     assert asked
     async with raw_server(upstream) as server:
+        for file in re.findall(r"\$\{file:([^}]*)\}", config):
+            (tmp_path / file).write_text("secret\n")
         (tmp_path / "umbel.toml").write_text(config.replace(UPSTREAM, f"http://127.0.0.1:{int(server)}"))
         async with serving(Umbel.from_file(tmp_path / "umbel.toml")) as port:
             for exchange in asked:

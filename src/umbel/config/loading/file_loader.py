@@ -56,7 +56,7 @@ class FileLoader:
             self.complete = False
             return
         self.stamps.append(source.stamp)
-        data, wrong = self._report.variables.replace(source.data)
+        data, wrong = self._report.variables.replace(source.data, source.directory)
         for at, reason in wrong:
             self._report.add(Origin(source, at), reason)
         _make_absolute(source, data)

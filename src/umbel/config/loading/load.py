@@ -12,7 +12,9 @@ stages do not report the same mistake again.
 stage                  a mistake                                    replaced by, and marked as
 =====================  ===========================================  ==========================================
 ``file_loader``        a file cannot be read; no file for a glob    nothing; ``FileLoader.complete`` is False
-``variables``          a variable is not set                        ``REPORTED`` in the place of the value
+``variables``          a variable is not set, or a file cannot be   ``REPORTED`` in the place of the value
+                       read
+``give_types``         (reports nothing)                            (no replacement)
 ``merge``              a section of a wrong type, a second          left out
                        upstream of the same name
 ``schema_violations``  a key is unknown, missing or wrong           see ``recover``
@@ -60,6 +62,7 @@ from .file_loader import FileLoader
 from .file_reader import KEEPS_CHANGING, READS_MAX, SourceFile, settled
 from .merge import MergedTree, Origin, merge
 from .validation_errors import SchemaViolation, schema_violations
+from .variable_types import give_types
 from .variables import Variables
 
 
@@ -118,7 +121,7 @@ def load_for_display(
         report = ErrorReport(Variables(os.environ if environ is None else environ))
         loader = FileLoader(report)
         loader.read(Path(path), os.fspath(path))
-        if settled(loader.stamps):
+        if settled([*loader.stamps, *report.variables.stamps]):
             break
     else:
         raise ConfigError([ConfigProblem(os.fspath(path), None, "", KEEPS_CHANGING)])
@@ -154,6 +157,9 @@ def _build(
     logs = merged.data.get("logs", {})
     if isinstance(logs, dict):
         merged.data["logs"] = {"dir": str(merged.root.directory / Logs().dir), **logs}
+    give_types(Config, merged.data)
+    for name, table in merged.defaults.items():
+        give_types(DEFAULT_TABLES[name], table)
     found = schema_violations(Config, merged.data)
     found += hidden_violations(Config, merged.data, found)
     _report_defaults(merged, report)

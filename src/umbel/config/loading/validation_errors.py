@@ -26,6 +26,10 @@ from .variables import REPORTED, holds_reported
 Kind = Literal["missing", "unknown", "value", "constraint", "reported"]
 
 
+WRONG_TYPE = "needs"
+"""The first word of the reason for a value of a wrong type."""
+
+
 class SchemaViolation(NamedTuple):
     """A key that does not fit the schema. Kind ``reported``: a problem with its value has been reported already."""
 
@@ -132,7 +136,7 @@ def _of_union(
         yield SchemaViolation(place, "reported")
         return
     needs = " or ".join(_needs(error.details) for error in group)
-    yield SchemaViolation(place, "value", f"needs {needs}, not {_type_name(value)}")
+    yield SchemaViolation(place, "value", f"{WRONG_TYPE} {needs}, not {_type_name(value)}")
 
 
 def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaViolation]:
@@ -155,7 +159,7 @@ def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaVio
             yield SchemaViolation(path, "value", str(broken), quotes=True)
     elif kind == "literal_error":
         yield SchemaViolation(
-            path, "value", f"needs {_needs(details)}, not {_quoted(value)}{_nearest_word(details)}", quotes=True
+            path, "value", f"{WRONG_TYPE} {_needs(details)}, not {_quoted(value)}{_nearest_word(details)}", quotes=True
         )
     elif kind == "too_short":
         if len(value) < context["min_length"]:  # Otherwise pydantic has removed invalid items, which are reported.
@@ -163,7 +167,9 @@ def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaVio
     elif kind in _LIMITS:
         yield SchemaViolation(path, "value", f"must be {_LIMITS[kind]} {context[_LIMIT_KEYS[kind]]}")
     else:
-        yield SchemaViolation(path, "value", f"needs {_needs(details)}, not {_type_name(value)}{_brackets(details)}")
+        yield SchemaViolation(
+            path, "value", f"{WRONG_TYPE} {_needs(details)}, not {_type_name(value)}{_brackets(details)}"
+        )
 
 
 _LIMITS = {"greater_than_equal": "at least", "less_than_equal": "at most"}

@@ -1,21 +1,31 @@
-"""Environment variables in the texts of a configuration: ``${NAME}`` and ``${NAME:-default}``. ``$${`` gives ``${``.
+"""Variables in the texts of a configuration: ``${NAME}``, ``${NAME:-default}`` and ``${file:PATH}``.
 
-Keys are not replaced. A value of a variable may be secret, so ``Variables`` also hides these values in messages.
+They are the values of environment variables and the contents of files. ``$${`` gives ``${``. Keys are not replaced. A
+value of a variable may be secret, so ``Variables`` also hides these values in messages.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ...core.regular_file import open_regular
+from .file_reader import FileStamp, why
 
 if TYPE_CHECKING:
     from ..schema.sections import KeyPath
 
 # Alternatives in this order: the escape, a variable, and any other "${". A variable without its closing brace matches
 # up to the end of the text, so that the text is searched only once.
-_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*+)(?::-(?P<default>[^}]*+))?+(?P<closed>\})?|\$\{")
+_VARIABLE = re.compile(
+    r"\$\$\{|\$\{(?:file:(?!-)(?P<file>[^}]*+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*+)(?::-(?P<default>[^}]*+))?+)(?P<closed>\})?|\$\{"
+)
 _WHOLE_MIN, _WHOLE_MAX = -(2**63), 2**63 - 1
+FILE_MAX = 64 * 1024
+"""The most bytes of a file in the place of a variable."""
 _HIDDEN_MIN = 4
 """The least characters of a value that is hidden in messages."""
 
@@ -39,23 +49,33 @@ def holds_reported(value: object) -> bool:
     return value is REPORTED
 
 
+class VariableText(str):
+    """A value that is one variable and nothing else, so that it takes the type of its key (``variable_types.py``)."""
+
+    __slots__ = ()
+
+
 class Variables:
-    """The environment variables of one load: it replaces them, and hides the replaced values in messages."""
+    """The variables of one load: it replaces them, and hides the replaced values in messages."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        self.stamps: list[FileStamp] = []
+        """The stamps of the files that were read."""
         self._environ = environ
         self._secrets: dict[str, str] = {}
+        self._directory = Path()
 
-    def replace(self, data: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, str]]]:
+    def replace(self, data: Any, directory: Path) -> tuple[Any, list[tuple[KeyPath, str]]]:
         """Return ``data`` with variables replaced, and the problems. ``REPORTED`` is in the place of a bad value.
 
-        ``path`` is the path of ``data``; the paths of the problems begin with it.
+        Paths of files are relative to ``directory``. Blocks on these files.
         """
         problems: list[tuple[KeyPath, str]] = []
-        return self._walk(data, path, problems), problems
+        self._directory = directory
+        return self._walk(data, (), problems), problems
 
     def hide(self, message: str) -> str:
-        """Return ``message`` with the values of replaced variables turned into ``${NAME}``.
+        """Return ``message`` with the values of replaced variables turned into ``${NAME}`` or ``${file:PATH}``.
 
         Values of fewer than ``_HIDDEN_MIN`` characters stay: they may be words of the message by chance.
         """
@@ -79,7 +99,11 @@ class Variables:
         return REPORTED if wrong else replaced
 
     def _text(self, text: str, wrong: list[str]) -> str:
-        return "".join(self._pieces(text, wrong)) if "${" in text else text
+        if "${" not in text:
+            return text
+        replaced = "".join(self._pieces(text, wrong))
+        match = _VARIABLE.fullmatch(text)
+        return VariableText(replaced) if match is not None and match["closed"] is not None else replaced
 
     def _pieces(self, text: str, wrong: list[str]) -> Iterator[str]:
         end = 0
@@ -90,8 +114,11 @@ class Variables:
                 yield "${"
             elif match["closed"] is None:
                 wrong.append(
-                    '"${" must begin a variable, ${NAME} or ${NAME:-default}; write $${ for the two characters ${'
+                    '"${" must begin a variable, ${NAME}, ${NAME:-default} or ${file:PATH}; write $${ for the two'
+                    " characters ${"
                 )
+            elif match["file"] is not None:
+                yield self._content(match["file"], wrong)
             else:
                 yield self._value(match["name"], match["default"], wrong)
         yield text[end:]
@@ -105,4 +132,24 @@ class Variables:
             return ""
         if len(value) >= _HIDDEN_MIN:
             self._secrets[value] = f"${{{name}}}"
+        return value
+
+    def _content(self, name: str, wrong: list[str]) -> str:
+        """The content of a file without the line end at its end. It must be UTF-8 of at most ``FILE_MAX`` bytes."""
+        path = self._directory / name
+        try:
+            with os.fdopen(open_regular(path), "rb") as file:
+                content = file.read(FILE_MAX + 1)
+                self.stamps.append(FileStamp.of(path, os.fstat(file.fileno())))
+            value = content.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            wrong.append(f"the file {name} is not UTF-8 text")
+            return ""
+        except (OSError, ValueError) as error:
+            wrong.append(f"the file {name} cannot be read: {why(error)}")
+            return ""
+        if len(content) > FILE_MAX:
+            wrong.append(f"the file {name} is larger than {FILE_MAX // 1024}KiB")
+        if len(value) >= _HIDDEN_MIN:
+            self._secrets[value] = f"${{file:{name}}}"
         return value

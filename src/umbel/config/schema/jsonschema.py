@@ -14,12 +14,17 @@ from .units import format_duration, format_rate, format_ratio, format_size
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = r"\$\{"
+_ONE_VARIABLE = r"^\$\{[^}]*\}$"
+_NO_TEXTS = ("integer", "number", "boolean", "array")
 _FORMATS = {"duration": format_duration, "size": format_size, "ratio": format_ratio, "rate": format_rate}
 _TITLE = "Configuration of Umbel"
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of one file, the main one or an included one, as values of JSON."""
+def json_schema(*, variables: bool = True) -> dict[str, Any]:
+    """Return the JSON Schema of one file, the main one or an included one, as values of JSON.
+
+    With ``variables`` a number, a truth value or a list may be a text that is one variable.
+    """
     raw = Config.model_json_schema(by_alias=True)
     for section in {place.model for place in all_sections()}:
         table = raw["$defs"].get(section.__name__, raw)
@@ -28,6 +33,9 @@ def json_schema() -> dict[str, Any]:
                 table["properties"][key]["description"] = text
     definitions = {name: _section(table) for name, table in raw["$defs"].items()}
     top = _section(raw)
+    if variables:
+        for table in (*definitions.values(), top):
+            table["properties"] = {key: _or_variable(value) for key, value in table["properties"].items()}
     properties = top["properties"]
     inherited: dict[str, Any] = {}
     for name, section in DEFAULT_TABLES.items():
@@ -74,6 +82,16 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
     if default is not None and "$ref" not in rest:
         value["default"] = written(default)
     return value
+
+
+def _or_variable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a key that also accepts one variable. It changes only types that accept no text."""
+    kinds = [branch.get("type") for branch in schema.get("anyOf", [schema])]
+    if "$ref" in schema or "string" in kinds or not any(kind in _NO_TEXTS for kind in kinds):
+        return schema
+    about: dict[str, Any] = {key: schema[key] for key in ("description", "default") if key in schema}
+    rest = {key: value for key, value in schema.items() if key not in about}
+    return {"anyOf": [*(rest.get("anyOf") or [rest]), {"type": "string", "pattern": _ONE_VARIABLE}], **about}
 
 
 def _value(schema: dict[str, Any]) -> dict[str, Any]:

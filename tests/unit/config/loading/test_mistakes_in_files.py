@@ -196,7 +196,7 @@ def test_tls_files_of_an_upstream_with_other_mistakes_are_checked(tmp_path: Path
 
 
 def test_unset_and_malformed_variables_are_reported(tmp_path: Path) -> None:
-    form = '"${" must begin a variable, ${NAME} or ${NAME:-default}; write $${ for the two characters ${'
+    form = '"${" must begin a variable, ${NAME}, ${NAME:-default} or ${file:PATH}; write $${ for the two characters ${'
     text = UPSTREAM + 'headers = { a = "${NOPE}", b = "${1}", c = "${", d = "${X" }\ntimeout = "${NOPE}"\n'
     unset = "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"
     assert mistakes(tmp_path, text) == [

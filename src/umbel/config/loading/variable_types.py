@@ -1,0 +1,74 @@
+"""Types of values that are one variable: ``max_body = "${LIMIT}"`` takes the type of the key.
+
+A variable is a text. If the schema does not accept the text, the value is read as the schema may want it: as a truth
+value or a number of TOML, or as a list whose items are separated by commas. The items are read in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..schema.section import Section
+from ..schema.sections import KeyPath
+from .validation_errors import WRONG_TYPE, schema_violations
+from .variables import VariableText
+
+_LEVELS = 2
+"""A value, and the items of a list."""
+_WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_FLOAT = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+_WORDS: Mapping[str, bool] = {"true": True, "false": False}
+
+
+def give_types(model: type[Section], data: dict[str, Any]) -> None:
+    """Give the values in ``data`` that are one variable the types that the schema of ``model`` wants; change ``data``.
+
+    A value that fits in no form stays the text, so that the mistake is reported for what the file says. The schema is
+    applied a fixed number of times, however many variables there are.
+    """
+    for _ in range(_LEVELS):
+        for form in (_scalar, _items):
+            if not (places := _unfitting(model, data)):
+                return
+            tried = {path: (text, form(text)) for path, text in places.items()}
+            for path, (text, value) in tried.items():
+                _put(data, path, text if value is None else value)
+            left = {each.path: each.reason for each in schema_violations(model, data, constraints=False)}
+            for path, (text, _value) in tried.items():
+                # Another reason, such as a limit, is about the value in its right type.
+                if left.get(path, "").startswith(WRONG_TYPE):
+                    _put(data, path, text)
+
+
+def _unfitting(model: type[Section], data: dict[str, Any]) -> dict[KeyPath, VariableText]:
+    """The places of the variables that the schema does not accept as texts, with their values."""
+    found = {each.path: _at(data, each.path) for each in schema_violations(model, data, constraints=False)}
+    return {path: value for path, value in found.items() if isinstance(value, VariableText)}
+
+
+def _scalar(text: str) -> Any:
+    """A truth value or a number, as TOML writes it; None: ``text`` is neither."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else None
+
+
+def _items(text: str) -> Any:
+    return [VariableText(item.strip()) for item in text.split(",")] if text.strip() else []
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):  # The path of a missing key.
+            return None
+    return data
+
+
+def _put(data: Any, path: KeyPath, value: Any) -> None:
+    _at(data, path[:-1])[path[-1]] = value
