@@ -80,6 +80,33 @@ def test_no_text_changes_the_origin_or_adds_a_segment(a: str, b: str, q: str | N
     assert parts.query.count("&") == 0
 
 
+TREE = {"path": "/tree/<path:rest>", "redirect": {"to": "/{+rest}"}}
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/tree/a/b%20c/d", "/a/b%20c/d"),
+        ("/tree/a/", "/a/"),
+        ("/tree/evil.test", "/evil.test"),
+        ("/tree/a%3Fb/c%23d/%E2%80%AE", "/a%3Fb/c%23d/%E2%80%AE"),
+        ("/tree//evil.test", "/tree/evil.test"),
+        ("/tree/a//evil.test", None),
+        ("/tree/../evil.test", None),
+        ("/tree/a/%2e%2e/b", None),
+    ],
+)
+async def test_a_path_keeps_its_slashes_and_names_no_other_host(target: str, location: str | None) -> None:
+    app, _ = gateway(TREE)
+    async with app.test_app() as running:
+        response = await running.test_client().get(target)
+    if location is None:
+        assert response.status_code == 400
+        assert "location" not in response.headers
+    else:
+        assert (response.status_code, response.headers["location"]) == (308, location)
+
+
 async def test_a_location_of_more_than_the_largest_target_is_a_400() -> None:
     request = MemoryRequest(target=f"/old/{'%C3%A9' * 1300}/{'%C3%A9' * 1300}?q={'x' * 1000}")
     await asked([MOVED], request)

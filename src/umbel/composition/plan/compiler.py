@@ -52,7 +52,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -106,6 +106,7 @@ _WRITTEN_BY_UMBEL = GATEWAY_FIELDS_ALWAYS | {b"traceparent", b"tracestate", b"ac
 # Replaces an unknown upstream, so that the rest of the call is checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
+_PATH_PARAMETER = re.compile(r"<path(?:\([^<>]*\))?:([^<>]+)>")
 _ORIGIN = re.compile(r"(?:https?://[^/]*)?")
 
 
@@ -462,8 +463,10 @@ class _RouteCompiler:
         param = self._route.query_params.get(variable.fields[0]) if variable.root == "query" else None
         return param is not None and param.item_type is not None and len(variable.fields) == 1
 
-    def _target(self, at: KeyPath, text: str, scope: Scope) -> TargetTemplate | None:
-        target = self._collect(at, lambda: scope.resolved(lambda resolve: compile_target(text, resolve)))
+    def _target(
+        self, at: KeyPath, text: str, scope: Scope, keeps_slashes: Collection[str] = ()
+    ) -> TargetTemplate | None:
+        target = self._collect(at, lambda: scope.resolved(lambda resolve: compile_target(text, resolve, keeps_slashes)))
         for variable in target.path if target is not None else ():
             if isinstance(variable, Variable) and self._is_query_list(variable):
                 reason = f'"{variable.name}" is a list, and a path segment takes one value; write it into the query'
@@ -545,7 +548,7 @@ class _RouteCompiler:
         found = _ORIGIN.match(redirect.to)
         assert found is not None  # It matches the empty text.
         scope, at, path = Scope(self._names), ("redirect", "to"), redirect.to[found.end() :] or "/"
-        target = self._target(at, path, scope)
+        target = self._target(at, path, scope, _PATH_PARAMETER.findall(self._route.path))
         if self._names.uses_body:
             self._problem(at, "a redirect cannot read the request's body: it is sent without waiting for the body")
         return None if target is None else RedirectTemplate(redirect.status, found[0], target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -54,6 +54,8 @@ class Variable(NamedTuple):
     fields: tuple[str, ...]
     client_parameter: str
     """Words for the parameter of the client's request that the variable names; empty: it names another value."""
+    keeps_slashes: bool = False
+    """Whether the value is several segments of a path (``{+name}``)."""
 
     def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
         """The value; None if any member of the path is missing."""
@@ -196,13 +198,19 @@ def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = F
     return [f"{key}={text}" for text in texts]
 
 
+_NEVER_A_SEGMENT = frozenset({"", ".", ".."})
+
+
 def _segment(variable: Variable, value: Json) -> str:
     if value is None:
         raise BadValueError(variable.name, "has no value", client_parameter=variable.client_parameter)
     text = percent_encoded(value, variable.name, client_parameter=variable.client_parameter)
-    if text in ("", ".", ".."):
+    segments = text.split("%2F") if variable.keeps_slashes else [text]
+    # A slash at the end is kept. An empty segment anywhere else could make a host of the segment after it.
+    checked = segments[:-1] if len(segments) > 1 and not segments[-1] else segments
+    if not _NEVER_A_SEGMENT.isdisjoint(checked):
         raise BadValueError(variable.name, "is empty or a dot segment", client_parameter=variable.client_parameter)
-    return text
+    return "/".join(segments)
 
 
 _EXPRESSION = re.compile(r"\{([^{}]*)\}")
@@ -212,8 +220,13 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 
 
-def compile_target(text: str, resolve: Resolver) -> TargetTemplate:
-    """Compile the path template of a call.
+def compile_target(text: str, resolve: Resolver, keeps_slashes: Collection[str] = ()) -> TargetTemplate:
+    """Compile the path template of a call or a redirect.
+
+    Args:
+        text: the template.
+        resolve: resolves its names.
+        keeps_slashes: the names that may be written ``{+name}``, so that the value is several segments.
 
     Raises:
         ValueError: the template is invalid, or ``resolve`` refused a name.
@@ -222,19 +235,20 @@ def compile_target(text: str, resolve: Resolver) -> TargetTemplate:
         raise ValueError('a path must begin with one "/"')
     start = _QUERY_START.search(text)
     split = start.start() if start else len(text)
-    return TargetTemplate(tuple(_path_parts(text[:split], resolve)), tuple(_query_parts(text[split:], resolve)))
+    path = tuple(_path_parts(text[:split], resolve, keeps_slashes))
+    return TargetTemplate(path, tuple(_query_parts(text[split:], resolve)))
 
 
-def _path_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
+def _path_parts(text: str, resolve: Resolver, keeps_slashes: Collection[str]) -> Iterator[str | Variable]:
     literals = ""
-    for piece in parse_template(text):
+    for piece in parse_template(text, keeps_slashes):
         if isinstance(piece, str):
             _check_literal(piece)
             literals += piece
             yield piece
         else:
             literals += "{}"
-            yield resolve(piece.names[0])
+            yield resolve(piece.names[0])._replace(keeps_slashes=piece.operator == "+")
     if any(segment in (".", "..") for segment in unquote(literals).split("/")):
         raise ValueError('a path must not have a segment "." or ".."')
 
@@ -267,12 +281,12 @@ class Placeholder(NamedTuple):
     """A ``{…}`` of a template."""
 
     operator: str
-    """``?``, ``&`` or empty."""
+    """``?``, ``&``, ``+`` or empty."""
     names: tuple[str, ...]
 
 
-def parse_template(text: str) -> Iterator[str | Placeholder]:
-    """Yield the literals and the placeholders of a template, in order.
+def parse_template(text: str, keeps_slashes: Collection[str] = ()) -> Iterator[str | Placeholder]:
+    """Yield the literals and the placeholders of a template, in order. ``keeps_slashes``: as in ``compile_target``.
 
     Raises:
         ValueError: the template is invalid. (The library uritemplate accepts ``{a b}``, ``{}`` and ``{id``.)
@@ -282,7 +296,7 @@ def parse_template(text: str) -> Iterator[str | Placeholder]:
         yield from _literal(text[at : match.start()])
         at = match.end()
         inner = match[1]
-        operator = inner[0] if inner[:1] in ("?", "&") else ""
+        operator = inner[0] if inner[:1] in ("?", "&") or (inner[:1] == "+" and inner[1:] in keeps_slashes) else ""
         names = tuple(inner[len(operator) :].split(","))
         for name in names:
             if name[:1] in tuple("+#/;.|!@=,"):

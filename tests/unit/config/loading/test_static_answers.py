@@ -122,6 +122,18 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:4: routes[0].redirect.to: "ids" is a list, and a path segment takes one value; write it into the query'
         ],
     ),
+    "slashes of a parameter that has none": (
+        '[[routes]]\npath = "/r/<id>"\nredirect.to = "/new/{+id}"\n',
+        [
+            "umbel.toml:3: routes[0].redirect.to: {+id}: the operator + is not allowed; {name}, {?a,b} and {&a,b} are"
+        ],
+    ),
+    "slashes in a query": (
+        '[[routes]]\npath = "/r/<path:id>"\nredirect.to = "/new?a={+id}"\n',
+        [
+            "umbel.toml:3: routes[0].redirect.to: {+id}: the operator + is not allowed; {name}, {?a,b} and {&a,b} are"
+        ],
+    ),
     "the body in a target": (
         '[[routes]]\npath = "/r"\nmethods = ["POST"]\nredirect.to = "/new/{body.id}"\n',
         [
