@@ -333,9 +333,11 @@ class ServerState:
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields of an error response to ``head``, as the application completes them, and its body."""
         fields, body = error_response.fields_and_body(request_id)
-        if isinstance(self.app, InboundApplication):
-            fields = [*self.app.error_response_fields(head, fields)]
-        return fields, body
+        return self.completed_fields(head, fields), body
+
+    def completed_fields(self, head: AnyHead, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The header fields of a response to ``head`` that the server makes of ``fields`` itself."""
+        return [*self.app.error_response_fields(head, fields)] if isinstance(self.app, InboundApplication) else fields
 
     # Records.
 

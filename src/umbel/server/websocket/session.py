@@ -256,7 +256,8 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             case State.CONNECTING, "websocket.accept":
                 await self._accept(message)
             case State.CONNECTING, "websocket.close":
-                await self._refuse_whole(403, [(b"content-length", b"0")], b"")
+                fields = self._server.completed_fields(self._request, [(b"content-length", b"0")])
+                await self._refuse_whole(403, fields, b"")
             case State.CONNECTING, "websocket.http.response.start":
                 self._begin_denial(message)
             case State.REFUSING, "websocket.http.response.body":
