@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from urllib.parse import unquote
 
 import trio
@@ -153,6 +153,8 @@ class Umbel(ErrorHandling, InboundApplication):
         self.add_url_rule(route.path, endpoint, for_quart, methods=methods, host=route.host)
         self.route_table.add(endpoint, added, for_quart)
         self.gateway_context.browsers.add(endpoint, routes[0][0].browser_fields)
+        if route.encoded_slash == "keep":
+            cast("UmbelMap", self.url_map).keeps_slashes.add(endpoint)
         if any(view.krakend_compat for view, _ in routes):
             self.krakend_endpoints.add(endpoint)
 
@@ -171,6 +173,7 @@ class Umbel(ErrorHandling, InboundApplication):
         expose: Expose = "full",
         krakend_compat: bool = False,
         compress: bool = True,
+        encoded_slash: Literal["refuse", "keep"] = "refuse",
         **options: Any,
     ) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register an async function that composes a response in Python.
@@ -193,6 +196,7 @@ class Umbel(ErrorHandling, InboundApplication):
             krakend_compat: whether every response has ``X-KrakenD-Completed``, error responses too. It has no effect
                 with ``expose="none"``.
             compress: whether ``[compress]`` applies to the responses.
+            encoded_slash: "keep": a value of the path may hold an encoded slash, ``%2F``; "refuse": such a path is 400.
             options: further arguments of ``@app.route``.
 
         Raises:
@@ -208,6 +212,8 @@ class Umbel(ErrorHandling, InboundApplication):
             name = endpoint or handler.__name__
             self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
             self.route_table.add_handler(name, view)
+            if encoded_slash == "keep":
+                cast("UmbelMap", self.url_map).keeps_slashes.add(name)
             if rules.krakend_compat:
                 self.krakend_endpoints.add(name)
             return handler

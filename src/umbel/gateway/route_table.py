@@ -46,6 +46,7 @@ from ..net.bounded_cache import BoundedCache
 from .operation.probes import PATHS
 from .quart.hooks import Hook, View
 from .request.paths import check_path, forbidden_in_query
+from .routing.encoded_slashes import holds_encoded_slash, path_to_match, with_slashes
 from .routing.route_group import RouteGroup
 
 if TYPE_CHECKING:
@@ -192,18 +193,24 @@ class RouteTable:
         if not self._served or not raw.startswith(b"/") or raw.startswith(b"//") or method == "OPTIONS":
             return None
         assert self._url_map is not None
+        kept = self._url_map.keeps_slashes
         adapter = self._adapters.get(patterns)
         if adapter is None:
             adapter = self._adapters[patterns] = self._url_map.adapter_for(patterns)
         try:
-            check_path(raw)
+            check_path(raw, slashes=bool(kept))
             path = unquote_to_bytes(raw).decode()
-            rule, values = adapter.match(path, method, return_rule=True)
+            encoded = kept and holds_encoded_slash(raw)
+            rule, values = adapter.match(path_to_match(raw) if encoded else path, method, return_rule=True)
         except (RequestError, HTTPException):
             return None
         # werkzeug compares methods in upper case, but they are case-sensitive.
         if rule.endpoint not in self._served or path in PATHS or method not in (rule.methods or ()):
             return None
+        if encoded:
+            if rule.endpoint not in kept:
+                return None
+            values = with_slashes(values)
         match = Match(self._served[rule.endpoint], cast("QuartRule", rule), values, path)
         if all(type(value) in _IMMUTABLE for value in values.values()):
             self._matches.add((method, raw, patterns), match)

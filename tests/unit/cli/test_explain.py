@@ -490,3 +490,13 @@ def test_a_route_without_compression_is_shown_as_such(here: Path) -> None:
         assert "answer   never compressed" in explain("GET", "/r").stdout
     write(here, GOOD)
     assert "compressed" not in explain("GET", "/r").stdout
+
+
+def test_a_kept_slash_is_explained_as_a_part_of_the_value_and_others_are_refused(here: Path) -> None:
+    routes = '[[routes]]\npath = "/keep/<n>"\nencoded_slash = "keep"\ncalls.c = { upstream = "u", path = "/{n}" }\n'
+    routes += '[[routes]]\npath = "/refuse/<n>"\ncalls.c = { upstream = "u", path = "/{n}" }\n'
+    write(here, '[upstreams.u]\nurls = ["http://u"]\n' + routes)
+    assert explain("GET", "/keep/a%2Fb").stdout.startswith('GET /keep/a%2Fb: n = "a/b"\n')
+    for path in ("/refuse/a%2Fb", "/keep/..%2Fb"):
+        result = explain("GET", path)
+        assert (result.exit_code, result.stderr[: len(path) + 9]) == (1, f"GET {path}: 400")

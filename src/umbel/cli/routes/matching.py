@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote_plus
 
 from quart.routing import QuartRule
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -18,9 +18,10 @@ from ...config.schema.sections import Route
 from ...core.errors import RequestError
 from ...core.http.forward_all import STAR
 from ...core.model import Json
-from ...gateway.request.paths import check_path, check_query, merged_path
+from ...gateway.request.paths import AMBIGUOUS, check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
 from ...gateway.request.request_fields import RequestFields
+from ...gateway.routing.encoded_slashes import holds_encoded_slash, path_to_match, with_slashes
 from ...gateway.routing.route_group import Choice
 from ...gateway.routing.url_map import UmbelMap
 from ...server.http1.head_errors import with_query_in_ascii
@@ -117,7 +118,7 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
     """
     raw, _, query = path.partition("?")
     try:
-        check_path(raw.encode())
+        check_path(raw.encode(), slashes=any(plan.route.encoded_slash == "keep" for plan in plans))
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     if (merged := merged_path(raw.encode())) is not None:
@@ -126,7 +127,7 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
     routes, groups = map_of(plans), _groups(plans)
     adapter = routes.adapter_for(routes.patterns_for(request.get("host")), "localhost")
     try:
-        endpoint, values = adapter.match(unquote(raw), method)
+        endpoint, values = adapter.match(path_to_match(raw.encode()), method)
     except RequestRedirect as error:
         return NoMatch(error.code, f"the client is sent to {error.new_url.removeprefix('http://localhost')}")
     except MethodNotAllowed as error:
@@ -138,6 +139,9 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
         if raw in PROBES:
             return NoMatch(200, "a probe, answered by the gateway itself")
         return NoMatch(404, "no route has this path", _near(plans, raw))
+    if holds_encoded_slash(raw.encode()) and plans[int(endpoint)].route.encoded_slash != "keep":
+        return NoMatch(400, AMBIGUOUS)
+    values = with_slashes(values)
     alike = groups.get(_key(plans[int(endpoint)]))
     if alike is None:
         return Match(int(endpoint), values, tuple(_why(plans[int(endpoint)].route, alone=True)))

@@ -153,6 +153,9 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         if leader.path != route.path:
             said = f'write "{leader.path}": routes that differ in match must give their variables the same names'
             seen[(*at, "path"), said] = None
+        if leader.encoded_slash != route.encoded_slash:
+            said = "must be the same in all routes that differ in match only: the path is read before match is"
+            seen[(*at, "encoded_slash"), said] = None
         if leader.cors != route.cors:
             # A preflight has none of the fields that match reads, so it cannot choose among these routes.
             place = config.where(("routes", grouped[index], "path"))
@@ -227,6 +230,16 @@ def _why_not_deadline_header(upstream: Upstream) -> str | None:
     if name in _WRITTEN_BY_UMBEL or (upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED):
         return f'"{name.decode()}" is written by Umbel with another meaning; write another name'
     return None
+
+
+def _why_no_slashes(path: str) -> str:
+    """The reason why the variables of a path cannot keep encoded slashes; empty: they can."""
+    converters = [(match[1] or "").partition("(")[0] for match in _CONVERTER.finditer(path)]
+    if not converters:
+        return '"keep" has an effect only in a path with variables'
+    if "path" in converters:
+        return '"keep" is not possible with <path:…>, whose value has slashes that are not encoded; write <name>'
+    return ""
 
 
 def _check_match(expression: Expression) -> None:
@@ -348,6 +361,8 @@ class _RouteCompiler:
         except Exception as error:  # noqa: BLE001  # werkzeug compiles the rule, and calls converters with its arguments
             self._problem(("path",), f'"{self._route.path}" is not a valid route: {error}')
         else:
+            if self._route.encoded_slash == "keep" and (reason := _why_no_slashes(self._route.path)):
+                self._problem(("encoded_slash",), reason)
             yield from rule.arguments
 
     def _call(self, name: str, call: Call) -> tuple[str, CallPlan | None, tuple[str, ...]]:

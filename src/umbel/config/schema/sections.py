@@ -414,6 +414,9 @@ class Route(Section):
     """A JMESPath expression over headers and query that a request must fulfil, such as "headers.x_beta == 'on'". Of
     routes with the same host, path and method the first that matches answers, in the order of the configuration; the
     one without match is the last. Parameters are texts. The fields that it reads go into Vary. Default: none."""
+    encoded_slash: Literal["refuse", "keep"] = "refuse"
+    """What happens to a request with an encoded slash (%2F) in its path. refuse: it gets 400, since a proxy in front
+    may read another path; keep: the value of a variable may hold a slash, and calls get it encoded, as one segment."""
     methods: Annotated[tuple[Method, ...] | None, Field(strict=False, min_length=1)] = None
     """The methods of the route; GET includes HEAD. Default: GET, or POST if the route uses the body."""
     query: dict[str, QueryParam] | Names = {}

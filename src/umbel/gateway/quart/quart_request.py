@@ -9,7 +9,7 @@ and ``OPTIONS *``, and gives other requests to Quart's dispatch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -25,12 +25,13 @@ from ..browsers.browser_fields import PreflightFields
 from ..browsers.preflight import is_preflight, preflight_rules, rules_at
 from ..operation.probes import probe
 from ..request.client_origin import origin_in
-from ..request.paths import check_path, check_query, merged_path, raw_path
+from ..request.paths import AMBIGUOUS, check_path, check_query, merged_path, raw_path
 from ..request_context import SCOPE_KEY, RequestContext
 from ..request_end import DISCARD_MAX, end_by, record_of
 from ..response.problems import from_http_exception, from_request_error
 from ..response.reply import Reply, redirect_reply
 from ..response.sending import AnyResponse, deliver
+from ..routing.encoded_slashes import holds_encoded_slash, keeps_slashes, path_to_match
 from .asgi_request import AsgiRequest, Send
 from .quart_context import request_of
 
@@ -112,8 +113,31 @@ class QuartRequest(TrioASGIHTTPConnection):
 
     @property
     def _path(self) -> str:
-        """The decoded path below the path at which a server mounts the application."""
-        return self.scope["path"].removeprefix(self.scope.get("root_path", ""))
+        """The decoded path below the path at which a server mounts the application, for ``_adapter``."""
+        raw, root = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope.get("root_path", "")
+        if self._kept and holds_encoded_slash(raw):
+            return path_to_match(raw)
+        return self.scope["path"].removeprefix(root)
+
+    @property
+    def _kept(self) -> Collection[str]:
+        """The endpoints that keep encoded slashes. None below a ``root_path``: their paths are not matched raw."""
+        return () if self.scope.get("root_path") else cast("UmbelMap", self.app.url_map).keeps_slashes
+
+    def _check_path(self, raw: bytes) -> None:
+        """Check the raw path. Encoded slashes are allowed if the route of the request keeps them.
+
+        Raises:
+            RequestError: 400, as ``check_path``.
+        """
+        kept = self._kept
+        check_path(raw, slashes=bool(kept))
+        if (
+            kept
+            and holds_encoded_slash(raw)
+            and not keeps_slashes(self._adapter, self._path, self.ctx.facts.method, kept)
+        ):
+            raise RequestError(400, AMBIGUOUS)
 
     async def _answer_500(self) -> None:
         await self._deliver(from_http_exception(InternalServerError(), self.ctx.facts.request_id))
@@ -179,7 +203,7 @@ class QuartRequest(TrioASGIHTTPConnection):
                 return preflight
             if raw == b"*" and facts.method == "OPTIONS":
                 return Reply(HTTPStatus.NO_CONTENT, [], b"")  # RFC 9110 section 9.3.7: the server as a whole.
-            check_path(raw)
+            self._check_path(raw)
             check_query(query)
         except RequestError as error:
             self.ctx.kind, self.ctx.detail = Kind.BAD_REQUEST, error.detail

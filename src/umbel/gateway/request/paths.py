@@ -17,13 +17,16 @@ from ...core.http.syntax import BAD_ESCAPE, NOT_OF_TARGET
 _PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
+_ENCODED_SLASH = re.compile(rb"%2[Ff]")
 forbidden_in_query: Callable[[bytes], object] = NOT_OF_TARGET.search
 """Finds a byte that a raw query must not hold; None if there is none."""
+AMBIGUOUS = "The path holds an encoded slash, backslash or NUL."
+"""The detail of the refusal of such a path."""
 _DOTS = frozenset({b".", b".."})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
 
-def check_path(raw: bytes) -> None:
+def check_path(raw: bytes, *, slashes: bool = False) -> None:
     """Check that a raw path is well-formed, and that all parsers interpret it in the same way.
 
     ``raw`` is the request target without its query.
@@ -31,6 +34,8 @@ def check_path(raw: bytes) -> None:
     Several slashes in a row are allowed. At the beginning ``merged_path`` redirects them. Elsewhere werkzeug redirects
     a path that matches a rule only with single slashes. Within the value of a ``<path:…>`` variable they are kept, so a
     proxy that merges slashes sees another path there.
+
+    With ``slashes`` encoded slashes are allowed, but no dot segment between them: an upstream may decode them.
 
     Raises:
         RequestError: 400, the path is malformed or ambiguous. The message does not contain the path.
@@ -46,8 +51,10 @@ def check_path(raw: bytes) -> None:
         raise RequestError(400, "The path holds a character that must be percent-encoded.")
     if BAD_ESCAPE.search(raw):
         raise RequestError(400, "The path holds a percent sign that is not followed by two hex digits.")
+    if slashes:
+        raw = _ENCODED_SLASH.sub(b"/", raw)
     if _AMBIGUOUS.search(raw):
-        raise RequestError(400, "The path holds an encoded slash, backslash or NUL.")
+        raise RequestError(400, AMBIGUOUS)
     segments = [unquote_to_bytes(segment) for segment in raw.split(b"/")]
     if not _DOTS.isdisjoint(segments):
         raise RequestError(400, "The path holds a dot segment.")

@@ -24,6 +24,8 @@ from werkzeug.routing import MapAdapter, Rule, WebsocketMismatch
 
 from ...core.http.host import split_host
 from ..request.converters import CONVERTERS
+from ..request.paths import raw_path
+from .encoded_slashes import SlashAdapter, holds_encoded_slash, path_to_match
 
 if TYPE_CHECKING:
     from quart.wrappers.base import BaseRequestWebsocket
@@ -54,6 +56,8 @@ class UmbelMap(QuartMap):
     """Whether the application is serving."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self.keeps_slashes: set[str] = set()
+        """The endpoints of the rules whose values may hold encoded slashes."""
         self.by_host: dict[str, UmbelMap] = {}
         """The maps of rules that have a host, by its pattern."""
         super().__init__(*args, **options)
@@ -103,7 +107,12 @@ class UmbelMap(QuartMap):
         """The adapter for a request of Quart."""
         own = super().bind_to_request(request, subdomain, server_name)
         maps = [self.by_host[pattern] for pattern in self.patterns_for(request.host)]
-        return _joined(own, [each.bind_to_request(request, subdomain, server_name) for each in maps])
+        adapter = _joined(own, [each.bind_to_request(request, subdomain, server_name) for each in maps])
+        if self.keeps_slashes and not request.root_path:
+            raw = raw_path(request.scope["path"], request.scope.get("raw_path"))
+            if holds_encoded_slash(raw):
+                return SlashAdapter(adapter, path_to_match(raw))
+        return adapter
 
 
 def _joined(own: MapAdapter, before: Sequence[MapAdapter]) -> MapAdapter:

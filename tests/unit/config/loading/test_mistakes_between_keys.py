@@ -145,6 +145,27 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:23: routes[4].path: GET /r/<a> is a route already, at umbel.toml:4; remove one of them",
         ],
     ),
+    "slashes that cannot be kept": (
+        UPSTREAM
+        + ROUTE
+        + 'encoded_slash = "keep"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/a/<path:x>"')
+        + 'encoded_slash = "keep"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/b/<x>"')
+        + 'encoded_slash = "keep"\nmatch = "query.x"\n'
+        + CALL
+        + ROUTE.replace('"/r"', '"/b/<x>"')
+        + CALL,
+        [
+            'umbel.toml:5: routes[0].encoded_slash: "keep" has an effect only in a path with variables',
+            'umbel.toml:9: routes[1].encoded_slash: "keep" is not possible with <path:…>, whose value has slashes that'
+            " are not encoded; write <name>",
+            "umbel.toml:16: routes[3].encoded_slash: must be the same in all routes that differ in match only: the path is"
+            " read before match is",
+        ],
+    ),
     "hosts and matches": (
         UPSTREAM
         + "".join(

@@ -1,0 +1,64 @@
+"""Encoded slashes (``%2F``) in the values of a path, for routes that keep them (``encoded_slash = "keep"``).
+
+werkzeug matches decoded paths, in which an encoded slash would separate two segments. So a path is matched with NUL in
+the place of each encoded slash: no other path holds NUL, because ``%00`` is always refused. After the match the values
+of the rule's variables get the slashes. A template encodes them again, so a value stays one segment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import MapAdapter, RequestRedirect
+
+_ENCODED = re.compile(rb"%2[Ff]")
+_MARK = "\0"
+
+holds_encoded_slash = _ENCODED.search
+"""Finds an encoded slash in a raw path; None if there is none."""
+
+
+def path_to_match(raw: bytes) -> str:
+    """The decoded path with NUL in the place of each encoded slash. ``check_path`` has accepted ``raw``."""
+    return unquote_to_bytes(_ENCODED.sub(b"%00", raw)).decode()
+
+
+def with_slashes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a rule's variables, with slashes for the NULs."""
+    return {name: value.replace(_MARK, "/") if isinstance(value, str) else value for name, value in values.items()}
+
+
+def keeps_slashes(adapter: MapAdapter, path: str, method: str, kept: Collection[str]) -> bool:
+    """Whether the route of a path (``path_to_match``) and method is one of the endpoints ``kept``.
+
+    If no route of the path has the method, whether all routes of the path are: the answer is then 405.
+    """
+    try:
+        return adapter.match(path, method, return_rule=True)[0].endpoint in kept
+    except MethodNotAllowed as error:
+        return all(keeps_slashes(adapter, path, name, kept) for name in error.valid_methods or ())
+    except HTTPException:
+        return False
+
+
+class SlashAdapter(MapAdapter):
+    """Adapter for a request whose path holds encoded slashes. ``path`` is the path to match by ``inner``."""
+
+    def __init__(self, inner: MapAdapter, path: str) -> None:
+        vars(self).update(vars(inner))
+        self._inner = inner
+        self._path = path
+
+    def match(self, path_info: str | None = None, *args: Any, **options: Any) -> Any:
+        """As werkzeug's method."""
+        path = self._path if path_info is None else path_info
+        try:
+            found, values = cast("Any", self._inner.match)(path, *args, **options)
+        except RequestRedirect as error:
+            error.new_url = error.new_url.replace("%00", "%2F")
+            raise
+        return found, with_slashes(values)
