@@ -14,7 +14,7 @@ Field = tuple[bytes, bytes, bytes]
 """A header field: the name as it was sent, the name in lower case, the value."""
 
 ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
-"""Accept-Encoding of calls: gzip is the one content coding that Umbel decodes."""
+"""Accept-Encoding of calls: gzip, which every server knows and whose decoding costs little memory."""
 
 # Some programs take a C1 control character (0x80 to 0x9f) for the end of a line.
 _CONTROL_OR_C1 = re.compile(rf"[{CONTROL_CHARS}\x80-\x9f]")
