@@ -8,6 +8,7 @@ gets permission too: the page can then read the 404.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, get_args
 from urllib.parse import unquote, urlsplit
 
@@ -58,7 +59,10 @@ def _routes(adapter: MapAdapter, path: str, method: str) -> list[Rule]:
         except RequestRedirect as error:
             path = unquote(urlsplit(error.new_url).path)
         except MethodNotAllowed as error:
-            found = [adapter.match(path, name, return_rule=True)[0] for name in sorted(error.valid_methods or ())]
+            found: list[Rule] = []
+            for name in sorted(error.valid_methods or ()):
+                with suppress(HTTPException):  # The route of one method may redirect the path.
+                    found.append(adapter.match(path, name, return_rule=True)[0])
             # The most specific host first, as for a request whose method fits.
             return sorted(found, key=lambda rule: (not rule.host, "*" in (rule.host or "")))
         except HTTPException:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.gateway.gateways import gateway, route, says
 from umbel.config.schema.browsers import Cors
+from umbel.gateway.app import Umbel
 from umbel.gateway.browsers.cors import CorsRules
+from umbel.gateway.browsers.preflight import rules_at
+from umbel.gateway.routing.url_map import UmbelMap
 
 APP, PREVIEW = "https://app.example", "https://*.preview.example:8443"
 
@@ -110,3 +115,17 @@ def test_a_private_network_is_allowed_if_it_is_configured_and_asked_for(
     fields = dict(checked.preflight_fields(APP, ["GET"], private_network=asked))
     assert (b"access-control-allow-private-network" in fields) is sent
     assert ("Access-Control-Request-Private-Network" in checked.preflight_reads) is configured
+
+
+@cache
+def _application() -> Umbel:
+    routes = route("/a/", methods=["GET"]), route("/<path:b>/c"), route("/", host="*.x.example")
+    return gateway(*routes, up=says(1))[0]
+
+
+@given(path=st.text(max_size=30), method=st.text(max_size=5))
+def test_every_path_and_method_has_rules(path: str, method: str) -> None:
+    app = _application()
+    adapter = cast("UmbelMap", app.url_map).adapter_for_host("www.x.example")
+    for each in (path, "/" + path, "//" + path, f"/{path}/c/", f"//[{path}/c/"):
+        assert rules_at(app.gateway_context.browsers, adapter, each, method).methods

@@ -227,3 +227,11 @@ async def test_the_host_of_a_preflight_decides_which_route_it_is_about(autojump_
         for host, origin in (("shop.example", other), ("www.example", APP)):
             answer = await ask(app, "DELETE", "/r", headers=[("host", host), ("origin", origin)])
             assert (answer.status, answer["access-control-allow-origin"]) == (405, origin)
+
+
+async def test_a_path_that_only_some_methods_redirect_has_the_rules_of_the_others(autojump_clock: MockClock) -> None:
+    app, _ = gateway(route("/a/", methods=["GET"]), route("/a", methods=["PUT"]), sections=CORS, up=says(1))
+    async with living(app):
+        for method in ("GET", "PUT", "DELETE"):
+            for target in ("/a", "/a/"):
+                assert "OPTIONS" in methods(await preflight(app, target, method))
