@@ -18,6 +18,8 @@ from tests.support.process.function_entries import count_entries
 FURTHER_CALL_MAX = 65
 REQUEST_MAX = 480
 """Of a request of one call."""
+STATIC_MAX = 225
+"""Of a request for a route with a ``respond``: it makes no composition."""
 BROWSERS_MAX = 6
 """Of CORS and security fields together."""
 
@@ -29,10 +31,12 @@ async def test_a_request_enters_no_more_functions_than_it_may(tmp_path: Path) ->
         entries = await count_entries(tmp_path)
     print(
         f"{entries.per_request:.0f} function entries for a request of one call, "
-        f"{entries.per_further_call:.0f} for each further one"
+        f"{entries.per_further_call:.0f} for each further one, "
+        f"{entries.per_static_request:.0f} for a request of a fixed response"
     )
     assert 0 < len(entries.entered(Path(umbel.__file__).parent)) < entries.per_request <= REQUEST_MAX
     assert entries.per_further_call <= FURTHER_CALL_MAX
+    assert entries.per_static_request <= STATIC_MAX
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bounds are counts of Python 3.11")

@@ -52,15 +52,21 @@ while True:
 
 
 class Entries(NamedTuple):
-    """The profiles of ``COUNTED`` requests for a route with one call, and for a route with eleven calls."""
+    """The profiles of ``COUNTED`` requests for routes with one call, with eleven calls, and with a ``respond``."""
 
     one: pstats.Stats
     eleven: pstats.Stats
+    static: pstats.Stats
 
     @property
     def per_request(self) -> float:
         """The function entries of a request with one call."""
         return self._total(self.one) / COUNTED
+
+    @property
+    def per_static_request(self) -> float:
+        """The function entries of a request for the route with a ``respond``."""
+        return self._total(self.static) / COUNTED
 
     @property
     def per_further_call(self) -> float:
@@ -98,7 +104,7 @@ class Entries(NamedTuple):
 async def count_entries(
     directory: Path, tables: str = "", headers: tuple[tuple[str, str], ...] = (), runs: int = RUNS
 ) -> Entries:
-    """Serve two routes in a process, and profile requests of one connection after a warm-up.
+    """Serve three routes in a process, and profile requests of one connection after a warm-up.
 
     Writes files to ``directory``.
 
@@ -111,13 +117,14 @@ async def count_entries(
     Raises:
         AssertionError: the server does not start, or a response has another status than 200.
     """
-    paths = ["/1", *["/11"] * runs]
+    paths = ["/1", "/static", *["/11"] * runs]
     async with started(sys.executable, "-c", UPSTREAM, cwd=directory) as upstream:
         routes = "".join(
             f'[[routes]]\npath = "/{calls}"\n'
             + "".join(f'calls.c{call} = {{ upstream = "u", path = "/x" }}\n' for call in range(calls))
             for calls in (1, 11)
         )
+        routes += '[[routes]]\npath = "/static"\nrespond.text = "x"\n'
         write(directory, f'[upstreams.u]\nurls = ["{await upstream.address()}"]\n{tables}{routes}')
         async with started(sys.executable, "-c", SERVE, "serve", "--bind", "127.0.0.1:0", cwd=directory) as server:
             port = int((await server.address()).rpartition(":")[2])
@@ -125,9 +132,9 @@ async def count_entries(
                 # A new connection for each run, because the server closes a connection after a thousand requests.
                 async with connected(port) as client:
                     await _count(server, client, path, headers)
-    one, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(paths, 1)]
+    one, static, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(paths, 1)]
     # Upstream responses that arrive in more turns cost more entries, so the smallest of several runs is taken.
-    return Entries(one, min(elevens, key=Entries._total))
+    return Entries(one, min(elevens, key=Entries._total), static)
 
 
 async def _count(server: Child, client: RawClient, path: str, headers: tuple[tuple[str, str], ...]) -> None:
