@@ -24,7 +24,7 @@ _TARGET_MAX = 16 * 1024
 # RFC 3986 section 2: the characters of a URI. urlsplit() would drop tabs and line breaks.
 _URI = re.compile(rb"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 # An empty authority: some parsers take the first segment of the path for the host.
-_NO_HOST = re.compile(rb"(?:[A-Za-z][A-Za-z0-9+.-]*:)?///")
+_NO_HOST = re.compile(rb"(?:[A-Za-z][A-Za-z0-9+.-]{0,30}:)?///")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _DOTS = frozenset({b".", b".."})
 _SEPARATORS = re.compile(rb"[/\\]")
