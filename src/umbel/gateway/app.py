@@ -25,7 +25,7 @@ from ..core.events import LogMessage, Recorder
 from ..core.inbound import AnyHead, InboundApplication, InboundRequest
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
-from ..server.asgi import CANCELS, make_scope
+from ..server.asgi import make_scope
 from ..server.handler import serve_asgi
 from ..server.process import gc_tuning
 from ..server.process.loop_watchdog import EVENT, watched_loop
@@ -285,8 +285,8 @@ class Umbel(ErrorHandling, InboundApplication):
             await refuse(scope, send)
             return
         direct = scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT)
-        # Umbel's own server refuses a peer that is not admitted. Under another one, ``QuartRequest`` refuses it.
-        if direct and (self.gateway_context.admission.is_for_all or CANCELS in (scope.get("extensions") or ())):
+        # ``QuartRequest`` refuses a peer that is not admitted. (Umbel's own server has refused it already.)
+        if direct and self.gateway_context.admits(scope):
             origin = origin_in(scope, self.trusted_proxies) if self.route_table.reads_head else None
             match = self.route_table.find(scope["method"], target_of(scope), origin)
             # Middleware may have changed ``path`` without ``raw_path``; then Quart, which uses ``path``, answers.

@@ -144,17 +144,22 @@ class GatewayContext:
     browsers: BrowserRules
     """The fields that responses get for browsers."""
 
+    def admits(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the peer of an ASGI scope may make requests."""
+        if self.admission.is_for_all:
+            return True
+        client = scope.get("client")
+        return self.admission.admits(client[0] if client else None)
+
     def check_admission(self, scope: Mapping[str, Any]) -> None:
         """Check that the peer of an ASGI scope may make its request.
 
         Raises:
             RequestError: 403, the peer is not admitted, and the request is no own probe.
         """
-        if self.admission.is_for_all:
+        if self.admits(scope):
             return
-        client = scope.get("client")
-        is_probe = scope["type"] == "http" and is_own_probe(scope["method"], scope["path"].encode())
-        if not is_probe and not self.admission.admits(client[0] if client else None):
+        if scope["type"] != "http" or not is_own_probe(scope["method"], scope["path"].encode()):
             raise RequestError(NOT_ADMITTED.status, NOT_ADMITTED.detail)
 
     def require_runtime(self) -> Runtime:

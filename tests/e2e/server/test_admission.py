@@ -78,6 +78,13 @@ async def test_a_websocket_of_a_peer_that_is_not_admitted_is_refused(stock: bool
     assert records.requests[0].status == 403
 
 
+@pytest.mark.parametrize("stock", [False, True], ids=["umbel", "stock"])
+async def test_a_websocket_cannot_claim_an_allowed_address_through_a_trusted_proxy(stock: bool) -> None:
+    app, _ = application(allow_networks=["10.0.0.0/8"], trusted_proxies=["127.0.0.1"])
+    async with serving(app, stock=stock) as port:
+        assert (await fetch(port, "GET", "/ws", [*HANDSHAKE, ("x-forwarded-for", "10.0.0.1")])).status == 403
+
+
 async def test_claims_of_the_client_do_not_change_the_peer() -> None:
     app, _ = application(allow_networks=["10.0.0.0/8"], trusted_proxies=["127.0.0.1"])
     async with serving(app) as port:

@@ -25,7 +25,7 @@ from ..browsers.browser_fields import PreflightFields
 from ..browsers.preflight import is_preflight, preflight_rules, rules_at
 from ..operation.probes import probe
 from ..request.client_origin import origin_in
-from ..request.paths import AMBIGUOUS, check_path, check_query, merged_path, raw_path
+from ..request.paths import AMBIGUOUS, check_authority, check_path, check_query, merged_path, raw_path
 from ..request_context import SCOPE_KEY, RequestContext
 from ..request_end import DISCARD_MAX, end_by, record_of
 from ..response.problems import from_http_exception, from_request_error
@@ -131,6 +131,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             RequestError: 400, as ``check_path``.
         """
         kept = self._kept
+        check_authority(raw, self._given_scope["headers"])
         check_path(raw, slashes=bool(kept))
         if (
             kept

@@ -21,7 +21,7 @@ from ...net.exception_groups import split_crash
 from ...server.response.access_record import RECORD
 from .. import crashes
 from ..request.client_origin import origin_in
-from ..request.paths import check_path, check_query, merged_path, raw_path
+from ..request.paths import check_authority, check_path, check_query, merged_path, raw_path
 from ..request_context import SCOPE_KEY, RequestContext
 from ..response.lasting import stream_began
 from .asgi_request import file_record
@@ -56,6 +56,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         self.ctx = RequestContext(facts, origin, context.serving)
         self.ctx.browser_fields = context.browsers.default
         self.ctx.bind()
+        self._given_scope = scope
+        """The scope with the peer's address and fields, not those that a trusted proxy reports."""
         super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._websocket: Websocket | None = None
         self._status: int | None = None
@@ -84,8 +86,9 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         try:
             try:
-                self.app.gateway_context.check_admission(self.scope)
+                self.app.gateway_context.check_admission(self._given_scope)
                 raw = raw_path(self.scope["path"], self.scope.get("raw_path"))
+                check_authority(raw, self._given_scope["headers"])
                 check_path(raw)
                 if merged_path(raw) is not None:  # Clients of WebSockets do not follow redirects.
                     raise RequestError(400, "The path begins with more than one slash.")

@@ -7,7 +7,7 @@ read such a path in another way than a proxy in front of it, a client could bypa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ...core.errors import RequestError
@@ -62,6 +62,24 @@ def check_path(raw: bytes, *, slashes: bool = False) -> None:
         b"/".join(segments).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(400, "The path is not UTF-8.") from error
+
+
+def check_authority(raw: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check that a request target in absolute form names the host of the field Host (RFC 9112 section 3.2.2).
+
+    Otherwise a proxy that follows the target and a route that follows the field would see two hosts. Umbel's own server
+    has checked this already.
+
+    Raises:
+        RequestError: 400, it names another one, or there is not exactly one Host.
+    """
+    absolute = _ABSOLUTE.match(raw)
+    if absolute is None:
+        return
+    scheme, _, authority = absolute[0].decode("latin-1").partition("://")
+    hosts = [value.decode("latin-1") for name, value in headers if name.lower() == b"host"]
+    if len(hosts) != 1 or _portless(authority, scheme.lower()) != _portless(hosts[0], scheme.lower()):
+        raise RequestError(400, "The target names another host or port than the Host field.")
 
 
 def merged_path(raw: bytes) -> bytes | None:

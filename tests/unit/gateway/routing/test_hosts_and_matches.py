@@ -109,6 +109,27 @@ async def test_an_odd_host_gets_no_route_of_another_host(host: str, way: str, au
         assert answer.status == 400 or answer.json == "any"
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "said"),
+    [
+        ("http://a.shop.example/r", "a.shop.example", "exact"),
+        ("HTTP://A.Shop.Example:80/r", "a.shop.example", "exact"),
+        ("http://a.shop.example/r", "other.example", 400),
+        ("http://other.example/r", "a.shop.example", 400),
+        ("http://a.shop.example:8000/r", "a.shop.example", 400),
+        ("http://x@a.shop.example/r", "a.shop.example", 400),
+        ("http:///r", "a.shop.example", 400),
+    ],
+)
+async def test_an_absolute_target_must_name_the_host_of_the_host_field(
+    target: str, host: str, said: str | int, way: str, autojump_clock: MockClock
+) -> None:
+    app = serve(way, *HOSTS)
+    async with living(app):
+        answer = await to(app, host, target)
+        assert (answer.json if answer.status == 200 else answer.status) == said
+
+
 async def test_only_a_trusted_proxy_may_report_another_host(way: str, autojump_clock: MockClock) -> None:
     claims = [("x-forwarded-host", "a.shop.example"), ("x-forwarded-for", "203.0.113.7")]
     forwarded = [("forwarded", 'for=203.0.113.7;host="a.shop.example"')]
