@@ -173,6 +173,7 @@ class Umbel(ErrorHandling, InboundApplication):
         expose: Expose = "full",
         krakend_compat: bool = False,
         compress: bool = True,
+        cors: bool = True,
         encoded_slash: Literal["refuse", "keep"] = "refuse",
         **options: Any,
     ) -> Callable[[HandlerT], HandlerT]:
@@ -196,6 +197,7 @@ class Umbel(ErrorHandling, InboundApplication):
             krakend_compat: whether every response has ``X-KrakenD-Completed``, error responses too. It has no effect
                 with ``expose="none"``.
             compress: whether ``[compress]`` applies to the responses.
+            cors: whether ``[cors]`` applies to them. False: the gateway leaves CORS to the function.
             encoded_slash: "keep": a value of the path may hold an encoded slash, ``%2F``; "refuse": such a path is 400.
             options: further arguments of ``@app.route``.
 
@@ -208,10 +210,11 @@ class Umbel(ErrorHandling, InboundApplication):
 
         def register(handler: HandlerT) -> HandlerT:
             of_handler = self.gateway_context, rule, handler, deadline, rules
-            view = ComposeView(*of_handler, self._upstream_defaults, compress=compress)
+            view = ComposeView(*of_handler, self._upstream_defaults, compress=compress, cors=cors)
             name = endpoint or handler.__name__
             self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
             self.route_table.add_handler(name, view)
+            self.gateway_context.browsers.add(name, view.browser_fields)
             if encoded_slash == "keep":
                 cast("UmbelMap", self.url_map).keeps_slashes.add(name)
             if rules.krakend_compat:

@@ -52,6 +52,7 @@ class ComposeView:
         rules: the rules for the response fields.
         upstreams: the defaults for calls, by name of the upstream.
         compress: whether ``[compress]`` applies to the responses.
+        cors: whether ``[cors]`` applies to them. False: the gateway leaves CORS to the handler.
 
     Raises:
         TypeError: ``handler`` is not an async function.
@@ -67,6 +68,7 @@ class ComposeView:
         upstreams: Mapping[str, UpstreamDefaults],
         *,
         compress: bool = True,
+        cors: bool = True,
     ) -> None:
         if not iscoroutinefunction(handler):
             raise TypeError(f"a handler of @app.compose must be an async function, and {handler!r} is not")
@@ -74,7 +76,7 @@ class ComposeView:
         self._upstreams = upstreams
         self.rule = rule
         self.krakend_compat = rules.krakend_compat
-        self.browser_fields = context.browsers.default
+        self.browser_fields = context.browsers.of(None if cors else False)
         self._handler = handler
         self._deadline = math.inf if deadline is None else deadline
         self.compression = context.compression if compress else None

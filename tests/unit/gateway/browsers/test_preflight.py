@@ -235,3 +235,18 @@ async def test_a_path_that_only_some_methods_redirect_has_the_rules_of_the_other
         for method in ("GET", "PUT", "DELETE"):
             for target in ("/a", "/a/"):
                 assert "OPTIONS" in methods(await preflight(app, target, method))
+
+
+async def test_a_handler_may_do_without_cors_or_write_its_own_fields(autojump_clock: MockClock) -> None:
+    app, _ = gateway(sections=CORS)
+
+    @app.compose("/own", cors=False)
+    async def own(compose: Any) -> Any:
+        return 1, 200, {"Access-Control-Allow-Origin": "https://own.example"}
+
+    async with living(app):
+        answer = await ask(app, target="/own", headers=[("origin", APP)])
+        assert (answer["access-control-allow-origin"], answer["vary"]) == ("https://own.example", "Accept, Origin")
+        answer = await ask(app, "POST", "/own", headers=[("origin", APP)])
+        assert (answer.status, answer.all("access-control-allow-origin")) == (405, [])
+        assert (await preflight(app, "/own"))["allow"] == "GET, HEAD, OPTIONS"
