@@ -7,9 +7,9 @@ if each key of the table is valid. And a route can be compiled only from a valid
 obstacles; ``load.py`` explains where it runs.
 
 **Hidden violations** (``hidden_violations``). It takes the known mistakes, removes their keys from a copy of the tree,
-adds placeholders for required keys that are missing or empty there, and validates the copy. The constraints that
-pydantic then finds broken are new problems, except those about the key of a mistake, or about the key that an unknown
-key resembles: these may only be a consequence.
+adds placeholders for required keys that are missing or empty there, and validates the copy. (A call without ``respond``
+requires ``upstream`` and ``path``.) The constraints that pydantic then finds broken are new problems, except those
+about the key of a mistake, or about the key that an unknown key resembles: these may only be a consequence.
 
 **Recovery** (``recover``). It changes a copy of the tree until the copy fits the schema, in at most ``_ROUNDS`` rounds.
 Constraints between keys do not count here. Each round validates the copy and handles each violation:
@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 
 from ..schema.section import Section
 from ..schema.section_tree import keys_of, section_at
-from ..schema.sections import Config, KeyPath
+from ..schema.sections import Call, Config, KeyPath
 from .did_you_mean import nearest
 from .validation_errors import SchemaViolation, schema_violations
 
@@ -212,7 +212,10 @@ def _without(model: type[Section], data: Any, path: KeyPath, touched: Mapping[Ke
         rest = {key: _without(model, value, (*path, key), touched) for key, value in data.items() if key not in bad}
         if section is None:
             return rest
-        return rest | {key: PLACEHOLDERS[key] for key in _required(section) if not rest.get(key)}
+        needed = {key: PLACEHOLDERS[key] for key in _required(section)}
+        if section is Call and "respond" not in data:
+            needed |= {key: _OPTIONAL_PLACEHOLDERS[key] for key in ("upstream", "path")}
+        return rest | {key: value for key, value in needed.items() if not rest.get(key)}
     if isinstance(data, list):
         return [_without(model, value, (*path, index), touched) for index, value in enumerate(data)]
     return data
