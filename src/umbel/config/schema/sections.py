@@ -154,9 +154,9 @@ class Upstream(Section):
     """The choice of the replica of an attempt. p2c: the less loaded of two random replicas; round_robin: each in turn;
     weighted: by weight."""
     redirects: Literal["fail", "pass", "follow"] = "fail"
-    """What a redirect (300 to 308 without 304) means. fail: the call fails. pass: the answer takes it over, as if
-    pass_status named its status. follow: the call follows at most 5 redirects, within its time, to the same origin and
-    within the base URL; any other redirect fails. Such calls are not coalesced."""
+    """What a redirect (3xx but 304) means. fail: the call fails. pass: the answer takes it over, as if pass_status
+    named its status. follow: the call follows at most 5 redirects (301, 302, 303, 307, 308), within its time, to the
+    same origin and within the base URL; any other redirect fails. Such calls are not coalesced."""
     coalesce: bool = False
     """Whether identical safe calls in flight at the same time share one call to the upstream."""
     health: Health | None = None
