@@ -457,6 +457,8 @@ def test_a_preflight_is_explained_also_where_no_route_matches() -> None:
     result = explain("OPTIONS", "/own", *asked)
     assert (result.exit_code, result.stdout.partition(",")[0]) == (0, "OPTIONS /own: 204")
     assert "access-control-allow-methods: GET, HEAD, OPTIONS\n" in result.stdout
+    wanted = ("-H", "Access-Control-Request-Headers: content-type, X-Own")
+    assert "does not send the request: PUT, x-own\n" in explain("OPTIONS", "/own", *asked, *wanted).stdout
     document = json.loads(explain("OPTIONS", "/none", "--json", *asked).stdout)
     assert (document["status"], document["browsers"]["origin_allowed"]) == (204, False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -11,9 +11,14 @@ from ...config.loading.load import LoadedConfig
 from ...config.schema.sections import Config, KeyPath
 from ...core.networks import Networks
 from ...gateway.browsers.browser_fields import BrowserRules
+from ...gateway.browsers.cors import ASKED_METHOD
 from ...gateway.browsers.preflight import is_preflight, preflight_rules, rules_at
 from ...gateway.request.client_origin import origin_of
 from .matching import map_of
+
+_ASKED_HEADERS = "access-control-request-headers"
+_SAFE_METHODS = ("GET", "HEAD", "POST")
+"""The methods that browsers allow without a word of the response (Fetch standard, "CORS-safelisted method")."""
 
 
 class BrowserAnswer(NamedTuple):
@@ -25,6 +30,8 @@ class BrowserAnswer(NamedTuple):
     """Whether the gateway answers the request as a preflight, with 204 and no call."""
     origin_allowed: bool | None
     """Whether pages of the request's Origin may read the response; None without Origin, or without CORS rules."""
+    refused: tuple[str, ...]
+    """What of a preflight's request the browser would not send: its method, and names of header fields."""
     rules: str | None
     """The file and line of the CORS rules; None if there are none."""
     fields: tuple[tuple[str, str], ...]
@@ -40,6 +47,8 @@ class BrowserAnswer(NamedTuple):
             yield f"browsers {self.origin} is allowed [{self.rules}]"
         else:
             yield f"browsers {self.origin} is not allowed [{self.rules}]: its pages cannot read the answer"
+        if self.refused:
+            yield f"         not allowed, so the browser does not send the request: {', '.join(self.refused)}"
         for name, value in self.fields:
             yield f"         {name}: {value}"
 
@@ -69,7 +78,19 @@ def browser_answer(
     allowed = None if origin is None or cors is None else cors.allows(origin)
     place = None if cors is None else config.where(_place(config, at.route))
     said = tuple((name.decode(), loaded.hide(value.decode("latin-1"))) for name, value in fields)
-    return BrowserAnswer(origin, preflight is not None, allowed, place, said)
+    refused = tuple(_refused(by_name, dict(said))) if preflight is not None and allowed else ()
+    return BrowserAnswer(origin, preflight is not None, allowed, refused, place, said)
+
+
+def _refused(asked: Mapping[str, str], said: Mapping[str, str]) -> Iterator[str]:
+    """Yield the method and the names of header fields that a preflight asks for and its response does not allow."""
+    method = asked[ASKED_METHOD.lower()]
+    if method not in {*_SAFE_METHODS, *said["access-control-allow-methods"].split(", ")}:
+        yield method
+    allowed = {*said.get("access-control-allow-headers", "").split(", ")}
+    for name in filter(None, (each.strip().lower() for each in asked.get(_ASKED_HEADERS, "").split(","))):
+        if name not in allowed and ("*" not in allowed or name == "authorization"):
+            yield name
 
 
 def _place(config: Config, endpoint: str) -> KeyPath:
