@@ -8,7 +8,8 @@ the host of a request are asked in this order, and the first one that has the pa
    ``shop.example`` nor ``a.b.shop.example``;
 3. the rules without a host.
 
-A wildcard stands for one label, as in certificates. Letter case and one dot at the end of a host do not matter.
+``url_for`` knows only the rules without a host. A wildcard stands for one label, as in certificates. Letter case and
+one dot at the end of a host do not matter.
 """
 
 from __future__ import annotations
