@@ -41,6 +41,10 @@ SAID = {
 }
 """The fields of each response to a page of ``APP``."""
 JSON, FORM = ("content-type", "application/json"), ("content-type", "application/x-www-form-urlencoded")
+BAD_TARGETS = (
+    *("x", "/a\\b", "/a\x7fb", "/%zz", "/a%2fb", "/../x", "/%ff", "/r?a\x7f"),
+    "http://other.test/r",
+)
 ROUTES = [
     route("/r"),
     route("/typed", query={"n": {"type": "int", "required": True}, "l": {"type": "list[int]", "default": []}}),
@@ -91,10 +95,7 @@ def _asked() -> list[tuple[str, str, bytes, tuple[tuple[str, str], ...]]]:
     long, bomb = ("content-type", "a/" + "b" * 2000), gzip.compress(bytes(500_000))
     coded = ("content-encoding", "gzip")
     return [
-        *(
-            ("GET", target, b"", ())
-            for target in ("x", "/a\\b", "/a\x7fb", "/%zz", "/a%2fb", "/../x", "/%ff", "/r?a\x7f")
-        ),
+        *(("GET", target, b"", ()) for target in BAD_TARGETS),
         *(("GET", f"/typed{query}", b"", ()) for query in ("", "?n=x", "?n=1&l=x", "?n=%ff")),
         ("POST", "/json", b"{}", (JSON, ("content-encoding", "compress"))),
         ("POST", "/json", b"x" * 2000, (JSON,)),
