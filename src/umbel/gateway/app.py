@@ -53,6 +53,7 @@ from .response.answer import AnswerRules, Expose
 from .response.reply import KRAKEND_COMPLETED
 from .route_table import RouteTable
 from .routes import RouteView
+from .routing.encoded_slashes import path_to_match
 from .routing.route_group import RouteGroup
 from .routing.url_map import UmbelMap, refuse_registration
 from .static_routes import StaticView
@@ -314,9 +315,9 @@ class Umbel(ErrorHandling, InboundApplication):
         origin = origin_of(None if peer is None else peer[0], head.fields, self.trusted_proxies, scheme=head.scheme)
         at = browsers.default
         if browsers.has_overrides:
-            path = unquote(head.target.partition(b"?")[0].decode("latin-1"))
-            adapter = cast("UmbelMap", self.url_map).adapter_for_host(origin.host)
-            at = rules_at(browsers, adapter, path, head.method).browser_fields
+            routes, raw = cast("UmbelMap", self.url_map), head.target.partition(b"?")[0]
+            path = path_to_match(raw) if routes.keeps_slashes else unquote(raw.decode("latin-1"))
+            at = rules_at(browsers, routes.adapter_for_host(origin.host), path, head.method).browser_fields
         at.add(fields, origin)
         return fields
 

@@ -23,8 +23,11 @@ holds_encoded_slash = _ENCODED.search
 
 
 def path_to_match(raw: bytes) -> str:
-    """The decoded path with NUL in the place of each encoded slash. ``check_path`` has accepted ``raw``."""
-    return unquote_to_bytes(_ENCODED.sub(b"%00", raw)).decode()
+    """The decoded path with NUL in the place of each encoded slash.
+
+    It never raises, because the response to a path that ``check_path`` refuses has the fields of the path's routes too.
+    """
+    return unquote_to_bytes(_ENCODED.sub(b"%00", raw)).decode("utf-8", "replace")
 
 
 def with_slashes(values: Mapping[str, Any]) -> dict[str, Any]:

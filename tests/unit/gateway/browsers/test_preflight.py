@@ -10,6 +10,7 @@ from quart import Response, abort
 
 from tests.support.server.asgi import Answer, Conversation, ask, http_scope, living
 from tests.unit.gateway.gateways import Function, gateway, route, says
+from umbel.core.inbound import RequestHead
 from umbel.gateway.app import Umbel
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -250,3 +251,16 @@ async def test_a_handler_may_do_without_cors_or_write_its_own_fields(autojump_cl
         answer = await ask(app, "POST", "/own", headers=[("origin", APP)])
         assert (answer.status, answer.all("access-control-allow-origin")) == (405, [])
         assert (await preflight(app, "/own"))["allow"] == "GET, HEAD, OPTIONS"
+
+
+async def test_a_path_with_encoded_slashes_that_is_not_utf_8_is_refused_readably(autojump_clock: MockClock) -> None:
+    kept = route("/files/<name>", encoded_slash="keep", cors={"origins": [APP]})
+    app, _ = gateway(kept, sections={"cors": {"origins": ["https://other.example"]}}, up=says(1))
+    async with living(app):
+        assert methods(await preflight(app, "/files/a%2fb")) == "GET, HEAD, OPTIONS"
+        await preflight(app, "/files/a%2f%ff")
+        for target, status in (("/files/a%2fb", 200), ("/files/a%2f%ff", 400), ("/files/%ff%2f", 400)):
+            answer = await ask(app, target=target, headers=[("origin", APP)])
+            assert (answer.status, answer["access-control-allow-origin"]) == (status, APP)
+    head = RequestHead("GET", b"/files/a%2f%ff?q", [(b"origin", APP.encode())], "http", None)
+    assert (b"access-control-allow-origin", APP.encode()) in app.error_response_fields(head, [])
