@@ -54,8 +54,9 @@ from .response.reply import KRAKEND_COMPLETED
 from .route_table import RouteTable
 from .routes import RouteView
 from .routing.encoded_slashes import path_to_match
+from .routing.host_map import refuse_registration
 from .routing.route_group import RouteGroup
-from .routing.url_map import UmbelMap, refuse_registration
+from .routing.url_map import UmbelMap
 from .static_routes import StaticView
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from quart.routing import QuartRule
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import RequestRedirect, Rule
 
 from ...composition.plan.plan import Plan
 from ...composition.static_response import RedirectTemplate
@@ -21,9 +20,9 @@ from ...core.model import Json
 from ...gateway.request.paths import AMBIGUOUS, check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
 from ...gateway.request.request_fields import RequestFields
+from ...gateway.routing.choice import Choice
 from ...gateway.routing.encoded_slashes import holds_encoded_slash, path_to_match, with_slashes
-from ...gateway.routing.route_group import Choice
-from ...gateway.routing.url_map import UmbelMap
+from ...gateway.routing.host_map import HostMap
 from ...server.http1.head_errors import with_query_in_ascii
 from ...server.limits.server_limits import PROBES
 
@@ -101,13 +100,13 @@ def location_of(plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json]) 
         return NoMatch(400, str(error))
 
 
-def map_of(plans: Sequence[Plan]) -> UmbelMap:
+def map_of(plans: Sequence[Plan]) -> HostMap:
     """Return the map of the routes. An endpoint is the index of a route, of routes with a ``match`` of the first."""
-    routes, groups = UmbelMap(), _groups(plans)
+    routes, groups = HostMap(), _groups(plans)
     for index, plan in enumerate(plans):
         if (group := groups.get(_key(plan), [index]))[0] == index:
             methods = {method for each in group for method in plans[each].methods}
-            routes.add(QuartRule(plan.route.path, endpoint=str(index), methods=methods, host=plan.route.host))
+            routes.add(Rule(plan.route.path, endpoint=str(index), methods=methods, host=plan.route.host))
     return routes
 
 
