@@ -7,7 +7,7 @@ configuration that can be served. The checks open no connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from ..composition.plan import compiler, warnings
@@ -15,7 +15,7 @@ from ..config.loading import contradictions
 from ..config.loading.load import Check
 from ..core.http.compressors import how_to_install, is_available
 from ..core.http.host import split_host
-from ..core.networks import UNIX_PEER
+from ..core.networks import UNIX_PEER, parse_network
 from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from ..logs.recorder import STREAMS, path_of
 from ..upstream import from_config
@@ -46,7 +46,7 @@ def _warn_of_networks(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Warn of an allowed network that is denied as a whole, and of trusted proxies that may make no requests."""
     server = config.server
     allowed, denied, trusted = (
-        [(place, name, None if name == UNIX_PEER else ip_network(name)) for place, name in enumerate(names)]
+        [(place, name, None if name == UNIX_PEER else parse_network(name)) for place, name in enumerate(names)]
         for names in (server.allow_networks, server.deny_networks, server.trusted_proxies)
     )
     for key, networks in (("allow_networks", allowed), ("trusted_proxies", trusted)):

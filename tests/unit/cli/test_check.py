@@ -156,12 +156,13 @@ def test_networks_that_another_list_makes_useless_are_warnings(here: Path) -> No
     write(
         here,
         f'{GOOD}[server]\nallow_networks = ["10.1.0.0/16", "10.0.0.0/8", "unix"]\n'
-        'deny_networks = ["10.1.0.0/16", "unix", "::/0"]\ntrusted_proxies = ["10.2.0.1", "192.0.2.1", "unix"]\n',
+        'deny_networks = ["::ffff:10.1.0.0/112", "unix", "::/0"]\n'
+        'trusted_proxies = ["10.2.0.1", "192.0.2.1", "unix"]\n',
     )
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 0
     assert [line.partition("server.")[2] for line in result.stderr.splitlines()] == [
-        "allow_networks[0]: has no effect: 10.1.0.0/16 is in 10.1.0.0/16 of deny_networks",
+        "allow_networks[0]: has no effect: 10.1.0.0/16 is in ::ffff:10.1.0.0/112 of deny_networks",
         "allow_networks[2]: has no effect: unix is in unix of deny_networks",
         "trusted_proxies[1]: has no effect: 192.0.2.1 is not in allow_networks",
         "trusted_proxies[2]: has no effect: unix is in unix of deny_networks",
