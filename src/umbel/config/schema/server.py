@@ -10,23 +10,25 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .section import AS_TUPLE, Section
-from .types import Network, ProbePath, ServedHost
+from .types import NOT_EMPTY, Network, ProbePath, ServedHost
 from .units import Delay, Duration, Rate, Size
 
 
 class Server(Section):
     """The server: limits of inbound requests, and times of a shutdown. Each limit holds in each worker separately."""
 
-    hosts: Annotated[tuple[ServedHost, ...], AS_TUPLE] = ()
+    hosts: Annotated[tuple[ServedHost, ...], AS_TUPLE, NOT_EMPTY] = ()
     """The host names that are served, with a port or for all ports. A request for another host gets 421, except GET
-    and HEAD of /livez, /readyz and probes, because orchestrators use addresses. Default: all hosts."""
+    and HEAD of /livez, /readyz and probes, because orchestrators use addresses. An empty list is a mistake. Default:
+    all hosts."""
     trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """Addresses or networks of peers whose X-Forwarded-*, Forwarded and X-Request-Id are believed. "unix": any peer
     that connects through a Unix socket."""
-    allow_networks: Annotated[tuple[Network, ...], AS_TUPLE] = ()
+    allow_networks: Annotated[tuple[Network, ...], AS_TUPLE, NOT_EMPTY] = ()
     """Addresses or networks of the peers that may make requests; "unix": any peer on a Unix socket. A request of
     another peer gets 403, except GET and HEAD of /livez and /readyz. The peer is the other end of the connection:
-    behind a proxy it is the proxy, whatever X-Forwarded-For says. Default: all."""
+    behind a proxy it is the proxy, whatever X-Forwarded-For says. An IPv4 address that is mapped to IPv6
+    (::ffff:10.0.0.1) is the IPv4 address. An empty list is a mistake. Default: all."""
     deny_networks: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """As allow_networks, for peers that may not make requests. A peer in both lists may not."""
     hooks: Literal["auto", "all", "python"] = "auto"

@@ -230,6 +230,12 @@ def _network(value: str) -> str:
     return value
 
 
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must not be empty, which would allow all; list what is allowed, or remove the key")
+    return value
+
+
 def _probe_path(path: str) -> str:
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" ?#"):
         raise ValueError("must be a path such as /healthz, without a query")
@@ -343,6 +349,8 @@ Target = Annotated[str, AfterValidator(_target)]
 RouteHost = Annotated[str, AfterValidator(_route_host)]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
+NOT_EMPTY = AfterValidator(_not_empty)
+"""The validator of a list whose absence means all. An empty one, as of a variable without a value, is refused."""
 ServedHost = Annotated[str, AfterValidator(_served_host)]
 ProbePath = Annotated[str, AfterValidator(_probe_path)]
 TcpAddress = Annotated[str, AfterValidator(_tcp_address)]

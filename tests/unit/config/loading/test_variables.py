@@ -150,6 +150,16 @@ def test_limits_and_defaults_hold_for_variables_too(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ['"${N}"', '"${N:-}"', '"${file:empty}"', "[]"])
+@pytest.mark.parametrize("key", ["allow_networks", "hosts"])
+def test_a_list_that_would_allow_all_must_not_be_empty(key: str, value: str, tmp_path: Path) -> None:
+    text = f"{GOOD}[server]\n{key} = {value}\n"
+    (said,) = mistakes(tmp_path, text, {"empty": ""}, environ={"N": ""})
+    assert said.partition("server.")[2] == (
+        f"{key}: must not be empty, which would allow all; list what is allowed, or remove the key"
+    )
+
+
 def test_the_json_schema_accepts_one_variable_for_a_number_a_truth_value_and_a_list() -> None:
     upstream = json_schema()["$defs"]["Upstream"]["properties"]
     one = {"type": "string", "pattern": r"^\$\{[^}]*\}$"}
