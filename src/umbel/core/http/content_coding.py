@@ -1,7 +1,8 @@
 """Names of content codings (RFC 9110 section 8.4.1).
 
-Servers also write other names into Content-Encoding: a charset (``UTF-8``), ``none``, ``binary``, ``8bit``. Such a body
-is not coded. Umbel ignores these names, as browsers do.
+Servers also write other names into Content-Encoding: a charset (``UTF-8``), ``none``, ``binary``, ``8bit``. The body of
+such a response is not coded. Umbel ignores these names in responses, as browsers do. In requests it accepts no unknown
+name (``gateway/request/request_body.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CODINGS = GZIP | frozenset(
 
 
 def codings_of(values: Iterable[bytes]) -> list[bytes]:
-    """The codings in the values of Content-Encoding, in lower case, in the order in which they were applied.
+    """The codings in a response's values of Content-Encoding, in lower case, in the order in which they were applied.
 
     Names that are not in ``CODINGS`` are left out.
     """

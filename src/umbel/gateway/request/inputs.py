@@ -94,7 +94,8 @@ class InputRules:
         if len(raw_body) > _LARGE_BODY:
             # Decoding took long, and the composition may take as long: other tasks run in between.
             await trio.lowlevel.checkpoint()
-        return self._inputs(ctx, path, query, body, raw_body, decoded=coding is not None)
+        uncoded = self.body != "bytes" and "content-encoding" in fields.by_name
+        return self._inputs(ctx, path, query, body, raw_body, uncoded=uncoded)
 
     def _inputs(
         self,
@@ -104,13 +105,13 @@ class InputRules:
         body: Json = None,
         raw_body: bytes = b"",
         *,
-        decoded: bool = False,
+        uncoded: bool = False,
     ) -> Inputs:
-        """Make the inputs. ``decoded``: a content coding was removed from ``raw_body``, so the calls see none."""
+        """Make the inputs. ``uncoded``: the head has a Content-Encoding that does not hold for ``raw_body``."""
         origin = ctx.origin
         fields = origin.fields
         headers = fields.end_to_end
-        if decoded:
+        if uncoded:
             headers = {name: value for name, value in headers.items() if name not in _OF_CODED_BODY}
         compression = self.compression
         values = path and {name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()}

@@ -21,7 +21,7 @@ from ...composition.decode_large import decode_in_thread, holds_many_values
 from ...core.errors import RequestError
 from ...core.http.charsets import ASCII_COMPATIBLE, codec_of
 from ...core.http.compressors import is_available
-from ...core.http.content_coding import GZIP, codings_of
+from ...core.http.content_coding import GZIP
 from ...core.http.decompression import OVERHEAD_MAX, BadCodingError, DecodedCoding, make_decompressor
 from ...core.http.media_types import is_json
 from ...core.http.syntax import BAD_ESCAPE
@@ -43,6 +43,7 @@ RATIO_MAX = 100
 _STEP_MAX = 1_000_000
 """Decoded bytes after which other tasks run."""
 _CODINGS: tuple[DecodedCoding, ...] = ("gzip", "deflate", "zstd", "br")
+_NO_CODING = ("", "identity")
 _MEDIA_TYPE_CHARS_MAX = 1024
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
@@ -70,19 +71,21 @@ def may_have_body(fields: RequestFields) -> bool:
 def check_coding(fields: RequestFields, form: BodyForm) -> DecodedCoding | None:
     """Check the content coding of a body by its head, and return it; None if the body has none, or stays as it is.
 
-    For the form "bytes" any coding is accepted, and stays.
+    For the form "bytes" any coding is accepted, and stays. Otherwise every name counts, an unknown one too: a filter in
+    front could decode what it names. Only "identity" and empty members say that there is no coding.
 
     Raises:
         RequestError: 415, with the field Accept-Encoding (RFC 9110 section 15.5.16).
     """
     if form == "bytes" or "content-encoding" not in fields.by_name:
         return None
-    codings = codings_of([fields.by_name["content-encoding"].encode("latin-1")])
-    if not codings:
+    members = fields.by_name["content-encoding"].split(",")
+    names = [name for member in members if (name := member.strip(" \t").lower()) not in _NO_CODING]
+    if not names:
         return None
-    name = "gzip" if codings[0] in GZIP else codings[0].decode()
+    name = "gzip" if names[0].encode("latin-1") in GZIP else names[0]
     accepted = {coding: coding for coding in _CODINGS if is_available(coding)}
-    if len(codings) == 1 and name in accepted:
+    if len(names) == 1 and name in accepted:
         return accepted[name]
     said = [("accept-encoding", ", ".join(accepted))]
     raise RequestError(415, "The body's Content-Encoding is not accepted here, or there are several.", fields=said)
@@ -175,7 +178,7 @@ async def read_coded_body(parts: AsyncIterable[bytes], length: int | None, limit
     except BadCodingError as error:
         raise RequestError(400, f"The body is not valid {coding}.") from error
     if received and not decompressor.is_complete:
-        raise RequestError(400, f"The body is not complete {coding}.")
+        raise RequestError(400, f"The body is incomplete {coding}, or other bytes follow it.")
     if len(body) > RATIO_MAX * received:
         raise _too_dense()
     return bytes(body)
