@@ -62,7 +62,9 @@ this is a mistake. `${NAME:-default}` gives the default if the variable is unset
 `${file:/run/secrets/key}` is replaced by the content of a file of at most 64KiB, without the line end at its end; the
 file is read again at each reload. `$${` gives the two characters `${`. Keys are not replaced. A value that is one
 variable and nothing else takes the type of its key, if that is no text: `"${N}"` may stand for a number, `true` or
-`false`, or for a list with commas between its items. Messages show the name of a variable or file and never its value.
+`false`, or for a list with commas between its items. Where a text is among the types of a key, as in `default`, the
+value is a text. Messages show the name of a variable or file instead of its value, also instead of an item of a list;
+only values and items of fewer than 4 characters are shown, since they may be words of the message.
 
 **Files.** `include = ["routes/*.toml"]` adds the upstreams and routes of further files, which may include others. Globs
 and all other paths are relative to the file that contains them. `**` matches any depth. A glob without a match is a
@@ -162,12 +164,13 @@ the like).
 call sends on unchanged. `"*"` means all. In `forward_headers`, `"*"` leaves out the fields that would reveal too much
 or that are about the client's own exchange: `authorization`, `cookie`, `host`, `accept-encoding`, `content-*`,
 `forwarded`, `x-forwarded-*`, `x-real-ip`, `remote-addr`, `proxy`, `expect`, conditions (`if-*`), `range`, hop-by-hop
-fields, and the fields that Umbel writes. Those of them that a call may forward can be written beside it:
-`["*", "authorization"]`. A field that the configuration sets replaces one that is forwarded by `"*"`. With `"*"` the
-answer may depend on any field, so it is `private` unless the route sets `cache_control`, and its `Vary` names only the
-fields that templates and expressions read. A `*` within a name, or in any other key, is a mistake. Cookies in `headers`
-are sent before those of `forward_cookies`, and replace the client's cookies of the same name. A field that the client's
-`Connection` names is never forwarded, and neither is any other hop-by-hop field.
+fields, and the fields that Umbel writes. Those of them that a call may forward may be written beside it, as in
+`["*", "authorization"]`. The query is sent on byte for byte after the parameters of the configuration, so a client can
+repeat such a parameter; `umbel check` warns of it. A field that the configuration sets replaces one that is forwarded
+by `"*"`. With `"*"` the answer may depend on any field, so it is `private` unless the route sets `cache_control`, and
+its `Vary` names only the fields that templates and expressions read. A `*` within a name, or in any other key, is a
+mistake. Cookies in `headers` are sent before those of `forward_cookies`, and replace the client's cookies of the same
+name. A field that the client's `Connection` names is never forwarded, and neither is any other hop-by-hop field.
 
 **Conditions.** `if-none-match`, `if-modified-since`, `if-match`, `if-unmodified-since`, `range` and `if-range` can be
 forwarded if the answer is one response: the route has one call, without `each`, `answer.shape` and `stream`. In any

@@ -27,11 +27,13 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     yield from found
     for index, route in enumerate(config.routes):
         shares = allows_shared(route.answer.cache_control) and not route.stream
-        plan = compile_route(config, index) if shares or route.stream else None
+        plan = compile_route(config, index)
         for at, reason in (
-            *(_shared_cookies(route, plan) if plan is not None and shares else ()),
-            *(_lost_in_stream(route, plan) if plan is not None and route.stream else ()),
+            *(_shared_cookies(route, plan) if shares else ()),
+            *(_lost_in_stream(route, plan) if route.stream else ()),
             *_without_effect(route),
+            *_repeatable_parameters(plan),
+            *_open_redirects(plan),
         ):
             yield ("routes", index, *at), reason
 
@@ -67,12 +69,38 @@ def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
         yield ("answer", "cache_control"), "a stream is always sent with no-store"
 
 
+def _repeatable_parameters(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
+    """Yield a warning for each call that forwards a query parameter that it sets too."""
+    for call in plan.calls:
+        forwarded = call.config.forward_query
+        own = [name for name in call.request_template.query_names if STAR in forwarded or name in forwarded]
+        if own:
+            yield (
+                ("calls", call.name, "forward_query"),
+                f'also sends a "{own[0]}" of the client after the one that this call sets, and some upstreams use the'
+                " last one; name the parameters to forward, without those of the call",
+            )
+
+
+def _open_redirects(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
+    """Yield a warning for each field of the answer that sends the client to a host that a value of the client names."""
+    for name, text in plan.answer_headers:
+        if text.leads_to_client_host:
+            yield (
+                ("answer", "headers", name),
+                "a value of the client's request can name any host here, so a link can send clients to another site;"
+                ' begin with "/" or with a scheme and a host',
+            )
+
+
 def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
     """Yield a warning for each key that has no effect beside another key, or that needs another key."""
     if route.krakend_compat and route.expose == "none":
         yield ("krakend_compat",), 'expose = "none" leaves X-KrakenD-Completed out'
     if route.answer.status == 206:
         yield ("answer", "status"), "a 206 needs Content-Range, which this answer does not have; write another status"
+    if route.respond is not None and route.respond.status == 401 and "www-authenticate" not in route.respond.headers:
+        yield ("respond", "status"), "a 401 needs www-authenticate (RFC 9110), which headers does not have"
     for name, call in route.calls.items():
         for key, reason in _of_call(call):
             yield ("calls", name, key), reason
@@ -89,7 +117,7 @@ def _of_call(call: Call) -> Iterator[tuple[str, str]]:
             yield "pass_status", f"a {status} needs {field}, which belongs to one connection and is never forwarded"
     if call.respond is not None:
         for key in ("retry", "hedge", "coalesce", "redirects"):
-            if getattr(call, key) is not None:
+            if getattr(call, key) is not None and (key != "redirects" or call.redirects == "follow"):
                 yield key, "has no effect beside respond, since nothing is sent"
     if call.pass_body and call.pass_status is not None and not call.pass_status:
         yield "pass_body", "no status is passed on (pass_status is empty), so no body is passed on"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 import msgspec
 
@@ -253,6 +253,13 @@ class RequestTemplate:
             member = value.get(name) if isinstance(value, dict) else value
             return describe_parameters(expression.origins(context, member), item)
         return ""
+
+    @property
+    def query_names(self) -> tuple[str, ...]:
+        """The names of the query parameters that the configuration sets, in order."""
+        pieces = self.target.query
+        own = (unquote_plus(each.partition("=")[0]) if isinstance(each, str) else each.name for each in pieces)
+        return (*own, *(param.name for param in self.params))
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
         path, query = self.target.expand(context, bound)

@@ -10,8 +10,9 @@ Cookie, end no parameter and no quoted string. So it is encoded as the field and
 - In a parameter of Content-Disposition, and in the title of a Link, a value that is not ASCII is sent twice: as an
   ASCII fallback, and as ``name*=UTF-8''…`` (RFC 8187, RFC 6266 section 4.3, RFC 8288 section 3.4.1).
 - In ``name*=UTF-8''{x}``, it is percent-encoded (RFC 8187 section 3.2.1).
-- In a field that is a URI (Location), and between the angle brackets of a Link, it is percent-encoded except for the
-  characters that a URI may hold (RFC 3986 section 2).
+- In a field that is a URI (Location), after the time of a Refresh, and between the angle brackets of a Link, it is
+  percent-encoded except for the characters that a URI may hold (RFC 3986 section 2). After a first "/" it cannot begin
+  with another one, which would make a host of it.
 - Anywhere else it is sent unchanged, in UTF-8.
 
 A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold one of its values: a value with a control
@@ -43,6 +44,14 @@ MAX_FIELD = 16 * 1024
 """The most bytes of the value of a field: common servers refuse longer values."""
 
 _URI_FIELDS = frozenset({"location", "content-location", "referer"})
+_REDIRECTING = frozenset({"location", "refresh"})
+"""The fields that send a client to another URL."""
+_OF_CLIENT = frozenset({"path", "query", "headers", "cookies", "body"})
+"""The names of the client's values in expressions."""
+_AT_ROOT = re.compile(r"""(?:url=)?["']?/""", re.IGNORECASE)
+"""The text without spaces before a value that is the first segment of a path; in Refresh the URL has a name."""
+_WITHOUT_HOST = re.compile(r"""(?:url=)?["']?(?:https?:)?(?://[^/?#]*)?""", re.IGNORECASE)
+"""The text without spaces before a value that may be a host or a part of it."""
 _TAG_FIELDS = frozenset({"if-match", "if-none-match", "if-range"})
 # Fields whose parameters are always tokens or quoted strings.
 _STRICT = frozenset({"accept", "cache-control", "content-disposition", "content-type", "forwarded", "link", "prefer"})
@@ -112,6 +121,23 @@ class FieldTemplate:
         """All variables, in order."""
         inner = (piece for part in self.parts if isinstance(part, _Part) for piece in part.inner)
         return tuple(piece for piece in inner if isinstance(piece, Variable))
+
+    @property
+    def leads_to_client_host(self) -> bool:
+        """Whether the field is a redirect to a host that a value of the client's request may name."""
+        if self.field not in _REDIRECTING:
+            return False
+        for part in self.parts:
+            if isinstance(part, _Part) and part.how == "uri":
+                literal = ""
+                for piece in part.inner:
+                    if isinstance(piece, str):
+                        literal += piece
+                    elif _WITHOUT_HOST.fullmatch(literal.replace(" ", "")) is None:
+                        return False
+                    elif piece.root in _OF_CLIENT:
+                        return True
+        return False
 
     def expand(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], left_out: OnLeftOut = ignore_left_out
@@ -264,7 +290,7 @@ class _Compiler:
             self._how = "quoted"
         else:
             self._literal += character
-            if character == "<" and self.field == "link":
+            if (character == "<" and self.field == "link") or (character in ";," and self.field == "refresh"):
                 self._how = "uri"
 
     def _close(self) -> None:
@@ -333,7 +359,7 @@ def _uri(inner: Inner, values: list[str]) -> str:
             continue
         value = quote(value, safe=_URI_SAFE)
         # "//" at the beginning would make the value a host instead of a path.
-        text += f"%2F{value[1:]}" if text == "/" and value.startswith("/") else value
+        text += f"%2F{value[1:]}" if value.startswith("/") and _AT_ROOT.fullmatch(text.replace(" ", "")) else value
     return text
 
 

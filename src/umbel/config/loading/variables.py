@@ -77,9 +77,11 @@ class Variables:
     def hide(self, message: str) -> str:
         """Return ``message`` with the values of replaced variables turned into ``${NAME}`` or ``${file:PATH}``.
 
-        Values of fewer than ``_HIDDEN_MIN`` characters stay: they may be words of the message by chance.
+        The items of a value that may be a list are hidden too. Values and items of fewer than ``_HIDDEN_MIN``
+        characters stay: they may be words of the message by chance.
         """
-        for value in sorted(self._secrets, key=len, reverse=True):
+        found = [value for value in self._secrets if len(value) >= _HIDDEN_MIN and value in message]
+        for value in sorted(found, key=len, reverse=True):
             message = message.replace(value, self._secrets[value])
         return message
 
@@ -130,8 +132,7 @@ class Variables:
         if value is None:
             wrong.append(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
             return ""
-        if len(value) >= _HIDDEN_MIN:
-            self._secrets[value] = f"${{{name}}}"
+        self._keep_secret(value, f"${{{name}}}")
         return value
 
     def _content(self, name: str, wrong: list[str]) -> str:
@@ -150,6 +151,11 @@ class Variables:
             return ""
         if len(content) > FILE_MAX:
             wrong.append(f"the file {name} is larger than {FILE_MAX // 1024}KiB")
-        if len(value) >= _HIDDEN_MIN:
-            self._secrets[value] = f"${{file:{name}}}"
+        self._keep_secret(value, f"${{file:{name}}}")
         return value
+
+    def _keep_secret(self, value: str, shown: str) -> None:
+        """Have ``hide`` replace ``value`` by ``shown``, and each part of it that a list would have as an item."""
+        self._secrets[value] = shown
+        for item in map(str.strip, value.split(",")):
+            self._secrets.setdefault(item, shown)

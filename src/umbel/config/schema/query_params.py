@@ -26,8 +26,11 @@ def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
     else:
         fits = isinstance(default, tuple) and all(_has_type(item, param.item_type) for item in default)
     if not fits:
+        items = default if isinstance(default, tuple) else (default,)
+        texts = param.type != "str" and any(isinstance(each, str) for each in items)
+        hint = "; it is a text, as every variable is here" if texts else ""
         yield ConstraintViolation(
-            f'the default of a parameter of type "{param.type}" must have that type', ("default", "type")
+            f'the default of a parameter of type "{param.type}" must have that type{hint}', ("default", "type")
         )
 
 

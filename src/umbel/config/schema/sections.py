@@ -251,7 +251,7 @@ class Call(Section):
     with respond needs none."""
     respond: Respond | None = None
     """The response to the call, in place of one from the upstream: nothing is sent. All other keys keep their effect on
-    the call and its result, except those of an upstream (retry, hedge, coalesce)."""
+    the call and its result, except those of an upstream (retry, hedge, coalesce, and redirects = "follow")."""
     method: Method | None = None
     """The method of the request. Default: GET; POST with json, form or forward_body."""
     json_: Annotated[str | dict[str, Source] | None, Field(alias="json")] = None

@@ -69,6 +69,7 @@ class Redirect(Section):
     """The target: a path, or an http:// or https:// URL, as an RFC 6570 template with the forms {name}, {?a,b} and
     {&a,b}. Names are parameters of the path and the query, or path.…, query.… and headers.…. A value stays one encoded
     segment or query value, so that it cannot change the origin. {+name} keeps the slashes of a parameter <path:name>;
-    an empty segment or a dot segment in it is refused."""
+    an empty segment or a dot segment in it is refused. {?name} of a list gives one parameter with commas between the
+    items."""
     status: Literal[301, 302, 303, 307, 308] = 308
     """The status. 308 and 307 keep the method and the body, 303 makes it a GET."""

@@ -84,6 +84,11 @@ FALLBACK = '"resume _.pdf"'
         ("location", "/{x}", "/evil.test", "/%2Fevil.test"),
         ("location", "/{x}", "\\evil.test", "/%5Cevil.test"),
         ("Location", "/a/{x}", "/b", "/a//b"),
+        ("refresh", "0;url=/{x}", "/evil.test", "0;url=/%2Fevil.test"),
+        ("refresh", "0; URL = '/{x}'", "/evil.test", "0; URL = '/%2Fevil.test'"),
+        ("refresh", "0,/{x}", "/evil.test", "0,/%2Fevil.test"),
+        ("refresh", "5;url=/a/{x}", "b c", "5;url=/a/b%20c"),
+        ("refresh", "{x};url=/a", 5, "5;url=/a"),
         # Cookies and entity tags.
         ("cookie", "{x}", "a=1; b=2", "a=1; b=2"),
         ("cookie", "a={x}; b=1", "\u00e9,1", "a=\u00e9,1; b=1"),

@@ -214,6 +214,26 @@ def test_retries_of_a_call_with_a_response_are_a_warning(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize(("redirects", "warned"), [("pass", False), ("follow", True), ("fail", False)])
+def test_following_redirects_of_a_call_with_a_response_is_a_warning(
+    redirects: str, warned: bool, tmp_path: Path
+) -> None:
+    from umbel.composition.plan.warnings import warn
+
+    config = loaded(tmp_path, ROUTE + f'calls.c = {{ respond = {{ status = 302 }}, redirects = "{redirects}" }}\n')
+    found = [(at[-1], reason) for at, reason in warn(config)]
+    assert found == ([("redirects", "has no effect beside respond, since nothing is sent")] if warned else [])
+
+
+def test_a_401_without_its_challenge_is_a_warning(tmp_path: Path) -> None:
+    from umbel.composition.plan.warnings import warn
+
+    config = loaded(tmp_path, ROUTE + "respond.status = 401\n")
+    assert [at for at, _ in warn(config)] == [("routes", 0, "respond", "status")]
+    text = ROUTE + 'respond = { status = 401, headers = { WWW-Authenticate = "Bearer" } }\n'
+    assert list(warn(loaded(tmp_path, text))) == []
+
+
 def test_a_file_is_read_again_at_the_next_load(tmp_path: Path) -> None:
     text = ROUTE + 'respond.file = "f.txt"\n'
     first, second = (compile_route(loaded(tmp_path, text, {"f.txt": content}), 0).static for content in ("1", "2"))

@@ -167,3 +167,12 @@ def test_the_json_schema_accepts_one_variable_for_a_number_a_truth_value_and_a_l
         assert one in upstream[key]["anyOf"], key
         assert "description" in upstream[key]
     assert "anyOf" not in upstream["timeout"]
+
+
+def test_the_items_of_a_list_in_a_variable_are_hidden_in_messages(tmp_path: Path) -> None:
+    text = '[server]\nhosts = "${HOSTS}"\nallow_networks = "${file:networks}"\n' + GOOD
+    text = text.replace('path = "/r"', 'path = "/r"\nmethods = "${METHODS}"', 1)
+    environ = {"HOSTS": "a.example, s3cret host", "METHODS": "GET,SECRETMETHOD"}
+    said = "\n".join(mistakes(tmp_path, text, {"networks": "10.0.0.0/8,hunter22 pw"}, environ=environ))
+    assert all(shown in said for shown in ('"${HOSTS}"', '"${METHODS}"', '"${file:networks}"'))
+    assert not any(secret in said for secret in ("s3cret", "SECRETMETHOD", "hunter22"))
