@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
-from urllib.parse import unquote
 
 import trio
 
@@ -47,6 +46,7 @@ from .quart.testapp import UmbelTestApp, UmbelTestClient
 from .quart.websocket import WebsocketConnection
 from .quart.wrong_loop import refuse
 from .request.client_origin import origin_in, origin_of
+from .request.paths import origin_form
 from .request.request_fields import Field
 from .request_cycle import PlanCycle, StaticCycle
 from .response.answer import AnswerRules, Expose
@@ -316,9 +316,9 @@ class Umbel(ErrorHandling, InboundApplication):
         origin = origin_of(None if peer is None else peer[0], head.fields, self.trusted_proxies, scheme=head.scheme)
         at = browsers.default
         if browsers.has_overrides:
-            routes, raw = cast("UmbelMap", self.url_map), head.target.partition(b"?")[0]
-            path = path_to_match(raw) if routes.keeps_slashes else unquote(raw.decode("latin-1"))
-            at = rules_at(browsers, routes.adapter_for_host(origin.host), path, head.method).browser_fields
+            path = path_to_match(origin_form(head.target.partition(b"?")[0]))
+            adapter = cast("UmbelMap", self.url_map).adapter_for_host(origin.host)
+            at = rules_at(browsers, adapter, path, head.method).browser_fields
         at.add(fields, origin)
         return fields
 

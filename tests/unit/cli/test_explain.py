@@ -494,6 +494,17 @@ def test_a_route_without_compression_is_shown_as_such(here: Path) -> None:
     assert "compressed" not in explain("GET", "/r").stdout
 
 
+def test_the_cors_rules_of_a_path_with_a_kept_slash_are_those_of_its_route(here: Path) -> None:
+    keys = "encoded_slash = 'keep'\ncors = { origins = ['https://own.example'], headers = ['x-own'] }\n"
+    write(
+        here, "[cors]\norigins = ['https://app.example']\n" + UPSTREAM + ROUTE.replace("/r", "/keep/<n>") + keys + CALL
+    )
+    asked = ("-H", "Origin: https://own.example")
+    assert "browsers https://own.example is allowed" in explain("GET", "/keep/a%2Fb", *asked).stdout
+    preflight = explain("OPTIONS", "/keep/a%2Fb", *asked, "-H", "Access-Control-Request-Method: GET").stdout
+    assert "access-control-allow-headers: x-own\n" in preflight
+
+
 def test_a_kept_slash_is_explained_as_a_part_of_the_value_and_others_are_refused(here: Path) -> None:
     routes = '[[routes]]\npath = "/keep/<n>"\nencoded_slash = "keep"\ncalls.c = { upstream = "u", path = "/{n}" }\n'
     routes += '[[routes]]\npath = "/refuse/<n>"\ncalls.c = { upstream = "u", path = "/{n}" }\n'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from ...composition.plan.plan import Plan
 from ...config.loading.load import LoadedConfig
@@ -14,6 +13,7 @@ from ...gateway.browsers.browser_fields import BrowserRules
 from ...gateway.browsers.cors import ASKED_METHOD
 from ...gateway.browsers.preflight import is_preflight, preflight_rules, rules_at
 from ...gateway.request.client_origin import origin_of
+from ...gateway.routing.encoded_slashes import path_to_match
 from .matching import map_of
 
 _ASKED_HEADERS = "access-control-request-headers"
@@ -67,7 +67,7 @@ def browser_answer(
     raw = [(name.lower().encode(), value.encode("utf-8")) for name, value in asked]
     client = origin_of("192.0.2.1", raw, Networks(()), scheme="https")
     adapter = map_of(plans).adapter_for_host(client.host)
-    by_name, decoded = client.fields.by_name, unquote(path.partition("?")[0])
+    by_name, decoded = client.fields.by_name, path_to_match(path.partition("?")[0].encode())
     at, preflight = rules_at(browsers, adapter, decoded, method), None
     if is_preflight(method, by_name):
         preflight = preflight_rules(browsers, adapter, decoded, by_name)

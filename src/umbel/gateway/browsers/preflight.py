@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from ...config.schema.types import Method
+from ...server.limits.server_limits import PROBES
 from .browser_fields import BrowserFields, BrowserRules, PreflightFields
 from .cors import ASKED_METHOD, ASKED_PRIVATE_NETWORK
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _ASKED_METHOD, _ASKED_PRIVATE_NETWORK = ASKED_METHOD.lower(), ASKED_PRIVATE_NETWORK.lower()
 _METHODS: Sequence[str] = get_args(Method)
+_PROBE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class PathRules(NamedTuple):
@@ -35,20 +37,32 @@ class PathRules(NamedTuple):
     rule: str
     """The route's rule, or empty."""
     methods: Sequence[str]
-    """The methods of the routes with these browser fields; without a route all methods."""
+    """The methods of the routes with these browser fields, or of a probe; without a route all methods."""
 
 
 def rules_at(browsers: BrowserRules, adapter: MapAdapter, path: str, method: str) -> PathRules:
     """The rules of the route that a request with ``method`` has, or would be redirected to.
 
-    If no route at the path has the method: those of the first of its routes. Without a route: those of the application.
+    If no route at the path has the method: those of the first of its routes. Without a route, and for a probe: those of
+    the application.
     """
+    if path in PROBES and not _has_rule(adapter, path):
+        return PathRules(browsers.default, "", "", _PROBE_METHODS)
     found = _routes(adapter, path, method)
     if not found:
         return PathRules(browsers.default, "", "", _METHODS)
     fields = browsers.at(found[0].endpoint)
     methods = {name for rule in found if browsers.at(rule.endpoint) is fields for name in rule.methods or ()}
     return PathRules(fields, found[0].endpoint, found[0].rule, sorted({*methods, "OPTIONS"}))
+
+
+def _has_rule(adapter: MapAdapter, path: str) -> bool:
+    """Whether a rule is ``path`` itself. Such a route takes the place of a probe, for all methods."""
+    for method in adapter.allowed_methods(path):
+        with suppress(HTTPException):  # The route of one method may redirect the path.
+            if adapter.match(path, method, return_rule=True)[0].rule == path:
+                return True
+    return False
 
 
 def _routes(adapter: MapAdapter, path: str, method: str) -> list[Rule]:

@@ -25,7 +25,15 @@ from ..browsers.browser_fields import PreflightFields
 from ..browsers.preflight import is_preflight, preflight_rules, rules_at
 from ..operation.probes import probe
 from ..request.client_origin import origin_in
-from ..request.paths import AMBIGUOUS, check_authority, check_path, check_query, merged_path, raw_path
+from ..request.paths import (
+    AMBIGUOUS,
+    check_authority,
+    check_path,
+    check_query,
+    merged_path,
+    raw_path,
+    scope_in_origin_form,
+)
 from ..request_context import SCOPE_KEY, RequestContext
 from ..request_end import DISCARD_MAX, end_by, record_of
 from ..response.problems import from_http_exception, from_request_error
@@ -59,10 +67,11 @@ class QuartRequest(TrioASGIHTTPConnection):
     def __init__(self, app: GatewayApplication, scope: HTTPScope) -> None:
         context = app.gateway_context
         origin = origin_in(scope, context.proxies)
+        seen = scope_in_origin_form(scope)
         facts = RequestFacts(
             *origin.identify(),
             scope["method"],
-            scope["path"],
+            seen["path"],
             "",
             trio.current_time(),
         )
@@ -71,7 +80,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         self.ctx.bind()
         self._given_scope = scope
         # A copy, because the scope belongs to the server (ASGI: "copy it before passing it on").
-        super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
+        super().__init__(app, cast("HTTPScope", {**origin.rewritten(seen), SCOPE_KEY: self.ctx}))
         self._send: Send
         self._request: UmbelRequest | None = None
         self.ctx.browser_fields = context.browsers.default
@@ -113,9 +122,12 @@ class QuartRequest(TrioASGIHTTPConnection):
 
     @property
     def _path(self) -> str:
-        """The decoded path below the path at which a server mounts the application, for ``_adapter``."""
+        """The decoded path below the path at which a server mounts the application, for ``_adapter``.
+
+        Encoded slashes separate no segments in it (``path_to_match``), also where the path is refused for them.
+        """
         raw, root = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope.get("root_path", "")
-        if self._kept and holds_encoded_slash(raw):
+        if not root and holds_encoded_slash(raw):
             return path_to_match(raw)
         return self.scope["path"].removeprefix(root)
 
@@ -131,7 +143,8 @@ class QuartRequest(TrioASGIHTTPConnection):
             RequestError: 400, as ``check_path``.
         """
         kept = self._kept
-        check_authority(raw, self._given_scope["headers"])
+        given = self._given_scope
+        check_authority(raw_path(given["path"], given.get("raw_path")), given["headers"])
         check_path(raw, slashes=bool(kept))
         if (
             kept

@@ -7,8 +7,9 @@ read such a path in another way than a proxy in front of it, a client could bypa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ...core.errors import RequestError
 from ...core.http.syntax import BAD_ESCAPE, NOT_OF_TARGET
@@ -42,7 +43,7 @@ def check_path(raw: bytes, *, slashes: bool = False) -> None:
     """
     if _PLAIN.fullmatch(raw) and b"/." not in raw:
         return
-    raw = _origin_form(raw)
+    raw = origin_form(raw)
     if not raw.startswith(b"/"):
         raise RequestError(400, "The request target must be a path that begins with a slash.")
     if b"\\" in raw or b"\0" in raw:
@@ -88,11 +89,12 @@ def merged_path(raw: bytes) -> bytes | None:
     Without the redirect werkzeug would match the path as if it had one slash, and an access rule of a proxy for the
     path with one slash would not apply.
     """
-    raw = _origin_form(raw)
+    raw = origin_form(raw)
     return b"/" + raw.lstrip(b"/") if raw.startswith(b"//") else None
 
 
-def _origin_form(raw: bytes) -> bytes:
+def origin_form(raw: bytes) -> bytes:
+    """The path of a raw target without its query: of ``http://host/path`` the path, else ``raw`` itself."""
     absolute = _ABSOLUTE.match(raw)
     return raw if absolute is None else raw[absolute.end() :] or b"/"
 
@@ -129,3 +131,16 @@ def raw_path(path: str, raw: bytes | None) -> bytes:
     if raw is None:
         raw = quote(path).encode("ascii")
     return raw.partition(b"?")[0]
+
+
+def scope_in_origin_form(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An ASGI scope with the path of a target in absolute form (``http://host/path``) as its ``path``.
+
+    Another server gives such a target unchanged. Without ``raw_path`` the scope stays as it is: ``check_path`` refuses
+    its path.
+    """
+    raw = scope.get("raw_path")
+    if scope["path"].startswith("/") or raw is None:
+        return scope
+    raw = origin_form(raw.partition(b"?")[0])
+    return {**scope, "path": unquote(raw.decode("latin-1")), "raw_path": raw} if raw.startswith(b"/") else scope

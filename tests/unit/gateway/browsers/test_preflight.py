@@ -55,7 +55,7 @@ async def test_a_preflight_names_the_methods_of_the_route_that_the_request_would
     assert [(each.status, each.request.route) for each in records.requests] == [(204, "/r/<id>")] * 4
 
 
-@pytest.mark.parametrize("target", ["/none", "//none", "/a%2fb", "/../x", "/%ff", "/livez"])
+@pytest.mark.parametrize("target", ["/none", "//none", "/a%2fb", "/../x", "/%ff"])
 async def test_a_path_without_a_route_allows_all_methods_so_that_its_error_is_readable(
     target: str, autojump_clock: MockClock
 ) -> None:
@@ -264,3 +264,55 @@ async def test_a_path_with_encoded_slashes_that_is_not_utf_8_is_refused_readably
             assert (answer.status, answer["access-control-allow-origin"]) == (status, APP)
     head = RequestHead("GET", b"/files/a%2f%ff?q", [(b"origin", APP.encode())], "http", None)
     assert (b"access-control-allow-origin", APP.encode()) in app.error_response_fields(head, [])
+
+
+OTHER = "https://other.example"
+OF_OTHER = {"cors": {"origins": [OTHER]}}
+
+
+async def test_a_target_in_absolute_form_has_the_rules_of_its_route(autojump_clock: MockClock) -> None:
+    app, _ = gateway(
+        route("/own/<id>", cors=False),
+        route("/open/<id>", methods=["PUT"], cors={"origins": [APP]}),
+        route("/kept/<id>", encoded_slash="keep", cors={"origins": [APP]}),
+        sections=OF_OTHER,
+        up=says(1),
+    )
+    async with living(app):
+        for path in ("/own/1", "/own/1;x", "/own/1%23x", "/own/1%3Fx"):
+            answer = await ask(app, target=f"http://gateway.test{path}?q", headers=[("origin", OTHER)])
+            assert (answer.status, answer.all("access-control-allow-origin")) == (200, []), path
+        assert methods(await preflight(app, "http://gateway.test/open/1", "PUT")) == "OPTIONS, PUT"
+        answer = await ask(app, target="http://gateway.test/kept/a%2Fb?q", headers=[("origin", APP)])
+        assert (answer.status, answer["access-control-allow-origin"]) == (200, APP)
+        answer = await ask(app, target="http://evil.example/own/1", headers=[("origin", OTHER)])
+        assert (answer.status, answer.all("access-control-allow-origin")) == (400, [])
+    head = RequestHead("GET", b"http://evil.example/own/1", [(b"origin", OTHER.encode())], "http", None)
+    assert b"access-control-allow-origin" not in dict(app.error_response_fields(head, []))
+
+
+async def test_a_path_that_is_refused_for_an_encoded_slash_has_the_rules_of_its_route(
+    autojump_clock: MockClock,
+) -> None:
+    open_route = route("/open/<id>", cors={"origins": [APP]})
+    for more in ([], [route("/kept/<id>", encoded_slash="keep")]):
+        app, _ = gateway(open_route, *more, sections=OF_OTHER, up=says(1))
+        async with living(app):
+            answer = await ask(app, target="/open/a%2Fb", headers=[("origin", APP)])
+            assert (answer.status, answer["access-control-allow-origin"]) == (400, APP)
+        head = RequestHead("GET", b"/open/a%2fb", [(b"origin", APP.encode())], "http", None)
+        assert (b"access-control-allow-origin", APP.encode()) in app.error_response_fields(head, [])
+
+
+async def test_a_preflight_of_a_probe_names_the_methods_and_the_rules_of_probes(autojump_clock: MockClock) -> None:
+    any_path = route("/<name>", methods=["PUT"], cors={"origins": [OTHER]})
+    for routes, expected in (
+        ((), "GET, HEAD, OPTIONS"),
+        ((any_path,), "GET, HEAD, OPTIONS"),
+        ((any_path, route("/readyz", methods=["POST"])), "OPTIONS, POST"),
+    ):
+        app, _ = gateway(*routes, sections=CORS, up=says(1))
+        async with living(app):
+            assert methods(await preflight(app, "/readyz", "POST")) == expected
+            answer = await ask(app, target="/livez", headers=[("origin", APP)])
+            assert (answer.status, answer["access-control-allow-origin"]) == (200, APP)
