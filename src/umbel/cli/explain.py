@@ -48,7 +48,7 @@ def explain(
     from ..gateway.checks import CHECKS
     from .routes.browsers import browser_answer
     from .routes.explanation import explain_plan
-    from .routes.matching import NoMatch, find, location_of, read_query
+    from .routes.matching import NoMatch, find, is_not_modified, location_of, read_query
     from .routes.rendering import mermaid, tree
 
     fields = [(name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
@@ -65,11 +65,13 @@ def explain(
     query = read_query(plan, path)
     if isinstance(query, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", query, browsers, as_json=as_json)
-    location = location_of(plan, found.values, query.values)
+    location = location_of(plan, found.values, query.values, fields)
     if isinstance(location, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", location, browsers, as_json=as_json)
     why = tuple(map(loaded.hide, found.why))
     route = replace(explain_plan(loaded, found.route, plan, fields), location=location, chosen_because=why)
+    if is_not_modified(plan, method.upper(), fields):
+        route = replace(route, static=f"status 304, since If-None-Match names the ETag; otherwise {route.static}")
     values = {name: str(value) for name, value in found.values.items()}
     if as_json:
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}

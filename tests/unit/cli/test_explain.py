@@ -224,7 +224,7 @@ def test_a_configuration_with_mistakes_is_reported_instead(here: Path) -> None:
 def test_two_slashes_are_explained_as_a_redirect(here: Path) -> None:
     write(here, GOOD)
     result = explain("GET", "//r?x")
-    assert (result.exit_code, result.stderr) == (1, "GET //r?x: 308, the client is sent to /r\n")
+    assert (result.exit_code, result.stderr) == (1, "GET //r?x: 308, the client is sent to /r?x\n")
 
 
 def test_the_probes_are_those_of_the_gateway() -> None:
@@ -513,3 +513,42 @@ def test_a_kept_slash_is_explained_as_a_part_of_the_value_and_others_are_refused
     for path in ("/refuse/a%2Fb", "/keep/..%2Fb"):
         result = explain("GET", path)
         assert (result.exit_code, result.stderr[: len(path) + 9]) == (1, f"GET {path}: 400")
+
+
+DRY_RUNS = (
+    GOOD
+    + """
+[[routes]]
+path = "/slash/<n>/"
+encoded_slash = "keep"
+respond = { text = "x" }
+[[routes]]
+path = "/closed/<n>/"
+respond = { text = "x" }
+[[routes]]
+path = "/by-header"
+redirect.to = "/h/{headers.x_name}"
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("OPTIONS", "*"), "OPTIONS *: 204, answered for the server as a whole, without any call"),
+        (("GET", "/slash/a%2Fb?x=%00"), "GET /slash/a%2Fb?x=%00: 308, the client is sent to /slash/a%2Fb/?x=%00"),
+        (("GET", "//slash/a?x=1"), "GET //slash/a?x=1: 308, the client is sent to /slash/a?x=1"),
+        (("GET", "/closed/a%2Fb"), "GET /closed/a%2Fb: 400, The path holds an encoded slash, backslash or NUL."),
+        (("GET", "/none/a%2Fb"), "GET /none/a%2Fb: 400, The path holds an encoded slash, backslash or NUL."),
+        (("GET", "/by-header"), "GET /by-header: 400, {headers.x_name} has no value"),
+        (("GET", "/by-header", "-H", "x-name:.."), "400, {headers.x_name} is empty or a dot segment"),
+        (("GET", "/by-header", "-H", "X-Name: a/b"), "answer   location /h/a%2Fb"),
+        (("GET", "/slash/a/", "-H", "If-None-Match:*"), "answer   status 304, since If-None-Match names the ETag"),
+        (("PUT", "/slash/a/", "-H", "If-None-Match:*"), "405"),
+        (("GET", "/slash/a/", "-H", 'If-None-Match:"x"'), "answer   status 200, text"),
+    ],
+)
+def test_a_dry_run_says_what_the_server_answers(asked: tuple[str, ...], said: str, here: Path) -> None:
+    write(here, DRY_RUNS)
+    result = explain(*asked)
+    assert said in result.output

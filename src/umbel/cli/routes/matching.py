@@ -10,18 +10,25 @@ from urllib.parse import unquote_plus
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect, Rule
 
-from ...composition.plan.plan import Plan
+from ...composition.plan.plan import Plan, request_context
 from ...composition.static_response import RedirectTemplate
 from ...composition.text.template import BadValueError
 from ...config.schema.sections import Route
 from ...core.errors import RequestError
 from ...core.http.forward_all import STAR
-from ...core.model import Json
+from ...core.model import Inputs, Json
 from ...gateway.request.paths import AMBIGUOUS, check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
 from ...gateway.request.request_fields import RequestFields
+from ...gateway.response.validators import etag_of, not_modified
 from ...gateway.routing.choice import Choice
-from ...gateway.routing.encoded_slashes import holds_encoded_slash, path_to_match, with_slashes
+from ...gateway.routing.encoded_slashes import (
+    holds_encoded_slash,
+    keeps_slashes,
+    path_to_match,
+    url_with_slashes,
+    with_slashes,
+)
 from ...gateway.routing.host_map import HostMap
 from ...server.http1.head_errors import with_query_in_ascii
 from ...server.limits.server_limits import PROBES
@@ -84,20 +91,32 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     )
 
 
-def location_of(plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json]) -> str | NoMatch:
+def location_of(
+    plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json], fields: Sequence[tuple[str, str]] = ()
+) -> str | NoMatch:
     """The Location that the redirect of ``plan`` gives a request with these values; ``NoMatch`` if it is refused.
 
-    Empty if the route is no redirect, or if its target reads a header field, which is unknown here.
+    Empty if the route is no redirect. ``fields`` are the header fields of the request.
     """
     static = plan.static
-    if not isinstance(static, RedirectTemplate) or plan.headers:
+    if not isinstance(static, RedirectTemplate):
         return ""
     values = {name: value if isinstance(value, str | int | float) else str(value) for name, value in path.items()}
     defaults = {name: param.default for name, param in plan.route.query_params.items()}
+    inputs = Inputs(path=values, query={**defaults, **query}, headers=_request_fields(fields).end_to_end)
     try:
-        return static.location({"path": values, "query": {**defaults, **query}}).decode("ascii")
+        return static.location(request_context(plan, inputs)).decode("ascii")
     except BadValueError as error:
         return NoMatch(400, str(error))
+
+
+def is_not_modified(plan: Plan, method: str, fields: Sequence[tuple[str, str]]) -> bool:
+    """Whether the ``respond`` of ``plan`` answers a request with 304, because its If-None-Match names the ETag."""
+    static = plan.static
+    if isinstance(static, RedirectTemplate) or static is None or static.status != 200 or not plan.route.answer.etag:
+        return False
+    asked = _request_fields(fields).by_name.get("if-none-match")
+    return method in ("GET", "HEAD") and not_modified(asked, etag_of(static.content))
 
 
 def map_of(plans: Sequence[Plan]) -> HostMap:
@@ -116,19 +135,29 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
     A query in ``path`` is only read by ``match``. ``fields`` are the header fields of the request.
     """
     raw, _, query = path.partition("?")
+    if raw == "*" and method == "OPTIONS":
+        return NoMatch(204, "answered for the server as a whole, without any call")
+    asked = with_query_in_ascii(f"/?{query}".encode()).partition(b"?")[2]
     try:
         check_path(raw.encode(), slashes=any(plan.route.encoded_slash == "keep" for plan in plans))
+        check_query(asked)
     except RequestError as error:
         return NoMatch(error.status, error.detail)
-    if (merged := merged_path(raw.encode())) is not None:
-        return NoMatch(308, f"the client is sent to {merged.decode()}")
-    request = RequestFields([(name.lower().encode(), value.encode()) for name, value in fields])
+    request = _request_fields(fields)
     routes, groups = map_of(plans), _groups(plans)
     adapter = routes.adapter_for(routes.patterns_for(request.get("host")), "localhost")
+    matched = path_to_match(raw.encode())
+    kept = [str(index) for index, plan in enumerate(plans) if plan.route.encoded_slash == "keep"]
+    if holds_encoded_slash(raw.encode()) and not keeps_slashes(adapter, matched, method, kept):
+        return NoMatch(400, AMBIGUOUS)
+    if (merged := merged_path(raw.encode())) is not None:
+        moved = merged + b"?" + asked if asked else merged
+        return NoMatch(308, f"the client is sent to {moved.decode()}")
     try:
-        endpoint, values = adapter.match(path_to_match(raw.encode()), method)
+        endpoint, values = adapter.match(matched, method, query_args=asked.decode("ascii"))
     except RequestRedirect as error:
-        return NoMatch(error.code, f"the client is sent to {error.new_url.removeprefix('http://localhost')}")
+        moved_to = url_with_slashes(error.new_url.removeprefix("http://localhost"))
+        return NoMatch(error.code, f"the client is sent to {moved_to}")
     except MethodNotAllowed as error:
         allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
         if method == "OPTIONS":
@@ -138,17 +167,18 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
         if raw in PROBES:
             return NoMatch(200, "a probe, answered by the gateway itself")
         return NoMatch(404, "no route has this path", _near(plans, raw))
-    if holds_encoded_slash(raw.encode()) and plans[int(endpoint)].route.encoded_slash != "keep":
-        return NoMatch(400, AMBIGUOUS)
     values = with_slashes(values)
     alike = groups.get(_key(plans[int(endpoint)]))
     if alike is None:
         return Match(int(endpoint), values, tuple(_why(plans[int(endpoint)].route, alone=True)))
-    asked = with_query_in_ascii(f"/?{query}".encode()).partition(b"?")[2]
     chosen = Choice([(each, plans[each]) for each in alike]).choose(method, request, asked)
     if chosen is None:
         return NoMatch(404, "routes have this path, but the request fulfils the match of none of them")
     return Match(chosen, values, tuple(_why(plans[chosen].route, alone=False)))
+
+
+def _request_fields(fields: Sequence[tuple[str, str]]) -> RequestFields:
+    return RequestFields([(name.lower().encode(), value.encode()) for name, value in fields])
 
 
 def _key(plan: Plan) -> tuple[str | None, str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter, RequestRedirect
@@ -38,14 +39,30 @@ def with_slashes(values: Mapping[str, Any]) -> dict[str, Any]:
 def keeps_slashes(adapter: MapAdapter, path: str, method: str, kept: Collection[str]) -> bool:
     """Whether the route of a path (``path_to_match``) and method is one of the endpoints ``kept``.
 
-    If no route of the path has the method, whether all routes of the path are: the answer is then 405.
+    If no route of the path has the method, whether all routes of the path are: the answer is then 405. If werkzeug
+    redirects to another form of the path, such as the one with a slash at its end, the route of that path counts.
     """
     try:
-        return adapter.match(path, method, return_rule=True)[0].endpoint in kept
+        return _endpoint(adapter, path, method) in kept
+    except RequestRedirect as error:
+        moved = unquote(error.new_url.partition("://")[2].partition("?")[0].partition("/")[2])
+        with suppress(HTTPException):
+            return _endpoint(adapter, f"/{moved}", method) in kept
+        return False
     except MethodNotAllowed as error:
         return all(keeps_slashes(adapter, path, name, kept) for name in error.valid_methods or ())
     except HTTPException:
         return False
+
+
+def _endpoint(adapter: MapAdapter, path: str, method: str) -> Any:
+    return adapter.match(path, method, return_rule=True, query_args="")[0].endpoint
+
+
+def url_with_slashes(url: str) -> str:
+    """The URL of a redirect from a path of ``path_to_match``, with encoded slashes for the NULs of its path."""
+    path, mark, query = url.partition("?")
+    return path.replace("%00", "%2F") + mark + query
 
 
 class SlashAdapter(MapAdapter):
@@ -62,6 +79,6 @@ class SlashAdapter(MapAdapter):
         try:
             found, values = cast("Any", self._inner.match)(path, *args, **options)
         except RequestRedirect as error:
-            error.new_url = error.new_url.replace("%00", "%2F")
+            error.new_url = url_with_slashes(error.new_url)
             raise
         return found, with_slashes(values)

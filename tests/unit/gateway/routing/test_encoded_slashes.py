@@ -23,6 +23,7 @@ ROUTES = (
     to_upstream("/refuse/<name>"),
     to_upstream("/path/<path:name>"),
     to_upstream("/slash/<name>/", encoded_slash="keep"),
+    to_upstream("/closed/<name>/"),
     to_upstream("/host/<name>", encoded_slash="keep", host="a.example"),
     {"path": "/old/<name>", "encoded_slash": "keep", "redirect": {"to": "/new/{name}"}},
 )
@@ -75,6 +76,8 @@ async def test_a_kept_slash_reaches_the_upstream_encoded_in_one_segment(
     [
         "/refuse/a%2Fb",
         "/path/a%2Fb",
+        "/closed/a%2Fb",
+        "/closed/a%2Fb/",
         "/none/a%2Fb",
         "/keep%2Fa",
         "/keep/a%2Fb/c",
@@ -123,6 +126,25 @@ async def test_hosts_redirects_and_static_routes_work_with_kept_slashes(way: str
         assert (moved.status, moved["location"]) == (308, "/new/a%2Fb")
         merged = await ask(app, "GET", "//keep/a%2Fb")
         assert (merged.status, merged["location"]) == (308, "/keep/a%2Fb")
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/slash/a%2Fb", "/slash/a%2Fb/"),
+        ("/slash/a%2fb?x=%00&y=%2f", "/slash/a%2Fb/?x=%00&y=%2f"),
+        ("/slash//a%2Fb/", "/slash/a%2Fb/"),
+    ],
+)
+async def test_a_path_with_a_kept_slash_is_redirected_to_the_form_of_its_rule(
+    target: str, location: str, way: str, autojump_clock: MockClock
+) -> None:
+    app, upstream = serve(way, *ROUTES)
+    async with living(app):
+        moved = await ask(app, "GET", target)
+        assert (moved.status, moved["location"]) == (308, location)
+        assert (await ask(app, "GET", location)).status == 200
+        assert upstream.target == b"/got/a%2Fb"
 
 
 async def test_without_a_route_that_keeps_them_all_encoded_slashes_are_refused(
