@@ -5,7 +5,8 @@ meanwhile. A worker drains only after its successor is ready, so no replacement 
 
 Reloads that are requested during a reload are merged into one further reload. That one begins after the requests, so it
 reads every change that was made before them. While the master stops, a requested reload fails at once and does nothing,
-and one that is under way ends.
+and one that is under way ends. An unexpected exception aborts a reload, as a wrong configuration does, and never ends
+the master.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from ...core.diagnostics.exception_fields import safe_traceback
 from ...core.errors import ConfigError
 from .console_output import ConsoleOutput
 from .exit_status import ExitClass
@@ -117,7 +119,10 @@ class Reloader:
         self._master.reload_began()
         failure = ""
         try:
-            failure = await self._renew_all()
+            try:
+                failure = await self._renew_all()
+            except Exception as error:  # noqa: BLE001 - a defect in a reload must not end the master and its workers
+                failure = self._crashed(error)
             if failure != _STOPPING:
                 self.ended["failed" if failure else "ok"] += 1
         finally:
@@ -138,6 +143,13 @@ class Reloader:
         """Report that the master is stopping; return the reason for those who wait for the reload."""
         self._master.console.report("warning", "reload.aborted", _STOPPING, reason=_STOPPING)
         return _STOPPING
+
+    def _crashed(self, error: Exception) -> str:
+        """Report an unexpected exception of a reload; return the reason for those who wait for the reload."""
+        reason = f"an internal error, {type(error).__name__}; the master's stderr has its traceback"
+        text = f"{reason}\nthe present workers serve on\n{safe_traceback(error)}".rstrip()
+        self._master.console.report("error", "reload.aborted", text, reason=reason)
+        return reason
 
     async def _renew_all(self) -> str:
         """Read the configuration and replace all workers; return why the reload was aborted, or an empty text."""

@@ -47,7 +47,7 @@ class FakeMaster:
         self.began = self.ended = 0
         self.allowed_empty: list[bool] = []
         self.console = ConsoleOutput(DEVNULL)
-        self.mistake: ConfigError | None = None
+        self.mistake: Exception | None = None
 
     def slots_in_order(self) -> list[Slot]:
         return cast("list[Slot]", self.slots)
@@ -105,6 +105,19 @@ async def test_a_configuration_error_aborts_a_reload_before_any_renewal(
         assert reloader.ended == {"ok": 0, "failed": 1}
         assert master.happened == []
         assert (master.generation, master.ended) == (1, 1)
+
+
+async def test_an_unexpected_exception_aborts_a_reload_and_a_later_reload_can_succeed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with reloading() as (master, reloader):
+        master.mistake = TypeError("a defect")
+        reason = "an internal error, TypeError; the master's stderr has its traceback"
+        assert await reloader.wait_for(reloader.request()) == reason
+        assert (master.happened, master.generation, master.ended) == ([], 1, 1)
+        master.mistake = None
+        assert await reloader.wait_for(reloader.request()) == ""
+        assert reloader.ended == {"ok": 1, "failed": 1}
 
 
 async def test_requests_during_a_reload_are_merged_into_one_further_reload(
