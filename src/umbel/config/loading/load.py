@@ -14,7 +14,8 @@ stage                  a mistake                                    replaced by,
 ``file_loader``        a file cannot be read; no file for a glob    nothing; ``FileLoader.complete`` is False
 ``variables``          a variable is not set, or a file cannot be   ``REPORTED`` in the place of the value
                        read
-``give_types``         (reports nothing)                            (no replacement)
+``give_types``,        (report nothing)                             (no replacement)
+``make_plain``
 ``merge``              a section of a wrong type, a second          left out
                        upstream of the same name
 ``schema_violations``  a key is unknown, missing or wrong           see ``recover``
@@ -62,7 +63,7 @@ from .file_loader import FileLoader
 from .file_reader import KEEPS_CHANGING, READS_MAX, SourceFile, settled
 from .merge import MergedTree, Origin, merge
 from .validation_errors import SchemaViolation, schema_violations
-from .variable_types import give_types
+from .variable_types import give_types, make_plain
 from .variables import Variables
 
 
@@ -160,6 +161,8 @@ def _build(
     give_types(Config, merged.data)
     for name, table in merged.defaults.items():
         give_types(DEFAULT_TABLES[name], table)
+    make_plain(merged.data)
+    make_plain(merged.defaults)
     found = schema_violations(Config, merged.data)
     found += hidden_violations(Config, merged.data, found)
     _report_defaults(merged, report)

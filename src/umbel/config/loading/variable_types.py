@@ -42,6 +42,18 @@ def give_types(model: type[Section], data: dict[str, Any]) -> None:
                     _put(data, path, text)
 
 
+def make_plain(data: Any) -> Any:
+    """Return ``data`` with each ``VariableText`` turned into a ``str``. Lists and tables are changed in place.
+
+    To be called after the last ``give_types``. Encoders of JSON accept no subclass of ``str``.
+    """
+    if isinstance(data, dict):
+        data.update({key: make_plain(value) for key, value in data.items()})
+    elif isinstance(data, list):
+        data[:] = [make_plain(value) for value in data]
+    return str(data) if isinstance(data, VariableText) else data
+
+
 def _unfitting(model: type[Section], data: dict[str, Any]) -> dict[KeyPath, VariableText]:
     """The places of the variables that the schema does not accept as texts, with their values."""
     found = {each.path: _at(data, each.path) for each in schema_violations(model, data, constraints=False)}

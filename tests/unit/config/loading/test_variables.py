@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
@@ -148,6 +150,27 @@ def test_limits_and_defaults_hold_for_variables_too(tmp_path: Path) -> None:
     assert mistakes(tmp_path, text, environ={"N": "-5"}) == [
         "umbel.toml:2: defaults.upstream.max_queue: must be at least 0"
     ]
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_a_variable_in_a_json_value_is_a_text_that_json_can_encode(tmp_path: Path) -> None:
+    call = 'calls.c = { upstream = "u", path = "/", method = "POST", optional = true, default = ["${X}"], '
+    call += 'params = { p = { value = "${X}" } }, json = { k = { value = { a = "${X}", b = ["${X}"] } } } }\n'
+    inherited = '[defaults.route]\nquery = { q = { default = "${X}" } }\n'
+    text = f"{inherited}{UPSTREAM}{ROUTE}{call}"
+    text += '[[routes]]\npath = "/s"\nrespond = { json = { a = "${X}", b = ["${X}", "${X:-}"] } }\n'
+    config = loaded(tmp_path, text, environ={"X": "5"})
+    assert [text for text in _texts(config.model_dump()) if type(text) is not str] == []
+    assert msgspec.json.encode(config.routes[1].respond.json_) == b'{"a":"5","b":["5","5"]}'  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("value", ['"${N}"', '"${N:-}"', '"${file:empty}"', "[]"])
