@@ -37,7 +37,7 @@ _TARGET = re.compile(f"/[{TARGET_CHARS}]*")
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::([0-9]{{1,5}}))?")
-_REDIRECT_TARGET = re.compile(rf"(?:https?://{_SERVED_HOST.pattern}(?=/|$)|/(?!/))")
+_REDIRECT_TARGET = re.compile(rf"(?:https?://{_SERVED_HOST.pattern}(?=/|\Z)|/(?!/))")
 _LABEL = "[A-Za-z0-9_-]+"
 _ROUTE_HOST = re.compile(rf"(?:(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -171,11 +171,14 @@ def _respond_status(value: int) -> int:
 
 
 def _redirect_target(value: str) -> str:
-    if _REDIRECT_TARGET.match(value) is None:
+    match = _REDIRECT_TARGET.match(value)
+    if match is None:
         raise ValueError(
             'needs a path that begins with one "/", or a URL such as "https://shop.example/new/{id}", whose origin'
             " holds no {name}"
         )
+    if not 1 <= int(match[1] or 1) <= _PORT_MAX:
+        raise ValueError(f"the port of a URL must be from 1 to {_PORT_MAX}")
     return value
 
 

@@ -112,6 +112,20 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:3: routes[0].redirect.to: needs a path that begins with one "/", or a URL such as "https://shop.example/new/{id}", whose origin holds no {name}'
         ],
     ),
+    "a target with a line break at its end": (
+        ROUTE + 'redirect.to = "https://a.test\\n"\n',
+        [
+            'umbel.toml:3: routes[0].redirect.to: needs a path that begins with one "/", or a URL such as "https://shop.example/new/{id}", whose origin holds no {name}'
+        ],
+    ),
+    "a target with a port out of range": (
+        ROUTE + 'redirect.to = "https://a.test:65536/x"\n',
+        ["umbel.toml:3: routes[0].redirect.to: the port of a URL must be from 1 to 65535"],
+    ),
+    "a target with the port 0": (
+        ROUTE + 'redirect.to = "https://[::1]:0"\n',
+        ["umbel.toml:3: routes[0].redirect.to: the port of a URL must be from 1 to 65535"],
+    ),
     "an unknown name in a target": (
         '[[routes]]\npath = "/r/<id>"\nredirect.to = "/new/{ib}"\n',
         ['umbel.toml:3: routes[0].redirect.to: "ib" is an unknown name'],
