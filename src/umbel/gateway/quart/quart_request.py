@@ -67,11 +67,10 @@ class QuartRequest(TrioASGIHTTPConnection):
     def __init__(self, app: GatewayApplication, scope: HTTPScope) -> None:
         context = app.gateway_context
         origin = origin_in(scope, context.proxies)
-        seen = scope_in_origin_form(scope)
         facts = RequestFacts(
             *origin.identify(),
             scope["method"],
-            seen["path"],
+            scope["path"],
             "",
             trio.current_time(),
         )
@@ -80,7 +79,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         self.ctx.bind()
         self._given_scope = scope
         # A copy, because the scope belongs to the server (ASGI: "copy it before passing it on").
-        super().__init__(app, cast("HTTPScope", {**origin.rewritten(seen), SCOPE_KEY: self.ctx}))
+        super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope_in_origin_form(scope)), SCOPE_KEY: self.ctx}))
         self._send: Send
         self._request: UmbelRequest | None = None
         self.ctx.browser_fields = context.browsers.default
