@@ -35,7 +35,7 @@ Algorithm = Annotated[Coding, AfterValidator(_available)]
 class Compress(Section):
     """Compression of responses, as Accept-Encoding allows. Without this table no response is compressed."""
 
-    types: Annotated[tuple[MediaType, ...], AS_TUPLE] = (
+    types: Annotated[tuple[MediaType, ...], AS_TUPLE, Field(min_length=1)] = (
         "application/json",
         "application/*+json",
         "application/xml",

@@ -23,7 +23,16 @@ def said(directory: Path, text: str) -> list[str]:
         ("https://app.example/path", "is not an origin"),
         ("https://user@app.example", "is not an origin"),
         ("https://app.example:0", "is not an origin"),
-        ("https://b\xfccher.example", "is not an origin"),
+        ("https://b\xfccher.example", "write its form with xn--"),
+        ("https://app.example.", "remove the dot at its end"),
+        ("https://app.example:65536", "a port over 65535"),
+        ("http://127.1", "in a form that no browser sends"),
+        ("http://010.0.0.1", "in a form that no browser sends"),
+        ("https://0x7f.1", "in a form that no browser sends"),
+        ("https://1", "in a form that no browser sends"),
+        ("http://[0:0::1]:8000", "no browser sends; write [::1]"),
+        ("http://[::ffff:127.0.0.1]", "no browser sends; write [::ffff:7f00:1]"),
+        ("http://[1]", "in a form that no browser sends"),
         ("https://a.*.example", "is not an origin"),
         ("https://pr-*.app.example", "is not an origin"),
         ("https://*", "is not an origin"),
@@ -31,7 +40,10 @@ def said(directory: Path, text: str) -> list[str]:
         ("https://app.example:443", "remove :443"),
         ("http://app.example:80", "remove :80"),
         ("https://*.com", "the sites of many owners"),
-        ("https://*.0.0.1", "the sites of many owners"),
+        ("https://*.github.io", "a domain of your own"),
+        ("https://*.co.uk", "a domain of your own"),
+        ("https://*.0.0.1", "a wildcard in an address"),
+        ("https://*.1.2.3.4", "a wildcard in an address"),
     ],
 )
 def test_a_text_that_no_browser_sends_as_origin_or_that_allows_too_much_is_a_mistake(
@@ -46,7 +58,8 @@ def test_a_text_that_no_browser_sends_as_origin_or_that_allows_too_much_is_a_mis
     "origin",
     [
         *("https://app.example", "http://localhost:3000", "https://*.app.example", "http://*.localhost:3000"),
-        *("http://[::1]:8080", "http://127.0.0.1", "capacitor://localhost", "*"),
+        *("http://[::1]:8080", "http://[::ffff:7f00:1]", "http://127.0.0.1", "capacitor://localhost", "capacitor://1"),
+        *("https://*.app.co.uk", "https://*.shop.github.io", "https://app.github.io", "https://co.uk:65535", "*"),
     ],
 )
 def test_an_origin_is_accepted(tmp_path: Path, origin: str) -> None:
@@ -61,6 +74,35 @@ def test_a_star_and_credentials_exclude_each_other(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in lines] == ["2", "4", "5"]
     assert all("and credentials = true exclude each other" in line for line in lines)
     assert "remove the others" in said(tmp_path, '[cors]\norigins = ["*", "https://app.example"]\n')[0]
+
+
+def test_an_origin_twice_and_a_field_that_no_page_can_read_are_mistakes(tmp_path: Path) -> None:
+    origins = '"https://app.example", "https://APP.example", "https://b.example"'
+    lines = said(tmp_path, f'[cors]\norigins = [{origins}]\nexpose = ["etag", "Set-Cookie"]\n')
+    assert lines == [
+        '2: cors.origins: "https://app.example" is in origins more than once; write it once',
+        '3: cors.expose: no browser lets a page read "set-cookie"; remove it',
+    ]
+
+
+def test_compress_without_a_media_type_is_a_mistake(tmp_path: Path) -> None:
+    assert said(tmp_path, "[compress]\ntypes = []\n") == ["2: compress.types: must not be empty"]
+
+
+@pytest.mark.parametrize("name", ["cache-control", "www-authenticate", "Allow", "location"])
+def test_a_field_that_belongs_to_one_response_cannot_be_set_or_removed_for_all(tmp_path: Path, name: str) -> None:
+    reason = f'"{name.lower()}" cannot be changed for all responses; remove it'
+    for key, text in (("set", f'{{ {name} = "x" }}'), ("remove", f'["{name}"]')):
+        (line,) = said(tmp_path, f"[headers]\n{key} = {text}\n")
+        assert line.startswith(f"2: headers.{key}: {reason}")
+
+
+def test_etag_and_set_cookie_can_be_removed_from_all_responses_but_not_set(tmp_path: Path) -> None:
+    lines = said(tmp_path, '[headers]\nset = { etag = "x", Set-Cookie = "k=v" }\n')
+    assert [line.partition(";")[0] for line in lines] == [
+        f'2: headers.set: "{name}" cannot be changed for all responses' for name in ("etag", "set-cookie")
+    ]
+    assert loaded(tmp_path, f'[headers]\nremove = ["etag", "set-cookie"]\n{GOOD}').headers.remove
 
 
 def test_cors_of_a_route_is_a_table_or_false(tmp_path: Path) -> None:
