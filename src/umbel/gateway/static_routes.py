@@ -82,6 +82,9 @@ class StaticView:
         if static.status not in BODILESS:
             fields += [(b"content-length", b"%d" % len(self._content))]
         self._fields = tuple(fields)
+        media = dict(fields).get(b"content-type", b"")
+        if self.compression is not None and media and not self.compression.has_type(media):
+            self.compression = None  # So a 304, which has no Content-Type, has no Vary that the 200 lacks.
 
     async def view(self, **path: Any) -> TrioResponse:
         """Quart's view: answer the current request of Quart.

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Coding = Literal["zstd", "br", "gzip"]
+CODINGS: tuple[Coding, ...] = get_args(Coding)
 Compressor = Callable[[bytes], bytes]
 
 EXTRAS: Mapping[str, str] = {"zstd": "umbel[zstd]", "br": "umbel[br]"}

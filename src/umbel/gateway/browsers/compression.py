@@ -16,10 +16,10 @@ stay as they are: they may stand for all codings. These tags exist only between 
 
 - A request with If-None-Match and the tag of a coding that the client accepts now is answered with 304 and this tag.
   This costs no compression, and the server may choose any accepted coding.
-- Everything else (calls, their upstreams) gets If-None-Match and If-Match without these suffixes (``original_tags``),
-  so that an upstream recognizes its own tags. A suffix of a coding that the client does not accept stays in
-  If-None-Match: the client could not use a 304 for it. If-Match protects a change against lost updates, and the content
-  is the same in all codings.
+- Everything else (calls and their upstreams, handlers, Quart's request in a view) gets If-None-Match and If-Match
+  without these suffixes (``original_tags``), so that each recognizes its own tags. A suffix of a coding that the client
+  does not accept stays in If-None-Match: the client could not use a 304 for it. If-Match protects a change against lost
+  updates, and the content is the same in all codings, also in one that the configuration no longer has.
 
 *Time.* A body of more than ``INLINE_MAX`` bytes is compressed in a thread, at most ``THREADS_MAX`` at once; others wait
 in order. A cancel abandons the thread, which ends by itself and holds its place until then.
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from werkzeug.http import parse_etags
 
-from ...core.http.compressors import Coding, is_available, make_compressor
+from ...core.http.compressors import CODINGS, Coding, is_available, make_compressor
 from ...net.bounded_cache import BoundedCache
 from ..request.accept_encoding import Accepted, read_accept_encoding
 from ..request.request_fields import Field, RequestFields
@@ -49,14 +49,15 @@ THREADS_MAX = 4
 
 _FIELDS_COST = 32
 """Bytes that a coding adds to the head: Content-Encoding, and a longer ETag."""
-_NEVER = frozenset({204, 205, 206})
+_NEVER = frozenset({204, 205})
 _AS_IT_IS = frozenset(b"content-encoding content-range content-digest repr-digest digest content-md5 signature".split())
 """Fields of a response that must not be compressed: it has a coding, is a part, or its bytes are digested."""
 _ABOUT_CONTENT = frozenset({b"content-type", b"content-length", b"content-encoding", b"content-language"})
 _NO_TRANSFORM = re.compile(rb"(?:^|[,\s])no-transform(?:[,;=\s]|$)", re.IGNORECASE)
+_PARTS = b"multipart/byteranges"
 _ACCEPT_ENCODING = b"accept-encoding"
 _TAG_MARK = "--"
-_SUFFIX = re.compile(r'(--(?:zstd|br|gzip))(?=")')
+_SUFFIX = re.compile(rf'(--(?:{"|".join(CODINGS)}))(?=")')
 """The suffix of a coding at the end of an entity tag."""
 _CACHED_MAX, _CACHED_SIZE = 256, 256
 
@@ -102,9 +103,11 @@ class Compression:
         status, fields, body = whole
         if status == 304:
             return self._not_modified(asked, whole)
-        if not body or status < 200 or status in _NEVER or not self._is_compressible(fields):
+        if not body or status < 200 or status in _NEVER or not self._is_compressible(status, fields):
             return whole
         _add_to_vary(fields)
+        if status == 206:  # It has the Vary of the 200 (RFC 9110 section 15.3.7), but a part is not coded.
+            return whole
         accepted = self.accepted(asked)
         if not accepted.codings:
             return whole
@@ -140,21 +143,30 @@ class Compression:
 
     def original_tags(self, headers: Mapping[str, str], asked: RequestFields) -> Mapping[str, str]:
         """``headers`` of a request with its conditions as if no response had been compressed; see the module."""
+        changed = self.changed_conditions(headers, asked)
+        return {**headers, **changed} if changed else headers
+
+    def changed_conditions(self, headers: Mapping[str, str], asked: RequestFields) -> Mapping[str, str]:
+        """If-None-Match and If-Match of ``headers`` by name in lower case, where ``original_tags`` changes them."""
         changed: dict[str, str] = {}
         for name in ("if-none-match", "if-match"):
             value = headers.get(name)
             if value is None or _TAG_MARK not in value:
                 continue
-            accepted = self.accepted(asked).codings if name == "if-none-match" else self.codings
+            accepted = self.accepted(asked).codings if name == "if-none-match" else CODINGS
             suffixes = {_TAG_MARK + coding for coding in accepted}
             changed[name] = "".join(part for part in _SUFFIX.split(value) if part not in suffixes)
-        return {**headers, **changed} if changed else headers
+        return changed
 
-    def _is_compressible(self, fields: Sequence[Field]) -> bool:
+    def _is_compressible(self, status: int, fields: Sequence[Field]) -> bool:
+        """Whether a response may be compressed; for a part (206), whether the whole could be."""
         fits = False
         for name, value in fields:
             if name == b"content-type":
-                fits = self.has_type(value)
+                # The type of several parts says nothing of the whole, which may be compressible.
+                fits = self.has_type(value) or (status == 206 and value.lower().startswith(_PARTS))
+            elif name == b"content-range" and status == 206:
+                continue
             elif name in _AS_IT_IS or (name == b"cache-control" and _NO_TRANSFORM.search(value)):
                 return False
         return fits

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from ..application import GatewayApplication
     from ..response.sending import AnyResponse
     from ..route_table import Match
     from .quart_body import UmbelRequest
@@ -62,7 +63,7 @@ def request_of(
     *,
     over: bool = False,
 ) -> UmbelRequest:
-    """Make Quart's request object of ``connection``, with the body of ``ctx``.
+    """Make Quart's request object of ``connection``, with the body of ``ctx``, and without the tags of compression.
 
     ``over``: the request has been answered; its body cannot be read any more.
     """
@@ -70,6 +71,10 @@ def request_of(
     if not isinstance(request.body, QuartBody):
         # The application has a request class of its own. Its body class has no bound, and nothing would fill it.
         request.body = QuartBody(request.content_length, connection.app.config["MAX_CONTENT_LENGTH"])
+    compression = cast("GatewayApplication", connection.app).gateway_context.compression
+    if compression is not None:
+        for name, value in compression.changed_conditions(ctx.origin.fields.by_name, ctx.origin.fields).items():
+            request.headers[name.title()] = value
     if not over:
         request.body.read_from(ctx)
     return request

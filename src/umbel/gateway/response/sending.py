@@ -96,6 +96,10 @@ async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
 
     def fields() -> list[Field]:
         if status in BODILESS:
+            if status == 304 and ctx.compression is not None:
+                # Without Content-Type the 304 would have a Vary that the 200 lacks.
+                media = response.headers.get("content-type", "").encode("utf-8", "replace")
+                ctx.compression = ctx.compression if not media or ctx.compression.has_type(media) else None
             del response.headers["content-length"], response.headers["content-type"]
         response.headers.setdefault(_REQUEST_ID_HEADER, ctx.facts.request_id)
         raw = encoded(response.headers)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from quart import Response
+from quart import Response, request
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from tests.support.server.asgi import Answer, ask, conversation, living
@@ -232,7 +232,80 @@ async def test_if_match_of_a_change_names_the_upstreams_tag(autojump_clock: Mock
     assert upstream.asked[0].headers["if-match"] == '"v1", "v2--other", "v3-gzip"'
 
 
+async def test_if_match_names_the_tag_of_a_coding_that_is_not_configured_any_more(autojump_clock: MockClock) -> None:
+    upstream = Function(says({"a": 1}))
+    call = {"upstream": "up", "path": "/", "forward_headers": ["if-match"]}
+    app, _ = compressing({"path": "/v", "calls": {"part": call}}, up=upstream, algorithms=["gzip"])
+    async with living(app):
+        await get(app, "/v", ("if-match", '"v1--zstd"'))
+    assert upstream.asked[0].headers["if-match"] == '"v1"'
+
+
 # Other responses of an application.
+
+
+@pytest.mark.parametrize("hooks", [False, True])
+async def test_a_view_and_a_handler_recognize_their_own_tags(hooks: bool, autojump_clock: MockClock) -> None:
+    app, _ = compressing()
+    if hooks:
+        app.before_request(_view(lambda: None))
+
+    async def view() -> Any:
+        response = Response(LONG)
+        response.set_etag("t1")
+        return await response.make_conditional(request)
+
+    async def composed(_: Any) -> Any:
+        return LONG if request.if_match.contains("t1") else None, 200, {"etag": '"t1"'}
+
+    app.add_url_rule("/view", "view", view)
+    app.compose("/h", methods=["PUT"])(composed)
+    app.compose("/own", methods=["PUT"], compress=False, endpoint="own")(composed)
+    async with living(app):
+        tag = (await get(app, "/view", accepting("gzip")))["etag"]
+        assert tag == '"t1--gzip"'
+        again = await get(app, "/view", accepting("gzip"), ("if-none-match", tag))
+        assert (again.status, again["etag"], varies(again)) == (304, tag, True)
+        for target, method in (("/view", "GET"), ("/h", "PUT"), ("/own", "PUT")):
+            for condition in (tag, f'"other", {tag}'):
+                answer = await get(app, target, ("if-match", condition), method=method)
+                assert (answer.status, LONG in answer.body.decode()) == (200, True)
+        assert (await get(app, "/view", ("if-match", '"t2--gzip"'))).status == 412
+
+
+PARTS = {
+    "a text": ({"content-type": "text/css", "content-range": "bytes 0-1/2"}, True),
+    "several parts": ({"content-type": "multipart/byteranges; boundary=x"}, True),
+    "an image": ({"content-type": "image/png", "content-range": "bytes 0-1/2"}, False),
+    "a coding": ({"content-type": "text/css", "content-encoding": "x"}, False),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+async def test_a_part_has_the_vary_of_the_whole_and_no_coding(name: str, autojump_clock: MockClock) -> None:
+    app, _ = compressing()
+    fields, is_compressible = PARTS[name]
+    app.add_url_rule("/view", "view", _view(lambda: Response(LONG, 206, {**fields, "etag": '"t1"'})))
+    async with living(app):
+        answer = await get(app, "/view", accepting("br"))
+    assert (varies(answer), answer["etag"], answer.body) == (is_compressible, '"t1"', LONG.encode())
+
+
+async def test_a_304_for_a_media_type_that_is_not_compressed_has_no_vary(autojump_clock: MockClock) -> None:
+    image = {"text": LONG, "headers": {"content-type": "image/png"}}
+    app, _ = compressing({"path": "/image", "respond": image}, {"path": "/text", "respond": {"text": LONG}})
+
+    async def view() -> Any:
+        response = Response(LONG, content_type="image/png")
+        response.set_etag("t1")
+        return await response.make_conditional(request)
+
+    app.add_url_rule("/view", "view", view)
+    async with living(app):
+        for target, varied in (("/image", False), ("/text", True), ("/view", False)):
+            whole = await get(app, target)
+            unchanged = await get(app, target, ("if-none-match", whole["etag"]))
+            assert (unchanged.status, varies(whole), varies(unchanged)) == (304, varied, varied)
 
 
 async def test_a_handlers_response_is_compressed(autojump_clock: MockClock) -> None:
@@ -263,7 +336,6 @@ VIEWS: dict[str, tuple[Callable[[], Any], bool]] = {
     "another media type": (lambda: Response(LONG, 200, {"content-type": "image/png"}), False),
     "no-transform": (lambda: Response(LONG, 200, {"cache-control": "max-age=1, No-Transform"}), False),
     "a coding": (lambda: Response(LONG, 200, {"content-encoding": "x"}), False),
-    "a part": (lambda: Response(LONG, 206, {"content-range": "bytes 0-1/2"}), False),
     "a digest": (lambda: Response(LONG, 200, {"repr-digest": "sha-256=:a:"}), False),
     "no content": (lambda: Response("", 200), False),
     "parts": (lambda: Response((part async for part in _parts()), 200), False),
