@@ -16,7 +16,7 @@ from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
 from ..core.http.header_field import Field, raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
-from .answer.status_fields import REDIRECTS, fields_of_status
+from .answer.status_fields import NEEDS_LOCATION, REDIRECTS, fields_of_status
 from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
 from .decode_large import decode_in_thread, holds_many_values
 from .request.call_policies import NO_POLICIES, CallPolicies
@@ -354,7 +354,10 @@ def _content_type(call: Call | BodylessResponse) -> str:
 def _status_failure(rules: CallRules, call: Call | BodylessResponse) -> Failure:
     status = call.status
     assert status is not None
-    passed = status in rules.pass_status
+    passed, note = status in rules.pass_status, call.note
+    fields = fields_of_status(status, call.fields) if passed else ()
+    if passed and status in NEEDS_LOCATION and not any(name == "location" and value for name, value in fields):
+        passed, fields, note = False, (), "it has no Location"
     body = None
     if passed and rules.pass_body:
         body = PassedBody(call.content, _content_type(call))
@@ -362,9 +365,9 @@ def _status_failure(rules: CallRules, call: Call | BodylessResponse) -> Failure:
     return Failure(
         Kind.STATUS,
         status if passed else 502,
-        f"the upstream answered {status}" + (f"; {call.note}" if call.note else ""),
+        f"the upstream answered {status}" + (f"; {note}" if note else ""),
         received_status=status,
         body=body,
-        fields=fields_of_status(status, call.fields) if passed else (),
+        fields=fields,
         forwarded=received if passed else _cookies(received),
     )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from .call import PreparedRequest
 from .http.header_field import Field
+from .http.syntax import BAD_ESCAPE
 
 FOLLOWED = frozenset({301, 302, 303, 307, 308})
 """The statuses of redirects that are followed. 300 and 305 name no single target; 304 is no redirect."""
@@ -87,7 +88,11 @@ def _target(location: bytes, target: bytes, scheme: str, host: bytes, base: byte
     path = parts.path.encode("latin-1") or b"/"
     if path != base and not path.startswith(base + b"/"):
         raise NotFollowedError("its Location is outside of the upstream's base URL")
-    if not _DOTS.isdisjoint(_SEPARATORS.split(unquote_to_bytes(path))):
+    if BAD_ESCAPE.search(location) or b"%00" in path:
+        raise NotFollowedError("its Location is no URI")
+    # Some servers remove what follows a ";" in a segment, and would see a dot segment in "..;a".
+    segments = _SEPARATORS.split(unquote_to_bytes(path))
+    if not _DOTS.isdisjoint(segment.partition(b";")[0] for segment in segments):
         raise NotFollowedError("its Location holds a dot segment")
     relative = (path[len(base) :] or b"/") + (b"?" + parts.query.encode("latin-1") if parts.query else b"")
     if len(relative) > _TARGET_MAX:

@@ -79,6 +79,18 @@ async def test_a_passed_redirect_is_the_answer_with_its_location(status: int) ->
     assert ran.result.headers == (("location", "/b"), ("retry-after", "3"))
 
 
+@pytest.mark.parametrize("key", ['redirects = "pass"\n', "pass_status = [302]\n"])
+async def test_a_passed_redirect_without_a_location_is_502(key: str) -> None:
+    ran = await compose(route(key), {"/a": redirects("")})
+    failure = ran.result.failure
+    assert failure is not None
+    assert (failure.status, ran.result.headers) == (502, ())
+    assert failure.detail == "the upstream answered 302; it has no Location"
+    ran = await compose(route(key.replace("302", "300")), {"/a": redirects("", 300)})
+    assert ran.result.failure is not None
+    assert ran.result.failure.status == 300
+
+
 async def test_pass_keeps_the_other_passed_statuses_and_304_is_none_of_them() -> None:
     text = route('redirects = "pass"\npass_status = [404]\n')
     ran = await compose(text, {"/a": answer({}, status=404)})

@@ -64,6 +64,7 @@ def test_a_location_of_the_same_origin_is_followed(location: bytes, target: byte
         b"http://u:p@api.test:8080/v1/x", b"http://api.test:8080@evil.test/v1/x", b"http://api.test:8080.evil.test/v1/",
         b"\\\\evil.test/v1", b"/\\evil.test", b"/v1/x y", b"/v1/x\r\nset-cookie: a=b", b"/v1/\xe9", b"/v1/\t/x",
         b"http:///v1/x", b"///v1/x", b"http://[::1/v1", b"javascript:alert(1)", b"file:///v1/etc", b"ftp://api.test:8080/v1/x",
+        b"/v1/..;/x", b"/v1/.;a=b/x", b"/v1/%2e.%3B/x", b"/v1/a%zz", b"/v1/a?b=%", b"/v1/%00",
         b"/v2/x", b"/v1x", b"/", b"../../x", b"/v1/%2e%2e/x", b"/v1/..%2fadmin", b"/v1/a%5c..%5cb",
         b"http://api.test:8080/v1/../x", b"/v1/" + b"x" * 17_000,
     ],

@@ -15,6 +15,8 @@ from ...core.http.header_field import Field, raw_value
 
 REDIRECTS = frozenset(range(300, 400)) - {304}
 """The statuses of RFC 9110 section 15.4, without 304."""
+NEEDS_LOCATION = frozenset({301, 302, 303, 307, 308})
+"""The redirects that mean nothing without a Location: such a response is not passed on."""
 CREATED = 201
 STATUS_FROM = frozenset({201, 202, 204})
 """The statuses that the answer takes over from the call that ``status_from`` names."""

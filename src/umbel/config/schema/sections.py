@@ -337,7 +337,7 @@ class Answer(Section):
     """The status of an answer without a deciding failure. 204 sends no body."""
     status_from: str | None = None
     """The call whose status 201, 202 or 204 the answer takes over, with its Location. Any other status of success gives
-    the answer the status in status."""
+    the answer the status in status. A stream has the status 200, since its head is sent before the call has ended."""
     headers: Headers = {}
     """Header fields of the answer, as templates."""
     forward_headers: dict[str, Annotated[tuple[HeaderName, ...], AS_TUPLE]] = {}
