@@ -175,6 +175,8 @@ class RouteTable:
         path, mark, query = target.partition(b"?")
         patterns: tuple[str, ...] = ()
         if origin is not None and self._url_map is not None:
+            if origin.misreports_host and self._url_map.by_host:
+                return None  # Quart's part refuses it.
             patterns = self._url_map.patterns_for(origin.host)
         match: Match | None
         try:

@@ -285,6 +285,12 @@ GATEWAY = {
         ("", "::", "10.0.0.1,"),
         ("", "10.0.0.1"),
     ),
+    "members of Forwarded": Case(
+        lambda value: origin_of("10.0.0.1", [(b"forwarded", value)], TRUST).client,
+        (",", ";", '"', "\\", '\\"', "a", " ", "for=10.0.0.1,", 'for="10.0.0.1",', 'a=",",', "a=b;", 'b="";'),
+        ("", 'a="'),
+        ("", '"', ";for=10.0.0.1"),
+    ),
 }
 UPSTREAM = {
     "a response's head": Case(

@@ -416,6 +416,14 @@ def test_the_reason_for_a_route_that_host_or_match_decides_is_shown(
     assert not any("is ignored" in line for line in lines if '"v"' in line and "x_beta" in str(said))
 
 
+def test_a_malformed_host_is_explained_as_400_and_an_underscore_is_none(here: Path) -> None:
+    write(here, HOSTS)
+    assert "because  the host is *.shop.example" in explain("GET", "/r", "-H", "Host: a_b.shop.example").stdout
+    result = explain("GET", "/r", "-H", "Host: a.shop.example..")
+    assert result.exit_code == 1
+    assert "GET /r: 400, The host is not well formed." in result.stderr
+
+
 def test_a_request_that_fulfils_no_match_is_explained_with_status_1(here: Path) -> None:
     write(here, HOSTS)
     result = explain("GET", "/m")

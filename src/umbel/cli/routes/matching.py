@@ -16,6 +16,7 @@ from ...composition.text.template import BadValueError
 from ...config.schema.sections import Route
 from ...core.errors import RequestError
 from ...core.http.forward_all import STAR
+from ...core.http.host import is_host
 from ...core.model import Inputs, Json
 from ...gateway.request.paths import AMBIGUOUS, check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
@@ -29,7 +30,7 @@ from ...gateway.routing.encoded_slashes import (
     url_with_slashes,
     with_slashes,
 )
-from ...gateway.routing.host_map import HostMap
+from ...gateway.routing.host_map import MALFORMED_HOST, HostMap
 from ...server.http1.head_errors import with_query_in_ascii
 from ...server.limits.server_limits import PROBES
 
@@ -135,6 +136,10 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
     A query in ``path`` is only read by ``match``. ``fields`` are the header fields of the request.
     """
     raw, _, query = path.partition("?")
+    request = _request_fields(fields)
+    host = request.get("host")
+    if host and not is_host(host):
+        return NoMatch(400, MALFORMED_HOST)
     if raw == "*" and method == "OPTIONS":
         return NoMatch(204, "answered for the server as a whole, without any call")
     asked = with_query_in_ascii(f"/?{query}".encode()).partition(b"?")[2]
@@ -143,9 +148,8 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
         check_query(asked)
     except RequestError as error:
         return NoMatch(error.status, error.detail)
-    request = _request_fields(fields)
     routes, groups = map_of(plans), _groups(plans)
-    adapter = routes.adapter_for(routes.patterns_for(request.get("host")), "localhost")
+    adapter = routes.adapter_for(routes.patterns_for(host), "localhost")
     matched = path_to_match(raw.encode())
     kept = [str(index) for index, plan in enumerate(plans) if plan.route.encoded_slash == "keep"]
     if holds_encoded_slash(raw.encode()) and not keeps_slashes(adapter, matched, method, kept):

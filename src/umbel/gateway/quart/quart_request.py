@@ -212,6 +212,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
         try:
             self.app.gateway_context.check_admission(self._given_scope)
+            cast("UmbelMap", self.app.url_map).check_origin(self.ctx.origin)
             if (preflight := self._preflight()) is not None:
                 return preflight
             if raw == b"*" and facts.method == "OPTIONS":

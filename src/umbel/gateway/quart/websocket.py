@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ...net.timers import Timer
     from ..application import GatewayApplication
+    from ..routing.url_map import UmbelMap
 
 _SWITCHED = 101
 _REFUSED = 403
@@ -87,6 +88,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         try:
             try:
                 self.app.gateway_context.check_admission(self._given_scope)
+                cast("UmbelMap", self.app.url_map).check_origin(self.ctx.origin)
                 raw = raw_path(self.scope["path"], self.scope.get("raw_path"))
                 check_authority(raw, self._given_scope["headers"])
                 check_path(raw)

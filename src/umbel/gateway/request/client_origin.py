@@ -17,17 +17,22 @@ If a list is longer than ``X-Forwarded-For``, proxies have appended to it withou
 kept: absolute links are made of the host, and a client must not choose the host in the links of another client. For
 schemes the first member counts: the last proxy often uses http, and a client that lies about its own scheme harms only
 itself.
+
+``Forwarded`` is read if none of these three fields is present. A malformed member ends it, with all members left of it:
+the client may have written them, and the members right of it are those of the proxies.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from ...core.call import FieldBlock, block_of
+from ...core.http.host import is_host
 from ...core.model import Trace
 from ...core.networks import Networks, parse_address
 from ...net.bounded_cache import BoundedCache
@@ -39,12 +44,15 @@ _SHORT = 256
 """Maximum characters of a value in the caches of fields."""
 _HOPS_MAX = 64
 """Maximum number of members of a list that are read, from the right."""
-_HOST_LENGTH_MAX = 255
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-_HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[([0-9A-Fa-f:.]+)\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
-_PORT_MAX = 65535
-_NEVER_SAID = frozenset(' \t"\\=')
-"""Characters that make a value of Forwarded malformed: no address, scheme or host has one."""
+# A pair of Forwarded (RFC 7239 section 4). A value without quotes may also hold characters that no token has, such as
+# the colon of a port.
+_PAIR = re.compile(
+    r"""\A([!#$%&'*+.^_`|~0-9A-Za-z-]++)=(?:"((?:[^"\\]|\\.)*+)"|([^ \t",;=\\]*+))\Z""", re.ASCII | re.DOTALL
+)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_NODE = re.compile(r"[A-Za-z0-9._:\[\]-]*", re.ASCII)
+"""Characters of an address with a port, or of a hidden name (RFC 7239 section 6)."""
 
 
 class ClientOrigin(msgspec.Struct, frozen=True):
@@ -65,6 +73,8 @@ class ClientOrigin(msgspec.Struct, frozen=True):
     """The host that the client requested; None if no field names one."""
     hops: tuple[str, ...] = ()
     """The members of the inbound X-Forwarded-For to forward: addresses without ports, other members unchanged."""
+    misreports_host: bool = False
+    """Whether the trusted proxy reports a malformed host. ``host`` is then that of Host."""
 
     @property
     def headers(self) -> Sequence[Field]:
@@ -171,10 +181,11 @@ def origin_of(
     client, place, hops = _follow(addresses, trust)
     said = next(filter(None, schemes), "") if len(schemes) > len(addresses) else _at(place, schemes)
     host = _at(place, hosts)
-    if not _is_host(host):
+    misreported = bool(host) and not is_host(host)
+    if misreported or not host:
         host = fields.get("host", "")
     scheme = _SCHEMES.get(said.lower(), scheme)
-    return ClientOrigin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops)
+    return ClientOrigin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops, misreported)
 
 
 def origin_in(scope: Mapping[str, Any], trust: Networks) -> ClientOrigin:
@@ -203,22 +214,65 @@ def _members(value: str) -> list[str]:
 
 
 def _read_forwarded(value: str) -> tuple[list[str], list[str], list[str]]:
-    """The lists of addresses, schemes and hosts of Forwarded (RFC 7239); empty lists if it is malformed."""
+    """The lists of addresses, schemes and hosts of Forwarded (RFC 7239), without a malformed member and all before it.
+
+    The nearest proxy has written the last member, so whatever stands before it cannot change how it is read.
+    """
     elements: list[dict[str, str]] = []
-    for member in _members(value):
-        element: dict[str, str] = {}
-        for pair in member.split(";"):
-            name, mark, said = pair.strip(" \t").partition("=")
-            if said[:1] == '"' and said[-1:] == '"' and len(said) > 1:
-                said = said[1:-1]
-            if not _NEVER_SAID.isdisjoint(said) or (name and not mark):
-                return [], [], []
-            if name:
-                element[name.lower()] = said
+    for member in islice(_split_from_the_right(value, ","), _HOPS_MAX):
+        element = _read_element(member)
+        if element is None:
+            break
         if element:
             elements.append(element)
+    elements.reverse()
     addresses, schemes, hosts = ([element.get(name, "") for element in elements] for name in ("for", "proto", "host"))
     return addresses, schemes, hosts
+
+
+def _split_from_the_right(value: str, separator: str) -> Iterator[str]:
+    """Yield the parts of ``value``, the last first. A separator in a quoted string separates nothing.
+
+    A quote without an opening one ends the iteration; its part is left out, with all before it.
+    """
+    end = at = len(value)
+    cut = value.rfind(separator)
+    while True:
+        quote = value.rfind('"', cut + 1, at)
+        if quote < 0:
+            yield value[cut + 1 : end].strip(" \t")
+            if cut < 0:
+                return
+            end = at = cut
+        else:
+            at = _opening_quote(value, quote)
+            if at < 0:
+                return
+        if cut >= at:  # In the quoted string, or at the end of the part that was yielded.
+            cut = value.rfind(separator, 0, at)
+
+
+def _opening_quote(value: str, closing: int) -> int:
+    """The position of the quote that opens the quoted string that ends at ``closing``; -1 if there is none."""
+    at = closing
+    while (at := value.rfind('"', 0, at)) >= 0:
+        before = at
+        while before and value[before - 1] == "\\":
+            before -= 1
+        if (at - before) % 2 == 0:
+            break
+    return at
+
+
+def _read_element(member: str) -> dict[str, str] | None:
+    """The parameters of a member of Forwarded by name in lower case; None if it is malformed or repeats one."""
+    element: dict[str, str] = {}
+    for text in filter(None, _split_from_the_right(member, ";")):
+        pair = _PAIR.match(text)
+        if pair is None or (name := pair[1].lower()) in element:
+            return None
+        element[name] = pair[3] if pair[2] is None else _QUOTED_PAIR.sub(r"\1", pair[2])
+    return element if _NODE.fullmatch(element.get("for", "")) else None
 
 
 def _follow(chain: Sequence[str], trust: Networks) -> tuple[str | None, int, tuple[str, ...]]:
@@ -246,11 +300,3 @@ def _follow(chain: Sequence[str], trust: Networks) -> tuple[str | None, int, tup
 def _at(place: int, members: Sequence[str]) -> str:
     """The member at the position ``place`` from the right; the first member of a shorter list; empty if none."""
     return members[-min(max(place, 1), len(members))] if members else ""
-
-
-def _is_host(text: str) -> bool:
-    """Whether ``text`` is a valid value of Host, with or without a port."""
-    if len(text) > _HOST_LENGTH_MAX or (match := _HOST.fullmatch(text)) is None:
-        return False
-    address, port = match[1], match[2]
-    return int(port or 1) <= _PORT_MAX and (address is None or (":" in address and parse_address(address) is not None))

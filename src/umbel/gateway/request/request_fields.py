@@ -13,6 +13,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from ...core.http.hop_by_hop import hop_by_hop_among
+from ...core.http.host import is_host
 from ...core.http.secret_fields import may_be_secret
 from ...net.bounded_cache import BoundedCache
 from .client_deadline import client_timeout
@@ -65,7 +66,8 @@ class RequestFields:
         """``by_name`` without hop-by-hop fields: all fields that a call may forward."""
         if own := frozenset(hop_by_hop_among(by_name, by_name.get("connection"))):
             self.end_to_end = MappingProxyType({name: by_name[name] for name in by_name if name not in own})
-        self.has_plain_host = _PLAIN_HOST.fullmatch(by_name.get("host", "")) is not None
+        host = by_name.get("host", "")
+        self.has_plain_host = _PLAIN_HOST.fullmatch(host) is not None and is_host(host)
         """Whether Host is present and certainly valid."""
         self.content_type = self.end_to_end.get("content-type", "")
         self.via = self.end_to_end.get("via", "")

@@ -22,11 +22,17 @@ from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule, WebsocketMismatch
 
-from ...core.http.host import split_host
+from ...core.errors import RequestError
+from ...core.http.host import is_host, split_host
 from ..request.converters import CONVERTERS
 
 if TYPE_CHECKING:
     from werkzeug.routing import RuleFactory
+
+    from ..request.client_origin import ClientOrigin
+
+MALFORMED_HOST = "The host is not well formed."
+"""The detail of the refusal of a malformed host."""
 
 
 def refuse_registration(what: str) -> NoReturn:
@@ -76,6 +82,19 @@ class HostMap(Map):
             of_host = self.by_host[host.lower()] = type(self)(strict_slashes=self.strict_slashes)
             of_host.converters = self.converters
         super(HostMap, of_host).add(rulefactory)
+
+    def check_origin(self, origin: ClientOrigin) -> None:
+        """Check that the host of a request is well-formed; a malformed one would get the rules of other hosts.
+
+        A request without Host, or with an empty one, gets the rules without a host. A malformed host that a trusted
+        proxy reports is refused only if there are rules for hosts; otherwise it is ignored.
+
+        Raises:
+            RequestError: 400, the host is malformed.
+        """
+        host = origin.fields.get("host")
+        if (host and not is_host(host)) or (origin.misreports_host and self.by_host):
+            raise RequestError(400, MALFORMED_HOST)
 
     def patterns_for(self, host: str | None) -> tuple[str, ...]:
         """The keys of ``by_host`` that fit a host (``name`` or ``name:port``), in the order in which they are asked."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from quart.routing import QuartMap
 
 from ..request.paths import raw_path
+from ..request_context import SCOPE_KEY
 from .encoded_slashes import SlashAdapter, holds_encoded_slash, path_to_match
 from .host_map import HostMap, joined
 
@@ -21,9 +23,15 @@ class UmbelMap(HostMap, QuartMap):
     def bind_to_request(
         self, request: BaseRequestWebsocket, subdomain: str | None, server_name: str | None
     ) -> MapAdapter:
-        """The adapter for a request of Quart."""
+        """The adapter for a request of Quart.
+
+        The host is the client's as ``ClientOrigin`` has it, because ``request.host`` is empty for some valid hosts. In
+        ``app.test_request_context`` it is that of the request.
+        """
         own = super().bind_to_request(request, subdomain, server_name)
-        maps = [cast("UmbelMap", self.by_host[pattern]) for pattern in self.patterns_for(request.host)]
+        ctx = cast("Mapping[str, Any]", request.scope).get(SCOPE_KEY)
+        host = request.host if ctx is None else ctx.origin.host
+        maps = [cast("UmbelMap", self.by_host[pattern]) for pattern in self.patterns_for(host)]
         adapter = joined(own, [each.bind_to_request(request, subdomain, server_name) for each in maps])
         if self.keeps_slashes and not request.root_path:
             raw = raw_path(request.scope["path"], request.scope.get("raw_path"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ...core.http.host import HOST_PATTERN, PORT_MAX
 from ...net.bounded_cache import BoundedCache
 from ..response.error_response import ErrorResponse
 from .head_errors import HeadError
 
-_WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_WELL_FORMED = re.compile(HOST_PATTERN.encode())
 _DEFAULT_PORTS = (b"", b"80", b"443")
 _KNOWN_MAX, _KNOWN_SIZE = 256, 261
 """Entries of the cache, and bytes of the longest: a name of 255 bytes and a port."""
@@ -62,6 +63,6 @@ class Hosts:
 def _parts(value: bytes) -> tuple[bytes, bytes]:
     """Host in lower case, and port; raises as ``are_equal``."""
     match = _WELL_FORMED.fullmatch(value)
-    if match is None or int(match[2] or 0) > 65535:
+    if match is None or int(match[2] or 0) > PORT_MAX:
         raise HeadError(ErrorResponse(400, "The host is not well formed."))
     return match[1].lower(), match[2] or b""

@@ -96,6 +96,7 @@ def _asked() -> list[tuple[str, str, bytes, tuple[tuple[str, str], ...]]]:
     coded = ("content-encoding", "gzip")
     return [
         *(("GET", target, b"", ()) for target in BAD_TARGETS),
+        ("GET", "/r", b"", (("host", "a..b"),)),
         *(("GET", f"/typed{query}", b"", ()) for query in ("", "?n=x", "?n=1&l=x", "?n=%ff")),
         ("POST", "/json", b"{}", (JSON, ("content-encoding", "compress"))),
         ("POST", "/json", b"x" * 2000, (JSON,)),

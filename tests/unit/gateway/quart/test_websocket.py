@@ -99,6 +99,28 @@ async def test_the_rules_for_paths_apply_to_websockets(raw: bytes) -> None:
     assert (record.status, record.kind, bool(record.detail)) == (400, "bad-request", True)
 
 
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [
+        (b"a_b.example", ["websocket.accept", "websocket.close"]),
+        (b"a..example", ["websocket.http.response.start", "websocket.http.response.body"]),
+    ],
+)
+async def test_a_websocket_is_found_by_its_host_and_a_malformed_one_is_refused(host: bytes, sent: list[str]) -> None:
+    app, _ = gateway()
+
+    @app.websocket("/ws", host="*.example")
+    async def of_host() -> None:
+        await websocket.accept()
+
+    @app.websocket("/ws")
+    async def never() -> None:
+        raise AssertionError
+
+    messages = await converse(app, headers=[(b"host", host)])
+    assert [message["type"] for message in messages] == sent
+
+
 async def test_forwarded_fields_of_an_untrusted_peer_reach_no_websocket() -> None:
     app, _ = gateway()
     seen: list[Any] = []

@@ -110,3 +110,30 @@ def test_only_short_forwarded_values_are_cached() -> None:
     assert max(len(before) for before, _ in client_origin._vias.entries) <= 256
     assert max(len(part) for key in client_origin._origins.entries for part in key) <= 256
     assert max(map(len, trust._known.entries)) <= 128
+
+
+@pytest.mark.parametrize(
+    ("before", "hops"),
+    [
+        ("junk", ()),
+        ('x="y', ()),
+        ('x="y=z\\', ()),
+        ('"', ()),
+        ('for="6.6.6.6, 7.7.7.7"', ()),
+        ("for=6.6.6.6;for=7.7.7.7", ()),
+        ("for=6.6.6.6,,", ("6.6.6.6",)),
+        ('for="_x";a="b,\\"c;for=d"; b=";"', ("_x",)),
+        (" ;; For=6.6.6.6 ; by=x;", ("6.6.6.6",)),
+    ],
+)
+def test_the_last_member_of_forwarded_counts_whatever_stands_before_it(before: str, hops: tuple[str, ...]) -> None:
+    value = f'{before}, for="203.0.113.9:1";by="a\\",\\\\";host="shop.example";proto=https, for=10.0.0.5'
+    origin = origin_of("10.1.2.3", [HOST, (b"forwarded", value.encode())], PROXIES)
+    assert (origin.client, origin.scheme, origin.host) == ("203.0.113.9", "https", "shop.example")
+    assert origin.hops == (*hops, "203.0.113.9", "10.0.0.5")
+
+
+@pytest.mark.parametrize("value", ["for=6.6.6.6, junk", "for=6.6.6.6, for", 'for=6.6.6.6, x="', "for=6.6.6.6, a=b;a=c"])
+def test_a_malformed_last_member_of_forwarded_hides_all_members(value: str) -> None:
+    origin = origin_of("10.1.2.3", [HOST, (b"forwarded", value.encode())], PROXIES)
+    assert (origin.client, origin.scheme, origin.host, origin.hops) == ("10.1.2.3", "http", "shop.example", ())

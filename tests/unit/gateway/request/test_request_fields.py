@@ -88,6 +88,7 @@ def test_fields_given_as_lists_are_read() -> None:
         (b"caf\xe9", False),
         (b"h:0", False),
         (b"h:123456", False),
+        (b"h:65536", False),
         (b"h\n", False),
     ],
 )

@@ -146,8 +146,39 @@ async def test_only_a_trusted_proxy_may_report_another_host(way: str, autojump_c
             assert answer.json == "exact"
             # A shared cache in front must not give this answer for another X-Forwarded-Host.
             assert {"X-Forwarded-Host", "Forwarded"} <= set(answer["vary"].split(", "))
+        # It would get the routes of the proxy's own name.
         odd = [("x-forwarded-host", "a.shop.example/evil"), claims[1]]
-        assert (await to(app, "front.test", "/r", *odd)).json == "any"
+        assert (await to(app, "front.test", "/r", *odd)).status == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("a_b.shop.example", "wild"),
+        ("A_B.shop.example.:08000", "wild"),
+        ("a~b.shop.example", "wild"),
+        ("a.shop.example:0", "exact"),
+        ("a.shop.example:080", "exact"),
+        ("a.shop.example:08000", "port"),
+        ("a.shop.example..", 400),
+        (".shop.example", 400),
+        ("a..shop.example", 400),
+        ("a.shop.example:65536", 400),
+        ("[1.2]", 400),
+    ],
+)
+@pytest.mark.parametrize("reported", [False, True], ids=["in Host", "by a trusted proxy"])
+async def test_a_host_of_any_valid_form_gets_its_route_and_a_malformed_one_gets_none(
+    host: str, said: str | int, reported: bool, way: str, autojump_clock: MockClock
+) -> None:
+    app = serve(way, *HOSTS, trusted_proxies=["127.0.0.1"] if reported else [])
+    sent = ("front.test", "/r", ("x-forwarded-host", host)) if reported else (host,)
+    async with living(app):
+        answer = await to(app, *sent)
+        assert (answer.json if answer.status == 200 else answer.status) == said
+        preflight = [("origin", "https://x.example"), ("access-control-request-method", "GET")]
+        asked = await to(app, *sent[:1], "/r", *sent[2:], *preflight, method="OPTIONS")  # type: ignore[arg-type]
+        assert (asked.status == 400) is (said == 400)
 
 
 async def test_views_and_handlers_of_the_application_may_have_a_host_too(autojump_clock: MockClock) -> None:
