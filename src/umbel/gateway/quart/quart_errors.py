@@ -7,7 +7,7 @@ answered or recorded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import quart.wrappers.base
 import trio
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ...core.model import RequestFacts
     from ..response.sending import AnyResponse
+    from ..routing.url_map import UmbelMap
 
 # The exception that Quart's websocket raises after its client has left; Quart 0.22 has none.
 _DISCONNECTED: tuple[type[Exception], ...] = tuple(
@@ -188,7 +189,17 @@ class ErrorHandling(GatewayApplication):
             if result.code == 400 and (ctx := find_request_context()) is not None:
                 ctx.kind = Kind.BAD_REQUEST
             return from_http_exception(result, facts.request_id if facts is not None else "")
-        return await super().make_response(result)
+        response = await super().make_response(result)
+        if isinstance(result, RequestRedirect) and self._host_is_reported:
+            # As an answer of a configured route: a client that may choose X-Forwarded-Host must not choose the redirect
+            # that a shared cache gives to clients of another host.
+            response.vary.update(("X-Forwarded-Host", "Forwarded"))
+        return response
+
+    @property
+    def _host_is_reported(self) -> bool:
+        """Whether the rule of a request depends on a host that a proxy may report."""
+        return bool(cast("UmbelMap", self.url_map).by_host) and not self.trusted_proxies.is_empty
 
     async def process_response(self, *response_and_context: Any) -> ResponseTypes:
         """Run Quart's hooks and save its session. If these set a cookie, a composed response becomes private.

@@ -181,6 +181,23 @@ async def test_a_host_of_any_valid_form_gets_its_route_and_a_malformed_one_gets_
         assert (asked.status == 400) is (said == 400)
 
 
+async def test_a_slash_redirect_varies_by_the_host_that_a_proxy_reports(way: str, autojump_clock: MockClock) -> None:
+    routes = at("file", path="/s/<x>", host="one.example"), at("folder", path="/s/<x>/", host="two.example")
+    fields = ("x-forwarded-host", "two.example")
+    app = serve(way, *routes, trusted_proxies=["127.0.0.1"])
+    async with living(app):
+        moved = await to(app, "front.test", "/s/1", fields)
+        assert (moved.status, moved["location"]) == (308, "/s/1/")
+        assert moved["vary"] == "X-Forwarded-Host, Forwarded"
+        kept = await to(app, "one.example", "/s/1")
+        assert kept.json == "file"
+        assert {"X-Forwarded-Host", "Forwarded"} <= set(kept["vary"].split(", "))
+    app = serve(way, *routes)
+    async with living(app):
+        moved = await to(app, "two.example", "/s/1")
+        assert (moved.status, "vary" in dict(moved.headers)) == (308, False)
+
+
 async def test_views_and_handlers_of_the_application_may_have_a_host_too(autojump_clock: MockClock) -> None:
     app, _ = gateway(at("any"), up=Function(says(1)))
 
