@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..composition.plan import compiler, warnings
 from ..config.loading import contradictions
@@ -108,7 +108,20 @@ def _warn_of_response_fields(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield ("routes", index, "answer", *at), f'"{name}" has no effect: {here[name]}'
 
 
-CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
+def _check_cors_headers(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Find the fields of CORS rules that pages may send and that the server refuses for an underscore."""
+    if config.server.underscore_headers == "keep":
+        return
+    tables: list[tuple[KeyPath, Any]] = [(("cors",), config.cors)]
+    tables += [(("routes", index, "cors"), route.cors) for index, route in enumerate(config.routes)]
+    for at, cors in tables:
+        for place, name in enumerate(cors.headers if cors else ()):
+            if "_" in name:
+                reason = f'a request with "{name}" gets 400 for the underscore; remove it, or write underscore_headers'
+                yield (*at, "headers", place), f'{reason} = "keep" in [server]'
+
+
+CHECKS: tuple[Check, ...] = (compiler.check, from_config.check, _check_cors_headers)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
     warnings.warn,

@@ -233,6 +233,20 @@ def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch
     assert not (here / "theirs" / "logs").exists()
 
 
+def test_a_request_field_of_cors_that_the_server_refuses_is_a_mistake(here: Path) -> None:
+    cors = 'origins = ["https://app.example"], headers = ["x-a", "X_Tenant"]'
+    tables = f"cors = {{ {cors} }}\n{GOOD}cors = {{ {cors} }}\n"
+    write(here, tables)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 78
+    assert [line.partition(': a request with "x_tenant" gets 400')[0] for line in result.stderr.splitlines()] == [
+        "umbel.toml:1: cors.headers[1]",
+        "umbel.toml:7: routes[0].cors.headers[1]",
+    ]
+    write(here, tables + '[server]\nunderscore_headers = "keep"\n')
+    assert CliRunner().invoke(main, ["check"]).exit_code == 0
+
+
 def test_fields_of_a_route_that_cors_or_headers_overrides_are_warnings(here: Path) -> None:
     answer = (
         'answer.headers = { "Access-Control-Allow-Origin" = "*", x-a = "1" }\n'

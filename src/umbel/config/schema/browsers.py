@@ -133,7 +133,8 @@ class Cors(Section):
     methods: Literal["route"] | Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = "route"
     """The methods that pages may use. route: those of the route."""
     headers: Annotated[tuple[ExposedHeader, ...], AS_TUPLE] = ("authorization", "content-type")
-    """The header fields that pages may send, beside those that browsers always allow. "*": all but authorization."""
+    """The header fields that pages may send, beside those that browsers always allow. "*": all but authorization. A
+    name with an underscore needs [server] underscore_headers = "keep"."""
     expose: Annotated[tuple[ExposedHeader, ...], AS_TUPLE] = ("etag", "umbel-completed", "server-timing")
     """The header fields of answers that pages may read, beside those that browsers always allow. "*": all."""
     credentials: bool = False

@@ -79,7 +79,7 @@ from ..response.access_record import LAST_RESPONSE_S, cut_response, error_respon
 from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..response.response_head import STATUS_LINES, ApplicationError
 from .cycle import RequestResponseCycle
-from .head_errors import HeadError, method_path_version
+from .head_errors import HeadError, fields_of_refused, method_path_version
 from .request_body import too_large
 from .request_head import END, PREFACE, Head
 
@@ -588,7 +588,8 @@ class Http1Connection:
         self._refused += 1
         keep = error.sound and self.keeps_alive()
         method, path, version = method_path_version(raw)
-        await self.refuse_unseen(error.error_response, method, path, keep, version=version, fields=error.fields)
+        fields = error.fields or fields_of_refused(raw)
+        await self.refuse_unseen(error.error_response, method, path, keep, version=version, fields=fields)
         if keep:
             self._be_idle()
         return keep

@@ -46,7 +46,7 @@ class HeadError(Exception):
         self.malformed = malformed
         """Whether the request is malformed by RFC 9113 section 8.1.1: its stream ends with PROTOCOL_ERROR."""
         self.fields = fields
-        """The request's fields for the record, if they could be read."""
+        """The request's fields, if they are known; see ``fields_of_refused``."""
 
 
 def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
@@ -83,6 +83,26 @@ def method_path_version(raw: bytes) -> tuple[str, str, str]:
     path = parts[1].partition(b"?")[0][:_GLIMPSE_MAX].decode("ascii", "backslashreplace")
     version = parts[2][5:].decode() if len(parts) == 3 and _VERSION.fullmatch(parts[2]) is not None else ""
     return parts[0][:_GLIMPSE_MAX].decode(), path, version
+
+
+def fields_of_refused(raw: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of a refused head, names in lower case: of an incomplete one, those of its complete lines.
+
+    Empty if the request line is not that of HTTP/1.1 or 1.0, or if the line of a field is malformed.
+    """
+    line, _, rest = raw.lstrip(b"\r\n").partition(b"\r\n")
+    parts = line.split(b" ")
+    if len(parts) != 3 or TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
+        return []
+    if parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+        return []
+    fields: list[tuple[bytes, bytes]] = []
+    for each in filter(None, rest.split(b"\r\n")[:-1]):
+        name, colon, value = each.partition(b":")
+        if not colon or TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
+            return []
+        fields.append((name.lower(), value.strip(b" \t")))
+    return fields
 
 
 def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:

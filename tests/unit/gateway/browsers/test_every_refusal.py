@@ -142,12 +142,8 @@ async def test_each_refusal_of_the_gateway_has_the_fields(autojump_clock: MockCl
 
 WITHOUT_HEAD = (
     *("The head did not", "More than", "A header field continues", "The name of a header field is malformed"),
-    *("The value of a header field has a control character, or a line", "The head is over", "The head has over"),
-    *("The target is over", "The request line", "The HTTP version", "The target has a control", "The target must be"),
-    *("The server does not support CONNECT", "The target is not a valid", "The host is not well", "The request must"),
-    *("The request is not HTTP", "The target names another", "Give the length", "The only transfer coding"),
-    *("The server does not know", "The head is malformed", "The only Expect", "Content-Length is not a single number"),
-    "The name of a header field has an underscore",
+    "The value of a header field has a control character, or a line",
+    *("The request line", "The HTTP version", "The request is not HTTP"),
 )
 """The beginnings of the details of HTTP/1.1 that refuse a head which could not be read."""
 NEVER_SENT = {
@@ -213,14 +209,14 @@ class Refusals:
     def __init__(self) -> None:
         self.details: list[str] = []
 
-    def take(self, received: bytes) -> None:
-        """Check the first final response of HTTP/1.1, if it is a refusal."""
+    def take(self, received: bytes, *, head_was_read: bool | None = None) -> None:
+        """Check the first final response of HTTP/1.1, if it is a refusal; ``head_was_read``: as in ``check``."""
         for response in re.split(rb"(?=HTTP/1\.1 [2-5])", received)[1:2]:
             head, _, body = response.partition(b"\r\n\r\n")
             status, *lines = head.decode("latin-1").split("\r\n")
             fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
             if int(status.split()[1]) >= 400:
-                self.check(fields, body, head_was_read=None)
+                self.check(fields, body, head_was_read=head_was_read)
 
     def check(self, fields: list[tuple[str, str]], body: bytes, *, head_was_read: bool | None = True) -> None:
         """Check the fields of one refusal. ``head_was_read``: None: its detail decides."""
@@ -242,7 +238,9 @@ async def _refused_heads_and_bodies(seen: Refusals) -> None:
         for case in CASES.values():
             # With Origin before the first field. This may change the case, but hardly the refusal.
             line, end, rest = case.sent.replace(b"/echo", b"/json", 1).partition(b"\r\n")
-            seen.take(await exchange(server, line + end + b"Origin: " + APP.encode() + b"\r\n" + rest if end else line))
+            sent = line + end + b"Origin: " + APP.encode() + b"\r\n" + rest if end else line
+            # A target over 16 KiB is refused before its fields are read.
+            seen.take(await exchange(server, sent), head_was_read=None if len(line) < 16 * 1024 else False)
         seen.take(await exchange(server, b"\r\n", b"\r\n" * 20))
         seen.take(await exchange(server, b"GET / HTTP/1.1\r\n"))
         seen.take(await exchange(server, HANG.replace(b"/hang", b"/\1")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.server.http1.head_errors import HeadError, method_path_version
+from umbel.server.http1.head_errors import HeadError, fields_of_refused, method_path_version
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_head import METHODS, HeadReader
 from umbel.server.http2 import request_head as h2_request_head
@@ -183,6 +183,31 @@ def test_a_part_over_its_limits_is_refused(part: bytes, status: int, reader: Hea
 )
 def test_a_refused_head_is_recorded_with_its_method_path_version(raw: bytes, seen: tuple[str, str]) -> None:
     assert method_path_version(raw) == seen
+
+
+@pytest.mark.parametrize(
+    ("raw", "count"),
+    [
+        (b"FOO /p?q=\xff HTTP/1.1\r\nOrigin:  o\t\r\nx_y:\r\nExpect: z\r\n\r\n", 3),
+        (b"\r\nGET /" + b"x" * 10_000 + b" HTTP/1.0\r\nOrigin: o\r\nOrig", 1),
+        (b"GET / HTTP/1.1\r\nOrigin: o\r\n", 1),
+        (b"GET / HTTP/1.1\r\nOrigin: o\r", 0),
+        (b"GET / HTTP/1.1\r\nOrigin: o\r\n continued\r\n\r\n", 0),
+        (b"GET / HTTP/1.1\r\nOrigin: o\r\nx : y\r\n\r\n", 0),
+        (b"GET / HTTP/1.1\r\nOrigin: o\r\nx: \x01\r\n\r\n", 0),
+        (b"GET / HTTP/1.1\nOrigin: o\n\n", 0),
+        (b"GET  / HTTP/1.1\r\nOrigin: o\r\n\r\n", 0),
+        (b"GET / HTTP/2.0\r\nOrigin: o\r\n\r\n", 0),
+        (b"PRI * HTTP/1.1\r\nOrigin: o\r\n\r\n", 0),
+        (b"GET / HTTP/1.1", 0),
+        (b"\r\n", 0),
+        (b"", 0),
+    ],
+)
+def test_a_refused_head_has_fields_if_its_complete_lines_are_well_formed(raw: bytes, count: int) -> None:
+    fields = fields_of_refused(raw)
+    assert len(fields) == count
+    assert fields[:1] == [(b"origin", b"o")][:count]
 
 
 def test_each_byte_of_a_head_in_parts_is_checked_once() -> None:
