@@ -111,6 +111,8 @@ async def test_options_of_the_whole_server_gets_204_without_content(protocol: st
     async with serving(app, stock=stock) as port:
         async with opened(protocol, port) as channel:
             assert (await ask(channel, "OPTIONS", "*"))[0] == 204
+        async with opened(protocol, port) as channel:
+            assert (await ask(channel, "OPTIONS", "*?a"))[0] == 400
         if not stock:
             async with opened(protocol, port) as channel:
                 assert (await ask(channel, "GET", "*"))[0] == 400

@@ -544,6 +544,7 @@ redirect.to = "/h/{headers.x_name}"
     ("asked", "said"),
     [
         (("OPTIONS", "*"), "OPTIONS *: 204, answered for the server as a whole, without any call"),
+        (("OPTIONS", "*?a"), "OPTIONS *?a: 400, "),
         (("GET", "/slash/a%2Fb?x=%00"), "GET /slash/a%2Fb?x=%00: 308, the client is sent to /slash/a%2Fb/?x=%00"),
         (("GET", "//slash/a?x=1"), "GET //slash/a?x=1: 308, the client is sent to /slash/a?x=1"),
         (("GET", "/closed/a%2Fb"), "GET /closed/a%2Fb: 400, The path holds an encoded slash, backslash or NUL."),

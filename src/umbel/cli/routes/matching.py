@@ -140,7 +140,7 @@ def find(plans: Sequence[Plan], method: str, path: str, fields: Sequence[tuple[s
     host = request.get("host")
     if host and not is_host(host):
         return NoMatch(400, MALFORMED_HOST)
-    if raw == "*" and method == "OPTIONS":
+    if path == "*" and method == "OPTIONS":
         return NoMatch(204, "answered for the server as a whole, without any call")
     asked = with_query_in_ascii(f"/?{query}".encode()).partition(b"?")[2]
     try:

@@ -215,7 +215,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             cast("UmbelMap", self.app.url_map).check_origin(self.ctx.origin)
             if (preflight := self._preflight()) is not None:
                 return preflight
-            if raw == b"*" and facts.method == "OPTIONS":
+            if raw == b"*" and not query and facts.method == "OPTIONS":
                 return Reply(HTTPStatus.NO_CONTENT, [], b"")  # RFC 9110 section 9.3.7: the server as a whole.
             self._check_path(raw)
             check_query(query)
