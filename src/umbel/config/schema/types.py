@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import HOP_BY_HOP
+from ...core.http.host import one_form
 from ...core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
 from ...core.networks import UNIX_PEER
 
@@ -215,12 +216,12 @@ def _route_path(value: str) -> str:
 
 def _route_host(value: str) -> str:
     match = _ROUTE_HOST.fullmatch(value)
-    if match is None or int(match[1] or 0) > _PORT_MAX:
+    if match is None or not 0 < int(match[1] or 1) <= _PORT_MAX:
         raise ValueError(
             f'"{value}" is not a host; write a name such as "shop.example", "*.shop.example" or "shop.example:8000", in'
             " ASCII (xn--… for other letters)"
         )
-    return value.lower()
+    return one_form(value)
 
 
 def _network(value: str) -> str:

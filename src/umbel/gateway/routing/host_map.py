@@ -23,7 +23,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule, WebsocketMismatch
 
 from ...core.errors import RequestError
-from ...core.http.host import is_host, split_host
+from ...core.http.host import is_host, one_form, split_host
 from ..request.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ class HostMap(Map):
         if host is None:
             super().add(rulefactory)
             return
-        of_host = self.by_host.get(host.lower())
+        pattern = one_form(host)
+        of_host = self.by_host.get(pattern)
         if of_host is None:
-            of_host = self.by_host[host.lower()] = type(self)(strict_slashes=self.strict_slashes)
+            of_host = self.by_host[pattern] = type(self)(strict_slashes=self.strict_slashes)
             of_host.converters = self.converters
         super(HostMap, of_host).add(rulefactory)
 

@@ -166,6 +166,18 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             " read before match is",
         ],
     ),
+    "one host in two spellings": (
+        UPSTREAM
+        + "".join(ROUTE + f'host = "{host}"\n' + CALL for host in ("[2001:DB8:0::1]:080", "[2001:db8::1]:80"))
+        + ROUTE
+        + 'host = "a.example:0"\n'
+        + CALL,
+        [
+            "umbel.toml:8: routes[1].path: GET /r is a route already, at umbel.toml:4; remove one of them",
+            'umbel.toml:13: routes[2].host: "a.example:0" is not a host; write a name such as "shop.example",'
+            ' "*.shop.example" or "shop.example:8000", in ASCII (xn--… for other letters)',
+        ],
+    ),
     "hosts and matches": (
         UPSTREAM
         + "".join(
