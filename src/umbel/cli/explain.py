@@ -16,7 +16,8 @@ from .options import config_option
 
 if TYPE_CHECKING:
     from .routes.browsers import BrowserAnswer
-    from .routes.matching import NoMatch
+    from .routes.explanation import RouteExplained
+    from .routes.matching import NoMatch, Query
 
 
 @click.command(short_help="Show which route answers a request, and its calls.")
@@ -35,7 +36,8 @@ def explain(
     A query string in PATH is checked as the route checks it. Header fields decide where routes have a host or a match:
     -H "Host: shop.example". With -H "Origin: https://app.example" the output says what a page of this origin gets;
     with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is. With -H "Accept-Encoding:
-    gzip" it says in which coding the answer is sent.
+    gzip" it says in which coding the answer is sent. Refusals for Host, Content-Type, Content-Encoding and names with _
+    are foreseen; limits, networks and a body are not.
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.
@@ -48,8 +50,8 @@ def explain(
     from ..gateway.checks import CHECKS
     from .routes.browsers import browser_answer
     from .routes.explanation import explain_plan
-    from .routes.matching import NoMatch, find, is_not_modified, location_of, read_query
-    from .routes.rendering import mermaid, tree
+    from .routes.matching import NoMatch, find, is_not_modified
+    from .routes.refusals import read_inputs, refused_head
 
     fields = [(name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
     require_file(file)
@@ -57,22 +59,36 @@ def explain(
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
     browsers = browser_answer(loaded, plans, method.upper(), path, fields)
     found = find(plans, method.upper(), path, fields)
+    if (refused := refused_head(loaded.config, method.upper(), path, fields)) is not None:
+        found, browsers = refused, browsers._replace(preflight=False, refused=())
     if browsers.preflight:
         found = NoMatch(204, "a preflight, answered before anything that could refuse it, and without any call")
     if isinstance(found, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", found, browsers, as_json=as_json)
     plan = plans[found.route]
-    query = read_query(plan, path)
-    if isinstance(query, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", query, browsers, as_json=as_json)
-    location = location_of(plan, found.values, query.values, fields)
-    if isinstance(location, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", location, browsers, as_json=as_json)
+    inputs = read_inputs(plan, found, path, fields)
+    if isinstance(inputs, NoMatch):
+        _exit_without_route(ctx, f"{method.upper()} {path}", inputs, browsers, as_json=as_json)
     why = tuple(map(loaded.hide, found.why))
-    route = replace(explain_plan(loaded, found.route, plan, fields), location=location, chosen_because=why)
+    route = replace(explain_plan(loaded, found.route, plan, fields), location=inputs.location, chosen_because=why)
     if is_not_modified(plan, method.upper(), fields):
         route = replace(route, static=f"status 304, since If-None-Match names the ETag; otherwise {route.static}")
     values = {name: str(value) for name, value in found.values.items()}
+    _show_route(f"{method.upper()} {path}", route, values, inputs.query, browsers, as_json, as_mermaid)
+
+
+def _show_route(
+    request: str,
+    route: RouteExplained,
+    values: Mapping[str, str],
+    query: Query,
+    browsers: BrowserAnswer,
+    as_json: bool,
+    as_mermaid: bool,
+) -> None:
+    """Print the route that answers ``request``, as JSON, as a flowchart or as a tree."""
+    from .routes.rendering import mermaid, tree
+
     if as_json:
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}
         document["browsers"] = browsers._asdict()
@@ -85,7 +101,7 @@ def explain(
         click.echo(ignored, err=True, nl=False)
         click.echo(mermaid(route))
         return
-    _show_tree(f"{method.upper()} {path}", {**values, **query.values}, f"{ignored}\n{tree(route)}", browsers)
+    _show_tree(request, {**values, **query.values}, f"{ignored}\n{tree(route)}", browsers)
 
 
 def _show_tree(request: str, bound: Mapping[str, Any], text: str, browsers: BrowserAnswer) -> None:

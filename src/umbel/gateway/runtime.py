@@ -12,13 +12,13 @@ from ..config.schema.sections import Config, KeyPath, Upstream
 from ..core.call import Caller
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import Recorder
+from ..core.http.probe_paths import PROBES
 from ..core.model import RequestFacts
 from ..core.transport_caller import caller_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
 from ..observe.request_counts import CountingRecorder
-from ..server.limits.server_limits import PROBES
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build

@@ -10,8 +10,6 @@ from click.testing import CliRunner, Result
 
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, write
 from umbel.cli import main
-from umbel.cli.routes.matching import PROBES
-from umbel.gateway.operation import probes
 
 CONFIG = """\
 [defaults.upstream]
@@ -225,10 +223,6 @@ def test_two_slashes_are_explained_as_a_redirect(here: Path) -> None:
     write(here, GOOD)
     result = explain("GET", "//r?x")
     assert (result.exit_code, result.stderr) == (1, "GET //r?x: 308, the client is sent to /r?x\n")
-
-
-def test_the_probes_are_those_of_the_gateway() -> None:
-    assert PROBES == (probes.LIVEZ, probes.READYZ)
 
 
 def test_json_and_mermaid_together_are_a_usage_error() -> None:
@@ -469,6 +463,36 @@ def test_a_preflight_is_explained_also_where_no_route_matches() -> None:
     assert "does not send the request: PUT, x-own\n" in explain("OPTIONS", "/own", *asked, *wanted).stdout
     document = json.loads(explain("OPTIONS", "/none", "--json", *asked).stdout)
     assert (document["status"], document["browsers"]["origin_allowed"]) == (204, False)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "field", "status"),
+    [
+        ("GET", "/r", "Host: other.example", 421),
+        ("OPTIONS", "/r", "Host: other.example", 421),
+        ("GET", "/r", "Host: a b", 400),
+        ("GET", "/r", "x_y: 1", 400),
+        ("POST", "/post", "Content-Encoding: snappy", 415),
+        ("POST", "/post", "Content-Type: text/plain", 415),
+        ("GET", "/r", "Host: API.example:8000", None),
+        ("GET", "/livez", "Host: other.example", None),
+        ("POST", "/post", "Content-Encoding: gzip", None),
+    ],
+)
+def test_a_request_that_is_refused_for_its_head_is_explained_with_the_status(
+    method: str, target: str, field: str, status: int | None, here: Path
+) -> None:
+    post = ROUTE.replace("/r", "/post") + 'calls.c = { upstream = "u", path = "/", json = "body" }\n'
+    write(here, '[server]\nhosts = ["api.example"]\n' + GOOD + post)
+    preflight = ("-H", "Origin: https://a.example", "-H", "Access-Control-Request-Method: PUT")
+    result = explain(method, target, "-H", field, *(preflight if method == "OPTIONS" else ()))
+    assert result.exit_code == (status is not None)
+    assert result.stderr.startswith(f"{method} {target}: {status}, " if status is not None else "")
+
+
+def test_hsts_is_shown_as_depending_on_https(here: Path) -> None:
+    write(here, GOOD + '[headers]\npreset = "web"\n[cors]\norigins = ["*"]\n')
+    assert "strict-transport-security: max-age=31536000, if the client uses https\n" in explain("GET", "/r").stdout
 
 
 COMPRESSION = {

@@ -47,7 +47,7 @@ LEFT = (
 
 
 def app_with_routes(*, rule: str = "/<name>/<int:n>") -> Umbel:
-    app, _ = gateway(route(), route(rule), route("/dir/"), route("/livez"), up=says(1))
+    app, _ = gateway(route(), route(rule), route("/dir/"), up=says(1))
 
     @app.get("/plain")
     async def plain() -> str:

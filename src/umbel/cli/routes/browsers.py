@@ -17,6 +17,7 @@ from ...gateway.routing.encoded_slashes import path_to_match
 from .matching import map_of
 
 _ASKED_HEADERS = "access-control-request-headers"
+_HSTS = "strict-transport-security"
 _SAFE_METHODS = ("GET", "HEAD", "POST")
 """The methods that browsers allow without a word of the response (Fetch standard, "CORS-safelisted method")."""
 
@@ -40,7 +41,7 @@ class BrowserAnswer(NamedTuple):
     def lines(self) -> Iterator[str]:
         """Return the answer as lines of text."""
         if self.rules is None:
-            yield "browsers no CORS: only pages of the gateway's own origin can read the answer"
+            yield "browsers no CORS rules: pages of another origin can read what the route itself allows"
         elif self.origin is None:
             yield f"browsers CORS rules [{self.rules}]; write -H 'Origin: …' for what a page gets"
         elif self.origin_allowed:
@@ -50,7 +51,8 @@ class BrowserAnswer(NamedTuple):
         if self.refused:
             yield f"         not allowed, so the browser does not send the request: {', '.join(self.refused)}"
         for name, value in self.fields:
-            yield f"         {name}: {value}"
+            note = ", if the client uses https" if name == _HSTS else ""
+            yield f"         {name}: {value}{note}"
 
 
 def browser_answer(

@@ -17,6 +17,7 @@ from ...config.schema.sections import Route
 from ...core.errors import RequestError
 from ...core.http.forward_all import STAR
 from ...core.http.host import is_host
+from ...core.http.probe_paths import PROBES
 from ...core.model import Inputs, Json
 from ...gateway.request.paths import AMBIGUOUS, check_path, check_query, merged_path
 from ...gateway.request.query import QueryRules
@@ -32,7 +33,6 @@ from ...gateway.routing.encoded_slashes import (
 )
 from ...gateway.routing.host_map import MALFORMED_HOST, HostMap
 from ...server.http1.head_errors import with_query_in_ascii
-from ...server.limits.server_limits import PROBES
 
 _SIMILAR = 0.4
 _NEAR_MAX = 3

@@ -56,7 +56,8 @@ class Server(Section):
     and then gets 503."""
     probes: Annotated[tuple[ProbePath, ...], AS_TUPLE] = ("/livez", "/readyz")
     """Paths whose GET and HEAD requests are also served (by a small reserve) when max_connections, max_in_flight or
-    memory_limit is reached. /livez and /readyz belong to the gateway; other paths are for routes of an application."""
+    memory_limit is reached. /livez and /readyz belong to the gateway, and no configured route can have them; other
+    paths are for routes of an application."""
     max_head: Size = 16 * 2**10
     """The largest head of a request. A larger one gets 431."""
     max_fields: Annotated[int, Field(ge=1)] = 100

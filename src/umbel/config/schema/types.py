@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import HOP_BY_HOP
 from ...core.http.host import one_form
+from ...core.http.probe_paths import PROBES
 from ...core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
 from ...core.networks import UNIX_PEER
 
@@ -211,6 +212,8 @@ def _route_path(value: str) -> str:
         raise ValueError(f'a request with "{odd[0]}" in its path is always refused; remove it')
     if "//" in literal or any(segment in (".", "..") for segment in literal.split("/")):
         raise ValueError("write the path without //, /./ and /../; a request with one of them is redirected or refused")
+    if value in PROBES:
+        raise ValueError(f'"{value}" is a probe, which the gateway answers; write another path')
     return value
 
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from ...config.schema.types import Method
-from ...server.limits.server_limits import PROBES
+from ...core.http.probe_paths import PROBES
 from .browser_fields import BrowserFields, BrowserRules, PreflightFields
 from .cors import ASKED_METHOD, ASKED_PRIVATE_NETWORK
 

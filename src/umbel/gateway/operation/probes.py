@@ -1,7 +1,7 @@
 """Probes ``/livez`` (does the process run?) and ``/readyz`` (should the process get requests?).
 
 A probe is answered before Quart's dispatch, so no hook of the application (a login, a rate limit) can refuse it. A
-route of the application at the same path takes precedence.
+route of the application at the same path takes precedence; a configured route cannot have it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from quart_trio.wrappers import TrioResponse
 
+from ...core.http.probe_paths import PROBES
 from ...core.problem import Problem
-from ...server.limits.server_limits import PROBES
 from ..response.problems import problem_response
 from ..response.validators import NO_STORE
 

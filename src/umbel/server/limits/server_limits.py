@@ -9,8 +9,7 @@ import resource
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-PROBES = ("/livez", "/readyz")
-"""Umbel's own probes: whether the process runs, and whether it is ready for requests."""
+from ...core.http.probe_paths import PROBES
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 from ...core.errors import ConfigError
 from ...core.events import NULL, Recorder
+from ...core.http.probe_paths import PROBES
 from ...logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
-from ...server.limits.server_limits import PROBES
 
 
 @asynccontextmanager

@@ -315,6 +315,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:2: upstreams.u.urls: weights have an effect only with balance = "weighted"',
         ],
     ),
+    "paths of the gateway's probes": (
+        UPSTREAM
+        + "".join(f"[[routes]]\npath = '{path}'\n{CALL}" for path in ("/livez", "/readyz", "/livez/x", "/<x>")),
+        [
+            f'umbel.toml:{line}: routes[{index}].path: "{path}" is a probe, which the gateway answers; write another path'
+            for index, (line, path) in enumerate(((4, "/livez"), (7, "/readyz")))
+        ],
+    ),
     "paths that are always refused": (
         UPSTREAM
         + "".join(f"[[routes]]\npath = '{path}'\n{CALL}" for path in ("/x?y=1", "/x#y", "/../x", "/%2f", "/a//b")),

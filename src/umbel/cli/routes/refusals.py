@@ -1,0 +1,69 @@
+"""Refusals of a request for its head or its values, by the server's and the gateway's own checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...composition.plan.plan import Plan
+from ...config.schema.sections import Config
+from ...core.errors import RequestError
+from ...core.http.probe_paths import PROBES
+from ...gateway.request.request_body import check_coding, check_media_type
+from ...gateway.request.request_fields import RequestFields
+from ...server.http1.head_errors import HeadError
+from ...server.http1.host import Hosts
+from .matching import Match, NoMatch, Query, location_of, read_query
+
+
+def refused_head(config: Config, method: str, path: str, asked: Sequence[tuple[str, str]]) -> NoMatch | None:
+    """Return the refusal of the server for the names of the header fields ``asked`` or for Host; None without one.
+
+    A request without Host is treated as one for a host that is served.
+    """
+    server = config.server
+    if server.underscore_headers == "reject" and any("_" in name for name, _ in asked):
+        return NoMatch(400, "the name of a header field has an underscore, and underscore_headers is reject")
+    hosts = [value.encode() for name, value in asked if name.lower() == "host"]
+    try:
+        is_served = Hosts(server.hosts).serve(hosts, required=False)
+    except HeadError as error:
+        return NoMatch(error.error_response.status, error.error_response.detail)
+    is_probe = method in ("GET", "HEAD") and path.partition("?")[0] in {*PROBES, *server.probes}
+    return None if is_served or is_probe else NoMatch(421, "the host is not in hosts of [server]")
+
+
+class Inputs(NamedTuple):
+    """What a route reads from a request that it does not refuse."""
+
+    query: Query
+    location: str
+    """The Location of a redirect; empty if the route is none."""
+
+
+def read_inputs(plan: Plan, found: Match, path: str, asked: Sequence[tuple[str, str]]) -> Inputs | NoMatch:
+    """Read the inputs of a request with the header fields ``asked``; return ``NoMatch`` if the route refuses it."""
+    query = read_query(plan, path)
+    if isinstance(query, NoMatch):
+        return query
+    if (refused := _refused_body(plan, asked)) is not None:
+        return refused
+    location = location_of(plan, found.values, query.values, asked)
+    return location if isinstance(location, NoMatch) else Inputs(query, location)
+
+
+def _refused_body(plan: Plan, asked: Sequence[tuple[str, str]]) -> NoMatch | None:
+    """Return the refusal of the body by Content-Encoding or Content-Type among the fields ``asked``; None without one.
+
+    A field that is not among ``asked`` is treated as one that fits.
+    """
+    if not plan.uses_body:
+        return None
+    fields = RequestFields([(name.lower().encode(), value.encode()) for name, value in asked])
+    try:
+        check_coding(fields, plan.route.body)
+        if "content-type" in fields.by_name:
+            check_media_type(fields, plan.route.body)
+    except RequestError as error:
+        return NoMatch(error.status, error.detail)
+    return None
