@@ -127,9 +127,10 @@ The file name `résumé.pdf` is sent as `filename="resume.pdf"; filename*=UTF-8'
 8187). Clients without support for the second form use the first.
 
 A header field is left out if it cannot hold its value: a control character other than the tab (so CR, LF and NUL are
-never sent), a list or an object, more than 8 KiB of one value, or more than 16 KiB in all. A record `header.left-out`
-at level info says so. This also holds for header fields of calls made in code and for `forward_headers`. A client's
-field is read as UTF-8 if it is valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged.
+never sent), a list or an object, more than 8 KiB of one value, more than 16 KiB in all, or a dot segment in the path of
+a URI (Location, Refresh, Link) that the template begins. A record `header.left-out` at level info says so. This also
+holds for header fields of calls made in code and for `forward_headers`. A client's field is read as UTF-8 if it is
+valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two more functions: `zip(a, b)` pairs the
 items of two lists, and `lookup(map, key)` takes a computed key. `to_number` accepts only JSON numbers and gives null

@@ -19,7 +19,7 @@ A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold o
 character (so no value ends a line), a list or an object, a number that is not finite, or more than ``MAX_VALUE``
 characters; also a quote in an entity tag, and a semicolon in Cookie unless the variable is the whole field, because
 these fields have no escape. (In Cookie nothing else is escaped or quoted.) A field of more than ``MAX_FIELD`` bytes is
-left out too.
+left out too, and so is a URI that the template begins and in whose path a value makes a dot segment.
 
 ``_Compiler`` reads a template once, character by character, and determines the encoding of each variable (``How``) from
 the text before it. ``FieldTemplate.expand`` then applies the encodings to the values of a request.
@@ -32,7 +32,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ...core.events import LogMessage, Recorder
 from ...core.http.header_field import fits_field
@@ -52,6 +52,9 @@ _AT_ROOT = re.compile(r"""(?:url=)?["']?/""", re.IGNORECASE)
 """The text without spaces before a value that is the first segment of a path; in Refresh the URL has a name."""
 _WITHOUT_HOST = re.compile(r"""(?:url=)?["']?(?:https?:)?(?://[^/?#]*)?""", re.IGNORECASE)
 """The text without spaces before a value that may be a host or a part of it."""
+_ENDS_PATH = re.compile(r"[?#]")
+_SEPARATORS = re.compile(r"""[/\\'"]""")
+_DOTS = frozenset({".", ".."})
 _TAG_FIELDS = frozenset({"if-match", "if-none-match", "if-range"})
 # Fields whose parameters are always tokens or quoted strings.
 _STRICT = frozenset({"accept", "cache-control", "content-disposition", "content-type", "forwarded", "link", "prefer"})
@@ -360,7 +363,15 @@ def _uri(inner: Inner, values: list[str]) -> str:
         value = quote(value, safe=_URI_SAFE)
         # "//" at the beginning would make the value a host instead of a path.
         text += f"%2F{value[1:]}" if value.startswith("/") and _AT_ROOT.fullmatch(text.replace(" ", "")) else value
+    if isinstance(inner[0], str) and _has_dot_segment(text):
+        own = "".join(piece for piece in inner if isinstance(piece, str))
+        _refuse(not _has_dot_segment(own), "a value has a dot segment, which would leave the path of the template")
     return text
+
+
+def _has_dot_segment(uri: str) -> bool:
+    path = _ENDS_PATH.split(uri, maxsplit=1)[0]
+    return not _DOTS.isdisjoint(_SEPARATORS.split(unquote(path)))
 
 
 def _ascii(text: str) -> str:

@@ -89,6 +89,10 @@ FALLBACK = '"resume _.pdf"'
         ("refresh", "0,/{x}", "/evil.test", "0,/%2Fevil.test"),
         ("refresh", "5;url=/a/{x}", "b c", "5;url=/a/b%20c"),
         ("refresh", "{x};url=/a", 5, "5;url=/a"),
+        ("location", "{x}", "../a", "../a"),
+        ("location", "../{x}", "a", "../a"),
+        ("location", "/a?b={x}", "../c", "/a?b=../c"),
+        ("location", "/a/{x}", "..b/.c/d..", "/a/..b/.c/d.."),
         # Cookies and entity tags.
         ("cookie", "{x}", "a=1; b=2", "a=1; b=2"),
         ("cookie", "a={x}; b=1", "\u00e9,1", "a=\u00e9,1; b=1"),
@@ -129,6 +133,11 @@ def test_a_field_with_an_invalid_value_is_left_out(field: str, template: str, va
         ("cookie", 'a="{x}"', "1; b=2"),
         ("cookie", "a=1; {x}", "b=2; c=3"),
         ("if-none-match", '"{x}"', 'a", "b'),
+        ("location", "/a/{x}", "../admin"),
+        ("location", "/a/{x}", "b/%2e%2E?c"),
+        ("location", "/a/{x}{x}", "."),
+        ("refresh", "0;url='/a/{x}'", ".."),
+        ("link", "</a/{x}>", "..\\b"),
         ("x-a", "{x}{x}{x}", "x" * 6000),
     ],
 )
