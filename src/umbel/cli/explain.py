@@ -62,7 +62,7 @@ def explain(
     if (refused := refused_head(loaded.config, method.upper(), path, fields)) is not None:
         found, browsers = refused, browsers._replace(preflight=False, refused=())
     if browsers.preflight:
-        found = NoMatch(204, "a preflight, answered before anything that could refuse it, and without any call")
+        found = NoMatch(204, "a preflight, answered before any login, limit, hook and call")
     if isinstance(found, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", found, browsers, as_json=as_json)
     plan = plans[found.route]

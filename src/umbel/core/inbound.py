@@ -367,7 +367,14 @@ class InboundApplication(ABC):
 
     @abstractmethod
     def error_response_fields(self, head: AnyHead, fields: list[Field]) -> Sequence[Field]:
-        """The header fields of an error response of the server itself, made of the server's own ``fields``.
+        """The header fields of a response of the server itself, made of the server's own ``fields``.
 
-        ``head``: that of the refused request.
+        ``head``: that of the refused request, or of one that ``is_preflight``.
         """
+
+    def is_preflight(self, head: AnyHead) -> bool:
+        """Whether a request is a preflight of CORS, to which a 204 with ``error_response_fields`` is the response.
+
+        The server sends it itself where it lacks the capacity to admit the request. Must not wait.
+        """
+        return False

@@ -31,7 +31,7 @@ from ..server.process.loop_watchdog import EVENT, watched_loop
 from ..server.process.process_signals import no_deadly_signals
 from ..server.process.settings import hypercorn_config
 from ..server.serving import serve
-from .browsers.preflight import rules_at
+from .browsers.preflight import PathRules, is_preflight, preflight_rules, rules_at
 from .checks import CHECKS
 from .compose import ComposeView
 from .handler_cycle import HandlerCycle
@@ -61,6 +61,7 @@ from .static_routes import StaticView
 
 if TYPE_CHECKING:
     import httpx
+    from werkzeug.routing import MapAdapter
 
     from ..composition.plan.plan import Plan
     from .compose import Handler
@@ -305,22 +306,38 @@ class Umbel(ErrorHandling, InboundApplication):
         await super().asgi_app(scope, receive, send)
 
     def error_response_fields(self, head: AnyHead, fields: list[Field]) -> Sequence[Field]:
-        """The header fields of an error response that the server itself sends, made of the server's ``fields``.
+        """The header fields of a response that the server itself sends, made of the server's ``fields``.
 
         If any route has ``krakend_compat``, ``X-KrakenD-Completed: false`` is added. The fields for browsers are those
-        of the path's routes; those of CORS need a head that could be read.
+        of the path's routes, and for a preflight those of its response. Those of CORS need a head that could be read.
         """
         if self.krakend_endpoints:
             fields.append((KRAKEND_COMPLETED, b"false"))
-        peer, browsers = head.peer, self.gateway_context.browsers
-        origin = origin_of(None if peer is None else peer[0], head.fields, self.trusted_proxies, scheme=head.scheme)
-        at = browsers.default
-        if browsers.has_overrides:
-            path = path_to_match(origin_form(head.target.partition(b"?")[0]))
-            adapter = cast("UmbelMap", self.url_map).adapter_for_host(origin.host)
-            at = rules_at(browsers, adapter, path, head.method).browser_fields
-        at.add(fields, origin)
+        origin, browsers = self._origin_of_head(head), self.gateway_context.browsers
+        at = self._preflight_at(head, origin)
+        if at is None and browsers.has_overrides:
+            at = rules_at(browsers, *self._matched(head, origin), head.method)
+        (browsers.default if at is None else at.browser_fields).add(fields, origin)
         return fields
+
+    def is_preflight(self, head: AnyHead) -> bool:
+        """Whether a request is a preflight for which the gateway has CORS rules."""
+        return self._preflight_at(head, self._origin_of_head(head)) is not None
+
+    def _preflight_at(self, head: AnyHead, origin: ClientOrigin) -> PathRules | None:
+        asked = origin.fields.by_name
+        if not is_preflight(head.method, asked):
+            return None
+        return preflight_rules(self.gateway_context.browsers, *self._matched(head, origin), asked)
+
+    def _origin_of_head(self, head: AnyHead) -> ClientOrigin:
+        peer = None if head.peer is None else head.peer[0]
+        return origin_of(peer, head.fields, self.trusted_proxies, scheme=head.scheme)
+
+    def _matched(self, head: AnyHead, origin: ClientOrigin) -> tuple[MapAdapter, str]:
+        """The adapter that matches the path of a request, and the path."""
+        path = path_to_match(origin_form(head.target.partition(b"?")[0]))
+        return cast("UmbelMap", self.url_map).adapter_for_host(origin.host), path
 
     # Serving from a script.
 

@@ -35,7 +35,14 @@ from .limits.upload_slots import UploadSlots
 from .peer import Peer
 from .phase import Phase
 from .process.heap_trim import HeapTrimmer
-from .response.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse, ServerResponse
+from .response.error_response import (
+    NO_CONNECTION_LEFT,
+    NO_MEMORY_LEFT,
+    OVERLOADED,
+    PREFLIGHT,
+    ErrorResponse,
+    ServerResponse,
+)
 from .response.own_fields import OwnFields
 
 if TYPE_CHECKING:
@@ -328,6 +335,17 @@ class ServerState:
         """
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
+    def unadmitted(self, error_response: ErrorResponse, head: AnyHead) -> ErrorResponse:
+        """The response to a request that is not admitted: ``PREFLIGHT`` if only capacity is missing for a preflight.
+
+        Otherwise ``error_response``. A 204 takes no more capacity than the 503, and without it a page could not read
+        any 503, because its browser would not send the request.
+        """
+        app = self.app
+        if error_response.status == 503 and isinstance(app, InboundApplication) and app.is_preflight(head):
+            return PREFLIGHT
+        return error_response
+
     def fields_and_body(
         self, error_response: ErrorResponse, request_id: str, head: AnyHead
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -343,6 +361,8 @@ class ServerState:
 
     def count_rejected(self, error_response: ErrorResponse) -> None:
         """Count an error response of the server by its status."""
+        if error_response is PREFLIGHT:
+            return
         self._refused[error_response.status] = self._refused.get(error_response.status, 0) + 1
 
     def leaves_record(self, response: ServerResponse) -> bool:
@@ -386,7 +406,7 @@ class ServerState:
             now,
             bytes_sent,
             None,
-            error_response.kind,
+            error_response.kind if error_response is not PREFLIGHT else None,
             client,
             scheme,
             error_response.detail,

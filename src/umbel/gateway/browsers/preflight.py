@@ -1,8 +1,10 @@
 """Preflights: the OPTIONS request with which a browser asks for permission before a cross-origin request.
 
-A preflight is answered before everything that could refuse it (a login, a limit, a hook), because browsers send it
-without credentials. It is answered with 204 in any case; only its fields give the permission. So a path without a route
-gets permission too: the page can then read the 404.
+A preflight is answered before a login, a hook or a view sees it, because browsers send it without credentials. It is
+answered with 204 whatever its path and its Origin; only its fields give the permission. So a path without a route gets
+permission too: the page can then read the 404. A server without the capacity to admit a preflight sends the same 204
+itself (``Umbel.is_preflight``). What the server refuses for its head (a foreign host, a denied network, a malformed or
+large head) is refused as a preflight too.
 """
 
 from __future__ import annotations

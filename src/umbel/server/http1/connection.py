@@ -618,13 +618,14 @@ class Http1Connection:
         version: str = "",
         fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Send an error response to a request that no application sees, and record it.
+        """Send an error response to a request that no application sees (``unadmitted``), and record it.
 
         ``keep``: the connection stays open. ``old``: the request is HTTP/1.0, so the response must say keep-alive.
         The record is written also if the sending fails or is cancelled. Raises as ``send_rest``.
         """
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         head = RequestHead(method, path.encode("utf-8", "replace"), fields, self.scheme, self.peer.client)
+        error_response = self.server.unadmitted(error_response, head)
         try:
             sent = await self.refuse(error_response, request_id, head, keep_alive=keep, old=old)
         finally:

@@ -582,12 +582,13 @@ class Http2Connection:
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> None:
-        """Send an error response to a request that no application sees, and record it.
+        """Send an error response to a request that no application sees (``unadmitted``), and record it.
 
         ``complete``: the request has ended. ``code``: as in ``Sender.error_response``.
         """
         request_id, scheme = new_request_id(), "https" if self.peer.secure else "http"
         seen = RequestHead(head.method, head.path, head.fields, scheme, self.peer.client)
+        error_response = self.server.unadmitted(error_response, seen)
         sent = self.sender.error_response(stream_id, error_response, request_id, seen, complete=complete, code=code)
         self._record(ServerResponse(error_response, request_id, sent), head, started_at)
         self._idle_since = trio.current_time()

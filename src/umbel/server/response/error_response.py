@@ -30,8 +30,11 @@ class ErrorResponse:
     def fields_and_body(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields, in lower case, and the body: a problem document with the status, the detail and the id.
 
-        A status of 503 adds Retry-After. Date and Connection are not among the fields.
+        A status of 503 adds Retry-After. A 204 (``PREFLIGHT``) has no body. Date and Connection are not among the
+        fields.
         """
+        if self.status == 204:
+            return [(b"x-request-id", request_id.encode())], b""
         # As in the gateway's problem documents: for a client's error the status says enough.
         kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
         body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()
@@ -62,6 +65,8 @@ OVERLOADED = ErrorResponse(503, "The server is at its limit of requests in fligh
 NO_UPLOAD_LEFT = ErrorResponse(503, "The server is at its limit of uploads; retry later.", Kind.OVERLOADED)
 NO_CONNECTION_LEFT = ErrorResponse(503, "The server is at its limit of connections; retry later.", Kind.OVERLOADED)
 NO_MEMORY_LEFT = ErrorResponse(503, "The server is at its limit of memory; retry later.", Kind.OVERLOADED)
+PREFLIGHT = ErrorResponse(204, "")
+"""The response to a preflight that cannot be admitted for want of capacity. It is no error."""
 NOT_ADMITTED = ErrorResponse(403, "The address of this client may make no requests here.")
 
 
