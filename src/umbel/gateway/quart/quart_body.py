@@ -150,3 +150,14 @@ class UmbelRequest(TrioRequest):
 
     body_class = QuartBody
     body: QuartBody
+
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Quart's ``get_json``, for which a body that is no UTF-8 (or has a content coding) is malformed JSON too.
+
+        Raises:
+            BadRequest: the body is malformed, unless ``silent``.
+        """
+        try:
+            return await super().get_json(force, silent, cache)
+        except UnicodeDecodeError as error:
+            return None if silent else self.on_json_loading_failed(error)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import quart
 import trio
 
 from tests.support.server.asgi import Answer, ask, conversation, living
@@ -206,3 +207,22 @@ async def test_a_coded_body_without_a_byte_is_an_empty_body(autojump_clock: Mock
         answer = await post(app, b"", fields("gzip"))
     assert answer.status == 400
     assert "missing" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("body", [gzip.compress(BODY), b"\xff\xfe", b"{"], ids=["coded", "no UTF-8", "cut"])
+async def test_json_that_a_view_or_handler_cannot_read_is_a_400(body: bytes, autojump_clock: MockClock) -> None:
+    app, records = gateway(up=says(1))
+
+    async def view() -> Any:
+        return {"silent": await quart.request.get_json(silent=True), "value": await quart.request.get_json()}
+
+    async def composed(_: Any) -> Any:
+        return await quart.request.get_json()
+
+    app.add_url_rule("/view", "view", view, methods=["POST"])
+    app.compose("/h", methods=["POST"])(composed)
+    async with living(app):
+        for target in ("/view", "/h"):
+            answer = await ask(app, "POST", target, body=body, headers=[("content-type", "application/json")])
+            assert answer.status == 400
+    assert not records.logged
