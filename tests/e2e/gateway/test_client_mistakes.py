@@ -168,7 +168,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "a body that is not gzip": Mistake("/echo", 400, ("gzip",), b"{}", (*JSON, ("content-encoding", "gzip"))),
     "a truncated gzip body": Mistake(
-        "/echo", 400, ("not complete",), gzip.compress(b"{}")[:-1], (*JSON, ("content-encoding", "gzip"))
+        "/echo", 400, ("incomplete gzip",), gzip.compress(b"{}")[:-1], (*JSON, ("content-encoding", "gzip"))
     ),
     "a bomb of a body": Mistake(
         "/echo", 413, ("100 times",), gzip.compress(b" " * 20_000), (*JSON, ("content-encoding", "gzip"))
