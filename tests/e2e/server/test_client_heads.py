@@ -64,12 +64,12 @@ async def test_every_request_with_a_head_is_recorded_with_parts_of_it() -> None:
             assert ended.head == ClientHead(version, "/from?x=1", "agent"), start
 
 
-async def test_a_request_whose_head_cannot_be_read_is_recorded_without_its_fields() -> None:
+async def test_of_a_refused_head_the_fields_that_can_be_read_are_recorded() -> None:
     records = HeadRecords()
     async with serving(application(records)) as port:
         await converse(port, b"\x16\x03\x01\r\n\r\n")
         await converse(port, b"GET x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + FIELDS + b"\r\n")
-    assert [ended.head for ended in records.requests] == [ClientHead(""), ClientHead("1.1")]
+    assert [ended.head for ended in records.requests] == [ClientHead(""), ClientHead("1.1", "/from?x=1", "agent")]
 
 
 async def test_http2_requests_are_recorded_with_parts_of_their_head() -> None:

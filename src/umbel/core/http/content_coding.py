@@ -1,8 +1,8 @@
 """Names of content codings (RFC 9110 section 8.4.1).
 
 Servers also write other names into Content-Encoding: a charset (``UTF-8``), ``none``, ``binary``, ``8bit``. The body of
-such a response is not coded. Umbel ignores these names in responses, as browsers do. In requests it accepts no unknown
-name (``gateway/request/request_body.py``).
+such a response is not coded. Umbel ignores these names in responses, as browsers do. In requests it accepts only
+``UTF-8`` of them (``gateway/request/request_body.py``).
 """
 
 from __future__ import annotations

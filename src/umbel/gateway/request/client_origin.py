@@ -33,6 +33,7 @@ import msgspec
 
 from ...core.call import FieldBlock, block_of
 from ...core.http.host import is_host
+from ...core.http.syntax import TOKEN_CHARS
 from ...core.model import Trace
 from ...core.networks import Networks, parse_address
 from ...net.bounded_cache import BoundedCache
@@ -47,9 +48,7 @@ _HOPS_MAX = 64
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 # A pair of Forwarded (RFC 7239 section 4). A value without quotes may also hold characters that no token has, such as
 # the colon of a port.
-_PAIR = re.compile(
-    r"""\A([!#$%&'*+.^_`|~0-9A-Za-z-]++)=(?:"((?:[^"\\]|\\.)*+)"|([^ \t",;=\\]*+))\Z""", re.ASCII | re.DOTALL
-)
+_PAIR = re.compile(rf"""\A([{TOKEN_CHARS}]++)=(?:"((?:[^"\\]|\\.)*+)"|([^ \t",;=\\]*+))\Z""", re.ASCII | re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NODE = re.compile(r"[A-Za-z0-9._:\[\]-]*", re.ASCII)
 """Characters of an address with a port, or of a hidden name (RFC 7239 section 6)."""

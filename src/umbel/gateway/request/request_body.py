@@ -43,7 +43,8 @@ RATIO_MAX = 100
 _STEP_MAX = 1_000_000
 """Decoded bytes after which other tasks run."""
 _CODINGS: tuple[DecodedCoding, ...] = ("gzip", "deflate", "zstd", "br")
-_NO_CODING = ("", "identity")
+_NO_CODING = frozenset({"", "identity", "utf-8"})
+"""Names that say that there is no coding. Some clients write the charset of their JSON here; nothing decodes it."""
 _MEDIA_TYPE_CHARS_MAX = 1024
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
@@ -72,7 +73,7 @@ def check_coding(fields: RequestFields, form: BodyForm) -> DecodedCoding | None:
     """Check the content coding of a body by its head, and return it; None if the body has none, or stays as it is.
 
     For the form "bytes" any coding is accepted, and stays. Otherwise every name counts, an unknown one too: a filter in
-    front could decode what it names. Only "identity" and empty members say that there is no coding.
+    front could decode what it names. Only ``_NO_CODING`` says that there is none.
 
     Raises:
         RequestError: 415, with the field Accept-Encoding (RFC 9110 section 15.5.16).
