@@ -398,7 +398,7 @@ async def posted(route: dict[str, Any], *fields: tuple[str, str], body: bytes = 
         return await fetch(gate, "POST", "/r", fields, body), asked
 
 
-UNKNOWN = ["rot13", "UTF-8", "none", "gzip;q=1", "gzip gzip", "gzip, foo", "'gzip'", '"gzip"', "brotli"]
+UNKNOWN = ["rot13", "none", "gzip;q=1", "gzip gzip", "gzip, foo", "'gzip'", '"gzip"', "brotli"]
 
 
 @pytest.mark.parametrize("coding", ["compress", "br, gzip", "identity, xz", *UNKNOWN])
@@ -408,7 +408,7 @@ async def test_a_body_with_an_unsupported_coding_is_refused_with_accept_encoding
     assert not reply.all("accept")
 
 
-@pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity"])
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity", "UTF-8"])
 async def test_a_body_without_a_coding_is_read(coding: str) -> None:
     for call in ({"json": "body"}, {"forward_body": True}, {"json": "body", "forward_headers": ["content-encoding"]}):
         reply, asked = await posted(route(**call), JSON_TYPE, ("content-encoding", coding))
