@@ -16,7 +16,7 @@ import time
 import trio
 
 from umbel.config.schema.compress import Compress
-from umbel.config.schema.units import format_size
+from umbel.config.schema.values.units import format_size
 from umbel.gateway.browsers.compression import Compression, WholeResponse
 from umbel.gateway.request.request_fields import RequestFields
 

@@ -14,9 +14,9 @@ from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan_run import PlanRun, run
 from umbel.composition.stream import StreamLine, capacity, run_stream
 from umbel.core.failure_kinds import Kind
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.inbound import ClientGoneError
 from umbel.core.model import Inputs
-from umbel.core.transport_caller import TransportCaller
 from umbel.net.timers import TimerQueue
 
 PLAN = """

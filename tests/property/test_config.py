@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.gateway.configs import mistakes
-from umbel.config.loading.line_numbers import LineNumbers
+from umbel.config.loading.errors.line_numbers import LineNumbers
 from umbel.config.schema.section_tree import all_sections, keys_of
 
 SAMPLE = """

@@ -86,7 +86,7 @@ def _loaded(file: str, app: str | None) -> LoadedConfig:
         ConfigError: all mistakes of both files.
     """
     from ..config.hypercorn_toml.settings import hypercorn_keys
-    from ..config.loading.collect_errors import collect_errors
+    from ..config.loading.errors.collect_errors import collect_errors
     from ..config.loading.load import LoadedConfig
 
     if not app:

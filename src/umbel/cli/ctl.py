@@ -263,7 +263,7 @@ def _logs_dir(file: str) -> str:
     A running instance does not depend on its file any more, so ``status`` must not either. Only ``[logs]`` is read,
     which must be in the main file: to check a whole configuration takes a second.
     """
-    from ..config.schema.defaults import LOGS_DIR
+    from ..config.schema.values.defaults import LOGS_DIR
 
     found: object = None
     with suppress(OSError, ValueError, RecursionError):

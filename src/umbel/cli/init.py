@@ -20,7 +20,7 @@ def init(folder: Path) -> None:
     They are umbel.toml with a route of two calls, umbel.schema.json for editors, hypercorn.toml, a Dockerfile, and
     a test of the route. If one of the files exists already, nothing is written.
     """
-    from ..config.schema.jsonschema import json_schema
+    from ..config.schema.reference.jsonschema import json_schema
 
     files = {
         _NAMES.get(path.name, path.name): path.read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..config.schema.default_reasons import REASONS
-from ..config.schema.jsonschema import json_schema
+from ..config.schema.reference.default_reasons import REASONS
+from ..config.schema.reference.jsonschema import json_schema
 from ..config.schema.section import Section
 from ..config.schema.section_tree import all_sections
 

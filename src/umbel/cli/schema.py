@@ -20,6 +20,6 @@ def schema(markdown: bool) -> None:
 
         click.echo(reference(), nl=False)
     else:
-        from ..config.schema.jsonschema import json_schema
+        from ..config.schema.reference.jsonschema import json_schema
 
         click.echo(json.dumps(json_schema(), indent=2))

@@ -76,9 +76,9 @@ from ..core.errors import UmbelError, UpstreamError
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT, Kind
 from ..core.http.header_field import Field, raw_value, text_of
-from ..core.httpx_messages import headers_of
+from ..core.httpx_calls.httpx_messages import headers_of
+from ..core.httpx_calls.transport_caller import caller_of
 from ..core.model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
-from ..core.transport_caller import caller_of
 from ..net.exception_groups import raise_unwrapped
 from .answer.cache_control import answer_cache_control
 from .answer.decision import worst_failure

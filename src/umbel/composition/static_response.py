@@ -19,8 +19,8 @@ import msgspec
 import trio
 
 from ..core.call import CallBase
+from ..core.httpx_calls.transport_caller import CallTimedOut
 from ..core.regular_file import open_regular
-from ..core.transport_caller import CallTimedOut
 from ..net.exception_groups import cancel_reason
 from .text.template import MAX_TARGET, BadValueError
 

@@ -13,8 +13,8 @@ from ..core.call import Caller
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import Recorder
 from ..core.http.probe_paths import PROBES
+from ..core.httpx_calls.transport_caller import caller_of
 from ..core.model import RequestFacts
-from ..core.transport_caller import caller_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from ..core.histogram import DURATIONS, OWN_TIMES
+from ..core.statistics.histogram import DURATIONS, OWN_TIMES
 
 
 class Type(enum.StrEnum):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from ..core.histogram import Cells
+from ..core.statistics.histogram import Cells
 from .catalogue import METRICS, Metric
 from .figures import Exemplar, Labels, ProcessFigures, Sums, add
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ..core.histogram import Cells
+from ..core.statistics.histogram import Cells
 from .catalogue import BY_NAME, WORKER_STALE, Merge, Type
 
 SERIES_MAX = 50_000
@@ -19,7 +19,7 @@ SERIES_MAX = 50_000
 Labels = tuple[str, ...]
 """The values of a metric's labels, in the order of ``Metric.labels``."""
 Value = float | Cells
-"""The value of a counter or a gauge, or the cells of a histogram (``core/histogram.py``)."""
+"""The value of a counter or a gauge, or the cells of a histogram (``core/statistics/histogram.py``)."""
 
 
 class Exemplar(msgspec.Struct, frozen=True, array_like=True):

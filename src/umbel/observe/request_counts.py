@@ -23,8 +23,8 @@ import trio
 
 from ..core.events import Event, Recorder, RequestEnded
 from ..core.failure_kinds import CUT, Kind
-from ..core.histogram import DURATIONS, OWN_TIMES, Cells, new_cells
 from ..core.model import Outcome
+from ..core.statistics.histogram import DURATIONS, OWN_TIMES, Cells, new_cells
 from .catalogue import ANSWERS, CALLS, OWN_SECONDS, RESPONSES_CUT, SERIES_DROPPED, SERVER_DURATION
 from .figures import Exemplar, Labels, Value
 

@@ -15,7 +15,7 @@ import httpx
 
 from ..core.errors import UpstreamError
 from ..core.failure_kinds import Kind
-from ..core.transport_caller import CallTimedOut as CallTimedOut
+from ..core.httpx_calls.transport_caller import CallTimedOut as CallTimedOut
 from ..http1.errors import MessageError, MessageTooLargeError, NoMessageError
 
 

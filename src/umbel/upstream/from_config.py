@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..config.schema.policies import Ejection
 from ..config.schema.sections import Call, Config, KeyPath, Tls, Upstream
-from ..config.schema.units import format_duration
+from ..config.schema.values.units import format_duration
 from ..core.events import NULL, Recorder
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader

@@ -15,7 +15,7 @@ import trio
 from ..core.call import Call, CallContext, Mode, PreparedRequest, SingleCallOwner, StepTimeouts
 from ..core.events import NULL, Recorder
 from ..core.failure_kinds import Kind
-from ..core.httpx_messages import CompleteResponse, UpstreamResponse, fields_of, headers_of
+from ..core.httpx_calls.httpx_messages import CompleteResponse, UpstreamResponse, fields_of, headers_of
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
 from ..policy.hedge import HedgeRules

@@ -34,8 +34,8 @@ from umbel.config.schema.sections import Config
 from umbel.core.call import Caller
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import CUT, Kind
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.model import Inputs, Outcome
-from umbel.core.transport_caller import TransportCaller
 from umbel.policy.retry import RetryRules
 from umbel.upstream import BreakerRules
 

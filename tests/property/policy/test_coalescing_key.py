@@ -17,10 +17,10 @@ from tests.support.upstream.memory_calls import Asked, answer, coalescing
 from umbel.composition.plan.compiler import _why_never_sent, compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config, Upstream
-from umbel.config.schema.types import _MANAGED
+from umbel.config.schema.values.types import _MANAGED
 from umbel.core.call import block_of
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.model import Inputs
-from umbel.core.transport_caller import TransportCaller
 
 UPSTREAM = Upstream(urls=("http://h",))
 _SUFFIXES = ["user", "for", "email", "id", "proto-x", "", "port", "host2", "server", "prefix"]

@@ -19,8 +19,8 @@ from umbel.composition.plan.plan import Plan
 from umbel.composition.plan_run import Observer, run
 from umbel.config.schema.sections import Config
 from umbel.core.call import Caller
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.model import Inputs, RequestFacts, Trace
-from umbel.core.transport_caller import TransportCaller
 from umbel.net.timers import TimerQueue
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]

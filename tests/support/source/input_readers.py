@@ -17,9 +17,9 @@ from umbel.composition.request.request_template import encode_form
 from umbel.composition.text import template
 from umbel.composition.text.expression import compile_expression
 from umbel.config.loading import certificates, variables
-from umbel.config.loading.did_you_mean import nearest
-from umbel.config.schema import units
+from umbel.config.loading.errors.did_you_mean import nearest
 from umbel.config.schema.compress import Compress
+from umbel.config.schema.values import units
 from umbel.core.call import PreparedRequest
 from umbel.core.http.header_field import ACCEPT_GZIP, fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret

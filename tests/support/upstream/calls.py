@@ -18,7 +18,7 @@ from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.core.http.header_field import Field
-from umbel.core.httpx_messages import CompleteResponse
+from umbel.core.httpx_calls.httpx_messages import CompleteResponse
 from umbel.core.model import RequestFacts, Trace
 from umbel.upstream import Client, build
 

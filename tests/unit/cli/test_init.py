@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from umbel.cli import main
-from umbel.config.schema.jsonschema import json_schema
+from umbel.config.schema.reference.jsonschema import json_schema
 
 FILES = {
     ".dockerignore", ".gitignore", "Dockerfile", "hypercorn.toml", "pyproject.toml", "test_dashboard.py", "umbel.toml",

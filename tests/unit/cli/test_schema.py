@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.support.gateway.configs import loaded
 from tests.support.source.jsonschema import conforms
 from umbel.cli import main
-from umbel.config.schema.jsonschema import json_schema
+from umbel.config.schema.reference.jsonschema import json_schema
 from umbel.config.schema.section_tree import all_sections, keys_of
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "config.md"

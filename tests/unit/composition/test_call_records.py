@@ -12,8 +12,8 @@ from tests.support.logs.records import Records
 from umbel.composition.plan_run import run
 from umbel.core.call import Call, CallContext, Mode, PreparedRequest
 from umbel.core.errors import UpstreamError
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.model import Attempt, Inputs, Outcome
-from umbel.core.transport_caller import TransportCaller
 
 CALLS = """
 [routes.calls.quick]

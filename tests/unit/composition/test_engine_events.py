@@ -19,8 +19,8 @@ from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import Observer, run
 from umbel.composition.request.request_template import RequestTemplate
 from umbel.core.failure_kinds import Kind
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.model import Inputs, Outcome
-from umbel.core.transport_caller import TransportCaller
 
 FIRST = '[[routes]]\npath = "/r"\ncombine = "first"\n'
 BAD_JSON = b"{"

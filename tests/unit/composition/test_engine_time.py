@@ -11,9 +11,9 @@ from tests.support.logs.records import Records
 from umbel.composition.answer.result import own_time
 from umbel.composition.plan_run import PlanRun, run
 from umbel.core.failure_kinds import Kind
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.inbound import ClientGoneError
 from umbel.core.model import Inputs, Outcome
-from umbel.core.transport_caller import TransportCaller
 from umbel.net.timers import TimerQueue
 
 

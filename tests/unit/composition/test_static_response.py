@@ -9,7 +9,7 @@ from tests.support.composition.composing import answer, compose, plan
 from umbel.composition.static_response import StaticCaller, StaticResponse
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
-from umbel.core.transport_caller import CallTimedOut
+from umbel.core.httpx_calls.transport_caller import CallTimedOut
 
 
 def mock(respond: str, more: str = "") -> str:

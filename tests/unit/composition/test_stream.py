@@ -12,8 +12,8 @@ from tests.support.composition.composing import Handler, Scripted, answer, by_pa
 from tests.support.composition.scripted_calls import Reply, ScriptedCaller
 from tests.support.logs.records import Records
 from umbel.composition.stream import StreamLine, capacity, head_fields, run_stream
+from umbel.core.httpx_calls.transport_caller import TransportCaller
 from umbel.core.model import Inputs
-from umbel.core.transport_caller import TransportCaller
 
 
 async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) -> list[StreamLine]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
-from umbel.core.histogram import DURATIONS, new_cells
+from umbel.core.statistics.histogram import DURATIONS, new_cells
 from umbel.observe import figures as figures_module
 from umbel.observe.catalogue import METRICS, Type
 from umbel.observe.exposition import render

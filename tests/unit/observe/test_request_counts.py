@@ -9,8 +9,8 @@ import pytest
 from tests.support.logs.event_factories import TRACE_ID, log_message, request_ended, request_facts
 from tests.support.logs.records import Records
 from umbel.core.failure_kinds import Kind
-from umbel.core.histogram import DURATIONS
 from umbel.core.model import FailedItem, Failure, Outcome
+from umbel.core.statistics.histogram import DURATIONS
 from umbel.observe.figures import Labels, Value
 from umbel.observe.request_counts import CALLS_MAX, NAME_CHARS_MAX, ROUTES_MAX, CountingRecorder
 

@@ -30,7 +30,7 @@ import outcome
 import trio
 from trio_util import periodic
 
-from ...core.recent_maximum import RecentMaximum
+from ...core.statistics.recent_maximum import RecentMaximum
 from ...observe.catalogue import LAG_PERIOD_S
 from ..task_tree import tree_of
 

@@ -15,9 +15,9 @@ from ...config.loading.load import LoadedConfig
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, Upstream
-from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
+from ...config.schema.values.units import format_duration, format_rate, format_ratio, format_size
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
-from ...core.redirects import REDIRECTS_MAX
+from ...core.http.redirects import REDIRECTS_MAX
 from ...gateway.browsers.compression import Compression
 from ...gateway.request.request_fields import RequestFields
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ...config.schema.types import CONTEXT_WORDS
+from ...config.schema.values.types import CONTEXT_WORDS
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..text.expression import Expression
 from ..text.expression_mistakes import constant_hints

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ..schema.section import AS_TUPLE, Section
-from ..schema.units import DURATION_S_MAX
+from ..schema.values.units import DURATION_S_MAX
 
 
 def _not_negative(value: float) -> float:

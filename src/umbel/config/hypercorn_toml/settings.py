@@ -10,9 +10,9 @@ from typing import Any
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from ..loading.certificates import certificate_errors
-from ..loading.did_you_mean import sections_with_key, suggestion
+from ..loading.errors.did_you_mean import sections_with_key, suggestion
+from ..loading.errors.validation_errors import schema_violations
 from ..loading.file_reader import SourceFile, UnreadableError, read_settled
-from ..loading.validation_errors import schema_violations
 from ..schema.section_tree import keys_of
 from ..schema.sections import Server, Tls
 from .keys import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, WITHOUT_EFFECT, HypercornFile

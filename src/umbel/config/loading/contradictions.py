@@ -21,7 +21,7 @@ from ..schema.policies import Hedge, Retry
 from ..schema.section import Section
 from ..schema.section_tree import keys_of
 from ..schema.sections import Call, Config, KeyPath, Route, Upstream
-from ..schema.units import format_duration, format_rate, format_ratio, format_size
+from ..schema.values.units import format_duration, format_rate, format_ratio, format_size
 
 HYPERCORN = "hypercorn.toml"
 """The first part of the path of a key of hypercorn.toml."""

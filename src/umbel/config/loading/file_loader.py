@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .certificates import TLS_PATHS
-from .error_report import ErrorReport
+from .errors.error_report import ErrorReport
 from .file_reader import FileStamp, SourceFile, UnreadableError, read
 from .merge import Origin
 

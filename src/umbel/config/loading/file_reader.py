@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ...core.regular_file import open_regular
 from ..schema.sections import KeyPath
-from .line_numbers import LineNumbers
+from .errors.line_numbers import LineNumbers
 
 SIZE_MAX = 16 * 2**20
 """The most bytes of a file: far more than any configuration has, and little enough for the memory of any machine."""

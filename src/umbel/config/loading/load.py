@@ -56,13 +56,13 @@ from ..schema.constraints import NO_CONSTRAINTS
 from ..schema.section_tree import keys_of
 from ..schema.sections import DEFAULT_TABLES, Config, KeyPath, Logs, Tls
 from .certificates import certificate_errors
-from .did_you_mean import nearest
-from .error_recovery import PLACEHOLDERS, hidden_violations, recover
-from .error_report import ErrorReport
+from .errors.did_you_mean import nearest
+from .errors.error_recovery import PLACEHOLDERS, hidden_violations, recover
+from .errors.error_report import ErrorReport
+from .errors.validation_errors import SchemaViolation, schema_violations
 from .file_loader import FileLoader
 from .file_reader import KEEPS_CHANGING, READS_MAX, SourceFile, settled
 from .merge import MergedTree, Origin, merge
-from .validation_errors import SchemaViolation, schema_violations
 from .variable_types import give_types, make_plain
 from .variables import Variables
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..schema.section_tree import keys_of
 from ..schema.sections import DEFAULT_TABLES, Config, KeyPath
-from .did_you_mean import sections_with_key, suggestion
+from .errors.did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
 _MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..schema.section import Section
 from ..schema.sections import KeyPath
-from .validation_errors import WRONG_TYPE, schema_violations
+from .errors.validation_errors import WRONG_TYPE, schema_violations
 from .variables import VariableText
 
 _LEVELS = 2

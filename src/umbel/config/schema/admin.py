@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from .constraints import ConstraintViolation, enforce
 from .section import Section
-from .types import AdminToken, TcpAddress
+from .values.types import AdminToken, TcpAddress
 
 
 def _admin_constraints(admin: Admin) -> Iterator[ConstraintViolation]:

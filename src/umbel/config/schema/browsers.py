@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 from ...core.http.forward_all import STAR
 from .constraints import ConstraintViolation, enforce
 from .section import AS_TUPLE, Section
-from .types import ExposedHeader, HeaderName, Headers, Method
-from .units import Delay
+from .values.types import ExposedHeader, HeaderName, Headers, Method
+from .values.units import Delay
 
 _SCHEME, _HOST = r"[a-z][a-z0-9+.-]*+", r"(?:\*\.)?[a-z0-9_-]++(?:\.[a-z0-9_-]++)*+|\[[0-9a-f:.]++\]"
 _ORIGIN = re.compile(rf"\A({_SCHEME})://({_HOST})(?::([1-9][0-9]{{0,4}}))?")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from ...core.http.compressors import Coding, how_to_install, is_available
 from ...core.http.syntax import TOKEN_TEXT
 from .section import AS_TUPLE, Section
-from .units import Size
+from .values.units import Size
 
 
 def _media_type(value: str) -> str:

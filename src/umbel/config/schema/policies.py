@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from .section import Section
-from .types import BaseUrl, RetryOn, Target
-from .units import Duration, Ratio, parse_duration
+from .values.types import BaseUrl, RetryOn, Target
+from .values.units import Duration, Ratio, parse_duration
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
 

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from .constraints import ConstraintViolation, enforce
 from .section import Section
-from .types import JsonScalars, Separator
+from .values.types import JsonScalars, Separator
 
 
 def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:

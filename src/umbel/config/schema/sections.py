@@ -18,7 +18,6 @@ from .browsers import Cors as Cors
 from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
-from .defaults import LOGS_DIR
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .query_params import QueryParam as QueryParam
 from .section import AS_TUPLE, Section
@@ -26,7 +25,8 @@ from .server import Server as Server
 from .static_answers import Redirect as Redirect
 from .static_answers import Respond as Respond
 from .supervisor import Supervisor as Supervisor
-from .types import (
+from .values.defaults import LOGS_DIR
+from .values.types import (
     AS_SOURCE,
     BaseUrl,
     CallName,
@@ -51,7 +51,7 @@ from .types import (
     UpstreamName,
     UserAgent,
 )
-from .units import Duration, Ratio, Size
+from .values.units import Duration, Ratio, Size
 
 Names = Annotated[tuple[str, ...], AS_TUPLE]
 Statuses = Annotated[tuple[Status, ...], AS_TUPLE]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .section import AS_TUPLE, Section
-from .types import NOT_EMPTY, Network, ProbePath, ServedHost
-from .units import Delay, Duration, Rate, Size
+from .values.types import NOT_EMPTY, Network, ProbePath, ServedHost
+from .values.units import Delay, Duration, Rate, Size
 
 
 class Server(Section):

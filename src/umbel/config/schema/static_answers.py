@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from .constraints import ConstraintViolation, enforce
 from .section import Section
-from .types import Headers, JsonValue, RedirectTarget, RespondStatus
-from .units import Delay
+from .values.types import Headers, JsonValue, RedirectTarget, RespondStatus
+from .values.units import Delay
 
 _WITHOUT_CONTENT = frozenset({204, 205})
 

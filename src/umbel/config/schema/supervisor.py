@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from .section import Section
-from .units import Duration, Size, parse_duration
+from .values.units import Duration, Size, parse_duration
 
 HANG_S_MIN = 0.1
 """Seconds: the lowest ``hang_timeout``. A normal event loop is busy for some milliseconds at a time."""

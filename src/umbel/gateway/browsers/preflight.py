@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
-from ...config.schema.types import Method
+from ...config.schema.values.types import Method
 from ...core.http.probe_paths import PROBES
 from .browser_fields import BrowserFields, BrowserRules, PreflightFields
 from .cors import ASKED_METHOD, ASKED_PRIVATE_NETWORK

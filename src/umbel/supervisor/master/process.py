@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from ...core.recent_maximum import RecentMaximum
+from ...core.statistics.recent_maximum import RecentMaximum
 from ...observe.catalogue import LAG_PERIOD_S
 from ..control import messages
 from ..control.channel import Channel

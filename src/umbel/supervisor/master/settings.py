@@ -15,8 +15,8 @@ from hypercorn.config import Config as HypercornConfig
 
 from ...admin.settings import AdminSettings
 from ...config.hypercorn_toml.settings import Warn, hypercorn_keys
-from ...config.loading.collect_errors import collect_errors
 from ...config.loading.empty_config import require_routes
+from ...config.loading.errors.collect_errors import collect_errors
 from ...config.loading.load import load
 from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem

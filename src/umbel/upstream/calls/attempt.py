@@ -75,9 +75,9 @@ from ...core.call import CallContext, PreparedRequest
 from ...core.errors import UpstreamError
 from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
-from ...core.histogram import DURATIONS
 from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
+from ...core.statistics.histogram import DURATIONS
 from ...http1.errors import MessageError, NoMessageError
 from ...http1.response_reader import ResponseReader, whole_of
 from ...net.exception_groups import cancel_reason, raise_cancels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...core.histogram import DURATIONS, Cells, new_cells
+from ...core.statistics.histogram import DURATIONS, Cells, new_cells
 
 REPLICAS_MAX = 64
 """The bound on replicas that are counted by name; further ones are counted together as ``OTHER``."""

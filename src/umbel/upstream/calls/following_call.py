@@ -1,9 +1,9 @@
 """A call that follows redirects of its upstream (``redirects = "follow"``).
 
-Each redirect begins a new round of the same call (``repeatable_call.py``), with the request that ``core/redirects.py``
-makes. So every hop is an attempt that the breaker counts, the load balancer places, and retries and hedges repeat. The
-call keeps its place of the bulkhead and its time limit over all hops. A redirect that is not followed is the response
-of the call.
+Each redirect begins a new round of the same call (``repeatable_call.py``), with the request that
+``core/http/redirects.py`` makes. So every hop is an attempt that the breaker counts, the load balancer places, and
+retries and hedges repeat. The call keeps its place of the bulkhead and its time limit over all hops. A redirect that is
+not followed is the response of the call.
 
 Such a call is never coalesced: a redirect may belong to one client although the response after it does not say so.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.redirects import FOLLOWED, NotFollowedError, followed
+from ...core.http.redirects import FOLLOWED, NotFollowedError, followed
 from ..pool.request_head import IDEMPOTENT, is_idempotent
 from .repeatable_call import RepeatableCall
 

@@ -69,7 +69,7 @@ import trio
 from msgspec.structs import replace
 
 from ...core.call import StepTimeouts
-from ...core.httpx_messages import CompleteResponse, UpstreamResponse, headers_of
+from ...core.httpx_calls.httpx_messages import CompleteResponse, UpstreamResponse, headers_of
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits
 from ...net.epoll import AnyReader, new_reader

@@ -22,7 +22,7 @@ from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
 from ...core.http.syntax import FIELD_VALUE, ORIGIN_FORM, TOKEN, TOKEN_CHARS, bytes_pattern, list_members
-from ...core.httpx_messages import fields_of
+from ...core.httpx_calls.httpx_messages import fields_of
 from ...net.bounded_cache import BoundedCache
 from ..errors import BadRequest
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, write
 from umbel.cli import main
 from umbel.config.loading import contradictions
-from umbel.config.schema.default_reasons import REASONS
+from umbel.config.schema.reference.default_reasons import REASONS
 from umbel.config.schema.section_tree import all_sections, keys_of
 from umbel.config.schema.sections import Config
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
 from umbel.config.loading.load import load_for_display
 from umbel.config.loading.variables import FILE_MAX
-from umbel.config.schema.jsonschema import json_schema
+from umbel.config.schema.reference.jsonschema import json_schema
 
 
 @pytest.mark.parametrize(

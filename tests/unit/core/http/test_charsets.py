@@ -11,7 +11,7 @@ import pytest
 import umbel
 from tests.support.source.adversarial import check_linear, texts_of_atoms
 from umbel.core.http.charsets import charset_of
-from umbel.core.httpx_messages import CompleteResponse, UpstreamResponse
+from umbel.core.httpx_calls.httpx_messages import CompleteResponse, UpstreamResponse
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.core.call import PreparedRequest
-from umbel.core.redirects import REDIRECTS_MAX, NotFollowedError, followed
+from umbel.core.http.redirects import REDIRECTS_MAX, NotFollowedError, followed
 
 FIELDS = [(name, name, b"x") for name in (b"authorization", b"content-type", b"content-language", b"idempotency-key")]
 

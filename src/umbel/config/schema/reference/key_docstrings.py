@@ -10,7 +10,7 @@ import ast
 import inspect
 import textwrap
 
-from .section import Section
+from ..section import Section
 
 
 def key_docstrings(section: type[Section]) -> dict[str, str]:

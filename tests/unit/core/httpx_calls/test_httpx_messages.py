@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from umbel.core.httpx_messages import CompleteResponse, fields_of, headers_of, request_of, response_fields
+from umbel.core.httpx_calls.httpx_messages import CompleteResponse, fields_of, headers_of, request_of, response_fields
 
 FIELDS = [(b"Set-Cookie", b"set-cookie", b"a=1"), (b"SET-COOKIE", b"set-cookie", b"b=2"), (b"X-N", b"x-n", b"\xe4")]
 EXTENSIONS = {"http_version": b"HTTP/1.1", "reason_phrase": b"OK"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING
 
-from ..schema.sections import KeyPath
+from ...schema.sections import KeyPath
 
 if TYPE_CHECKING:
     from tree_sitter import Node

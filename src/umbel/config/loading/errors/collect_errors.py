@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...core.errors import ConfigError
+from ....core.errors import ConfigError
 
 FirstT = TypeVar("FirstT")
 SecondT = TypeVar("SecondT")

@@ -12,9 +12,9 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 from msgspec.structs import replace
 
-from .call import PreparedRequest
-from .http.header_field import Field
-from .http.syntax import BAD_ESCAPE
+from ..call import PreparedRequest
+from .header_field import Field
+from .syntax import BAD_ESCAPE
 
 FOLLOWED = frozenset({301, 302, 303, 307, 308})
 """The statuses of redirects that are followed. 300 and 305 name no single target; 304 is no redirect."""

@@ -41,9 +41,9 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..schema.section import Section
-from ..schema.section_tree import keys_of, section_at
-from ..schema.sections import Call, Config, KeyPath
+from ...schema.section import Section
+from ...schema.section_tree import keys_of, section_at
+from ...schema.sections import Call, Config, KeyPath
 from .did_you_mean import nearest
 from .validation_errors import SchemaViolation, schema_violations
 

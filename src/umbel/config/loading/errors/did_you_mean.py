@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from ..schema.section import Section
-from ..schema.section_tree import all_sections, keys_of
+from ...schema.section import Section
+from ...schema.section_tree import all_sections, keys_of
 
 _SIMILARITY_MIN = 0.7
 _PLACES_MAX = 3

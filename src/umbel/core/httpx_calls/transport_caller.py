@@ -9,15 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 import httpx
 import trio
 
-from ..net.exception_groups import cancel_reason, raise_cancels
-from .call import CallBase, CallContext, Caller, Mode, PreparedRequest
-from .errors import UpstreamError
-from .failure_kinds import Kind
-from .http.header_field import Field
-from .http.hop_by_hop import is_hop_by_hop, named_by
+from ...net.exception_groups import cancel_reason, raise_cancels
+from ..call import CallBase, CallContext, Caller, Mode, PreparedRequest
+from ..errors import UpstreamError
+from ..failure_kinds import Kind
+from ..http.header_field import Field
+from ..http.hop_by_hop import is_hop_by_hop, named_by
+from ..http.redirects import FOLLOWED, NotFollowedError, followed
+from ..model import RequestFacts
 from .httpx_messages import request_of, response_fields
-from .model import RequestFacts
-from .redirects import FOLLOWED, NotFollowedError, followed
 
 Around = Callable[[RequestFacts], AbstractContextManager[None]]
 
@@ -67,7 +67,7 @@ class TransportCaller:
         """The request that follows a redirect.
 
         Raises:
-            NotFollowedError: as ``core.redirects.followed``.
+            NotFollowedError: as ``core.http.redirects.followed``.
         """
         return followed(prepared, status, fields, self._base.scheme, self._base.netloc, self._path, hops)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from umbel.config.loading.collect_errors import collect_errors
+from umbel.config.loading.errors.collect_errors import collect_errors
 from umbel.core.errors import ConfigError, ConfigProblem
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.core.recent_maximum import RecentMaximum
+from umbel.core.statistics.recent_maximum import RecentMaximum
 
 
 def test_a_value_counts_until_a_greater_one_comes_or_its_time_is_over() -> None:

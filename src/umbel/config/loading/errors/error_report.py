@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from ...core.errors import ConfigProblem
-from ..schema.section_tree import dotted
-from .file_reader import UnreadableError
-from .merge import Origin
-from .variables import Variables
+from ....core.errors import ConfigProblem
+from ...schema.section_tree import dotted
+from ..file_reader import UnreadableError
+from ..merge import Origin
+from ..variables import Variables
 
 _TEXT_MAX = 400
 

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from ...core.http.forward_all import STAR
-from ...core.http.hop_by_hop import HOP_BY_HOP
-from ...core.http.host import one_form
-from ...core.http.probe_paths import PROBES
-from ...core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
-from ...core.networks import UNIX_PEER
+from ....core.http.forward_all import STAR
+from ....core.http.hop_by_hop import HOP_BY_HOP
+from ....core.http.host import one_form
+from ....core.http.probe_paths import PROBES
+from ....core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
+from ....core.networks import UNIX_PEER
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The names of the context, which no call may have."""

@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ..hypercorn_toml.keys import WITHOUT_EFFECT, HypercornFile
-from ..schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
-from ..schema.section import Section
-from ..schema.section_tree import header, keys_of, section_at
-from ..schema.sections import KeyPath, Server
+from ...hypercorn_toml.keys import WITHOUT_EFFECT, HypercornFile
+from ...schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
+from ...schema.section import Section
+from ...schema.section_tree import header, keys_of, section_at
+from ...schema.sections import KeyPath, Server
+from ..variables import REPORTED, holds_reported
 from .did_you_mean import nearest, sections_with_key, suggestion
-from .variables import REPORTED, holds_reported
 
 Kind = Literal["missing", "unknown", "value", "constraint", "reported"]
 

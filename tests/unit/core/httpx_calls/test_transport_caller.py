@@ -14,7 +14,13 @@ from tests.support.checkpoints import for_every_checkpoint
 from tests.support.composition.composing import Scripted
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
-from umbel.core.transport_caller import CLOSE_SECONDS, CallTimedOut, TransportCall, TransportCaller, caller_of
+from umbel.core.httpx_calls.transport_caller import (
+    CLOSE_SECONDS,
+    CallTimedOut,
+    TransportCall,
+    TransportCaller,
+    caller_of,
+)
 from umbel.upstream import Transport
 
 GET = PreparedRequest("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..section_tree import all_sections, keys_of
+from ..sections import DEFAULT_TABLES, Config
+from ..values.units import format_duration, format_rate, format_ratio, format_size
 from .key_docstrings import key_docstrings
-from .section_tree import all_sections, keys_of
-from .sections import DEFAULT_TABLES, Config
-from .units import format_duration, format_rate, format_ratio, format_size
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = r"\$\{"

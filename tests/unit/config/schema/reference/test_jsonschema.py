@@ -14,8 +14,8 @@ import pytest
 import umbel
 from tests.support.gateway.configs import GOOD, UPSTREAM
 from tests.support.source.jsonschema import conforms
-from umbel.config.loading.error_recovery import PLACEHOLDERS
-from umbel.config.schema.jsonschema import json_schema
+from umbel.config.loading.errors.error_recovery import PLACEHOLDERS
+from umbel.config.schema.reference.jsonschema import json_schema
 from umbel.config.schema.section_tree import all_sections, keys_of
 
 SCHEMA = json_schema()

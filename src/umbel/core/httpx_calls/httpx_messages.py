@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from .http.charsets import charset_of, codec_of
-from .http.header_field import Field
+from ..http.charsets import charset_of, codec_of
+from ..http.header_field import Field
 
 
 def fields_of(headers: httpx.Headers) -> list[Field]:

@@ -1,0 +1,1 @@
+"""Types of values of keys, with their units and common defaults."""

@@ -1,0 +1,1 @@
+"""Calls through foreign httpx transports, and the conversion between httpx messages and header fields."""

@@ -1,0 +1,1 @@
+"""Statistics that several packages keep: the buckets of histograms, and the maximum of the last minute."""
