@@ -193,9 +193,9 @@ and the header fields that belong to it: `WWW-Authenticate` and `DPoP-Nonce` (40
 such fields. A `Location` is not rewritten: a relative one is relative to the client's URL, and an absolute one may name
 a host that the client cannot reach. So 3xx are passed on only if `pass_status` names them, or with
 `redirects = "pass"`; as in every answer of a failed call the body is then a problem document. A redirect (301, 302,
-303, 307, 308) without a `Location` gives 502. `answer.forward_headers` also holds for the answer of a passed status,
-and `answer.forward_cookies` for every answer: a 401 that ends a session can delete its cookie. An answer with
-`status = 201` has the `Location` of the first call with a 201 response.
+303, 307, 308) without a `Location` gives 502, and so does a 405 without `Allow`. `answer.forward_headers` also holds
+for the answer of a passed status, and `answer.forward_cookies` for every answer: a 401 that ends a session can delete
+its cookie. An answer with `status = 201` has the `Location` of the first call with a 201 response.
 
 A 401 is passed on by default if the call carries a credential of the client; else the 401 is about the gateway's own
 credential, and gives 502. A call carries a credential of the client in these cases: it forwards cookies; it sends a

@@ -16,7 +16,7 @@ from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
 from ..core.http.header_field import Field, raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
-from .answer.status_fields import NEEDS_LOCATION, REDIRECTS, fields_of_status
+from .answer.status_fields import REDIRECTS, fields_of_status, missing_field
 from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
 from .decode_large import decode_in_thread, holds_many_values
 from .request.call_policies import NO_POLICIES, CallPolicies
@@ -356,8 +356,8 @@ def _status_failure(rules: CallRules, call: Call | BodylessResponse) -> Failure:
     assert status is not None
     passed, note = status in rules.pass_status, call.note
     fields = fields_of_status(status, call.fields) if passed else ()
-    if passed and status in NEEDS_LOCATION and not any(name == "location" and value for name, value in fields):
-        passed, fields, note = False, (), "it has no Location"
+    if passed and (missing := missing_field(status, fields)):
+        passed, fields, note = False, (), f"it has no {missing}"
     body = None
     if passed and rules.pass_body:
         body = PassedBody(call.content, _content_type(call))

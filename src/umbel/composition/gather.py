@@ -83,7 +83,7 @@ from ..net.exception_groups import raise_unwrapped
 from .answer.cache_control import answer_cache_control
 from .answer.decision import worst_failure
 from .answer.result import Result, own_time
-from .answer.result_builder import failure_fields
+from .answer.result_builder import failed_result, failure_fields
 from .call_result import CallRules, Redirects, passed_statuses
 from .decode import ACCEPT
 from .engine import INLINE_MAX, Callers, Engine
@@ -619,7 +619,7 @@ class Compose:
 
     def failed(self, failure: Failure) -> Result:
         """The result of the request with this deciding failure."""
-        return Result(self._ordered(), failure, headers=failure_fields(failure), completed=False, own_ms=self._own_ms())
+        return failed_result(self._ordered(), failure, failure_fields(failure), self._own_ms())
 
     def with_all_calls(self, result: Result) -> Result:
         """A copy of ``result`` with the outcomes of all calls that have been settled by now."""

@@ -77,6 +77,7 @@ async def test_a_passed_redirect_is_the_answer_with_its_location(status: int) ->
     assert failure is not None
     assert (failure.status, ran.upstream.targets) == (status, ["/a"])
     assert ran.result.headers == (("location", "/b"), ("retry-after", "3"))
+    assert ran.result.completed
 
 
 @pytest.mark.parametrize("key", ['redirects = "pass"\n', "pass_status = [302]\n"])
@@ -86,9 +87,21 @@ async def test_a_passed_redirect_without_a_location_is_502(key: str) -> None:
     assert failure is not None
     assert (failure.status, ran.result.headers) == (502, ())
     assert failure.detail == "the upstream answered 302; it has no Location"
+    assert not ran.result.completed
     ran = await compose(route(key.replace("302", "300")), {"/a": redirects("", 300)})
     assert ran.result.failure is not None
     assert ran.result.failure.status == 300
+
+
+@pytest.mark.parametrize(("fields", "status"), [({"allow": "GET"}, 405), ({}, 502)])
+async def test_a_passed_405_has_the_allow_of_the_upstream_or_becomes_502(fields: dict[str, str], status: int) -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(405, headers=fields, content=b"{}")
+
+    ran = await compose(route("pass_status = [405]\n"), {"/a": handler})
+    failure = ran.result.failure
+    assert failure is not None
+    assert (failure.status, failure.received_status, ran.result.headers) == (status, 405, tuple(fields.items()))
 
 
 async def test_pass_keeps_the_other_passed_statuses_and_304_is_none_of_them() -> None:

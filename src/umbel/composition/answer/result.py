@@ -35,7 +35,7 @@ class Result(msgspec.Struct, frozen=True):
     """Header fields of the answer: the route's own fields, forwarded ones, Set-Cookie, validators, and those that
     belong to the status. A value has one character per byte."""
     completed: bool = True
-    """Whether nothing is missing from the answer."""
+    """Whether nothing is missing from the answer. True also for a redirect that the answer takes over."""
     cache_control: str | None = None
     """The Cache-Control of the answer; None: no such field."""
     own_ms: float = 0.0

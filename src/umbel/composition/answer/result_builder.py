@@ -17,7 +17,7 @@ from ..text.field_template import OnLeftOut, record_left_out
 from .cache_control import Fields, answer_cache_control, cache_control_without_parts
 from .decision import is_complete, successes
 from .result import Result, own_time
-from .status_fields import STATUS_FROM
+from .status_fields import REDIRECTS, STATUS_FROM
 
 
 def build_result(
@@ -78,8 +78,12 @@ def _failed(
     plan: Plan, outcomes: Mapping[str, Outcome], ordered: tuple[Outcome, ...], failure: Failure, own_ms: float
 ) -> Result:
     """The result with this deciding failure, the header fields of its status, and the forwarded cookies."""
-    headers = (*failure_fields(failure), *_cookies(plan, outcomes))
-    return Result(ordered, failure, headers=headers, completed=False, own_ms=own_ms)
+    return failed_result(ordered, failure, (*failure_fields(failure), *_cookies(plan, outcomes)), own_ms)
+
+
+def failed_result(ordered: tuple[Outcome, ...], failure: Failure, headers: Fields, own_ms: float) -> Result:
+    """The result with this deciding failure. A redirect that the answer takes over is a complete answer."""
+    return Result(ordered, failure, headers=headers, completed=failure.status in REDIRECTS, own_ms=own_ms)
 
 
 def failure_fields(failure: Failure) -> tuple[tuple[str, str], ...]:

@@ -15,8 +15,6 @@ from ...core.http.header_field import Field, raw_value
 
 REDIRECTS = frozenset(range(300, 400)) - {304}
 """The statuses of RFC 9110 section 15.4, without 304."""
-NEEDS_LOCATION = frozenset({301, 302, 303, 307, 308})
-"""The redirects that mean nothing without a Location: such a response is not passed on."""
 CREATED = 201
 STATUS_FROM = frozenset({201, 202, 204})
 """The statuses that the answer takes over from the call that ``status_from`` names."""
@@ -48,7 +46,9 @@ _BELONGS: Mapping[bytes, frozenset[int]] = {
 # The beginnings of the names of RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), and of the older
 # fields X-RateLimit-Limit, -Remaining, -Reset and -Used.
 _QUOTAS = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
-_TOO_MANY = 429
+_NOT_ALLOWED, _TOO_MANY = 405, 429
+# A redirect without Location means nothing to a client (RFC 9110 section 15.4), and a 405 must have Allow (15.5.6).
+_NEEDS: Mapping[int, str] = {**dict.fromkeys((301, 302, 303, 307, 308), "Location"), _NOT_ALLOWED: "Allow"}
 # A response has at most one of each (RFC 9110 section 5.3). Of repeated ones the first counts, as in browsers.
 _SINGLE = frozenset({b"location", b"retry-after", b"content-range", b"dpop-nonce"})
 
@@ -71,6 +71,20 @@ def fields_of_status(status: int, fields: Iterable[Field]) -> tuple[tuple[str, s
             room -= len(value)
             found.append((name.decode("latin-1"), text))
     return tuple(found)
+
+
+def missing_field(status: int, fields: Iterable[tuple[str, str]]) -> str:
+    """The name of the field without which the answer does not take over this status; empty: none is missing.
+
+    An empty Allow is complete (the resource allows no method); an empty Location is missing.
+
+    Args:
+        status: the status of a response.
+        fields: the fields of the response that belong to the status (``fields_of_status``).
+    """
+    needed = _NEEDS.get(status, "")
+    found = any(name == needed.lower() and (value or status == _NOT_ALLOWED) for name, value in fields)
+    return "" if found else needed
 
 
 def _belongs(name: bytes, status: int) -> bool:

@@ -75,12 +75,14 @@ def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
 def keep_result(result: Result, ctx: RequestContext) -> None:
     """Write the results for the access record into the request context."""
     ctx.outcomes = result.outcomes
-    ctx.completed = result.completed and result.failure is None
+    ctx.completed = result.completed
     ctx.own_ms = result.own_ms
+    if result.completed:
+        return
     if result.failure is not None:
         ctx.kind, ctx.detail = result.failure.kind, result.failure.detail
         ctx.of_client = result.failure.of_client
-    elif not result.completed:
+    else:
         incomplete = result.incomplete
         ctx.of_client = bool(incomplete) and all(outcome.of_client for outcome in incomplete)
 
@@ -145,7 +147,7 @@ def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
 
 
 def _add_diagnostics(fields: list[Field], result: Result, rules: AnswerRules) -> None:
-    completed = _COMPLETED[result.completed and result.failure is None]
+    completed = _COMPLETED[result.completed]
     fields += [completed]
     if rules.krakend_compat:
         fields += [(KRAKEND_COMPLETED, completed[1])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.answer.status_fields import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status
+from umbel.composition.answer.status_fields import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status, missing_field
 from umbel.core.http.header_field import Field
 
 
@@ -48,3 +48,11 @@ def test_a_field_beyond_the_bounds_is_left_out() -> None:
     long = ("WWW-Authenticate", "x" * (VALUES_MAX - 1))
     assert [len(value) for _, value in fields_of_status(401, fields(long, long, long))] == [VALUES_MAX - 1]
     assert len(fields_of_status(401, fields(*[("WWW-Authenticate", "x")] * 1000))) == FIELDS_MAX
+
+
+def test_redirects_need_a_location_and_405_an_allow_that_may_be_empty() -> None:
+    needed = {status: missing_field(status, ()) for status in range(200, 600) if missing_field(status, ())}
+    assert needed == {301: "Location", 302: "Location", 303: "Location", 307: "Location", 308: "Location", 405: "Allow"}
+    assert missing_field(302, (("location", ""), ("allow", "GET"))) == "Location"
+    assert missing_field(302, (("retry-after", "1"), ("location", "/"))) == ""
+    assert missing_field(405, (("allow", ""),)) == ""
