@@ -2,16 +2,20 @@
 
 A variable is a text. If the schema does not accept the text, the value is read as the schema may want it: as a truth
 value or a number of TOML, or as a list whose items are separated by commas. The items are read in the same way.
+
+The schema accepts a text as the default of each query parameter, because another key, ``type``, says what it must be.
+Such a default is read as its ``type`` says.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+from ..schema.query_params import has_type, item_type_of
 from ..schema.section import Section
-from ..schema.sections import KeyPath
+from ..schema.sections import KeyPath, QueryParam
 from .errors.validation_errors import WRONG_TYPE, schema_violations
 from .variables import VariableText
 
@@ -28,6 +32,7 @@ def give_types(model: type[Section], data: dict[str, Any]) -> None:
     A value that fits in no form stays the text, so that the mistake is reported for what the file says. The schema is
     applied a fixed number of times, however many variables there are.
     """
+    _give_types_to_defaults(data)
     for _ in range(_LEVELS):
         for form in (_scalar, _items):
             if not (places := _unfitting(model, data)):
@@ -40,6 +45,36 @@ def give_types(model: type[Section], data: dict[str, Any]) -> None:
                 # Another reason, such as a limit, is about the value in its right type.
                 if left.get(path, "").startswith(WRONG_TYPE):
                     _put(data, path, text)
+
+
+def _give_types_to_defaults(data: dict[str, Any]) -> None:
+    """Give the defaults of query parameters that are variables the types of their parameters.
+
+    ``data`` is a configuration, or the table of one route. A default that does not fit stays a text.
+    """
+    routes = data.get("routes", [])
+    for route in [data, *(routes if isinstance(routes, list) else ())]:
+        query = route.get("query") if isinstance(route, dict) else None
+        for param in query.values() if isinstance(query, dict) else ():
+            kind = param.get("type", "str") if isinstance(param, dict) and "default" in param else None
+            if kind is not None and kind in get_args(QueryParam.model_fields["type"].annotation):
+                param["default"] = _default(param["default"], kind)
+
+
+def _default(value: Any, kind: str) -> Any:
+    item_kind = item_type_of(kind)
+    if item_kind is None:
+        return _of_kind(value, kind)
+    items = _items(value) if isinstance(value, VariableText) else value
+    return [_of_kind(item, item_kind) for item in items] if isinstance(items, list) else items
+
+
+def _of_kind(value: Any, kind: str) -> Any:
+    """A variable as a value of this type of query parameters; any other value, or one that does not fit, unchanged."""
+    if not isinstance(value, VariableText) or kind == "str":
+        return value
+    typed = _scalar(value)
+    return typed if typed is not None and has_type(typed, kind) else value
 
 
 def make_plain(data: Any) -> Any:

@@ -11,6 +11,8 @@ from .constraints import ConstraintViolation, enforce
 from .section import Section
 from .values.types import JsonScalars, Separator
 
+_TYPES: Mapping[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
+
 
 def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
     """Yield the violations of a query parameter: a default of a wrong type, or of a required parameter."""
@@ -22,22 +24,21 @@ def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
     if param.required:
         yield ConstraintViolation("a required parameter cannot have a default", ("default", "required"))
     if param.item_type is None:
-        fits = _has_type(default, param.type)
+        fits = has_type(default, param.type)
     else:
-        fits = isinstance(default, tuple) and all(_has_type(item, param.item_type) for item in default)
+        fits = isinstance(default, tuple) and all(has_type(item, param.item_type) for item in default)
     if not fits:
         items = default if isinstance(default, tuple) else (default,)
         texts = param.type != "str" and any(isinstance(each, str) for each in items)
-        hint = "; it is a text, as every variable is here" if texts else ""
+        hint = "; it is a text" if texts else ""
         yield ConstraintViolation(
             f'the default of a parameter of type "{param.type}" must have that type{hint}', ("default", "type")
         )
 
 
-def _has_type(value: object, name: str) -> bool:
+def has_type(value: object, name: str) -> bool:
     """Whether a value has a type of query parameters; a whole number is a float too, and a truth value no number."""
-    types: Mapping[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
-    return isinstance(value, types[name]) and (name == "bool" or not isinstance(value, bool))
+    return isinstance(value, _TYPES[name]) and (name == "bool" or not isinstance(value, bool))
 
 
 class QueryParam(Section):
@@ -58,4 +59,9 @@ class QueryParam(Section):
     @property
     def item_type(self) -> str | None:
         """The type of the items of a list; None: the parameter is no list."""
-        return self.type[5:-1] if self.type.startswith("list[") else None
+        return item_type_of(self.type)
+
+
+def item_type_of(name: str) -> str | None:
+    """The type of the items of a list type, such as ``int`` for ``list[int]``; None for another type."""
+    return name[5:-1] if name.startswith("list[") else None

@@ -136,6 +136,38 @@ def test_a_variable_that_does_not_fit_is_a_mistake_about_a_text(value: str, tmp_
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "default"),
+    [
+        ("int", "5", 5),
+        ("float", "5", 5),
+        ("bool", "false", False),
+        ("str", "5", "5"),
+        ("list[int]", "1, 2", (1, 2)),
+        ("list[bool]", "", ()),
+        ("list[str]", "1,a", ("1", "a")),
+    ],
+)
+def test_the_default_of_a_query_parameter_that_is_a_variable_takes_its_type(
+    kind: str, value: str, default: object, tmp_path: Path
+) -> None:
+    query = f'query = {{ q = {{ type = "{kind}", default = "${{N}}" }} }}\n'
+    for text in (UPSTREAM + ROUTE + CALL + query, f"[defaults.route]\n{query}{UPSTREAM}{ROUTE}{CALL}"):
+        found = loaded(tmp_path, text, environ={"N": value}).routes[0].query_params["q"].default
+        assert found == default
+        assert type(found) is type(default)
+
+
+def test_a_default_of_a_query_parameter_in_a_variable_that_does_not_fit_is_a_mistake(tmp_path: Path) -> None:
+    query = 'query = { a = { type = "int", default = "${N}" }, b = { type = "list[int]", default = ["${N}", 1] } }\n'
+    reason = "must have that type; it is a text"
+    for value in ("x", "1.5", "true", ""):
+        assert mistakes(tmp_path, UPSTREAM + ROUTE + CALL + query, environ={"N": value}) == [
+            f'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" {reason}',
+            f'umbel.toml:6: routes[0].query.b.default: the default of a parameter of type "list[int]" {reason}',
+        ]
+
+
 def test_a_text_beside_a_variable_stays_a_text(tmp_path: Path) -> None:
     for value in ("1${N}", "${N}${N}", "$${N}"):
         text = UPSTREAM + f'max_queue = "{value}"\n'

@@ -223,7 +223,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         + CALL
         + 'query = { a = { type = "int", default = "x" }, b = { type = "bool", default = 1 }, c = { type = "float", default = true }, d = { default = 5 }, e = { default = "x", required = true}, f = { type = "float", default = inf }, g = { type = "float", default = 1}, h = { type = "list[int]", default = [1, true] }, i = { type = "list[int]", default = 1 }, j = { type = "list[float]", split = ",", default = [1, 2.5] }, k = { split = "," }, l = { default = ["x"] }, m = { type = "list[str]", split = ", ", default = [["x"]] } }\n',
         [
-            'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" must have that type; it is a text, as every variable is here',
+            'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" must have that type; it is a text',
             'umbel.toml:6: routes[0].query.b.default: the default of a parameter of type "bool" must have that type',
             'umbel.toml:6: routes[0].query.c.default: the default of a parameter of type "float" must have that type',
             'umbel.toml:6: routes[0].query.d.default: the default of a parameter of type "str" must have that type',
