@@ -21,9 +21,8 @@ Compressor = Callable[[bytes], bytes]
 EXTRAS: Mapping[str, str] = {"zstd": "umbel[zstd]", "br": "umbel[br]"}
 """The extra of Umbel that installs the library of a coding."""
 
-_LEVEL_ZSTD = 3
-_LEVEL_GZIP = 6
-_QUALITY_BR = 4
+LEVELS: Mapping[Coding, int] = {"zstd": 3, "br": 4, "gzip": 6}
+"""The compression level of each coding."""
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
@@ -62,11 +61,11 @@ def make_compressor(coding: Coding) -> Compressor:
         ImportError: the library of the coding is not installed.
     """
     if coding == "gzip":
-        return lambda body: zlib.compress(body, _LEVEL_GZIP, _GZIP_FORMAT)
+        return lambda body: zlib.compress(body, LEVELS["gzip"], _GZIP_FORMAT)
     if coding == "br":
         brotli = library("br")
-        return lambda body: brotli.compress(body, quality=_QUALITY_BR)
-    compressor = library("zstd").ZstdCompressor(_LEVEL_ZSTD)
+        return lambda body: brotli.compress(body, quality=LEVELS["br"])
+    compressor = library("zstd").ZstdCompressor(LEVELS["zstd"])
     whole_frame = compressor.FLUSH_FRAME
     # Each call ends its frame, so the bytes of one body never depend on another.
     return lambda body: compressor.compress(body, whole_frame)

@@ -15,7 +15,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ....core.http.compressors import LEVELS
 from ...hypercorn_toml.keys import WITHOUT_EFFECT, HypercornFile
+from ...schema.compress import Compress
 from ...schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
 from ...schema.section import Section
 from ...schema.section_tree import header, keys_of, section_at
@@ -28,6 +30,8 @@ Kind = Literal["missing", "unknown", "value", "constraint", "reported"]
 
 WRONG_TYPE = "needs"
 """The first word of the reason for a value of a wrong type."""
+_LEVEL_KEYS = ("level", "levels", "compression_level", "quality")
+"""Names under which other gateways configure the levels of compression."""
 
 
 class SchemaViolation(NamedTuple):
@@ -236,4 +240,7 @@ def _unknown(model: type[Section], path: KeyPath, at: KeyPath) -> str:
     key = str(path[-1])
     if section is Server and key in keys_of(HypercornFile) and key not in WITHOUT_EFFECT:
         return f"is not a key of {header(where)}; it belongs in hypercorn.toml"
+    if section is Compress and key in _LEVEL_KEYS:
+        levels = ", ".join(f"{coding} {level}" for coding, level in LEVELS.items())
+        return f"is not a key of {header(where)}; each coding has a fixed level ({levels})"
     return f"is not a key of {header(where)}{suggestion(key, keys_of(section), sections_with_key(key, section))}"

@@ -75,6 +75,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + '[logs.access]\nfile = "a"\ncolour = "red"\n',
         ["umbel.toml:5: logs.access.colour: is not a key of [logs.access]"],
     ),
+    "a level of compression, which is a key of logs": (
+        UPSTREAM + "[compress]\nlevel = 5\nquality = 5\nproxyed = true\n",
+        [
+            "umbel.toml:4: compress.level: is not a key of [compress]; each coding has a fixed level (zstd 3, br 4, gzip 6)",
+            "umbel.toml:5: compress.quality: is not a key of [compress]; each coding has a fixed level (zstd 3, br 4, gzip 6)",
+            'umbel.toml:6: compress.proxyed: is not a key of [compress]; did you mean "proxied"?',
+        ],
+    ),
     "a format of a log that has only one": (
         UPSTREAM + '[logs.calls]\nformat = "combined"\n',
         ["umbel.toml:4: logs.calls.format: is not a key of [logs.calls]; it belongs in [logs.access]"],
