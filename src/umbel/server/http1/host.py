@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ...core.http.host import HOST_PATTERN, PORT_MAX
+from ...core.http.host import HOST_PATTERN, PORT_MAX, one_form, split_host
 from ...net.bounded_cache import BoundedCache
 from ..response.error_response import ErrorResponse
 from .head_errors import HeadError
 
 _WELL_FORMED = re.compile(HOST_PATTERN.encode())
-_DEFAULT_PORTS = (b"", b"80", b"443")
 _KNOWN_MAX, _KNOWN_SIZE = 256, 261
 """Entries of the cache, and bytes of the longest: a name of 255 bytes and a port."""
 
@@ -21,11 +20,12 @@ NOT_SERVED = ErrorResponse(421, "This host is not served here.")
 class Hosts:
     """The hosts that are served; all if ``names`` is empty. A name without a port is served on every port.
 
-    Accepted values are cached, because clients repeat them.
+    All spellings of a host are equal (``core.http.host.one_form``), in ``names`` as in requests. Accepted values are
+    cached, because clients repeat them.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = frozenset(name.lower().encode() for name in names)
+        self._names = frozenset(map(one_form, names))
         self._good: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 
     def serve(self, values: Sequence[bytes], *, required: bool) -> bool:
@@ -41,8 +41,8 @@ class Hosts:
         value = values[0]
         if value in self._good.entries:
             return True
-        host, _ = _parts(value)
-        if self._names and host not in self._names and value.lower() not in self._names:
+        host, port = _parts(value)
+        if self._names and host not in self._names and f"{host}:{port}" not in self._names:
             return False
         self._good.add(value, True)
         return True
@@ -56,13 +56,13 @@ class Hosts:
         """
         (host, port), (other_host, other_port) = _parts(one), _parts(other)
         return host == other_host and (
-            port == other_port or {port, other_port} <= {b"", b"80"} or {port, other_port} <= {b"", b"443"}
+            port == other_port or {port, other_port} <= {"", "80"} or {port, other_port} <= {"", "443"}
         )
 
 
-def _parts(value: bytes) -> tuple[bytes, bytes]:
-    """Host in lower case, and port; raises as ``are_equal``."""
+def _parts(value: bytes) -> tuple[str, str]:
+    """Host and port in the form of ``split_host``; raises as ``Hosts.are_equal``."""
     match = _WELL_FORMED.fullmatch(value)
     if match is None or int(match[2] or 0) > PORT_MAX:
         raise HeadError(ErrorResponse(400, "The host is not well formed."))
-    return match[1].lower(), match[2] or b""
+    return split_host(value.decode("ascii").lower())

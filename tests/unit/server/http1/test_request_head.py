@@ -124,6 +124,31 @@ def test_a_host_outside_of_hosts_gets_421(host: bytes, status: int | None, reade
             assert refused(reader, raw) == status
 
 
+@pytest.mark.parametrize(
+    ("names", "served", "refused_too"),
+    [
+        (["[0:0::1]"], [b"[::1]", b"[::1]:81", b"[0::0:1]:080"], [b"[::2]", b"0::1", b"[::ffff:0.0.0.1]"]),
+        (["[::1]:080"], [b"[::1]:80", b"[0::1]:00080"], [b"[::1]", b"[::1]:8080"]),
+        (["A.test.:81"], [b"a.test:81", b"a.TEST.:081"], [b"a.test", b"a.test:8", b"b.a.test:81"]),
+    ],
+)
+def test_served_hosts_are_compared_in_one_form_of_address_port_and_final_dot(
+    names: list[str], served: list[bytes], refused_too: list[bytes]
+) -> None:
+    hosts = Hosts(names)
+    assert all(hosts.serve([value], required=True) for value in served)
+    for value in refused_too:
+        try:
+            assert not hosts.serve([value], required=True)
+        except HeadError as error:
+            assert error.error_response.status == 400
+
+
+def test_an_authority_equals_a_host_field_of_another_spelling() -> None:
+    assert Hosts.are_equal(b"[0:0::1]:080", b"[::1]")
+    assert not Hosts.are_equal(b"[::1]:81", b"[::1]")
+
+
 def test_a_probe_is_accepted_for_any_host_and_its_fields_for_no_other() -> None:
     reader = HeadReader(Limits(probes=("/healthz",)), Hosts(["a.test"]))
     fields = b" HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"

@@ -251,7 +251,7 @@ def _probe_path(path: str) -> str:
 
 def _served_host(value: str) -> str:
     match = _SERVED_HOST.fullmatch(value)
-    if match is None or int(match[1] or 0) > _PORT_MAX:
+    if match is None or not 0 < int(match[1] or 1) <= _PORT_MAX:
         raise ValueError(
             f'"{value}" is not a host; write a name or an address, such as "www.example.com" or "[::1]:80"'
         )
