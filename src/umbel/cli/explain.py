@@ -57,8 +57,9 @@ def explain(
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
-    browsers = browser_answer(loaded, plans, method.upper(), path, fields)
     found = find(plans, method.upper(), path, fields)
+    route_index = None if isinstance(found, NoMatch) else found.route
+    browsers = browser_answer(loaded, plans, method.upper(), path, fields, route_index)
     if (refused := refused_head(loaded.config, method.upper(), path, fields)) is not None:
         found, browsers = refused, browsers._replace(preflight=False, refused=())
     if browsers.preflight:

@@ -81,7 +81,7 @@ GET /dashboard/<user_id>  [umbel.toml:12]
   combine  all
   answer   shape {name: profile.name}
   answer   status 201
-  answer   varies with authorization
+  answer   varies with accept, authorization
   answer   cache_control private: no shared cache keeps it
 
 at once
@@ -524,6 +524,39 @@ def test_a_route_without_compression_is_shown_as_such(here: Path) -> None:
         assert "answer   never compressed" in explain("GET", "/r").stdout
     write(here, GOOD)
     assert "compressed" not in explain("GET", "/r").stdout
+
+
+VARYING = {
+    "GET /r": "Accept, X-Tenant, Origin, Accept-Encoding",
+    "GET /m": "Accept, X-Beta, Origin, Accept-Encoding",
+    "GET /image": "Origin",
+    "GET /moved": "Accept-Language, Origin",
+    "GET /events": "Accept, Origin",
+}
+
+
+def test_vary_names_what_templates_match_cors_and_compression_read(here: Path) -> None:
+    call = 'calls.c = { upstream = "u", path = "/", headers = { x-t = "{headers.x_tenant}" } }\n'
+    matched = '[[routes]]\npath = "/m"\nmatch = "headers.x_beta"\n' + CALL + '[[routes]]\npath = "/m"\n' + CALL
+    image = 'respond = { text = "x", headers = { content-type = "image/png" } }\n'
+    text = f"[compress]\n[cors]\norigins = ['*']\n{UPSTREAM}{ROUTE}{call}{matched}"
+    text += f'[[routes]]\npath = "/image"\n{image}[[routes]]\npath = "/events"\nstream = true\n{CALL}'
+    text += '[[routes]]\npath = "/moved"\nredirect.to = "/{headers.accept_language}"\n'
+    write(here, text)
+    for request, vary in VARYING.items():
+        document = json.loads(explain(*request.split(), "-H", "Accept-Language: de", "--json").stdout)
+        assert ["vary", vary] in document["browsers"]["fields"], request
+        assert f"varies with {vary.lower()}" in document["route"]["rules"], request
+    asked = ("-H", "Origin: https://a.example", "-H", "Access-Control-Request-Method: GET")
+    fields = dict(json.loads(explain("OPTIONS", "/r", "--json", *asked).stdout)["browsers"]["fields"])
+    assert fields["vary"].startswith("Origin")
+
+
+def test_the_statuses_that_a_call_passes_on_are_written_as_ranges(here: Path) -> None:
+    write(here, UPSTREAM + ROUTE + CALL.replace(" }", ', redirects = "pass", ok = [200, 202, 203, 204] }'))
+    said = explain("GET", "/r").stdout
+    assert "passes on status 300-303, 305-400, 403, 404, 409, 410, 412, 422, 429" in " ".join(said.split())
+    assert "ok 200, 202-204" in said
 
 
 def test_the_cors_rules_of_a_path_with_a_kept_slash_are_those_of_its_route(here: Path) -> None:

@@ -14,6 +14,7 @@ from ...gateway.browsers.cors import ASKED_METHOD
 from ...gateway.browsers.preflight import is_preflight, preflight_rules, rules_at
 from ...gateway.request.client_origin import origin_of
 from ...gateway.routing.encoded_slashes import path_to_match
+from .explanation import vary_of
 from .matching import map_of
 
 _ASKED_HEADERS = "access-control-request-headers"
@@ -36,7 +37,7 @@ class BrowserAnswer(NamedTuple):
     rules: str | None
     """The file and line of the CORS rules; None if there are none."""
     fields: tuple[tuple[str, str], ...]
-    """The fields that the gateway adds."""
+    """The fields that the gateway adds, and Vary."""
 
     def lines(self) -> Iterator[str]:
         """Return the answer as lines of text."""
@@ -56,11 +57,16 @@ class BrowserAnswer(NamedTuple):
 
 
 def browser_answer(
-    loaded: LoadedConfig, plans: Sequence[Plan], method: str, path: str, asked: Sequence[tuple[str, str]]
+    loaded: LoadedConfig,
+    plans: Sequence[Plan],
+    method: str,
+    path: str,
+    asked: Sequence[tuple[str, str]],
+    route: int | None = None,
 ) -> BrowserAnswer:
     """Return what the response to a request, with the header fields ``asked``, says to browsers.
 
-    The client uses https and is no trusted proxy.
+    The client uses https and is no trusted proxy. ``route``: the index of the route that answers; None: no route does.
     """
     config = loaded.config
     browsers = BrowserRules(config)
@@ -75,6 +81,8 @@ def browser_answer(
         preflight = preflight_rules(browsers, adapter, decoded, by_name)
         at = preflight or at
     fields: list[tuple[bytes, bytes]] = []
+    if preflight is None and route is not None and (names := vary_of(config, plans[route])):
+        fields.append((b"vary", ", ".join(names).encode()))
     at.browser_fields.add(fields, client)
     origin, cors = by_name.get("origin"), at.browser_fields.cors
     allowed = None if origin is None or cors is None else cors.allows(origin)

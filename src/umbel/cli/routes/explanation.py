@@ -6,11 +6,13 @@ Values of environment variables are replaced by the names of the variables.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ...composition.plan.plan import CallPlan, Plan
+from ...composition.static_response import StaticResponse
 from ...config.loading.load import LoadedConfig
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
@@ -183,8 +185,8 @@ class _Explainer:
             yield f"status of {answer.status_from}, if it is 201, 202 or 204, with its Location"
         if plan.route.stream:
             yield "streamed"
-        if plan.vary:
-            yield f"varies with {', '.join(plan.vary)}"
+        if names := vary_of(self._config, plan):
+            yield f"varies with {', '.join(names).lower()}"
         yield from self._caching(plan)
 
     def compression(self, plan: Plan, asked: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -310,15 +312,49 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
         yield f"decode {call.decode}"
     for key, statuses in (("ok", call.ok), ("null_on", call.null_on)):
         if statuses:
-            yield f"{key} {', '.join(map(str, statuses))}"
+            yield f"{key} {_ranges(statuses)}"
     redirects = call.redirects or (plan.upstream.redirects if plan.upstream is not None else "fail")
     if redirects == "follow":
         yield f"follows at most {REDIRECTS_MAX} redirects to the same origin"
     if plan.conditions:
         yield f"forwards {', '.join(plan.conditions)}; a 304 is the answer"
     if not call.optional:
-        passed = ", ".join(map(str, sorted(plan.rules.pass_status)))
-        yield f"passes on {f'status {passed}' if passed else 'no status'}{' with the body' if call.pass_body else ''}"
+        passed = f"status {_ranges(plan.rules.pass_status)}" if plan.rules.pass_status else "no status"
+        yield f"passes on {passed}{' with the body' if call.pass_body else ''}"
+
+
+def vary_of(config: Config, plan: Plan) -> tuple[str, ...]:
+    """The names in the field Vary of the answers of a route, in their order.
+
+    They are those of ``match``, ``host``, templates and expressions, of CORS and of compression. Upstreams and handlers
+    may add names.
+    """
+    names = [name.title() for name in plan.vary]
+    media = b"application/json"
+    if isinstance(plan.static, StaticResponse):
+        media = dict(plan.static.fields).get(b"content-type", b"")
+    elif plan.static is None:
+        names.insert(0, "Accept")
+    else:
+        media = b""
+    if config.cors is not None or plan.route.cors:
+        names.append("Origin")
+    compress = config.compress if plan.route.compress and not plan.route.stream else None
+    if compress is not None and Compression(compress).has_type(media):
+        names.append("Accept-Encoding")
+    return tuple(dict.fromkeys(names))
+
+
+def _ranges(statuses: Iterable[int]) -> str:
+    """Statuses in ascending order, of which three or more adjacent ones are a range: ``200, 204, 300-303``."""
+    runs: list[list[int]] = []
+    for status in sorted(set(statuses)):
+        if runs and status == runs[-1][-1] + 1:
+            runs[-1].append(status)
+        else:
+            runs.append([status])
+    parts = [[f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run) for run in runs]
+    return ", ".join(chain.from_iterable(parts))
 
 
 def response_text(respond: Respond) -> str:
