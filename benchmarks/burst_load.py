@@ -1,7 +1,7 @@
-"""A closed-loop load generator: ``burst_load.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
+"""A closed-loop load generator: ``burst_load.py PORT PATH CONNECTIONS SECONDS POST``; prints a ``wrk.Load`` as JSON.
 
 One epoll loop. Each connection sends its next request when its response is complete, by its length or its last chunk.
-Broken connections are opened again and counted.
+Requests are GETs, or POSTs with a body of POST bytes if that is not 0. Broken connections are opened again and counted.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ def whole(answer: bytes) -> bool:
 class BurstLoad:
     """The connections, and their counts of responses, errors and latencies."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, port: int, path: str, post: int) -> None:
         self._port = port
-        self._request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        length = f"Content-Length: {post}\r\n" if post else ""
+        head = f"{'POST' if post else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{length}\r\n"
+        self._request = head.encode() + b"x" * post
         self._epoll = select.epoll()
         self._peers: dict[int, socket.socket] = {}
         self._sent_at: dict[int, float] = {}
@@ -103,5 +105,5 @@ class BurstLoad:
 
 
 if __name__ == "__main__":
-    port, path, connections, seconds = sys.argv[1:]
-    print(json.dumps(BurstLoad(int(port), path).run(int(connections), float(seconds))))
+    port, path, connections, seconds, post = sys.argv[1:]
+    print(json.dumps(BurstLoad(int(port), path, int(post)).run(int(connections), float(seconds))))

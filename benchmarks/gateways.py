@@ -45,8 +45,11 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
-    """The upstream of all gateways: its port, its processes and its name."""
+def upstream(root: Path, body: bytes = BODY, more: str = "") -> Iterator[tuple[int, Tree, str]]:
+    """The upstream of all gateways: its port, its processes and its name.
+
+    ``more`` are lines for the server in nginx's configuration.
+    """
     directory = root / "upstream"
     directory.mkdir()
     try:
@@ -58,10 +61,10 @@ def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
             yield int(port), tree, "an own stub on uvloop (there is no nginx here)"
         return
     spot = Spot(directory, free_port(), 0)
-    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=BODY.decode(), TLS=""))
+    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=body.decode(), MORE=more))
     with running(nginx_command(file, spot), 1, directory, {}) as tree:
         until = time.monotonic() + START_S
-        while _get(spot.port, "/item/3") != (200, BODY):
+        while _get(spot.port, "/item/3") != (200, body):
             if time.monotonic() > until or not tree.alive():
                 raise SystemExit(f"{nginx} does not serve as the upstream: {tree.complaint()}")
             time.sleep(0.05)
@@ -198,7 +201,7 @@ def chosen(parts: list[str]) -> list[Gateway]:
     return found
 
 
-def _ended(number: int, frame: FrameType | None) -> None:
+def ended(number: int, frame: FrameType | None) -> None:
     """Raise an exception at a signal, so that all processes are ended."""
     raise SystemExit(128 + number)
 
@@ -209,7 +212,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="part of a name; may stand twice")
     parser.add_argument("--json", metavar="FILE", help="write every sample into this file")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _ended)
+    signal.signal(signal.SIGTERM, ended)
     rounds, seconds, warm_up = (1, 1, 1) if arguments.quick else (5, 3, 1)
     if len(os.sched_getaffinity(0)) < 2:
         say("!!! There is one core for all: the load takes its share of what the gateways could have.")

@@ -133,10 +133,15 @@ def _aiohttp_made_of() -> str:
     )
 
 
-def _aiohttp(spot: Spot) -> list[str]:
-    command = [str(BIN / "uvicorn"), "fastapi_aiohttp:app", "--app-dir", str(PEERS)]
+def uvicorn_command(app: str, spot: Spot, *options: str) -> list[str]:
+    """The command that serves one of the peers as fast as uvicorn can."""
+    command = [str(BIN / "uvicorn"), app, "--app-dir", str(PEERS)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    return [*command, "--host", "127.0.0.1", "--port", str(spot.port)]
+    return [*command, *options, "--host", "127.0.0.1", "--port", str(spot.port)]
+
+
+def _aiohttp(spot: Spot) -> list[str]:
+    return uvicorn_command("fastapi_aiohttp:app", spot)
 
 
 def _trio_made_of() -> str:
@@ -153,18 +158,23 @@ def _trio(spot: Spot) -> list[str]:
 # On Node
 
 
-def _node_made_of() -> str:
+def node_packages(*names: str) -> str:
+    """Install what the peers on Node need, once, and return the versions of Node and of these packages."""
     node, folder = tool("node"), PEERS / "node"
     stamp, lock = folder / "node_modules" / ".package-lock.json", folder / "package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
         built("fastify and undici", [tool("npm"), "ci", "--no-audit", "--no-fund"], cwd=folder)
     versions = [
         f"{name} {json.loads((folder / 'node_modules' / name / 'package.json').read_text())['version']}"
-        for name in ("fastify", "undici", "pino")
+        for name in names
     ]
+    return f"node {output(node, '--version')}, {', '.join(versions)}"
+
+
+def _node_made_of() -> str:
     return (
         "fastify, one `undici.Pool`, `Promise.all`; pino writes its lines in batches "
-        f"(node {output(node, '--version')}, {', '.join(versions)})"
+        f"({node_packages('fastify', 'undici', 'pino')})"
     )
 
 

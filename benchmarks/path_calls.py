@@ -82,7 +82,7 @@ def upstreams(directory: Path) -> Iterator[tuple[str, str, str]]:
             return
         spot, tls_port = Spot(directory, free_port(), 0), free_port()
         tls_lines = f"listen 127.0.0.1:{tls_port} ssl backlog=4096; ssl_certificate {pem}; ssl_certificate_key {pem};"
-        text = nginx_conf("upstream.conf", spot, BODY=BODY.decode(), TLS=tls_lines)
+        text = nginx_conf("upstream.conf", spot, BODY=BODY.decode(), MORE=tls_lines)
         stack.enter_context(running(1, *nginx_command(spot.written("nginx.conf", text), spot), directory=directory))
         _wait_for(tls_port)
         yield str(spot.port), str(tls_port), str(ca)
