@@ -28,18 +28,19 @@ starts ``finish``. An owner without one (``SharedCall``) starts ``finish`` in it
 owner waits for. The result of the call is reported by ``call_ended``, never by an exception of ``finish``.
 
 *Cancellation.* ``call.cancel(reason)`` ends the call at once, in every state. The owner gets no callback afterwards.
-After the end ``cancel`` does nothing; a call of mode "stream" has its end after the body, so ``cancel`` also works
-after ``call_ended``. If the task that runs ``finish`` is cancelled, ``finish`` cancels the call and raises
+After the end ``cancel`` does nothing; a ``StreamingCall`` has its end after the body, so ``cancel`` also works after
+``call_ended``. If the task that runs ``finish`` is cancelled, ``finish`` cancels the call and raises
 ``Cancelled``.
 
-*Streams.* A call of mode "stream" ends in two steps. ``call_ended`` means that the head of the response is there, or
-that the call has failed. The owner then receives the body from the call (``upstream/calls/stream_call.py``).
+*Streams.* A call of mode "stream" or "upgrade" is a ``StreamingCall`` and ends in two steps. ``call_ended`` means that
+the head of the response is there, or that the call has failed. The owner then receives the body from the call, or after
+a 101 takes over the connection. A response that came whole in one read has ended the call already.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Awaitable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -55,8 +56,12 @@ if TYPE_CHECKING:
     from .events import Recorder
     from .model import Attempt, RequestFacts
 
-Mode = Literal["whole", "stream"]
-"""What ends a call: "whole": the complete response; "stream": the head, after which the body is received in parts."""
+Mode = Literal["whole", "stream", "upgrade"]
+"""What ``call_ended`` reports: "whole": the complete response; "stream": the head, after which the body is received in
+parts; "upgrade": as "stream", and the response may be 101 with the protocol that the request's Upgrade names."""
+
+CONTINUE_WAIT = 1.0
+"""Maximum seconds for which a request that expects 100 (Continue) waits for it before its body is sent."""
 
 
 class FieldBlock(tuple["Field", ...]):
@@ -104,10 +109,15 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     """Fields that the gateway adds (Via, X-Forwarded-*, …), in blocks that several requests share."""
     body: AsyncIterable[bytes] | None = None
     """A body in parts, instead of ``content``; for calls of mode "stream". Its framing is the Content-Length in
-    ``headers``, or chunked. The code that iterates over it must close the iterator."""
+    ``headers``, or chunked. The code that iterates over it must close the iterator. An exception of the iterator ends
+    the call, and is the call's ``error``, or is raised by ``receive``."""
     beginnings: BoundedCache[object, bytes] | None = None
     """Cache for the first bytes of the encoded head, by destination; for a request whose every part but ``gateway`` is
     always the same. None: the request is different each time."""
+    expects_continue: bool = False
+    """Whether the request has ``Expect: 100-continue``, for a request with ``body``. The body's iterator is not asked
+    for its first piece before a 100 of the upstream, a final status below 300, or CONTINUE_WAIT. After any other final
+    status it is never asked."""
 
     @property
     def fields(self) -> Sequence[Field]:
@@ -137,6 +147,19 @@ class StepTimeouts(NamedTuple):
     read: float | None = None
     write: float | None = None
     pool: float | None = None
+
+
+class StreamLimits(NamedTuple):
+    """Time limits of a ``StreamingCall``, in seconds; None: none. Each ends the call with an error of kind timeout."""
+
+    first_byte: float | None = None
+    """From the start of the call to the head of the response (``CallTimedOut``). The time from the first request for a
+    piece of the request's body to the end of the body does not count, and after it the limit begins anew."""
+    idle: float | None = None
+    """Each send (``WriteTimedOut``), and after the head each wait for a piece of the body (``ReadTimedOut``), but not
+    while the request's body is still being sent. After ``take``: the time without a byte in either direction."""
+    lifetime: float | None = None
+    """The whole call (``CallTimedOut``)."""
 
 
 class CallContext(msgspec.Struct, eq=False):
@@ -173,7 +196,12 @@ class CallContext(msgspec.Struct, eq=False):
     steps: StepTimeouts | None = None
     """Timeouts of single steps, for calls through httpx; None: the upstream's."""
     follows: bool = False
-    """Whether redirects are followed; without effect on a call of mode "stream"."""
+    """Whether redirects are followed; without effect on a ``StreamingCall``."""
+    stream_limits: StreamLimits | None = None
+    """Time limits of a ``StreamingCall``, beside ``deadline`` and ``limit``; None: none."""
+    on_interim: Callable[[int, Sequence[Field]], object] | None = None
+    """Called with status and end-to-end fields of each interim response (1xx but 101) of a ``StreamingCall``. Must not
+    raise or wait. With hedging it is called for each attempt."""
 
 
 class Call(Protocol):
@@ -207,7 +235,7 @@ class Call(Protocol):
 
     @property
     def content(self) -> bytes:
-        """The decoded body of the response; empty without one, and for a call of mode "stream"."""
+        """The decoded body of the response; empty without one, and for a ``StreamingCall``."""
 
     @property
     def note(self) -> str:
@@ -227,6 +255,104 @@ class Call(Protocol):
 
     def cancel(self, reason: str) -> None:
         """End the call at once, in any state, and close its connection. Does nothing if the call has ended."""
+
+
+class ResponseHead(Protocol):
+    """What a ``StreamingCall`` tells of the response beside ``status`` and ``fields``."""
+
+    @property
+    def reason(self) -> bytes:
+        """The reason phrase; may be empty."""
+        ...
+
+
+class UpgradedStream(Protocol):
+    """Bytes in both directions of an upstream's connection after a 101. It must be closed.
+
+    One task receives, and one task sends at a time. trio's BrokenResourceError: the connection broke.
+    ClosedResourceError: this side closed it, by ``close_now`` or by a cancel of the call.
+    """
+
+    async def receive_some(self) -> bytes:
+        """Receive at least one byte, first the bytes that came with the 101; ``b""`` at the end of the peer's sending.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: see the class.
+            UpstreamError: a limit of the call has passed.
+        """
+        ...
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of ``data``. Raises as ``receive_some``. After a cancel in the middle it can only be closed."""
+
+    def send_eof(self) -> None:
+        """End the sending direction. Never raises."""
+
+    def close_now(self) -> None:
+        """Close the connection and end the call. May be called again."""
+
+
+@runtime_checkable
+class StreamingCall(Call, Protocol):
+    """A call of mode "stream" or "upgrade". After ``call_ended`` has reported a head, its owner receives the body.
+
+    ``status`` and ``fields`` are as received: only the hop-by-hop fields are left out, and no content coding is
+    decoded. The owner must await ``aclose`` at the end, unless the call was cancelled. One task at a time uses the
+    call; ``cancel`` may be called by any.
+    """
+
+    @property
+    def head(self) -> ResponseHead | None:
+        """The head of the response; None before ``call_ended``, and after a failure."""
+
+    @property
+    def response_ended(self) -> bool:
+        """Whether the whole response was received, so that neither ``take_rest`` nor ``receive`` waits for the peer."""
+        ...
+
+    @property
+    def trailers(self) -> Sequence[Field]:
+        """The trailer fields of a chunked body, once the response has ended; empty before, and without any."""
+
+    async def receive(self) -> bytes:
+        """Receive the next bytes of the response's body; empty at its end. Cancelled, it cancels the call.
+
+        Raises:
+            UpstreamError: the response broke off, the call was cancelled, or a limit has passed.
+            Exception: an exception of the request's own body.
+        """
+        ...
+
+    def take_rest(self) -> bytes:
+        """Return the received bytes of the body that were not returned yet, without waiting.
+
+        With ``response_ended`` this is the rest of the body. ``aclose`` must follow in any case.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End the call, in any state. The connection is closed, unless the response was received to its end.
+
+        If the request's body is still being sent, waits for the end of that: at most 1 s, even if cancelled.
+        """
+
+    def become_stream(self) -> bool:
+        """Count the call as a stream from now on: give back its place in the bulkhead, and take one of the streams.
+
+        To be called after the head. Does nothing if the call has ended or is a stream already.
+
+        Returns:
+            False if the upstream has ``max_streams`` streams; nothing has changed then.
+        """
+        ...
+
+    def take(self) -> UpgradedStream:
+        """Take over the connection after a 101; once. The call goes on until the returned stream is closed.
+
+        Raises:
+            RuntimeError: the response is no 101, or the call has ended.
+        """
+        ...
 
 
 class CallBase:

@@ -21,7 +21,7 @@ is bounded.
     SIZE      line with size 0     ->  TRAILER
     DATA      ``_left`` bytes read ->  DATA_END
     DATA_END  empty line           ->  SIZE
-    TRAILER   a field              ->  TRAILER      checked, counted and dropped
+    TRAILER   a field              ->  TRAILER      checked, counted and kept in ``trailers``
     TRAILER   empty line           ->  END          the remaining bytes belong to the next message
 
 *Data.* ``_left`` is the number of data bytes that the current chunk still lacks; it is meaningful in DATA. ``_line`` is
@@ -31,7 +31,7 @@ so the decoder holds none of it.
 *Bounds.* A line is rejected as soon as it is longer than allowed, before its end has come, so ``_line`` is bounded:
 ``_SIZE_LINE_MAX`` in SIZE, nothing in DATA_END, ``_overhead_left`` in TRAILER, each plus CR LF. ``_overhead_left``
 starts at ``overhead_max`` and decreases by each chunk extension and each trailer field. ``_fields_left`` starts at
-``fields_max`` and counts the trailer fields down.
+``fields_max`` and counts the trailer fields down. So ``trailers`` is bounded too.
 
 *The shortcut.* ``_take_whole_chunks`` decodes the chunks that are complete in one piece, except the last chunk, by a
 regular expression. It accepts only what the states above would accept and leaves everything else to them, so it never
@@ -48,6 +48,7 @@ from __future__ import annotations
 import enum
 import re
 
+from ..core.http.header_field import Field
 from ..core.http.syntax import FIELD_CHARS, TOKEN_CHARS, bytes_pattern
 from .errors import MalformedMessageError, MessageTooLargeError
 
@@ -58,7 +59,8 @@ _SIZE_LINE_MAX = 16 + EXTENSION_MAX
 _SIZE_LINE = bytes_pattern(rf"([0-9A-Fa-f]{{1,16}})([ \t]*;[{FIELD_CHARS}]*)?")
 # Anchored to the beginning of a line, so that even a search with this pattern takes linear time.
 _SIZE_AND_END = re.compile(rb"(?:\A|(?<=\n))" + _SIZE_LINE.pattern + rb"\r\n")
-_TRAILER_LINE = bytes_pattern(rf"\A[{TOKEN_CHARS}]+:[{FIELD_CHARS}]*")
+# As a field line of a head (``response_head.py``); possessive, so that a match takes linear time.
+_TRAILER_LINE = bytes_pattern(rf"\A([{TOKEN_CHARS}]++):([{FIELD_CHARS}]*+)")
 
 
 class _State(enum.Enum):
@@ -70,14 +72,14 @@ class _State(enum.Enum):
 
 
 class ChunkedDecoder:
-    """Decoder of one chunked body; see the module. Trailer fields are checked and dropped.
+    """Decoder of one chunked body; see the module.
 
     Args:
         overhead_max: the maximum bytes of all chunk extensions and trailer fields of the body together.
         fields_max: the maximum number of trailer fields.
     """
 
-    __slots__ = ("_at", "_fields_left", "_left", "_line", "_overhead_left")
+    __slots__ = ("_at", "_fields_left", "_left", "_line", "_overhead_left", "trailers")
 
     def __init__(self, overhead_max: int, fields_max: int) -> None:
         self._at = _State.SIZE
@@ -85,6 +87,8 @@ class ChunkedDecoder:
         self._line = b""
         self._overhead_left = overhead_max
         self._fields_left = fields_max
+        self.trailers: list[Field] = []
+        """The trailer fields that have been read, in order; values without surrounding whitespace."""
 
     @property
     def ended(self) -> bool:
@@ -181,8 +185,11 @@ class ChunkedDecoder:
         self._fields_left -= 1
         if self._overhead_left < 0 or self._fields_left < 0:
             raise _too_big("the trailer section is too large")
-        if _TRAILER_LINE.fullmatch(line) is None:
+        match = _TRAILER_LINE.fullmatch(line)
+        if match is None:
             raise _bad("a line of the trailer section is not a field")
+        name, value = match.groups()
+        self.trailers.append((name, name.lower(), value.strip(b" \t")))
 
 
 def _bad(detail: str) -> MalformedMessageError:

@@ -79,6 +79,8 @@ class Head(msgspec.Struct, frozen=True):
     """Whether ``status`` is a final status that allows a body. (A response to HEAD has none in any case.)"""
     idle_hint: float | None = None
     """Seconds that the peer keeps an idle connection open, from Keep-Alive (RFC 2068 section 19.7.1.1)."""
+    upgrade: bytes | None = None
+    """The value of Upgrade in lower case, if Connection names it too; else None."""
 
 
 # Caches of parsed lines: upstreams repeat most of their lines. The meaning of a line does not depend on the head, so a
@@ -115,6 +117,7 @@ def _read(raw: bytes) -> Head:
     fields: list[Field] = []
     connection, coded = b"", False
     idle_hint: float | None = None
+    upgrade: bytes | None = None
     codings: list[bytes] = []
     lengths: list[bytes] = []
     del lines[0]
@@ -138,9 +141,12 @@ def _read(raw: bytes) -> Head:
             codings.append(value.lower())
         elif name == b"content-encoding":
             coded = True
-    persistent = version == b"HTTP/1.1"
+        elif name == b"upgrade":
+            upgrade = value.lower() if upgrade is None else upgrade + b"," + value.lower()
+    persistent, switches = version == b"HTTP/1.1", False
     if connection:
         tokens = list_members(connection)
+        switches = b"upgrade" in tokens
         if named := named_by(connection):
             fields = [field for field in fields if field[1] not in named]
         persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)
@@ -158,6 +164,7 @@ def _read(raw: bytes) -> Head:
     return Head(
         status, reason, version, tuple(fields), coded, persistent, length, bool(codings), count, kept, names, size,
         None if length is None or not has_body else size + length, has_body, idle_hint,
+        upgrade if switches else None,
     )  # fmt: skip
 
 

@@ -20,11 +20,12 @@ cancellation here; one task uses a reader. After an exception neither the reader
 *The head.* A head ends with CR LF CR LF. A head in one piece is parsed at once (``head_of``). A head in several pieces
 is collected in ``_raw``; each piece but the last is checked as it comes (``check_part``), and ``_checked`` is the
 position of the first line that is not checked yet, so the cost stays linear. With the last piece, the whole head is
-parsed. A head of 1xx is counted and skipped, and the next head follows; 101 is an error, because no upgrade was
-requested.
+parsed. A head of 1xx is counted and given to ``on_interim``, and the next head follows. A 101 is the final head if the
+request asked for an upgrade to the protocol that its Upgrade names; else it is an error.
 
 *The body* (RFC 9112 section 6.3). The first rule that applies decides:
 
+    101                            neither is set          as "otherwise": the bytes of the other protocol
     HEAD request, 204, 304         no body                 ended at once
     Transfer-Encoding: chunked     ``_chunked`` is set     ended by the decoder
     Content-Length                 ``_left`` is set        ended when ``_left`` is 0
@@ -37,17 +38,23 @@ but the last framing and ``ended`` is an error: an incomplete body is never take
 a head only where the steps above would accept the bytes with the same result. It raises only where these steps would
 refuse the head too, and returns None in all other cases.
 
+*Trailers.* The trailer fields of a chunked body are in ``trailers`` once the reader has ended, without those that an
+intermediary must not forward or that would contradict the framing (``_NO_TRAILERS``, RFC 9110 section 6.5.1).
+
 *Bounds.* ``Limits`` bounds each head, and together the chunk extensions and the trailer section. ``INFORMATIONAL_MAX``
-bounds the number of interim responses. The body is not bounded here: the owner takes its bytes with ``take`` and may
-stop.
+bounds the number of interim responses, of which none is kept. The body is not bounded here: the owner takes its bytes
+with ``take`` and may stop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from ..core.http.header_field import Field
+from ..core.http.hop_by_hop import is_hop_by_hop
 from .chunked import ChunkedDecoder
 from .errors import IncompleteMessageError, MalformedMessageError, MessageTooLargeError, NoMessageError
 from .response_head import Head, check_part, head_of, known_heads
@@ -55,6 +62,10 @@ from .response_head import Head, check_part, head_of, known_heads
 INFORMATIONAL_MAX = 100
 """Maximum number of interim (1xx) responses before the final response. A server may send 102 as a heartbeat."""
 
+OnInterim = Callable[[int, Sequence[Field]], object]
+"""Function that gets the status and the end-to-end fields of each interim response. It must not raise or wait."""
+
+_NO_TRAILERS = frozenset({b"content-encoding", b"content-length", b"content-range", b"content-type", b"host"})
 _PREFIX = b"HTTP/1."
 _END = b"\r\n\r\n"
 
@@ -99,6 +110,8 @@ class ResponseReader:
     Args:
         method: the method of the request, in upper case; a response to HEAD has no body.
         limits: the limits of the head and of the trailer section.
+        on_interim: called within ``feed`` for each interim response but 101; None: they are dropped.
+        upgrade: the protocol, in lower case, that the request asks for with Upgrade; None: a 101 is an error.
     """
 
     # Class attributes and not __slots__: for nearly every response most of them keep these values.
@@ -120,9 +133,13 @@ class ResponseReader:
     """Body bytes that are still to come; None without Content-Length."""
     _chunked: ChunkedDecoder | None = None
 
-    def __init__(self, method: str, limits: Limits) -> None:
+    def __init__(
+        self, method: str, limits: Limits, on_interim: OnInterim | None = None, upgrade: bytes | None = None
+    ) -> None:
         self._method = method
         self._limits = limits
+        self._on_interim = on_interim
+        self._upgrade = upgrade
         self._out: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
@@ -157,6 +174,13 @@ class ResponseReader:
         if self._chunked is not None or self._left is not None:
             raise IncompleteMessageError("the connection was closed in the middle of the response's body")
         self.ended = True
+
+    @property
+    def trailers(self) -> Sequence[Field]:
+        """The trailer fields, once the message has ended; see the module. Empty without any."""
+        if self._chunked is None or not self.ended or not self._chunked.trailers:
+            return ()
+        return [each for each in self._chunked.trailers if not (each[1] in _NO_TRAILERS or is_hop_by_hop(each[1]))]
 
     def take(self) -> bytes:
         """Return and forget the body bytes that have come since the last call; empty if none."""
@@ -217,8 +241,7 @@ class ResponseReader:
             raise _head_too_big(f"the response has more than {self._limits.max_fields} header fields")
         head = head_of(raw)
         status = head.status
-        if not 200 <= status <= 599:
-            self._end_interim(status)
+        if not 200 <= status <= 599 and not self._is_final(head):
             return
         if status == 204 or status == 304 or self._method == "HEAD":
             self.ended = True
@@ -228,17 +251,35 @@ class ResponseReader:
             self._left = length
             self.ended = length == 0
         else:
-            # The end of the connection ends the body, whatever Connection says.
+            # The end of the connection ends the body, whatever Connection says. (A 101 has no framing: ``_is_final``.)
             head = replace(head, keep_alive=False)
         self.head = head
+        self._on_interim = None  # The function may hold a request, and the reader may be kept with its connection.
 
-    def _end_interim(self, status: int) -> None:
-        """Count an interim (1xx) response, and refuse a status that is neither interim nor final, or is 101."""
+    def _is_final(self, head: Head) -> bool:
+        """Whether a head whose status is not in 200 to 599 is final: a 101 that the request asked for.
+
+        Counts any other head, and gives it to ``on_interim``.
+
+        Raises:
+            MalformedMessageError: the status is neither interim nor final, or a 101 that the request did not ask for,
+                or there are too many interim responses.
+        """
+        status = head.status
+        if status == 101 and self._upgrade is not None:
+            if head.upgrade != self._upgrade or head.version != b"HTTP/1.1":
+                raise MalformedMessageError("the response has the status 101 and does not name the requested protocol")
+            if head.chunked or head.length is not None:
+                raise MalformedMessageError("the response has the status 101 and a Content-Length or Transfer-Encoding")
+            return True
         if not 100 <= status <= 199 or status == 101:
             raise MalformedMessageError(f"the response has the status {status}, which is not allowed here")
         self.interim += 1
         if self.interim > INFORMATIONAL_MAX:
             raise MalformedMessageError(f"the upstream sent more than {INFORMATIONAL_MAX} interim responses")
+        if self._on_interim is not None:
+            self._on_interim(status, head.kept)
+        return False
 
     def _feed_body(self, data: bytes) -> None:
         if self.ended:

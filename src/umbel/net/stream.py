@@ -87,6 +87,9 @@ class Stream(Protocol):
     def close_now(self) -> None:
         """Close at once. A task that sends or receives gets ClosedResourceError. May be called again."""
 
+    def send_eof(self) -> None:
+        """End the sending direction; receiving goes on. Never raises."""
+
     def close(self) -> None:
         """Close without waiting; over TLS with a ``close_notify``, if the socket takes it at once."""
 

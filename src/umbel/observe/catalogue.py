@@ -117,6 +117,9 @@ REPLICA_EJECTED = _gauge(
 BULKHEAD_IN_USE = _gauge("umbel_bulkhead_in_use", "upstream", "Calls that hold a place of the bulkhead.")
 BULKHEAD_WAITING = _gauge("umbel_bulkhead_waiting", "upstream", "Calls that wait for a place of the bulkhead.")
 BULKHEAD_LIMIT = _gauge("umbel_bulkhead_limit", "upstream", "Places of the bulkhead, configured or learned.")
+STREAMS = _gauge(
+    "umbel_upstream_streams", "upstream", "Responses that are open as streams, without a place of the bulkhead."
+)
 BUDGET_LEFT = _gauge(
     "umbel_retry_budget_left", "upstream", "Retries and hedges that the retry budget would grant at this moment."
 )
@@ -185,6 +188,7 @@ METRICS: tuple[Metric, ...] = (
     BULKHEAD_IN_USE,
     BULKHEAD_WAITING,
     BULKHEAD_LIMIT,
+    STREAMS,
     BUDGET_LEFT,
     BUDGET_DENIED,
     POOL_CONNECTIONS,

@@ -15,7 +15,8 @@ under load or failure.
    hedge, so an open breaker stops further attempts too.
 3. **bulkhead**: a limit of calls in flight, and the upstream's only queue. A call holds one place until its end. The
    bulkhead is before retry and hedge, so that a retry does not wait again behind new calls. A call that is refused here
-   has sent nothing and holds nothing.
+   has sent nothing and holds nothing. A call whose response has become a stream leaves the bulkhead and counts in
+   ``streams`` (``calls/stream_call.py``).
 4. **retry**: makes rounds of attempts, one after the other.
 5. **hedge**: makes several attempts in one round. It is within retry, so that each retry is a race of its own. Retries
    and hedges draw on one budget, which bounds the load that they add together.
@@ -72,12 +73,12 @@ from ..policy.retry import RetryRules
 from ..policy.retry_budget import Budget, BudgetStatistics
 from .background_tasks import BackgroundNursery, TaskOwner
 from .calls.attempt_counts import AttemptCounts
-from .calls.bulkhead import Bulkhead, OverloadManager
+from .calls.bulkhead import Bulkhead, OverloadManager, StreamCount
 from .calls.call import UpstreamCall
 from .calls.coalesce import CoalesceStatistics, Coalescing
 from .calls.following_call import FollowingCall
 from .calls.repeatable_call import RepeatableCall
-from .calls.stream_call import StreamCall
+from .calls.stream_call import StreamCall, UpgradeCall
 from .pool.pool import Pool, PoolStatistics, check_connect_timeout
 from .replicas.balance import BalanceStatistics, LoadBalancer, PolicyName
 from .replicas.health import HealthChecker
@@ -139,6 +140,8 @@ class Policies:
     max_queue: int | None = None
     """Number of inbound requests whose calls may wait for a place. None: ``OverloadManager.max_requests``, or 256
     without an overload manager."""
+    max_streams: int = 1000
+    """Limit of responses at a time that have become streams (``StreamingCall.become_stream``)."""
     retry: RetryRules | None = None
     """Rules of retries; ``CallContext.retry`` takes precedence."""
     hedge: HedgeRules | None = None
@@ -221,6 +224,18 @@ class BulkheadStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """A snapshot of the calls whose responses have become streams."""
+
+    limit: int
+    """The most streams at a time."""
+    open: int
+    """Streams that are open."""
+    refused: int
+    """Responses that did not become streams because of the limit, since the client was created."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClientStatistics:
     """A snapshot of an upstream: one member per policy, and the pool."""
 
@@ -232,6 +247,7 @@ class ClientStatistics:
     budget: BudgetStatistics
     balance: BalanceStatistics
     pool: PoolStatistics
+    streams: StreamStatistics
 
 
 class Client(TaskOwner):
@@ -290,6 +306,7 @@ class Client(TaskOwner):
         """Learned limit of calls in flight; None if the limit is fixed."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
         self.bulkhead = Bulkhead(capacity, policies.max_queue, overload_manager, self.timers)
+        self.streams = StreamCount(policies.max_streams)
         self.balance = LoadBalancer(
             replicas,
             policy=policies.balance,
@@ -360,8 +377,8 @@ class Client(TaskOwner):
 
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         """Make a call, without starting it; see ``core.call.Caller``."""
-        if mode == "stream":
-            return StreamCall(self, prepared, context)
+        if mode != "whole":
+            return (StreamCall if mode == "stream" else UpgradeCall)(self, prepared, context)
         if context.follows:
             return FollowingCall(self, prepared, context)
         coalesce = context.coalesce
@@ -414,6 +431,7 @@ class Client(TaskOwner):
             self.budget.statistics(),
             self.balance.statistics(),
             self.pool.statistics(),
+            StreamStatistics(self.streams.limit, self.streams.open, self.streams.refused),
         )
 
 

@@ -174,6 +174,7 @@ def _policies(config: Upstream, *, weighted: bool) -> Policies:
         breaker=None if breaker is None else BreakerRules(**breaker.model_dump()),
         max_concurrency=config.max_concurrency,
         max_queue=config.max_queue,
+        max_streams=config.max_streams,
         retry=None if retry is None else RetryRules(retry.attempts, on, retry.backoff, retry.max_backoff),
         hedge=None if hedge is None else HedgeRules.of(hedge.after, hedge.max),
         budget=Budget(config.retry_budget),

@@ -106,6 +106,7 @@ class Transport(httpx.AsyncBaseTransport):
         max_concurrency: limit of calls in flight; ``"auto"``: learned from the durations of calls.
         max_queue: number of requests that may wait while ``max_concurrency`` calls are in flight (None: 256); one more
             raises ``Overflow``.
+        max_streams: limit of responses at a time that have become streams (``core.call.StreamingCall``).
         coalesce: whether identical safe requests that overlap in time are sent once.
         balance, weights, ejection: how a replica is chosen; see ``replicas.balance.LoadBalancer``.
         health: ``HealthRules(…)``; None: no health checks.
@@ -135,6 +136,7 @@ class Transport(httpx.AsyncBaseTransport):
         breaker: BreakerRules | None = None,
         max_concurrency: int | Literal["auto"] = 100,
         max_queue: int | None = None,
+        max_streams: int = 1000,
         coalesce: bool = False,
         balance: PolicyName = "p2c",
         weights: Sequence[int] | None = None,
@@ -160,6 +162,7 @@ class Transport(httpx.AsyncBaseTransport):
             breaker=breaker,
             max_concurrency=max_concurrency,
             max_queue=max_queue,
+            max_streams=max_streams,
             retry=retry,
             hedge=hedge,
             budget=budget or Budget(),

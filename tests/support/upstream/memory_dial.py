@@ -41,6 +41,9 @@ class MemoryStream:
         self._end.send_stream.close()
         self._end.receive_stream.close()
 
+    def send_eof(self) -> None:
+        self._end.send_stream.close()
+
     def close(self) -> None:
         self.close_now()
 

@@ -70,6 +70,12 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
     return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode() + body
 
 
+def in_parts(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> tuple[bytes, bytes]:
+    """A response whose last byte comes apart, so that a stream call is not over with its head."""
+    whole = response(status, body, headers)
+    return whole[:-1], whole[-1:]
+
+
 class _ClientStream:
     """The client's end of a connection, which answers the request according to its step."""
 

@@ -294,6 +294,74 @@ def test_interim_responses_are_bounded_in_number() -> None:
     assert read(interim * (INFORMATIONAL_MAX + 1) + last).error == (Kind.MALFORMED, "http_protocol_error")
 
 
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_interim_responses_are_given_out_in_order_with_their_end_to_end_fields(piece: int) -> None:
+    got: list[tuple[int, list[bytes]]] = []
+    reader = ResponseReader(
+        "GET", Limits(), lambda status, fields: got.append((status, [name for _, name, _ in fields]))
+    )
+    raw = (
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\nConnection: X-One\r\nX-One: 1\r\n\r\n"
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Two: 2\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok"
+    )
+    for start in range(0, len(raw), piece):
+        reader.feed(raw[start : start + piece])
+    assert got == [(100, []), (103, [b"link", b"x-two"])]
+    assert reader.ended
+
+
+def trailers_of(raw: bytes, piece: int) -> list[tuple[bytes, bytes]]:
+    reader = ResponseReader("GET", Limits())
+    for start in range(0, len(raw), piece):
+        assert not reader.trailers or reader.ended
+        reader.feed(raw[start : start + piece])
+    return [(name, value) for name, _, value in reader.trailers]
+
+
+@pytest.mark.parametrize("piece", [1, 5, 1000])
+def test_trailers_are_given_out_at_the_end_without_fields_of_framing_and_connection(piece: int) -> None:
+    section = (
+        b"X-Sum: \t12 \r\nContent-Length: 3\r\nconnection: x\r\nTransfer-Encoding: y\r\nproxy-x: 1\r\nX-Sum:\r\n\r\n"
+    )
+    assert trailers_of(CHUNKED + b"2\r\nok\r\n0\r\n" + section, piece) == [(b"X-Sum", b"12"), (b"X-Sum", b"")]
+    assert trailers_of(CHUNKED + b"0\r\n\r\n", piece) == []
+
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n"
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+def test_the_bytes_behind_a_requested_101_are_not_read_as_a_message(piece: int) -> None:
+    reader = ResponseReader("GET", Limits(), upgrade=b"websocket")
+    raw = SWITCH + b"Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\r\nHTTP/1.1 no head\x00"
+    got = b""
+    for start in range(0, len(raw), piece):
+        reader.feed(raw[start : start + piece])
+        got += reader.take()
+    assert got == b"HTTP/1.1 no head\x00"
+    assert reader.head is not None
+    assert (reader.head.status, reader.head.keep_alive, reader.ended, reader.excess) == (101, False, False, False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Connection: upgrade\r\n",
+        b"Upgrade: websocket\r\n",
+        b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_a_101_that_does_not_fit_the_request_is_malformed(fields: bytes) -> None:
+    for upgrade in (b"websocket", None):
+        reader = ResponseReader("GET", Limits(), upgrade=upgrade)
+        with pytest.raises(MessageError):
+            reader.feed(SWITCH + fields + b"\r\n")
+
+
 class _Llhttp:
     """Decode a chunked body with llhttp, for comparison."""
 

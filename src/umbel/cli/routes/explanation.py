@@ -263,6 +263,8 @@ class _Explainer:
             yield self.limit(self._config.server, ("server",), "max_in_flight", key="max_queue")
         else:
             yield self.limit(upstream, at, "max_queue")
+        if upstream.max_streams != Upstream.model_fields["max_streams"].default:
+            yield self.limit(upstream, at, "max_streams")
         yield self.limit(upstream, at, "connect_timeout", format_duration)
         yield self.limit(upstream, at, "keepalive_expiry", format_duration)
         yield self.limit(upstream, at, "max_head", format_size)

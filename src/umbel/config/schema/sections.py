@@ -122,6 +122,9 @@ class Upstream(Section):
     """The most requests whose calls may wait in the queue. All calls of a request count as one. A call of a further
     request fails at once with kind overflow. Default: max_in_flight of [server], so that no call is refused while the
     upstream works; 40 % of that while the upstream has completed no call for 1 s."""
+    max_streams: Annotated[int, Field(ge=1)] = 1000
+    """The most responses of proxy routes that are streams at once: server-sent events, WebSockets, and bodies that take
+    longer than 5 s. They do not count in max_concurrency."""
     keepalive_expiry: Duration = 4.0
     """The time for which an idle connection is kept for reuse."""
     max_body: Size | None = None

@@ -43,11 +43,18 @@ _EMPTY = httpx.ByteStream(b"")
 
 
 def request_of(
-    method: str, fields: Iterable[Field], content: bytes | None, extensions: dict[str, Any], *, url: httpx.URL
+    method: str,
+    fields: Iterable[Field],
+    content: bytes | None,
+    extensions: dict[str, Any],
+    *,
+    url: httpx.URL,
+    body: httpx.AsyncByteStream | None = None,
 ) -> httpx.Request:
     """Make a request to ``url``, with its Host. ``method`` is in upper case.
 
-    As in httpx's own requests, a Content-Length is added for ``content``, and the content counts as read.
+    As in httpx's own requests, a Content-Length is added for ``content``, and the content counts as read. ``body``, in
+    place of ``content``, is framed by the Content-Length among ``fields``, or chunked.
     """
     request = httpx.Request.__new__(httpx.Request)
     request.method = method
@@ -63,6 +70,12 @@ def request_of(
         length = b"%d" % len(content) if content or method in ("POST", "PUT", "PATCH") else None
     host = (b"Host", b"host", url.netloc)
     head = (host,) if length is None else (host, (b"Content-Length", b"content-length", length))
+    if body is not None:
+        fields = list(fields)
+        request.stream = body
+        del request._content
+        framed = any(field[1] == b"content-length" for field in fields)
+        head = (host,) if framed else (host, (b"Transfer-Encoding", b"transfer-encoding", b"chunked"))
     request.headers = headers_of((*head, *fields))
     return request
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import httpx
 import trio
 
 from ...net.exception_groups import cancel_reason, raise_cancels
-from ..call import CallBase, CallContext, Caller, Mode, PreparedRequest
+from ..call import CallBase, CallContext, Caller, Mode, PreparedRequest, StreamLimits, UpgradedStream
 from ..errors import UpstreamError
 from ..failure_kinds import Kind
 from ..http.header_field import Field
@@ -57,11 +58,11 @@ class TransportCaller:
         """Make a call, without starting it; see ``core.call.Caller``.
 
         Raises:
-            ValueError: ``mode`` is "stream", which is not supported.
+            ValueError: ``mode`` is "upgrade", which httpx does not support.
         """
-        if mode != "whole":
-            raise ValueError('a foreign httpx transport supports only calls of mode "whole"')
-        return TransportCall(self, prepared, context)
+        if mode == "upgrade":
+            raise ValueError('a foreign httpx transport supports no calls of mode "upgrade"')
+        return (TransportCall if mode == "whole" else TransportStreamCall)(self, prepared, context)
 
     def followed(self, prepared: PreparedRequest, status: int, fields: Sequence[Field], hops: int) -> PreparedRequest:
         """The request that follows a redirect.
@@ -74,7 +75,9 @@ class TransportCaller:
     def request(self, prepared: PreparedRequest) -> httpx.Request:
         """Make the httpx request of a call."""
         url = self._base.copy_with(raw_path=self._path + prepared.target)
-        return request_of(prepared.method, prepared.fields, prepared.content, {"target": prepared.target}, url=url)
+        body = None if prepared.body is None else _SentBody(prepared.body)
+        extensions = {"target": prepared.target}
+        return request_of(prepared.method, prepared.fields, prepared.content, extensions, url=url, body=body)
 
 
 def caller_of(
@@ -169,6 +172,125 @@ class TransportCall(CallBase):
                     await response.aclose()
         self.fields, self.content = _end_to_end(response_fields(response)), response.content
         self.status = response.status_code
+
+
+class _Reason(NamedTuple):
+    """A ``core.call.ResponseHead``."""
+
+    reason: bytes
+
+
+class TransportStreamCall(TransportCall):
+    """A ``core.call.StreamingCall`` through an httpx transport. ``aclose`` must be awaited also after ``cancel``.
+
+    The task of ``finish`` ends with the head. ``StreamLimits`` apply as in ``upstream/calls/stream_call.py``, except
+    that ``idle`` does not limit sending, which the transport does. Interim responses and trailers are not known.
+    """
+
+    __slots__ = ("_began_at", "_iterator", "_received", "_response", "head", "trailers")
+
+    def __init__(self, caller: TransportCaller, prepared: PreparedRequest, context: CallContext) -> None:
+        super().__init__(caller, prepared, context)
+        self.head: _Reason | None = None
+        self.trailers: Sequence[Field] = ()
+        self._began_at = 0.0
+        self._response: httpx.Response | None = None
+        """The response whose body is not received yet; None without one, and after the end."""
+        self._iterator: AsyncIterator[bytes] | None = None
+        self._received = False
+        """Whether the end of the body was received."""
+
+    def start(self, now: float) -> None:
+        """Report to the owner that the call needs a task, which runs ``finish``."""
+        self._began_at = now
+        super().start(now)
+
+    async def finish(self) -> None:
+        """Send the request through the transport, up to the head of the response; see ``TransportCall.finish``."""
+        try:
+            await super().finish()
+        finally:
+            if self.error is not None:  # Cancelled, maybe after the head and before the report to the owner.
+                await self.aclose()
+
+    async def _ask(self) -> None:
+        limits = self.context.stream_limits
+        seconds = None if limits is None else min(limits.first_byte or math.inf, limits.lifetime or math.inf)
+        with trio.CancelScope(deadline=math.inf if seconds is None else self._began_at + seconds) as scope:
+            response = await self._caller.transport.handle_async_request(self._caller.request(self.prepared))
+            stream = response.stream
+            assert isinstance(stream, httpx.AsyncByteStream)
+            self._response, self._iterator = response, aiter(stream)
+            self.status, self.fields = response.status_code, _end_to_end(response_fields(response))
+            self.head = _Reason(response.extensions.get("reason_phrase", b""))
+        if self._response is None and seconds is not None and scope.cancelled_caught:
+            raise CallTimedOut.after(seconds)
+
+    @property
+    def response_ended(self) -> bool:
+        """Whether the end of the body was received."""
+        return self._received
+
+    async def receive(self) -> bytes:
+        """Receive the next bytes of the body; see ``core.call.StreamingCall``."""
+        iterator = self._iterator
+        if self.error is not None:
+            raise self.error
+        if iterator is None or self._received:
+            return b""
+        limits = self.context.stream_limits or StreamLimits()
+        idle = trio.current_time() + (limits.idle or math.inf)
+        self._scope = trio.CancelScope(deadline=min(idle, self._began_at + (limits.lifetime or math.inf)))
+        with self._scope:
+            async for data in iterator:
+                if data:
+                    return data
+            self._received = True
+            return b""
+        if self.error is None:
+            self.error = CallTimedOut.after((limits.idle if self._scope.deadline == idle else limits.lifetime) or 0.0)
+        raise self.error
+
+    def take_rest(self) -> bytes:
+        """Return nothing: received bytes stay in the transport until ``receive``."""
+        return b""
+
+    def cancel(self, reason: str) -> None:
+        """End the call, and a ``receive`` that waits; ``aclose`` closes the response."""
+        self._done = True
+        if self.error is None and not self._received:
+            self.error = httpx.ReadError(f"the call was cancelled: {reason or 'no reason given'}")
+        self._scope.cancel(reason=reason or None)
+
+    async def aclose(self) -> None:
+        """Close the response, for at most CLOSE_SECONDS; see ``core.call.StreamingCall``."""
+        self.cancel("the call was closed")
+        response, self._response, self._iterator = self._response, None, None
+        if response is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+                await response.aclose()
+
+    def become_stream(self) -> bool:
+        """Return True: a foreign transport has no limit of streams."""
+        return True
+
+    def take(self) -> UpgradedStream:
+        """Refuse: httpx has no upgrades.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("a foreign httpx transport supports no upgrades")
+
+
+class _SentBody(httpx.AsyncByteStream):
+    """``PreparedRequest.body`` as a stream of httpx."""
+
+    def __init__(self, body: AsyncIterable[bytes]) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._body)
 
 
 def _end_to_end(fields: Sequence[Field]) -> Sequence[Field]:

@@ -11,12 +11,10 @@ SENT may go back to WAITING once (see "Replacement").
 
 - WAITING: the attempt is new, or needs a task. If it needs a task, ``begin`` (or ``fail``, see "Replacement") calls
   ``AttemptOwner.attempt_waits``, and the owner has ``run`` awaited by a task. A task is needed for one of these
-  reasons: no kept connection is free, or the kept one must be replaced; the request is larger than INLINE_MAX; the
-  call is a stream call; the stream cannot push (only streams of a given ``dial``, as in tests). A WAITING attempt may
-  already hold a kept connection.
+  reasons: no kept connection is free, or the kept one must be replaced; the request is larger than INLINE_MAX or its
+  body is a stream; the stream cannot push (only streams of a given ``dial``). It may hold a kept connection already.
 - READY: the attempt holds a connection that can push, and its whole request as bytes. ``send`` does not wait.
-- SENT: the request was sent or is being sent, and the head of the response is not complete. An attempt of a stream
-  call is SENT from the beginning of its connect.
+- SENT: the request was sent or is being sent, and the head of the response is not complete.
 - HEAD: the head has been read and the body has not ended. Most responses that arrive in one read skip HEAD.
 - DONE: the attempt has ended, with ``answer`` (a response), with ``error``, or with neither if it was cut.
 
@@ -29,8 +27,7 @@ SENT may go back to WAITING once (see "Replacement").
 - An attempt that is DONE holds no connection. Before ``_close`` its connection, if it had one, was either given back to
   the pool (the response is complete) or closed (``_close_connection``).
 - Of the three ends, ``attempt_ended`` reports two to the owner: a response and an error. A cut is not reported, because
-  the owner itself made it. For an attempt of a stream call, ``attempt_ended`` means the head or an error before it; the
-  end of its body is not reported.
+  the owner itself made it. (``stream_attempt.py`` says how attempts of stream calls differ.)
 - No byte of a response is read after DONE: a cut drops the listener, and a complete response returns False from
   ``on_data``.
 
@@ -38,15 +35,14 @@ SENT may go back to WAITING once (see "Replacement").
 per ``attempt_waits``, and only while the attempt is WAITING; ``cut`` at any time; and ``discard`` for a response that
 it does not use. The stream calls ``on_data``, ``on_eof`` and ``on_error`` in the reader's task, or in the task of
 ``run`` if the stream cannot push. ``send``, and the pool when it closes the connection, also cause ``on_error``. The
-read timer calls ``fail``. Only ``run`` waits (and ``receive`` of a stream call's attempt). Every other function is one
+read timer calls ``fail``. Only ``run`` waits. Every other function is one
 step that no task interrupts, so no lock is needed; after each ``await`` during which the state may have changed, it is
 examined again.
 
 **Replacement.** A kept connection may end before the first byte of the response: the peer closed the idle connection
 while the request was on its way. An idempotent request then goes back to WAITING and is sent on another connection,
 within the same attempt. It happens at most once: ``_reused`` is False from then on, and only a reused connection is
-replaced. The task that still sends on the old connection sees WAITING and returns. An attempt of a stream call stays
-SENT meanwhile: ``Pool.start_request`` replaces its connection.
+replaced. The task that still sends on the old connection sees WAITING and returns.
 
 **Cancellation.** ``run`` has a cancel scope of its own.
 
@@ -54,8 +50,6 @@ SENT meanwhile: ``Pool.start_request`` replaces its connection.
   that was made in the same turn is closed by ``run``, which finds the attempt DONE.
 - ``cut`` while sending or receiving closes the connection at once and then cancels the scope.
 - ``cut`` of a WAITING attempt before ``run`` closes the kept connection that it may hold. ``run`` is not called then.
-- ``cut`` of an attempt of a stream call between SENT and HEAD only cancels the scope: ``Pool.start_request`` owns the
-  connection and closes it; if the head was read in the same turn, ``run`` finds the attempt DONE and closes it.
 - A cancel of the surrounding nursery passes through the scope. ``run`` cancels the call, which cuts the attempt, and
   re-raises the cancel.
 
@@ -164,6 +158,8 @@ class Attempt:
         "status",
     )
 
+    head_at: float | None = None
+    """Time of the head, until which the attempt counts as lasting; None: until its end. Set for stream calls only."""
     entry: RaceEntry
     """Role in the race; set only in a call that may make several attempts."""
     _sending: bool
@@ -422,7 +418,7 @@ class Attempt:
                 if head is not None:
                     self._complete(head, data[head.size :], pool.clock.now)
                     return False
-                part = self._part = PartialResponse(ResponseReader(call.prepared.method, pool.limits))
+                part = self._part = PartialResponse(self._new_reader())
             reader = part.reader
             interim = reader.interim
             reader.feed(data)
@@ -432,6 +428,9 @@ class Attempt:
         except Exception as error:  # noqa: BLE001  # as in begin
             self.fail(error, trio.current_time())
             return False
+
+    def _new_reader(self) -> ResponseReader:
+        return ResponseReader(self.call.prepared.method, self.call.client.pool.limits)
 
     def on_eof(self) -> None:
         """Process the end of the stream: the end of a body without a length, or a failure."""
@@ -648,13 +647,14 @@ class Attempt:
                 cells = counts.durations[slot.name, self.status]
             except KeyError:
                 cells = counts.new_durations(slot.name, self.status)
-            seconds = now - self.started_at
+            seconds = (self.head_at or now) - self.started_at
             cells[bisect_left(DURATIONS, seconds)] += 1
             cells[-1] += seconds
         if context.takes_attempts:
             context.recorder.record(AttemptEnded(context.request, context.call, context.upstream, record, detail))
         # After the record: an ejection that this end causes is recorded behind its cause.
-        call.client.balance.ended(now, slot, self.started_at, has_failed)
+        began = self.started_at if self.head_at is None else self.started_at + now - self.head_at
+        call.client.balance.ended(now, slot, began, has_failed)
         if call.ticket is not None and kind not in CUT:
             call.ticket.attempted(now, kind, self.status)
 

@@ -1,5 +1,7 @@
 """Bulkhead of an upstream: a limit of calls in flight, one queue, and the rules by which requests are refused.
 
+Calls that have become streams do not count here, but in a ``StreamCount``.
+
 Theory
 ------
 **Problem.** A limited number of calls may be in flight to an upstream; further calls wait. If the upstream hangs, the
@@ -403,3 +405,34 @@ class Bulkhead(QueueLimiter):
                 "the upstream is stalled and takes no further request: it has completed no call "
                 + ("yet" if quiet_for == math.inf else f"for {quiet_for:.1f} s")
             )
+
+
+class StreamCount:
+    """The calls to an upstream that count as streams, up to a limit.
+
+    Raises:
+        ValueError: ``limit`` is less than 1.
+    """
+
+    __slots__ = ("limit", "open", "refused")
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ValueError("max_streams must be at least 1")
+        self.limit = limit
+        self.open = 0
+        """Streams that are open."""
+        self.refused = 0
+        """Streams that were refused because of the limit."""
+
+    def take(self) -> bool:
+        """Count a further stream; return False, and change nothing, if the limit is reached."""
+        if self.open >= self.limit:
+            self.refused += 1
+            return False
+        self.open += 1
+        return True
+
+    def give_back(self) -> None:
+        """Count one stream less."""
+        self.open -= 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..pool.pool import Pool
     from ..replicas.balance import LoadBalancer
     from .attempt_counts import AttemptCounts
-    from .bulkhead import Bulkhead
+    from .bulkhead import Bulkhead, StreamCount
 
 LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
 """Arguments and result of the latest ``attempt_fields.lines_of_request``: inbound request, gateway fields, time of the
@@ -37,6 +37,7 @@ class ClientInterface(Protocol):
     pool: Pool
     balance: LoadBalancer
     bulkhead: Bulkhead
+    streams: StreamCount
     # Policies. None: the upstream does not have the policy.
     breaker: BreakerPolicy | None
     gradient: GradientLimit | None

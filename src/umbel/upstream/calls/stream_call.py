@@ -2,57 +2,72 @@
 
 Theory
 ------
-See ``call.py`` and ``repeatable_call.py`` for the states of a call.
+See ``call.py`` and ``repeatable_call.py`` for the states of a call, ``stream_attempt.py`` for its attempts, and
+``core.call.StreamingCall`` for the interface.
 
 **Two ends.** ``call_ended`` reports the head of the response (``head``, ``status``, ``fields`` as received), or an
 ``error``. After a head the call stays RUNNING, and its body belongs to the task that calls ``receive``. The call is
-DONE when ``receive`` has returned the last bytes or has raised, when ``aclose`` or ``cancel`` was called, or when its
-own limit has passed. Until then the call holds its place of the bulkhead, its replica and its connection; its attempt
-is recorded at that end.
+DONE when ``receive`` or ``take_rest`` has returned the last bytes, when ``receive`` has raised, when ``aclose`` or
+``cancel`` was called, when the ``UpgradedConnection`` was closed, or when a limit has passed. Until then the call holds
+its place of the bulkhead (or one of the streams, see below), its replica and its connection; its attempt is recorded at
+that end. A response that came whole with its head makes the call DONE before ``call_ended``; ``_rest`` is its body.
 
-**Flow control.** Only ``receive`` reads the body from the socket. So a slow receiver makes the peer wait, and at most
-one read (64 KiB) is in memory.
+**Flow control.** Beyond what came in one read with the head, only ``receive`` reads the body from the socket. So a slow
+receiver makes the peer wait, and at most one read (64 KiB) is in memory.
 
 **Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. Every
 other response is discarded: its connection is closed, or given back if the body is complete, and its attempt is
 recorded. A hedge's failure is discarded at once. A first attempt's failure is kept, because it may be the call's
 result: until the race is decided, or until the retry begins after its pause. A request whose body is a stream is not
-repeated after a connection has begun to send it. The breaker counts an attempt at its end, with one
-exception: the probe of a half-open breaker is counted by its head, because all other calls are refused until then.
+repeated after a connection has begun to send it. The breaker counts an attempt at its end, with two
+exceptions. The probe of a half-open breaker is counted by its head, because all other calls are refused until then. A
+call that becomes a stream is counted then, by its head, because it may last for hours.
 
-**Tasks.** Each attempt has a task until its head is read, because its connection is read with ``Connection.start``.
-A cancel of that task closes the connection. A cancel within ``receive`` cancels the call.
+**Streams.** ``become_stream`` moves the call from the bulkhead to the upstream's count of streams (``max_streams``):
+a long response must not keep a place that short calls wait for. ``_is_stream`` says where the call counts now.
+
+**Limits** (``StreamLimits``). ``first_byte`` and ``lifetime`` are timers of the call; ``idle`` is a timeout of the
+connection. The timer of ``first_byte`` stops at the head. It is not set while the request's body is being sent: each
+send has the limit ``idle``, and a body that waits for the client has the limits of the server.
+
+**Tasks.** An attempt needs a task until its head only without a kept connection, or with a large or streamed request.
+A cancel of that task closes the connection. A cancel within ``receive`` cancels the call. ``cancel`` closes the
+connection within the step in which it is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import httpx
 import trio
 
-from ...core.call import CallContext, Mode, PreparedRequest, StepTimeouts
-from ...core.errors import UpstreamError
+from ...core.call import CallContext, Mode, PreparedRequest
+from ...core.http.header_field import Field
 from ...net.exception_groups import cancel_reason
-from ...policy.failure_verdict import failed
 from ..errors import CallTimedOut, ConnectionReset, copy_of_failure
-from ..pool.connection import Connection
-from ..pool.connection_state import State
-from ..pool.request_head import EncodedRequest, encode_request
-from .attempt import DONE, HEAD, SENT, Attempt
-from .attempt_fields import attempt_fields
-from .failure_kind import kind_of_error
+from .attempt import DONE, Attempt
+from .failure_kind import STREAM_LIMIT
 from .repeatable_call import RepeatableCall
+from .stream_attempt import StreamAttempt, UpgradedConnection
 
 if TYPE_CHECKING:
+    from ...net.timers import Timer
     from .client_interface import ClientInterface
 
 
 class StreamCall(RepeatableCall):
-    """A ``core.call.Call`` of mode "stream": ``call_ended`` reports the head, and ``receive`` returns the body."""
+    """A ``core.call.StreamingCall``: ``call_ended`` reports the head, and ``receive`` returns the body."""
 
-    __slots__ = ("_streaming",)
+    __slots__ = (
+        "_first_byte_timer",
+        "_is_stream",
+        "_lifetime_timer",
+        "_rest",
+        "_streaming",
+        "_was_received",
+        "trailers",
+    )
 
     mode: ClassVar[Mode] = "stream"
 
@@ -60,8 +75,19 @@ class StreamCall(RepeatableCall):
         super().__init__(client, prepared, context)
         # The pieces of a streamed body are gone once they were sent.
         self.idempotent = self.idempotent and prepared.body is None
+        self.trailers: Sequence[Field] = ()
+        """Trailer fields of the response, once it has ended."""
         self._streaming: StreamAttempt | None = None
         """Attempt whose head was passed on; None before that and when the call is DONE."""
+        self._rest = b""
+        """What ``receive`` has not returned yet of a response that came whole with its head."""
+        self._was_received = False
+        """Whether the call is DONE because the whole response was received."""
+        self._is_stream = False
+        """Whether the call holds one of the upstream's streams, and no place of the bulkhead."""
+        self._first_byte_timer: Timer | None = None
+        """Timer of ``StreamLimits.first_byte``; None after the head, and while the request's body is sent."""
+        self._lifetime_timer: Timer | None = None
 
     @property
     def under_way(self) -> list[Attempt]:
@@ -71,25 +97,177 @@ class StreamCall(RepeatableCall):
             found.append(self._streaming)
         return found
 
+    # Until the head.
+
+    def start(self, now: float) -> None:
+        """Admit the call and make its request, without waiting; see ``core.call.Call``."""
+        limits = self.context.stream_limits
+        if limits is not None:
+            self._set_first_byte_timer(now)
+            if limits.lifetime is not None:
+                self._lifetime_timer = self.client.timers.add(now + limits.lifetime, self._lifetime_passed)
+        super().start(now)
+
+    def _set_first_byte_timer(self, now: float) -> None:
+        limits = self.context.stream_limits
+        if limits is not None and limits.first_byte is not None:
+            self._first_byte_timer = self.client.timers.add(now + limits.first_byte, self._first_byte_passed)
+
+    def _stop_first_byte_timer(self) -> None:
+        if self._first_byte_timer is not None:
+            self._first_byte_timer.cancel()
+            self._first_byte_timer = None
+
+    def _first_byte_passed(self) -> None:
+        """Timer: end the call with ``CallTimedOut``, because no head has come."""
+        limits = self.context.stream_limits
+        if limits is not None and limits.first_byte is not None:
+            self._time_out(f"no response began within the first-byte limit of {limits.first_byte:g} s")
+
+    def _lifetime_passed(self) -> None:
+        """Timer: end the call with ``CallTimedOut``, because it has lasted for too long."""
+        limits = self.context.stream_limits
+        if limits is not None and limits.lifetime is not None:
+            self._time_out(f"the call was not over within its lifetime of {limits.lifetime:g} s")
+
+    def _time_out(self, text: str) -> None:
+        """End the call because a limit has passed; before the head with ``call_ended``."""
+        if self.state is DONE:
+            return
+        now, streaming = trio.current_time(), self._streaming is not None
+        # A long response is no failure of the upstream: only the lack of a head counts against it.
+        self._abandon(text if streaming else STREAM_LIMIT, now)
+        self.error = CallTimedOut(text)
+        if not streaming:
+            self.context.owner.call_ended(self)
+
+    def body_begins(self) -> None:
+        """Stop the limit of the first byte; see ``stream_attempt.StreamOwner``."""
+        self._stop_first_byte_timer()
+
+    def body_ended(self) -> None:
+        """Begin the limit of the first byte anew, if no head has come; see ``stream_attempt.StreamOwner``."""
+        if self.state is not DONE and self._streaming is None and self._first_byte_timer is None:
+            self._set_first_byte_timer(trio.current_time())
+
     def _conclude(self, attempt: Attempt, now: float) -> None:
-        """Report ``call_ended``: with the head of ``attempt``, after which the call stays RUNNING, or with an error."""
+        """Report ``call_ended``: with an error, or with the head of ``attempt``.
+
+        After a head the call stays RUNNING, unless the response is complete.
+        """
+        self._stop_first_byte_timer()
         if attempt.error is not None or not isinstance(attempt, StreamAttempt):
             super()._conclude(attempt, now)
             return
         self._count_mended(attempt)
         self.status = attempt.status
         if attempt.answer is not None:
-            self.head, self.fields, self.names, self.content = attempt.answer
-        self._streaming = attempt
-        client = self.client
+            self.head, self.fields, self.names, self._rest = attempt.answer
         # The learned limit counts the time to the head: the body's time depends on the receiver.
-        if client.gradient is not None and self._placed_at is not None and (attempt.status or 500) < 500:
+        learns = self.client.gradient is not None and (attempt.status or 500) < 500
+        if attempt.state is DONE:
+            self._was_received, self.trailers = True, attempt.trailers
+            self._close(now, learns=learns)
+        else:
+            self._streaming = attempt
+            self._learn_from_head(now, learns)
+        self.context.owner.call_ended(self)
+
+    def _learn_from_head(self, now: float, learns: bool) -> None:
+        """Count the head for the learned concurrency limit, and for the breaker if it is the breaker's probe."""
+        client = self.client
+        if learns and client.gradient is not None and self._placed_at is not None:
             client.gradient.ended(now, now - self._placed_at, client.bulkhead.in_use)
             client.bulkhead.resize(client.gradient.limit)
         if self.ticket is not None and self.ticket.is_probe:
             # All other calls are refused until the probe has a result; a long body must not prolong that.
-            self.ticket.attempted(now, None, attempt.status)
-        self.context.owner.call_ended(self)
+            self.ticket.attempted(now, None, self.status)
+
+    # After the head.
+
+    @property
+    def response_ended(self) -> bool:
+        """Whether the whole response was received; see ``core.call.StreamingCall``."""
+        return self._was_received or (self._streaming is not None and self._streaming.response_ended)
+
+    async def receive(self) -> bytes:
+        """Receive the next bytes of the response's body; see ``core.call.StreamingCall``."""
+        attempt = self._streaming
+        if attempt is None or self.state is DONE:
+            if self.error is not None:
+                raise copy_of_failure(self.error)
+            rest, self._rest = self._rest, b""
+            return rest
+        try:
+            data = await attempt.receive()
+        except Exception as error:
+            # The traceback of the raised exception refers to this call, so the call keeps only a copy without a
+            # traceback: a cycle would wait for the garbage collector.
+            if self.state is DONE and self.error is not None:
+                raise copy_of_failure(self.error) from error
+            attempt.response_failed(error, trio.current_time())
+            self._end(copy_of_failure(error))
+            raise
+        except BaseException as error:
+            self.cancel(cancel_reason(error))
+            raise
+        if attempt.state is DONE:
+            self._end_received(attempt)
+        return data
+
+    def take_rest(self) -> bytes:
+        """Return the received bytes that were not returned yet; see ``core.call.StreamingCall``."""
+        attempt = self._streaming
+        if attempt is None or self.state is DONE:
+            rest, self._rest = self._rest, b""
+            return rest
+        data = attempt.take_rest()
+        if attempt.state is DONE:
+            self._end_received(attempt)
+        return data
+
+    async def aclose(self) -> None:
+        """End the call, in any state; see ``core.call.StreamingCall``.
+
+        If a task still sends the request's body, waits for its end: at most SETTLE_TIMEOUT (1 s), even if cancelled.
+        """
+        attempt = self._streaming
+        if self.state is DONE:
+            return
+        if attempt is None:
+            self.cancel("the call was closed")
+            return
+        connection = attempt.discard(trio.current_time())
+        self._end(None)
+        if connection is not None:
+            await connection.settle()
+
+    def become_stream(self) -> bool:
+        """Count the call as a stream from now on; see ``core.call.StreamingCall``."""
+        if self._is_stream or self._streaming is None or self.state is DONE:
+            return True
+        client = self.client
+        if not client.streams.take():
+            return False
+        self._is_stream, self._placed_at = True, None
+        ticket, self.ticket = self.ticket, None  # None: the attempt does not count its end as well.
+        if ticket is not None and not ticket.is_probe:
+            ticket.attempted(trio.current_time(), None, self.status)
+        # Last: releasing the place may begin a waiting call within this step.
+        client.bulkhead.give_back(self.request_key)
+        return True
+
+    def take(self) -> UpgradedConnection:
+        """Take over the connection after a 101; see ``core.call.StreamingCall``."""
+        if self._streaming is None or self.state is DONE or self.status != 101:
+            raise RuntimeError("only a connection whose response is a 101 can be taken over, before the call has ended")
+        return self._streaming.upgraded()
+
+    def upgraded_closed(self) -> None:
+        """Set DONE: the ``UpgradedConnection`` was closed."""
+        self._end(None)
+
+    # End.
 
     def _limit_passed(self) -> None:
         limit = self.context.limit
@@ -109,59 +287,28 @@ class StreamCall(RepeatableCall):
             self.error = ConnectionReset(f"the call was cancelled: {reason or 'no reason given'}")
         super().cancel(reason)
 
+    def _abandon(self, reason: str, now: float) -> None:
+        if self._is_stream:
+            self._cut(reason, now)  # Without a place, ``UpstreamCall._abandon`` finds no attempt to cut.
+        super()._abandon(reason, now)
+
     def _close(self, now: float, *, learns: bool = False) -> None:
         body = self.prepared.body
         if isinstance(body, RequestBody):
             body.abandon()
+        self._stop_first_byte_timer()
+        if self._lifetime_timer is not None:
+            self._lifetime_timer.cancel()
+        if self._is_stream:
+            self._is_stream = False
+            self.client.streams.give_back()
         super()._close(now, learns=learns and self._streaming is None)
         self._streaming = None  # The attempt refers to this call: a cycle would wait for the garbage collector.
 
-    async def receive(self) -> bytes:
-        """Receive the next bytes of the response's body; empty at its end. The content coding is not decoded.
-
-        To be called after ``call_ended`` has reported a head, by one task at a time. Cancelled, it cancels the call.
-
-        Raises:
-            UpstreamError: the response broke off, the call was cancelled, or the call's own limit has passed.
-            Exception: an exception of the request's own body.
-        """
-        attempt = self._streaming
-        if attempt is None or self.state is DONE:
-            if self.error is not None:
-                raise copy_of_failure(self.error)
-            return b""
-        try:
-            data = await attempt.receive()
-        except Exception as error:
-            # The traceback of the raised exception refers to this call, so the call keeps only a copy without a
-            # traceback: a cycle would wait for the garbage collector.
-            if self.state is DONE and self.error is not None:
-                raise copy_of_failure(self.error) from error
-            attempt.response_failed(error, trio.current_time())
-            self._end(copy_of_failure(error))
-            raise
-        except BaseException as error:
-            self.cancel(cancel_reason(error))
-            raise
-        if attempt.state is DONE:
-            self._end(None)
-        return data
-
-    async def aclose(self) -> None:
-        """End the call, in any state. The connection is closed, unless the response is complete.
-
-        If a task still sends the request's body, waits for its end: at most SETTLE_TIMEOUT (1 s), even if cancelled.
-        """
-        attempt = self._streaming
-        if self.state is DONE:
-            return
-        if attempt is None:
-            self.cancel("the call was closed")
-            return
-        connection = attempt.discard(trio.current_time())
+    def _end_received(self, attempt: StreamAttempt) -> None:
+        """Set DONE: the last bytes of the response were received."""
+        self._was_received, self.trailers = True, attempt.trailers
         self._end(None)
-        if connection is not None:
-            await connection.settle()
 
     def _end(self, error: Exception | None) -> None:
         """Set DONE after the body, with the error that later calls of ``receive`` raise."""
@@ -171,104 +318,12 @@ class StreamCall(RepeatableCall):
             self._close(trio.current_time())
 
 
-class StreamAttempt(Attempt):
-    """An attempt whose body is received piece by piece. It always needs a task until its head is read."""
+class UpgradeCall(StreamCall):
+    """A ``StreamCall`` of mode "upgrade", whose response may be a 101."""
 
-    __slots__ = ("_encoded",)
+    __slots__ = ()
 
-    _encoded: EncodedRequest
-
-    def _prepare(self, now: float) -> None:
-        call, slot = self.call, self.slot
-        assert slot is not None
-        client, replica, prepared = call.client, slot.replica, call.prepared
-        added = attempt_fields(call.context, client.deadline_header, now, client.rng.getrandbits(64) or 1)
-        replaced = {field[1] for field in added} | {b"host"}
-        fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
-        self._request = None
-        stream = None if prepared.body is None else _BodyStream(prepared)
-        self._encoded = encode_request(
-            prepared.method,
-            replica.base + prepared.target,
-            fields,
-            replica.host,
-            content=prepared.content or b"",
-            stream=stream,
-        )
-
-    async def _connect_and_send(self) -> None:
-        call, slot = self.call, self.slot
-        assert slot is not None
-        pool, steps = call.client.pool, call.context.steps or StepTimeouts()
-        if steps.connect is None:
-            steps = steps._replace(connect=call.client.connect_timeout)
-        # ``start_request`` owns the connection until it returns, and closes it if it fails or is cancelled. A cut must
-        # not close it as well, so ``_connection`` is None during the await.
-        kept, self._connection = self._connection, None
-        self.state = SENT
-        connection, head = await pool.start_request(slot.replica.origin, self._encoded, steps, kept, self._opened)
-        if self.state is DONE:  # ``cut`` ran after the head was read and before this task was scheduled.
-            connection.close_now()
-            pool.connection_lost(slot.replica.origin, connection)
-            return
-        self._connection, self.state = connection, HEAD
-        self.status, self.answer = head.status, (head, head.fields, None, b"")
-        call.attempt_ended(self, trio.current_time())
-
-    def _opened(self) -> None:
-        self._reused = False
-
-    async def receive(self) -> bytes:
-        """Receive the next bytes of the response's body; see ``StreamCall.receive``."""
-        connection = self._connection
-        if connection is None:
-            return b""
-        data = connection.take() if connection.ended else await connection.read()
-        while not data and not connection.ended:
-            data = await connection.read()
-        if connection.ended and self._connection is connection:
-            self._give_back(trio.current_time())
-            if connection.unsettled:
-                await connection.settle()
-                connection.raise_failure()
-        return data
-
-    def _give_back(self, now: float) -> None:
-        """Give the connection back to the pool, and end: the response is complete."""
-        connection, self._connection = self._connection, None
-        assert connection is not None and self.slot is not None
-        usable = connection.state is State.IDLE
-        self.call.client.pool.give_back(self.slot.replica.origin, connection, now, usable, connection.excess)
-        self._close(now, None, "", failed(None, self.status))
-
-    def response_failed(self, error: Exception, now: float) -> None:
-        """Close the connection and end with ``error``: receiving the body has failed."""
-        if self.state is not DONE:
-            self._close_connection()
-            kind = kind_of_error(error)
-            detail = error.detail if isinstance(error, UpstreamError) else repr(error)
-            self._close(now, kind, detail, failed(kind, None))
-
-    def discard(self, now: float) -> Connection | None:
-        """Give up a response whose head was read: give the connection back if the body is complete, else close it."""
-        connection = self._connection
-        if connection is not None and connection.ended:
-            self._give_back(now)
-        elif self.state is not DONE:
-            self._close_connection()
-            self._close(now, None, "", failed(None, self.status))
-        return connection
-
-
-class _BodyStream(httpx.AsyncByteStream):
-    """Adapter from ``PreparedRequest.body`` to the ``httpx.AsyncByteStream`` that a connection sends."""
-
-    def __init__(self, prepared: PreparedRequest) -> None:
-        assert prepared.body is not None
-        self._body = prepared.body
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._body)
+    mode: ClassVar[Mode] = "upgrade"
 
 
 class RequestBody:

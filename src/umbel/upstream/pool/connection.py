@@ -13,14 +13,16 @@ messages, or closed. The pool decides on reuse; a connection never retries.
                                 └─END, LAST─► CLOSED
 
 ``START_WHOLE`` leads from IDLE to AWAITING directly. CLOSE leads from every state to CLOSED, and CLOSED is final. A
-response that ends in EARLY closes the connection: the peer would read the rest of the request as the next one.
+response that ends in EARLY closes the connection: the peer would read the rest of the request as the next one. A 101
+leads to RECEIVING like any head; its connection leaves the pool (``take_stream``) and only CLOSE follows.
 
 **Two ways of use.**
 
 - ``start``, then ``read`` until ``ended``: a task drives the connection, as for httpx users and streaming calls.
   ``start`` and ``read`` close the connection on every error and every cancel.
 - ``send_whole`` or ``begin_whole``: the caller (``calls/attempt.py``) sends and parses by itself, and the state stays
-  AWAITING. The caller then gives the connection back to the pool, or calls ``close_now``; also after a cancel.
+  AWAITING. The caller then gives the connection back to the pool, or calls ``close_now``; also after a cancel. Or it
+  hands its reader over after the head (``receive_rest``), and continues with ``read``.
 
 **Sending in start.** A request of at most INLINE_MAX bytes in memory is sent by the task that then receives. The
 request fits the empty send buffer, so sending does not wait. A larger request, or one whose body is a stream, is sent
@@ -34,6 +36,9 @@ and these rules keep them apart:
   the sender closes the stream. The receiving task wakes with ClosedResourceError and raises ``_failure``.
 - Before END or LAST the receiving task passes a checkpoint if the state is EARLY. The sender may have sent its last
   byte and not have run since; without the checkpoint a request that was sent completely would count as cut off.
+- A request that expects 100 (Continue): the sender waits for ``_continued``, which the receiving task sets at a 100 and
+  at the final head, for at most CONTINUE_WAIT. After a final status from 300 on, the sender ends without asking for
+  the body; the state stays EARLY, so the connection is closed after the response.
 
 **Read timeout.** It bounds the wait for the next head (an interim response restarts it) and for each piece of the body.
 While the sender runs it does not apply, because a peer may be silent until it has the whole request; the write timeout
@@ -52,15 +57,17 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Sequence
 
 import httpx
 import trio
 
-from ...core.call import StepTimeouts
+from ...core.call import CONTINUE_WAIT, StepTimeouts
 from ...core.errors import UpstreamError
+from ...core.http.header_field import Field
 from ...http1.errors import MessageError
 from ...http1.response_head import Head
-from ...http1.response_reader import Limits, ResponseReader
+from ...http1.response_reader import Limits, OnInterim, ResponseReader
 from ...net.stream import Listener, PlainStream, Stream
 from ..aclosing_iter import pieces_of
 from ..errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, response_failed, tls_failed
@@ -89,8 +96,10 @@ class Connection:
 
     __slots__ = (
         "_close_after",
+        "_continued",
         "_failure",
         "_nursery",
+        "_on_interim",
         "_read_deadline",
         "_reader",
         "_reading",
@@ -138,12 +147,17 @@ class Connection:
         """Exception of the sender; raised by the receiving task."""
         self._send_failure: trio.BrokenResourceError | None = None
         """Error of a send after the peer stopped reading."""
+        self._on_interim: OnInterim | None = None
+        self._continued: trio.Event | None = None
+        """Set at a 100 and at the final head; None if the request does not expect a 100."""
 
     def _on(self, event: Event) -> State:
         state = self.state = TRANSITIONS[self.state, event]
         return state
 
-    async def start(self, request: EncodedRequest, limits: Limits, timeouts: StepTimeouts) -> Head:
+    async def start(
+        self, request: EncodedRequest, limits: Limits, timeouts: StepTimeouts, on_interim: OnInterim | None = None
+    ) -> Head:
         """Send ``request``, and return the head of the response as soon as it is read.
 
         After an error or a cancel the connection is closed, and the sender has been waited for (``settle``).
@@ -151,16 +165,20 @@ class Connection:
         Args:
             limits: limits of the response's head and trailer section.
             timeouts: of these, ``read`` and ``write`` apply until the end of the request and its response.
+            on_interim: gets the interim responses.
 
         Raises:
             UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request.
             Exception: an exception of the request's own body stream.
         """
-        method, head, body, stream, _, _, self._close_after = request
+        method, head, body, stream, _, _, self._close_after, upgrade, expects_continue = request
         whole = stream is None and len(head) + len(body) <= INLINE_MAX
         self.state = TRANSITIONS[self.state, Event.START_WHOLE if whole else Event.START]
         self.served += 1
-        reader = self._reader = ResponseReader(method, limits)
+        self._continued = None
+        if expects_continue and stream is not None:
+            self._continued, self._on_interim, on_interim = trio.Event(), on_interim, self._note_interim
+        reader = self._reader = ResponseReader(method, limits, on_interim, upgrade)
         self._timeouts = timeouts
         self._sender_done = self._reading = None
         self._reset_read_deadline()
@@ -177,6 +195,9 @@ class Connection:
                 if reader.interim > interim:
                     self._reset_read_deadline()
             state = self.state = TRANSITIONS[self.state, Event.HEAD]
+            if self._continued is not None:
+                self._continued.set()
+                self._on_interim = None
             if reader.ended:
                 if state is State.EARLY:
                     await trio.lowlevel.checkpoint()
@@ -186,6 +207,13 @@ class Connection:
             await self.settle()
             raise
         return answer
+
+    def _note_interim(self, status: int, fields: Sequence[Field]) -> None:
+        """Handle an interim response to a request that expects a 100."""
+        if status == 100 and self._continued is not None:
+            self._continued.set()
+        if self._on_interim is not None:
+            self._on_interim(status, fields)
 
     @property
     def ended_at(self) -> float | None:
@@ -209,9 +237,21 @@ class Connection:
         """Whether bytes arrived after the end of the response."""
         return self._reader.excess
 
+    @property
+    def trailers(self) -> Sequence[Field]:
+        """Trailer fields of the response, once it has ended; see ``ResponseReader``."""
+        return self._reader.trailers
+
     def take(self) -> bytes:
         """Return the received bytes of the body that were not returned yet. Never waits."""
         return self._reader.take()
+
+    def take_stream(self) -> Stream:
+        """The stream of a connection whose response is a 101, for the other protocol.
+
+        ``take`` returns the bytes that came behind the head. The connection must be closed in the end.
+        """
+        return self._stream
 
     async def read(self) -> bytes:
         """Receive the next bytes of the body; may return no bytes at its end. Must not be called after ``ended``.
@@ -259,6 +299,22 @@ class Connection:
         self.served += 1
         stream.send_and_listen(request, listener)
 
+    def receive_rest(self, reader: ResponseReader, timeouts: StepTimeouts, *, close_after: bool) -> None:
+        """Have ``read`` receive the rest of a response whose head the caller of ``send_whole`` has read.
+
+        Args:
+            reader: has the head, and has not ended.
+            timeouts: of these, ``read`` applies.
+            close_after: whether the connection must be closed after the response.
+        """
+        self.state = TRANSITIONS[self.state, Event.HEAD]
+        self._reader, self._timeouts, self._close_after = reader, timeouts, close_after
+        self._sender_done = self._reading = self._continued = None
+
+    def limit_reads(self, seconds: float | None) -> None:
+        """Set the ``read`` timeout for the rest of the response; None: no limit."""
+        self._timeouts = self._timeouts._replace(read=seconds)
+
     def begin_whole(self) -> Stream:
         """Begin a request, and return the stream on which the caller sends it."""
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
@@ -285,6 +341,11 @@ class Connection:
     def unsettled(self) -> bool:
         """Whether the request had a sender, also after its end. If not, ``settle`` and ``raise_failure`` do nothing."""
         return self._sender_done is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether ``settle`` would not wait, and ``raise_failure`` would not raise."""
+        return self._failure is None and (self._sender_done is None or self._sender_done.is_set())
 
     async def settle(self) -> None:
         """Wait for the end of the sender, if there is one: at most SETTLE_TIMEOUT (1 s), even if cancelled."""
@@ -357,7 +418,9 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.keep_alive_hint = head.idle_hint
-        ended = self.ended_at is not None
+        pushing = self.pushing
+        # Unsent bytes of the request would be read by the peer as the beginning of the next one.
+        ended = pushing is not None and (pushing.ended_at is not None or bool(pushing.unsent))
         usable = head.keep_alive and not (reader.excess or ended or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
             self._sender.cancel(reason="the response is complete")
@@ -401,6 +464,12 @@ class Connection:
             BadRequest: the body has not ``length`` bytes.
             Exception: an exception of ``stream``.
         """
+        if self._continued is not None:
+            with trio.move_on_after(CONTINUE_WAIT):
+                await self._continued.wait()
+            head = self._reader.head
+            if head is not None and head.status >= 300:
+                return False
         sent = 0
         async with pieces_of(stream) as pieces:
             async for piece in pieces:

@@ -71,7 +71,7 @@ from msgspec.structs import replace
 from ...core.call import StepTimeouts
 from ...core.httpx_calls.httpx_messages import CompleteResponse, UpstreamResponse, headers_of
 from ...http1.response_head import Head
-from ...http1.response_reader import Limits
+from ...http1.response_reader import Limits, OnInterim
 from ...net.epoll import AnyReader, new_reader
 from ..background_tasks import BackgroundNursery
 from ..errors import ConnectionReset, Overflow
@@ -370,7 +370,8 @@ class Pool(httpx.AsyncBaseTransport):
         encoded: EncodedRequest,
         timeouts: StepTimeouts,
         connection: Connection | None,
-        opened: Callable[[], object] | None = None,
+        opened: Callable[[Connection, bool], object] | None = None,
+        on_interim: OnInterim | None = None,
     ) -> tuple[Connection, Head]:
         """Send a request and return its connection with the head of the response. See "Replacement" in the module.
 
@@ -379,7 +380,9 @@ class Pool(httpx.AsyncBaseTransport):
         Args:
             timeouts: ``connect``, ``read`` and ``write`` apply.
             connection: a kept connection to begin with; None: dial.
-            opened: called after each dial.
+            opened: called before each use of a connection, with it and whether it is a kept one. The caller may then
+                call ``close_now`` to end the request.
+            on_interim: gets the interim responses.
 
         Raises:
             as ``handle_async_request``.
@@ -390,10 +393,10 @@ class Pool(httpx.AsyncBaseTransport):
             kept = connection is not None
             if connection is None:
                 connection = await self.open(origin, timeouts.connect)
-                if opened is not None:
-                    opened()
+            if opened is not None:
+                opened(connection, kept)
             try:
-                return connection, await connection.start(encoded, self.limits, timeouts)
+                return connection, await connection.start(encoded, self.limits, timeouts, on_interim)
             except BaseException as error:
                 # The peer has probably closed an idle connection without reading the request. But it may have begun to
                 # act on the request, so only an idempotent request is sent again (RFC 9110 section 9.2.2).

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import httpx
 
-from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest
+from ...core.call import EVERY, FieldBlock, FieldBlocks, Mode, PreparedRequest
 from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
@@ -31,8 +31,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _EXPECT_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 _METHOD = bytes_pattern(f"(?!CONNECT$)[{TOKEN_CHARS}]++")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-# Fields about the connection and the framing. This module writes them itself or not at all. Expect, because the pool
-# never waits for a 100 response.
+# Fields about the connection and the framing. This module writes them itself or not at all.
 _OWN = HOP_BY_HOP | {b"content-length", b"expect"}
 _SPECIAL = _OWN | {b"host"}
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
@@ -60,6 +59,10 @@ class EncodedRequest(NamedTuple):
     """Whether the request may be sent twice: it is idempotent, and its body is in memory."""
     close: bool
     """Whether the request says ``Connection: close``, so that the connection must not be reused."""
+    upgrade: bytes | None = None
+    """The protocol in lower case to which the request asks to upgrade; None: to none."""
+    expects_continue: bool = False
+    """Whether the request has ``Expect: 100-continue``: ``stream`` must wait for the 100 (``PreparedRequest``)."""
 
 
 def encode_httpx_request(request: httpx.Request) -> EncodedRequest:
@@ -88,6 +91,8 @@ def encode_request(
     *,
     content: bytes = b"",
     stream: httpx.AsyncByteStream | None = None,
+    mode: Mode = "whole",
+    expects_continue: bool = False,
 ) -> EncodedRequest:
     """Encode a request, whatever its fields are.
 
@@ -97,6 +102,8 @@ def encode_request(
     Args:
         default_host: value of the field Host if ``fields`` has none.
         content: the body in memory; ignored with ``stream``.
+        mode: with "stream" and "upgrade", ``TE: trailers`` among ``fields`` is written; with "upgrade", Upgrade too.
+        expects_continue: whether to write ``Expect: 100-continue``.
 
     Raises:
         BadRequest: as ``encode_httpx_request``.
@@ -122,13 +129,40 @@ def encode_request(
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif length or method in _EXPECT_CONTENT:
         lines.append(b"Content-Length: %d\r\n" % (length or 0))
-    if close:
+    upgrade = None
+    if mode != "whole" and own is not None:
+        upgrade = _add_options(lines, own, mode, close)
+    elif close:
         lines.append(b"Connection: close\r\n")
+    if expects_continue:
+        lines.append(b"Expect: 100-continue\r\n")
     if not host and FIELD_VALUE.fullmatch(host := default_host) is None:
         raise _bad_field()
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, b"".join(lines))
     replayable = stream is None and (method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in fields))
-    return EncodedRequest(method, head, content, stream, length, replayable, close)
+    return EncodedRequest(method, head, content, stream, length, replayable, close, upgrade, expects_continue)
+
+
+def _add_options(lines: list[bytes], own: dict[bytes, bytes], mode: Mode, close: bool) -> bytes | None:
+    """Add Connection to ``lines``, with the options that a streaming call keeps, and with their own fields.
+
+    Args:
+        own: result of ``_special``; its values have passed the check of fields.
+
+    Returns:
+        the value of Upgrade in lower case, if it was added.
+    """
+    options = [b"close"] if close else []
+    if b"te" in own and b"trailers" in list_members(own[b"te"]):
+        lines.append(b"TE: trailers\r\n")
+        options.append(b"TE")
+    upgrade = own.get(b"upgrade") if mode == "upgrade" else None
+    if upgrade is not None:
+        lines.append(b"Upgrade: %b\r\n" % upgrade)
+        options.append(b"Upgrade")
+    if options:
+        lines.append(b"Connection: %b\r\n" % b", ".join(options))
+    return None if upgrade is None else upgrade.strip().lower()
 
 
 def is_idempotent(prepared: PreparedRequest) -> bool:

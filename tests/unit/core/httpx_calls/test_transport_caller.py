@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.composition.composing import Scripted
-from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner, StreamingCall, StreamLimits
 from umbel.core.failure_kinds import Kind
 from umbel.core.httpx_calls.transport_caller import (
     CLOSE_SECONDS,
@@ -215,9 +215,91 @@ async def test_a_call_cancelled_at_any_checkpoint_leaves_no_body_open(autojump_c
     assert await for_every_checkpoint(operation, check) > 5
 
 
-def test_a_stream_call_through_a_foreign_transport_is_refused() -> None:
-    with pytest.raises(ValueError, match="whole"):
-        TransportCaller(httpx.MockTransport(str)).new_call(GET, CallContext(SingleCallOwner(), "a", "u"), "stream")
+async def streamed(
+    transport: httpx.AsyncBaseTransport, prepared: PreparedRequest = GET, limits: StreamLimits | None = None
+) -> StreamingCall:
+    """Perform a stream call up to its head."""
+    owner = SingleCallOwner()
+    context = CallContext(owner, "a", "u", stream_limits=limits)
+    call = await owner.perform(TransportCaller(transport).new_call(prepared, context, "stream"))
+    assert isinstance(call, StreamingCall)
+    return call
+
+
+async def test_a_stream_call_through_a_foreign_transport_passes_its_bodies_on(autojump_clock) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        sent = await request.aread()
+        assert request.headers["transfer-encoding"] == "chunked"
+        return httpx.Response(
+            200, headers={"content-encoding": "x", "connection": "close", "x-sent": sent}, stream=body
+        )
+
+    body = Body()
+    call = await streamed(Scripted(handler), PreparedRequest("POST", b"/", [], body=pieces()))
+    assert (call.status, call.response_ended, call.become_stream()) == (200, False, True)
+    assert [(name, value) for _, name, value in call.fields] == [(b"content-encoding", b"x"), (b"x-sent", b"onetwo")]
+    assert [await call.receive(), await call.receive(), await call.receive()] == [b"pie", b"ces", b""]
+    assert call.response_ended
+    await call.aclose()
+    assert not body.open
+    with pytest.raises(RuntimeError):
+        call.take()
+
+
+@pytest.mark.parametrize("ends", ["first_byte", "idle", "lifetime", "cancel", "broken"])
+async def test_a_stream_call_through_a_foreign_transport_ends_at_its_limits(ends: str, autojump_clock) -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(2.0)
+        return httpx.Response(200, stream=body)
+
+    body = Body(broken if ends == "broken" else trio.sleep_forever)
+    limits = None if ends in ("cancel", "broken") else StreamLimits(**{ends: 1.0 if ends == "first_byte" else 5.0})
+    began = trio.current_time()
+    call = await streamed(Scripted(handler), limits=limits)
+    if ends == "first_byte":
+        assert isinstance(call.error, CallTimedOut)
+    else:
+        assert await call.receive() == b"pie"
+        if ends == "cancel":
+            call.cancel("client-gone")
+        with pytest.raises(CallTimedOut if limits else httpx.ReadError):
+            await call.receive()
+    assert trio.current_time() - began == {"first_byte": 1.0, "idle": 7.0, "lifetime": 5.0}.get(ends, 2.0)
+    await call.aclose()
+    assert ends == "first_byte" or not body.open
+
+
+async def test_a_stream_call_cancelled_at_any_checkpoint_leaves_no_body_open(autojump_clock) -> None:
+    bodies: list[Body] = []
+
+    def response() -> httpx.Response:
+        bodies.append(Body())
+        return httpx.Response(200, stream=bodies[-1])
+
+    async def operation() -> None:
+        bodies.clear()
+        call = await streamed(transport)
+        try:
+            while await call.receive():
+                pass
+        finally:
+            await call.aclose()
+
+    def check() -> None:
+        assert not transport.in_flight
+        assert not any(body.open for body in bodies)
+
+    transport = answers(response)
+    assert await for_every_checkpoint(operation, check) > 5
+
+
+def test_an_upgrade_through_a_foreign_transport_is_refused() -> None:
+    with pytest.raises(ValueError, match="upgrade"):
+        TransportCaller(httpx.MockTransport(str)).new_call(GET, CallContext(SingleCallOwner(), "a", "u"), "upgrade")
 
 
 def test_a_transport_that_is_a_caller_is_not_wrapped() -> None:

@@ -23,6 +23,7 @@ from umbel.upstream import (
     ReadTimedOut,
     Retry,
 )
+from umbel.upstream.pool.connection import INLINE_MAX
 from umbel.upstream.replicas.origin import Origin
 
 FREE = (0, 0, 0)
@@ -82,11 +83,20 @@ async def test_the_head_of_a_streamed_response_is_unchanged_and_nothing_is_decod
         assert await rest_of(call) == b"\x01\x02"
 
 
-async def test_a_body_received_with_its_head_is_held_until_receive(autojump_clock) -> None:
-    async with streaming(sending(response(b"whole"), close=False)) as streams:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_response_that_came_whole_with_its_head_has_ended_the_call(method: str, autojump_clock) -> None:
+    content = b"x" * INLINE_MAX * 2 if method == "POST" else None
+
+    async def handler(peer: Peer) -> None:
+        while (await peer.read_request())[0]:
+            await peer.send(response(b"whole"))
+
+    async with streaming(handler) as streams:
         for number in range(2):
-            call = await streams.open()
-            assert streams.held() == (*HELD, number)
+            call = await streams.open(method=method, content=content)
+            assert streams.held() == (*FREE, number + 1)
+            assert call.response_ended
+            call.cancel("client-gone")
             assert await rest_of(call) == b"whole"
             assert streams.held() == (*FREE, number + 1)
         assert [each.reused for made in streams.made for each in made.attempts] == [False, True]
@@ -103,7 +113,7 @@ async def test_the_connection_of_a_response_without_a_body_is_reused(
 ) -> None:
     async with streaming(sending(raw, close=False)) as streams:
         call = await streams.open(method=method)
-        assert streams.held() == (*HELD, 0)
+        assert streams.held() == (*FREE, 1)
         if closed:
             await call.aclose()
         else:

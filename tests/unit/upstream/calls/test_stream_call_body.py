@@ -40,16 +40,22 @@ class Pieces:
 
 
 class Seen:
-    """An upstream that answers after the whole request, and keeps the received requests."""
+    """An upstream that answers after the whole request, and keeps the received requests.
 
-    def __init__(self, *, status: bytes = b"200 OK") -> None:
+    ``pause``: the seconds between the head of a response and its body.
+    """
+
+    def __init__(self, *, status: bytes = b"200 OK", pause: float = 0.0) -> None:
         self._status = status
+        self._pause = pause
         self.requests: list[tuple[bytes, bytes]] = []
 
     async def serve(self, peer: Peer) -> None:
         while (request := await peer.read_request())[0]:
             self.requests.append(request)
-            await peer.send(response(b"ok", status=self._status))
+            await peer.send(head(2, status=self._status))
+            await trio.sleep(self._pause)
+            await peer.send(b"ok")
 
 
 LENGTH = {"Content-Length": "6"}
@@ -81,7 +87,7 @@ async def test_a_streamed_body_is_framed_by_its_length_or_chunked(
 async def test_an_httpx_request_with_an_async_iterator_is_streamed_both_ways(
     headers: dict[str, str], autojump_clock
 ) -> None:
-    seen = Seen()
+    seen = Seen(pause=1.0)
     body = Pieces(b"one", b"two", after=1.0)
     async with streaming(seen.serve) as streams, httpx.AsyncClient(transport=streams.transport) as client:
         async with client.stream("PUT", "http://any/p?q", headers=headers, content=aiter(body)) as answer:

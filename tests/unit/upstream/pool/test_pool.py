@@ -541,9 +541,9 @@ async def test_a_request_with_an_ended_kept_connection_is_sent_on_a_new_connecti
         kept, new = taken(pool), []
         request = encode_request("GET", b"/", [], b"x")
         connection, head = await pool.start_request(
-            X, request, StepTimeouts(), kept, lambda: new.append(len(dial.streams))
+            X, request, StepTimeouts(), kept, lambda used, kept: new.append((kept, len(dial.streams)))
         )
-        assert (head.status, connection.take(), new) == (200, b"ok", [2])
+        assert (head.status, connection.take(), new) == (200, b"ok", [(True, 1), (False, 2)])
         assert connection is not kept
         assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 1, 0), 1)
         end(pool, connection)

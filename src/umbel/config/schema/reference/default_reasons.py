@@ -38,6 +38,7 @@ REASONS: Mapping[str, str] = {
     "Upstream.connect_timeout": "a lost SYN is repeated only after 1 s; another replica is sooner",
     "Upstream.max_concurrency": "as many as a usual service handles at once; more would queue there instead of here",
     "Upstream.max_queue": "the server accepts no more requests, so no call is refused while the upstream works",
+    "Upstream.max_streams": "a stream costs a connection and little else; ten such upstreams fill the server",
     "Upstream.keepalive_expiry": "less than the 5 s after which Node.js, uvicorn and Apache close",
     "Upstream.max_body": "1 MB of JSON is decoded within 100 ms; text costs less",
     "Upstream.max_head": "four times the limit for clients, since upstreams set cookies",

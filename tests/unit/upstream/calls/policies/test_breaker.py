@@ -12,7 +12,7 @@ import trio.testing
 from tests.support.composition.composing import facts as request_facts
 from tests.support.composition.composing import plan
 from tests.support.upstream.replica_sources import ChangingReplicas
-from tests.support.upstream.scripted_upstream import HANGS, OK, RESET, Scripted, Step, response, scripted
+from tests.support.upstream.scripted_upstream import HANGS, OK, RESET, Scripted, Step, in_parts, response, scripted
 from umbel.composition.answer.result import Result
 from umbel.composition.plan_run import run
 from umbel.core.failure_kinds import Kind
@@ -182,8 +182,8 @@ async def test_each_attempt_of_a_call_counts_once(autojump_clock) -> None:
 
 @pytest.mark.parametrize(("broken", "failures"), [(False, 0), (True, 1)])
 async def test_a_streamed_response_counts_at_its_end(broken: bool, failures: int, autojump_clock) -> None:
-    whole = response(200, b"piece" * 3)
-    async with scripted([Step(0.0, whole[:-1] if broken else whole)], breaker=RULES) as upstream:
+    first, last = in_parts(200, b"piece" * 3)
+    async with scripted([Step(0.0, first if broken else (first, last))], breaker=RULES) as upstream:
         got = await upstream.stream()
         assert upstream.breaker == CLOSED
         if broken:

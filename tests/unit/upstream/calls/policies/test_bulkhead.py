@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.upstream.calls import request_facts
-from tests.support.upstream.scripted_upstream import HANGS, OK, Scripted, Step, response, scripted
+from tests.support.upstream.scripted_upstream import HANGS, OK, Scripted, Step, in_parts, scripted
 from umbel.core.call import Call, CallContext, PreparedRequest
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import BulkheadStatistics, Transport
@@ -96,7 +96,7 @@ async def test_a_failed_call_gives_its_place_back(autojump_clock) -> None:
 
 async def test_a_streamed_response_keeps_its_place_until_it_is_closed(autojump_clock) -> None:
     async with (
-        scripted([OK], max_concurrency=1, max_queue=0) as upstream,
+        scripted([Step(0.1, in_parts(200, b"1"))], max_concurrency=1, max_queue=0) as upstream,
         httpx.AsyncClient(transport=upstream.transport) as client,
     ):
         async with client.stream("GET", "http://x/", extensions={"stream": True}) as got:
@@ -281,7 +281,7 @@ async def test_auto_learns_from_calls_that_end_by_their_own_limit(autojump_clock
 
 
 async def test_auto_learns_from_a_streamed_response_by_its_head(autojump_clock) -> None:
-    async with scripted([Step(0.1, response(200, b"x"))], max_concurrency="auto") as upstream:
+    async with scripted([Step(0.1, in_parts(200, b"x"))], max_concurrency="auto") as upstream:
         for _ in range(30):
             got = await upstream.stream()
             await trio.sleep(0.5)

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.support.upstream.memory_dial import running_reader
-from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, response, scripted
+from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, in_parts, response, scripted
 from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import PlainStream, Stream
@@ -239,7 +239,7 @@ async def test_only_idempotent_requests_are_hedged(method: str, more: dict, atte
 
 
 async def test_the_first_head_of_streamed_responses_wins(autojump_clock) -> None:
-    async with scripted([HANGS, Step(0.01, 200)], hedge=EARLY) as upstream:
+    async with scripted([HANGS, Step(0.01, in_parts(200, b"2"))], hedge=EARLY) as upstream:
         response = await upstream.stream()
         assert round(trio.current_time(), 9) == 0.06
         assert [made.closed_at for made in upstream.script.made] == [trio.current_time(), None]

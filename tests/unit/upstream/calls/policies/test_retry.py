@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.upstream.scripted_upstream import OK, RESET, Script, Scripted, Step, scripted
+from tests.support.upstream.scripted_upstream import OK, RESET, Script, Scripted, Step, in_parts, scripted
 from umbel.policy.breaker import BreakerState
 from umbel.policy.retry import RetryRules
 from umbel.policy.retry_budget import Budget, BudgetStatistics
@@ -296,14 +296,15 @@ async def test_a_response_that_is_replaced_is_closed_before_the_next_attempt(aut
             assert self.in_flight == 0
             return await super().__call__(origin, timeout)
 
-    async with scripted([Step(0.0, 503), OK], retry=RETRY, dial=Looking) as upstream:
+    steps = [Step(0.0, in_parts(503, b"1")), Step(0.1, in_parts(200, b"2"))]
+    async with scripted(steps, retry=RETRY, dial=Looking) as upstream:
         response = await upstream.stream()
         assert (response.status_code, upstream.script.in_flight) == (200, 1)
         assert await response.aread() == b"2"
 
 
 async def test_a_cancel_during_the_pause_closes_the_held_response(autojump_clock) -> None:
-    async with scripted([Step(0.0, 503, {"retry-after": "9"})], retry=RETRY) as upstream:
+    async with scripted([Step(0.0, in_parts(503, b"1", {"retry-after": "9"}))], retry=RETRY) as upstream:
         with trio.move_on_after(1) as scope:
             await upstream.stream()
         assert scope.cancelled_caught
