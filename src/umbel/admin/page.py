@@ -9,7 +9,7 @@ from typing import Any
 _LINKS = ("/status", "/tree", "/metrics", "/readyz")
 _WORKER_COLUMNS = (
     *("slot", "state", "pid", "generation", "uptime (s)", "last message (s)"),
-    *("requests", "in flight", "restarts", "last exit"),
+    *("requests", "in flight", "streams", "restarts", "last exit"),
 )
 
 
@@ -40,10 +40,10 @@ def _worker_rows(slots: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Any, ...]
     for slot in slots:
         own = slot["restarts"], slot["last_exit"] or ""
         if not slot["workers"]:
-            yield slot["slot"], slot["state"], *[""] * 6, *own
+            yield slot["slot"], slot["state"], *[""] * 7, *own
         for worker in slot["workers"]:
             beat = worker["beat"] or {}
-            numbers = beat.get("requests", ""), beat.get("inflight", "")
+            numbers = beat.get("requests", ""), beat.get("inflight", ""), beat.get("streams", "")
             age = "" if worker["beat_age"] is None else round(worker["beat_age"], 1)
             process = worker["pid"], worker["generation"], round(worker["uptime"]), age
             yield slot["slot"], worker["state"], *process, *numbers, *own

@@ -49,6 +49,7 @@ def _server_values(server: ServerState) -> dict[str, list[tuple[Labels, Value]]]
         catalogue.SERVER_ACTIVE.name: [((), statistics.requests_in_flight + statistics.uploads)],
         catalogue.IN_FLIGHT.name: [((), statistics.requests_in_flight)],
         catalogue.CAPACITY.name: [((), server.limits.max_in_flight)],
+        catalogue.STREAMS.name: [((), statistics.streams)],
         catalogue.CONNECTIONS.name: [((), statistics.connections)],
         catalogue.REFUSED.name: [((str(status),), count) for status, count in statistics.refused.items()],
     }

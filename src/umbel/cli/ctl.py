@@ -34,7 +34,10 @@ _RELOAD_S = 600.0
 """The time limit for the answer to a reload, which comes at its end: each worker may take its ``start_timeout``."""
 _ANSWER_BYTES_MAX = 64 * 2**20
 
-_COLUMNS = ("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "CONNS", "LAG", "MEMORY", "RESTARTS", "LAST EXIT")
+_COLUMNS = (
+    *("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "STREAMS", "CONNS"),
+    *("LAG", "MEMORY", "RESTARTS", "LAST EXIT"),
+)
 
 
 @click.group(short_help="Show the state of a running instance, and control it.")
@@ -388,15 +391,15 @@ def _process(answer: dict[str, Any]) -> str:
     lines = [f"{process['state']}: {process['summary']}"]
     lines.append(f"process {process['pid']}, up {_time(process['uptime_s'])}, without a master")
     if server:
-        busy, connections = server["requests_in_flight"], server["connections"]
-        lines.append(f"{server['requests_total']} requests, {busy} in flight, {connections} connections")
+        busy, streams = f"{server['requests_in_flight']} in flight", f"{server.get('streams', 0)} streams"
+        lines.append(f"{server['requests_total']} requests, {busy}, {streams}, {server['connections']} connections")
     return "\n".join(lines)
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:
     own = [str(slot["restarts"]), slot["last_exit"] or ""]
     if not slot["workers"]:
-        return [[str(slot["slot"]), slot["state"], *[""] * 8, *own]]
+        return [[str(slot["slot"]), slot["state"], *[""] * 9, *own]]
     return [[str(slot["slot"]), *_worker(worker), *own] for worker in slot["workers"]]
 
 
@@ -404,8 +407,8 @@ def _worker(worker: dict[str, Any]) -> list[str]:
     words = [worker["state"], str(worker["pid"]), str(worker["generation"]), _time(worker["uptime"])]
     beat = worker["beat"]
     if beat is None:
-        return [*words, *[""] * 5]
-    numbers = [str(beat.get(name, 0)) for name in ("requests", "inflight", "connections")]
+        return [*words, *[""] * 6]
+    numbers = [str(beat.get(name, 0)) for name in ("requests", "inflight", "streams", "connections")]
     lag = 1000 * worker["beat_age"] if worker["state"] == "silent" else beat.get("lag_ms", 0)
     return [*words, *numbers, f"{lag:.0f} ms", f"{beat.get('rss', 0) / 2**20:.0f} MiB"]
 

@@ -10,8 +10,9 @@ application reads the request and sends the response through this one object.
 - whole: ``respond(status, fields, body)``, which does not wait. It returns False if the socket has not taken all of the
   response; then ``await drained()`` waits for the rest.
 - in parts: ``await start(status, fields)``, then ``await send(data)`` any number of times, then ``await finish(data)``.
-  The head is sent together with the first part. If ``handle`` raises before that, the server sends an error response
-  instead.
+  The head is sent together with the first part, or alone by ``send(b"")``. If ``handle`` raises before that, the server
+  sends an error response instead. Each part is written at once, however small; ``send`` returns when the socket has
+  taken it, so the server holds at most one part.
 - as another protocol: ``await take(status, fields)`` sends the head and returns a stream of bytes in both directions.
 
 The server adds the framing, Date if ``fields`` has none, and in HTTP/1.1 Connection where it is needed. It omits the
@@ -19,22 +20,34 @@ content where HTTP allows none (HEAD, 204, 304), and otherwise checks that the c
 ``fields`` says. Names of fields are in lower case.
 
 **Request body.** ``await receive()`` returns the next part, and ``b""`` at the end. What the application has not
-received is bounded: HTTP/1.1 reads on only when ``receive`` is called, HTTP/2 up to the flow-control windows. A
-``receive`` that must wait first sends 100 (Continue) if the client expects it. If the body is too large, too slow or
+received is bounded: HTTP/1.1 reads on only when ``receive`` is called, HTTP/2 up to the flow-control window of the
+stream (64 KiB), which opens by what ``receive`` returns. A ``receive`` that must wait first sends 100 (Continue) if the
+client expects it (``expects_continue``) and ``inform(100)`` has not sent it. If the body is too large, too slow or
 malformed, or the server has no capacity for an upload, the server sends an error response itself, and ``receive``
 raises ``AnsweredByServerError``. If a response has begun, it is cut off instead, and ``receive`` raises
 ``ClientGoneError``.
+
+**Bodies that are passed on.** An application that does not keep the body calls ``take_any_size`` before it receives:
+then the body may have any size and last for any time, as long as each 64 KiB of it come in time. A declared length
+above ``[server] max_body`` is refused before ``handle`` is called, unless ``InboundApplication.takes_any_size`` says
+otherwise for the head.
+
+**Streams.** A request counts in ``[server] max_in_flight``, or in ``max_uploads`` while the server waits for its body.
+A response that lasts long must not hold that place: ``became_stream()`` has the request count in ``max_streams`` to its
+end instead. ``take`` makes each request a stream. From then on the server does not bound the silence of a client that
+sends a body; the application does. ``on_drain(callback)`` tells a stream when to end.
 
 **A client that leaves.** A client of HTTP/1.1 may close its sending half (TCP FIN) and still want the response, or it
 may be gone; the two look alike. If ``receive`` finds that the sending has ended before the body was complete, the
 client has left. Otherwise the first ``on_gone(callback)`` decides, which the application calls before it waits for
 anything but the body. Before this call, the end of the client's sending is a half-close: the client gets its response.
-Afterwards it means that the client has left, unless it comes while ``receive`` reads the body: that is a half-close
-too. A broken connection always means that the client has left; in HTTP/2 so
-does the end of the connection or a reset of the stream. If the client leaves before it has its response, the server
-calls ``callback()`` once, synchronously; the callback must not raise or wait. ``gone`` is True from then on. An
-application should not begin calls for a client that has left. Sending to a client that has left or does not read raises
-``ClientGoneError``.
+Afterwards it means that the client has left, with two exceptions, which are half-closes too. First, it comes while
+``receive`` reads the body. Second, the whole rest of a body that may have any size has come before it. (The second is
+recognised only if the length is declared, and without TLS.) A broken connection always means that the client has left;
+in HTTP/2 so does the end of the connection or a reset of the stream. If the client leaves before it has its response,
+the server calls ``callback()`` once, synchronously; the callback must not raise or wait. ``gone`` is True from then on.
+An application should not begin calls for a client that has left. Sending to a client that has left or does not read
+raises ``ClientGoneError``.
 
 **Foreign code.** In HTTP/1.1 ``handle`` runs in the connection's task, which serves the next request of the connection
 afterwards; in HTTP/2 each request has a task. ``handle`` must leave no context variable and no cancel scope behind in
@@ -210,11 +223,50 @@ class InboundRequest(Protocol):
         """Whether ``receive`` has returned the whole body, so that only ``b""`` can follow."""
         ...
 
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client has sent ``Expect: 100-continue`` and still waits for the 100 (RFC 9110 section 10.1.1).
+
+        False as soon as a 100 was sent, a part of the body has come or a response was begun.
+        """
+        ...
+
     def take_at_most(self, size: int) -> None:
         """Declare that the application reads at most ``size`` bytes of the body.
 
         The server then grants a body of unknown length only the time that ``size`` bytes need.
         """
+
+    def take_any_size(self) -> None:
+        """Declare that the application passes the body on as it comes, and keeps none of it. Before any ``receive``.
+
+        ``[server] max_body`` and the bound on the whole time of the body do not hold then. A client that stalls is
+        still refused: the waits add up to at most ``body_timeout`` and the time of 64 KiB at ``min_body_rate``, and
+        each complete 64 KiB begin the sum anew; for a stream (``became_stream``) there is no bound. The body holds a
+        place of ``max_uploads`` while it comes. When it is complete, the request is not refused for want of capacity.
+        """
+
+    # Streams.
+
+    def became_stream(self) -> bool:
+        """Count the request as a stream from now on: in ``[server] max_streams``, neither as in flight nor as upload.
+
+        Returns False, and changes nothing, if no place is free, or if the request is over (``gone``,
+        ``response_complete``). Further calls return True. The end of the request gives the place back.
+        """
+        ...
+
+    def on_drain(self, callback: Callable[[], object] | None) -> None:
+        """Have ``callback()`` called once, synchronously, when the server begins to drain; at once if it drains.
+
+        None: no callback. The callback must not raise or wait. It is not called after ``handle`` has returned. After
+        the call the request has ``graceful_timeout`` of hypercorn.toml before it is cancelled.
+        """
+
+    @property
+    def switched_at(self) -> float | None:
+        """When the request was taken (``take``), in ``trio.current_time()``; None: it was not. For its record."""
+        ...
 
     discard_max: int
     """Maximum bytes of an unread body of known length that the server reads and discards after the response. If more
@@ -293,6 +345,8 @@ class InboundRequest(Protocol):
     async def send(self, data: bytes) -> None:
         """Send a part of the content, and wait until the client's socket has taken it. Always a checkpoint.
 
+        ``b""`` sends the head, if it was not sent before.
+
         Raises:
             ClientGoneError: the client has left or does not read.
             RuntimeError: no response has begun or it has ended, or the content is longer than Content-Length says.
@@ -311,23 +365,39 @@ class InboundRequest(Protocol):
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         """Send an interim response (1xx but not 101). Does nothing for a client of HTTP/1.0.
 
+        100 is sent only if the client waits for it (``expects_continue``); ``receive`` then sends none.
+
         Raises:
             ClientGoneError: the client has left or does not read.
             RuntimeError: a response has begun already, the status is no such one, or a field is malformed.
+        """
+
+    def inform_soon(self, status: int, fields: Sequence[Field]) -> None:
+        """``inform`` without a wait: what the socket does not take goes out before the response.
+
+        Does nothing if the client has left or a response was given. May be called by any task at any time.
+
+        Raises:
+            RuntimeError: the status is no such one, or a field is malformed.
         """
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
         """Send a head, and return the stream of bytes that follows in both directions.
 
         HTTP/1.1: ``status`` is 101 and ``fields`` has Upgrade. HTTP/2: ``status`` is 200, for an extended CONNECT (RFC
-        8441). The connection or the HTTP/2 stream ends when ``handle`` returns.
+        8441). The connection or the HTTP/2 stream ends when ``handle`` returns. The request becomes a stream
+        (``became_stream``, which tells before whether a place is free).
+
+        ``status``, ``switched_at`` and ``bytes_sent`` (with the bytes of the stream) are for the access record;
+        ``response_complete`` stays False.
 
         Bytes that the client has sent before are kept for the returned stream, within bounds. From now on
         ``receive_some`` reports the end of the client's sending, and ``on_gone`` reports a reset.
 
         Raises:
             ClientGoneError: the client has left or does not read.
-            RuntimeError: a response has begun already, the request's body is unread, or a field is malformed.
+            RuntimeError: a response has begun already, the request's body is unread, a field is malformed, or
+                ``became_stream`` returns False.
         """
         ...
 
@@ -371,6 +441,14 @@ class InboundApplication(ABC):
 
         ``head``: that of the refused request, or of one that ``is_preflight``.
         """
+
+    def takes_any_size(self, head: AnyHead) -> bool:
+        """Whether ``handle`` takes a request whose declared body is larger than ``[server] max_body``.
+
+        It must then call ``InboundRequest.take_any_size`` before it receives, or ``receive`` refuses the body with 413.
+        Asked only for such a request, before it is admitted. Must not wait.
+        """
+        return False
 
     def is_preflight(self, head: AnyHead) -> bool:
         """Whether a request is a preflight of CORS, to which a 204 with ``error_response_fields`` is the response.

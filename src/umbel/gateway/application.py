@@ -51,6 +51,8 @@ class GatewayStatistics:
     """Requests for whose body Umbel's own server waits."""
     uploads_waiting: int = 0
     """Requests that wait for an upload slot; their body is not read yet."""
+    streams: int = 0
+    """Streams of Umbel's own server (``[server] max_streams``): open WebSockets, and long responses."""
 
 
 class GatewayApplication(QuartTrio):
@@ -233,4 +235,5 @@ class GatewayApplication(QuartTrio):
             self.route_table.hooks,
             sum(each.uploads for each in servers),
             sum(each.uploads_waiting for each in servers),
+            sum(each.streams for each in servers),
         )

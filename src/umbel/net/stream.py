@@ -36,10 +36,12 @@ called before.
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import struct
 import sys
+import termios
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
@@ -294,6 +296,12 @@ class PlainStream:
         except OSError:  # Not TCP, or another system.
             return None
         return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if info else None
+
+    def unread(self) -> int:
+        """The number of bytes that the kernel has received for this socket and that were not read yet; 0 if closed."""
+        if self._closed:
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def poll_readable(self) -> None:
         """Ask the kernel whether bytes are unread. ``receive_now`` then finds them before the reader reports them."""

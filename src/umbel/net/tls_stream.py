@@ -283,6 +283,10 @@ class TlsStream(PlainStream):
 
     # Sending.
 
+    def unread(self) -> int:
+        """0: the kernel counts encrypted bytes."""
+        return 0
+
     def send_now(self, data: bytes | memoryview) -> bool:
         """Send what the socket takes at once, and keep the rest; see ``PlainStream``.
 

@@ -68,8 +68,7 @@ SERVER_DURATION = _histogram(
 SERVER_ACTIVE = _gauge(
     "http_server_active_requests",
     "",
-    "Requests that are being answered, including those whose body is still to come. An open WebSocket is none; "
-    "umbel_connections has its connection.",
+    "Requests that are being answered, including those whose body is still to come. Streams (umbel_streams) are none.",
 )
 RESPONSES_CUT = _counter(
     "umbel_responses_cut_total",
@@ -131,6 +130,12 @@ POOL_CONNECTIONS = _gauge(
 )
 IN_FLIGHT = _gauge("umbel_in_flight", "", "Requests in flight that count for umbel_capacity.")
 CAPACITY = _gauge("umbel_capacity", "", "Requests that may be in flight ([server] max_in_flight), over all workers.")
+STREAMS = _gauge(
+    "umbel_streams",
+    "",
+    "Streams ([server] max_streams): open WebSockets, and responses of proxy routes that last long. They do not count "
+    "in umbel_in_flight.",
+)
 CONNECTIONS = _gauge("umbel_connections", "", "Open connections of clients.")
 REFUSED = _counter(
     "umbel_refused_total",
@@ -176,6 +181,7 @@ METRICS: tuple[Metric, ...] = (
     RESPONSES_CUT,
     IN_FLIGHT,
     CAPACITY,
+    STREAMS,
     CONNECTIONS,
     REFUSED,
     ANSWERS,

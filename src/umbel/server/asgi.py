@@ -19,7 +19,7 @@ the application needs no task that waits for a disconnect.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
@@ -71,6 +71,21 @@ class Canceller(Protocol):
 
     def take_at_most(self, size: int) -> None:
         """Bound the time for a body of unknown length to what ``size`` bytes need; see ``InboundRequest``."""
+
+    def take_any_size(self) -> None:
+        """Lift ``max_body`` and the bound on the whole time of the body; see ``InboundRequest``."""
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client still waits for 100 (Continue); see ``InboundRequest``."""
+        ...
+
+    def became_stream(self) -> bool:
+        """Count the request as a stream from now on; see ``InboundRequest``."""
+        ...
+
+    def on_drain(self, callback: Callable[[], object] | None) -> None:
+        """Have ``callback()`` called once when the server begins to drain; see ``InboundRequest``."""
 
 
 # The states of a response. Plain numbers, because they are compared several times per request.
@@ -196,6 +211,23 @@ class AsgiCycle(BoundedCalls):
     def take_at_most(self, size: int) -> None:
         """Bound the time for a body of unknown length to what ``size`` bytes need; see ``InboundRequest``."""
         self._request.take_at_most(size)
+
+    def take_any_size(self) -> None:
+        """Lift ``max_body`` and the bound on the whole time of the body; see ``InboundRequest``."""
+        self._request.take_any_size()
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client still waits for 100 (Continue); see ``InboundRequest``."""
+        return self._request.expects_continue
+
+    def became_stream(self) -> bool:
+        """Count the request as a stream from now on; see ``InboundRequest``."""
+        return self._request.became_stream()
+
+    def on_drain(self, callback: Callable[[], object] | None) -> None:
+        """Have ``callback()`` called once when the server begins to drain; see ``InboundRequest``."""
+        self._request.on_drain(callback)
 
     @property
     def discard_max(self) -> int:

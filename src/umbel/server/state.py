@@ -20,7 +20,7 @@ from ..core.diagnostics.crash_console import show_crash
 from ..core.diagnostics.redact import Redactor
 from ..core.events import NULL, Level, LogMessage, Recorder, RequestEnded
 from ..core.http.client_head import client_head
-from ..core.inbound import AnyHead, ClientGoneError, InboundApplication, InboundRequest
+from ..core.inbound import AnyHead, ClientGoneError, InboundApplication, InboundRequest, RequestHead
 from ..core.model import RequestFacts, Trace
 from ..core.networks import Admission
 from ..net.epoll import AnyReader, new_reader
@@ -86,6 +86,10 @@ class ServerStatistics:
     """Requests that hold an upload slot; they are not in flight."""
     uploads_waiting: int = 0
     """Requests that wait for an upload slot. Only a small body is read meanwhile."""
+    streams: int = 0
+    """Streams (``max_streams``): long responses and open WebSockets. They are not in flight."""
+    streams_total: int = 0
+    """Streams since the start."""
 
 
 Handler = Callable[[Any], Awaitable[None]]
@@ -113,10 +117,8 @@ class ServerState:
     def __init__(
         self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL, *, handle: Handler
     ) -> None:
-        self.app = app
-        self.given_recorder = recorder
-        """The recorder for an application without one of its own."""
-        self.config = config
+        self.app, self.config, self.given_recorder = app, config, recorder
+        """``given_recorder``: the recorder for an application without one of its own."""
         self.limits = limits if limits is not None else limits_of(app)
         self.lifespan_state: dict[str, Any] = {}
         """The lifespan state. Each ASGI scope gets a copy of it (``scope["state"]``)."""
@@ -127,10 +129,12 @@ class ServerState:
         """Open connections, without the reserved ones."""
         self.open: set[Drainable] = set()
         """The connections and WebSockets that a drain notifies."""
+        self.on_drain: dict[object, Callable[[], object]] = {}
+        """The callbacks of ``InboundRequest.on_drain``, by request."""
         self.accept_batch = 64
         """Connections accepted without a checkpoint. A small batch spreads a flood over all that share the socket."""
-        self.in_flight = 0
-        """Requests in flight."""
+        self.in_flight = self.streams = 0
+        """Requests in flight; and requests that count as streams, which are not in flight."""
         self.uploads = UploadSlots(self.limits)
         """The slots of requests whose body is still to come; these requests are not in flight."""
         self.late_at = math.inf
@@ -165,9 +169,9 @@ class ServerState:
         """Requests in flight from which on a further one needs ``check_capacity``."""
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
-        self._connections_total = self._requests_total = 0
-        self._refused: dict[int, int] = {}
+        self._connections_total = self._requests_total = self._streams_total = 0
         self._failed = self._endless = 0
+        self._refused: dict[int, int] = {}
         if (add_server := getattr(app, "add_server", None)) is not None:
             add_server(self)
 
@@ -204,6 +208,8 @@ class ServerState:
             self._endless,
             self.uploads.taken,
             self.uploads.waiting,
+            self.streams,
+            self._streams_total,
         )
 
     def begin_draining(self, cut_at: float) -> None:
@@ -219,6 +225,9 @@ class ServerState:
         self.reserve.clear("the server drains")
         for connection in tuple(self.open):
             connection.drain(trio.current_time() + self.limits.drain_idle)
+        while self.on_drain:  # A callback may remove others: one request may end another.
+            _, callback = self.on_drain.popitem()
+            callback()
 
     def heads_for(self, peer: Peer) -> HeadReader:
         """The parser of the heads that ``peer`` sends over HTTP/1.1: if the peer is not admitted, one that refuses."""
@@ -320,7 +329,26 @@ class ServerState:
 
     def uploads_ended(self) -> None:
         """Note that the last upload has ended."""
-        self._heap_trimmer.uploads_ended()
+        self._heap_trimmer.long_requests_ended()
+
+    def stream_began(self) -> bool:
+        """Count a stream in. Return False, without counting it, if there are ``max_streams`` already."""
+        if self.streams >= self.limits.max_streams:
+            return False
+        self.streams += 1
+        self._streams_total += 1
+        return True
+
+    def stream_ended(self) -> None:
+        """Count a stream out."""
+        self.streams -= 1
+        if not self.streams:
+            self._heap_trimmer.long_requests_ended()
+        self.note_progress()
+
+    def takes_any_size(self, head: RequestHead) -> bool:
+        """Whether the application takes a request of ``head`` although its body is larger than ``max_body``."""
+        return isinstance(self.app, InboundApplication) and self.app.takes_any_size(head)
 
     def note_progress(self) -> None:
         """Call ``on_late`` if it is due. To be called after foreign code: the event loop is busy, but not blocked."""

@@ -115,6 +115,7 @@ async def served(
         with trio.fail_after(60):
             await state.connections.wait_value(0)
         await trio.testing.wait_all_tasks_blocked()  # ``connections`` does not count those above the limit.
-        assert state.in_flight == 0
+        assert state.in_flight == state.streams == 0
+        assert not state.on_drain
         assert not state.open
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -67,6 +67,16 @@ class MemoryRequest:
         self.waited = False
         """Whether the application has called ``on_gone``."""
         self.taken_at_most: int | None = None
+        self.takes_any_size = self.is_stream = False
+        self.stream_is_free = True
+        """Whether a place for a stream is free (``became_stream``)."""
+        self.switched_at: float | None = None
+        self.expects_continue = (b"expect", b"100-continue") in given
+        self.informed: list[tuple[int, list[Field]]] = []
+        """The interim responses."""
+        self.taken: MemoryBytes | None = None
+        """The bytes of both directions, after ``take``."""
+        self._on_drain: Callable[[], object] | None = None
         self.cut_for: str | None = None
         self.gone = False
         self.status = 0
@@ -111,6 +121,12 @@ class MemoryRequest:
         self._reads = True
         self._news()
 
+    def drain(self) -> None:
+        """The server begins to drain."""
+        callback, self._on_drain = self._on_drain, None
+        if callback is not None:
+            callback()
+
     def _news(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
@@ -120,6 +136,7 @@ class MemoryRequest:
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint()
         self.received += 1
+        self.expects_continue = False
         if self._parts:
             return self._parts.pop(0)
         if self._refused is not None:
@@ -137,6 +154,16 @@ class MemoryRequest:
 
     def take_at_most(self, size: int) -> None:
         self.taken_at_most = size
+
+    def take_any_size(self) -> None:
+        self.takes_any_size = True
+
+    def became_stream(self) -> bool:
+        self.is_stream = self.is_stream or (self.stream_is_free and not self.gone)
+        return self.is_stream
+
+    def on_drain(self, callback: Callable[[], object] | None) -> None:
+        self._on_drain = callback
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
         self.waited = True
@@ -200,9 +227,9 @@ class MemoryRequest:
 
     async def send(self, data: bytes) -> None:
         assert self.status, "the application sent content before the response head"
-        assert data and not self._ended
+        assert not self._ended
         await trio.lowlevel.checkpoint()
-        self._unsent = [] if self._mute else [data]
+        self._unsent = [] if self._mute or not data else [data]
         await self.drained()
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
@@ -213,9 +240,20 @@ class MemoryRequest:
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         self._raise_if_gone()
+        self.inform_soon(status, fields)
+
+    def inform_soon(self, status: int, fields: Sequence[Field]) -> None:
+        if not self.gone and not self.status and (status != 100 or self.expects_continue):
+            self.expects_continue = self.expects_continue and status != 100
+            self.informed.append((status, [*fields]))
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
-        raise ValueError("a request in memory has no byte stream")
+        self._give(status, fields)
+        assert self.became_stream(), "the application took a request without a place for a stream"
+        self.answer.status, self.switched_at = status, trio.current_time()
+        self.taken = MemoryBytes(self)
+        await trio.lowlevel.checkpoint()
+        return self.taken
 
     def cut(self, reason: str) -> None:
         self.cut_for = reason
@@ -234,6 +272,42 @@ class MemoryRequest:
         assert self._record is None, "the application filed a second record"
         self._record = recorder, ended
         self.filed.append(ended)
+
+
+class MemoryBytes:
+    """The bytes of a request that was taken. The test is the client: ``put``, ``put_eof``, and ``sent``."""
+
+    def __init__(self, request: MemoryRequest) -> None:
+        self._request = request
+        self._in, self._out = trio.open_memory_channel[bytes](100)
+        self.sent = bytearray()
+        """What the application has sent."""
+        self.eof_sent = False
+
+    def put(self, data: bytes) -> None:
+        """The client sends ``data``."""
+        self._in.send_nowait(data)
+
+    def put_eof(self) -> None:
+        """The client ends its sending."""
+        self._in.close()
+
+    async def receive_some(self) -> bytes:
+        try:
+            return await self._out.receive()
+        except trio.EndOfChannel:
+            return b""
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._request.gone:
+            raise ClientGoneError("the client has left")
+        self.sent += data
+        self._request.bytes_sent += len(data)
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.eof_sent = True
 
 
 def too_slow(request_id: str = "of-the-server") -> AnsweredByServerError:

@@ -169,12 +169,12 @@ def test_the_runtime_directory_takes_precedence_and_a_missing_socket_is_one_sent
 
 def test_the_state_of_a_process_without_a_master_is_shown(tmp_path: Path) -> None:
     process = '{"pid": 7, "uptime_s": 65.0, "state": "serving", "summary": "the event loop runs", "blocked": null}'
-    server = '{"requests_total": 12, "requests_in_flight": 1, "connections": 3}'
+    server = '{"requests_total": 12, "requests_in_flight": 1, "streams": 2, "connections": 3}'
     answer = ok(f'{{"process": {process}, "server": {server}, "app": {{}}}}'.encode())
     with answering(tmp_path / "admin.sock", answer):
         result = CliRunner().invoke(main, ["ctl", "status", "--socket", str(tmp_path / "admin.sock")])
     assert (result.exit_code, result.output) == (
         0,
         "serving: the event loop runs\nprocess 7, up 1m 5s, without a master\n"
-        "12 requests, 1 in flight, 3 connections\n",
+        "12 requests, 1 in flight, 2 streams, 3 connections\n",
     )

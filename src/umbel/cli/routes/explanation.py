@@ -116,6 +116,7 @@ _SERVER: Mapping[str, Callable[[Any], str]] = {
     "body_timeout": format_duration,
     "min_body_rate": format_rate,
     "max_uploads": str,
+    "max_streams": str,
 }
 
 

@@ -46,14 +46,18 @@ class Server(Section):
     by this, plus body_timeout."""
     write_timeout: Duration = 30.0
     """The longest time in which a client must accept 64KiB of its responses; then its connection is closed."""
-    max_connections: Annotated[int, Field(ge=1)] = 1000
+    max_connections: Annotated[int, Field(ge=1)] | None = None
     """The most connections, and never more than half of the file descriptors that the process may have. A further one
-    gets 503."""
+    gets 503. Default: half of the file descriptors, at most 10000."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
-    """The most requests in progress, without those whose body is still coming. A further one gets 503."""
+    """The most requests in progress, without those whose body is still coming and without streams. A further one gets
+    503."""
     max_uploads: Annotated[int, Field(ge=1)] = 64
     """The most requests whose body is still coming. A further one waits for head_timeout, without its body being read,
     and then gets 503."""
+    max_streams: Annotated[int, Field(ge=1)] = 10_000
+    """The most streams: open WebSockets, and responses of proxy routes that last long. They do not count in
+    max_in_flight. A further WebSocket gets 503; a further response stays in max_in_flight."""
     probes: Annotated[tuple[ProbePath, ...], AS_TUPLE] = ("/livez", "/readyz")
     """Paths whose GET and HEAD requests are also served (by a small reserve) when max_connections, max_in_flight or
     memory_limit is reached. /livez and /readyz belong to the gateway, and no configured route can have them; other

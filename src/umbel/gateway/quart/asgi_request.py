@@ -12,6 +12,10 @@ cases (``watches``):
   if the client leaves while nothing receives. So messages are received only when the body is read, and an unread body
   stays in the socket and takes no upload slot.
 
+**A body that may have any size** (``take_any_size``). The task that receives all messages pauses while
+``_HELD_MAX`` bytes wait for ``receive``, so memory stays bounded. A client that leaves meanwhile is noticed when the
+bytes are taken. After the response the task goes on, and drops what comes.
+
 **A disconnect at the end.** Hypercorn also sends a disconnect when the last part of the response has been given to it.
 That one says nothing about the client and is ignored (``_finishing``). Otherwise it would cancel the task that closes
 the connection.
@@ -33,7 +37,7 @@ from ...composition.engine import CLIENT_GONE
 from ...core.http.client_head import client_head
 from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...server.asgi import CANCELS, Canceller
-from ...server.limits.client_clocks import BodyClock
+from ...server.limits.client_clocks import PIECE, BodyClock
 from ...server.own_context import run_in_own_context
 from ...server.response.error_response import ERROR_RESPONSE
 from ..request.paths import raw_path
@@ -50,6 +54,8 @@ Send = Callable[[Any], Awaitable[None]]
 _ONE_SEND_MAX = 64 * 1024
 """Maximum bytes of a body that is sent in the last message. Sending a larger body may wait for the client, and a
 disconnect during this wait must not be ignored (``_finishing``)."""
+_HELD_MAX = 64 * 1024
+"""Bytes of a body that may have any size, from which on ``_watch`` waits for ``receive``."""
 _SECURE = ("https", "wss")
 
 
@@ -74,6 +80,7 @@ class AsgiRequest:
 
     __slots__ = (
         "_answered_by_server",
+        "_any_size",
         "_apart",
         "_asgi_receive",
         "_asgi_send",
@@ -91,6 +98,7 @@ class AsgiRequest:
         "_news",
         "_received",
         "_rest",
+        "_room",
         "_scope",
         "_sending",
         "_server",
@@ -128,6 +136,9 @@ class AsgiRequest:
         self._limits = limits
         self._max_body = math.inf if max_body is None else max_body
         self._body_size: float | None = None
+        self._any_size = False
+        self._room: trio.Event | None = None
+        """Where ``_watch`` waits for ``receive`` to take the held bytes."""
         self._clock: BodyClock | None = None
         # Received.
         self._held = bytearray()
@@ -204,6 +215,7 @@ class AsgiRequest:
     websocket = False
     """ASGI has a separate scope type for WebSockets."""
     takes_trailers = False
+    switched_at = None
 
     # Request body.
 
@@ -240,7 +252,17 @@ class AsgiRequest:
                     self._raise_gone()
         data = bytes(self._held)
         self._held.clear()
+        if self._any_size:
+            self._make_room()
+            if self._clock is not None:
+                self._clock.took(len(data))
         return data
+
+    def _make_room(self) -> None:
+        """Have ``_watch`` go on."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     async def _wait_for_news(self) -> None:
         """Wait until ``_watch`` has received something. Only the time of these waits counts for the body's timeout."""
@@ -259,6 +281,8 @@ class AsgiRequest:
             raise RequestTimeout("The body did not arrive in time.")
 
     def _most_bytes(self) -> float:
+        if self._any_size:
+            return PIECE
         length = self.content_length
         if length:
             return length
@@ -276,7 +300,7 @@ class AsgiRequest:
             return
         data = message.get("body", b"")
         self._received += len(data)
-        if self._received > self._max_body:
+        if self._received > self._max_body or (self._any_size and self._finishing):
             self._held.clear()
         else:
             self._held += data
@@ -287,6 +311,31 @@ class AsgiRequest:
         self._body_size = size
         if self._server is not None:
             self._server.take_at_most(size)
+
+    def take_any_size(self) -> None:
+        """Declare that the body is passed on; ``max_body`` does not hold then; see ``InboundRequest``."""
+        self._any_size, self._max_body = True, math.inf
+        if self._server is not None:
+            self._server.take_any_size()
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for 100 (Continue). False if ``_watch`` receives, or under another server.
+
+        ASGI has no message for it: the server sends it with the first ``receive``.
+        """
+        return self._server is not None and not self.watches and self._server.expects_continue
+
+    # Streams.
+
+    def became_stream(self) -> bool:
+        """Count the request as a stream; see ``InboundRequest``. Always True under another server, which has none."""
+        return self._server is None or self._server.became_stream()
+
+    def on_drain(self, callback: Callable[[], object] | None) -> None:
+        """Have ``callback()`` called when Umbel's own server begins to drain. Another server reports no drain."""
+        if self._server is not None:
+            self._server.on_drain(callback)
 
     @property
     def discard_max(self) -> int:
@@ -328,6 +377,9 @@ class AsgiRequest:
     async def _watch(self) -> None:
         """Receive all messages; when the client leaves, cancel the current send and call the ``on_gone`` callback."""
         while not self._gone:
+            if self._any_size and len(self._held) >= _HELD_MAX and not self._finishing:
+                self._room = trio.Event()
+                await self._room.wait()
             message = await self._asgi_receive()
             if message["type"] == "http.disconnect" and self._finishing:
                 return
@@ -419,9 +471,13 @@ class AsgiRequest:
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         """Send 103 with Link fields; a server without support for it sends nothing. ASGI has no other interim response.
 
+        100 is not sent: the server sends it with the first ``receive``.
+
         Raises:
             RuntimeError: another status, or another field than Link.
         """
+        if status == 100:
+            return
         links = [value for name, value in fields if name == b"link"]
         if status != 103 or len(links) != len(fields):
             raise RuntimeError(
@@ -429,6 +485,9 @@ class AsgiRequest:
             )
         if "http.response.early_hint" in (self._scope.get("extensions") or {}):
             await self._say({"type": "http.response.early_hint", "links": links})
+
+    def inform_soon(self, status: int, fields: Sequence[Field]) -> None:
+        """Send nothing: ASGI sends only in a task that waits."""
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
         """Not supported.
@@ -466,6 +525,7 @@ class AsgiRequest:
             await trio.lowlevel.checkpoint()
         await self._send_head()
         self._finishing = True
+        self._make_room()
         await self._say({"type": "http.response.body", "body": data, "more_body": False})
         self.bytes_sent += len(data)
         self.response_complete = True

@@ -28,11 +28,11 @@ A *bad head* is any refused head except one: if only the path is malformed and t
 (``HeadError.sound``), the task goes on reading. It also goes on after a request without a body that was not admitted.
 Both hold only while ``keeps_alive`` is true. The way to the end leads through Lingering if the client may be sending.
 
-**Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``upload.end``): by ``_serve``
-in a ``finally``, unless ``displace`` has done so already. The same ``finally`` writes at most one access record. (If
-the application files a second one, ``file_record`` writes the first at once.) The bytes of two responses never mix:
-bytes that the socket does not take wait in ``stream.unsent`` and then ``_unsent``, and each later write goes behind
-them.
+**Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``RequestPlace.end``): by
+``_serve`` in a ``finally``, unless ``displace`` has done so already. The same ``finally`` writes at most one access
+record. (If the application files a second one, ``file_record`` writes the first at once.) The bytes of two responses
+never mix: bytes that the socket does not take wait in ``stream.unsent`` and then ``_unsent``, and each later write goes
+behind them.
 
 **Time.** ``_idle.until`` is the deadline for what the client owes: the first head, the rest of a head, the next
 request. It is infinite while a request is served. At the deadline the timer sets ``until`` to minus infinity and wakes
@@ -162,7 +162,7 @@ class Http1Connection:
         self._refused = 0
         """Requests that the server refused; at ``REFUSED_MAX`` the connection ends."""
         self._displaced = False
-        """Whether ``displace`` has already counted the request in flight out."""
+        """Whether ``displace`` was called: nothing may be sent any more."""
         self._unbroken = 0
         """Requests that were answered since the last checkpoint."""
         self._turn_began = 0.0
@@ -319,15 +319,9 @@ class Http1Connection:
         else:
             self.half_closed = True
 
-    @property
-    def response_started(self) -> bool:
-        """Whether the response to the request in flight has begun."""
-        return self._cycle is not None and self._cycle.begun
-
-    def displace(self, reason: str) -> None:
-        """Close the connection, and count its request out at once, to make room for a newer probe."""
+    def displace(self) -> None:
+        """Close the connection at once: its request is counted out, to make room for a newer probe."""
         self._displaced = True
-        self.server.request_ended()
         if self._cycle is not None:
             self._cycle.keep_alive = False
             self._cycle.client_left()
@@ -377,9 +371,8 @@ class Http1Connection:
             BaseException: a cancel or the like, after the request's end was counted and recorded.
         """
         server, parsed = self.server, head.parsed
-        websocket = parsed.websocket and head.method == "GET"
-        oversized = parsed.length and parsed.length > server.limits.max_body
-        error_response = too_large(server.limits) if oversized else None if websocket else server.request_began()
+        oversized = parsed.length and parsed.length > server.limits.max_body and not self._takes_any_size(head)
+        error_response = too_large(server.limits) if oversized else server.request_began()
         if error_response is not None and not server.probe_began(head.method, head.target, parsed.length):
             return await self._refuse_request(error_response, head)
         self._requests += 1
@@ -387,7 +380,7 @@ class Http1Connection:
         began, self._read_at, rest = self._read_at or trio.current_time(), 0.0, None
         self._cycle = cycle = RequestResponseCycle(self, head, began)
         if server.in_flight > server.limits.max_in_flight and server.is_probe(head.method, head.target, parsed.length):
-            server.reserve.requests[self] = None
+            server.reserve.requests[cycle] = None
         try:
             try:
                 await server.handle(cycle)
@@ -410,11 +403,13 @@ class Http1Connection:
         finally:
             self._cycle = None
             if server.reserve.requests:
-                server.reserve.requests.pop(self, None)
-            if cycle.upload is not None:
-                cycle.upload.end()
-            elif not (self._displaced or websocket):
+                server.reserve.leave(cycle)
+            if server.on_drain:
+                server.on_drain.pop(cycle, None)
+            if cycle.place is None:
                 server.request_ended()
+            else:
+                cycle.place.end()
             if cycle.filed is not None or not cycle.response_complete or cycle.server_response is not None:
                 self._record_end(cycle, head, rest)
             else:
@@ -423,6 +418,11 @@ class Http1Connection:
             self._be_idle(cycle.ended_at)
             return True
         return await self._may_go_on(cycle)
+
+    def _takes_any_size(self, head: Head) -> bool:
+        """Whether the application takes the request of ``head`` although its body is larger than ``max_body``."""
+        seen = RequestHead(head.method, head.target, head.parsed.fields, self.scheme, self.peer.client)
+        return self.server.takes_any_size(seen)
 
     async def _may_go_on(self, cycle: RequestResponseCycle) -> bool:
         """Return whether the connection can serve another request. Reads the rest of the body if that is small."""

@@ -32,6 +32,7 @@ client's sending means:
 - the connection is broken: the client left;
 - the bytes were taken (``take``): the taker reads the end in its order;
 - a task reads the body: that read finds whether the body was complete;
+- the body may have any size and is all in the socket: the next read finds that it was complete;
 - the application began to wait (``waits``) before the end came: the client left;
 - else the client has half-closed and still gets its response.
 
@@ -40,28 +41,32 @@ cancel in a send leaves its bytes with the connection, in order, and the respons
 ``drained`` leaves the response in ``_DONE`` without ``response_complete``, so the connection serves no other request.
 
 **Who calls what.** The application calls the methods of ``InboundRequest``: ``receive`` from one task at a time, and
-one sending method at a time. The connection calls ``departed``, ``discard_body`` and ``client_left``.
+one sending method at a time (``inform_soon`` at any time). The connection calls ``departed``, ``discard_body`` and
+``client_left``, the reserve for probes ``displace``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ...core.inbound import DISCARD_MAX, AnsweredByServerError, AnyHead, ByteStream, ClientGoneError, Field
+from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...net.epoll import BROKEN
-from ..limits.client_clocks import BodyClock
+from ..limits.client_clocks import PIECE, BodyClock
 from ..limits.fairness import UnsentContent
-from ..limits.upload import SMALL_BODY, Upload
+from ..limits.request_place import SMALL_BODY, CountedRequest, RequestPlace
 from ..own_context import DONE, run_in_own_context
 from ..response.access_record import RecordedRequest
 from ..response.error_response import ErrorResponse, ServerResponse, new_request_id
 from ..response.response_head import (
     CONTINUE,
     NO_CONTENT,
+    NO_STREAM_FOR_TAKE,
     STATUS_LINES,
     ApplicationError,
     Fields,
@@ -69,13 +74,12 @@ from ..response.response_head import (
     read_fields,
     switching_head,
 )
-from .request_body import Body, BodyError
+from .request_body import Body, BodyError, too_large
+from .taken_connection import TakenConnection
 
 if TYPE_CHECKING:
-    from ...net.stream import PlainStream
-    from ..peer import Peer
-    from ..state import ServerState
     from .request_head import Head
+    from .request_transport import RequestTransport
 
 _JOINED_MAX = 256 * 1024
 """Most bytes of content that are joined with the head for one write. Joining copies the content."""
@@ -84,54 +88,7 @@ _JOINED_MAX = 256 * 1024
 _NOTHING, _HEAD, _BODY, _DONE = range(4)
 
 
-class RequestTransport(Protocol):
-    """Interface of a connection towards its requests: bytes in both directions, and persistence."""
-
-    server: ServerState
-    stream: PlainStream
-    peer: Peer
-    scheme: str
-    buffer: bytes
-    """Bytes that were read and not used yet."""
-    half_closed: bool
-    """Whether the client has ended its sending and still waits for responses."""
-    lingers: bool
-    """Whether the client may be sending while the server closes the connection."""
-
-    def take_buffer(self) -> bytes:
-        """Take ``buffer``, and leave it empty."""
-        ...
-
-    def receive_now(self) -> bytes | None:
-        """Receive without a wait: b"" at the end of the stream, None if no byte is there."""
-        ...
-
-    async def receive(self) -> bytes:
-        """Wait for the next bytes; b"" at the end of the stream. A cancel loses no byte."""
-        ...
-
-    def send_now(self, data: bytes) -> bool:
-        """Send what the socket takes, and keep the rest for ``send_rest``. Return whether it took all."""
-        ...
-
-    async def send_rest(self) -> None:
-        """Wait, with a timeout, until the socket has taken all kept bytes. Cancelled, they stay kept, in order."""
-        ...
-
-    async def refuse(self, error_response: ErrorResponse, request_id: str, head: AnyHead) -> int:
-        """Send an error response to the request of ``head``. Return the bytes of its body."""
-        ...
-
-    def keeps_alive(self) -> bool:
-        """Whether the server lets the connection carry another request."""
-        ...
-
-    def cancel_apart(self, reason: str) -> None:
-        """Cancel the foreign code that serves the request, and with it the connection."""
-        ...
-
-
-class RequestResponseCycle(RecordedRequest, UnsentContent):
+class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
     """An HTTP/1.1 request and its response (``InboundRequest``)."""
 
     __slots__ = (
@@ -143,6 +100,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "_connection",
         "_fields",
         "_left",
+        "_must_continue",
         "_on_gone",
         "_parsed",
         "_reading",
@@ -162,6 +120,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "local",
         "method",
         "peer",
+        "place",
         "refused_unseen",
         "response_complete",
         "scheme",
@@ -169,10 +128,10 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         "server_response",
         "started",
         "status",
+        "switched_at",
         "taken",
         "takes_trailers",
         "target",
-        "upload",
         "version",
         "waits",
         "websocket",
@@ -202,8 +161,8 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         """Whether the connection stays open after the response, as far as the messages decide."""
         self.server_response = self.filed = None
         self.ended_at = 0.0
-        self.upload: Upload | None = None
-        """Made for the first wait for the body; None while the request counts as in flight only."""
+        self.place: RequestPlace | None = None
+        self.switched_at: float | None = None
         self.gone = self.crash_recorded = self.refused_unseen = False
         self.response_complete = False
         """Whether the whole response was handed to the connection and was not lost since."""
@@ -232,6 +191,8 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self._body_clock = BodyClock(limits)
             self._body_size = parsed.length if parsed.length > 0 else limits.max_body
             """Bytes of the body; if its length is unknown, the most that it may have."""
+            self._must_continue = parsed.expects_continue
+            """Whether the client still waits for 100 (Continue)."""
 
     # The request.
 
@@ -251,8 +212,19 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return self.body is None
 
     @property
+    def expects_continue(self) -> bool:
+        """Whether the client still waits for 100 (Continue); see ``InboundRequest``."""
+        body = self.body
+        return body is not None and self._must_continue and not body.received and self._at is _NOTHING
+
+    @property
     def begun(self) -> bool:
         """Whether the application has given the head of its response."""
+        return self._at is not _NOTHING
+
+    @property
+    def response_started(self) -> bool:
+        """Whether the response has begun, so that only the client keeps the request open."""
         return self._at is not _NOTHING
 
     @property
@@ -289,12 +261,22 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self.client_left()
         elif self.taken:
             pass  # TakenConnection.receive_some reports the end behind all bytes.
-        elif self.body is not None and self._reading:
+        elif self.body is not None and (self._reading or self._rest_has_come(self.body)):
             pass  # receive finds out whether the body was complete.
         elif late and self.waits and not self._connection.half_closed:
             self.client_left()
         else:
             self._connection.half_closed = True
+
+    def _rest_has_come(self, body: Body) -> bool:
+        """Whether the unread rest of a body that may have any size is in the socket, so that a read will find it all.
+
+        Such a body is read as fast as it is passed on. The client has often ended its sending long before that.
+        """
+        left = body.left
+        if left is None or not body.takes_any_size:
+            return False
+        return len(self._connection.buffer) + self._connection.stream.unread() >= left
 
     def client_left(self) -> None:
         """Set ``gone``, and notify the application once. Does nothing after a complete response."""
@@ -315,6 +297,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self._parsed.length < 0:
             self._body_size = min(self._body_size, size)
 
+    def take_any_size(self) -> None:
+        """Lift ``max_body`` and the bound on the whole time of the body; see ``InboundRequest``."""
+        if self.body is not None:
+            self.body.takes_any_size = True
+            self._body_size = PIECE
+
     async def receive(self) -> bytes:
         """Receive the next part of the body, ``b""`` at its end; see ``InboundRequest``."""
         body, content = self.body, b""
@@ -324,6 +312,8 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             return b""
         self._reading = True
         try:
+            if body.is_too_large:  # Of a head that the application lets pass (InboundApplication.takes_any_size).
+                raise BodyError(too_large(self.server.limits))
             while not content and not body.ended:
                 data = self._receive_available(body)
                 if data is None:
@@ -332,8 +322,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
                     self.client_left()
                     raise ClientGoneError("the client left before its body was complete")
                 content, self._connection.buffer = body.feed(data)
-            if body.ended and self.upload is not None and not self.begun:
-                _raise_body_error(self.upload.complete())
+            if body.takes_any_size:
+                self._body_clock.took(len(content))
+            if body.ended and self.place is not None and not self.begun:
+                error_response = self.place.complete()
+                # The upstream may have acted on a body that was passed on: it is too late for a refusal.
+                _raise_body_error(None if body.takes_any_size else error_response)
         except BodyError as error:
             await self._refuse(error.error_response)
         finally:
@@ -350,7 +344,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if connection.buffer:
             return connection.take_buffer()
         # A small body is nearly always in the socket already. It then needs no upload slot.
-        if self.upload is None and body.left is not None and body.left <= SMALL_BODY:
+        if self.place is None and body.left is not None and body.left <= SMALL_BODY:
             return connection.receive_now()
         return None
 
@@ -360,13 +354,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         Raises:
             BodyError: 503, no upload slot is free; 408, the bytes come too slowly.
         """
-        connection = self._connection
-        if self.upload is None:
-            self.upload = Upload(connection.server)
+        connection, place = self._connection, self.own_place()
         small = body.left is not None and body.left <= SMALL_BODY
-        _raise_body_error(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
+        _raise_body_error(await place.begin_upload(partial(self._all_has_come, body.left or 0) if small else None))
         # Only with a slot: a client must not be asked for a body that would be refused (RFC 9110 section 10.1.1).
-        if self._parsed.expects_continue and not body.received and self.can_respond and not connection.buffer:
+        if self._must_continue and not body.received and self.can_respond and not connection.buffer:
+            self._must_continue = False
             await self._write(CONTINUE)
         return connection.take_buffer() or await self._receive_timed()
 
@@ -380,10 +373,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         """Wait for the connection's next bytes; b"" at the end of the stream.
 
         Raises:
-            BodyError: 408, the waits for this body are longer in sum than its ``BodyClock`` allows.
+            BodyError: 408, the waits for this body are longer in sum than its ``BodyClock`` allows. (Of a stream they
+                have no bound.)
         """
         clock, began = self._body_clock, trio.current_time()
-        with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
+        seconds = math.inf if self.place is not None and self.place.is_stream else clock.left(self._body_size)
+        with trio.CancelScope(deadline=began + seconds) as scope:
             data = await self._connection.receive()
         if scope.cancelled_caught:
             raise BodyError(ErrorResponse(408, "The body did not arrive in time."))
@@ -582,7 +577,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     def _has_large_rest(self, body: Body) -> bool:
         """Whether the unread rest of the body is too large, or too uncertain, to be discarded after the response."""
         # A client that waits for its 100 may send the body after the final response, or may not: nobody can know.
-        waits = self._parsed.expects_continue and not body.received
+        waits = self._must_continue and not body.received
         return waits or body.left is None or body.left > self.discard_max
 
     def _spend(self, size: int, more: bool) -> None:
@@ -628,9 +623,27 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             raise ClientGoneError("the client has gone")
         if self._at is not _NOTHING:
             raise ApplicationError("the application sent an interim response after the head of its response")
-        head = interim_head(status, fields)
-        if self.version == "1.1":
+        if head := self._interim_head(status, fields):
             await self._write(head)
+
+    def inform_soon(self, status: int, fields: Sequence[Field]) -> None:
+        """Give an interim response to be sent, without waiting; see ``InboundRequest``."""
+        if self.gone or self._at is not _NOTHING:
+            return
+        if head := self._interim_head(status, fields):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # The next send finds the same.
+                self._connection.send_now(head)
+
+    def _interim_head(self, status: int, fields: Sequence[Field]) -> bytes:
+        """The bytes of an interim response; ``b""`` for one that the client must not, or need not, get."""
+        head = interim_head(status, fields)
+        if self.version != "1.1":
+            return b""
+        if status == 100:
+            if not self.expects_continue:
+                return b""
+            self._must_continue = False  # receive must not send a second one.
+        return head
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
         """Send a head, and return the stream of bytes that follows; see ``InboundRequest``."""
@@ -639,9 +652,19 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self._at is not _NOTHING or self.body is not None:
             raise ApplicationError("the application took a connection after its response began, or with a body unread")
         head = switching_head(status, fields)
+        if not self.became_stream():
+            raise ApplicationError(NO_STREAM_FOR_TAKE)
         self.status, self._at, self.keep_alive, self.taken = status, _BODY, False, True
+        self.switched_at = trio.current_time()
         await self._write(head)
-        return TakenConnection(self, self._connection)
+        return TakenConnection(self._connection, self._write_taken)
+
+    async def _write_taken(self, data: bytes) -> None:
+        """Send bytes of the other protocol; raises ``ClientGoneError`` as ``_write``."""
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        await self._write(data)
+        self.bytes_sent += len(data)
 
     def cut(self, reason: str) -> None:
         """Abort a response by a reset of the connection; see ``InboundRequest``."""
@@ -649,7 +672,12 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self._connection.stream.reset_on_close()
         self.client_left()
 
-    # Foreign code.
+    # The place, and foreign code.
+
+    def displace(self, reason: str) -> None:
+        """End the request now, count it out and close the connection, to make room for a newer probe."""
+        self.own_place().end()
+        self._connection.displace()
 
     def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> Coroutine[Any, Any, None]:
         """Await ``work`` with a copy of the context variables; see ``InboundRequest``."""
@@ -658,39 +686,6 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     def cancel_apart(self, reason: str) -> None:
         """Cancel the work of ``run_apart``; see ``InboundRequest``."""
         self._connection.cancel_apart(reason)
-
-
-class TakenConnection:
-    """``ByteStream`` over the connection of a request that was answered by ``take``."""
-
-    __slots__ = ("_connection", "_cycle", "_lock")
-
-    def __init__(self, cycle: RequestResponseCycle, connection: RequestTransport) -> None:
-        self._cycle = cycle
-        self._connection = connection
-        self._lock = trio.Lock()
-        """Held during ``send_all``, which several tasks may call."""
-
-    async def receive_some(self) -> bytes:
-        """Receive bytes of the client; ``b""`` at their end; see ``ByteStream``."""
-        if self._connection.buffer:
-            await trio.lowlevel.checkpoint()
-            return self._connection.take_buffer()
-        return await self._connection.receive()
-
-    async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``, shielded from cancels; see ``ByteStream``."""
-        # Shielded: a frame that is sent in part would corrupt the frames after it. write_timeout bounds the wait.
-        with trio.CancelScope(shield=True):
-            async with self._lock:
-                if self._cycle.gone:
-                    raise ClientGoneError("the client has gone")
-                await self._cycle._write(data)
-
-    async def send_eof(self) -> None:
-        """End the sending direction; see ``ByteStream``."""
-        await trio.lowlevel.checkpoint()
-        self._connection.stream.send_eof()
 
 
 def _raise_body_error(error_response: ErrorResponse | None) -> None:

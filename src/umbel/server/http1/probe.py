@@ -53,4 +53,4 @@ class _ProbeConnection(Http1Connection):
         return await super()._serve(head)
 
     def _awaits_response(self) -> bool:
-        return self._cycle is not None and not self.response_started
+        return self._cycle is not None and not self._cycle.begun

@@ -19,7 +19,7 @@ class BodyError(Exception):
 class Body:
     """The body of one request: of ``length`` bytes, or chunked if ``length`` is -1."""
 
-    __slots__ = ("_chunks", "_left", "_limits", "received")
+    __slots__ = ("_chunks", "_left", "_limits", "received", "takes_any_size")
 
     def __init__(self, length: int, limits: Limits) -> None:
         self._left = length
@@ -27,6 +27,8 @@ class Body:
         self._chunks = ChunkedDecoder(limits.max_head, limits.max_fields) if length < 0 else None
         self.received = 0
         """Bytes of content that were received."""
+        self.takes_any_size = False
+        """Whether ``max_body`` does not hold."""
 
     @property
     def ended(self) -> bool:
@@ -38,12 +40,17 @@ class Body:
         """Bytes that are still to come; None if that is unknown."""
         return None if self._chunks is not None else self._left
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the length of the body is over ``max_body``. A body of unknown length is not, before it is read."""
+        return self._chunks is None and self._left > self._limits.max_body and not self.takes_any_size
+
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Parse ``data``. Return the content in it, and the bytes after the end of the body.
 
         Raises:
-            BodyError: 400, malformed chunks; 413, over ``max_body``; 431, a trailer section over its limits. The
-                content in ``data`` is lost then.
+            BodyError: 400, malformed chunks; 413, over ``max_body``, unless ``takes_any_size``; 431, a trailer section
+                over its limits. The content in ``data`` is lost then.
         """
         if self._chunks is None:
             content, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
@@ -59,7 +66,7 @@ class Body:
             raise BodyError(ErrorResponse(431, _TRAILERS_REFUSED)) from error
         content = b"".join(pieces)
         self.received += len(content)
-        if self.received > self._limits.max_body:
+        if self.received > self._limits.max_body and not self.takes_any_size:
             raise BodyError(too_large(self._limits))
         return content, rest
 

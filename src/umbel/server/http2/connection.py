@@ -389,9 +389,8 @@ class Http2Connection:
             )
             return
         length, admit = head.content_length or (0 if complete else -1), self.server.admit
-        error_response = (
-            too_large(limits) if length > limits.max_body else admit(self._reserved, head.method, head.path, length)
-        )
+        oversized = length > limits.max_body and not self.server.takes_any_size(self._seen(head))
+        error_response = too_large(limits) if oversized else admit(self._reserved, head.method, head.path, length)
         if error_response is not None:
             self._refuse_unseen(stream_id, error_response, head, started_at, complete=complete)
             return
@@ -561,6 +560,7 @@ class Http2Connection:
         """
         self._forget(stream)
         stream.count_out()
+        stream.on_drain(None)
         self._tasks -= 1
         self._finished.unpark_all()
         if self._reserved or self._requests >= self.server.config.keep_alive_max_requests:
@@ -571,6 +571,11 @@ class Http2Connection:
             if not self._cutter.head_begun:
                 self._begun_at = self._idle_since
             self._receiving.deadline = self._read_deadline()
+
+    def _seen(self, head: Head) -> RequestHead:
+        """The head, as the application sees it before the request is admitted."""
+        scheme = "https" if self.peer.secure else "http"
+        return RequestHead(head.method, head.path, head.fields, scheme, self.peer.client)
 
     def _refuse_unseen(
         self,
@@ -586,8 +591,7 @@ class Http2Connection:
 
         ``complete``: the request has ended. ``code``: as in ``Sender.error_response``.
         """
-        request_id, scheme = new_request_id(), "https" if self.peer.secure else "http"
-        seen = RequestHead(head.method, head.path, head.fields, scheme, self.peer.client)
+        request_id, seen = new_request_id(), self._seen(head)
         error_response = self.server.unadmitted(error_response, seen)
         sent = self.sender.error_response(stream_id, error_response, request_id, seen, complete=complete, code=code)
         self._record(ServerResponse(error_response, request_id, sent), head, started_at)

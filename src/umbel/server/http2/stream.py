@@ -20,9 +20,9 @@ after ``StreamBytes.send_eof``.
 **The request's body** moves by the client's frames: ``ReceiveBuffer`` holds what was received. The flow-control window
 bounds it, and opens only when the application takes bytes. The client's END_STREAM ends the body, not the stream.
 
-**The count.** The request counts as in flight, or as an upload while the server waits for its body (``Upload``).
-``count_out`` takes it out of the count that it is in, once: when its response is done, when it is displaced, or when
-its task ends.
+**The count.** The request counts as in flight, as an upload while the server waits for its body, or as a stream of
+``max_streams`` (``RequestPlace``). ``count_out`` takes it out of the count that it is in, once: when its response is
+done, when it is displaced, or when its task ends.
 
 **Leaving.** ``leave`` ends a stream whose response nobody waits for: after RST_STREAM, the end of the connection, a
 write timeout, a displacement, or an error response of the server. It is not called after *done*, because the connection
@@ -58,15 +58,23 @@ from h2.errors import ErrorCodes
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
 from ...net.exception_groups import split_application_crash
 from ..http1.request_body import too_large
-from ..limits.client_clocks import BodyClock, WriteClock
+from ..limits.client_clocks import PIECE, BodyClock, WriteClock
 from ..limits.fairness import UnsentContent
-from ..limits.upload import Upload
+from ..limits.request_place import CountedRequest
 from ..response.access_record import RecordedRequest
 from ..response.error_response import ErrorResponse
-from ..response.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, check_interim_status, read_fields
+from ..response.response_head import (
+    NO_CONTENT,
+    NO_STREAM_FOR_TAKE,
+    STATUS_LINES,
+    ApplicationError,
+    check_interim_status,
+    read_fields,
+)
 from .receive_buffer import ReceiveBuffer
 from .request_head import CONNECTION_SPECIFIC, Fields, Head
 from .sender import WRITE_TIMEOUT
+from .stream_bytes import StreamBytes
 
 if TYPE_CHECKING:
     from ...core.inbound import Field
@@ -79,7 +87,7 @@ _SHARED_FACTOR = 4.0
 A slow link may carry many responses. But the progress of one stream must not keep all others alive."""
 
 
-class Stream(RecordedRequest, UnsentContent):
+class Stream(CountedRequest, RecordedRequest, UnsentContent):
     """HTTP/2 request with its response (``InboundRequest``)."""
 
     version = "2"
@@ -98,10 +106,10 @@ class Stream(RecordedRequest, UnsentContent):
     """Whether the response ended early for another reason than that the client left."""
     bodiless = False
     """Whether the response has no content on the wire: to HEAD, or with 204 or 304."""
-    upload: Upload | None = None
-    """Made for the first wait for the body; None while the request counts as in flight only."""
     _counted = True
-    """Whether the request still counts as in flight or as an upload."""
+    """Whether the request still counts as in flight, as an upload or as a stream."""
+    _any_size = False
+    """Whether ``max_body`` does not hold for the body."""
     _content_torn = False
     """Whether a cancelled send left a part of its content unqueued. Also set while a send waits with such a part."""
     _head_waits: Fields | None = None
@@ -211,14 +219,14 @@ class Stream(RecordedRequest, UnsentContent):
             self._window_changed.set()
 
     def count_out(self) -> None:
-        """Count the request out of those in flight or uploading. A second call does nothing."""
+        """Count the request out. A second call does nothing."""
         if self._counted:
             self._counted = False
-            self.server.reserve.requests.pop(self, None)
-            if self.upload is None:
+            self.server.reserve.leave(self)
+            if self.place is None:
                 self.server.request_ended()
             else:
-                self.upload.end()
+                self.place.end()
 
     def displace(self, reason: str) -> None:
         """Count the request out at once and reset the stream, to make room for a newer probe."""
@@ -268,6 +276,15 @@ class Stream(RecordedRequest, UnsentContent):
         if self.head.content_length is None:
             self._body_size = min(self._body_size, size)
 
+    def take_any_size(self) -> None:
+        """Lift ``max_body`` and the bound on the whole time of the body; see ``InboundRequest``."""
+        self._any_size, self._body_size = True, PIECE
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client still waits for 100 (Continue); see ``InboundRequest``."""
+        return self._must_continue and self.receive_buffer.awaited and not self.status
+
     async def receive(self) -> bytes:
         """Receive the next part of the body, ``b""`` at its end; see ``InboundRequest``."""
         buffer = self.receive_buffer
@@ -275,9 +292,9 @@ class Stream(RecordedRequest, UnsentContent):
             return b""
         self._receiving += 1
         try:
-            if buffer.awaited:
+            if buffer.awaited and not self._is_too_large:
                 await self._wait_for_body()
-            if buffer.received > self.server.limits.max_body:
+            if self._is_too_large:
                 self._refuse(too_large(self.server.limits))
             elif (error_response := self._refused_when_complete()) is not None:
                 self._refuse(error_response)
@@ -286,24 +303,30 @@ class Stream(RecordedRequest, UnsentContent):
         if buffer.gone:
             raise self._gone_error()
         data = buffer.take()
+        if self._any_size and self._body_clock is not None:
+            self._body_clock.took(len(data))
         self.connection.sender.flush_soon()  # take may have queued WINDOW_UPDATE frames, for which the client waits.
         return data
 
+    @property
+    def _is_too_large(self) -> bool:
+        """Whether the body is over ``max_body``. A declared length counts before the bytes have come."""
+        size = max(self.receive_buffer.received, self.content_length or 0)
+        return size > self.server.limits.max_body and not self._any_size
+
     def _refused_when_complete(self) -> ErrorResponse | None:
         """Count an upload with a complete body in flight again. Return the error response if there is no capacity."""
-        if self.upload is None or not self.receive_buffer.complete or self.receive_buffer.gone or self.response_started:
+        if self.place is None or not self.receive_buffer.complete or self.receive_buffer.gone or self.response_started:
             return None
-        return self.upload.complete()
+        error_response = self.place.complete()
+        # The upstream may have acted on a body that was passed on: it is too late for a refusal.
+        return None if self._any_size else error_response
 
     async def _wait_for_body(self) -> None:
         """Wait as an upload until bytes or the end of the body come. Refuse the request if they come too slowly."""
-        buffer = self.receive_buffer
-        if self.upload is None:
-            self.upload = Upload(self.server)
-            self._body_clock = BodyClock(self.server.limits)
-        clock = self._body_clock
-        assert clock is not None, "made with the upload"
-        if (error_response := await self.upload.begin(buffer.completed)) is not None:
+        buffer, place = self.receive_buffer, self.own_place()
+        clock = self._body_clock = self._body_clock or BodyClock(self.server.limits)
+        if (error_response := await place.begin_upload(buffer.completed)) is not None:
             self._refuse(error_response)
             return
         # Only with a slot: a client must not be asked for a body that would be refused.
@@ -312,7 +335,8 @@ class Stream(RecordedRequest, UnsentContent):
             self.connection.sender.headers(self.stream_id, 100, [])
             await self.connection.sender.flush()
         began = trio.current_time()
-        with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
+        seconds = math.inf if place.is_stream else clock.left(self._body_size)
+        with trio.CancelScope(deadline=began + seconds) as scope:
             await buffer.changed()
         clock.waited(trio.current_time() - began)
         if scope.cancelled_caught:
@@ -419,18 +443,35 @@ class Stream(RecordedRequest, UnsentContent):
         self._check_gone()
         if self.response_started or self.response_complete:
             raise ApplicationError("the application sent an interim response after the head of its response")
+        self._put_interim(status, fields)
+        await self._flush()
+
+    def inform_soon(self, status: int, fields: Sequence[Field]) -> None:
+        """Queue an interim response, without waiting; see ``InboundRequest``."""
+        if not (self.gone or self.status or self.finished):
+            self._put_interim(status, fields)
+            self.connection.sender.flush_soon()
+
+    def _put_interim(self, status: int, fields: Sequence[Field]) -> None:
+        """Queue an interim response, unless it is a 100 that the client does not wait for; raises as ``inform``."""
         check_interim_status(status)
         read_fields(fields)
+        if status == 100:
+            if not self.expects_continue:
+                return
+            self._must_continue = False  # receive must not send a second one.
         self.connection.sender.headers(self.stream_id, status, sendable(fields))
-        await self._flush()
 
     async def take(self, status: int, fields: Sequence[Field]) -> StreamBytes:
         """Send a head, and return the stream of bytes that follows; see ``InboundRequest``."""
         if not self.websocket:
             raise ApplicationError("the application took a stream whose request is no extended CONNECT")
+        self._check_gone()
+        if not self.became_stream():
+            raise ApplicationError(NO_STREAM_FOR_TAKE)
         self._begin(status, fields)
         self._put_head()
-        self._taken = StreamBytes(self)
+        self._taken, self.switched_at = StreamBytes(self), trio.current_time()
         await self._flush()
         self._check_gone()
         return self._taken
@@ -615,50 +656,6 @@ class Stream(RecordedRequest, UnsentContent):
         if sender.broken:
             self.gone = True
             raise self._gone_error()
-
-
-class StreamBytes:
-    """``ByteStream`` over the DATA frames of a stream that was taken."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._sending = trio.Lock()
-        """Held during ``send_all``: a wait for the window must not let another task's bytes in between."""
-        self._eof_sent = False
-
-    async def receive_some(self) -> bytes:
-        """Receive bytes of the client; ``b""`` at their end; see ``ByteStream``."""
-        stream = self._stream
-        buffer = stream.receive_buffer
-        if buffer.gone or buffer.exhausted:
-            await trio.lowlevel.checkpoint()
-            return b""
-        await buffer.changed()
-        if buffer.gone:
-            return b""
-        data = buffer.take()
-        stream.connection.sender.flush_soon()
-        return data
-
-    async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``, shielded from cancels; see ``ByteStream``."""
-        # Shielded: a frame that is sent in part would corrupt the frames after it. Each wait has a deadline.
-        with trio.CancelScope(shield=True):
-            async with self._sending:
-                if self._eof_sent:
-                    raise trio.ClosedResourceError("the end has been sent")
-                if not self._stream.finished:
-                    await self._stream._send_content(data, end=False)
-        self._stream._check_gone()
-
-    async def send_eof(self) -> None:
-        """End the sending direction; see ``ByteStream``."""
-        with trio.CancelScope(shield=True):
-            async with self._sending:
-                if not self._eof_sent and not self._stream.finished:
-                    self._eof_sent = True
-                    self._stream.connection.send_data(self._stream.stream_id, b"", end=True)
-                    await self._stream._flush()
 
 
 def sendable(fields: Sequence[Field]) -> Fields:

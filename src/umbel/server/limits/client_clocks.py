@@ -102,13 +102,14 @@ class WriteClock:
 class BodyClock:
     """Bound on the sum of the waits for one body or message: ``Limits.body_seconds`` of its size.
 
-    Received bytes give no time back.
+    Received bytes give no time back, except for a body without a size (``took``).
     """
 
-    __slots__ = ("_limits", "_waited")
+    __slots__ = ("_limits", "_received", "_waited")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._received = 0
         self._waited = 0.0
 
     def left(self, size: float) -> float:
@@ -118,3 +119,13 @@ class BodyClock:
     def waited(self, seconds: float) -> None:
         """Add a wait of ``seconds``."""
         self._waited += seconds
+
+    def took(self, size: int) -> None:
+        """Note ``size`` received bytes of a body that may have any size. Complete ``PIECE`` bytes give the time back.
+
+        The bound of such a body is ``left(PIECE)``: it may last for any time, as long as each 64 KiB come in time.
+        """
+        self._received += size
+        if self._received >= PIECE:
+            self._received %= PIECE
+            self._waited = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
@@ -61,6 +61,10 @@ class Reserve:
         """The reserved connections, oldest first."""
         self.requests: dict[ReservedRequest, None] = {}
         """The probes in flight beyond ``max_in_flight``, oldest first."""
+
+    def leave(self, request: object) -> None:
+        """Take a request out of the reserve, if it is in it: it does not count in ``max_in_flight`` any more."""
+        self.requests.pop(cast("ReservedRequest", request), None)
 
     def make_room(self) -> bool:
         """Displace the oldest probe whose response has begun. Return False if there is none."""

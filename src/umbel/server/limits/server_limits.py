@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from ...core.http.probe_paths import PROBES
 
+CONNECTIONS_MAX = 10_000
+"""Most connections of a process without ``max_connections``, however many descriptors it may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -26,10 +29,12 @@ class Limits:
     """Bytes per second; see ``body_seconds``."""
     write_timeout: float = 30.0
     """Time in which a client must accept each 64 KiB of a response."""
-    max_connections: int = 1000
-    """Most open connections of this process; see ``connections_allowed``."""
+    max_connections: int | None = None
+    """Most open connections of this process; None: the default of ``connections_allowed``."""
     max_in_flight: int = 256
     """Most requests in flight of this process."""
+    max_streams: int = 10_000
+    """Most streams of this process: requests that count neither as in flight nor as uploads, because they last long."""
     max_uploads: int = 64
     """Most requests of this process whose body the server waits for. They are not in flight."""
     probes: tuple[str, ...] = PROBES
@@ -81,9 +86,13 @@ class Limits:
 
     @property
     def connections_allowed(self) -> int:
-        """``max_connections``, but at most half of the process's file descriptors: upstreams need the other half."""
+        """``max_connections``, but at most half of the process's file descriptors: upstreams need the other half.
+
+        Without ``max_connections``: that half, but at most ``CONNECTIONS_MAX``.
+        """
+        wanted = CONNECTIONS_MAX if self.max_connections is None else self.max_connections
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return self.max_connections if soft == resource.RLIM_INFINITY else min(self.max_connections, soft // 2)
+        return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft // 2)
 
 
 _OWN_PROBES = frozenset(path.encode() for path in PROBES)

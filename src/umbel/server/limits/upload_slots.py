@@ -1,4 +1,4 @@
-"""Upload slots: ``max_uploads`` of them. ``upload.py`` says when a request needs one."""
+"""Upload slots: ``max_uploads`` of them. ``request_place.py`` says when a request needs one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class UploadSlots:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._free = trio.Semaphore(limits.max_uploads)
+        self._waiting_max = limits.connections_allowed
 
     @property
     def taken(self) -> int:
@@ -29,11 +30,11 @@ class UploadSlots:
 
     @property
     def full(self) -> bool:
-        """Whether no further request may wait for a slot: ``max_connections`` wait already.
+        """Whether no further request may wait for a slot: as many wait as connections are allowed.
 
         The number of connections alone is no bound, because an HTTP/2 connection has many streams.
         """
-        return self.waiting >= self._limits.max_connections
+        return self.waiting >= self._waiting_max
 
     def take_now(self) -> bool:
         """Take a slot if one is free. Return whether one was."""

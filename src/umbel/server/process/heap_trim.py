@@ -1,4 +1,4 @@
-"""Heap trim: returning free heap memory to the system after a burst of requests or uploads (docs/decisions/0006).
+"""Heap trim: returning free heap memory to the system after bursts, uploads and streams (docs/decisions/0006).
 
 The objects of many requests in flight are spread over the heap. When the requests have ended, the C library keeps the
 free pages; ``malloc_trim`` of glibc returns them. It runs in a thread without the GIL, but it holds the allocator's
@@ -7,7 +7,8 @@ lock. So the event loop waits at its next allocation of more than 512 bytes: 0.3
 Therefore a trim runs at most every ``INTERVAL_S`` seconds, and only
 
 - after a burst of at least ``BURST_MIN`` requests in flight has ended, or
-- after the last upload, if the process has grown by ``GROWTH_MIN``: a few large bodies leave as much free memory.
+- after the last upload or the last stream, if the process has grown by ``GROWTH_MIN``: a few large bodies, or many
+  streams, leave as much free memory. Neither counts as a request in flight.
 
 With more than ``BUSY_TRIM_MAX`` to return, it waits until no request is in flight.
 """
@@ -37,11 +38,11 @@ BUSY_TRIM_MAX = 64 * 2**20
 """Most bytes to return while requests are in flight. A trim of so many delays them by some 20 ms."""
 
 GROWTH_MIN = 32 * 2**20
-"""Bytes by which uploads must have made the process grow for a trim."""
+"""Bytes by which uploads or streams must have made the process grow for a trim."""
 
 
 class HeapTrimmer:
-    """Detects the end of bursts and uploads, and trims the heap in ``run``.
+    """Detects the end of bursts, uploads and streams, and trims the heap in ``run``.
 
     Without ``gc_tuning.apply`` nothing is trimmed. The code that counts requests in flight calls ``peak_rose`` when
     their number exceeds ``peak``, and ``burst_ended`` when it has fallen to ``burst_ends_at``: two comparisons per
@@ -59,7 +60,7 @@ class HeapTrimmer:
         self._earliest = -math.inf
         self._due = False
         self._after_burst = False
-        """Whether the scheduled trim follows a burst, and not only uploads."""
+        """Whether the scheduled trim follows a burst, and not only uploads or streams."""
         self._wanted = trio.Event()
 
     def peak_rose(self, in_flight: int) -> None:
@@ -74,8 +75,8 @@ class HeapTrimmer:
         self._after_burst = True
         self._schedule()
 
-    def uploads_ended(self) -> None:
-        """Schedule a trim, if the process has grown: the last upload in progress has ended."""
+    def long_requests_ended(self) -> None:
+        """Schedule a trim, if the process has grown: the last upload, or the last stream, has ended."""
         self._schedule()
 
     def _schedule(self) -> None:

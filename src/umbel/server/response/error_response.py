@@ -63,6 +63,7 @@ class ServerResponse(NamedTuple):
 
 OVERLOADED = ErrorResponse(503, "The server is at its limit of requests in flight; retry later.", Kind.OVERLOADED)
 NO_UPLOAD_LEFT = ErrorResponse(503, "The server is at its limit of uploads; retry later.", Kind.OVERLOADED)
+NO_STREAM_LEFT = ErrorResponse(503, "The server is at its limit of streams; retry later.", Kind.OVERLOADED)
 NO_CONNECTION_LEFT = ErrorResponse(503, "The server is at its limit of connections; retry later.", Kind.OVERLOADED)
 NO_MEMORY_LEFT = ErrorResponse(503, "The server is at its limit of memory; retry later.", Kind.OVERLOADED)
 PREFLIGHT = ErrorResponse(204, "")

@@ -21,6 +21,9 @@ NO_CONTENT = frozenset({204, 304})
 """Statuses of responses without content, whatever their fields say (RFC 9110 section 6.4.1)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+NO_STREAM_FOR_TAKE = "the application took a connection although became_stream had returned False, or would have"
+"""The error of ``take`` without a place for a stream."""
+
 # The server writes these fields itself; those of the application are left out.
 _OURS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _BREAK = re.compile(rb"[\r\n\0]")

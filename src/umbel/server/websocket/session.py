@@ -68,7 +68,7 @@ from ..limits.client_clocks import BodyClock
 from ..limits.fairness import BoundedCalls
 from ..phase import Phase
 from ..response.access_record import RECORD, RecordedRequest, corrected
-from ..response.error_response import ErrorResponse, ServerResponse
+from ..response.error_response import NO_STREAM_LEFT, ErrorResponse, ServerResponse
 from ..response.response_head import STATUS_LINES, ApplicationError
 from .frame_tracker import FrameTracker
 from .handshake import in_lower_case
@@ -290,12 +290,18 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     async def _accept(self, message: Message) -> None:
         """Accept the handshake, and start the reader and the server's tasks.
 
+        If ``max_streams`` are open, the server refuses the handshake with 503 instead, and the WebSocket ends.
+
         Raises:
-            ClientGoneError: the client left meanwhile.
+            ClientGoneError: the client left meanwhile, or the server has refused the handshake.
             ApplicationError: the subprotocol was not offered, or a field must not be set.
         """
         status, fields, connection = self._opening.accept(message.get("subprotocol"), message.get("headers", ()))
         self._state = State.ACCEPTING
+        if not (self._request.gone or self._request.became_stream()):
+            await self._respond_in_place(NO_STREAM_LEFT)
+            self._end(_ABNORMAL)
+            raise ClientGoneError(_GONE)
         try:
             with self._noticing_gone():
                 self._stream = await self._request.take(status, fields)
@@ -347,11 +353,15 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     async def _respond_for_application(self) -> None:
         """Respond with 500 for an application that ended without a response; cut one that it has begun."""
         if self._request.can_respond:
-            # Noted before it is sent: if the sending is cancelled, the record still names this response.
-            self.server_response = ServerResponse(_CRASHED, self.request_id)
-            self.server_response = await send_error_response(self._server, self._request, self.server_response)
+            await self._respond_in_place(_CRASHED)
         elif not self._request.response_complete:
             self._request.cut("the application ended before its response did")
+
+    async def _respond_in_place(self, error_response: ErrorResponse) -> None:
+        """Send an error response to the handshake in the application's place."""
+        # Noted before it is sent: if the sending is cancelled, the record still names this response.
+        self.server_response = ServerResponse(error_response, self.request_id)
+        self.server_response = await send_error_response(self._server, self._request, self.server_response)
 
     def _hand_record_over(self) -> None:
         """Hand over the one access record: the application's, corrected if the server responded; else the server's."""

@@ -136,6 +136,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """The number of open connections."""
     requests: int
     """The number of requests since the worker's start."""
+    streams: int = 0
+    """The number of streams; they are not in flight."""
     failing_logs: tuple[str, ...] = ()
     """The logs whose latest write has failed or hangs."""
 

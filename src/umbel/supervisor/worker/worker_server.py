@@ -221,6 +221,7 @@ class WorkerServer:
         return messages.Heartbeat(
             lag_ms=round(late * 1000, 3),
             inflight=statistics.requests_in_flight,
+            streams=statistics.streams,
             tasks=trio.lowlevel.current_statistics().tasks_living,
             rss=resident(),
             connections=statistics.connections,

@@ -172,7 +172,7 @@ def test_warnings_are_in_the_json_output(tmp_path: Path, monkeypatch: pytest.Mon
 ALONE = {
     # Bounds of separate things, or pairs of which the lower one is simply in force.
     *("server." + key for key in ("body_timeout", "min_body_rate", "write_timeout", "max_connections", "max_fields")),
-    *("server." + key for key in ("drain_delay", "cancel_timeout")),
+    *("server." + key for key in ("max_streams", "drain_delay", "cancel_timeout")),
     *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
     *("intensity.restarts", "intensity.window"),
     *("upstream." + key for key in ("keepalive_expiry", "max_body", "max_head", "max_fields", "retry_budget")),

@@ -186,6 +186,10 @@ def application(**server: Any) -> Umbel:
     async def closed() -> None:
         await websocket.close(1000)
 
+    @app.websocket("/open")
+    async def opened() -> None:
+        await websocket.receive()
+
     return app
 
 
@@ -258,6 +262,7 @@ async def _refused_for_want_of_room(seen: Refusals) -> None:
         ("max_in_flight", HANG, HANG),
         ("max_uploads", UPLOAD, UPLOAD),
         ("max_connections", HANG, HANG),
+        ("max_streams", handshake(b"/open"), handshake(b"/open")),
     ):
         app = application(**{limit: 1}, body_timeout="100s")
         async with living(app), served(app, limits=app.limits) as server, server.connected() as client:

@@ -129,11 +129,11 @@ async def test_the_heap_is_trimmed_after_uploads_that_grew_the_process(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
-        requests.trimmer.uploads_ended()
+        requests.trimmer.long_requests_ended()
         await trio.sleep(10)
         assert requests.trims == []
         requests.resident = GROWTH_MIN
-        requests.trimmer.uploads_ended()
+        requests.trimmer.long_requests_ended()
         await trio.sleep(10)
         assert requests.trims == [pytest.approx(10 + DELAY_S)]
 
@@ -142,7 +142,7 @@ async def test_a_burst_that_ends_while_a_trim_for_uploads_is_scheduled_is_trimme
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
-        requests.trimmer.uploads_ended()
+        requests.trimmer.long_requests_ended()
         requests.come(100)
         requests.go(100)
         await trio.sleep(10)

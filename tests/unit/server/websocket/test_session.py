@@ -33,6 +33,8 @@ class Handshake:
     peer: tuple[str, int] | None = ("192.0.2.1", 5000)
     local: tuple[str, int | None] | None = ("192.0.2.2", 443)
     started = 0.0
+    gone = False
+    stream_is_free = True
 
     def __init__(self, version: str = "1.1") -> None:
         self.version = version
@@ -46,6 +48,9 @@ class Handshake:
 
     def on_gone(self, callback: Callable[[], object] | None) -> None:
         self.left = callback
+
+    def became_stream(self) -> bool:
+        return self.stream_is_free
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
         self.asked.append(("respond", status, list(fields), body))
