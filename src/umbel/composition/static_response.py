@@ -19,9 +19,11 @@ import msgspec
 import trio
 
 from ..core.call import CallBase
+from ..core.http.forward_all import STAR
 from ..core.httpx_calls.transport_caller import CallTimedOut
 from ..core.regular_file import open_regular
 from ..net.exception_groups import cancel_reason
+from .request.forward import forwarded_query
 from .text.template import MAX_TARGET, BadValueError
 
 if TYPE_CHECKING:
@@ -108,14 +110,21 @@ class RedirectTemplate(NamedTuple):
     origin: str
     """Scheme, host and port of the target; empty: those of the request."""
     target: TargetTemplate
+    keeps_query: bool = False
+    """Whether the query of the request is added to that of the target."""
 
-    def location(self, context: Mapping[str, Json]) -> bytes:
-        """The value of Location for a request with this evaluation context.
+    def location(self, context: Mapping[str, Json], raw_query: bytes = b"") -> bytes:
+        """The value of Location for a request with this evaluation context and this query.
+
+        The query is added unchanged, except that a byte that no target may hold is percent-encoded. So it cannot end
+        the query or the field.
 
         Raises:
             BadValueError: a value cannot be encoded as a segment or a query value, or the target is too long.
         """
         path, query = self.target.expand(context, {})
+        if self.keeps_query:
+            query.extend(forwarded_query(raw_query, (STAR,)))
         location = f"{self.origin}{path}?{'&'.join(query)}" if query else f"{self.origin}{path}"
         if len(location) > MAX_TARGET:
             raise BadValueError("to", f"makes a target of more than {MAX_TARGET} bytes", client_parameter="")

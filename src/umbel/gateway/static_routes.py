@@ -116,7 +116,7 @@ class StaticView:
         if self._redirect is not None:
             context = request_context(self._plan, self._inputs.read(ctx, path))
             try:
-                location = self._redirect.location(context)
+                location = self._redirect.location(context, ctx.query)
             except BadValueError as error:
                 raise RequestError(400, _sentence(error)) from error
             return Reply(self._status, [(b"location", location), *self._fields], b"")

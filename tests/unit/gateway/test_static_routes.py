@@ -107,6 +107,32 @@ async def test_a_path_keeps_its_slashes_and_names_no_other_host(target: str, loc
         assert (response.status_code, response.headers["location"]) == (308, location)
 
 
+@pytest.mark.parametrize(
+    ("to", "query", "location"),
+    [
+        ("/new", b"", "/new"),
+        ("/new", b"a=1&a=2&b=%20+%E2%80%AE&&c", "/new?a=1&a=2&b=%20+%E2%80%AE&&c"),
+        ("/new?v=2", b"a=1", "/new?v=2&a=1"),
+        ("https://new.test", b"a=//evil.test/?", "https://new.test/?a=//evil.test/?"),
+        ("/new", b"a=%0d%0aset-cookie:x", "/new?a=%0d%0aset-cookie:x"),
+    ],
+)
+async def test_a_redirect_with_query_keep_adds_the_query_unchanged(to: str, query: bytes, location: str) -> None:
+    request = MemoryRequest(target="/r" + (f"?{query.decode()}" if query else ""))
+    await asked([{"path": "/r", "redirect": {"to": to, "query": "keep"}}], request)
+    assert (request.answer.status, request.answer["location"]) == (308, location)
+
+
+@given(st.binary(max_size=100))
+def test_no_kept_query_leaves_the_query_of_the_location(query: bytes) -> None:
+    template = TEMPLATE._replace(keeps_query=True)
+    location = template.location({"path": {"a": "a", "b": "b"}, "query": {"q": None}}, query).decode("ascii")
+    assert location.isprintable()
+    assert " " not in location
+    parts = urlsplit(urljoin("https://here.test/old/a/b", location))
+    assert (parts.scheme, parts.netloc, parts.path, parts.fragment) == ("https", "here.test", "/a/b", "")
+
+
 async def test_a_location_of_more_than_the_largest_target_is_a_400() -> None:
     request = MemoryRequest(target=f"/old/{'%C3%A9' * 1300}/{'%C3%A9' * 1300}?q={'x' * 1000}")
     await asked([MOVED], request)

@@ -173,7 +173,8 @@ class _Explainer:
     def static(self, plan: Plan) -> str:
         route = plan.route
         if route.redirect is not None:
-            return self._hide(f"status {route.redirect.status}, to {route.redirect.to}")
+            kept = ", with the client's query" if route.redirect.query == "keep" else ""
+            return self._hide(f"status {route.redirect.status}, to {route.redirect.to}{kept}")
         return self._hide(response_text(route.respond)) if route.respond is not None else ""
 
     def answer_rules(self, plan: Plan) -> Iterator[str]:

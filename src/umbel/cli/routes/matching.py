@@ -93,11 +93,15 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
 
 
 def location_of(
-    plan: Plan, path: Mapping[str, Any], query: Mapping[str, Json], fields: Sequence[tuple[str, str]] = ()
+    plan: Plan,
+    path: Mapping[str, Any],
+    query: Mapping[str, Json],
+    fields: Sequence[tuple[str, str]] = (),
+    raw_query: str = "",
 ) -> str | NoMatch:
     """The Location that the redirect of ``plan`` gives a request with these values; ``NoMatch`` if it is refused.
 
-    Empty if the route is no redirect. ``fields`` are the header fields of the request.
+    Empty if the route is no redirect. ``fields`` are the header fields of the request, and ``raw_query`` its query.
     """
     static = plan.static
     if not isinstance(static, RedirectTemplate):
@@ -106,7 +110,7 @@ def location_of(
     defaults = {name: param.default for name, param in plan.route.query_params.items()}
     inputs = Inputs(path=values, query={**defaults, **query}, headers=_request_fields(fields).end_to_end)
     try:
-        return static.location(request_context(plan, inputs)).decode("ascii")
+        return static.location(request_context(plan, inputs), raw_query.encode()).decode("ascii")
     except BadValueError as error:
         return NoMatch(400, str(error))
 

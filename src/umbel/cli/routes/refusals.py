@@ -48,7 +48,7 @@ def read_inputs(plan: Plan, found: Match, path: str, asked: Sequence[tuple[str, 
         return query
     if (refused := _refused_body(plan, asked)) is not None:
         return refused
-    location = location_of(plan, found.values, query.values, asked)
+    location = location_of(plan, found.values, query.values, asked, path.partition("?")[2])
     return location if isinstance(location, NoMatch) else Inputs(query, location)
 
 

@@ -566,7 +566,12 @@ class _RouteCompiler:
         target = self._target(at, path, scope, _PATH_PARAMETER.findall(self._route.path))
         if self._names.uses_body:
             self._problem(at, "a redirect cannot read the request's body: it is sent without waiting for the body")
-        return None if target is None else RedirectTemplate(redirect.status, found[0], target)
+        if target is None:
+            return None
+        if redirect.query == "keep" and any(isinstance(part, Variable) for part in target.query):
+            reason = 'query = "keep" sends all parameters of the client already; remove {?…} and {&…}'
+            self._problem(at, reason)
+        return RedirectTemplate(redirect.status, found[0], target, redirect.query == "keep")
 
     def _check_answer_field(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:

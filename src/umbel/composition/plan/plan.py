@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...config.schema.sections import Call, KeyPath, Route, Upstream
+from ...core.http.forward_all import STAR
 from ...core.http.header_field import text_of
 from ...core.model import Inputs, Json
 from ..answer.status_fields import CREATED
@@ -116,7 +117,9 @@ class Plan:
 
     @property
     def forwarded_query(self) -> frozenset[str]:
-        """The names of the client's query parameters that calls forward; ``"*"`` stands for all."""
+        """The names of the client's query parameters that calls or a redirect forward; ``"*"`` stands for all."""
+        if self.route.redirect is not None and self.route.redirect.query == "keep":
+            return frozenset((STAR,))
         return frozenset(name for call in self.calls for name in call.config.forward_query)
 
     @property

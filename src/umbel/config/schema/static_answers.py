@@ -73,3 +73,6 @@ class Redirect(Section):
     items."""
     status: Literal[301, 302, 303, 307, 308] = 308
     """The status. 308 and 307 keep the method and the body, 303 makes it a GET."""
+    query: Literal["drop", "keep"] = "drop"
+    """What becomes of the client's query. keep: it is added to the target unchanged, behind what the target has itself.
+    drop: only what {?a,b} and {&a,b} name is sent."""

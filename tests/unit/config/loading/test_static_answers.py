@@ -136,6 +136,12 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:4: routes[0].redirect.to: "ids" is a list, and a path segment takes one value; write it into the query'
         ],
     ),
+    "a kept query beside parameters of the template": (
+        ROUTE + 'query = ["a"]\nredirect = { to = "/new{?a}", query = "keep" }\n',
+        [
+            'umbel.toml:4: routes[0].redirect.to: query = "keep" sends all parameters of the client already; remove {?…} and {&…}'
+        ],
+    ),
     "slashes of a parameter that has none": (
         '[[routes]]\npath = "/r/<id>"\nredirect.to = "/new/{+id}"\n',
         [
