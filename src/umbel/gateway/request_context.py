@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
     from .browsers.browser_fields import BrowserFields
-    from .browsers.compression import Compression
+    from .browsers.compression import CodedContent, Compression
     from .context import ServingState
     from .request.client_origin import ClientOrigin
 
@@ -57,6 +57,7 @@ class RequestContext:
         "body_waits",
         "browser_fields",
         "calls",
+        "coded_content",
         "completed",
         "compression",
         "detail",
@@ -95,6 +96,8 @@ class RequestContext:
         """
         self.compression: Compression | None = None
         """Compresses the response; None: it is sent as it is."""
+        self.coded_content: CodedContent | None = None
+        """The coded forms of the constant content of a static route; None: the content is not constant."""
         self.calls: dict[str, Outcome] = {}
         """The outcomes of the request's calls by name, in the order in which the calls ended."""
         self.outcomes: tuple[Outcome, ...] = ()

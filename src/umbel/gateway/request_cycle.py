@@ -249,6 +249,7 @@ class StaticCycle(RequestCycle):
     def __init__(self, context: GatewayContext, match: Match, route: StaticView, inbound: InboundRequest) -> None:
         RequestCycle.__init__(self, context, match, route, inbound)
         self._route = route
+        self.coded_content = route.coded_content
 
     async def _answer(self) -> None:
         route = self._route

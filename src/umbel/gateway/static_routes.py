@@ -19,6 +19,7 @@ from ..composition.text.template import BadValueError
 from ..core.errors import RequestError
 from ..core.failure_kinds import Kind
 from ..core.http.header_field import raw_value
+from .browsers.compression import CodedContent
 from .request.inputs import InputRules
 from .request.query import QueryRules
 from .request_context import RequestContext, current_request_context
@@ -75,6 +76,8 @@ class StaticView:
                 self._etag = etag_of(static.content)
                 fields += [(b"etag", self._etag.encode())]
             fields += [field for field in static.fields if field[0] != b"content-type"]
+        self.coded_content = CodedContent(self._content)
+        """The coded forms of the content."""
         self._not_modified = tuple(fields)
         """The fields of a 304."""
         if not isinstance(static, RedirectTemplate):
@@ -93,7 +96,7 @@ class StaticView:
             RequestError: as ``reply``; or 503, the application has not started or has stopped; or 504, as ``wait``.
         """
         ctx = current_request_context()
-        ctx.compression = self.compression
+        ctx.compression, ctx.coded_content = self.compression, self.coded_content
         ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
         self._context.require_runtime()
         reply = self.reply(ctx, path)

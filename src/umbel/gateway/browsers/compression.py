@@ -72,6 +72,19 @@ class WholeResponse(NamedTuple):
     body: bytes
 
 
+class CodedContent:
+    """The coded forms of content that is constant: each is made for the first response that needs it, and kept.
+
+    They are at most as many as there are codings, and each is about as large as the content at most.
+    """
+
+    __slots__ = ("content", "forms")
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.forms: dict[Coding, bytes] = {}
+
+
 class Compression:
     """Compresses the responses of one application. Used by the tasks of one trio run.
 
@@ -92,13 +105,16 @@ class Compression:
         self._accepted: BoundedCache[str, Accepted] = BoundedCache(_CACHED_MAX, _CACHED_SIZE)
         self._fits: BoundedCache[bytes, bool] = BoundedCache(_CACHED_MAX, _CACHED_SIZE)
 
-    async def apply(self, asked: RequestFields, method: str, whole: WholeResponse) -> WholeResponse:
+    async def apply(
+        self, asked: RequestFields, method: str, whole: WholeResponse, constant: CodedContent | None = None
+    ) -> WholeResponse:
         """Make the response in the coding that fits the request: compressed, unchanged but for Vary, or a 304.
 
         Args:
             asked: the fields of the request.
             method: the method of the request. The response to HEAD has the fields of the one to GET.
             whole: the response; its fields may be changed.
+            constant: holds the coded forms of the body if the body is its ``content``; None: there are none.
         """
         status, fields, body = whole
         if status == 304:
@@ -117,7 +133,10 @@ class Compression:
         if len(body) < self.min and accepted.identity:
             return whole
         coding = accepted.codings[0]
-        coded = await self._compressed(coding, body)
+        if constant is None or constant.content is not body:  # Such as the problem of a refused request.
+            constant = CodedContent(body)
+        if (coded := constant.forms.get(coding)) is None:
+            coded = constant.forms[coding] = await self._compressed(coding, body)
         if accepted.identity and len(coded) + _FIELDS_COST >= len(body):
             return whole
         return WholeResponse(status, _describing(fields, coding, len(coded)), coded)

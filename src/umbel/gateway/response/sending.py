@@ -143,7 +143,7 @@ async def send_whole(ctx: RequestContext, status: int, fields: list[Field], body
     inbound = ctx.inbound
     if ctx.compression is not None:
         whole = WholeResponse(status, fields, body)
-        status, fields, body = await ctx.compression.apply(ctx.origin.fields, inbound.method, whole)
+        status, fields, body = await ctx.compression.apply(ctx.origin.fields, inbound.method, whole, ctx.coded_content)
     if not inbound.respond(status, fields, body):
         await inbound.drained()
 

@@ -136,6 +136,27 @@ async def test_problem_documents_are_compressed(autojump_clock: MockClock) -> No
         assert varies(answer)
 
 
+async def test_the_content_of_a_respond_is_compressed_once_per_coding(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    compressed: list[bytes] = []
+    static = {"path": "/s", "respond": {"text": "static " * 500}, "query": {"n": {"type": "int"}}}
+    app, _ = compressing(static)
+    compressors = app.gateway_context.compression._compressors
+    for coding, compress in [*compressors.items()]:
+        monkeypatch.setitem(compressors, coding, lambda body, use=compress: compressed.append(body) or use(body))
+    async with living(app):
+        for number in range(3):
+            for coding in DECODERS:
+                answer = await get(app, f"/s?n={number}", accepting(coding))
+                assert decoded(answer) == b"static " * 500
+                head = await get(app, "/s", accepting(coding), method="HEAD")
+                assert head["content-length"] == str(len(answer.body))
+        assert compressed == [b"static " * 500] * len(DECODERS)
+        refused = await get(app, "/s?n=x", accepting("gzip, identity;q=0"))
+        assert (refused.status, json.loads(decoded(refused))["status"]) == (400, 400)
+
+
 async def test_a_stream_is_not_compressed(autojump_clock: MockClock) -> None:
     app, _ = compressing(route(stream=True))
     async with living(app):
