@@ -69,7 +69,7 @@ itself has sent, or that ended early although the client stayed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -81,6 +81,44 @@ Field = tuple[bytes, bytes]
 
 DISCARD_MAX = 64 * 1024
 """Default maximum bytes of an unread request body that the server discards to keep the connection open."""
+
+
+class PreparedFields:
+    """The header fields of responses that are equal but for the value of one field, such as X-Request-Id.
+
+    A server may keep in ``encoded`` what it has made of the constant fields, so that it checks and encodes them once.
+    """
+
+    __slots__ = ("after", "before", "encoded", "name")
+
+    def __init__(self, before: tuple[Field, ...], name: bytes, after: tuple[Field, ...]) -> None:
+        self.before = before
+        self.name = name
+        """The name of the field that each response has with a value of its own."""
+        self.after = after
+        self.encoded: Any = None
+
+
+class ResponseFields(Sequence[Field]):
+    """The header fields of one response: ``PreparedFields`` with a value."""
+
+    __slots__ = ("prepared", "value")
+
+    def __init__(self, prepared: PreparedFields, value: bytes) -> None:
+        self.prepared = prepared
+        self.value = value
+
+    def __len__(self) -> int:
+        return len(self.prepared.before) + 1 + len(self.prepared.after)
+
+    def __getitem__(self, index: Any) -> Any:
+        return tuple(self)[index]
+
+    def __iter__(self) -> Iterator[Field]:
+        prepared = self.prepared
+        yield from prepared.before
+        yield prepared.name, self.value
+        yield from prepared.after
 
 
 class ClientGoneError(OSError):

@@ -23,7 +23,7 @@ from .browsers.compression import CodedContent
 from .request.inputs import InputRules
 from .request.query import QueryRules
 from .request_context import RequestContext, current_request_context
-from .response.reply import BODILESS, Reply, as_response
+from .response.reply import BODILESS, ERROR, KRAKEND_COMPLETED, REQUEST_ID, ConstantFields, Reply, as_response
 from .response.validators import NO_STORE, etag_of, not_modified
 from .routes import deadline_of
 
@@ -85,6 +85,12 @@ class StaticView:
         if static.status not in BODILESS:
             fields += [(b"content-length", b"%d" % len(self._content))]
         self._fields = tuple(fields)
+        if self.krakend_compat and self._status >= ERROR and all(name != KRAKEND_COMPLETED for name, _ in fields):
+            fields += [(KRAKEND_COMPLETED, b"false")]
+        names = {name for name, _ in fields}
+        varies = REQUEST_ID in names or self.browser_fields.replaces(REQUEST_ID)
+        self._constant = None if varies else ConstantFields(fields, self.browser_fields)
+        """The complete fields of the usual response."""
         media = dict(fields).get(b"content-type", b"")
         if self.compression is not None and media and not self.compression.has_type(media):
             self.compression = None  # So a 304, which has no Content-Type, has no Vary that the 200 lacks.
@@ -129,7 +135,7 @@ class StaticView:
             asked = ctx.origin.fields.by_name
             if "if-none-match" in asked and not_modified(asked["if-none-match"], self._etag):
                 return Reply(304, [*self._not_modified], b"")
-        return Reply(self._status, [*self._fields], self._content)
+        return Reply(self._status, self._fields, self._content, constant=self._constant)
 
     async def wait(self, ctx: RequestContext) -> None:
         """Wait for the delay of the response, or for the request's deadline if the client asks for less.

@@ -232,3 +232,25 @@ async def test_a_shape_without_calls_that_exceeds_its_steps_is_a_400() -> None:
     await asked([shape], request)
     assert request.answer.status == 400
     assert "list" in request.answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_ids"), [({}, 1), ({"remove": ["x-request-id"]}, 0), ({"set": {"x-request-id": "fixed"}}, 1)]
+)
+async def test_the_fields_of_a_static_response_are_those_of_its_client_and_request(
+    headers: dict[str, Any], request_ids: int
+) -> None:
+    app, _ = gateway(HELLO, sections={"cors": {"origins": ["https://*.app.test"]}, "headers": headers})
+    seen = set()
+    async with app.test_app() as running:
+        for origin in ("https://a.app.test", "https://b.app.test", "https://a.app.test", "https://evil.example", ""):
+            sent = {"origin": origin} if origin else {}
+            response = await running.test_client().get("/hello", headers=sent)
+            direct = MemoryRequest(target="/hello", fields=[*sent.items()])
+            await app.handle(direct)
+            for answer in (response.headers.getlist, direct.answer.all):
+                assert answer("access-control-allow-origin") == ([origin] if origin.endswith(".app.test") else [])
+                assert answer("vary") == ["Origin"]
+                assert len(answer("x-request-id")) == request_ids
+                seen |= {*answer("x-request-id")}
+    assert len(seen) == (10 if not headers else request_ids)

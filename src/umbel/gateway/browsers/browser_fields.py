@@ -72,9 +72,17 @@ class BrowserFields:
         self._touched = self._replaced | security.names | ({_VARY} if varies else frozenset())
         """The names of fields of which a response has at most one afterwards."""
 
+    def replaces(self, name: bytes) -> bool:
+        """Whether ``add`` removes the fields of this name that a response has."""
+        return name in self._replaced
+
+    def key_of(self, client: ClientOrigin) -> _Key:
+        """What the fields to add depend on."""
+        return client.scheme, "" if self.cors is None else client.fields.by_name.get("origin", "")
+
     def add(self, fields: list[Field], client: ClientOrigin) -> None:
         """Change ``fields``, those of a response to ``client``. Names are in lower case."""
-        key = client.scheme, "" if self.cors is None else client.fields.by_name.get("origin", "")
+        key = self.key_of(client)
         known, varied, touched = self._known.entries, self._varied.entries, self._touched
         added = known[key] if key in known else self._make(*key)
         vary = self._vary

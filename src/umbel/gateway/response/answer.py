@@ -68,7 +68,7 @@ def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
     else:
         reply = _composed(result, rules, ctx)
     if rules.expose != "none":
-        _add_diagnostics(reply.fields, result, rules)
+        reply.fields = [*reply.fields, *_diagnostics(result, rules)]
     return reply
 
 
@@ -146,12 +146,13 @@ def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
     return Reply(failure.status, with_retry_after(failure.status, fields), content)
 
 
-def _add_diagnostics(fields: list[Field], result: Result, rules: AnswerRules) -> None:
+def _diagnostics(result: Result, rules: AnswerRules) -> list[Field]:
     completed = _COMPLETED[result.completed]
-    fields += [completed]
+    fields = [completed]
     if rules.krakend_compat:
         fields += [(KRAKEND_COMPLETED, completed[1])]
     if rules.expose == "full":
         if result.failed and (failed := proxy_status(result.outcomes)) is not None:
             fields += [(b"proxy-status", failed.encode())]
         fields += [(b"server-timing", server_timing(result.own_ms, result.outcomes).encode())]
+    return fields

@@ -5,7 +5,7 @@ A reply is either sent directly, or converted to a Quart response.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from quart.wrappers.response import Response, ResponseBody
@@ -14,9 +14,13 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ...core.http.header_field import raw_value
+from ...core.inbound import PreparedFields, ResponseFields
+from ...net.bounded_cache import BoundedCache
 from ..request.request_fields import Field
 
 if TYPE_CHECKING:
+    from ..browsers.browser_fields import BrowserFields
+    from ..request.client_origin import ClientOrigin
     from ..request_context import RequestContext
 
 KRAKEND_COMPLETED = b"x-krakend-completed"
@@ -25,6 +29,7 @@ BODILESS = frozenset({204, 304})
 """Statuses without content, and so without Content-Type and Content-Length. (Content-Length with 304 would be that of a
 200 response, which is unknown here; RFC 9110 section 8.6.)"""
 REQUEST_ID = b"x-request-id"
+_CLIENTS_MAX, _CLIENT_SIZE = 64, 256
 ERROR = 400
 """The lowest status of an error."""
 
@@ -37,16 +42,61 @@ class Reply:
         fields: the header fields.
         body: the body, as bytes or in parts.
         named: whether ``fields`` may have an X-Request-Id already, because the route or an upstream chose some fields.
+        constant: gives the fields to which ``complete`` was applied; None: they are made of ``fields``.
     """
 
-    __slots__ = ("body", "fields", "named", "status")
+    __slots__ = ("body", "constant", "fields", "named", "status")
 
-    def __init__(self, status: int, fields: list[Field], body: bytes | ResponseBody, *, named: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        fields: Sequence[Field],
+        body: bytes | ResponseBody,
+        *,
+        named: bool = False,
+        constant: ConstantFields | None = None,
+    ) -> None:
         self.status = status
         self.fields = fields
         """The fields in the order of sending, with names in lower case."""
         self.body = body
         self.named = named
+        self.constant = constant
+
+
+class ConstantFields:
+    """The header fields of the responses of a route that differ in X-Request-Id and the fields for browsers only.
+
+    They are made once for each scheme and origin of clients, and the server encodes them once.
+
+    Args:
+        fields: the fields without X-Request-Id and those for browsers.
+        browser_fields: the browser fields of the route.
+    """
+
+    __slots__ = ("_browser_fields", "_prepared", "fields")
+
+    def __init__(self, fields: Sequence[Field], browser_fields: BrowserFields) -> None:
+        self.fields = tuple(fields)
+        self._browser_fields = browser_fields
+        self._prepared: BoundedCache[tuple[str, str], PreparedFields] = BoundedCache(
+            _CLIENTS_MAX, _CLIENT_SIZE, size_of=lambda key: len(key[1])
+        )
+
+    def complete(self, ctx: RequestContext) -> ResponseFields:
+        """The fields of the response to a request, as the function ``complete`` makes them."""
+        key = self._browser_fields.key_of(ctx.origin)
+        prepared = self._prepared.entries.get(key) or self._prepare(key, ctx.origin)
+        return ResponseFields(prepared, ctx.facts.request_id.encode())
+
+    def _prepare(self, key: tuple[str, str], client: ClientOrigin) -> PreparedFields:
+        own = (REQUEST_ID, b"")
+        fields = [*self.fields, own]
+        self._browser_fields.add(fields, client)
+        place = fields.index(own)
+        prepared = PreparedFields(tuple(fields[:place]), REQUEST_ID, tuple(fields[place + 1 :]))
+        self._prepared.add(key, prepared)
+        return prepared
 
 
 def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
@@ -54,9 +104,12 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
 
     With ``krakend``, add KrakenD's field ("false") to an error.
     """
-    fields = reply.fields
+    if reply.constant is not None and ctx.compression is None:
+        reply.fields = reply.constant.complete(ctx)
+        return
     if krakend and reply.status >= ERROR:
         say_incomplete(reply)
+    fields = reply.fields = [*reply.fields]
     if not reply.named or all(name != REQUEST_ID for name, _ in fields):
         fields.append((REQUEST_ID, ctx.facts.request_id.encode()))
     ctx.browser_fields.add(fields, ctx.origin)
@@ -72,7 +125,7 @@ def say_incomplete(response: Reply | Response | WerkzeugResponse) -> None:
     if not isinstance(response, Reply):
         response.headers.setdefault(KRAKEND_COMPLETED.decode(), "false")
     elif all(name != KRAKEND_COMPLETED for name, _ in response.fields):
-        response.fields.append((KRAKEND_COMPLETED, b"false"))
+        response.fields = [*response.fields, (KRAKEND_COMPLETED, b"false")]
 
 
 class ComposedResponse(TrioResponse):

@@ -8,7 +8,7 @@ client sees an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -132,7 +132,7 @@ def _is_bodiless(inbound: InboundRequest, status: int) -> bool:
     return inbound.method == "HEAD" or status in BODILESS
 
 
-async def send_whole(ctx: RequestContext, status: int, fields: list[Field], body: bytes) -> None:
+async def send_whole(ctx: RequestContext, status: int, fields: Sequence[Field], body: bytes) -> None:
     """Send a response whose body is complete, compressed if that fits.
 
     For HEAD ``body`` is the one of GET; the server does not send it.
@@ -142,13 +142,15 @@ async def send_whole(ctx: RequestContext, status: int, fields: list[Field], body
     """
     inbound = ctx.inbound
     if ctx.compression is not None:
-        whole = WholeResponse(status, fields, body)
+        whole = WholeResponse(status, [*fields], body)
         status, fields, body = await ctx.compression.apply(ctx.origin.fields, inbound.method, whole, ctx.coded_content)
     if not inbound.respond(status, fields, body):
         await inbound.drained()
 
 
-async def _send_parts(ctx: RequestContext, status: int, fields: Callable[[], list[Field]], body: ResponseBody) -> None:
+async def _send_parts(
+    ctx: RequestContext, status: int, fields: Callable[[], Sequence[Field]], body: ResponseBody
+) -> None:
     inbound = ctx.inbound
     async with body as iterable:
         head, parts = fields(), aiter(iterable)

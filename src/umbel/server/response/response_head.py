@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ...core.http.secret_fields import may_be_secret
 from ...core.http.syntax import TOKEN
+from ...core.inbound import PreparedFields, ResponseFields
 from ...core.problem import phrase
 from ...net.bounded_cache import BoundedCache
 
@@ -62,12 +63,24 @@ class Fields(msgspec.Struct, frozen=True):
     """Whether there is a Date."""
 
 
+class _Encoded(NamedTuple):
+    """What ``PreparedFields.encoded`` holds: the lines around the value, and the meaning of the constant fields."""
+
+    before: bytes
+    after: bytes
+    length: int | None
+    close: bool
+    dated: bool
+
+
 def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     """Check and encode the fields of a response.
 
     Raises:
         ApplicationError: a name or value is malformed, or there is more than one Content-Length.
     """
+    if type(headers) is ResponseFields and headers.prepared.name in _ONCE:
+        return _read_prepared(headers.prepared, headers.value)
     fields = tuple(headers)
     try:
         section = _sections.get(fields) if len(fields) <= _SECTION_FIELDS else None
@@ -110,6 +123,18 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     if unknown == (length is not None) and len(fields) <= _SECTION_FIELDS and len(whole) <= _SECTION_SIZE:
         _sections.add(fields, read)
     return read
+
+
+def _read_prepared(prepared: PreparedFields, value: bytes) -> Fields:
+    """Do as ``read_fields`` for constant fields and one of ``_ONCE``."""
+    encoded: _Encoded | None = prepared.encoded
+    if encoded is None:
+        both = read_fields([*prepared.before, *prepared.after])
+        before = read_fields(prepared.before).lines + _ONCE[prepared.name]
+        after = b"\r\n" + read_fields(prepared.after).lines
+        encoded = prepared.encoded = _Encoded(before, after, both.length, both.close, both.dated)
+    before, after, length, close, dated = encoded
+    return Fields(before + _sound(value) + after, length, close, dated)
 
 
 def _name(raw_name: bytes) -> bytes:

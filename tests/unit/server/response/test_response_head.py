@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from umbel.core.inbound import PreparedFields, ResponseFields
 from umbel.server.response import response_head
 from umbel.server.response.response_head import ApplicationError, Fields, read_fields
 
@@ -85,3 +86,25 @@ def test_the_caches_are_bounded() -> None:
     read_fields([(b"x-long", b"v" * 200), (b"x" * 200, b"v")])
     assert (b"x-long", b"v" * 200) not in response_head._known.entries
     assert b"x" * 200 not in response_head._names.entries
+
+
+@pytest.mark.parametrize("name", [b"x-request-id", b"x-other"])
+def test_prepared_fields_are_read_as_their_list_and_the_value_is_checked_each_time(name: bytes) -> None:
+    prepared = PreparedFields(((b"vary", b"a"), (b"content-length", b"3")), name, ((b"x-last", b"%b"),))
+    for value in (b"1", b"%d", b""):
+        fields = ResponseFields(prepared, value)
+        assert (len(fields), fields[2], fields[-1]) == (4, (name, value), (b"x-last", b"%b"))
+        assert read_fields(fields) == read_fields([*fields])
+        assert read_fields(fields).length == 3
+    for value in (b"a\r\nset-cookie: b", b"a\n", b"\0"):
+        with pytest.raises(ApplicationError):
+            read_fields(ResponseFields(prepared, value))
+
+
+def test_prepared_fields_that_are_malformed_are_refused_each_time() -> None:
+    length = (b"content-length", b"3")
+    for before, after in (((length,), (length,)), (((b"x y", b"1"),), ()), ((), ((b"x", b"a\nb"),))):
+        fields = ResponseFields(PreparedFields(before, b"x-request-id", after), b"1")
+        for _ in range(2):
+            with pytest.raises(ApplicationError):
+                read_fields(fields)
