@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable
+from itertools import count
 
 import httpx
 import pytest
@@ -18,11 +19,20 @@ from umbel.upstream.calls.stream_call import RequestBody
 
 async def serve(peer: Peer) -> None:
     """Respond in parts, as the target of the request says."""
-    while True:
-        request, _ = await peer.read_request()
+    for number in count():
+        if b"/continue" in (request := await peer.read_head()):
+            await trio.sleep(0.1)
+            await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if b"Transfer-Encoding" in request:
+            await peer.read_until(b"0\r\n\r\n")
         if not request:
             return
-        if b"/busy" in request and not peer.number % 2:
+        if b"/switch" in request:
+            await peer.send(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n12")
+            while data := await peer.stream.receive_some():
+                await peer.send(bytes(data))
+            return
+        if b"/busy" in request and not (peer.number + number) % 2:
             await peer.send(response(b"busy", status=b"503 Busy"))
             continue
         if b"/slow" in request and not peer.number % 2:
@@ -75,6 +85,37 @@ async def hedged(sender: Sender) -> None:
     await sender.receive(b"/slow")
 
 
+async def becomes_a_stream(sender: Sender) -> None:
+    call = await opened(sender.transport.client)
+    try:
+        assert call.become_stream()
+        assert await rest_of(call) == b"onetwo"
+    finally:
+        await call.aclose()
+
+
+async def upgraded(sender: Sender) -> None:
+    call = await opened(sender.transport.client, target=b"/switch", mode="upgrade", headers={"upgrade": "x"})
+    try:
+        stream = call.take()
+        await stream.send_all(b"abc")
+        assert await stream.receive_some()
+        stream.send_eof()
+        while await stream.receive_some():
+            pass
+        stream.close_now()
+    finally:
+        await call.aclose()
+
+
+async def expects_continue(sender: Sender) -> None:
+    call = await opened(sender.transport.client, "POST", _Pieces(), target=b"/continue", expects_continue=True)
+    try:
+        assert await rest_of(call) == b"onetwo"
+    finally:
+        await call.aclose()
+
+
 async def send(sender: Sender) -> None:
     body = RequestBody()
 
@@ -114,14 +155,21 @@ class _Pieces:
 
 
 @pytest.mark.parametrize(
-    "operation", [receive, several, close_in_the_middle, retried, hedged, send, with_httpx], ids=lambda it: it.__name__
+    "operation",
+    [
+        *(receive, several, close_in_the_middle, retried, hedged, send, with_httpx),
+        *(becomes_a_stream, upgraded, expects_continue),
+    ],
+    ids=lambda it: it.__name__,
 )
-@pytest.mark.parametrize("limit", [None, 60.0], ids=["without limit", "with a limit of its own"])
+@pytest.mark.parametrize(
+    ("limit", "pushing"), [(None, False), (60.0, False), (60.0, True)], ids=["without limit", "with limits", "pushed"]
+)
 async def test_a_cancel_at_any_checkpoint_leaves_nothing(
-    operation: Callable[[Sender], Awaitable[None]], limit: float | None, autojump_clock
+    operation: Callable[[Sender], Awaitable[None]], limit: float | None, pushing: bool, autojump_clock
 ) -> None:
     options = {"max_concurrency": 2, "retry": Retry(backoff=0.01), "hedge": Hedge(after=1.0), "timeout": limit}
-    async with streaming(serve, delay=0.1, **options) as streams:
+    async with streaming(serve, delay=0.1, pushing=pushing, **options) as streams:
         sender = Sender(streams.transport, limit)
 
         async def check() -> None:
@@ -132,4 +180,4 @@ async def test_a_cancel_at_any_checkpoint_leaves_nothing(
             await sender.receive()
             await streams.transport.aclose()
 
-        assert await for_every_checkpoint(lambda: operation(sender), check) > 8
+        assert await for_every_checkpoint(lambda: operation(sender), check) > (5 if pushing else 8)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, NamedTuple
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.upstream.raw_server import Peer
 from tests.support.upstream.stream_calls import head, streaming
+from umbel.core.call import StreamLimits
 from umbel.core.errors import UpstreamError
 from umbel.upstream import Hedge, Retry
 from umbel.upstream.calls.stream_call import StreamCall
@@ -34,7 +37,7 @@ class Answer(NamedTuple):
 class Step(NamedTuple):
     """Steps of the caller after the head, or after the time of the previous step."""
 
-    what: Literal["receive", "sleep", "close", "cancel"]
+    what: Literal["receive", "sleep", "close", "cancel", "become a stream", "take the rest"]
     seconds: float
 
 
@@ -46,7 +49,23 @@ ANSWERS = st.builds(
     st.sampled_from(["whole", "broken", "never"]),
     st.sampled_from([False, False, False, True]),
 )
-STEPS = st.builds(Step, st.sampled_from(["receive", "receive", "receive", "sleep", "close", "cancel"]), SECONDS)
+STEPS = st.builds(
+    Step,
+    st.sampled_from(["receive"] * 3 + ["sleep", "close", "cancel", "become a stream", "take the rest"]),
+    SECONDS,
+)
+
+
+class Limits(NamedTuple):
+    """Time limits of a call."""
+
+    own: float | None
+    """``CallContext.limit``."""
+    stream: StreamLimits | None
+
+
+LIMIT = st.none() | st.sampled_from([1.0, 2.0, 3.0])
+LIMITS = st.builds(Limits, LIMIT, st.none() | st.builds(StreamLimits, LIMIT, LIMIT, LIMIT))
 
 
 class Upstream:
@@ -92,6 +111,12 @@ async def use(call: StreamCall, steps: list[Step]) -> tuple[bytes, bool]:
             elif step.what == "cancel":
                 call.cancel("client-gone")
                 break
+            elif step.what == "become a stream":
+                assert call.become_stream(), "no other call is a stream"
+            elif step.what == "take the rest":
+                ended = call.response_ended
+                received += call.take_rest()
+                over = over or ended
             elif not over:
                 with trio.move_on_after(5) as scope:
                     data = await call.receive()
@@ -104,12 +129,14 @@ async def use(call: StreamCall, steps: list[Step]) -> tuple[bytes, bool]:
     return received, over
 
 
-async def check(answers: list[Answer], steps: list[Step], limit: float | None, leaves: float | None) -> None:
+async def check(
+    answers: list[Answer], steps: list[Step], limits: Limits, leaves: float | None, *, pushing: bool
+) -> None:
     upstream = Upstream(answers)
     policies = {"retry": Retry(attempts=3, backoff=0.0), "hedge": Hedge(after=1.0, max=2)}
-    async with streaming(upstream.serve, **policies) as streams:
+    async with streaming(upstream.serve, pushing=pushing, max_streams=1, **policies) as streams:
         for _ in range(2):  # The second call may find a kept connection.
-            made = streams.start(mode="stream", limit=limit)
+            made = streams.start(mode="stream", limit=limits.own, stream_limits=limits.stream)
             if leaves is not None:
                 streams.nursery.start_soon(made.leave_at, trio.current_time() + leaves, "client-gone")
             with trio.move_on_after(30):
@@ -131,14 +158,16 @@ async def check(answers: list[Answer], steps: list[Step], limit: float | None, l
             streams.made.append(made)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
+@pytest.mark.parametrize("pushing", [False, True])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(
     st.lists(ANSWERS, min_size=1, max_size=4),
     st.lists(STEPS, max_size=6),
-    st.none() | st.sampled_from([1.0, 2.0, 3.0]),
+    LIMITS,
     st.none() | st.sampled_from([0.0, 1.0, 2.0, 3.0]),
 )
 def test_a_stream_call_ends_once_and_leaves_nothing_in_any_order_of_events(
-    answers: list[Answer], steps: list[Step], limit: float | None, leaves: float | None
+    pushing: bool, answers: list[Answer], steps: list[Step], limits: Limits, leaves: float | None
 ) -> None:
-    trio.run(check, answers, steps, limit, leaves, clock=trio.testing.MockClock(autojump_threshold=0))
+    run = partial(check, answers, steps, limits, leaves, pushing=pushing)
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))

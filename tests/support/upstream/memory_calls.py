@@ -200,6 +200,7 @@ class MemoryCalls:
         budget: float = math.inf,
         limit: float | None = None,
         mode: Mode = "whole",
+        expects_continue: bool = False,
         **context: Any,
     ) -> Made:
         """Start a call and send its request.
@@ -217,7 +218,9 @@ class MemoryCalls:
             made, "call", "upstream", request, deadline, Records(), limit if deadline < request.deadline else None,
             **{"takes_attempts": True, **context},
         )  # fmt: skip
-        prepared = PreparedRequest(method, target, fields(headers or {}), content, gateway, body)
+        prepared = PreparedRequest(
+            method, target, fields(headers or {}), content, gateway, body, expects_continue=expects_continue
+        )
         made.call = self.client.new_call(prepared, made.context, mode)
         if request.deadline < math.inf:
             self.nursery.start_soon(made.leave_at, request.deadline, "the request's deadline")
@@ -233,7 +236,7 @@ class MemoryCalls:
         """Assert that no call or shared call is in flight, and that no slot, replica, connection or timer is in use."""
         statistics = self.client.statistics()
         assert (statistics.coalesce.in_flight, statistics.coalesce.waiting) == (0, 0)
-        assert (statistics.bulkhead.in_flight, statistics.bulkhead.waiting) == (0, 0)
+        assert (statistics.bulkhead.in_flight, statistics.bulkhead.waiting, statistics.streams.open) == (0, 0, 0)
         assert (self.client.bulkhead.requests, self.client.bulkhead.joined) == ({}, {})
         assert (statistics.budget.active, statistics.budget.extra, statistics.hedge.pending) == (0, 0, 0)
         assert {replica.in_flight for replica in statistics.balance.replicas} <= {0}
@@ -248,6 +251,7 @@ async def memory_calls(
     *urls: str,
     delay: float = 0.0,
     lockstep: bool = False,
+    pushing: bool = False,
     cut: bool = False,
     **options: Any,
 ) -> AsyncIterator[MemoryCalls]:
@@ -256,12 +260,12 @@ async def memory_calls(
     Args:
         serve: serves the upstream's end of each connection.
         urls: the URLs of the replicas.
-        delay, lockstep: those of ``MemoryDial``.
+        delay, lockstep, pushing: those of ``MemoryDial``.
         cut: the block ends while calls are in flight; closing the client ends them.
         options: those of ``Transport``.
     """
     async with trio.open_nursery() as nursery:
-        dial = MemoryDial(nursery, serve, delay=delay, lockstep=lockstep)
+        dial = MemoryDial(nursery, serve, delay=delay, lockstep=lockstep, pushing=pushing)
         async with Transport(urls or ("http://a",), **{"dial": dial, **options}) as transport:
             calls = MemoryCalls(transport, dial, nursery)
             yield calls

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 
+from tests.support.upstream.calls import fields
 from tests.support.upstream.memory_calls import Made, MemoryCalls, memory_calls
 from tests.support.upstream.memory_dial import ServerEnd
 from tests.support.upstream.raw_server import Handler, Peer
-from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
+from umbel.core.call import CallContext, Mode, PreparedRequest, SingleCallOwner
 from umbel.upstream import Client
 from umbel.upstream.calls.stream_call import StreamCall
 
@@ -73,16 +74,23 @@ async def opened(
     *,
     target: bytes = b"/",
     limit: float | None = None,
+    mode: Mode = "stream",
+    headers: Mapping[str, str] | None = None,
+    expects_continue: bool = False,
+    **context: Any,
 ) -> StreamCall:
     """Make a streamed call in this task and wait for the response head; ``limit``: the call's own limit in seconds.
+
+    ``context``: further members of ``CallContext``.
 
     Raises:
         Exception: the call's error.
     """
     owner = SingleCallOwner()
     deadline = math.inf if limit is None else trio.current_time() + limit
-    context = CallContext(owner, "call", "upstream", deadline=deadline, limit=limit)
-    call = await owner.perform(client.new_call(PreparedRequest(method, target, [], body=body), context, "stream"))
+    made = CallContext(owner, "call", "upstream", deadline=deadline, limit=limit, **context)
+    sent = PreparedRequest(method, target, fields(headers or {}), body=body, expects_continue=expects_continue)
+    call = await owner.perform(client.new_call(sent, made, mode))
     assert isinstance(call, StreamCall)
     if call.error is not None:
         raise call.error

@@ -87,7 +87,8 @@ class StreamAttempt(Attempt):
         client, replica, prepared = call.client, slot.replica, call.prepared
         added = attempt_fields(call.context, client.deadline_header, now, client.rng.getrandbits(64) or 1)
         replaced = {field[1] for field in added} | {b"host"}
-        fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
+        fields = [field for field in prepared.fields if field[1] not in replaced]
+        fields += added
         stream = None if prepared.body is None else _SentBody(call)
         encoded = self._encoded = encode_request(
             prepared.method,
