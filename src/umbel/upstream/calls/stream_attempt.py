@@ -239,6 +239,7 @@ class StreamAttempt(Attempt):
         if connection is None:
             return b""
         data = connection.take()
+        self.trailers = connection.trailers
         if connection.ended and connection.is_settled:
             self._give_back(trio.current_time())
         return data

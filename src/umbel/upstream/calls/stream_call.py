@@ -222,6 +222,7 @@ class StreamCall(RepeatableCall):
             rest, self._rest = self._rest, b""
             return rest
         data = attempt.take_rest()
+        self.trailers = attempt.trailers
         if attempt.state is DONE:
             self._end_received(attempt)
         return data

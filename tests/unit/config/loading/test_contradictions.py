@@ -176,6 +176,7 @@ ALONE = {
     *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
     *("intensity.restarts", "intensity.window"),
     *("upstream." + key for key in ("keepalive_expiry", "max_body", "max_head", "max_fields", "retry_budget")),
+    "upstream.max_streams",
     *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),
     *("ejection." + key for key in ("failures", "base", "max")),  # A base above max is a mistake.
     *("health." + key for key in ("every", "healthy", "unhealthy")),

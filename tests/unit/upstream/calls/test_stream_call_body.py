@@ -12,6 +12,7 @@ import trio.testing
 from tests.support.upstream.raw_server import Peer, response
 from tests.support.upstream.stream_calls import Streams, answer_each_piece, head, opened, rest_of, streaming
 from umbel.core.failure_kinds import Kind
+from umbel.core.inbound import ClientGoneError
 from umbel.net.stream import Stream
 from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry
 from umbel.upstream.calls.stream_call import RequestBody
@@ -118,15 +119,21 @@ async def test_a_body_that_differs_from_its_content_length_is_a_bad_request(
         assert (streams.dial.open, body.open) == (0, 0)
 
 
-async def test_an_exception_of_the_body_fails_the_call_and_does_not_count(autojump_clock) -> None:
-    failure = RuntimeError("the client has gone")
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [(RuntimeError("a bug"), Kind.INTERNAL), (ClientGoneError("the client has left"), Kind.CLIENT_GONE)],
+    ids=["a bug", "the client has left"],
+)
+async def test_an_exception_of_the_body_fails_the_call_and_does_not_count(
+    failure: Exception, kind: Kind, autojump_clock
+) -> None:
     body = Pieces(b"one", failure, after=1.0)
     async with streaming(Seen().serve, breaker=BreakerRules(min_requests=1), retry=Retry()) as streams:
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(type(failure)) as caught:
             await streams.open(method="PUT", body=body)
         assert caught.value is failure
         assert (streams.dial.open, body.open, body.begun) == (0, 0, 1)
-        assert [each.kind for each in streams.made[0].attempts] == [Kind.INTERNAL]
+        assert [each.kind for each in streams.made[0].attempts] == [kind]
         breaker = streams.client.statistics().breaker
         assert breaker is not None
         assert breaker.failures == 0
@@ -188,7 +195,7 @@ async def answer_early(peer: Peer) -> None:
     await peer.closed()
 
 
-@pytest.mark.parametrize("ends", ["to its end", "closed", "cancelled"])
+@pytest.mark.parametrize("ends", ["to its end", "taken", "closed", "cancelled"])
 async def test_an_early_response_is_received_and_ends_the_body(ends: str, autojump_clock) -> None:
     async with streaming(answer_early) as streams, trio.open_nursery() as nursery:
         body = RequestBody()
@@ -203,11 +210,14 @@ async def test_an_early_response_is_received_and_ends_the_body(ends: str, autoju
 
         nursery.start_soon(send)
         call = await streams.open(method="POST", body=body)
-        assert call.status == 413
+        assert (call.status, call.response_ended) == (413, True)
         assert streams.held() == (1, 1, 1, 0)
         assert not broken.is_set()
         if ends == "to its end":
             assert await rest_of(call) == b"no"
+        elif ends == "taken":
+            assert call.take_rest() == b"no"
+            await call.aclose()
         elif ends == "closed":
             await call.aclose()
         else:
