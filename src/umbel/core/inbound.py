@@ -290,7 +290,7 @@ class InboundRequest(Protocol):
         """Count the request as a stream from now on: in ``[server] max_streams``, neither as in flight nor as upload.
 
         Returns False, and changes nothing, if no place is free, or if the request is over (``gone``,
-        ``response_complete``). Further calls return True. The end of the request gives the place back.
+        ``response_complete``). Further calls return True while the request lasts. Its end gives the place back.
         """
         ...
 

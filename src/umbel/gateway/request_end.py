@@ -70,13 +70,16 @@ async def end_by(
 def record_of(ctx: RequestContext) -> RequestEnded:
     """Make the access record of a request that is over, from its context and what was sent of its response.
 
-    Without a response, the status is 500 after a crash of the gateway, else 499.
+    Without a response, the status is 500 after a crash of the gateway, else 499. A request that was taken has the
+    status 101, over HTTP/2 too: so each WebSocket counts alike. Its end cuts no response off.
     """
     inbound, origin = ctx.inbound, ctx.origin
     if ctx.answered_by_server is not None:
         return _server_answer_record(ctx, ctx.answered_by_server)
     kind, detail, status = ctx.kind, ctx.detail, inbound.status
-    if not inbound.response_complete:
+    if inbound.switched_at is not None:
+        status = 101
+    elif not inbound.response_complete:
         if inbound.gone:
             kind = Kind.CLIENT_GONE
         elif kind not in (Kind.INTERNAL, Kind.TIMEOUT):
@@ -98,6 +101,7 @@ def record_of(ctx: RequestContext) -> RequestEnded:
         ctx.own_ms,
         ctx.of_client,
         ctx.outcomes or tuple(ctx.calls.values()),
+        switched_at=inbound.switched_at,
     )
 
 

@@ -82,8 +82,8 @@ async def h2_connected(
         await trio.aclose_forcefully(theirs)
         with trio.fail_after(60):
             await over.wait()
-        assert state.in_flight == 0
-        assert not state.open
+        assert state.in_flight == state.streams == 0
+        assert not (state.open or state.on_drain)
 
 
 class CancelledServices:
@@ -117,8 +117,8 @@ class CancelledServices:
     def check(self) -> None:
         """Assert that no application task, request or connection is left."""
         assert not self._running
-        assert all(state.in_flight == 0 for state in self.made)
-        assert not any(state.open for state in self.made)
+        assert all(state.in_flight == state.streams == state.uploads.taken == 0 for state in self.made)
+        assert not any(state.open or state.on_drain for state in self.made)
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

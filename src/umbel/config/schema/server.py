@@ -57,7 +57,7 @@ class Server(Section):
     and then gets 503."""
     max_streams: Annotated[int, Field(ge=1)] = 10_000
     """The most streams: open WebSockets, and responses of proxy routes that last long. They do not count in
-    max_in_flight. A further WebSocket gets 503; a further response stays in max_in_flight."""
+    max_in_flight. A further WebSocket or event stream gets 503; another response stays in max_in_flight."""
     probes: Annotated[tuple[ProbePath, ...], AS_TUPLE] = ("/livez", "/readyz")
     """Paths whose GET and HEAD requests are also served (by a small reserve) when max_connections, max_in_flight or
     memory_limit is reached. /livez and /readyz belong to the gateway, and no configured route can have them; other

@@ -78,6 +78,19 @@ class OurServer(Server):
     def take_at_most(self, size: int) -> None:
         self.at_most = size
 
+    expects_continue = True
+    any_size = False
+    stream_is_free = True
+
+    def take_any_size(self) -> None:
+        self.any_size = True
+
+    def became_stream(self) -> bool:
+        return self.stream_is_free
+
+    def on_drain(self, callback: Any) -> None:
+        callback()
+
 
 def test_the_target_is_the_raw_path_or_else_the_encoded_path() -> None:
     assert target_of(http_scope(target="/a%2Fb?c=d")) == b"/a%2Fb?c=d"
@@ -122,6 +135,40 @@ async def test_parts_of_a_body_are_received_in_order_also_earlier_ones() -> None
     server.brings(part(b"a"), part(b"b"))
     await server.request.serve(handle)
     assert b"".join(got) == b"abc"
+
+
+async def test_a_body_of_any_size_is_held_up_to_64_kib_until_it_is_received() -> None:
+    server, size = Server(), 0
+
+    async def handle() -> None:
+        nonlocal size
+        server.request.take_any_size()
+        server.brings(*[part(bytes(10_000))] * 100)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.request._held) < 64 * 1024 + 10_000
+        while size < 500_000:
+            size += len(await server.request.receive())
+        await server.request.start(200, [])
+        await server.request.finish(b"enough")
+        await trio.testing.wait_all_tasks_blocked()
+        # After the response the rest is dropped, so that the server can end the request.
+        assert server.to_app.statistics().current_buffer_used == 0
+        assert len(server.request._held) <= 64 * 1024 + 10_000
+
+    await server.request.serve(handle)
+
+
+async def test_streams_are_those_of_umbels_own_server() -> None:
+    drains: list[int] = []
+    foreign, own = Server().request, OurServer()
+    assert foreign.became_stream()
+    foreign.on_drain(lambda: drains.append(1))
+    assert (foreign.expects_continue, drains) == (False, [])
+    own.stream_is_free = False
+    assert not own.request.became_stream()
+    own.request.on_drain(lambda: drains.append(2))
+    own.request.take_any_size()
+    assert (own.request.expects_continue, own.any_size, drains) == (True, True, [2])
 
 
 async def test_an_unread_body_is_held_up_to_its_limit_and_then_refused() -> None:
@@ -228,6 +275,8 @@ async def test_an_operation_that_asgi_lacks_raises_an_error() -> None:
     assert server.sent == []
     server.request._scope["extensions"]["http.response.early_hint"] = {}  # type: ignore[index]  # a test's own dict
     await server.request.inform(103, [(b"link", b"</a>")])
+    await server.request.inform(100, [])  # The server sends it.
+    server.request.inform_soon(103, [(b"link", b"</a>")])
     assert server.sent == [{"type": "http.response.early_hint", "links": [b"</a>"]}]
 
 

@@ -320,3 +320,28 @@ async def test_a_client_that_leaves_pings_unread_ends_only_its_websocket(autojum
     await request.client.aclose()
     app = await served(serve, request)
     assert app.recorder.events == []
+
+
+async def test_a_websocket_beyond_max_streams_is_refused_with_503(autojump_clock: MockClock) -> None:
+    heard: list[Any] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"][RECORD].file(app_records, ended())
+        with pytest.raises(ClientGoneError):
+            await send({"type": "websocket.accept"})
+        heard.append(trio.current_time())
+
+    request = Handshake()
+    request.stream_is_free, app_records = False, object()
+    app = await served(serve, request)
+    ((name, status, _, body),) = request.asked
+    assert (name, status) == ("respond", 503)
+    assert b"limit of streams" in body
+    ((record),) = request.filed
+    assert (record.status, record.kind, record.detail) == (
+        503,
+        "overloaded",
+        "The server is at its limit of streams; retry later.",
+    )
+    assert app.recorder.requests == []
+    assert heard == [0]
