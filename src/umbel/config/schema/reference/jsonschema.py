@@ -28,8 +28,9 @@ def json_schema(*, variables: bool = True) -> dict[str, Any]:
     raw = Config.model_json_schema(by_alias=True)
     for section in {place.model for place in all_sections()}:
         table = raw["$defs"].get(section.__name__, raw)
+        texts = key_docstrings(section)
         for key, name in keys_of(section).items():
-            if (text := key_docstrings(section).get(name)) is not None:
+            if (text := texts.get(name)) is not None:
                 table["properties"][key]["description"] = text
     definitions = {name: _section(table) for name, table in raw["$defs"].items()}
     top = _section(raw)

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
+import sys
+from functools import cache
 
 from ..section import Section
 
 
 def key_docstrings(section: type[Section]) -> dict[str, str]:
-    """Return the docstrings by name of the field, those of base classes included."""
+    """Return the docstrings by name of the field, those of base classes included.
+
+    The classes must stand at the top level of their modules.
+    """
     texts: dict[str, str] = {}
     for base in reversed(section.__mro__):
         if issubclass(base, Section) and base is not Section:
-            texts |= _own(base)
+            texts |= _docstrings_of_module(base.__module__)[base.__qualname__]
     return texts
 
 
-def _own(section: type[Section]) -> dict[str, str]:
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
-    assert isinstance(definition, ast.ClassDef)
+@cache
+def _docstrings_of_module(name: str) -> dict[str, dict[str, str]]:
+    """Return the docstrings of the fields of each class of a module."""
+    tree = ast.parse(inspect.getsource(sys.modules[name]))
+    return {node.name: _docstrings(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _docstrings(definition: ast.ClassDef) -> dict[str, str]:
     texts = {}
     for field, text in zip(definition.body, definition.body[1:], strict=False):
         match field, text:
