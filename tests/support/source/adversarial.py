@@ -28,13 +28,14 @@ STALL_SECONDS = 0.5
 the real bound of 20 ms, on a machine that does nothing else."""
 _STEP_SECONDS = 0.05
 """The limit on the time for sizes up to 4 KiB."""
-_FIRST_SIZE, _LAST_SIZE = 16, 4 * KIB
+_FIRST_SIZE, _SCANNED_SIZE, _LAST_SIZE = 16, KIB, 4 * KIB
+"""All texts are measured up to 1 KiB, and the slowest of them up to 4 KiB: quadratic time shows in both."""
 _DOUBLING_SECONDS = 20e-6
 """The time below which the size may be doubled: even with exponential growth the next time is short enough."""
-_SUSPECT_SECONDS, _SUSPECT_SIZES = 0.004, (4 * KIB, 8 * KIB, 16 * KIB)
-"""The time for 4 KiB above which the growth is checked at once, before further texts take as long."""
+_SUSPECT_SECONDS, _SUSPECT_SIZES = 0.00025, (4 * KIB, 8 * KIB, 16 * KIB)
+"""The time for 1 KiB above which the growth is checked at once, before further texts take as long."""
 
-_ATOMS_MAX, _PAIRED_MAX, _SLOWEST = 10, 24, 5
+_ATOMS_MAX, _PAIRED_MAX, _SLOWER, _SLOWEST = 10, 24, 20, 5
 _KILLERS = ("", "\x00", "!", "\n")
 
 
@@ -94,20 +95,29 @@ def texts_of_atoms(
 
 
 def slowest_texts(function: Callable[[Any], object], texts: Iterable[PumpedText], *, binary: bool) -> list[PumpedText]:
-    """Return the texts for which ``function`` takes longest at 4 KiB.
+    """Return the texts for which ``function`` takes longest at 4 KiB, of those for which it takes longest at 1 KiB.
 
     Raises:
-        SuperLinearError: a pumped takes too long at 4 KiB or less.
+        SuperLinearError: a text takes too long, or the time grows more than linearly from a text of 4 KiB on.
     """
-    return _slowest((_seconds_of_4_kib(function, pumped, binary), pumped) for pumped in texts)
+    timed: list[tuple[float, PumpedText]] = []
+    suspect = _SUSPECT_SECONDS
+    for pumped in texts:
+        taken = _seconds_up_to(_SCANNED_SIZE, function, pumped, binary)
+        if taken > suspect:
+            _check_text(function, pumped, binary, _SUSPECT_SIZES)
+            suspect = 1.5 * taken
+        timed.append((taken, pumped))
+    slower = _slowest(timed, _SLOWER)
+    return _slowest([(_seconds_up_to(_LAST_SIZE, function, pumped, binary), pumped) for pumped in slower], _SLOWEST)
 
 
-def _slowest(timed: Iterable[tuple[float, PumpedText]]) -> list[PumpedText]:
-    return [pumped for _, pumped in sorted(timed, key=lambda each: each[0], reverse=True)[:_SLOWEST]]
+def _slowest(timed: Iterable[tuple[float, PumpedText]], count: int) -> list[PumpedText]:
+    return [pumped for _, pumped in sorted(timed, key=lambda each: each[0], reverse=True)[:count]]
 
 
-def _seconds_of_4_kib(function: Callable[[Any], object], pumped: PumpedText, binary: bool) -> float:
-    """Return the time for 4 KiB, after smaller sizes that must not take too long.
+def _seconds_up_to(last: int, function: Callable[[Any], object], pumped: PumpedText, binary: bool) -> float:
+    """Return the time for the size ``last``, after smaller sizes that must not take too long.
 
     The size doubles if the next time is at most ``_STEP_SECONDS`` even with exponential growth, extrapolated from the
     last two times. Otherwise the size grows by a quarter.
@@ -120,13 +130,13 @@ def _seconds_of_4_kib(function: Callable[[Any], object], pumped: PumpedText, bin
         taken = seconds_of(function, pumped, size, binary=binary)
         if taken > _STEP_SECONDS and _again(taken, function, pumped, size, binary) > _STEP_SECONDS:
             raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {pumped}")
-        if size == _LAST_SIZE:
+        if size == last:
             return taken
         # If the time is exponential and grew by g from size s/f to s, it grows by g ** (f / (f - 1)) from s to 2s.
         power = growth / (growth - 1) if growth > 1 else 0.0
         doubled = taken * max(taken / before, 1.0) ** power if before else _STEP_SECONDS + 1
         growth = 2.0 if taken < _DOUBLING_SECONDS or doubled < _STEP_SECONDS else 1.25
-        before, size = taken, min(int(size * growth), _LAST_SIZE)
+        before, size = taken, min(int(size * growth), last)
 
 
 def check_linear(function: Callable[[Any], object], texts: Iterable[PumpedText], *, binary: bool) -> None:
@@ -141,15 +151,7 @@ def check_linear(function: Callable[[Any], object], texts: Iterable[PumpedText],
         SuperLinearError: the function takes longer.
     """
     with _without_collections():
-        timed: list[tuple[float, PumpedText]] = []
-        suspect = _SUSPECT_SECONDS
-        for pumped in texts:
-            taken = _seconds_of_4_kib(function, pumped, binary)
-            if taken > suspect:
-                _check_text(function, pumped, binary, _SUSPECT_SIZES)
-                suspect = 1.5 * taken
-            timed.append((taken, pumped))
-        for pumped in _slowest(timed):
+        for pumped in slowest_texts(function, texts, binary=binary):
             _check_text(function, pumped, binary, SIZES)
 
 
