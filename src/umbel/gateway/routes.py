@@ -53,6 +53,7 @@ class RouteView:
             min(route.max_body, context.config.server.max_body),
             context.compression,
             plan.form_lists,
+            plan.takes_if_match,
         )
         self.answer_rules = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat

@@ -24,7 +24,7 @@ from .request.inputs import InputRules
 from .request.query import QueryRules
 from .request_context import RequestContext, current_request_context
 from .response.reply import BODILESS, ERROR, KRAKEND_COMPLETED, REQUEST_ID, ConstantFields, Reply, as_response
-from .response.validators import NO_STORE, etag_of, not_modified
+from .response.validators import NO_STORE, check_if_match, etag_of, not_modified
 from .routes import deadline_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class StaticView:
         """Make the reply to a request. ``path`` has the values of the rule's variables.
 
         Raises:
-            RequestError: 400, a query parameter is missing or malformed, or a value does not fit into the Location.
+            RequestError: 400, a query parameter is missing or malformed, or a value does not fit into the Location;
+                412, If-Match names another entity tag.
         """
         if self._redirect is not None:
             context = request_context(self._plan, self._inputs.read(ctx, path))
@@ -132,6 +133,7 @@ class StaticView:
         if self._reads_query:
             self._inputs.read(ctx, path)
         if self._etag and ctx.facts.method in _SAFE:
+            check_if_match(ctx, self._etag)
             asked = ctx.origin.fields.by_name
             if "if-none-match" in asked and not_modified(asked["if-none-match"], self._etag):
                 return Reply(304, [*self._not_modified], b"")

@@ -123,6 +123,11 @@ class Plan:
         return frozenset(name for call in self.calls for name in call.config.forward_query)
 
     @property
+    def takes_if_match(self) -> bool:
+        """Whether a call sends the client's If-Match, or an expression or template reads it."""
+        return "if_match" in self.headers or any("if-match" in call.conditions for call in self.calls)
+
+    @property
     def deadline(self) -> float:
         """The route's deadline in seconds."""
         return self.route.deadline

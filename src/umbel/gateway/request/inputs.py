@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from ...core.errors import RequestError
 from ...core.model import Inputs, Json
 from ..browsers.compression import Compression
 from ..request_context import RequestContext
@@ -30,6 +31,7 @@ from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)
 """Scalar types of JSON. A converter of werkzeug may make other objects (UUID)."""
+_SAFE = frozenset({"GET", "HEAD"})
 _NOTHING: Mapping[str, Json] = MappingProxyType({})
 _LARGE_BODY = 64 * 1024
 _OF_CODED_BODY = frozenset({"content-encoding", "content-length"})
@@ -52,13 +54,16 @@ class InputRules:
     """The compression of responses, whose entity tags calls must not see; None: there is none."""
     form_lists: frozenset[str] = frozenset()
     """The form fields that become lists."""
+    takes_if_match: bool = True
+    """Whether the plan takes the client's If-Match into account, or the responder may do so."""
 
     def read(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """Read all inputs but the body. ``path`` has the values of the rule's variables.
 
         Raises:
-            RequestError: 400, a query parameter is missing or malformed.
+            RequestError: 400, a query parameter is missing or malformed; 412, see ``_check_if_match``.
         """
+        self._check_if_match(ctx)
         query = self.query.values(self.query.read(ctx.query)) if self.query.declared else {}
         return self._inputs(ctx, path, query)
 
@@ -69,14 +74,15 @@ class InputRules:
             path: the values of the rule's variables.
 
         Raises:
-            RequestError: 400 (malformed), 413 (larger than ``max_body``, also once decoded) or 415 (wrong media type or
-                coding).
+            RequestError: 400 (malformed), 412 (``_check_if_match``), 413 (over ``max_body``, also once decoded) or
+                415 (wrong media type or coding).
             HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH). Under a server that is not Umbel's
                 also 408 (too slow).
             ClientGoneError: the client left in the middle of its body, or the server has sent an error response. Under
                 Quart (``QuartBody``) the request's work is cancelled in both cases instead.
         """
         assert self.body is not None
+        self._check_if_match(ctx)
         # Errors in the query are reported before the body is read.
         query = self.query.values(self.query.read(ctx.query))
         fields, charset, length = ctx.origin.fields, "", known_length(ctx.origin.fields)
@@ -96,6 +102,16 @@ class InputRules:
             await trio.lowlevel.checkpoint()
         uncoded = self.body != "bytes" and "content-encoding" in fields.by_name
         return self._inputs(ctx, path, query, body, raw_body, uncoded=uncoded)
+
+    def _check_if_match(self, ctx: RequestContext) -> None:
+        """Check that no request for a change has an If-Match that nobody would evaluate (decision 0039).
+
+        Raises:
+            RequestError: 412, it has one. The client asks for the change only if nobody else has changed the resource.
+        """
+        if self.takes_if_match or "if-match" not in ctx.origin.fields.by_name or ctx.facts.method in _SAFE:
+            return
+        raise RequestError(412, "The gateway cannot compare the entity tags of If-Match for this request.")
 
     def _inputs(
         self,

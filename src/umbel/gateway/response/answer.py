@@ -16,7 +16,7 @@ from ..request_context import RequestContext
 from .diagnostic_headers import proxy_status, server_timing
 from .problems import problem_reply, with_retry_after
 from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded
-from .validators import NO_STORE, etag_of, not_modified
+from .validators import NO_STORE, check_if_match, etag_of, not_modified
 
 Expose = Literal["full", "completed", "none"]
 
@@ -105,6 +105,7 @@ def _composed(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
             elif rules.etag:
                 etag = etag_of(body)
                 fields += [(b"etag", etag.encode())]
+                check_if_match(ctx, etag)
             asked = ctx.origin.fields.by_name
             if etag is not None and "if-none-match" in asked and not_modified(asked["if-none-match"], etag):
                 status, body = 304, b""
