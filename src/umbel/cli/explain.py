@@ -25,19 +25,28 @@ if TYPE_CHECKING:
 @click.argument("path")
 @config_option
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header field; may be repeated.")
+@click.option("--client", default="", metavar="ADDRESS", help="The client's address, which expressions may read.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 @click.pass_context
 def explain(
-    ctx: click.Context, method: str, path: str, file: str, headers: tuple[str, ...], as_json: bool, as_mermaid: bool
+    ctx: click.Context,
+    method: str,
+    path: str,
+    file: str,
+    headers: tuple[str, ...],
+    client: str,
+    as_json: bool,
+    as_mermaid: bool,
 ) -> None:
     """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits.
 
     A query string in PATH is checked as the route checks it. Header fields decide where routes have a host or a match:
     -H "Host: shop.example". With -H "Origin: https://app.example" the output says what a page of this origin gets;
     with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is. With -H "Accept-Encoding:
-    gzip" it says in which coding the answer is sent. Refusals for Host, Content-Type, Content-Encoding and names with _
-    are foreseen; limits, networks and a body are not.
+    gzip" it says in which coding the answer is sent. A call with a split is shown with the upstream that it chooses
+    for this request; with --client also if it chooses by client.ip. Refusals for Host, Content-Type, Content-Encoding
+    and names with _ are foreseen; limits, networks and a body are not.
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.
@@ -67,11 +76,13 @@ def explain(
     if isinstance(found, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", found, browsers, as_json=as_json)
     plan = plans[found.route]
-    inputs = read_inputs(plan, found, path, fields)
+    inputs = read_inputs(plan, found, path, fields, client)
     if isinstance(inputs, NoMatch):
         _exit_without_route(ctx, f"{method.upper()} {path}", inputs, browsers, as_json=as_json)
     why = tuple(map(loaded.hide, found.why))
-    route = replace(explain_plan(loaded, found.route, plan, fields), location=inputs.location, chosen_because=why)
+    route = replace(
+        explain_plan(loaded, found.route, plan, fields, inputs.context), location=inputs.location, chosen_because=why
+    )
     if is_not_modified(plan, method.upper(), fields):
         route = replace(route, static=f"status 304, since If-None-Match names the ETag; otherwise {route.static}")
     values = {name: str(value) for name, value in found.values.items()}

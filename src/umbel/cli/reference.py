@@ -89,14 +89,16 @@ deadline = "${DEADLINE:-800ms}"
 ## Templates and expressions
 
 Templates are used in `path` and `headers`. JMESPath expressions are used in `shape`, `each`, `when`, `with`, `params`,
-`json` and `form`. Both read the same context:
+`json`, `form` and `split_key`. Both read the same context:
 
 | name | value |
 |---|---|
 | `path` | the parameters of the route's path |
 | `query` | the declared query parameters, with their types |
 | `headers` | the header fields of the request, in snake case: `headers.x_tenant` |
+| `cookies` | the cookies of the request: `cookies.session`, `cookies."__Host-id"`; the answer is then `private` |
 | `body` | the decoded body of the request |
+| `client` | `client.ip`: the address of the client; null if it is unknown; the answer is then `private` |
 | `item` | the current item, in a call with `each` |
 | the name of a call | the value of that call. A call that names another call starts when the other call has its value |
 

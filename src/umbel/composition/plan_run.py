@@ -7,6 +7,7 @@ call without a default. ``answer/decision.py`` says after which outcome the comp
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from .answer.result_builder import build_result
 from .call_result import CallFailedError, record_crash
 from .engine import CLIENT_GONE, Callers, Engine, OnWait
 from .fan_out import FanOut, ItemOutcome, item_list
-from .plan.plan import request_context
+from .plan.plan import Copy, request_context
 from .request.request_template import gateway_fields
 from .text.expression import Expression, ExpressionError, failed_expression, is_false
 from .text.fault import bad_request, describe_parameters
@@ -35,7 +36,7 @@ from .text.template import BadValueError
 if TYPE_CHECKING:
     from ..core.call import Call
     from ..net.timers import TimerQueue
-    from .plan.plan import CallPlan, FanOutPlan, Plan
+    from .plan.plan import CallPlan, FanOutPlan, MirrorPlan, Plan, SplitPlan
 
 
 class Observer:
@@ -61,6 +62,7 @@ async def run(
     observer: Observer | None = None,
     outcomes: dict[str, Outcome] | None = None,
     timers: TimerQueue | None = None,
+    copies: list[Copy] | None = None,
 ) -> Result:
     """Run a plan for one request, and return its result at the deadline at the latest.
 
@@ -74,8 +76,11 @@ async def run(
         observer: receives each outcome when its call is settled.
         outcomes: receives each outcome when its call is settled, also if ``run`` is cancelled; None: a new dict.
         timers: a timer queue that another task runs; None: a cancel scope has the deadline.
+        copies: receives the copies that mirrors get after the answer; None: none are made.
     """
-    return await PlanRun(plan, inputs, facts, callers, recorder, observer, outcomes, None, timers).run()
+    made = PlanRun(plan, inputs, facts, callers, recorder, observer, outcomes, None, timers)
+    made.copies = copies
+    return await made.run()
 
 
 class PlanRun(Engine):
@@ -84,6 +89,11 @@ class PlanRun(Engine):
     Args:
         on_wait: receives ``client_gone`` before the engine's task parks for the first time (``engine.OnWait``).
     """
+
+    copies: list[Copy] | None = None
+    """Receives the copies that mirrors get after the answer; None: none are made. To be set before ``run``."""
+    draw: Callable[[], float] = staticmethod(random.random)
+    """Returns a random number, at least 0 and below 1, for splits and mirrors."""
 
     def __init__(
         self,
@@ -204,6 +214,8 @@ class PlanRun(Engine):
             if call.when is not None and is_false(self._evaluate(call.when)):
                 self.settle(call.rules, None, None, trio.current_time(), ())
                 return None
+            if call.split is not None:
+                call = self._variant(call.split)
             if call.fan_out is not None:
                 self.begin_fan_out(self._fan_out(call, call.fan_out, now), now)
                 return None
@@ -221,6 +233,8 @@ class PlanRun(Engine):
             rules = call.rules
             if call.conditions:
                 rules = call.rules_for(self.facts.method, self._inputs.headers)
+            if call.mirror is not None:
+                self._note_copy(call.mirror, self._context)
             return self.prepare_call(rules, prepared, now)
         except Exception as error:  # noqa: BLE001  # a bad value or a bug: either fails the call
             self.settle(call.rules, self._preparation_failure(error, call, self._context, lambda: ""), now, now, ())
@@ -240,6 +254,18 @@ class PlanRun(Engine):
             on_item_ended=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
+    def _variant(self, split: SplitPlan) -> CallPlan:
+        """The call as the upstream gets it that the split chooses for this request. Raises CallFailedError."""
+        try:
+            return split.chosen(self._context, self.draw)
+        except ExpressionError as error:
+            raise self._failed_expression(error) from error
+
+    def _note_copy(self, mirror: MirrorPlan, context: Mapping[str, Json]) -> None:
+        """Add a copy of a request to ``copies``, if chance chooses the request."""
+        if self.copies is not None and self.draw() < mirror.share:
+            self.copies.append(Copy(mirror, context, self._inputs))
+
     def _left_out(self, header: str, reason: str) -> None:
         record_left_out(self.facts, self.recorder, header, reason)
 
@@ -250,7 +276,10 @@ class PlanRun(Engine):
     def _prepare_item(self, call: CallPlan, fan_out: FanOutPlan, item: Json) -> PreparedRequest:
         context = {**self._context, "item": item}
         try:
-            return call.request_template.prepare(context, self._inputs, left_out=self._left_out)
+            prepared = call.request_template.prepare(context, self._inputs, left_out=self._left_out)
+            if call.mirror is not None:
+                self._note_copy(call.mirror, context)
+            return prepared
         except Exception as error:
             failure = self._preparation_failure(error, call, context, lambda: self._client_parameters(fan_out, item))
             raise CallFailedError(failure) from error

@@ -18,7 +18,7 @@ from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from .answer.result import Result
 from .engine import Callers
 from .fan_out import ItemOutcome
-from .plan.plan import Plan, request_context
+from .plan.plan import Copy, Plan, request_context
 from .plan_run import Observer, run
 from .text.field_template import FieldTemplate
 
@@ -73,6 +73,7 @@ async def run_stream(
     recorder: Recorder,
     send: trio.MemorySendChannel[StreamLine],
     outcomes: dict[str, Outcome] | None = None,
+    copies: list[Copy] | None = None,
 ) -> None:
     """Run the plan, send one line per outcome and a last line with the result, then close the channel.
 
@@ -85,7 +86,7 @@ async def run_stream(
 
     Args:
         send: a channel that holds ``capacity(plan)`` lines, so that a slow client never delays the calls.
-        outcomes: as in ``plan_run.run``, like the other arguments.
+        outcomes, copies: as in ``plan_run.run``, like the other arguments.
     """
     if any(call.conditions for call in plan.calls):
         # The head of a stream is sent before any call has ended, so its status cannot be a 304.
@@ -93,7 +94,7 @@ async def run_stream(
         inputs = msgspec.structs.replace(inputs, headers=headers)
     with send:
         lines = _LineSender(plan, send)
-        result = await run(plan, inputs, facts, callers, recorder, lines, outcomes)
+        result = await run(plan, inputs, facts, callers, recorder, lines, outcomes, None, copies)
         if result.failure is not None:
             data: dict[str, Json] = {"end": True, "problem": result.problem(facts.request_id).document()}
         else:

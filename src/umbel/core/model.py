@@ -70,6 +70,10 @@ class RequestFacts(msgspec.Struct, frozen=True):
         return names
 
 
+Cause = Literal["first", "retry", "hedge", "redirect", "mirror"]
+"""Why an attempt is made. mirror: for a copy of a request, whose response is dropped."""
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """Record of an attempt that has ended: one request of a call on one connection."""
 
@@ -85,7 +89,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """Why the attempt failed; None if a whole response came, with any status."""
     reused: bool = False
     """Whether the connection had carried an earlier request."""
-    cause: Literal["first", "retry", "hedge", "redirect"] = "first"
+    cause: Cause = "first"
     """Why the attempt was made."""
     coalesced: bool = False
     """Whether the attempt was made for another call with the same request, whose response this call shared. If this
@@ -220,3 +224,5 @@ class Inputs(msgspec.Struct, frozen=True):
     """Further gateway fields that calls send: Via. A ``core.call.FieldBlock`` is encoded only once."""
     forwarded_for: tuple[tuple[bytes, bytes, bytes], ...] = ()
     """The X-Forwarded-* fields that calls send. They are separate because an upstream may be configured to get none."""
+    client: str = ""
+    """The client's address; empty: unknown, as on a Unix socket."""

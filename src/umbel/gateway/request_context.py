@@ -21,6 +21,7 @@ from ..logs import bind
 if TYPE_CHECKING:
     from quart.wrappers import Request
 
+    from ..composition.plan.plan import Copy
     from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
@@ -60,6 +61,7 @@ class RequestContext:
         "coded_content",
         "completed",
         "compression",
+        "copies",
         "detail",
         "facts",
         "inbound",
@@ -100,6 +102,8 @@ class RequestContext:
         """The coded forms of the constant content of a static route; None: the content is not constant."""
         self.calls: dict[str, Outcome] = {}
         """The outcomes of the request's calls by name, in the order in which the calls ended."""
+        self.copies: list[Copy] | None = None
+        """The copies that mirrors get when the request is over; None: its route has no mirror."""
         self.outcomes: tuple[Outcome, ...] = ()
         """The same outcomes in the order of the configuration or code; empty until there is a result."""
         # The next five are fields of the access record (``RequestEnded``).

@@ -69,7 +69,7 @@ from . import crashes
 from .request.client_origin import origin_of
 from .request.request_body import known_length
 from .request_context import RequestContext
-from .request_end import DISCARD_MAX, end_by, record_of
+from .request_end import DISCARD_MAX, end_by, record_of, send_copies
 from .response.answer import answer
 from .response.problems import http_exception_reply, request_error_reply
 from .response.reply import Reply, complete
@@ -135,6 +135,8 @@ class RequestCycle(RequestContext):
             # After ``end_by``: only now it is certain which response was sent.
             counts.in_flight -= 1
             inbound.file_record(self.recorder, record_of(self))
+            if self.copies:
+                send_copies(self)
 
     async def _answer(self) -> None:
         """Send the response. An exception is handled by ``end_by``."""

@@ -17,6 +17,7 @@ from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..net.exception_groups import holds_only, leaves, split_crash
 from ..server.response.access_record import CUT_DETAIL
+from ..upstream.mirrors import RequestCopy
 from . import crashes
 
 if TYPE_CHECKING:
@@ -103,6 +104,24 @@ def record_of(ctx: RequestContext) -> RequestEnded:
         ctx.outcomes or tuple(ctx.calls.values()),
         switched_at=inbound.switched_at,
     )
+
+
+def send_copies(ctx: RequestContext) -> None:
+    """Send the copies of a request that is over to their mirrors, without waiting.
+
+    A call that never began has no copy. While the application stops no copies are sent.
+    """
+    copies, ctx.copies = ctx.copies, None
+    runtime = ctx.serving.runtime
+    if runtime is None:
+        return
+    for copy in copies or ():
+        mirror, rules = copy.mirror, copy.mirror.call.rules
+        outcome = ctx.calls.get(rules.name)
+        if outcome is not None and outcome.started_at is not None:
+            runtime.mirrors.send(
+                RequestCopy(rules.upstream, rules.name, copy.prepare, ctx.facts, mirror.timeout, rules.max_body)
+            )
 
 
 def _server_answer_record(ctx: RequestContext, error: AnsweredByServerError) -> RequestEnded:

@@ -124,7 +124,10 @@ class RouteView:
         if ctx.inbound.gone:
             raise ClientGoneError("the client left before the calls began")
         facts, recorder, calls = ctx.facts, ctx.recorder, ctx.calls
-        return PlanRun(self._plan, inputs, facts, runtime.callers, recorder, None, calls, on_wait, runtime.timers)
+        made = PlanRun(self._plan, inputs, facts, runtime.callers, recorder, None, calls, on_wait, runtime.timers)
+        if self._plan.has_mirrors:
+            made.copies = ctx.copies = []
+        return made
 
     async def stream(self, ctx: RequestContext, inputs: Inputs, form: StreamForm) -> Reply:
         """Start the composition in the request's nursery, and return the streaming reply when its first line is there.

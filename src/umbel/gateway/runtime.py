@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -21,7 +21,8 @@ from ..net.timers import TimerQueue
 from ..observe.request_counts import CountingRecorder
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
-from ..upstream.from_config import UpstreamConfigError, build
+from ..upstream.from_config import UpstreamConfigError, build, build_mirror
+from ..upstream.mirrors import Mirrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Runtime:
     """The reader of the upstreams' sockets."""
     timers: TimerQueue
     """The timer queue of all calls."""
+    mirrors: Mirrors
+    """Sends the copies of requests."""
 
 
 @asynccontextmanager
@@ -77,21 +80,44 @@ async def open_runtime(
         own.start_soon(reader.run)
         own.start_soon(timers.run)
         callers: dict[str, Caller] = {}
+        copying: dict[str, Caller] = {}
+        mirrored = mirrored_upstreams(config)
         for name, upstream in config.upstreams.items():
             if name in transports:
                 callers[name] = caller_of(transports[name], _url_of(upstream), _bound)
+                if name in mirrored:
+                    copying[name] = callers[name]
                 continue
-            try:
+            with _errors_located(config, name):
                 client = build(
                     name, upstream, recorder=recorder, reader=reader, timers=timers, overload_manager=overload_manager
                 )
-            except UpstreamConfigError as error:
-                at: KeyPath = ("upstreams", name, *error.key)
-                key = ".".join(map(str, at))
-                raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
             callers[name] = await stack.enter_async_context(client)
+            if name in mirrored:
+                with _errors_located(config, name):
+                    client = build_mirror(name, upstream, recorder=recorder, reader=reader, timers=timers)
+                copying[name] = await stack.enter_async_context(client)
         callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
-        yield Runtime(recorder, callers, overload_manager, reader, timers)
+        # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
+        mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
+        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors)
+
+
+@contextmanager
+def _errors_located(config: Config, name: str) -> Iterator[None]:
+    """Context manager: raise an ``UpstreamConfigError`` about the upstream ``name`` as a ConfigError with its place."""
+    try:
+        yield
+    except UpstreamConfigError as error:
+        at: KeyPath = ("upstreams", name, *error.key)
+        key = ".".join(map(str, at))
+        raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
+
+
+def mirrored_upstreams(config: Config) -> frozenset[str]:
+    """The upstreams that get copies of requests."""
+    mirrors = (call.mirror for route in config.routes for call in route.calls.values())
+    return frozenset(mirror.upstream for mirror in mirrors if mirror is not None)
 
 
 def _bound(facts: RequestFacts) -> AbstractContextManager[None]:

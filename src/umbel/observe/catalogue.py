@@ -102,7 +102,15 @@ OWN_SECONDS = _histogram(
     OWN_TIMES,
 )
 ATTEMPTS = _counter(
-    "umbel_attempts_total", "upstream cause", "Attempts that ended, by cause: first, retry, hedge or redirect."
+    "umbel_attempts_total",
+    "upstream cause",
+    "Attempts that ended, by cause: first, retry, hedge, redirect, or mirror (of a copy of a request).",
+)
+MIRRORED = _counter(
+    "umbel_mirrored_total",
+    "upstream result",
+    "Copies of requests to the upstream of a mirror: ok (a response below 500 came), failed, overflow (not made, since "
+    "too many were in flight), or cancelled (the process stopped).",
 )
 BREAKER_STATE = _gauge(
     "umbel_breaker_state",
@@ -189,6 +197,7 @@ METRICS: tuple[Metric, ...] = (
     OWN_SECONDS,
     CLIENT_DURATION,
     ATTEMPTS,
+    MIRRORED,
     BREAKER_STATE,
     REPLICA_EJECTED,
     BULKHEAD_IN_USE,

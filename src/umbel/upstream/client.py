@@ -85,6 +85,7 @@ from .replicas.health import HealthChecker
 from .state_events import StateEvents
 
 if TYPE_CHECKING:
+    from ..core.model import Cause
     from .calls.client_interface import LatestLines
     from .replicas.origin import Replica
     from .replicas.sources import ReplicaSource
@@ -266,6 +267,7 @@ class Client(TaskOwner):
         overload_manager: shared by the upstreams of a server; None: the upstream is never stalled.
         rng: source of all randomness; None: a generator of the client's own.
         recorder: receives the records of state changes of the breaker and the replicas.
+        first_cause: why the first attempt of a call is made: "mirror" if all calls are copies.
 
     Raises:
         ValueError: no replica, an unknown load-balancing policy, weights that do not fit the replicas, or a number of a
@@ -285,9 +287,11 @@ class Client(TaskOwner):
         overload_manager: OverloadManager | None = None,
         rng: random.Random | None = None,
         recorder: Recorder = NULL,
+        first_cause: Cause = "first",
     ) -> None:
         super().__init__(BackgroundNursery(f"the upstream {name}"), pool)
         self.name = name
+        self.first_cause = first_cause
         self.rng = rng or random.Random()
         self.pool = pool
         self._own_timers = timers is None

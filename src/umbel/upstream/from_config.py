@@ -12,6 +12,7 @@ from ..config.schema.policies import Ejection
 from ..config.schema.sections import Call, Config, KeyPath, Tls, Upstream
 from ..config.schema.values.units import format_duration
 from ..core.events import NULL, Recorder
+from ..core.model import Cause
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
 from ..net.timers import TimerQueue
@@ -53,6 +54,7 @@ def build(
     reader: AnyReader | None = None,
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
+    first_cause: Cause = "first",
 ) -> Client:
     """Make the client of one upstream. Reads the TLS files, if a replica has an https URL.
 
@@ -64,7 +66,7 @@ def build(
         rng: source of all randomness; None: a generator of the client's own.
         reader, timers: socket reader and timer queue, which must run as long as the client is entered; None: the client
             has its own.
-        overload_manager: see ``Client``.
+        overload_manager, first_cause: see ``Client``.
 
     Raises:
         UpstreamConfigError: a TLS file cannot be used, or a ``dns+`` URL or an ejection rule is invalid.
@@ -80,6 +82,27 @@ def build(
         reader=reader,
         timers=timers,
         overload_manager=overload_manager,
+        first_cause=first_cause,
+    )
+
+
+def build_mirror(
+    name: str, config: Upstream, *, recorder: Recorder = NULL, reader: AnyReader | None = None, timers: TimerQueue
+) -> Client:
+    """Make the client for the copies that mirrors send to an upstream. Arguments and errors are those of ``build``.
+
+    It shares nothing with the client of the upstream's calls, so no copy takes a place, a connection or an attempt of a
+    call, and no failed copy opens the breaker of calls or ejects their replicas. It makes one attempt per copy, has no
+    queue and makes no health checks.
+    """
+    alone = {"retry": None, "hedge": None, "coalesce": False, "health": None, "max_queue": 0}
+    return build(
+        f"{name} (mirror)",
+        config.model_copy(update=alone),
+        recorder=recorder,
+        reader=reader,
+        timers=timers,
+        first_cause="mirror",
     )
 
 
@@ -104,12 +127,12 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     once: dict[str, str] = {}
     for index, route in enumerate(config.routes):
         for name, call in route.calls.items():
-            if call.upstream is None or call.respond is not None:
+            if call.respond is not None:
                 continue
-            if _may_be_repeated(call, config.upstreams[call.upstream]):
-                continue
-            once.setdefault(call.upstream, f"routes[{index}].calls.{name}")
-            if call.hedge is not None and call.hedge.max:
+            unsafe = [each for each in call.upstreams if not _may_be_repeated(call, config.upstreams[each])]
+            for each in unsafe:
+                once.setdefault(each, f"routes[{index}].calls.{name}")
+            if unsafe and call.hedge is not None and call.hedge.max:
                 at: KeyPath = ("routes", index, "calls", name, "hedge")
                 yield at, "has no effect: the request of this call must not be sent twice; send an Idempotency-Key"
     for name, upstream in config.upstreams.items():
@@ -141,6 +164,7 @@ def _build_client(
     reader: AnyReader | None = None,
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
+    first_cause: Cause = "first",
 ) -> Client:
     replicas = _replicas(config)
     policies = _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted")
@@ -163,6 +187,7 @@ def _build_client(
         overload_manager=overload_manager,
         rng=rng,
         recorder=recorder,
+        first_cause=first_cause,
     )
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.support.composition.composing import Scripted, facts
 from tests.support.logs.records import Records
 from tests.support.upstream.memory_calls import Asked, answer, coalescing
-from umbel.composition.plan.compiler import _why_never_sent, compile_route
+from umbel.composition.plan.compiler import compile_route
+from umbel.composition.plan.never_sent import why_never_sent
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config, Upstream
 from umbel.config.schema.values.types import _MANAGED
@@ -32,7 +33,7 @@ _LIKE_THE_GATEWAYS = [
 ]
 TOKEN = "abcdefghijklmnopqrstuvwxyz0123456789-!#$&'+.^_`|~"
 NAMES = (st.sampled_from(_LIKE_THE_GATEWAYS) | st.text(TOKEN, min_size=1, max_size=20)).filter(
-    lambda name: name not in _MANAGED and _why_never_sent(name, UPSTREAM) is None
+    lambda name: name not in _MANAGED and why_never_sent(name, UPSTREAM) is None
 )
 VALUES = st.text("abAB01%,;=.:/-_", min_size=1, max_size=8).filter(lambda value: value not in (".", ".."))
 

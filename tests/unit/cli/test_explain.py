@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, write
 from umbel.cli import main
+from umbel.policy.split import Split
 
 CONFIG = """\
 [defaults.upstream]
@@ -618,3 +619,62 @@ def test_a_dry_run_says_what_the_server_answers(asked: tuple[str, ...], said: st
     write(here, DRY_RUNS)
     result = explain(*asked)
     assert said in result.output
+
+
+SPLIT = """
+[upstreams.v1]
+urls = ["http://127.0.0.1:1"]
+[upstreams.v2]
+urls = ["http://127.0.0.1:2"]
+timeout = "70ms"
+[upstreams.v3]
+urls = ["http://127.0.0.1:3"]
+timeout = "80ms"
+[[routes]]
+path = "/r/<id>"
+[routes.calls.x]
+upstream = "v1"
+path = "/x"
+split = { v2 = "10%", v3 = "20.5%" }
+split_key = "KEY"
+mirror = { upstream = "v3", share = "5%" }
+"""
+SHARES = "split v2 10%, v3 20.5%, v1 69.5%"
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "said"),
+    [
+        ("client.ip", (), "by client.ip: this request has no such value, so it is split at random"),
+        ("client.ip", ("--client", "3"), "by client.ip: this request goes to V"),
+        ("headers.x_user", ("-H", "X-User: 3"), "by headers.x_user: this request goes to V"),
+        ("cookies.sid", ("-H", "Cookie: sid=3"), "by cookies.sid: this request goes to V"),
+        ("path.id", (), "by path.id: this request goes to V"),
+    ],
+)
+def test_a_split_shows_its_shares_and_the_choice_for_the_request(
+    key: str, asked: tuple[str, ...], said: str, here: Path
+) -> None:
+    write(here, SPLIT.replace("KEY", key))
+    result = explain("GET", "/r/3", *asked)
+    chosen = Split("v1", {"v2": 0.1, "v3": 0.205}).choose("3", lambda: 1.0)
+    assert f"{SHARES}, {said.replace(' to V', f' to {chosen}')}" in result.stdout
+    assert result.exit_code == 0
+
+
+def test_the_limits_of_a_split_call_are_those_of_the_chosen_upstream(here: Path) -> None:
+    write(here, SPLIT.replace("KEY", "path.id"))
+    split = Split("v1", {"v2": 0.1, "v3": 0.205})
+    by_upstream = {split.choose(str(number), lambda: 1.0): number for number in range(100)}
+    for upstream, timeout in {"v1": "timeout what the", "v2": "timeout 70ms", "v3": "timeout 80ms"}.items():
+        shown = explain("GET", f"/r/{by_upstream[upstream]}").stdout
+        assert f"├─ x: GET {upstream} /x" in shown.replace("└─", "├─")
+        assert timeout in shown
+        assert f"{upstream}: max_concurrency" in shown
+
+
+def test_a_split_without_a_key_and_a_mirror_are_shown_as_such(here: Path) -> None:
+    write(here, SPLIT.replace('split_key = "KEY"\n', ""))
+    shown = explain("GET", "/r/3").stdout
+    assert f"{SHARES}, at random" in shown
+    assert "copies 5% of its requests to v3 after the answer, for at most 80ms each" in shown

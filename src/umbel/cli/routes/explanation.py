@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ...composition.plan.plan import CallPlan, Plan
+from ...composition.plan.plan import CallPlan, MirrorPlan, Plan, SplitPlan
 from ...composition.static_response import StaticResponse
+from ...composition.text.expression import ExpressionError
 from ...config.loading.load import LoadedConfig
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
@@ -20,6 +22,7 @@ from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, 
 from ...config.schema.values.units import format_duration, format_rate, format_ratio, format_size
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
 from ...core.http.redirects import REDIRECTS_MAX
+from ...core.model import Json
 from ...gateway.browsers.compression import Compression
 from ...gateway.request.request_fields import RequestFields
 
@@ -80,8 +83,17 @@ class RouteExplained:
     """Why this route answers the request and not another one with the path."""
 
 
-def explain_plan(loaded: LoadedConfig, index: int, plan: Plan, asked: Sequence[tuple[str, str]] = ()) -> RouteExplained:
-    """Explain route ``index`` of the configuration, whose plan is ``plan``, for a request with the fields ``asked``."""
+def explain_plan(
+    loaded: LoadedConfig,
+    index: int,
+    plan: Plan,
+    asked: Sequence[tuple[str, str]] = (),
+    context: Mapping[str, Json] | None = None,
+) -> RouteExplained:
+    """Explain route ``index`` of the configuration, whose plan is ``plan``, for a request with the fields ``asked``.
+
+    ``context`` is the evaluation context of the request; None: unknown.
+    """
     route, server, explainer = plan.route, loaded.config.server, _Explainer(loaded)
     at: KeyPath = ("routes", index)
     return RouteExplained(
@@ -101,7 +113,7 @@ def explain_plan(loaded: LoadedConfig, index: int, plan: Plan, asked: Sequence[t
             *explainer.written(route, at, {"auth": str}),
             *explainer.written(server, ("server",), _SERVER, "server."),
         ),
-        tuple(explainer.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
+        tuple(explainer.call(call, (*at, "calls", call.name), route.deadline, context) for call in plan.calls),
         plan.candidates,
         explainer.static(plan),
     )
@@ -143,7 +155,12 @@ class _Explainer:
             if field in section.model_fields_set:
                 yield self.limit(section, at, field, written, key=prefix + field)
 
-    def call(self, plan: CallPlan, at: KeyPath, deadline: float) -> CallExplained:
+    def call(
+        self, plan: CallPlan, at: KeyPath, deadline: float, context: Mapping[str, Json] | None = None
+    ) -> CallExplained:
+        traffic = (*_split_rules(plan.split, context), *_mirror_rules(plan.mirror))
+        if plan.split is not None and (chosen := _chosen(plan.split, context)) is not None:
+            plan = chosen
         call = plan.config
         sent = call.respond is None and plan.upstream is not None
         return CallExplained(
@@ -154,7 +171,7 @@ class _Explainer:
             self._hide(call.path or ""),
             plan.needs,
             not call.optional,
-            tuple(map(self._hide, _call_rules(plan))),
+            tuple(map(self._hide, (*traffic, *_call_rules(plan)))),
             tuple(self._call_limits(plan, at, deadline)),
             tuple(
                 self._upstream_limits(plan.upstream, ("upstreams", call.upstream or ""))
@@ -359,6 +376,40 @@ def _ranges(statuses: Iterable[int]) -> str:
             runs.append([status])
     parts = [[f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run) for run in runs]
     return ", ".join(chain.from_iterable(parts))
+
+
+def _key_of(split: SplitPlan, context: Mapping[str, Json] | None) -> str | None:
+    """The key of a request for a split; None: it has none, or it is unknown."""
+    with suppress(ExpressionError):
+        return None if context is None else split.key_of(context)
+    return None
+
+
+def _chosen(split: SplitPlan, context: Mapping[str, Json] | None) -> CallPlan | None:
+    """The call for a request; None: chance decides, or a part of the request that decides is unknown."""
+    key = _key_of(split, context)
+    return None if key is None else split.variants[split.split.choose(key, lambda: 0.0)]
+
+
+def _split_rules(split: SplitPlan | None, context: Mapping[str, Json] | None) -> Iterator[str]:
+    """Yield the shares of a split, and the upstream that it chooses for a request."""
+    if split is None:
+        return
+    shares = split.split.shares
+    rest = {split.split.default: max(0.0, 1 - sum(shares.values()))}
+    each = ", ".join(f"{name} {format_ratio(round(share, 9))}" for name, share in (shares | rest).items())
+    if split.key is None:
+        yield f"split {each}, at random"
+    elif (chosen := _chosen(split, context)) is not None:
+        yield f"split {each}, by {split.key.text}: this request goes to {chosen.rules.upstream}"
+    else:
+        yield f"split {each}, by {split.key.text}: this request has no such value, so it is split at random"
+
+
+def _mirror_rules(mirror: MirrorPlan | None) -> Iterator[str]:
+    if mirror is not None:
+        copies = f"copies {format_ratio(mirror.share)} of its requests to {mirror.call.rules.upstream}"
+        yield f"{copies} after the answer, for at most {format_duration(mirror.timeout)} each"
 
 
 def response_text(respond: Respond) -> str:

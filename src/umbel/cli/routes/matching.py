@@ -92,25 +92,47 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     )
 
 
-def location_of(
+def context_of(
     plan: Plan,
     path: Mapping[str, Any],
     query: Mapping[str, Json],
     fields: Sequence[tuple[str, str]] = (),
-    raw_query: str = "",
-) -> str | NoMatch:
-    """The Location that the redirect of ``plan`` gives a request with these values; ``NoMatch`` if it is refused.
+    client: str = "",
+) -> dict[str, Json]:
+    """The evaluation context of a request without a body.
 
-    Empty if the route is no redirect. ``fields`` are the header fields of the request, and ``raw_query`` its query.
+    Args:
+        path: the values of the path's variables.
+        query: the values of the declared query parameters that are given.
+        fields: the header fields.
+        client: the address of the client; empty: unknown.
+    """
+    values = {name: value if isinstance(value, str | int | float) else str(value) for name, value in path.items()}
+    defaults = {name: param.default for name, param in plan.route.query_params.items()}
+    given = _request_fields(fields)
+    return request_context(
+        plan,
+        Inputs(
+            path=values,
+            query={**defaults, **query},
+            headers=given.end_to_end,
+            cookies=given.cookies,
+            client=client,
+        ),
+    )
+
+
+def location_of(plan: Plan, context: Mapping[str, Json], raw_query: str = "") -> str | NoMatch:
+    """The Location that the redirect of ``plan`` gives a request; ``NoMatch`` if it is refused.
+
+    Empty if the route is no redirect. ``context`` is the evaluation context of the request, and ``raw_query`` its
+    query.
     """
     static = plan.static
     if not isinstance(static, RedirectTemplate):
         return ""
-    values = {name: value if isinstance(value, str | int | float) else str(value) for name, value in path.items()}
-    defaults = {name: param.default for name, param in plan.route.query_params.items()}
-    inputs = Inputs(path=values, query={**defaults, **query}, headers=_request_fields(fields).end_to_end)
     try:
-        return static.location(request_context(plan, inputs), raw_query.encode()).decode("ascii")
+        return static.location(context, raw_query.encode()).decode("ascii")
     except BadValueError as error:
         return NoMatch(400, str(error))
 

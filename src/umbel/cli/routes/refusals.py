@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ...composition.plan.plan import Plan
 from ...config.schema.sections import Config
 from ...core.errors import RequestError
 from ...core.http.probe_paths import PROBES
+from ...core.model import Json
 from ...gateway.request.request_body import check_coding, check_media_type
 from ...gateway.request.request_fields import RequestFields
 from ...server.http1.head_errors import HeadError
 from ...server.http1.host import Hosts
-from .matching import Match, NoMatch, Query, location_of, read_query
+from .matching import Match, NoMatch, Query, context_of, location_of, read_query
 
 
 def refused_head(config: Config, method: str, path: str, asked: Sequence[tuple[str, str]]) -> NoMatch | None:
@@ -39,17 +40,25 @@ class Inputs(NamedTuple):
     query: Query
     location: str
     """The Location of a redirect; empty if the route is none."""
+    context: Mapping[str, Json]
+    """The evaluation context, without a body."""
 
 
-def read_inputs(plan: Plan, found: Match, path: str, asked: Sequence[tuple[str, str]]) -> Inputs | NoMatch:
-    """Read the inputs of a request with the header fields ``asked``; return ``NoMatch`` if the route refuses it."""
+def read_inputs(
+    plan: Plan, found: Match, path: str, asked: Sequence[tuple[str, str]], client: str = ""
+) -> Inputs | NoMatch:
+    """Read the inputs of a request with the header fields ``asked``; return ``NoMatch`` if the route refuses it.
+
+    ``client`` is the address of the client; empty: unknown.
+    """
     query = read_query(plan, path)
     if isinstance(query, NoMatch):
         return query
     if (refused := _refused_body(plan, asked)) is not None:
         return refused
-    location = location_of(plan, found.values, query.values, asked, path.partition("?")[2])
-    return location if isinstance(location, NoMatch) else Inputs(query, location)
+    context = context_of(plan, found.values, query.values, asked, client)
+    location = location_of(plan, context, path.partition("?")[2])
+    return location if isinstance(location, NoMatch) else Inputs(query, location, context)
 
 
 def _refused_body(plan: Plan, asked: Sequence[tuple[str, str]]) -> NoMatch | None:

@@ -8,15 +8,16 @@ the templates and expressions, so they cannot contradict what a request reads. I
 without a request, because a mistake in the configuration must not fail a request. One run reports the mistakes of all
 parts; of several cycles it reports the first.
 
-**Names.** A template or an expression reads the *context*: ``path``, ``query``, ``headers``, ``body``, ``item`` (in a
-call with ``each``), and one entry per call. ``RouteNames`` holds the names that a route declares. A ``Scope`` holds the
-names that one call may read; the answer has a scope of its own.
+**Names.** A template or an expression reads the *context*: ``path``, ``query``, ``headers``, ``cookies``, ``body``,
+``client``, ``item`` (in a call with ``each``), and one entry per call. ``RouteNames`` holds the names that a route
+declares. A ``Scope`` holds the names that one call may read; the answer has a scope of its own.
 
 **How dependencies are found.** ``_call`` goes through the keys of one call in this order:
 
-1. ``when``, then ``each``. ``each`` defines ``item`` for the keys after it.
+1. ``when``, then ``each``. ``each`` defines ``item`` for the keys after it. Then ``split_key``.
 2. ``with``. Its keys become *bound names*, which only the templates of this call can read.
-3. ``path``, the ``headers`` and ``params`` of the upstream and of the call, and ``json`` or ``form``.
+3. ``path``, the ``headers`` and ``params`` of the upstream and of the call, and ``json`` or ``form``. With ``split``
+   or ``mirror``, steps 2 and 3 are done for each upstream that may get the request.
 
 Every expression lists the roots that it reads (``Expression.names``), and ``Scope.read`` registers them. Every
 ``{name}`` of a template goes through ``Scope.resolve``, which registers the root and returns the place of the value. In
@@ -54,8 +55,9 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from werkzeug.routing import Map, Rule
 
@@ -69,8 +71,6 @@ from ..decode import ACCEPT
 from ..request.conditions import why_not_forwarded
 from ..request.credentials import carries_credential, is_credential
 from ..request.request_template import (
-    GATEWAY_FIELDS_ALWAYS,
-    GATEWAY_FIELDS_FORWARDED,
     BodyTemplate,
     Param,
     RequestField,
@@ -81,7 +81,8 @@ from ..text.expression import Expression, compile_expression, compile_source
 from ..text.field_template import FieldTemplate, compile_field
 from ..text.list_reads import members_read_as_lists
 from ..text.template import TargetTemplate, Variable, compile_target
-from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle
+from .never_sent import never_sent_by_calls, never_sent_by_upstreams
+from .plan import CREDENTIAL_HEADERS, SPLIT_KEY_ROOTS, CallPlan, FanOutPlan, Plan, find_cycle, with_traffic
 from .scope import RouteNames, Scope
 
 T = TypeVar("T")
@@ -101,8 +102,6 @@ _OWN_ANSWER_FIELDS = frozenset(
         "x-request-id",
     }
 )
-# The header fields that Umbel writes into every call or attempt.
-_WRITTEN_BY_UMBEL = GATEWAY_FIELDS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
 # Replaces an unknown upstream, so that the rest of the call is checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
@@ -161,13 +160,8 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
             place = config.where(("routes", grouped[index], "path"))
             said = f"must be the same in all routes that differ in match only; the first one is at {place}"
             seen[(*at, "cors"), said] = None
-        seen.update(dict.fromkeys(_never_sent(config, index)))
-    for name, upstream in config.upstreams.items():
-        for field in upstream.headers:
-            if reason := _why_never_sent(field, upstream):
-                seen[("upstreams", name, "headers", field), reason] = None
-        if reason := _why_not_deadline_header(upstream):
-            seen[("upstreams", name, "deadline_header"), reason] = None
+        seen.update(dict.fromkeys(never_sent_by_calls(config, index)))
+    seen.update(dict.fromkeys(never_sent_by_upstreams(config)))
     yield from seen
 
 
@@ -192,44 +186,6 @@ def groups_of(config: Config) -> list[list[int]]:
 def _pattern_of(path: str) -> str:
     """The path of a route without the names of its variables: two routes with the same pattern match the same paths."""
     return _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", path)
-
-
-def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the header fields of a route's calls that could not be sent as configured, with the reason."""
-    for name, call in config.routes[index].calls.items():
-        upstream = config.upstreams.get(call.upstream or "", _UNKNOWN_UPSTREAM)
-        at: KeyPath = ("routes", index, "calls", name)
-        named: list[tuple[KeyPath, str]] = [((*at, "headers", field), field) for field in call.headers]
-        named += [((*at, "forward_headers", place), field) for place, field in enumerate(call.forward_headers)]
-        for path, field in named:
-            if reason := _why_never_sent(field, upstream):
-                yield path, reason
-
-
-def _why_never_sent(field: str, upstream: Upstream) -> str | None:
-    """The reason why a header field of a call would not be sent as configured; None: it is sent.
-
-    ``field`` is the name in lower case.
-    """
-    name = field.encode("ascii")
-    if name == b"expect" or is_hop_by_hop(name):
-        return f'"{field}" belongs to one connection and is never forwarded; remove it'
-    written = f'"{field}" is written by Umbel, so this value is never sent; remove it'
-    if upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED:
-        return f"{written}, or set forwarded = false at the upstream"
-    if field == upstream.deadline_header:
-        return f"{written}, or give the upstream another deadline_header"
-    return written if name in _WRITTEN_BY_UMBEL else None
-
-
-def _why_not_deadline_header(upstream: Upstream) -> str | None:
-    """The reason why the upstream's ``deadline_header`` cannot be used; None: it can."""
-    name = str(upstream.deadline_header or "").encode("ascii")
-    if name == b"expect" or is_hop_by_hop(name):
-        return f'"{name.decode()}" belongs to one connection and is never forwarded; write another name'
-    if name in _WRITTEN_BY_UMBEL or (upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED):
-        return f'"{name.decode()}" is written by Umbel with another meaning; write another name'
-    return None
 
 
 def _why_no_slashes(path: str) -> str:
@@ -263,6 +219,27 @@ def _carries_credential(call: Call, request_template: RequestTemplate, scope: Sc
     configured = (*request_template.upstream_headers, *request_template.headers)
     own = any(field.fixed is not None and is_credential(field.name.decode()) for field in configured)
     return carries_credential(names, body=call.forward_body or scope.reads_body, own=own)
+
+
+class _CallForm(NamedTuple):
+    """A call as one of its upstreams gets it: its own upstream, one of its split, or that of its mirror."""
+
+    call: Call
+    """The call, with this upstream as its upstream."""
+    upstream: Upstream | None
+    """None: the call names no upstream, or an unknown one."""
+    template: RequestTemplate | None
+    """None: the call is invalid."""
+    conditions: tuple[str, ...]
+    scope: Scope
+
+
+def _named_upstreams(call: Call) -> Iterator[tuple[KeyPath, str | None]]:
+    """Yield the upstreams of a call, in the order that ``with_traffic`` expects, each with the key that names it."""
+    yield ("upstream",), call.upstream
+    yield from ((("split", name), name) for name in call.split)
+    if call.mirror is not None:
+        yield ("mirror", "upstream"), call.mirror.upstream
 
 
 class _RouteCompiler:
@@ -322,7 +299,7 @@ class _RouteCompiler:
             tuple(self._names.headers),
             match,
             tuple(vary),
-            any_header or not CREDENTIAL_HEADERS.isdisjoint(vary),
+            any_header or self._names.uses_client or not CREDENTIAL_HEADERS.isdisjoint(vary),
             answer_expression,
             answer_headers,
             self._config.where,
@@ -330,6 +307,8 @@ class _RouteCompiler:
             tuple(plan for plan in plans if not plan.needs),
             {plan.name: len(plan.needs) for plan in plans if plan.needs},
             static,
+            self._names.uses_client,
+            tuple(self._names.cookies),
         )
 
     def _match(self) -> Expression | None:
@@ -377,19 +356,39 @@ class _RouteCompiler:
             client_parameter = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
             scope.item_source = client_parameter or ""
             fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
-        upstream = self._upstream(at, call)
+        split_key = self._split_key((*at, "split_key"), call.split_key, scope)
         response = self._static_response((*at, "respond"), call.respond)
-        scope.forget_reads()  # ``when`` and ``each`` send nothing to the upstream.
-        request_template = self._request_template(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
+        scope.forget_reads()  # ``when``, ``each`` and ``split_key`` send nothing to the upstream.
+        forms = [self._form(at, key, each, call, scope) for key, each in _named_upstreams(call)]
         needs = tuple(other for other in self._route.calls if other in scope.needs)
-        conditions = self._conditions(at, call, request_template)
-        if request_template is None or (upstream is None and response is None):
-            return name, None, needs
-        answer = self._route.answer
+        self._check_same_conditions(at, forms)
+        plans: list[CallPlan] = []
+        for form in forms:
+            if form.template is None or (form.upstream is None and response is None):
+                return name, None, needs
+            rules = self._rules(name, form, None if response is None else StaticCaller(response))
+            plans.append(
+                CallPlan(name, form.call, form.upstream, rules, form.template, needs, when, fan_out, form.conditions)
+            )
+        own, *others = plans
+        return name, own if response else with_traffic(own, others, split_key, self._route.deadline), needs
+
+    def _form(self, at: KeyPath, key: KeyPath, upstream: str | None, call: Call, scope: Scope) -> _CallForm:
+        """Compile the call as one of its upstreams gets it, which the key ``key`` of the call names."""
+        found = self._upstream((*at, *key), upstream)
+        call = call if upstream == call.upstream else call.model_copy(update={"upstream": upstream})
+        # The scopes of a call share their set of needs: the call starts when every upstream could be chosen.
+        scope = replace(scope, reads={}, reads_body=False)
+        template = self._request_template(at, call, found or _UNKNOWN_UPSTREAM, scope)
+        return _CallForm(call, found, template, self._conditions(at, call, template), scope)
+
+    def _rules(self, name: str, form: _CallForm, caller: StaticCaller | None) -> CallRules:
+        call, upstream, template, answer = form.call, form.upstream, form.template, self._route.answer
+        assert template is not None
         answering = STATUS_FROM if answer.status_from == name else frozenset()
         if answer.status == CREATED and call.each is None:
             answering |= {CREATED}
-        rules = CallRules.of(
+        return CallRules.of(
             name,
             call,
             upstream=call.upstream or NO_UPSTREAM,
@@ -397,12 +396,25 @@ class _RouteCompiler:
             max_body=None if upstream is None else upstream.max_body,
             redirects=call.redirects or ("fail" if upstream is None else upstream.redirects),
             answer_headers=self._forwarded_fields(name),
-            credential=_carries_credential(call, request_template, scope),
-            conditions=conditions,
+            credential=_carries_credential(call, template, form.scope),
+            conditions=form.conditions,
             answering=answering,
-            caller=None if response is None else StaticCaller(response),
+            caller=caller,
         )
-        return name, CallPlan(name, call, upstream, rules, request_template, needs, when, fan_out, conditions), needs
+
+    def _split_key(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
+        expression = self._expression(at, text, scope)
+        if expression is not None and not {name.root for name in expression.names} <= SPLIT_KEY_ROOTS:
+            self._problem(at, f"split_key reads the request only: {', '.join(sorted(SPLIT_KEY_ROOTS))}")
+        elif expression is not None and not expression.names:
+            self._problem(at, "split_key reads nothing of the request; name a part, such as client.ip")
+        return expression
+
+    def _check_same_conditions(self, at: KeyPath, forms: list[_CallForm]) -> None:
+        for form in forms:
+            if form.conditions != forms[0].conditions and form.call.upstream in form.call.split:
+                other = f'its headers send other conditions than those of "{forms[0].call.upstream}"'
+                self._problem((*at, "split", form.call.upstream), f"{other}; write them in the headers of the call")
 
     def _conditions(self, at: KeyPath, call: Call, request_template: RequestTemplate | None) -> tuple[str, ...]:
         """The conditional request fields that a call sends on, by ``forward_headers`` or in a template."""
@@ -430,14 +442,14 @@ class _RouteCompiler:
         names = {name.lower().encode("ascii") for name in answer.forward_headers.get(call, ())}
         return frozenset(names | {b"set-cookie"} if call in answer.forward_cookies else names)
 
-    def _upstream(self, at: KeyPath, call: Call) -> Upstream | None:
-        if call.upstream is None:
+    def _upstream(self, at: KeyPath, name: str | None) -> Upstream | None:
+        if name is None:
             return None
-        upstream = self._config.upstreams.get(call.upstream)
+        upstream = self._config.upstreams.get(name)
         if upstream is None:
-            near = difflib.get_close_matches(call.upstream, self._config.upstreams, n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else "; add [upstreams." + call.upstream + "]"
-            self._problem((*at, "upstream"), f'there is no upstream "{call.upstream}"{hint}')
+            near = difflib.get_close_matches(name, self._config.upstreams, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else f"; add [upstreams.{name}]"
+            self._problem(at, f'there is no upstream "{name}"{hint}')
         return upstream
 
     def _request_template(self, at: KeyPath, call: Call, upstream: Upstream, scope: Scope) -> RequestTemplate | None:
@@ -608,7 +620,9 @@ class _RouteCompiler:
     # Functions that compile one part and collect its mistake, so that the other parts are checked too.
 
     def _problem(self, at: KeyPath, reason: str, *, absolute: bool = False) -> None:
-        self.problems.append((at if absolute else (*self._at, *at), reason))
+        problem = (at if absolute else (*self._at, *at), reason)
+        if problem not in self.problems:  # A call is compiled once for each of its upstreams.
+            self.problems.append(problem)
 
     def _collect(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
         """The result of ``make``. If ``make`` raises ValueError, report a problem at the key ``at`` and return None.

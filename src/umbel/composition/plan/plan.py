@@ -5,20 +5,26 @@ Immutable; holds nothing of any request.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ...config.schema.sections import Call, KeyPath, Route, Upstream
+from ...core.call import PreparedRequest
 from ...core.http.forward_all import STAR
 from ...core.http.header_field import text_of
 from ...core.model import Inputs, Json
+from ...policy.split import Split
 from ..answer.status_fields import CREATED
 from ..call_result import CallRules
 from ..request.conditions import answering_statuses, sent_conditions
 from ..request.request_template import RequestTemplate
 from ..static_response import RedirectTemplate, StaticResponse
-from ..text.expression import Expression
+from ..text.expression import Expression, ExpressionError, is_false
 from ..text.field_template import FieldTemplate
+from ..text.functions import key_text
+from ..text.template import BadValueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,10 @@ class CallPlan:
     """The list of the call's ``each``; None: the call has no ``each``."""
     conditions: tuple[str, ...] = ()
     """The names of the conditional request fields that the call forwards."""
+    split: SplitPlan | None = None
+    """The choice of the upstream; None: it is ``upstream`` for every request."""
+    mirror: MirrorPlan | None = None
+    """The copies of the call's requests; None: there are none."""
 
     def rules_for(self, method: str, headers: Mapping[str, str]) -> CallRules:
         """The call's rules for one request: its conditions add the statuses that the answer takes over.
@@ -58,6 +68,61 @@ class CallPlan:
         """
         answering = answering_statuses(sent_conditions(self.conditions, headers), method)
         return replace(self.rules, answering_statuses=self.rules.answering_statuses | answering)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """The compiled ``split`` of a call."""
+
+    split: Split
+    key: Expression | None
+    """The ``split_key``; None: there is none, and each request gets an upstream at random."""
+    variants: Mapping[str, CallPlan]
+    """The call as each upstream gets it, by the name of the upstream. None of them has a split."""
+
+    def key_of(self, context: Mapping[str, Json]) -> str | None:
+        """The key of a request; None: it has none. A value that is false in JMESPath, such as null or "", is no key.
+
+        Raises:
+            ExpressionError: the evaluation exceeds a bound.
+        """
+        value = None if self.key is None else self.key.evaluate(context)
+        return None if is_false(value) else key_text(value)
+
+    def chosen(self, context: Mapping[str, Json], draw: Callable[[], float]) -> CallPlan:
+        """The call for one request. ``draw``: see ``Split.choose``.
+
+        Raises:
+            ExpressionError: as ``key_of``.
+        """
+        return self.variants[self.split.choose(self.key_of(context), draw)]
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPlan:
+    """The compiled ``mirror`` of a call."""
+
+    call: CallPlan
+    """The call as the mirror's upstream gets it."""
+    share: float
+    """The share of the requests that are copied."""
+    timeout: float
+    """Seconds for which a copy may last."""
+
+
+class Copy(NamedTuple):
+    """A copy of a call's request that is to be made: the mirror, and the values of the request's templates."""
+
+    mirror: MirrorPlan
+    context: Mapping[str, Json]
+    inputs: Inputs
+
+    def prepare(self) -> PreparedRequest | None:
+        """Make the request; None: a value cannot be sent in its place (in the headers or params of the upstream)."""
+        try:
+            return self.mirror.call.request_template.prepare(self.context, self.inputs)
+        except (BadValueError, ExpressionError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +150,8 @@ class Plan:
     vary: tuple[str, ...]
     """The names for the field Vary of the answer, as they are written in a message."""
     private: bool
-    """Whether calls send authorization, cookies or all header fields, so that no shared cache may store the answer."""
+    """Whether the answer depends on authorization, cookies, all header fields or the client's address, so that no
+    shared cache may store it."""
     answer_expression: Expression | None
     """The ``shape``; None: the answer is made of the calls' values, as ``combine`` says."""
     answer_headers: tuple[tuple[str, FieldTemplate], ...]
@@ -99,6 +165,12 @@ class Plan:
     """The number of dependencies of each call that has any, by call name."""
     static: StaticResponse | RedirectTemplate | None = None
     """The response of a route without a composition; None: the route has a composition."""
+    reads_client: bool = False
+    """Whether an expression or a template reads ``client``."""
+    cookies: tuple[str, ...] = ()
+    """The cookies of the request that expressions and templates read."""
+    has_mirrors: bool = field(init=False)
+    """Whether requests of any call are copied."""
     is_plain_object: bool = field(init=False)
     """Whether a complete answer is the object of the calls' values, with the route's status and no own header field."""
     cache_control: str | None = field(init=False)
@@ -113,6 +185,7 @@ class Plan:
         object.__setattr__(
             self, "is_plain_object", usual and not fields and not any(call.conditions for call in self.calls)
         )
+        object.__setattr__(self, "has_mirrors", any(call.mirror is not None for call in self.calls))
         object.__setattr__(self, "cache_control", None if answer.cache_control == "parts" else answer.cache_control)
 
     @property
@@ -139,8 +212,46 @@ def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
     for name in plan.headers:
         value = inputs.headers.get(name.replace("_", "-"))
         headers[name] = None if value is None else text_of(value)
-    return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
+    context = {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
+    if plan.reads_client:
+        context["client"] = {"ip": inputs.client or None}
+    if plan.cookies:
+        given = inputs.cookies
+        context["cookies"] = {name: text_of(given[name]) if name in given else None for name in plan.cookies}
+    return context
 
+
+def with_traffic(own: CallPlan, others: list[CallPlan], key: Expression | None, deadline: float) -> CallPlan:
+    """Add the split and the mirror of its configuration to the plan of a call.
+
+    A mirror copies no request that its own upstream gets, nor one with a method that it does not name.
+
+    Args:
+        own: the call as its own upstream gets it.
+        others: the call as each upstream of the split gets it, and last as the mirror's upstream gets it, if there is
+            a mirror.
+        key: the ``split_key``.
+        deadline: the deadline of the route, in seconds.
+    """
+    config = own.config
+    calls = [own, *others]
+    if config.mirror is not None:
+        copied = calls.pop()
+        if copied.request_template.method in config.mirror.methods:
+            timeout = min(copied.rules.timeout or math.inf, deadline)
+            mirror = MirrorPlan(copied, config.mirror.share, timeout)
+            calls = [
+                call if call.rules.upstream == copied.rules.upstream else replace(call, mirror=mirror) for call in calls
+            ]
+    own = calls[0]
+    if not config.split:
+        return own
+    variants = {call.rules.upstream: call for call in calls}
+    return replace(own, split=SplitPlan(Split(own.rules.upstream, config.split), key, variants))
+
+
+SPLIT_KEY_ROOTS = frozenset({"path", "query", "headers", "cookies", "client"})
+"""The parts of the context that a ``split_key`` may read."""
 
 CREDENTIAL_HEADERS = frozenset({"authorization", "cookie"})
 """The request fields that identify a client: an answer that depends on one of them is for that client only."""

@@ -42,6 +42,10 @@ class RouteNames:
     """The members of the body that are read."""
     body_lists: set[str] = field(default_factory=set)
     """The members of the body that are read as lists."""
+    cookies: dict[str, None] = field(default_factory=dict)
+    """The cookies that are read (an ordered set)."""
+    uses_client: bool = False
+    """Whether the address of the client is read."""
 
 
 @dataclass(slots=True)
@@ -195,6 +199,14 @@ class Scope:
             if is_hop_by_hop(first.replace("_", "-").encode()):
                 raise ValueError(f'"{first}" belongs to one connection and is always null here; remove headers.{first}')
             self.names.headers[first] = None
+        if root == "cookies":
+            if first is None:
+                raise ValueError('name one cookie, such as cookies.session or cookies."__Host-id"')
+            self.names.cookies[first] = self.names.headers["cookie"] = self.reads["cookie"] = None
+        if root == "client":
+            if first != "ip":
+                raise ValueError("write client.ip: of the client only the address is known")
+            self.names.uses_client = True
         if root == "body":
             self.names.uses_body = True
             if first is None:

@@ -33,6 +33,7 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
             *(_lost_in_stream(route, plan) if route.stream else ()),
             *_without_effect(route),
             *_repeatable_parameters(plan),
+            *_mirrors_without_copies(plan),
             *_open_redirects(plan),
         ):
             yield ("routes", index, *at), reason
@@ -50,8 +51,8 @@ def _shared_cookies(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     if plan.private:
         yield (
             at,
-            "the answer depends on the client's cookies or authorization, and this value lets shared caches give it to "
-            'other clients; write "private", or "parts"',
+            "the answer depends on the client's cookies, authorization or address, and this value lets shared caches"
+            ' give it to other clients; write "private", or "parts"',
         )
 
 
@@ -79,6 +80,17 @@ def _repeatable_parameters(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
                 ("calls", call.name, "forward_query"),
                 f'also sends a "{own[0]}" of the client after the one that this call sets, and some upstreams use the'
                 " last one; name the parameters to forward, without those of the call",
+            )
+
+
+def _mirrors_without_copies(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
+    """Yield a warning for each mirror that copies nothing, because of the method of its call."""
+    for call in plan.calls:
+        mirror, method = call.config.mirror, call.request_template.method
+        if mirror is not None and call.config.respond is None and method not in mirror.methods:
+            yield (
+                ("calls", call.name, "mirror"),
+                f"has no effect: the call is a {method}; write {method} into methods, if it may be made twice",
             )
 
 
@@ -116,8 +128,8 @@ def _of_call(call: Call) -> Iterator[tuple[str, str]]:
         if status in (call.pass_status or ()):
             yield "pass_status", f"a {status} needs {field}, which belongs to one connection and is never forwarded"
     if call.respond is not None:
-        for key in ("retry", "hedge", "coalesce", "redirects"):
-            if getattr(call, key) is not None and (key != "redirects" or call.redirects == "follow"):
+        for key in ("retry", "hedge", "coalesce", "redirects", "split", "mirror"):
+            if getattr(call, key) not in (None, {}) and (key != "redirects" or call.redirects == "follow"):
                 yield key, "has no effect beside respond, since nothing is sent"
     if call.pass_body and call.pass_status is not None and not call.pass_status:
         yield "pass_body", "no status is passed on (pass_status is empty), so no body is passed on"

@@ -71,7 +71,7 @@ def names_of(node: Node) -> Iterator[ContextPath]:
     elif kind in ("current", "identity"):
         raise ValueError(
             "it reads the whole context (@, *, [] or another bracket at the root); begin with the name of a call, or "
-            "with path, query, headers, body or (in a call with each) item"
+            "with path, query, headers, cookies, body, client or (in a call with each) item"
         )
     elif kind == "subexpression" and node["children"][0]["type"] == "field":
         yield ContextPath(node["children"][0]["value"], _first_field(node["children"][1]))
@@ -243,6 +243,8 @@ def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> st
     name = ".".join(fields)
     if root == "headers":
         return f'the header "{name.replace("_", "-")}"'
+    if root == "cookies":
+        return f'the cookie "{name}"'
     if root == "item":
         whole = f"an item of {item}" if item else ""
     elif root in ("path", "query"):

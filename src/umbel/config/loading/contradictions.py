@@ -214,8 +214,9 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Qu
                     else {},
                 )
         for name, call in route.calls.items():
-            if (upstream_of := config.upstreams.get(call.upstream or "")) is not None:
-                yield route.path, _call(of_route["route.deadline"], call, (*at, "calls", name), upstream_of)
+            for each in call.upstreams:
+                if (upstream_of := config.upstreams.get(each)) is not None:
+                    yield route.path, _call(of_route["route.deadline"], call, (*at, "calls", name), each, upstream_of)
 
 
 def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
@@ -261,9 +262,9 @@ def _upstream(name: str, upstream: Upstream) -> Quantities:
     return quantities
 
 
-def _call(deadline: Quantity, call: Call, at: KeyPath, upstream: Upstream) -> Quantities:
-    above: KeyPath = ("upstreams", call.upstream or "")
-    quantities = _quantities(call, "call", at) | _upstream(call.upstream or "", upstream)
+def _call(deadline: Quantity, call: Call, at: KeyPath, name: str, upstream: Upstream) -> Quantities:
+    above: KeyPath = ("upstreams", name)
+    quantities = _quantities(call, "call", at) | _upstream(name, upstream)
     quantities["route.deadline"] = deadline
     if call.each is None:
         quantities.pop("call.limit")
@@ -295,8 +296,8 @@ def _fan_outs(route: Route, at: KeyPath) -> dict[str, Quantity]:
     """Return the most calls that one request makes at once, by upstream."""
     counts: dict[str, int] = {}
     for call in route.calls.values():
-        if call.upstream is not None and call.respond is None:
-            counts[call.upstream] = counts.get(call.upstream, 0) + (call.limit if call.each is not None else 1)
+        for upstream in call.upstreams if call.respond is None else ():
+            counts[upstream] = counts.get(upstream, 0) + (call.limit if call.each is not None else 1)
     return {name: Quantity(count, f"{count}", (*at, "calls"), False) for name, count in counts.items()}
 
 

@@ -25,6 +25,8 @@ from .server import Server as Server
 from .static_answers import Redirect as Redirect
 from .static_answers import Respond as Respond
 from .supervisor import Supervisor as Supervisor
+from .traffic import Mirror as Mirror
+from .traffic import Split, traffic_constraints
 from .values.defaults import LOGS_DIR
 from .values.types import (
     AS_SOURCE,
@@ -240,6 +242,7 @@ def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
     for key, value in (("upstream", call.upstream), ("path", call.path)):
         if value is None and call.respond is None:
             yield ConstraintViolation("is missing", (key,))
+    yield from traffic_constraints(call.upstream, call.split, call.split_key, call.mirror)
     if both := set(call.ok) & set(call.null_on):
         yield ConstraintViolation(f"{min(both)} is in ok and in null_on; remove it from one", ("null_on", "ok"))
 
@@ -254,7 +257,17 @@ class Call(Section):
     with respond needs none."""
     respond: Respond | None = None
     """The response to the call, in place of one from the upstream: nothing is sent. All other keys keep their effect on
-    the call and its result, except those of an upstream (retry, hedge, coalesce, and redirects = "follow")."""
+    the call and its result, except those of an upstream (retry, hedge, coalesce, split, mirror, and redirects =
+    "follow")."""
+    split: Split = {}
+    """Other upstreams that get a share of this call's requests in place of upstream, such as { v2 = "10%" }. upstream
+    gets the rest. The headers, params, limits and policies of a call are those of the upstream that is chosen."""
+    split_key: ExpressionText | None = None
+    """A JMESPath expression on the request (path, query, headers, cookies, client.ip). Requests with the same value go
+    to the same upstream, in every worker and after a restart. Default, and if the value is null or empty: each request
+    goes to an upstream chosen at random."""
+    mirror: Mirror | None = None
+    """Copies of this call's requests to another upstream, after the answer was sent. Default: no copies."""
     method: Method | None = None
     """The method of the request. Default: GET; POST with json, form or forward_body."""
     json_: Annotated[str | dict[str, Source] | None, Field(alias="json")] = None
@@ -324,6 +337,11 @@ class Call(Section):
     """Whether the answer also takes over the error body of a status in pass_status, instead of a problem document."""
 
     _checked = model_validator(mode="after")(enforce(_call_constraints))
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The upstreams of which one gets the request: that of the call, and those of its split."""
+        return (*(() if self.upstream is None else (self.upstream,)), *self.split)
 
     @property
     def has_default(self) -> bool:

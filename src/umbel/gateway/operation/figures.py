@@ -35,11 +35,26 @@ def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
         if isinstance(caller, Client):
             for metric, samples in upstream_values(name, caller).items():
                 values.setdefault(metric, []).extend(samples)
+    for metric, samples in _mirror_values(runtime).items():
+        values.setdefault(metric, []).extend(samples)
     if isinstance(counts.inner, FileRecorder):
         values[catalogue.LOG_DROPPED.name] = [
             ((log,), statistics.dropped) for log, statistics in counts.inner.statistics().streams.items()
         ]
     return values, counts.exemplars()
+
+
+def _mirror_values(runtime: Runtime) -> Values:
+    """The values about copies. Those of attempts and connections are added to the values of the upstream's calls."""
+    values: Values = {}
+    for name, copies in runtime.mirrors.statistics().items():
+        values.setdefault(catalogue.MIRRORED.name, []).extend(((name, r), n) for r, n in copies.results.items())
+        client = runtime.mirrors.callers[name]
+        if isinstance(client, Client) and client.first_cause == "mirror":
+            of_client = upstream_values(name, client)
+            for metric in (catalogue.CLIENT_DURATION, catalogue.ATTEMPTS, catalogue.POOL_CONNECTIONS):
+                values.setdefault(metric.name, []).extend(of_client[metric.name])
+    return values
 
 
 def upstream_values(name: str, client: Client) -> Values:

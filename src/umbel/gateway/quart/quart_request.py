@@ -35,7 +35,7 @@ from ..request.paths import (
     scope_in_origin_form,
 )
 from ..request_context import SCOPE_KEY, RequestContext
-from ..request_end import DISCARD_MAX, end_by, record_of
+from ..request_end import DISCARD_MAX, end_by, record_of, send_copies
 from ..response.problems import from_http_exception, from_request_error
 from ..response.reply import Reply, redirect_reply
 from ..response.sending import AnyResponse, deliver
@@ -114,6 +114,8 @@ class QuartRequest(TrioASGIHTTPConnection):
             self._note_route()
             await self._let_go()
             self._inbound.file_record(ctx.recorder, record_of(ctx))
+            if ctx.copies:
+                send_copies(ctx)
 
     @property
     def _adapter(self) -> MapAdapter:

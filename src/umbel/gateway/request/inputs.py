@@ -143,4 +143,5 @@ class InputRules:
             ctx.facts.request_id,
             origin.via(),
             origin.forwarded_for(),
+            origin.client,
         )

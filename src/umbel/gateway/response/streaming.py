@@ -45,7 +45,9 @@ async def stream(
     """
     fields = head_fields(plan, inputs)
     send, receive = trio.open_memory_channel[StreamLine](capacity(plan))
-    ctx.nursery.start_soon(run_stream, plan, inputs, facts, callers, ctx.recorder, send, ctx.calls)
+    if plan.has_mirrors:
+        ctx.copies = []
+    ctx.nursery.start_soon(run_stream, plan, inputs, facts, callers, ctx.recorder, send, ctx.calls, ctx.copies)
     first = await receive.receive()
     if first.terminal is not None and first.terminal.failure is not None:
         receive.close()

@@ -61,7 +61,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -71,6 +71,7 @@ from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
 from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
+from ...core.model import Cause
 from ...core.statistics.histogram import DURATIONS
 from ...http1.errors import MessageError, NoMessageError
 from ...http1.response_reader import ResponseReader, whole_of
@@ -94,9 +95,6 @@ if TYPE_CHECKING:
     from ..pool.connection import Connection
     from ..replicas.balance import ReplicaSlot
     from .client_interface import ClientInterface
-
-Cause = Literal["first", "retry", "hedge", "redirect"]
-"""Cause of an attempt, as in its record."""
 
 WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
 """States of an attempt."""

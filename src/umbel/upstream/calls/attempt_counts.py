@@ -18,7 +18,7 @@ class AttemptCounts:
     __slots__ = ("_replicas", "causes", "durations")
 
     def __init__(self) -> None:
-        self.causes = {"first": 0, "retry": 0, "hedge": 0, "redirect": 0}
+        self.causes = {"first": 0, "retry": 0, "hedge": 0, "redirect": 0, "mirror": 0}
         """Attempts by cause, including those that the gateway itself cancelled."""
         self.durations: dict[tuple[str, int | None], Cells] = {}
         """Histograms over ``core.histogram.DURATIONS``, by replica and status (None: no response came). Attempts that

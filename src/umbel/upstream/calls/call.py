@@ -191,7 +191,7 @@ class UpstreamCall(CallBase):
     def _begin(self, now: float) -> None:
         """Become RUNNING and begin the attempt. The call has taken its place of the bulkhead."""
         self.state, self._placed_at = RUNNING, now
-        attempt = self._attempt = Attempt(self, "first")
+        attempt = self._attempt = Attempt(self, self.client.first_cause)
         attempt.begin(now)
 
     def send(self) -> None:

@@ -9,6 +9,7 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from ...core.model import Cause
     from ...net.timers import TimerQueue
     from ...policy.breaker import BreakerPolicy
     from ...policy.gradient_limit import GradientLimit
@@ -32,6 +33,8 @@ class ClientInterface(Protocol):
 
     name: str
     """Name of the upstream."""
+    first_cause: Cause
+    """Why the first attempt of a call is made: "first", or "mirror" if all calls are copies."""
     rng: random.Random
     timers: TimerQueue
     pool: Pool

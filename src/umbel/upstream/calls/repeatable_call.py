@@ -36,9 +36,10 @@ import trio
 
 from ...core.call import CallContext, PreparedRequest
 from ...core.failure_kinds import Kind
+from ...core.model import Cause
 from ...policy.hedge import HedgeRules, HedgeVerdict, Race, RaceEntry, hedge_verdict
 from ...policy.retry import RetryRules
-from .attempt import DONE, Attempt, Cause
+from .attempt import DONE, Attempt
 from .call import RUNNING, UpstreamCall
 from .failure_kind import LOST, kind_of_error
 from .retry_safety import is_unsent
@@ -100,7 +101,7 @@ class RepeatableCall(UpstreamCall):
         if self._retry is not None or self._hedge is not None:
             client.budget.enter(self)
             self._counted = True
-        self._begin_round(now, "first")
+        self._begin_round(now, client.first_cause)
 
     def _begin_round(self, now: float, cause: Cause) -> None:
         """Begin a round with its first attempt; with hedging, begin a race and set the timer of the first hedge."""

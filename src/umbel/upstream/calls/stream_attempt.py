@@ -38,6 +38,7 @@ from ...core.call import Mode, StepTimeouts
 from ...core.errors import UpstreamError
 from ...core.failure_kinds import Kind
 from ...core.http.header_field import Field
+from ...core.model import Cause
 from ...http1.response_head import Head
 from ...http1.response_reader import ResponseReader
 from ...policy.failure_verdict import failed
@@ -45,7 +46,7 @@ from ..errors import ReadTimedOut, WriteTimedOut
 from ..pool.connection import INLINE_MAX, Connection
 from ..pool.connection_state import State
 from ..pool.request_head import EncodedRequest, encode_request
-from .attempt import DONE, HEAD, SENT, Attempt, AttemptOwner, Cause, PartialResponse
+from .attempt import DONE, HEAD, SENT, Attempt, AttemptOwner, PartialResponse
 from .attempt_fields import attempt_fields
 from .failure_kind import kind_of_error
 

@@ -184,6 +184,7 @@ ALONE = {
         "weightedurl.weight",
         "compress.min",
         "call.max_body",
+        "mirror.share",
         "route.quorum",
         "cors.max_age",
         "route.max_steps",
@@ -195,7 +196,7 @@ ALONE = {
     *("logstream.sample", "accesslogstream.sample", "callslogstream.sample"),
 }
 LISTS = {
-    *(("Call", key) for key in ("ok", "null_on", "pass_status")),
+    *(("Call", key) for key in ("ok", "null_on", "pass_status", "split")),
     *(("Retry", "on"), ("QueryParam", "default"), ("Hedge", "after")),
 }
 """Keys whose type allows a number, and whose value is none."""
@@ -223,7 +224,7 @@ def test_every_number_of_the_schema_is_compared_or_excluded() -> None:
 
 
 def test_every_number_with_a_default_has_a_reason() -> None:
-    without_default = {"Route.quorum", "Call.timeout", "Call.max_body"}
+    without_default = {"Route.quorum", "Call.timeout", "Call.max_body", "Mirror.share"}
     assert numbers_of_the_schema() - without_default == set(REASONS)
 
 

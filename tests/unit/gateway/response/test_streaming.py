@@ -167,10 +167,10 @@ async def test_a_crash_in_the_middle_of_a_stream_leaves_it_incomplete(
     original = streaming.run_stream
 
     async def crash_after_the_first_line(*arguments: Any) -> None:
-        *others, send, outcomes = arguments
+        *others, send, outcomes, copies = arguments
         inner, lines = trio.open_memory_channel[Any](10)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(original, *others, inner, outcomes)
+            nursery.start_soon(original, *others, inner, outcomes, copies)
             with send:
                 await send.send(await lines.receive())
                 raise ValueError("a defect")

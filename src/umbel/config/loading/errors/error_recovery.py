@@ -59,6 +59,8 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "path": "/",
     "to": "/",
     "origins": ["https://placeholder.invalid"],
+    "upstream": _NAME,
+    "share": "1%",
 }
 """A valid value for each key that any section requires."""
 

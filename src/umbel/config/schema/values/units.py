@@ -105,6 +105,16 @@ def parse_ratio(value: object) -> float:
     return ratio
 
 
+def parse_share(value: object) -> float:
+    """Return the number of a share such as ``"5%"`` (0.05), which may be 0 %.
+
+    Raises:
+        ValueError: ``value`` is no text, has no percent sign, or is above 100 %.
+    """
+    match = _RATIO.fullmatch(value) if isinstance(value, str) else None
+    return 0.0 if match is not None and not float(match[1]) else parse_ratio(value)
+
+
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
@@ -150,3 +160,4 @@ Delay = Annotated[float, BeforeValidator(parse_delay), _json_schema("duration", 
 Rate = Annotated[int, BeforeValidator(parse_rate), _json_schema("rate", f"{_SIZE.pattern}/s", "240B/s", "1KB/s")]
 Size = Annotated[int, BeforeValidator(parse_size), _json_schema("size", _SIZE.pattern, "64KiB", "10MB")]
 Ratio = Annotated[float, BeforeValidator(parse_ratio), _json_schema("ratio", _RATIO.pattern, "20%")]
+Share = Annotated[float, BeforeValidator(parse_share), _json_schema("ratio", _RATIO.pattern, "5%", "0%")]
