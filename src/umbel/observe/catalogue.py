@@ -124,7 +124,7 @@ REPLICA_EJECTED = _gauge(
 BULKHEAD_IN_USE = _gauge("umbel_bulkhead_in_use", "upstream", "Calls that hold a place of the bulkhead.")
 BULKHEAD_WAITING = _gauge("umbel_bulkhead_waiting", "upstream", "Calls that wait for a place of the bulkhead.")
 BULKHEAD_LIMIT = _gauge("umbel_bulkhead_limit", "upstream", "Places of the bulkhead, configured or learned.")
-STREAMS = _gauge(
+UPSTREAM_STREAMS = _gauge(
     "umbel_upstream_streams", "upstream", "Responses that are open as streams, without a place of the bulkhead."
 )
 BUDGET_LEFT = _gauge(
@@ -203,7 +203,7 @@ METRICS: tuple[Metric, ...] = (
     BULKHEAD_IN_USE,
     BULKHEAD_WAITING,
     BULKHEAD_LIMIT,
-    STREAMS,
+    UPSTREAM_STREAMS,
     BUDGET_LEFT,
     BUDGET_DENIED,
     POOL_CONNECTIONS,

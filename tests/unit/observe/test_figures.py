@@ -138,6 +138,12 @@ def test_every_metric_has_a_family_also_without_a_value() -> None:
     assert families == {metric.name.removesuffix("_total"): str(metric.type) for metric in METRICS}
 
 
+def test_each_metric_is_in_the_catalogue_once() -> None:
+    names = [metric.name for metric in METRICS]
+    assert sorted(names) == sorted(set(names))
+    assert {"umbel_streams", "umbel_upstream_streams"} <= set(names)
+
+
 def test_names_follow_the_rules_of_openmetrics() -> None:
     for metric in METRICS:
         assert metric.name.endswith("_total") is (metric.type is Type.COUNTER)

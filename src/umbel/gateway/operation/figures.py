@@ -78,7 +78,7 @@ def upstream_values(name: str, client: Client) -> Values:
         catalogue.BULKHEAD_IN_USE.name: [(own, bulkhead.in_use)],
         catalogue.BULKHEAD_WAITING.name: [(own, bulkhead.queued)],
         catalogue.BULKHEAD_LIMIT.name: [(own, bulkhead.capacity)],
-        catalogue.STREAMS.name: [(own, client.streams.open)],
+        catalogue.UPSTREAM_STREAMS.name: [(own, client.streams.open)],
         catalogue.BUDGET_LEFT.name: [(own, max(0.0, budget.limit - budget.extra))],
         catalogue.BUDGET_DENIED.name: [(own, budget.denied)],
         catalogue.POOL_CONNECTIONS.name: [
