@@ -221,6 +221,19 @@ class PlainStream:
             if (data := self.receive_now(limit)) is not None:
                 return data
 
+    async def receive_ready(self) -> bytes | None:
+        """Receive what has come already, as ``receive_some``; None if nothing has. Never waits for the peer.
+
+        A checkpoint, unless it returns None. A cancel loses no bytes.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+            trio.ClosedResourceError: the stream is closed.
+        """
+        if self._readable:
+            await checkpoint()
+        return self.receive_now()
+
     def stop_receiving(self) -> None:
         """Make the task that waits in ``receive_some`` or ``wait_readable`` raise TooSlowError. Loses no bytes."""
         task, self._receiver = self._receiver, None

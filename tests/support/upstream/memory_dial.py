@@ -112,6 +112,9 @@ class PushingMemoryStream(PlainStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         self.send_now(data)
 
+    async def receive_ready(self) -> bytes | None:
+        return await self.receive_some() if self._received or self._over or self._closed else None
+
     async def receive_some(self, limit: int = 0) -> bytes:
         await trio.lowlevel.checkpoint()
         while not (self._received or self._over or self._closed):

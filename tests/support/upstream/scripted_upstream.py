@@ -173,6 +173,9 @@ class _ClientStream:
     def unlisten(self) -> None:
         self._listener = None
 
+    async def receive_ready(self) -> bytes | None:
+        return await self.receive_some() if self._received or self._over else None
+
     async def receive_some(self) -> bytes:
         await trio.lowlevel.checkpoint()
         while not self._received and not self._over:

@@ -43,7 +43,7 @@ from ...http1.response_head import Head
 from ...http1.response_reader import ResponseReader
 from ...policy.failure_verdict import failed
 from ..errors import ReadTimedOut, WriteTimedOut
-from ..pool.connection import INLINE_MAX, Connection
+from ..pool.connection import INLINE_MAX, Connection, send_within
 from ..pool.connection_state import State
 from ..pool.request_head import EncodedRequest, encode_request
 from .attempt import DONE, HEAD, SENT, Attempt, AttemptOwner, PartialResponse
@@ -168,6 +168,8 @@ class StreamAttempt(Attempt):
     def _read(self, part: PartialResponse) -> bool:
         reader = part.reader
         head = reader.head
+        if self.state is DONE:
+            return False  # The user's ``on_interim`` has cancelled the call.
         if head is None:
             return True
         now = trio.current_time()
@@ -302,7 +304,7 @@ class UpgradedConnection:
         self._idle = idle
         self._active_at = trio.current_time()
         self._receiving: trio.CancelScope | None = None
-        """Cancel scope around a receive that may wait."""
+        """Cancel scope around a receive that waits; None without one."""
 
     async def receive_some(self) -> bytes:
         """Receive at least one byte; see ``core.call.UpgradedStream``. A cancel loses no bytes."""
@@ -312,11 +314,15 @@ class UpgradedConnection:
             return first
         if self._idle is None:
             return await self._stream.receive_some()
-        with trio.CancelScope(deadline=self._active_at + self._idle) as scope:
-            self._receiving = scope
-            data = await self._stream.receive_some()
-        if scope.cancelled_caught:
-            raise ReadTimedOut(f"no byte in either direction within the idle limit of {self._idle:g} s")
+        pushing = self._connection.pushing
+        data = None if pushing is None else await pushing.receive_ready()
+        if data is None:
+            with trio.CancelScope(deadline=self._active_at + self._idle) as scope:
+                self._receiving = scope
+                data = await self._stream.receive_some()
+            self._receiving = None
+            if data is None:
+                raise ReadTimedOut(f"no byte in either direction within the idle limit of {self._idle:g} s")
         self._is_active()
         return data
 
@@ -325,9 +331,7 @@ class UpgradedConnection:
         if self._idle is None:
             await self._stream.send_all(data)
             return
-        with trio.move_on_after(self._idle) as scope:
-            await self._stream.send_all(data)
-        if scope.cancelled_caught:
+        if not await send_within(self._stream, data, self._idle):
             raise WriteTimedOut(f"the idle limit of {self._idle:g} s has passed while sending")
         self._is_active()
 

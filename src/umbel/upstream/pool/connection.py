@@ -79,6 +79,8 @@ INLINE_MAX = 16 * 1024
 and holds this much (the smallest default of Linux), so the send does not wait. A larger request is sent by a task of
 its own, because the peer may answer early and read no further."""
 _IDLE, _AWAITING = State.IDLE, State.AWAITING  # Reading a member of an enumeration is slow, and these are hot paths.
+SEND_AT_ONCE = 128 * 1024
+"""Bytes of the largest piece that is given to the stream as a whole; over TLS it is encrypted as a whole."""
 SETTLE_TIMEOUT = 1.0
 """Bound in seconds on the wait for a cancelled sender, whose body stream is the caller's code."""
 
@@ -331,7 +333,7 @@ class Connection:
             an ``UpstreamError`` if the stream is broken or closed; any other ``error`` itself.
         """
         if isinstance(error, trio.ClosedResourceError):
-            return ConnectionReset(f"{self._where}: the connection was closed by its pool")
+            return self._closed()
         if not isinstance(error, trio.BrokenResourceError):
             return error
         sending = self.pushing.send_error if self.pushing is not None else self._send_failure
@@ -383,16 +385,14 @@ class Connection:
         try:
             if limit is None:
                 data = await self._stream.receive_some()
-            else:
-                # No read timeout while the sender runs; see "Read timeout" in the module.
-                sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
-                with trio.CancelScope() as self._reading:
-                    self._reading.deadline = math.inf if sending else self._read_deadline
+            elif self.pushing is None or (data := await self.pushing.receive_ready()) is None:
+                with trio.CancelScope(deadline=self._next_deadline) as self._reading:
                     data = await self._stream.receive_some()
                 if self._reading.cancelled_caught:
-                    raise ReadTimedOut(
-                        f"{self._where}: no head or part of a body within the read timeout of {limit:g} s"
-                    )
+                    raise self._read_timed_out(limit)
+            elif trio.current_time() > self._next_deadline:
+                # Bytes that bring no part of a body (the framing of chunks) must not put the timeout off.
+                raise self._read_timed_out(limit)
         except trio.ClosedResourceError:
             pass  # The sender closed the stream (``_failure`` is set), or the pool did.
         except trio.BrokenResourceError as error:
@@ -400,8 +400,8 @@ class Connection:
         if self._failure is not None:
             raise self._failure
         # The pool may have closed the connection during the await, and ``receive_some`` may have data all the same.
-        if data is None or self.state is State.CLOSED:
-            raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
+        if data is None or self._is_closed:
+            raise self._closed()
         try:
             if data:
                 self._reader.feed(data)
@@ -409,6 +409,24 @@ class Connection:
                 self._reader.feed_eof()
         except MessageError as error:
             raise response_failed(error) from error
+        if self._is_closed:  # The user's ``on_interim`` has cancelled the call.
+            raise self._closed()
+
+    @property
+    def _is_closed(self) -> bool:
+        return self.state is State.CLOSED
+
+    def _closed(self) -> ConnectionReset:
+        return ConnectionReset(f"{self._where}: the connection was closed by its pool")
+
+    @property
+    def _next_deadline(self) -> float:
+        """When the read timeout passes; infinity while the sender runs. See "Read timeout" in the module."""
+        sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
+        return math.inf if sending else self._read_deadline
+
+    def _read_timed_out(self, limit: float) -> ReadTimedOut:
+        return ReadTimedOut(f"{self._where}: no head or part of a body within the read timeout of {limit:g} s")
 
     def _broken(self, error: trio.BrokenResourceError) -> UpstreamError:
         return _error_of(error, self._where, self._reader, self._send_failure)
@@ -496,11 +514,8 @@ class Connection:
         try:
             if limit is None:
                 await self._stream.send_all(data)
-            else:
-                with trio.move_on_after(limit) as scope:
-                    await self._stream.send_all(data)
-                if scope.cancelled_caught:
-                    raise WriteTimedOut(f"{self._where}: the write timeout of {limit:g} s has passed while sending")
+            elif not await send_within(self._stream, data, limit):
+                raise WriteTimedOut(f"{self._where}: the write timeout of {limit:g} s has passed while sending")
         except trio.BrokenResourceError as error:
             error.__traceback__ = None  # The frames refer to this connection: a cycle.
             self._send_failure = error
@@ -509,6 +524,27 @@ class Connection:
         else:
             return True
         return False
+
+
+async def send_within(stream: Stream, data: bytes, seconds: float) -> bool:
+    """Send all of ``data``. Return False if that took longer than ``seconds``: the stream can then only be closed.
+
+    Not a checkpoint if the socket takes it at once; sends nothing in a cancelled scope.
+
+    Raises:
+        trio.BrokenResourceError, trio.ClosedResourceError: as ``send_all``.
+    """
+    if isinstance(stream, PlainStream) and len(data) <= SEND_AT_ONCE:
+        # Most sends do not wait, and a scope costs more than the send.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if stream.send_now(data):
+            return True
+        with trio.move_on_after(seconds) as scope:
+            await stream.drained()
+    else:
+        with trio.move_on_after(seconds) as scope:
+            await stream.send_all(data)
+    return not scope.cancelled_caught
 
 
 def _error_of(

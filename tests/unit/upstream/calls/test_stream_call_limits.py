@@ -286,6 +286,36 @@ async def test_interim_responses_are_reported_as_they_come(pushing: bool, autoju
     assert got == [(1.0, 103, [b"</a>"]), (2.0, 103, [b"</a>"]), (2.0, 102, [])]
 
 
+@pushing
+@pytest.mark.parametrize("status", [b"103 Early Hints", b"200 OK"])
+@pytest.mark.parametrize("uploads", [False, True])
+async def test_a_callback_may_cancel_the_call(pushing: bool, status: bytes, uploads: bool, autojump_clock) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            await trio.sleep(1)
+            yield b"x"
+
+    raw = b"HTTP/1.1 103 Early Hints\r\n\r\n" + (response(b"ok") if status.startswith(b"2") else b"")
+    async with streaming(sending((1.0, raw)) if not uploads else answering_early(raw), pushing=pushing) as streams:
+        body = endless() if uploads else None
+        made = streams.start(mode="stream", body=body, on_interim=lambda *_: made.cancel("client-gone"))
+        streams.made.append(made)
+        await made.over.wait()
+        assert streams.dial.open == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert streams.held() == (0, 0, 0, 1)
+        assert [each.kind for each in made.attempts] == [Kind.CLIENT_GONE]
+
+
+def answering_early(raw: bytes) -> Handler:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(raw)
+        await peer.closed()
+
+    return handler
+
+
 async def test_bodiless_stream_calls_on_a_kept_connection_need_no_task(autojump_clock) -> None:
     async def handler(peer: Peer) -> None:
         while await peer.read_head():
