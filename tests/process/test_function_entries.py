@@ -18,7 +18,7 @@ from tests.support.process.function_entries import count_entries
 FURTHER_CALL_MAX = 65
 REQUEST_MAX = 480
 """Of a request of one call."""
-STATIC_MAX = 225
+STATIC_MAX = 216
 """Of a request for a route with a ``respond``: it makes no composition."""
 BROWSERS_MAX = 6
 """Of CORS and security fields together."""
