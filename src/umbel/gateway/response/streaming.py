@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from types import TracebackType
 
+import msgspec
 import trio
 from quart.wrappers.response import ResponseBody
 from werkzeug.datastructures import Headers
@@ -95,5 +96,9 @@ class LineBody(ResponseBody):
             return _COMMENT
         if line.terminal is not None:
             self._ended = True
-            keep_result(line.terminal, self._ctx)
+            result = line.terminal
+            if result.failure is not None:
+                # A redirect that the answer takes over is complete, but not in a stream, whose status has been sent.
+                result = msgspec.structs.replace(result, completed=False)
+            keep_result(result, self._ctx)
         return line.sse() if self._sse else line.ndjson()
