@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from umbel.core.call import Call, CallContext, PreparedRequest
+from umbel.core.call import Call, CallContext, Mode, PreparedRequest, StreamingCall, StreamLimits
+from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import RequestFacts, Trace
 from umbel.net.stream import Listener, PlainStream
@@ -53,6 +55,14 @@ class ScriptedStream(PlainStream):
 
     def is_quiet(self) -> bool:
         return not self._closed
+
+    async def receive_some(self, limit: int = 0) -> bytes:
+        """Receive nothing: the test pushes all bytes."""
+        await trio.sleep_forever()
+        return b""
+
+    async def receive_ready(self) -> None:
+        """Nothing is there."""
 
     def received_ago(self) -> None:
         """There is no kernel to ask."""
@@ -160,10 +170,16 @@ BEGINNINGS = st.sampled_from(
 """Sequences that are rarely generated: a hedge, a retry, and an ended kept connection."""
 
 
+async def _receive(call: StreamingCall) -> None:
+    with suppress(UpstreamError):
+        await call.receive()
+
+
 class World:
     """Some calls to one upstream of three replicas."""
 
-    def __init__(self, policies: Policies, clock: MockClock, nursery: trio.Nursery) -> None:
+    def __init__(self, policies: Policies, clock: MockClock, nursery: trio.Nursery, mode: Mode) -> None:
+        self._mode = mode
         self.dials, self.owner, self.calls = Dials(), Owner(), []
         self.cancelled: list[Call] = []
         self.started: list[Call] = []
@@ -187,6 +203,10 @@ class World:
             self.cancel(self.calls[first % len(self.calls)], second)
         elif kind == "send":
             self.send()
+        elif kind in ("receive", "take the rest", "become a stream", "close") and self.owner.ended:
+            call = self.owner.ended[first % len(self.owner.ended)]
+            if isinstance(call, StreamingCall) and call.error is None:
+                await self._use(call, kind)
         elif kind == "finish" and self.owner.waits:
             self._nursery.start_soon(self.owner.waits.pop(0).finish)
         elif kind == "all connected":
@@ -198,6 +218,16 @@ class World:
             self.send()
             self._clock.jump(first)
             await wait_all_tasks_blocked()
+
+    async def _use(self, call: StreamingCall, how: str) -> None:
+        if how == "take the rest":
+            call.take_rest()
+        elif how == "become a stream":
+            call.become_stream()
+        elif how == "close":
+            await call.aclose()
+        else:
+            self._nursery.start_soon(_receive, call)
 
     async def connect_all(self) -> None:
         """Give each waiting call its task and its connection, so that long sequences are reached."""
@@ -214,7 +244,8 @@ class World:
         request = RequestFacts("r", Trace("1" * 32), "GET", "/", "/", now, now + 100)
         deadline = now + (limit or 100)
         context = CallContext(self.owner, "call", "u", request, deadline, limit=limit)
-        call = self.client.new_call(PreparedRequest(method, b"/", ()), context)
+        context.stream_limits = StreamLimits(first_byte=1.0, lifetime=2.0) if method == "GET" else None
+        call = self.client.new_call(PreparedRequest(method, b"/", ()), context, self._mode)
         self.calls.append(call)
         call.start(now)
         self.started.append(call)
@@ -243,8 +274,10 @@ class World:
         assert (statistics.pool.active, statistics.pool.connecting, statistics.coalesce.in_flight) == (0, 0, 0)
         assert sum(replica.in_flight for replica in statistics.balance.replicas) == 0
         assert len(self.client.timers) == 0
+        assert statistics.streams.open == 0
         for call in self.owner.ended:
-            assert (call.status is None) is (call.error is not None)
+            # A stream call with a head has an error as well if it was cancelled or timed out within its body.
+            assert call.error is not None if call.status is None else self._mode != "whole" or call.error is None
 
     def assert_recorded(self) -> None:
         """Each attempt was recorded once, with its number; one that was not cut has a status or a kind."""
@@ -258,9 +291,9 @@ class World:
             assert all(attempt.kind is not Kind.INTERNAL for attempt in each)
 
 
-async def let_happen(policies: Policies, clock: MockClock, events: list[tuple[str, Any, Any]]) -> None:
+async def let_happen(policies: Policies, clock: MockClock, events: list[tuple[str, Any, Any]], mode: Mode) -> None:
     async with trio.open_nursery() as nursery:
-        world = World(policies, clock, nursery)
+        world = World(policies, clock, nursery, mode)
         async with world.client:
             for event in events:
                 await world.happens(event)
@@ -290,4 +323,16 @@ def in_trio(test: Callable[[MockClock], Awaitable[None]]) -> None:
 def test_a_call_ends_once_and_leaves_nothing_in_any_order_of_events(
     name: str, beginning: list[Any], events: list[Any]
 ) -> None:
-    in_trio(lambda clock: let_happen(POLICIES[name](), clock, [*beginning, *events]))
+    in_trio(lambda clock: let_happen(POLICIES[name](), clock, [*beginning, *events], "whole"))
+
+
+USES = st.tuples(st.sampled_from(["receive", "take the rest", "become a stream", "close"]), place, st.just(None))
+
+
+@pytest.mark.parametrize("name", ["plain", "retried", "hedged", "all"])
+@settings(max_examples=75, deadline=None)
+@given(beginning=BEGINNINGS, events=st.lists(EVENTS | EVENTS | USES, min_size=10, max_size=60))
+def test_a_pushed_stream_call_ends_once_and_leaves_nothing_in_any_order_of_events(
+    name: str, beginning: list[Any], events: list[Any]
+) -> None:
+    in_trio(lambda clock: let_happen(POLICIES[name](), clock, [*beginning, *events], "stream"))
