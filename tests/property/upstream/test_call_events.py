@@ -329,9 +329,12 @@ def test_a_call_ends_once_and_leaves_nothing_in_any_order_of_events(
 USES = st.tuples(st.sampled_from(["receive", "take the rest", "become a stream", "close"]), place, st.just(None))
 
 
+STREAMED = st.just([*_ASKED, ("stream", 0, "head"), ("become a stream", 0, None)])
+
+
 @pytest.mark.parametrize("name", ["plain", "retried", "hedged", "all"])
 @settings(max_examples=75, deadline=None)
-@given(beginning=BEGINNINGS, events=st.lists(EVENTS | EVENTS | USES, min_size=10, max_size=60))
+@given(beginning=BEGINNINGS | STREAMED, events=st.lists(EVENTS | EVENTS | USES, min_size=10, max_size=60))
 def test_a_pushed_stream_call_ends_once_and_leaves_nothing_in_any_order_of_events(
     name: str, beginning: list[Any], events: list[Any]
 ) -> None:
