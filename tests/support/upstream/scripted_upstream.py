@@ -45,9 +45,9 @@ class Step(NamedTuple):
     holds: bool = False
     """Whether the connection stays open after the outcome."""
     deaf: bool = False
-    """Whether ``send_all``, which sends large requests, waits until the connection is closed."""
+    """Whether a send of a large request waits until the connection is closed."""
     dumb: bool = False
-    """Whether ``send_all`` raises BrokenResourceError."""
+    """Whether a send of a large request raises BrokenResourceError."""
     then: Step | None = None
     """The step of the connection's next request; None: this one."""
 
@@ -108,7 +108,7 @@ class _ClientStream:
             self._answer_later()
 
     def send_and_listen(self, data: bytes, listener: Listener) -> None:
-        self.send_now(data)
+        _ClientStream.send_now(self, data)
         self.listen(listener)
 
     async def send_all(self, data: bytes) -> None:
@@ -117,7 +117,7 @@ class _ClientStream:
             await self._gone.wait()
         if self._step.dumb:
             raise trio.BrokenResourceError
-        self.send_now(data)
+        _ClientStream.send_now(self, data)
 
     @property
     def _is_whole(self) -> bool:
@@ -219,6 +219,19 @@ class PushedStream(_ClientStream, PlainStream):
 
     def __init__(self) -> None:
         """Do nothing: the stream has no socket."""
+
+    def send_now(self, data: bytes) -> bool:
+        """Send as ``send_all`` does."""
+        if self._step.dumb:
+            raise trio.BrokenResourceError
+        if not self._step.deaf:
+            super().send_now(data)
+        return not self._step.deaf
+
+    async def drained(self) -> None:
+        if self._step.deaf:
+            await self._gone.wait()
+            raise trio.ClosedResourceError
 
     def received_ago(self) -> None:
         """Return None: there is no kernel that has the time."""
