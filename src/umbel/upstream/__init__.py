@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         HedgeStatistics,
         Policies,
         RetryStatistics,
+        StreamStatistics,
     )
     from .errors import (
         AddressRefused,
@@ -93,6 +94,7 @@ __all__ = [
     "Retry",
     "RetryStatistics",
     "SlotStatistics",
+    "StreamStatistics",
     "TlsFailed",
     "TlsTimedOut",
     "TooBig",
@@ -139,6 +141,7 @@ _HOMES = {
     "Retry": ".transport",
     "RetryStatistics": ".client",
     "SlotStatistics": ".queue_limiter",
+    "StreamStatistics": ".client",
     "TlsFailed": ".errors",
     "TlsTimedOut": ".errors",
     "TooBig": ".errors",

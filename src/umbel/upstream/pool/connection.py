@@ -18,7 +18,7 @@ leads to RECEIVING like any head; its connection leaves the pool (``take_stream`
 
 **Two ways of use.**
 
-- ``start``, then ``read`` until ``ended``: a task drives the connection, as for httpx users and streaming calls.
+- ``start``, then ``read`` until ``ended``: a task drives the connection, for httpx and for large or streamed requests.
   ``start`` and ``read`` close the connection on every error and every cancel.
 - ``send_whole`` or ``begin_whole``: the caller (``calls/attempt.py``) sends and parses by itself, and the state stays
   AWAITING. The caller then gives the connection back to the pool, or calls ``close_now``; also after a cancel. Or it

@@ -12,8 +12,8 @@ neither leaks a connection nor a place when a request fails or is cancelled.
   of the response; until then it leases the connection, if the response did not end with its head
   (``response_stream.ConnectionLease``).
 - Attempts (``calls/attempt.py``) call ``take`` or ``open``, send and receive by themselves, and end the use with one
-  call of ``give_back`` or ``connection_lost``. Attempts of stream calls leave dialling and sending to
-  ``start_request``.
+  call of ``give_back`` or ``connection_lost``. Attempts of stream calls with a large or streamed request leave dialling
+  and sending to ``start_request``.
 
 **States of a connection.** Each connection is in exactly one of these states::
 

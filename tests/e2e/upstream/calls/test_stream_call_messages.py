@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -13,10 +16,11 @@ import trio
 import trustme
 
 from tests.e2e.upstream.calls.test_stream_call import upstream
+from tests.support.coverage_marks import not_under_coverage
 from tests.support.upstream.memory_calls import Made
 from tests.support.upstream.raw_server import Peer, response
 from tests.support.upstream.stream_calls import head, opened, rest_of
-from umbel.core.call import CallContext, PreparedRequest
+from umbel.core.call import CallContext, Mode, PreparedRequest, SingleCallOwner, StreamLimits
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.core.http.header_field import Field
@@ -24,6 +28,8 @@ from umbel.upstream import Transport
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+MODES: tuple[Mode, ...] = ("whole", "stream")
+COUNTED = 100
 UPGRADE: dict[str, Any] = {"mode": "upgrade", "headers": {"upgrade": "websocket"}}
 
 
@@ -206,6 +212,33 @@ async def test_a_peer_that_closes_at_any_byte_ends_the_call_and_leaves_nothing(r
             statistics = transport.statistics()
             assert (statistics.pool.active, statistics.bulkhead.in_flight) == (0, 0)
             await transport.aclose()
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bound is a count of Python 3.11")
+@not_under_coverage
+async def test_a_bodiless_stream_call_enters_few_functions_more_than_a_whole_call() -> None:
+    async def handler(peer: Peer) -> None:
+        while await peer.read_head():
+            await peer.send(response(b"ok"))
+
+    async def one(transport: Transport, mode: Mode) -> None:
+        owner = SingleCallOwner()
+        limits = StreamLimits(10.0, 300.0) if mode == "stream" else None
+        context = CallContext(owner, "call", "u", stream_limits=limits)
+        call = await owner.perform(transport.client.new_call(PreparedRequest("GET", b"/", ()), context, mode))
+        # ``isinstance`` of a protocol would enter fifty functions.
+        assert (call.take_rest() if mode == "stream" else call.content) == b"ok"  # type: ignore[attr-defined]
+
+    entries = {}
+    async with upstream(handler) as (transport, _):
+        for mode in MODES:
+            await one(transport, mode)
+            with cProfile.Profile() as profile:
+                for _ in range(COUNTED):
+                    await one(transport, mode)
+            entries[mode] = pstats.Stats(profile).total_calls / COUNTED  # type: ignore[attr-defined]
+    print(f"function entries with those of the upstream: {entries}")
+    assert entries["stream"] - entries["whole"] < 25
 
 
 def sockets() -> set[int]:
