@@ -39,7 +39,8 @@ def explain(
     as_json: bool,
     as_mermaid: bool,
 ) -> None:
-    """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits.
+    """Show which route answers METHOD PATH, such as GET /dashboard/42, and its calls as a tree with their limits; for a
+    proxy route the request to the upstream, and which header fields are passed on.
 
     A query string in PATH is checked as the route checks it. Header fields decide where routes have a host or a match:
     -H "Host: shop.example". With -H "Origin: https://app.example" the output says what a page of this origin gets;
@@ -60,39 +61,39 @@ def explain(
     from .routes.browsers import browser_answer
     from .routes.explanation import explain_plan
     from .routes.matching import NoMatch, find, is_not_modified
+    from .routes.proxied import explain_proxy
     from .routes.refusals import read_inputs, refused_head
 
+    method = method.upper()
     fields = [(name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
-    found = find(plans, method.upper(), path, fields)
-    route_index = None if isinstance(found, NoMatch) else found.route
-    browsers = browser_answer(loaded, plans, method.upper(), path, fields, route_index)
-    if (refused := refused_head(loaded.config, method.upper(), path, fields)) is not None:
+    found = find(plans, method, path, fields)
+    browsers = browser_answer(loaded, plans, method, path, fields, getattr(found, "route", None))
+    if (refused := refused_head(loaded.config, method, path, fields)) is not None:
         found, browsers = refused, browsers._replace(preflight=False, refused=())
     if browsers.preflight:
         found = NoMatch(204, "a preflight, answered before any login, limit, hook and call")
     if isinstance(found, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", found, browsers, as_json=as_json)
-    plan = plans[found.route]
-    inputs = read_inputs(plan, found, path, fields, client)
+        _exit_without_route(ctx, f"{method} {path}", found, browsers, as_json=as_json)
+    inputs = read_inputs(plan := plans[found.route], found, path, fields, client)
     if isinstance(inputs, NoMatch):
-        _exit_without_route(ctx, f"{method.upper()} {path}", inputs, browsers, as_json=as_json)
-    why = tuple(map(loaded.hide, found.why))
-    route = replace(
-        explain_plan(loaded, found.route, plan, fields, inputs.context), location=inputs.location, chosen_because=why
-    )
-    if is_not_modified(plan, method.upper(), fields):
+        _exit_without_route(ctx, f"{method} {path}", inputs, browsers, as_json=as_json)
+    passed = explain_proxy(plan, path, found.values, inputs.context, fields, loaded.hide)
+    if isinstance(passed, NoMatch):
+        _exit_without_route(ctx, f"{method} {path}", passed, browsers, as_json=as_json)
+    route = explain_plan(loaded, found.route, plan, fields, inputs.context)
+    route = replace(route, location=inputs.location, chosen_because=tuple(map(loaded.hide, found.why)), proxy=passed)
+    if is_not_modified(plan, method, fields):
         route = replace(route, static=f"status 304, since If-None-Match names the ETag; otherwise {route.static}")
-    values = {name: str(value) for name, value in found.values.items()}
-    _show_route(f"{method.upper()} {path}", route, values, inputs.query, browsers, as_json, as_mermaid)
+    _show_route(f"{method} {path}", route, found.values, inputs.query, browsers, as_json, as_mermaid)
 
 
 def _show_route(
     request: str,
     route: RouteExplained,
-    values: Mapping[str, str],
+    path: Mapping[str, Any],
     query: Query,
     browsers: BrowserAnswer,
     as_json: bool,
@@ -101,6 +102,7 @@ def _show_route(
     """Print the route that answers ``request``, as JSON, as a flowchart or as a tree."""
     from .routes.rendering import mermaid, tree
 
+    values = {name: str(value) for name, value in path.items()}
     if as_json:
         document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}
         document["browsers"] = browsers._asdict()
@@ -113,7 +115,8 @@ def _show_route(
         click.echo(ignored, err=True, nl=False)
         click.echo(mermaid(route))
         return
-    _show_tree(request, {**values, **query.values}, f"{ignored}\n{tree(route)}", browsers)
+    text = tree(route, request.partition(" ")[0])
+    _show_tree(request, {**values, **query.values}, f"{ignored}\n{text}", browsers)
 
 
 def _show_tree(request: str, bound: Mapping[str, Any], text: str, browsers: BrowserAnswer) -> None:

@@ -84,9 +84,10 @@ import trio
 
 from ..core.call import Call, Caller, Parking, PreparedRequest
 from ..core.events import CallEnded, Recorder
-from ..core.failure_kinds import CUT, Kind
+from ..core.failure_kinds import Kind
 from ..core.model import Attempt, Failure, Outcome, RequestFacts
 from ..net.exception_groups import first_leaf
+from .call_record import is_recorded
 from .call_result import (
     CallFailedError,
     CallResult,
@@ -404,7 +405,7 @@ class Engine:
         outcomes[name] = outcome
         if is_notable:
             self.any_failed = self.any_failed or outcome.failure is not None or bool(outcome.failed_items)
-            if self._is_recorded(outcome):
+            if is_recorded(outcome, self._slow_call):
                 self.recorder.record(CallEnded(self.facts, rules.upstream, outcome, items))
         # An outcome may settle other calls: dependants that fail or are skipped. A loop instead of recursion handles
         # them, so that a long chain of dependants needs no deep stack.
@@ -422,17 +423,6 @@ class Engine:
             self._notifying = False
         if self.over or not self._under_way or self._has_work:
             self._parking.wake()
-
-    def _is_recorded(self, outcome: Outcome) -> bool:
-        """Whether the recorder wants a record of a call with this outcome."""
-        slow, failure = self._slow_call, outcome.failure
-        if not slow or outcome.failed_items:
-            return True
-        if failure is not None and failure.kind not in CUT and failure.kind is not Kind.DEPENDENCY:
-            return True
-        if outcome.started_at is not None and outcome.ended_at - outcome.started_at >= slow:
-            return True
-        return any(attempt.cause != "first" for attempt in outcome.attempts)
 
     def decide(self, failure: Failure | None) -> None:
         """Decide the composition by ``failure``; None: by the outcomes so far. Later decisions have no effect."""

@@ -114,6 +114,8 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     beginnings: BoundedCache[object, bytes] | None = None
     """Cache for the first bytes of the encoded head, by destination; for a request whose every part but ``gateway`` is
     always the same. None: the request is different each time."""
+    host: bytes | None = None
+    """The value of Host, for a ``StreamingCall``; None: that of the replica."""
     expects_continue: bool = False
     """Whether the request has ``Expect: 100-continue``, for a request with ``body``. The body's iterator is not asked
     for its first piece before a 100 of the upstream, a final status below 300, or CONTINUE_WAIT. After any other final

@@ -51,7 +51,7 @@ class RequestEnded(msgspec.Struct, frozen=True):
 
     @property
     def broke_off(self) -> bool:
-        """Whether a crash or a time limit ended the response, or the WebSocket, behind a status that says success.
+        """Whether the response, or the WebSocket, broke off behind a status that says success (``BREAKS``).
 
         Not of composed answers: ``completed`` and ``kind`` say how those ended.
         """

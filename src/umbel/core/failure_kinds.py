@@ -88,5 +88,6 @@ KINDS: Mapping[Kind, KindRule] = MappingProxyType(
 CUT = frozenset({Kind.CLIENT_GONE, Kind.CANCELLED})
 """Kinds of a call that was ended from outside. They say nothing about the upstream and decide no response."""
 
-BREAKS = frozenset({Kind.INTERNAL, Kind.TIMEOUT})
-"""Kinds with which the gateway itself breaks off a response that has begun."""
+BREAKS = frozenset({Kind.INTERNAL, Kind.TIMEOUT, Kind.RESET, Kind.MALFORMED})
+"""Kinds with which a response that has begun breaks off: a defect or a time limit of the gateway, or an upstream whose
+response is passed on while it is received."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import trio
 
 from ..composition.plan import compiler
+from ..composition.proxy.any_method import ANY_METHOD
 from ..composition.request.code_request import UpstreamDefaults
 from ..config.loading.load import load
 from ..config.schema.sections import Config
@@ -35,6 +36,8 @@ from .browsers.preflight import PathRules, is_preflight, preflight_rules, rules_
 from .checks import CHECKS
 from .compose import ComposeView
 from .handler_cycle import HandlerCycle
+from .proxy.proxy_cycle import ProxyCycle
+from .proxy.proxy_view import ProxyView
 from .quart.asgi_request import AsgiRequest, Send, target_of
 from .quart.hooks import find_hooks, parts_of, replaces_entrance
 from .quart.lifespan import Lifespan
@@ -54,7 +57,7 @@ from .response.reply import KRAKEND_COMPLETED
 from .route_table import RouteTable
 from .routes import RouteView
 from .routing.encoded_slashes import path_to_match
-from .routing.host_map import refuse_registration
+from .routing.host_map import methods_of, refuse_registration, rule_for_any_method
 from .routing.route_group import RouteGroup
 from .routing.url_map import UmbelMap
 from .static_routes import StaticView
@@ -67,7 +70,7 @@ if TYPE_CHECKING:
     from .compose import Handler
     from .request.client_origin import ClientOrigin
     from .request_cycle import RequestCycle
-    from .route_table import Match
+    from .route_table import AnyView, Match
 
 _KEPT = "_quart._preserve_context"
 """Key that Quart's test client sets in a scope so that Quart's dispatch keeps its context for the test."""
@@ -152,8 +155,12 @@ class Umbel(ErrorHandling, InboundApplication):
         is_group = any(plan.match is not None for plan in plans)
         added = RouteGroup(routes) if is_group else routes[0][0]
         endpoint, for_quart, route = f"umbel-route-{indexes[0]}", added.view, plans[0].route
-        methods = sorted({method for plan in plans for method in plan.methods})
-        self.add_url_rule(route.path, endpoint, for_quart, methods=methods, host=route.host)
+        methods = methods_of(plans)
+        if methods is ANY_METHOD:
+            self.url_map.add(rule_for_any_method(self.url_rule_class, route.path, endpoint, route.host))
+            self.view_functions[endpoint] = for_quart
+        else:
+            self.add_url_rule(route.path, endpoint, for_quart, methods=methods, host=route.host)
         self.route_table.add(endpoint, added, for_quart)
         self.gateway_context.browsers.add(endpoint, routes[0][0].browser_fields)
         if route.encoded_slash == "keep":
@@ -161,8 +168,10 @@ class Umbel(ErrorHandling, InboundApplication):
         if any(view.krakend_compat for view, _ in routes):
             self.krakend_endpoints.add(endpoint)
 
-    def _view_of(self, plan: Plan) -> RouteView | StaticView:
+    def _view_of(self, plan: Plan) -> RouteView | StaticView | ProxyView:
         static, context = plan.static, self.gateway_context
+        if plan.proxy is not None:
+            return ProxyView(context, plan, plan.proxy)
         return RouteView(context, plan) if static is None else StaticView(context, plan, static)
 
     def compose(
@@ -258,14 +267,24 @@ class Umbel(ErrorHandling, InboundApplication):
         the coroutine that answers; nothing is sent before it is awaited.
         """
         table = self.route_table
-        if not (request.websocket or self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__):
+        if not (self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__):
             origin = self._origin_of(request) if table.reads_head else None
-            match = table.find(request.method, request.target, origin)
-            if match is not None:
+            websocket = request.websocket
+            match = table.find("GET" if websocket else request.method, request.target, origin)
+            if match is not None and (not websocket or _passes_websockets(match.route)):
                 cycle = self._new_cycle(match, request, lambda: make_scope(request, request.server), _push_nothing)
                 if cycle.origin.fields.has_plain_host:  # Quart refuses a request with an invalid Host.
                     return cycle.run()
         return serve_asgi(self, request)
+
+    def takes_any_size(self, head: AnyHead) -> bool:
+        """Whether the route of a request is a proxy route, which passes a body of any size on."""
+        table = self.route_table
+        if self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__:
+            return False
+        origin = self._origin_of_head(head) if table.reads_head else None
+        match = table.find(head.method, head.target, origin)
+        return match is not None and isinstance(match.route, ProxyView)
 
     def _new_cycle(
         self, match: Match, inbound: InboundRequest, scope: Callable[[], Mapping[str, Any]], send: Send
@@ -276,6 +295,8 @@ class Umbel(ErrorHandling, InboundApplication):
             return HandlerCycle(self.gateway_context, self._dispatch, match, route, inbound, scope, send)
         if isinstance(route, StaticView):
             return StaticCycle(self.gateway_context, match, route, inbound)
+        if isinstance(route, ProxyView):
+            return ProxyCycle(self.gateway_context, match, route, inbound)
         return PlanCycle(self.gateway_context, match, route, inbound)
 
     def _origin_of(self, inbound: InboundRequest) -> ClientOrigin:
@@ -415,6 +436,11 @@ class Umbel(ErrorHandling, InboundApplication):
         config = hypercorn_config(bind=[bind])
         config.ca_certs, config.certfile, config.keyfile = ca_certs, certfile, keyfile
         return serve(self, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
+
+
+def _passes_websockets(route: AnyView | RouteGroup) -> bool:
+    """Whether a route passes WebSocket connections on to an upstream."""
+    return isinstance(route, ProxyView) and route.passes_websockets
 
 
 _PARTS = parts_of(Umbel)

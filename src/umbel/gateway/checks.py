@@ -106,6 +106,13 @@ def _warn_of_response_fields(config: Config) -> Iterator[tuple[KeyPath, str]]:
         for at, name in named:
             if name in here:
                 yield ("routes", index, "answer", *at), f'"{name}" has no effect: {here[name]}'
+        if route.proxy is not None:
+            rules = route.proxy.response_headers
+            for key, table in (("set", rules.set_), ("add", rules.add)):
+                for name in table:
+                    if name in here and name not in headers.set_:
+                        path: KeyPath = ("routes", index, "proxy", "response_headers", key, name)
+                        yield path, f"has no effect: {here[name]}"
 
 
 def _check_cors_headers(config: Config) -> Iterator[tuple[KeyPath, str]]:

@@ -13,7 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from ..core.events import RequestEnded
-from ..core.failure_kinds import Kind
+from ..core.failure_kinds import BREAKS, Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..net.exception_groups import holds_only, leaves, split_crash
 from ..server.response.access_record import CUT_DETAIL
@@ -83,7 +83,7 @@ def record_of(ctx: RequestContext) -> RequestEnded:
     elif not inbound.response_complete:
         if inbound.gone:
             kind = Kind.CLIENT_GONE
-        elif kind not in (Kind.INTERNAL, Kind.TIMEOUT):
+        elif kind not in BREAKS:
             kind = Kind.CANCELLED
         if not status:
             status = 500 if kind is Kind.INTERNAL else 499

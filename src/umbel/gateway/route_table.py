@@ -44,6 +44,7 @@ from ..core.errors import ConfigError, ConfigProblem, RequestError
 from ..core.events import LogMessage
 from ..net.bounded_cache import BoundedCache
 from .operation.probes import PATHS
+from .proxy.websocket_routes import refuse_websockets
 from .quart.hooks import Hook, View
 from .request.paths import check_path, forbidden_in_query
 from .routing.encoded_slashes import holds_encoded_slash, path_to_match, with_slashes
@@ -57,13 +58,14 @@ if TYPE_CHECKING:
     from ..core.events import Recorder
     from .compose import ComposeView
     from .context import GatewayContext
+    from .proxy.proxy_view import ProxyView
     from .request.client_origin import ClientOrigin
     from .routes import RouteView
     from .routing.url_map import UmbelMap
     from .static_routes import StaticView
 
-    ConfiguredView: TypeAlias = RouteView | StaticView | RouteGroup
-    AnyView: TypeAlias = RouteView | StaticView | ComposeView
+    ConfiguredView: TypeAlias = RouteView | StaticView | ProxyView | RouteGroup
+    AnyView: TypeAlias = RouteView | StaticView | ProxyView | ComposeView
 
 EVENT = "hooks.found"
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 256
@@ -133,7 +135,8 @@ class RouteTable:
             found: the hooks that ``find_hooks`` has found.
 
         Raises:
-            ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``.
+            ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``; or a proxy
+                route passes on WebSocket connections, but configured routes go through Quart.
         """
         config = context.config
         mode = config.server.hooks
@@ -143,6 +146,9 @@ class RouteTable:
         self._url_map = url_map
         self.hooks = tuple(hook.phrase for hook in found)
         self.before_quart = mode == "python" or (mode == "auto" and not found)
+        if not self.before_quart:
+            cause = ", ".join(self.hooks) or f'hooks = "{mode}"'
+            refuse_websockets(config, f"cannot work, since configured routes go through Quart because of {cause}")
         self._served = {**self._routes} if self.before_quart else {}
         if mode != "all" and not found:
             self._served |= {name: each for name, each in self._handlers.items() if _is_own(view_functions, name, each)}

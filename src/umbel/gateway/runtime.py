@@ -116,7 +116,8 @@ def _errors_located(config: Config, name: str) -> Iterator[None]:
 
 def mirrored_upstreams(config: Config) -> frozenset[str]:
     """The upstreams that get copies of requests."""
-    mirrors = (call.mirror for route in config.routes for call in route.calls.values())
+    mirrors = [call.mirror for route in config.routes for call in route.calls.values()]
+    mirrors += [route.proxy.mirror for route in config.routes if route.proxy is not None]
     return frozenset(mirror.upstream for mirror in mirrors if mirror is not None)
 
 

@@ -19,6 +19,8 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from ..net.exception_groups import first_leaf, split_application_crash
 from .limits.fairness import CountedCalls
 
+OWN_SERVER = "umbel.server"
+"""The extension of a lifespan scope by which an application knows that Umbel's own server serves it."""
 _log = logging.getLogger("umbel.server")
 
 
@@ -55,7 +57,8 @@ class _Lifespan(CountedCalls):
         Raises:
             LifespanFailureError: the application reported a failure, or raised after its startup.
         """
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        scope = {"type": "lifespan", "asgi": asgi, "state": self._state, "extensions": {OWN_SERVER: {}}}
         try:
             await self._app(scope, self.receive, self.send)
         except BaseException as error:

@@ -19,6 +19,7 @@ import trio
 
 from umbel.core.inbound import ClientGoneError
 from umbel.server.asgi import CANCELS
+from umbel.server.lifespan import OWN_SERVER
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -71,6 +72,7 @@ class Conversation:
         self._closed = False
         self._cancels = cancelling
         self._listeners = 0
+        self.expects_continue = False
         self._cancel_scope = trio.CancelScope()
         self.gone = False
         if self._cancels:
@@ -89,6 +91,12 @@ class Conversation:
 
     def take_at_most(self, size: int) -> None:
         pass
+
+    def take_any_size(self) -> None:
+        pass
+
+    def became_stream(self) -> bool:
+        return True
 
     async def body(self, data: bytes, *, more: bool = False) -> None:
         await self._to_app.send({"type": "http.request", "body": data, "more_body": more})
@@ -190,8 +198,8 @@ class LifespanFailedError(Exception):
 
 
 @asynccontextmanager
-async def living(app: App) -> AsyncIterator[None]:
-    """Run the application's lifespan: startup before the block, shutdown after it.
+async def living(app: App, *, own_server: bool = True) -> AsyncIterator[None]:
+    """Run the application's lifespan, as Umbel's own server or as another: startup before the block, shutdown after it.
 
     Raises:
         LifespanFailedError: the application reported that startup or shutdown failed.
@@ -206,7 +214,9 @@ async def living(app: App) -> AsyncIterator[None]:
         (started if kind == "lifespan.startup.complete" else stopped).set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(app, {"type": "lifespan", "asgi": {}, "state": {}}, from_server.receive, send)
+        extensions: dict[str, object] = {OWN_SERVER: {}} if own_server else {}
+        scope = {"type": "lifespan", "asgi": {}, "state": {}, "extensions": extensions}
+        nursery.start_soon(app, scope, from_server.receive, send)
         await to_app.send({"type": "lifespan.startup"})
         await started.wait()
         yield

@@ -71,7 +71,7 @@ def browser_answer(
     config = loaded.config
     browsers = BrowserRules(config)
     for index, plan in enumerate(plans):
-        browsers.add(str(index), browsers.of(plan.route.cors))
+        browsers.add(str(index), browsers.of(plan.route.cors, proxied=plan.proxy is not None))
     raw = [(name.lower().encode(), value.encode("utf-8")) for name, value in asked]
     client = origin_of("192.0.2.1", raw, Networks(()), scheme="https")
     adapter = map_of(plans).adapter_for_host(client.host)

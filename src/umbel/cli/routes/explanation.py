@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from ...composition.plan.plan import CallPlan, MirrorPlan, Plan, SplitPlan
+from ...composition.proxy.any_method import ANY_METHOD
 from ...composition.static_response import StaticResponse
 from ...composition.text.expression import ExpressionError
 from ...config.loading.load import LoadedConfig
@@ -25,6 +26,7 @@ from ...core.http.redirects import REDIRECTS_MAX
 from ...core.model import Json
 from ...gateway.browsers.compression import Compression
 from ...gateway.request.request_fields import RequestFields
+from .proxied import ProxyExplained
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,14 @@ class RouteExplained:
     calls: tuple[CallExplained, ...]
     answers: tuple[str, ...]
     """The names of the calls that make the answer: all, or the candidates of first and quorum."""
+    upstreams: Mapping[str, tuple[Limit, ...]]
+    """The limits of the upstreams of a proxy route, by name; empty: the route is none."""
     static: str = ""
     """The response of a route without a composition, in words; empty: the route has a composition."""
     location: str = ""
     """The Location that a redirect gives the request; empty: the route is no redirect, or a value is unknown."""
+    proxy: ProxyExplained | None = None
+    """How the request is passed on; None: the route is no proxy route."""
     chosen_because: tuple[str, ...] = ()
     """Why this route answers the request and not another one with the path."""
 
@@ -99,14 +105,12 @@ def explain_plan(
     return RouteExplained(
         route.path,
         loaded.config.where((*at, "path")),
-        plan.methods,
+        ("any method",) if plan.methods is ANY_METHOD else tuple(plan.methods),
         tuple(explainer.query(route.query_params)),
         f"quorum of {route.quorum}" if route.combine == "quorum" else route.combine,
         (*explainer.answer_rules(plan), *explainer.compression(plan, asked)),
         (
-            explainer.limit(route, at, "deadline", format_duration),
-            explainer.limit(route, at, "max_body", format_size),
-            explainer.limit(server, ("server",), "max_body", format_size, key="server.max_body"),
+            *explainer.bounds(plan, at),
             explainer.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
             explainer.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
             *explainer.written(route, at, {"max_steps": str}),
@@ -115,6 +119,7 @@ def explain_plan(
         ),
         tuple(explainer.call(call, (*at, "calls", call.name), route.deadline, context) for call in plan.calls),
         plan.candidates,
+        dict(explainer.upstreams_of_proxy(plan)),
         explainer.static(plan),
     )
 
@@ -130,6 +135,10 @@ _SERVER: Mapping[str, Callable[[Any], str]] = {
     "max_uploads": str,
     "max_streams": str,
 }
+
+
+_OF_CALLS = frozenset({"deadline_header", "user_agent"})
+"""Keys of an upstream that are about calls only."""
 
 
 class _Explainer:
@@ -181,6 +190,24 @@ class _Explainer:
             response_text(call.respond) if call.respond is not None else "",
         )
 
+    def bounds(self, plan: Plan, at: KeyPath) -> Iterator[Limit]:
+        """Yield the limits of the time and the body of a request."""
+        route, proxy = plan.route, plan.route.proxy
+        if proxy is None:
+            yield self.limit(route, at, "deadline", format_duration)
+            yield self.limit(route, at, "max_body", format_size)
+            yield self.limit(self._config.server, ("server",), "max_body", format_size, key="server.max_body")
+            return
+        for key in ("first_byte", "idle_timeout", "max_lifetime"):
+            yield self.limit(proxy, (*at, "proxy"), key, _or_off(format_duration))
+        yield self.limit(proxy, (*at, "proxy"), "max_body", _or_off(format_size))
+
+    def upstreams_of_proxy(self, plan: Plan) -> Iterator[tuple[str, tuple[Limit, ...]]]:
+        """Yield the upstreams of a proxy route with their limits."""
+        for name in plan.route.proxy.destinations if plan.route.proxy is not None else ():
+            limits = self._upstream_limits(self._config.upstreams[name], ("upstreams", name))
+            yield name, tuple(limit for limit in limits if limit.key not in _OF_CALLS)
+
     def query(self, params: dict[str, Any]) -> Iterator[str]:
         for name, param in params.items():
             default = f", default {_shown(param.default)}" if param.default is not None else ""
@@ -213,7 +240,7 @@ class _Explainer:
         compress = self._config.compress
         if compress is None:
             return
-        if not plan.route.compress or plan.route.stream:
+        if not plan.route.compress or plan.route.stream or plan.proxy is not None:
             yield "never compressed"
             return
         compression = Compression(compress)
@@ -231,6 +258,8 @@ class _Explainer:
 
     def _caching(self, plan: Plan) -> Iterator[str]:
         configured = plan.route.answer.cache_control
+        if plan.proxy is not None:
+            return
         if plan.static is not None:
             if configured != "parts" or plan.private:
                 yield f"cache_control {self._hide(configured) if configured != 'parts' else 'private'}"
@@ -350,11 +379,11 @@ def vary_of(config: Config, plan: Plan) -> tuple[str, ...]:
     They are those of ``match``, ``host``, templates and expressions, of CORS and of compression. Upstreams and handlers
     may add names.
     """
-    names = [name.title() for name in plan.vary]
+    names = [name.title() for name in (plan.vary if plan.proxy is None else plan.proxy.vary)]
     media = b"application/json"
     if isinstance(plan.static, StaticResponse):
         media = dict(plan.static.fields).get(b"content-type", b"")
-    elif plan.static is None:
+    elif plan.static is None and plan.proxy is None:
         names.insert(0, "Accept")
     else:
         media = b""
@@ -420,6 +449,10 @@ def response_text(respond: Respond) -> str:
     return f"status {respond.status}, {body}{fields}" + (
         f", after {format_duration(respond.delay)}" if respond.delay else ""
     )
+
+
+def _or_off(written: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: value if value == "off" else written(value)
 
 
 def _toml_bool(value: bool) -> str:

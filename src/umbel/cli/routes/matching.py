@@ -11,6 +11,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect, Rule
 
 from ...composition.plan.plan import Plan, request_context
+from ...composition.proxy.any_method import ANY_METHOD
 from ...composition.static_response import RedirectTemplate
 from ...composition.text.template import BadValueError
 from ...config.schema.sections import Route
@@ -31,7 +32,7 @@ from ...gateway.routing.encoded_slashes import (
     url_with_slashes,
     with_slashes,
 )
-from ...gateway.routing.host_map import MALFORMED_HOST, HostMap
+from ...gateway.routing.host_map import MALFORMED_HOST, HostMap, methods_of, rule_for_any_method
 from ...server.http1.head_errors import with_query_in_ascii
 
 _SIMILAR = 0.4
@@ -84,7 +85,7 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     given = tuple(dict.fromkeys(unquote_plus(piece.partition("=")[0]) for piece in query.split("&") if piece))
-    used = {*given} if STAR in plan.forwarded_query else {*plan.forwarded_query}
+    used = {*given} if STAR in plan.forwarded_query or plan.proxy is not None else {*plan.forwarded_query}
     used |= {name.field or "" for name in (plan.match.names if plan.match is not None else ()) if name.root == "query"}
     return Query(
         {name: values[name] for name in given if name in values},
@@ -149,10 +150,14 @@ def is_not_modified(plan: Plan, method: str, fields: Sequence[tuple[str, str]]) 
 def map_of(plans: Sequence[Plan]) -> HostMap:
     """Return the map of the routes. An endpoint is the index of a route, of routes with a ``match`` of the first."""
     routes, groups = HostMap(), _groups(plans)
-    for index, plan in enumerate(plans):
+    # Of rules with the same path the first one that has the method is taken, as in ``compiler.groups_of``.
+    for index, plan in sorted(enumerate(plans), key=lambda each: each[1].methods is ANY_METHOD):
         if (group := groups.get(_key(plan), [index]))[0] == index:
-            methods = {method for each in group for method in plans[each].methods}
-            routes.add(Rule(plan.route.path, endpoint=str(index), methods=methods, host=plan.route.host))
+            methods, path, host = methods_of(plans[each] for each in group), plan.route.path, plan.route.host
+            if methods is ANY_METHOD:
+                routes.add(rule_for_any_method(Rule, path, str(index), host))
+            else:
+                routes.add(Rule(path, endpoint=str(index), methods=methods, host=host))
     return routes
 
 

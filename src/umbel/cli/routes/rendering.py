@@ -10,9 +10,12 @@ WIDTH = 110
 """The width in columns at which lines of limits are wrapped."""
 
 
-def tree(route: RouteExplained) -> str:
-    """Return the route with its calls as a tree, each call below its deepest dependency."""
-    return "\n".join(_lines(route))
+def tree(route: RouteExplained, method: str = "GET") -> str:
+    """Return the route with its calls as a tree, each call below its deepest dependency.
+
+    ``method`` is the method of the request.
+    """
+    return "\n".join(_lines(route, method))
 
 
 def mermaid(route: RouteExplained) -> str:
@@ -22,7 +25,8 @@ def mermaid(route: RouteExplained) -> str:
     for call in route.calls:
         words = [call.name, _request(call), _weight(call)]
         lines.append(f'  {ids[call.name]}["{"<br/>".join(map(_escaped, words))}"]')
-    lines.append(f'  answer(["{_escaped("answer: " + (route.static or route.combine))}"])')
+    made = f"passed on to {route.proxy.upstream}" if route.proxy is not None else route.static or route.combine
+    lines.append(f'  answer(["{_escaped("answer: " + made)}"])')
     if not route.calls:
         lines.append("  request --> answer")
     for call in route.calls:
@@ -38,7 +42,7 @@ def _escaped(text: str) -> str:
     return "".join(f"#{ord(char)};" if char in '#"<>&`' else char for char in text)
 
 
-def _lines(route: RouteExplained) -> Iterator[str]:
+def _lines(route: RouteExplained, method: str) -> Iterator[str]:
     yield f"{'|'.join(route.methods)} {route.path}  [{route.place}]"
     if route.chosen_because:
         yield f"  because  {'; '.join(route.chosen_because)}"
@@ -50,14 +54,19 @@ def _lines(route: RouteExplained) -> Iterator[str]:
     for rule in (route.static, f"location {route.location}" if route.location else "", *route.rules):
         if rule:
             yield f"  answer   {rule}"
+    for number, line in enumerate(route.proxy.lines(method) if route.proxy is not None else ()):
+        yield f"  {'' if number else 'proxy':<8} {line}"
+    for name, limits in route.upstreams.items():
+        yield from _wrapped(f"  {name}: ", "     ", limits)
     yield ""
     if route.calls:
         yield "at once"
         beneath = _beneath(route.calls)
         yield from _branches(beneath.get("", []), beneath, "")
-    else:
+        yield ""
+    elif route.proxy is None:
         yield "no calls"
-    yield ""
+        yield ""
     yield "Limits without a place are defaults."
 
 

@@ -37,7 +37,7 @@ whether a call carries a credential of the client. The answer's ``Vary`` names t
 (``RouteNames.headers``), also in ``when``, ``each`` and the answer, and those that its calls forward, but no
 ``CONDITIONS``. If a call forwards ``"*"``, ``Vary`` cannot name every field: the answer is private instead.
 
-**Mistakes.** A part that cannot be compiled raises ValueError. ``_collect`` turns the error into an entry of
+**Mistakes.** A part that cannot be compiled raises ValueError. ``collect`` turns the error into an entry of
 ``problems`` with the path of the key, and the compiler goes on with the next part. Three rules make one run
 find the independent mistakes, and no consequences of one:
 
@@ -53,39 +53,35 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from werkzeug.routing import Map, Rule
 
-from ...config.schema.sections import Call, Config, KeyPath, Redirect, Respond, Route, Source, Upstream
+from ...config.schema.sections import Call, Config, KeyPath, Redirect, Respond, Route, Upstream
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..answer.status_fields import CREATED, STATUS_FROM
 from ..call_result import CallRules
 from ..decode import ACCEPT
+from ..proxy.any_method import ANY_METHOD
+from ..proxy.proxy_compiler import PATH_VARIABLE, ProxyCompiler
 from ..request.conditions import why_not_forwarded
 from ..request.credentials import carries_credential, is_credential
-from ..request.request_template import (
-    BodyTemplate,
-    Param,
-    RequestField,
-    RequestTemplate,
-)
+from ..request.request_template import BodyTemplate, RequestField, RequestTemplate
 from ..static_response import NO_UPSTREAM, RedirectTemplate, StaticCaller, StaticResponse
-from ..text.expression import Expression, compile_expression, compile_source
+from ..text.expression import Expression, compile_expression
 from ..text.field_template import FieldTemplate, compile_field
 from ..text.list_reads import members_read_as_lists
 from ..text.template import TargetTemplate, Variable, compile_target
 from .never_sent import never_sent_by_calls, never_sent_by_upstreams
-from .plan import CREDENTIAL_HEADERS, SPLIT_KEY_ROOTS, CallPlan, FanOutPlan, Plan, find_cycle, with_traffic
+from .part_compiler import PartCompiler, with_key_paths
+from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle, with_traffic
 from .scope import RouteNames, Scope
-
-T = TypeVar("T")
 
 _OWN_ANSWER_FIELDS = frozenset(
     {
@@ -105,7 +101,6 @@ _OWN_ANSWER_FIELDS = frozenset(
 # Replaces an unknown upstream, so that the rest of the call is checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
-_PATH_PARAMETER = re.compile(r"<path(?:\([^<>]*\))?:([^<>]+)>")
 _ORIGIN = re.compile(r"(?:https?://[^/]*)?")
 
 
@@ -140,7 +135,9 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         at: KeyPath = ("routes", index)
         # Two placeholders are no two equal routes.
         unsure = config.is_placeholder((*at, "path")) or config.is_placeholder((*at, "methods"))
-        for method in () if unsure else compiler.methods:
+        # A route with all methods leaves those that another route names to that route.
+        own = ("any method of",) if compiler.methods is ANY_METHOD else compiler.methods
+        for method in () if unsure else own:
             first = taken.setdefault((method, route.host, _pattern_of(route.path), route.match), index)
             if first != index:
                 place, same = config.where(("routes", first, "path")), " with the same match" if route.match else ""
@@ -168,7 +165,8 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 def groups_of(config: Config) -> list[list[int]]:
     """The indexes of the routes, those with the same host and path together if one of them has a ``match``.
 
-    Every other route is alone. The groups are in the order of their first routes.
+    Every other route is alone. The groups are in the order of their first routes, but proxy routes that name no methods
+    are last: of rules with the same path, werkzeug takes the first that has the method.
     """
     alike: dict[tuple[str | None, str], list[int]] = {}
     for index, route in enumerate(config.routes):
@@ -179,7 +177,11 @@ def groups_of(config: Config) -> list[list[int]]:
             groups.append(indexes)
         else:
             groups += [[index] for index in indexes]
-    return sorted(groups)
+    return sorted(groups, key=lambda indexes: (_has_any_method(config.routes[indexes[0]]), indexes))
+
+
+def _has_any_method(route: Route) -> bool:
+    return route.proxy is not None and route.methods is None
 
 
 @lru_cache(maxsize=1024)
@@ -242,34 +244,34 @@ def _named_upstreams(call: Call) -> Iterator[tuple[KeyPath, str | None]]:
         yield ("mirror", "upstream"), call.mirror.upstream
 
 
-class _RouteCompiler:
+class _RouteCompiler(PartCompiler):
     """Compiler of one route. ``problems`` holds the mistakes found so far. ``compile`` may be called once."""
 
     def __init__(self, config: Config, index: int) -> None:
-        self._config = config
-        self._route: Route = config.routes[index]
-        self._at: KeyPath = ("routes", index)
-        self.problems: list[tuple[KeyPath, str]] = []
-        self.methods: tuple[str, ...] = ()
-        """The methods that the route answers; set by ``compile``, also if the route is invalid."""
+        super().__init__(config, index)
+        self.methods: Collection[str] = ()
+        """The methods of the route, as in ``Plan``; set by ``compile``, also if the route is invalid."""
         self._names = RouteNames(
-            frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
+            frozenset(self._route_params()), frozenset(self.route.query_params), tuple(self.route.calls)
         )
         tables = (("path", ()), ("query", self._names.query_params), ("calls", self._names.calls))
-        incomplete_tables = {key for key, names in tables if config.has_lost((*self._at, key), names)}
+        incomplete_tables = {key for key, names in tables if config.has_lost((*self.at, key), names)}
         self._names.incomplete_tables = frozenset(
             incomplete_tables | {"path"} if self.problems else incomplete_tables
         )  # A problem at this point is one of the path: no other key has been checked.
 
     def compile(self) -> Plan | None:
         """Compile the route; None: it is invalid, and ``problems`` says why."""
-        route = self._route
+        route = self.route
         calls = [self._call(name, call) for name, call in route.calls.items()]
         if cycle := find_cycle({name: needs for name, _, needs in calls}):
-            self._problem(("calls", cycle[0]), f"these calls wait for each other: {' → '.join(cycle)}")
+            self.problem(("calls", cycle[0]), f"these calls wait for each other: {' → '.join(cycle)}")
         answer_expression, answer_headers = self._answer()
         static = self._static()
         match = self._match()
+        chosen_by = tuple(self._chosen_by())
+        passed = None if route.proxy is None else ProxyCompiler(self, self._names, route.proxy)
+        proxy = None if passed is None else passed.compile(chosen_by)
         self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
@@ -281,7 +283,7 @@ class _RouteCompiler:
         any_header = forwarded.pop(STAR, ...) is None
         cookies = any(plan.config.forward_cookies for plan in plans)
         vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
-        vary |= dict.fromkeys(self._chosen_by())
+        vary |= dict.fromkeys(chosen_by)
         for name in CONDITIONS & vary.keys():
             del vary[name]  # A condition selects no representation (RFC 9110 section 12.5.5).
         if cookies:
@@ -302,20 +304,21 @@ class _RouteCompiler:
             any_header or self._names.uses_client or not CREDENTIAL_HEADERS.isdisjoint(vary),
             answer_expression,
             answer_headers,
-            self._config.where,
+            self.config.where,
             {"all": 0, "first": 1, "quorum": route.quorum or 0}[route.combine],
             tuple(plan for plan in plans if not plan.needs),
             {plan.name: len(plan.needs) for plan in plans if plan.needs},
             static,
+            proxy,
             self._names.uses_client,
             tuple(self._names.cookies),
         )
 
     def _match(self) -> Expression | None:
-        text = self._route.match
-        expression = None if text is None else self._compiled(("match",), text)
+        text = self.route.match
+        expression = None if text is None else self.compiled(("match",), text)
         if expression is not None:
-            self._collect(("match",), lambda: _check_match(expression))
+            self.collect(("match",), lambda: _check_match(expression))
         return expression
 
     def _chosen_by(self) -> Iterator[str]:
@@ -324,43 +327,43 @@ class _RouteCompiler:
         A shared cache must not give the answer of one route to a request for the other. A client can choose its own
         host in X-Forwarded-Host if a trusted proxy passes the field on.
         """
-        routes = self._config.routes
-        host, pattern = self._route.host, _pattern_of(self._route.path)
+        routes = self.config.routes
+        host, pattern = self.route.host, _pattern_of(self.route.path)
         for text in (each.match for each in routes if each.host == host and _pattern_of(each.path) == pattern):
             with suppress(ValueError):  # A mistake is reported at its own route.
                 names = () if text is None else compile_expression(text, ()).names
                 yield from (name.field.replace("_", "-") for name in names if name.root == "headers" and name.field)
-        if self._config.server.trusted_proxies and any(route.host for route in routes):
+        if self.config.server.trusted_proxies and any(route.host for route in routes):
             yield from ("x-forwarded-host", "forwarded")
 
     def _route_params(self) -> Iterator[str]:
         try:
-            rule = Rule(self._route.path, endpoint="route")
+            rule = Rule(self.route.path, endpoint="route")
             Map([rule])
         except Exception as error:  # noqa: BLE001  # werkzeug compiles the rule, and calls converters with its arguments
-            self._problem(("path",), f'"{self._route.path}" is not a valid route: {error}')
+            self.problem(("path",), f'"{self.route.path}" is not a valid route: {error}')
         else:
-            if self._route.encoded_slash == "keep" and (reason := _why_no_slashes(self._route.path)):
-                self._problem(("encoded_slash",), reason)
+            if self.route.encoded_slash == "keep" and (reason := _why_no_slashes(self.route.path)):
+                self.problem(("encoded_slash",), reason)
             yield from rule.arguments
 
     def _call(self, name: str, call: Call) -> tuple[str, CallPlan | None, tuple[str, ...]]:
         at: KeyPath = ("calls", name)
         scope = Scope(self._names, name)
-        when = self._expression((*at, "when"), call.when, scope)
+        when = self.expression((*at, "when"), call.when, scope)
         fan_out: FanOutPlan | None = None
         if call.each is not None:
-            source = self._compiled((*at, "each"), call.each)
+            source = self.compiled((*at, "each"), call.each)
             if source is not None:
                 self._names.body_lists.update(members_read_as_lists(source.tree, "body", as_list=True))
-            client_parameter = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
+            client_parameter = self.collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
             scope.item_source = client_parameter or ""
             fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
-        split_key = self._split_key((*at, "split_key"), call.split_key, scope)
+        split_key = self.split_key((*at, "split_key"), call.split_key, scope)
         response = self._static_response((*at, "respond"), call.respond)
         scope.forget_reads()  # ``when``, ``each`` and ``split_key`` send nothing to the upstream.
         forms = [self._form(at, key, each, call, scope) for key, each in _named_upstreams(call)]
-        needs = tuple(other for other in self._route.calls if other in scope.needs)
+        needs = tuple(other for other in self.route.calls if other in scope.needs)
         self._check_same_conditions(at, forms)
         plans: list[CallPlan] = []
         for form in forms:
@@ -371,7 +374,7 @@ class _RouteCompiler:
                 CallPlan(name, form.call, form.upstream, rules, form.template, needs, when, fan_out, form.conditions)
             )
         own, *others = plans
-        return name, own if response else with_traffic(own, others, split_key, self._route.deadline), needs
+        return name, own if response else with_traffic(own, others, split_key, self.route.deadline), needs
 
     def _form(self, at: KeyPath, key: KeyPath, upstream: str | None, call: Call, scope: Scope) -> _CallForm:
         """Compile the call as one of its upstreams gets it, which the key ``key`` of the call names."""
@@ -383,7 +386,7 @@ class _RouteCompiler:
         return _CallForm(call, found, template, self._conditions(at, call, template), scope)
 
     def _rules(self, name: str, form: _CallForm, caller: StaticCaller | None) -> CallRules:
-        call, upstream, template, answer = form.call, form.upstream, form.template, self._route.answer
+        call, upstream, template, answer = form.call, form.upstream, form.template, self.route.answer
         assert template is not None
         answering = STATUS_FROM if answer.status_from == name else frozenset()
         if answer.status == CREATED and call.each is None:
@@ -402,28 +405,20 @@ class _RouteCompiler:
             caller=caller,
         )
 
-    def _split_key(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
-        expression = self._expression(at, text, scope)
-        if expression is not None and not {name.root for name in expression.names} <= SPLIT_KEY_ROOTS:
-            self._problem(at, f"split_key reads the request only: {', '.join(sorted(SPLIT_KEY_ROOTS))}")
-        elif expression is not None and not expression.names:
-            self._problem(at, "split_key reads nothing of the request; name a part, such as client.ip")
-        return expression
-
     def _check_same_conditions(self, at: KeyPath, forms: list[_CallForm]) -> None:
         for form in forms:
             if form.conditions != forms[0].conditions and form.call.upstream in form.call.split:
                 other = f'its headers send other conditions than those of "{forms[0].call.upstream}"'
-                self._problem((*at, "split", form.call.upstream), f"{other}; write them in the headers of the call")
+                self.problem((*at, "split", form.call.upstream), f"{other}; write them in the headers of the call")
 
     def _conditions(self, at: KeyPath, call: Call, request_template: RequestTemplate | None) -> tuple[str, ...]:
         """The conditional request fields that a call sends on, by ``forward_headers`` or in a template."""
         found: dict[str, KeyPath] = {
-            name: (*self._at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
+            name: (*self.at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
         }
         if request_template is not None:
             tables: list[tuple[KeyPath, tuple[RequestField, ...]]] = [
-                ((*self._at, *at, "headers"), request_template.headers),
+                ((*self.at, *at, "headers"), request_template.headers),
                 (("upstreams", call.upstream or "", "headers"), request_template.upstream_headers),
             ]
             for where, fields in tables:
@@ -432,38 +427,38 @@ class _RouteCompiler:
                         found.setdefault(field.decode(), (*where, field.decode()))
         conditions = {name: path for name, path in found.items() if name in CONDITIONS}
         for name, path in conditions.items():
-            if reason := why_not_forwarded(self._route, name):
-                self._problem(path, reason, absolute=True)
+            if reason := why_not_forwarded(self.route, name):
+                self.problem(path, reason, absolute=True)
         return tuple(conditions)
 
     def _forwarded_fields(self, call: str) -> frozenset[bytes]:
         """The names of the call's response fields that the answer forwards, in lower case."""
-        answer = self._route.answer
+        answer = self.route.answer
         names = {name.lower().encode("ascii") for name in answer.forward_headers.get(call, ())}
         return frozenset(names | {b"set-cookie"} if call in answer.forward_cookies else names)
 
     def _upstream(self, at: KeyPath, name: str | None) -> Upstream | None:
         if name is None:
             return None
-        upstream = self._config.upstreams.get(name)
+        upstream = self.config.upstreams.get(name)
         if upstream is None:
-            near = difflib.get_close_matches(name, self._config.upstreams, n=1)
+            near = difflib.get_close_matches(name, self.config.upstreams, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else f"; add [upstreams.{name}]"
-            self._problem(at, f'there is no upstream "{name}"{hint}')
+            self.problem(at, f'there is no upstream "{name}"{hint}')
         return upstream
 
     def _request_template(self, at: KeyPath, call: Call, upstream: Upstream, scope: Scope) -> RequestTemplate | None:
         before = len(self.problems)
-        bound = tuple(self._params((*at, "with"), call.with_, scope))
+        bound = tuple(self.params((*at, "with"), call.with_, scope))
         scope.bound = {param.name: param.client_parameter for param in bound}
-        scope.bound_incomplete = self._config.has_lost((*self._at, *at, "with"), call.with_)
+        scope.bound_incomplete = self.config.has_lost((*self.at, *at, "with"), call.with_)
         above: KeyPath = ("upstreams", call.upstream or "")
-        params = dict(self._with_key_paths((*above, "params"), upstream.params))
-        params |= dict(self._with_key_paths((*self._at, *at, "params"), call.params))
+        params = dict(with_key_paths((*above, "params"), upstream.params))
+        params |= dict(with_key_paths((*self.at, *at, "params"), call.params))
         target = self._target((*at, "path"), call.path or "/", scope)
-        usual = self._request_fields((*above, "headers"), upstream.headers, scope)
-        headers = self._request_fields((*self._at, *at, "headers"), call.headers, scope)
-        compiled = [self._param(name, source, where, scope) for name, (where, source) in params.items()]
+        usual = self.request_fields((*above, "headers"), upstream.headers, scope)
+        headers = self.request_fields((*self.at, *at, "headers"), call.headers, scope)
+        compiled = [self.param(name, source, where, scope) for name, (where, source) in params.items()]
         body = self._body(at, call, scope)
         if target is None or len(self.problems) > before:
             return None
@@ -487,77 +482,77 @@ class _RouteCompiler:
 
     def _is_query_list(self, variable: Variable) -> bool:
         """Whether a variable is a whole query parameter of a list type."""
-        param = self._route.query_params.get(variable.fields[0]) if variable.root == "query" else None
+        param = self.route.query_params.get(variable.fields[0]) if variable.root == "query" else None
         return param is not None and param.item_type is not None and len(variable.fields) == 1
 
     def _target(
         self, at: KeyPath, text: str, scope: Scope, keeps_slashes: Collection[str] = ()
     ) -> TargetTemplate | None:
-        target = self._collect(at, lambda: scope.resolved(lambda resolve: compile_target(text, resolve, keeps_slashes)))
+        target = self.collect(at, lambda: scope.resolved(lambda resolve: compile_target(text, resolve, keeps_slashes)))
         for variable in target.path if target is not None else ():
             if isinstance(variable, Variable) and self._is_query_list(variable):
                 reason = f'"{variable.name}" is a list, and a path segment takes one value; write it into the query'
-                self._problem(at, reason)
+                self.problem(at, reason)
         return target
 
     def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyTemplate | None:
         bodies: list[BodyTemplate] = []
         for key, source in (("json", call.json_), ("form", call.form)):  # Check both, also if both are given.
             if isinstance(source, str):
-                whole = self._param("", source, (*self._at, *at, key), scope)
+                whole = self.param("", source, (*self.at, *at, key), scope)
                 bodies += [BodyTemplate(key == "form", whole)] if whole is not None else []
             elif source is not None:
-                bodies.append(BodyTemplate(key == "form", None, tuple(self._params((*at, key), source, scope))))
+                bodies.append(BodyTemplate(key == "form", None, tuple(self.params((*at, key), source, scope))))
         return bodies[0] if bodies else None
 
     def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldTemplate], ...]]:
-        answer = self._route.answer
+        answer = self.route.answer
         scope = Scope(self._names)
-        expression = self._expression(("answer", "shape"), answer.shape, scope)
+        expression = self.expression(("answer", "shape"), answer.shape, scope)
         headers: list[tuple[str, FieldTemplate]] = []
         for name, text in answer.headers.items():
             at = ("answer", "headers", name)
             self._check_answer_field(at, name)
-            template = self._collect(at, partial(scope.resolved, partial(compile_field, name, text)))
+            template = self.collect(at, partial(scope.resolved, partial(compile_field, name, text)))
             if template is not None:
                 headers.append((name, template))
         for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
             for name, fields in table.items():
-                if name not in self._route.calls and "calls" in self._names.incomplete_tables:
+                if name not in self.route.calls and "calls" in self._names.incomplete_tables:
                     continue
-                if name not in self._route.calls:
-                    near = difflib.get_close_matches(name, self._route.calls, n=1)
+                if name not in self.route.calls:
+                    near = difflib.get_close_matches(name, self.route.calls, n=1)
                     hint = f'; did you mean "{near[0]}"?' if near else ""
-                    self._problem(("answer", key, name), f'there is no call "{name}"{hint}')
-                elif self._route.calls[name].each is not None:
-                    self._problem(
+                    self.problem(("answer", key, name), f'there is no call "{name}"{hint}')
+                elif self.route.calls[name].each is not None:
+                    self.problem(
                         ("answer", key, name),
                         f'"{name}" has many responses (each), so none can be forwarded; remove it',
                     )
                 for field in fields if key == "forward_headers" else ():
                     self._check_answer_field(("answer", key, name), field)
         self._check_status_from()
-        if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
+        if answer.status in (204, 205) and (self.route.stream or answer.shape is not None):
             reason = f"an answer with status {answer.status} has no body; remove shape and stream, or the status"
-            self._problem(("answer", "status"), reason)
+            self.problem(("answer", "status"), reason)
         return expression, tuple(headers)
 
     def _check_status_from(self) -> None:
-        answer, at = self._route.answer, ("answer", "status_from")
+        answer, at = self.route.answer, ("answer", "status_from")
         name = answer.status_from
-        if name is None or (name not in self._route.calls and "calls" in self._names.incomplete_tables):
+        if name is None or (name not in self.route.calls and "calls" in self._names.incomplete_tables):
             return
-        if name not in self._route.calls:
-            near = difflib.get_close_matches(name, self._route.calls, n=1)
-            self._problem(at, f'there is no call "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
-        elif self._route.calls[name].each is not None:
-            self._problem(at, f'"{name}" has many responses (each), so none gives the status; remove it')
-        if self._route.stream:
-            self._problem(at, "the status of a stream is sent before any call has ended; remove status_from or stream")
+        if name not in self.route.calls:
+            near = difflib.get_close_matches(name, self.route.calls, n=1)
+            self.problem(at, f'there is no call "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
+        elif self.route.calls[name].each is not None:
+            self.problem(at, f'"{name}" has many responses (each), so none gives the status; remove it')
+        if self.route.stream:
+            self.problem(at, "the status of a stream is sent before any call has ended; remove status_from or stream")
 
     def _static(self) -> StaticResponse | RedirectTemplate | None:
         """The response of a route without a composition; None: it has one, or the response is invalid."""
-        route = self._route
+        route = self.route
         if route.redirect is not None:
             return self._redirect(route.redirect)
         if route.respond is not None:
@@ -569,104 +564,52 @@ class _RouteCompiler:
     def _static_response(self, at: KeyPath, respond: Respond | None) -> StaticResponse | None:
         if respond is None:
             return None
-        return self._collect((*at, "file"), lambda: StaticResponse.of(respond))
+        return self.collect((*at, "file"), lambda: StaticResponse.of(respond))
 
     def _redirect(self, redirect: Redirect) -> RedirectTemplate | None:
         found = _ORIGIN.match(redirect.to)
         assert found is not None  # It matches the empty text.
         scope, at, path = Scope(self._names), ("redirect", "to"), redirect.to[found.end() :] or "/"
-        target = self._target(at, path, scope, _PATH_PARAMETER.findall(self._route.path))
+        target = self._target(at, path, scope, PATH_VARIABLE.findall(self.route.path))
         if self._names.uses_body:
-            self._problem(at, "a redirect cannot read the request's body: it is sent without waiting for the body")
+            self.problem(at, "a redirect cannot read the request's body: it is sent without waiting for the body")
         if target is None:
             return None
         if redirect.query == "keep" and any(isinstance(part, Variable) for part in target.query):
             reason = 'query = "keep" sends all parameters of the client already; remove {?…} and {&…}'
-            self._problem(at, reason)
+            self.problem(at, reason)
         return RedirectTemplate(redirect.status, found[0], target, redirect.query == "keep")
 
     def _check_answer_field(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:
             remedy = "write cache_control in answer" if name == "cache-control" else "remove it"
-            self._problem(at, f'"{name}" of an answer is written by Umbel; {remedy}')
+            self.problem(at, f'"{name}" of an answer is written by Umbel; {remedy}')
         elif is_hop_by_hop(name.encode("ascii")):
-            self._problem(at, f'"{name}" belongs to one connection and is never forwarded; remove it')
+            self.problem(at, f'"{name}" belongs to one connection and is never forwarded; remove it')
 
-    def _methods(self) -> tuple[str, ...]:
-        methods = self._route.methods
+    def _methods(self) -> Collection[str]:
+        methods = self.route.methods
+        if methods is None and self.route.proxy is not None:
+            return ANY_METHOD
         if methods is None:
             return ("POST",) if self._uses_body() else ("GET",)
         if self._uses_body() and (bodiless := [method for method in methods if method in ("GET", "HEAD")]):
             reason = f"the route uses the request's body, but a {bodiless[0]} request has none; remove {bodiless[0]}"
-            self._problem(("methods",), reason)
+            self.problem(("methods",), reason)
         return methods
 
     def _uses_body(self) -> bool:
-        return self._names.uses_body or any(call.forward_body for call in self._route.calls.values())
+        return self._names.uses_body or any(call.forward_body for call in self.route.calls.values())
 
     def _candidates(self, needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-        if self._route.combine == "all":
+        if self.route.combine == "all":
             return tuple(needs)
         named = {other for others in needs.values() for other in others}
         candidates = tuple(name for name in needs if name not in named)
-        if (self._route.quorum or 0) > len(candidates) and "calls" not in self._names.incomplete_tables:
-            self._problem(
+        if (self.route.quorum or 0) > len(candidates) and "calls" not in self._names.incomplete_tables:
+            self.problem(
                 ("quorum",),
                 f"the quorum is more than the number of calls that count, {len(candidates)}: a call that another call "
                 "names does not count",
             )
         return candidates
-
-    # Functions that compile one part and collect its mistake, so that the other parts are checked too.
-
-    def _problem(self, at: KeyPath, reason: str, *, absolute: bool = False) -> None:
-        problem = (at if absolute else (*self._at, *at), reason)
-        if problem not in self.problems:  # A call is compiled once for each of its upstreams.
-            self.problems.append(problem)
-
-    def _collect(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
-        """The result of ``make``. If ``make`` raises ValueError, report a problem at the key ``at`` and return None.
-
-        ``at`` is relative to the route unless ``absolute``.
-        """
-        try:
-            return make()
-        except ValueError as error:
-            self._problem(at, str(error), absolute=absolute)
-            return None
-
-    def _compiled(self, at: KeyPath, source: Source, *, absolute: bool = False) -> Expression | None:
-        full = at if absolute else (*self._at, *at)
-        return self._collect(full, lambda: compile_source(source, full, self._route.max_steps), absolute=True)
-
-    def _expression(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
-        if text is None or (expression := self._compiled(at, text)) is None:
-            return None
-        self._collect(at, lambda: scope.read(expression))
-        return expression
-
-    def _request_fields(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[RequestField, ...]:
-        compiled = {
-            name: self._collect((*at, name), partial(scope.resolved, partial(compile_field, name, text)), absolute=True)
-            for name, text in table.items()
-        }
-        return tuple(RequestField.of(name, text) for name, text in compiled.items() if text is not None)
-
-    def _param(self, name: str, source: Source, where: KeyPath, scope: Scope) -> Param | None:
-        expression = self._compiled(where, source, absolute=True)
-        if expression is None:
-            return None
-        client_parameter = self._collect(where, lambda: scope.read(expression), absolute=True)
-        return None if client_parameter is None else Param(name, expression, client_parameter)
-
-    def _params(self, at: KeyPath, table: Mapping[str, Source], scope: Scope) -> Iterator[Param]:
-        for name, source in table.items():
-            param = self._param(name, source, (*self._at, *at, name), scope)
-            if param is not None:
-                yield param
-
-    @staticmethod
-    def _with_key_paths(at: KeyPath, table: Mapping[str, Source]) -> Iterator[tuple[str, tuple[KeyPath, Source]]]:
-        """Yield the entries of a table, each with the path of its key."""
-        for name, source in table.items():
-            yield name, ((*at, name), source)

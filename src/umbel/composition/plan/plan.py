@@ -6,7 +6,7 @@ Immutable; holds nothing of any request.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -18,12 +18,13 @@ from ...core.model import Inputs, Json
 from ...policy.split import Split
 from ..answer.status_fields import CREATED
 from ..call_result import CallRules
+from ..proxy.proxy_plan import ProxyPlan
 from ..request.conditions import answering_statuses, sent_conditions
 from ..request.request_template import RequestTemplate
+from ..request.upstream_choice import UpstreamChoice
 from ..static_response import RedirectTemplate, StaticResponse
-from ..text.expression import Expression, ExpressionError, is_false
+from ..text.expression import Expression, ExpressionError
 from ..text.field_template import FieldTemplate
-from ..text.functions import key_text
 from ..text.template import BadValueError
 
 
@@ -71,23 +72,11 @@ class CallPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitPlan:
+class SplitPlan(UpstreamChoice):
     """The compiled ``split`` of a call."""
 
-    split: Split
-    key: Expression | None
-    """The ``split_key``; None: there is none, and each request gets an upstream at random."""
     variants: Mapping[str, CallPlan]
     """The call as each upstream gets it, by the name of the upstream. None of them has a split."""
-
-    def key_of(self, context: Mapping[str, Json]) -> str | None:
-        """The key of a request; None: it has none. A value that is false in JMESPath, such as null or "", is no key.
-
-        Raises:
-            ExpressionError: the evaluation exceeds a bound.
-        """
-        value = None if self.key is None else self.key.evaluate(context)
-        return None if is_false(value) else key_text(value)
 
     def chosen(self, context: Mapping[str, Json], draw: Callable[[], float]) -> CallPlan:
         """The call for one request. ``draw``: see ``Split.choose``.
@@ -95,7 +84,7 @@ class SplitPlan:
         Raises:
             ExpressionError: as ``key_of``.
         """
-        return self.variants[self.split.choose(self.key_of(context), draw)]
+        return self.variants[self.upstream(context, draw)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +126,8 @@ class Plan:
     """The calls that depend on a call, by the name of that call."""
     candidates: tuple[str, ...]
     """The calls that ``combine`` counts: with "all" every call, else the calls on which no other call depends."""
-    methods: tuple[str, ...]
+    methods: Collection[str]
+    """The methods of the route, in their order; ``ANY_METHOD`` for a proxy route that names none."""
     uses_body: bool
     body_fields: frozenset[str] | None
     """The members of the request's body that expressions and templates read; None: the body as a whole."""
@@ -164,7 +154,9 @@ class Plan:
     dependency_counts: Mapping[str, int]
     """The number of dependencies of each call that has any, by call name."""
     static: StaticResponse | RedirectTemplate | None = None
-    """The response of a route without a composition; None: the route has a composition."""
+    """The response of a route without a composition; None: the route has a composition or a ``proxy``."""
+    proxy: ProxyPlan | None = None
+    """The plan of a proxy route; None: the route is none."""
     reads_client: bool = False
     """Whether an expression or a template reads ``client``."""
     cookies: tuple[str, ...] = ()
@@ -187,6 +179,10 @@ class Plan:
         )
         object.__setattr__(self, "has_mirrors", any(call.mirror is not None for call in self.calls))
         object.__setattr__(self, "cache_control", None if answer.cache_control == "parts" else answer.cache_control)
+
+    def answers(self, method: str) -> bool:
+        """Whether the route has a method. GET includes HEAD."""
+        return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     @property
     def forwarded_query(self) -> frozenset[str]:
@@ -249,9 +245,6 @@ def with_traffic(own: CallPlan, others: list[CallPlan], key: Expression | None, 
     variants = {call.rules.upstream: call for call in calls}
     return replace(own, split=SplitPlan(Split(own.rules.upstream, config.split), key, variants))
 
-
-SPLIT_KEY_ROOTS = frozenset({"path", "query", "headers", "cookies", "client"})
-"""The parts of the context that a ``split_key`` may read."""
 
 CREDENTIAL_HEADERS = frozenset({"authorization", "cookie"})
 """The request fields that identify a client: an answer that depends on one of them is for that client only."""

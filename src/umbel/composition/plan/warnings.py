@@ -18,6 +18,14 @@ from .plan import Plan
 _OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}
 """The statuses that need a hop-by-hop field, with the name of that field. Hop-by-hop fields are never forwarded."""
 
+_OF_COMPOSITIONS = {
+    "deadline": "its times are first_byte, idle_timeout and max_lifetime of proxy",
+    "max_body": "write max_body of proxy",
+    "body": "bodies are passed on as they are",
+    "compress": "responses are passed on in the coding that the upstream has chosen",
+}
+"""The keys of a route that are about compositions, each with what holds in a proxy route."""
+
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield the path of a key and its warning, for each warning. ``config`` must have passed ``compiler.check``."""
@@ -116,6 +124,12 @@ def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
     for name, call in route.calls.items():
         for key, reason in _of_call(call):
             yield ("calls", name, key), reason
+    if route.proxy is not None:
+        for key, reason in _OF_COMPOSITIONS.items():
+            if key in route.model_fields_set and (key != "compress" or route.compress):
+                yield (key,), f"has no effect in a proxy route: {reason}"
+        if route.proxy.forward_credentials:
+            yield ("proxy", "forward_credentials"), "has no effect: auth of the route reads no credentials"
 
 
 def _of_call(call: Call) -> Iterator[tuple[str, str]]:

@@ -91,8 +91,12 @@ class TargetTemplate:
             BadValueError: a value cannot be encoded as a segment or a query value.
         """
         path = "".join(
-            part if isinstance(part, str) else _segment(part, part.value(context, bound)) for part in self.path
+            part if isinstance(part, str) else encoded_segment(part, part.value(context, bound)) for part in self.path
         )
+        return path, self.expand_query(context, bound)
+
+    def expand_query(self, context: Mapping[str, Json], bound: Bound) -> list[str]:
+        """The encoded parts of the query; as ``expand``."""
         pairs: list[str] = []
         for part in self.query:
             if isinstance(part, str):
@@ -103,7 +107,7 @@ class TargetTemplate:
                         part.name, part.value(context, bound), client_parameter=part.client_parameter, join=True
                     )
                 )
-        return path, pairs
+        return pairs
 
 
 def scalar_text(value: Json, name: str, *, client_parameter: str) -> str:
@@ -201,16 +205,30 @@ def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = F
 _NEVER_A_SEGMENT = frozenset({"", ".", ".."})
 
 
-def _segment(variable: Variable, value: Json) -> str:
+def encoded_segment(variable: Variable, value: Json) -> str:
+    """The value of a variable of a path, encoded as one segment, or as several ones where it ``keeps_slashes``.
+
+    Raises:
+        BadValueError: the value is null, cannot be encoded, or has an empty segment or a dot segment.
+    """
     if value is None:
         raise BadValueError(variable.name, "has no value", client_parameter=variable.client_parameter)
     text = percent_encoded(value, variable.name, client_parameter=variable.client_parameter)
     segments = text.split("%2F") if variable.keeps_slashes else [text]
+    check_segments(variable, segments)
+    return "/".join(segments)
+
+
+def check_segments(variable: Variable, segments: list[str]) -> None:
+    """Check the segments that the value of a variable makes.
+
+    Raises:
+        BadValueError: one is empty, unless it is the last of several, or a dot segment.
+    """
     # A slash at the end is kept. An empty segment anywhere else could make a host of the segment after it.
     checked = segments[:-1] if len(segments) > 1 and not segments[-1] else segments
     if not _NEVER_A_SEGMENT.isdisjoint(checked):
         raise BadValueError(variable.name, "is empty or a dot segment", client_parameter=variable.client_parameter)
-    return "/".join(segments)
 
 
 _EXPRESSION = re.compile(r"\{([^{}]*)\}")

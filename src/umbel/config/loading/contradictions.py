@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import WithJsonSchema
 
 from ..schema.policies import Hedge, Retry
+from ..schema.proxy import Proxy
 from ..schema.section import Section
 from ..schema.section_tree import keys_of
 from ..schema.sections import Call, Config, KeyPath, Route, Upstream
@@ -56,6 +57,7 @@ class Rule(NamedTuple):
 
 
 _ENDS_CALL = "is {value}, but the deadline of {route} is {bound}, and ends the call first"
+_ENDS_PROXY = "is {value}, but max_lifetime is {bound}, and ends the request first"
 _NEVER_SLOW = "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"
 
 RULES: tuple[Rule, ...] = (
@@ -90,6 +92,10 @@ RULES: tuple[Rule, ...] = (
         "comes after {value}, but a call of {route} may take only {bound}: it is never made",
         or_equal=True,
     ),
+    # Times of a proxy route.
+    Rule("proxy.first_byte", "proxy.max_lifetime", _ENDS_PROXY),
+    Rule("proxy.idle_timeout", "proxy.max_lifetime", _ENDS_PROXY),
+    Rule("upstream.connect_timeout", "proxy.first_byte", "is {value}, but first_byte of {route} is only {bound}"),
     # Concurrency.
     Rule(
         "upstream.max_queue",
@@ -201,6 +207,9 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Qu
         yield "", {"server.max_in_flight": process["server.max_in_flight"], **_upstream(name, upstream)}
     for index, route in enumerate(config.routes):
         at: KeyPath = ("routes", index)
+        if route.proxy is not None:
+            yield from _proxy(route.path, route.proxy, at, config)
+            continue
         shared = {name: process[name] for name in ("server.max_body", "server.graceful_timeout")}
         of_route = _quantities(route, "route", at)
         yield route.path, shared | of_route
@@ -219,6 +228,17 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Qu
                     yield route.path, _call(of_route["route.deadline"], call, (*at, "calls", name), each, upstream_of)
 
 
+def _proxy(route: str, proxy: Proxy, at: KeyPath, config: Config) -> Iterator[tuple[str, Quantities]]:
+    """Yield the quantities of a proxy route, which has none of a composition."""
+    times = _quantities(proxy, "proxy", (*at, "proxy"))
+    yield route, times
+    for name in proxy.destinations:
+        if (upstream := config.upstreams.get(name)) is not None and "proxy.first_byte" in times:
+            keys = _upstream(name, upstream)
+            wanted = {"upstream.connect_timeout": keys["upstream.connect_timeout"]}
+            yield route, wanted | {"proxy.first_byte": times["proxy.first_byte"]}
+
+
 def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
     server, supervisor, logs = config.server, config.supervisor, config.logs
     quantities = _quantities(server, "server", ("server",)) | _quantities(supervisor, "supervisor", ("supervisor",))
@@ -231,7 +251,8 @@ def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
     if (streams := served.get("h2_max_concurrent_streams")) is not None:
         quantities["http2.streams"] = Quantity(streams, f"{streams}", (HYPERCORN, "h2_max_concurrent_streams"), True)
     if (limit := server.memory_limit) is not None:
-        largest = max((route.max_body for route in config.routes), default=server.max_body)
+        whole = (route.max_body for route in config.routes if route.proxy is None)
+        largest = max(whole, default=server.max_body)
         quantities["uploads"] = _size(server.max_uploads * min(largest, server.max_body))
         quantities["memory.spent"] = _size(int(limit * _SPENT))
     if logs.keep_days is not None:
@@ -241,7 +262,7 @@ def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
             quantities["logs.span"] = _time(logs.keep * logs.rotate_every)
     if logs.compress != "none":
         quantities.pop("logs.keep_bytes", None)  # The size of a compressed file is unknown.
-    if config.routes:
+    if config.routes and not any(route.proxy for route in config.routes):
         quantities["longest"] = _time(max(route.deadline for route in config.routes))
         for name, stream in (("access", logs.access), ("calls", logs.calls)):
             quantities[f"slow.{name}"] = _quantities(stream, "stream", ("logs", name))["stream.slow"]

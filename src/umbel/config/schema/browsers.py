@@ -170,8 +170,9 @@ class ResponseHeaders(Section):
     Cross-Origin-Resource-Policy: same-origin, and Strict-Transport-Security for one year if the client uses https.
     off: none."""
     set_: Headers = Field(alias="set", default_factory=dict)
-    """Fields of every answer, in place of a field of the same name. Strict-Transport-Security is sent to clients that
-    use https only. Fields that belong to one answer (Cache-Control, ETag, Set-Cookie …) cannot be set for all."""
+    """Fields of every answer, in place of a field of the same name; in a proxy route only where there is none.
+    Strict-Transport-Security is sent to clients that use https only. Fields that belong to one answer (Cache-Control,
+    ETag, Set-Cookie …) cannot be set for all."""
     remove: Annotated[tuple[HeaderName, ...], AS_TUPLE] = ()
     """Fields that no answer has."""
 

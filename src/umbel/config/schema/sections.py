@@ -19,6 +19,7 @@ from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
+from .proxy import Proxy as Proxy
 from .query_params import QueryParam as QueryParam
 from .section import AS_TUPLE, Section
 from .server import Server as Server
@@ -389,29 +390,31 @@ def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
         yield ConstraintViolation('quorum has an effect only with combine = "quorum"', ("quorum", "combine"))
 
 
+_KEYS_OF_COMPOSED: tuple[str, ...] = ("shape", "status", "status_from", "headers", "forward_headers", "forward_cookies")
+"""The keys of answer that are about calls only."""
+
+
 def _answering_constraints(route: Route) -> Iterator[ConstraintViolation]:
-    """Yield the violations of the choice what answers: calls or a shape, ``respond``, or ``redirect``."""
-    static = [key for key, value in (("respond", route.respond), ("redirect", route.redirect)) if value is not None]
+    """Yield the violations of the choice what answers: calls or a shape, ``respond``, ``redirect``, or ``proxy``."""
+    whole = (("respond", route.respond), ("redirect", route.redirect), ("proxy", route.proxy))
+    static = [key for key, value in whole if value is not None]
     if not (static or route.calls or route.answer.shape is not None):
-        keys = ("calls", "answer", "respond", "redirect")
-        yield ConstraintViolation("a route needs calls, or one of answer.shape, respond and redirect", keys)
+        keys = ("calls", "answer", "respond", "redirect", "proxy")
+        yield ConstraintViolation("a route needs calls, or one of answer.shape, respond, redirect and proxy", keys)
     if not route.calls and route.stream:
         yield ConstraintViolation("a stream sends the outcomes of calls, but this route has none", ("stream", "calls"))
     if not route.calls and route.combine != "all":
         yield ConstraintViolation("combine counts calls, but this route has none", ("combine", "calls"))
     if not static:
         return
-    if len(static) == 2:
+    if len(static) > 1:
         yield ConstraintViolation(
-            "respond and redirect exclude each other: a request has one answer", ("redirect", "respond")
+            f"{static[0]} and {static[1]} exclude each other: a request has one answer", (static[1], static[0])
         )
     if route.calls:
         yield ConstraintViolation(f"a route with {static[0]} makes no calls; remove one of both", (static[0], "calls"))
-    composed = [
-        key
-        for key in ("shape", "status", "status_from", "headers", "forward_headers", "forward_cookies")
-        if key in route.answer.model_fields_set
-    ]
+    unused = _KEYS_OF_COMPOSED if route.proxy is None else tuple(Answer.model_fields)
+    composed = [key for key in unused if key in route.answer.model_fields_set]
     if composed:
         yield ConstraintViolation(
             f"{composed[0]} of answer has no effect in a route with {static[0]}; remove it", ("answer", static[0])
@@ -439,7 +442,8 @@ class Route(Section):
     """What happens to a request with an encoded slash (%2F) in its path. refuse: it gets 400, since a proxy in front
     may read another path; keep: the value of a variable may hold a slash, and calls get it encoded, as one segment."""
     methods: Annotated[tuple[Method, ...] | None, Field(strict=False, min_length=1)] = None
-    """The methods of the route; GET includes HEAD. Default: GET, or POST if the route uses the body."""
+    """The methods of the route; GET includes HEAD. Default: GET, or POST if the route uses the body; with proxy all but
+    CONNECT and TRACE, as far as no other route with the same host and path names them."""
     query: dict[str, QueryParam] | Names = {}
     """The query parameters that the route reads: a table, or a list of names for parameters of type str. Other
     parameters are ignored."""
@@ -479,6 +483,8 @@ class Route(Section):
     """A response that answers every request, instead of calls."""
     redirect: Redirect | None = None
     """A redirect that answers every request, instead of calls."""
+    proxy: Proxy | None = None
+    """An upstream to which every request is passed on as it is, instead of calls."""
     cors: Cors | Literal[False] | None = None
     """The CORS rules of this route, in place of [cors] as a whole. false: the gateway leaves CORS to the route."""
     answer: Answer = Field(default_factory=Answer)

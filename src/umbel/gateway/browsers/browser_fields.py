@@ -18,7 +18,7 @@ it must change.
 * *Vary* names Origin in each response of an application with ``[cors]``, also where the origin is not allowed or
   missing. Otherwise a shared cache would give the response for one origin to another one.
 * *A field of a preset* is added only where the response has none of that name, because its author knows it better. A
-  field in ``set`` replaces.
+  field in ``set`` replaces, except in a proxy route.
 """
 
 from __future__ import annotations
@@ -173,13 +173,18 @@ class BrowserRules:
         if fields is not self.default:
             self._by_endpoint[endpoint] = fields
 
-    def of(self, cors: Cors | Literal[False] | None) -> BrowserFields:
-        """The browser fields of a route, by its key ``cors``."""
+    def of(self, cors: Cors | Literal[False] | None, *, proxied: bool = False) -> BrowserFields:
+        """The browser fields of a route, by its key ``cors``.
+
+        ``proxied``: the route is a proxy route, where the fields in ``set`` of ``[headers]`` replace none.
+        """
+        security = self._security.where_absent() if proxied else self._security
         if cors is None:
-            return self.default
+            unchanged = security.replaced == self._security.replaced
+            return self.default if unchanged else BrowserFields(security, self.default.cors, self._varies)
         if cors is False:
-            return BrowserFields(self._security, None, self._varies)
-        return BrowserFields(self._security, CorsRules(cors), (_ORIGIN,))
+            return BrowserFields(security, None, self._varies)
+        return BrowserFields(security, CorsRules(cors), (_ORIGIN,))
 
     def at(self, endpoint: str) -> BrowserFields:
         """The browser fields of the responses of an endpoint."""

@@ -1,16 +1,14 @@
 """CORS rules of one route: which origins are allowed, and the fields that say so (Fetch standard, "CORS protocol").
 
-Origins are compared byte for byte. Browsers send scheme, host and port in lower case, without a default port. So an
-Origin that is allowed is safe to send back: it has no other characters than the configuration and one host label.
+An Origin that is allowed is safe to send back: it has no other characters than the configuration and one host label.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ...core.http.forward_all import STAR
+from ...core.web_origins import WebOrigins
 from ..request.request_fields import Field
 
 if TYPE_CHECKING:
@@ -32,16 +30,12 @@ FIELD_NAMES = frozenset(
 ASKED_METHOD = "Access-Control-Request-Method"
 ASKED_PRIVATE_NETWORK = "Access-Control-Request-Private-Network"
 
-_LABEL = re.compile(r"[a-z0-9_-]+")
-
 
 class CorsRules:
     """The compiled form of a CORS table. Holds no data of a request."""
 
     def __init__(self, cors: Cors) -> None:
-        self._every = STAR in cors.origins
-        self._origins = frozenset(each for each in cors.origins if STAR not in each)
-        self._wildcards = frozenset(each for each in cors.origins if "://*." in each)
+        self._origins = WebOrigins(cors.origins)
         self._methods = None if cors.methods == "route" else cors.methods
         self._credentials = cors.credentials
         self._headers = ", ".join(cors.headers).encode()
@@ -51,12 +45,7 @@ class CorsRules:
 
     def allows(self, origin: str) -> bool:
         """Whether pages of ``origin``, the value of the field Origin, may read responses."""
-        if self._every or origin in self._origins:
-            return True
-        scheme, _, rest = origin.partition("://")
-        label, _, parent = rest.partition(".")
-        # The pattern is looked up, so the time does not depend on the number of patterns.
-        return f"{scheme}://*.{parent}" in self._wildcards and _LABEL.fullmatch(label) is not None
+        return self._origins.allow(origin)
 
     def fields(self, origin: str) -> tuple[Field, ...]:
         """The fields of a response to a request of an allowed origin."""
@@ -89,7 +78,7 @@ class CorsRules:
         return (ASKED_METHOD, ASKED_PRIVATE_NETWORK) if self._private_network else (ASKED_METHOD,)
 
     def _allowed(self, origin: str) -> list[Field]:
-        fields = [(ALLOWED_ORIGIN, b"*" if self._every else origin.encode("latin-1"))]
+        fields = [(ALLOWED_ORIGIN, b"*" if self._origins.every else origin.encode("latin-1"))]
         if self._credentials:
             fields += [(b"access-control-allow-credentials", b"true")]
         return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING
 
 from ...core.http.header_field import raw_value
@@ -35,6 +36,12 @@ class SecurityFields:
         self._secure = tuple(added.items())
         # RFC 6797 section 7.2: never over plain HTTP.
         self._plain = tuple(field for field in self._secure if field[0] != _HSTS)
+
+    def where_absent(self) -> SecurityFields:
+        """The same fields, but none that replaces a field of the response."""
+        copied = copy(self)
+        copied.replaced = frozenset()
+        return copied
 
     @property
     def names(self) -> frozenset[bytes]:

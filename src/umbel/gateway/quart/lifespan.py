@@ -6,7 +6,7 @@ open from startup until after the last request.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,9 +16,11 @@ from quart_trio.asgi import TrioASGILifespan
 from ...core.errors import ConfigError
 from ...logs import Redactor
 from ...net.exception_groups import first_leaf, leaves, split_crash
+from ...server.lifespan import OWN_SERVER
 from .. import crashes
 from ..context import State
 from ..operation.admin import gateway_admin
+from ..proxy.websocket_routes import refuse_websockets
 from ..runtime import open_runtime
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Lifespan(TrioASGILifespan):
     * Startup opens the logs, then the upstreams, then runs the application's ``before_serving`` functions. After an
       error, everything that was opened is closed again, and ``lifespan.startup.failed`` is sent with the reason.
     * Shutdown runs in reverse order: ``after_serving`` functions and background tasks, upstreams, logs.
+    * Under another server than Umbel's, startup fails if a route passes WebSocket connections on.
     * If a background task of the application raises while serving, ``/readyz`` answers 503 and ``LifespanFailureError``
       is raised. It is the only exception after which Hypercorn stops; after any other one it would serve without the
       runtime.
@@ -40,6 +43,7 @@ class Lifespan(TrioASGILifespan):
 
     def __init__(self, app: GatewayApplication, scope: LifespanScope) -> None:
         self.app: GatewayApplication = app
+        self._scope = scope
 
     async def __call__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         """Run until the server sends ``lifespan.shutdown``. A cancel closes everything and propagates."""
@@ -99,6 +103,8 @@ class Lifespan(TrioASGILifespan):
     async def _open_routes(self) -> None:
         """Decide which requests are answered before Quart; after the startup functions have registered everything."""
         try:
+            if not _is_own_server(self._scope):
+                refuse_websockets(self.app.gateway_config, _NEEDS_OWN_SERVER)
             self.app.open_routes()
         except ConfigError:
             await self.app.shutdown()
@@ -114,6 +120,22 @@ class Lifespan(TrioASGILifespan):
             self.app.nursery = nursery
             task_status.started()
             await stopping.wait()
+
+
+_NEEDS_OWN_SERVER = "needs Umbel's own server; serve with umbel serve, or with hypercorn without UMBEL_GUARD=off"
+
+
+def _is_own_server(scope: Mapping[str, Any]) -> bool:
+    """Whether the connections are served by Umbel's server: by itself, or under the ``hypercorn`` command.
+
+    A server that is neither cannot be recognised, unless ``UMBEL_GUARD=off`` leaves the connections to Hypercorn.
+    """
+    if OWN_SERVER in (scope.get("extensions") or {}):
+        return True
+    # Imported here, because it loads the whole of Hypercorn.
+    from ...server.hypercorn import installed
+
+    return installed()
 
 
 def _said(crash: BaseException, redactor: Redactor) -> str:

@@ -65,6 +65,16 @@ class QuartBody(TrioBody, CountedCalls):
         if self._ctx is not None:
             self._ctx.inbound.take_at_most(size)
 
+    def take_any_size(self) -> None:
+        """Declare that the body is passed on as it comes: it may have any size, and is read with ``receive`` only."""
+        self._limit, self._error = None, None
+        if self._ctx is not None:
+            self._ctx.inbound.take_any_size()
+
+    async def receive(self) -> bytes:
+        """The next part of the body; ``b""`` at its end. Raises as the iteration."""
+        return await anext(self, b"")
+
     def append(self, data: bytes) -> None:
         """Add a part of the body, and wake the readers."""
         self._received += len(data)

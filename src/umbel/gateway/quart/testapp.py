@@ -23,6 +23,7 @@ from quart_trio.testing import TrioClient, TrioTestApp
 from quart_trio.testing.connections import TestHTTPConnection, TestWebsocketConnection
 
 from ...net.exception_groups import raise_unwrapped
+from ...server.lifespan import OWN_SERVER
 
 _THREAD_PAUSE = 0.0005
 """Seconds of real time between two checks whether threads still work."""
@@ -43,6 +44,15 @@ class UmbelTestApp(TrioTestApp):
 
     _running: AbstractAsyncContextManager[None]
     _failure: str | None = None
+
+    async def startup(self) -> None:
+        """Start the application, as Umbel's own server does: its routes may pass WebSocket connections on."""
+        scope: Any = {"type": "lifespan", "asgi": {"spec_version": "2.0"}, "extensions": {OWN_SERVER: {}}}
+        app: Any = self.app
+        self._nursery.start_soon(app, scope, self._asgi_receive, self._asgi_send)
+        await self._app_send_channel.send({"type": "lifespan.startup"})
+        with trio.fail_after(self.startup_timeout):
+            await self._startup.wait()
 
     async def __aenter__(self) -> Self:
         self._running = self._run()

@@ -135,14 +135,17 @@ class ComposedResponse(TrioResponse):
 def as_response(reply: Reply) -> TrioResponse:
     """Convert a reply to a Quart response, which Quart's hooks can read and change."""
     headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in reply.fields])
-    typed = "content-type" in headers
+    given = {name: headers.get(name) for name in ("content-type", "content-length")}
     response = ComposedResponse(reply.body, reply.status, headers)
     # The server's write timeout ends only a client that does not read. Quart's timeout for the whole response would
     # also end a client that reads slowly.
     response.timeout = None
-    if not typed:
-        # Without content there is no Content-Type; Quart has added text/html.
-        del response.headers["content-type"]
+    for name, value in given.items():
+        # Quart has added text/html, or set the length of the body, which for HEAD is not that of the content.
+        if value is None:
+            del response.headers[name]
+        else:
+            response.headers[name] = value
     return response
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ...composition.proxy.any_method import ANY_METHOD
 from ...composition.text.expression import ExpressionError, is_false
 from ...core.http.header_field import text_of
 from ..request.urlencoded import BadFieldError, Names, read_fields
@@ -32,12 +33,14 @@ class Choice(Generic[_Target]):
     """
 
     def __init__(self, targets: Sequence[tuple[_Target, Plan]]) -> None:
-        ordered = sorted(targets, key=lambda each: each[1].match is None)  # Stable: only the default moves.
+        # Stable: only the default moves, and after it the default for the methods that no other route names.
+        ordered = sorted(targets, key=lambda each: (each[1].match is None) + _is_for_the_rest(each[1]))
         methods = {"HEAD", *(method for _, plan in targets for method in plan.methods)}
         self._by_method = {
-            method: tuple((plan.match, target) for target, plan in ordered if _answers(plan, method))
+            method: tuple((plan.match, target) for target, plan in ordered if plan.answers(method))
             for method in methods
         }
+        self._of_other_methods = tuple((plan.match, target) for target, plan in ordered if plan.methods is ANY_METHOD)
         read = {name for _, plan in targets if plan.match is not None for name in plan.match.names}
         self._headers = [each.field for each in read if each.root == "headers" and each.field is not None]
         self._params = Names(each.field for each in read if each.root == "query" and each.field is not None)
@@ -49,7 +52,7 @@ class Choice(Generic[_Target]):
             "headers": {name: text_of(get(name.replace("_", "-"), "")) or None for name in self._headers},
             "query": dict(self._texts(query)) if self._params else {},
         }
-        for expression, target in self._by_method.get(method, ()):
+        for expression, target in self._by_method.get(method, self._of_other_methods):
             if expression is None or _holds(expression, context):
                 return target
         return None
@@ -60,8 +63,8 @@ class Choice(Generic[_Target]):
                 yield from read_fields(piece, self._params)
 
 
-def _answers(plan: Plan, method: str) -> bool:
-    return method in plan.methods or (method == "HEAD" and "GET" in plan.methods)
+def _is_for_the_rest(plan: Plan) -> bool:
+    return plan.match is None and plan.methods is ANY_METHOD
 
 
 def _holds(expression: Expression, context: Mapping[str, Json]) -> bool:

@@ -14,14 +14,15 @@ one dot at the end of a host do not matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule, WebsocketMismatch
 
+from ...composition.proxy.any_method import ANY_METHOD
 from ...core.errors import RequestError
 from ...core.http.host import is_host, one_form, split_host
 from ..request.converters import CONVERTERS
@@ -29,7 +30,10 @@ from ..request.converters import CONVERTERS
 if TYPE_CHECKING:
     from werkzeug.routing import RuleFactory
 
+    from ...composition.plan.plan import Plan
     from ..request.client_origin import ClientOrigin
+
+_Rule = TypeVar("_Rule", bound=Rule)
 
 MALFORMED_HOST = "The host is not well formed."
 """The detail of the refusal of a malformed host."""
@@ -117,6 +121,24 @@ class HostMap(Map):
     def adapter_for_host(self, host: str | None) -> MapAdapter:
         """An adapter without a request for the rules that a host has; None: for those without a host."""
         return self.adapter_for(self.patterns_for(host))
+
+
+def methods_of(plans: Iterable[Plan]) -> Collection[str]:
+    """The methods of the routes of one rule: those of all ``plans`` in alphabetical order, or ``ANY_METHOD``."""
+    each_methods = [plan.methods for plan in plans]
+    if any(methods is ANY_METHOD for methods in each_methods):
+        return ANY_METHOD
+    return sorted({method for methods in each_methods for method in methods})
+
+
+def rule_for_any_method(rule_class: type[_Rule], path: str, endpoint: str, host: str | None) -> _Rule:
+    """Make a rule that matches every method but CONNECT and TRACE, OPTIONS too.
+
+    werkzeug copies the methods that its constructor gets.
+    """
+    rule = rule_class(path, endpoint=endpoint, host=host)
+    rule.methods = cast("set[str]", ANY_METHOD)
+    return rule
 
 
 def joined(own: MapAdapter, before: Sequence[MapAdapter]) -> MapAdapter:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse
 
     from ...composition.plan.plan import Plan
+    from ..proxy.proxy_view import ProxyView
     from ..routes import RouteView
     from ..static_routes import StaticView
 
@@ -25,7 +26,7 @@ class RouteGroup:
         routes: the routes with their plans, in the order of the configuration.
     """
 
-    def __init__(self, routes: Sequence[tuple[RouteView | StaticView, Plan]]) -> None:
+    def __init__(self, routes: Sequence[tuple[RouteView | StaticView | ProxyView, Plan]]) -> None:
         self.rule = routes[0][0].rule
         self.choose = Choice(routes).choose
 

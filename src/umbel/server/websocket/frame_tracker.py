@@ -7,7 +7,7 @@ a message must start with the first byte of its first frame.
 from __future__ import annotations
 
 _FIN = 0x80
-_CONTROL = 0x08
+_OPCODE, _CONTROL, _CLOSE = 0x0F, 0x08, 0x08
 _MASKED = 0x80
 _LENGTH = 0x7F
 _EXTENDED = {126: 2, 127: 8}
@@ -26,32 +26,53 @@ class FrameTracker:
         """Bytes of the incomplete message in data frames. Control frames in between do not count."""
         self.completed = 0
         """Frames after which no message was incomplete."""
+        self.closed = False
+        """Whether a whole close frame has come."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether a frame is incomplete."""
+        return bool(self._head)
 
     @property
     def awaited(self) -> bool:
         """Whether a frame or a message is incomplete."""
-        return self._message_open or bool(self._head) or self._left > 0
+        return self._message_open or bool(self._head)
 
     def feed(self, data: bytes) -> None:
         """Take the next received bytes."""
         at = 0
         while at < len(data):
-            if not self._left:
-                self._head.append(data[at])
-                at += 1
-                if (length := _payload_length(self._head)) is None:
-                    continue
-                self._left = length
-            step = min(self._left, len(data) - at)
-            at += step
-            self._left -= step
-            if not self._head[0] & _CONTROL:
-                self.received += step
-            if not self._left:
-                self._end_frame()
+            at = self._step(data, at)
+
+    def feed_frame(self, data: bytes) -> int:
+        """Take the next received bytes, at most to the end of the present or next frame. Return how many were taken."""
+        at = 0
+        while at < len(data):
+            at = self._step(data, at)
+            if not self._head:
+                break
+        return at
+
+    def _step(self, data: bytes, at: int) -> int:
+        """Take a byte of a frame's head, or all bytes of the frame's payload. Return the position behind them."""
+        if not self._left:
+            self._head.append(data[at])
+            at += 1
+            if (length := _payload_length(self._head)) is None:
+                return at
+            self._left = length
+        step = min(self._left, len(data) - at)
+        self._left -= step
+        if not self._head[0] & _CONTROL:
+            self.received += step
+        if not self._left:
+            self._end_frame()
+        return at + step
 
     def _end_frame(self) -> None:
         first = self._head[0]
+        self.closed = self.closed or first & _OPCODE == _CLOSE
         if not first & _CONTROL:
             self.received += len(self._head)
             self._message_open = not first & _FIN

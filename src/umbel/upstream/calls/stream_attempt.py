@@ -95,7 +95,7 @@ class StreamAttempt(Attempt):
             prepared.method,
             replica.base + prepared.target,
             fields,
-            replica.host,
+            prepared.host or replica.host,
             content=prepared.content or b"",
             stream=stream,
             mode=call.mode,

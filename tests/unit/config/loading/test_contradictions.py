@@ -105,6 +105,19 @@ LINES: dict[str, tuple[str, list[str]]] = {
         GOOD + '[logs]\ncalls.slow = "1m"\n',
         ["7: logs.calls.slow: is 1m, but the longest deadline of a route is 5s: nothing is that slow"],
     ),
+    "times of a proxy route above its max_lifetime": (
+        UPSTREAM
+        + ROUTE
+        + '[routes.proxy]\nupstream = "u"\nmax_lifetime = "1m"\nidle_timeout = "2m"\nfirst_byte = "90s"\n',
+        [
+            "8: routes[0].proxy.idle_timeout: is 2m, but max_lifetime is 1m, and ends the request first",
+            "9: routes[0].proxy.first_byte: is 90s, but max_lifetime is 1m, and ends the request first",
+        ],
+    ),
+    "a connect timeout above first_byte": (
+        UPSTREAM + 'connect_timeout = "5s"\n' + ROUTE + 'proxy = { upstream = "u", first_byte = "2s" }\n',
+        ["3: upstreams.u.connect_timeout: is 5s, but first_byte of /r is only 2s"],
+    ),
     "no-store beside max-age": (
         GOOD + 'answer.cache_control = "no-store, max-age=60"\n',
         ["6: routes[0].answer.cache_control: has no-store and max-age: a response that is not stored has no age"],
@@ -139,6 +152,7 @@ def test_a_contradiction_is_a_warning_with_its_line(what: str, tmp_path: Path, m
         UPSTREAM + 'max_concurrency = "auto"\n' + ROUTE + EACH % "limit = 50",
         GOOD + 'answer.cache_control = "public, max-age=60, s-maxage=600"\n',
         GOOD + '[logs]\nkeep_bytes = "1MB"\n',
+        UPSTREAM + 'timeout = "30s"\n' + ROUTE + 'proxy = { upstream = "u" }\n[logs]\ncalls.slow = "1m"\n',
     ],
 )
 def test_bounds_that_agree_cause_no_warning(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,20 +198,21 @@ ALONE = {
         "weightedurl.weight",
         "compress.min",
         "call.max_body",
-        "mirror.share",
         "route.quorum",
         "cors.max_age",
         "route.max_steps",
         "answer.status",
         "respond.status",
         "respond.delay",
+        "proxy.max_body",
+        "mirror.share",
     ),  # A quorum that is too high is a mistake, and so is a delay of more than the deadline.
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
     *("logstream.sample", "accesslogstream.sample", "callslogstream.sample"),
 }
 LISTS = {
     *(("Call", key) for key in ("ok", "null_on", "pass_status", "split")),
-    *(("Retry", "on"), ("QueryParam", "default"), ("Hedge", "after")),
+    *(("Retry", "on"), ("QueryParam", "default"), ("Hedge", "after"), ("Proxy", "split")),
 }
 """Keys whose type allows a number, and whose value is none."""
 PARTS = {

@@ -52,6 +52,15 @@ ROUTES = [
     route("/form", methods=["POST"], body="form", answer={"shape": "{got: body}"}),
     {"path": "/late", "respond": {"text": "late", "delay": "1s"}},
     {"path": "/old/<n>", "redirect": {"to": "/new/{headers.x_to}"}},
+    {
+        "path": "/passed/<path:rest>",
+        "proxy": {"upstream": "up", "max_body": "1KB", "websocket": {"origins": ["https://other.example"]}},
+    },
+    {
+        "path": "/split",
+        "max_steps": 1,
+        "proxy": {"upstream": "up", "split": {"new": "50%"}, "split_key": "headers.x_a || headers.x_b"},
+    },
 ]
 
 
@@ -100,6 +109,10 @@ def _asked() -> list[tuple[str, str, bytes, tuple[tuple[str, str], ...]]]:
         *(("GET", f"/typed{query}", b"", ()) for query in ("", "?n=x", "?n=1&l=x", "?n=%ff")),
         ("POST", "/json", b"{}", (JSON, ("content-encoding", "compress"))),
         ("POST", "/json", b"x" * 2000, (JSON,)),
+        ("POST", "/passed/a", b"x" * 2000, (("content-length", "2000"),)),
+        ("GET", "/split", b"", ()),
+        ("GET", "/r", b"", (("if-match", '"x"'),)),
+        ("POST", "/json", b"{}", (JSON, ("if-match", '"x"'))),
         ("POST", "/form", bomb, (FORM, coded)),
         ("POST", "/json", b"{}", (long,)),
         ("POST", "/json", b"{}", (("content-type", "text/plain"),)),
@@ -121,11 +134,14 @@ OF_OTHERS = {
     "<_sentence(error)>": "the values of a redirect, of which /old/1 has one",
     r"The\ path\ begins\ with\ more\ than\ one\ slash\.": "a handshake",
     r"The\ request\ failed\ inside\ the\ gateway\.": "a handshake",
+    r"The\ opening\ handshake\ of\ a\ WebSocket\ has\ no\ body\.": "a handshake",
+    r"A\ page\ of\ this\ origin\ may\ not\ open\ this\ WebSocket\.": "a handshake",
+    "<refusal.detail>": "a handshake that the server would refuse with the same words",
 }
 
 
 async def test_each_refusal_of_the_gateway_has_the_fields(autojump_clock: MockClock) -> None:
-    app, _ = gateway(*ROUTES, sections=CORS, up=says(1))
+    app, _ = gateway(*ROUTES, sections=CORS, up=says(1), new=says(1))
     answers: list[Answer] = [await ask(app, target="/r", headers=[ORIGIN])]  # Before the startup.
     async with living(app):
         for method, target, body, fields in _asked():
@@ -172,7 +188,7 @@ def handshake(path: bytes = b"/ws", **changed: bytes) -> bytes:
 
 
 def application(**server: Any) -> Umbel:
-    app, _ = gateway(*ROUTES, server=server, sections=CORS, up=says(1))
+    app, _ = gateway(*ROUTES, server=server, sections=CORS, up=says(1), new=says(1))
 
     @app.compose("/hang", deadline=None)
     async def hang(compose: Any) -> None:
@@ -253,6 +269,8 @@ async def _refused_heads_and_bodies(seen: Refusals) -> None:
         for sent in (
             *(handshake(), handshake(b"//ws"), handshake(b"/closed"), handshake(Version=b"12"), handshake(Key=b"x")),
             *(handshake(Protocol=b"a, a"), handshake(Extensions=b";"), handshake(Protocol=b"\xff")),
+            *(handshake(b"/passed/a"), handshake(b"/passed/a", Version=b"12")),
+            handshake(b"/passed/a").replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"),
         ):
             seen.take(await exchange(server, sent))
 

@@ -13,6 +13,7 @@ from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.gateway.context import State
 from umbel.gateway.operation.admin import GatewayView
+from umbel.server import hypercorn
 from umbel.upstream import Client
 
 MockClock = trio.testing.MockClock
@@ -246,3 +247,25 @@ async def test_real_clients_and_real_logs_open_and_close(tmp_path: object) -> No
     assert len(access) == 1
     assert answer["x-request-id"] in access[0]
     assert "log.closed" in (Path(str(tmp_path)) / "app.jsonl").read_text()
+
+
+async def test_a_route_that_passes_websockets_on_is_refused_under_another_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hypercorn, "installed", lambda: False)  # As with UMBEL_GUARD=off.
+    proxy = {"path": "/chat", "proxy": {"upstream": "up", "websocket": True}}
+    app, _ = gateway(route(), proxy, up=says(1))
+    with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailedError, match="websocket: needs Umbel's own server")):
+        async with living(app, own_server=False):
+            raise AssertionError
+    async with living(app):
+        assert app.state is State.SERVING
+    async with app.test_app():
+        assert app.state is State.SERVING
+
+
+async def test_a_proxy_route_without_websockets_is_served_under_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypercorn, "installed", lambda: False)
+    app, _ = gateway({"path": "/chat", "proxy": {"upstream": "up"}}, up=says(1))
+    async with living(app, own_server=False):
+        assert app.state is State.SERVING

@@ -56,10 +56,10 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "url": _URL,
     "after": "1s",
     "value": 1,
+    "upstream": _NAME,
     "path": "/",
     "to": "/",
     "origins": ["https://placeholder.invalid"],
-    "upstream": _NAME,
     "share": "1%",
 }
 """A valid value for each key that any section requires."""

@@ -34,6 +34,11 @@ REASONS: Mapping[str, str] = {
     "Answer.status": "the status for an answer with content",
     "Respond.status": "the status for a response with content",
     "Respond.delay": "only a mock of a slow upstream needs one",
+    # A proxy route.
+    "Proxy.first_byte": "twice the default deadline: pages of old backends take seconds",
+    "Proxy.idle_timeout": "as the stream_idle_timeout of Envoy; servers of events often write every 15 s to 60 s",
+    "Proxy.max_lifetime": "streams of events and WebSocket connections live for hours",
+    "Proxy.max_body": "it is never in memory as a whole, and only the operator knows how large uploads are",
     # An upstream.
     "Upstream.timeout": "the deadline of the route limits it already",
     "Upstream.connect_timeout": "a lost SYN is repeated only after 1 s; another replica is sooner",

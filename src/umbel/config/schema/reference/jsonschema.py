@@ -81,7 +81,7 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
     written = next((_FORMATS[title] for title in titles if title in _FORMATS), lambda value: value)
     value = _value(rest)
     if default is not None and "$ref" not in rest:
-        value["default"] = written(default)
+        value["default"] = default if isinstance(default, str) else written(default)
     return value
 
 

@@ -42,6 +42,8 @@ _SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::([0-9]{{1,5}}))?")
 _REDIRECT_TARGET = re.compile(rf"(?:https?://{_SERVED_HOST.pattern}(?=/|\Z)|/(?!/))")
 _LABEL = "[A-Za-z0-9_-]+"
 _ROUTE_HOST = re.compile(rf"(?:(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
+_COOKIE_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_COOKIE_PATH = re.compile(r"/[!-:<-~]*")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PORT_MAX = 65535
 _ADMIN_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
@@ -272,6 +274,19 @@ def _admin_token(value: str) -> str:
     return value
 
 
+def _cookie_domain(value: str) -> str:
+    name = value.removeprefix(".").lower()
+    if _COOKIE_DOMAIN.fullmatch(name) is None:
+        raise ValueError(f'"{value}" is not a domain; write a name such as "shop.example", without port')
+    return name
+
+
+def _cookie_path(value: str) -> str:
+    if _COOKIE_PATH.fullmatch(value) is None:
+        raise ValueError(f'"{value}" is not the path of a cookie; write a "/" followed by visible ASCII without ";"')
+    return value
+
+
 def _file_name(value: str) -> str:
     if value in ("", ".", "..") or "/" in value or CONTROL_TEXT.search(value):
         raise ValueError(f'"{value}" is not a file name; write a name without a directory')
@@ -336,6 +351,9 @@ Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
 UserAgent = Annotated[str, AfterValidator(_user_agent)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CookieName = Annotated[str, AfterValidator(_cookie_name)]
+CookieDomain = Annotated[str, AfterValidator(_cookie_domain)]
+"""A domain of cookies, in lower case and without a dot at its beginning, which browsers ignore (RFC 6265)."""
+CookiePath = Annotated[str, AfterValidator(_cookie_path)]
 ForwardedHeader = Annotated[str, AfterValidator(_or_star(_field_name, "header"))]
 ExposedHeader = ForwardedHeader
 """The name of a field that CORS allows, or ``*``."""

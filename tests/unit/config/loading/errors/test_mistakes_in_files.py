@@ -101,7 +101,7 @@ def test_mistakes_in_many_files_are_in_the_order_of_reading(tmp_path: Path) -> N
         "umbel.toml:3: server.banana: is not a key of [server]",
         "a.toml:1: is not TOML: expected '=' after a key in a key/value pair, at column 2",
         "b.toml:1: banana: is not a section",
-        "c/d.toml:1: routes[0].calls: a route needs calls, or one of answer.shape, respond and redirect",
+        "c/d.toml:1: routes[0].calls: a route needs calls, or one of answer.shape, respond, redirect and proxy",
     ]
 
 

@@ -51,7 +51,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "keys that do not exist": (
         UPSTREAM + 'proxy = "http://p"\ncache = true\n',
         [
-            "umbel.toml:3: upstreams.u.proxy: is not a key of [upstreams.u]",
+            "umbel.toml:3: upstreams.u.proxy: is not a key of [upstreams.u]; it belongs in [[routes]]",
             "umbel.toml:4: upstreams.u.cache: is not a key of [upstreams.u]",
         ],
     ),
@@ -112,7 +112,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a route without calls": (
         UPSTREAM + ROUTE,
-        ["umbel.toml:3: routes[0].calls: a route needs calls, or one of answer.shape, respond and redirect"],
+        ["umbel.toml:3: routes[0].calls: a route needs calls, or one of answer.shape, respond, redirect and proxy"],
     ),
     "an upstream and a call without required keys": (
         "[upstreams.u]\n" + ROUTE + "calls.c = {}\n",

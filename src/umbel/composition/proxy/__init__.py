@@ -1,0 +1,1 @@
+"""Proxy routes: the plan of a route, and the call that it makes for a request."""

@@ -1,0 +1,1 @@
+"""Proxy routes: a request is passed on to one upstream, and its response back, while both are under way."""

@@ -1,0 +1,109 @@
+"""Proxy route: a configured route that passes requests on to one upstream.
+
+A ``ProxyView`` is called either by Quart's dispatch (``view``) or by a ``ProxyCycle``, as a ``RouteView`` is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from quart.wrappers.response import ResponseBody
+
+from ..quart.quart_body import QuartBody
+from ..request_context import current_request, current_request_context
+from ..response.reply import Reply, as_response
+from .proxied_request import ProxiedRequest
+from .proxy_rules import ProxyRules
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from quart_trio.wrappers import TrioResponse
+
+    from ...composition.plan.plan import Plan
+    from ...composition.proxy.proxy_plan import ProxyPlan
+    from ..context import GatewayContext
+    from ..request.request_fields import RequestFields
+
+
+class ProxyView:
+    """Answers the requests for one proxy route. Holds no data of a request.
+
+    Args:
+        context: the gateway context.
+        plan: the compiled plan of the route.
+        proxy: ``plan.proxy``.
+    """
+
+    def __init__(self, context: GatewayContext, plan: Plan, proxy: ProxyPlan) -> None:
+        route = plan.route
+        self.rules = ProxyRules(context, plan, proxy)
+        self.rule = route.path
+        compress = context.config.compress
+        proxied = route.compress and compress is not None and compress.proxied
+        self.compression = context.compression if proxied else None
+        """Compresses small responses; None: they are sent as they are."""
+        self.browser_fields = context.browsers.of(route.cors, proxied=True)
+        self.krakend_compat = self.rules.answer.krakend_compat
+        self.passes_websockets = proxy.websocket is not None
+        """Whether WebSocket connections are passed on to the upstream."""
+
+    async def view(self, **path: Any) -> TrioResponse:
+        """Quart's view: answer the current request of Quart. Trailers are left out, and no connection is upgraded.
+
+        Raises:
+            RequestError: as ``ProxiedRequest.begin``.
+        """
+        ctx = current_request_context()
+        ctx.compression = self.compression
+        ctx.routed(self.rule, math.inf)
+        body = cast(QuartBody, current_request().body)
+        body.take_any_size()
+        request = ProxiedRequest(self.rules, ctx, path, body.receive)
+        try:
+            reply = await request.begin()
+            if reply is not None:
+                await request.aclose()
+                return as_response(reply)
+            status, fields = request.head()
+            if not request.response.response_ended:
+                return as_response(Reply(status, fields, ProxiedBody(request), named=True))
+            content = await request.receive()
+        except BaseException:
+            await request.aclose()
+            raise
+        await request.aclose()
+        return as_response(Reply(status, fields, content, named=True))
+
+    def deadline(self, fields: RequestFields, complete_at: float) -> float:
+        """The deadline of a request: none, because its limits are those of single steps (``ProxyPlan.limits``)."""
+        return math.inf
+
+
+class ProxiedBody(ResponseBody):
+    """The body of a response of an upstream, for Quart. Its first part may be empty: so the head is sent at once."""
+
+    def __init__(self, request: ProxiedRequest) -> None:
+        self._request = request
+        self._begun = False
+
+    async def __aenter__(self) -> ProxiedBody:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._request.aclose()
+
+    def __aiter__(self) -> ProxiedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            return self._request.response.take_rest()
+        data = await self._request.receive()
+        if not data:
+            raise StopAsyncIteration
+        return data

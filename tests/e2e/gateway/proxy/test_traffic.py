@@ -1,0 +1,72 @@
+"""Splits and mirrors of proxy routes."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.support.gateway.proxies import proxied
+from tests.support.server.serving import fetch
+from tests.support.upstream.raw_server import Handler, Peer, raw_server, response
+
+HOOKS = pytest.mark.parametrize("hooks", ["auto", "all"])
+
+
+def named(name: bytes) -> Handler:
+    """A handler that answers with its name."""
+
+    async def answer(peer: Peer) -> None:
+        while (await peer.read_request())[0]:
+            await peer.send(response(name, b"cache-control: max-age=60"))
+
+    return answer
+
+
+@HOOKS
+async def test_a_split_sends_equal_keys_to_one_upstream_and_shares_by_their_size(hooks: str) -> None:
+    async with raw_server(named(b"v2")) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        options = {"split": {"v2": "50%"}, "split_key": "headers.x_user"}
+        async with proxied(named(b"v1"), hooks=hooks, others=others, **options) as it:
+            got = {}
+            for user in range(40):
+                replies = [await fetch(it.port, "GET", "/a", [("x-user", str(user))]) for _ in range(2)]
+                assert replies[0].body == replies[1].body
+                got[user] = replies[0].body
+                assert replies[0]["vary"] == "X-User"
+
+    assert 8 <= [*got.values()].count(b"v2") <= 32
+
+
+async def test_a_split_by_the_address_of_the_client_makes_the_response_private() -> None:
+    others = {"v2": {"urls": ["http://127.0.0.1:1"]}}
+    options = {"split": {"v2": "0%"}, "split_key": "client.ip"}
+    async with proxied(named(b"v1"), others=others, **options) as it:
+        reply = await fetch(it.port, "GET", "/a")
+
+    assert reply.all("cache-control") == ["max-age=60", "private"]
+
+
+@HOOKS
+async def test_a_mirror_gets_copies_of_requests_that_came_whole_and_never_delays(hooks: str) -> None:
+    copied: list[bytes] = []
+    came = trio.Event()
+
+    async def hanging(peer: Peer) -> None:
+        head, body = await peer.read_request()
+        copied.append(head.partition(b"\r\n")[0] + b" " + body)
+        if len(copied) == 2:
+            came.set()
+        await peer.closed()
+
+    async with raw_server(hanging) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        mirror = {"upstream": "v2", "share": "100%", "methods": ["GET", "POST"]}
+        async with proxied(named(b"v1"), hooks=hooks, others=others, mirror=mirror) as it:
+            replies = [await fetch(it.port, "GET", "/a?x=1"), await fetch(it.port, "DELETE", "/a")]
+            replies.append(await fetch(it.port, "POST", "/b", body=b"whole"))
+            with trio.fail_after(5):
+                await came.wait()
+
+    assert [reply.body for reply in replies] == [b"v1"] * 3
+    assert sorted(copied) == [b"GET /a?x=1 HTTP/1.1 ", b"POST /b HTTP/1.1 whole"]
