@@ -24,6 +24,9 @@ ANSWERS: dict[str, bytes] = {
     "/files/new": response(b'{"name": "new"}'),
     "/links/a": response(b"", b"Location: https://cdn.example/a?signature=1", status=b"302 Found"),
     "/articles/7": response(b"", b'ETag: "v3"', status=b"304 Not Modified"),
+    "/events/orders": response(
+        b"data: 1\n\ndata: 2\n\n", b"Content-Type: text/event-stream", b"Cache-Control: no-store"
+    ),
     "/orders": response(b'{"id": 7}', b"Location: /orders/7", status=b"201 Created"),
     "/users/8": response(b'{"name": "Ada"}'),
 }
