@@ -169,6 +169,11 @@ class ProxyCall(SingleCallOwner):
         """Settle the call after its connection was taken over and closed."""
         self._settle(None)
 
+    def refuse(self, failure: Failure) -> None:
+        """End the call at once with ``failure``: its response cannot be passed on."""
+        self._stream.cancel(failure.detail)
+        self._settle(failure)  # After the end of the attempt, which the outcome holds.
+
     async def aclose(self) -> None:
         """End the call, in any state. Waits at most a second for the sender of the request's body."""
         whole = self._stream.response_ended

@@ -223,17 +223,14 @@ class ProxiedRequest:
         It says that it is a stream, and no place for one is free; or it does not prove the key of a WebSocket.
         """
         response = call.response
-        if self.handshake is not None:
-            unproved = self.handshake.failure(response.status, response.fields)
-            if unproved is not None:
-                call.cut(unproved.detail)
-                return unproved
-        if response.status != SWITCHED and not _is_stream(response.fields):
-            return None
-        if response.become_stream() and self._ctx.inbound.became_stream():
-            return None
-        call.cut("no place for another stream is free")
-        return Failure.of(Kind.OVERFLOW, "no place for another stream is free")
+        failure = None if self.handshake is None else self.handshake.failure(response.status, response.fields)
+        if failure is None and (response.status == SWITCHED or _is_stream(response.fields)):
+            if response.become_stream() and self._ctx.inbound.became_stream():
+                return None
+            failure = Failure.of(Kind.OVERFLOW, "no place for another stream is free")
+        if failure is not None:
+            call.refuse(failure)
+        return failure
 
     def _keep_outcomes(self) -> tuple[Outcome, ...]:
         """Write the outcomes of the calls that have ended into the request context."""

@@ -10,10 +10,10 @@ frame in the middle of another frame would corrupt the stream.
 bytes before were sent, so a slow receiver makes the sender wait, and at most one read (64 KiB) is in memory. A
 ``FrameTracker`` follows the heads of the frames that pass.
 
-**The end.** A WebSocket ends by close frames, which pass like any other frame, and then by the end of the connection. A
-side that ends its sending after a close frame gets the rest of the other direction for ``CLOSE_SECONDS``. A side that
-ends its sending without one has left: both directions end at once. So they do if a side is broken or does not read, and
-if a time limit of the call has passed (``core.call.StreamLimits``).
+**The end.** A WebSocket ends by close frames, which pass like any other frame, and then by the end of the connection.
+When a direction ends after a close frame of either side, the other one goes on for ``CLOSE_SECONDS``. Without a close
+frame, a side that ends its sending has left: both directions end at once. So they do if a side is broken or does not
+read, and if a time limit of the call has passed (``core.call.StreamLimits``).
 
 **Drain.** ``drain`` closes both directions after a random delay, so that the clients of a worker do not all come back
 at once. A direction between two frames is closed at once; within a frame it is closed when the frame has passed. What
@@ -27,6 +27,7 @@ comes after the gateway's close frame is dropped. A direction without a boundary
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -116,6 +117,15 @@ class Direction:
         finally:
             self.closed.set()
 
+    async def drop(self) -> None:
+        """Receive to the end of the source's sending, and send nothing.
+
+        Otherwise the close of a socket with unread bytes would send a RST, and the source would lose the last frame.
+        """
+        with suppress(*_ENDS):
+            while await self._source.receive_some():
+                pass
+
     async def _pass_on(self, data: bytes) -> None:
         """Send ``data``; if a close is due, only to the end of the present frame, and then the close frame."""
         if self._closing:
@@ -179,15 +189,16 @@ class Tunnel:
                 self._drain_timer.cancel()
 
     async def _run(self, direction: Direction, nursery: trio.Nursery) -> None:
+        why = "a side has left without a close frame"
         try:
             await direction.run()
         except _ENDS as error:
-            self._cut(str(error) or type(error).__name__)
+            why = str(error) or type(error).__name__
+        if not (self._up.has_closed or self._down.has_closed):
+            self._cut(why)
             return
-        if direction.has_closed:
-            nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + CLOSE_SECONDS)
-        else:
-            self._cut("a side has left without a close frame")
+        nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + CLOSE_SECONDS)
+        await direction.drop()
 
     def _cut(self, why: str) -> None:
         """End both directions at once."""

@@ -47,7 +47,7 @@ class Peer:
         self.ended = False
         self.may_send = trio.Event()
         self.may_send.set()
-        self.closed = False
+        self.closed = self.broken = False
 
     async def receive_some(self) -> bytes:
         try:
@@ -58,6 +58,8 @@ class Peer:
     async def send_all(self, data: bytes) -> None:
         await self.may_send.wait()
         await trio.lowlevel.checkpoint()
+        if self.broken:
+            raise trio.BrokenResourceError
         self.got += data
 
     def close_now(self) -> None:
@@ -176,6 +178,23 @@ async def test_a_side_that_leaves_without_a_close_frame_ends_the_tunnel_at_once(
 
         assert trio.current_time() == began
         assert it.tunnel.end == "a side has left without a close frame"
+
+
+async def test_a_client_that_still_sends_gets_the_close_frame_of_the_upstream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as it:
+        it.upstream.put.send_nowait(frame(b"\x03\xe8", opcode=8))
+        await trio.testing.wait_all_tasks_blocked()
+        it.upstream.broken = True
+        it.client.put.send_nowait(frame(b"late", key=b"abcd"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not it.over.is_set()
+        it.client.put.send_nowait(frame(b"later", key=b"abcd"))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert it.client.put.statistics().current_buffer_used == 0  # Read on, so that the close sends no RST.
+        assert it.client.got == frame(b"\x03\xe8", opcode=8)
 
 
 async def test_a_slow_receiver_holds_back_the_sender(autojump_clock: trio.testing.MockClock) -> None:
