@@ -645,7 +645,7 @@ SHARES = "split v2 10%, v3 20.5%, v1 69.5%"
 @pytest.mark.parametrize(
     ("key", "asked", "said"),
     [
-        ("client.ip", (), "by client.ip: this request has no such value, so it is split at random"),
+        ("client.ip", (), "by client.ip: give the address of the client with --client to see which"),
         ("client.ip", ("--client", "3"), "by client.ip: this request goes to V"),
         ("headers.x_user", ("-H", "X-User: 3"), "by headers.x_user: this request goes to V"),
         ("cookies.sid", ("-H", "Cookie: sid=3"), "by cookies.sid: this request goes to V"),

@@ -47,7 +47,7 @@ any method /files/<path:rest>  [umbel.toml:9]
            server.write_timeout 30s · logs.calls.which notable
   answer   varies with x-who
   proxy    POST /v2/a@b/c?key=${SECRET}&x=1 to files
-           splits 5% to spare, by client.ip: this request has no such value, so it is split at random
+           splits 5% to spare, by client.ip: give the address of the client with --client to see which
            falls back to spare
            mirrors 10% of GET, HEAD to spare
            passes on x-who, accept

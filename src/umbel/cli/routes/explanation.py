@@ -27,6 +27,7 @@ from ...core.model import Json
 from ...gateway.browsers.compression import Compression
 from ...gateway.request.request_fields import RequestFields
 from .proxied import ProxyExplained
+from .splits import without_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +433,7 @@ def _split_rules(split: SplitPlan | None, context: Mapping[str, Json] | None) ->
     elif (chosen := _chosen(split, context)) is not None:
         yield f"split {each}, by {split.key.text}: this request goes to {chosen.rules.upstream}"
     else:
-        yield f"split {each}, by {split.key.text}: this request has no such value, so it is split at random"
+        yield f"split {each}, by {split.key.text}: {without_key(split.key)}"
 
 
 def _mirror_rules(mirror: MirrorPlan | None) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ...core.model import Json
 from ...core.networks import Networks
 from ...gateway.request.client_origin import origin_of
 from .matching import NoMatch
+from .splits import without_key
 
 _WRITTEN = ("via", "x-request-id", "traceparent")
 _FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
@@ -118,7 +119,7 @@ def _chosen(proxy: ProxyPlan, context: Mapping[str, Json]) -> tuple[str, str]:
     with suppress(ExpressionError):
         if (key := choice.key_of(context)) is not None:
             return choice.split.choose(key, lambda: 0.0), f"by {choice.key.text}"
-    return proxy.upstream, f"by {choice.key.text}: this request has no such value, so it is split at random"
+    return proxy.upstream, f"by {choice.key.text}: {without_key(choice.key)}"
 
 
 def _others(proxy: Proxy, why: str) -> Iterator[str]:

@@ -40,10 +40,8 @@ class ProxyView:
         route = plan.route
         self.rules = ProxyRules(context, plan, proxy)
         self.rule = route.path
-        compress = context.config.compress
-        proxied = route.compress and compress is not None and compress.proxied
-        self.compression = context.compression if proxied else None
-        """Compresses small responses; None: they are sent as they are."""
+        self.compression = None
+        """Nothing is compressed: the response is that of the upstream, in a coding that the client accepts."""
         self.browser_fields = context.browsers.of(route.cors, proxied=True)
         self.krakend_compat = self.rules.answer.krakend_compat
         self.passes_websockets = proxy.websocket is not None
