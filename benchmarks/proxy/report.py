@@ -218,8 +218,9 @@ Each proxy passes everything on to the same upstreams. Medians of {results.round
 {memory(results)}
 "{DIRECT}" is the load on the upstream itself: what load and upstream can do on their one core, and what they need.
 "other core" is the most that they had of it: near 100 % it is they that were measured, and the CPU of a proxy per
-request or GB says more than its rate. "CPU" is that of all threads of all processes of the proxy. "errors" are
-responses other than 2xx, connections that broke, and streams that did not come. "-": there was none.
+request or GB says more than its rate. "CPU" is that of all threads of all processes of the proxy; that of an event has
+its share of the opening of the streams in it. "errors" are responses other than 2xx, connections that broke, and
+streams that did not come. "-": there was none.
 
 ## How they are set up
 

@@ -3,7 +3,7 @@
 - ``first``: requests of a slow response on COUNT kept connections; prints a ``Latencies`` of the seconds from each
   request to the first byte of its body.
 - ``events``: COUNT streams of server-sent events; prints a ``Latencies`` of the seconds from when an event left the
-  upstream to when it is here. The first event of a stream does not count.
+  upstream to when it is here. Events that left before all streams were open do not count.
 - ``hold``: opens COUNT streams (WebSockets where the path ends in ``socket``) and waits until each has brought
   something; prints how many have, and holds these until its standard input ends.
 """
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import select
 import socket
@@ -21,6 +22,8 @@ from typing import NamedTuple
 EVENT = re.compile(rb"data: (\d+) x+\n\n")
 OPEN_S = 20.0
 """How long the streams may take to open at most."""
+SETTLE_S = 0.3
+"""How long all streams are open before events count: a proxy is busy with the opening."""
 AT_ONCE = 50
 """Streams that are being opened at once."""
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -119,7 +122,7 @@ def events(port: int, path: str, count: int, seconds: float) -> Latencies:
     streams, found = Streams(port, path), []
     waiting = {streams.open() for _ in range(count)}
     until = time.monotonic() + OPEN_S
-    began = None
+    began = math.inf
     while (now := time.monotonic()) < until and streams.socks:
         for number, when in streams.poll(0.5):
             data = streams.seen[number]
@@ -128,12 +131,12 @@ def events(port: int, path: str, count: int, seconds: float) -> Latencies:
                 last = match.end()
                 if number in waiting:
                     waiting.discard(number)
-                elif began is not None:
-                    found.append(when - int(match[1]) / 1e9)
+                elif (sent := int(match[1]) / 1e9) >= began:
+                    found.append(when - sent)
             streams.seen[number] = data[last:]
-        if not waiting and began is None:
-            began = now
-            until = now + seconds
+        if not waiting and began == math.inf:
+            began = now + SETTLE_S
+            until = began + seconds
     return latencies(found, seconds, len(waiting) + count - len(streams.socks))
 
 

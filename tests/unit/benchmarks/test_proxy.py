@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from umbel.cli import main
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -60,6 +63,16 @@ def test_latencies_are_those_of_the_sorted_times(bench: Any) -> None:
 
     assert streams.latencies([0.2, 0.1, 0.3], 1.0, 2) == (1.0, 3, 2, 0.2, 0.3, 0.3)
     assert streams.latencies([], 1.0, 100) == (1.0, 0, 100, None, None, None)
+
+
+def test_the_measured_configuration_of_umbel_is_valid(bench: Any, tmp_path: Path) -> None:
+    file = tmp_path / "umbel.toml"
+    file.write_text(bench("contestants").proxy_configuration(9000, 9001), encoding="utf-8")
+
+    result = CliRunner().invoke(main, ["check", "--config", str(file)])
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "2 upstreams, 3 routes, 0 calls" in result.stdout
 
 
 def test_a_configuration_that_umbel_refuses_leaves_out_its_row(
