@@ -16,6 +16,7 @@ import trio
 
 from tests.support.composition.composing import facts
 from tests.support.composition.over_sockets import BUSY, ONE, Case, Lab, Step, laboratory
+from tests.support.gateway.proxies import proxied
 from tests.support.logs.records import Records
 from tests.support.server.serving import serving
 from tests.support.upstream.calls import url
@@ -109,6 +110,35 @@ async def test_a_request_through_quart_leaves_nothing_for_the_garbage_collector(
             assert int(answer.split()[1]) == status
 
         await assert_leaves_nothing(ask, ROUNDS)
+
+
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+PROXIED: dict[str, tuple[Handler, bytes]] = {
+    "a response that came whole": (answering(response(b"{}")), b""),
+    "a response in pieces": (answering(CHUNKS + b"0\r\n\r\n"), b""),
+    "a body that came whole": (answering(response(b"{}")), b"x" * 1000),
+    "a body in pieces": (answering(response(b"{}")), b"x" * 200_000),
+    "a response that breaks off": (answering(CHUNKS, close=True), b""),
+    "no response": (answering(b"", close=True), b""),
+}
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize(("upstream", "body"), PROXIED.values(), ids=PROXIED)
+async def test_a_proxied_request_leaves_nothing_for_the_garbage_collector(upstream: Handler, body: bytes) -> None:
+    async with proxied(upstream, fallback=["up2"], others={"up2": {"urls": ["http://127.0.0.1:1"]}}) as it:
+        head = b"%b /a HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+
+        async def ask() -> None:
+            async with await trio.open_tcp_stream("127.0.0.1", it.port) as client:
+                await client.send_all(head % (b"POST" if body else b"GET", len(body)) + body)
+                await client.send_eof()
+                with suppress(trio.BrokenResourceError):
+                    while await client.receive_some():
+                        pass
+            it.records.events.clear()
+
+        await assert_leaves_nothing(ask, 20)
 
 
 EACH = {"a": {"each": "[`1`, `2`, `3`]", "path": "/a/{item}", "limit": 2, "optional": True}}

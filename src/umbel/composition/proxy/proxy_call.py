@@ -91,11 +91,12 @@ class ProxyCall(SingleCallOwner):
             stream_limits=limits,
         )
         # Not ``isinstance``: to compare an object with a protocol costs as much as the rest of the call.
-        self._stream = cast("StreamingCall", caller.new_call(prepared, context, mode))
+        self._stream: StreamingCall | None = cast("StreamingCall", caller.new_call(prepared, context, mode))
 
     @property
     def response(self) -> StreamingCall:
-        """The call, which has the head of the response after ``begin``."""
+        """The call, which has the head of the response after ``begin``. Not to be used after ``aclose``."""
+        assert self._stream is not None
         return self._stream
 
     async def begin(self) -> Failure | None:
@@ -106,7 +107,7 @@ class ProxyCall(SingleCallOwner):
             RequestError: the request's body is refused.
         """
         self._started_at = trio.current_time()
-        call: Call = self._stream
+        call: Call = self.response
         try:
             await self.perform(call)
         except BaseException as error:
@@ -116,7 +117,7 @@ class ProxyCall(SingleCallOwner):
         self._raise_error_of_request(failed)
         if failed is None:
             return None
-        failure = failure_of(failed, self._stream.context)
+        failure = failure_of(failed, self.response.context)
         self._settle(failure)
         return failure
 
@@ -129,10 +130,10 @@ class ProxyCall(SingleCallOwner):
             BrokenResponseError: the response broke off.
         """
         try:
-            data = await self._stream.receive()
+            data = await self.response.receive()
         except Exception as error:  # noqa: BLE001  # an upstream's error, an error of the request's body, or a bug
             self._raise_error_of_request(error)
-            failure = failure_of(error, self._stream.context)
+            failure = failure_of(error, self.response.context)
             self._settle(failure)
             raise BrokenResponseError(failure) from None
         except BaseException as error:
@@ -161,9 +162,9 @@ class ProxyCall(SingleCallOwner):
         if self.outcome is not None:
             return
         self._reason = reason
-        self._stream.cancel(reason)
+        self.response.cancel(reason)
         self._settle_cut(reason)
-        self.call_ended(self._stream)  # Wakes the task of ``begin``.
+        self.call_ended(self.response)  # Wakes the task of ``begin``.
 
     def end(self) -> None:
         """Settle the call after its connection was taken over and closed."""
@@ -171,16 +172,19 @@ class ProxyCall(SingleCallOwner):
 
     def refuse(self, failure: Failure) -> None:
         """End the call at once with ``failure``: its response cannot be passed on."""
-        self._stream.cancel(failure.detail)
+        self.response.cancel(failure.detail)
         self._settle(failure)  # After the end of the attempt, which the outcome holds.
 
     async def aclose(self) -> None:
         """End the call, in any state. Waits at most a second for the sender of the request's body."""
+        if self._stream is None:
+            return
         whole = self._stream.response_ended
         try:
             await self._stream.aclose()
         finally:  # After the end of the attempt, which the outcome holds.
             self._settle(None if whole else Failure.of(Kind.CANCELLED, "the rest of the response was given up"))
+            self._stream = None  # It refers to its owner, this object: a cycle would wait for the garbage collector.
 
     def _settle_cut(self, reason: str) -> None:
         """Make the outcome of a call that was cut for ``reason``."""
@@ -193,7 +197,7 @@ class ProxyCall(SingleCallOwner):
         """Make the outcome and record it, once."""
         if self.outcome is not None:
             return
-        context = self._stream.context
+        context = self.response.context
         self.outcome = outcome = Outcome(
             context.call,
             "value" if failure is None else "failed",

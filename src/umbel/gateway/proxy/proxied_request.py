@@ -145,6 +145,7 @@ class ProxiedRequest:
             if failure is None:
                 self.call = call
                 return None
+            await call.aclose()
             if not self._may_repeat(failure):
                 break
         assert failure is not None, "a proxy route has an upstream"

@@ -35,8 +35,8 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _OWN = HOP_BY_HOP | {b"content-length", b"expect"}
 _SPECIAL = _OWN | {b"host"}
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
-# Fields whose values belong to one attempt, so that remembering them is useless.
-_ONCE = frozenset({b"traceparent", b"tracestate"})
+# Fields whose values belong to one attempt or request, so that remembering them is useless.
+_ONCE = frozenset({b"traceparent", b"tracestate", b"x-request-id"})
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
 """Bounds of the remembered fields, and of the remembered targets: their number, and the bytes of the longest."""
 _BEGINNING_MAX = 8 * 1024
