@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...core.http.header_field import Field
-from ...core.http.hop_by_hop import is_hop_by_hop, named_by
+from ...core.http.hop_by_hop import HOP_BY_HOP, named_by
 from ...core.model import Json
 from ..request.request_template import RequestField
 from ..text.field_template import OnLeftOut
@@ -32,17 +32,20 @@ def end_to_end(fields: Sequence[Field]) -> list[Field]:
 
     Without a Content-Length beside Transfer-Encoding too: only the latter counts (RFC 9112 section 6.3).
     """
-    named = named_by_connection((lower, value) for _, lower, value in fields)
-    chunked = any(lower == b"transfer-encoding" for _, lower, _ in fields)
-    return [
-        field
-        for field in fields
-        if not (
-            field[1] in named
-            or (is_hop_by_hop(field[1]) and field[1] != _PROXY_STATUS)
-            or (chunked and field[1] == b"content-length")
-        )
-    ]
+    named: frozenset[bytes] = frozenset()
+    chunked = False
+    kept = []
+    for field in fields:  # One pass, since this runs for each response.
+        _, lower, value = field
+        if lower in HOP_BY_HOP:
+            if lower == _CONNECTION:
+                named |= named_by(value)
+            chunked = chunked or lower == b"transfer-encoding"
+        elif not lower.startswith(b"proxy-") or lower == _PROXY_STATUS:
+            kept.append(field)
+    if named:
+        kept = without(kept, named - _FRAMING)
+    return without(kept, (b"content-length",)) if chunked else kept
 
 
 def without(fields: Sequence[Field], names: Collection[bytes]) -> list[Field]:

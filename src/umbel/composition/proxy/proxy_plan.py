@@ -37,6 +37,7 @@ from ...core.http.header_field import Field
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ...core.model import Json
 from ...core.web_origins import WebOrigins
+from ...net.bounded_cache import BoundedCache
 from ..request.never_sent import OF_ATTEMPT
 from ..request.request_template import GATEWAY_FIELDS_ALWAYS, GATEWAY_FIELDS_FORWARDED, Param, RequestField
 from ..request.upstream_choice import UpstreamChoice
@@ -54,6 +55,8 @@ _ABOUT_CLIENT = frozenset({b"forwarded", b"remote-addr", b"x-real-ip"})
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:;|%3[bB]|/|\Z)")
 _SCALARS = (str, int, float, bool)
+_NAMES_MAX, _NAME_SIZE = 256, 64
+"""Bounds of the names in ``Destination._passed``: their number, and the bytes of the longest."""
 _NOTHING: Mapping[str, Json] = MappingProxyType({})
 
 
@@ -68,6 +71,19 @@ class Destination:
     deadline_header: bytes | None = None
     """The field, in lower case, by which calls tell the upstream their time. A client's own one is dropped."""
     bases: tuple[Base, ...] = ()
+    _passed: BoundedCache[bytes, bool] = field(
+        default_factory=lambda: BoundedCache(_NAMES_MAX, _NAME_SIZE), init=False, repr=False, compare=False
+    )
+    """Whether the client's field of a name (in lower case) is passed on, for names that clients have sent."""
+
+    def passes(self, name: bytes) -> bool:
+        """Whether the client's field of this name (in lower case) is passed on, if Connection does not name it."""
+        passed = self._passed.get(name)
+        if passed is None:
+            hyphened = name.replace(b"_", b"-")
+            passed = not (is_hop_by_hop(hyphened) or self.drops(hyphened))
+            self._passed.add(name, passed)
+        return passed
 
     def drops(self, name: bytes) -> bool:
         """Whether the client's field of this name (in lower case, with hyphens for underscores) is dropped."""
@@ -206,8 +222,7 @@ class ProxyPlan:
         cookies: list[bytes] = []
         for name, value in fields:
             lower = name.lower()
-            plain = lower.replace(b"_", b"-")
-            if lower in named or is_hop_by_hop(plain) or destination.drops(plain):
+            if lower in named or not destination.passes(lower):
                 continue
             if lower == b"cookie":
                 cookies.append(value)
