@@ -126,7 +126,7 @@ class H2Client:
             case h2.events.InformationalResponseReceived():
                 answer.informational.append(int(event.headers[0][1]))
             case h2.events.TrailersReceived():
-                answer.trailers = [(name.decode(), value.decode()) for name, value in event.headers]
+                answer.trailers = [(name.decode(), value.decode("latin-1")) for name, value in event.headers]
             case h2.events.DataReceived():
                 answer.body += event.data
                 if self.acknowledges:

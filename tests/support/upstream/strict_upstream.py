@@ -15,7 +15,7 @@ from tests.support.upstream.raw_server import Peer, response
 _LINE = re.compile(rb"([A-Z]+) ([!-~]+) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ((?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?)")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
-_SINGLE = (b"host", b"content-length", b"transfer-encoding", b"connection", b"content-type")
+_SINGLE = (b"host", b"content-length", b"transfer-encoding", b"connection")
 
 
 class Arrived(NamedTuple):
