@@ -46,9 +46,11 @@ figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; A
 picture: $(STAMP)  ## draw docs/pictures/dashboard.svg from the timings of two requests to the demo
 	@$(BIN)/python -m tools.picture
 
-soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
+soak: $(STAMP) .bench/.ready  ## clients that leave, 10 GiB through a proxy route, 10,000 paced POSTs to seven servers, an hour; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/upstream/test_pool_churn.py tests/e2e/upstream/calls/test_cancelled.py \
 	  tests/e2e/server/hostile/test_soak.py tests/e2e/server/hostile/test_memory.py \
+	  tests/e2e/gateway/proxy/test_fidelity.py tests/e2e/gateway/proxy/test_volume.py \
+	  tests/e2e/gateway/proxy/test_leaving.py tests/e2e/gateway/proxy/test_drain.py \
 	  tests/process/supervisor/test_soak.py tests/process/reported/test_paced_posts.py $(ARGS)
 
 SECONDS ?= 60

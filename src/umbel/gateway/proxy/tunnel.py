@@ -12,8 +12,9 @@ bytes before were sent, so a slow receiver makes the sender wait, and at most on
 
 **The end.** A WebSocket ends by close frames, which pass like any other frame, and then by the end of the connection.
 When a direction ends after a close frame of either side, the other one goes on for ``CLOSE_SECONDS``. Without a close
-frame, a side that ends its sending has left: both directions end at once. So they do if a side is broken or does not
-read, and if a time limit of the call has passed (``core.call.StreamLimits``).
+frame, a side that ends its sending has left: the connection of the upstream is closed in the same step, and both
+directions end. So they do if a side is broken or does not read, and if a time limit of the call has passed
+(``core.call.StreamLimits``).
 
 **Drain.** ``drain`` closes both directions after a random delay, so that the clients of a worker do not all come back
 at once. A direction between two frames is closed at once; within a frame it is closed when the frame has passed. What
@@ -102,7 +103,7 @@ class Direction:
         return self._frames.closed or self._closed_by_gateway
 
     async def run(self) -> None:
-        """Pass bytes on until the source ends its sending, and then end the sending to the sink.
+        """Pass bytes on until the source ends its sending.
 
         Raises:
             OSError or a trio error: a side is broken, does not read, or was closed.
@@ -112,10 +113,13 @@ class Direction:
                 async with self._lock:
                     if not self.closed.is_set():
                         await self._pass_on(data)
-            async with self._lock:
-                await self._sink.send_eof()
         finally:
             self.closed.set()
+
+    async def end(self) -> None:
+        """End the sending to the sink, behind all that was sent to it. Raises as ``run``."""
+        async with self._lock:
+            await self._sink.send_eof()
 
     async def drop(self) -> None:
         """Receive to the end of the source's sending, and send nothing.
@@ -165,7 +169,7 @@ class Tunnel:
     """
 
     def __init__(self, client: ByteStream, upstream: UpgradedStream, timers: TimerQueue) -> None:
-        self._timers = timers
+        self._timers, self._upstream = timers, upstream
         self._up = Direction(client, _UpstreamSide(upstream), masked=True)
         self._down = Direction(upstream, client, masked=False)
         self._drain_timer: Timer | None = None
@@ -189,19 +193,23 @@ class Tunnel:
                 self._drain_timer.cancel()
 
     async def _run(self, direction: Direction, nursery: trio.Nursery) -> None:
-        why = "a side has left without a close frame"
+        why, broken = "a side has left without a close frame", False
         try:
             await direction.run()
         except _ENDS as error:
-            why = str(error) or type(error).__name__
+            why, broken = str(error) or type(error).__name__, True
         if not (self._up.has_closed or self._down.has_closed):
             self._cut(why)
             return
         nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + CLOSE_SECONDS)
+        with suppress(*_ENDS):
+            if not broken:
+                await direction.end()
         await direction.drop()
 
     def _cut(self, why: str) -> None:
-        """End both directions at once."""
+        """Close the connection of the upstream, and end both directions at once."""
+        self._upstream.close_now()
         if self._nursery is not None:
             self.end = self.end or why
             self._nursery.cancel_scope.cancel(reason=why)
