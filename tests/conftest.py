@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.process import fork_server
 from tests.support.server import asgi
 from umbel.config.schema.server import Server
 from umbel.server import install_in_hypercorn
 
 install_in_hypercorn()
+fork_server.install()
 
 
 @pytest.fixture(params=["quart", "direct", "direct and cancelled by the server"])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.process.fork_server import BY_EXEC
 from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, is_alive, supervised
 from tests.support.soak import SOAK
 
@@ -86,7 +87,7 @@ async def test_random_signals_leave_the_right_number_of_workers(tmp_path: Path) 
     kills = 0
     # The test kills often, which must not degrade the master.
     options = ("--intensity-restarts", "1000", "--restart-max-delay", "200ms")
-    async with supervised(tmp_path, *options, workers=2) as master:
+    async with supervised(tmp_path, *options, workers=2, env={BY_EXEC: "1"}) as master:
         before = descriptors(master.pid)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_read, master)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from tests.support.process.fork_server import BY_EXEC
 from tests.support.process.processes import PYTHON, ended, started
 from tests.support.process.supervised import Supervised, ended_all, is_alive, supervised, write_app
 
@@ -23,7 +24,7 @@ def titles(pid: int, column: str = "args") -> list[str]:
 
 
 async def test_master_and_workers_have_process_titles_and_end_at_sigterm(tmp_path: Path) -> None:
-    async with supervised(tmp_path, "--pid", "master.pid", workers=4) as master:
+    async with supervised(tmp_path, "--pid", "master.pid", workers=4, env={BY_EXEC: "1"}) as master:
         shown = titles(master.pid)
         short = titles(master.pid, "comm")
         named = int((tmp_path / "master.pid").read_text())
