@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from .compose import Handler
     from .request.client_origin import ClientOrigin
     from .request_cycle import RequestCycle
-    from .route_table import AnyView, Match
+    from .route_table import Match
 
 _KEPT = "_quart._preserve_context"
 """Key that Quart's test client sets in a scope so that Quart's dispatch keeps its context for the test."""
@@ -271,7 +271,7 @@ class Umbel(ErrorHandling, InboundApplication):
             origin = self._origin_of(request) if table.reads_head else None
             websocket = request.websocket
             match = table.find("GET" if websocket else request.method, request.target, origin)
-            if match is not None and (not websocket or _passes_websockets(match.route)):
+            if match is not None and (not websocket or isinstance(match.route, ProxyView)):
                 cycle = self._new_cycle(match, request, lambda: make_scope(request, request.server), _push_nothing)
                 if cycle.origin.fields.has_plain_host:  # Quart refuses a request with an invalid Host.
                     return cycle.run()
@@ -436,11 +436,6 @@ class Umbel(ErrorHandling, InboundApplication):
         config = hypercorn_config(bind=[bind])
         config.ca_certs, config.certfile, config.keyfile = ca_certs, certfile, keyfile
         return serve(self, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
-
-
-def _passes_websockets(route: AnyView | RouteGroup) -> bool:
-    """Whether a route passes WebSocket connections on to an upstream."""
-    return isinstance(route, ProxyView) and route.passes_websockets
 
 
 _PARTS = parts_of(Umbel)

@@ -15,7 +15,7 @@ from ...core.problem import FailedCall, Problem
 _DETAILS = {
     Kind.TIMEOUT: "A part of the answer did not come in time.",
     Kind.BAD_REQUEST: "A value that a part of the answer has given cannot be used.",
-    Kind.OVERFLOW: "Too many requests are waiting for a part of the answer.",
+    Kind.OVERFLOW: "Too many requests are waiting for a part of the answer, or are getting it.",
     Kind.OVERLOADED: "The gateway is working on as many requests as it can.",
     Kind.BREAKER_OPEN: "A part of the answer is out of service for the moment.",
     Kind.INTERNAL: "The answer could not be made.",

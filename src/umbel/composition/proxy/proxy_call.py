@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from ...core.call import Call, CallContext, SingleCallOwner
-from ...core.errors import RequestError
+from ...core.errors import RequestError, UpstreamError
 from ...core.events import CallEnded
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
@@ -57,7 +57,7 @@ class ProxyCall(SingleCallOwner):
         on_interim: takes the interim responses.
     """
 
-    __slots__ = ("_facts", "_reason", "_recorder", "_started_at", "_stream", "outcome", "upstream")
+    __slots__ = ("_answered_at", "_facts", "_reason", "_recorder", "_started_at", "_stream", "outcome", "upstream")
 
     def __init__(
         self,
@@ -75,6 +75,8 @@ class ProxyCall(SingleCallOwner):
         self.upstream = upstream
         """The name of the upstream."""
         self._started_at = 0.0
+        self._answered_at: float | None = None
+        """When the head of the response came; None: it has not."""
         self._reason = ""
         """Why the call was cut; empty: it was not."""
         self.outcome: Outcome | None = None
@@ -116,6 +118,7 @@ class ProxyCall(SingleCallOwner):
         failed, call.error = call.error, None
         self._raise_error_of_request(failed)
         if failed is None:
+            self._answered_at = trio.current_time()
             return None
         failure = failure_of(failed, self.response.context)
         self._settle(failure)
@@ -166,9 +169,9 @@ class ProxyCall(SingleCallOwner):
         self._settle_cut(reason)
         self.call_ended(self.response)  # Wakes the task of ``begin``.
 
-    def end(self) -> None:
-        """Settle the call after its connection was taken over and closed."""
-        self._settle(None)
+    def end(self, error: Exception | None) -> None:
+        """Settle the call after its connection was taken over and closed; ``error``: why it had to end, if it had."""
+        self._settle(Failure.from_error(error) if isinstance(error, UpstreamError) else None)
 
     def refuse(self, failure: Failure) -> None:
         """End the call at once with ``failure``: its response cannot be passed on."""
@@ -207,7 +210,7 @@ class ProxyCall(SingleCallOwner):
             trio.current_time(),
             tuple(context.attempts),
         )
-        if is_recorded(outcome, getattr(self._recorder, "slow_call", 0.0)):
+        if is_recorded(outcome, getattr(self._recorder, "slow_call", 0.0), self._answered_at):
             self._recorder.record(CallEnded(self._facts, context.upstream, outcome))
 
 

@@ -419,9 +419,27 @@ def _answering_constraints(route: Route) -> Iterator[ConstraintViolation]:
         yield ConstraintViolation(
             f"{composed[0]} of answer has no effect in a route with {static[0]}; remove it", ("answer", static[0])
         )
+    yield from _proxied_methods_constraints(route)
     if route.respond is not None and route.respond.delay > route.deadline:
         yield ConstraintViolation(
             "the delay of respond is longer than the deadline; write a longer deadline", ("respond", "deadline")
+        )
+
+
+def _proxied_methods_constraints(route: Route) -> Iterator[ConstraintViolation]:
+    """Yield the violations of a proxy route whose methods leave parts of ``proxy`` without effect."""
+    if route.proxy is None or route.methods is None:
+        return
+    methods = {*route.methods, *(("HEAD",) if "GET" in route.methods else ())}
+    if route.proxy.websocket and "GET" not in methods:
+        yield ConstraintViolation(
+            "a WebSocket begins with a GET, which methods leaves out; add GET, or remove websocket",
+            ("proxy", "methods"),
+        )
+    if route.proxy.mirror is not None and methods.isdisjoint(route.proxy.mirror.methods):
+        yield ConstraintViolation(
+            "mirror copies only methods that the route does not have; write some of them in mirror.methods",
+            ("proxy", "methods"),
         )
 
 

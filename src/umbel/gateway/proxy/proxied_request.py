@@ -16,7 +16,8 @@ of known length, unless the client waits for 100 (Continue).
 
 *Repetition.* Retries and hedges are the call's matter (``upstream/calls/stream_call.py``). A fallback is tried if the
 call has failed without a response, and if the request may be sent once more: nothing of it was sent, or it has no body
-and an idempotent method.
+and an idempotent method. A response that the gateway itself refuses, because no place for a stream is free, has no
+fallback: its upstream has done what the request asks for.
 
 *Streams.* A response becomes a stream when its head says that it is one (``text/event-stream``, NDJSON, 101), or after
 ``STREAM_AFTER`` seconds of its body. A stream counts in ``max_streams`` of the server and of the upstream, and no
@@ -123,9 +124,13 @@ class ProxiedRequest:
             raise ClientGoneError("the client left before the call began")
         check_size(inbound.content_length, proxy.max_body)
         self._values = rules.values(ctx, self._path)
-        if inbound.websocket and proxy.websocket is not None:
+        if inbound.websocket:
+            if proxy.websocket is None:
+                raise RequestError(400, "This path passes no WebSocket connections on.")
             origin = ctx.origin.fields.by_name.get("origin")
             self.handshake = WebSocketHandshake(inbound, proxy.websocket, origin)
+            if not inbound.became_stream():  # Before the upstream is asked.
+                raise RequestError(503, "The gateway has as many streams as it can.")
         await self._receive_first()
         failure: Failure | None = None
         for upstream in self._upstreams():
@@ -141,10 +146,14 @@ class ProxiedRequest:
             )
             self._calls.append(call)
             inbound.on_gone(call.client_gone)
-            failure = await call.begin() or self._refusal(call)
+            failure = await call.begin()
             if failure is None:
-                self.call = call
-                return None
+                failure = self._refusal(call)
+                if failure is None:
+                    self.call = call
+                    return None
+                await call.aclose()
+                break  # This upstream has done what the request asks for.
             await call.aclose()
             if not self._may_repeat(failure):
                 break
@@ -196,7 +205,7 @@ class ProxiedRequest:
             headers = self.handshake.complete(headers)
         inputs = Inputs(request_id=ctx.facts.request_id, forwarded=origin.via(), forwarded_for=origin.forwarded_for())
         return PreparedRequest(
-            "GET" if inbound.websocket else ctx.facts.method,
+            ctx.facts.method,
             proxy.target(inbound.target, self._path, values, upstream),
             headers,
             self._content,
@@ -304,6 +313,8 @@ class ProxiedRequest:
         mirror, runtime, facts = self._rules.proxy.mirror, self._ctx.serving.runtime, self._ctx.facts
         if mirror is None or runtime is None or self._upload is not None or self.handshake is not None:
             return
+        if any(call.upstream == mirror.upstream for call in self._calls):
+            return  # It has got the request itself, by a split or as a fallback.
         if facts.method in mirror.methods and random.random() < mirror.share:
             seconds = self._rules.limits.first_byte or COPY_SECONDS
             runtime.mirrors.send(RequestCopy(mirror.upstream, mirror.upstream, self._copy, facts, seconds, None))

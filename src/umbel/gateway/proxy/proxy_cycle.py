@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from ...core.errors import UpstreamError
 from ..request_cycle import RequestCycle
 from ..response.lasting import streaming
 from ..response.reply import Reply, complete
@@ -33,6 +36,8 @@ class ProxyCycle(RequestCycle):
 
     def __init__(self, context: GatewayContext, match: Match, route: ProxyView, inbound: InboundRequest) -> None:
         RequestCycle.__init__(self, context, match, route, inbound)
+        if inbound.websocket:  # Over HTTP/2 it is a CONNECT (RFC 8441); the upstream gets a GET.
+            self.facts = replace(self.facts, method="GET")
         self._route = route
 
     async def _answer(self) -> None:
@@ -93,6 +98,9 @@ class ProxyCycle(RequestCycle):
             with streaming(self):
                 await tunnel.run()
         finally:
+            error = request.response.error or tunnel.error
             upstream.close_now()
-            request.call.end()
+            request.call.end(error)
         self.detail = self.detail or tunnel.end
+        if isinstance(error, UpstreamError):  # A time limit of the call, or a broken connection.
+            self.kind, self.detail = error.kind, error.detail

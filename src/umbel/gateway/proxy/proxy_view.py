@@ -44,8 +44,6 @@ class ProxyView:
         """Nothing is compressed: the response is that of the upstream, in a coding that the client accepts."""
         self.browser_fields = context.browsers.of(route.cors, proxied=True)
         self.krakend_compat = self.rules.answer.krakend_compat
-        self.passes_websockets = proxy.websocket is not None
-        """Whether WebSocket connections are passed on to the upstream."""
 
     async def view(self, **path: Any) -> TrioResponse:
         """Quart's view: answer the current request of Quart. Trailers are left out, and no connection is upgraded.

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 1.0
 """The longest wait for the end of a frame, and then for the other side's close, when the server drains."""
+FRAMES_PER_TURN = 500
+"""Frames that are followed before a checkpoint: a client may send ten thousand empty ones in 64 KiB."""
 _SERVICE_RESTART = (1012).to_bytes(2, "big")
 _CLOSE, _MASKED = 0x88, 0x80
 """The first byte of a close frame, and the bit of the second byte that says that a mask follows."""
@@ -135,9 +137,11 @@ class Direction:
         if self._closing:
             data = data[: self._frames.feed_frame(data)]
         else:
-            self._frames.feed(data)
+            at = 0
+            while (at := self._frames.feed_some(data, at, FRAMES_PER_TURN)) < len(data):
+                await trio.lowlevel.checkpoint()
         await self._sink.send_all(data)
-        if self._closing and not self._frames.inside:
+        if self._closing and not (self._frames.inside or self._frames.closed):
             await self._send_close()
 
     async def close(self) -> None:
@@ -175,6 +179,8 @@ class Tunnel:
         self._drain_timer: Timer | None = None
         self._nursery: trio.Nursery | None = None
         self._drain_delay: float | None = None
+        self.error: Exception | None = None
+        """The first error of a direction, without its traceback; None: there was none."""
         self.end = ""
         """Why the tunnel has ended, in words for records; empty: by the end of a side's sending."""
 
@@ -198,6 +204,7 @@ class Tunnel:
             await direction.run()
         except _ENDS as error:
             why, broken = str(error) or type(error).__name__, True
+            self.error = self.error or error.with_traceback(None)
         if not (self._up.has_closed or self._down.has_closed):
             self._cut(why)
             return
@@ -233,10 +240,13 @@ class Tunnel:
         assert self._nursery is not None
         scope = self._nursery.cancel_scope
         self.end = self.end or "the server drains"
-        with trio.move_on_after(CLOSE_SECONDS):
+        with trio.move_on_after(CLOSE_SECONDS) as bound:
             async with trio.open_nursery() as closing:
                 closing.start_soon(self._close_one, self._up)
                 closing.start_soon(self._close_one, self._down)
+        if bound.cancelled_caught:
+            self._cut("the server drains, and no frame has ended in time")
+            return
         scope.deadline = min(scope.deadline, trio.current_time() + CLOSE_SECONDS)
 
     async def _close_one(self, direction: Direction) -> None:

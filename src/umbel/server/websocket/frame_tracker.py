@@ -45,26 +45,35 @@ class FrameTracker:
         while at < len(data):
             at = self._step(data, at)
 
-    def feed_frame(self, data: bytes) -> int:
-        """Take the next received bytes, at most to the end of the present or next frame. Return how many were taken."""
-        at = 0
-        while at < len(data):
+    def feed_some(self, data: bytes, at: int, frames: int) -> int:
+        """Take received bytes from the position ``at`` on, of at most ``frames`` frames. Return the position behind."""
+        while at < len(data) and frames > 0:
             at = self._step(data, at)
-            if not self._head:
-                break
+            frames -= not self._head
         return at
 
+    def feed_frame(self, data: bytes) -> int:
+        """Take the next received bytes, at most to the end of the present or next frame. Return how many were taken."""
+        return self.feed_some(data, 0, 1)
+
     def _step(self, data: bytes, at: int) -> int:
-        """Take a byte of a frame's head, or all bytes of the frame's payload. Return the position behind them."""
+        """Take the head of a frame, or a part of it, and what is there of its payload. Return the position behind."""
+        head = self._head
         if not self._left:
-            self._head.append(data[at])
-            at += 1
-            if (length := _payload_length(self._head)) is None:
-                return at
-            self._left = length
+            if not head:
+                head += data[at : at + 2]
+                at += len(head)
+            missing = _head_size(head) - len(head)
+            if missing > 0:
+                more = data[at : at + missing]
+                head += more
+                at += len(more)
+                if len(more) < missing or _head_size(head) > len(head):
+                    return at
+            self._left = _payload_length(head)
         step = min(self._left, len(data) - at)
         self._left -= step
-        if not self._head[0] & _CONTROL:
+        if not head[0] & _CONTROL:
             self.received += step
         if not self._left:
             self._end_frame()
@@ -82,12 +91,15 @@ class FrameTracker:
             self.completed += 1
 
 
-def _payload_length(head: bytearray) -> int | None:
-    """The length of the payload according to a complete frame head; None while the head is incomplete."""
+def _head_size(head: bytearray) -> int:
+    """The size of a frame's head, as far as its present bytes say."""
     if len(head) < 2:
-        return None
+        return 2
+    return 2 + _EXTENDED.get(head[1] & _LENGTH, 0) + (4 if head[1] & _MASKED else 0)
+
+
+def _payload_length(head: bytearray) -> int:
+    """The length of the payload according to a complete frame head."""
     length = head[1] & _LENGTH
     extended = _EXTENDED.get(length, 0)
-    if len(head) < 2 + extended + (4 if head[1] & _MASKED else 0):
-        return None
     return int.from_bytes(head[2 : 2 + extended], "big") if extended else length

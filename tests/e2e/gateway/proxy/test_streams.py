@@ -218,6 +218,27 @@ async def test_a_fallback_answers_if_the_upstream_refuses() -> None:
     assert [call.outcome.call for call in it.records.calls if call.outcome.failure] == ["dead"] * 3
 
 
+async def test_a_stream_that_is_refused_is_not_asked_of_the_fallback() -> None:
+    asked: list[bytes] = []
+
+    async def upstream(peer: Peer) -> None:
+        asked.append((await peer.read_request())[1])
+        await peer.send(SSE)
+        await peer.closed()
+
+    async with proxied(upstream) as second:
+        others = {"second": {"urls": [f"http://127.0.0.1:{int(second.upstream)}"]}}
+        async with (
+            proxied(upstream, more={"max_streams": 1}, others=others, fallback=["second"]) as it,
+            connected(it.port) as client,
+        ):
+            await client.send("GET", "/events")
+            assert await client.stream.receive_some()
+            refused = await fetch(it.port, "POST", "/events", body=b"once")
+
+    assert (refused.status, asked) == (503, [b"", b"once"])
+
+
 @pytest.mark.parametrize("limit", ["server", "upstream"])
 async def test_a_stream_without_a_place_is_refused(limit: str) -> None:
     script = Script()

@@ -70,3 +70,22 @@ async def test_a_mirror_gets_copies_of_requests_that_came_whole_and_never_delays
 
     assert [reply.body for reply in replies] == [b"v1"] * 3
     assert sorted(copied) == [b"GET /a?x=1 HTTP/1.1 ", b"POST /b HTTP/1.1 whole"]
+
+
+@HOOKS
+async def test_a_mirror_gets_no_copy_of_a_request_that_its_upstream_has_answered(hooks: str) -> None:
+    asked: list[bytes] = []
+
+    async def second(peer: Peer) -> None:
+        while (request := await peer.read_request())[0]:
+            asked.append(request[0].partition(b" ")[0])
+            await peer.send(response(b"v2"))
+
+    async with raw_server(second) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        options = {"split": {"v2": "100%"}, "mirror": {"upstream": "v2", "share": "100%"}}
+        async with proxied(named(b"v1"), hooks=hooks, others=others, **options) as it:
+            replies = [await fetch(it.port, "GET", "/a") for _ in range(3)]
+
+    assert [reply.body for reply in replies] == [b"v2"] * 3
+    assert asked == [b"GET"] * 3

@@ -14,6 +14,7 @@ from tests.support.server.serving import connected, serving
 from tests.support.server.ws_client import upgrade, ws_client
 from tests.support.upstream.raw_server import Peer, answering, field_value, response
 from umbel import Umbel
+from umbel.core.failure_kinds import Kind
 
 
 def echo_app() -> Umbel:
@@ -93,6 +94,40 @@ async def test_a_websocket_over_http2_reaches_an_upstream_of_http1() -> None:
     assert answer.status == 200
     assert answer.body == b"\x81\x02hi"
     assert not {"upgrade", "connection", "sec-websocket-accept"} & {name for name, _ in answer.headers}
+
+
+async def test_a_websocket_over_http2_has_a_fallback_and_is_recorded_as_a_get() -> None:
+    async def hanging(peer: Peer) -> None:
+        await peer.closed()
+
+    async with serving(echo_app()) as second:
+        others = {"second": {"urls": [f"http://127.0.0.1:{second}"]}}
+        options = {"others": others, "fallback": ["second"], "first_byte": "50ms", "websocket": True}
+        async with proxied(hanging, **options) as it, h2_client(it.port) as client:
+            while not client.settled:
+                await client.receive()
+            fields = [("sec-websocket-version", "13")]
+            stream = await client.request("CONNECT", "/ws", fields, end=False, **{":protocol": "websocket"})
+            with trio.fail_after(5):
+                while not client.answers[stream].status:
+                    await client.receive()
+
+    assert client.answers[stream].status == 200
+    assert [record.request.method for record in it.records.requests] == ["GET"]
+
+
+@pytest.mark.parametrize("limit", ["max_lifetime", "idle_timeout"])
+async def test_a_websocket_that_a_time_limit_ends_is_recorded_as_a_timeout(limit: str) -> None:
+    async with serving(echo_app()) as upstream:
+        app, records = proxy_app(upstream, websocket=True, **{limit: "50ms"})
+        async with serving(app) as port, ws_client(port) as client:
+            await client.open()
+            with trio.fail_after(5):
+                assert await client.ended() is None
+    (record,) = records.requests
+    assert (record.status, record.kind, record.broke_off) == (101, Kind.TIMEOUT, True)
+    assert record.calls[0].failure is not None
+    assert record.calls[0].failure.kind is Kind.TIMEOUT
 
 
 async def test_an_upstream_without_proof_of_the_key_gives_502_over_http2() -> None:

@@ -85,6 +85,17 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         PROXY + 'mirror = { upstream = "u", share = "5%" }\n',
         ['9: routes[0].proxy.mirror: "u" gets the request itself, so no copy is sent to it; write another upstream'],
     ),
+    "methods that leave out what websocket and mirror need": (
+        PROXY
+        + 'websocket = true\nmirror = { upstream = "v", share = "5%" }\n'
+        + '[[routes]]\npath = "/b"\nmethods = ["POST"]\n'
+        + 'proxy = { upstream = "u", websocket = true, mirror = { upstream = "v", share = "5%" } }\n',
+        [
+            "14: routes[1].proxy: a WebSocket begins with a GET, which methods leaves out; add GET, or remove websocket",
+            "14: routes[1].proxy: mirror copies only methods that the route does not have; write some of them in"
+            " mirror.methods",
+        ],
+    ),
     "a time of zero, and a word": (
         PROXY + 'first_byte = "0s"\nidle_timeout = "never"\n',
         [
@@ -176,7 +187,7 @@ def test_a_key_without_effect_is_a_warning(what: str, tmp_path: Path, monkeypatc
         "",
         '[[routes]]\npath = "/r"\ncalls.c = { upstream = "u", path = "/" }\n',
         '[[routes]]\npath = "/r"\nmatch = "headers.x_v"\nproxy = { upstream = "v" }\n',
-        '[[routes]]\npath = "/r"\nmethods = ["PUT"]\nproxy = { upstream = "v", websocket = true }\n',
+        '[[routes]]\npath = "/r"\nmethods = ["PUT"]\nproxy = { upstream = "v" }\n',
     ],
 )
 def test_a_proxy_route_is_valid_also_beside_routes_that_name_a_method(

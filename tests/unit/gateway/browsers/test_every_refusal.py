@@ -136,6 +136,8 @@ OF_OTHERS = {
     r"The\ request\ failed\ inside\ the\ gateway\.": "a handshake",
     r"The\ opening\ handshake\ of\ a\ WebSocket\ has\ no\ body\.": "a handshake",
     r"A\ page\ of\ this\ origin\ may\ not\ open\ this\ WebSocket\.": "a handshake",
+    r"This\ path\ passes\ no\ WebSocket\ connections\ on\.": "a handshake",
+    r"The\ gateway\ has\ as\ many\ streams\ as\ it\ can\.": "a handshake",
     "<refusal.detail>": "a handshake that the server would refuse with the same words",
 }
 
@@ -269,7 +271,7 @@ async def _refused_heads_and_bodies(seen: Refusals) -> None:
         for sent in (
             *(handshake(), handshake(b"//ws"), handshake(b"/closed"), handshake(Version=b"12"), handshake(Key=b"x")),
             *(handshake(Protocol=b"a, a"), handshake(Extensions=b";"), handshake(Protocol=b"\xff")),
-            *(handshake(b"/passed/a"), handshake(b"/passed/a", Version=b"12")),
+            *(handshake(b"/passed/a"), handshake(b"/passed/a", Version=b"12"), handshake(b"/split")),
             handshake(b"/passed/a").replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"),
         ):
             seen.take(await exchange(server, sent))
