@@ -164,14 +164,18 @@ async def send_frames(stream: trio.abc.SendStream, pause: float | None, *, maske
 async def open_websocket(port: int, target: bytes = b"/ws") -> tuple[trio.SocketStream, NumberedFrames]:
     """Open a WebSocket to an upstream of this module; return it with the receiver of its frames."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
-    await stream.send_all(upgrade(target))
-    received = b""
-    while b"\r\n\r\n" not in received:
-        data = await stream.receive_some()
-        assert data, received
-        received += data
-    head, _, rest = received.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 101 "), head
-    frames = NumberedFrames(masked=False)
-    frames.feed(rest)
+    try:
+        await stream.send_all(upgrade(target))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            data = await stream.receive_some()
+            assert data, received
+            received += data
+        head, _, rest = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        frames = NumberedFrames(masked=False)
+        frames.feed(rest)
+    except BaseException:
+        stream.socket.close()
+        raise
     return stream, frames

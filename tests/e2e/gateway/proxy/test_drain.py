@@ -23,7 +23,7 @@ from tests.support.upstream.raw_server import RawServer, raw_server
 
 WEBSOCKETS = 1000 if SOAK else 20
 DRAIN_IDLE_S = 2.0 if SOAK else 0.3
-PAUSE_S = 0.5 if SOAK else 0.05
+PAUSE_S = 4.0 if SOAK else 0.05
 """The longest pause between two frames of one side of one WebSocket."""
 WAIT_S = 120 if SOAK else 20
 CLOSE = b"\x88\x82\0\0\0\0\x03\xf4"
@@ -44,6 +44,7 @@ class Clients:
     """Clients of WebSockets; each checks its frames."""
 
     def __init__(self) -> None:
+        self._opening = trio.CapacityLimiter(20)
         self.opened = 0
         self.all_opened = trio.Event()
         """Set when every client has received some frames."""
@@ -53,7 +54,8 @@ class Clients:
 
     async def run(self, port: int) -> None:
         """Open one WebSocket, and send and receive frames until the gateway closes it."""
-        stream, frames = await open_websocket(port)
+        async with self._opening:
+            stream, frames = await open_websocket(port)
         started = False
         async with stream, trio.open_nursery() as nursery:
             sending = trio.CancelScope()
