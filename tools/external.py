@@ -44,6 +44,8 @@ TOOLS: Mapping[str, Tool] = {
     "node": Tool({"node": "nodejs", "npm": "npm"}, 180),
     "prometheus": Tool({"prometheus": "prometheus"}, 120),
     "slowhttptest": Tool({"slowhttptest": "slowhttptest"}, 300),
+    # The limit is for every case; without that option the tests have their own limit of some minutes.
+    "websocket": Tool({"node": "nodejs", "npm": "npm"}, 3700),
     "wheel": Tool({"git": "git"}, 300),
 }
 
