@@ -185,7 +185,7 @@ with conditions becomes the answer, and so do 412, 428 and, with `range`, 206 an
 forwarded, since the bytes of the answer differ from those of the response; a range in another unit (`items=0-9`) is. A
 date is not forwarded beside an entity tag that is not forwarded.
 
-**Proxy routes** send on the client's whole request instead; [edge.md](edge.md#requests-that-are-passed-on) has the
+**Proxy routes** send on the client's whole request instead; [edge.md](edge.md#passing-a-path-on) has the
 exceptions and the rules for paths and responses.
 
 ## What answers take over

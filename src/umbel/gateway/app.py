@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import trio
+from werkzeug.exceptions import HTTPException
 
 from ..composition.plan import compiler
 from ..composition.proxy.any_method import ANY_METHOD
@@ -278,13 +279,13 @@ class Umbel(ErrorHandling, InboundApplication):
         return serve_asgi(self, request)
 
     def takes_any_size(self, head: AnyHead) -> bool:
-        """Whether the route of a request is a proxy route, which passes a body of any size on."""
-        table = self.route_table
-        if self._has_root_path or self._is_wrapped or "asgi_app" in self.__dict__:
+        """Whether a request may be for a proxy route, which passes a body of any size on."""
+        adapter, path = self._matched(head, self._origin_of_head(head))
+        try:
+            endpoint, _ = adapter.match(path, head.method)
+        except HTTPException:
             return False
-        origin = self._origin_of_head(head) if table.reads_head else None
-        match = table.find(head.method, head.target, origin)
-        return match is not None and isinstance(match.route, ProxyView)
+        return self.route_table.passes_on(endpoint)
 
     def _new_cycle(
         self, match: Match, inbound: InboundRequest, scope: Callable[[], Mapping[str, Any]], send: Send

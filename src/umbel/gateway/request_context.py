@@ -6,7 +6,7 @@ them. A request that Quart dispatches has its request context in the ASGI scope,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
@@ -54,6 +54,7 @@ class RequestContext:
 
     __slots__ = (
         "answered_by_server",
+        "at_end",
         "body",
         "body_waits",
         "browser_fields",
@@ -102,6 +103,8 @@ class RequestContext:
         """The coded forms of the constant content of a static route; None: the content is not constant."""
         self.calls: dict[str, Outcome] = {}
         """The outcomes of the request's calls by name, in the order in which the calls ended."""
+        self.at_end: Callable[[], Awaitable[object]] | None = None
+        """Awaited at the end of a request that Quart dispatches, whatever became of the response of its view."""
         self.copies: list[Copy] | None = None
         """The copies that mirrors get when the request is over; None: its route has no mirror."""
         self.outcomes: tuple[Outcome, ...] = ()

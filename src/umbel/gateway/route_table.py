@@ -47,6 +47,7 @@ from .operation.probes import PATHS
 from .proxy.websocket_routes import refuse_websockets
 from .quart.hooks import Hook, View
 from .request.paths import check_path, forbidden_in_query
+from .routing.empty_segments import belongs_to_another_route
 from .routing.encoded_slashes import holds_encoded_slash, path_to_match, with_slashes
 from .routing.route_group import RouteGroup
 
@@ -118,6 +119,11 @@ class RouteTable:
         """Add a configured route; ``endpoint`` and ``function`` are its endpoint and view in Quart."""
         self._routes[endpoint] = route
         self.views[endpoint] = View(route.rule, function)
+
+    def passes_on(self, endpoint: str) -> bool:
+        """Whether a route of this endpoint in Quart is a proxy route."""
+        route = self._routes.get(endpoint)
+        return route is not None and route.passes_on
 
     def add_handler(self, endpoint: str, handler: ComposeView) -> None:
         """Add a handler of ``@app.compose``; ``endpoint`` is its endpoint in Quart."""
@@ -215,6 +221,8 @@ class RouteTable:
         # werkzeug compares methods in upper case, but they are case-sensitive.
         if rule.endpoint not in self._served or path in PATHS or method not in (rule.methods or ()):
             return None
+        if b"//" in raw and belongs_to_another_route(adapter, path, method):
+            return None  # Quart's part refuses it.
         if encoded:
             if rule.endpoint not in kept:
                 return None

@@ -61,6 +61,8 @@ class RouteView:
         self.read = self._inputs.read
         """``InputRules.read``: reads the inputs of a request whose body the plan does not use."""
         self.rule = route.path
+        self.passes_on = False
+        """Whether it is a proxy route."""
         self.compression = context.compression if route.compress else None
         """Compresses the responses of the route; None: they are sent as they are."""
         self._streams = route.stream

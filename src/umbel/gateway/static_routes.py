@@ -58,6 +58,8 @@ class StaticView:
         self._reads_query = bool(route.query_params)
         self._seconds = plan.deadline
         self.rule = route.path
+        self.passes_on = False
+        """Whether it is a proxy route."""
         self.compression = context.compression if route.compress else None
         """Compresses the responses of the route; None: they are sent as they are."""
         self.browser_fields = context.browsers.of(route.cors)

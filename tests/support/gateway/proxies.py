@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ def proxy_app(
     more: dict[str, Any] | None = None,
     others: dict[str, Any] | None = None,
     server: dict[str, Any] | None = None,
+    routes: Sequence[dict[str, Any]] = (),
     **proxy: Any,
 ) -> tuple[Umbel, Records]:
     """An application with one proxy route for all paths, to the upstream ``up`` at ``port``.
@@ -37,11 +38,12 @@ def proxy_app(
         more: further keys of the upstream.
         others: further upstreams.
         server: keys of ``[server]``.
+        routes: further routes.
         proxy: keys of the route's ``proxy``.
     """
     config = {
         "upstreams": {"up": {"urls": [f"http://127.0.0.1:{port}"], **(more or {})}, **(others or {})},
-        "routes": [{"path": "/<path:rest>", "auth": "none", "proxy": {"upstream": "up", **proxy}}],
+        "routes": [{"path": "/<path:rest>", "auth": "none", "proxy": {"upstream": "up", **proxy}}, *routes],
         "server": {"hooks": hooks, **(server or {})},
     }
     records = Records()

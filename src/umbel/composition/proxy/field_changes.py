@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...core.http.header_field import Field
-from ...core.http.hop_by_hop import HOP_BY_HOP, named_by
+from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.model import Json
 from ..request.request_template import RequestField
 from ..text.field_template import OnLeftOut
@@ -14,8 +14,6 @@ from ..text.field_template import OnLeftOut
 _CONNECTION = b"connection"
 _FRAMING = frozenset({b"content-length", b"host"})
 """Fields that Connection cannot make hop-by-hop: without them a message would mean something else."""
-_PROXY_STATUS = b"proxy-status"
-"""The one field of a response that has a ``proxy-`` name and is end-to-end (RFC 9209)."""
 
 
 def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
@@ -41,7 +39,7 @@ def end_to_end(fields: Sequence[Field]) -> list[Field]:
             if lower == _CONNECTION:
                 named |= named_by(value)
             chunked = chunked or lower == b"transfer-encoding"
-        elif not lower.startswith(b"proxy-") or lower == _PROXY_STATUS:
+        elif not (lower.startswith(b"proxy-") and is_hop_by_hop(lower)):
             kept.append(field)
     if named:
         kept = without(kept, named - _FRAMING)

@@ -148,7 +148,7 @@ class ProxyCompiler:
         if name in _OF_HANDSHAKE:
             return f'"{name}" belongs to the handshake of a WebSocket; remove it'
         if key == "response_headers":
-            if name != "proxy-status" and is_hop_by_hop(name.encode("ascii")):
+            if is_hop_by_hop(name.encode("ascii")):
                 return f'"{name}" belongs to one connection and is never forwarded; remove it'
             return f'"{name}" belongs to the content of the response; remove it' if name in _OF_CONTENT else None
         if name == "accept-encoding":  # Umbel writes it into calls only.

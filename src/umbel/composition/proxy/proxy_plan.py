@@ -47,7 +47,7 @@ from ..text.template import BadValueError, TargetTemplate, Variable, check_segme
 from .field_changes import FieldChanges, end_to_end, expanded, named_by_connection, without
 from .response_rewrite import UNMOVED, Base, CookieRewrite, Moved, rewritten_location
 
-_DROPPED = frozenset({b"expect", b"proxy", b"x-forwarded-client-cert"})
+_DROPPED = frozenset({b"expect", b"proxy", b"proxy-status", b"x-forwarded-client-cert"})
 """Fields of clients that no upstream gets: Expect is answered by the server; ``Proxy`` would become the environment
 variable HTTP_PROXY of a CGI program ("httpoxy"); a client certificate is what the gateway says, never the client."""
 _ABOUT_CLIENT = frozenset({b"forwarded", b"remote-addr", b"x-real-ip"})
@@ -243,6 +243,7 @@ class ProxyPlan:
         context: Mapping[str, Json] = _NOTHING,
         upstream: str | None = None,
         left_out: OnLeftOut = ignore_left_out,
+        host: str | None = None,
     ) -> list[tuple[bytes, bytes]]:
         """The fields of the response to the client, with names in lower case, before ``[headers]`` and CORS.
 
@@ -253,11 +254,12 @@ class ProxyPlan:
             context: see the class.
             upstream: the upstream that has sent the response; see the class.
             left_out: gets each configured field that is left out because of its value.
+            host: the host that the client has asked for. With ``preserve_host`` the upstream calls itself so.
         """
         kept = end_to_end(fields)
         if self.config.rewrite.location:
             kept = [
-                (name, lower, self._location(value, raw_target, path, upstream)) if lower == b"location" else each
+                (name, lower, self._location(value, raw_target, path, upstream, host)) if lower == b"location" else each
                 for each in kept
                 for name, lower, value in (each,)
             ]
@@ -309,9 +311,15 @@ class ProxyPlan:
         rest = b"/".join(raw_path.rsplit(b"/", value.count("/") + 1)[1:])
         return rest if unquote_to_bytes(rest) == value.encode("utf-8", "surrogatepass") else b""
 
-    def _location(self, location: bytes, raw_target: bytes, path: Mapping[str, Any], upstream: str | None) -> bytes:
+    def _location(
+        self, location: bytes, raw_target: bytes, path: Mapping[str, Any], upstream: str | None, host: str | None
+    ) -> bytes:
         moved = UNMOVED if self.template is None else self._moved(_split(raw_target)[0], path)
-        return rewritten_location(location, self._destination(upstream).bases, moved)
+        bases = self._destination(upstream).bases
+        if self.preserve_host and host is not None and host.isascii():
+            paths = {base.path.decode("ascii") for base in bases}
+            bases = (*bases, *(Base.of(scheme, host, path) for path in paths for scheme in ("http", "https")))
+        return rewritten_location(location, bases, moved)
 
     def _moved(self, raw_path: bytes, path: Mapping[str, Any]) -> Moved | None:
         """How the template has changed the beginning of the path; None: not only the beginning."""

@@ -22,8 +22,11 @@ _known: BoundedCache[bytes, frozenset[bytes]] = BoundedCache(256, 128)
 
 
 def is_hop_by_hop(name: bytes) -> bool:
-    """Whether a field of this name (in lower case) is never forwarded: a connection's field, or any ``proxy-`` name."""
-    return name in HOP_BY_HOP or name.startswith(b"proxy-")
+    """Whether a field of this name (in lower case) is never forwarded: a connection's field, or a ``proxy-`` name.
+
+    Proxy-Status is the one field with such a name that is end-to-end (RFC 9209).
+    """
+    return name in HOP_BY_HOP or (name.startswith(b"proxy-") and name != b"proxy-status")
 
 
 def hop_by_hop_among(names: Iterable[str], connection: str | None) -> list[str]:

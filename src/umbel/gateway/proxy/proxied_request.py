@@ -155,7 +155,7 @@ class ProxiedRequest:
                 await call.aclose()
                 break  # This upstream has done what the request asks for.
             await call.aclose()
-            if not self._may_repeat(failure):
+            if not self._may_repeat(call, failure):
                 break
         assert failure is not None, "a proxy route has an upstream"
         outcomes = self._keep_outcomes()
@@ -219,11 +219,12 @@ class ProxiedRequest:
         """Pass on an interim response of the upstream."""
         self._ctx.inbound.inform_soon(status, self._rules.proxy.trailer_fields(fields))
 
-    def _may_repeat(self, failure: Failure) -> bool:
-        """Whether the request may go to another upstream after ``failure``."""
+    def _may_repeat(self, call: ProxyCall, failure: Failure) -> bool:
+        """Whether the request may go to another upstream after ``failure`` of ``call``."""
         if self._upload is not None and self._upload.begun:
             return False
-        if failure.kind in _UNSENT:
+        attempts = () if call.outcome is None else call.outcome.attempts
+        if failure.kind in _UNSENT and all(attempt.kind in _UNSENT for attempt in attempts):
             return True
         return self._upload is None and self._content is None and self._ctx.facts.method in IDEMPOTENT
 
@@ -260,7 +261,7 @@ class ProxiedRequest:
         response, ctx = self.call.response, self._ctx
         assert response.status is not None
         fields = self._rules.proxy.response_fields(
-            response.fields, ctx.inbound.target, self._path, self._values, self.call.upstream
+            response.fields, ctx.inbound.target, self._path, self._values, self.call.upstream, host=ctx.origin.host
         )
         if not response.response_ended and response.status != SWITCHED:
             runtime = ctx.serving.runtime
@@ -270,9 +271,10 @@ class ProxiedRequest:
 
     def _become_stream(self) -> None:
         """Timer: count the response as a stream, if places are free."""
-        self._timer = None
-        if self.call.response.become_stream():
-            self._ctx.inbound.became_stream()
+        self._timer, runtime = None, self._ctx.serving.runtime
+        both = self.call.response.become_stream() and self._ctx.inbound.became_stream()
+        if not both and runtime is not None:  # A place may become free.
+            self._timer = runtime.timers.add(trio.current_time() + STREAM_AFTER, self._become_stream)
 
     async def receive(self) -> bytes:
         """Receive the next bytes of the response's body; empty at its end.
@@ -299,6 +301,7 @@ class ProxiedRequest:
         """End the exchange, in any state. Waits at most a second for the sender of the request's body."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         inbound = self._ctx.inbound
         inbound.on_gone(None)
         if self._calls:

@@ -40,6 +40,8 @@ class ProxyView:
         route = plan.route
         self.rules = ProxyRules(context, plan, proxy)
         self.rule = route.path
+        self.passes_on = True
+        """Whether it is a proxy route."""
         self.compression = None
         """Nothing is compressed: the response is that of the upstream, in a coding that the client accepts."""
         self.browser_fields = context.browsers.of(route.cors, proxied=True)
@@ -57,20 +59,13 @@ class ProxyView:
         body = cast(QuartBody, current_request().body)
         body.take_any_size()
         request = ProxiedRequest(self.rules, ctx, path, body.receive)
-        try:
-            reply = await request.begin()
-            if reply is not None:
-                await request.aclose()
-                return as_response(reply)
+        ctx.at_end = request.aclose
+        reply = await request.begin()
+        if reply is None:
             status, fields = request.head()
-            if not request.response.response_ended:
-                return as_response(Reply(status, fields, ProxiedBody(request), named=True))
-            content = await request.receive()
-        except BaseException:
-            await request.aclose()
-            raise
-        await request.aclose()
-        return as_response(Reply(status, fields, content, named=True))
+            whole = request.response.response_ended
+            reply = Reply(status, fields, await request.receive() if whole else ProxiedBody(request), named=True)
+        return as_response(reply)
 
     def deadline(self, fields: RequestFields, complete_at: float) -> float:
         """The deadline of a request: none, because its limits are those of single steps (``ProxyPlan.limits``)."""
@@ -90,7 +85,7 @@ class ProxiedBody(ResponseBody):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self._request.aclose()
+        """Do nothing: the end of the request ends the call, also if no body was sent."""
 
     def __aiter__(self) -> ProxiedBody:
         return self

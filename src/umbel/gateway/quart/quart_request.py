@@ -39,6 +39,7 @@ from ..request_end import DISCARD_MAX, end_by, record_of, send_copies
 from ..response.problems import from_http_exception, from_request_error
 from ..response.reply import Reply, redirect_reply
 from ..response.sending import AnyResponse, deliver
+from ..routing.empty_segments import EMPTY_SEGMENTS, belongs_to_another_route
 from ..routing.encoded_slashes import holds_encoded_slash, keeps_slashes, path_to_match
 from .asgi_request import AsgiRequest, Send
 from .quart_context import request_of
@@ -141,7 +142,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         """Check the raw path. Encoded slashes are allowed if the route of the request keeps them.
 
         Raises:
-            RequestError: 400, as ``check_path``.
+            RequestError: 400, as ``check_path``; or the path has empty segments, and belongs to another route without.
         """
         kept = self._kept
         given = self._given_scope
@@ -153,6 +154,9 @@ class QuartRequest(TrioASGIHTTPConnection):
             and not keeps_slashes(self._adapter, self._path, self.ctx.facts.method, kept)
         ):
             raise RequestError(400, AMBIGUOUS)
+        # A path that begins with several slashes is redirected.
+        if b"//" in raw[1:] and belongs_to_another_route(self._adapter, self._path, self.ctx.facts.method):
+            raise RequestError(400, EMPTY_SEGMENTS)
 
     async def _answer_500(self) -> None:
         await self._deliver(from_http_exception(InternalServerError(), self.ctx.facts.request_id))
@@ -172,10 +176,13 @@ class QuartRequest(TrioASGIHTTPConnection):
             self.ctx.routed(rule.rule, facts.deadline)
 
     async def _let_go(self) -> None:
-        """Detach the body from the connection, and break reference cycles.
+        """End what the view has left open, detach the body, and break reference cycles.
 
         A run of the garbage collector, which would free cycles, blocks all requests.
         """
+        at_end, self.ctx.at_end = self.ctx.at_end, None
+        if at_end is not None:  # A hook may have replaced the response, or raised, so that its body was never entered.
+            await at_end()
         request, self._request = self._request, None  # Quart's request holds this object.
         if request is None:
             return

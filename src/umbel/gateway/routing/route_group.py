@@ -28,6 +28,8 @@ class RouteGroup:
 
     def __init__(self, routes: Sequence[tuple[RouteView | StaticView | ProxyView, Plan]]) -> None:
         self.rule = routes[0][0].rule
+        self.passes_on = any(route.passes_on for route, _ in routes)
+        """Whether one of them is a proxy route."""
         self.choose = Choice(routes).choose
 
     async def view(self, **path: Any) -> TrioResponse:

@@ -8,10 +8,10 @@ import pytest
 import trio
 
 from tests.support.gateway.program import SERVERS
-from tests.support.gateway.proxies import proxied
+from tests.support.gateway.proxies import proxied, proxy_app
 from tests.support.server.raw_client import converse
-from tests.support.server.serving import connected, fetch
-from tests.support.upstream.raw_server import Peer, answering, field_value, response
+from tests.support.server.serving import connected, fetch, serving
+from tests.support.upstream.raw_server import Peer, answering, field_value, raw_server, response
 
 pytestmark = pytest.mark.parametrize("hooks", ["auto", "all"])
 
@@ -204,3 +204,42 @@ async def test_the_host_is_that_of_the_upstream_or_of_the_client(stock: bool, ho
 
     host = field_value(upstream.requests[0][0], "host")
     assert host == ("gateway.test" if preserved else f"127.0.0.1:{int(it.upstream)}")
+
+
+@pytest.mark.parametrize("size", [17_000_000])
+async def test_a_body_over_the_limit_of_the_server_is_passed_on(hooks: str, size: int) -> None:
+    got: list[int] = []
+
+    async def upstream(peer: Peer) -> None:
+        head = await peer.read_head()
+        left = int(field_value(head, "content-length") or 0) - len(peer.buffer)
+        while left > 0:
+            left -= len(await peer.stream.receive_some())
+        got.append(left)
+        await peer.send(response(b"ok"))
+
+    async with proxied(upstream, hooks=hooks) as it:
+        reply = await fetch(it.port, "POST", "/a", body=bytes(size))
+
+    assert (reply.status, got) == (200, [0])
+
+
+async def test_a_location_with_the_client_s_host_is_rewritten_if_the_host_is_preserved(hooks: str) -> None:
+    moved = response(b"", b"location: http://gateway.test/v2/x", b"proxy-status: up;error=x", status=b"302 Found")
+    async with proxied(answering(moved), hooks=hooks, preserve_host=True, path="/v2/{+rest}") as it:
+        reply = await fetch(it.port, "GET", "/a")
+
+    assert (reply["location"], reply["proxy-status"]) == ("/x", "up;error=x")
+
+
+async def test_an_empty_segment_that_would_leave_another_route_is_refused(hooks: str) -> None:
+    upstream = Recording()
+    async with raw_server(upstream) as port:
+        app, _ = proxy_app(int(port), hooks=hooks, routes=[{"path": "/admin/<path:x>", "respond": {"text": "no"}}])
+        async with serving(app) as gate:
+            statuses = [
+                (await fetch(gate, "GET", path)).status for path in ("/admin/x", "/admin//x", "/a//b", "//admin/x")
+            ]
+
+    assert statuses == [200, 400, 200, 308]
+    assert [head.partition(b" HTTP")[0] for head, _ in upstream.requests] == [b"GET /a//b"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import h11
 import pytest
 import trio
+from quart import Response
 
-from tests.support.gateway.proxies import proxied
+from tests.support.gateway.proxies import proxied, proxy_app
 from tests.support.server.h2_client import h2_client
-from tests.support.server.serving import connected, fetch
-from tests.support.upstream.raw_server import Peer, field_value, response
+from tests.support.server.serving import connected, fetch, serving
+from tests.support.upstream.raw_server import Peer, field_value, raw_server, response
 from umbel.core.failure_kinds import Kind
 
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -256,3 +259,37 @@ async def test_a_stream_without_a_place_is_refused(limit: str) -> None:
 
     assert refused.status == 503
     assert not script.begun.is_set()
+
+
+@pytest.mark.parametrize("hook", ["replaces the response", "raises", "waits for a client that leaves"])
+async def test_a_hook_that_never_sends_the_response_leaves_no_call_open(hook: str) -> None:
+    left = trio.Event()
+
+    async def upstream(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nbegun")
+        await peer.closed()
+        left.set()
+
+    async with raw_server(upstream) as port:
+        app, _ = proxy_app(int(port), hooks="all")
+        waits = trio.Event()
+
+        @app.after_request
+        async def after(given: Any) -> Any:
+            if hook == "raises":
+                raise RuntimeError("a crash of the test")
+            if hook.startswith("waits"):
+                waits.set()
+                await trio.sleep_forever()
+            return Response("own page", 403)
+
+        async with serving(app) as gate, connected(gate) as client:
+            await client.send("GET", "/a")
+            with trio.fail_after(5):
+                if hook.startswith("waits"):
+                    await waits.wait()
+                    await client.stream.aclose()
+                else:
+                    assert (await client.reply()).status == (500 if hook == "raises" else 403)
+                await left.wait()

@@ -56,6 +56,7 @@ ROUTES = [
         "path": "/passed/<path:rest>",
         "proxy": {"upstream": "up", "max_body": "1KB", "websocket": {"origins": ["https://other.example"]}},
     },
+    {"path": "/passed/own/<path:rest>", "respond": {"text": "own"}},
     {
         "path": "/split",
         "max_steps": 1,
@@ -111,6 +112,7 @@ def _asked() -> list[tuple[str, str, bytes, tuple[tuple[str, str], ...]]]:
         ("POST", "/json", b"x" * 2000, (JSON,)),
         ("POST", "/passed/a", b"x" * 2000, (("content-length", "2000"),)),
         ("GET", "/split", b"", ()),
+        ("GET", "/passed/own//x", b"", ()),
         ("GET", "/r", b"", (("if-match", '"x"'),)),
         ("POST", "/json", b"{}", (JSON, ("if-match", '"x"'))),
         ("POST", "/form", bomb, (FORM, coded)),
