@@ -316,6 +316,9 @@ class StreamingCall(Call, Protocol):
     def trailers(self) -> Sequence[Field]:
         """The trailer fields of a chunked body, once the response has ended; empty before, and without any."""
 
+    receive_max: int
+    """Most bytes that ``receive`` reads from the socket at once; may be changed between two calls."""
+
     async def receive(self) -> bytes:
         """Receive the next bytes of the response's body; empty at its end. Cancelled, it cancels the call.
 

@@ -247,6 +247,10 @@ class InboundRequest(Protocol):
 
     # Request body.
 
+    receive_max: int
+    """Most bytes that ``receive`` reads from the client's socket at once; may be changed between two calls. Only for a
+    request with a body, and without effect over HTTP/2 and other servers."""
+
     async def receive(self) -> bytes:
         """Receive the next part of the body, at least one byte; ``b""`` at its end.
 
@@ -380,17 +384,21 @@ class InboundRequest(Protocol):
             ClientGoneError, RuntimeError: as ``respond``.
         """
 
-    async def send(self, data: bytes) -> None:
-        """Send a part of the content, and wait until the client's socket has taken it. Always a checkpoint.
+    async def send(self, data: bytes) -> bool:
+        """Send a part of the content, and wait until the client's socket has taken it.
 
-        ``b""`` sends the head, if it was not sent before.
+        ``b""`` sends the head, if it was not sent before. Raises a pending cancel in any case. If the socket takes all
+        at once, it lets other tasks run only when the turn of the event loop has lasted for a millisecond.
+
+        Returns:
+            whether the socket took all at once, as far as this is known.
 
         Raises:
             ClientGoneError: the client has left or does not read.
             RuntimeError: no response has begun or it has ended, or the content is longer than Content-Length says.
         """
 
-    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> object:
         """End the response that ``start`` began, with a last part, and with trailers if ``start`` declared them.
 
         Waits until the client's socket has taken the response. Trailers are left out where the protocol or the client

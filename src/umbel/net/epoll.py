@@ -86,6 +86,8 @@ class Reader(Protocol):
     """True: the reader reports each change by itself. False: the owner of a socket must call ``watch_again``."""
     now: float
     """``trio.current_time()`` for handlers, read at the start of a batch and after each checkpoint within the batch."""
+    turn_began: float
+    """``perf_counter()`` at the same moments. It is old if no socket has changed since: then a turn counts as long."""
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
         """Call ``handler`` at each change of ``sock``, until ``close(sock)``. ``sock`` must be non-blocking.
@@ -123,7 +125,7 @@ class EpollReader:
     reports_each_change: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.turn_began = 0.0
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._in_batch = False
@@ -144,7 +146,8 @@ class EpollReader:
                 self._in_batch = True
                 try:
                     self.now = trio.current_time()
-                    yield_at = perf_counter() + TURN_SECONDS
+                    self.turn_began = perf_counter()
+                    yield_at = self.turn_began + TURN_SECONDS
                     since_look = 0
                     for fd, events in poll(0, EVENTS_MAX):
                         # A socket that was closed earlier in this batch has no handler. Its number is still taken, so
@@ -160,7 +163,8 @@ class EpollReader:
                                 # number until the batch is over.
                                 await trio.lowlevel.checkpoint()
                                 self.now = trio.current_time()
-                                yield_at = perf_counter() + TURN_SECONDS
+                                self.turn_began = perf_counter()
+                                yield_at = self.turn_began + TURN_SECONDS
                 finally:
                     self._in_batch = False
                     if self._to_close:
@@ -236,7 +240,7 @@ class WaitReader:
     reports_each_change: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.turn_began = 0.0
         self._watches: dict[int, _Watch] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -271,14 +275,14 @@ class WaitReader:
                 await wait(watch.fd)
                 # A new event before the handler runs: the handler may call ``watch_again`` itself.
                 watch.used[event] = used = trio.Event()
-                self.now = trio.current_time()
+                self.now, self.turn_began = trio.current_time(), perf_counter()
                 watch.handler(event)
                 await used.wait()
 
     async def _call(self, watch: _Watch) -> None:
         await trio.lowlevel.checkpoint()
         if self._watches.get(watch.fd) is watch:
-            self.now = trio.current_time()
+            self.now, self.turn_began = trio.current_time(), perf_counter()
             watch.handler(0)
 
     def register(self, sock: socket.socket, handler: Handler) -> None:

@@ -20,7 +20,9 @@ The second case needs the condition because the end of the peer's sending may be
 and never again. Once ``_ended`` is set, the flag therefore stays set, and each later ``recv`` finds the end again.
 
 *Fairness.* One turn of the reader pushes at most ``TURN_BYTES_MAX`` of one socket. ``call_again`` requests the next
-turn for the rest, so a fast peer does not delay the others.
+turn for the rest, so a fast peer does not delay the others. A task that passes bytes on without a wait calls
+``pass_turn`` for each piece. The time is counted from the reader's last batch, not per task: so a turn of the event
+loop lasts at most ``PIECES_SECONDS`` and a piece of each task, however many tasks there are.
 
 *Sending.* ``send_now`` gives the socket what it takes and keeps the rest in ``unsent``. The reader's task sends the
 rest as the socket takes more, and wakes the task that waits in ``drained``. One task sends at a time, and waits for
@@ -45,16 +47,25 @@ import termios
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
+from time import perf_counter
 from typing import Any, Protocol
 
 import outcome
 import trio
-from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from .epoll import BROKEN, ENDED, READABLE, WRITABLE, Reader
 
 RECEIVE_MAX = 64 * 1024
-"""Maximum bytes of one ``recv``."""
+"""Maximum bytes of one ``recv``, if the caller gives no other limit, and of what ``send_part`` keeps."""
+PIECES_SECONDS = 0.001
+"""Seconds of a turn of the event loop after which ``pass_turn`` lets other tasks run."""
 _HAS_SOMETHING = READABLE | ENDED
 TURN_BYTES_MAX = 256 * 1024
 """Maximum bytes that are pushed from one socket in one turn of the reader."""
@@ -221,18 +232,27 @@ class PlainStream:
             if (data := self.receive_now(limit)) is not None:
                 return data
 
-    async def receive_ready(self) -> bytes | None:
+    def pass_turn(self) -> Awaitable[object]:
+        """Let other tasks run if this turn of the event loop has lasted for ``PIECES_SECONDS``; see "Fairness".
+
+        The result must be awaited at once. A cancel that is pending is raised in any case.
+        """
+        if perf_counter() - self._reader.turn_began > PIECES_SECONDS:
+            return checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        return checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
+
+    async def receive_ready(self, limit: int = RECEIVE_MAX) -> bytes | None:
         """Receive what has come already, as ``receive_some``; None if nothing has. Never waits for the peer.
 
-        A checkpoint, unless it returns None. A cancel loses no bytes.
+        Passes the turn (``pass_turn``), unless it returns None. A cancel loses no bytes.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the stream is closed.
         """
         if self._readable:
-            await checkpoint()
-        return self.receive_now()
+            await self.pass_turn()
+        return self.receive_now(limit)
 
     def stop_receiving(self) -> None:
         """Make the task that waits in ``receive_some`` or ``wait_readable`` raise TooSlowError. Loses no bytes."""
@@ -419,6 +439,21 @@ class PlainStream:
             return self._hand_over(data)
         return sent == len(data) or self._hand_over(memoryview(data)[sent:])
 
+    def send_part(self, data: bytes | memoryview) -> int:
+        """``send_now``, but keep at most ``RECEIVE_MAX`` bytes in ``unsent``.
+
+        Return how many bytes of ``data`` were sent or kept. The caller sends the others after ``drained``.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: as ``send_now``.
+        """
+        size = len(data)
+        if not self.send_now(data) and (excess := len(self.unsent) - RECEIVE_MAX) > 0:
+            # ``send_now`` has asked for the next report of a writable socket, which any rest needs.
+            self.unsent = memoryview(self.unsent)[:RECEIVE_MAX]
+            return size - excess
+        return size
+
     def send_and_listen(self, data: bytes, listener: Listener) -> None:
         """``send_now``, then ``listen``. A broken connection is not raised; the listener gets the error when it reads.
 
@@ -469,7 +504,7 @@ class PlainStream:
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: as ``send_now``.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         if not self.send_now(data):
             await self.drained()
 

@@ -305,6 +305,15 @@ class TlsStream(PlainStream):
             raise trio.BrokenResourceError("the TLS connection is broken") from error
         return self._flush()
 
+    def send_part(self, data: bytes | memoryview) -> int:
+        """Encrypt and send ``data`` in pieces of ``RECORDS_BYTES``, until one stays unsent; see ``PlainStream``."""
+        size = len(data)
+        with memoryview(data) as view:
+            for start in range(0, size, RECORDS_BYTES):
+                if not self.send_now(view[start : start + RECORDS_BYTES]):
+                    return min(start + RECORDS_BYTES, size)
+        return size
+
     def _encrypted(self, data: bytes | memoryview) -> bytes:
         """The TLS records of ``data``, taken out of the outgoing BIO one by one, so that the BIO stays small."""
         records = []

@@ -61,7 +61,7 @@ class ScriptedStream(PlainStream):
         await trio.sleep_forever()
         return b""
 
-    async def receive_ready(self) -> None:
+    async def receive_ready(self, limit: int = 0) -> None:
         """Nothing is there."""
 
     def received_ago(self) -> None:

@@ -58,7 +58,7 @@ class MemoryRequest:
         self.started = trio.current_time()
         self.content_length = sum(map(len, parts)) if ends else None
         self.websocket = self.takes_trailers = self.body_complete = False
-        self.discard_max = 64 * 1024
+        self.discard_max = self.receive_max = 64 * 1024
         self.crash_recorded = False
         self.answer = Answer()
         self.filed: list[RequestEnded] = []
@@ -225,12 +225,14 @@ class MemoryRequest:
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
         self._give(status, fields)
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> bool:
         assert self.status, "the application sent content before the response head"
         assert not self._ended
         await trio.lowlevel.checkpoint()
         self._unsent = [] if self._mute or not data else [data]
+        at_once = self._reads
         await self.drained()
+        return at_once
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         assert self.status and not self._ended

@@ -112,7 +112,10 @@ class PushingMemoryStream(PlainStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         self.send_now(data)
 
-    async def receive_ready(self) -> bytes | None:
+    async def pass_turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_ready(self, limit: int = 0) -> bytes | None:
         return await self.receive_some() if self._received or self._over or self._closed else None
 
     async def receive_some(self, limit: int = 0) -> bytes:

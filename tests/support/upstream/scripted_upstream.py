@@ -173,10 +173,13 @@ class _ClientStream:
     def unlisten(self) -> None:
         self._listener = None
 
-    async def receive_ready(self) -> bytes | None:
+    async def pass_turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_ready(self, limit: int = 0) -> bytes | None:
         return await self.receive_some() if self._received or self._over else None
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, limit: int = 0) -> bytes:
         await trio.lowlevel.checkpoint()
         while not self._received and not self._over:
             self._arrived = trio.Event()
@@ -224,9 +227,11 @@ class PushedStream(_ClientStream, PlainStream):
         """Send as ``send_all`` does."""
         if self._step.dumb:
             raise trio.BrokenResourceError
-        if not self._step.deaf:
-            super().send_now(data)
-        return not self._step.deaf
+        if self._step.deaf:
+            self.unsent = data
+            return False
+        super().send_now(data)
+        return True
 
     async def drained(self) -> None:
         if self._step.deaf:

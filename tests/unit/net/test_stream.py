@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gc
+import math
 import socket
+import struct
 from collections import Counter
 
 import pytest
 import trio
 import trio.testing
 
+import umbel.net.epoll
+import umbel.net.stream
 from tests.support.scheduler_turns import counting_turns
 from tests.support.socket_streams import READERS, RecordingListener, check_that_closing_wakes, plain_pair
 from umbel.net.epoll import AnyReader
-from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
+from umbel.net.stream import PIECES_SECONDS, RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
 
@@ -231,6 +235,70 @@ async def test_send_now_keeps_what_the_socket_does_not_take(make: type[AnyReader
         assert received == b"small" + data
         await trio.testing.wait_all_tasks_blocked()
         assert drained == [True]
+
+
+async def test_send_part_keeps_at_most_one_read_and_says_how_much_it_took(make: type[AnyReader]) -> None:
+    data = b"0123456789" * 500_000
+    async with plain_pair(make) as (stream, peer):
+        assert stream.send_part(b"small") == 5
+        assert not stream.unsent
+        taken = stream.send_part(data)
+        assert RECEIVE_MAX < taken < len(data)
+        assert len(stream.unsent) == RECEIVE_MAX
+        received = bytearray()
+        while len(received) < 5 + taken:
+            received += await peer.receive_some()
+        assert received == b"small" + data[:taken]
+        await stream.drained()
+
+
+async def test_send_part_raises_as_send_now(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await peer.send_all(b"unread")
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await peer.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        with pytest.raises(trio.BrokenResourceError):
+            stream.send_part(bytes(1_000_000))
+        stream.close_now()
+        with pytest.raises(trio.ClosedResourceError):
+            stream.send_part(bytes(1_000_000))
+
+
+async def test_a_turn_lasts_a_millisecond_and_one_piece_of_each_task(
+    make: type[AnyReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten tasks pass pieces on without a wait. Each piece takes 0.3 ms by a clock that only the pieces advance."""
+    now, turns = [1.0], []
+    for module in (umbel.net.stream, umbel.net.epoll):
+        monkeypatch.setattr(module, "perf_counter", lambda: now[0])
+
+    async def pass_on(stream: PlainStream) -> None:
+        while len(turns) < 50:
+            now[0] += 0.0003
+            await stream.pass_turn()
+
+    async with plain_pair(make) as (stream, _):
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(pass_on, stream)
+            while len(turns) < 50:
+                # Stands for the reader, which notes the beginning of each turn.
+                began = stream._reader.turn_began = now[0]
+                await trio.lowlevel.checkpoint()
+                turns.append(now[0] - began)
+        assert max(turns) <= 2 * (PIECES_SECONDS + 10 * 0.0003)  # The tasks of a turn run in any order.
+        assert max(turns) > 10 * 0.0003
+
+
+async def test_passing_the_turn_raises_a_pending_cancel_at_once(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, _):
+        stream._reader.turn_began = math.inf  # This turn is never long.
+        with trio.CancelScope() as scope:
+            await stream.pass_turn()
+            scope.cancel(reason="a test")
+            await stream.pass_turn()
+        assert scope.cancelled_caught
 
 
 async def test_bytes_of_a_peer_that_left_during_a_send_are_received(make: type[AnyReader]) -> None:

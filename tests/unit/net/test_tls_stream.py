@@ -24,7 +24,7 @@ from tests.support.socket_streams import (
 from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import TURN_BYTES_MAX
-from umbel.net.tls_stream import RECORD_COST, TlsStream
+from umbel.net.tls_stream import RECORD_COST, RECORDS_BYTES, TlsStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
 
@@ -142,6 +142,21 @@ async def test_large_messages_are_sent_in_both_directions_at_once(make: type[Any
             await peer.send(piece)
         await heard.until_has(len(data))
         assert heard.data == echoed == data
+
+
+async def test_send_part_encrypts_no_more_than_a_piece_beyond_what_is_sent(
+    make: type[AnyReader], contexts: Contexts
+) -> None:
+    data = b"0123456789" * 500_000
+    async with tls_pair(make, *contexts) as (stream, peer):
+        taken = stream.send_part(data)
+        assert RECORDS_BYTES <= taken < len(data)
+        assert 0 < len(stream.unsent) < 2 * RECORDS_BYTES
+        received = bytearray()
+        while len(received) < taken:
+            received += await peer.receive()
+        assert received == data[:taken]
+        assert stream.send_part(b"small") == 5
 
 
 async def test_session_tickets_of_an_idle_connection_are_no_data(make: type[AnyReader], contexts: Contexts) -> None:

@@ -18,6 +18,7 @@ from ..http.header_field import Field
 from ..http.hop_by_hop import is_hop_by_hop, named_by
 from ..http.redirects import FOLLOWED, NotFollowedError, followed
 from ..model import RequestFacts
+from ..pieces import PIECE
 from .httpx_messages import request_of, response_fields
 
 Around = Callable[[RequestFacts], AbstractContextManager[None]]
@@ -187,12 +188,14 @@ class TransportStreamCall(TransportCall):
     that ``idle`` does not limit sending, which the transport does. Interim responses and trailers are not known.
     """
 
-    __slots__ = ("_began_at", "_iterator", "_received", "_response", "head", "trailers")
+    __slots__ = ("_began_at", "_iterator", "_received", "_response", "head", "receive_max", "trailers")
 
     def __init__(self, caller: TransportCaller, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(caller, prepared, context)
         self.head: _Reason | None = None
         self.trailers: Sequence[Field] = ()
+        self.receive_max = PIECE
+        """Without effect: the transport chooses the pieces."""
         self._began_at = 0.0
         self._response: httpx.Response | None = None
         """The response whose body is not received yet; None without one, and after the end."""

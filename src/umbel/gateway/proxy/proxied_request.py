@@ -188,7 +188,7 @@ class ProxiedRequest:
             if inbound.body_complete:
                 self._content = first
                 return
-        self._upload = Upload(self._receive, first, limit)
+        self._upload = Upload(self._receive, first, limit, inbound)
 
     def _prepared(self, upstream: str) -> PreparedRequest:
         """The request for an upstream.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ...core.errors import UpstreamError
+from ...core.pieces import next_piece
 from ..request_cycle import RequestCycle
 from ..response.lasting import streaming
 from ..response.reply import Reply, complete
@@ -75,11 +76,12 @@ class ProxyCycle(RequestCycle):
 
     async def _stream(self, request: ProxiedRequest, status: int, fields: Sequence[Field]) -> None:
         """Send a response piece by piece: each piece that was received is sent before the next one is received."""
-        inbound = self.inbound
+        inbound, response = self.inbound, request.response
         await inbound.start(status, fields, trailers=inbound.takes_trailers)
-        await inbound.send(request.response.take_rest())  # The head goes out now, even if the body comes later.
+        await inbound.send(response.take_rest())  # The head goes out now, even if the body comes later.
         while data := await request.receive():
-            await inbound.send(data)
+            at_once = await inbound.send(data)
+            response.receive_max = next_piece(len(data), at_once=at_once)
         await inbound.finish(trailers=request.trailers)
 
     async def _tunnel(self, request: ProxiedRequest, fields: list[Field]) -> None:

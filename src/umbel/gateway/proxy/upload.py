@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from ...core.errors import RequestError
+from ...core.pieces import next_piece
+
+if TYPE_CHECKING:
+    from ...core.inbound import InboundRequest
 
 Receive = Callable[[], Awaitable[bytes]]
 """Receives the next piece of the body; empty at its end."""
@@ -27,12 +32,16 @@ class Upload(AsyncIterator[bytes]):
         receive: receives the next piece.
         first: a piece that was received already; empty: none.
         limit: the maximum bytes of the body; None: no limit.
+        inbound: the request, which gets the size of its next read.
     """
 
-    __slots__ = ("_first", "_limit", "_receive", "_size", "begun")
+    __slots__ = ("_first", "_inbound", "_last", "_limit", "_receive", "_size", "begun")
 
-    def __init__(self, receive: Receive, first: bytes, limit: int | None) -> None:
+    def __init__(self, receive: Receive, first: bytes, limit: int | None, inbound: InboundRequest) -> None:
         self._receive = receive
+        self._inbound = inbound
+        self._last = 0
+        """Bytes of the last piece."""
         self._first = first
         self._limit = limit
         self._size = 0
@@ -54,6 +63,11 @@ class Upload(AsyncIterator[bytes]):
         data = data or await self._receive()
         if not data:
             raise StopAsyncIteration
-        self._size += len(data)
+        self._last = size = len(data)
+        self._size += size
         check_size(self._size, self._limit)
         return data
+
+    def sent(self, *, at_once: bool) -> None:
+        """Note that the last piece was sent, and choose the size of the next one; ``at_once``: sent without a wait."""
+        self._inbound.receive_max = next_piece(self._last, at_once=at_once)

@@ -105,6 +105,7 @@ class AsgiRequest:
         "bytes_sent",
         "can_respond",
         "method",
+        "receive_max",
         "response_complete",
         "started",
         "status",
@@ -127,6 +128,7 @@ class AsgiRequest:
         self.target = target_of(scope)
         self.method: str = scope["method"]
         self.started = trio.current_time()
+        self.receive_max = PIECE
         extensions = scope.get("extensions")
         server: Canceller | None = extensions.get(CANCELS) if extensions else None
         self._server = server
@@ -447,18 +449,19 @@ class AsgiRequest:
         """Begin a response in parts, without sending anything yet; ``trailers`` is ignored. Raises as ``respond``."""
         self._give(status, fields)
 
-    async def send(self, data: bytes) -> None:
-        """Send a part of the content; the ASGI server decides when to return.
+    async def send(self, data: bytes) -> bool:
+        """Send a part of the content; the ASGI server decides when to return. Return False: how long is not known.
 
         Raises:
             ClientGoneError: the client has left.
         """
         if self._is_mute:
             await trio.lowlevel.checkpoint()
-            return
+            return False
         await self._send_head()
         await self._say({"type": "http.response.body", "body": data, "more_body": True})
         self.bytes_sent += len(data)
+        return False
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         """End the response with a last part; ``trailers`` are ignored.

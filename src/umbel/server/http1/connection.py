@@ -92,7 +92,7 @@ REQUESTS_PER_TURN = 16
 """Pipelined requests that are answered without a wait before a checkpoint lets other tasks run."""
 TURN_S = 0.001
 """Seconds of such requests before a checkpoint."""
-_HEAD_MAX_READ, _BODY_MAX_READ = 16 * 1024, 64 * 1024
+_HEAD_MAX_READ = 16 * 1024
 """Most bytes of one ``recv``, which allocates its whole buffer first: more for a small head would only cost time."""
 _EMPTY_LINES_MAX = 16
 """Empty lines allowed before a request. RFC 9112 section 2.2 asks for at least one: some clients send a line end after
@@ -299,14 +299,24 @@ class Http1Connection:
         """Receive without a wait: None if no byte is there, ``b""`` at the end of the stream or if it is broken."""
         try:
             self.stream.poll_readable()
-            return self.stream.receive_now(_BODY_MAX_READ)
+            return self.stream.receive_now(PIECE)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
-    async def receive(self) -> bytes:
+    async def receive_ready(self, limit: int) -> bytes | None:
+        """Receive what the reader has reported: None if nothing, ``b""`` at the end of the stream or if it is broken.
+
+        Never waits for the client, but passes the turn to other tasks (``PlainStream.pass_turn``).
+        """
+        try:
+            return await self.stream.receive_ready(limit)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def receive(self, limit: int = PIECE) -> bytes:
         """Wait for bytes: ``b""`` at the end of the stream or if it is broken. A cancel loses no byte."""
         try:
-            return await self.stream.receive_some(_BODY_MAX_READ)
+            return await self.stream.receive_some(limit)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
@@ -526,13 +536,12 @@ class Http1Connection:
                 return True
             return False
         # At most one piece waits inside of the stream: the write clock allows a time for each piece.
-        view = memoryview(data)
-        for start in range(0, size, PIECE):
-            if not stream.send_now(view[start : start + PIECE]):
-                self._unsent.append(view[start + PIECE :])
-                return False
-            self._sent_now += PIECE
-        return True
+        given = stream.send_part(data)
+        waiting = len(stream.unsent)
+        self._sent_now += max(0, given - waiting)  # Negative: of TLS more may wait than a small rest of ``data``.
+        if given < size:
+            self._unsent.append(memoryview(data)[given:])
+        return not waiting
 
     async def send_rest(self) -> None:
         """Wait until the socket has taken every kept byte. ``WriteClock`` bounds the waits.

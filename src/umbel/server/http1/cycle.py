@@ -121,6 +121,7 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
         "method",
         "peer",
         "place",
+        "receive_max",
         "refused_unseen",
         "response_complete",
         "scheme",
@@ -189,6 +190,7 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
             limits = connection.server.limits
             self.body = Body(parsed.length, limits)
             self._body_clock = BodyClock(limits)
+            self.receive_max = PIECE
             self._body_size = parsed.length if parsed.length > 0 else limits.max_body
             """Bytes of the body; if its length is unknown, the most that it may have."""
             self._must_continue = parsed.expects_continue
@@ -325,9 +327,10 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
             if body.takes_any_size:
                 self._body_clock.took(len(content))
             if body.ended and self.place is not None and not self.begun:
-                error_response = self.place.complete()
+                refused = self.place.complete()
                 # The upstream may have acted on a body that was passed on: it is too late for a refusal.
-                _raise_body_error(None if body.takes_any_size else error_response)
+                if refused is not None and not body.takes_any_size:
+                    raise BodyError(refused)
         except BodyError as error:
             await self._refuse(error.error_response)
         finally:
@@ -356,7 +359,9 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
         """
         connection, place = self._connection, self.own_place()
         small = body.left is not None and body.left <= SMALL_BODY
-        _raise_body_error(await place.begin_upload(partial(self._all_has_come, body.left or 0) if small else None))
+        refused = await place.begin_upload(partial(self._all_has_come, body.left or 0) if small else None)
+        if refused is not None:
+            raise BodyError(refused)
         # Only with a slot: a client must not be asked for a body that would be refused (RFC 9110 section 10.1.1).
         if self._must_continue and not body.received and self.can_respond and not connection.buffer:
             self._must_continue = False
@@ -376,10 +381,12 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
             BodyError: 408, the waits for this body are longer in sum than its ``BodyClock`` allows. (Of a stream they
                 have no bound.)
         """
+        if (ready := await self._connection.receive_ready(self.receive_max)) is not None:
+            return ready  # Without a scope, which costs as much as the read.
         clock, began = self._body_clock, trio.current_time()
         seconds = math.inf if self.place is not None and self.place.is_stream else clock.left(self._body_size)
         with trio.CancelScope(deadline=began + seconds) as scope:
-            data = await self._connection.receive()
+            data = await self._connection.receive(self.receive_max)
         if scope.cancelled_caught:
             raise BodyError(ErrorResponse(408, "The body did not arrive in time."))
         clock.waited(trio.current_time() - began)
@@ -470,13 +477,14 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
         self._wants_trailers = trailers
         return DONE
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> bool:
         """Send a part of the content, and wait until the client's socket has taken it; see ``InboundRequest``."""
-        await self._put(data, more=True)
+        at_once = await self._put(data, more=True)
         # _put does not wait while the socket takes all. Without this, an endless response would block the event loop.
-        await trio.lowlevel.checkpoint()
+        await self._connection.stream.pass_turn()
+        return at_once
 
-    def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> Coroutine[Any, Any, None]:
+    def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> Coroutine[Any, Any, object]:
         """End the response that ``start`` began; see ``InboundRequest``."""
         if self.gone:
             raise ClientGoneError("the client has gone")
@@ -496,8 +504,8 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
         self.status = status
         self._at = _HEAD
 
-    async def _put(self, body: bytes, *, more: bool, trailers: Sequence[Field] = ()) -> None:
-        """Send a part of the content, behind the head if that has not gone out; not ``more``: the last one."""
+    async def _put(self, body: bytes, *, more: bool, trailers: Sequence[Field] = ()) -> bool:
+        """Send a part of the content, the last one unless ``more``, and a head that waits. Return whether at once."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is _DONE or self._at is _NOTHING:
@@ -524,10 +532,10 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
             data = before + body if before else body
         if not more:
             self._at = _DONE  # Before the wait: a cancelled write is still sent, and no second end may follow it.
-        if data:
-            await self._write(data, behind)
+        at_once = not data or await self._write(data, behind)
         if not more:
             self.response_complete = True  # Only after the wait: a cancelled write leaves the response incomplete.
+        return at_once
 
     def _head_for(self, size: int, more: bool) -> bytes:
         """The head of the response as bytes, with the framing of the content and Connection; raises as ``_spend``.
@@ -596,8 +604,10 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
                 raise ApplicationError(f"the application sent {left} bytes less content than its Content-Length says")
         self.bytes_sent += size
 
-    async def _write(self, data: bytes, behind: bytes = b"") -> None:
-        """Send ``data``, then ``behind``, and wait until the socket has taken them. Cancelled, they are still sent.
+    async def _write(self, data: bytes, behind: bytes = b"") -> bool:
+        """Send ``data``, then ``behind``, and wait until the socket has taken them; return whether without a wait.
+
+        Cancelled, they are still sent.
 
         Raises:
             ClientGoneError: the client has gone, or does not read within ``write_timeout``.
@@ -608,6 +618,7 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
                 sent = self._connection.send_now(behind)
             if not sent:
                 await self._connection.send_rest()
+            return sent
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise self._lost() from error
 
@@ -686,9 +697,3 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
     def cancel_apart(self, reason: str) -> None:
         """Cancel the work of ``run_apart``; see ``InboundRequest``."""
         self._connection.cancel_apart(reason)
-
-
-def _raise_body_error(error_response: ErrorResponse | None) -> None:
-    """Raise ``BodyError`` with ``error_response`` if there is one."""
-    if error_response is not None:
-        raise BodyError(error_response)

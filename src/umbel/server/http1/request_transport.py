@@ -34,8 +34,12 @@ class RequestTransport(Protocol):
         """Receive without a wait: b"" at the end of the stream, None if no byte is there."""
         ...
 
-    async def receive(self) -> bytes:
-        """Wait for the next bytes; b"" at the end of the stream. A cancel loses no byte."""
+    async def receive_ready(self, limit: int) -> bytes | None:
+        """Receive what has come, without a wait for the client: as ``receive_now``. A cancel loses no byte."""
+        ...
+
+    async def receive(self, limit: int = ...) -> bytes:
+        """Wait for the next bytes, ``limit`` at most; b"" at the end of the stream. A cancel loses no byte."""
         ...
 
     def send_now(self, data: bytes) -> bool:

@@ -93,6 +93,8 @@ class Stream(CountedRequest, RecordedRequest, UnsentContent):
     version = "2"
     discard_max = DISCARD_MAX
     """Without effect: the server resets a stream whose body is unread, and the connection goes on."""
+    receive_max = PIECE
+    """Without effect: the flow-control window bounds what is received."""
     status = 0
     bytes_sent = 0
     gone = False
@@ -401,8 +403,8 @@ class Stream(CountedRequest, RecordedRequest, UnsentContent):
         self._begin(status, fields)
         self._wants_trailers = trailers
 
-    async def send(self, data: bytes) -> None:
-        """Send a part of the content; see ``InboundRequest``.
+    async def send(self, data: bytes) -> bool:
+        """Send a part of the content; see ``InboundRequest``. Return False: nobody has noted whether it waited.
 
         Waits until the flow-control windows and the socket have taken all of ``data``.
         """
@@ -414,6 +416,7 @@ class Stream(CountedRequest, RecordedRequest, UnsentContent):
             await self._send_content(data, end=False)
         # The waits above need not have had one. Without it, an endless response would block the event loop.
         await trio.lowlevel.checkpoint()
+        return False
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         """End the response that ``start`` began; see ``InboundRequest``.

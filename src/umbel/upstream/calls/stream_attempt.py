@@ -43,7 +43,7 @@ from ...http1.response_head import Head
 from ...http1.response_reader import ResponseReader
 from ...policy.failure_verdict import failed
 from ..errors import ReadTimedOut, WriteTimedOut
-from ..pool.connection import INLINE_MAX, Connection, send_within
+from ..pool.connection import INLINE_MAX, Connection, Sent, send_within
 from ..pool.connection_state import State
 from ..pool.request_head import EncodedRequest, encode_request
 from .attempt import DONE, HEAD, SENT, Attempt, AttemptOwner, PartialResponse
@@ -221,14 +221,14 @@ class StreamAttempt(Attempt):
         """Whether the whole response was received."""
         return self._connection is None or self._connection.ended
 
-    async def receive(self) -> bytes:
-        """Receive the next bytes of the response's body; see ``core.call.StreamingCall``."""
+    async def receive(self, limit: int) -> bytes:
+        """Receive the next bytes of the response's body, of a read of ``limit``; see ``core.call.StreamingCall``."""
         connection = self._connection
         if connection is None:
             return b""
-        data = connection.take() if connection.ended else await connection.read()
+        data = connection.take() if connection.ended else await connection.read(limit)
         while not data and not connection.ended:
-            data = await connection.read()
+            data = await connection.read(limit)
         if connection.ended and self._connection is connection:
             self._give_back(trio.current_time())
             if connection.unsettled:
@@ -331,7 +331,7 @@ class UpgradedConnection:
         if self._idle is None:
             await self._stream.send_all(data)
             return
-        if not await send_within(self._stream, data, self._idle):
+        if await send_within(self._stream, data, self._idle) is Sent.NOT:
             raise WriteTimedOut(f"the idle limit of {self._idle:g} s has passed while sending")
         self._is_active()
 
@@ -383,6 +383,11 @@ class _Pieces:
             self._begun = True
             self._call.body_begins()
         return await anext(self._iterator)
+
+    def sent(self, *, at_once: bool) -> None:
+        """Tell the body's own iterator, if it wants to know, that its last piece was sent; ``at_once``: not waiting."""
+        if (sent := getattr(self._iterator, "sent", None)) is not None:
+            sent(at_once=at_once)
 
     async def aclose(self) -> None:
         """Close the body's own iterator, if it can be closed. The connection calls this in any case."""

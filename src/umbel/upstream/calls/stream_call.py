@@ -13,7 +13,7 @@ its place of the bulkhead (or one of the streams, see below), its replica and it
 that end. A response that came whole with its head makes the call DONE before ``call_ended``; ``_rest`` is its body.
 
 **Flow control.** Beyond what came in one read with the head, only ``receive`` reads the body from the socket. So a slow
-receiver makes the peer wait, and at most one read (64 KiB) is in memory.
+receiver makes the peer wait, and at most one read (``receive_max``; see ``core/pieces.py``) is in memory.
 
 **Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. Every
 other response is discarded: its connection is closed, or given back if the body is complete, and its attempt is
@@ -44,6 +44,7 @@ import trio
 
 from ...core.call import CallContext, Mode, PreparedRequest
 from ...core.http.header_field import Field
+from ...core.pieces import PIECE
 from ...net.exception_groups import cancel_reason
 from ..errors import CallTimedOut, ConnectionReset, copy_of_failure
 from .attempt import DONE, Attempt
@@ -66,6 +67,7 @@ class StreamCall(RepeatableCall):
         "_rest",
         "_streaming",
         "_was_received",
+        "receive_max",
         "trailers",
     )
 
@@ -77,6 +79,8 @@ class StreamCall(RepeatableCall):
         self.idempotent = self.idempotent and prepared.body is None
         self.trailers: Sequence[Field] = ()
         """Trailer fields of the response, once it has ended."""
+        self.receive_max = PIECE
+        """Most bytes of one read of the body."""
         self._streaming: StreamAttempt | None = None
         """Attempt whose head was passed on; None before that and when the call is DONE."""
         self._rest = b""
@@ -199,7 +203,7 @@ class StreamCall(RepeatableCall):
             rest, self._rest = self._rest, b""
             return rest
         try:
-            data = await attempt.receive()
+            data = await attempt.receive(self.receive_max)
         except Exception as error:
             # The traceback of the raised exception refers to this call, so the call keeps only a copy without a
             # traceback: a cycle would wait for the garbage collector.

@@ -55,9 +55,11 @@ CLOSED becomes ConnectionReset. Closed during the checkpoint before END, the res
 
 from __future__ import annotations
 
+import enum
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import httpx
 import trio
@@ -65,6 +67,7 @@ import trio
 from ...core.call import CONTINUE_WAIT, StepTimeouts
 from ...core.errors import UpstreamError
 from ...core.http.header_field import Field
+from ...core.pieces import PIECE
 from ...http1.errors import MessageError
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits, OnInterim, ResponseReader
@@ -79,8 +82,6 @@ INLINE_MAX = 16 * 1024
 and holds this much (the smallest default of Linux), so the send does not wait. A larger request is sent by a task of
 its own, because the peer may answer early and read no further."""
 _IDLE, _AWAITING = State.IDLE, State.AWAITING  # Reading a member of an enumeration is slow, and these are hot paths.
-SEND_AT_ONCE = 128 * 1024
-"""Bytes of the largest piece that is given to the stream as a whole; over TLS it is encrypted as a whole."""
 SETTLE_TIMEOUT = 1.0
 """Bound in seconds on the wait for a cancelled sender, whose body stream is the caller's code."""
 
@@ -108,6 +109,7 @@ class Connection:
         "_send_failure",
         "_sender",
         "_sender_done",
+        "_sent_at_once",
         "_stream",
         "_timeouts",
         "_where",
@@ -149,6 +151,8 @@ class Connection:
         """Exception of the sender; raised by the receiving task."""
         self._send_failure: trio.BrokenResourceError | None = None
         """Error of a send after the peer stopped reading."""
+        self._sent_at_once = False
+        """Whether the socket took the last piece of the request's body without a wait."""
         self._on_interim: OnInterim | None = None
         self._continued: trio.Event | None = None
         """Set at a 100 and at the final head; None if the request does not expect a 100."""
@@ -255,8 +259,10 @@ class Connection:
         """
         return self._stream
 
-    async def read(self) -> bytes:
-        """Receive the next bytes of the body; may return no bytes at its end. Must not be called after ``ended``.
+    async def read(self, limit: int = PIECE) -> bytes:
+        """Receive the next bytes of the body, of reads of at most ``limit`` bytes; may return no bytes at its end.
+
+        Must not be called after ``ended``.
 
         After an error or a cancel the connection is closed, and the sender has been waited for (``settle``).
 
@@ -267,7 +273,7 @@ class Connection:
         self._reset_read_deadline()
         try:
             while not (data := reader.take()) and not reader.ended:
-                await self._receive()
+                await self._receive(limit)
                 if reader.ended and reader.head is not None:
                     if self.state is State.EARLY:
                         await trio.lowlevel.checkpoint()
@@ -374,25 +380,28 @@ class Connection:
             if self._reading is not None:
                 self._reading.deadline = self._read_deadline
 
-    async def _receive(self) -> None:
-        """Receive once from the stream, and feed the reader.
+    async def _receive(self, size: int = PIECE) -> None:
+        """Receive once from the stream, at most ``size`` bytes, and feed the reader.
 
         Raises:
             as ``start``.
         """
-        limit = self._timeouts.read
+        limit, pushing = self._timeouts.read, self.pushing
         data: bytes | None = None
         try:
-            if limit is None:
-                data = await self._stream.receive_some()
-            elif self.pushing is None or (data := await self.pushing.receive_ready()) is None:
+            if pushing is not None:
+                data = await pushing.receive_ready(size)
+            if data is not None:
+                # Bytes that bring no part of a body (the framing of chunks) must not put the timeout off.
+                if limit is not None and trio.current_time() > self._next_deadline:
+                    raise self._read_timed_out(limit)
+            elif limit is None:
+                data = await self._receive_some(size)
+            else:
                 with trio.CancelScope(deadline=self._next_deadline) as self._reading:
-                    data = await self._stream.receive_some()
+                    data = await self._receive_some(size)
                 if self._reading.cancelled_caught:
                     raise self._read_timed_out(limit)
-            elif trio.current_time() > self._next_deadline:
-                # Bytes that bring no part of a body (the framing of chunks) must not put the timeout off.
-                raise self._read_timed_out(limit)
         except trio.ClosedResourceError:
             pass  # The sender closed the stream (``_failure`` is set), or the pool did.
         except trio.BrokenResourceError as error:
@@ -411,6 +420,10 @@ class Connection:
             raise response_failed(error) from error
         if self._is_closed:  # The user's ``on_interim`` has cancelled the call.
             raise self._closed()
+
+    def _receive_some(self, size: int) -> Coroutine[Any, Any, bytes]:
+        """Wait for at most ``size`` bytes; only a stream that can push has another limit than its own."""
+        return self._stream.receive_some() if self.pushing is None else self.pushing.receive_some(size)
 
     @property
     def _is_closed(self) -> bool:
@@ -490,6 +503,7 @@ class Connection:
                 return False
         sent = 0
         async with pieces_of(stream) as pieces:
+            report = getattr(pieces, "sent", None)
             async for piece in pieces:
                 sent += len(piece)
                 if length is not None and sent > length:
@@ -498,8 +512,13 @@ class Connection:
                 # An empty piece is not sent: a chunk of size 0 would end the body.
                 if piece and not await self._send(framed):
                     return False
-                # Neither the body's iterator nor ``send_all`` need be a checkpoint.
-                await trio.lowlevel.checkpoint()
+                if report is not None:
+                    report(at_once=self._sent_at_once)
+                # Neither the body's iterator nor ``_send`` need be a checkpoint.
+                if self.pushing is None:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self.pushing.pass_turn()
         if length is not None and sent < length:
             raise BadRequest("the body is shorter than its Content-Length")
         return True
@@ -512,10 +531,10 @@ class Connection:
         """
         limit = self._timeouts.write
         try:
-            if limit is None:
-                await self._stream.send_all(data)
-            elif not await send_within(self._stream, data, limit):
+            sent = await send_within(self._stream, data, math.inf if limit is None else limit)
+            if sent is Sent.NOT:
                 raise WriteTimedOut(f"{self._where}: the write timeout of {limit:g} s has passed while sending")
+            self._sent_at_once = sent is Sent.AT_ONCE
         except trio.BrokenResourceError as error:
             error.__traceback__ = None  # The frames refer to this connection: a cycle.
             self._send_failure = error
@@ -526,25 +545,39 @@ class Connection:
         return False
 
 
-async def send_within(stream: Stream, data: bytes, seconds: float) -> bool:
-    """Send all of ``data``. Return False if that took longer than ``seconds``: the stream can then only be closed.
+class Sent(enum.Enum):
+    """Result of ``send_within``."""
+
+    AT_ONCE = enum.auto()
+    """The socket took everything without a wait."""
+    AFTER_WAIT = enum.auto()
+    """The socket took everything, maybe after a wait."""
+    NOT = enum.auto()
+    """The time has passed, and the stream can only be closed."""
+
+
+async def send_within(stream: Stream, data: bytes, seconds: float) -> Sent:
+    """Send all of ``data``, within ``seconds``.
 
     Not a checkpoint if the socket takes it at once; sends nothing in a cancelled scope.
 
     Raises:
         trio.BrokenResourceError, trio.ClosedResourceError: as ``send_all``.
     """
-    if isinstance(stream, PlainStream) and len(data) <= SEND_AT_ONCE:
+    if isinstance(stream, PlainStream):
         # Most sends do not wait, and a scope costs more than the send.
         await trio.lowlevel.checkpoint_if_cancelled()
-        if stream.send_now(data):
-            return True
+        given = stream.send_part(data)
+        if not stream.unsent:
+            return Sent.AT_ONCE
         with trio.move_on_after(seconds) as scope:
             await stream.drained()
+            if given < len(data):
+                await stream.send_all(data[given:])
     else:
         with trio.move_on_after(seconds) as scope:
             await stream.send_all(data)
-    return not scope.cancelled_caught
+    return Sent.NOT if scope.cancelled_caught else Sent.AFTER_WAIT
 
 
 def _error_of(
