@@ -20,7 +20,7 @@ from tests.support.server.http_channels import PROTOCOLS, Http1, Http2, opened, 
 from tests.support.soak import SOAK
 from tests.support.upstream.raw_server import raw_server
 
-SIZES = {"HTTP/1.1": 10 * 2**30, "HTTP/2": 10 * 2**30} if SOAK else {"HTTP/1.1": 2**28, "HTTP/2": 2**25}
+SIZES = {"HTTP/1.1": 10 * 2**30, "HTTP/2": 10 * 2**30} if SOAK else {"HTTP/1.1": 2**27, "HTTP/2": 2**24}
 """Bytes of a body."""
 STREAMS = 1000 if SOAK else 100
 GROWTH_MAX = 2**20
@@ -67,7 +67,7 @@ async def test_a_large_body_in_each_direction_takes_at_most_one_mebibyte(protoco
     async with worker(tmp_path) as server:
         for pass_on in (download, upload):
             async with opened(protocol, server.port) as channel:
-                await pass_on(channel, 2**23)
+                await pass_on(channel, 2**22)
             before, began = server.resident_from_now(), time.perf_counter()
             async with opened(protocol, server.port) as channel:
                 await pass_on(channel, size)
