@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.process.fork_server import BY_EXEC
 from tests.support.process.processes import PROJECT, PYTHON, ended, started
 from umbel.demo.services import SERVICES
 from umbel.demo.session import SAMPLE
@@ -218,7 +219,8 @@ async def test_a_serving_process_has_its_garbage_collector_tuned(tmp_path: Path,
         "    told = repr((gc.get_threshold(), gc.get_freeze_count() > 10_000))\n"
         "    await send({'type': 'http.response.body', 'body': told.encode()})\n"
     )
-    async with started(*SERVE, *more, "--bind", "127.0.0.1:0", "told:app", cwd=tmp_path) as server:
+    command = (*SERVE, *more, "--bind", "127.0.0.1:0", "told:app")
+    async with started(*command, cwd=tmp_path, env={BY_EXEC: "1"}) as server:  # A forked one has frozen objects before.
         url = await server.address("Umbel runs on")
         async with httpx.AsyncClient() as client:
             response = await client.get(url)

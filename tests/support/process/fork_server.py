@@ -14,9 +14,10 @@ of the request, and no other descriptor; then it leaves the loop of the server a
 would, so that the interpreter ends in the usual way. ``subprocess.Popen`` is replaced in the child too: the workers of
 a forked master are forked by the same server, so no process has the state of another program.
 
-What differs from an executed process: the parent is the fork server, and modules are imported already. Tests of these
-two, and of the start itself, set ``BY_EXEC``. The parent reaps a process when its starter asks for the exit status,
-which the starter does only after the process has ended, as its pidfd tells. The server ends with its test process.
+What differs from an executed process: the parent is the fork server, and modules are imported already and frozen for
+the garbage collector. Tests of these, and of the start itself, set ``BY_EXEC``. The parent reaps a process when its
+starter asks for the exit status, which the starter does only after the process has ended, as its pidfd tells. The
+server ends with its test process.
 """
 
 from __future__ import annotations
@@ -233,10 +234,10 @@ def main() -> None:
     global _address
     _address = f"\0{sys.argv[2]}"
     _import_all()
+    # So that a child neither looks through all imported modules nor frees them, for example when it ends.
     gc.collect()
     gc.freeze()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
-    gc.unfreeze()
     _become(request)
     install()
     runpy.run_module(request["args"][0], run_name="__main__", alter_sys=True)
