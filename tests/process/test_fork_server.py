@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,14 @@ async def test_a_forked_process_sees_what_an_executed_one_sees(tmp_path: Path) -
 async def test_the_mistakes_of_a_command_are_those_of_an_executed_one(tmp_path: Path) -> None:
     command = (PYTHON, "-m", "umbel", "ctl", "stats")
     assert await ended(*command, cwd=tmp_path) == await ended(*command, cwd=tmp_path, env={BY_EXEC: "1"})
+
+
+async def test_a_starter_that_is_killed_before_its_answer_does_not_end_the_server(tmp_path: Path) -> None:
+    command = (PYTHON, "-m", "umbel", "--version")
+    await ended(*command, cwd=tmp_path)
+    for request in (b"", b'{"ended": 1}'):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+            asking.connect(f"\0umbel-tests-{os.getpid()}")
+            if request:
+                asking.send(request)
+    assert (await ended(*command, cwd=tmp_path))[0] == 0

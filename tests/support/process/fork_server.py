@@ -174,19 +174,27 @@ def _serve(listener: socket.socket) -> dict[str, Any]:
         if any(descriptor == 0 for descriptor, _ in poll.poll()):
             os._exit(0)
         asking = listener.accept()[0]
-        data, given, _, _ = socket.recv_fds(asking, _REQUEST_MAX, _DESCRIPTORS_MAX)
-        request = json.loads(data) if data else {"ended": 0}
-        if "ended" in request:
-            answer = os.waitpid(request["ended"], 0)[1] if request["ended"] else 0
-        elif (answer := os.fork()) == 0:
-            # The objects must not close numbers that soon are other descriptors.
-            asking.detach()
-            listener.detach()
-            return {**request, "given": given}
-        asking.sendall(b"%d" % answer)
-        asking.close()
+        given: list[int] = []
+        # A starter may be killed at any time, such as a master: then there is no request, or nobody for the answer.
+        with asking, suppress(OSError):
+            data, given, _, _ = socket.recv_fds(asking, _REQUEST_MAX, _DESCRIPTORS_MAX)
+            if data:
+                request = json.loads(data)
+                if (answer := _answer(request)) is None:
+                    # The objects must not close numbers that soon are other descriptors.
+                    asking.detach()
+                    listener.detach()
+                    return {**request, "given": given}
+                asking.sendall(b"%d" % answer)
         for descriptor in given:
             os.close(descriptor)
+
+
+def _answer(request: dict[str, Any]) -> int | None:
+    """Return the status of an ended process, or the pid of the new one; None in the new process."""
+    if "ended" in request:
+        return os.waitpid(request["ended"], 0)[1]
+    return os.fork() or None
 
 
 def _become(request: dict[str, Any]) -> None:
