@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from tests.support.process import fork_server
@@ -27,3 +29,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(Server, "hooks", every, raising=False)
     monkeypatch.setattr(asgi, "cancelling", request.param.endswith("server"))
     return request.param
+
+
+def pytest_collection_finish() -> None:
+    """Leave the collected tests out of the garbage collections of tests, which would examine them all each time."""
+    gc.collect()
+    gc.freeze()

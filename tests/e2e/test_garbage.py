@@ -36,14 +36,13 @@ OURS = ("umbel.",)
 def uncollected() -> Iterator[None]:
     """Turn the garbage collector off during the test."""
     gc.collect()
-    gc.freeze()  # So that a collection examines only the objects of the test.
+    gc.freeze()  # So that a collection examines only the objects of the test. It is not undone: see tests/conftest.py.
     gc.disable()
     try:
         yield
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-        gc.unfreeze()
         gc.enable()
 
 
