@@ -120,7 +120,6 @@ async def test_sigterm_ends_each_websocket_with_1012_and_loses_no_frame(tmp_path
             assert worker.process.returncode == 0
 
 
-@pytest.mark.skipif(not SOAK, reason="the start of four workers takes some seconds")
 @pytest.mark.timeout(300)
 async def test_a_reload_ends_each_websocket_with_1012_and_loses_no_frame(tmp_path: Path) -> None:
     async with (
