@@ -100,12 +100,17 @@ async def test_broken_code_or_configuration_aborts_a_reload_with_its_reason(tmp_
 
 
 async def test_hups_during_a_reload_are_merged_into_one_further_reload(tmp_path: Path) -> None:
+    started = 'await send({"type": "lifespan.startup.complete"})'
+    held = f'while (HERE / "hold").exists():\n        await trio.sleep(0.01)\n    {started}'
+    write_app(tmp_path, APP.replace(started, held))
     async with supervised(tmp_path, workers=1) as master:
+        (tmp_path / "hold").touch()
         master.signal(signal.SIGHUP)
         await master.line("reload.started")
         for _ in range(5):
             master.signal(signal.SIGHUP)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await master.pids()  # The answer shows that the master has read the signal.
+        (tmp_path / "hold").unlink()
         await master.line("reload.done")
         await master.line("reload.done")
         assert await master.child.stop(signal.SIGTERM) == 0
