@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-observe \
+  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-observe \
   check format clean
 
 help:  ## list the targets
@@ -78,6 +78,9 @@ bench-policies: $(STAMP)  ## what each policy of a call costs, and what a call w
 
 bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/server.py $(ARGS)
+
+bench-proxy: .bench/.ready  ## a proxy route beside nginx, Node and FastAPI, ten minutes; ARGS='--quick --only small'
+	@.bench/bin/python -m benchmarks.proxy $(ARGS)
 
 bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/supervisor.py $(ARGS)

@@ -47,6 +47,12 @@ def test_the_links_of_the_readme_are_absolute_so_that_they_work_on_a_package_ind
     assert sum(link.startswith(_base()) for link in _links("README.md")) >= 18
 
 
+@pytest.mark.parametrize("name", sorted({*PAGES} - {"CHANGELOG.md"}))  # It names former commands too.
+def test_each_make_command_of_a_page_has_a_target(name: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+[a-z])", (PROJECT / name).read_text())) <= targets
+
+
 MODULES = sorted((PROJECT / "src" / "umbel").rglob("*.py"))
 PLACES = (PROJECT / "src" / "umbel", PROJECT, PROJECT / "tests", PROJECT / "benchmarks")
 
