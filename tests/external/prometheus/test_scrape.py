@@ -36,7 +36,7 @@ urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
 breaker = { min_requests = 5 }
 [[routes]]
 path = "/gone"
-calls.gone = { upstream = "gone", path = "/" }
+calls.gone = { upstream = "gone", path = "/", mirror = { upstream = "users", share = "100%" } }
 """
 GONE = b"GET /gone HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 VALUES = {"$__rate_interval": "10s", "$job": ".*", "$instance": ".*", "$route": ".*", "$upstream": ".*"}
