@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from logging.handlers import QueueHandler, QueueListener
 
 import aiohttp
 import orjson
+from access_log import written_by_a_thread
 from fastapi import FastAPI, Response
 
 DEADLINE_S = 2.0
@@ -26,14 +25,6 @@ log = logging.getLogger("access")
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    file = logging.FileHandler(os.environ["LOG"])
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(QueueHandler(records))
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    listener = QueueListener(records, file)
-    listener.start()
     async with aiohttp.ClientSession(
         base_url=os.environ["UPSTREAM"],
         # No limit: every call in flight has a connection, and it is kept while others are asked.
@@ -44,8 +35,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         app.state.session = session
-        yield
-    listener.stop()
+        with written_by_a_thread(log):
+            yield
 
 
 app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from logging.handlers import QueueHandler, QueueListener
 
 import aiohttp
+from access_log import written_by_a_thread
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 from multidict import CIMultiDict
@@ -33,14 +32,6 @@ log = logging.getLogger("access")
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    file = logging.FileHandler(os.environ["LOG"])
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(QueueHandler(records))
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    listener = QueueListener(records, file)
-    listener.start()
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
         # A stream may last as long as it likes.
@@ -51,8 +42,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         read_bufsize=256 * 1024,
     ) as session:
         app.state.session = session
-        yield
-    listener.stop()
+        with written_by_a_thread(log):
+            yield
 
 
 app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

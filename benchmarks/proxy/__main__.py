@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from gateways import ended, say, upstream
+from gateways import chosen, ended, say, upstream
 from lineup import Absent, Gateway, tool
 from path_memory import descriptors
 from processes import Tree, free_port, running
@@ -128,14 +128,6 @@ def measure(proxies: list[Gateway], parts: set[str], rounds: int, seconds: int, 
     return results
 
 
-def chosen(parts: list[str]) -> list[Gateway]:
-    """Return the proxies whose names contain one of the given words; without words, all."""
-    found = [one for one in PROXIES if not parts or any(part.lower() in one.name.lower() for part in parts)]
-    if not found:
-        raise SystemExit(f"no proxy is called so; there are: {', '.join(one.name for one in PROXIES)}")
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [*(case.name for case in CASES), MEMORY]
@@ -148,7 +140,7 @@ def main() -> None:
     rounds, seconds, warm_up = (1, 1, 0) if arguments.quick else (5, 2, 1)
     if len(os.sched_getaffinity(0)) < 2:
         say("!!! There is one core for all: the load takes its share of what the proxies could have.")
-    results = measure(chosen(arguments.proxy), set(arguments.only or every), rounds, seconds, warm_up)
+    results = measure(chosen(PROXIES, arguments.proxy), set(arguments.only or every), rounds, seconds, warm_up)
     text = report(results)
     print(text)
     if arguments.json:

@@ -10,8 +10,9 @@ import trio
 from hypercorn.config import Config
 
 from tests.support.server.h2_client import h2_client
+from tests.support.server.native import Native, respond
 from tests.support.server.serving import RawClient, connected
-from tests.unit.server.http1.test_streams import SWITCHED, UPGRADE, Native, respond
+from tests.unit.server.http1.test_streams import SWITCHED, UPGRADE
 from umbel.core.inbound import InboundRequest
 from umbel.server import serve
 from umbel.server.limits.server_limits import Limits

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import trio
-import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.upstream.bad_upstreams import nobody
@@ -24,23 +23,6 @@ MUCH = 1000
 """Number of pieces: more than the socket buffers hold."""
 BLOCKED = 0.1
 """Seconds without a step of any task after which the kernel has transferred all bytes."""
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, ca: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
-    """The contexts of the upstream and of its client; None without TLS."""
-    if request.param == "plain":
-        return None
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    ca.configure_trust(client)
-    return server, client
 
 
 @asynccontextmanager

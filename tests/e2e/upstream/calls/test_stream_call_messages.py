@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cProfile
 import pstats
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-import trustme
 
 from tests.e2e.upstream.calls.test_stream_call import upstream
 from tests.support.coverage_marks import not_under_coverage
@@ -31,23 +29,6 @@ SWITCH = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r
 MODES: tuple[Mode, ...] = ("whole", "stream")
 COUNTED = 100
 UPGRADE: dict[str, Any] = {"mode": "upgrade", "headers": {"upgrade": "websocket"}}
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, ca: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
-    """The contexts of the upstream and of its client; None without TLS."""
-    if request.param == "plain":
-        return None
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    ca.configure_trust(client)
-    return server, client
 
 
 async def pieces(*them: bytes) -> AsyncIterator[bytes]:

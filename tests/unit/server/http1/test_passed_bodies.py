@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.support.server.http1 import POST
-from tests.unit.server.http1.test_streams import native, respond
+from tests.support.server.native import native, respond
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundRequest
 from umbel.core.pieces import PIECE, PIECE_MAX
 from umbel.server.limits.server_limits import Limits

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 
 import pytest
 import trio
 
-from tests.support.logs.records import Records
-from tests.support.server.http1 import GET, POST, Server, served
+from tests.support.server.http1 import GET, POST
+from tests.support.server.native import inform_and_respond, native, respond
 from umbel.core.events import RequestEnded
-from umbel.core.inbound import ClientGoneError, InboundApplication, InboundRequest
+from umbel.core.inbound import ClientGoneError, InboundRequest
 from umbel.core.model import RequestFacts, Trace
 from umbel.server.limits.server_limits import Limits
 from umbel.server.response.response_head import ApplicationError
@@ -23,40 +21,6 @@ UPGRADE = (
     b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 SWITCHED = [(b"upgrade", b"websocket"), (b"sec-websocket-accept", b"x")]
-
-
-class Native(InboundApplication):
-    """An ``InboundApplication`` made of one function. With ``any_size`` it takes bodies of any size."""
-
-    def __init__(self, handle: Callable[[InboundRequest], Awaitable[object]], *, any_size: bool = False) -> None:
-        self.recorder = Records()
-        self.asked = 0
-        """How often ``takes_any_size`` was called."""
-        self._handle = handle
-        self._any_size = any_size
-
-    async def handle(self, request: Any) -> None:
-        await self._handle(request)
-
-    def error_response_fields(self, head: Any, fields: Any) -> Any:
-        return fields
-
-    def takes_any_size(self, head: Any) -> bool:
-        self.asked += 1
-        return self._any_size
-
-
-@asynccontextmanager
-async def native(
-    handle: Callable[[InboundRequest], Awaitable[object]], limits: Limits | None = None, *, any_size: bool = False
-) -> AsyncIterator[Server]:
-    async with served(Native(handle, any_size=any_size), limits=limits) as server:
-        yield server
-
-
-async def respond(request: InboundRequest, body: bytes = b"hello") -> None:
-    if not request.respond(200, [], body):
-        await request.drained()
 
 
 async def test_a_stream_leaves_max_in_flight_and_gives_its_place_back(autojump_clock: MockClock) -> None:
@@ -231,18 +195,7 @@ async def test_a_reserved_probe_that_became_a_stream_is_not_displaced(autojump_c
 
 async def test_interim_responses_are_sent_and_a_100_only_once(autojump_clock: MockClock) -> None:
     expected: list[bool] = []
-
-    async def handle(request: InboundRequest) -> None:
-        request.inform_soon(103, [(b"link", b"</a>")])
-        expected.append(request.expects_continue)
-        request.inform_soon(100, [])
-        expected.append(request.expects_continue)
-        await request.inform(100, [])
-        assert await request.receive() == b"body"
-        await respond(request)
-        request.inform_soon(102, [])
-
-    async with native(handle) as server:
+    async with native(partial(inform_and_respond, expected)) as server:
         for head, number in ((POST + b"expect: 100-continue\r\n", 1), (POST, 0)):
             async with server.connected() as client:
                 await client.stream.send_all(head + b"content-length: 4\r\n\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 
 from tests.support.server.h2_client import H2Client
 from tests.support.server.h2_connections import Connected, h2_connected
-from tests.unit.server.http1.test_streams import Native, respond
+from tests.support.server.native import Native, inform_and_respond, respond
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError
 from umbel.server.http2.stream import Stream
 from umbel.server.limits.server_limits import Limits
@@ -200,18 +201,7 @@ async def test_a_passed_body_may_last_as_long_as_each_64_kib_come_in_time(
 
 async def test_interim_responses_are_sent_and_a_100_only_once(autojump_clock: MockClock) -> None:
     expected: list[bool] = []
-
-    async def handle(request: Stream) -> None:
-        request.inform_soon(103, [(b"link", b"</a>")])
-        expected.append(request.expects_continue)
-        request.inform_soon(100, [])
-        expected.append(request.expects_continue)
-        await request.inform(100, [])
-        assert await request.receive() == b"body"
-        await respond(request)
-        request.inform_soon(102, [])
-
-    async with native(handle) as here:
+    async with native(partial(inform_and_respond, expected)) as here:
         for fields, informed in (([("expect", "100-continue")], [103, 100]), ([], [103])):
             stream = await here.client.request("POST", headers=fields, end=False)
             while len(here.client.answers[stream].informational) < len(informed):
