@@ -1,0 +1,178 @@
+"""The sections ``[auth.NAME]``: the credentials that routes accept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from .constraints import ConstraintViolation, enforce
+from .section import AS_TUPLE, Section
+from .values.types import HeaderName, UpstreamName
+from .values.units import Duration
+
+_PLACE = re.compile(r"header|(?:cookie|query):[A-Za-z0-9_.~-]+|cookie:__(?:Host|Secure)-[A-Za-z0-9_.~-]+")
+_SAN = re.compile(r"dns:(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|[a-z][a-z0-9+.-]*://[!-~]+")
+
+
+def _place(value: str) -> str:
+    if _PLACE.fullmatch(value) is None:
+        raise ValueError(f'"{value}" is no place of a token; write "header", "cookie:NAME" or "query:NAME"')
+    return value
+
+
+def _san(value: str) -> str:
+    if _SAN.fullmatch(value) is None:
+        raise ValueError(
+            f'"{value}" is no name of a certificate; write a URI such as "spiffe://example.org/batch", or'
+            ' "dns:batch.internal"'
+        )
+    return value
+
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+]
+SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
+"""The algorithms whose key both signs and verifies."""
+TokenPlace = Annotated[str, AfterValidator(_place)]
+CertificateName = Annotated[str, AfterValidator(_san)]
+Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5B\x5D-\x7E]+$")]
+"""A scope (RFC 6749 section 3.3)."""
+
+
+def _jwks_constraints(jwks: Jwks) -> Iterator[ConstraintViolation]:
+    """Yield a violation unless exactly one of path and discovery is given."""
+    if (jwks.path is not None) == jwks.discovery:
+        yield ConstraintViolation(
+            "jwks needs one of path and discovery = true: where the keys are, or how they are found",
+            ("path", "discovery") if jwks.discovery else ("path",),
+        )
+
+
+class Jwks(Section):
+    """Where the keys of an issuer are: a JSON Web Key Set (RFC 7517) that an upstream of the gateway serves."""
+
+    upstream: UpstreamName
+    """The name of the upstream, whose limits and policies hold."""
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
+    """The path and query of the key set, below the upstream's base URL."""
+    discovery: bool = False
+    """Whether the path of the key set is read from the issuer's openid-configuration (OpenID Connect Discovery)."""
+
+    _checked = model_validator(mode="after")(enforce(_jwks_constraints))
+
+
+def _issuer_constraints(issuer: Issuer) -> Iterator[ConstraintViolation]:
+    """Yield a violation unless exactly one source of keys is given."""
+    if (issuer.jwks is None) == (issuer.keys is None):
+        yield ConstraintViolation(
+            "an issuer needs one of jwks and keys: a key set of an upstream, or a file", ("jwks", "keys")
+        )
+
+
+class Issuer(Section):
+    """An issuer of tokens, and the keys with which it signs."""
+
+    iss: Annotated[str, Field(min_length=1)]
+    """The issuer: the value of the claim iss. It chooses the key set before any key is tried."""
+    jwks: Jwks | None = None
+    """The key set, fetched from an upstream."""
+    keys: str | None = None
+    """A file with the keys: public keys or certificates in PEM, or a JSON Web Key Set."""
+    audience: Annotated[tuple[str, ...], AS_TUPLE] = ()
+    """The values of the claim aud of which a token must have one. Default: any, so that a token that the issuer made
+    for another service is accepted too."""
+
+    _checked = model_validator(mode="after")(enforce(_issuer_constraints))
+
+
+def _jwt_constraints(jwt: JwtAuth) -> Iterator[ConstraintViolation]:
+    """Yield the violations of a section of kind jwt."""
+    symmetric = [each for each in jwt.algorithms if each in SYMMETRIC]
+    if symmetric and len(symmetric) < len(jwt.algorithms):
+        yield ConstraintViolation(
+            f"{symmetric[0]} beside algorithms with public keys would let anybody who knows a public key sign tokens;"
+            " write one kind of algorithms",
+            ("algorithms",),
+        )
+    if symmetric and any(issuer.jwks is not None for issuer in jwt.issuers):
+        yield ConstraintViolation(
+            f"{symmetric[0]} has a secret key, which no key set should publish; write keys with a file",
+            ("algorithms", "issuers"),
+        )
+    names = [issuer.iss for issuer in jwt.issuers]
+    for name in dict.fromkeys(each for each in names if names.count(each) > 1):
+        yield ConstraintViolation(f'the issuer "{name}" is given twice; write it once', ("issuers",))
+
+
+class JwtAuth(Section):
+    """Tokens of the kind JWT (RFC 7519), as access tokens of OAuth 2.0 are. Needs pip install 'umbel[auth]'."""
+
+    kind: Literal["jwt"]
+    """jwt: a signed token that the client got from an issuer."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(strict=False, min_length=1)]
+    """The algorithms with which tokens may be signed. There is no default, since the issuer's choice is the only right
+    one."""
+    issuers: Annotated[tuple[Issuer, ...], Field(strict=False, min_length=1)]
+    """The issuers whose tokens are accepted."""
+    leeway: Duration = 60.0
+    """The most by which the clocks of issuer and gateway may differ: it is added to exp, nbf and iat."""
+    refresh: Duration = 600.0
+    """The time after which a key set is fetched again."""
+    stale_if_error: Duration = 3600.0
+    """The time for which the last key set is used while it cannot be fetched again, counted from when refresh has
+    passed. Afterwards tokens are refused with 503."""
+    unknown_kid_cooldown: Duration = 30.0
+    """The shortest time between two fetches of a key set because of a token whose key is unknown."""
+    ready_without_keys: bool = False
+    """Whether /readyz says that the worker is ready before the first key set was fetched."""
+    required: Annotated[tuple[str, ...], AS_TUPLE] = ("exp", "sub")
+    """The claims that a token must have."""
+    typ: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("at+jwt", "JWT")
+    """The values of the header member typ that a token may have. A token without typ counts as JWT."""
+    from_: Annotated[tuple[TokenPlace, ...], Field(alias="from", strict=False, min_length=1)] = ("header",)
+    """Where the token is: header (Authorization: Bearer), cookie:NAME or query:NAME. The first place that has one
+    counts. With a cookie, unsafe methods and WebSockets need an Origin or Sec-Fetch-Site of the gateway's own origin or
+    of one that [cors] allows, else they get 403."""
+    cache: Annotated[int, Field(ge=0)] = 10_000
+    """The most verified tokens that are remembered, each for at most a minute."""
+
+    _checked = model_validator(mode="after")(enforce(_jwt_constraints))
+
+
+class ApiKeyAuth(Section):
+    """API keys: long random texts that are given to partners."""
+
+    kind: Literal["api-key"]
+    """api-key: a secret text in a header field."""
+    header: HeaderName = "x-api-key"
+    """The header field of the key."""
+    file: str
+    """The file of the keys (TOML), read again when it changes: tables [[keys]] with id, sha256 (the SHA-256 of the key
+    in hexadecimal), and optionally scopes and expires (a date or a time)."""
+
+
+class MtlsAuth(Section):
+    """Client certificates (mutual TLS). Needs pip install 'umbel[auth]'."""
+
+    kind: Literal["mtls"]
+    """mtls: the certificate that the client has presented in the TLS handshake with this server, or with one of
+    trusted_proxies that sends X-Forwarded-Client-Cert (its last element counts)."""
+    allow: Annotated[tuple[CertificateName, ...], Field(strict=False, min_length=1)]
+    """The names (subject alternative names) of which a certificate must have one: URIs, of which one that ends in /*
+    stands for all below it, or dns:NAME, where * may stand for the first label."""
+
+
+def _auth_name(value: str) -> str:
+    if value == "none":
+        raise ValueError('"none" means that a route is public, so no section can have this name; write another one')
+    return value
+
+
+AuthName = Annotated[UpstreamName, AfterValidator(_auth_name)]
+"""The name of a section ``[auth.NAME]``."""
+Auth = Annotated[JwtAuth | ApiKeyAuth | MtlsAuth, Field(discriminator="kind")]
+"""A section ``[auth.NAME]``."""

@@ -1,0 +1,37 @@
+"""Identity: who makes a request, as a credential of the request proves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who makes a request. It holds no credential, so it may be kept, but its claims may be personal data."""
+
+    kind: str
+    """The kind of the credential: ``jwt``, ``api-key`` or ``mtls``."""
+    name: str
+    """The name of the section ``[auth.NAME]`` that accepted the credential."""
+    sub: str | None = None
+    """The subject: the claim ``sub`` of a token, the id of an API key, or the name in a client certificate."""
+    scopes: tuple[str, ...] = ()
+    """The scopes that the credential grants, each once, in its order."""
+    claims: Mapping[str, Any] = _NONE
+    """The claims of a token as decoded JSON; empty for other kinds. Shared by requests, so it must not be changed."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The identity as the value ``auth`` of templates and expressions."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "sub": self.sub,
+            "scopes": list(self.scopes),
+            "claims": self.claims,
+        }
