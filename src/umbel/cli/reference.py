@@ -66,11 +66,12 @@ variable and nothing else takes the type of its key, if that is no text: `"${N}"
 value is a text. Messages show the name of a variable or file instead of its value, also instead of an item of a list;
 only values and items of fewer than 4 characters are shown, since they may be words of the message.
 
-**Files.** `include = ["routes/*.toml"]` adds the upstreams and routes of further files, which may include others. Globs
-and all other paths are relative to the file that contains them. `**` matches any depth. A glob without a match is a
-mistake. Each file is read once. Routes keep the order of reading: those of a file come before those of its included
-files, which are sorted by name. `[compress]`, `[server]`, `[supervisor]`, `[admin]`, `[logs]` and `[defaults.*]` are
-allowed only in the main file. An upstream may be defined only once.
+**Files.** `include = ["routes/*.toml"]` adds the upstreams, routes and credentials (`[auth.NAME]`) of further files,
+which may include others. Globs and all other paths are relative to the file that contains them. `**` matches any depth.
+A glob without a match is a mistake. Each file is read once. Routes keep the order of reading: those of a file come
+before those of its included files, which are sorted by name. `[compress]`, `[server]`, `[supervisor]`, `[admin]`,
+`[logs]` and `[defaults.*]` are allowed only in the main file. An upstream may be defined only once, and so may a
+section `[auth.NAME]`.
 
 **Defaults.** `[defaults.upstream]` and `[defaults.route]` hold default values for any key of all upstreams and routes.
 Tables are merged key by key, and the upstream's or route's own key has precedence. A list is replaced as a whole.
@@ -226,10 +227,11 @@ def _sections() -> Iterator[str]:
     schema = json_schema(variables=False)
     headers: dict[type[Section], list[str]] = {}
     for place in all_sections():
-        headers.setdefault(place.model, []).append(place.header)
+        variant = f" with `{place.variant}`" if place.variant else ""
+        headers.setdefault(place.model, []).append(f"`{place.header}`{variant}" if place.header else "")
     for model, names in headers.items():
         top = names == [""]
-        title = "The top of the file" if top else ", ".join(f"`{name}`" for name in names)
+        title = "The top of the file" if top else ", ".join(names)
         about = "" if top else f"{_text(inspect.getdoc(model) or '')}\n\n"
         table = schema if top else schema["$defs"][model.__name__]
         for value in table["properties"].values():
@@ -257,6 +259,8 @@ def _row(key: str, schema: dict[str, Any], required: bool, why: str) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
+    if "oneOf" in schema:
+        return " or ".join(dict.fromkeys(map(_type, schema["oneOf"])))
     if "anyOf" in schema:
         branches = schema["anyOf"]
         if "enum" in branches[0]:

@@ -18,7 +18,8 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
 }
 KNOWN = frozenset(
-    {"$schema", "$defs", "$ref", "title", "description", "default", "examples", "type", "enum", "const", "anyOf"}
+    {"$schema", "$defs", "$ref", "title", "description", "default", "examples", "type", "enum", "const"}
+    | {"anyOf", "oneOf"}
     | {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "items", "minItems"}
     | {"pattern", "minimum", "maximum"}
 )
@@ -41,8 +42,9 @@ def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     return (
         ("type" not in schema or _TYPES[schema["type"]](value))
         and ("enum" not in schema or value in schema["enum"])
-        and ("const" not in schema or value is schema["const"])
+        and ("const" not in schema or (type(value), value) == (type(schema["const"]), schema["const"]))
         and ("anyOf" not in schema or any(conforms(value, branch, root) for branch in schema["anyOf"]))
+        and ("oneOf" not in schema or sum(conforms(value, branch, root) for branch in schema["oneOf"]) == 1)
         and (not isinstance(value, str) or re.search(schema.get("pattern", ""), value) is not None)
         and (not isinstance(value, int) or schema.get("minimum", value) <= value <= schema.get("maximum", value))
         and (not isinstance(value, list) or _list_conforms(value, schema, root))

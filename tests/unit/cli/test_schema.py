@@ -36,7 +36,8 @@ def test_the_reference_in_docs_is_up_to_date() -> None:
 def test_the_reference_names_every_section_and_every_key_once() -> None:
     sections = printed("--markdown").split("\n### ")[1:]
     for place in all_sections():
-        title = f"`{place.header}`" if place.header else "The top of the file"
+        variant = f" with `{place.variant}`" if place.variant else ""
+        title = f"`{place.header}`{variant}" if place.header else "The top of the file"
         (section,) = (section for section in sections if title in section.partition("\n")[0])
         for key in keys_of(place.model):
             assert section.count(f"\n| `{key}` |") == 1, (place.header, key)

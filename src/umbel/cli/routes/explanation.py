@@ -115,7 +115,7 @@ def explain_plan(
             explainer.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
             explainer.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
             *explainer.written(route, at, {"max_steps": str}),
-            *explainer.written(route, at, {"auth": str}),
+            *explainer.written(route, at, {"auth": ", ".join}),
             *explainer.written(server, ("server",), _SERVER, "server."),
         ),
         tuple(explainer.call(call, (*at, "calls", call.name), route.deadline, context) for call in plan.calls),

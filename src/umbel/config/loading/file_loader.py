@@ -104,6 +104,13 @@ def _make_absolute(source: SourceFile, data: dict[str, Any]) -> None:
         _absolute(source, _table(_table(upstreams, name), "tls"), TLS_PATHS)
     _absolute(source, _table(_table(_table(data, "defaults"), "upstream"), "tls"), TLS_PATHS)
     _absolute(source, _table(data, "logs"), ("dir",))
+    auth = _table(data, "auth")
+    for name in auth:
+        _absolute(source, _table(auth, name), ("file",))
+        issuers = _table(auth, name).get("issuers")
+        for issuer in issuers if isinstance(issuers, list) else ():
+            if isinstance(issuer, dict):
+                _absolute(source, issuer, ("keys",))
     routes = data.get("routes")
     for route in [*(routes if isinstance(routes, list) else ()), _table(_table(data, "defaults"), "route")]:
         if isinstance(route, dict):

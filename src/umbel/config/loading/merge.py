@@ -15,7 +15,7 @@ from .errors.did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
 _MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs")
-_SHARED = ("include", "upstreams", "routes")
+_SHARED = ("include", "upstreams", "routes", "auth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ Report = Callable[[Origin, str], None]
 class MergedTree:
     """One tree made of all files.
 
-    Origins are recorded for upstreams, routes and inherited keys. Any other value has the origin of its nearest
-    ancestor with a recorded one, extended by the rest of its path.
+    Origins are recorded for upstreams, routes, [auth.NAME] and inherited keys. Any other value has the origin of its
+    nearest ancestor with a recorded one, extended by the rest of its path.
     """
 
     root: SourceFile
@@ -86,11 +86,12 @@ def merge(sources: Sequence[tuple[SourceFile, dict[str, Any]]], report: Report) 
     """Merge the data of all files into one tree. The main file must be first. Wrong parts are reported and left out."""
     root, main = sources[0]
     merged = MergedTree(root, {key: main[key] for key in _MAIN_ONLY if key in main})
-    merged.data |= {"upstreams": {}, "routes": []}
+    merged.data |= {"upstreams": {}, "routes": [], "auth": {}}
     merged.defaults = _defaults(root, main, report)
     for source, data in sources:
         _known_keys(source, data, root, report)
-        _add_upstreams(merged, source, data, report)
+        _add_named(merged, source, data, report, "upstreams", merged.defaults.get("upstream", {}))
+        _add_named(merged, source, data, report, "auth", {})
         _add_routes(merged, source, data, report)
     return merged
 
@@ -118,19 +119,25 @@ def _known_keys(source: SourceFile, data: dict[str, Any], root: SourceFile, repo
             report(Origin(source, (key,)), f"belongs in the main file, {root.name}; remove it from this file")
 
 
-def _add_upstreams(merged: MergedTree, source: SourceFile, data: dict[str, Any], report: Report) -> None:
-    tables = data.get("upstreams", {})
+_ONE = {"upstreams": "upstream", "auth": "kind of credential"}
+"""What a table of a section with named tables stands for."""
+
+
+def _add_named(
+    merged: MergedTree, source: SourceFile, data: dict[str, Any], report: Report, section: str, defaults: dict[str, Any]
+) -> None:
+    """Add the tables ``[section.NAME]`` of a file. A name may be defined in one file only."""
+    tables = data.get(section, {})
     if not isinstance(tables, dict):
-        report(Origin(source, ("upstreams",)), "needs a table for each upstream: [upstreams.NAME]")
+        report(Origin(source, (section,)), f"needs a table for each {_ONE[section]}: [{section}.NAME]")
         return
-    all_upstreams = merged.data["upstreams"]
+    known = merged.data[section]
     for name, table in tables.items():
-        origin = Origin(source, ("upstreams", name))
-        if name in all_upstreams:
-            report(origin, f"is already defined at {merged.origin(('upstreams', name))}")
+        origin = Origin(source, (section, name))
+        if name in known:
+            report(origin, f"is already defined at {merged.origin((section, name))}")
             continue
-        defaults = merged.defaults.get("upstream", {})
-        all_upstreams[name] = merged.place(("upstreams", name), table, origin, defaults, "upstream")
+        known[name] = merged.place((section, name), table, origin, defaults, section.removesuffix("s"))
 
 
 def _add_routes(merged: MergedTree, source: SourceFile, data: dict[str, Any], report: Report) -> None:

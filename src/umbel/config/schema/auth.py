@@ -174,5 +174,7 @@ def _auth_name(value: str) -> str:
 
 AuthName = Annotated[UpstreamName, AfterValidator(_auth_name)]
 """The name of a section ``[auth.NAME]``."""
+KINDS = ("jwt", "api-key", "mtls")
+"""The values of ``kind``, which decides on the other keys of a section."""
 Auth = Annotated[JwtAuth | ApiKeyAuth | MtlsAuth, Field(discriminator="kind")]
 """A section ``[auth.NAME]``."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from .section import Section
 from .sections import Config, KeyPath
@@ -21,6 +21,8 @@ class Place(NamedTuple):
     header: str
     """The header, such as ``[upstreams.NAME]``; empty for the top of the file."""
     model: type[Section]
+    variant: str = ""
+    """The key that chooses this section among several with one header, such as ``kind = "jwt"``; else empty."""
 
 
 @cache
@@ -29,12 +31,29 @@ def all_sections() -> tuple[Place, ...]:
     return tuple(_walk(Config, (), listed=False))
 
 
-def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
-    """Return the section at ``path`` below ``root``; None if the schema has no section there."""
+def section_at(root: type[Section], path: KeyPath, data: Any = None) -> type[Section] | None:
+    """Return the section at ``path`` below ``root``; None if the schema has no section there.
+
+    Where the key ``kind`` chooses among sections, the result is the one that the tables of ``data`` have there, and the
+    first one if they have none.
+    """
     here: list[Any] = [root]
     for part in path:
         here = [inner for annotation in here for inner in _step(annotation, part)]
+        data = _item(data, part)
+        kind = data.get(KIND) if isinstance(data, dict) else None
+        here = [annotation for annotation in here if isinstance(kind, str) and kind_of(annotation) == kind] or here
     return next((annotation for annotation in here if _is_section(annotation)), None)
+
+
+KIND = "kind"
+"""The key that chooses among the sections that may stand in one place."""
+
+
+def kind_of(annotation: Any) -> str | None:
+    """Return the value of ``kind`` that chooses a section; None: the section stands in its place alone."""
+    field = annotation.model_fields.get(KIND) if _is_section(annotation) else None
+    return get_args(field.annotation)[0] if field is not None and get_origin(field.annotation) is Literal else None
 
 
 def header(path: KeyPath) -> str:
@@ -75,6 +94,13 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
+def _item(data: Any, part: str | int) -> Any:
+    """Return the item of a table or list; None if it has no such item."""
+    if isinstance(data, dict):
+        return data.get(part)
+    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
+
+
 def _step(annotation: Any, part: str | int) -> Iterator[Any]:
     if _is_section(annotation):
         name = keys_of(annotation).get(str(part))
@@ -88,7 +114,9 @@ def _step(annotation: Any, part: str | int) -> Iterator[Any]:
 
 def _walk(section: type[Section], path: tuple[str, ...], *, listed: bool) -> Iterator[Place]:
     name = ".".join(path)
-    yield Place(("[[" + name + "]]" if listed else f"[{name}]") if path else "", section)
+    kind = kind_of(section)
+    header = ("[[" + name + "]]" if listed else f"[{name}]") if path else ""
+    yield Place(header, section, f'{KIND} = "{kind}"' if kind is not None else "")
     for key, field in keys_of(section).items():
         for annotation in plain_types(section.model_fields[field].annotation):
             if _is_section(annotation):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
 from .admin import Admin as Admin
+from .auth import Auth, AuthName, Scope
 from .browsers import Cors as Cors
 from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
@@ -56,9 +57,24 @@ from .values.types import (
 )
 from .values.units import Duration, Ratio, Size
 
+
+def _as_list(value: object) -> object:
+    """Make a list of a single name."""
+    return [value] if isinstance(value, str) else value
+
+
 Names = Annotated[tuple[str, ...], AS_TUPLE]
 Statuses = Annotated[tuple[Status, ...], AS_TUPLE]
 KeyPath = tuple[str | int, ...]
+AuthNames = Annotated[
+    tuple[UpstreamName, ...],
+    Field(strict=False, min_length=1),
+    BeforeValidator(_as_list, json_schema_input_type=UpstreamName | tuple[UpstreamName, ...]),
+]
+"""The names of sections [auth.NAME]; a single name may stand without a list."""
+Scopes = Annotated[tuple[Scope, ...], AS_TUPLE]
+PUBLIC = ("none",)
+"""The value of ``auth`` of a route that is open to anybody."""
 
 
 def _tls_constraints(tls: Tls) -> Iterator[ConstraintViolation]:
@@ -465,8 +481,17 @@ class Route(Section):
     query: dict[str, QueryParam] | Names = {}
     """The query parameters that the route reads: a table, or a list of names for parameters of type str. Other
     parameters are ignored."""
-    auth: Literal["none"] | None = None
-    """none: states that anybody may call the route. Default: no statement; see the key hooks of [server]."""
+    auth: AuthNames | None = None
+    """The names of sections [auth.NAME]: the request must have a credential of one of them, else it gets 401. none:
+    states that anybody may call the route. Default: no statement, which lets anybody in; see the key hooks of
+    [server]."""
+    scopes: Scopes = ()
+    """The scopes that the credential must grant, all of them, else the request gets 403."""
+    scopes_any: Scopes = ()
+    """Scopes of which the credential must grant at least one, else the request gets 403."""
+    allow: ExpressionText | None = None
+    """A JMESPath expression over auth, path, query, headers, cookies and client that the request must fulfil, such as
+    "auth.claims.tenant == path.tenant", else it gets 403. Default: none."""
     deadline: Duration = 5.0
     """The time from the request, with its body, to its answer. At the deadline the calls under way are ended, and the
     answer is sent with the values so far; without the value of a required call it is a failure."""
@@ -598,11 +623,13 @@ class Config(Section):
     """A whole configuration, with defaults merged, variables replaced and included files added."""
 
     include: Names = ()
-    """Further files, as globs relative to this file. Their upstreams and routes are added."""
+    """Further files, as globs relative to this file. Their upstreams, routes and [auth.NAME] are added."""
     upstreams: dict[UpstreamName, Upstream] = {}
     """The upstreams by name."""
     routes: Annotated[tuple[Route, ...], AS_TUPLE] = ()
     """The routes."""
+    auth: dict[AuthName, Auth] = {}
+    """The credentials that routes accept, by name."""
     compress: Compress | None = None
     """The compression of responses. Default: none."""
     cors: Cors | None = None

@@ -208,6 +208,7 @@ ALONE = {
         "mirror.share",
     ),  # A quorum that is too high is a mistake, and so is a delay of more than the deadline.
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
+    *("jwtauth." + key for key in ("leeway", "refresh", "stale_if_error", "unknown_kid_cooldown", "cache")),
     *("logstream.sample", "accesslogstream.sample", "callslogstream.sample"),
 }
 LISTS = {

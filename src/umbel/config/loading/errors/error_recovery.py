@@ -38,7 +38,8 @@ they are given.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ...schema.section import Section
@@ -61,6 +62,12 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "to": "/",
     "origins": ["https://placeholder.invalid"],
     "share": "1%",
+    "kind": "jwt",
+    "algorithms": ["RS256"],
+    "issuers": [{"iss": _URL, "keys": _NAME}],
+    "iss": _URL,
+    "file": _NAME,
+    "allow": [f"dns:{_NAME}.invalid"],
 }
 """A valid value for each key that any section requires."""
 
@@ -120,7 +127,7 @@ def _rename(tree: dict[str, Any], unknown: SchemaViolation) -> None:
     if not isinstance(table, dict) or key not in table:
         return
     value = table.pop(key)
-    section = section_at(Config, unknown.path[:-1])
+    section = section_at(Config, unknown.path[:-1], tree)
     meant = nearest(str(key), keys_of(section)) if section is not None else None
     if meant is not None:
         table.setdefault(meant, value)
@@ -134,7 +141,7 @@ def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> 
     """
     table, key = _at(tree, path[:-1]), path[-1]
     times = tried[path] = tried.get(path, 0) + 1
-    placeholder = _placeholder(path)
+    placeholder = _placeholder(path, tree)
     if placeholder is not None and times == 1 and isinstance(table, dict | list):
         table[key] = copy.deepcopy(placeholder)  # type: ignore[index]  # a list is reached by a number
     elif isinstance(table, dict) and key in table:
@@ -144,16 +151,16 @@ def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> 
     return path
 
 
-def _placeholder(path: KeyPath) -> Any:
+def _placeholder(path: KeyPath, tree: dict[str, Any]) -> Any:
     """Return the placeholder for a key that is required or that other checks depend on; None for any other key."""
     key, around = path[-1], path[:-1]
-    if (section := section_at(Config, around)) is not None:
+    if (section := section_at(Config, around, tree)) is not None:
         name = keys_of(section).get(str(key))
         required = name is not None and section.model_fields[name].is_required()
         return PLACEHOLDERS[str(key)] if required else _OPTIONAL_PLACEHOLDERS.get(str(key))
     if isinstance(key, int) and around[-1] in _ITEM_PLACEHOLDERS:
         return _ITEM_PLACEHOLDERS[str(around[-1])]
-    if (section := section_at(Config, path)) is not None:
+    if (section := section_at(Config, path, tree)) is not None:
         return {each: PLACEHOLDERS[each] for each in _required(section)}
     return None
 
@@ -175,43 +182,50 @@ def hidden_violations(model: type[Section], data: Any, known: Iterable[SchemaVio
     See the theory. Violations about a removed or replaced key are left out.
     """
     touched: dict[KeyPath, set[str | int]] = {}
+    section_of = partial(section_at, model, data=data)
     for each in known:
-        table, key = _owner(model, each.path)
+        table, key = _owner(section_of, each.path)
         keys = touched.setdefault(table, set())
         keys.add(key)
-        section = section_at(model, table)
+        section = section_of(table)
         if each.kind == "unknown" and section and (meant := nearest(str(key), keys_of(section))):
             keys.add(meant)
     if not touched:
         return []
     return [
         each
-        for each in schema_violations(model, _without(model, data, (), touched))
+        for each in schema_violations(model, _without(section_of, data, (), touched))
         if each.kind == "constraint" and not touched.get(each.path[:-1], set()) & set(each.about)
     ]
 
 
-def _owner(model: type[Section], path: KeyPath) -> tuple[KeyPath, str | int]:
+_SectionOf = Callable[[KeyPath], type[Section] | None]
+"""The section at a path of the data."""
+
+
+def _owner(section_of: _SectionOf, path: KeyPath) -> tuple[KeyPath, str | int]:
     """Return the path of the table that a mistake belongs to, and the key in it."""
-    if section_at(model, path) and isinstance(path[-1], str):
+    if section_of(path) and isinstance(path[-1], str):
         return path[:-1], path[-1]  # A whole section is wrong, for example its name.
-    end = next((end for end in range(len(path) - 1, 0, -1) if section_at(model, path[:end])), 0)
+    end = next((end for end in range(len(path) - 1, 0, -1) if section_of(path[:end])), 0)
     return path[:end], path[end]
 
 
-def _without(model: type[Section], data: Any, path: KeyPath, touched: Mapping[KeyPath, set[str | int]]) -> Any:
+def _without(section_of: _SectionOf, data: Any, path: KeyPath, touched: Mapping[KeyPath, set[str | int]]) -> Any:
     """Return a copy of ``data`` without the touched keys, and with placeholders for missing required keys.
 
     ``touched`` holds the keys to remove, by the path of their table.
     """
-    section = section_at(model, path)
+    section = section_of(path)
     if section is not None and not isinstance(data, dict):
         if path[-1:] and path[-1] not in touched.get(path[:-1], ()):
             return data  # No mistake: the schema allows another type too, such as the URL of a replica.
         data = {}
     if isinstance(data, dict):
         bad = touched.get(path, set())
-        rest = {key: _without(model, value, (*path, key), touched) for key, value in data.items() if key not in bad}
+        rest = {
+            key: _without(section_of, value, (*path, key), touched) for key, value in data.items() if key not in bad
+        }
         if section is None:
             return rest
         needed = {key: PLACEHOLDERS[key] for key in _required(section)}
@@ -219,7 +233,7 @@ def _without(model: type[Section], data: Any, path: KeyPath, touched: Mapping[Ke
             needed |= {key: _OPTIONAL_PLACEHOLDERS[key] for key in ("upstream", "path")}
         return rest | {key: value for key, value in needed.items() if not rest.get(key)}
     if isinstance(data, list):
-        return [_without(model, value, (*path, index), touched) for index, value in enumerate(data)]
+        return [_without(section_of, value, (*path, index), touched) for index, value in enumerate(data)]
     return data
 
 

@@ -8,7 +8,8 @@ the messages of the schema's own validators.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -17,10 +18,11 @@ from pydantic_core import ErrorDetails
 
 from ....core.http.compressors import LEVELS
 from ...hypercorn_toml.keys import WITHOUT_EFFECT, HypercornFile
+from ...schema.auth import KINDS
 from ...schema.compress import Compress
 from ...schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
 from ...schema.section import Section
-from ...schema.section_tree import header, keys_of, section_at
+from ...schema.section_tree import KIND, header, keys_of, section_at
 from ...schema.sections import KeyPath, Server
 from ..variables import REPORTED, holds_reported
 from .did_you_mean import nearest, sections_with_key, suggestion
@@ -72,11 +74,12 @@ def schema_violations(
         errors = [_located(details, data) for details in error.errors(include_url=False)]
     else:
         return []
-    found = list(_translate(model, errors, at))
+    section_of = partial(section_at, model, data=data)
+    found = list(_translate(section_of, errors, at))
     meant = {
         (*each.path[:-1], nearest(str(each.path[-1]), keys_of(owner)))
         for each in found
-        if each.kind == "unknown" and (owner := section_at(model, each.path[:-1]))
+        if each.kind == "unknown" and (owner := section_of(each.path[:-1]))
     }
     return [each for each in found if each.kind != "missing" or each.path not in meant]
 
@@ -109,7 +112,11 @@ def _has(value: Any, part: str | int) -> bool:
     return isinstance(value, list) and isinstance(part, int) and part < len(value)
 
 
-def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: int = 0) -> Iterator[SchemaViolation]:
+_SectionOf = Callable[[KeyPath], type[Section] | None]
+"""The section at a path of the data."""
+
+
+def _translate(section_of: _SectionOf, errors: list[_Error], at: KeyPath, level: int = 0) -> Iterator[SchemaViolation]:
     """Translate errors, grouped by the union of types around them. ``level`` is the number of unions handled so far."""
 
     def union(error: _Error) -> KeyPath | None:
@@ -118,13 +125,13 @@ def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: i
     for place, group in groupby(errors, key=union):
         if place is None:
             for error in group:
-                yield from _one(model, error, at)
+                yield from _one(section_of, error, at)
         else:
-            yield from _of_union(model, place, list(group), at, level)
+            yield from _of_union(section_of, place, list(group), at, level)
 
 
 def _of_union(
-    model: type[Section], place: KeyPath, group: list[_Error], at: KeyPath, level: int
+    section_of: _SectionOf, place: KeyPath, group: list[_Error], at: KeyPath, level: int
 ) -> Iterator[SchemaViolation]:
     """Translate the errors of a value that fits no type of a union: only those of the type that was probably meant.
 
@@ -133,7 +140,7 @@ def _of_union(
     deeper = [error for error in group if len(error.path) > len(place)]
     by_validator = [error for error in group if error.details["type"] == "value_error"]
     if meant := deeper or by_validator:
-        yield from _translate(model, meant, at, level + 1)
+        yield from _translate(section_of, meant, at, level + 1)
         return
     value = group[0].details["input"]
     if holds_reported(value):
@@ -143,14 +150,14 @@ def _of_union(
     yield SchemaViolation(place, "value", f"{WRONG_TYPE} {needs}, not {_type_name(value)}")
 
 
-def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaViolation]:
+def _one(section_of: _SectionOf, error: _Error, at: KeyPath) -> Iterator[SchemaViolation]:
     path, details = error.path, error.details
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "missing":
         yield SchemaViolation(path, "missing", "is missing")
     elif kind == "extra_forbidden":
-        yield SchemaViolation(path, "unknown", _unknown(model, path, at))
-    elif value is REPORTED or (section_at(model, path) is None and holds_reported(value)):
+        yield SchemaViolation(path, "unknown", _unknown(section_of(path[:-1]), path, at))
+    elif value is REPORTED or (section_of(path) is None and holds_reported(value)):
         yield SchemaViolation(path, "reported")
     elif kind == "value_error":
         broken = context["error"]
@@ -161,6 +168,8 @@ def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaVio
             )
         else:
             yield SchemaViolation(path, "value", str(broken), quotes=True)
+    elif kind in ("union_tag_invalid", "union_tag_not_found"):
+        yield _wrong_kind(path, details)
     elif kind == "literal_error":
         yield SchemaViolation(
             path, "value", f"{WRONG_TYPE} {_needs(details)}, not {_quoted(value)}{_nearest_word(details)}", quotes=True
@@ -176,6 +185,18 @@ def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaVio
         )
 
 
+def _wrong_kind(path: KeyPath, details: ErrorDetails) -> SchemaViolation:
+    """Translate the error for a table whose ``kind``, which decides on its other keys, is wrong or missing."""
+    words = " or ".join((", ".join(f'"{kind}"' for kind in KINDS[:-1]), f'"{KINDS[-1]}"'))
+    if KIND not in details["input"]:
+        return SchemaViolation((*path, KIND), "missing", f"is missing; write {words}")
+    value = details["input"][KIND]
+    if value is REPORTED:
+        return SchemaViolation((*path, KIND), "reported")
+    meant = suggestion(value, KINDS) if isinstance(value, str) else ""
+    return SchemaViolation((*path, KIND), "value", f"{WRONG_TYPE} {words}, not {_quoted(value)}{meant}", quotes=True)
+
+
 _LIMITS = {"greater_than_equal": "at least", "less_than_equal": "at most"}
 _LIMIT_KEYS = {"greater_than_equal": "ge", "less_than_equal": "le"}
 
@@ -188,6 +209,7 @@ _NEEDS = {
     "tuple_type": "a list",
     "dict_type": "a table",
     "model_type": "a table",
+    "model_attributes_type": "a table",
 }
 
 
@@ -232,8 +254,8 @@ def _brackets(details: ErrorDetails) -> str:
     return ""
 
 
-def _unknown(model: type[Section], path: KeyPath, at: KeyPath) -> str:
-    section = section_at(model, path[:-1])
+def _unknown(section: type[Section] | None, path: KeyPath, at: KeyPath) -> str:
+    """Return the reason for an unknown key of ``section``, which is None where the schema has no section."""
     where = at + path[:-1]
     if section is None:  # Cannot happen: pydantic reports unknown keys only in a section.
         return "is not a key"

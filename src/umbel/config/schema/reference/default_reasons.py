@@ -70,6 +70,12 @@ REASONS: Mapping[str, str] = {
     "Compress.min": "a smaller body fits in one packet with its head; make bench-compress prints what coding costs",
     # Browsers.
     "Cors.max_age": "the most for which Chromium remembers a preflight",
+    # Credentials.
+    "JwtAuth.leeway": "clocks that are set by NTP differ by less; a usual allowance of JWT libraries",
+    "JwtAuth.refresh": "issuers publish a new key hours before they sign with it",
+    "JwtAuth.stale_if_error": "an outage of the issuer is over within an hour, and a key that was withdrawn stops then",
+    "JwtAuth.unknown_kid_cooldown": "tokens with invented key ids cause at most two fetches a minute",
+    "JwtAuth.cache": "more clients than send requests to one worker within a minute",
     # The master.
     "Supervisor.start_timeout": "the import of an application takes seconds, a warm-up more",
     "Supervisor.hang_timeout": "a normal step of the event loop takes less than a tenth of it",

@@ -105,7 +105,10 @@ def _value(schema: dict[str, Any]) -> dict[str, Any]:
         if isinstance(schema.get(inner), dict):
             schema = schema | {inner: _value(schema[inner])}
     if "patternProperties" in schema:
-        schema = schema | {"additionalProperties": False}
+        inside = {pattern: _value(inner) for pattern, inner in schema["patternProperties"].items()}
+        schema = schema | {"patternProperties": inside, "additionalProperties": False}
+    if "discriminator" in schema:  # A keyword of OpenAPI; the constants of the variants say the same.
+        schema = {key: value for key, value in schema.items() if key != "discriminator"}
     if "enum" in schema:
         words = {"enum": schema["enum"]}
         rest = {key: value for key, value in schema.items() if key != "enum"}

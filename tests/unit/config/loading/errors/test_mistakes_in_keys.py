@@ -49,10 +49,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ["umbel.toml:3: upstreams.u.banana: is not a key of [upstreams.u]"],
     ),
     "keys that do not exist": (
-        UPSTREAM + 'proxy = "http://p"\ncache = true\n',
+        UPSTREAM + 'proxy = "http://p"\nbanana = true\n',
         [
             "umbel.toml:3: upstreams.u.proxy: is not a key of [upstreams.u]; it belongs in [[routes]]",
-            "umbel.toml:4: upstreams.u.cache: is not a key of [upstreams.u]",
+            "umbel.toml:4: upstreams.u.banana: is not a key of [upstreams.u]",
         ],
     ),
     "a route's key in a call": (

@@ -15,10 +15,10 @@ from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "words of hooks and auth": (
-        '[server]\nhooks = "Auto"\n[defaults.route]\nauth = "non"\n',
+        '[server]\nhooks = "Auto"\n[defaults.route]\nauth = "no ne"\n',
         [
             'umbel.toml:2: server.hooks: needs "auto", "all" or "python", not "Auto"; did you mean "auto"?',
-            'umbel.toml:4: defaults.route.auth: needs "none", not "non"; did you mean "none"?',
+            'umbel.toml:4: defaults.route.auth: "no ne" is not a name; names are letters, digits, _ and -, first a letter or _',
         ],
     ),
     "an admin side without a token": (
