@@ -21,7 +21,7 @@ KNOWN = frozenset(
     {"$schema", "$defs", "$ref", "title", "description", "default", "examples", "type", "enum", "const"}
     | {"anyOf", "oneOf"}
     | {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "items", "minItems"}
-    | {"pattern", "minimum", "maximum"}
+    | {"pattern", "minimum", "maximum", "minLength", "maxLength"}
 )
 
 
@@ -46,6 +46,7 @@ def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         and ("anyOf" not in schema or any(conforms(value, branch, root) for branch in schema["anyOf"]))
         and ("oneOf" not in schema or sum(conforms(value, branch, root) for branch in schema["oneOf"]) == 1)
         and (not isinstance(value, str) or re.search(schema.get("pattern", ""), value) is not None)
+        and (not isinstance(value, str) or schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 10**9))
         and (not isinstance(value, int) or schema.get("minimum", value) <= value <= schema.get("maximum", value))
         and (not isinstance(value, list) or _list_conforms(value, schema, root))
         and (not isinstance(value, dict) or _object_conforms(value, schema, root))

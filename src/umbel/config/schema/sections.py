@@ -69,7 +69,9 @@ KeyPath = tuple[str | int, ...]
 AuthNames = Annotated[
     tuple[UpstreamName, ...],
     Field(strict=False, min_length=1),
-    BeforeValidator(_as_list, json_schema_input_type=UpstreamName | tuple[UpstreamName, ...]),
+    BeforeValidator(
+        _as_list, json_schema_input_type=UpstreamName | Annotated[tuple[UpstreamName, ...], Field(min_length=1)]
+    ),
 ]
 """The names of sections [auth.NAME]; a single name may stand without a list."""
 Scopes = Annotated[tuple[Scope, ...], AS_TUPLE]
