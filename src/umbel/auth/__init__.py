@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ..core.identity import Identity
+from .current_identity import current
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "current"]

@@ -37,11 +37,13 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
     """The reason as one sentence for the client, in ASCII without double quotes, such as "The token has expired."."""
     error: str = "invalid_token"
-    """The error code of RFC 6750 section 3.1: ``invalid_token`` or ``invalid_request``."""
+    """The error code of RFC 6750 section 3.1: ``invalid_token``, ``invalid_request`` or ``insufficient_scope``."""
     outcome: str = "invalid"
     """The word for metrics: ``invalid``, ``expired``, ``unknown-key``, ``unknown-issuer`` or ``no-keys``."""
     unavailable: bool = False
     """Whether the gateway cannot verify the credential now, because it has no keys (status 503)."""
+    scope: str = ""
+    """With the error ``insufficient_scope``: the scopes that are needed, separated by spaces; else empty."""
     keys_may_come: bool = False
     """Whether ``Authenticator.renew_keys`` may bring the key that was missing."""
 

@@ -83,13 +83,21 @@ class RequestError(UmbelError):
         detail: one sentence for the client; it becomes ``detail`` of the problem document, and ``str(error)``.
         title: the ``title`` of the problem document; None: the reason phrase of ``status``.
         fields: header fields that belong to the status, such as ``Allow`` with 405.
+        problem: the ``kind`` of the problem document; empty: ``about:blank``.
     """
 
     def __init__(
-        self, status: int, detail: str, *, title: str | None = None, fields: Sequence[tuple[str, str]] = ()
+        self,
+        status: int,
+        detail: str,
+        *,
+        title: str | None = None,
+        fields: Sequence[tuple[str, str]] = (),
+        problem: str = "",
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.title = title
         self.fields = tuple(fields)
+        self.problem = problem

@@ -13,6 +13,7 @@ import msgspec
 
 from .failure_kinds import BREAKS, Kind
 from .http.client_head import ClientHead
+from .identity import AuthResult
 from .model import Attempt, Outcome, RequestFacts
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -48,6 +49,8 @@ class RequestEnded(msgspec.Struct, frozen=True):
     """Parts of the request's head, if the recorder takes them (``Recorder``) and the head was read."""
     switched_at: float | None = None
     """When the connection became a WebSocket (status 101), which ends the HTTP request; None: it did not."""
+    auth: AuthResult | None = None
+    """What authentication has come to; None: the route has no ``auth``, or the request did not get so far."""
 
     @property
     def broke_off(self) -> bool:

@@ -39,6 +39,12 @@ class Kind(enum.StrEnum):
     """A call whose value this call needs has failed."""
     BAD_REQUEST = "bad-request"
     """The request cannot be made from the values at hand, or the client's request is not acceptable."""
+    UNAUTHORIZED = "unauthorized"
+    """The client's request has no credential that its route accepts."""
+    FORBIDDEN = "forbidden"
+    """The client's credential does not permit its request."""
+    NO_KEYS = "no-keys"
+    """The gateway has no keys with which it could verify the client's credential."""
     TOO_MANY = "too-many"
     """The list of an ``each`` has more items than ``max_items``."""
     CLIENT_GONE = "client-gone"
@@ -78,6 +84,9 @@ KINDS: Mapping[Kind, KindRule] = MappingProxyType(
         Kind.BREAKER_OPEN: KindRule(503, "destination_unavailable", False, False),
         Kind.DEPENDENCY: KindRule(502, None, False, False),
         Kind.BAD_REQUEST: KindRule(502, "http_request_error", False, False),
+        Kind.UNAUTHORIZED: KindRule(401, None, False, False),
+        Kind.FORBIDDEN: KindRule(403, None, False, False),
+        Kind.NO_KEYS: KindRule(503, "destination_unavailable", False, False),
         Kind.TOO_MANY: KindRule(502, "http_request_error", False, False),
         Kind.CLIENT_GONE: KindRule(499, None, False, False),
         Kind.CANCELLED: KindRule(499, None, False, False),

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class AuthResult(NamedTuple):
+    """What the authentication of a request has come to, for records and metrics. Holds nothing of a credential."""
+
+    outcome: str
+    """``admitted``; ``missing`` (no credential); a word of ``auth.authenticator.Refusal``; ``foreign-origin``,
+    ``insufficient-scope`` or ``not-allowed``."""
+    kind: str = ""
+    """The kind of the credential; empty without one."""
+    name: str = ""
+    """The name of the section ``[auth.NAME]``; empty without a credential."""
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from .errors import UpstreamError
 from .failure_kinds import KINDS, Kind
+from .identity import Identity
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, str, list or dict with str keys."""
@@ -226,3 +227,5 @@ class Inputs(msgspec.Struct, frozen=True):
     """The X-Forwarded-* fields that calls send. They are separate because an upstream may be configured to get none."""
     client: str = ""
     """The client's address; empty: unknown, as on a Unix socket."""
+    identity: Identity | None = None
+    """Who makes the request; None: its route has no ``auth``."""

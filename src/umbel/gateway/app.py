@@ -33,6 +33,7 @@ from ..server.process.loop_watchdog import EVENT, watched_loop
 from ..server.process.process_signals import no_deadly_signals
 from ..server.process.settings import hypercorn_config
 from ..server.serving import serve
+from .access.requires import CodeAccess, states_access
 from .browsers.preflight import PathRules, is_preflight, preflight_rules, rules_at
 from .checks import CHECKS
 from .compose import ComposeView
@@ -77,6 +78,7 @@ _KEPT = "_quart._preserve_context"
 """Key that Quart's test client sets in a scope so that Quart's dispatch keeps its context for the test."""
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Umbel(ErrorHandling, InboundApplication):
@@ -129,6 +131,7 @@ class Umbel(ErrorHandling, InboundApplication):
         self._dispatch = QuartDispatch(
             self.app_context, partial(make_request_context, self), self.finalize_view, self.answer_exception
         )
+        self._code_access = CodeAccess(self.gateway_context)
         for indexes in compiler.groups_of(config):
             self._add_routes(indexes)
 
@@ -188,53 +191,81 @@ class Umbel(ErrorHandling, InboundApplication):
         compress: bool = True,
         cors: bool = True,
         encoded_slash: Literal["refuse", "keep"] = "refuse",
+        auth: str | Sequence[str] | None = None,
+        scopes: Sequence[str] = (),
+        scopes_any: Sequence[str] = (),
         **options: Any,
     ) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register an async function that composes a response in Python.
 
         The function is called with a ``Compose`` and the values of the rule's variables. It returns the JSON value of
-        the response, or ``(value, status)``, or ``(value, status, headers)``, or a Quart response, which is sent
-        unchanged. If a required call fails, the response is a problem document. Other exceptions of the
-        function go to Quart's error handlers. If the client leaves, the function is cancelled.
+        the response, or ``(value, status)``, or ``(value, status, headers)``, or a Quart response, which is sent as it
+        is. If a required call fails, the response is a problem document. Other exceptions go to Quart's error handlers.
 
         Args:
             rule: a werkzeug rule, as for ``@app.route``.
             deadline: seconds after the complete request, at which the function's calls are cut. 20 ms later the
-                function itself is cancelled, and the response is a problem document with status 504. A client may ask
-                for less. None: no deadline; a call without any other time limit then has a timeout of one minute.
+                function itself is cancelled (as it is when the client leaves), and the response is a 504. A client may
+                ask for less. None: no deadline; a call without any other limit then has a timeout of one minute.
             methods: the allowed methods. OPTIONS is added, and HEAD if GET is among them.
             vary: names of request header fields on which the response depends, for Vary; Accept is added.
             etag: whether a complete response with status 200 to GET or HEAD gets a strong ETag.
-            expose: the diagnostic header fields that clients get: "full" (Umbel-Completed, Proxy-Status and
-                Server-Timing), "completed" (Umbel-Completed), or "none".
-            krakend_compat: whether every response has ``X-KrakenD-Completed``, error responses too. It has no effect
-                with ``expose="none"``.
+            expose: the diagnostic fields that clients get: "full", "completed" (only Umbel-Completed), or "none".
+            krakend_compat: whether every response has ``X-KrakenD-Completed``; without effect if none are exposed.
             compress: whether ``[compress]`` applies to the responses.
             cors: whether ``[cors]`` applies to them. False: the gateway leaves CORS to the function.
             encoded_slash: "keep": a value of the path may hold an encoded slash, ``%2F``; "refuse": such a path is 400.
+            auth: the names of sections ``[auth.NAME]`` (or one name), as the arguments of ``requires``; None: anybody.
+            scopes: as for ``requires``.
+            scopes_any: as for ``requires``.
             options: further arguments of ``@app.route``.
 
         Raises:
             TypeError: the decorated function is not async.
+            ValueError: ``auth`` names no section; or ``@app.requires`` stands at the same function.
             AssertionError: the application is serving already.
         """
         rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
-        endpoint = options.pop("endpoint", None)
+        endpoint, keeps_slashes = options.pop("endpoint", None), encoded_slash == "keep"
 
         def register(handler: HandlerT) -> HandlerT:
-            of_handler = self.gateway_context, rule, handler, deadline, rules
-            view = ComposeView(*of_handler, self._upstream_defaults, compress=compress, cors=cors)
-            name = endpoint or handler.__name__
-            self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
-            self.route_table.add_handler(name, view)
-            self.gateway_context.browsers.add(name, view.browser_fields)
-            if encoded_slash == "keep":
-                cast("UmbelMap", self.url_map).keeps_slashes.add(name)
-            if rules.krakend_compat:
-                self.krakend_endpoints.add(name)
+            function, access = self._code_access.of_handler(handler, (auth, scopes, scopes_any), cors=cors)
+            of_handler = self.gateway_context, rule, function, deadline, rules, self._upstream_defaults
+            view = ComposeView(*of_handler, compress=compress, cors=cors, access=access)
+            view.states_access = auth is not None or function is not handler
+            self.add_url_rule(rule, name := endpoint or handler.__name__, view.view, methods=list(methods), **options)
+            self._add_handler(name, view, keeps_slashes=keeps_slashes)
             return handler
 
         return register
+
+    def _add_handler(self, endpoint: str, view: ComposeView, *, keeps_slashes: bool) -> None:
+        self.route_table.add_handler(endpoint, view)
+        self.gateway_context.browsers.add(endpoint, view.browser_fields)
+        if keeps_slashes:
+            cast("UmbelMap", self.url_map).keeps_slashes.add(endpoint)
+        if view.krakend_compat:
+            self.krakend_endpoints.add(endpoint)
+
+    def requires(
+        self, *names: str, scopes: Sequence[str] = (), scopes_any: Sequence[str] = ()
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Decorator: admit only requests with a credential, for plain views, WebSockets and handlers.
+
+        It stands below the decorator that registers the function, such as ``@app.route``. A request that is not
+        admitted gets 401, 403 or 503, and the function is not called. The function finds the identity in
+        ``umbel.auth.current()``.
+
+        Args:
+            names: the names of sections ``[auth.NAME]``, of one of which a credential is needed; or only "none":
+                anybody may call the function.
+            scopes: the scopes that the credential must grant, all of them.
+            scopes_any: scopes of which the credential must grant at least one.
+
+        Raises:
+            ValueError: a name is unknown, or "none" does not stand alone.
+        """
+        return self._code_access.requires(names, scopes, scopes_any)
 
     @cached_property
     def _upstream_defaults(self) -> Mapping[str, UpstreamDefaults]:
@@ -256,10 +287,26 @@ class Umbel(ErrorHandling, InboundApplication):
 
         Raises:
             ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``.
+            AssertionError: an ``@app.requires`` has no effect.
         """
+        self._check_access()
         self._is_wrapped = replaces_entrance(type(self), _PARTS)
         found = find_hooks(self, _PARTS, self.route_table.views)
         self.route_table.open(self.gateway_context, cast("UmbelMap", self.url_map), self.view_functions, found)
+
+    def _check_access(self) -> None:
+        """Check the access of the application's own views and handlers, and report those that are open to anybody.
+
+        Raises:
+            AssertionError: an ``@app.requires`` has no effect.
+        """
+        handlers, configured = self.route_table.handlers, self.route_table.views
+        self._code_access.check({**self.view_functions, **{name: each.function for name, each in handlers.items()}})
+        silent = [name for name, each in handlers.items() if not each.states_access]
+        for name, view in self.view_functions.items():
+            if name not in handlers and name not in configured and name != "static" and not states_access(view):
+                silent.append(name)
+        self._code_access.warn(rule.rule for rule in self.url_map.iter_rules() if rule.endpoint in silent)
 
     def handle(self, request: Any) -> Coroutine[Any, Any, None]:
         """Answer an ``InboundRequest``: before Quart if the route table finds its route, else through ``asgi_app``.

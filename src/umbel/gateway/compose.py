@@ -16,6 +16,7 @@ import trio
 from quart.wrappers import Response
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from ..auth.current_identity import set_current
 from ..composition.gather import Compose, CompositionFailedError
 from ..composition.request.code_request import UpstreamDefaults
 from ..composition.text.field_template import OnLeftOut, record_left_out
@@ -23,13 +24,14 @@ from ..core.failure_kinds import Kind
 from ..core.http.header_field import raw_value
 from ..core.model import Failure
 from ..net.exception_groups import first_leaf, holds_only
+from .configured_view import deadline_of
 from .request.inputs import InputRules
 from .request_context import RequestContext, count_nothing, current_request_context
 from .response.answer import AnswerRules, answer
 from .response.reply import Reply, as_response
-from .routes import deadline_of
 
 if TYPE_CHECKING:
+    from .access.route_access import RouteAccess
     from .context import GatewayContext
     from .request.request_fields import RequestFields
     from .response.sending import AnyResponse
@@ -53,6 +55,7 @@ class ComposeView:
         upstreams: the defaults for calls, by name of the upstream.
         compress: whether ``[compress]`` applies to the responses.
         cors: whether ``[cors]`` applies to them. False: the gateway leaves CORS to the handler.
+        access: who may make requests; None: anybody.
 
     Raises:
         TypeError: ``handler`` is not an async function.
@@ -69,9 +72,16 @@ class ComposeView:
         *,
         compress: bool = True,
         cors: bool = True,
+        access: RouteAccess | None = None,
     ) -> None:
         if not iscoroutinefunction(handler):
             raise TypeError(f"a handler of @app.compose must be an async function, and {handler!r} is not")
+        self.access = access
+        """Who may make requests; None: anybody."""
+        self.states_access = False
+        """Whether the application says who may make requests."""
+        self.function: Callable[..., Any] = handler
+        """The handler."""
         self._context = context
         self._upstreams = upstreams
         self.rule = rule
@@ -90,6 +100,9 @@ class ComposeView:
         ctx = current_request_context()
         ctx.compression = self.compression
         facts = ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
+        if self.access is not None:
+            await self.access.admit(ctx, path)
+            set_current(ctx.identity)
         answered = await self.answer(ctx, path, trio.CancelScope(deadline=facts.deadline + GRACE))
         if not isinstance(answered, Reply):
             return answered

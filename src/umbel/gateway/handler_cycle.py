@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..auth.current_identity import set_current
 from ..composition.engine import CLIENT_GONE
 from ..core.inbound import ClientGoneError, InboundRequest
 from ..net.exception_groups import stray_cancel, without_stray_cancels
@@ -108,6 +109,7 @@ class HandlerCycle(RequestCycle):
         context = LazyContext(self._make_context)
         enter_contexts(self._quart.app_context, context)
         self.bind()
+        set_current(self.identity)
         try:
             answered = await self._call(context)
             await deliver(self, answered, self._context.settings["RESPONSE_TIMEOUT"], self._has_krakend)

@@ -6,7 +6,7 @@ them. A request that Quart dispatches has its request context in the ASGI scope,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
@@ -17,12 +17,15 @@ from ..composition.engine import CLIENT_GONE
 from ..core.errors import NotRunningError
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..logs import bind
+from .request.tls_extension import certificate_in
 
 if TYPE_CHECKING:
     from quart.wrappers import Request
 
+    from ..auth.authenticator import Place
     from ..composition.plan.plan import Copy
     from ..core.failure_kinds import Kind
+    from ..core.identity import AuthResult, Identity
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
     from .browsers.browser_fields import BrowserFields
@@ -55,6 +58,7 @@ class RequestContext:
     __slots__ = (
         "answered_by_server",
         "at_end",
+        "auth",
         "body",
         "body_waits",
         "browser_fields",
@@ -63,8 +67,11 @@ class RequestContext:
         "completed",
         "compression",
         "copies",
+        "credential",
         "detail",
         "facts",
+        "handshake",
+        "identity",
         "inbound",
         "kind",
         "nursery",
@@ -84,6 +91,14 @@ class RequestContext:
         self.recorder = serving.recorder
         self.query = query
         """The raw query of the request target."""
+        self.handshake: Mapping[str, Any] | None = None
+        """The ASGI scope of a WebSocket that Quart serves, which has no ``inbound``; else None."""
+        self.identity: Identity | None = None
+        """Who makes the request; None: its route has no ``auth``, or has not admitted it yet."""
+        self.credential: Place | None = None
+        """The place of the credential by which the request was admitted; None as above."""
+        self.auth: AuthResult | None = None
+        """What authentication has come to, for the access record; None: the route has no ``auth``."""
         self.body: RequestBody
         """The body, to be read once. Unset until a view or cycle sets it."""
         self.body_waits: Callable[[bool], object] = count_nothing
@@ -122,6 +137,25 @@ class RequestContext:
         """Why the request was refused or failed, in one sentence that clients must not see; empty: it did not."""
         self.answered_by_server: AnsweredByServerError | None = None
         """The error response that the server itself has sent; None: there is none."""
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """The certificate (DER) that the peer has presented in the TLS handshake; None: there is none."""
+        return self.inbound.client_certificate if self.handshake is None else certificate_in(self.handshake)
+
+    @property
+    def opens_websocket(self) -> bool:
+        """Whether the request opens a WebSocket."""
+        return self.handshake is not None or self.inbound.websocket
+
+    @property
+    def target(self) -> bytes:
+        """The request target, with ``query`` as its query: without the credentials that were cut out of it."""
+        target = self.inbound.target
+        path, mark, query = target.partition(b"?")
+        if query == self.query:
+            return target
+        return path + mark + self.query if self.query else path
 
     def bind(self) -> None:
         """Add the request's ids to all log records of the current task and of its children."""

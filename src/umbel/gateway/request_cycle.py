@@ -11,43 +11,45 @@ afterwards, so nothing may remain in it: no cancel scope, no context variable, n
 (``static_routes.py``), ``HandlerCycle`` (``handler_cycle.py``) a handler of ``@app.compose``. ``RequestCycle`` is
 their common part. One object answers one request; ``run`` is called once.
 
-*Steps* of a ``PlanCycle``, with all points at which it waits (2 and 3 also while a thread decodes large JSON):
+*Steps* of a ``PlanCycle``, with all points at which it waits (3 and 4 also while a thread decodes large JSON):
 
     1 constructor   facts: request id, trace, origin, route, deadline                       never waits
-    2 inputs        path, query, fields; the body, if the plan uses it                      waits for the body
-    3 composition   the plan's calls under the deadline (``PlanRun.run``)                   waits for upstreams
-    4 answer        status, fields and body of the response                                 never waits
-    5 response      ``send_whole``: compression; ``respond``; ``drained``, if the socket    waits for a thread that
+    2 access        credentials, scopes, condition (``access/route_access.py``)             waits while keys are fetched
+    3 inputs        path, query, fields; the body, if the plan uses it                      waits for the body
+    4 composition   the plan's calls under the deadline (``PlanRun.run``)                   waits for upstreams
+    5 answer        status, fields and body of the response                                 never waits
+    6 response      ``send_whole``: compression; ``respond``; ``drained``, if the socket    waits for a thread that
                     does not take everything                                                compresses, for the client
-    6 record        ``file_record``; runs in every case, exactly once                       never waits
+    7 record        ``file_record``; runs in every case, exactly once                       never waits
 
-For a stream, steps 3 to 5 overlap: a task in the request's own nursery runs the composition, and the lines are sent as
+For a stream, steps 4 to 6 overlap: a task in the request's own nursery runs the composition, and the lines are sent as
 they come. The nursery ends with the request.
 
-*Errors.* An exception of steps 2 to 4 becomes a response, as in Quart's dispatch without any hook: a problem document
+*Errors.* An exception of steps 2 to 5 becomes a response, as in Quart's dispatch without any hook: a problem document
 with the status of the ``RequestError`` or ``HTTPException``, else 500 with a record of the crash (``_reply_to``). An
 exception that remains goes to ``end_by``: a crash is recorded, and answered with 500 if no response has begun; a cancel
 is raised again.
 
 *A client that leaves.*
 
-- In step 2: ``receive`` raises ClientGoneError.
-- Before step 3: no call is started.
-- In step 3: before the composition first waits, it registers itself with ``InboundRequest.on_gone``. When the client
+- In step 2: keys are fetched on, since other requests wait for them too; then no call is started.
+- In step 3: ``receive`` raises ClientGoneError.
+- Before step 4: no call is started.
+- In step 4: before the composition first waits, it registers itself with ``InboundRequest.on_gone``. When the client
   leaves, all calls are cut, and ``PlanRun.run`` raises ClientGoneError. A stream registers ``cancel``, which cancels
   the nursery.
-- In step 5: ``respond``, ``drained`` or ``send`` raises ClientGoneError.
+- In step 6: ``respond``, ``drained`` or ``send`` raises ClientGoneError.
 
 ClientGoneError ends in ``end_by`` without a response, and the record says "client-gone". (If the server itself has
 sent an error response because of the body, the error is AnsweredByServerError, and the record has that response.)
 
 *A cancel of the task* comes from the server: when the grace period of a shutdown is over, or through ASGI also when the
-client leaves. In step 2 nothing has been started. In step 3 all calls are cut and their outcomes are recorded. In step
-5 the response stays incomplete, and the server closes the connection so that the client notices. In each case the
+client leaves. Until step 3 nothing has been started. In step 4 all calls are cut and their outcomes are recorded. In
+step 6 the response stays incomplete, and the server closes the connection so that the client notices. In each case the
 record is filed and the cancel propagates.
 
 *The deadline* counts from the complete request: from the head, or if a body is read, from the end of its decoding.
-It bounds step 3 only. The server bounds the time for the body and for a client that does not read.
+It bounds step 4 only. The server bounds the time for the body and for a client that does not read.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ from .response.sending import send_reply, send_whole
 
 if TYPE_CHECKING:
     from ..core.model import Inputs
+    from .access.route_access import RouteAccess
     from .context import GatewayContext
     from .request.content_negotiation import StreamForm
     from .request.request_fields import RequestFields
@@ -88,7 +91,7 @@ if TYPE_CHECKING:
 class RequestCycle(RequestContext):
     """One request that is answered before Quart, from its facts to its access record; see the module."""
 
-    __slots__ = ("_context", "_path", "_says_krakend")
+    __slots__ = ("_access", "_context", "_path", "_says_krakend")
 
     def __init__(self, context: GatewayContext, match: Match, route: AnyView, inbound: InboundRequest) -> None:
         """Read the facts of ``inbound``; ``route`` is ``match.route``."""
@@ -113,6 +116,7 @@ class RequestCycle(RequestContext):
         self.inbound = inbound
         self.compression = route.compression
         self.browser_fields = route.browser_fields
+        self._access = route.access
         self._context = context
         self._path = match.path
         self._says_krakend = route.krakend_compat
@@ -128,7 +132,8 @@ class RequestCycle(RequestContext):
         counts.total += 1
         try:
             inbound.discard_max = DISCARD_MAX
-            await self._answer()
+            if self._access is None or await self._is_admitted(self._access):
+                await self._answer()
         except BaseException as error:  # noqa: BLE001 - ``end_by`` raises what must propagate
             await end_by(error, self, self._answer_500)
         finally:
@@ -138,8 +143,24 @@ class RequestCycle(RequestContext):
             if self.copies:
                 send_copies(self)
 
+    async def _is_admitted(self, access: RouteAccess) -> bool:
+        """Whether the route admits the request. If not, the response has been sent. Waits only while keys are fetched.
+
+        An exception is handled by ``end_by``.
+        """
+        try:
+            await access.admit(self, self._path)
+        except (Exception, BaseExceptionGroup) as error:
+            if (reply := self._reply_to(error)) is None:
+                raise
+        else:
+            return True
+        complete(reply, self, krakend=self._says_krakend)
+        await send_reply(self, reply)
+        return False
+
     async def _answer(self) -> None:
-        """Send the response. An exception is handled by ``end_by``."""
+        """Send the response to a request that the route admits. An exception is handled by ``end_by``."""
         raise NotImplementedError
 
     async def _answer_500(self) -> None:

@@ -103,6 +103,7 @@ def record_of(ctx: RequestContext) -> RequestEnded:
         ctx.of_client,
         ctx.outcomes or tuple(ctx.calls.values()),
         switched_at=inbound.switched_at,
+        auth=ctx.auth,
     )
 
 
@@ -137,4 +138,5 @@ def _server_answer_record(ctx: RequestContext, error: AnsweredByServerError) -> 
         origin.client,
         origin.scheme,
         error.detail,
+        auth=ctx.auth,
     )

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from .routing.url_map import UmbelMap
     from .static_routes import StaticView
 
-    ConfiguredView: TypeAlias = RouteView | StaticView | ProxyView | RouteGroup
+    ConfiguredRoute: TypeAlias = RouteView | StaticView | ProxyView | RouteGroup
     AnyView: TypeAlias = RouteView | StaticView | ProxyView | ComposeView
 
 EVENT = "hooks.found"
@@ -102,9 +102,9 @@ class RouteTable:
         """Whether ``find`` needs the origin of a request: a route has a host or a ``match``. False while closed."""
         self._url_map: UmbelMap | None = None
         """The application's map of routes; None while closed."""
-        self._routes: dict[str, ConfiguredView] = {}
+        self._routes: dict[str, ConfiguredRoute] = {}
         """All configured routes, by endpoint."""
-        self._handlers: dict[str, ComposeView] = {}
+        self.handlers: dict[str, ComposeView] = {}
         """All handlers of ``@app.compose``, by endpoint."""
         self._served: dict[str, AnyView | RouteGroup] = {}
         """The routes and handlers that are answered before Quart, by endpoint."""
@@ -115,7 +115,7 @@ class RouteTable:
         )
         self._known = self._matches.entries
 
-    def add(self, endpoint: str, route: ConfiguredView, function: object) -> None:
+    def add(self, endpoint: str, route: ConfiguredRoute, function: object) -> None:
         """Add a configured route; ``endpoint`` and ``function`` are its endpoint and view in Quart."""
         self._routes[endpoint] = route
         self.views[endpoint] = View(route.rule, function)
@@ -127,7 +127,7 @@ class RouteTable:
 
     def add_handler(self, endpoint: str, handler: ComposeView) -> None:
         """Add a handler of ``@app.compose``; ``endpoint`` is its endpoint in Quart."""
-        self._handlers[endpoint] = handler
+        self.handlers[endpoint] = handler
 
     def open(
         self, context: GatewayContext, url_map: UmbelMap, view_functions: Mapping[str, object], found: Sequence[Hook]
@@ -157,10 +157,10 @@ class RouteTable:
             refuse_websockets(config, f"cannot work, since configured routes go through Quart because of {cause}")
         self._served = {**self._routes} if self.before_quart else {}
         if mode != "all" and not found:
-            self._served |= {name: each for name, each in self._handlers.items() if _is_own(view_functions, name, each)}
+            self._served |= {name: each for name, each in self.handlers.items() if _is_own(view_functions, name, each)}
         groups = any(type(route) is RouteGroup for route in self._served.values())
         self.reads_head = groups or (bool(self._served) and bool(url_map.by_host))
-        if found and (self._routes or self._handlers) and mode != "all":
+        if found and (self._routes or self.handlers) and mode != "all":
             self._report(context.serving.recorder)
 
     def close(self) -> None:

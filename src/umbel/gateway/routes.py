@@ -13,20 +13,19 @@ from ..composition.answer.result import Result
 from ..composition.engine import OnWait
 from ..composition.plan_run import PlanRun
 from ..core.inbound import ClientGoneError
+from .configured_view import ConfiguredView
 from .quart.quart_body import QuartBody
 from .request.content_negotiation import StreamForm, stream_form
 from .request.inputs import InputRules
 from .request.query import QueryRules
 from .request.urlencoded import Names
-from .request_context import RequestContext, current_request, current_request_context
+from .request_context import RequestContext, current_request
 from .response.answer import AnswerRules, answer
-from .response.reply import Reply, as_response
+from .response.reply import Reply
 from .response.streaming import stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from quart_trio.wrappers import TrioResponse
 
     from ..composition.plan.plan import Plan
     from ..core.model import Inputs
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from .request.request_fields import RequestFields
 
 
-class RouteView:
+class RouteView(ConfiguredView):
     """Answers the requests for one configured route. Holds no data of a request.
 
     Args:
@@ -44,9 +43,7 @@ class RouteView:
 
     def __init__(self, context: GatewayContext, plan: Plan) -> None:
         route = plan.route
-        self._context = context
-        self._plan = plan
-        self._inputs = InputRules(
+        inputs = InputRules(
             QueryRules(route.query_params),
             route.body if plan.uses_body else None,
             None if plan.body_fields is None else Names(plan.body_fields),
@@ -55,48 +52,24 @@ class RouteView:
             plan.form_lists,
             plan.takes_if_match,
         )
+        ConfiguredView.__init__(self, context, plan, inputs)
         self.answer_rules = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat
         )
-        self.read = self._inputs.read
+        self.read = inputs.read
         """``InputRules.read``: reads the inputs of a request whose body the plan does not use."""
-        self.rule = route.path
-        self.passes_on = False
-        """Whether it is a proxy route."""
-        self.compression = context.compression if route.compress else None
-        """Compresses the responses of the route; None: they are sent as they are."""
         self._streams = route.stream
-        self._seconds = plan.deadline
         self.methods = frozenset(plan.methods)
         self.reads_body = plan.uses_body
-        self.krakend_compat = self.answer_rules.krakend_compat
-        self.browser_fields = context.browsers.of(route.cors)
 
-    async def view(self, **path: Any) -> TrioResponse:
-        """Quart's view: answer the current request of Quart.
-
-        Raises:
-            RequestError: the request is invalid, or (503) the application has not started or has stopped.
-        """
-        ctx = current_request_context()
-        ctx.compression = self.compression
-        fields = ctx.origin.fields
-        ctx.routed(self.rule, self.deadline(fields, ctx.facts.started_at))
+    async def _reply(self, ctx: RequestContext, path: Mapping[str, Any]) -> Reply:
         ctx.body = cast(QuartBody, current_request().body)
         self._context.require_runtime()  # Raises 503 before the body is read.
         inputs = await self.read_with_body(ctx, path) if self.reads_body else self.read(ctx, path)
-        form = self.form(fields)
+        form = self.form(ctx.origin.fields)
         if form is not None:
-            reply = await self.stream(ctx, inputs, form)
-        else:
-            reply = answer(await self.run(ctx, inputs).run(), self.answer_rules, ctx)
-        return as_response(reply)
-
-    def deadline(self, fields: RequestFields, complete_at: float) -> float:
-        """The deadline (``trio.current_time()``) of a request with ``fields`` that was complete at ``complete_at``."""
-        if fields.client_timeout is None:
-            return complete_at + self._seconds
-        return deadline_of(fields, complete_at, self._seconds)
+            return await self.stream(ctx, inputs, form)
+        return answer(await self.run(ctx, inputs).run(), self.answer_rules, ctx)
 
     def form(self, fields: RequestFields) -> StreamForm | None:
         """The form of the stream for a request with ``fields``; None: a single response."""
@@ -142,9 +115,3 @@ class RouteView:
         callers = self._context.require_runtime().callers
         begun = await stream(self._plan, inputs, ctx.facts, callers, ctx, form, self.answer_rules.vary)
         return answer(begun, self.answer_rules, ctx) if isinstance(begun, Result) else begun
-
-
-def deadline_of(fields: RequestFields, complete_at: float, seconds: float) -> float:
-    """The deadline of a request: ``complete_at`` plus ``seconds``, or plus the client's own timeout if that is less."""
-    timeout = fields.client_timeout
-    return complete_at + (seconds if timeout is None else min(seconds, timeout))

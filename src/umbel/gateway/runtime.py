@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from ..auth.authenticator import Authenticator
+from ..auth.from_config import open_authenticators
 from ..config.schema.sections import Config, KeyPath, Upstream
 from ..core.call import Caller
 from ..core.errors import ConfigError, ConfigProblem
@@ -41,6 +43,8 @@ class Runtime:
     """The timer queue of all calls."""
     mirrors: Mirrors
     """Sends the copies of requests."""
+    authenticators: Mapping[str, Authenticator]
+    """Verify the credentials of requests, by name of the section ``[auth.NAME]``."""
 
 
 @asynccontextmanager
@@ -100,7 +104,8 @@ async def open_runtime(
         callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
         mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
-        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors)
+        authenticators = await stack.enter_async_context(open_authenticators(config, callers, recorder))
+        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors, authenticators)
 
 
 @contextmanager

@@ -20,27 +20,25 @@ from ..core.errors import RequestError
 from ..core.failure_kinds import Kind
 from ..core.http.header_field import raw_value
 from .browsers.compression import CodedContent
+from .configured_view import ConfiguredView
 from .request.inputs import InputRules
 from .request.query import QueryRules
-from .request_context import RequestContext, current_request_context
-from .response.reply import BODILESS, ERROR, KRAKEND_COMPLETED, REQUEST_ID, ConstantFields, Reply, as_response
+from .request_context import RequestContext
+from .response.reply import BODILESS, ERROR, KRAKEND_COMPLETED, REQUEST_ID, ConstantFields, Reply
 from .response.validators import NO_STORE, check_if_match, etag_of, not_modified
-from .routes import deadline_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from quart_trio.wrappers import TrioResponse
-
     from ..composition.plan.plan import Plan
     from ..composition.static_response import StaticResponse
     from .context import GatewayContext
-    from .request.request_fields import Field, RequestFields
+    from .request.request_fields import Field
 
 _SAFE = frozenset({"GET", "HEAD"})
 
 
-class StaticView:
+class StaticView(ConfiguredView):
     """Answers the requests for one static route. Holds no data of a request.
 
     Args:
@@ -51,19 +49,9 @@ class StaticView:
 
     def __init__(self, context: GatewayContext, plan: Plan, static: StaticResponse | RedirectTemplate) -> None:
         route = plan.route
-        self._context = context
-        self._plan = plan
-        self._inputs = InputRules(QueryRules(route.query_params))
+        ConfiguredView.__init__(self, context, plan, InputRules(QueryRules(route.query_params)))
         self._redirect = static if isinstance(static, RedirectTemplate) else None
         self._reads_query = bool(route.query_params)
-        self._seconds = plan.deadline
-        self.rule = route.path
-        self.passes_on = False
-        """Whether it is a proxy route."""
-        self.compression = context.compression if route.compress else None
-        """Compresses the responses of the route; None: they are sent as they are."""
-        self.browser_fields = context.browsers.of(route.cors)
-        self.krakend_compat = route.krakend_compat and route.expose != "none"
         self.delay = 0.0 if isinstance(static, RedirectTemplate) else static.delay
         self._status, self._content, self._etag = static.status, b"", ""
         fields: list[Field] = []
@@ -97,26 +85,13 @@ class StaticView:
         if self.compression is not None and media and not self.compression.has_type(media):
             self.compression = None  # So a 304, which has no Content-Type, has no Vary that the 200 lacks.
 
-    async def view(self, **path: Any) -> TrioResponse:
-        """Quart's view: answer the current request of Quart.
-
-        Raises:
-            RequestError: as ``reply``; or 503, the application has not started or has stopped; or 504, as ``wait``.
-        """
-        ctx = current_request_context()
-        ctx.compression, ctx.coded_content = self.compression, self.coded_content
-        ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
+    async def _reply(self, ctx: RequestContext, path: Mapping[str, Any]) -> Reply:
+        ctx.coded_content = self.coded_content
         self._context.require_runtime()
         reply = self.reply(ctx, path)
         if self.delay:
             await self.wait(ctx)
-        return as_response(reply)
-
-    def deadline(self, fields: RequestFields, complete_at: float) -> float:
-        """The deadline (``trio.current_time()``) of a request with ``fields`` that was complete at ``complete_at``."""
-        if fields.client_timeout is None:
-            return complete_at + self._seconds
-        return deadline_of(fields, complete_at, self._seconds)
+        return reply
 
     def reply(self, ctx: RequestContext, path: Mapping[str, Any]) -> Reply:
         """Make the reply to a request. ``path`` has the values of the rule's variables.

@@ -20,6 +20,7 @@ def context(inbound: MemoryRequest) -> Any:
         facts=RequestFacts("id", Trace("t"), "GET", "/", "/", 0.0),
         origin=SimpleNamespace(client="192.0.2.1", scheme="http"),
         answered_by_server=None,
+        auth=None,
         completed=None,
         kind=None,
         detail="",

@@ -16,8 +16,8 @@ Fields = Sequence[tuple[str, str]]
 # One directive; a comma may stand within quotes.
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*+"|")++')
 _FOR_SHARED = frozenset({"public", "s-maxage"})
-# The fields that some shared caches obey instead of Cache-Control: that of RFC 9213, and older ones.
-_TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires")
+TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires")
+"""Ends of the fields that some shared caches obey instead of Cache-Control: that of RFC 9213, and older ones."""
 
 
 def answer_cache_control(
@@ -42,7 +42,7 @@ def answer_cache_control(
     named = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
     for_one_client = sets_cookie or "private" in named or "no-store" in named
     if fields and (for_one_client or not complete):
-        fields = tuple(field for field in fields if not field[0].endswith(_TARGETED))
+        fields = tuple(field for field in fields if not field[0].endswith(TARGETED))
     if not complete or "no-store" in named:
         return "no-store", fields
     if configured is None:

@@ -61,7 +61,8 @@ from typing import NamedTuple
 
 from werkzeug.routing import Map, Rule
 
-from ...config.schema.sections import Call, Config, KeyPath, Redirect, Respond, Route, Upstream
+from ...config.schema.credential_names import credential_fields, credentials_of
+from ...config.schema.sections import PUBLIC, Call, Config, KeyPath, Redirect, Respond, Route, Upstream
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
@@ -73,6 +74,7 @@ from ..proxy.proxy_compiler import PATH_VARIABLE, ProxyCompiler
 from ..request.conditions import why_not_forwarded
 from ..request.credentials import carries_credential, is_credential
 from ..request.request_template import BodyTemplate, RequestField, RequestTemplate
+from ..request.upstream_choice import SPLIT_KEY_ROOTS
 from ..static_response import NO_UPSTREAM, RedirectTemplate, StaticCaller, StaticResponse
 from ..text.expression import Expression, compile_expression
 from ..text.field_template import FieldTemplate, compile_field
@@ -215,6 +217,18 @@ def _check_match(expression: Expression) -> None:
         raise ValueError("match reads nothing of the request; remove it, or name a field, such as headers.x_beta")
 
 
+def _check_allow(expression: Expression) -> None:
+    """Check that an expression can decide before the body is received and before any call.
+
+    Raises:
+        ValueError: it reads something else, or nothing; the message is one sentence.
+    """
+    if not {name.root for name in expression.names} <= SPLIT_KEY_ROOTS:
+        raise ValueError(f"allow is decided before any call, so it reads only {', '.join(sorted(SPLIT_KEY_ROOTS))}")
+    if not expression.names:
+        raise ValueError("allow reads nothing of the request; remove it, or compare a part, such as auth.claims.tenant")
+
+
 def _carries_credential(call: Call, request_template: RequestTemplate, scope: Scope) -> bool:
     """Whether a call sends a credential of the client. ``scope`` holds the names that its request reads."""
     names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
@@ -254,11 +268,17 @@ class _RouteCompiler(PartCompiler):
         self._names = RouteNames(
             frozenset(self._route_params()), frozenset(self.route.query_params), tuple(self.route.calls)
         )
+        self._names.has_auth = self._has_auth
+        self._credentials = credentials_of(config.auth.values())
         tables = (("path", ()), ("query", self._names.query_params), ("calls", self._names.calls))
         incomplete_tables = {key for key, names in tables if config.has_lost((*self.at, key), names)}
         self._names.incomplete_tables = frozenset(
             incomplete_tables | {"path"} if self.problems else incomplete_tables
         )  # A problem at this point is one of the path: no other key has been checked.
+
+    @property
+    def _has_auth(self) -> bool:
+        return self.route.auth not in (None, PUBLIC)
 
     def compile(self) -> Plan | None:
         """Compile the route; None: it is invalid, and ``problems`` says why."""
@@ -269,9 +289,10 @@ class _RouteCompiler(PartCompiler):
         answer_expression, answer_headers = self._answer()
         static = self._static()
         match = self._match()
-        chosen_by = tuple(self._chosen_by())
+        allow = self._allow()
+        chosen_by = (*self._chosen_by(), *self._credential_fields())
         passed = None if route.proxy is None else ProxyCompiler(self, self._names, route.proxy)
-        proxy = None if passed is None else passed.compile(chosen_by)
+        proxy = None if passed is None else passed.compile(chosen_by, self._credentials)
         self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
@@ -301,7 +322,7 @@ class _RouteCompiler(PartCompiler):
             tuple(self._names.headers),
             match,
             tuple(vary),
-            any_header or self._names.uses_client or not CREDENTIAL_HEADERS.isdisjoint(vary),
+            any_header or self._names.uses_client or self._has_auth or not CREDENTIAL_HEADERS.isdisjoint(vary),
             answer_expression,
             answer_headers,
             self.config.where,
@@ -312,6 +333,8 @@ class _RouteCompiler(PartCompiler):
             proxy,
             self._names.uses_client,
             tuple(self._names.cookies),
+            self._names.uses_auth,
+            allow,
         )
 
     def _match(self) -> Expression | None:
@@ -320,6 +343,19 @@ class _RouteCompiler(PartCompiler):
         if expression is not None:
             self.collect(("match",), lambda: _check_match(expression))
         return expression
+
+    def _allow(self) -> Expression | None:
+        scope = Scope(self._names)
+        expression = self.expression(("allow",), self.route.allow, scope)
+        if expression is not None:
+            self.collect(("allow",), lambda: _check_allow(expression))
+        return expression
+
+    def _credential_fields(self) -> Iterator[str]:
+        """Yield the header fields in which the route looks for credentials."""
+        for name in self.route.auth or ():
+            if name in self.config.auth:
+                yield from credential_fields(self.config.auth[name])
 
     def _chosen_by(self) -> Iterator[str]:
         """Yield the header fields by which a request came to this route and not to another one with the same path.
@@ -478,6 +514,7 @@ class _RouteCompiler(PartCompiler):
             call.forward_body,
             upstream.forwarded,
             upstream.deadline_header or None,
+            self._credentials,
         )
 
     def _is_query_list(self, variable: Variable) -> bool:

@@ -161,6 +161,10 @@ class Plan:
     """Whether an expression or a template reads ``client``."""
     cookies: tuple[str, ...] = ()
     """The cookies of the request that expressions and templates read."""
+    reads_auth: bool = False
+    """Whether an expression or a template reads ``auth``."""
+    allow: Expression | None = None
+    """The condition that a request must fulfil once its identity is known; None: there is none."""
     has_mirrors: bool = field(init=False)
     """Whether requests of any call are copied."""
     is_plain_object: bool = field(init=False)
@@ -209,6 +213,8 @@ def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
         value = inputs.headers.get(name.replace("_", "-"))
         headers[name] = None if value is None else text_of(value)
     context = {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
+    if plan.reads_auth:
+        context["auth"] = None if inputs.identity is None else inputs.identity.values
     if plan.reads_client:
         context["client"] = {"ip": inputs.client or None}
     if plan.cookies:

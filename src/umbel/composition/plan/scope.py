@@ -20,6 +20,8 @@ from ..text.list_reads import members_read_as_lists
 from ..text.template import Resolver, Variable
 
 T = TypeVar("T")
+IDENTITY_MEMBERS = ("kind", "name", "sub", "scopes", "claims")
+"""The members of ``auth`` (``core.identity.Identity.values``)."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,10 @@ class RouteNames:
     """The cookies that are read (an ordered set)."""
     uses_client: bool = False
     """Whether the address of the client is read."""
+    has_auth: bool = False
+    """Whether the route has ``auth``, so that each of its requests has an identity."""
+    uses_auth: bool = False
+    """Whether the identity is read."""
 
 
 @dataclass(slots=True)
@@ -203,10 +209,8 @@ class Scope:
             if first is None:
                 raise ValueError('name one cookie, such as cookies.session or cookies."__Host-id"')
             self.names.cookies[first] = self.names.headers["cookie"] = self.reads["cookie"] = None
-        if root == "client":
-            if first != "ip":
-                raise ValueError("write client.ip: of the client only the address is known")
-            self.names.uses_client = True
+        if root in ("client", "auth"):
+            self._use_client(root, first)
         if root == "body":
             self.names.uses_body = True
             if first is None:
@@ -216,6 +220,24 @@ class Scope:
             self.reads_body |= first is None
         if first is not None:
             self.reads[first] = None
+
+    def _use_client(self, root: str, first: str | None) -> None:
+        """Register that the client's address (``client``) or identity (``auth``) is read.
+
+        Raises:
+            ValueError: the route has no ``auth``, or there is no member ``first``.
+        """
+        if root == "client":
+            if first != "ip":
+                raise ValueError("write client.ip: of the client only the address is known")
+            self.names.uses_client = True
+            return
+        if not self.names.has_auth:
+            raise ValueError('"auth" is known only in a route with auth, such as auth = ["users"]')
+        if first is not None and first not in IDENTITY_MEMBERS:
+            hint = self._nearest(first, IDENTITY_MEMBERS) or f"; a claim of a token is auth.claims.{first}"
+            raise ValueError(f'auth has no "{first}", only {", ".join(IDENTITY_MEMBERS)}{hint}')
+        self.names.uses_auth = True
 
     def _bare(self) -> list[str]:
         return [*self.bound, *self.names.route_params, *self.names.query_params, *self.names.calls]

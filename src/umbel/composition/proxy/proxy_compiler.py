@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
+from ...config.schema.credential_names import CredentialNames
 from ...config.schema.proxy import FieldRules, Proxy, WebSocketRules
 from ...config.schema.sections import KeyPath, Upstream
 from ...core.http.hop_by_hop import is_hop_by_hop
@@ -39,17 +40,19 @@ class ProxyCompiler:
         self._upstreams = parts.config.upstreams
         self._scope = Scope(names)
 
-    def compile(self, chosen_by: Collection[str]) -> ProxyPlan | None:
+    def compile(self, chosen_by: Collection[str], credentials: CredentialNames) -> ProxyPlan | None:
         """Compile the proxy; None: it is invalid.
 
         Args:
             chosen_by: the names of the request fields by which a request came to this route.
+            credentials: the fields and cookies that no upstream gets.
         """
         before = len(self._parts.problems)
         self._check_upstreams()
         template = self._template()
         mirrors = () if self._proxy.mirror is None else (self._proxy.mirror.upstream,)
-        destinations = {name: self._destination(name) for name in (*self._proxy.destinations, *mirrors)}
+        withheld = frozenset(name.encode("ascii") for name in credentials.fields)
+        destinations = {name: self._destination(name, withheld) for name in (*self._proxy.destinations, *mirrors)}
         request = self._changes("request_headers", self._proxy.request_headers)
         response = self._changes("response_headers", self._proxy.response_headers)
         key = self._parts.split_key(("proxy", "split_key"), self._proxy.split_key, self._scope)
@@ -73,7 +76,8 @@ class ProxyCompiler:
             tuple(vary | dict.fromkeys(chosen_by)),
             key is not None or self._reads_request(destinations, request, response),
             choice,
-            self._names.uses_client,
+            self._names.uses_client or self._names.has_auth,
+            frozenset(name.encode("ascii") for name in credentials.cookies),
         )
 
     def _check_upstreams(self) -> None:
@@ -110,7 +114,7 @@ class ProxyCompiler:
                 )
         return template
 
-    def _destination(self, name: str) -> Destination:
+    def _destination(self, name: str, withheld: frozenset[bytes]) -> Destination:
         upstream = self._upstreams.get(name)
         if upstream is None:
             return Destination()
@@ -122,6 +126,7 @@ class ProxyCompiler:
             upstream.forwarded,
             header.encode("ascii") if header else None,
             tuple(dict.fromkeys(_bases(upstream))),
+            withheld,
         )
 
     def _params(self, at: KeyPath, upstream: Upstream) -> Iterator[Param]:

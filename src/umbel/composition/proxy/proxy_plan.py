@@ -38,6 +38,8 @@ from ...core.http.hop_by_hop import is_hop_by_hop
 from ...core.model import Json
 from ...core.web_origins import WebOrigins
 from ...net.bounded_cache import BoundedCache
+from ..answer.cache_control import TARGETED, to_private
+from ..request.forward import without_cookies
 from ..request.never_sent import OF_ATTEMPT
 from ..request.request_template import GATEWAY_FIELDS_ALWAYS, GATEWAY_FIELDS_FORWARDED, Param, RequestField
 from ..request.upstream_choice import UpstreamChoice
@@ -53,6 +55,7 @@ variable HTTP_PROXY of a CGI program ("httpoxy"); a client certificate is what t
 _ABOUT_CLIENT = frozenset({b"forwarded", b"remote-addr", b"x-real-ip"})
 """Fields of trusted proxies about the client, beside X-Forwarded-*, that need ``forwarded = true``."""
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_TARGETED = tuple(name.encode("ascii") for name in TARGETED)
 _DOT_SEGMENT = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:;|%3[bB]|/|\Z)")
 _SCALARS = (str, int, float, bool)
 _NAMES_MAX, _NAME_SIZE = 256, 64
@@ -71,6 +74,8 @@ class Destination:
     deadline_header: bytes | None = None
     """The field, in lower case, by which calls tell the upstream their time. A client's own one is dropped."""
     bases: tuple[Base, ...] = ()
+    withheld: frozenset[bytes] = frozenset()
+    """The fields of API keys, in lower case, with hyphens for underscores."""
     _passed: BoundedCache[bytes, bool] = field(
         default_factory=lambda: BoundedCache(_NAMES_MAX, _NAME_SIZE), init=False, repr=False, compare=False
     )
@@ -87,7 +92,9 @@ class Destination:
 
     def drops(self, name: bytes) -> bool:
         """Whether the client's field of this name (in lower case, with hyphens for underscores) is dropped."""
-        if name in GATEWAY_FIELDS_ALWAYS or name in OF_ATTEMPT or name in _DROPPED or name == self.deadline_header:
+        if name in GATEWAY_FIELDS_ALWAYS or name in OF_ATTEMPT or name in _DROPPED or name in self.withheld:
+            return True
+        if name == self.deadline_header:
             return True
         if self.forwarded:
             return name in GATEWAY_FIELDS_FORWARDED
@@ -133,7 +140,9 @@ class ProxyPlan:
     choice: UpstreamChoice | None = None
     """The choice of the upstream by ``split``; None: it is ``upstream`` for every request."""
     is_private: bool = False
-    """Whether the response depends on the client's address, so that no shared cache may store it."""
+    """Whether the response depends on the client's address or identity, so that no shared cache may store it."""
+    token_cookies: frozenset[bytes] = frozenset()
+    """The cookies that no upstream gets, because they hold tokens for the gateway."""
     upstream: str = field(init=False)
     fallback: tuple[str, ...] = field(init=False)
     first_byte: float | None = field(init=False)
@@ -205,6 +214,8 @@ class ProxyPlan:
         context: Mapping[str, Json] = _NOTHING,
         upstream: str | None = None,
         left_out: OnLeftOut = ignore_left_out,
+        *,
+        authorized: bool = False,
     ) -> list[Field]:
         """The fields of the request to the upstream, without those of the gateway and of the attempt.
 
@@ -215,6 +226,8 @@ class ProxyPlan:
             context: see the class.
             upstream: see the class.
             left_out: gets each configured field that is left out because of its value.
+            authorized: whether the route has let the request in by its Authorization, which is then for the gateway
+                (unless ``forward_credentials``).
         """
         destination = self._destination(upstream)
         named = named_by_connection(fields)
@@ -225,7 +238,11 @@ class ProxyPlan:
             if lower in named or not destination.passes(lower):
                 continue
             if lower == b"cookie":
-                cookies.append(value)
+                kept_cookies = without_cookies(value, self.token_cookies) if self.token_cookies else value
+                if kept_cookies or kept_cookies == value:
+                    cookies.append(kept_cookies)
+            elif lower == b"authorization" and authorized and not self.forward_credentials:
+                continue
             elif lower != b"host" or self.preserve_host:
                 kept.append((name, lower, value))
         if cookies:  # HTTP/2 clients may send one field for each cookie (RFC 9113 section 8.2.3).
@@ -269,7 +286,7 @@ class ProxyPlan:
                 for name, lower, value in kept
             ]
         if self.is_private:
-            kept.append((b"cache-control", b"cache-control", b"private"))
+            kept = _made_private(kept)
         if self.vary:
             kept.append((b"vary", b"vary", ", ".join(each.title() for each in self.vary).encode("ascii")))
         return [(lower, value) for _, lower, value in self.response_changes.apply(kept, context, left_out)]
@@ -336,6 +353,13 @@ def _split(raw_target: bytes) -> tuple[bytes, bytes, bytes]:
     if not path.startswith(b"/") and (origin := _ORIGIN.match(path)) is not None:
         path = path[origin.end() :] or b"/"
     return path, mark, query
+
+
+def _made_private(fields: Sequence[Field]) -> list[Field]:
+    """The fields of a response that no shared cache may store."""
+    said = b", ".join(value for _, lower, value in fields if lower == b"cache-control")
+    kept = [each for each in fields if each[1] != b"cache-control" and not each[1].endswith(_TARGETED)]
+    return [*kept, (b"cache-control", b"cache-control", to_private(said.decode("latin-1")).encode("latin-1"))]
 
 
 def _without_parameters(query: bytes, names: frozenset[str]) -> bytes:

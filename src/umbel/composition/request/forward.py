@@ -45,31 +45,45 @@ def _text(raw: bytes) -> str:
     return NOT_OF_TARGET.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")
 
 
-def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the client's header fields that ``"*"`` stands for, except the field ``but`` (None: no exception)."""
+def forwarded_fields(headers: Mapping[str, str], but: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield the client's header fields that ``"*"`` stands for, except those named in ``but``, with hyphens."""
     for name, value in headers.items():
-        if name != but and not star_leaves_out(name):
+        if name.replace("_", "-") not in but and not star_leaves_out(name):
             yield name, value
 
 
 def forwarded_cookies(
-    headers: Mapping[str, str], cookies: Mapping[str, str], names: Collection[str], own: str = ""
+    headers: Mapping[str, str],
+    cookies: Mapping[str, str],
+    names: Collection[str],
+    own: str = "",
+    but: Collection[str] = (),
 ) -> str:
     """The value of the field Cookie with the client's cookies of these names (``"*"``: all); empty without cookies.
 
     Args:
         own: the cookies that the configuration sets. They come first, and replace the client's of the same names.
+        but: the cookies that ``"*"`` leaves out.
     """
     if STAR not in names:
         chosen = [f"{name}={cookies[name]}" for name in names if name in cookies]
-    elif own:
+    elif own or but:
         chosen = [pair.strip(" \t") for pair in headers.get("cookie", "").split(";")]
+        if but:
+            chosen = [pair for pair in chosen if pair and _cookie_name(pair) not in but]
     else:
         return headers.get("cookie", "")
     if own:
         taken = {_cookie_name(pair) for pair in own.split(";")}
         chosen = [own, *(pair for pair in chosen if _cookie_name(pair) not in taken | {""})]
     return "; ".join(chosen)
+
+
+def without_cookies(value: bytes, names: Collection[bytes]) -> bytes:
+    """A value of the field Cookie without the cookies of these names; the others stay byte for byte."""
+    pairs = value.split(b";")
+    kept = [pair for pair in pairs if pair.partition(b"=")[0].strip(b" \t") not in names]
+    return value if len(kept) == len(pairs) else b";".join(kept).strip(b" \t")
 
 
 def _cookie_name(pair: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import quote_plus, unquote_plus
 
 import msgspec
 
+from ...config.schema.credential_names import NO_CREDENTIALS, CredentialNames
 from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest, block_of
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
@@ -161,17 +162,22 @@ class RequestTemplate:
     """Whether X-Forwarded-* fields are sent."""
     deadline_header: str | None = None
     """The name of the field with the remaining time, which the client of the upstream writes."""
+    credentials: CredentialNames = NO_CREDENTIALS
+    """The fields and cookies that ``"*"`` leaves out."""
     fixed_target: bytes | None = field(init=False)
     """The target, if it is the same for every inbound request; else None."""
     fixed_headers: FieldBlock | None = field(init=False)
     """The header fields, if they are the same for every inbound request; else None."""
     beginnings: BoundedCache[object, bytes] | None = field(init=False, compare=False)
     """The cache for ``PreparedRequest.beginnings``; None: target, header fields or body differ between requests."""
+    _never_by_star: frozenset[str] = field(init=False)
     contested: bool = field(init=False)
     """Whether the configuration names a gateway field. The gateway's value is sent then."""
 
     def __post_init__(self) -> None:
         """Compute at load the fields that do not depend on a request."""
+        deadline = () if self.deadline_header is None else (self.deadline_header.replace("_", "-"),)
+        object.__setattr__(self, "_never_by_star", self.credentials.fields.union(deadline))
         target: bytes | None = None
         if not (self.target.variables or self.params or self.forward_query):
             with suppress(BadValueError):  # A target that is too long: each call fails with this error.
@@ -306,7 +312,7 @@ class RequestTemplate:
         if self.user_agent:
             _put(fields, b"user-agent", self.user_agent)
         if STAR in self.forward_headers:
-            for name, given in forwarded_fields(inputs.headers, self.deadline_header):
+            for name, given in forwarded_fields(inputs.headers, self._never_by_star):
                 _put(fields, name.encode("latin-1"), raw_value(given))
         if self.body is not None:
             _put(fields, b"content-type", FORM if self.body.form else JSON)
@@ -322,7 +328,9 @@ class RequestTemplate:
         if self.forward_cookies:
             own = fields.get(b"cookie") if "cookie" not in self.forward_headers else None
             configured = own[2].decode("latin-1") if own is not None else ""
-            if cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies, configured):
+            if cookies := forwarded_cookies(
+                inputs.headers, inputs.cookies, self.forward_cookies, configured, self.credentials.cookies
+            ):
                 _put(fields, b"cookie", raw_value(cookies))
         return [*fields.values()]
 

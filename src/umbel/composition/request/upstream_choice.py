@@ -10,7 +10,7 @@ from ...policy.split import Split
 from ..text.expression import Expression, is_false
 from ..text.functions import key_text
 
-SPLIT_KEY_ROOTS = frozenset({"path", "query", "headers", "cookies", "client"})
+SPLIT_KEY_ROOTS = frozenset({"auth", "path", "query", "headers", "cookies", "client"})
 """The parts of the context that a ``split_key`` may read."""
 
 

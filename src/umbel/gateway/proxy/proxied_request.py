@@ -198,7 +198,8 @@ class ProxiedRequest:
         """
         ctx, proxy, inbound = self._ctx, self._rules.proxy, self._ctx.inbound
         origin, values = ctx.origin, self._values
-        headers = proxy.request_fields(origin.headers, values, upstream)
+        authorized = ctx.credential is not None and ctx.credential.name == "authorization"
+        headers = proxy.request_fields(origin.headers, values, upstream, authorized=authorized)
         if inbound.takes_trailers:
             headers.append(_TRAILERS)
         if self.handshake is not None:
@@ -206,7 +207,7 @@ class ProxiedRequest:
         inputs = Inputs(request_id=ctx.facts.request_id, forwarded=origin.via(), forwarded_for=origin.forwarded_for())
         return PreparedRequest(
             ctx.facts.method,
-            proxy.target(inbound.target, self._path, values, upstream),
+            proxy.target(ctx.target, self._path, values, upstream),
             headers,
             self._content,
             gateway_fields(inputs, forwarded=proxy.destinations[upstream].forwarded),
@@ -261,7 +262,7 @@ class ProxiedRequest:
         response, ctx = self.call.response, self._ctx
         assert response.status is not None
         fields = self._rules.proxy.response_fields(
-            response.fields, ctx.inbound.target, self._path, self._values, self.call.upstream, host=ctx.origin.host
+            response.fields, ctx.target, self._path, self._values, self.call.upstream, host=ctx.origin.host
         )
         if not response.response_ended and response.status != SWITCHED:
             runtime = ctx.serving.runtime

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...composition.plan.plan import Plan, request_context
 from ...core.call import StreamLimits
-from ..request.inputs import InputRules
-from ..request.query import QueryRules
 from ..response.answer import AnswerRules
 
 if TYPE_CHECKING:
     from ...composition.proxy.proxy_plan import ProxyPlan
     from ...core.model import Json
     from ..context import GatewayContext
+    from ..request.inputs import InputRules
     from ..request_context import RequestContext
 
 
@@ -25,12 +24,13 @@ class ProxyRules:
         context: the gateway context.
         plan: the compiled plan of the route.
         proxy: ``plan.proxy``.
+        inputs: reads the inputs of a request.
     """
 
-    def __init__(self, context: GatewayContext, plan: Plan, proxy: ProxyPlan) -> None:
+    def __init__(self, context: GatewayContext, plan: Plan, proxy: ProxyPlan, inputs: InputRules) -> None:
         route = plan.route
         self._plan = plan
-        self._inputs = InputRules(QueryRules(route.query_params))
+        self._inputs = inputs
         self.context = context
         self.proxy = proxy
         self.limits = StreamLimits(proxy.first_byte, proxy.idle_timeout, proxy.max_lifetime)

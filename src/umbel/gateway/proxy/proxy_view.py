@@ -10,24 +10,27 @@ from typing import TYPE_CHECKING, Any, cast
 
 from quart.wrappers.response import ResponseBody
 
+from ..configured_view import ConfiguredView
 from ..quart.quart_body import QuartBody
-from ..request_context import current_request, current_request_context
-from ..response.reply import Reply, as_response
+from ..request.inputs import InputRules
+from ..request.query import QueryRules
+from ..request_context import current_request
+from ..response.reply import Reply
 from .proxied_request import ProxiedRequest
 from .proxy_rules import ProxyRules
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
-
-    from quart_trio.wrappers import TrioResponse
 
     from ...composition.plan.plan import Plan
     from ...composition.proxy.proxy_plan import ProxyPlan
     from ..context import GatewayContext
     from ..request.request_fields import RequestFields
+    from ..request_context import RequestContext
 
 
-class ProxyView:
+class ProxyView(ConfiguredView):
     """Answers the requests for one proxy route. Holds no data of a request.
 
     Args:
@@ -36,26 +39,17 @@ class ProxyView:
         proxy: ``plan.proxy``.
     """
 
+    passes_on = True
+
     def __init__(self, context: GatewayContext, plan: Plan, proxy: ProxyPlan) -> None:
-        route = plan.route
-        self.rules = ProxyRules(context, plan, proxy)
-        self.rule = route.path
-        self.passes_on = True
-        """Whether it is a proxy route."""
+        inputs = InputRules(QueryRules(plan.route.query_params))
+        ConfiguredView.__init__(self, context, plan, inputs)
+        self.rules = ProxyRules(context, plan, proxy, inputs)
         self.compression = None
         """Nothing is compressed: the response is that of the upstream, in a coding that the client accepts."""
-        self.browser_fields = context.browsers.of(route.cors, proxied=True)
-        self.krakend_compat = self.rules.answer.krakend_compat
 
-    async def view(self, **path: Any) -> TrioResponse:
-        """Quart's view: answer the current request of Quart. Trailers are left out, and no connection is upgraded.
-
-        Raises:
-            RequestError: as ``ProxiedRequest.begin``.
-        """
-        ctx = current_request_context()
-        ctx.compression = self.compression
-        ctx.routed(self.rule, math.inf)
+    async def _reply(self, ctx: RequestContext, path: Mapping[str, Any]) -> Reply:
+        """Pass the request on. Trailers are left out, and no connection is upgraded."""
         body = cast(QuartBody, current_request().body)
         body.take_any_size()
         request = ProxiedRequest(self.rules, ctx, path, body.receive)
@@ -65,7 +59,7 @@ class ProxyView:
             status, fields = request.head()
             whole = request.response.response_ended
             reply = Reply(status, fields, await request.receive() if whole else ProxiedBody(request), named=True)
-        return as_response(reply)
+        return reply
 
     def deadline(self, fields: RequestFields, complete_at: float) -> float:
         """The deadline of a request: none, because its limits are those of single steps (``ProxyPlan.limits``)."""

@@ -24,7 +24,6 @@ the connection.
 from __future__ import annotations
 
 import math
-import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,6 +40,7 @@ from ...server.limits.client_clocks import PIECE, BodyClock
 from ...server.own_context import run_in_own_context
 from ...server.response.error_response import ERROR_RESPONSE
 from ..request.paths import raw_path
+from ..request.tls_extension import certificate_in
 from ..response.reply import BODILESS
 
 if TYPE_CHECKING:
@@ -202,9 +202,7 @@ class AsgiRequest:
 
         None without one, or if the server does not support ASGI's TLS extension.
         """
-        tls = (self._scope.get("extensions") or {}).get("tls") or {}
-        chain = tls.get("client_cert_chain")
-        return ssl.PEM_cert_to_DER_cert(next(iter(chain))) if chain and not tls.get("client_cert_error") else None
+        return certificate_in(self._scope)
 
     @property
     def content_length(self) -> int | None:

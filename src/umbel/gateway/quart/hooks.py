@@ -50,7 +50,7 @@ _REGISTERED = {
     "teardown_request_funcs": ("teardown_request", False),
 }
 # Error statuses that a request for a configured route can get. Quart's None stands for handlers of exception classes.
-_RAISED = (None, 400, 408, 413, 415, 500, 503)
+_RAISED = (None, 400, 401, 403, 408, 413, 415, 500, 503)
 _SETTINGS = (
     "DEBUG",
     "PROPAGATE_EXCEPTIONS",

@@ -54,7 +54,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             "",
             trio.current_time(),
         )
-        self.ctx = RequestContext(facts, origin, context.serving)
+        self.ctx = RequestContext(facts, origin, context.serving, scope["query_string"])
+        self.ctx.handshake = scope
         self.ctx.browser_fields = context.browsers.default
         self.ctx.bind()
         self._given_scope = scope
@@ -210,4 +211,5 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             ctx.origin.scheme,
             ctx.detail,
             switched_at=self._switched_at if status == _SWITCHED else None,
+            auth=ctx.auth,
         )

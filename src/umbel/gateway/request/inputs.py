@@ -144,4 +144,5 @@ class InputRules:
             origin.via(),
             origin.forwarded_for(),
             origin.client,
+            ctx.identity,
         )

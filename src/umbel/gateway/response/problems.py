@@ -56,7 +56,7 @@ def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) 
 
 def request_error_reply(error: RequestError, request_id: str) -> Reply:
     """The reply for a ``RequestError``, with its detail and fields."""
-    problem = Problem(error.status, error.detail, error.title or "", request_id=request_id)
+    problem = Problem(error.status, error.detail, error.title or "", error.problem, request_id)
     return problem_reply(problem, error.fields)
 
 

@@ -130,7 +130,7 @@ def test_split_and_mirror_beside_respond_are_warned_of() -> None:
         ('split = { v2 = "1%" }\nsplit_key = "client"', "split_key", "write client.ip: of the client only the address"),
         ('split = { v2 = "1%" }\nsplit_key = "client.id"', "split_key", "write client.ip: of the client only the addr"),
         ('split = { v2 = "1%" }\nsplit_key = "cookies"', "split_key", "name one cookie, such as cookies.session"),
-        ('split = { v2 = "1%" }\nsplit_key = "body.id"', "split_key", "split_key reads the request only: client, coo"),
+        ('split = { v2 = "1%" }\nsplit_key = "body.id"', "split_key", "split_key reads the request only: auth, clien"),
         ('split = { v2 = "1%" }\nsplit_key = "`1`"', "split_key", "split_key reads nothing of the request"),
         ('split = { v2 = "1%" }\nsplit_key = "query.nothing"', "split_key", 'the route declares no query parameter "n'),
     ],

@@ -24,7 +24,7 @@ from ....core.http.probe_paths import PROBES
 from ....core.http.syntax import CONTROL_TEXT, TARGET_CHARS, TOKEN_TEXT
 from ....core.networks import UNIX_PEER
 
-CONTEXT_WORDS = frozenset({"path", "query", "headers", "cookies", "body", "client", "item"})
+CONTEXT_WORDS = frozenset({"auth", "path", "query", "headers", "cookies", "body", "client", "item"})
 """The names of the context, which no call may have."""
 
 _RETRYABLE = ("connect", "dns", "reset", "status")

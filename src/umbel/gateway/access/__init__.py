@@ -1,0 +1,1 @@
+"""Access: which requests a route admits, and who makes them."""

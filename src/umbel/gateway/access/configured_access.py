@@ -1,0 +1,55 @@
+"""The access of a route from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...composition.plan.plan import request_context
+from ...config.schema.sections import PUBLIC
+from ...core.web_origins import WebOrigins
+from .route_access import Condition, RouteAccess
+from .trusted_origins import TrustedOrigins
+
+if TYPE_CHECKING:
+    from ...composition.plan.plan import Plan
+    from ...config.schema.browsers import Cors
+    from ...core.model import Inputs
+    from ..context import GatewayContext
+    from ..request_context import RequestContext
+
+
+def access_of(
+    context: GatewayContext, plan: Plan, read: Callable[[RequestContext, Mapping[str, Any]], Inputs]
+) -> RouteAccess | None:
+    """The access of a configured route; None: it has no ``auth``, or the route is public.
+
+    Args:
+        context: the gateway context.
+        plan: the compiled plan of the route.
+        read: reads the inputs of a request whose body is not received.
+    """
+    route = plan.route
+    if route.auth is None or route.auth == PUBLIC:
+        return None
+    websockets = None if plan.proxy is None or plan.proxy.websocket is None else plan.proxy.websocket.origins
+    return RouteAccess(
+        context,
+        route.auth,
+        origins=TrustedOrigins(pages_of(context, route.cors), _without_star(websockets)),
+        scopes=route.scopes,
+        scopes_any=route.scopes_any,
+        condition=None if plan.allow is None else Condition(plan.allow, read, partial(request_context, plan)),
+    )
+
+
+def pages_of(context: GatewayContext, own: Cors | Literal[False] | None) -> WebOrigins | None:
+    """The origins whose pages may send credentials, by the CORS rules of a route (None: those of ``[cors]``)."""
+    cors = context.config.cors if own is None else own
+    return WebOrigins(cors.origins) if cors and cors.credentials else None
+
+
+def _without_star(origins: WebOrigins | None) -> WebOrigins | None:
+    """``origins``, or None if they are all: then no origin is a reason to trust a request."""
+    return None if origins is None or origins.every else origins
