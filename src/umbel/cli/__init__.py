@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": "Show which route answers a request, and its calls.",
     "schema": "Print the JSON Schema of the configuration.",
     "metrics": "List the metrics with type, labels and meaning.",
+    "auth": "Make an API key, or the digest of one.",
     "logs": "Show log records, or statistics about them.",
     "demo": "Start sample services and a gateway in front of them.",
 }

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ...core.regular_file import open_regular
 from ..schema.sections import KeyPath
+from ..schema.values.units import format_size
 from .errors.line_numbers import LineNumbers
 
 SIZE_MAX = 16 * 2**20
@@ -90,8 +91,13 @@ class SourceFile:
         return self.line_numbers.line(path) if path else None
 
 
-def read(path: Path, name: str) -> SourceFile:
+def read(path: Path, name: str, size_max: int = SIZE_MAX) -> SourceFile:
     """Read and parse the file at ``path``, whose name in messages is ``name``. Blocks.
+
+    Args:
+        path: the path of the file.
+        name: the file's name in messages.
+        size_max: the most bytes of the file.
 
     Raises:
         UnreadableError: the file does not exist, may not be read, is no regular file, is too large, is no UTF-8, is no
@@ -99,19 +105,19 @@ def read(path: Path, name: str) -> SourceFile:
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            content = file.read(SIZE_MAX + 1)
+            content = file.read(size_max + 1)
             stamp = FileStamp.of(path, os.fstat(file.fileno()))
     except (OSError, ValueError) as error:
         raise UnreadableError(f"cannot be read: {why(error)}") from error
     try:
-        text = _decoded(content)
+        text = _decoded(content, size_max)
         return SourceFile(name, path.absolute(), text, _parse(text), stamp)
     except UnreadableError as error:
         error.stamp = stamp
         raise
 
 
-def read_settled(path: Path, name: str) -> SourceFile:
+def read_settled(path: Path, name: str, size_max: int = SIZE_MAX) -> SourceFile:
     """Do as ``read``, and read the file again while it is being written.
 
     Raises:
@@ -119,7 +125,7 @@ def read_settled(path: Path, name: str) -> SourceFile:
     """
     for _ in range(READS_MAX):
         try:
-            source = read(path, name)
+            source = read(path, name, size_max)
         except UnreadableError as error:
             if error.stamp is None or settled([error.stamp]):
                 raise
@@ -149,9 +155,9 @@ def settled(stamps: Iterable[FileStamp]) -> bool:
         return False
 
 
-def _decoded(content: bytes) -> str:
-    if len(content) > SIZE_MAX:
-        raise UnreadableError(f"is larger than {SIZE_MAX // 2**20}MiB")
+def _decoded(content: bytes, size_max: int) -> str:
+    if len(content) > size_max:
+        raise UnreadableError(f"is larger than {format_size(size_max)}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

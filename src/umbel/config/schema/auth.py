@@ -14,7 +14,7 @@ from .values.types import HeaderName, UpstreamName
 from .values.units import Duration
 
 _PLACE = re.compile(r"header|(?:cookie|query):[A-Za-z0-9_.~-]+|cookie:__(?:Host|Secure)-[A-Za-z0-9_.~-]+")
-_SAN = re.compile(r"dns:(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|[a-z][a-z0-9+.-]*://[!-~]+")
+_SAN = re.compile(r"dns:(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|[a-z][a-z0-9+.-]{0,30}://[!-~]+")
 
 
 def _place(value: str) -> str:
