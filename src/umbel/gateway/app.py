@@ -204,37 +204,37 @@ class Umbel(ErrorHandling, InboundApplication):
 
         Args:
             rule: a werkzeug rule, as for ``@app.route``.
-            deadline: seconds after the complete request, at which the function's calls are cut. 20 ms later the
-                function itself is cancelled (as it is when the client leaves), and the response is a 504. A client may
-                ask for less. None: no deadline; a call without any other limit then has a timeout of one minute.
+            deadline: seconds after the complete request, or less if the client asks for less, after which the
+                function's calls are cut, and 20 ms later the function, with a 504. None: no deadline; a call without
+                any other limit then has a timeout of one minute.
             methods: the allowed methods. OPTIONS is added, and HEAD if GET is among them.
-            vary: names of request header fields on which the response depends, for Vary; Accept is added.
+            vary: names of request fields on which the response depends, beside Accept and those of ``auth``.
             etag: whether a complete response with status 200 to GET or HEAD gets a strong ETag.
             expose: the diagnostic fields that clients get: "full", "completed" (only Umbel-Completed), or "none".
-            krakend_compat: whether every response has ``X-KrakenD-Completed``; without effect if none are exposed.
-            compress: whether ``[compress]`` applies to the responses.
-            cors: whether ``[cors]`` applies to them. False: the gateway leaves CORS to the function.
+            krakend_compat: whether every response has ``X-KrakenD-Completed``; needs ``expose``.
+            compress: whether ``[compress]`` applies.
+            cors: whether ``[cors]`` applies.
             encoded_slash: "keep": a value of the path may hold an encoded slash, ``%2F``; "refuse": such a path is 400.
             auth: the names of sections ``[auth.NAME]`` (or one name), as the arguments of ``requires``; None: anybody.
-            scopes: as for ``requires``.
-            scopes_any: as for ``requires``.
+            scopes: as for ``requires``, like ``scopes_any``.
             options: further arguments of ``@app.route``.
 
         Raises:
-            TypeError: the decorated function is not async.
-            ValueError: ``auth`` names no section; or ``@app.requires`` stands at the same function.
+            TypeError: the function is not async.
+            ValueError: ``auth`` names no section, or ``@app.requires`` stands at the function too.
             AssertionError: the application is serving already.
         """
-        rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
-        endpoint, keeps_slashes = options.pop("endpoint", None), encoded_slash == "keep"
 
         def register(handler: HandlerT) -> HandlerT:
             function, access = self._code_access.of_handler(handler, (auth, scopes, scopes_any), cors=cors)
+            names = (*vary, *access.fields) if access else vary
+            rules = AnswerRules(names, etag=etag, expose=expose, krakend_compat=krakend_compat)
             of_handler = self.gateway_context, rule, function, deadline, rules, self._upstream_defaults
             view = ComposeView(*of_handler, compress=compress, cors=cors, access=access)
             view.states_access = auth is not None or function is not handler
-            self.add_url_rule(rule, name := endpoint or handler.__name__, view.view, methods=list(methods), **options)
-            self._add_handler(name, view, keeps_slashes=keeps_slashes)
+            name = options.get("endpoint") or handler.__name__
+            self.add_url_rule(rule, view_func=view.view, methods=list(methods), **{**options, "endpoint": name})
+            self._add_handler(name, view, keeps_slashes=encoded_slash == "keep")
             return handler
 
         return register

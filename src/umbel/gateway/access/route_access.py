@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...auth.authenticator import Authenticator, Presented, Refusal
 from ...composition.text.expression import ExpressionError, is_false
-from ...config.schema.credential_names import credential_names
+from ...config.schema.credential_names import credential_fields, credential_names
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...core.identity import AuthResult, Identity
@@ -124,6 +124,9 @@ class RouteAccess:
         self._wanted = " ".join(dict.fromkeys((*scopes, *scopes_any)))
         self._origins = origins
         self._condition = condition
+        known = context.config.auth
+        self.fields = tuple(field for name in names if name in known for field in credential_fields(known[name]))
+        """The header fields, in lower case, in which credentials may be: responses depend on them."""
         self._query_names = _token_parameters(context.config, names)
 
     async def admit(self, ctx: RequestContext, path: Mapping[str, Any]) -> None:

@@ -29,6 +29,9 @@ BODILESS = frozenset({204, 304})
 """Statuses without content, and so without Content-Type and Content-Length. (Content-Length with 304 would be that of a
 200 response, which is unknown here; RFC 9110 section 8.6.)"""
 REQUEST_ID = b"x-request-id"
+CACHE_CONTROL = b"cache-control"
+PRIVATE: Field = (CACHE_CONTROL, b"private")
+"""What the response to an identified client says if nothing else does: it may be for this client only."""
 _CLIENTS_MAX, _CLIENT_SIZE = 64, 256
 ERROR = 400
 """The lowest status of an error."""
@@ -102,6 +105,8 @@ class ConstantFields:
 def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
     """Add the fields that every response has: X-Request-Id if it is missing, and those for browsers.
 
+    The response to an identified client is private, unless it has a Cache-Control.
+
     With ``krakend``, add KrakenD's field ("false") to an error.
     """
     if reply.constant is not None and ctx.compression is None:
@@ -112,6 +117,8 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
     fields = reply.fields = [*reply.fields]
     if not reply.named or all(name != REQUEST_ID for name, _ in fields):
         fields.append((REQUEST_ID, ctx.facts.request_id.encode()))
+    if ctx.identity is not None and all(name != CACHE_CONTROL for name, _ in fields):
+        fields.append(PRIVATE)
     ctx.browser_fields.add(fields, ctx.origin)
 
 
