@@ -51,6 +51,7 @@ soak: $(STAMP) .bench/.ready  ## clients that leave, 10 GiB through a proxy rout
 	  tests/e2e/server/hostile/test_soak.py tests/e2e/server/hostile/test_memory.py \
 	  tests/e2e/gateway/proxy/test_fidelity.py tests/e2e/gateway/proxy/test_volume.py \
 	  tests/e2e/gateway/proxy/test_leaving.py tests/e2e/gateway/proxy/test_drain.py \
+	  tests/unit/auth/jwt/test_mutated_tokens.py tests/unit/auth/jwt/test_token_cache.py \
 	  tests/process/supervisor/test_soak.py tests/process/reported/test_paced_posts.py $(ARGS)
 
 SECONDS ?= 60

@@ -7,14 +7,14 @@ only ones that are tried, the signature, and last the other claims. Nothing here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from ...core.identity import Identity
 from ..authenticator import Refusal
 from .claims import refusal_of_claims, scopes_of
-from .compact import BadTokenError, SignedToken, media_type, read_token
+from .compact import BadTokenError, SignedToken, media_type, read_claims, read_token
 from .token_cache import REMEMBERED_S, TokenCache, VerifiedToken, estimated_size, expiry_of
 
 if TYPE_CHECKING:
@@ -99,9 +99,10 @@ class Verifier:
         self.misses += 1
         try:
             signed = read_token(token, self._algorithms, self._types)
+            claims = read_claims(signed.payload)
         except BadTokenError as error:
             return Refusal(str(error))
-        verified = self._verified(signed, wall, now)
+        verified = self._verified(signed, claims, wall, now)
         if isinstance(verified, Refusal):
             return verified
         self.cache.add(digest, verified)
@@ -110,14 +111,14 @@ class Verifier:
     def issuer_of(self, token: str) -> str | None:
         """The accepted issuer that a token names, without any proof; None: it names none of them."""
         try:
-            signed = read_token(token, self._algorithms, self._types)
+            issuer = read_claims(read_token(token, self._algorithms, self._types).payload).get("iss")
         except BadTokenError:
             return None
-        issuer = signed.claims.get("iss")
         return issuer if isinstance(issuer, str) and issuer in self._issuers else None
 
-    def _verified(self, signed: SignedToken, wall: float, now: float) -> VerifiedToken | Refusal:
-        claims = signed.claims
+    def _verified(
+        self, signed: SignedToken, claims: dict[str, Any], wall: float, now: float
+    ) -> VerifiedToken | Refusal:
         issuer = claims.get("iss")
         rules = self._issuers.get(issuer) if isinstance(issuer, str) else None
         if rules is None or not isinstance(issuer, str):
@@ -145,7 +146,7 @@ class Verifier:
             keys,
             expiry_of(claims.get("exp"), self._leeway, wall),
             now + REMEMBERED_S,
-            estimated_size(signed.payload_size, claims) if self._cache_max else 0,
+            estimated_size(len(signed.payload), claims) if self._cache_max else 0,
         )
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.auth.tokens import encoded
-from umbel.auth.jwt.compact import TOKEN_MAX, BadTokenError, media_type, read_token
+from umbel.auth.jwt.compact import TOKEN_MAX, BadTokenError, media_type, read_claims, read_token
 
 TYPES = ("jwt", "at+jwt")
 
@@ -19,7 +19,7 @@ def token(header: object = None, claims: object = None, signature: bytes = b"s" 
 
 def why(text: str) -> str:
     with pytest.raises(BadTokenError) as raised:
-        read_token(text, ("ES256",), TYPES)
+        read_claims(read_token(text, ("ES256",), TYPES).payload)
     assert str(raised.value).isascii()
     assert '"' not in str(raised.value)
     return str(raised.value)
@@ -30,7 +30,8 @@ def test_the_parts_of_a_token_are_read() -> None:
 
     found = read_token(text, ("ES256",), TYPES)
 
-    assert (found.algorithm, found.key_id, found.claims, found.signature) == ("ES256", "k", {"sub": "ada"}, b"s" * 32)
+    assert (found.algorithm, found.key_id, found.signature) == ("ES256", "k", b"s" * 32)
+    assert read_claims(found.payload) == {"sub": "ada"}
     assert found.signing_input.decode() == text.rpartition(".")[0]
 
 
