@@ -71,11 +71,17 @@ class WebSocketHandshake:
         return kept
 
     def failure(self, status: int | None, fields: Sequence[Field]) -> Failure | None:
-        """The failure of a response that accepts the handshake without a proof of the gateway's key; else None."""
-        if status != SWITCHED or self._key is None:
+        """The failure of a response that opens no WebSocket, but would be taken for one that does; else None.
+
+        To a client of HTTP/2 each 2xx says that the WebSocket is open (RFC 8441 section 4). So only a 101 with a proof
+        of the gateway's key may become one, and any other 2xx is a failure: its content would be read as frames.
+        """
+        if self._key is None or status is None:
             return None
+        if 200 <= status < 300:
+            return Failure.of(Kind.MALFORMED, f"the upstream has answered a WebSocket handshake with {status}")
         proofs = [value for _, lower, value in fields if lower == _ACCEPT]
-        if proofs == [generate_accept_token(self._key)]:
+        if status != SWITCHED or proofs == [generate_accept_token(self._key)]:
             return None
         return Failure.of(Kind.MALFORMED, "the upstream has accepted a WebSocket without the proof of its key")
 

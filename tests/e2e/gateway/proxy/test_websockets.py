@@ -149,6 +149,44 @@ async def test_an_upstream_without_proof_of_the_key_gives_502_over_http2() -> No
     assert answer.status == 502
 
 
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (response(b"\x81\x02hi"), 502, None),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 502, None),
+        (b"HTTP/1.1 299 Odd\r\ntransfer-encoding: chunked\r\n\r\n", 502, None),
+        (response(b"moved", b"location: /b", status=b"302 Found"), 302, b"moved"),
+        (response(b"no entry", status=b"403 Forbidden"), 403, b"no entry"),
+        (response(b"busy", status=b"503 Service Unavailable"), 503, b"busy"),
+    ],
+)
+async def test_only_a_101_of_the_upstream_becomes_a_success_over_http2(
+    answer: bytes, status: int, body: bytes | None
+) -> None:
+    async with proxied(answering(answer), websocket=True) as it, h2_client(it.port) as client:
+        while not client.settled:
+            await client.receive()
+        fields = [("sec-websocket-version", "13")]
+        stream = await client.request("CONNECT", "/ws", fields, end=False, **{":protocol": "websocket"})
+        reply = await client.answer(stream)
+
+    assert reply.status == status
+    if body is not None:
+        assert reply.body == body
+        return
+    assert dict(reply.headers)["content-type"] == "application/problem+json"
+    (record,) = it.records.requests
+    assert (record.status, record.calls[0].failure and record.calls[0].failure.kind) == (502, Kind.MALFORMED)
+
+
+async def test_a_200_stays_a_visible_failure_of_a_handshake_over_http1() -> None:
+    async with proxied(answering(response(b"page")), websocket=True) as it, ws_client(it.port) as client:
+        refused = await client.open()
+
+    assert isinstance(refused, RejectConnection)
+    assert refused.status_code == 200
+
+
 async def test_a_refusal_of_the_upstream_is_passed_on() -> None:
     answer = response(b"no entry", b"x-own: 1", status=b"403 Forbidden")
     async with proxied(answering(answer), websocket=True) as it, ws_client(it.port) as client:
