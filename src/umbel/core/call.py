@@ -120,6 +120,9 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     """Whether the request has ``Expect: 100-continue``, for a request with ``body``. The body's iterator is not asked
     for its first piece before a 100 of the upstream, a final status below 300, or CONTINUE_WAIT. After any other final
     status it is never asked."""
+    once: bool = False
+    """Whether no byte of ``content`` may be sent twice, whatever the method is; for a ``StreamingCall``. So nothing is
+    hedged, and a retry follows only an attempt of which certainly nothing was sent."""
 
     @property
     def fields(self) -> Sequence[Field]:

@@ -48,7 +48,8 @@ class WeightedUrl(Section):
 
 class Retry(Section):
     """Further attempts of a failed call. Only calls with the method GET, HEAD, OPTIONS, PUT or DELETE, or with an
-    Idempotency-Key, are retried."""
+    Idempotency-Key, are retried, and of the requests of proxy routes only those without a body. If no connection was
+    made, any call is."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 2
     """The most attempts of a call, with the first one."""
@@ -62,7 +63,8 @@ class Retry(Section):
 
 
 class Hedge(Section):
-    """Hedging: a second attempt beside a slow first one. The first success counts."""
+    """Hedging: a second attempt beside a slow first one. The first success counts.
+    Only calls that may be retried after they were sent are hedged."""
 
     after: HedgeAfter
     """The time after which another attempt is made beside the latest one: a duration, or a percentile of the latest

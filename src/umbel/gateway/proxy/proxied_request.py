@@ -14,9 +14,10 @@ document instead.
 first piece is the whole of it is sent together with the head. For this, ``begin`` waits for the first piece of a body
 of known length, unless the client waits for 100 (Continue).
 
-*Repetition.* Retries and hedges are the call's matter (``upstream/calls/stream_call.py``). A fallback is tried if the
-call has failed without a response, and if the request may be sent once more: nothing of it was sent, or it has no body
-and an idempotent method. A response that the gateway itself refuses, because no place for a stream is free, has no
+*Repetition.* Nothing is sent again once a byte of the request's body was sent. Retries and hedges are the call's matter
+(``upstream/calls/stream_call.py``), which gets a body as one to be sent once. A fallback is tried if the call has
+failed without a response, and if the request may be sent once more: nothing of it was sent, or it has no body and an
+idempotent method. A response that the gateway itself refuses, because no place for a stream is free, has no
 fallback: its upstream has done what the request asks for.
 
 *Streams.* A response becomes a stream when its head says that it is one (``text/event-stream``, NDJSON, 101), or after
@@ -214,6 +215,7 @@ class ProxiedRequest:
             self._upload,
             host=_host(headers) if proxy.preserve_host else None,
             expects_continue=self._upload is not None and inbound.expects_continue,
+            once=bool(self._content),
         )
 
     def _inform(self, status: int, fields: Sequence[Field]) -> None:

@@ -101,6 +101,8 @@ class StreamAttempt(Attempt):
             mode=call.mode,
             expects_continue=prepared.expects_continue and stream is not None,
         )
+        if not call.idempotent and encoded.replayable:
+            encoded = self._encoded = encoded._replace(replayable=False)
         self._close_after = encoded.close
         whole = stream is None and len(encoded.head) + len(encoded.body) <= INLINE_MAX
         self._request = encoded.head + encoded.body if whole else None

@@ -18,10 +18,10 @@ receiver makes the peer wait, and at most one read (``receive_max``; see ``core/
 **Policies.** Retries and hedges are decided by the heads of responses, and end with the head that is passed on. Every
 other response is discarded: its connection is closed, or given back if the body is complete, and its attempt is
 recorded. A hedge's failure is discarded at once. A first attempt's failure is kept, because it may be the call's
-result: until the race is decided, or until the retry begins after its pause. A request whose body is a stream is not
-repeated after a connection has begun to send it. The breaker counts an attempt at its end, with two
-exceptions. The probe of a half-open breaker is counted by its head, because all other calls are refused until then. A
-call that becomes a stream is counted then, by its head, because it may last for hours.
+result: until the race is decided, or until the retry begins after its pause. A request whose body is a stream, or that
+is to be sent once, is not repeated after a connection has begun to send it. The breaker counts an attempt at its end,
+with two exceptions. The probe of a half-open breaker is counted by its head, because all other calls are refused until
+then. A call that becomes a stream is counted then, by its head, because it may last for hours.
 
 **Streams.** ``become_stream`` moves the call from the bulkhead to the upstream's count of streams (``max_streams``):
 a long response must not keep a place that short calls wait for. ``_is_stream`` says where the call counts now.
@@ -76,7 +76,7 @@ class StreamCall(RepeatableCall):
     def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(client, prepared, context)
         # The pieces of a streamed body are gone once they were sent.
-        self.idempotent = self.idempotent and prepared.body is None
+        self.idempotent = self.idempotent and prepared.body is None and not prepared.once
         self.trailers: Sequence[Field] = ()
         """Trailer fields of the response, once it has ended."""
         self.receive_max = PIECE

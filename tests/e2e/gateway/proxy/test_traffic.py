@@ -89,3 +89,20 @@ async def test_a_mirror_gets_no_copy_of_a_request_that_its_upstream_has_answered
 
     assert [reply.body for reply in replies] == [b"v2"] * 3
     assert asked == [b"GET"] * 3
+
+
+@HOOKS
+@pytest.mark.parametrize(("body", "asked"), [(b"", 2), (b"whole", 1), (b"x" * 100_000, 1)])
+async def test_a_request_with_a_body_is_not_retried_after_it_was_sent(hooks: str, body: bytes, asked: int) -> None:
+    seen: list[int] = []
+
+    async def busy(peer: Peer) -> None:
+        while (request := await peer.read_request())[0]:
+            seen.append(len(request[1]))
+            await peer.send(response(b"busy", status=b"503 Busy"))
+
+    async with proxied(busy, hooks=hooks, more={"retry": {"attempts": 2}}) as it:
+        reply = await fetch(it.port, "PUT", "/a", body=body)
+
+    assert (reply.status, reply.body) == (503, b"busy")
+    assert seen == [len(body)] * asked

@@ -9,13 +9,16 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.upstream.calls import fields
 from tests.support.upstream.raw_server import Peer, response
 from tests.support.upstream.stream_calls import Streams, answer_each_piece, head, opened, rest_of, streaming
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
 from umbel.net.stream import Stream
-from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry
-from umbel.upstream.calls.stream_call import RequestBody
+from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Hedge, Overflow, Retry
+from umbel.upstream.calls.stream_call import RequestBody, StreamCall
+from umbel.upstream.pool.connection import INLINE_MAX
 from umbel.upstream.replicas.origin import Origin
 
 
@@ -353,6 +356,46 @@ async def test_a_retryable_status_after_a_streamed_body_is_passed_on(autojump_cl
         call = await streams.open(method="PUT", headers=LENGTH, body=body)
         assert (call.status, await rest_of(call)) == (503, b"ok")
     assert len(seen.requests) == 1
+
+
+@pytest.mark.parametrize("size", [5, 2 * INLINE_MAX])
+@pytest.mark.parametrize("ends", ["status", "reset"])
+async def test_content_that_is_to_be_sent_once_is_not_retried_after_it_was_sent(
+    size: int, ends: str, autojump_clock
+) -> None:
+    seen: list[bytes] = []
+
+    async def serve(peer: Peer) -> None:
+        while (request := await peer.read_request())[0]:
+            if request[0].startswith(b"POST"):
+                await peer.send(response(b"first"))
+                continue
+            seen.append(request[1])
+            await trio.sleep(1)
+            if ends == "reset":
+                return
+            await peer.send(response(b"busy", status=b"503 Busy"))
+
+    async with streaming(serve, retry=Retry(attempts=3), hedge=Hedge(after=0.5)) as streams:
+        await rest_of(await opened(streams.client, "POST"))  # Its connection is kept.
+        sent = PreparedRequest("PUT", b"/", fields({}), b"x" * size, once=True)
+        owner = SingleCallOwner()
+        call = await owner.perform(streams.client.new_call(sent, CallContext(owner, "call", "upstream"), "stream"))
+    assert (call.status, type(call.error)) == ((503, type(None)) if ends == "status" else (None, ConnectionReset))
+    assert seen == [b"x" * size]
+    assert len(streams.dial.streams) == 1
+
+
+async def test_content_that_is_to_be_sent_once_is_retried_after_a_failed_connect(autojump_clock) -> None:
+    seen, dial = Seen(), FailingFirst(2)
+    async with streaming(seen.serve, dial=dial, retry=Retry(attempts=3)) as streams:
+        dial.streams = streams
+        sent = PreparedRequest("POST", b"/", fields({}), b"one", once=True)
+        owner = SingleCallOwner()
+        call = await owner.perform(streams.client.new_call(sent, CallContext(owner, "call", "upstream"), "stream"))
+        assert isinstance(call, StreamCall)
+        assert (call.status, await rest_of(call)) == (200, b"ok")
+    assert [content for _, content in seen.requests] == [b"one"]
 
 
 @pytest.mark.parametrize(("streamed", "reused"), [(True, False), (False, True)])
