@@ -73,6 +73,8 @@ class RequestStarted(msgspec.Struct, frozen=True):
     client: str = ""
     """The client's address."""
     scheme: str = "http"
+    auth: AuthResult | None = None
+    """As of ``RequestEnded``."""
 
 
 class CallEnded(NamedTuple):

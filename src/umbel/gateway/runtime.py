@@ -10,6 +10,7 @@ import httpx
 
 from ..auth.authenticator import Authenticator
 from ..auth.from_config import open_authenticators
+from ..config.schema.credential_names import logs_of
 from ..config.schema.sections import Config, KeyPath, Upstream
 from ..core.call import Caller
 from ..core.errors import ConfigError, ConfigProblem
@@ -67,15 +68,14 @@ async def open_runtime(
     Raises:
         ConfigError: the log files cannot be opened, or the TLS files of an upstream cannot be used any more.
     """
+    logs = logs_of(config)
     async with AsyncExitStack() as stack:
         if given is None:
-            opened_recorder = await stack.enter_async_context(
-                open_recorder(config.logs, {*PROBES, *config.server.probes})
-            )
+            opened_recorder = await stack.enter_async_context(open_recorder(logs, {*PROBES, *config.server.probes}))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
             given = opened_recorder
         recorder = CountingRecorder(given)
-        stack.enter_context(redacted_console(Redactor(config.logs.redact)))
+        stack.enter_context(redacted_console(Redactor(logs.redact)))
         own = BackgroundNursery("the upstreams' tasks")
         await own.open()
         stack.push_async_callback(own.close)

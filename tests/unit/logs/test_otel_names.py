@@ -13,6 +13,7 @@ import pytest
 from tests.support.logs.event_factories import call_ended, log_message, request_ended
 from umbel.core.diagnostics.exception_fields import exception_fields
 from umbel.core.diagnostics.redact import Redactor
+from umbel.core.identity import AuthResult
 from umbel.logs.records.encode import Encoder, finish
 from umbel.logs.records.level import SEVERITY
 from umbel.logs.records.record import to_record
@@ -49,6 +50,10 @@ OURS = frozenset(
 )
 
 
+OURS_OF_AUTH = frozenset(["auth.kind", "auth.name", "auth.outcome"])
+"""The conventions name users and security rules, but not how a client was authenticated."""
+
+
 def published() -> set[str]:
     """The names of all attributes of the conventions, including experimental ones."""
     names: set[str] = set()
@@ -73,7 +78,7 @@ def keys(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize(
     "event",
     [
-        request_ended(500, completed=False, client="::1"),
+        request_ended(500, completed=False, client="::1", auth=AuthResult("invalid", "jwt", "users")),
         call_ended(),
         log_message(error=ExceptionGroup("g", [OSError()])),
     ],
@@ -84,8 +89,12 @@ def test_every_dotted_name_is_a_published_convention_and_every_other_is_listed(e
     line = finish(Encoder(Redactor(), service="t", worker="1").struct(level, name, line_), 1)
     names = set(keys(json.loads(line)))
 
-    assert {name for name in names if "." in name} <= published()
+    assert {name for name in names if "." in name} <= published() | OURS_OF_AUTH
     assert {name for name in names if "." not in name} <= OWN | OURS
+
+
+def test_no_convention_has_names_that_begin_like_those_of_auth() -> None:
+    assert {name for name in published() if name.startswith("auth.")} == set()
 
 
 def test_the_names_of_exceptions_and_of_the_bridge_are_published() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
+from .sections import Config, Logs
 
 
 def credential_fields(auth: Auth) -> tuple[str, ...]:
@@ -44,3 +45,12 @@ def credentials_of(sections: Iterable[Auth]) -> CredentialNames:
             fields.add(each.header.lower().replace("_", "-"))
         cookies |= credential_names(each, "cookie")
     return CredentialNames(frozenset(fields), frozenset(cookies))
+
+
+def logs_of(config: Config) -> Logs:
+    """The section ``[logs]``, whose ``redact`` also has the names of all credentials that routes accept."""
+    names = set[str]()
+    for each in config.auth.values():
+        names.update(credential_fields(each), credential_names(each, "cookie"), credential_names(each, "query"))
+    more = sorted(names.difference(config.logs.redact))
+    return config.logs.model_copy(update={"redact": (*config.logs.redact, *more)}) if more else config.logs

@@ -13,6 +13,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
+from ...config.schema.credential_names import logs_of
 from ...core.errors import ConfigError
 from ...logs import Redactor
 from ...net.exception_groups import first_leaf, leaves, split_crash
@@ -75,7 +76,7 @@ class Lifespan(TrioASGILifespan):
             return
         # Outside of the ``except`` block: an exception of the server must not have the crash as its context, because
         # the server would print the crash with all secrets in its text.
-        await _report(phase, _said(failed, Redactor(app.gateway_config.logs.redact)), send)
+        await _report(phase, _said(failed, Redactor(logs_of(app.gateway_config).redact)), send)
 
     async def _run(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         app, serving = self.app, self.app.gateway_context.serving

@@ -29,7 +29,8 @@ def stream_began(ctx: RequestContext) -> Timer | None:
         return None
 
     def record() -> None:
-        ctx.recorder.record(RequestStarted(ctx.facts, trio.current_time(), ctx.origin.client, ctx.origin.scheme))
+        origin = ctx.origin
+        ctx.recorder.record(RequestStarted(ctx.facts, trio.current_time(), origin.client, origin.scheme, ctx.auth))
 
     return runtime.timers.add(trio.current_time() + lasting_after, record)
 

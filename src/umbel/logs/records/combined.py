@@ -45,7 +45,8 @@ class CombinedLines:
     def line(self, event: RequestEnded) -> bytes:
         """Return the line of a request, without its line end.
 
-        A Referer has no query and no fragment, because they may hold secrets.
+        A Referer has no query and no fragment, because they may hold secrets. The user is always "-", because the
+        subject of a credential may be personal data.
         """
         request, head = event.request, event.head
         words: list[bytes] = []

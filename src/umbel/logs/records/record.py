@@ -15,6 +15,7 @@ from ...core.diagnostics.exception_fields import exception_fields, mark_recorded
 from ...core.diagnostics.redact import cut
 from ...core.events import CallEnded, LogMessage, RequestEnded, RequestStarted
 from ...core.failure_kinds import Kind
+from ...core.identity import AuthResult
 from ...core.model import Attempt, FailedItem, Outcome
 from .level import LevelName
 from .schema import (
@@ -49,6 +50,8 @@ Entry = tuple[StreamName, LevelName, str, Record, float | None]
 
 _REFUSALS = frozenset({501, 505})
 """Statuses of 500 and above that are a client's mistake: as errors, any client could raise an alert with them."""
+_ADMITTED = "admitted"
+_NO_AUTH = AuthResult(_ADMITTED)
 
 
 def to_record(event: RequestEnded | RequestStarted | CallEnded | LogMessage) -> Entry:
@@ -86,6 +89,7 @@ def request_record(event: RequestEnded) -> RequestRecord:
     request = event.request
     method, path, calls = request.method, request.path, event.calls
     total = len(calls)
+    auth = event.auth or _NO_AUTH
     return RequestRecord(
         msg=event.detail,
         request_id=request.request_id,
@@ -103,12 +107,15 @@ def request_record(event: RequestEnded) -> RequestRecord:
         scheme=event.scheme,
         calls=_call_parts(calls if total <= CALLS_MAX else calls[:CALLS_MAX]) if total else (),
         calls_total=total if total > CALLS_MAX else 0,
+        auth_kind=auth.kind,
+        auth_name=auth.name,
+        auth_outcome="" if auth.outcome == _ADMITTED else auth.outcome,
     )
 
 
 def _request_start(event: RequestStarted) -> Entry:
     """Return the record of the start of a stream. The duration is for sampling: a stream that lasts is slow."""
-    request = event.request
+    request, auth = event.request, event.auth or _NO_AUTH
     record = RequestStartRecord(
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
@@ -117,6 +124,8 @@ def _request_start(event: RequestStarted) -> Entry:
         route=request.route,
         client=event.client,
         scheme=event.scheme,
+        auth_kind=auth.kind,
+        auth_name=auth.name,
     )
     return "access", "info", "request.start", record, _ms(event.at - request.started_at)
 

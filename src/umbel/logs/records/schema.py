@@ -2,7 +2,7 @@
 
 The encoder adds the fields that all records have (time, level, event, task, service, process). Names follow
 OpenTelemetry's log data model and semantic conventions if these define one. No field holds a header field's value, a
-body or a query string. A field with its default value is not encoded.
+body, a query string or any part of a credential. A field with its default value is not encoded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _NAMES = {
     "status": "http.response.status_code",
     "body_size": "http.response.body.size",
     "client": "client.address",
+    "auth_kind": "auth.kind",
+    "auth_name": "auth.name",
+    "auth_outcome": "auth.outcome",
 }
 
 
@@ -65,6 +68,12 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, renam
     calls: list[CallPart] | tuple[CallPart, ...] = ()
     calls_total: int = 0
     """The number of calls if not all are listed, otherwise 0."""
+    auth_kind: str = ""
+    """The kind of the credential: ``jwt``, ``api-key`` or ``mtls``; empty without a credential."""
+    auth_name: str = ""
+    """The name of the section ``[auth.NAME]`` that accepted or refused the credential; empty without a credential."""
+    auth_outcome: str = ""
+    """Why the request was not admitted (``AuthResult.outcome``); empty if it was, or if its route has no ``auth``."""
 
 
 class RequestStartRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
@@ -75,6 +84,8 @@ class RequestStartRecord(Record, frozen=True, kw_only=True, omit_defaults=True, 
     route: str = ""
     client: str = ""
     scheme: str = ""
+    auth_kind: str = ""
+    auth_name: str = ""
 
 
 class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):

@@ -450,7 +450,10 @@ class Master:
         self.settings = await self._read(self.settings, allow_empty)
         self.options = self.settings.options
         if self.settings.logs not in (before, self._own_logs):
-            text = "[logs] has changed: new workers use it; the master's own records follow it after a restart"
+            text = (
+                "[logs], or a name of credentials that the logs hide, has changed: new workers use it; the master's "
+                "own records follow it after a restart"
+            )
             self.console.report("warning", "reload.logs", text)
 
     def _add_slot(self) -> None:

@@ -14,7 +14,9 @@ from msgspec import structs
 from tests.support.logs.event_factories import TRACE_ID, attempt, call_ended, log_message, request_ended, request_facts
 from umbel.core.diagnostics.exception_fields import STACK_FRAMES_MAX, exception_fields
 from umbel.core.diagnostics.redact import Redactor
+from umbel.core.events import RequestStarted
 from umbel.core.failure_kinds import Kind
+from umbel.core.identity import AuthResult
 from umbel.core.model import FailedItem, Failure, Outcome
 from umbel.logs.records.encode import RECORD_BYTES_MAX, Encoder, finish
 from umbel.logs.records.record import CALLS_MAX, METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, to_record
@@ -77,6 +79,34 @@ def test_the_record_of_a_request_has_opentelemetrys_names() -> None:
         "url.scheme": "http",
         **HERE,
     }
+
+
+@pytest.mark.parametrize(
+    ("auth", "fields"),
+    [
+        (None, {}),
+        (AuthResult("admitted", "jwt", "users"), {"auth.kind": "jwt", "auth.name": "users"}),
+        (AuthResult("missing"), {"auth.outcome": "missing"}),
+        (
+            AuthResult("unknown-key", "api-key", "partners"),
+            {"auth.kind": "api-key", "auth.name": "partners", "auth.outcome": "unknown-key"},
+        ),
+    ],
+    ids=["route without auth", "admitted", "missing", "refused"],
+)
+def test_the_record_of_a_request_says_what_authentication_came_to(
+    auth: AuthResult | None, fields: dict[str, str]
+) -> None:
+    line = written(request_ended(auth=auth))
+
+    assert {name: value for name, value in line.items() if name.startswith("auth.")} == fields
+
+
+def test_the_record_of_a_streams_start_names_the_section_that_admitted_it() -> None:
+    event = RequestStarted(request_facts(), 11.0, auth=AuthResult("admitted", "jwt", "users"))
+
+    line = written(event)
+    assert (line["event"], line["auth.kind"], line["auth.name"]) == ("request.start", "jwt", "users")
 
 
 def test_the_record_of_a_request_lists_calls_with_time_outcome_and_attempts() -> None:
