@@ -1,0 +1,1 @@
+"""Authentication over sockets, with a real provider."""
