@@ -234,12 +234,13 @@ class Umbel(ErrorHandling, InboundApplication):
             view.states_access = auth is not None or function is not handler
             name = options.get("endpoint") or handler.__name__
             self.add_url_rule(rule, view_func=view.view, methods=list(methods), **{**options, "endpoint": name})
-            self._add_handler(name, view, keeps_slashes=encoded_slash == "keep")
+            self._add_handler(name, handler, view, keeps_slashes=encoded_slash == "keep")
             return handler
 
         return register
 
-    def _add_handler(self, endpoint: str, view: ComposeView, *, keeps_slashes: bool) -> None:
+    def _add_handler(self, endpoint: str, handler: Handler, view: ComposeView, *, keeps_slashes: bool) -> None:
+        view.registered = handler
         self.route_table.add_handler(endpoint, view)
         self.gateway_context.browsers.add(endpoint, view.browser_fields)
         if keeps_slashes:
@@ -301,7 +302,7 @@ class Umbel(ErrorHandling, InboundApplication):
             AssertionError: an ``@app.requires`` has no effect.
         """
         handlers, configured = self.route_table.handlers, self.route_table.views
-        self._code_access.check({**self.view_functions, **{name: each.function for name, each in handlers.items()}})
+        self._code_access.check({**self.view_functions, **{name: each.registered for name, each in handlers.items()}})
         silent = [name for name, each in handlers.items() if not each.states_access]
         for name, view in self.view_functions.items():
             if name not in handlers and name not in configured and name != "static" and not states_access(view):

@@ -80,8 +80,8 @@ class ComposeView:
         """Who may make requests; None: anybody."""
         self.states_access = False
         """Whether the application says who may make requests."""
-        self.function: Callable[..., Any] = handler
-        """The handler."""
+        self.registered: Callable[..., Any] = handler
+        """The function that was registered: the handler, or what ``@app.requires`` has made of it."""
         self._context = context
         self._upstreams = upstreams
         self.rule = rule

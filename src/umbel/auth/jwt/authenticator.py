@@ -170,7 +170,8 @@ class JwtAuthenticator:
         realm = f'Bearer realm="{_quotable(self.name)}"'
         if refusal is None:
             return realm
-        return f'{realm}, error="{refusal.error}", error_description="{_quotable(refusal.reason)}"'
+        scope = f', scope="{_quotable(refusal.scope)}"' if refusal.scope else ""
+        return f'{realm}, error="{refusal.error}", error_description="{_quotable(refusal.reason)}"{scope}'
 
     @property
     def places(self) -> tuple[Place, ...]:

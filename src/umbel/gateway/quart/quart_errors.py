@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import quart.wrappers.base
 import trio
-from quart import request
+from quart import has_request_context, request, websocket
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
@@ -112,11 +112,12 @@ class ErrorHandling(GatewayApplication):
         *context, error = context_and_error
         if isinstance(error, BaseExceptionGroup):
             return await self._handle_group(context, error)
-        ctx = find_request_context()
+        ctx = find_request_context() or find_websocket_context()
+        current: Any = request if has_request_context() else websocket
         if (
             isinstance(error, RequestError)
             and ctx is not None
-            and self._find_error_handler(error, request.blueprints) is None
+            and self._find_error_handler(error, current.blueprints) is None
         ):
             ctx.detail = error.detail
             error = as_http_exception(error)
