@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from .auth_rows import auth_rows
+
 _LINKS = ("/status", "/tree", "/metrics", "/readyz")
+_AUTH_COLUMNS = ("section", "kind", "source", "state", "keys", "age (s)", "remembered tokens", "last error")
 _WORKER_COLUMNS = (
     *("slot", "state", "pid", "generation", "uptime (s)", "last message (s)"),
     *("requests", "in flight", "streams", "restarts", "last exit"),
@@ -22,6 +25,9 @@ def status_page(status: Mapping[str, Any]) -> bytes:
     parts.append(_table(("", ""), facts))
     if "slots" in status:
         parts += ["<h2>Workers</h2>", _table(_WORKER_COLUMNS, _worker_rows(status["slots"]))]
+    if auth := auth_rows(status):
+        rows = [row._replace(age="" if row.age is None else round(row.age)) for row in auth]  # type: ignore[arg-type]
+        parts += ["<h2>Authentication</h2>", _table(_AUTH_COLUMNS, rows)]
     links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
     parts.append(f"<ul>{links}</ul>")
     return _document(title, "".join(parts))

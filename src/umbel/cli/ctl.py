@@ -38,6 +38,7 @@ _COLUMNS = (
     *("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "STREAMS", "CONNS"),
     *("LAG", "MEMORY", "RESTARTS", "LAST EXIT"),
 )
+_AUTH_COLUMNS = ("AUTH", "KIND", "SOURCE", "STATE", "KEYS", "AGE", "TOKENS", "LAST ERROR")
 
 
 @click.group(short_help="Show the state of a running instance, and control it.")
@@ -76,6 +77,9 @@ def status(admin: _AdminClient) -> None:
     number of requests in flight, CONNS that of open connections. LAG is the lateness of the last heartbeat, which shows
     for how long the event loop was blocked; of a silent worker, the time since its last message. GEN says with which
     reading of the configuration the worker was started, counted from 1.
+
+    Below are the sections of [auth] with their keys: the worst state (ok, failing or none) and the fewest keys of all
+    workers, the age of the oldest, and how many verified tokens are remembered.
     """
     answer = admin.get("/status")
     if not admin.as_json:
@@ -383,7 +387,7 @@ def _status(answer: dict[str, Any]) -> str:
         "",
     ]
     rows = [row for slot in answer["slots"] for row in _rows(slot)]
-    return "\n".join([*head, _table(_COLUMNS, rows)])
+    return "\n".join([*head, _table(_COLUMNS, rows), *_auth(answer)])
 
 
 def _process(answer: dict[str, Any]) -> str:
@@ -393,7 +397,22 @@ def _process(answer: dict[str, Any]) -> str:
     if server:
         busy, streams = f"{server['requests_in_flight']} in flight", f"{server.get('streams', 0)} streams"
         lines.append(f"{server['requests_total']} requests, {busy}, {streams}, {server['connections']} connections")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_auth(answer)])
+
+
+def _auth(answer: dict[str, Any]) -> list[str]:
+    """The lines about the sections of ``[auth]``."""
+    from ..admin.auth_rows import auth_rows
+
+    rows = [
+        [
+            *(row.name, row.kind, row.source, row.state, str(row.keys) if row.source else ""),
+            *("" if row.age is None else _time(row.age), str(row.cached_tokens) if row.kind == "jwt" else ""),
+            row.last_error,
+        ]
+        for row in auth_rows(answer)
+    ]
+    return ["", _table(_AUTH_COLUMNS, rows)] if rows else []
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:

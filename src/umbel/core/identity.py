@@ -11,6 +11,13 @@ import msgspec
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
+OUTCOMES = (
+    *("admitted", "missing", "invalid", "expired", "unknown-key", "unknown-issuer", "no-keys"),
+    *("foreign-origin", "insufficient-scope", "not-allowed"),
+)
+"""The values of ``AuthResult.outcome``."""
+
+
 class AuthResult(NamedTuple):
     """What the authentication of a request has come to, for records and metrics. Holds nothing of a credential."""
 

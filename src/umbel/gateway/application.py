@@ -13,6 +13,7 @@ from weakref import WeakSet
 from quart_trio import QuartTrio
 
 from ..admin.process.process_side import AdminOptions
+from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
 from ..server.limits.server_limits import Limits
@@ -53,6 +54,8 @@ class GatewayStatistics:
     """Requests that wait for an upload slot; their body is not read yet."""
     streams: int = 0
     """Streams of Umbel's own server (``[server] max_streams``): open WebSockets, and long responses."""
+    auth: tuple[AuthenticatorStatistics, ...] = ()
+    """The authenticators with their keys, in the order of the configuration; empty before startup and afterwards."""
 
 
 class GatewayApplication(QuartTrio):
@@ -224,7 +227,8 @@ class GatewayApplication(QuartTrio):
         return ({}, {}) if runtime is None else application_figures(runtime)
 
     def statistics(self) -> GatewayStatistics:
-        """A frozen snapshot of the counters."""
+        """A frozen snapshot of the counters. While the application serves, it must be called in the trio thread."""
+        runtime = self.current_runtime
         servers = [server.statistics() for server in self._servers]
         counts = self.gateway_context.counts
         return GatewayStatistics(
@@ -236,4 +240,5 @@ class GatewayApplication(QuartTrio):
             sum(each.uploads for each in servers),
             sum(each.uploads_waiting for each in servers),
             sum(each.streams for each in servers),
+            () if runtime is None else authenticator_statistics(runtime.authenticators.values(), runtime.redactor),
         )

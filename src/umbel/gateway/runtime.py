@@ -46,6 +46,8 @@ class Runtime:
     """Sends the copies of requests."""
     authenticators: Mapping[str, Authenticator]
     """Verify the credentials of requests, by name of the section ``[auth.NAME]``."""
+    redactor: Redactor
+    """Hides secrets in texts for operators."""
 
 
 @asynccontextmanager
@@ -75,7 +77,8 @@ async def open_runtime(
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
             given = opened_recorder
         recorder = CountingRecorder(given)
-        stack.enter_context(redacted_console(Redactor(logs.redact)))
+        redactor = Redactor(logs.redact)
+        stack.enter_context(redacted_console(redactor))
         own = BackgroundNursery("the upstreams' tasks")
         await own.open()
         stack.push_async_callback(own.close)
@@ -105,7 +108,7 @@ async def open_runtime(
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
         mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
         authenticators = await stack.enter_async_context(open_authenticators(config, callers, recorder))
-        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors, authenticators)
+        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors, authenticators, redactor)
 
 
 @contextmanager

@@ -112,6 +112,29 @@ MIRRORED = _counter(
     "Copies of requests to the upstream of a mirror: ok (a response below 500 came), failed, overflow (not made, since "
     "too many were in flight), or cancelled (the process stopped).",
 )
+AUTH_REQUESTS = _counter(
+    "umbel_auth_requests_total",
+    "kind outcome",
+    "Requests for routes with auth, by kind of the credential (none, jwt, api-key or mtls) and by outcome: admitted, "
+    "missing, invalid, expired, unknown-key, unknown-issuer, no-keys (the gateway could not verify the credential), "
+    "foreign-origin, insufficient-scope or not-allowed.",
+)
+AUTH_KEYS = _gauge(
+    "umbel_auth_keys",
+    "name issuer",
+    "Keys in use of a section [auth.NAME] (name), by issuer; of API keys issuer is empty.",
+    Merge.MAX,
+)
+AUTH_KEYS_AGE = _gauge(
+    "umbel_auth_keys_age_seconds",
+    "name issuer",
+    "Time since the keys in use were fetched or read. A file that is read at the start only has no value.",
+    Merge.MAX,
+)
+AUTH_KEY_FETCHES = _counter(
+    "umbel_auth_key_fetches_total", "name issuer result", "Fetches of the key set of an issuer: ok or failed."
+)
+AUTH_CACHED_TOKENS = _gauge("umbel_auth_cached_tokens", "name", "Verified tokens that are remembered.")
 BREAKER_STATE = _gauge(
     "umbel_breaker_state",
     "upstream",
@@ -198,6 +221,11 @@ METRICS: tuple[Metric, ...] = (
     CLIENT_DURATION,
     ATTEMPTS,
     MIRRORED,
+    AUTH_REQUESTS,
+    AUTH_KEYS,
+    AUTH_KEYS_AGE,
+    AUTH_KEY_FETCHES,
+    AUTH_CACHED_TOKENS,
     BREAKER_STATE,
     REPLICA_EJECTED,
     BULKHEAD_IN_USE,

@@ -25,7 +25,7 @@ from ..core.events import Event, Recorder, RequestEnded
 from ..core.failure_kinds import CUT, Kind
 from ..core.model import Outcome
 from ..core.statistics.histogram import DURATIONS, OWN_TIMES, Cells, new_cells
-from .catalogue import ANSWERS, CALLS, OWN_SECONDS, RESPONSES_CUT, SERIES_DROPPED, SERVER_DURATION
+from .catalogue import ANSWERS, AUTH_REQUESTS, CALLS, OWN_SECONDS, RESPONSES_CUT, SERIES_DROPPED, SERVER_DURATION
 from .figures import Exemplar, Labels, Value
 
 CALLS_MAX = 256
@@ -36,6 +36,8 @@ ROUTES_MAX = 10_000
 """The bound on routes that are counted apart; a process that registers more counts the others as ``other``."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 OTHER, OTHER_METHOD = "other", "_OTHER"
+NO_CREDENTIAL = "none"
+"""The kind of the credential of a request without one."""
 _SWITCHED = 101
 
 _Durations = tuple[Cells, dict[int, tuple[str, float, float]]]
@@ -89,6 +91,8 @@ class CountingRecorder:
         """The number of counted requests."""
         self._others = 0
         """Requests that are counted for the route ``other``."""
+        self._auth: dict[Labels, int] = {}
+        """Requests for routes with ``auth``, by kind and outcome. Both are from closed lists of the code."""
         self._record = recorder.record
         self._routes: dict[str, _Route] = {}
 
@@ -119,6 +123,9 @@ class CountingRecorder:
         cells[bucket] += 1
         cells[-1] += seconds
         exemplars[bucket] = facts.trace.trace_id, seconds, event.ended_at
+        if (auth := event.auth) is not None:
+            key = auth.kind or NO_CREDENTIAL, auth.outcome
+            self._auth[key] = self._auth.get(key, 0) + 1
         if event.own_ms is not None:
             own = event.own_ms / 1000
             route.own[bisect_left(OWN_TIMES, own)] += 1
@@ -170,6 +177,7 @@ class CountingRecorder:
             ANSWERS.name: answers,
             CALLS.name: calls,
             OWN_SECONDS.name: own,
+            AUTH_REQUESTS.name: list(self._auth.items()),
             SERIES_DROPPED.name: [((), others)],
         }
 

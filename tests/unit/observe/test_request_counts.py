@@ -9,6 +9,7 @@ import pytest
 from tests.support.logs.event_factories import TRACE_ID, log_message, request_ended, request_facts
 from tests.support.logs.records import Records
 from umbel.core.failure_kinds import Kind
+from umbel.core.identity import AuthResult
 from umbel.core.model import FailedItem, Failure, Outcome
 from umbel.core.statistics.histogram import DURATIONS
 from umbel.observe.figures import Labels, Value
@@ -166,3 +167,10 @@ async def test_each_bucket_has_its_latest_request_as_exemplar(autojump_clock: ob
         (DURATIONS.index(0.25), TRACE_ID, 0.25),
         (DURATIONS.index(2.5), TRACE_ID, 2.0),
     ]
+
+
+def test_requests_for_routes_with_auth_are_counted_by_kind_and_outcome() -> None:
+    admitted, missing = AuthResult("admitted", "jwt", "users"), AuthResult("missing")
+    counts = counted(*[request_ended(auth=auth) for auth in (admitted, admitted, missing, None)])
+
+    assert values(counts, "umbel_auth_requests_total") == {("jwt", "admitted"): 2, ("none", "missing"): 1}

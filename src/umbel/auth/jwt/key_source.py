@@ -224,7 +224,6 @@ class KeySource:
 
     async def _fetch(self, upstream: KeyUpstream) -> None:
         self._fetching = True
-        self._fetches += 1
         keys: KeySet | None = None
         reason, bug = f"there was no answer within {self._limit:g} s", None
         try:
@@ -239,6 +238,7 @@ class KeySource:
             reason, bug = "the fetch crashed", error
         finally:
             self._fetching = False
+            self._fetches += 1  # At the end: the number of those that succeeded, the rest, must not fall again.
             self._ended_at = self._clock()
         if keys is None:
             self._note_failure(reason, bug)

@@ -25,8 +25,9 @@ class KeyStatistics:
     age: float | None
     """Seconds since the keys were fetched; None: they were not, or they are from a file."""
     fetches: int
+    """Fetches that have ended."""
     failures: int
-    """Fetches that failed."""
+    """Those of them that failed."""
     last_error: str
     """Why the last fetch failed; empty if it did not."""
     state: KeyState

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...auth.statistics import authenticator_statistics
+from ...core.identity import OUTCOMES
 from ...logs import FileRecorder
 from ...observe import catalogue
 from ...observe.figures import Exemplar, Labels, Value
+from ...observe.request_counts import NO_CREDENTIAL
 from ...policy.breaker import BreakerState
 from ...upstream.calls.attempt_counts import REPLICAS_MAX
 from ...upstream.client import Client
@@ -35,7 +38,7 @@ def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
         if isinstance(caller, Client):
             for metric, samples in upstream_values(name, caller).items():
                 values.setdefault(metric, []).extend(samples)
-    for metric, samples in _mirror_values(runtime).items():
+    for metric, samples in (_mirror_values(runtime) | _auth_values(runtime)).items():
         values.setdefault(metric, []).extend(samples)
     if isinstance(counts.inner, FileRecorder):
         values[catalogue.LOG_DROPPED.name] = [
@@ -54,6 +57,32 @@ def _mirror_values(runtime: Runtime) -> Values:
             of_client = upstream_values(name, client)
             for metric in (catalogue.CLIENT_DURATION, catalogue.ATTEMPTS, catalogue.POOL_CONNECTIONS):
                 values.setdefault(metric.name, []).extend(of_client[metric.name])
+    return values
+
+
+def _auth_values(runtime: Runtime) -> Values:
+    """The values about keys, and a zero for each outcome of requests.
+
+    The labels are from the configuration and from closed lists. Without the zeros ``rate()`` would not see the first
+    request of an outcome.
+    """
+    kinds = {each.kind for each in runtime.authenticators.values()}
+    outcomes = [(kind, outcome) for kind in sorted(kinds) for outcome in OUTCOMES if outcome != "missing"]
+    values: Values = {catalogue.AUTH_REQUESTS.name: [(labels, 0) for labels in outcomes]}
+    if kinds:
+        values[catalogue.AUTH_REQUESTS.name].append(((NO_CREDENTIAL, "missing"), 0))
+    for each in authenticator_statistics(runtime.authenticators.values(), runtime.redactor):
+        if each.kind == "jwt":
+            values.setdefault(catalogue.AUTH_CACHED_TOKENS.name, []).append(((each.name,), each.cached_tokens))
+        for keys in each.sources:
+            own = each.name, keys.issuer
+            values.setdefault(catalogue.AUTH_KEYS.name, []).append((own, keys.keys))
+            if keys.age is not None:
+                values.setdefault(catalogue.AUTH_KEYS_AGE.name, []).append((own, keys.age))
+            if keys.fetches:
+                values.setdefault(catalogue.AUTH_KEY_FETCHES.name, []).extend(
+                    [((*own, "ok"), keys.fetches - keys.failures), ((*own, "failed"), keys.failures)]
+                )
     return values
 
 
