@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..auth.first_keys import have_first_keys
 from ..core.errors import NotRunningError, RequestError
 from ..server.limits.server_limits import is_own_probe
 from ..server.response.error_response import NOT_ADMITTED
@@ -92,12 +93,17 @@ class ServingState:
 
     @property
     def condition(self) -> str:
-        """The state; of an application that serves and is not ready, the reason: "draining" or "degraded"."""
+        """The state; of an application that serves and is not ready, the reason.
+
+        The reasons are "draining", "degraded" and "waiting for keys" (``auth/first_keys.py``). Any thread may ask.
+        """
         if self.state is State.SERVING:
             if self.draining:
                 return "draining"
             if self.degraded:
                 return "degraded"
+            if self.runtime is not None and not have_first_keys(self.runtime.authenticators.values()):
+                return "waiting for keys"
         return self.state
 
     @property

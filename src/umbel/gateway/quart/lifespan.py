@@ -13,6 +13,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
+from ...auth.first_keys import wait_for_first_keys
 from ...config.schema.credential_names import logs_of
 from ...core.errors import ConfigError
 from ...logs import Redactor
@@ -87,6 +88,9 @@ class Lifespan(TrioASGILifespan):
                 try:
                     await app.startup()
                     await self._open_routes()
+                    if serving.runtime is not None:
+                        # A reload replaces workers one by one: so the next one stops only when this one has keys.
+                        await wait_for_first_keys(serving.runtime.authenticators.values())
                     serving.state = State.SERVING
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
