@@ -213,7 +213,7 @@ async def test_tokens_that_name_no_issuer_with_a_key_set_renew_nothing(
     assert len(provider.paths) == 1
 
 
-async def test_a_provider_that_is_away_for_too_long_makes_tokens_unavailable_until_it_is_back(
+async def test_tokens_are_unavailable_while_the_provider_is_away_for_too_long(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     provider = Provider()
