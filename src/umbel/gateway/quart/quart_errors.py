@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import quart.wrappers.base
 import trio
-from quart import has_request_context, request, websocket
+from quart import request, websocket
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
@@ -21,6 +21,7 @@ from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...net.exception_groups import check_cancel, leaves, split_crash, without_stray_cancels
 from .. import crashes
+from ..access.route_access import AccessError
 from ..application import GatewayApplication
 from ..request.paths import relative_redirect
 from ..request_context import find_request_context, find_websocket_context
@@ -112,10 +113,14 @@ class ErrorHandling(GatewayApplication):
         *context, error = context_and_error
         if isinstance(error, BaseExceptionGroup):
             return await self._handle_group(context, error)
-        ctx = find_request_context() or find_websocket_context()
-        current: Any = request if has_request_context() else websocket
+        # Of a WebSocket only a refused handshake is an answer. Any other error may come after the handshake.
+        answered: type[RequestError] = RequestError
+        current: Any = request
+        ctx = find_request_context()
+        if ctx is None:
+            answered, current, ctx = AccessError, websocket, find_websocket_context()
         if (
-            isinstance(error, RequestError)
+            isinstance(error, answered)
             and ctx is not None
             and self._find_error_handler(error, current.blueprints) is None
         ):
