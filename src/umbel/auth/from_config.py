@@ -11,6 +11,7 @@ import trio
 from ..config.schema.auth import ApiKeyAuth, JwtAuth
 from ..core.errors import ConfigError, ConfigProblem
 from .api_keys import ApiKeyAuthenticator
+from .client_certificates import MtlsAuthenticator
 from .config_error import AuthConfigError
 from .jwt.authenticator import JwtAuthenticator
 from .jwt.upstream_keys import UpstreamKeys
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..core.call import Caller
     from ..core.events import Recorder
 
-AnyAuthenticator: TypeAlias = JwtAuthenticator | ApiKeyAuthenticator
+AnyAuthenticator: TypeAlias = JwtAuthenticator | ApiKeyAuthenticator | MtlsAuthenticator
 
 
 @asynccontextmanager
@@ -64,7 +65,7 @@ def _made(config: Config, name: str, section: Auth, recorder: Recorder) -> AnyAu
             return JwtAuthenticator(name, section, recorder=recorder)
         if isinstance(section, ApiKeyAuth):
             return ApiKeyAuthenticator(name, section, recorder=recorder)
-        raise AuthConfigError(("kind",), "client certificates are not supported yet")
+        return MtlsAuthenticator(name, section)
     except AuthConfigError as error:
         at = ("auth", name, *error.key)
         raise ConfigError([ConfigProblem(config.where(at), None, ".".join(map(str, at)), error.reason)]) from error

@@ -19,6 +19,7 @@ the application needs no task that waits for a disconnect.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
@@ -101,6 +102,7 @@ def make_scope(request: InboundRequest, server: ServerState) -> dict[str, Any]:
         extensions[_TRAILERS] = {}
     if request.version == "2":
         extensions[_EARLY_HINT] = {}
+    extensions |= tls_extension(request)
     return {
         "type": "http",
         "asgi": ASGI,
@@ -116,6 +118,26 @@ def make_scope(request: InboundRequest, server: ServerState) -> dict[str, Any]:
         "server": request.local,
         "state": server.lifespan_state.copy(),
         "extensions": extensions,
+    }
+
+
+def tls_extension(request: InboundRequest) -> dict[str, Any]:
+    """The extension ``tls`` of a scope with the client's certificate (PEM); empty on a connection without TLS.
+
+    What the server does not know of the connection is None. The client's chain is its certificate alone.
+    """
+    if request.scheme != "https":
+        return {}
+    certificate = request.client_certificate
+    return {
+        "tls": {
+            "server_cert": None,
+            "client_cert_chain": () if certificate is None else (ssl.DER_cert_to_PEM_cert(certificate),),
+            "client_cert_name": None,
+            "client_cert_error": None,
+            "tls_version": None,
+            "cipher_suite": None,
+        }
     }
 
 

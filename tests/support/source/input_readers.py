@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tests.support.source.adversarial import PumpedText, texts_of_atoms
+from umbel.auth.forwarded_client_cert import names_of_last_element
 from umbel.composition.answer.cache_control import strictest_cache_control
 from umbel.composition.decode import decode_json
 from umbel.composition.request.code_request import build_target
@@ -229,6 +230,9 @@ GATEWAY = {
         lambda raw: (paths.check_query(raw), query.QueryRules({}, ["a", "A"]).read(raw)),
         ("a=b&", "&", "=", "%41", "%", "+", ";", "a"),
         ("", "a="),
+    ),
+    "a forwarded client certificate": Case(
+        names_of_last_element, (*WORDS, "URI=a", "URI=a,", 'Subject="', "DNS=a;"), ("", "URI=", 'By="'), binary=False
     ),
     "a number in a query": Case(
         lambda text: [query._PARSERS[kind][0](text) for kind in ("float",)],

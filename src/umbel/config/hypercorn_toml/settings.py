@@ -149,6 +149,8 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
         if there in data and missing not in data:
             yield there, f"needs {missing} beside it, or nothing is encrypted"
+    if data.get("verify_mode") in (1, 2) and "certfile" in data and "ca_certs" not in data:
+        yield "verify_mode", "needs ca_certs beside it, the authorities by which clients' certificates are verified"
     wanted = _TLS_KEYS if "certfile" in data and "keyfile" in data else {"ca": "ca_certs"}
     given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
     together = [given]
@@ -218,6 +220,8 @@ def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> It
     if "certfile" not in settings or "keyfile" not in settings:
         for name in given.keys() & set(FOR_TLS):
             yield name, "nothing is encrypted without certfile and keyfile"
+    elif "ca_certs" in given and not given.get("verify_mode"):
+        yield "ca_certs", "no client is asked for a certificate without verify_mode = 1 (optional) or 2 (required)"
     if not any(text.startswith("unix:") for text in _texts(settings.get("bind", ()))):
         for name in given.keys() & set(FOR_UNIX_SOCKETS):
             yield name, "it is for Unix sockets, and none is bound; the process does not change its user"

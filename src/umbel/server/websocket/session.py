@@ -63,7 +63,7 @@ from wsproto.utilities import LocalProtocolError
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
 from ...net.exception_groups import split_application_crash
-from ..asgi import ASGI
+from ..asgi import ASGI, tls_extension
 from ..limits.client_clocks import BodyClock
 from ..limits.fairness import BoundedCalls
 from ..phase import Phase
@@ -217,7 +217,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             "server": request.local,
             "subprotocols": self._opening.subprotocols,
             "state": server.lifespan_state.copy(),
-            "extensions": {"websocket.http.response": {}, RECORD: self},
+            "extensions": {"websocket.http.response": {}, RECORD: self, **tls_extension(request)},
         }
 
     # What the application calls.

@@ -148,9 +148,15 @@ def test_a_key_for_the_hypercorn_command_is_a_warning_with_its_line(file: Path) 
         ("user = 1\ngroup = 1\numask = 7\n", 3),
         ('bind = "unix:x"\nuser = 1\ngroup = 1\numask = 7\n', 0),
         ("workers = 1\n", 0),
+        ('certfile = "a.pem"\nkeyfile = "a.key"\nca_certs = "a.pem"\n', 1),
+        ('certfile = "a.pem"\nkeyfile = "a.key"\nca_certs = "a.pem"\nverify_mode = 0\n', 1),
+        ('certfile = "a.pem"\nkeyfile = "a.key"\nca_certs = "a.pem"\nverify_mode = 2\n', 0),
     ],
 )
 def test_a_key_without_effect_beside_other_keys_is_a_warning(file: Path, text: str, keys: int) -> None:
+    pair = trustme.CA().issue_cert("a.test")
+    pair.cert_chain_pems[0].write_to_path(file.parent / "a.pem")
+    pair.private_key_pem.write_to_path(file.parent / "a.key")
     file.write_text(text)
     warnings: list[ConfigProblem] = []
     hypercorn_config(file, warn=warnings.append)
@@ -182,6 +188,10 @@ def test_certificates_are_checked_at_load(file: Path) -> None:
     assert isinstance(context, ssl.SSLContext)
     (found,) = refused(file, 'certfile = "a.pem"\nkeyfile = "b.key"\n')
     assert found.startswith("2: keyfile: the key does not belong")
+    (found,) = refused(file, 'certfile = "a.pem"\nkeyfile = "a.key"\nverify_mode = 1\n')
+    assert found == (
+        "3: verify_mode: needs ca_certs beside it, the authorities by which clients' certificates are verified"
+    )
     found_two = refused(file, 'certfile = "nope.pem"\nkeyfile = "b.key"\nca_certs = "a.key"\n')
     assert [each[:12] for each in found_two] == ["1: certfile:", "3: ca_certs:"]
 

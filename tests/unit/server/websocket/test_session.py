@@ -32,6 +32,7 @@ class Handshake:
     method, target, scheme = "GET", b"/ws?a=b", "https"
     peer: tuple[str, int] | None = ("192.0.2.1", 5000)
     local: tuple[str, int | None] | None = ("192.0.2.2", 443)
+    client_certificate: bytes | None = None
     started = 0.0
     gone = False
     stream_is_free = True

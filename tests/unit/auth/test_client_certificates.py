@@ -1,0 +1,220 @@
+"""Client certificates: whose certificate counts, and which names are allowed."""
+
+from __future__ import annotations
+
+import builtins
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from umbel.auth import client_certificates
+from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
+from umbel.auth.client_certificates import CACHED_MAX, FORWARDED, NAME_MAX, MtlsAuthenticator, names_in, problems
+from umbel.auth.config_error import AuthConfigError
+from umbel.auth.forwarded_client_cert import CertificateNames
+from umbel.config.schema.auth import MtlsAuth
+from umbel.core.identity import Identity
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+ALLOW = ("spiffe://Example.org/Batch", "spiffe://example.org/ns/*", "dns:batch.internal", "dns:*.workers.internal")
+
+
+def certificate(uris: Sequence[str] = (), dns: Sequence[str] = (), common_name: str = "nobody") -> bytes:
+    """A certificate (DER) with these names, signed by itself."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(KEY.public_key())
+    start = datetime.datetime(2026, 1, 1)
+    made = made.serial_number(1).not_valid_before(start).not_valid_after(start + datetime.timedelta(1))
+    if uris or dns:
+        names = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uris)]
+        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return made.sign(KEY, SHA256()).public_bytes(Encoding.DER)
+
+
+def made(*allow: str) -> MtlsAuthenticator:
+    return MtlsAuthenticator("machines", MtlsAuth(kind="mtls", allow=allow or ALLOW))
+
+
+def presented(der: bytes | None = None, forwarded: str | None = None, *, trusted: bool = False) -> Presented:
+    return Presented({} if forwarded is None else {FORWARDED: forwarded}, {}, b"", der, trusted)
+
+
+def sub_of(result: Identity | Refusal | None) -> str | None:
+    return result.sub if isinstance(result, Identity) else None
+
+
+async def test_the_matching_name_is_the_subject() -> None:
+    machines: Authenticator = made()
+    request = presented(certificate(["spiffe://other.org/x", "spiffe://example.org/Batch"], ["batch.internal"]))
+    expected = Identity("mtls", "machines", "spiffe://example.org/Batch")
+    assert machines.authenticate(request) == machines.authenticate(request) == expected
+    assert (machines.name, machines.kind, machines.used(request)) == ("machines", "mtls", Place("tls"))
+    assert machines.places == (Place("tls"), Place("header", FORWARDED))
+    assert machines.challenge(None) == 'Certificate realm="machines"'
+    assert not await machines.renew_keys(request)
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        ("spiffe://example.org/Batch", True),
+        ("SPIFFE://EXAMPLE.ORG/Batch", True),
+        ("spiffe://example.org/batch", False),
+        ("spiffe://example.org/Batch/", False),
+        ("spiffe://example.org/Batch/x", False),
+        ("spiffe://example.org/ns/a", True),
+        ("spiffe://EXAMPLE.org/ns/a/b?c#d", True),
+        ("spiffe://example.org/ns/", False),
+        ("spiffe://example.org/ns", False),
+        ("spiffe://example.org/nsa", False),
+        ("spiffe://example.org/NS/a", False),
+        ("spiffe://example.org.evil/ns/a", False),
+        ("spiffe://example.org/ns/../Batch", False),
+        ("spiffe://example.org/ns/a/..", False),
+        ("spiffe://example.org/ns/%2E%2e/a", False),
+        ("spiffe://example.org/ns/./a", False),
+        ("spiffe://example.org/ns/..a", True),
+        ("spiffe://example.org/ns/" + "a" * NAME_MAX, False),
+        ("batch.internal", False),
+        ("", False),
+    ],
+)
+def test_a_uri_is_compared_exactly_but_for_scheme_and_host(uri: str, allowed: bool) -> None:
+    machines = made()
+    by_field = machines.authenticate(presented(None, f'URI="{uri}"', trusted=True))
+    by_handshake = machines.authenticate(presented(certificate([uri])))
+    assert sub_of(by_field) == sub_of(by_handshake) == (uri if allowed else None)
+    assert allowed or (by_field == by_handshake and isinstance(by_field, Refusal))
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("batch.internal", True),
+        ("BATCH.Internal", True),
+        ("a.batch.internal", False),
+        ("a.workers.internal", True),
+        ("A_1-b.Workers.internal", True),
+        ("a.b.workers.internal", False),
+        (".workers.internal", False),
+        ("*.workers.internal", False),
+        ("workers.internal", False),
+        ("a.workers.internal.evil", False),
+        ("spiffe://example.org/Batch", False),
+    ],
+)
+def test_a_dns_name_is_compared_without_regard_to_case(name: str, allowed: bool) -> None:
+    machines = made()
+    by_field = machines.authenticate(presented(None, f'DNS="{name}"', trusted=True))
+    by_handshake = machines.authenticate(presented(certificate([], [name])))
+    assert sub_of(by_field) == sub_of(by_handshake) == (name.lower() if allowed else None)
+
+
+def test_a_common_name_counts_for_nothing() -> None:
+    refusal = made().authenticate(presented(certificate(common_name="batch.internal")))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error, refusal.outcome, refusal.reason) == (
+        "invalid_token",
+        "invalid",
+        "No name of the client certificate is allowed here.",
+    )
+
+
+GOOD, OTHER = certificate([], ["batch.internal"]), certificate([], ["proxy.internal"])
+FIELD = "URI=spiffe://other;DNS=proxy.internal,By=x;URI=spiffe://example.org/ns/client"
+
+
+@pytest.mark.parametrize(
+    ("der", "field", "trusted", "sub"),
+    [
+        (GOOD, None, False, "batch.internal"),
+        (GOOD, FIELD, False, "batch.internal"),
+        (OTHER, FIELD, True, "spiffe://example.org/ns/client"),
+        (None, FIELD, True, "spiffe://example.org/ns/client"),
+    ],
+)
+def test_the_field_of_a_trusted_proxy_counts_and_no_other(
+    der: bytes | None, field: str | None, trusted: bool, sub: str
+) -> None:
+    assert sub_of(made().authenticate(presented(der, field, trusted=trusted))) == sub
+
+
+@pytest.mark.parametrize(
+    ("der", "field", "trusted"),
+    [(None, None, False), (None, FIELD, False), (GOOD, None, True), (GOOD, "", True), (None, None, True)],
+)
+def test_a_proxy_without_the_field_and_a_client_without_a_certificate_present_none(
+    der: bytes | None, field: str | None, trusted: bool
+) -> None:
+    """The certificate of a trusted proxy is the proxy's own, never the client's."""
+    request = presented(der, field, trusted=trusted)
+    assert made().authenticate(request) is made().used(request) is None
+
+
+def test_the_field_is_the_place_behind_a_trusted_proxy() -> None:
+    assert made().used(presented(GOOD, FIELD, trusted=True)) == Place("header", FORWARDED)
+
+
+def test_a_malformed_field_is_refused_although_the_proxy_has_a_good_certificate() -> None:
+    refusal = made().authenticate(presented(GOOD, FIELD + ',URI="', trusted=True))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error, refusal.outcome) == ("invalid_request", "invalid")
+
+
+@pytest.mark.parametrize("der", [b"", b"\x30", GOOD[:-1], b"\xff" * 100, bytes(10_000)])
+def test_a_certificate_that_cannot_be_read_is_refused(der: bytes) -> None:
+    assert names_in(der) is None
+    refusal = made().authenticate(presented(der))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "The client certificate cannot be read."
+
+
+def test_a_certificate_is_parsed_once_and_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+
+    def counting(der: bytes) -> CertificateNames:
+        parsed.append(der)
+        return CertificateNames((), (der.decode(),))
+
+    monkeypatch.setattr(client_certificates, "names_in", counting)
+    machines = made()
+    assert sub_of(machines.authenticate(presented(b"batch.internal"))) == "batch.internal"
+    for _ in range(3):
+        assert sub_of(machines.authenticate(presented(b"other"))) is None
+        assert sub_of(machines.authenticate(presented(b"batch.internal"))) == "batch.internal"
+    assert parsed == [b"batch.internal", b"other"]
+    for number in range(CACHED_MAX + 5):
+        machines.authenticate(presented(b"%d" % number))
+    assert len(machines._verdicts.entries) == CACHED_MAX
+
+
+def test_a_missing_library_is_a_mistake_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = MtlsAuth(kind="mtls", allow=ALLOW)
+    assert list(problems(section)) == []
+    original = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("cryptography"):
+            raise ImportError(name)
+        return original(name, *rest)
+
+    client_certificates.is_installed.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", without)
+    try:
+        assert list(problems(section)) == [
+            (
+                ("kind",),
+                "client certificates need a library that is not installed; install it with: pip install 'umbel[auth]'",
+            )
+        ]
+        with pytest.raises(AuthConfigError, match="kind: client certificates need a library"):
+            made()
+    finally:
+        client_certificates.is_installed.cache_clear()
