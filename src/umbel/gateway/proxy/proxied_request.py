@@ -323,7 +323,8 @@ class ProxiedRequest:
             return  # It has got the request itself, by a split or as a fallback.
         if facts.method in mirror.methods and random.random() < mirror.share:
             seconds = self._rules.limits.first_byte or COPY_SECONDS
-            runtime.mirrors.send(RequestCopy(mirror.upstream, mirror.upstream, self._copy, facts, seconds, None))
+            name = mirror.upstream
+            runtime.mirrors.send(RequestCopy(name, name, self._copy, facts, seconds, None, "stream"))
 
     def _copy(self) -> PreparedRequest | None:
         """The request for the mirror; None: a value of the request cannot be sent in its place."""

@@ -106,3 +106,35 @@ async def test_a_request_with_a_body_is_not_retried_after_it_was_sent(hooks: str
 
     assert (reply.status, reply.body) == (503, b"busy")
     assert seen == [len(body)] * asked
+
+
+@HOOKS
+async def test_a_mirror_gets_the_fields_that_the_upstream_gets(hooks: str) -> None:
+    heads: dict[bytes, bytes] = {}
+    came = trio.Event()
+
+    def keeping(name: bytes) -> Handler:
+        async def answer(peer: Peer) -> None:
+            while head := (await peer.read_request())[0]:
+                heads[name] = head
+                await peer.send(response(name))
+                if len(heads) == 2:
+                    came.set()
+
+        return answer
+
+    async with raw_server(keeping(b"v2")) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        mirror = {"upstream": "v2", "share": "100%"}
+        options = {"others": others, "mirror": mirror, "preserve_host": True}
+        async with proxied(keeping(b"v1"), hooks=hooks, **options) as it:
+            sent = [("accept-encoding", "br;q=0.5, identity"), ("te", "trailers"), ("connection", "te"), ("x-a", "1")]
+            await fetch(it.port, "GET", "/a", sent)
+            with trio.fail_after(5):
+                await came.wait()
+
+    def lines(name: bytes) -> list[bytes]:
+        return sorted(line for line in heads[name].split(b"\r\n") if not line.startswith(b"traceparent: "))
+
+    assert lines(b"v2") == lines(b"v1")
+    assert b"accept-encoding: br;q=0.5, identity" in lines(b"v2")
