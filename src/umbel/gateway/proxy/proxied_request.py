@@ -134,7 +134,8 @@ class ProxiedRequest:
                 raise RequestError(503, "The gateway has as many streams as it can.")
         await self._receive_first()
         failure: Failure | None = None
-        for upstream in self._upstreams():
+        upstreams = self._upstreams()
+        for upstream in upstreams:
             call = ProxyCall(
                 upstream,
                 runtime.callers[upstream],
@@ -144,6 +145,7 @@ class ProxiedRequest:
                 ctx.facts,
                 ctx.recorder,
                 self._inform,
+                hold_interim=self._is_repeatable and upstream != upstreams[-1],
             )
             self._calls.append(call)
             inbound.on_gone(call.client_gone)
@@ -229,6 +231,11 @@ class ProxiedRequest:
         attempts = () if call.outcome is None else call.outcome.attempts
         if failure.kind in _UNSENT and all(attempt.kind in _UNSENT for attempt in attempts):
             return True
+        return self._is_repeatable
+
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether the request may be repeated after it was sent: it has no body and an idempotent method."""
         return self._upload is None and self._content is None and self._ctx.facts.method in IDEMPOTENT
 
     def _refusal(self, call: ProxyCall) -> Failure | None:

@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from tests.support.gateway.proxies import proxied
-from tests.support.server.serving import fetch
-from tests.support.upstream.raw_server import Handler, Peer, raw_server, response
+from tests.support.server.serving import connected, fetch
+from tests.support.upstream.raw_server import Handler, Peer, answering, raw_server, response
 
 HOOKS = pytest.mark.parametrize("hooks", ["auto", "all"])
 
@@ -138,3 +138,23 @@ async def test_a_mirror_gets_the_fields_that_the_upstream_gets(hooks: str) -> No
 
     assert lines(b"v2") == lines(b"v1")
     assert b"accept-encoding: br;q=0.5, identity" in lines(b"v2")
+
+
+async def test_the_interim_responses_of_an_upstream_that_fails_do_not_reach_the_client() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: <%b>\r\n\r\n"
+
+    async def breaking(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(early % b"one")
+
+    async with raw_server(answering(early % b"two" + response(b"ok"))) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        async with proxied(breaking, others=others, fallback=["v2"]) as it, connected(it.port) as client:
+            await client.stream.send_all(b"GET /a HTTP/1.1\r\nhost: gateway.test\r\nconnection: close\r\n\r\n")
+            received = b""
+            while data := await client.stream.receive_some():
+                received += data
+
+    assert received.startswith(b"HTTP/1.1 103 ")
+    assert received.endswith(b"\r\n\r\nok")
+    assert (received.count(b"<one>"), received.count(b"<two>")) == (0, 1)
