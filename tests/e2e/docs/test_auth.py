@@ -9,18 +9,23 @@ import datetime
 import json
 import re
 import runpy
+import ssl
+import tomllib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trio
+import trustme
 from click.testing import CliRunner
 
-from tests.support.auth.provider import Provider, provided, signed_in
+from tests.support.auth.certificates import Authority, client_context
+from tests.support.auth.oidc_provider import Provider, provided, signed_in
 from tests.support.gateway.shown_exchanges import Exchange, ask, check_reply, exchanges, sections_of, split_message
 from tests.support.process.processes import PROJECT
-from tests.support.server.serving import serving
+from tests.support.server.serving import RawClient, Reply, serving
 from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel import Umbel
 from umbel.cli.auth import auth
@@ -118,9 +123,11 @@ def _made_keys(section: str, folder: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def recipe(name: str, folder: Path, **settings: Any) -> AsyncIterator[tuple[int, dict[str, str], Providers]]:
+async def recipe(
+    name: str, folder: Path, *, section: str = "", **settings: Any
+) -> AsyncIterator[tuple[int, dict[str, str], Providers]]:
     """Serve a recipe within the block; yield its port, its credentials by what stands for them, and the providers."""
-    section = RECIPES[name]
+    section = section or RECIPES[name]
     async with raw_server(upstream) as server, providers() as found:
         config = _config(section).replace(UPSTREAM, f"http://127.0.0.1:{int(server)}")
         tokens = {**await found.tokens(), **_made_keys(section, folder)}
@@ -160,5 +167,49 @@ async def test_each_request_of_a_recipe_gets_the_response_that_is_shown(name: st
 
 
 def test_every_exchange_of_the_page_belongs_to_a_recipe() -> None:
-    assert len(RECIPES) >= 10
+    assert len(RECIPES) >= 11
     assert [name for name, text in SECTIONS.items() if name not in RECIPES and "```http" in text] == []
+
+
+async def _ask_over_tls(port: int, context: ssl.SSLContext, target: str) -> Reply:
+    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    async with trio.SSLStream(tcp, context, server_hostname="gateway.internal", https_compatible=True) as stream:
+        return await RawClient(stream).request("GET", target)  # type: ignore[arg-type]
+
+
+async def test_services_are_known_by_their_certificates_as_the_recipe_shows(tmp_path: Path) -> None:
+    ours, others, of_server = Authority(tmp_path, "services-ca"), Authority(tmp_path, "others"), trustme.CA()
+    of_server.cert_pem.write_to_path(tmp_path / "server-ca.pem")
+    server = of_server.issue_cert("gateway.internal")
+    server.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    server.private_key_pem.write_to_path(tmp_path / "server.key")
+    blocks = re.findall(r"```toml\n(.*?)```", RECIPES[TLS], re.DOTALL)
+    (settings,) = (tomllib.loads(block) for block in blocks if "# hypercorn.toml" in block)
+    files = {name: str(tmp_path / settings[name]) for name in ("certfile", "keyfile", "ca_certs")}
+
+    async with recipe(TLS, tmp_path, **files, verify_mode=ssl.VerifyMode(settings["verify_mode"])) as (port, _, _):
+
+        async def reply(target: str, certificate: Path | None) -> Reply:
+            return await _ask_over_tls(port, client_context(tmp_path / "server-ca.pem", certificate), target)
+
+        job = ours.issue("spiffe://shop.example/jobs/nightly")
+        for exchange in exchanges(RECIPES[TLS]):
+            check_reply(exchange, await reply(exchange.target, job))
+        assert (await reply("/invoices", ours.issue("spiffe://shop.example/billing"))).status == 200
+        stranger = ours.issue("spiffe://shop.example/jobsearch")
+        assert [(await reply(target, stranger)).status for target in ("/orders", "/status")] == [401, 200]
+        assert [(await reply(target, None)).status for target in ("/orders", "/invoices", "/status")] == [401, 401, 200]
+        foreign, expired = (
+            each.issue("spiffe://shop.example/billing", expired=each is ours) for each in (others, ours)
+        )
+        for certificate in (foreign, expired):
+            with pytest.raises((trio.BrokenResourceError, EOFError)):
+                await reply("/status", certificate)
+
+
+async def test_no_certificate_of_a_field_counts_from_a_peer_that_is_no_trusted_proxy(tmp_path: Path) -> None:
+    name = "Certificates behind a proxy"
+    first = exchanges(RECIPES[name])[0]
+    untrusted = RECIPES[name].replace('trusted_proxies = ["127.0.0.1"]', 'trusted_proxies = ["192.0.2.1"]')
+    async with recipe(name, tmp_path, section=untrusted) as (port, _, _):
+        assert (await ask(port, first)).status == 401
