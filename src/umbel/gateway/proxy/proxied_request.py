@@ -47,7 +47,7 @@ from ...upstream.mirrors import RequestCopy
 from ...upstream.pool.request_head import IDEMPOTENT
 from ..response.answer import answer
 from .upload import Upload, check_size
-from .websocket_handshake import SWITCHED, WebSocketHandshake
+from .websocket_handshake import SWITCHED, WebSocketHandshake, rules_of
 
 if TYPE_CHECKING:
     from ...core.call import StreamingCall
@@ -126,10 +126,8 @@ class ProxiedRequest:
         check_size(inbound.content_length, proxy.max_body)
         self._values = rules.values(ctx, self._path)
         if inbound.websocket:
-            if proxy.websocket is None:
-                raise RequestError(400, "This path passes no WebSocket connections on.")
             origin = ctx.origin.fields.by_name.get("origin")
-            self.handshake = WebSocketHandshake(inbound, proxy.websocket, origin)
+            self.handshake = WebSocketHandshake(inbound, rules_of(proxy.websocket), origin)
             if not inbound.became_stream():  # Before the upstream is asked.
                 raise RequestError(503, "The gateway has as many streams as it can.")
         await self._receive_first()
