@@ -58,6 +58,7 @@ def load_with_warnings(file: str) -> LoadedConfig:
     """
     from functools import partial
 
+    from ..auth import checks as auth_checks
     from ..config.loading import contradictions
     from ..config.loading.file_reader import UnreadableError, read_settled
     from ..config.loading.load import load_for_display
@@ -69,7 +70,8 @@ def load_with_warnings(file: str) -> LoadedConfig:
     except UnreadableError:
         beside = {}  # ``hypercorn_keys`` reports this mistake.
     served = {key: value for source in beside.values() for key, value in source.data.items() if _is_number(value)}
-    checks = [partial(check, served=served) if check is contradictions.check else check for check in WARNINGS]
+    of_both = (contradictions.check, auth_checks.warn)
+    checks = [partial(check, served=served) if check in of_both else check for check in WARNINGS]
     return load_for_display(file, checks=CHECKS, warnings=checks, beside=beside)
 
 

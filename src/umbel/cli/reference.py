@@ -90,7 +90,7 @@ deadline = "${DEADLINE:-800ms}"
 ## Templates and expressions
 
 Templates are used in `path` and `headers`. JMESPath expressions are used in `shape`, `each`, `when`, `with`, `params`,
-`json`, `form` and `split_key`. Both read the same context:
+`json`, `form`, `split_key` and `allow`. Both read the same context:
 
 | name | value |
 |---|---|
@@ -100,8 +100,11 @@ Templates are used in `path` and `headers`. JMESPath expressions are used in `sh
 | `cookies` | the cookies of the request: `cookies.session`, `cookies."__Host-id"`; the answer is then `private` |
 | `body` | the decoded body of the request |
 | `client` | `client.ip`: the address of the client; null if it is unknown; the answer is then `private` |
+| `auth` | in a route with `auth`, who makes the request: `kind`, `name` (of the section), `sub`, `scopes`, `claims` |
 | `item` | the current item, in a call with `each` |
 | the name of a call | the value of that call. A call that names another call starts when the other call has its value |
+
+`form` and `failures` are reserved for later: neither a call nor an entry of `with` may have one of these names.
 
 In the tables of `with`, `params`, `json` and `form`, a constant may replace an expression:
 `params = { page = { value = 1 } }`.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any
 
+from ..auth import checks as auth_checks
 from ..composition.plan import compiler, warnings
 from ..config.loading import contradictions
 from ..config.loading.load import Check
@@ -128,11 +129,12 @@ def _check_cors_headers(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield (*at, "headers", place), f'{reason} = "keep" in [server]'
 
 
-CHECKS: tuple[Check, ...] = (compiler.check, from_config.check, _check_cors_headers)
+CHECKS: tuple[Check, ...] = (compiler.check, from_config.check, auth_checks.check, _check_cors_headers)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
     warnings.warn,
     from_config.warn,
+    auth_checks.warn,
     _warn_of_logs,
     _warn_of_networks,
     _warn_of_hosts,

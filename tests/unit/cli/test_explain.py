@@ -294,7 +294,7 @@ def test_rarely_set_limits_are_shown_only_if_configured(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     told = CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout
     for limit in (
-        "auth none",
+        'access   anybody: auth = "none"',
         "max_steps 5000",
         "server.hooks all",
         "server.max_uploads 8",

@@ -26,6 +26,7 @@ from ...core.http.redirects import REDIRECTS_MAX
 from ...core.model import Json
 from ...gateway.browsers.compression import Compression
 from ...gateway.request.request_fields import RequestFields
+from .access import access_of
 from .proxied import ProxyExplained
 from .splits import without_key
 
@@ -86,6 +87,8 @@ class RouteExplained:
     """The Location that a redirect gives the request; empty: the route is no redirect, or a value is unknown."""
     proxy: ProxyExplained | None = None
     """How the request is passed on; None: the route is no proxy route."""
+    access: tuple[str, ...] = ()
+    """Who may call the route, and which requests it refuses; empty: nothing about it is configured."""
     chosen_because: tuple[str, ...] = ()
     """Why this route answers the request and not another one with the path."""
 
@@ -115,13 +118,13 @@ def explain_plan(
             explainer.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
             explainer.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
             *explainer.written(route, at, {"max_steps": str}),
-            *explainer.written(route, at, {"auth": ", ".join}),
             *explainer.written(server, ("server",), _SERVER, "server."),
         ),
         tuple(explainer.call(call, (*at, "calls", call.name), route.deadline, context) for call in plan.calls),
         plan.candidates,
         dict(explainer.upstreams_of_proxy(plan)),
         explainer.static(plan),
+        access=tuple(map(loaded.hide, access_of(loaded.config, route))),
     )
 
 

@@ -46,6 +46,8 @@ def _lines(route: RouteExplained, method: str) -> Iterator[str]:
     yield f"{'|'.join(route.methods)} {route.path}  [{route.place}]"
     if route.chosen_because:
         yield f"  because  {'; '.join(route.chosen_because)}"
+    for number, line in enumerate(route.access):
+        yield f"  {'' if number else 'access':<8} {line}"
     yield from _wrapped("  limits   ", " " * 11, route.limits)
     for number, param in enumerate(route.query):
         yield f"  {'query' if number == 0 else '':<8} {param}"

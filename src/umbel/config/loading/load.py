@@ -36,7 +36,8 @@ indexes of the routes after them; ``_recovered_config`` returns the original ind
 - A value that is ``REPORTED`` gives no schema violation.
 - A wrong key in ``[defaults.*]`` is reported once, there, and not for each upstream or route that inherits it.
 - A problem that a check finds at a placeholder is dropped.
-- If any file is missing, an upstream that no file defines gets a placeholder: the missing file may define it.
+- If any file is missing, an upstream or a section ``[auth.NAME]`` that no file defines gets a placeholder: the missing
+  file may define it.
 
 **Invariant.** A ``Config`` with placeholders exists only within ``_build`` and the checks. ``load_for_display`` raises
 ``ConfigError`` if the report holds any problem, so such a configuration is never returned and never served.
@@ -54,7 +55,7 @@ from typing import Any, NamedTuple
 from ...core.errors import ConfigError, ConfigProblem
 from ..schema.constraints import NO_CONSTRAINTS
 from ..schema.section_tree import keys_of
-from ..schema.sections import DEFAULT_TABLES, Config, KeyPath, Logs, Tls
+from ..schema.sections import DEFAULT_TABLES, PUBLIC, Config, KeyPath, Logs, Tls
 from .certificates import certificate_errors
 from .errors.did_you_mean import nearest
 from .errors.error_recovery import PLACEHOLDERS, hidden_violations, recover
@@ -141,6 +142,10 @@ def load_for_display(
     return LoadedConfig(config, report.variables.hide, tuple(warned.problems()))
 
 
+_DEFINING = (None, "include", "upstreams", "auth")
+"""What an unknown section may have been meant to be, if it may define names that others refer to."""
+
+
 def _build(
     loader: FileLoader, report: ErrorReport, checks: Sequence[Check]
 ) -> tuple[Config, Callable[[KeyPath], Origin]]:
@@ -150,8 +155,8 @@ def _build(
     """
 
     def report_misplaced(origin: Origin, reason: str) -> None:
-        if len(origin.path) == 1 and nearest(str(origin.path[0]), keys_of(Config)) in (None, "include", "upstreams"):
-            loader.complete = False  # An unknown section may be a misspelt one that defines upstreams.
+        if len(origin.path) == 1 and nearest(str(origin.path[0]), keys_of(Config)) in _DEFINING:
+            loader.complete = False  # An unknown section may be a misspelt one that defines names.
         report.add(origin, reason)
 
     merged = merge(loader.files, report_misplaced)
@@ -210,6 +215,8 @@ def _tls_tables(merged: MergedTree, found: Iterable[SchemaViolation]) -> Iterato
             yield path, Tls.model_validate(tls)
 
 
+# Replaces a section [auth.NAME] that may be in a file that could not be read.
+_AUTH_PLACEHOLDER: Mapping[str, Any] = {"kind": "mtls", "allow": PLACEHOLDERS["allow"]}
 # Replaces an upstream that may be in a file that could not be read.
 _UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": PLACEHOLDERS["urls"]}
 
@@ -217,7 +224,8 @@ _UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": PLACEHOLDERS["urls"]}
 def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, list[int]]:
     """Make a ``Config`` of the recovered tree; return it with the index of each of its routes in the merged tree.
 
-    Unless the files are ``complete``, an upstream that is not defined gets a placeholder: a missing file may define it.
+    Unless the files are ``complete``, an upstream or a section ``[auth.NAME]`` that is not defined gets a placeholder,
+    since a missing file may define it.
     """
     data, replaced = recover(merged.data)
     wrong = {
@@ -226,18 +234,24 @@ def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, li
     kept = [index for index in range(len(data["routes"])) if ("routes", index) not in wrong]
     routes = [data["routes"][index] for index in kept]
     upstreams = {name: table for name, table in data["upstreams"].items() if ("upstreams", name) not in wrong}
+    sections = {name: table for name, table in data["auth"].items() if ("auth", name) not in wrong}
+    missing: set[str] = set()
     if not complete:
+        names = [route.get("auth", ()) for route in routes]
+        given = {name for each in names for name in ([each] if isinstance(each, str) else each)}
+        missing = given - sections.keys() - {*PUBLIC}
+        sections |= dict.fromkeys(missing, _AUTH_PLACEHOLDER)
         calls = [call for route in routes for call in route.get("calls", {}).values()]
         asked = {call["upstream"] for call in calls if "upstream" in call}
         upstreams = dict.fromkeys(asked, _UPSTREAM_PLACEHOLDER) | upstreams
     broken = {path[0] for path in wrong}
-    rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes"}}
-    valid = {**rest, "upstreams": upstreams, "routes": routes}
+    rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes", "auth"}}
+    valid = {**rest, "upstreams": upstreams, "routes": routes, "auth": sections}
     # Constraints between keys were checked before recovery, in the values of the files. Placeholders may break them.
     config = Config.model_validate(valid, by_alias=True, by_name=False, context=NO_CONSTRAINTS)
     places: dict[str | int, int] = {old: new for new, old in enumerate(kept)}
     config._placeholders = frozenset(
         ("routes", places.get(path[1], -1), *path[2:]) if path[0] == "routes" and len(path) > 1 else path
-        for path in replaced
+        for path in (*replaced, *(("auth", name) for name in missing))
     )
     return config, kept

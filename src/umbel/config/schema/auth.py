@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from .constraints import ConstraintViolation, enforce
 from .section import AS_TUPLE, Section
@@ -32,8 +32,32 @@ def _san(value: str) -> str:
     return value
 
 
-Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+def _not_none(value: object) -> object:
+    if isinstance(value, str) and value.lower() == "none":
+        raise ValueError(
+            'the algorithm "none" means a token without a signature, which anybody can write, so it is never accepted;'
+            " write the algorithms with which the issuer signs"
+        )
+    return value
+
+
+Algorithm = Annotated[
+    Literal[
+        "RS256",
+        "RS384",
+        "RS512",
+        "PS256",
+        "PS384",
+        "PS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "EdDSA",
+        "HS256",
+        "HS384",
+        "HS512",
+    ],
+    BeforeValidator(_not_none),
 ]
 SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
 """The algorithms whose key both signs and verifies."""

@@ -33,6 +33,7 @@ from .values.defaults import LOGS_DIR
 from .values.types import (
     AS_SOURCE,
     BaseUrl,
+    BoundName,
     CallName,
     Concurrency,
     CookieName,
@@ -46,7 +47,6 @@ from .values.types import (
     HeaderText,
     JsonValue,
     Method,
-    Name,
     PassedStatus,
     RouteHost,
     RoutePath,
@@ -293,7 +293,7 @@ class Call(Section):
     """The JSON body: a JMESPath expression, or a table of expressions and constants."""
     form: str | dict[str, Source] | None = None
     """The form body: a JMESPath expression that gives an object, or a table of expressions and constants."""
-    with_: Annotated[dict[Name, Source], Field(alias="with")] = {}
+    with_: Annotated[dict[BoundName, Source], Field(alias="with")] = {}
     """Names for the templates of this call, each with a JMESPath expression or a constant for its value."""
     params: dict[str, Source] = {}
     """Query parameters, each a JMESPath expression or a constant. Their names may be of any characters."""
@@ -395,6 +395,7 @@ class Answer(Section):
 def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
     """Yield the violations of the constraints between the keys of one route."""
     yield from _answering_constraints(route)
+    yield from _access_constraints(route)
     if route.combine == "quorum" and route.quorum is None:
         yield ConstraintViolation('combine = "quorum" needs quorum, a number of successes', ("combine", "quorum"))
     for name in route.query_params:
@@ -406,6 +407,25 @@ def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
             )
     if route.combine != "quorum" and route.quorum is not None:
         yield ConstraintViolation('quorum has an effect only with combine = "quorum"', ("quorum", "combine"))
+
+
+def _access_constraints(route: Route) -> Iterator[ConstraintViolation]:
+    """Yield the violations of the keys that say who may call the route."""
+    if route.auth is not None and len(route.auth) > 1 and "none" in route.auth:
+        yield ConstraintViolation(
+            '"none" lets anybody in, so the other names have no effect; write it alone, or remove it', ("auth",)
+        )
+        return
+    if route.auth is not None and route.auth != PUBLIC:
+        return
+    for key, value in (("scopes", route.scopes), ("scopes_any", route.scopes_any), ("allow", route.allow)):
+        if value:
+            missing = "the route has no auth" if route.auth is None else 'auth = "none" needs no credential'
+            yield ConstraintViolation(
+                f"{key} is about the credential of a request, but {missing}; write the names of sections [auth.NAME]"
+                f" into auth, or {'remove allow' if key == 'allow' else f'{key} = []'}",
+                (key, "auth"),
+            )
 
 
 _KEYS_OF_COMPOSED: tuple[str, ...] = ("shape", "status", "status_from", "headers", "forward_headers", "forward_cookies")

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, loaded, mistakes
 from tests.support.source.jsonschema import conforms
@@ -19,7 +20,7 @@ from umbel.config.schema.sections import Config
 MACHINES = '[auth.machines]\nkind = "mtls"\nallow = ["dns:batch.internal"]\n'
 THREE = (
     MACHINES + '[auth.partners]\nkind = "api-key"\nfile = "keys.toml"\n'
-    '[auth.users]\nkind = "jwt"\nalgorithms = ["RS256"]\nissuers = [{ iss = "https://id", keys = "id.pem", audience = ["a"] }]\n'
+    '[auth.users]\nkind = "jwt"\nalgorithms = ["ES256"]\nissuers = [{ iss = "https://id", keys = "id.pem", audience = ["a"] }]\n'
 )
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
@@ -70,8 +71,8 @@ def test_a_kind_that_is_a_variable_chooses_the_section(tmp_path: Path) -> None:
 def test_included_files_add_sections_and_name_files_relative_to_themselves(tmp_path: Path) -> None:
     files = {
         "more/a.toml": THREE.removeprefix(MACHINES),
-        "more/keys.toml": "",
-        "more/id.pem": "",
+        "more/keys.toml": "keys = []\n",
+        "more/id.pem": trustme.CA().cert_pem.bytes(),
     }
     data = 'include = ["more/a.toml"]\n' + MACHINES + UPSTREAM + ROUTE + CALL
     config = loaded(tmp_path, data, files)

@@ -26,6 +26,8 @@ from ....core.networks import UNIX_PEER
 
 CONTEXT_WORDS = frozenset({"auth", "path", "query", "headers", "cookies", "body", "client", "item"})
 """The names of the context, which no call may have."""
+RESERVED_WORDS = frozenset({"form", "failures"})
+"""Names that a later version will add to the context. Neither a call nor an entry of ``with`` may have one of them."""
 
 _RETRYABLE = ("connect", "dns", "reset", "status")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -62,6 +64,12 @@ def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
 def _call_name(value: str) -> str:
     if value in CONTEXT_WORDS:
         raise ValueError(f'a call cannot have the name "{value}", which is a table of the context')
+    return _not_reserved(value)
+
+
+def _not_reserved(value: str) -> str:
+    if value in RESERVED_WORDS:
+        raise ValueError(f'the name "{value}" is reserved for a later version of Umbel; write another one')
     return value
 
 
@@ -344,6 +352,7 @@ def _names(pattern: re.Pattern[str], what: str) -> tuple[AfterValidator, WithJso
 
 Name = Annotated[str, *_names(_NAME, "letters, digits and _, not first a digit")]
 CallName = Annotated[Name, AfterValidator(_call_name)]
+BoundName = Annotated[Name, AfterValidator(_not_reserved)]
 UpstreamName = Annotated[str, *_names(_UPSTREAM_NAME, "letters, digits, _ and -, first a letter or _")]
 HeaderName = Annotated[str, AfterValidator(_field_name)]
 HeaderText = Annotated[str, AfterValidator(_field_value)]

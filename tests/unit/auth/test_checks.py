@@ -1,0 +1,218 @@
+"""Checks and warnings about ``[auth.NAME]``, and about the keys of routes that refer to it."""
+
+# ruff: noqa: E501 - golden lines are as long as what people see
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, loaded, mistakes, write
+from umbel.cli.options import load_with_warnings
+from umbel.config.schema.sections import Config
+
+MACHINES = '[auth.machines]\nkind = "mtls"\nallow = ["dns:batch.internal"]\n'
+PARTNERS = '[auth.partners]\nkind = "api-key"\nfile = "keys.toml"\n'
+USERS = '[auth.users]\nkind = "jwt"\nalgorithms = ["ES256"]\nissuers = [{ iss = "https://id", keys = "id.pem", audience = ["a"] }]\n'
+REMOTE = '[auth.users]\nkind = "jwt"\nalgorithms = ["ES256"]\nissuers = [{ iss = "https://id", jwks = { upstream = "u", path = "/k" }, audience = ["a"] }]\n'
+FILES = {"keys.toml": "keys = []\n", "id.pem": trustme.CA().cert_pem.bytes()}
+SHAPE = '[[routes]]\npath = "/r"\nanswer.shape = "path"\n'
+
+
+def test_a_name_that_no_section_has_is_a_mistake(tmp_path: Path) -> None:
+    text = MACHINES + SHAPE + 'auth = "machine"\n' + SHAPE.replace("/r", "/s") + 'auth = ["machines", "x"]\n'
+    assert mistakes(tmp_path, text + SHAPE.replace("/r", "/t") + 'auth = "non"\n') == [
+        'umbel.toml:7: routes[0].auth: "machine" is no section of [auth]; did you mean "machines"?',
+        'umbel.toml:11: routes[1].auth[1]: "x" is no section of [auth]; write the section [auth.x]',
+        'umbel.toml:15: routes[2].auth: "non" is no section of [auth]; did you mean "none"?',
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'include = ["none.toml"]\n' + SHAPE + 'auth = "users"\n',
+        '[atuh.users]\nkind = "mtls"\n' + SHAPE + 'auth = "users"\n',
+        "auth = 3\n" + SHAPE + 'auth = "users"\n',
+        '[auth.users]\nkind = "x"\n' + SHAPE + 'auth = "users"\n',
+        "[auth]\nusers = 3\n" + SHAPE + 'auth = "users"\n',
+    ],
+)
+def test_a_name_is_not_reported_beside_the_mistake_that_hides_its_section(text: str, tmp_path: Path) -> None:
+    assert len(found := mistakes(tmp_path, text)) == 1
+    assert "routes" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "lines"),
+    [
+        (
+            'auth = ["none", "machines"]\nscopes = ["a"]\n',
+            ['7: routes[0].auth: "none" lets anybody in, so the other names have no effect; write it alone, or remove it'],
+        ),
+        (
+            'auth = "none"\nscopes = ["a"]\nscopes_any = ["b"]\n',
+            [
+                f'{line}: routes[0].{key}: {key} is about the credential of a request, but auth = "none" needs no credential;'
+                f" write the names of sections [auth.NAME] into auth, or {key} = []"
+                for line, key in ((8, "scopes"), (9, "scopes_any"))
+            ],
+        ),
+        (
+            'allow = "path"\n',
+            [
+                "7: routes[0].allow: allow is about the credential of a request, but the route has no auth;"
+                " write the names of sections [auth.NAME] into auth, or remove allow"
+            ],
+        ),
+        ("auth = []\n", ["7: routes[0].auth: must not be empty"]),
+        ('auth = "machines"\nscopes = ["a b"]\n', ["8: routes[0].scopes[0]: needs another value, not a text"]),
+    ],
+)  # fmt: skip
+def test_keys_about_access_that_contradict_each_other_are_mistakes(keys: str, lines: list[str], tmp_path: Path) -> None:
+    assert mistakes(tmp_path, MACHINES + SHAPE + keys) == [f"umbel.toml:{line}" for line in lines]
+
+
+@pytest.mark.parametrize("expression", ["body.a == 'x'", "c.a == 'x'", "item.a == 'x'", "nothing.a == 'x'"])
+def test_a_condition_reads_no_body_no_call_and_no_item(expression: str, tmp_path: Path) -> None:
+    text = UPSTREAM + MACHINES + ROUTE + CALL + 'methods = ["POST"]\nauth = "machines"\n'
+    found = mistakes(tmp_path, text + f'allow = "{expression}"\n')
+    reads = "auth, client, cookies, headers, path, query"
+    assert f"umbel.toml:11: routes[0].allow: allow is decided before any call, so it reads only {reads}" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (PARTNERS, ["3: auth.partners.file: {0}/keys.toml: cannot be read: there is no such file"]),
+        (USERS, ["4: auth.users.issuers[0].keys: the file cannot be read: there is no such file"]),
+        (REMOTE, ['4: auth.users.issuers[0].jwks.upstream: "u" is no upstream']),
+        (
+            USERS.replace('"ES256"', '"None"'),
+            [
+                '3: auth.users.algorithms[0]: the algorithm "none" means a token without a signature, which anybody can'
+                " write, so it is never accepted; write the algorithms with which the issuer signs",
+                "4: auth.users.issuers[0].keys: the file cannot be read: there is no such file",
+            ],
+        ),
+    ],
+)
+def test_what_a_section_refers_to_must_be_there(text: str, lines: list[str], tmp_path: Path) -> None:
+    assert mistakes(tmp_path, text) == [f"umbel.toml:{line}".replace("{0}", str(tmp_path)) for line in lines]
+
+
+def test_all_mistakes_of_a_file_of_keys_are_reported_at_its_section(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, PARTNERS, {"keys.toml": "[[keys]]\nid = 3\n"})
+    assert [line.split(": ")[2:4] for line in found] == [
+        [f"{tmp_path}/keys.toml:1", "keys[0]"],
+        [f"{tmp_path}/keys.toml:2", "keys[0].id"],
+    ]
+
+
+def test_a_default_of_all_routes_is_replaced_by_that_of_a_route(tmp_path: Path) -> None:
+    text = MACHINES + '[defaults.route]\nauth = "machines"\nscopes = ["a"]\n' + SHAPE
+    public = SHAPE.replace("/r", "/s") + 'auth = "none"\nscopes = []\n'
+    routes = loaded(tmp_path, text + public).routes
+    assert [(route.auth, route.scopes) for route in routes] == [(("machines",), ("a",)), (("none",), ())]
+
+
+@pytest.mark.parametrize("word", ["form", "failures"])
+def test_reserved_words_name_neither_a_call_nor_a_bound_name(word: str, tmp_path: Path) -> None:
+    call = f'calls.{word} = {{ upstream = "u", path = "/" }}\ncalls.c = {{ upstream = "u", path = "/", with.{word} = "path" }}\n'
+    assert mistakes(tmp_path, UPSTREAM + ROUTE + call) == [
+        f'umbel.toml:5: routes[0].calls.{word}: the name "{word}" is reserved for a later version of Umbel; write another one',
+        f'umbel.toml:6: routes[0].calls.c.with.{word}: the name "{word}" is reserved for a later version of Umbel; write another one',
+    ]
+
+
+def test_no_call_is_named_like_the_identity(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, UPSTREAM + ROUTE + CALL.replace("calls.c", "calls.auth"))
+    assert line.endswith('a call cannot have the name "auth", which is a table of the context')
+
+
+def warnings(directory: Path, text: str, hypercorn: str | None = None) -> list[str]:
+    """The warnings of ``umbel check`` about a configuration, without the directory."""
+    write(directory, text, FILES if hypercorn is None else {**FILES, "hypercorn.toml": hypercorn})
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        return list(map(str, load_with_warnings("umbel.toml").warnings))
+    finally:
+        os.chdir(before)
+
+
+def of_auth(found: list[str]) -> list[str]:
+    return [line for line in found if ": logs." not in line]
+
+
+def test_a_route_without_auth_is_a_warning_while_any_section_stands(tmp_path: Path) -> None:
+    route = SHAPE + 'auth = "partners"\n'
+    open_routes = SHAPE.replace("/r", "/s") + SHAPE.replace("/r", "/t") + 'auth = "none"\n' + SHAPE.replace("/r", "/u")
+    reason = 'has no auth, so anybody may call it; write auth = "none" if that is meant'
+    assert of_auth(warnings(tmp_path, PARTNERS + route + open_routes)) == [
+        f"umbel.toml:8: routes[1]: {reason}",
+        f"umbel.toml:15: routes[3]: {reason}",
+    ]
+    assert of_auth(warnings(tmp_path, SHAPE)) == []
+
+
+def test_sections_that_do_less_than_they_seem_to_are_warnings(tmp_path: Path) -> None:
+    users = USERS.replace(', audience = ["a"]', "") + 'from = ["header", "query:token"]\n'
+    route = SHAPE + 'auth = "users"\n'
+    assert of_auth(warnings(tmp_path, PARTNERS + users + route)) == [
+        "umbel.toml:1: auth.partners: no route of the configuration has it in auth",
+        "umbel.toml:7: auth.users.issuers[0]: has no audience, so a token that the issuer made for another service is accepted too",
+        "umbel.toml:8: auth.users.from[1]: URLs are kept in logs and histories of browsers and proxies, and so is a token in a query"
+        " (RFC 6750 section 2.3); write header if clients can send one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "hypercorn", "warned"),
+    [
+        ("", None, True),
+        ("", "backlog = 7\n", True),
+        ("", "verify_mode = 0\n", True),
+        ("", "verify_mode = 1\n", False),
+        ("", "verify_mode = 2\n", False),
+        ('[server]\ntrusted_proxies = ["10.0.0.1"]\n', None, False),
+    ],
+)
+def test_certificates_that_nobody_can_present_are_a_warning(
+    more: str, hypercorn: str | None, warned: bool, tmp_path: Path
+) -> None:
+    found = of_auth(warnings(tmp_path, MACHINES + more + SHAPE + 'auth = "machines"\n', hypercorn))
+    assert found == (
+        [
+            "umbel.toml:2: auth.machines.kind: no client can present a certificate: write ca_certs and verify_mode into"
+            " hypercorn.toml, or trusted_proxies into [server]"
+        ]
+        if warned
+        else []
+    )
+
+
+def test_a_call_that_sends_the_key_of_the_client_on_is_a_warning(tmp_path: Path) -> None:
+    call = CALL.replace('"/" }', '"/", forward_headers = ["x-a", "X-Api-Key"] }')
+    text = (
+        UPSTREAM
+        + PARTNERS
+        + ROUTE
+        + call
+        + 'auth = "partners"\n'
+        + ROUTE.replace("/r", "/s")
+        + call
+        + 'auth = "none"\n'
+    )
+    assert of_auth(warnings(tmp_path, text)) == [
+        'umbel.toml:8: routes[0].calls.c.forward_headers[1]: sends the client\'s key on: "x-api-key" is the field of an API key of this gateway'
+    ]
+
+
+def test_the_checks_accept_what_has_no_section() -> None:
+    from umbel.auth.checks import check, warn
+
+    assert [*check(Config()), *warn(Config()), *warn(Config(), {})] == []

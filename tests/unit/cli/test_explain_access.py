@@ -1,0 +1,107 @@
+"""``umbel explain``: who may call a route, and which requests it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.gateway.configs import UPSTREAM, write
+from umbel.cli import main
+
+DIGEST = hashlib.sha256(b"uk_secret").hexdigest()
+SECTIONS = """\
+[auth.machines]
+kind = "mtls"
+allow = ["spiffe://example.org/batch", "dns:batch.internal"]
+[auth.partners]
+kind = "api-key"
+file = "keys.toml"
+[auth.users]
+kind = "jwt"
+algorithms = ["RS256", "ES256"]
+from = ["header", "cookie:session", "query:token"]
+issuers = [
+  { iss = "https://id", jwks = { upstream = "u", path = "/keys" }, audience = ["shop", "app"] },
+  { iss = "${ISSUER}", jwks = { upstream = "u", path = "/keys" } },
+]
+"""
+ROUTES = """\
+[[routes]]
+path = "/r/<tenant>"
+auth = ["users", "partners", "machines"]
+scopes = ["a", "b"]
+scopes_any = ["c"]
+allow = "auth.claims.tenant == path.tenant"
+answer.shape = "path"
+[[routes]]
+path = "/one"
+auth = "partners"
+answer.shape = "`1`"
+[[routes]]
+path = "/public"
+auth = "none"
+answer.shape = "`1`"
+[[routes]]
+path = "/silent"
+answer.shape = "`1`"
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    keys = f'[[keys]]\nid = "acme"\nsha256 = "{DIGEST}"\n'
+    write(tmp_path, UPSTREAM + SECTIONS + ROUTES, {"keys.toml": keys})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ISSUER", "https://secret-issuer")
+    return tmp_path
+
+
+def explained(path: str) -> list[str]:
+    result = CliRunner().invoke(main, ["explain", "GET", path])
+    assert result.exit_code == 0, result.output
+    assert DIGEST not in result.output
+    assert "secret-issuer" not in result.output
+    lines = result.output.splitlines()
+    first = next((number for number, line in enumerate(lines) if line.startswith("  access ")), len(lines))
+    end = next((number for number, line in enumerate(lines) if line.startswith("  limits ")), first)
+    return [line[11:] for line in lines[first:end]]
+
+
+def test_each_credential_is_shown_with_its_place_and_what_it_must_grant(directory: Path) -> None:
+    assert explained("/r/x") == [
+        "users: token (RS256, ES256) in Authorization: Bearer or in the cookie session or in the query parameter token,"
+        " issued by https://id for shop or app or ${ISSUER} for any audience  [umbel.toml:9]",
+        f"or partners: API key in x-api-key, of the file {directory}/keys.toml  [umbel.toml:6]",
+        "or machines: client certificate for spiffe://example.org/batch or dns:batch.internal  [umbel.toml:3]",
+        "all of the scopes a, b",
+        "one of the scopes c",
+        "if auth.claims.tenant == path.tenant",
+        "else 401: without a credential, or with one that is not valid; 400: with a malformed one",
+        "403: without the scopes, or if allow is false, or with a token in a cookie, if the method is unsafe and the"
+        " origin not allowed",
+        "503: while the keys of the token's issuer cannot be fetched",
+    ]
+
+
+def test_a_cause_that_a_route_cannot_have_is_not_shown(directory: Path) -> None:
+    assert [line.partition(":")[0] for line in explained("/one")] == ["partners", "else 401"]
+
+
+def test_a_public_route_says_whether_that_is_written(directory: Path) -> None:
+    assert explained("/public") == ['anybody: auth = "none"']
+    assert explained("/silent") == ["anybody: the route has no auth"]
+
+
+def test_the_json_document_has_the_lines(directory: Path) -> None:
+    result = CliRunner().invoke(main, ["explain", "GET", "/public", "--json"])
+    assert json.loads(result.output)["route"]["access"] == ['anybody: auth = "none"']
+
+
+def test_a_gateway_without_credentials_says_nothing_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, '[[routes]]\npath = "/r"\nanswer.shape = "`1`"\n')
+    monkeypatch.chdir(tmp_path)
+    assert explained("/r") == []
