@@ -53,6 +53,7 @@ begun. A write is shielded (``sender.py``): a frame that is sent in part would m
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -95,6 +96,10 @@ _STALLED_MAX = 100
 """The waits of responses that were given up may add up to so many write timeouts; then the connection leaves."""
 _NO_RFC7540_PRIORITIES = 0x9
 """SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218 section 2.1): this server ignores PRIORITY frames."""
+
+# At level debug hpack logs whole header blocks. Values in them are in Huffman code, in which the redaction of a text
+# finds no secret, but which everybody can decode.
+logging.getLogger("hpack").setLevel(logging.INFO)
 
 _WRONG_LENGTH = "The Content-Length is not the length of the body."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFr
 from hypothesis import given
 from hypothesis import strategies as st
 
+import umbel.server.http2.connection  # It quiets hpack.
 from umbel.server.http2 import frames
 from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.http2.frames import FrameSplitter, goaway
@@ -26,6 +28,14 @@ FRAMES: list[Frame] = [
     HeadersFrame(3, data=b"\x82", flags=["END_HEADERS"]),
     DataFrame(5),
 ]
+
+
+def test_hpack_logs_no_header_block_when_all_loggers_log_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    assert umbel.server.http2.connection
+    with caplog.at_level(logging.DEBUG):
+        block = Encoder().encode([(b"authorization", b"Bearer hunter2hunter2")])
+        Decoder().decode(block)
+    assert caplog.records == []
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200))
