@@ -21,10 +21,14 @@ def have_first_keys(authenticators: Iterable[Authenticator]) -> bool:
     return all(not isinstance(each, JwtAuthenticator) or each.is_ready for each in authenticators)
 
 
-async def wait_for_first_keys(authenticators: Iterable[Authenticator]) -> bool:
-    """Wait until ``have_first_keys``, at most ``WAIT_S_MAX`` seconds; return it."""
+async def wait_for_first_keys(authenticators: Iterable[Authenticator], start_timeout: float) -> bool:
+    """Wait until ``have_first_keys``, and return it.
+
+    Waits at most ``WAIT_S_MAX`` seconds, and at most half of ``start_timeout``: after that the master would end the
+    worker, and start the next one in vain.
+    """
     late = [each for each in authenticators if isinstance(each, JwtAuthenticator) and not each.is_ready]
-    with trio.move_on_after(WAIT_S_MAX):
+    with trio.move_on_after(min(WAIT_S_MAX, start_timeout / 2)):
         for each in late:
             await each.wait_for_first_keys()
     return have_first_keys(late)

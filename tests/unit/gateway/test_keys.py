@@ -41,8 +41,9 @@ class Provider:
         return httpx.Response(500) if self.failing else httpx.Response(200, content=KEYS)
 
 
-def application(provider: Provider, **sections: Any) -> Any:
-    app, _ = gateway(ROUTE, sections={"auth": {"users": USERS, **sections}}, up=says({}), id=provider)
+def application(provider: Provider, supervisor: dict[str, Any] | None = None, **auth: Any) -> Any:
+    sections = {"auth": {"users": USERS, **auth}, "supervisor": supervisor or {}}
+    app, _ = gateway(ROUTE, sections=sections, up=says({}), id=provider)
     return app
 
 
@@ -80,6 +81,13 @@ async def test_a_worker_whose_keys_do_not_come_serves_and_is_ready_when_they_hav
         provider.failing = False
         await trio.sleep(60)
         assert (await ask(app, target="/readyz")).status == 200
+
+
+async def test_the_wait_for_the_first_keys_takes_at_most_half_of_start_timeout(autojump_clock: object) -> None:
+    app = application(Provider(failing=True), supervisor={"start_timeout": "6s"})
+    started = trio.current_time()
+    async with living(app):
+        assert trio.current_time() - started == pytest.approx(3)
 
 
 async def test_ready_without_keys_neither_waits_nor_makes_the_worker_unready(autojump_clock: object) -> None:

@@ -90,7 +90,9 @@ class Lifespan(TrioASGILifespan):
                     await self._open_routes()
                     if serving.runtime is not None:
                         # A reload replaces workers one by one: so the next one stops only when this one has keys.
-                        await wait_for_first_keys(serving.runtime.authenticators.values())
+                        await wait_for_first_keys(
+                            serving.runtime.authenticators.values(), app.gateway_config.supervisor.start_timeout
+                        )
                     serving.state = State.SERVING
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
