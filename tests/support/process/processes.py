@@ -62,11 +62,15 @@ class Child:
         self._process.send_signal(signal_number)
         return await self.end()
 
+    async def follow(self) -> None:
+        """Read the output until the process has ended, so that it never waits for its reader."""
+        while await self._next_line() is not None:
+            pass
+
     async def end(self) -> int:
         """Read the rest of the output, wait for the end, and return the exit status."""
         with trio.fail_after(START_S_MAX):
-            while await self._next_line() is not None:
-                pass
+            await self.follow()
             return await self._process.wait()
 
     async def _next_line(self) -> str | None:
