@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-observe \
+  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-observe \
   check format clean
 
 help:  ## list the targets
@@ -97,6 +97,9 @@ bench-hooks: $(STAMP)  ## what hooks of an application cost a request of a confi
 
 bench-compress: $(STAMP)  ## what compressing a response costs and saves, some seconds
 	@$(BIN)/python benchmarks/compress.py
+
+bench-auth: $(STAMP)  ## what verifying a token costs, and the memory of a million of them, two minutes
+	@$(BIN)/python benchmarks/auth.py
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)

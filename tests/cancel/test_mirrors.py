@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import httpx
+import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
@@ -19,7 +22,10 @@ async def upstream(request: httpx.Request) -> httpx.Response:
     return httpx.Response(503 if request.extensions["target"] == b"/b" else 200, json=1)
 
 
-async def test_mirrors_cancelled_at_any_step_leave_no_copy_in_flight(autojump_clock: trio.abc.Clock) -> None:
+@pytest.mark.parametrize("mode", ["whole", "stream"])
+async def test_mirrors_cancelled_at_any_step_leave_no_copy_in_flight(
+    mode: Literal["whole", "stream"], autojump_clock: trio.abc.Clock
+) -> None:
     scripted, records = Scripted(upstream), Records()
     made: list[Mirrors] = []
 
@@ -29,7 +35,8 @@ async def test_mirrors_cancelled_at_any_step_leave_no_copy_in_flight(autojump_cl
             made[:] = [mirrors]
             for target in (b"/a", b"/b"):
                 prepared = PreparedRequest("POST", target, (), b"body")
-                mirrors.send(RequestCopy("v2", "x", lambda prepared=prepared: prepared, facts(), 5.0, None))
+                copy = RequestCopy("v2", "x", lambda prepared=prepared: prepared, facts(), 5.0, None, mode)
+                mirrors.send(copy)
             await trio.sleep(0.1)
 
     def check() -> None:

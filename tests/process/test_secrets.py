@@ -19,7 +19,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from tests.support.auth.leaks import leaks
-from tests.support.auth.provider import Provider, provided
+from tests.support.auth.oidc_provider import Provider, provided
 from tests.support.auth.tokens import sign
 from tests.support.gateway.configs import write
 from tests.support.process.admin import ask_admin_bytes

@@ -2,7 +2,7 @@
 
 ```toml
 [[keys]]
-id = "acme"                # who has the key: the subject of the identity
+id = "acme"                # who has the key: the subject of the identity; two keys may have one id, for a rotation
 sha256 = "9f86d081…"       # 64 hexadecimal digits
 scopes = ["orders:read"]   # optional
 expires = 2027-01-31       # optional: a date (its beginning, 00:00 UTC) or a time; without an offset it is UTC
@@ -158,7 +158,6 @@ def _mistakes(data: Mapping[str, Any], source: SourceFile) -> Iterator[tuple[Key
         if tables is not None:
             yield ("keys",), "needs a list of tables: write [[keys]], with two brackets"
         return
-    ids: dict[str, int] = {}
     digests: dict[str, int] = {}
     for index, table in enumerate(tables):
         at: KeyPath = ("keys", index)
@@ -166,12 +165,11 @@ def _mistakes(data: Mapping[str, Any], source: SourceFile) -> Iterator[tuple[Key
             yield at, "needs a table with id and sha256"
             continue
         yield from ((at + path, reason) for path, reason in _mistakes_in_table(table))
-        for name, seen, what in (("id", ids, "the id"), ("sha256", digests, "the digest")):
-            if isinstance(value := table.get(name), str):
-                first = seen.setdefault(value.lower() if name == "sha256" else value, index)
-                if first != index:
-                    line = source.line(("keys", first, name))
-                    yield (*at, name), f"is {what} of the table in line {line} already; each has its own"
+        if isinstance(value := table.get("sha256"), str):
+            first = digests.setdefault(value.lower(), index)
+            if first != index:
+                line = source.line(("keys", first, "sha256"))
+                yield (*at, "sha256"), f"is the digest of the table in line {line} already; each has its own"
 
 
 def _mistakes_in_table(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

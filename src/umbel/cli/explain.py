@@ -46,8 +46,9 @@ def explain(
     -H "Host: shop.example". With -H "Origin: https://app.example" the output says what a page of this origin gets;
     with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is. With -H "Accept-Encoding:
     gzip" it says in which coding the answer is sent. A call with a split is shown with the upstream that it chooses
-    for this request; with --client also if it chooses by client.ip. Refusals for Host, Content-Type, Content-Encoding
-    and names with _ are foreseen; limits, networks and a body are not.
+    for this request; with --client also if it chooses by client.ip. Refusals for Host, Content-Type, Content-Encoding,
+    Content-Length, If-Match, names with _ and a WebSocket's Origin are foreseen; other limits, networks and a body are
+    not.
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.
@@ -77,10 +78,10 @@ def explain(
         found = NoMatch(204, "a preflight, answered before any login, limit, hook and call")
     if isinstance(found, NoMatch):
         _exit_without_route(ctx, f"{method} {path}", found, browsers, as_json=as_json)
-    inputs = read_inputs(plan := plans[found.route], found, path, fields, client)
+    inputs = read_inputs(loaded.config, plan := plans[found.route], found, method, path, fields, client)
     if isinstance(inputs, NoMatch):
         _exit_without_route(ctx, f"{method} {path}", inputs, browsers, as_json=as_json)
-    passed = explain_proxy(plan, path, found.values, inputs.context, fields, loaded.hide)
+    passed = explain_proxy(plan, method, path, found.values, inputs.context, fields, loaded.hide)
     if isinstance(passed, NoMatch):
         _exit_without_route(ctx, f"{method} {path}", passed, browsers, as_json=as_json)
     route = explain_plan(loaded, found.route, plan, fields, inputs.context)

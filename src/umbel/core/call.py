@@ -206,7 +206,11 @@ class CallContext(msgspec.Struct, eq=False):
     """Time limits of a ``StreamingCall``, beside ``deadline`` and ``limit``; None: none."""
     on_interim: Callable[[int, Sequence[Field]], object] | None = None
     """Called with status and end-to-end fields of each interim response (1xx but 101) of a ``StreamingCall``. Must not
-    raise or wait. With hedging it is called for each attempt."""
+    raise or wait. Only the attempt whose head is reported counts: if other attempts are possible, its interim responses
+    are held back until that head, and at most the last four."""
+    hold_interim: bool = False
+    """Whether a ``StreamingCall`` holds interim responses back until its head in any case, because the request may be
+    repeated by another call if this one fails."""
 
 
 class Call(Protocol):

@@ -15,6 +15,10 @@ upstream are in flight in a process, and their bodies have at most BYTES_MAX byt
 made, and counted. There is no queue: a copy that waits would only be late. So an upstream that hangs holds COPIES_MAX
 tasks, connections and requests, for as long as a copy may last.
 
+**Streamed copies.** A copy of a proxied request is a ``StreamingCall``, as that request is, because only such a call
+sends the fields as they are: Accept-Encoding, TE and Host of the client, and no field about the time left. Its body is
+dropped as it comes, undecoded, up to DROPPED_MAX bytes; behind them the connection is closed.
+
 **Failures.** A copy that gets no whole response, or a 5xx, is counted as failed, and recorded as a failed call of its
 upstream, whose attempt has the cause "mirror". A slow one is recorded as well. An exception that no call should raise
 is recorded as a crash. Nothing reaches the nursery but cancels.
@@ -22,14 +26,23 @@ is recorded as a crash. Nothing reaches the nursery but cancels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import trio
 from msgspec.structs import replace
 
-from ..core.call import Call, CallContext, Caller, PreparedRequest, SingleCallOwner
+from ..core.call import (
+    Call,
+    CallContext,
+    Caller,
+    PreparedRequest,
+    SingleCallOwner,
+    StreamingCall,
+    StreamLimits,
+)
 from ..core.errors import UpstreamError
 from ..core.events import CallEnded, LogMessage, Recorder
 from ..core.failure_kinds import Kind
@@ -38,6 +51,8 @@ from .background_tasks import BackgroundNursery, TaskOwner
 
 COPIES_MAX = 100
 """Bound on the copies of an upstream that are in flight: the default of ``max_concurrency``."""
+DROPPED_MAX = 10 * 2**20
+"""Bytes of the response to a streamed copy that are received. A longer response is not waited for."""
 BYTES_MAX = 16 * 2**20
 """Bound on the bytes of the bodies of these copies together."""
 
@@ -59,7 +74,9 @@ class RequestCopy(NamedTuple):
     timeout: float
     """Seconds for which the copy may last."""
     max_body: int | None
-    """Maximum bytes of the response's body; None: the upstream's limit."""
+    """Maximum bytes of the response's body; None: the upstream's limit. Without effect on a streamed copy."""
+    mode: Literal["whole", "stream"] = "whole"
+    """The mode of the call; "stream": the fields are sent as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +169,23 @@ class Mirrors(TaskOwner):
         owner, started_at = SingleCallOwner(), trio.current_time()
         # The deadline of the inbound request does not hold for the copy, which begins after the answer.
         request = replace(copy.request, deadline=float("inf"))
+        streamed = copy.mode == "stream"
         context = CallContext(
             owner,
             copy.call,
             copy.upstream,
             request,
-            started_at + copy.timeout,
+            math.inf if streamed else started_at + copy.timeout,
             self._recorder,
-            copy.timeout,
+            None if streamed else copy.timeout,
             copy.max_body,
             [],
             takes_attempts=getattr(self._recorder, "takes_attempts", True),
+            stream_limits=StreamLimits(lifetime=copy.timeout) if streamed else None,
         )
-        ended = await owner.perform(caller.new_call(prepared, context))
+        ended = await owner.perform(caller.new_call(prepared, context, copy.mode))
+        if streamed and ended.error is None:
+            await _drop_body(cast("StreamingCall", ended))
         failure = _failure_of(ended)
         now = trio.current_time()
         if failure is not None or now - started_at >= getattr(self._recorder, "slow_call", 0.0):
@@ -174,6 +195,19 @@ class Mirrors(TaskOwner):
         if failure is None:
             return "ok"
         return "overflow" if failure.kind is Kind.OVERFLOW else "failed"
+
+
+async def _drop_body(call: StreamingCall) -> None:
+    """Receive and drop the body of a response, up to DROPPED_MAX bytes; if it breaks off, set ``call.error``."""
+    size, broken = 0, None
+    try:
+        while size <= DROPPED_MAX and (data := await call.receive()):
+            size += len(data)
+    except UpstreamError as error:
+        broken = error.with_traceback(None)
+    finally:
+        await call.aclose()
+    call.error = broken
 
 
 def _failure_of(ended: Call) -> Failure | None:

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tests.support.source.adversarial import PumpedText, texts_of_atoms
+from umbel.auth.authenticator import Place, Presented
 from umbel.auth.forwarded_client_cert import names_of_last_element
+from umbel.auth.jwt.compact import TOKEN_MAX, BadTokenError, read_claims, read_token
+from umbel.auth.jwt.discovery import key_set_path
+from umbel.auth.jwt.key_set import BadKeySetError, read_key_set
+from umbel.auth.jwt.key_source import FetchError
+from umbel.auth.jwt.token_cache import estimated_size
+from umbel.auth.jwt.token_places import HEADER, find_token
 from umbel.composition.answer.cache_control import strictest_cache_control
 from umbel.composition.decode import decode_json
 from umbel.composition.request.code_request import build_target
@@ -169,6 +176,43 @@ def _target_of_config(text: str) -> object:
 
 def _text_of_config(text: str) -> object:
     return template.compile_text(text, lambda name: template.Variable(name, None, (name,), True))
+
+
+def _token(text: str) -> None:
+    with suppress(BadTokenError):
+        read_token(text[:TOKEN_MAX], ("ES256",), ("jwt",))
+
+
+def _claims(raw: bytes) -> None:
+    with suppress(BadTokenError):
+        read_claims(raw)
+
+
+def _claims_size(raw: bytes) -> None:
+    estimated_size(raw, msgspec.json.decode(raw))
+
+
+def _key_set(raw: bytes) -> None:
+    with suppress(BadKeySetError):
+        read_key_set(raw, ("ES256",), remote=True)
+
+
+def _key_file(raw: bytes) -> None:
+    with suppress(BadKeySetError):
+        read_key_set(raw, ("ES256",), remote=False)
+
+
+def _key_set_path(raw: bytes) -> None:
+    with suppress(FetchError):
+        key_set_path(raw, "i", {"https://i:443"})
+
+
+def _field_token(text: str) -> object:
+    return find_token(Presented({"authorization": text}, {}, b""), (HEADER,))
+
+
+def _query_token(raw: bytes) -> object:
+    return find_token(Presented({}, {}, raw), (Place("query", "t"),))
 
 
 WORDS = ("a", "1", "-", ";", ",", "=", '"', "\\", " ", "\t", "/", "*", "q=", "\xe9")
@@ -366,4 +410,18 @@ CONFIG = {
         lambda text: nearest(text, ("max_body", "timeout")), ("a", "max_body", "_"), binary=False
     ),
 }
-CASES = {**SERVER, **GATEWAY, **UPSTREAM, **COMPOSITION, **CONFIG}
+AUTH = {
+    "a token": Case(
+        _token, ("a", ".", "=", "\xe9", "eyJhbGciOiJFUzI1NiJ9."), ("", "a.", "eyJhbGciOiJFUzI1NiJ9."), binary=False
+    ),
+    "the claims of a token": Case(_claims, JSON_ATOMS, ("[", '{"a":[', '{"a":"'), ("1]", "1]}", '"}')),
+    "the size of claims": Case(_claims_size, ("1,", "[],", '{"a":1},'), ('{"a":[',), ("1]}",)),
+    "a key set": Case(_key_set, JSON_ATOMS, ('{"keys":[',), ("1]}",)),
+    "a file of keys": Case(
+        _key_file, ("-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----", "-----BEGIN A-----", "-", "A", "\n")
+    ),
+    "an openid-configuration": Case(_key_set_path, ("a", "/", "%", "@", "?"), ('{"issuer":"i","jwks_uri":"',), ('"}',)),
+    "a field with a token": Case(_field_token, ("a", ", ", "Bearer ", " ", "\t"), ("", "Bearer "), binary=False),
+    "a query with a token": Case(_query_token, ("a", "&", "=", "%74", "%", "t=a&"), ("", "t=")),
+}
+CASES = {**SERVER, **GATEWAY, **UPSTREAM, **COMPOSITION, **CONFIG, **AUTH}

@@ -77,6 +77,7 @@ async def opened(
     mode: Mode = "stream",
     headers: Mapping[str, str] | None = None,
     expects_continue: bool = False,
+    content: bytes | None = None,
     **context: Any,
 ) -> StreamCall:
     """Make a streamed call in this task and wait for the response head; ``limit``: the call's own limit in seconds.
@@ -89,7 +90,7 @@ async def opened(
     owner = SingleCallOwner()
     deadline = math.inf if limit is None else trio.current_time() + limit
     made = CallContext(owner, "call", "upstream", deadline=deadline, limit=limit, **context)
-    sent = PreparedRequest(method, target, fields(headers or {}), body=body, expects_continue=expects_continue)
+    sent = PreparedRequest(method, target, fields(headers or {}), content, body=body, expects_continue=expects_continue)
     call = await owner.perform(client.new_call(sent, made, mode))
     assert isinstance(call, StreamCall)
     if call.error is not None:

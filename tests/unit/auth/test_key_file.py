@@ -42,6 +42,11 @@ def test_keys_are_read_with_their_scopes_and_times(tmp_path: Path) -> None:
     )
 
 
+def test_two_keys_may_have_one_id_so_that_a_key_can_be_replaced(tmp_path: Path) -> None:
+    keys = read_key_file(file_with(tmp_path, TABLE + "expires = 1970-01-02\n" + NEXT.replace('"b"', '"a"'))).keys
+    assert [(key.id, key.digest.hex(), key.expires) for key in keys] == [("a", A, 86400.0), ("a", B, None)]
+
+
 def test_an_empty_list_of_keys_is_no_mistake_and_an_empty_file_is_one(tmp_path: Path) -> None:
     assert read_key_file(file_with(tmp_path, "keys = []\n")).keys == ()
     assert mistakes(tmp_path, "") == ["has no table [[keys]]; to let nobody in, write keys = []"]
@@ -62,7 +67,6 @@ def test_an_empty_list_of_keys_is_no_mistake_and_an_empty_file_is_one(tmp_path: 
         (TABLE.replace('"a"', '" a"'), [f"2: keys[0].id: {NEEDS_ID}"]),
         (TABLE.replace('"a"', f'"{"a" * 65}"'), [f"2: keys[0].id: {NEEDS_ID}"]),
         (TABLE.replace('"a"', r'"a\n"'), [f"2: keys[0].id: {NEEDS_ID}"]),
-        (TABLE + NEXT.replace('"b"', '"a"'), ["5: keys[1].id: is the id of the table in line 2 already; each has its own"]),
         (TABLE + NEXT.replace(B, A.upper()), ["6: keys[1].sha256: is the digest of the table in line 3 already; each has its own"]),
         (TABLE + "[other]\n", ["4: has a key that is not known here: there are tables [[keys]] only"]),
     ],

@@ -123,3 +123,42 @@ def test_the_explanation_as_json_has_the_same_parts() -> None:
 
 def test_a_flowchart_names_the_upstream() -> None:
     assert '  answer(["answer: passed on to files"])' in explain("GET", "/files/a", "--mermaid").stdout
+
+
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "said"),
+    [
+        ("GET", "/x", UPGRADE, "400, This path passes no WebSocket connections on."),
+        ("GET", "/files/a", (*UPGRADE, "Origin: https://b.example"), "403, A page of this origin may not open this"),
+        ("POST", "/x", ("Content-Length: 1073741825",), "405, "),
+        ("GET", "/x", ("Content-Length: 1073741825",), "413, The body is larger than 1073741824 bytes, the limit of"),
+    ],
+)
+def test_a_refusal_of_the_route_is_foreseen(method: str, path: str, fields: tuple[str, ...], said: str) -> None:
+    result = explain(method, path, *(part for each in fields for part in ("-H", each)))
+    assert result.stderr.startswith(f"{method} {path}: {said}")
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "passed", "dropped"),
+    [
+        ("GET", ["Origin: https://a.example"], "connection, upgrade, sec-websocket-version, origin", None),
+        ("GET", ["Content-Length: 1"], "sec-websocket-version, content-length", "connection, upgrade"),
+        ("POST", [], "sec-websocket-version", "connection, upgrade"),
+    ],
+)
+def test_the_upgrade_to_a_websocket_is_passed_on(
+    method: str, more: list[str], passed: str, dropped: str | None
+) -> None:
+    shown = explain(method, "/files/a", *(part for each in (*UPGRADE, *more) for part in ("-H", each))).stdout
+    assert f"passes on {passed}\n" in shown
+    assert ("drops " in shown) is (dropped is not None)
+    assert dropped is None or f"drops {dropped}\n" in shown
+
+
+def test_a_body_of_any_size_is_passed_on_without_a_max_body() -> None:
+    assert explain("POST", "/files/a", "-H", "Content-Length: 99999999999").exit_code == 0

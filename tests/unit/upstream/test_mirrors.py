@@ -8,11 +8,13 @@ import trio
 
 from tests.support.composition.composing import Scripted, answer, facts
 from tests.support.logs.records import Records
+from tests.support.upstream.raw_server import Peer
+from tests.support.upstream.stream_calls import head, streaming
 from umbel.core.call import PreparedRequest
 from umbel.core.events import CallEnded
 from umbel.core.failure_kinds import Kind
 from umbel.core.httpx_calls.transport_caller import TransportCaller
-from umbel.upstream.mirrors import BYTES_MAX, COPIES_MAX, Mirrors, RequestCopy
+from umbel.upstream.mirrors import BYTES_MAX, COPIES_MAX, DROPPED_MAX, Mirrors, RequestCopy
 
 Clock = trio.abc.Clock
 
@@ -72,6 +74,50 @@ async def test_a_slow_copy_is_recorded_as_a_success(autojump_clock: Clock) -> No
         await trio.sleep(3)
     (record,) = records.calls
     assert (record.outcome.state, record.outcome.ended_at - (record.outcome.started_at or 0)) == ("value", 2)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "result"),
+    [
+        ([head(2), b"ok"], "ok"),
+        ([head(4, status=b"503 Busy"), b"busy"], "failed"),
+        ([head(4), b"bro"], "failed"),
+        ([head(DROPPED_MAX + 2**20), b"x" * (DROPPED_MAX + 2**19)], "ok"),
+        ([b""], "failed"),
+    ],
+    ids=["whole", "5xx", "broken off", "too long", "no head"],
+)
+async def test_a_streamed_copy_is_dropped_as_it_comes(pieces: list[bytes], result: str, autojump_clock: Clock) -> None:
+    async def serve(peer: Peer) -> None:
+        while await peer.read_head():
+            for piece in pieces:
+                await peer.send(piece)
+                await trio.sleep(0.1)
+            return
+
+    records = Records()
+    async with streaming(serve) as streams, Mirrors({"v2": streams.client}, records) as mirrors:
+        mirrors.send(copy_of()._replace(mode="stream"))
+        await trio.sleep(3)
+        found = mirrors.statistics()["v2"]
+        assert (found.in_flight, found.results[result]) == (0, 1)  # type: ignore[literal-required]
+        assert streams.held() == (0, 0, 0, 0)
+
+
+async def test_a_streamed_copy_ends_after_its_time(autojump_clock: Clock) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(head(9))
+        await peer.closed()
+
+    records = Records()
+    async with streaming(serve) as streams, Mirrors({"v2": streams.client}, records) as mirrors:
+        mirrors.send(copy_of(timeout=0.5)._replace(mode="stream"))
+        await trio.sleep(1)
+        assert mirrors.statistics()["v2"].results["failed"] == 1
+        assert streams.dial.open == 0
+    assert records.calls[0].outcome.failure is not None
+    assert records.calls[0].outcome.failure.kind is Kind.TIMEOUT
 
 
 async def test_copies_beyond_the_bound_are_not_made_and_counted(autojump_clock: Clock) -> None:

@@ -146,7 +146,7 @@ class Verifier:
             keys,
             expiry_of(claims.get("exp"), self._leeway, wall),
             now + REMEMBERED_S,
-            estimated_size(len(signed.payload), claims) if self._cache_max else 0,
+            estimated_size(signed.payload, claims) if self._cache_max else 0,
         )
 
     @staticmethod

@@ -13,12 +13,18 @@ from ...composition.text.expression import ExpressionError
 from ...config.schema.proxy import Proxy, Rewrite, WebSocketRules
 from ...config.schema.values.units import format_ratio
 from ...core.errors import RequestError
+from ...core.http.syntax import list_members
 from ...core.model import Json
 from ...core.networks import Networks
+from ...gateway.proxy.upload import check_size
+from ...gateway.proxy.websocket_handshake import check_origin, rules_of
 from ...gateway.request.client_origin import origin_of
+from ...gateway.request.request_body import known_length
+from ...gateway.request.request_fields import RequestFields
 from .matching import NoMatch
 from .splits import without_key
 
+_OF_UPGRADE = (b"connection", b"upgrade")
 _WRITTEN = ("via", "x-request-id", "traceparent")
 _FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 
@@ -63,6 +69,7 @@ class ProxyExplained:
 
 def explain_proxy(
     plan: Plan,
+    method: str,
     target: str,
     path: Mapping[str, Any],
     context: Mapping[str, Json],
@@ -73,6 +80,7 @@ def explain_proxy(
 
     Args:
         plan: the plan of the route.
+        method: the method of the request.
         target: the target of the request.
         path: the values of the variables of the route's path.
         context: the evaluation context of the request.
@@ -85,14 +93,20 @@ def explain_proxy(
     pairs = [(name.lower().encode(), value.encode()) for name, value in asked]
     client = origin_of("192.0.2.1", pairs, Networks(()))
     upstream, why = _chosen(proxy, context)
+    fields = RequestFields(pairs)
+    upgrades = method == "GET" and _asks_for_websocket(fields)
     try:
+        check_size(known_length(fields), proxy.max_body)
+        if upgrades:
+            check_origin(rules_of(proxy.websocket), fields.get("origin"))
         sent_to = proxy.target(target.encode("ascii", "replace"), path, context, upstream)
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     sent = proxy.request_fields(client.headers, context, upstream)
     configured = _configured(proxy.config, [field.name for field in proxy.destinations[upstream].headers])
     given = dict.fromkeys(name for name, _ in pairs)
-    kept = [name for name in given if any(lower == name for _, lower, _ in sent) and name.decode() not in configured]
+    names = {lower for _, lower, _ in sent}.union(_OF_UPGRADE if upgrades else ())
+    kept = [name for name in given if name in names and name.decode() not in configured]
     return ProxyExplained(
         upstream,
         hide(sent_to.decode("ascii")),
@@ -104,6 +118,12 @@ def explain_proxy(
         tuple(map(hide, _response(proxy.config))),
         _websocket(proxy.config),
     )
+
+
+def _asks_for_websocket(fields: RequestFields) -> bool:
+    """Whether a request of HTTP/1.1 with these fields opens a WebSocket, if its method is GET and it has no body."""
+    asked = [list_members((fields.get(name) or "").encode()) for name in ("connection", "upgrade")]
+    return b"upgrade" in asked[0] and b"websocket" in asked[1] and not known_length(fields)
 
 
 def _configured(proxy: Proxy, of_upstream: Sequence[bytes]) -> tuple[str, ...]:

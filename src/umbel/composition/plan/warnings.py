@@ -25,6 +25,15 @@ _OF_COMPOSITIONS = {
     "compress": "responses are passed on in the coding that the upstream has chosen",
 }
 """The keys of a route that are about compositions, each with what holds in a proxy route."""
+_OF_CALLS = {
+    "timeout": "the times of a proxied request are first_byte, idle_timeout and max_lifetime of proxy",
+    "max_body": "responses of any size are passed on",
+    "coalesce": "each request is passed on by itself",
+    "redirects": "redirects are passed on",
+    "user_agent": "the client's is passed on; write it into request_headers of proxy, or into headers of the upstream",
+    "deadline_header": "a proxied request has no deadline; only the client's field of this name is left out",
+}
+"""The keys of an upstream that are about calls, each with what holds for proxied requests."""
 
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -45,6 +54,33 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
             *_open_redirects(plan),
         ):
             yield ("routes", index, *at), reason
+    yield from _without_calls(config)
+
+
+def _without_calls(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield a warning for each key about calls of an upstream that proxy routes use and no call does.
+
+    Not for a key of ``[defaults.upstream]`` that an upstream with calls inherits too.
+    """
+    called: set[str] = set()
+    proxied: set[str] = set()
+    for route in config.routes:
+        for each in route.calls.values():
+            called.update(each.upstreams, () if each.mirror is None else (each.mirror.upstream,))
+        if route.proxy is not None:
+            mirror = route.proxy.mirror
+            proxied.update(route.proxy.destinations, () if mirror is None else (mirror.upstream,))
+    for name in sorted(proxied - called):
+        upstream = config.upstreams[name]
+        for key, reason in _OF_CALLS.items():
+            value = getattr(upstream, key)
+            if key not in upstream.model_fields_set or value in (None, False, "fail"):
+                continue
+            if key == "user_agent" and upstream.health is not None:
+                continue
+            place = config.where(("upstreams", name, key))
+            if all(config.where(("upstreams", other, key)) != place for other in called & config.upstreams.keys()):
+                yield ("upstreams", name, key), f"has no effect: only proxy routes use {name}, and {reason}"
 
 
 def _shared_cookies(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:

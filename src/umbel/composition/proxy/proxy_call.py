@@ -55,6 +55,7 @@ class ProxyCall(SingleCallOwner):
         facts: facts of the inbound request.
         recorder: takes the records.
         on_interim: takes the interim responses.
+        hold_interim: whether they are held back until the head, because another upstream may get the request.
     """
 
     __slots__ = ("_answered_at", "_facts", "_reason", "_recorder", "_started_at", "_stream", "outcome", "upstream")
@@ -69,6 +70,8 @@ class ProxyCall(SingleCallOwner):
         facts: RequestFacts,
         recorder: Recorder,
         on_interim: OnInterim,
+        *,
+        hold_interim: bool = False,
     ) -> None:
         super().__init__()
         self._facts, self._recorder = facts, recorder
@@ -90,6 +93,7 @@ class ProxyCall(SingleCallOwner):
             attempts=[],
             takes_attempts=getattr(recorder, "takes_attempts", True),
             on_interim=on_interim,
+            hold_interim=hold_interim,
             stream_limits=limits,
         )
         # Not ``isinstance``: to compare an object with a protocol costs as much as the rest of the call.

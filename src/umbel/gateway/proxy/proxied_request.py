@@ -47,7 +47,7 @@ from ...upstream.mirrors import RequestCopy
 from ...upstream.pool.request_head import IDEMPOTENT
 from ..response.answer import answer
 from .upload import Upload, check_size
-from .websocket_handshake import SWITCHED, WebSocketHandshake
+from .websocket_handshake import SWITCHED, WebSocketHandshake, rules_of
 
 if TYPE_CHECKING:
     from ...core.call import StreamingCall
@@ -126,15 +126,14 @@ class ProxiedRequest:
         check_size(inbound.content_length, proxy.max_body)
         self._values = rules.values(ctx, self._path)
         if inbound.websocket:
-            if proxy.websocket is None:
-                raise RequestError(400, "This path passes no WebSocket connections on.")
             origin = ctx.origin.fields.by_name.get("origin")
-            self.handshake = WebSocketHandshake(inbound, proxy.websocket, origin)
+            self.handshake = WebSocketHandshake(inbound, rules_of(proxy.websocket), origin)
             if not inbound.became_stream():  # Before the upstream is asked.
                 raise RequestError(503, "The gateway has as many streams as it can.")
         await self._receive_first()
         failure: Failure | None = None
-        for upstream in self._upstreams():
+        upstreams = self._upstreams()
+        for upstream in upstreams:
             call = ProxyCall(
                 upstream,
                 runtime.callers[upstream],
@@ -144,6 +143,7 @@ class ProxiedRequest:
                 ctx.facts,
                 ctx.recorder,
                 self._inform,
+                hold_interim=self._is_repeatable and upstream != upstreams[-1],
             )
             self._calls.append(call)
             inbound.on_gone(call.client_gone)
@@ -229,6 +229,11 @@ class ProxiedRequest:
         attempts = () if call.outcome is None else call.outcome.attempts
         if failure.kind in _UNSENT and all(attempt.kind in _UNSENT for attempt in attempts):
             return True
+        return self._is_repeatable
+
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether the request may be repeated after it was sent: it has no body and an idempotent method."""
         return self._upload is None and self._content is None and self._ctx.facts.method in IDEMPOTENT
 
     def _refusal(self, call: ProxyCall) -> Failure | None:
@@ -323,7 +328,8 @@ class ProxiedRequest:
             return  # It has got the request itself, by a split or as a fallback.
         if facts.method in mirror.methods and random.random() < mirror.share:
             seconds = self._rules.limits.first_byte or COPY_SECONDS
-            runtime.mirrors.send(RequestCopy(mirror.upstream, mirror.upstream, self._copy, facts, seconds, None))
+            name = mirror.upstream
+            runtime.mirrors.send(RequestCopy(name, name, self._copy, facts, seconds, None, "stream"))
 
     def _copy(self) -> PreparedRequest | None:
         """The request for the mirror; None: a value of the request cannot be sent in its place."""

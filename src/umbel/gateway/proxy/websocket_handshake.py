@@ -33,6 +33,27 @@ _UPGRADE = b"upgrade"
 _WEBSOCKET = b"websocket"
 
 
+def rules_of(plan: WebSocketPlan | None) -> WebSocketPlan:
+    """The rules of a route for WebSocket connections.
+
+    Raises:
+        RequestError: 400, the route passes none on.
+    """
+    if plan is None:
+        raise RequestError(400, "This path passes no WebSocket connections on.")
+    return plan
+
+
+def check_origin(rules: WebSocketPlan, origin: str | None) -> None:
+    """Check the origin of a handshake.
+
+    Raises:
+        RequestError: 403, it is not allowed.
+    """
+    if not rules.allows(origin):
+        raise RequestError(403, "A page of this origin may not open this WebSocket.")
+
+
 class WebSocketHandshake:
     """The handshake of one request, which is checked when this object is made.
 
@@ -56,8 +77,7 @@ class WebSocketHandshake:
             raise RequestError(refusal.status, refusal.detail, fields=said) from error
         if not over_http2 and inbound.content_length != 0:
             raise RequestError(400, "The opening handshake of a WebSocket has no body.")
-        if not rules.allows(origin):
-            raise RequestError(403, "A page of this origin may not open this WebSocket.")
+        check_origin(rules, origin)
         self._key = base64.b64encode(secrets.token_bytes(16)) if over_http2 else None
         """The gateway's own key; None: the client has sent one."""
 

@@ -27,6 +27,7 @@ from .request_body import (
     read_body,
     read_coded_body,
 )
+from .request_fields import RequestFields
 from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)
@@ -36,6 +37,16 @@ _NOTHING: Mapping[str, Json] = MappingProxyType({})
 _LARGE_BODY = 64 * 1024
 _OF_CODED_BODY = frozenset({"content-encoding", "content-length"})
 NO_COOKIES: Mapping[str, str] = MappingProxyType({})
+
+
+def check_no_if_match(method: str, fields: RequestFields) -> None:
+    """Check that no request for a change has an If-Match that nobody would evaluate (decision 0039).
+
+    Raises:
+        RequestError: 412, it has one. The client asks for the change only if nobody else has changed the resource.
+    """
+    if "if-match" in fields.by_name and method not in _SAFE:
+        raise RequestError(412, "The gateway cannot compare the entity tags of If-Match for this request.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +115,8 @@ class InputRules:
         return self._inputs(ctx, path, query, body, raw_body, uncoded=uncoded)
 
     def _check_if_match(self, ctx: RequestContext) -> None:
-        """Check that no request for a change has an If-Match that nobody would evaluate (decision 0039).
-
-        Raises:
-            RequestError: 412, it has one. The client asks for the change only if nobody else has changed the resource.
-        """
-        if self.takes_if_match or "if-match" not in ctx.origin.fields.by_name or ctx.facts.method in _SAFE:
-            return
-        raise RequestError(412, "The gateway cannot compare the entity tags of If-Match for this request.")
+        if not self.takes_if_match:
+            check_no_if_match(ctx.facts.method, ctx.origin.fields)
 
     def _inputs(
         self,

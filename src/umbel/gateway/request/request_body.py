@@ -127,14 +127,26 @@ def _only(content_type: str | None) -> str | None:
     return content_type
 
 
+def check_length(length: int | None, limit: int, *, coded: bool = False) -> None:
+    """Check the length of a body, None if it is unknown.
+
+    Args:
+        coded: whether the body has a coding, whose overhead does not count.
+
+    Raises:
+        RequestError: 413, it is over ``limit``.
+    """
+    if length is not None and length > limit + OVERHEAD_MAX * coded:
+        raise _too_large(limit)
+
+
 async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int) -> bytes:
     """Read the whole body, at most ``limit`` bytes. ``length`` is the length of the body; None if it is unknown.
 
     Raises:
         RequestError: 413; before anything is read if the length is known.
     """
-    if length is not None and length > limit:
-        raise _too_large(limit)
+    check_length(length, limit)
     body = bytearray()
     async for part in parts:
         body += part
@@ -158,8 +170,7 @@ async def read_coded_body(parts: AsyncIterable[bytes], length: int | None, limit
         RequestError: 413, the decoded body is larger than ``limit``, or than ``RATIO_MAX`` times the coded body; 400,
             the coding is broken or incomplete.
     """
-    if length is not None and length > limit + OVERHEAD_MAX:
-        raise _too_large(limit)
+    check_length(length, limit, coded=True)
     decompressor, body = make_decompressor(coding), bytearray()
     received = since_checkpoint = 0
     most = limit if length is None else min(limit, RATIO_MAX * length)

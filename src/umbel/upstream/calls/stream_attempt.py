@@ -28,6 +28,7 @@ the head was read in the same turn, ``run`` finds the attempt DONE.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Protocol
 
@@ -40,7 +41,7 @@ from ...core.failure_kinds import Kind
 from ...core.http.header_field import Field
 from ...core.model import Cause
 from ...http1.response_head import Head
-from ...http1.response_reader import ResponseReader
+from ...http1.response_reader import OnInterim, ResponseReader
 from ...policy.failure_verdict import failed
 from ..errors import ReadTimedOut, WriteTimedOut
 from ..pool.connection import INLINE_MAX, Connection, Sent, send_within
@@ -50,11 +51,19 @@ from .attempt import DONE, HEAD, SENT, Attempt, AttemptOwner, PartialResponse
 from .attempt_fields import attempt_fields
 from .failure_kind import kind_of_error
 
+_INTERIM_MAX = 4
+"""Interim responses of an attempt that are held back; of more, the last ones."""
+
 
 class StreamOwner(AttemptOwner, Protocol):
     """Interface of the call that a ``StreamAttempt`` belongs to. Its functions neither raise nor wait."""
 
     mode: ClassVar[Mode]
+
+    @property
+    def holds_interim(self) -> bool:
+        """Whether interim responses are held back until ``pass_on_interim``."""
+        ...
 
     def body_begins(self) -> None:
         """Note that the request's body is asked for its first piece."""
@@ -69,7 +78,7 @@ class StreamOwner(AttemptOwner, Protocol):
 class StreamAttempt(Attempt):
     """An attempt whose body is received piece by piece. See the module for its states and rules."""
 
-    __slots__ = ("_encoded", "_starting", "head_at", "trailers")
+    __slots__ = ("_encoded", "_interim", "_starting", "head_at", "trailers")
 
     call: StreamOwner
     _encoded: EncodedRequest
@@ -79,6 +88,8 @@ class StreamAttempt(Attempt):
         self.head_at = None
         self._starting: Connection | None = None
         """The connection that ``Pool.start_request`` uses now; None if it uses none."""
+        self._interim: deque[tuple[int, Sequence[Field]]] | None = None
+        """The interim responses that are held back, as status and fields; None: there are none."""
         self.trailers: Sequence[Field] = ()
         """The trailer fields of a response that has ended."""
 
@@ -141,7 +152,7 @@ class StreamAttempt(Attempt):
         self.state = SENT
         try:
             connection, head = await pool.start_request(
-                origin, self._encoded, steps, kept, self._started, call.context.on_interim
+                origin, self._encoded, steps, kept, self._started, self._on_interim
             )
         finally:
             self._starting = None
@@ -164,8 +175,28 @@ class StreamAttempt(Attempt):
         self._starting, self._reused = connection, kept
 
     def _new_reader(self) -> ResponseReader:
-        context, call = self.call.context, self.call
-        return ResponseReader(call.prepared.method, call.client.pool.limits, context.on_interim, self._encoded.upgrade)
+        call = self.call
+        return ResponseReader(call.prepared.method, call.client.pool.limits, self._on_interim, self._encoded.upgrade)
+
+    @property
+    def _on_interim(self) -> OnInterim | None:
+        """What takes the interim responses."""
+        call = self.call
+        on_interim = call.context.on_interim
+        return on_interim if on_interim is None or not call.holds_interim else self._hold_interim
+
+    def _hold_interim(self, status: int, fields: Sequence[Field]) -> None:
+        if self._interim is None:
+            self._interim = deque(maxlen=_INTERIM_MAX)
+        self._interim.append((status, fields))
+
+    def pass_on_interim(self) -> None:
+        """Pass on the interim responses that were held back: the head behind them is passed on too."""
+        held, self._interim = self._interim, None
+        on_interim = self.call.context.on_interim
+        for status, fields in held or ():
+            if on_interim is not None:
+                on_interim(status, fields)
 
     def _read(self, part: PartialResponse) -> bool:
         reader = part.reader

@@ -23,6 +23,9 @@ is to be sent once, is not repeated after a connection has begun to send it. The
 with two exceptions. The probe of a half-open breaker is counted by its head, because all other calls are refused until
 then. A call that becomes a stream is counted then, by its head, because it may last for hours.
 
+**Interim responses** belong to the head that follows them. While other attempts are possible, an attempt holds its
+interim responses back (``holds_interim``); ``_conclude`` passes on those of the attempt whose head it reports.
+
 **Streams.** ``become_stream`` moves the call from the bulkhead to the upstream's count of streams (``max_streams``):
 a long response must not keep a place that short calls wait for. ``_is_stream`` says where the call counts now.
 
@@ -101,6 +104,12 @@ class StreamCall(RepeatableCall):
             found.append(self._streaming)
         return found
 
+    @property
+    def holds_interim(self) -> bool:
+        """Whether the interim responses of an attempt wait for its head, since another one's may be passed on."""
+        repeats = self._hedge is not None or (self._retry is not None and self.idempotent)
+        return repeats or self.context.hold_interim
+
     # Until the head.
 
     def start(self, now: float) -> None:
@@ -175,7 +184,9 @@ class StreamCall(RepeatableCall):
         else:
             self._streaming = attempt
             self._learn_from_head(now, learns)
-        self.context.owner.call_ended(self)
+        attempt.pass_on_interim()
+        if self._streaming is not None or self._was_received:  # Else the user's ``on_interim`` has cancelled the call.
+            self.context.owner.call_ended(self)
 
     def _learn_from_head(self, now: float, learns: bool) -> None:
         """Count the head for the learned concurrency limit, and for the breaker if it is the breaker's probe."""

@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from tests.support.gateway.proxies import proxied
-from tests.support.server.serving import fetch
-from tests.support.upstream.raw_server import Handler, Peer, raw_server, response
+from tests.support.server.serving import connected, fetch
+from tests.support.upstream.raw_server import Handler, Peer, answering, raw_server, response
 
 HOOKS = pytest.mark.parametrize("hooks", ["auto", "all"])
 
@@ -106,3 +106,55 @@ async def test_a_request_with_a_body_is_not_retried_after_it_was_sent(hooks: str
 
     assert (reply.status, reply.body) == (503, b"busy")
     assert seen == [len(body)] * asked
+
+
+@HOOKS
+async def test_a_mirror_gets_the_fields_that_the_upstream_gets(hooks: str) -> None:
+    heads: dict[bytes, bytes] = {}
+    came = trio.Event()
+
+    def keeping(name: bytes) -> Handler:
+        async def answer(peer: Peer) -> None:
+            while head := (await peer.read_request())[0]:
+                heads[name] = head
+                await peer.send(response(name))
+                if len(heads) == 2:
+                    came.set()
+
+        return answer
+
+    async with raw_server(keeping(b"v2")) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        mirror = {"upstream": "v2", "share": "100%"}
+        options = {"others": others, "mirror": mirror, "preserve_host": True}
+        async with proxied(keeping(b"v1"), hooks=hooks, **options) as it:
+            sent = [("accept-encoding", "br;q=0.5, identity"), ("te", "trailers"), ("connection", "te"), ("x-a", "1")]
+            await fetch(it.port, "GET", "/a", sent)
+            with trio.fail_after(5):
+                await came.wait()
+
+    def lines(name: bytes) -> list[bytes]:
+        return sorted(line for line in heads[name].split(b"\r\n") if not line.startswith(b"traceparent: "))
+
+    assert lines(b"v2") == lines(b"v1")
+    assert b"accept-encoding: br;q=0.5, identity" in lines(b"v2")
+
+
+async def test_the_interim_responses_of_an_upstream_that_fails_do_not_reach_the_client() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: <%b>\r\n\r\n"
+
+    async def breaking(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(early % b"one")
+
+    async with raw_server(answering(early % b"two" + response(b"ok"))) as other:
+        others = {"v2": {"urls": [f"http://127.0.0.1:{int(other)}"]}}
+        async with proxied(breaking, others=others, fallback=["v2"]) as it, connected(it.port) as client:
+            await client.stream.send_all(b"GET /a HTTP/1.1\r\nhost: gateway.test\r\nconnection: close\r\n\r\n")
+            received = b""
+            while data := await client.stream.receive_some():
+                received += data
+
+    assert received.startswith(b"HTTP/1.1 103 ")
+    assert received.endswith(b"\r\n\r\nok")
+    assert (received.count(b"<one>"), received.count(b"<two>")) == (0, 1)

@@ -17,9 +17,9 @@ TOKENS = 1_000_000 if SOAK else 100_000
 KEYS = key_set(jwk(private_key("ES256")), algorithms=("ES256",))
 
 
-def entry(claims: dict[str, Any], payload_size: int = 200, *, expires: float = NOW + 300) -> VerifiedToken:
+def entry(claims: dict[str, Any], payload: bytes = b" " * 200, *, expires: float = NOW + 300) -> VerifiedToken:
     identity = Identity("jwt", "users", claims.get("sub"), (), claims)
-    return VerifiedToken(identity, ISSUER, KEYS, expires, 60.0, estimated_size(payload_size, claims))
+    return VerifiedToken(identity, ISSUER, KEYS, expires, 60.0, estimated_size(payload, claims))
 
 
 def test_very_many_tokens_stay_within_the_bound_and_the_newest_are_kept() -> None:
@@ -35,17 +35,17 @@ def test_very_many_tokens_stay_within_the_bound_and_the_newest_are_kept() -> Non
 
 
 def test_large_tokens_are_bounded_by_their_bytes() -> None:
-    cache = TokenCache(100)
+    cache = TokenCache(10)
     payload = b'{"a":[' + b",".join([b"[]"] * 4000) + b"]}"
     for number in range(200):
-        cache.add(b"%032d" % number, entry(msgspec.json.decode(payload), len(payload)))
+        cache.add(b"%032d" % number, entry(msgspec.json.decode(payload), payload))
 
     assert len(cache) == 0  # One of them is larger than the whole cache may be.
 
     cache = TokenCache(1000)
     for number in range(200):
-        cache.add(b"%032d" % number, entry(msgspec.json.decode(payload), len(payload)))
-    assert 1 <= len(cache) < 20
+        cache.add(b"%032d" % number, entry(msgspec.json.decode(payload), payload))
+    assert 1 <= len(cache) < 40
     assert cache.bytes <= 1000 * BYTES_PER_ENTRY
 
 
@@ -59,11 +59,13 @@ def test_large_tokens_are_bounded_by_their_bytes() -> None:
         b"{" + b",".join(b'"%d":1.5' % number for number in range(1200)) + b"}",
         b'{"a":"' + "\U0001f600".encode() * 3000 + b'"}',
         b'{"a":"' + b"x" * 11_000 + "\U0001f600".encode() + b'"}',
+        b'{"a":"' + rb"\ud83d\ude00" * 900 + b'"}',
+        b'{"a":"' + b"x" * 11_000 + rb"\ud83d\ude00" + b'"}',
         b'{"a":' * 150 + b"1" + b"}" * 150,
         b'{"a":[' + b",".join(b"%d" % (10**15 + number) for number in range(700)) + b"]}",
         b'{"a":[' + b",".join(b'"%d"' % number for number in range(1500)) + b"]}",
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_the_estimated_size_is_not_below_the_real_one(payload: bytes) -> None:
     tracemalloc.start()
@@ -74,7 +76,7 @@ def test_the_estimated_size_is_not_below_the_real_one(payload: bytes) -> None:
     finally:
         tracemalloc.stop()
 
-    assert used <= estimated_size(len(payload), kept[0])
+    assert used <= estimated_size(payload, kept[0])
 
 
 def test_an_entry_ends_with_the_token_or_after_a_minute() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
 
 from tests.support.upstream.memory_dial import MemoryStream
 from tests.support.upstream.raw_server import Handler, Peer, response
-from tests.support.upstream.stream_calls import CHUNKED, head, rest_of, streaming
+from tests.support.upstream.stream_calls import CHUNKED, head, opened, rest_of, streaming
 from umbel.core.call import Mode, StepTimeouts
 from umbel.core.failure_kinds import Kind
+from umbel.core.http.header_field import Field
 from umbel.net.stream import Stream
 from umbel.policy.breaker import BreakerState
 from umbel.policy.gradient_limit import GradientLimit
@@ -475,3 +479,60 @@ async def test_if_all_heads_are_failures_the_first_attempts_head_is_passed_on(au
         call = await streams.open()
         assert (call.status, await rest_of(call)) == (503, b"busy")
         assert [each.status for each in streams.made[0].attempts] == [502, 503]
+
+
+ONCE_BUSY = [head(4, b"Connection: close", status=b"503 Busy"), b"busy"]
+"""As BUSY; the retry gets another connection in any case."""
+
+
+def hints(*names: str) -> list[bytes]:
+    return [b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n" % name.encode() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("answers", "policies", "passed"),
+    [
+        ([(0.5, [*hints("a"), *OK])], {}, ["a"]),
+        ([(0, hints("a")), (0.5, [*hints("b"), *OK])], {"hedge": Hedge(after=1.0)}, ["b"]),
+        ([(1.5, [*hints("a"), *OK]), (0, hints("b"))], {"hedge": Hedge(after=1.0)}, ["a"]),
+        ([(0, [*hints("a"), *ONCE_BUSY]), (0, [*hints("b"), *OK])], {"retry": Retry()}, ["b"]),
+        ([(0, [*hints("a"), *ONCE_BUSY]), (0, [*hints("b"), *ONCE_BUSY])], {"retry": Retry()}, ["b"]),
+        ([(0, [*hints(*"abcdef"), *OK])], {"retry": Retry()}, ["c", "d", "e", "f"]),
+        ([(0, hints("a"))], {"hold_interim": True, "limit": 1.0}, []),
+    ],
+    ids=["alone", "the hedge wins", "the first wins", "retried", "the last retry", "many", "failed"],
+)
+@pytest.mark.parametrize("content", [None, b"x" * 2 * INLINE_MAX], ids=["pushed", "started"])
+async def test_only_interim_responses_of_the_passed_on_head_are_reported(
+    answers: list[tuple[float, list[bytes]]],
+    policies: dict[str, Any],
+    passed: list[str],
+    content: bytes | None,
+    autojump_clock,
+) -> None:
+    got: list[str] = []
+
+    def note(status: int, fields: Sequence[Field]) -> None:
+        assert call_ended == [], "after the head"
+        got.extend(value.decode().strip("<>") for _, name, value in fields if name == b"link")
+
+    call_ended: list[int | None] = []
+    context = {name: policies[name] for name in ("hold_interim", "limit") if name in policies}
+    async with streaming(by_number(*answers), **({} if context else policies)) as streams:
+        try:
+            call = await opened(streams.client, "PUT", on_interim=note, content=content, **context)
+        except CallTimedOut:
+            assert passed == []
+        else:
+            call_ended.append(call.status)
+            await rest_of(call)
+    assert got == passed
+
+
+async def test_a_cancel_by_a_held_interim_response_ends_the_call(autojump_clock) -> None:
+    async with streaming(by_number((0, [*hints("a"), head(9)])), hedge=Hedge(after=1.0)) as streams:
+        made = streams.start(mode="stream", on_interim=lambda *_: made.cancel("client-gone"))
+        streams.made.append(made)
+        await made.over.wait()
+        assert streams.held() == (*FREE, 1)
+        assert streams.dial.open == 0

@@ -10,7 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from tests.support.auth.provider import (
+from tests.support.auth.oidc_provider import (
     REDIRECT,
     SPA,
     Provider,
