@@ -192,15 +192,16 @@ class ApiKeyAuthenticator:
         unchanged, self._seen = stamp == self._seen, stamp
         if stamp == self._tried or not unchanged:
             return
-        self._tried = stamp
         try:
             file = await in_thread(read_key_file, self._file)
         except KeyFileError as error:
+            self._tried = stamp
             if error.stamp is not None and error.stamp != stamp:
                 self._seen = self._tried = None  # It changed while it was read.
                 return
             self._fail(str(error))
             return
+        self._tried = stamp
         if file.stamp == stamp:
             self._take(file)
         else:

@@ -257,6 +257,26 @@ async def test_a_bad_file_keeps_the_last_keys_and_is_recorded_once(file: Path) -
     assert "uk_secret" not in str(recorder.messages)
 
 
+async def test_a_cancelled_look_loses_no_change(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = made(file)
+    write(file, table("later"), 1)
+    await keys.look()
+    with trio.CancelScope() as scope:
+        original = api_keys.read_key_file
+
+        def cancelled(path: str, *, settled: bool = False) -> object:
+            trio.from_thread.run_sync(scope.cancel)
+            return original(path, settled=settled)
+
+        monkeypatch.setattr(api_keys, "read_key_file", cancelled)
+        await keys.look()
+    assert scope.cancelled_caught
+    monkeypatch.setattr(api_keys, "read_key_file", original)
+    assert lets_in(keys, "first")
+    await keys.look()
+    assert lets_in(keys, "later")
+
+
 async def test_an_empty_file_closes_nothing(file: Path) -> None:
     keys = made(file)
     write(file, "", 1)

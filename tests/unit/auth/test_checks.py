@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from click.testing import CliRunner
 
 from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, loaded, mistakes, write
+from umbel.cli import EXIT_CONFIG, main
 from umbel.cli.options import load_with_warnings
 from umbel.config.schema.sections import Config
 
@@ -110,6 +112,16 @@ def test_all_mistakes_of_a_file_of_keys_are_reported_at_its_section(tmp_path: Pa
         [f"{tmp_path}/keys.toml:1", "keys[0]"],
         [f"{tmp_path}/keys.toml:2", "keys[0].id"],
     ]
+
+
+def test_a_bad_file_of_keys_ends_a_start_with_the_status_of_configurations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, PARTNERS + SHAPE + 'auth = "partners"\n', {"keys.toml": ""})
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["serve", "--bind", "127.0.0.1:0"])
+    assert result.exit_code == EXIT_CONFIG
+    assert "umbel.toml:3: auth.partners.file: " in result.stderr
 
 
 def test_a_default_of_all_routes_is_replaced_by_that_of_a_route(tmp_path: Path) -> None:

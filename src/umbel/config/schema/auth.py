@@ -183,8 +183,9 @@ class MtlsAuth(Section):
     """Client certificates (mutual TLS). Needs pip install 'umbel[auth]'."""
 
     kind: Literal["mtls"]
-    """mtls: the certificate that the client has presented in the TLS handshake with this server, or with one of
-    trusted_proxies that sends X-Forwarded-Client-Cert (its last element counts)."""
+    """mtls: the certificate that the client has presented in the TLS handshake. Of requests from trusted_proxies it is
+    the one in X-Forwarded-Client-Cert, whose last element counts, and never the proxy's own. hypercorn.toml has
+    clients asked for certificates by ca_certs and verify_mode, 1 (optional) or 2 (required)."""
     allow: Annotated[tuple[CertificateName, ...], Field(strict=False, min_length=1)]
     """The names (subject alternative names) of which a certificate must have one: URIs, of which one that ends in /*
     stands for all below it, or dns:NAME, where * may stand for the first label."""
