@@ -22,18 +22,20 @@ import trustme
 from click.testing import CliRunner
 
 from tests.support.auth.certificates import Authority, client_context
-from tests.support.auth.oidc_provider import Provider, provided, signed_in
+from tests.support.auth.oidc_provider import SPA as CLIENT
+from tests.support.auth.oidc_provider import Provider, ask_for_token, provided, signed_in
 from tests.support.gateway.shown_exchanges import Exchange, ask, check_reply, exchanges, sections_of, split_message
 from tests.support.process.processes import PROJECT
-from tests.support.server.serving import RawClient, Reply, serving
+from tests.support.server.serving import RawClient, Reply, fetch, serving
 from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel import Umbel
+from umbel.auth.api_keys import ApiKeyAuthenticator
 from umbel.cli.auth import auth
 
 SECTIONS = sections_of((PROJECT / "docs" / "auth.md").read_text())
 RECIPES = {name: text for name, text in SECTIONS.items() if "*Recipe.*" in text}
 TLS = "Service to service with certificates"
-CLOSED = "A gateway that is closed by default"
+SPA = "A single-page application with a provider"
 PARTNERS = "Partners with keys"
 UPSTREAM = "http://127.0.0.1:9001"
 """The address of the upstream in the recipes."""
@@ -122,11 +124,23 @@ def _made_keys(section: str, folder: Path) -> dict[str, str]:
     return made
 
 
+class Served(NamedTuple):
+    """A recipe that is served."""
+
+    port: int
+    credentials: dict[str, str]
+    """The credentials by what stands for them in the recipe."""
+    providers: Providers
+    app: Umbel
+
+    async def ask(self, target: str, **fields: str) -> Reply:
+        named = [(name.replace("_", "-"), value) for name, value in fields.items()]
+        return await fetch(self.port, "GET", target, named)
+
+
 @asynccontextmanager
-async def recipe(
-    name: str, folder: Path, *, section: str = "", **settings: Any
-) -> AsyncIterator[tuple[int, dict[str, str], Providers]]:
-    """Serve a recipe within the block; yield its port, its credentials by what stands for them, and the providers."""
+async def recipe(name: str, folder: Path, *, section: str = "", **settings: Any) -> AsyncIterator[Served]:
+    """Serve a recipe, or a changed ``section`` of one, within the block."""
     section = section or RECIPES[name]
     async with raw_server(upstream) as server, providers() as found:
         config = _config(section).replace(UPSTREAM, f"http://127.0.0.1:{int(server)}")
@@ -140,7 +154,7 @@ async def recipe(
         made = (folder / "app.py").exists()
         app = runpy.run_path(str(folder / "app.py"))["app"] if made else Umbel.from_file(folder / "umbel.toml")
         async with serving(app, **settings) as port:
-            yield port, tokens, found
+            yield Served(port, tokens, found, app)
 
 
 def _with(exchange: Exchange, credentials: Mapping[str, str]) -> Exchange:
@@ -159,11 +173,11 @@ def _with(exchange: Exchange, credentials: Mapping[str, str]) -> Exchange:
 async def test_each_request_of_a_recipe_gets_the_response_that_is_shown(name: str, tmp_path: Path) -> None:
     asked = exchanges(RECIPES[name])
     assert asked
-    async with recipe(name, tmp_path) as (port, credentials, _):
+    async with recipe(name, tmp_path) as served:
         for exchange in asked:
-            reply = await ask(port, _with(exchange, credentials))
+            reply = await ask(served.port, _with(exchange, served.credentials))
             check_reply(exchange, reply)
-            assert not any(secret in str(reply) for secret in credentials.values())
+            assert not any(secret in str(reply) for secret in served.credentials.values())
 
 
 def test_every_exchange_of_the_page_belongs_to_a_recipe() -> None:
@@ -187,10 +201,10 @@ async def test_services_are_known_by_their_certificates_as_the_recipe_shows(tmp_
     (settings,) = (tomllib.loads(block) for block in blocks if "# hypercorn.toml" in block)
     files = {name: str(tmp_path / settings[name]) for name in ("certfile", "keyfile", "ca_certs")}
 
-    async with recipe(TLS, tmp_path, **files, verify_mode=ssl.VerifyMode(settings["verify_mode"])) as (port, _, _):
+    async with recipe(TLS, tmp_path, **files, verify_mode=ssl.VerifyMode(settings["verify_mode"])) as served:
 
         async def reply(target: str, certificate: Path | None) -> Reply:
-            return await _ask_over_tls(port, client_context(tmp_path / "server-ca.pem", certificate), target)
+            return await _ask_over_tls(served.port, client_context(tmp_path / "server-ca.pem", certificate), target)
 
         job = ours.issue("spiffe://shop.example/jobs/nightly")
         for exchange in exchanges(RECIPES[TLS]):
@@ -211,5 +225,64 @@ async def test_no_certificate_of_a_field_counts_from_a_peer_that_is_no_trusted_p
     name = "Certificates behind a proxy"
     first = exchanges(RECIPES[name])[0]
     untrusted = RECIPES[name].replace('trusted_proxies = ["127.0.0.1"]', 'trusted_proxies = ["192.0.2.1"]')
-    async with recipe(name, tmp_path, section=untrusted) as (port, _, _):
-        assert (await ask(port, first)).status == 401
+    async with recipe(name, tmp_path, section=untrusted) as served:
+        assert (await ask(served.port, first)).status == 401
+
+
+async def test_a_page_goes_on_with_a_refreshed_token_and_not_with_an_expired_or_foreign_one(tmp_path: Path) -> None:
+    async with recipe(SPA, tmp_path) as served:
+        provider = served.providers.id
+        granted = await signed_in(provider, "ada", "orders:read")
+        form = {"grant_type": "refresh_token", "refresh_token": granted["refresh_token"], "client_id": CLIENT}
+        refreshed = (await ask_for_token(provider, form))["access_token"]
+        assert (await served.ask("/users/ada/orders", authorization=f"Bearer {refreshed}")).status == 200
+        for claims, reason in (
+            ({"exp": 1}, "The token has expired."),
+            ({"aud": "bank"}, "The token is for another audience."),
+            ({"sub": None}, "The token has not every claim that is required (sub)."),
+        ):
+            token = provider.token("ada", "orders:read", **claims)
+            refused = await served.ask("/users/ada/orders", authorization=f"Bearer {token}")
+            assert (refused.status, refused.json["detail"]) == (401, reason)
+            challenge = f'Bearer realm="users", error="invalid_token", error_description="{reason}"'
+            assert refused["www-authenticate"] == challenge
+
+
+async def test_a_partner_changes_a_key_without_a_moment_in_which_none_is_good(tmp_path: Path) -> None:
+    def new_key(*arguments: str) -> tuple[str, str]:
+        result = CliRunner().invoke(auth, ["new-key", "acme", "--scope", "orders:read", *arguments])
+        return result.stdout.strip(), result.stderr
+
+    async with recipe(PARTNERS, tmp_path) as served:
+        authenticator = served.app.gateway_context.require_runtime().authenticators["partners"]
+        assert isinstance(authenticator, ApiKeyAuthenticator)
+
+        def state() -> tuple[int, str | None]:
+            statistics = authenticator.statistics()
+            return statistics.generation, statistics.last_error
+
+        async def replace(text: str) -> None:
+            (tmp_path / "new.toml").write_text(text)
+            (tmp_path / "new.toml").rename(tmp_path / "keys.toml")
+            before = state()
+            with trio.fail_after(5):
+                while state() == before:
+                    await authenticator.look()
+
+        async def answer(key: str) -> tuple[int, Any]:
+            reply = await served.ask("/orders", x_api_key=key)
+            return reply.status, reply.json["orders"]["x-partner"] if reply.status == 200 else reply.json["detail"]
+
+        old, before = served.credentials["$ACME"], (tmp_path / "keys.toml").read_text()
+        new, table = new_key()
+        await replace(before + table)
+        assert [await answer(key) for key in (old, new)] == [(200, "acme"), (200, "acme")]
+        last, expiring = new_key()
+        await replace(table + expiring + "expires = 2026-01-31\n")
+        assert [await answer(key) for key in (old, new, last)] == [
+            (401, "The API key is not valid."),
+            (200, "acme"),
+            (401, "The API key has expired."),
+        ]
+        await replace("half a fi")
+        assert (await answer(new))[0] == 200

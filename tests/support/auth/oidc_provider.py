@@ -65,6 +65,8 @@ class Provider:
         self.port = 0
         self.trouble: Trouble = ""
         """How its documents are wrong: "hang" (no response), "500", "html", or "issuer" (a foreign one)."""
+        self.failed = trio.Event()
+        """Set once a document was wrong."""
         self.asked: list[str] = []
         """The paths of all requests."""
         self._users = users
@@ -129,6 +131,8 @@ class Provider:
         return await self._document(json.loads(self.key_set()))
 
     async def _document(self, value: object) -> Response:
+        if self.trouble:
+            self.failed.set()
         if self.trouble == "hang":
             await trio.sleep_forever()
         if self.trouble == "500":
