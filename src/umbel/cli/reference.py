@@ -136,7 +136,8 @@ A header field is left out if it cannot hold its value: a control character othe
 never sent), a list or an object, more than 8 KiB of one value, more than 16 KiB in all, or a dot segment in the path of
 a URI (Location, Refresh, Link) that the template begins. A record `header.left-out` at level info says so. This also
 holds for header fields of calls made in code and for `forward_headers`. A client's field is read as UTF-8 if it is
-valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged.
+valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged, and so does a template with its value,
+unless that is percent-encoded. A field that mixes it with other values has those in UTF-8.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two more functions: `zip(a, b)` pairs the
 items of two lists, and `lookup(map, key)` takes a computed key. `to_number` accepts only JSON numbers and gives null

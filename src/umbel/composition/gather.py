@@ -75,7 +75,7 @@ from ..core.call import Call, Caller, PreparedRequest
 from ..core.errors import UmbelError, UpstreamError
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT, Kind
-from ..core.http.header_field import Field, raw_value, text_of
+from ..core.http.header_field import Field, raw_value
 from ..core.httpx_calls.httpx_messages import headers_of
 from ..core.httpx_calls.transport_caller import caller_of
 from ..core.model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
@@ -105,7 +105,7 @@ from .request.request_template import drop_gateway_fields, gateway_fields
 from .running_call import RunningCall
 from .text.expression import ExpressionError, failed_expression
 from .text.fault import bad_request
-from .text.field_template import record_left_out
+from .text.field_template import record_left_out, set_client_texts
 from .text.template import BadValueError
 
 if TYPE_CHECKING:
@@ -532,8 +532,9 @@ class Compose:
     def context(self) -> dict[str, Json]:
         """The context for the expressions of the upstreams' configured headers and parameters."""
         inputs = self.inputs
-        headers = {name.replace("-", "_"): text_of(value) for name, value in inputs.headers.items()}
-        return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
+        context: dict[str, Json] = {"path": inputs.path, "query": inputs.query, "body": inputs.body}
+        set_client_texts(context, "headers", {name.replace("-", "_"): each for name, each in inputs.headers.items()})
+        return context
 
     @cached_property
     def _callers(self) -> dict[str, Caller]:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from ...config.schema.sections import Call, KeyPath, Route, Upstream
 from ...core.call import PreparedRequest
 from ...core.http.forward_all import STAR
-from ...core.http.header_field import text_of
 from ...core.model import Inputs, Json
 from ...policy.split import Split
 from ..answer.status_fields import CREATED
@@ -24,7 +23,7 @@ from ..request.request_template import RequestTemplate
 from ..request.upstream_choice import UpstreamChoice
 from ..static_response import RedirectTemplate, StaticResponse
 from ..text.expression import Expression, ExpressionError
-from ..text.field_template import FieldTemplate
+from ..text.field_template import FieldTemplate, set_client_texts
 from ..text.template import BadValueError
 
 
@@ -208,18 +207,15 @@ class Plan:
 
 def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
     """The evaluation context of a request before any call has ended."""
-    headers: dict[str, Json] = {}
-    for name in plan.headers:
-        value = inputs.headers.get(name.replace("_", "-"))
-        headers[name] = None if value is None else text_of(value)
-    context = {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
+    context: dict[str, Json] = {"path": inputs.path, "query": inputs.query, "body": inputs.body}
+    set_client_texts(context, "headers", {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers})
     if plan.reads_auth:
         context["auth"] = None if inputs.identity is None else inputs.identity.values
     if plan.reads_client:
         context["client"] = {"ip": inputs.client or None}
     if plan.cookies:
         given = inputs.cookies
-        context["cookies"] = {name: text_of(given[name]) if name in given else None for name in plan.cookies}
+        set_client_texts(context, "cookies", {name: given.get(name) for name in plan.cookies})
     return context
 
 

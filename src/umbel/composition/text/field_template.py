@@ -13,7 +13,13 @@ Cookie, end no parameter and no quoted string. So it is encoded as the field and
 - In a field that is a URI (Location), after the time of a Refresh, and between the angle brackets of a Link, it is
   percent-encoded except for the characters that a URI may hold (RFC 3986 section 2). After a first "/" it cannot begin
   with another one, which would make a host of it.
-- Anywhere else it is sent unchanged, in UTF-8.
+- Anywhere else it is sent unchanged.
+
+A value is sent in UTF-8. A header field or cookie of the client whose bytes are no UTF-8 is text in ISO-8859-1 here
+(``text_of``); it is sent in ISO-8859-1, that is, with the bytes that the client has sent. So a field that mixes such a
+value with others has each in its own encoding. This does not hold where a value is percent-encoded: that is always the
+encoding of its UTF-8. ``set_client_texts`` marks these values in the context. Between the pieces of a field and its
+bytes, their characters above 0x7F are lone surrogates (``surrogateescape``), which no other value can have.
 
 A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold one of its values: a value with a control
 character (so no value ends a line), a list or an object, a number that is not finite, or more than ``MAX_VALUE``
@@ -35,7 +41,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from ...core.events import LogMessage, Recorder
-from ...core.http.header_field import fits_field
+from ...core.http.header_field import fits_field, text_of
 from ...core.http.syntax import TOKEN_CHARS, TOKEN_TEXT
 from ...core.model import Json, RequestFacts
 from .template import BadValueError, Resolver, Variable, parse_template, scalar_text
@@ -72,6 +78,10 @@ _URI_SAFE = "!#$%&'()*+,/:;=?@[]~"
 # The characters of attr-char (RFC 8187 section 3.2.1) that quote() would encode.
 _ATTR_SAFE = "!#$&+^`|"
 
+_AS_LATIN_1 = "as latin-1"
+"""The key of the context for the marked values: root and name of each that is sent in ISO-8859-1. No expression can
+name it by accident."""
+
 Inner = tuple[str | Variable, ...]
 How = Literal["plain", "quoted", "bare", "uri"]
 """The place of a variable: in plain text, a quoted string, a parameter without quotes, or a URI."""
@@ -86,6 +96,21 @@ class _Part(NamedTuple):
     written: str
     """The name of the parameter as the template has it."""
     inner: Inner
+
+
+def set_client_texts(context: dict[str, Json], root: str, raw: Mapping[str, str | None]) -> None:
+    """Set ``context[root]`` to the texts of the client's values, and mark those that fields send in ISO-8859-1.
+
+    Args:
+        raw: the values by name as byte text (``core.http.header_field``); None: the request has none.
+    """
+    texts: dict[str, Json] = {name: None if value is None else text_of(value) for name, value in raw.items()}
+    context[root] = texts
+    # Only bytes that are no UTF-8 have an equal text: each character beyond ASCII has several bytes in UTF-8.
+    kept = [name for name, value in raw.items() if value is not None and not value.isascii() and texts[name] == value]
+    if kept:
+        marked = context.get(_AS_LATIN_1)
+        context[_AS_LATIN_1] = {**(marked if isinstance(marked, dict) else {}), root: dict.fromkeys(kept, True)}
 
 
 OnLeftOut = Callable[[str, str], None]
@@ -153,7 +178,7 @@ class FieldTemplate:
         try:
             for part in self.parts:
                 text += part if isinstance(part, str) else self._part(part, context, bound)
-            value = text.encode().strip(b" \t")
+            value = text.encode(errors="surrogateescape").strip(b" \t")
             _refuse(len(value) > MAX_FIELD, f"is longer than {MAX_FIELD} bytes")
         except _NullError:
             return None
@@ -164,8 +189,12 @@ class FieldTemplate:
 
     def _part(self, part: _Part, context: Mapping[str, Json], bound: Mapping[str, Json]) -> str:
         values = [piece if isinstance(piece, str) else _text(piece, context, bound) for piece in part.inner]
+        kept = values
+        if _AS_LATIN_1 in context:
+            pairs = zip(part.inner, values, strict=True)
+            kept = [text if isinstance(piece, str) else _with_its_bytes(piece, text, context) for piece, text in pairs]
         if part.how == "plain":
-            (text,) = values
+            (text,) = kept
             if self.field == "cookie" and len(self.parts) > 1:
                 _refuse(";" in text, "a semicolon would begin another cookie")
             return text
@@ -177,17 +206,17 @@ class FieldTemplate:
                 for piece, text in zip(part.inner, values, strict=True)
             )
             return "".join((part.written, "=", *encoded))
-        return self._parameter(part, "".join(values))
+        return self._parameter(part, "".join(values), "".join(kept))
 
-    def _parameter(self, part: _Part, text: str) -> str:
-        """The parameter or quoted string with the value ``text``."""
+    def _parameter(self, part: _Part, text: str, kept: str) -> str:
+        """The parameter or quoted string with the value ``text``; ``kept``: the same, by ``_with_its_bytes``."""
         prefix = f"{part.written}=" if part.written else ""
         if self.field == "cookie":
             _refuse(";" in text, "a semicolon would begin another cookie")
-            return f'{prefix}"{text}"' if part.how == "quoted" else prefix + text
+            return f'{prefix}"{kept}"' if part.how == "quoted" else prefix + kept
         if self.field in _TAG_FIELDS:
             _refuse('"' in text, "a quote would end the entity tag")
-            return f'{prefix}"{text}"'
+            return f'{prefix}"{kept}"'
         extended = _EXTENDED.get(self.field)
         if extended is not None and not text.isascii() and extended.fullmatch(part.name):
             fallback = f"{prefix}{_quoted(_ascii(text))}"
@@ -195,8 +224,8 @@ class FieldTemplate:
                 return fallback
             return f"{fallback}; {part.written}*=UTF-8''{quote(text, safe=_ATTR_SAFE)}"
         if part.how == "bare" and (TOKEN_TEXT if self.field in _STRICT else _KEEPS_INSIDE).fullmatch(text):
-            return prefix + text
-        return prefix + _quoted(text)
+            return prefix + kept
+        return prefix + _quoted(kept)
 
 
 def compile_field(field: str, text: str, resolve: Resolver) -> FieldTemplate:
@@ -347,6 +376,14 @@ def _text(variable: Variable, context: Mapping[str, Json], bound: Mapping[str, J
     if not fits_field(text):
         raise _UnfitError(f"{{{variable.name}}} holds a control character, or is no Unicode")
     return text
+
+
+def _with_its_bytes(variable: Variable, text: str, context: Mapping[str, Json]) -> str:
+    """The value of a variable, with surrogates in place of the bytes of a value that is sent in ISO-8859-1."""
+    value: Json = context[_AS_LATIN_1]
+    for key in (variable.root or "", *variable.fields):
+        value = value.get(key) if isinstance(value, dict) else None
+    return text.encode("latin-1").decode("ascii", "surrogateescape") if value is True else text
 
 
 def _quoted(text: str) -> str:

@@ -243,3 +243,20 @@ async def test_an_empty_segment_that_would_leave_another_route_is_refused(hooks:
 
     assert statuses == [200, 400, 200, 308]
     assert [head.partition(b" HTTP")[0] for head, _ in upstream.requests] == [b"GET /a//b"]
+
+
+async def test_a_value_of_the_client_in_a_configured_field_keeps_its_bytes(hooks: str) -> None:
+    upstream = Recording(response(b"{}", b"content-type: application/json"))
+    call = {"upstream": "up", "path": "/call", "headers": {"x-q": "{headers.x_q}", "x-c": "{cookies.c}"}}
+    route = {"path": "/call/<p>", "calls": {"a": call}, "answer": {"headers": {"x-q": "{headers.x_q}"}}}
+    changes = {"set": {"x-q": "{headers.x_q}", "x-p": "{headers.x_q}-{path.rest}", "x-c": "{cookies.c}"}}
+    fields = b"host: gateway.test\r\nx-q: a\xe4\r\ncookie: c=\xfc\r\nconnection: close\r\n\r\n"
+    async with proxied(upstream, hooks=hooks, request_headers=changes, routes=[route]) as it:
+        await converse(it.port, b"GET /%C3%B6 HTTP/1.1\r\n" + fields)
+        answer = await converse(it.port, b"GET /call/1 HTTP/1.1\r\n" + fields)
+
+    lines = [head.split(b"\r\n") for head, _ in upstream.requests]
+    assert [b"x-q: a\xe4" in each for each in lines] == [True, True]
+    assert [b"x-c: \xfc" in each for each in lines] == [True, True]
+    assert b"x-p: a\xe4-\xc3\xb6" in lines[0]
+    assert answer.statuses == [200]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import parse_options_header
 
-from umbel.composition.text.field_template import MAX_FIELD, compile_field
+from umbel.composition.text.field_template import MAX_FIELD, compile_field, set_client_texts
 from umbel.composition.text.template import Variable
+from umbel.core.model import Json
 
 
 def variable(name: str) -> Variable:
@@ -186,3 +187,35 @@ def test_a_template_that_can_never_make_a_valid_field_is_refused(text: str, reas
 def test_variables_are_listed_in_order() -> None:
     compiled = compile_field("content-disposition", "{a}; b=c{d}e; f=\"{g}\"; h*=UTF-8''{i}; j={k}{l}", variable)
     assert [each.name for each in compiled.variables] == ["a", "d", "g", "i", "k", "l"]
+
+
+@pytest.mark.parametrize(
+    ("field", "template", "sent"),
+    [
+        ("x-a", "{x}", b"a\xe4"),
+        ("x-a", "b={x}; c={y}", b"b=a\xe4; c=\xc3\xa4"),
+        ("x-a", 'b="{x}{y}"', b'b="a\xe4\xc3\xa4"'),
+        ("x-a", "{x}-{z}", b"a\xe4-\xc3\xbc"),
+        ("cookie", "c={x}; d={y}", b"c=a\xe4; d=\xc3\xa4"),
+        ("if-match", '"{x}"', b'"a\xe4"'),
+        ("content-type", "a/b; c={x}", b'a/b; c="a\xe4"'),
+        ("content-disposition", "inline; filename={x}", b"inline; filename=\"aa\"; filename*=UTF-8''a%C3%A4"),
+        ("location", "/b/{x}", b"/b/a%C3%A4"),
+    ],
+)
+def test_a_field_of_the_client_that_is_no_utf_8_keeps_its_bytes(field: str, template: str, sent: bytes) -> None:
+    names = {"x": ("headers", "x"), "y": ("headers", "y"), "z": ("path", "x")}
+    compiled = compile_field(field, template, lambda name: Variable(name, names[name][0], (names[name][1],), ""))
+    context: dict[str, Json] = {"path": {"x": "\u00fc"}}
+    set_client_texts(context, "headers", {"x": "a\xe4", "y": "\xc3\xa4", "none": None})
+    set_client_texts(context, "cookies", {"x": "\xe4"})
+    assert context["headers"] == {"x": "a\u00e4", "y": "\u00e4", "none": None}
+    assert compiled.expand(context, {}) == sent
+
+
+def test_a_field_of_the_client_that_ends_a_line_is_still_left_out() -> None:
+    compiled = compile_field("x-a", "{x}", lambda name: Variable(name, "headers", (name,), ""))
+    for value in ("\xe4\r\nx-b: 1", "\xe4\0", "\xe4\x85"):
+        context: dict[str, Json] = {}
+        set_client_texts(context, "headers", {"x": value})
+        assert compiled.expand(context, {}) is None
