@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ...core.errors import RequestError
 from ...core.model import Inputs, Json
 from ..browsers.compression import Compression
-from ..request_context import RequestContext
 from .query import QueryRules
 from .request_body import (
     BodyForm,
@@ -29,6 +28,9 @@ from .request_body import (
 )
 from .request_fields import RequestFields
 from .urlencoded import Names
+
+if TYPE_CHECKING:
+    from ..request_context import RequestContext
 
 _SCALARS = (str, int, float, bool)
 """Scalar types of JSON. A converter of werkzeug may make other objects (UUID)."""
