@@ -181,6 +181,11 @@ class GatewayApplication(QuartTrio):
         """Note whether too many workers die. ``/readyz`` answers 503 meanwhile; requests are still served."""
         self.gateway_context.serving.degraded = degraded
 
+    @property
+    def waits_for_keys(self) -> bool:
+        """Whether the first keys of a section ``[auth.NAME]`` are missing, so that ``/readyz`` is 503."""
+        return self.gateway_context.serving.waits_for_keys
+
     def client_of(self, peer: str | None, fields: Iterable[tuple[bytes, bytes]], scheme: str) -> tuple[str, str]:
         """The client's address and scheme, for the record of a request.
 

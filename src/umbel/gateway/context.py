@@ -95,16 +95,21 @@ class ServingState:
     def condition(self) -> str:
         """The state; of an application that serves and is not ready, the reason.
 
-        The reasons are "draining", "degraded" and "waiting for keys" (``auth/first_keys.py``). Any thread may ask.
+        The reasons are "draining", "degraded" and "waiting for keys". Any thread may ask.
         """
         if self.state is State.SERVING:
             if self.draining:
                 return "draining"
             if self.degraded:
                 return "degraded"
-            if self.runtime is not None and not have_first_keys(self.runtime.authenticators.values()):
+            if self.waits_for_keys:
                 return "waiting for keys"
         return self.state
+
+    @property
+    def waits_for_keys(self) -> bool:
+        """Whether the first keys are missing on which readiness depends (``auth/first_keys.py``)."""
+        return self.runtime is not None and not have_first_keys(self.runtime.authenticators.values())
 
     @property
     def ready(self) -> bool:

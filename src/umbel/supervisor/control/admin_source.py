@@ -72,17 +72,17 @@ class MasterSource:
         return await all_figures(self._master)
 
     def readiness(self) -> tuple[bool, Answer]:
-        """Ready if a worker is ready and not silent, and the master is neither degraded nor stopping."""
+        """Ready if a worker is ready, neither silent nor without keys, and the master neither degraded nor stopping."""
         master = self._master
-        ready, silent = len(master.workers), master.silent
+        ready, silent, without_keys = len(master.workers), master.silent, master.without_keys
         details = {
             "state": state_of(master),
             "draining": master.stopping,
             "degraded": master.degraded,
-            "workers": {"ready": ready, "silent": silent, "size": master.size},
+            "workers": {"ready": ready, "silent": silent, "without_keys": without_keys, "size": master.size},
             "failing_logs": sorted(master.failing_logs()),
         }
-        return ready > silent and not master.stopping and not master.degraded, details
+        return ready > silent + without_keys and not master.stopping and not master.degraded, details
 
     async def command(self, name: str, arguments: bytes) -> Answer:
         """Carry out one command and return its answer, after a reload at its end; see ``AdminSource``."""

@@ -140,6 +140,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """The number of streams; they are not in flight."""
     failing_logs: tuple[str, ...] = ()
     """The logs whose latest write has failed or hangs."""
+    waits_for_keys: bool = False
+    """Whether the application has not got its first keys yet, so that its ``/readyz`` is 503."""
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):

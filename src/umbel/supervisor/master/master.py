@@ -317,6 +317,11 @@ class Master:
         return sum(worker.is_silent for worker in self.workers)
 
     @property
+    def without_keys(self) -> int:
+        """The number of ready workers, silent ones left out, that wait for the first keys of ``[auth]``."""
+        return sum(worker.waits_for_keys and not worker.is_silent for worker in self.workers)
+
+    @property
     def addresses(self) -> Sequence[str]:
         """The addresses of the listening sockets."""
         return self._listeners.addresses
@@ -328,8 +333,11 @@ class Master:
 
     def summary(self) -> str:
         """Return one line that describes the state, such as ``4 of 4 workers ready, 1 of them silent``."""
-        ready, silent = len(self.workers), self.silent
-        words = [f"{ready} of {self.size} workers ready" + (f", {silent} of them silent" if silent else "")]
+        ready = len(self.workers)
+        words = [f"{ready} of {self.size} workers ready"]
+        for number, reason in ((self.silent, "silent"), (self.without_keys, "waiting for keys")):
+            if number:
+                words.append(f"{number} of them {reason}")
         if self.degraded:
             words.append("degraded: too many restarts" + (", no worker serves" if not ready else ""))
         return ", ".join(words)

@@ -215,6 +215,11 @@ class Worker:
         return trio.current_time() - latest > SILENT_BEATS * self._options.heartbeat_every
 
     @property
+    def waits_for_keys(self) -> bool:
+        """Whether the worker is ready but for keys: requests that need them get 503, and so does its ``/readyz``."""
+        return self.is_ready and self.last_heartbeat is not None and self.last_heartbeat.waits_for_keys
+
+    @property
     def is_responsive(self) -> bool:
         """Whether the worker has sent a message within the last ``hang_timeout``."""
         return self._heartbeat_at is not None and trio.current_time() - self._heartbeat_at < self._options.hang_timeout

@@ -227,6 +227,7 @@ class WorkerServer:
             connections=statistics.connections,
             requests=statistics.requests_total,
             failing_logs=failing_logs(self._server.recorder),
+            waits_for_keys=getattr(self._loaded.app, "waits_for_keys", False),
         )
 
     def _recycle_reason(self, beat: messages.Heartbeat, age: float) -> str:

@@ -128,6 +128,22 @@ async def test_drained_workers_are_no_restarts(script: Script, counting: Countin
         assert +master.figures.ends == {"recycle": 1}
 
 
+async def test_a_master_whose_workers_all_wait_for_keys_is_not_ready(
+    script: Script, counting: Counting, autojump_clock: object
+) -> None:
+    async with mastering(2) as (master, _):
+        await trio.sleep(1)
+        counting.master, source = master, MasterSource(master)
+        beat = messages.Heartbeat(lag_ms=2, inflight=1, tasks=1, rss=1, connections=1, requests=1, waits_for_keys=True)
+        first, second = master.workers
+        first.take_heartbeat(beat)
+        assert source.readiness()[0]
+        second.take_heartbeat(beat)
+        ready, details = source.readiness()
+        assert (ready, details["workers"]) == (False, {"ready": 2, "silent": 0, "without_keys": 2, "size": 2})
+        assert (await source.status())["master"]["summary"] == "2 of 2 workers ready, 2 of them waiting for keys"
+
+
 async def test_a_worker_whose_heartbeat_is_late_is_shown_as_silent(
     script: Script, counting: Counting, autojump_clock: object
 ) -> None:
@@ -138,7 +154,7 @@ async def test_a_worker_whose_heartbeat_is_late_is_shown_as_silent(
         first._heartbeat_at = trio.current_time() + 6  # The heartbeats of the first worker go on a little longer.
         await trio.sleep(4)
         source = MasterSource(master)
-        assert source.readiness()[1]["workers"] == {"ready": 2, "silent": 1, "size": 2}
+        assert source.readiness()[1]["workers"] == {"ready": 2, "silent": 1, "without_keys": 0, "size": 2}
         assert source.readiness()[0]
         shown = await source.status()
         assert shown["master"]["summary"] == "2 of 2 workers ready, 1 of them silent"
