@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -162,3 +163,19 @@ def test_the_upgrade_to_a_websocket_is_passed_on(
 
 def test_a_body_of_any_size_is_passed_on_without_a_max_body() -> None:
     assert explain("POST", "/files/a", "-H", "Content-Length: 99999999999").exit_code == 0
+
+
+def test_a_credential_for_the_gateway_is_not_passed_on(here: Path) -> None:
+    section = '[auth.users]\nkind = "jwt"\nalgorithms = ["ES256"]\nfrom = ["header", "cookie:t", "query:token"]\n'
+    issuers = 'issuers = [{ iss = "i", audience = ["a"], jwks = { upstream = "up", path = "/keys" } }]\n'
+    route = '[[routes]]\npath = "/p"\nauth = "users"\nproxy.upstream = "up"\n'
+    write(here, f'upstreams.up.urls = ["http://up"]\n{section}{issuers}{route}')
+
+    def told(*arguments: str) -> Any:
+        return json.loads(explain("GET", *arguments, "--json").stdout)["route"]["proxy"]
+
+    cut = told("/p?token=a.b.c&x=1", "-H", "Cookie: t=a.b.c")
+    assert (cut["target"], cut["dropped"]) == ("/p?x=1", ["cookie"])
+    bearer = told("/p", "-H", "Authorization: Bearer a.b.c", "-H", "X-A: 1")
+    assert (bearer["passed_on"], bearer["dropped"]) == (["x-a"], ["authorization"])
+    assert told("/p", "-H", "Authorization: Basic YTpi")["passed_on"] == ["authorization"]

@@ -10,12 +10,15 @@ from typing import Any
 from ...composition.plan.plan import Plan
 from ...composition.proxy.proxy_plan import ProxyPlan
 from ...composition.text.expression import ExpressionError
+from ...config.schema.auth import Auth
+from ...config.schema.credential_names import credential_fields, credential_names
 from ...config.schema.proxy import Proxy, Rewrite, WebSocketRules
 from ...config.schema.values.units import format_ratio
 from ...core.errors import RequestError
 from ...core.http.syntax import list_members
 from ...core.model import Json
 from ...core.networks import Networks
+from ...gateway.access.query_tokens import without_parameters
 from ...gateway.proxy.upload import check_size
 from ...gateway.proxy.websocket_handshake import check_origin, rules_of
 from ...gateway.request.client_origin import origin_of
@@ -74,6 +77,7 @@ def explain_proxy(
     path: Mapping[str, Any],
     context: Mapping[str, Json],
     asked: Sequence[tuple[str, str]],
+    accepted: Sequence[Auth],
     hide: Callable[[str], str],
 ) -> ProxyExplained | NoMatch | None:
     """Explain how a request is passed on; None: the route is no proxy route; ``NoMatch``: the request is refused.
@@ -85,6 +89,7 @@ def explain_proxy(
         path: the values of the variables of the route's path.
         context: the evaluation context of the request.
         asked: the header fields of the request.
+        accepted: the sections of which the route accepts credentials. Those of the request are taken for valid ones.
         hide: replaces the values of environment variables in a text.
     """
     proxy = plan.proxy
@@ -99,10 +104,10 @@ def explain_proxy(
         check_size(known_length(fields), proxy.max_body)
         if upgrades:
             check_origin(rules_of(proxy.websocket), fields.get("origin"))
-        sent_to = proxy.target(target.encode("ascii", "replace"), path, context, upstream)
+        sent_to = proxy.target(_without_tokens(target, accepted), path, context, upstream)
     except RequestError as error:
         return NoMatch(error.status, error.detail)
-    sent = proxy.request_fields(client.headers, context, upstream)
+    sent = proxy.request_fields(client.headers, context, upstream, authorized=_is_authorized(fields, accepted))
     configured = _configured(proxy.config, [field.name for field in proxy.destinations[upstream].headers])
     given = dict.fromkeys(name for name, _ in pairs)
     names = {lower for _, lower, _ in sent}.union(_OF_UPGRADE if upgrades else ())
@@ -118,6 +123,21 @@ def explain_proxy(
         tuple(map(hide, _response(proxy.config))),
         _websocket(proxy.config),
     )
+
+
+def _without_tokens(target: str, accepted: Sequence[Auth]) -> bytes:
+    """A target without the query parameters in which credentials may be."""
+    raw = target.encode("ascii", "replace")
+    path, _, query = raw.partition(b"?")
+    names = {name.encode("ascii") for each in accepted for name in credential_names(each, "query")}
+    kept = without_parameters(query, names)
+    return raw if kept == query else path + (b"?" + kept if kept else b"")
+
+
+def _is_authorized(fields: RequestFields, accepted: Sequence[Auth]) -> bool:
+    """Whether a request has a token in Authorization that a section of the route would read."""
+    is_bearer = (fields.get("authorization") or "").lower().startswith("bearer ")
+    return is_bearer and any("authorization" in credential_fields(each) for each in accepted)
 
 
 def _asks_for_websocket(fields: RequestFields) -> bool:
