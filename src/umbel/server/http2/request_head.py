@@ -238,6 +238,8 @@ def _check_pseudo(raw: Fields, pseudo: dict[bytes, bytes]) -> None:
         raise malformed("There is a :protocol, but the method is not CONNECT.")
     if (b":protocol" in pseudo or not connects) and not (pseudo.get(b":path") and pseudo.get(b":scheme")):
         raise malformed("The :path or the :scheme is missing.")
+    if pseudo.get(b":scheme", b"https").lower() not in (b"http", b"https"):
+        raise malformed("The :scheme is neither http nor https.")
 
 
 def _check_fields(fields: Fields, limits: Limits) -> None:

@@ -35,6 +35,7 @@ async def never(scope: Any, receive: Any, send: Any) -> None:
         ({":method": b"G\xff"}, [], 400),
         ({":method": "CONNECT", ":path": None, ":scheme": None}, [], 501),
         ({":method": "CONNECT", ":path": "/", ":scheme": "http", ":protocol": "connect-udp"}, [], 501),
+        ({":scheme": "ftp"}, [], 400),
         ({":authority": "two words"}, [], 400),
         ({":authority": b"\xff"}, [], 400),
         ({":authority": "a/b"}, [], 400),
