@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...config.schema.auth import JwtAuth
 from ...config.schema.sections import Call, Config, KeyPath, Route
 from ...core.http.forward_all import STAR
 from ..answer.cache_control import allows_shared
@@ -64,6 +65,9 @@ def _without_calls(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """
     called: set[str] = set()
     proxied: set[str] = set()
+    for section in config.auth.values():
+        if isinstance(section, JwtAuth):
+            called.update(issuer.jwks.upstream for issuer in section.issuers if issuer.jwks is not None)
     for route in config.routes:
         for each in route.calls.values():
             called.update(each.upstreams, () if each.mirror is None else (each.mirror.upstream,))

@@ -64,6 +64,12 @@ user_agent = "me"
 deadline_header = "x-left"
 """
 UNUSED = ["timeout", "max_body", "coalesce", "redirects", "user_agent", "deadline_header"]
+ISSUER = """
+[auth.a]
+kind = "jwt"
+algorithms = ["RS256"]
+issuers = [{ iss = "i", jwks = { upstream = "u", path = "/k" } }]
+"""
 PROXY = '[[routes]]\npath = "/<path:rest>"\nproxy = { upstream = "u"%s }\n'
 
 
@@ -81,8 +87,18 @@ PROXY = '[[routes]]\npath = "/<path:rest>"\nproxy = { upstream = "u"%s }\n'
             [],
         ),
         (OF_CALLS, "", []),
+        (OF_CALLS, PROXY % "" + ISSUER, []),
     ],
-    ids=["a proxy", "split and mirror", "health checks", "no effect", "a call", "the mirror of a call", "unused"],
+    ids=[
+        "a proxy",
+        "split and mirror",
+        "health checks",
+        "no effect",
+        "a call",
+        "the mirror of a call",
+        "unused",
+        "a key set",
+    ],
 )
 def test_a_key_about_calls_of_an_upstream_without_calls_is_a_warning(
     upstream: str, routes: str, keys: list[str]
