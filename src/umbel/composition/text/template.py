@@ -318,6 +318,9 @@ def parse_template(text: str, keeps_slashes: Collection[str] = ()) -> Iterator[s
         names = tuple(inner[len(operator) :].split(","))
         for name in names:
             if name[:1] in tuple("+#/;.|!@=,"):
+                if name[:1] == "+" and keeps_slashes:
+                    known = " or ".join(f"{{+{each}}}" for each in keeps_slashes)
+                    raise ValueError(f"{match[0]}: only a parameter <path:…> keeps its slashes; write {known}")
                 raise ValueError(
                     f"{match[0]}: the operator {name[:1]} is not allowed; {{name}}, {{?a,b}} and {{&a,b}} are"
                 )

@@ -136,6 +136,7 @@ def test_a_value_that_fits_into_no_query_gets_400_with_the_name_of_the_parameter
     [
         ("/<id>", "/{other}", '"other" is an unknown name'),
         ("/<id>", "/{+id}", "{+id}: the operator + is not allowed"),
+        ("/<path:rest>", "/{+other}", "{+other}: only a parameter <path:…> keeps its slashes; write {+rest}"),
         ("/<path:rest>", "/{rest}", '"rest" may have slashes; write {+rest} to keep them'),
         ("/<path:rest>", "//{+rest}", 'a path must begin with one "/"'),
         ("/<path:rest>", "/../{+rest}", 'a path must not have a segment "." or ".."'),

@@ -38,7 +38,7 @@ def test_a_mirror_copies_get_and_head_unless_it_names_methods() -> None:
         ({"split": {"v1": "10%"}}, '"v1" is the upstream of this table, which gets the rest'),
         ({"split_key": "client.ip"}, "split_key has an effect only beside split"),
         ({"split": {"v2": 10}}, '10 is not a ratio; write a number and a percent sign, such as "20%"'),
-        ({"split": {"v2": "101%"}}, "a ratio must be above 0% and at most 100%"),
+        ({"split": {"v2": "101%"}}, "a share must be at most 100%"),
         ({"mirror": {"upstream": "v1", "share": "5%"}}, '"v1" gets the request itself, so no copy is sent to it'),
         ({"mirror": {"upstream": "v2"}}, "share"),
         ({"mirror": {"upstream": "v2", "share": "0%"}}, "a ratio must be above 0% and at most 100%"),

@@ -112,6 +112,8 @@ def parse_share(value: object) -> float:
         ValueError: ``value`` is no text, has no percent sign, or is above 100 %.
     """
     match = _RATIO.fullmatch(value) if isinstance(value, str) else None
+    if match is not None and float(match[1]) > 100:
+        raise ValueError("a share must be at most 100%")
     return 0.0 if match is not None and not float(match[1]) else parse_ratio(value)
 
 
