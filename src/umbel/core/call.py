@@ -274,6 +274,11 @@ class ResponseHead(Protocol):
         """The reason phrase; may be empty."""
         ...
 
+    @property
+    def upgrade(self) -> bytes | None:
+        """The value of Upgrade in lower case, if Connection names it too; else None."""
+        ...
+
 
 class UpgradedStream(Protocol):
     """Bytes in both directions of an upstream's connection after a 101. It must be closed.

@@ -179,6 +179,8 @@ class _Reason(NamedTuple):
     """A ``core.call.ResponseHead``."""
 
     reason: bytes
+    upgrade: bytes | None = None
+    """Not known."""
 
 
 class TransportStreamCall(TransportCall):

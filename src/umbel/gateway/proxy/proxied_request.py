@@ -271,6 +271,9 @@ class ProxiedRequest:
         fields = self._rules.proxy.response_fields(
             response.fields, ctx.target, self._path, self._values, self.call.upstream, host=ctx.origin.host
         )
+        upgrade = response.head.upgrade if response.status == 426 and response.head is not None else None
+        if upgrade is not None:  # What the resource needs (RFC 9110 section 15.5.22); the rest belongs to a connection.
+            fields.append((b"upgrade", upgrade))
         if not response.response_ended and response.status != SWITCHED:
             runtime = ctx.serving.runtime
             if runtime is not None:

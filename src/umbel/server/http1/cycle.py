@@ -563,9 +563,10 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
             framing += b"connection: close\r\n"
         elif self.version == "1.0":
             framing += b"connection: keep-alive\r\n"
+        if status == 426 and b"upgrade: " in lines:  # Upgrade needs this option (RFC 9110 section 7.8).
+            framing += b"connection: upgrade\r\n"
         # Own fields and framing come from the server alone: read_fields has left out the application's.
-        own_lines = self.server.own_fields.lines(fields.dated)
-        return b"".join((STATUS_LINES[status], own_lines, lines, framing, b"\r\n"))
+        return b"".join((STATUS_LINES[status], self.server.own_fields.lines(fields.dated), lines, framing, b"\r\n"))
 
     def _framing(self, size: int, more: bool) -> bytes:
         """The framing field of a content whose length the application does not give (RFC 9112 section 6)."""

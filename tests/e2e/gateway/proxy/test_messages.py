@@ -260,3 +260,13 @@ async def test_a_value_of_the_client_in_a_configured_field_keeps_its_bytes(hooks
     assert [b"x-c: \xfc" in each for each in lines] == [True, True]
     assert b"x-p: a\xe4-\xc3\xb6" in lines[0]
     assert answer.statuses == [200]
+
+
+async def test_a_426_has_its_upgrade_and_the_option_for_it(hooks: str) -> None:
+    asks = response(b"", b"upgrade: websocket", b"connection: upgrade", status=b"426 Upgrade Required")
+    async with proxied(answering(asks), hooks=hooks) as it, connected(it.port) as client:
+        first, second = [await client.request("GET", "/a") for _ in range(2)]
+
+    assert [(each.status, each["upgrade"], each["connection"]) for each in (first, second)] == [
+        (426, "websocket", "upgrade")
+    ] * 2
