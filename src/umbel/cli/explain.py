@@ -81,8 +81,7 @@ def explain(
     inputs = read_inputs(loaded.config, plan := plans[found.route], found, method, path, fields, client)
     if isinstance(inputs, NoMatch):
         _exit_without_route(ctx, f"{method} {path}", inputs, browsers, as_json=as_json)
-    accepted = [loaded.config.auth[name] for name in plan.route.auth or () if name in loaded.config.auth]
-    passed = explain_proxy(plan, method, path, found.values, inputs.context, fields, accepted, loaded.hide)
+    passed = explain_proxy(plan, method, path, found.values, inputs.context, fields, loaded.config.auth, loaded.hide)
     if isinstance(passed, NoMatch):
         _exit_without_route(ctx, f"{method} {path}", passed, browsers, as_json=as_json)
     route = explain_plan(loaded, found.route, plan, fields, inputs.context)

@@ -77,7 +77,7 @@ def explain_proxy(
     path: Mapping[str, Any],
     context: Mapping[str, Json],
     asked: Sequence[tuple[str, str]],
-    accepted: Sequence[Auth],
+    auth: Mapping[str, Auth],
     hide: Callable[[str], str],
 ) -> ProxyExplained | NoMatch | None:
     """Explain how a request is passed on; None: the route is no proxy route; ``NoMatch``: the request is refused.
@@ -89,12 +89,13 @@ def explain_proxy(
         path: the values of the variables of the route's path.
         context: the evaluation context of the request.
         asked: the header fields of the request.
-        accepted: the sections of which the route accepts credentials. Those of the request are taken for valid ones.
+        auth: the sections ``[auth.NAME]``. Credentials of the request are taken for valid ones.
         hide: replaces the values of environment variables in a text.
     """
     proxy = plan.proxy
     if proxy is None:
         return None
+    accepted = [auth[name] for name in plan.route.auth or () if name in auth]
     pairs = [(name.lower().encode(), value.encode()) for name, value in asked]
     client = origin_of("192.0.2.1", pairs, Networks(()))
     upstream, why = _chosen(proxy, context)
