@@ -47,8 +47,7 @@ def explain(
     with OPTIONS and Access-Control-Request-Method too, what the answer to the preflight is. With -H "Accept-Encoding:
     gzip" it says in which coding the answer is sent. A call with a split is shown with the upstream that it chooses
     for this request; with --client also if it chooses by client.ip. Refusals for Host, Content-Type, Content-Encoding,
-    Content-Length, If-Match, names with _ and a WebSocket's Origin are foreseen; other limits, networks and a body are
-    not.
+    Content-Length, If-Match, names with _ and Origin of a WebSocket are foreseen; networks and a body are not.
 
     Exit status: 0 if a route or the gateway itself answers, 1 if the request is redirected or refused, 78 if the
     configuration cannot be used.

@@ -152,13 +152,22 @@ def test_a_contradiction_is_a_warning_with_its_line(what: str, tmp_path: Path, m
         UPSTREAM + 'max_concurrency = "auto"\n' + ROUTE + EACH % "limit = 50",
         GOOD + 'answer.cache_control = "public, max-age=60, s-maxage=600"\n',
         GOOD + '[logs]\nkeep_bytes = "1MB"\n',
-        UPSTREAM + 'timeout = "30s"\n' + ROUTE + 'proxy = { upstream = "u" }\n[logs]\ncalls.slow = "1m"\n',
     ],
 )
 def test_bounds_that_agree_cause_no_warning(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, text)
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(main, ["check"]).stderr == ""
+
+
+def test_the_timeout_of_an_upstream_of_proxy_routes_contradicts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = ROUTE + 'proxy = { upstream = "u" }\n[logs]\ncalls.slow = "1m"\n'
+    write(tmp_path, UPSTREAM + 'timeout = "30s"\n' + proxy)
+    monkeypatch.chdir(tmp_path)
+    (warning,) = CliRunner().invoke(main, ["check"]).stderr.splitlines()
+    assert "upstreams.u.timeout: has no effect: only proxy routes use u" in warning
 
 
 def test_both_files_are_compared_and_each_warning_names_its_file(
