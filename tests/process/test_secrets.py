@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -42,13 +43,13 @@ log = logging.getLogger("shop")
 
 
 @app.get("/crash")
-@app.requires("users", "partners")
+@app.requires("users", "partners", "machines")
 async def crash():
     raise RuntimeError(f"nothing in stock for {request.url} with {request.headers} and {dict(request.cookies)}")
 
 
 @app.get("/verbose")
-@app.requires("users", "partners")
+@app.requires("users", "partners", "machines")
 async def verbose():
     log.debug("asked %s %s %s", request.full_path, request.headers, request.cookies)
     log.info("asked %r", request.args, extra={"headers": list(request.headers), "cookies": dict(request.cookies)})
@@ -87,6 +88,12 @@ issuers = [{{ iss = "https://batch.example/", keys = "shared.json" }}]
 kind = "api-key"
 header = "x-partner"
 file = "partners.toml"
+[auth.machines]
+kind = "mtls"
+allow = ["spiffe://example.org/*"]
+
+[server]
+trusted_proxies = ["127.0.0.1"]
 
 [logs.access]
 format = "{format}"
@@ -98,16 +105,16 @@ level = "debug"
 
 [[routes]]
 path = "/orders"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 calls.part = {{ upstream = "up", path = "/", forward_headers = ["authorization"], forward_query = ["*"] }}
 [[routes]]
 path = "/admins"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 scopes = ["admin"]
 calls.part = {{ upstream = "up", path = "/" }}
 [[routes]]
 path = "/refused/<name>"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 allow = "auth.claims.tenant == path.name"
 calls.part = {{ upstream = "up", path = "/" }}
 [[routes]]
@@ -116,19 +123,19 @@ auth = "lost"
 calls.part = {{ upstream = "up", path = "/" }}
 [[routes]]
 path = "/broken"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 calls.part = {{ upstream = "dead", path = "/", forward_headers = ["authorization", "cookie"], forward_query = ["*"] }}
 [[routes]]
 path = "/failing"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 calls.part = {{ upstream = "up", path = "/fail", forward_headers = ["authorization"] }}
 [[routes]]
 path = "/files/<path:rest>"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 proxy = {{ upstream = "up", websocket = true }}
 [[routes]]
 path = "/dead/<path:rest>"
-auth = ["users", "batch", "partners"]
+auth = ["users", "batch", "partners", "machines"]
 proxy = {{ upstream = "dead" }}
 """
 PATHS = ("/orders", "/admins", "/refused/acme", "/unverified", "/broken", "/failing", "/files/a", "/dead/a", "/crash")
@@ -149,6 +156,8 @@ class Planted:
         self.unknown_key = secrets.token_urlsafe(32)
         self.certificate = base64.b64encode(secrets.token_bytes(600)).decode()
         self.shared = json.dumps({"keys": [oct_key.as_dict(private=True)]})
+        workload = secrets.token_urlsafe(24)
+        forwarded = f'Hash={secrets.token_hex(32)};Cert="{quote(self.certificate, safe="")}"'
         forged = valid["a"].rpartition(".")[0] + "." + sign(oct_key, "HS256", {}).rpartition(".")[2]
         self.all = {
             "the token in the header": valid["a"],
@@ -162,6 +171,7 @@ class Planted:
             "the unknown API key": self.unknown_key,
             "the digest of the API key": sha256(self.key.encode()).hexdigest(),
             "the client's certificate": self.certificate,
+            "a name in the client's certificate": workload,
             "a claim": tenant,
         }
         bearers = [valid["a"], expired, forged, self.hmac_token, valid["a"][:-20]]
@@ -174,7 +184,9 @@ class Planted:
             (f"?tick%65t={valid['c']}&ticket={valid['c']}", []),
             ("", [("x-partner", self.key)]),
             ("", [("x-partner", self.unknown_key)]),
-            ("", [("x-forwarded-client-cert", f'Hash=00;Cert="{self.certificate}";URI=spiffe://example.org/a')]),
+            ("", [("x-forwarded-client-cert", f"{forwarded};URI=spiffe://example.org/{workload}")]),
+            ("", [("x-forwarded-client-cert", f"{forwarded};URI=spiffe://evil.example/{workload}")]),
+            ("", [("x-forwarded-client-cert", f'{forwarded};Subject="{workload}')]),
         ]
 
     def files(self) -> dict[str, str]:
@@ -292,7 +304,10 @@ async def test_no_secret_is_in_any_output(log_format: str, options: tuple[str, .
     app_log = outputs["logs/app.jsonl"]
     assert all(each in app_log for each in (b"nothing in stock for", b"asked /verbose", b"no stream for"))
     if log_format == "json":
-        assert all(each in outputs["logs/access.jsonl"] for each in (b'"auth.kind":"jwt"', b'"auth.outcome":"expired"'))
+        assert all(
+            each in outputs["logs/access.jsonl"]
+            for each in (b'"auth.kind":"jwt"', b'"auth.kind":"mtls"', b'"auth.outcome":"expired"')
+        )
     assert b'umbel_auth_requests_total{kind="api-key",outcome="unknown-key"}' in outputs["admin /metrics"]
     assert b"partners" in outputs["umbel ctl status"]
     # Header blocks of HTTP/2 are in Huffman code, in which ``leaks`` finds nothing.

@@ -27,6 +27,7 @@ NAMES = (
     "cookie",
     "set-cookie",
     "x-api-key",
+    "x-forwarded-client-cert",
     "*api-key*",
     "*apikey*",
     "*token*",
@@ -54,7 +55,7 @@ _BEARER = re.compile(r"""\b(bearer\s++)[^\s"',;\\]++""", re.IGNORECASE)
 # Without a dot the match is no token; it is consumed all the same, since no token begins within it.
 _JWT = re.compile(r"\beyJ[\w-]{4,}+((?:\.[\w-]++)*+)")
 _HEADER_LINE = re.compile(
-    r"((?:authorization|cookie)\s*+[:=]\s*+)(?![\\\s\"'b]*[\"'])"
+    r"((?:authorization|cookie|forwarded[-_]client[-_]cert)\s*+[:=]\s*+)(?![\\\s\"'b]*[\"'])"
     # A quote belongs to the line only after "=": any other quote ends the text in which the line is quoted.
     r"(?:[^\r\n\"'\\]++|(?<==)\\*+[\"'][^\r\n\"'\\]*+\\*+[\"'])++",
     re.IGNORECASE,
@@ -117,7 +118,7 @@ class Redactor:
         if "@" in lower and "://" in lower:
             text = _USERINFO.sub(rf"\g<1>{REDACTED}@", text)
         if any(piece in lower for piece in self._pieces):
-            if "authorization" in lower or "cookie" in lower:
+            if "authorization" in lower or "cookie" in lower or "forwarded-client-cert" in lower:
                 text = _HEADER_LINE.sub(rf"\g<1>{REDACTED}", text)
             text = self._without_named(text)
         if "bearer" in lower:

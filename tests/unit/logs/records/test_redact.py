@@ -76,6 +76,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "a scheme in a pair": {"msg": f"secret=basic {SECRET}, x=1"},
     "a pair in a value": {"msg": f"password: token='{SECRET}'"},
     "a repr of a list under a name": {"msg": repr({"token": [SECRET]})},
+    "a forwarded certificate": {"msg": f'X-Forwarded-Client-Cert: Hash=1;Cert="{SECRET}";URI=spiffe://a/{SECRET}'},
     "a quoted cookie": {"msg": f'Cookie: a="{SECRET}"; b="{SECRET}"'},
     "a quoted cookie in JSON": {"msg": json.dumps({"line": f'Cookie: a="{SECRET}"; b=c'})},
     "parameters of a scheme": {"msg": f'Authorization: Digest username="a", response="{SECRET}"'},
