@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from tests.external.prometheus.server import Api, prometheus
+from tests.support.auth.oidc_provider import Provider, provided
 from tests.support.observe.queries import DOCS, alerts, of_page, of_panels, of_variables
 from tests.support.process.supervised import Supervised, supervised
 from umbel.demo.session import SAMPLE
@@ -37,8 +38,19 @@ breaker = { min_requests = 5 }
 [[routes]]
 path = "/gone"
 calls.gone = { upstream = "gone", path = "/", mirror = { upstream = "users", share = "100%" } }
+[upstreams.id]
+urls = ["ISSUER"]
+[auth.users]
+kind = "jwt"
+algorithms = ["ES256"]
+issuers = [{ iss = "ISSUER", jwks = { upstream = "id", path = "/jwks.json" } }]
+[[routes]]
+path = "/mine"
+auth = "users"
+respond = { text = "yours" }
 """
 GONE = b"GET /gone HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+WITHOUT_TOKEN = GONE.replace(b"/gone", b"/mine")
 VALUES = {"$__rate_interval": "10s", "$job": ".*", "$instance": ".*", "$route": ".*", "$upstream": ".*"}
 
 
@@ -51,8 +63,13 @@ def free_port() -> int:
 @asynccontextmanager
 async def busy_master(directory: Path, metrics_port: int) -> AsyncIterator[Supervised]:
     """A master with two workers, the sample configuration and the demo's traffic; some of each trouble happens."""
-    async with sample_upstreams(faults=True, seed=7) as urls, trio.open_nursery() as nursery:
-        text = SAMPLE.read_text() + MORE_CONFIG + f'[admin]\nmetrics = "127.0.0.1:{metrics_port}"\n'
+    async with (
+        sample_upstreams(faults=True, seed=7) as urls,
+        provided(Provider(users={})) as provider,
+        trio.open_nursery() as nursery,
+    ):
+        text = SAMPLE.read_text() + MORE_CONFIG.replace("ISSUER", provider.issuer)
+        text += f'[admin]\nmetrics = "127.0.0.1:{metrics_port}"\n'
         for service, port in (("users", 9001), ("orders", 9002), ("catalog", 9003), ("offers", 9005)):
             text = text.replace(f"http://127.0.0.1:{port}", urls[service][0])
         (directory / "umbel.toml").write_text(text.replace("http://127.0.0.1:9004", urls["catalog"][1]))
@@ -64,9 +81,9 @@ async def busy_master(directory: Path, metrics_port: int) -> AsyncIterator[Super
 
 
 async def _troubles(master: Supervised) -> None:
-    """Requests to an upstream that is gone, and malformed ones; after some seconds a reload, and a killed worker."""
+    """Requests that fail in several ways each second; after some seconds a reload, and a killed worker."""
     for second in range(1000):
-        for request in (*[GONE] * 4, b"not HTTP\r\n\r\n"):
+        for request in (*[GONE] * 4, WITHOUT_TOKEN, b"not HTTP\r\n\r\n"):
             stream = await trio.open_tcp_stream("127.0.0.1", master.port)
             async with stream:
                 await stream.send_all(request)
