@@ -262,7 +262,7 @@ async def asked(port: int, planted: Planted) -> tuple[dict[str, bytes], set[int]
     return outputs, statuses
 
 
-async def of_operators(directory: Path) -> dict[str, bytes]:
+async def of_operators(directory: Path, planted: Planted) -> dict[str, bytes]:
     """What the commands of operators and the admin side show while the gateway runs."""
     outputs: dict[str, bytes] = {}
     for command in (
@@ -278,6 +278,10 @@ async def of_operators(directory: Path) -> dict[str, bytes]:
     ):
         _, shown = await ended(*UMBEL, *command, cwd=directory)
         outputs[f"umbel {' '.join(command)}"] = shown.encode()
+    credentials = ("-H", f"x-partner: {planted.key}", "-H", f"authorization: Bearer {planted.hmac_token}")
+    asked_for = f"/orders?ticket={planted.all['the token in the query']}"
+    _, shown = await ended(*UMBEL, "explain", "GET", asked_for, *credentials, cwd=directory)
+    outputs["umbel explain of a request"] = shown.encode()
     for target in ("/", "/status", "/tree", "/metrics", "/readyz"):
         _, outputs[f"admin {target}"] = await ask_admin_bytes(directory / "logs" / "admin.sock", "GET", target)
     return outputs
@@ -291,7 +295,7 @@ async def test_no_secret_is_in_any_output(log_format: str, options: tuple[str, .
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.follow)
             outputs, statuses = await asked(port, planted)
-            outputs |= await of_operators(tmp_path)
+            outputs |= await of_operators(tmp_path, planted)
             server.send(signal.SIGTERM)
         assert await server.end() == 0
         outputs["stdout and stderr"] = server.output.encode()

@@ -9,12 +9,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote_plus
 
 import click
 
 from .options import config_option
 
 if TYPE_CHECKING:
+    from ..config.schema.sections import Config
     from .routes.browsers import BrowserAnswer
     from .routes.explanation import RouteExplained
     from .routes.matching import NoMatch, Query
@@ -68,6 +70,7 @@ def explain(
     fields = [(name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
+    request = f"{method} {_without_values(path, hidden := _hidden_parameters(loaded.config))}"
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
     found = find(plans, method, path, fields)
     browsers = browser_answer(loaded, plans, method, path, fields, getattr(found, "route", None))
@@ -76,18 +79,41 @@ def explain(
     if browsers.preflight:
         found = NoMatch(204, "a preflight, answered before any login, limit, hook and call")
     if isinstance(found, NoMatch):
-        _exit_without_route(ctx, f"{method} {path}", found, browsers, as_json=as_json)
+        _exit_without_route(ctx, request, found, browsers, as_json=as_json)
     inputs = read_inputs(loaded.config, plan := plans[found.route], found, method, path, fields, client)
     if isinstance(inputs, NoMatch):
-        _exit_without_route(ctx, f"{method} {path}", inputs, browsers, as_json=as_json)
+        _exit_without_route(ctx, request, inputs, browsers, as_json=as_json)
     passed = explain_proxy(plan, method, path, found.values, inputs.context, fields, loaded.config.auth, loaded.hide)
     if isinstance(passed, NoMatch):
-        _exit_without_route(ctx, f"{method} {path}", passed, browsers, as_json=as_json)
+        _exit_without_route(ctx, request, passed, browsers, as_json=as_json)
     route = explain_plan(loaded, found.route, plan, fields, inputs.context)
     route = replace(route, location=inputs.location, chosen_because=tuple(map(loaded.hide, found.why)), proxy=passed)
     if is_not_modified(plan, method, fields):
         route = replace(route, static=f"status 304, since If-None-Match names the ETag; otherwise {route.static}")
-    _show_route(f"{method} {path}", route, found.values, inputs.query, browsers, as_json, as_mermaid)
+    _show_route(request, route, found.values, _query(inputs.query, hidden), browsers, as_json, as_mermaid)
+
+
+def _hidden_parameters(config: Config) -> dict[str, str]:
+    """The query parameters in which any section of ``[auth]`` looks for tokens, with what is shown for their values."""
+    from ..config.schema.credential_names import credential_names
+    from ..core.diagnostics.redact import REDACTED
+
+    return {name: REDACTED for each in config.auth.values() for name in credential_names(each, "query")}
+
+
+def _query(query: Query, hidden: Mapping[str, str]) -> Query:
+    """The parameters as they are shown."""
+    return query._replace(values={name: hidden.get(name, value) for name, value in query.values.items()})
+
+
+def _without_values(target: str, hidden: Mapping[str, str]) -> str:
+    """A target with the texts of ``hidden`` in place of the values of the query parameters that it names."""
+    path, mark, query = target.partition("?")
+    if not hidden or not mark:
+        return target
+    pairs = [(pair, pair.partition("=")[0]) for pair in query.split("&")]
+    shown = [f"{name}={hidden[key]}" if (key := unquote_plus(name)) in hidden else pair for pair, name in pairs]
+    return f"{path}?{'&'.join(shown)}"
 
 
 def _show_route(

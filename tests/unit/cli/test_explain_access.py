@@ -105,3 +105,19 @@ def test_a_gateway_without_credentials_says_nothing_of_them(tmp_path: Path, monk
     write(tmp_path, '[[routes]]\npath = "/r"\nanswer.shape = "`1`"\n')
     monkeypatch.chdir(tmp_path)
     assert explained("/r") == []
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--mermaid",)], ids=["tree", "JSON", "mermaid"])
+@pytest.mark.parametrize("path", ["/r/acme", "/one", "/silent", "/nowhere"])
+def test_credentials_of_the_request_are_not_printed(path: str, more: tuple[str, ...], directory: Path) -> None:
+    headers = ("authorization: Bearer hunter2", "x-api-key: hunter2", "cookie: session=hunter2")
+    fields = [word for header in headers for word in ("-H", header)]
+    arguments = ("explain", "GET", f"{path}?a=1&token=hunter2&t%6Fken=hunter2", *fields, *more)
+
+    assert "hunter2" not in CliRunner().invoke(main, arguments).output
+
+
+def test_the_value_of_a_token_in_the_query_is_replaced_in_the_first_line(directory: Path) -> None:
+    output = CliRunner().invoke(main, ["explain", "GET", "/silent?token=hunter2&b=2"]).output
+
+    assert output.startswith("GET /silent?token=[redacted]&b=2")
