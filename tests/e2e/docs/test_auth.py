@@ -229,7 +229,7 @@ async def test_no_certificate_of_a_field_counts_from_a_peer_that_is_no_trusted_p
         assert (await ask(served.port, first)).status == 401
 
 
-async def test_a_page_goes_on_with_a_refreshed_token_and_not_with_an_expired_or_foreign_one(tmp_path: Path) -> None:
+async def test_a_page_goes_on_with_a_refreshed_token_but_no_expired_or_foreign_one(tmp_path: Path) -> None:
     async with recipe(SPA, tmp_path) as served:
         provider = served.providers.id
         granted = await signed_in(provider, "ada", "orders:read")
