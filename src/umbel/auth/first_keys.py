@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,3 +32,17 @@ async def wait_for_first_keys(authenticators: Iterable[Authenticator], start_tim
         for each in late:
             await each.wait_for_first_keys()
     return have_first_keys(late)
+
+
+def missing_keys(authenticators: Iterable[Authenticator]) -> Iterator[str]:
+    """Yield a sentence for each issuer whose keys have not come, if readiness depends on them."""
+    for each in authenticators:
+        if not isinstance(each, JwtAuthenticator) or each.is_ready:
+            continue
+        for issuer in each.statistics().issuers:
+            if issuer.generation == 0 and issuer.fetches:
+                reason = issuer.last_error or "the first fetch has not ended"
+                yield (
+                    f"the keys of {issuer.issuer} for [auth.{each.name}] have not come yet: {reason}; requests with its"
+                    " tokens get 503 until they have"
+                )

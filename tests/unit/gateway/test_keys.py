@@ -57,7 +57,9 @@ def figures(app: Any) -> dict[str, Any]:
     return sums
 
 
-async def test_startup_waits_for_the_first_keys_and_the_worker_is_ready_then(autojump_clock: object) -> None:
+async def test_startup_waits_for_the_first_keys_and_the_worker_is_ready_then(
+    autojump_clock: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     provider = Provider()
     app = application(provider)
     started = trio.current_time()
@@ -65,14 +67,21 @@ async def test_startup_waits_for_the_first_keys_and_the_worker_is_ready_then(aut
         assert trio.current_time() - started < WAIT_S_MAX
         assert provider.fetches == 1
         assert (await ask(app, target="/readyz")).status == 200
+        assert capsys.readouterr().err == ""
 
 
-async def test_a_worker_whose_keys_do_not_come_serves_and_is_ready_when_they_have(autojump_clock: object) -> None:
+async def test_a_worker_whose_keys_do_not_come_serves_and_is_ready_when_they_have(
+    autojump_clock: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     provider = Provider(failing=True)
     app = application(provider)
     started = trio.current_time()
     async with living(app):
         assert trio.current_time() - started == pytest.approx(WAIT_S_MAX)
+        assert capsys.readouterr().err == (
+            f"warning: the keys of {ISSUER} for [auth.users] have not come yet: the upstream id answered 500; requests"
+            " with its tokens get 503 until they have\n"
+        )
         assert (await ask(app, target="/readyz")).status == 503
         assert GatewayView(app).readiness() == (False, GatewayView(app).readiness()[1] | {"state": "waiting for keys"})
         assert (await ask(app, target="/livez")).status == 200

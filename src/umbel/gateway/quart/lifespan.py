@@ -13,8 +13,9 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
-from ...auth.first_keys import wait_for_first_keys
+from ...auth.first_keys import missing_keys, wait_for_first_keys
 from ...config.schema.credential_names import logs_of
+from ...core.console import say
 from ...core.errors import ConfigError
 from ...logs import Redactor
 from ...net.exception_groups import first_leaf, leaves, split_crash
@@ -88,11 +89,7 @@ class Lifespan(TrioASGILifespan):
                 try:
                     await app.startup()
                     await self._open_routes()
-                    if serving.runtime is not None:
-                        # A reload replaces workers one by one: so the next one stops only when this one has keys.
-                        await wait_for_first_keys(
-                            serving.runtime.authenticators.values(), app.gateway_config.supervisor.start_timeout
-                        )
+                    await self._wait_for_keys()
                     serving.state = State.SERVING
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
@@ -106,6 +103,17 @@ class Lifespan(TrioASGILifespan):
             if crash is not None and (serving.state is State.SERVING or rest is not None):
                 crashes.record(serving.recorder, "lifespan.crashed", crash)
             raise
+
+    async def _wait_for_keys(self) -> None:
+        """Wait for the first keys of ``[auth]``, and say on stderr which have not come in time."""
+        runtime = self.app.gateway_context.serving.runtime
+        if runtime is None:
+            return
+        authenticators = runtime.authenticators.values()
+        # A reload replaces workers one by one: so the next one stops only when this one has keys.
+        await wait_for_first_keys(authenticators, self.app.gateway_config.supervisor.start_timeout)
+        for sentence in missing_keys(authenticators):
+            say(f"warning: {sentence}")
 
     async def _open_routes(self) -> None:
         """Decide which requests are answered before Quart; after the startup functions have registered everything."""
