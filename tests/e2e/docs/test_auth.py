@@ -229,6 +229,20 @@ async def test_no_certificate_of_a_field_counts_from_a_peer_that_is_no_trusted_p
         assert (await ask(served.port, first)).status == 401
 
 
+async def test_only_a_request_for_a_closed_route_needs_a_credential(tmp_path: Path) -> None:
+    async with recipe("A gateway that is closed by default", tmp_path) as served:
+        for method, target, status in (
+            ("OPTIONS", "/orders", 204),
+            ("DELETE", "/orders", 405),
+            ("GET", "/nothing", 404),
+            ("GET", "/livez", 200),
+            ("HEAD", "/orders", 401),
+            ("OPTIONS", "/files/a", 401),
+            ("DELETE", "/files/a", 401),
+        ):
+            assert (await fetch(served.port, method, target)).status == status, (method, target)
+
+
 async def test_a_page_goes_on_with_a_refreshed_token_but_no_expired_or_foreign_one(tmp_path: Path) -> None:
     async with recipe(SPA, tmp_path) as served:
         provider = served.providers.id
