@@ -175,10 +175,12 @@ or that are about the client's own exchange: `authorization`, `cookie`, `host`, 
 fields, and the fields that Umbel writes. Those of them that a call may forward may be written beside it, as in
 `["*", "authorization"]`. The query is sent on byte for byte after the parameters of the configuration, so a client can
 repeat such a parameter; `umbel check` warns of it. A field that the configuration sets replaces one that is forwarded
-by `"*"`. With `"*"` the answer may depend on any field, so it is `private` unless the route sets `cache_control`, and
-its `Vary` names only the fields that templates and expressions read. A `*` within a name, or in any other key, is a
-mistake. Cookies in `headers` are sent before those of `forward_cookies`, and replace the client's cookies of the same
-name. A field that the client's `Connection` names is never forwarded, and neither is any other hop-by-hop field.
+by `"*"`, also where its template gives no value and so no field is sent; a field of the call itself replaces one that
+is forwarded by name too. With `"*"` the answer may depend on any field, so it is `private` unless the route sets
+`cache_control`, and its `Vary` names only the fields that templates and expressions read. A `*` within a name, or in
+any other key, is a mistake. Cookies in `headers` are sent before those of `forward_cookies`, and replace the client's
+cookies of the same name. A field that the client's `Connection` names is never forwarded, and neither is any other
+hop-by-hop field.
 
 **Conditions.** `if-none-match`, `if-modified-since`, `if-match`, `if-unmodified-since`, `range` and `if-range` can be
 forwarded if the answer is one response: the route has one call, without `each`, `answer.shape` and `stream`. In any

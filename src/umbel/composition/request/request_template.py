@@ -171,13 +171,21 @@ class RequestTemplate:
     beginnings: BoundedCache[object, bytes] | None = field(init=False, compare=False)
     """The cache for ``PreparedRequest.beginnings``; None: target, header fields or body differ between requests."""
     _never_by_star: frozenset[str] = field(init=False)
+    """The names of the client's fields that ``"*"`` does not send, with hyphens for underscores."""
+    _by_name: tuple[str, ...] = field(init=False)
+    """The names of ``forward_headers`` that the call does not set itself."""
     contested: bool = field(init=False)
     """Whether the configuration names a gateway field. The gateway's value is sent then."""
 
     def __post_init__(self) -> None:
         """Compute at load the fields that do not depend on a request."""
         deadline = () if self.deadline_header is None else (self.deadline_header.replace("_", "-"),)
-        object.__setattr__(self, "_never_by_star", self.credentials.fields.union(deadline))
+        # A field that the configuration sets is not the client's either where its template gives no value.
+        configured = {each.name.decode("ascii") for each in (*self.upstream_headers, *self.headers)}
+        hyphened = {name.replace("_", "-") for name in configured}
+        object.__setattr__(self, "_never_by_star", self.credentials.fields.union(deadline, hyphened))
+        own = {each.name.decode("ascii") for each in self.headers}
+        object.__setattr__(self, "_by_name", tuple(name for name in self.forward_headers if name not in own))
         target: bytes | None = None
         if not (self.target.variables or self.params or self.forward_query):
             with suppress(BadValueError):  # A target that is too long: each call fails with this error.
@@ -303,7 +311,7 @@ class RequestTemplate:
 
         defaults; fields forwarded by ``"*"``; those of the body; the upstream's; fields forwarded by name; the call's
         own; the forwarded cookies. So a client cannot replace a field that the configuration sets, except a field of
-        the upstream that the call forwards by name.
+        the upstream that the call forwards by name. This holds also where a template gives no value, and so no field.
         """
         fields: dict[bytes, Field] = {
             b"accept": (b"accept", b"accept", self.accept),
@@ -319,7 +327,7 @@ class RequestTemplate:
         elif self.forward_body:
             _describe(fields, inputs)
         expand_into(fields, self.upstream_headers, context, bound, left_out)
-        for name in self.forward_headers:
+        for name in self._by_name:
             if (named := inputs.headers.get(name)) is not None:
                 if name in CONDITIONS and withheld(name, self.forward_headers, inputs.headers):
                     continue

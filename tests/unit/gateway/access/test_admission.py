@@ -221,6 +221,30 @@ async def test_an_identity_reaches_the_requests_of_calls(files: Path) -> None:
     assert "authorization" not in up.asked[-1].headers
 
 
+@pytest.mark.parametrize("forwarded", [["*"], ["x-tenant", "x-other"]])
+async def test_a_field_whose_claim_is_missing_is_never_that_of_the_client(forwarded: list[str], files: Path) -> None:
+    up = Function(says(1))
+    call = {
+        "upstream": "up",
+        "path": "/",
+        "headers": {"x-tenant": "{auth.claims.tenant}"},
+        "forward_headers": forwarded,
+    }
+    app, _ = gateway(
+        {"path": "/r", "auth": ["users"], "calls": {"c": call}},
+        sections=sections(files),
+        server={"underscore_headers": "keep"},
+        up=up,
+    )
+    async with living(app):
+        claims = [("x-tenant", "forged"), ("x_tenant", "forged"), ("x-other", "1")]
+        assert (await ask(app, target="/r", headers=[bearer(token()), *claims])).status == 200
+        assert {"x-tenant", "x_tenant"}.isdisjoint(up.asked[-1].headers)
+        assert up.asked[-1].headers["x-other"] == "1"
+        await ask(app, target="/r", headers=[bearer(token(tenant="a")), *claims])
+        assert up.asked[-1].headers["x-tenant"] == "a"
+
+
 async def test_a_body_is_not_received_before_admission(files: Path) -> None:
     app, _ = gateway(
         {
