@@ -58,24 +58,26 @@ def forwarded_cookies(
     names: Collection[str],
     own: str = "",
     but: Collection[str] = (),
+    set_here: Collection[str] = (),
 ) -> str:
     """The value of the field Cookie with the client's cookies of these names (``"*"``: all); empty without cookies.
 
     Args:
         own: the cookies that the configuration sets. They come first, and replace the client's of the same names.
         but: the cookies that ``"*"`` leaves out.
+        set_here: the cookies that the configuration sets if they have a value. Those of the client are not sent.
     """
     if STAR not in names:
         chosen = [f"{name}={cookies[name]}" for name in names if name in cookies]
-    elif own or but:
+    elif own or but or set_here:
         chosen = [pair.strip(" \t") for pair in headers.get("cookie", "").split(";")]
         if but:
             chosen = [pair for pair in chosen if pair and _cookie_name(pair) not in but]
     else:
         return headers.get("cookie", "")
-    if own:
-        taken = {_cookie_name(pair) for pair in own.split(";")}
-        chosen = [own, *(pair for pair in chosen if _cookie_name(pair) not in taken | {""})]
+    if own or set_here:
+        taken = {_cookie_name(pair) for pair in own.split(";")}.union(set_here, {""})
+        chosen = [*([own] if own else ()), *(pair for pair in chosen if _cookie_name(pair) not in taken)]
     return "; ".join(chosen)
 
 

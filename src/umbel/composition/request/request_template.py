@@ -174,6 +174,8 @@ class RequestTemplate:
     """The names of the client's fields that ``"*"`` does not send, with hyphens for underscores."""
     _by_name: tuple[str, ...] = field(init=False)
     """The names of ``forward_headers`` that the call does not set itself."""
+    _set_cookies: frozenset[str] = field(init=False)
+    """The names of the cookies that the configuration sets, if they have values."""
     contested: bool = field(init=False)
     """Whether the configuration names a gateway field. The gateway's value is sent then."""
 
@@ -186,6 +188,8 @@ class RequestTemplate:
         object.__setattr__(self, "_never_by_star", self.credentials.fields.union(deadline, hyphened))
         own = {each.name.decode("ascii") for each in self.headers}
         object.__setattr__(self, "_by_name", tuple(name for name in self.forward_headers if name not in own))
+        cookies = (each.text.cookie_names for each in (*self.upstream_headers, *self.headers) if each.name == b"cookie")
+        object.__setattr__(self, "_set_cookies", frozenset().union(*cookies))
         target: bytes | None = None
         if not (self.target.variables or self.params or self.forward_query):
             with suppress(BadValueError):  # A target that is too long: each call fails with this error.
@@ -337,7 +341,12 @@ class RequestTemplate:
             own = fields.get(b"cookie") if "cookie" not in self.forward_headers else None
             configured = own[2].decode("latin-1") if own is not None else ""
             if cookies := forwarded_cookies(
-                inputs.headers, inputs.cookies, self.forward_cookies, configured, self.credentials.cookies
+                inputs.headers,
+                inputs.cookies,
+                self.forward_cookies,
+                configured,
+                self.credentials.cookies,
+                self._set_cookies,
             ):
                 _put(fields, b"cookie", raw_value(cookies))
         return [*fields.values()]

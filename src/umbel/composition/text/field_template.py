@@ -151,6 +151,18 @@ class FieldTemplate:
         return tuple(piece for piece in inner if isinstance(piece, Variable))
 
     @property
+    def cookie_names(self) -> frozenset[str]:
+        """The names of the cookies in a template of the field Cookie, whether they get values or not."""
+        text = ""
+        for part in self.parts:
+            if isinstance(part, _Part):
+                text += f"{part.written}=" if part.written else ""
+                text += "".join(piece if isinstance(piece, str) else "\0" for piece in part.inner)
+            else:
+                text += part
+        return frozenset(pair.partition("=")[0].strip(" \t") for pair in text.split(";")) - {""}
+
+    @property
     def leads_to_client_host(self) -> bool:
         """Whether the field is a redirect to a host that a value of the client's request may name."""
         if self.field not in _REDIRECTING:

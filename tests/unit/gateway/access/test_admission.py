@@ -245,6 +245,20 @@ async def test_a_field_whose_claim_is_missing_is_never_that_of_the_client(forwar
         assert up.asked[-1].headers["x-tenant"] == "a"
 
 
+@pytest.mark.parametrize("forwarded", [["*"], ["user", "b"]])
+async def test_a_cookie_whose_claim_is_missing_is_never_that_of_the_client(forwarded: list[str], files: Path) -> None:
+    up = Function(says(1))
+    headers = {"cookie": "user={auth.claims.tenant}; role=a"}
+    call = {"upstream": "up", "path": "/", "headers": headers, "forward_cookies": forwarded}
+    app, _ = gateway({"path": "/r", "auth": ["users"], "calls": {"c": call}}, sections=sections(files), up=up)
+    async with living(app):
+        fields = [("cookie", "user=forged; b=2; role=forged")]
+        assert (await ask(app, target="/r", headers=[bearer(token()), *fields])).status == 200
+        assert up.asked[-1].headers["cookie"] == "b=2"
+        await ask(app, target="/r", headers=[bearer(token(tenant="t")), *fields])
+        assert up.asked[-1].headers["cookie"] == "user=t; role=a; b=2"
+
+
 async def test_a_body_is_not_received_before_admission(files: Path) -> None:
     app, _ = gateway(
         {
