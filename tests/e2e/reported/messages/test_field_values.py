@@ -84,14 +84,13 @@ params = { p = "headers.x_user" }"""
         async with running(tmp_path, config) as program:
             reply, received = await program.ask("/r", headers=[("x-user", raw.decode("latin-1"))])
     assert (reply.status, reply.json) == (200, "Jos\u00e9")
-    assert "x-name: Jos\u00e9".encode() in received
+    assert b"x-name: " + raw in received
     (head,) = upstream_.heads
     assert head.startswith(b"GET /Jos%C3%A9?p=Jos%C3%A9 HTTP/1.1\r\n")
     fields = fields_of(head)
-    # A forwarded field keeps its bytes; a template encodes values as UTF-8.
-    assert fields[b"x-user"] == raw
-    assert fields[b"x-name"] == "Jos\u00e9".encode()
-    assert fields[b"x-known"] == 'a="Jos\u00e9"'.encode()
+    # A forwarded field keeps its bytes, and so does a value of the client in a template.
+    assert fields[b"x-user"] == fields[b"x-name"] == raw
+    assert fields[b"x-known"] == b'a="%b"' % raw
 
 
 VALUES: dict[str, tuple[object, dict[bytes, bytes]]] = {
