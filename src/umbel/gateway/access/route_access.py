@@ -154,13 +154,13 @@ class RouteAccess:
         ctx.auth = AuthResult("admitted", identity.kind, identity.name)
 
     async def _identify(self, ctx: RequestContext) -> tuple[Authenticator, Identity, Presented]:
-        runtime = ctx.serving.runtime or self._context.require_runtime()
-        authenticators = [runtime.authenticators[name] for name in self._names]
+        authenticators = (ctx.serving.runtime or self._context.require_runtime()).authenticators
         presented = _presented_by(ctx)
         if self._query_names:
             ctx.query = without_parameters(presented.query, self._query_names)
         refused: list[tuple[Authenticator, Refusal]] = []
-        for authenticator in authenticators:
+        for name in self._names:
+            authenticator = authenticators[name]
             found = authenticator.authenticate(presented)
             if isinstance(found, Refusal) and found.keys_may_come and await authenticator.renew_keys(presented):
                 found = authenticator.authenticate(presented)
@@ -168,7 +168,7 @@ class RouteAccess:
                 return authenticator, found, presented
             if found is not None:
                 refused.append((authenticator, found))
-        raise _refusal(authenticators, refused)
+        raise _refusal([authenticators[name] for name in self._names], refused)
 
     def _check_origin(
         self, ctx: RequestContext, authenticator: Authenticator, identity: Identity, presented: Presented

@@ -117,7 +117,7 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
     fields = reply.fields = [*reply.fields]
     if not reply.named or all(name != REQUEST_ID for name, _ in fields):
         fields.append((REQUEST_ID, ctx.facts.request_id.encode()))
-    if ctx.identity is not None and all(name != CACHE_CONTROL for name, _ in fields):
+    if ctx.identity is not None and CACHE_CONTROL not in dict(fields):
         fields.append(PRIVATE)
     ctx.browser_fields.add(fields, ctx.origin)
 
