@@ -17,6 +17,7 @@ from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
 from ..server.limits.server_limits import Limits
+from .access.query_tokens import token_parameters
 from .browsers.browser_fields import BrowserRules
 from .browsers.compression import Compression
 from .context import GatewayContext, RequestCounts, ServingState, State
@@ -97,6 +98,7 @@ class GatewayApplication(QuartTrio):
             ServingState(Limits.of(config.server), recorder or NULL),
             None if config.compress is None else Compression(config.compress),
             BrowserRules(config),
+            token_parameters(config),
         )
         self._has_root_path = False
         """Whether a server mounts the application below a path (ASGI's ``root_path``), which only Quart handles."""

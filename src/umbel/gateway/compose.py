@@ -28,7 +28,7 @@ from .configured_view import deadline_of
 from .request.inputs import InputRules
 from .request_context import RequestContext, count_nothing, current_request_context
 from .response.answer import AnswerRules, answer
-from .response.reply import Reply, as_response
+from .response.reply import Reply, as_response, keep_private
 
 if TYPE_CHECKING:
     from .access.route_access import RouteAccess
@@ -132,7 +132,7 @@ class ComposeView:
             TypeError: the handler returned a tuple of another form.
             BaseException: an exception of the handler, except ``CompositionFailedError``.
         """
-        fields, facts = ctx.origin.fields, ctx.facts
+        sent, facts = ctx.origin.fields, ctx.facts
         runtime = self._context.require_runtime()
         inputs = self._inputs.read(ctx, path)
         compose = Compose(runtime.callers, inputs, facts, ctx.recorder, self._upstreams, ctx.calls)
@@ -145,7 +145,7 @@ class ComposeView:
                     The handler has no deadline while it waits for the body.
                     """
                     now = trio.current_time()
-                    due = self.deadline(fields, now)
+                    due = self.deadline(sent, now)
                     # A gather block that begins during the wait gets the deadline as if the body were complete now.
                     compose.facts = ctx.became_complete(due, now)
                     late.deadline = math.inf if for_body else due + GRACE
@@ -168,7 +168,11 @@ class ComposeView:
             return value
         value, status, headers = _unpacked(value)
         said = _fields(headers, partial(record_left_out, facts, ctx.recorder)) if headers else ()
-        return answer(compose.result(value, status=status, headers=said), self._answer, ctx)
+        reply = answer(compose.result(value, status=status, headers=said), self._answer, ctx)
+        if ctx.identity is not None:
+            reply.fields = fields = [*reply.fields]
+            keep_private(fields)
+        return reply
 
 
 def _standing_for(handler: Handler, answer: Callable[..., Awaitable[AnyResponse]]) -> Callable[..., Any]:

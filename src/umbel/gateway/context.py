@@ -16,6 +16,7 @@ from ..auth.first_keys import have_first_keys
 from ..core.errors import NotRunningError, RequestError
 from ..server.limits.server_limits import is_own_probe
 from ..server.response.error_response import NOT_ADMITTED
+from .access.query_tokens import without_parameters
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -154,6 +155,12 @@ class GatewayContext:
     """Compresses responses; None: there is no section ``[compress]``."""
     browsers: BrowserRules
     """The fields that responses get for browsers."""
+    token_parameters: frozenset[bytes] = frozenset()
+    """The query parameters that are tokens for the gateway, so that nothing else may see them."""
+
+    def visible_query(self, query: bytes) -> bytes:
+        """The raw query of a request without tokens."""
+        return without_parameters(query, self.token_parameters) if self.token_parameters else query
 
     def admits(self, scope: Mapping[str, Any]) -> bool:
         """Whether the peer of an ASGI scope may make requests."""

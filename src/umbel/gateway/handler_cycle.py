@@ -145,7 +145,8 @@ class HandlerCycle(RequestCycle):
             del raised  # Its traceback holds this frame: a reference cycle.
 
     def _make_context(self) -> Any:
-        return self._quart.request_context(self, self._scope(), self._send, self._match, over=self._over)
+        scope = {**self._scope(), "query_string": self.query}  # Without tokens.
+        return self._quart.request_context(self, scope, self._send, self._match, over=self._over)
 
     def _has_krakend(self) -> bool:
         return self._says_krakend

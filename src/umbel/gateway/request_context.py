@@ -52,7 +52,7 @@ class RequestContext:
         facts: identifiers, route and times; replaced as more becomes known.
         origin: the client's address and the request's fields.
         serving: the state of the application; its present recorder takes the records of this request.
-        query: the raw query of the request target.
+        query: the raw query of the request target, without tokens (``GatewayContext.visible_query``).
     """
 
     __slots__ = (
@@ -82,6 +82,7 @@ class RequestContext:
         "query",
         "recorder",
         "serving",
+        "varies",
     )
 
     def __init__(self, facts: RequestFacts, origin: ClientOrigin, serving: ServingState, query: bytes = b"") -> None:
@@ -90,13 +91,15 @@ class RequestContext:
         self.serving = serving
         self.recorder = serving.recorder
         self.query = query
-        """The raw query of the request target."""
+        """The raw query of the request target, without tokens."""
         self.handshake: Mapping[str, Any] | None = None
         """The ASGI scope of a WebSocket that Quart serves, which has no ``inbound``; else None."""
         self.identity: Identity | None = None
         """Who makes the request; None: its route has no ``auth``, or has not admitted it yet."""
         self.credential: Place | None = None
         """The place of the credential by which the request was admitted; None as above."""
+        self.varies: tuple[str, ...] = ()
+        """The header fields, in lower case, in which the route looks for credentials."""
         self.auth: AuthResult | None = None
         """What authentication has come to, for the access record; None: the route has no ``auth``."""
         self.body: RequestBody
@@ -147,6 +150,14 @@ class RequestContext:
     def opens_websocket(self) -> bool:
         """Whether the request opens a WebSocket."""
         return self.handshake is not None or self.inbound.websocket
+
+    @property
+    def given_query(self) -> bytes:
+        """The raw query as the client has sent it."""
+        if self.handshake is not None:
+            given: bytes = self.handshake["query_string"]
+            return given
+        return self.inbound.target.partition(b"?")[2]
 
     @property
     def target(self) -> bytes:

@@ -111,7 +111,7 @@ class RequestCycle(RequestContext):
             route.deadline(fields, started_at),
         )
         RequestContext.__init__(
-            self, facts, origin, context.serving, inbound.target.partition(b"?")[2]
+            self, facts, origin, context.serving, context.visible_query(inbound.target.partition(b"?")[2])
         )  # Not super(): it is slow.
         self.inbound = inbound
         self.compression = route.compression

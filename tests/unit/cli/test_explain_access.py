@@ -82,7 +82,7 @@ def test_each_credential_is_shown_with_its_place_and_what_it_must_grant(director
         "if auth.claims.tenant == path.tenant",
         "else 401: without a credential, or with one that is not valid; 400: with a malformed one",
         "403: without the scopes, or if allow is false, or with a token in a cookie, if the method is unsafe and the"
-        " origin not allowed",
+        " origin is not allowed",
         "503: while the keys of the token's issuer cannot be fetched",
     ]
 

@@ -6,15 +6,21 @@ No line holds a key, a digest or a token.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...config.schema.auth import ApiKeyAuth, Auth, JwtAuth
-from ...config.schema.sections import PUBLIC, Config, Route
+from ...config.schema.sections import PUBLIC, Config
+from ...gateway.access.configured_access import makes_unsafe_calls
+
+if TYPE_CHECKING:
+    from ...composition.plan.plan import Plan
 
 _PLACES = {"header": "in Authorization: Bearer", "cookie": "in the cookie", "query": "in the query parameter"}
 
 
-def access_of(config: Config, route: Route) -> Iterator[str]:
+def access_of(config: Config, plan: Plan) -> Iterator[str]:
     """Yield the lines about the access to a route; none if nothing about it is configured."""
+    route = plan.route
     if route.auth is None:
         if config.auth:
             yield "anybody: the route has no auth"
@@ -30,7 +36,7 @@ def access_of(config: Config, route: Route) -> Iterator[str]:
         yield f"one of the scopes {', '.join(route.scopes_any)}"
     if route.allow is not None:
         yield f"if {route.allow}"
-    yield from _refusals([config.auth[name] for name in route.auth], route)
+    yield from _refusals([config.auth[name] for name in route.auth], plan)
 
 
 def _credential(auth: Auth) -> str:
@@ -50,7 +56,8 @@ def _place(text: str) -> str:
     return f"{_PLACES[kind]} {name}".rstrip()
 
 
-def _refusals(sections: list[Auth], route: Route) -> Iterator[str]:
+def _refusals(sections: list[Auth], plan: Plan) -> Iterator[str]:
+    route = plan.route
     yield "else 401: without a credential, or with one that is not valid; 400: with a malformed one"
     causes = [
         *(("without the scopes",) if route.scopes or route.scopes_any else ()),
@@ -58,7 +65,8 @@ def _refusals(sections: list[Auth], route: Route) -> Iterator[str]:
     ]
     tokens = [section for section in sections if isinstance(section, JwtAuth)]
     if any(place.startswith("cookie:") for section in tokens for place in section.from_):
-        causes.append("with a token in a cookie, if the method is unsafe and the origin not allowed")
+        which = "" if makes_unsafe_calls(plan) else "the method is unsafe and "
+        causes.append(f"with a token in a cookie, if {which}the origin is not allowed")
     if causes:
         yield f"403: {', or '.join(causes)}"
     if any(issuer.jwks is not None for section in tokens for issuer in section.issuers):

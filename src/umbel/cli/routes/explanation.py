@@ -124,7 +124,7 @@ def explain_plan(
         plan.candidates,
         dict(explainer.upstreams_of_proxy(plan)),
         explainer.static(plan),
-        access=tuple(map(loaded.hide, access_of(loaded.config, route))),
+        access=tuple(map(loaded.hide, access_of(loaded.config, plan))),
     )
 
 

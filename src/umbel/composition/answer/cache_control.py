@@ -75,6 +75,11 @@ def allows_shared(cache_control: str) -> bool:
     return not _FOR_SHARED.isdisjoint(map(_name, _split(cache_control)))
 
 
+def names_shared_age(cache_control: str) -> bool:
+    """Whether a Cache-Control has s-maxage, which only shared caches obey."""
+    return "s-maxage" in map(_name, _split(cache_control))
+
+
 def _split(cache_control: str) -> list[str]:
     return [directive.strip(" \t") for directive in _DIRECTIVE.findall(cache_control) if directive.strip(" \t")]
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ...config.schema.sections import Call, KeyPath, Route, Upstream
+from ...config.schema.sections import PUBLIC, Call, KeyPath, Route, Upstream
 from ...core.call import PreparedRequest
 from ...core.http.forward_all import STAR
 from ...core.model import Inputs, Json
 from ...policy.split import Split
+from ..answer.cache_control import allows_shared, to_private
 from ..answer.status_fields import CREATED
 from ..call_result import CallRules
 from ..proxy.proxy_plan import ProxyPlan
@@ -181,11 +182,19 @@ class Plan:
             self, "is_plain_object", usual and not fields and not any(call.conditions for call in self.calls)
         )
         object.__setattr__(self, "has_mirrors", any(call.mirror is not None for call in self.calls))
-        object.__setattr__(self, "cache_control", None if answer.cache_control == "parts" else answer.cache_control)
+        configured = None if answer.cache_control == "parts" else answer.cache_control
+        if configured is not None and self.has_auth and not allows_shared(configured):
+            configured = to_private(configured)
+        object.__setattr__(self, "cache_control", configured)
 
     def answers(self, method: str) -> bool:
         """Whether the route has a method. GET includes HEAD."""
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
+
+    @property
+    def has_auth(self) -> bool:
+        """Whether each request of the route has an identity."""
+        return self.route.auth not in (None, PUBLIC)
 
     @property
     def forwarded_query(self) -> frozenset[str]:

@@ -78,6 +78,7 @@ class ProxyCompiler:
             choice,
             self._names.uses_client or self._names.has_auth,
             frozenset(name.encode("ascii") for name in credentials.cookies),
+            self._names.has_auth and "authorization" in chosen_by,
         )
 
     def _check_upstreams(self) -> None:

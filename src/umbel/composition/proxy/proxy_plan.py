@@ -143,6 +143,8 @@ class ProxyPlan:
     """Whether the response depends on the client's address or identity, so that no shared cache may store it."""
     token_cookies: frozenset[bytes] = frozenset()
     """The cookies that no upstream gets, because they hold tokens for the gateway."""
+    reads_bearer: bool = False
+    """Whether the route looks for tokens in Authorization. Then no token there is for the upstream."""
     upstream: str = field(init=False)
     fallback: tuple[str, ...] = field(init=False)
     first_byte: float | None = field(init=False)
@@ -241,7 +243,7 @@ class ProxyPlan:
                 kept_cookies = without_cookies(value, self.token_cookies) if self.token_cookies else value
                 if kept_cookies or kept_cookies == value:
                     cookies.append(kept_cookies)
-            elif lower == b"authorization" and authorized and not self.forward_credentials:
+            elif lower == b"authorization" and not self.forward_credentials and self._is_own(value, authorized):
                 continue
             elif lower != b"host" or self.preserve_host:
                 kept.append((name, lower, value))
@@ -251,6 +253,10 @@ class ProxyPlan:
             kept = without(kept, {each.name for each in destination.headers})
             kept += expanded(destination.headers, context, left_out)
         return self.request_changes.apply(kept, context, left_out)
+
+    def _is_own(self, authorization: bytes, authorized: bool) -> bool:
+        """Whether an Authorization is for the gateway. A token may be, also one that was not looked at."""
+        return authorized or (self.reads_bearer and authorization[:7].lower() == b"bearer ")
 
     def response_fields(
         self,

@@ -10,10 +10,11 @@ from ...composition.plan.plan import request_context
 from ...config.schema.sections import PUBLIC
 from ...core.web_origins import WebOrigins
 from .route_access import Condition, RouteAccess
-from .trusted_origins import TrustedOrigins
+from .trusted_origins import SAFE, TrustedOrigins
 
 if TYPE_CHECKING:
     from ...composition.plan.plan import Plan
+    from ...composition.text.expression import Expression
     from ...config.schema.browsers import Cors
     from ...core.model import Inputs
     from ..context import GatewayContext
@@ -34,14 +35,25 @@ def access_of(
     if route.auth is None or route.auth == PUBLIC:
         return None
     websockets = None if plan.proxy is None or plan.proxy.websocket is None else plan.proxy.websocket.origins
+    pages = pages_of(context, route.cors)
     return RouteAccess(
         context,
         route.auth,
-        origins=TrustedOrigins(pages_of(context, route.cors), _without_star(websockets)),
+        origins=TrustedOrigins(pages, _without_star(websockets), changes=makes_unsafe_calls(plan)),
         scopes=route.scopes,
         scopes_any=route.scopes_any,
-        condition=None if plan.allow is None else Condition(plan.allow, read, partial(request_context, plan)),
+        condition=None if plan.allow is None else _condition(plan, plan.allow, read),
     )
+
+
+def makes_unsafe_calls(plan: Plan) -> bool:
+    """Whether a call of the route has an unsafe method, so that also a GET of a client may change something."""
+    return any(call.request_template.method not in SAFE for call in plan.calls)
+
+
+def _condition(plan: Plan, allow: Expression, read: Callable[[RequestContext, Mapping[str, Any]], Inputs]) -> Condition:
+    lists = [name for name, param in plan.route.query_params.items() if param.item_type is not None]
+    return Condition(allow, read, partial(request_context, plan), lists)
 
 
 def pages_of(context: GatewayContext, own: Cors | Literal[False] | None) -> WebOrigins | None:

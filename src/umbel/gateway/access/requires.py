@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 AnyFunction = Callable[..., Any]
 FunctionT = TypeVar("FunctionT", bound=AnyFunction)
 EVENT = "auth.open_routes"
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+"""A scope (RFC 6749 section 3.3)."""
 _ATTRIBUTE = "_umbel_requires"
 _WRAPPERS_MAX = 100
 
@@ -107,8 +110,10 @@ class CodeAccess:
         Raises:
             ValueError: a name is unknown, "none" stands beside others or beside scopes, or no name is given.
         """
-        if isinstance(scopes, str) or isinstance(scopes_any, str):
-            raise ValueError("scopes and scopes_any are lists of texts")
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError('the names of sections are texts: @app.requires("users", "partners")')
+        _check_scopes(scopes)
+        _check_scopes(scopes_any)
         if tuple(names) == PUBLIC and not scopes and not scopes_any:
             return None
         known = self._context.config.auth
@@ -152,6 +157,19 @@ class CodeAccess:
         )
         say(f"warning: {sentence}")
         self._context.serving.recorder.record(LogMessage("warning", EVENT, sentence))
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    """Check scopes.
+
+    Raises:
+        ValueError: they are a text instead of a list of texts, or one of them can never be granted.
+    """
+    if isinstance(scopes, str) or not all(isinstance(scope, str) for scope in scopes):
+        raise ValueError("scopes and scopes_any are lists of texts")
+    for scope in scopes:
+        if _SCOPE.fullmatch(scope) is None:
+            raise ValueError(f'"{scope}" is no scope: write it without spaces, quotes and backslashes')
 
 
 def _guarded(function: AnyFunction, access: RouteAccess | None) -> AnyFunction:

@@ -13,13 +13,13 @@ body or starts a call.
    counts. If none is found: 401 with the challenges of all; 400 if a credential was malformed as a request; 503 if a
    credential could not be verified because the gateway has no keys. If a key may yet come from the provider, the
    request waits for one fetch and is looked at once more.
-2. A credential that browsers send by themselves (a cookie) proves no intention. A request with an unsafe method and a
-   WebSocket also need an origin that the gateway trusts: its own, or one that CORS allows. Otherwise 403.
+2. A credential that browsers send by themselves (a cookie) proves no intention. A request that may change something
+   and a WebSocket also need an origin that the gateway trusts: its own, or one that CORS allows. Otherwise 403.
 3. Scopes: 403 ``insufficient_scope``.
 4. ``allow``: 403.
 
-Afterwards ``RequestContext.identity`` is set. A credential in the query is cut out of ``RequestContext.query`` before
-step 1, so that neither records nor upstreams get it, whatever happens.
+Afterwards ``RequestContext.identity`` is set. Tokens in the query are cut out of ``RequestContext.query`` before, on
+every route, so that neither records nor upstreams get them, whatever happens.
 
 *Waiting.* Only the fetch of keys waits. Its end is bounded by the time limit of the fetch. A client that leaves
 meanwhile does not end the fetch, which others wait for too; its own request ends with it.
@@ -27,22 +27,21 @@ meanwhile does not end the fetch, which others wait for too; its own request end
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...auth.authenticator import Authenticator, Presented, Refusal
 from ...composition.text.expression import ExpressionError, is_false
-from ...config.schema.credential_names import credential_fields, credential_names
+from ...config.schema.credential_names import credential_fields
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...core.identity import AuthResult, Identity
 from ..request.inputs import NO_COOKIES
-from .query_tokens import without_parameters
+from .query_tokens import parameter_name
 from .trusted_origins import TrustedOrigins
 
 if TYPE_CHECKING:
     from ...composition.text.expression import Expression
-    from ...config.schema.sections import Config
     from ...core.model import Inputs, Json
     from ..context import GatewayContext
     from ..request_context import RequestContext
@@ -71,6 +70,7 @@ class Condition:
         expression: the compiled expression.
         read: reads the inputs of a request whose body is not received.
         context: makes the evaluation context of inputs.
+        lists: the query parameters that may be given more than once.
     """
 
     def __init__(
@@ -78,21 +78,35 @@ class Condition:
         expression: Expression,
         read: Callable[[RequestContext, Mapping[str, Any]], Inputs],
         context: Callable[[Inputs], Mapping[str, Json]],
+        lists: Collection[str] = (),
     ) -> None:
         self._expression = expression
         self._read = read
         self._context = context
+        read_names = [(root, name) for root, name in expression.names if name is not None]
+        self._params = frozenset(name.encode() for root, name in read_names if root == "query" and name not in lists)
+        self._cookies = frozenset(name for root, name in read_names if root == "cookies")
 
     def holds(self, ctx: RequestContext, path: Mapping[str, Any]) -> bool:
         """Whether a request fulfils the condition. An evaluation that exceeds a bound does not.
 
         Raises:
-            RequestError: 400 or 412, the inputs are invalid.
+            RequestError: 400 or 412, the inputs are invalid; 400, a parameter or cookie that the condition reads is
+                given more than once. The gateway and an upstream could take different ones.
         """
+        if self._params or self._cookies:
+            self._check_single(ctx)
         try:
             return not is_false(self._expression.evaluate(self._context(self._read(ctx, path))))
         except ExpressionError:
             return False
+
+    def _check_single(self, ctx: RequestContext) -> None:
+        params = [name for pair in ctx.query.split(b"&") if (name := parameter_name(pair)) in self._params]
+        pairs = ctx.origin.fields.get("cookie", "").split(";") if self._cookies else ()
+        cookies = [each for pair in pairs if (each := pair.partition("=")[0].strip(" \t")) in self._cookies]
+        if len(params) > len(set(params)) or len(cookies) > len(set(cookies)):
+            raise RequestError(400, "A query parameter or a cookie that decides about access is given more than once.")
 
 
 class RouteAccess:
@@ -121,13 +135,13 @@ class RouteAccess:
         self._names = tuple(names)
         self._scopes = frozenset(scopes)
         self._scopes_any = frozenset(scopes_any)
-        self._wanted = " ".join(dict.fromkeys((*scopes, *scopes_any)))
+        # RFC 6750 section 3: the scopes that are needed, so of those of which one is enough only one.
+        self._wanted = " ".join(dict.fromkeys((*scopes, *scopes_any[:1])))
         self._origins = origins
         self._condition = condition
         known = context.config.auth
         self.fields = tuple(field for name in names if name in known for field in credential_fields(known[name]))
         """The header fields, in lower case, in which credentials may be: responses depend on them."""
-        self._query_names = _token_parameters(context.config, names)
 
     async def admit(self, ctx: RequestContext, path: Mapping[str, Any]) -> None:
         """Admit a request, and set its identity. Waits only while keys are fetched.
@@ -144,7 +158,7 @@ class RouteAccess:
             authenticator, identity, presented = await self._identify(ctx)
             self._check_origin(ctx, authenticator, identity, presented)
             self._check_scopes(authenticator, identity)
-            ctx.identity = identity
+            ctx.identity, ctx.varies = identity, self.fields
             if self._condition is not None and not self._condition.holds(ctx, path):
                 result = AuthResult("not-allowed", identity.kind, identity.name)
                 raise AccessError(403, "The credential does not permit this request.", result)
@@ -156,8 +170,6 @@ class RouteAccess:
     async def _identify(self, ctx: RequestContext) -> tuple[Authenticator, Identity, Presented]:
         authenticators = (ctx.serving.runtime or self._context.require_runtime()).authenticators
         presented = _presented_by(ctx)
-        if self._query_names:
-            ctx.query = without_parameters(presented.query, self._query_names)
         refused: list[tuple[Authenticator, Refusal]] = []
         for name in self._names:
             authenticator = authenticators[name]
@@ -194,19 +206,13 @@ class RouteAccess:
         raise AccessError(403, refusal.reason, result, [("www-authenticate", authenticator.challenge(refusal))])
 
 
-def _token_parameters(config: Config, names: Sequence[str]) -> frozenset[bytes]:
-    """The query parameters that are credentials of these sections."""
-    found = [credential_names(config.auth[name], "query") for name in names if name in config.auth]
-    return frozenset(each.encode("ascii") for several in found for each in several)
-
-
 def _presented_by(ctx: RequestContext) -> Presented:
     origin = ctx.origin
     fields = origin.fields
     return Presented(
         fields.by_name,
         fields.cookies if "cookie" in fields.by_name else NO_COOKIES,
-        ctx.query,
+        ctx.given_query,
         ctx.client_certificate,
         origin.trusted,
     )

@@ -75,12 +75,14 @@ class QuartRequest(TrioASGIHTTPConnection):
             "",
             trio.current_time(),
         )
-        self.ctx = RequestContext(facts, origin, context.serving, scope["query_string"])
+        query = context.visible_query(scope["query_string"])
+        self.ctx = RequestContext(facts, origin, context.serving, query)
         self.ctx.compression = context.compression
         self.ctx.bind()
         self._given_scope = scope
         # A copy, because the scope belongs to the server (ASGI: "copy it before passing it on").
-        super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope_in_origin_form(scope)), SCOPE_KEY: self.ctx}))
+        own = {**origin.rewritten(scope_in_origin_form(scope)), "query_string": query, SCOPE_KEY: self.ctx}
+        super().__init__(app, cast("HTTPScope", own))
         self._send: Send
         self._request: UmbelRequest | None = None
         self.ctx.browser_fields = context.browsers.default
@@ -218,7 +220,7 @@ class QuartRequest(TrioASGIHTTPConnection):
 
     async def _answer(self) -> AnyResponse | Reply:
         facts = self.ctx.facts
-        raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
+        raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self._given_scope["query_string"]
         try:
             self.app.gateway_context.check_admission(self._given_scope)
             cast("UmbelMap", self.app.url_map).check_origin(self.ctx.origin)

@@ -54,13 +54,15 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             "",
             trio.current_time(),
         )
-        self.ctx = RequestContext(facts, origin, context.serving, scope["query_string"])
+        query = context.visible_query(scope["query_string"])
+        self.ctx = RequestContext(facts, origin, context.serving, query)
         self.ctx.handshake = scope
         self.ctx.browser_fields = context.browsers.default
         self.ctx.bind()
         self._given_scope = scope
         """The scope with the peer's address and fields, not those that a trusted proxy reports."""
-        super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
+        own = {**origin.rewritten(scope), "query_string": query, SCOPE_KEY: self.ctx}
+        super().__init__(app, cast("WebsocketScope", own))
         self._websocket: Websocket | None = None
         self._status: int | None = None
         self._switched_at: float | None = None

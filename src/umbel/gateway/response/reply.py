@@ -13,6 +13,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from ...composition.answer.cache_control import names_shared_age, to_private
 from ...core.http.header_field import raw_value
 from ...core.inbound import PreparedFields, ResponseFields
 from ...net.bounded_cache import BoundedCache
@@ -120,6 +121,29 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
     if ctx.identity is not None and CACHE_CONTROL not in dict(fields):
         fields.append(PRIVATE)
     ctx.browser_fields.add(fields, ctx.origin)
+
+
+def keep_private(fields: list[Field]) -> None:
+    """Keep the response of a view or handler to an identified client out of shared caches.
+
+    Only s-maxage, which is for shared caches alone, shows that the author means them. max-age alone allows them to
+    store the response (RFC 9111 section 3), since only Authorization, and no cookie, key or certificate, makes a cache
+    careful (section 3.5); and some helpers, such as Quart's ``send_file``, say ``public`` unasked.
+    """
+    said = [value for name, value in fields if name == CACHE_CONTROL]
+    joined = b", ".join(said).decode("latin-1")
+    if said != [PRIVATE[1]] and not names_shared_age(joined):
+        fields[:] = [field for field in fields if field[0] != CACHE_CONTROL]
+        fields.append((CACHE_CONTROL, to_private(joined).encode("latin-1")))
+
+
+def add_vary(fields: list[Field], names: Sequence[str]) -> None:
+    """Add the names of request fields to Vary, where they are missing. ``names`` are in lower case."""
+    said = [value.decode("latin-1") for name, value in fields if name == b"vary"]
+    present = {member.strip(" \t").lower() for value in said for member in value.split(",")}
+    if "*" not in present and (more := [name.title() for name in names if name not in present]):
+        fields[:] = [field for field in fields if field[0] != b"vary"]
+        fields.append((b"vary", ", ".join([*filter(None, said), *more]).encode("latin-1")))
 
 
 def redirect_reply(location: bytes) -> Reply:

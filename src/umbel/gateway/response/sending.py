@@ -22,13 +22,23 @@ from ..browsers.compression import WholeResponse
 from ..request.request_fields import Field
 from .lasting import streaming
 from .problems import from_http_exception
-from .reply import BODILESS, ERROR, PRIVATE, REQUEST_ID, Reply, complete, encoded, say_incomplete
+from .reply import (
+    BODILESS,
+    ERROR,
+    REQUEST_ID,
+    ComposedResponse,
+    Reply,
+    add_vary,
+    complete,
+    encoded,
+    keep_private,
+    say_incomplete,
+)
 
 if TYPE_CHECKING:
     from ..request_context import RequestContext
 
 _REQUEST_ID_HEADER = REQUEST_ID.decode()
-_PRIVATE = (PRIVATE[0].decode(), PRIVATE[1].decode())
 
 AnyResponse = Response | WerkzeugResponse
 
@@ -103,9 +113,10 @@ async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
                 ctx.compression = ctx.compression if not media or ctx.compression.has_type(media) else None
             del response.headers["content-length"], response.headers["content-type"]
         response.headers.setdefault(_REQUEST_ID_HEADER, ctx.facts.request_id)
-        if ctx.identity is not None:
-            response.headers.setdefault(*_PRIVATE)
         raw = encoded(response.headers)
+        if ctx.identity is not None and not isinstance(response, ComposedResponse):
+            keep_private(raw)
+            add_vary(raw, ctx.varies)
         ctx.browser_fields.add(raw, ctx.origin)
         return raw
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from quart import request, websocket
+from quart import Response, request, websocket
 
 from tests.support.auth.tokens import encoded, jwk, jwks, private_key, sign
 from tests.support.logs.records import Records
@@ -293,6 +293,7 @@ async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_rout
     app, _ = gateway(
         route("/parts", auth=["users"]),
         route("/set", auth=["users"], answer={"cache_control": "public, max-age=5"}),
+        route("/age", auth=["users"], answer={"cache_control": "max-age=5"}),
         {"path": "/proxy", "auth": ["users"], "proxy": {"upstream": "up"}},
         {
             "path": "/proxy-set",
@@ -306,6 +307,7 @@ async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_rout
         for target, expected in (
             ("/parts", "private, max-age=60"),
             ("/set", "public, max-age=5"),
+            ("/age", "private, max-age=5"),
             ("/proxy", "private, max-age=60"),
             ("/proxy-set", "public, max-age=5"),
         ):
@@ -313,6 +315,57 @@ async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_rout
             assert answer["cache-control"] == expected
             assert "authorization" in ", ".join(answer.all("vary")).lower()
             assert not answer.all("cdn-cache-control") or target == "/proxy-set"
+
+
+async def test_an_answer_of_code_may_be_shared_only_if_it_names_an_age_for_shared_caches(files: Path) -> None:
+    app, _ = gateway(sections=sections(files))
+    said = {"value": ""}
+
+    @app.route("/view")
+    @app.requires("users", "partners")
+    async def view() -> Any:
+        return "x", 200, {"cache-control": said["value"], "vary": "Accept"}
+
+    @app.compose("/handler", auth=["users", "partners"])
+    async def handler(compose: Any) -> Any:
+        return "x", 200, {"cache-control": said["value"]}
+
+    @app.compose("/response", auth=["users", "partners"])
+    async def response(compose: Any) -> Any:
+        return Response("x", headers={"cache-control": said["value"], "vary": "Accept"})
+
+    async with living(app):
+        for value, expected in (
+            ("max-age=60", "private, max-age=60"),
+            ("public, max-age=43200", "private, max-age=43200"),
+            ("no-store", "no-store"),
+            ("private, max-age=1", "private, max-age=1"),
+            ("public, s-maxage=60", "public, s-maxage=60"),
+        ):
+            said["value"] = value
+            for target in ("/view", "/handler", "/response"):
+                answer = await ask(app, target=target, headers=[bearer(token())])
+                assert answer["cache-control"] == expected, target
+                assert answer["vary"] == "Accept, Authorization, X-Api-Key", target
+
+
+async def test_code_that_changes_the_claims_changes_nothing_for_other_requests(files: Path) -> None:
+    app, _ = gateway(
+        {"path": "/r", "auth": ["users"], "answer": {"shape": "auth.claims.roles"}}, sections=sections(files)
+    )
+
+    @app.route("/view")
+    @app.requires("users")
+    async def view() -> Any:
+        roles: Any = auth.current().claims["roles"]
+        roles.append("admin")
+        return auth.current().claims["roles"]
+
+    same = [bearer(token(roles=[]))]
+    async with living(app):
+        for _ in range(2):
+            assert (await ask(app, target="/view", headers=same)).json == ["admin"]
+            assert (await ask(app, target="/r", headers=same)).json == []
 
 
 def by_cookie(files: Path) -> tuple[Umbel, Records]:
@@ -356,6 +409,50 @@ async def test_a_token_in_a_cookie_needs_an_allowed_origin_for_unsafe_methods(
         assert records.requests[0].auth == AuthResult("foreign-origin", "jwt", "users")
 
 
+async def test_a_get_whose_call_changes_something_needs_an_allowed_origin_with_a_cookie(files: Path) -> None:
+    def calls(method: str) -> dict[str, Any]:
+        return {"calls": {"c": {"upstream": "up", "path": "/", "method": method}}, "auth": ["users"]}
+
+    app, _ = gateway(
+        {"path": "/cancel", **calls("POST")},
+        {"path": "/look", **calls("GET")},
+        sections=sections(files, **{"from": ["header", "cookie:session"]}),
+        up=says(1),
+    )
+    cookie, foreign = ("cookie", f"session={token()}"), ("sec-fetch-site", "cross-site")
+    async with living(app):
+        asked = [
+            ("/cancel", [cookie, foreign]),
+            ("/cancel", [cookie]),
+            ("/cancel", [cookie, ("sec-fetch-site", "same-origin")]),
+            ("/cancel", [bearer(token())]),
+            ("/look", [cookie, foreign]),
+        ]
+        statuses = [(await ask(app, target=target, headers=headers)).status for target, headers in asked]
+    assert statuses == [403, 403, 200, 200, 200]
+
+
+async def test_a_parameter_that_decides_about_access_may_be_given_once_only(files: Path) -> None:
+    allowed = {"auth": ["users"], "query": ["tenant", "x"], "proxy": {"upstream": "up"}}
+    app, _ = gateway(
+        {"path": "/query", **allowed, "allow": "auth.claims.tenant == query.tenant"},
+        {"path": "/cookie", **allowed, "allow": "auth.claims.tenant == cookies.tenant"},
+        sections=sections(files),
+        up=says(1),
+    )
+    mine = bearer(token(tenant="a"))
+    async with living(app):
+        for target, fields, status in (
+            ("/query?tenant=a&x=1&x=2", [], 200),
+            ("/query?tenant=b&tenant=a", [], 400),
+            ("/query?%74enant=b&tenant=a", [], 400),
+            ("/cookie", [("cookie", "tenant=a; x=1; x=2")], 200),
+            ("/cookie", [("cookie", "tenant=a; tenant=b")], 400),
+            ("/cookie", [("cookie", "tenant=a"), ("cookie", "tenant=b")], 400),
+        ):
+            assert (await ask(app, target=target, headers=[mine, *fields])).status == status, target
+
+
 async def test_an_origin_of_cors_without_credentials_does_not_admit_a_cookie(files: Path) -> None:
     for cors in ({"origins": ["*"]}, {"origins": [APP]}):
         app, _ = gateway(
@@ -387,6 +484,49 @@ async def test_a_token_in_the_query_is_cut_from_what_is_forwarded(files: Path) -
             assert (answer.status, up.target) == (200, expected)
         moved = await ask(app, target=f"/redirect?t={secret}&a=1")
     assert moved["location"] == "/x?a=1"
+
+
+async def test_a_token_in_the_query_is_hidden_on_every_route_and_from_views(files: Path) -> None:
+    up = Function(says(1))
+    star = {"upstream": "up", "path": "/", "forward_query": ["*"]}
+    app, _ = gateway(
+        {"path": "/star", "auth": ["none"], "calls": {"c": star}},
+        {"path": "/proxy", "auth": ["partners"], "proxy": {"upstream": "up"}},
+        sections=sections(files, **{"from": ["query:t"]}),
+        up=up,
+    )
+
+    @app.route("/view")
+    @app.requires("users")
+    async def view() -> Any:
+        return {"args": request.args.to_dict(), "url": request.url, "sub": auth.current().sub}
+
+    @app.compose("/handler", auth="users")
+    async def handler(compose: Any) -> Any:
+        return {"args": request.args.to_dict(), "url": request.url, "sub": auth.current().sub}
+
+    secret = token()
+    async with living(app):
+        await ask(app, target=f"/star?a=1&t={secret}")
+        assert up.target == b"/?a=1"
+        await ask(app, target=f"/proxy?t={secret}&a=1", headers=[("x-api-key", PARTNER)])
+        assert up.target == b"/proxy?a=1"
+        for target in ("/view", "/handler"):
+            answer = await ask(app, target=f"{target}?t={secret}&a=1")
+            assert answer.json == {"args": {"a": "1"}, "url": f"http://gateway.test{target}?a=1", "sub": "ada"}
+
+
+async def test_a_token_for_the_gateway_reaches_no_upstream_whatever_let_the_request_in(files: Path) -> None:
+    up = Function(says(1))
+    proxies = [
+        {"path": "/proxy", "auth": ["partners", "users"], "proxy": {"upstream": "up"}},
+        {"path": "/pass", "auth": ["partners", "users"], "proxy": {"upstream": "up", "forward_credentials": True}},
+    ]
+    app, _ = gateway(*proxies, sections=sections(files), up=up)
+    async with living(app):
+        for target, passed in (("/proxy", False), ("/pass", True)):
+            await ask(app, target=target, headers=[("x-api-key", PARTNER), bearer(token(OTHER))])
+            assert ("authorization" in up.asked[-1].headers) == passed
 
 
 async def test_upstreams_get_no_credential_unless_it_is_named(files: Path) -> None:
@@ -538,10 +678,13 @@ def test_views_without_access_are_reported_while_there_is_auth(files: Path, caps
         (["none", "users"], {}, '"none" means that anybody may call it'),
         (["none"], {"scopes": ["a"]}, '"none" means that anybody may call it'),
         (["users"], {"scopes": "a"}, "scopes and scopes_any are lists"),
+        (["users"], {"scopes": ["a b"]}, '"a b" is no scope'),
+        ([["users"]], {}, "the names of sections are texts"),
+        ([print], {}, "the names of sections are texts"),
     ],
 )
 def test_a_mistake_in_the_access_of_code_is_reported_at_once(
-    names: list[str], options: dict[str, Any], message: str, files: Path
+    names: list[Any], options: dict[str, Any], message: str, files: Path
 ) -> None:
     app, _ = gateway(sections=sections(files))
     with pytest.raises(ValueError, match=message):
