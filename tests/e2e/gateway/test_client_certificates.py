@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import ssl
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import trustme
 
 from tests.support.server.h2_client import H2Client
 from tests.support.server.serving import RawClient, serving
+from umbel.auth import from_config
+from umbel.auth.client_certificates import MtlsAuthenticator
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 
@@ -80,3 +85,41 @@ async def test_a_trusted_proxy_speaks_for_its_clients_and_not_for_itself(
         for proxy in ("proxy.internal", None):
             assert await asked(port, protocol, proxy, FORWARDED) == (200, b'"forwarded.internal"')
         assert (await asked(port, protocol, "proxy.internal"))[0] == 401
+
+
+async def answer_of(stream: trio.SSLStream[trio.SocketStream]) -> tuple[int, bytes]:
+    await stream.send_all(b"GET /r HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    reply = await RawClient(stream).reply()  # type: ignore[arg-type]  # It has the same methods.
+    return reply.status, reply.body
+
+
+async def test_an_expired_certificate_is_refused_on_kept_and_resumed_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(from_config, "MtlsAuthenticator", partial(MtlsAuthenticator, wall=lambda: now))
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    AUTHORITY.issue_cert("batch.internal", not_after=end).configure_cert(context)
+    async with serving(app("auto", trusted=False), **settings(tmp_path)) as port:
+
+        async def opened(session: ssl.SSLSession | None = None) -> trio.SSLStream[trio.SocketStream]:
+            tcp = await trio.open_tcp_stream("127.0.0.1", port)
+            stream = trio.SSLStream(tcp, context, server_hostname="localhost", https_compatible=True)
+            if session is not None:
+                stream.session = session
+            await stream.do_handshake()
+            return stream
+
+        kept = await opened()
+        assert await answer_of(kept) == (200, b'"batch.internal"')
+        resumed = await opened(kept.session)
+        assert (resumed.session_reused, await answer_of(resumed)) == (True, (200, b'"batch.internal"'))
+        now += 7200
+        late = await opened(resumed.session)
+        for stream in (kept, resumed, late):
+            status, body = await answer_of(stream)
+            assert (status, b"The client certificate has expired." in body) == (401, True)
+            await trio.aclose_forcefully(stream)
+        assert late.session_reused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,15 @@ from cryptography.x509.oid import NameOID
 
 from umbel.auth import client_certificates
 from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
-from umbel.auth.client_certificates import CACHED_MAX, FORWARDED, NAME_MAX, MtlsAuthenticator, names_in, problems
+from umbel.auth.client_certificates import (
+    CACHED_MAX,
+    FORWARDED,
+    NAME_MAX,
+    Certificate,
+    MtlsAuthenticator,
+    problems,
+    read,
+)
 from umbel.auth.config_error import AuthConfigError
 from umbel.auth.forwarded_client_cert import CertificateNames
 from umbel.config.schema.auth import MtlsAuth
@@ -26,20 +34,24 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 ALLOW = ("spiffe://Example.org/Batch", "spiffe://example.org/ns/*", "dns:batch.internal", "dns:*.workers.internal")
 
 
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+NOON = (START + datetime.timedelta(hours=12)).timestamp()
+"""A time at which the certificates are valid."""
+
+
 def certificate(uris: Sequence[str] = (), dns: Sequence[str] = (), common_name: str = "nobody") -> bytes:
     """A certificate (DER) with these names, signed by itself."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(KEY.public_key())
-    start = datetime.datetime(2026, 1, 1)
-    made = made.serial_number(1).not_valid_before(start).not_valid_after(start + datetime.timedelta(1))
+    made = made.serial_number(1).not_valid_before(START).not_valid_after(START + datetime.timedelta(1))
     if uris or dns:
         names = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uris)]
         made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return made.sign(KEY, SHA256()).public_bytes(Encoding.DER)
 
 
-def made(*allow: str) -> MtlsAuthenticator:
-    return MtlsAuthenticator("machines", MtlsAuth(kind="mtls", allow=allow or ALLOW))
+def made(*allow: str, wall: Callable[[], float] = lambda: NOON) -> MtlsAuthenticator:
+    return MtlsAuthenticator("machines", MtlsAuth(kind="mtls", allow=allow or ALLOW), wall=wall)
 
 
 def presented(der: bytes | None = None, forwarded: str | None = None, *, trusted: bool = False) -> Presented:
@@ -81,6 +93,25 @@ async def test_the_matching_name_is_the_subject() -> None:
         ("spiffe://example.org/ns/%2E%2e/a", False),
         ("spiffe://example.org/ns/./a", False),
         ("spiffe://example.org/ns/..a", True),
+        ("spiffe://example.org/ns/..", False),
+        ("spiffe://example.org/ns/%2e", False),
+        ("spiffe://example.org/ns//a", False),
+        ("spiffe://example.org/ns/a//b", False),
+        ("spiffe://example.org/ns/a/", False),
+        ("spiffe://example.org/ns/a%2Fb", False),
+        ("spiffe://example.org/ns/..%2f..%2fBatch", False),
+        ("spiffe://example.org/ns/a%5cb", False),
+        ("spiffe://example.org/ns/a%00", False),
+        ("spiffe://example.org/ns/a%0d%0ab", False),
+        ("spiffe://example.org/ns/a%7F", False),
+        ("spiffe://example.org/ns/a%", False),
+        ("spiffe://example.org/ns/a%zz", False),
+        ("spiffe://example.org/ns/a b", False),
+        ("spiffe://example.org/ns/a\tb", False),
+        ("spiffe://example.org/ns/a\r\nb", False),
+        ("spiffe://example.org/ns/a\x00", False),
+        ("spiffe://example.org/ns/<a>", False),
+        ("spiffe://example.org/ns/a%20b", True),
         ("spiffe://example.org/ns/" + "a" * NAME_MAX, False),
         ("batch.internal", False),
         ("", False),
@@ -170,7 +201,7 @@ def test_a_malformed_field_is_refused_although_the_proxy_has_a_good_certificate(
 
 @pytest.mark.parametrize("der", [b"", b"\x30", GOOD[:-1], b"\xff" * 100, bytes(10_000)])
 def test_a_certificate_that_cannot_be_read_is_refused(der: bytes) -> None:
-    assert names_in(der) is None
+    assert read(der) is None
     refusal = made().authenticate(presented(der))
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "The client certificate cannot be read."
@@ -179,11 +210,11 @@ def test_a_certificate_that_cannot_be_read_is_refused(der: bytes) -> None:
 def test_a_certificate_is_parsed_once_and_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[bytes] = []
 
-    def counting(der: bytes) -> CertificateNames:
+    def counting(der: bytes) -> Certificate:
         parsed.append(der)
-        return CertificateNames((), (der.decode(),))
+        return Certificate(CertificateNames((), (der.decode(),)), NOON, NOON)
 
-    monkeypatch.setattr(client_certificates, "names_in", counting)
+    monkeypatch.setattr(client_certificates, "read", counting)
     machines = made()
     assert sub_of(machines.authenticate(presented(b"batch.internal"))) == "batch.internal"
     for _ in range(3):
@@ -193,6 +224,32 @@ def test_a_certificate_is_parsed_once_and_the_cache_is_bounded(monkeypatch: pyte
     for number in range(CACHED_MAX + 5):
         machines.authenticate(presented(b"%d" % number))
     assert len(machines._verdicts.entries) == CACHED_MAX
+
+
+@pytest.mark.parametrize(
+    ("after_start", "refusal"),
+    [
+        (-1.0, Refusal("The client certificate is not valid yet.")),
+        (0.0, None),
+        (86_400.0, None),
+        (86_400.5, Refusal("The client certificate has expired.", outcome="expired")),
+        (1e9, Refusal("The client certificate has expired.", outcome="expired")),
+    ],
+)
+def test_the_validity_period_is_compared_for_each_request(after_start: float, refusal: Refusal | None) -> None:
+    now = NOON
+    machines = made(wall=lambda: now)
+    assert sub_of(machines.authenticate(presented(GOOD))) == "batch.internal"
+    now = START.timestamp() + after_start
+    found = machines.authenticate(presented(GOOD))
+    assert found == refusal or (refusal is None and sub_of(found) == "batch.internal")
+    assert machines.authenticate(presented(OTHER)) == Refusal("No name of the client certificate is allowed here.")
+
+
+def test_a_certificate_that_has_expired_is_refused_at_the_first_request() -> None:
+    found = made(wall=lambda: NOON + 1e6).authenticate(presented(GOOD))
+    assert isinstance(found, Refusal)
+    assert found.outcome == "expired"
 
 
 def test_a_missing_library_is_a_mistake_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
