@@ -51,6 +51,8 @@ class RequestEnded(msgspec.Struct, frozen=True):
     """When the connection became a WebSocket (status 101), which ends the HTTP request; None: it did not."""
     auth: AuthResult | None = None
     """What authentication has come to; None: the route has no ``auth``, or the request did not get so far."""
+    limit: str = ""
+    """The name of the section ``[limits.NAME]`` that refused the request; empty: none did."""
 
     @property
     def broke_off(self) -> bool:

@@ -45,6 +45,8 @@ class Kind(enum.StrEnum):
     """The client's credential does not permit its request."""
     NO_KEYS = "no-keys"
     """The gateway has no keys with which it could verify the client's credential."""
+    QUOTA_EXCEEDED = "quota-exceeded"
+    """The client's request exceeds a limit of its route."""
     TOO_MANY = "too-many"
     """The list of an ``each`` has more items than ``max_items``."""
     CLIENT_GONE = "client-gone"
@@ -87,6 +89,7 @@ KINDS: Mapping[Kind, KindRule] = MappingProxyType(
         Kind.UNAUTHORIZED: KindRule(401, None, False, False),
         Kind.FORBIDDEN: KindRule(403, None, False, False),
         Kind.NO_KEYS: KindRule(503, "destination_unavailable", False, False),
+        Kind.QUOTA_EXCEEDED: KindRule(429, None, False, False),
         Kind.TOO_MANY: KindRule(502, "http_request_error", False, False),
         Kind.CLIENT_GONE: KindRule(499, None, False, False),
         Kind.CANCELLED: KindRule(499, None, False, False),

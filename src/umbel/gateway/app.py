@@ -194,6 +194,7 @@ class Umbel(ErrorHandling, InboundApplication):
         auth: str | Sequence[str] | None = None,
         scopes: Sequence[str] = (),
         scopes_any: Sequence[str] = (),
+        limits: str | Sequence[str] = (),
         **options: Any,
     ) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register an async function that composes a response in Python.
@@ -216,45 +217,50 @@ class Umbel(ErrorHandling, InboundApplication):
             cors: whether ``[cors]`` applies.
             encoded_slash: "keep": a value of the path may hold an encoded slash, ``%2F``; "refuse": such a path is 400.
             auth: the names of sections ``[auth.NAME]`` (or one name), as the arguments of ``requires``; None: anybody.
-            scopes: as for ``requires``, like ``scopes_any``.
+            scopes: as for ``requires``, like ``scopes_any`` and ``limits``.
             options: further arguments of ``@app.route``.
 
         Raises:
             TypeError: the function is not async.
-            ValueError: ``auth`` names no section, or ``@app.requires`` stands at the function too.
+            ValueError: ``auth`` or ``limits`` names no section, or ``@app.requires`` stands at the function too.
             AssertionError: the application is serving already.
         """
 
         def register(handler: HandlerT) -> HandlerT:
-            function, access = self._code_access.of_handler(handler, (auth, scopes, scopes_any), cors=cors)
-            names = (*vary, *access.fields) if access else vary
+            access = auth, scopes, scopes_any
+            function, admission = self._code_access.of_handler(handler, access, limits, cors=cors)
+            names = (*vary, *admission.fields) if admission else vary
             rules = AnswerRules(names, etag=etag, expose=expose, krakend_compat=krakend_compat)
             of_handler = self.gateway_context, rule, function, deadline, rules, self._upstream_defaults
-            view = ComposeView(*of_handler, compress=compress, cors=cors, access=access)
+            view = ComposeView(*of_handler, compress=compress, cors=cors, admission=admission)
             view.states_access = auth is not None or function is not handler
-            name = options.get("endpoint") or handler.__name__
-            self.add_url_rule(rule, view_func=view.view, methods=list(methods), **{**options, "endpoint": name})
-            self._add_handler(name, handler, view, keeps_slashes=encoded_slash == "keep")
+            self._add_handler(handler, view, {"methods": list(methods), **options}, slashes=encoded_slash == "keep")
             return handler
 
         return register
 
-    def _add_handler(self, endpoint: str, handler: Handler, view: ComposeView, *, keeps_slashes: bool) -> None:
+    def _add_handler(self, handler: Handler, view: ComposeView, options: Mapping[str, Any], *, slashes: bool) -> None:
+        endpoint = options.get("endpoint") or handler.__name__
+        self.add_url_rule(view.rule, view_func=view.view, **{**options, "endpoint": endpoint})
         view.registered = handler
         self.route_table.add_handler(endpoint, view)
         self.gateway_context.browsers.add(endpoint, view.browser_fields)
-        if keeps_slashes:
+        if slashes:
             cast("UmbelMap", self.url_map).keeps_slashes.add(endpoint)
         if view.krakend_compat:
             self.krakend_endpoints.add(endpoint)
 
     def requires(
-        self, *names: str, scopes: Sequence[str] = (), scopes_any: Sequence[str] = ()
+        self,
+        *names: str,
+        scopes: Sequence[str] = (),
+        scopes_any: Sequence[str] = (),
+        limits: str | Sequence[str] = (),
     ) -> Callable[[FunctionT], FunctionT]:
         """Decorator: admit only requests with a credential, for plain views, WebSockets and handlers.
 
         It stands below the decorator that registers the function, such as ``@app.route``. A request that is not
-        admitted gets 401, 403 or 503, and the function is not called. The function finds the identity in
+        admitted gets 401, 403, 429 or 503, and the function is not called. The function finds the identity in
         ``umbel.auth.current()``.
 
         Args:
@@ -262,11 +268,12 @@ class Umbel(ErrorHandling, InboundApplication):
                 anybody may call the function.
             scopes: the scopes that the credential must grant, all of them.
             scopes_any: scopes of which the credential must grant at least one.
+            limits: the names of sections ``[limits.NAME]`` (or one name) that requests must conform to.
 
         Raises:
             ValueError: a name is unknown, or "none" does not stand alone.
         """
-        return self._code_access.requires(names, scopes, scopes_any)
+        return self._code_access.requires(names, scopes, scopes_any, limits)
 
     @cached_property
     def _upstream_defaults(self) -> Mapping[str, UpstreamDefaults]:

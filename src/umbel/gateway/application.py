@@ -16,6 +16,7 @@ from ..admin.process.process_side import AdminOptions
 from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
+from ..limits.limiter import LimiterStatistics
 from ..server.limits.server_limits import Limits
 from .access.query_tokens import token_parameters
 from .browsers.browser_fields import BrowserRules
@@ -57,6 +58,8 @@ class GatewayStatistics:
     """Streams of Umbel's own server (``[server] max_streams``): open WebSockets, and long responses."""
     auth: tuple[AuthenticatorStatistics, ...] = ()
     """The authenticators with their keys, in the order of the configuration; empty before startup and afterwards."""
+    limits: tuple[LimiterStatistics, ...] = ()
+    """The limits, in the order of the configuration; empty before startup and afterwards."""
 
 
 class GatewayApplication(QuartTrio):
@@ -248,4 +251,5 @@ class GatewayApplication(QuartTrio):
             sum(each.uploads_waiting for each in servers),
             sum(each.streams for each in servers),
             () if runtime is None else authenticator_statistics(runtime.authenticators.values(), runtime.redactor),
+            () if runtime is None else tuple(each.statistics() for each in runtime.limiters.values()),
         )

@@ -18,6 +18,7 @@ from ..core.http.compressors import how_to_install, is_available
 from ..core.http.host import split_host
 from ..core.networks import UNIX_PEER, parse_network
 from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
+from ..limits import checks as limits_checks
 from ..logs.recorder import STREAMS, path_of
 from ..upstream import from_config
 from .browsers.cors import FIELD_NAMES
@@ -129,12 +130,19 @@ def _check_cors_headers(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield (*at, "headers", place), f'{reason} = "keep" in [server]'
 
 
-CHECKS: tuple[Check, ...] = (compiler.check, from_config.check, auth_checks.check, _check_cors_headers)
+CHECKS: tuple[Check, ...] = (
+    compiler.check,
+    from_config.check,
+    auth_checks.check,
+    limits_checks.check,
+    _check_cors_headers,
+)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
     warnings.warn,
     from_config.warn,
     auth_checks.warn,
+    limits_checks.warn,
     _warn_of_logs,
     _warn_of_networks,
     _warn_of_hosts,

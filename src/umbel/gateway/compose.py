@@ -31,7 +31,7 @@ from .response.answer import AnswerRules, answer
 from .response.reply import Reply, as_response, keep_private
 
 if TYPE_CHECKING:
-    from .access.route_access import RouteAccess
+    from .access.route_admission import RouteAdmission
     from .context import GatewayContext
     from .request.request_fields import RequestFields
     from .response.sending import AnyResponse
@@ -55,7 +55,7 @@ class ComposeView:
         upstreams: the defaults for calls, by name of the upstream.
         compress: whether ``[compress]`` applies to the responses.
         cors: whether ``[cors]`` applies to them. False: the gateway leaves CORS to the handler.
-        access: who may make requests; None: anybody.
+        admission: which requests it gets; None: all.
 
     Raises:
         TypeError: ``handler`` is not an async function.
@@ -72,12 +72,12 @@ class ComposeView:
         *,
         compress: bool = True,
         cors: bool = True,
-        access: RouteAccess | None = None,
+        admission: RouteAdmission | None = None,
     ) -> None:
         if not iscoroutinefunction(handler):
             raise TypeError(f"a handler of @app.compose must be an async function, and {handler!r} is not")
-        self.access = access
-        """Who may make requests; None: anybody."""
+        self.admission = admission
+        """Which requests the handler gets; None: all."""
         self.states_access = False
         """Whether the application says who may make requests."""
         self.registered: Callable[..., Any] = handler
@@ -100,8 +100,8 @@ class ComposeView:
         ctx = current_request_context()
         ctx.compression = self.compression
         facts = ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
-        if self.access is not None:
-            await self.access.admit(ctx, path)
+        if self.admission is not None:
+            await self.admission.admit(ctx, path)
             set_current(ctx.identity)
         answered = await self.answer(ctx, path, trio.CancelScope(deadline=facts.deadline + GRACE))
         if not isinstance(answered, Reply):

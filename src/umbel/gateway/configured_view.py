@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..auth.current_identity import set_current
-from .access.configured_access import access_of
+from .access.configured_access import admission_of_route
 from .request_context import current_request_context
 from .response.reply import as_response
 
@@ -46,8 +46,8 @@ class ConfiguredView:
         """Compresses the responses of the route; None: they are sent as they are."""
         self.browser_fields = context.browsers.of(route.cors, proxied=self.passes_on)
         self.krakend_compat = route.krakend_compat and route.expose != "none"
-        self.access = access_of(context, plan, inputs.read)
-        """Who may make requests; None: anybody."""
+        self.admission = admission_of_route(context, plan, inputs.read)
+        """Which requests it admits; None: all."""
 
     async def view(self, **path: Any) -> TrioResponse:
         """Quart's view: answer the current request of Quart.
@@ -59,8 +59,8 @@ class ConfiguredView:
         ctx = current_request_context()
         ctx.compression = self.compression
         ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
-        if self.access is not None:
-            await self.access.admit(ctx, path)
+        if self.admission is not None:
+            await self.admission.admit(ctx, path)
             set_current(ctx.identity)
         return as_response(await self._reply(ctx, path))
 

@@ -6,7 +6,7 @@ them. A request that Quart dispatches has its request context in the ASGI scope,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .browsers.compression import CodedContent, Compression
     from .context import ServingState
     from .request.client_origin import ClientOrigin
+    from .request.request_fields import Field
 
 
 SCOPE_KEY = "umbel"
@@ -74,6 +75,8 @@ class RequestContext:
         "identity",
         "inbound",
         "kind",
+        "limit",
+        "limit_fields",
         "nursery",
         "of_client",
         "origin",
@@ -102,6 +105,10 @@ class RequestContext:
         """The header fields, in lower case, in which the route looks for credentials."""
         self.auth: AuthResult | None = None
         """What authentication has come to, for the access record; None: the route has no ``auth``."""
+        self.limit = ""
+        """The name of the limit that has refused the request; empty: none has."""
+        self.limit_fields: Sequence[Field] = ()
+        """The fields of the response about the limits of the route; empty: it has none."""
         self.body: RequestBody
         """The body, to be read once. Unset until a view or cycle sets it."""
         self.body_waits: Callable[[bool], object] = count_nothing

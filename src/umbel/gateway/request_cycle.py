@@ -14,7 +14,7 @@ their common part. One object answers one request; ``run`` is called once.
 *Steps* of a ``PlanCycle``, with all points at which it waits (3 and 4 also while a thread decodes large JSON):
 
     1 constructor   facts: request id, trace, origin, route, deadline                       never waits
-    2 access        credentials, scopes, condition (``access/route_access.py``)             waits while keys are fetched
+    2 admission     limits, credentials, scopes (``access/route_admission.py``)             waits while keys are fetched
     3 inputs        path, query, fields; the body, if the plan uses it                      waits for the body
     4 composition   the plan's calls under the deadline (``PlanRun.run``)                   waits for upstreams
     5 answer        status, fields and body of the response                                 never waits
@@ -79,7 +79,7 @@ from .response.sending import send_reply, send_whole
 
 if TYPE_CHECKING:
     from ..core.model import Inputs
-    from .access.route_access import RouteAccess
+    from .access.route_admission import RouteAdmission
     from .context import GatewayContext
     from .request.content_negotiation import StreamForm
     from .request.request_fields import RequestFields
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 class RequestCycle(RequestContext):
     """One request that is answered before Quart, from its facts to its access record; see the module."""
 
-    __slots__ = ("_access", "_context", "_path", "_says_krakend")
+    __slots__ = ("_admission", "_context", "_path", "_says_krakend")
 
     def __init__(self, context: GatewayContext, match: Match, route: AnyView, inbound: InboundRequest) -> None:
         """Read the facts of ``inbound``; ``route`` is ``match.route``."""
@@ -116,7 +116,7 @@ class RequestCycle(RequestContext):
         self.inbound = inbound
         self.compression = route.compression
         self.browser_fields = route.browser_fields
-        self._access = route.access
+        self._admission = route.admission
         self._context = context
         self._path = match.path
         self._says_krakend = route.krakend_compat
@@ -132,7 +132,7 @@ class RequestCycle(RequestContext):
         counts.total += 1
         try:
             inbound.discard_max = DISCARD_MAX
-            if self._access is None or await self._is_admitted(self._access):
+            if self._admission is None or await self._is_admitted(self._admission):
                 await self._answer()
         except BaseException as error:  # noqa: BLE001 - ``end_by`` raises what must propagate
             await end_by(error, self, self._answer_500)
@@ -143,13 +143,13 @@ class RequestCycle(RequestContext):
             if self.copies:
                 send_copies(self)
 
-    async def _is_admitted(self, access: RouteAccess) -> bool:
+    async def _is_admitted(self, admission: RouteAdmission) -> bool:
         """Whether the route admits the request. If not, the response has been sent. Waits only while keys are fetched.
 
         An exception is handled by ``end_by``.
         """
         try:
-            await access.admit(self, self._path)
+            await admission.admit(self, self._path)
         except (Exception, BaseExceptionGroup) as error:
             if (reply := self._reply_to(error)) is None:
                 raise

@@ -104,6 +104,7 @@ def record_of(ctx: RequestContext) -> RequestEnded:
         ctx.outcomes or tuple(ctx.calls.values()),
         switched_at=inbound.switched_at,
         auth=ctx.auth,
+        limit=ctx.limit,
     )
 
 

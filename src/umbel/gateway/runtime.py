@@ -18,6 +18,7 @@ from ..core.events import Recorder
 from ..core.http.probe_paths import PROBES
 from ..core.httpx_calls.transport_caller import caller_of
 from ..core.model import RequestFacts
+from ..limits.limiter import Limiter, limiters_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
@@ -46,6 +47,8 @@ class Runtime:
     """Sends the copies of requests."""
     authenticators: Mapping[str, Authenticator]
     """Verify the credentials of requests, by name of the section ``[auth.NAME]``."""
+    limiters: Mapping[str, Limiter]
+    """Decide about requests by limits, by name of the section ``[limits.NAME]``."""
     redactor: Redactor
     """Hides secrets in texts for operators."""
 
@@ -108,7 +111,9 @@ async def open_runtime(
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
         mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
         authenticators = await stack.enter_async_context(open_authenticators(config, callers, recorder))
-        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors, authenticators, redactor)
+        yield Runtime(
+            recorder, callers, overload_manager, reader, timers, mirrors, authenticators, limiters_of(config), redactor
+        )
 
 
 @contextmanager

@@ -135,6 +135,18 @@ AUTH_KEY_FETCHES = _counter(
     "umbel_auth_key_fetches_total", "name issuer result", "Fetches of the key set of an issuer: ok or failed."
 )
 AUTH_CACHED_TOKENS = _gauge("umbel_auth_cached_tokens", "name", "Verified tokens that are remembered.")
+LIMIT_REQUESTS = _counter(
+    "umbel_limit_requests_total",
+    "limit outcome",
+    "Requests that a section [limits.NAME] (limit) has decided about: admitted or refused. One that another limit of "
+    "the same step refuses is not counted.",
+)
+LIMIT_KEYS = _gauge("umbel_limit_keys", "limit", "Keys of a limit that are remembered, over all workers.")
+LIMIT_EVICTIONS = _counter(
+    "umbel_limit_evictions_total",
+    "limit",
+    "Keys of a limit that were forgotten with something spent, because there were max_keys: such a key begins anew.",
+)
 BREAKER_STATE = _gauge(
     "umbel_breaker_state",
     "upstream",
@@ -226,6 +238,9 @@ METRICS: tuple[Metric, ...] = (
     AUTH_KEYS_AGE,
     AUTH_KEY_FETCHES,
     AUTH_CACHED_TOKENS,
+    LIMIT_REQUESTS,
+    LIMIT_KEYS,
+    LIMIT_EVICTIONS,
     BREAKER_STATE,
     REPLICA_EJECTED,
     BULKHEAD_IN_USE,

@@ -21,6 +21,7 @@ def context(inbound: MemoryRequest) -> Any:
         origin=SimpleNamespace(client="192.0.2.1", scheme="http"),
         answered_by_server=None,
         auth=None,
+        limit="",
         completed=None,
         kind=None,
         detail="",

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...config.schema.auth import ApiKeyAuth, Auth, JwtAuth
-from ...config.schema.sections import PUBLIC, Config
+from ...config.schema.sections import PUBLIC, Config, Limit
 from ...gateway.access.configured_access import makes_unsafe_calls
+from ...limits.checks import needs_identity
 
 if TYPE_CHECKING:
     from ...composition.plan.plan import Plan
@@ -19,7 +20,20 @@ _PLACES = {"header": "in Authorization: Bearer", "cookie": "in the cookie", "que
 
 
 def access_of(config: Config, plan: Plan) -> Iterator[str]:
-    """Yield the lines about the access to a route; none if nothing about it is configured."""
+    """Yield the lines about the admission to a route, in its order; none if nothing about it is configured."""
+    sections = [(name, config.limits[name]) for name in plan.route.limits]
+    yield from (_limit(config, *each) for each in sections if not needs_identity(each[1]))
+    yield from _credentials(config, plan)
+    yield from (_limit(config, *each) for each in sections if needs_identity(each[1]))
+
+
+def _limit(config: Config, name: str, section: Limit) -> str:
+    cost = "" if section.cost is None else f", each at the cost {section.cost}"
+    counted = f"at most {section.rate} and {section.burst} at once for each {section.key}{cost}, in each worker"
+    return f"limit {name}: {counted}, else 429  [{config.where(('limits', name))}]"
+
+
+def _credentials(config: Config, plan: Plan) -> Iterator[str]:
     route = plan.route
     if route.auth is None:
         if config.auth:

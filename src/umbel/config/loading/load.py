@@ -142,7 +142,7 @@ def load_for_display(
     return LoadedConfig(config, report.variables.hide, tuple(warned.problems()))
 
 
-_DEFINING = (None, "include", "upstreams", "auth")
+_DEFINING = (None, "include", "upstreams", "auth", "limits")
 """What an unknown section may have been meant to be, if it may define names that others refer to."""
 
 
@@ -217,6 +217,8 @@ def _tls_tables(merged: MergedTree, found: Iterable[SchemaViolation]) -> Iterato
 
 # Replaces a section [auth.NAME] that may be in a file that could not be read.
 _AUTH_PLACEHOLDER: Mapping[str, Any] = {"kind": "mtls", "allow": PLACEHOLDERS["allow"]}
+# Replaces a section [limits.NAME] that may be in a file that could not be read.
+_LIMIT_PLACEHOLDER: Mapping[str, Any] = {name: PLACEHOLDERS[name] for name in ("key", "rate", "burst")}
 # Replaces an upstream that may be in a file that could not be read.
 _UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": PLACEHOLDERS["urls"]}
 
@@ -224,8 +226,8 @@ _UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": PLACEHOLDERS["urls"]}
 def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, list[int]]:
     """Make a ``Config`` of the recovered tree; return it with the index of each of its routes in the merged tree.
 
-    Unless the files are ``complete``, an upstream or a section ``[auth.NAME]`` that is not defined gets a placeholder,
-    since a missing file may define it.
+    Unless the files are ``complete``, an upstream, or a section ``[auth.NAME]`` or ``[limits.NAME]``, that is not
+    defined gets a placeholder, since a missing file may define it.
     """
     data, replaced = recover(merged.data)
     wrong = {
@@ -235,23 +237,30 @@ def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, li
     routes = [data["routes"][index] for index in kept]
     upstreams = {name: table for name, table in data["upstreams"].items() if ("upstreams", name) not in wrong}
     sections = {name: table for name, table in data["auth"].items() if ("auth", name) not in wrong}
-    missing: set[str] = set()
+    limits = {name: table for name, table in data["limits"].items() if ("limits", name) not in wrong}
+    missing: set[tuple[str, str]] = set()
     if not complete:
-        names = [route.get("auth", ()) for route in routes]
-        given = {name for each in names for name in ([each] if isinstance(each, str) else each)}
-        missing = given - sections.keys() - {*PUBLIC}
-        sections |= dict.fromkeys(missing, _AUTH_PLACEHOLDER)
+        missing = {("auth", name) for name in _named(routes, "auth") - sections.keys() - {*PUBLIC}}
+        missing |= {("limits", name) for name in _named(routes, "limits") - limits.keys()}
+        sections |= {name: _AUTH_PLACEHOLDER for key, name in missing if key == "auth"}
+        limits |= {name: _LIMIT_PLACEHOLDER for key, name in missing if key == "limits"}
         calls = [call for route in routes for call in route.get("calls", {}).values()]
         asked = {call["upstream"] for call in calls if "upstream" in call}
         upstreams = dict.fromkeys(asked, _UPSTREAM_PLACEHOLDER) | upstreams
     broken = {path[0] for path in wrong}
-    rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes", "auth"}}
-    valid = {**rest, "upstreams": upstreams, "routes": routes, "auth": sections}
+    rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes", "auth", "limits"}}
+    valid = {**rest, "upstreams": upstreams, "routes": routes, "auth": sections, "limits": limits}
     # Constraints between keys were checked before recovery, in the values of the files. Placeholders may break them.
     config = Config.model_validate(valid, by_alias=True, by_name=False, context=NO_CONSTRAINTS)
     places: dict[str | int, int] = {old: new for new, old in enumerate(kept)}
     config._placeholders = frozenset(
         ("routes", places.get(path[1], -1), *path[2:]) if path[0] == "routes" and len(path) > 1 else path
-        for path in (*replaced, *(("auth", name) for name in missing))
+        for path in (*replaced, *missing)
     )
     return config, kept
+
+
+def _named(routes: Iterable[Mapping[str, Any]], key: str) -> set[str]:
+    """The names in a key of routes that holds one name or a list of names."""
+    values = [route.get(key, ()) for route in routes]
+    return {name for each in values for name in ([each] if isinstance(each, str) else each)}

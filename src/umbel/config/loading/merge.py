@@ -15,7 +15,7 @@ from .errors.did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
 _MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs")
-_SHARED = ("include", "upstreams", "routes", "auth")
+_SHARED = ("include", "upstreams", "routes", "auth", "limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ Report = Callable[[Origin, str], None]
 class MergedTree:
     """One tree made of all files.
 
-    Origins are recorded for upstreams, routes, [auth.NAME] and inherited keys. Any other value has the origin of its
-    nearest ancestor with a recorded one, extended by the rest of its path.
+    Origins are recorded for upstreams, routes, [auth.NAME], [limits.NAME] and inherited keys. Any other value has the
+    origin of its nearest ancestor with a recorded one, extended by the rest of its path.
     """
 
     root: SourceFile
@@ -86,12 +86,13 @@ def merge(sources: Sequence[tuple[SourceFile, dict[str, Any]]], report: Report) 
     """Merge the data of all files into one tree. The main file must be first. Wrong parts are reported and left out."""
     root, main = sources[0]
     merged = MergedTree(root, {key: main[key] for key in _MAIN_ONLY if key in main})
-    merged.data |= {"upstreams": {}, "routes": [], "auth": {}}
+    merged.data |= {"upstreams": {}, "routes": [], "auth": {}, "limits": {}}
     merged.defaults = _defaults(root, main, report)
     for source, data in sources:
         _known_keys(source, data, root, report)
         _add_named(merged, source, data, report, "upstreams", merged.defaults.get("upstream", {}))
         _add_named(merged, source, data, report, "auth", {})
+        _add_named(merged, source, data, report, "limits", {})
         _add_routes(merged, source, data, report)
     return merged
 
@@ -119,7 +120,7 @@ def _known_keys(source: SourceFile, data: dict[str, Any], root: SourceFile, repo
             report(Origin(source, (key,)), f"belongs in the main file, {root.name}; remove it from this file")
 
 
-_ONE = {"upstreams": "upstream", "auth": "kind of credential"}
+_ONE = {"upstreams": "upstream", "auth": "kind of credential", "limits": "limit"}
 """What a table of a section with named tables stands for."""
 
 

@@ -19,10 +19,12 @@ from .browsers import Cors as Cors
 from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
+from .limits import Limit as Limit
+from .limits import LimitName, LimitNames
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .proxy import Proxy as Proxy
 from .query_params import QueryParam as QueryParam
-from .section import AS_TUPLE, Section
+from .section import AS_TUPLE, Section, as_list
 from .server import Server as Server
 from .static_answers import Redirect as Redirect
 from .static_answers import Respond as Respond
@@ -57,12 +59,6 @@ from .values.types import (
 )
 from .values.units import Duration, Ratio, Size
 
-
-def _as_list(value: object) -> object:
-    """Make a list of a single name."""
-    return [value] if isinstance(value, str) else value
-
-
 Names = Annotated[tuple[str, ...], AS_TUPLE]
 Statuses = Annotated[tuple[Status, ...], AS_TUPLE]
 KeyPath = tuple[str | int, ...]
@@ -70,7 +66,7 @@ AuthNames = Annotated[
     tuple[UpstreamName, ...],
     Field(strict=False, min_length=1),
     BeforeValidator(
-        _as_list, json_schema_input_type=UpstreamName | Annotated[tuple[UpstreamName, ...], Field(min_length=1)]
+        as_list, json_schema_input_type=UpstreamName | Annotated[tuple[UpstreamName, ...], Field(min_length=1)]
     ),
 ]
 """The names of sections [auth.NAME]; a single name may stand without a list."""
@@ -514,6 +510,9 @@ class Route(Section):
     allow: ExpressionText | None = None
     """A JMESPath expression over auth, path, query, headers, cookies and client that the request must fulfil, such as
     "auth.claims.tenant == path.tenant", else it gets 403. Default: none."""
+    limits: LimitNames = ()
+    """The names of sections [limits.NAME] that a request must conform to, each of them, else it gets 429 and spends
+    nothing of those that are decided together. Default: none."""
     deadline: Duration = 5.0
     """The time from the request, with its body, to its answer. At the deadline the calls under way are ended, and the
     answer is sent with the values so far; without the value of a required call it is a failure."""
@@ -645,13 +644,16 @@ class Config(Section):
     """A whole configuration, with defaults merged, variables replaced and included files added."""
 
     include: Names = ()
-    """Further files, as globs relative to this file. Their upstreams, routes and [auth.NAME] are added."""
+    """Further files, as globs relative to this file. Their upstreams, routes, [auth.NAME] and [limits.NAME] are
+    added."""
     upstreams: dict[UpstreamName, Upstream] = {}
     """The upstreams by name."""
     routes: Annotated[tuple[Route, ...], AS_TUPLE] = ()
     """The routes."""
     auth: dict[AuthName, Auth] = {}
     """The credentials that routes accept, by name."""
+    limits: dict[LimitName, Limit] = {}
+    """The limits of requests, by name."""
     compress: Compress | None = None
     """The compression of responses. Default: none."""
     cors: Cors | None = None

@@ -10,6 +10,7 @@ from ...composition.plan.plan import request_context
 from ...config.schema.sections import PUBLIC
 from ...core.web_origins import WebOrigins
 from .route_access import Condition, RouteAccess
+from .route_admission import RouteAdmission, admission_of
 from .trusted_origins import SAFE, TrustedOrigins
 
 if TYPE_CHECKING:
@@ -21,16 +22,22 @@ if TYPE_CHECKING:
     from ..request_context import RequestContext
 
 
-def access_of(
+def admission_of_route(
     context: GatewayContext, plan: Plan, read: Callable[[RequestContext, Mapping[str, Any]], Inputs]
-) -> RouteAccess | None:
-    """The access of a configured route; None: it has no ``auth``, or the route is public.
+) -> RouteAdmission | None:
+    """The admission to a configured route; None: it has no limits, and no ``auth`` or is public.
 
     Args:
         context: the gateway context.
         plan: the compiled plan of the route.
         read: reads the inputs of a request whose body is not received.
     """
+    return admission_of(context, _access_of(context, plan, read), plan.route.limits)
+
+
+def _access_of(
+    context: GatewayContext, plan: Plan, read: Callable[[RequestContext, Mapping[str, Any]], Inputs]
+) -> RouteAccess | None:
     route = plan.route
     if route.auth is None or route.auth == PUBLIC:
         return None

@@ -1,4 +1,4 @@
-"""``@app.requires``, and ``auth`` of ``@app.compose``: the access of handlers and views that are written in Python."""
+"""``@app.requires``, and ``auth`` and ``limits`` of ``@app.compose``: admission to what is written in Python."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ...core.events import LogMessage
 from ..request_context import find_request_context, find_websocket_context
 from .configured_access import pages_of
 from .route_access import RouteAccess
+from .route_admission import RouteAdmission, admission_of
 from .trusted_origins import TrustedOrigins
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ class Required(NamedTuple):
     """A function with the access that it requires."""
 
     guarded: AnyFunction
-    """The function that checks the access and then calls ``function``."""
+    """The function that admits a request and then calls ``function``."""
     function: AnyFunction
-    access: RouteAccess | None
-    """None: the function is public."""
+    admission: RouteAdmission | None
+    """None: the function is public, without limits."""
 
 
 class CodeAccess:
@@ -53,18 +54,19 @@ class CodeAccess:
         self._required: list[Required] = []
 
     def requires(
-        self, names: Sequence[str], scopes: Sequence[str], scopes_any: Sequence[str]
+        self, names: Sequence[str], scopes: Sequence[str], scopes_any: Sequence[str], limits: str | Sequence[str]
     ) -> Callable[[FunctionT], FunctionT]:
         """Make the decorator ``@app.requires``.
 
         Raises:
-            ValueError: as ``access``.
+            ValueError: as ``_access`` and ``admission_of``.
         """
         access = self._access(names, scopes, scopes_any, cors=True)
+        admission = admission_of(self._context, access, _as_names(limits))
 
         def decorate(function: FunctionT) -> FunctionT:
-            guarded = _guarded(function, access)
-            required = Required(guarded, function, access)
+            guarded = _guarded(function, admission)
+            required = Required(guarded, function, admission)
             setattr(guarded, _ATTRIBUTE, required)
             self._required.append(required)
             return guarded  # type: ignore[return-value]  # It takes and returns what ``function`` does.
@@ -75,32 +77,32 @@ class CodeAccess:
         self,
         handler: AnyFunction,
         stated: tuple[str | Sequence[str] | None, Sequence[str], Sequence[str]],
+        limits: str | Sequence[str],
         *,
         cors: bool,
-    ) -> tuple[AnyFunction, RouteAccess | None]:
-        """The function to call for a handler of ``@app.compose``, and the access of the handler.
+    ) -> tuple[AnyFunction, RouteAdmission | None]:
+        """The function to call for a handler of ``@app.compose``, and the admission to the handler.
 
         With ``@app.requires`` it is the function below that decorator, so that the access is checked only once.
 
         Args:
             handler: the handler.
             stated: auth, scopes and scopes_any of ``@app.compose``.
+            limits: limits of ``@app.compose``.
             cors: whether ``[cors]`` says which pages may send credentials.
 
         Raises:
-            ValueError: the access is stated twice; or as ``access``.
+            ValueError: the access is stated twice; or as ``_access`` and ``admission_of``.
         """
         required = required_by(handler)
         auth, scopes, scopes_any = stated
         is_stated = auth is not None or scopes or scopes_any
-        if required is not None and is_stated:
+        if required is not None and (is_stated or limits):
             raise ValueError("the access is stated twice; write it in auth of @app.compose, or with @app.requires")
         if required is not None:
-            return required.function, required.access
-        if not is_stated:
-            return handler, None
-        names = (auth,) if isinstance(auth, str) else tuple(auth or ())
-        return handler, self._access(names, scopes, scopes_any, cors=cors)
+            return required.function, required.admission
+        access = self._access(_as_names(auth or ()), scopes, scopes_any, cors=cors) if is_stated else None
+        return handler, admission_of(self._context, access, _as_names(limits))
 
     def _access(
         self, names: Sequence[str], scopes: Sequence[str], scopes_any: Sequence[str], *, cors: bool
@@ -172,13 +174,18 @@ def _check_scopes(scopes: Sequence[str]) -> None:
             raise ValueError(f'"{scope}" is no scope: write it without spaces, quotes and backslashes')
 
 
-def _guarded(function: AnyFunction, access: RouteAccess | None) -> AnyFunction:
+def _as_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple, where a single one may stand without a list."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _guarded(function: AnyFunction, admission: RouteAdmission | None) -> AnyFunction:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        if access is not None:
+        if admission is not None:
             ctx = find_request_context() or find_websocket_context()
             if ctx is None:
                 raise NotRunningError("a function with @app.requires was called without a request")
-            await access.admit(ctx, kwargs)
+            await admission.admit(ctx, kwargs)
             set_current(ctx.identity)
         return await current_app.ensure_async(function)(*args, **kwargs)
 

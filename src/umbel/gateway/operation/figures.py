@@ -38,7 +38,7 @@ def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
         if isinstance(caller, Client):
             for metric, samples in upstream_values(name, caller).items():
                 values.setdefault(metric, []).extend(samples)
-    for metric, samples in (_mirror_values(runtime) | _auth_values(runtime)).items():
+    for metric, samples in (_mirror_values(runtime) | _auth_values(runtime) | _limit_values(runtime)).items():
         values.setdefault(metric, []).extend(samples)
     if isinstance(counts.inner, FileRecorder):
         values[catalogue.LOG_DROPPED.name] = [
@@ -83,6 +83,19 @@ def _auth_values(runtime: Runtime) -> Values:
                 values.setdefault(catalogue.AUTH_KEY_FETCHES.name, []).extend(
                     [((*own, "ok"), keys.fetches - keys.failures), ((*own, "failed"), keys.failures)]
                 )
+    return values
+
+
+def _limit_values(runtime: Runtime) -> Values:
+    values: Values = {}
+    for limiter in runtime.limiters.values():
+        statistics = limiter.statistics()
+        name = statistics.name
+        values.setdefault(catalogue.LIMIT_REQUESTS.name, []).extend(
+            [((name, "admitted"), statistics.admitted), ((name, "refused"), statistics.refused)]
+        )
+        values.setdefault(catalogue.LIMIT_KEYS.name, []).append(((name,), statistics.keys))
+        values.setdefault(catalogue.LIMIT_EVICTIONS.name, []).append(((name,), statistics.evicted))
     return values
 
 

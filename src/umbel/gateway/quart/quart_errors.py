@@ -22,6 +22,7 @@ from ...core.failure_kinds import Kind
 from ...net.exception_groups import check_cancel, leaves, split_crash, without_stray_cancels
 from .. import crashes
 from ..access.route_access import AccessError
+from ..access.route_limits import LimitError
 from ..application import GatewayApplication
 from ..request.paths import relative_redirect
 from ..request_context import find_request_context, find_websocket_context
@@ -114,11 +115,11 @@ class ErrorHandling(GatewayApplication):
         if isinstance(error, BaseExceptionGroup):
             return await self._handle_group(context, error)
         # Of a WebSocket only a refused handshake is an answer. Any other error may come after the handshake.
-        answered: type[RequestError] = RequestError
+        answered: tuple[type[RequestError], ...] = (RequestError,)
         current: Any = request
         ctx = find_request_context()
         if ctx is None:
-            answered, current, ctx = AccessError, websocket, find_websocket_context()
+            answered, current, ctx = (AccessError, LimitError), websocket, find_websocket_context()
         if (
             isinstance(error, answered)
             and ctx is not None

@@ -78,8 +78,11 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             self._observe(message)
             if message["type"] == "websocket.http.response.start":
                 fields = [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
+                fields += self.ctx.limit_fields
                 self.ctx.browser_fields.add(fields, self.ctx.origin)
                 message = {**message, "headers": fields}
+            elif message["type"] == "websocket.accept" and self.ctx.limit_fields:
+                message = {**message, "headers": [*message.get("headers", ()), *self.ctx.limit_fields]}
             try:
                 await send(message)
             except ClientGoneError:
@@ -214,4 +217,5 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             ctx.detail,
             switched_at=self._switched_at if status == _SWITCHED else None,
             auth=ctx.auth,
+            limit=ctx.limit,
         )

@@ -110,7 +110,7 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
 
     With ``krakend``, add KrakenD's field ("false") to an error.
     """
-    if reply.constant is not None and ctx.compression is None:
+    if reply.constant is not None and ctx.compression is None and not ctx.limit_fields:
         reply.fields = reply.constant.complete(ctx)
         return
     if krakend and reply.status >= ERROR:
@@ -120,6 +120,7 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
         fields.append((REQUEST_ID, ctx.facts.request_id.encode()))
     if ctx.identity is not None and CACHE_CONTROL not in dict(fields):
         fields.append(PRIVATE)
+    fields += ctx.limit_fields
     ctx.browser_fields.add(fields, ctx.origin)
 
 

@@ -117,6 +117,7 @@ async def send_response(ctx: RequestContext, response: AnyResponse) -> None:
         if ctx.identity is not None and not isinstance(response, ComposedResponse):
             keep_private(raw)
             add_vary(raw, ctx.varies)
+        raw += ctx.limit_fields
         ctx.browser_fields.add(raw, ctx.origin)
         return raw
 

@@ -110,6 +110,7 @@ def request_record(event: RequestEnded) -> RequestRecord:
         auth_kind=auth.kind,
         auth_name=auth.name,
         auth_outcome="" if auth.outcome == _ADMITTED else auth.outcome,
+        limit_name=event.limit,
     )
 
 

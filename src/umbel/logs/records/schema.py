@@ -23,6 +23,7 @@ _NAMES = {
     "auth_kind": "auth.kind",
     "auth_name": "auth.name",
     "auth_outcome": "auth.outcome",
+    "limit_name": "limit.name",
 }
 
 
@@ -74,6 +75,8 @@ class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, renam
     """The name of the section ``[auth.NAME]`` that accepted or refused the credential; empty without a credential."""
     auth_outcome: str = ""
     """Why the request was not admitted (``AuthResult.outcome``); empty if it was, or if its route has no ``auth``."""
+    limit_name: str = ""
+    """The name of the section ``[limits.NAME]`` that refused the request; empty: none did."""
 
 
 class RequestStartRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):

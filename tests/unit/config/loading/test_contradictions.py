@@ -197,7 +197,7 @@ ALONE = {
     *("server." + key for key in ("body_timeout", "min_body_rate", "write_timeout", "max_connections", "max_fields")),
     *("server." + key for key in ("max_streams", "drain_delay", "cancel_timeout")),
     *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
-    *("intensity.restarts", "intensity.window"),
+    *("intensity.restarts", "intensity.window", "limit.burst", "limit.max_keys"),
     *("upstream." + key for key in ("keepalive_expiry", "max_body", "max_head", "max_fields", "retry_budget")),
     "upstream.max_streams",
     *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),
@@ -249,7 +249,7 @@ def test_every_number_of_the_schema_is_compared_or_excluded() -> None:
 
 
 def test_every_number_with_a_default_has_a_reason() -> None:
-    without_default = {"Route.quorum", "Call.timeout", "Call.max_body", "Mirror.share"}
+    without_default = {"Route.quorum", "Call.timeout", "Call.max_body", "Mirror.share", "Limit.burst"}
     assert numbers_of_the_schema() - without_default == set(REASONS)
 
 

@@ -68,6 +68,9 @@ PLACEHOLDERS: Mapping[str, Any] = {
     "iss": _URL,
     "file": _NAME,
     "allow": [f"dns:{_NAME}.invalid"],
+    "key": "client.ip",
+    "rate": "1/s",
+    "burst": 1,
 }
 """A valid value for each key that any section requires."""
 

@@ -1,0 +1,128 @@
+"""The limits of one route that are decided together: ``[limits.NAME]``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ...core.errors import RequestError
+from ...core.failure_kinds import Kind
+from ...core.http.header_field import text_of
+from ...limits.limit_expression import counted_address
+from ...limits.limiter import Limiter
+from ..request.urlencoded import BadFieldError, Names, read_fields
+
+if TYPE_CHECKING:
+    from ...policy.gcra import Decision
+    from ..context import GatewayContext
+    from ..request.request_fields import Field
+    from ..request_context import RequestContext
+
+_SCALARS = (str, int, float, bool)
+_POLICY, _LIMIT = b"ratelimit-policy", b"ratelimit"
+
+
+class LimitError(RequestError):
+    """A limit refuses the request."""
+
+
+class RouteLimits:
+    """Limits that a request must conform to, each of them. One that is refused spends nothing of any of them.
+
+    Args:
+        context: the gateway context.
+        limiters: the limiters, of which the configuration decides the names and expressions; the present ones are those
+            of the runtime.
+    """
+
+    def __init__(self, context: GatewayContext, limiters: Sequence[Limiter]) -> None:
+        self._context = context
+        self._names = tuple(limiter.name for limiter in limiters)
+        self._policy = ", ".join(limiter.policy for limiter in limiters).encode()
+        read = {name for limiter in limiters for each in limiter.expressions for name in each.names}
+        self._roots = frozenset(name.root for name in read)
+        self._headers = [(n, n.replace("_", "-")) for n in _members(read, "headers")]
+        self._cookies = _members(read, "cookies")
+        self._params = Names(_members(read, "query"))
+
+    def admit(self, ctx: RequestContext, path: Mapping[str, Any]) -> None:
+        """Admit a request and spend its costs. Add the fields of the limits to its response. Never waits.
+
+        Args:
+            ctx: the request context.
+            path: the values of the rule's variables.
+
+        Raises:
+            LimitError: 429, a limit refuses the request.
+            RequestError: 503, the application has not started or has stopped.
+        """
+        limiters = (ctx.serving.runtime or self._context.require_runtime()).limiters
+        now, context = trio.current_time(), self._read(ctx, path)
+        decided = []
+        for name in self._names:
+            limiter = limiters[name]
+            key, decision = limiter.decide(context, now)
+            decided.append((limiter, key, decision))
+        refused = [each for each in decided if not each[2].admitted]
+        ctx.limit_fields = _added(ctx.limit_fields, self._policy, decided)
+        if refused:
+            limiter, _, decision = max(refused, key=lambda each: each[2].retry_after)
+            limiter.refuse()
+            ctx.kind, ctx.of_client, ctx.limit = Kind.QUOTA_EXCEEDED, True, limiter.name
+            raise _refusal(decision)
+        for limiter, key, decision in decided:
+            limiter.spend(key, decision, now)
+
+    def _read(self, ctx: RequestContext, path: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that the expressions read."""
+        origin, roots = ctx.origin, self._roots
+        context: dict[str, Any] = {}
+        if "client" in roots:
+            context["client"] = {"ip": counted_address(origin.client)}
+        if "auth" in roots:
+            context["auth"] = None if ctx.identity is None else ctx.identity.values
+        if "path" in roots:
+            context["path"] = {
+                name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()
+            }
+        if self._headers:
+            get = origin.fields.end_to_end.get
+            context["headers"] = {name: text_of(get(field, "")) or None for name, field in self._headers}
+        if self._cookies:
+            cookies = origin.fields.cookies if "cookie" in origin.fields.by_name else {}
+            context["cookies"] = {name: text_of(cookies.get(name, "")) or None for name in self._cookies}
+        if self._params:
+            context["query"] = dict(self._texts(ctx.query))
+        return context
+
+    def _texts(self, query: bytes) -> Iterator[tuple[str, str]]:
+        for piece in query.split(b"&"):
+            with suppress(BadFieldError):
+                yield from read_fields(piece, self._params)
+
+
+def _members(names: Iterable[Any], root: str) -> list[str]:
+    return sorted({name.field for name in names if name.root == root and name.field is not None})
+
+
+def _added(before: Sequence[Field], policy: bytes, decided: Sequence[tuple[Limiter, Any, Decision]]) -> list[Field]:
+    """The fields about limits: those of ``before``, with one more member for each limit that has decided."""
+    items = ", ".join([limiter.item(decision) for limiter, _, decision in decided]).encode()
+    if before:
+        (_, policies), (_, others) = before
+        policy, items = policies + b", " + policy, others + b", " + items
+    return [(_POLICY, policy), (_LIMIT, items)]
+
+
+def _refusal(decision: Decision) -> LimitError:
+    if decision.retry_after == math.inf:
+        detail = "The request costs more than its limit ever admits at once; a smaller one may be admitted."
+        seconds = decision.reset
+    else:
+        detail, seconds = "The limit of requests is reached; Retry-After says when to come again.", decision.retry_after
+    fields = [("retry-after", str(max(1, math.ceil(seconds))))]
+    return LimitError(429, detail, fields=fields, problem=str(Kind.QUOTA_EXCEEDED))

@@ -1,0 +1,138 @@
+"""Checks of ``[limits.NAME]`` and of the keys of routes about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from werkzeug.routing import Map, Rule
+
+from ..composition.plan.scope import IDENTITY_MEMBERS
+from ..composition.text.expression import Expression
+from ..config.loading.errors.did_you_mean import suggestion
+from ..config.schema.sections import PUBLIC, Config, KeyPath, Limit, Route
+from ..core.http.hop_by_hop import is_hop_by_hop
+from .limit_expression import ROOTS, compiled, reads_auth
+
+_SINGLE = {"headers": "headers.x_tenant", "query": "query.tenant", "cookies": "cookies.session"}
+"""The roots of which an expression names one member, with an example."""
+
+
+def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the mistakes as key path and reason. For the argument ``checks`` of ``load``."""
+    for name, section in config.limits.items():
+        for key, text in _texts(section):
+            if reason := mistake(text, ("limits", name, key)):
+                yield ("limits", name, key), reason
+    if config.has_lost(("limits",), config.limits):
+        return
+    for index, route in enumerate(config.routes):
+        for place, name in enumerate(route.limits):
+            at: KeyPath = ("routes", index, "limits", *((place,) if len(route.limits) > 1 else ()))
+            if name not in config.limits:
+                meant = suggestion(name, config.limits) or f"; write the section [limits.{name}]"
+                yield at, f'"{name}" is no section of [limits]{meant}'
+            elif name in route.limits[:place]:
+                yield at, f'"{name}" is named twice; a request would spend twice what it costs; remove one'
+            elif not _has_identity(route) and needs_identity(config.limits[name]):
+                yield at, f'"{name}" reads auth, but the route has no auth, such as auth = ["users"]'
+
+
+def mistake(text: str, where: tuple[str | int, ...]) -> str:
+    """Why an expression cannot be one of a limit, as one sentence; empty if it can."""
+    try:
+        expression = compiled(text, where)
+    except ValueError as error:
+        return str(error)
+    for root, member in expression.names:
+        if reason := _mistaken_name(root, member):
+            return reason
+    return ""
+
+
+def needs_identity(section: Limit) -> bool:
+    """Whether a limit reads ``auth``. Expressions with mistakes read nothing."""
+    return any(reads_auth(compiled(text, ())) for _, text in _texts(section) if not mistake(text, ()))
+
+
+def _texts(section: Limit) -> Iterator[tuple[str, str]]:
+    yield "key", section.key
+    if section.cost is not None:
+        yield "cost", section.cost
+
+
+def _mistaken_name(root: str, member: str | None) -> str:
+    if root not in ROOTS:
+        return f'"{root}" is unknown; a limit reads {", ".join(ROOTS)}{suggestion(root, ROOTS)}'
+    if root == "client" and member != "ip":
+        return "write client.ip: of the client only the address is known"
+    if root in _SINGLE and member is None:
+        return f"name one member of {root}, such as {_SINGLE[root]}"
+    if root == "headers" and member is not None:
+        if member != member.lower():
+            return f"write the name of a header in lower case: headers.{member.lower()}"
+        if is_hop_by_hop(member.replace("_", "-").encode()):
+            return f'"{member}" belongs to one connection and is always null here; remove headers.{member}'
+    if root == "auth" and member is not None and member not in IDENTITY_MEMBERS:
+        hint = suggestion(member, IDENTITY_MEMBERS) or f"; a claim of a token is auth.claims.{member}"
+        return f'auth has no "{member}", only {", ".join(IDENTITY_MEMBERS)}{hint}'
+    return ""
+
+
+def _has_identity(route: Route) -> bool:
+    return route.auth is not None and route.auth != PUBLIC
+
+
+def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield a warning, as key path and reason, for each valid key that probably does not do what was meant."""
+    for name, section in config.limits.items():
+        routes = [route for route in config.routes if name in route.limits]
+        if not routes:
+            yield ("limits", name), "no route of the configuration has it in limits"
+        expression = compiled(section.key, ("limits", name, "key"))
+        variables = [_variables(route) for route in routes]
+        common = frozenset.intersection(*variables) if variables else frozenset()
+        if missing := _nullable(expression, common):
+            yield (
+                ("limits", name, "key"),
+                f"requests without {missing} count together, as one client; add what they are to count by, such as"
+                f" {missing} || client.ip",
+            )
+
+
+def _variables(route: Route) -> frozenset[str]:
+    rule = Rule(route.path)
+    Map([rule])
+    return frozenset(rule.arguments)
+
+
+def _nullable(expression: Expression, in_path: Collection[str]) -> str:
+    """The name that makes a key null if a request does not have it; empty if none is found.
+
+    Args:
+        expression: the key.
+        in_path: the variables that the paths of all its routes have.
+    """
+
+    def found(tree: Mapping[str, Any]) -> str:
+        if tree["type"] == "or_expression":
+            first, second = map(found, tree["children"])
+            return second if first else ""
+        names = _chain(tree)
+        if not names or (names[0] == "client" or names in (["auth", "sub"], ["auth", "kind"], ["auth", "name"])):
+            return ""
+        if names[0] == "path" and len(names) == 2 and names[1] in in_path:
+            return ""
+        return ".".join(names)
+
+    return found(expression.tree)
+
+
+def _chain(tree: Mapping[str, Any]) -> list[str]:
+    """The names of an expression such as ``auth.claims.tenant``; none for another expression."""
+    if tree["type"] == "field":
+        return [tree["value"]]
+    if tree["type"] != "subexpression":
+        return []
+    parts = [_chain(each) for each in tree["children"]]
+    return [name for part in parts for name in part] if all(parts) else []

@@ -1,0 +1,97 @@
+"""Limiter: the limit of one section ``[limits.NAME]`` in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from ..config.schema.limits import parse_request_rate
+from ..policy.gcra import Decision, Gcra
+from .key_table import Key, KeyTable
+from .limit_expression import Context, compiled, cost_of, evaluator, key_of, reads_auth
+
+if TYPE_CHECKING:
+    from ..config.schema.limits import Limit
+    from ..config.schema.sections import Config
+
+_BUCKETS = 16
+"""The buckets of a table into which the time of a whole burst is divided."""
+_WIDTH_MIN = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterStatistics:
+    """A snapshot of a limiter."""
+
+    name: str
+    keys: int
+    """The keys that are remembered, also those that have nothing spent any more."""
+    admitted: int
+    refused: int
+    evicted: int
+    """Keys that were evicted though they had something spent, because ``max_keys`` was reached."""
+
+
+class Limiter:
+    """Decides whether requests conform to one limit. Never waits.
+
+    Args:
+        name: the name of the section.
+        section: the section, whose expressions are valid.
+    """
+
+    def __init__(self, name: str, section: Limit) -> None:
+        rate = parse_request_rate(section.rate)
+        self.name = name
+        self._gcra = Gcra(rate.per_second, section.burst)
+        self._table = KeyTable(section.max_keys, max(section.burst / rate.per_second / _BUCKETS, _WIDTH_MIN))
+        key = compiled(section.key, ("limits", name, "key"))
+        cost = None if section.cost is None else compiled(section.cost, ("limits", name, "cost"))
+        self._key = evaluator(key)
+        self._cost = None if cost is None else evaluator(cost)
+        self.expressions = (key,) if cost is None else (key, cost)
+        self.reads_auth = any(map(reads_auth, self.expressions))
+        """Whether the limit can decide only after authentication."""
+        quota, window = rate.quota
+        self.policy = f'"{name}";q={quota};w={window}'
+        """The member of RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10 section 3)."""
+        self._item = f'"{name}";r='
+        self._admitted = 0
+        self._refused = 0
+
+    def decide(self, context: Context, now: float) -> tuple[Key, Decision]:
+        """Decide about a request, and spend nothing yet. ``now``: ``trio.current_time()``.
+
+        Args:
+            context: the values that ``expressions`` read, by name.
+
+        Returns:
+            The key of the request, and the decision.
+        """
+        key = key_of(self._key(context))
+        cost = 1.0 if self._cost is None else cost_of(self._cost(context))
+        return key, self._gcra.decide(self._table.get(key), now, cost)
+
+    def spend(self, key: Key, decision: Decision, now: float) -> None:
+        """Spend what a decision has admitted."""
+        self._admitted += 1
+        if decision.tat > now:
+            self._table.set(key, decision.tat, now)
+
+    def refuse(self) -> None:
+        """Count a refusal."""
+        self._refused += 1
+
+    def item(self, decision: Decision) -> str:
+        """The member of the field RateLimit after a decision: what is left now, and seconds until all of it is."""
+        return f"{self._item}{int(decision.remaining + 1e-6)};t={ceil(decision.reset)}"
+
+    def statistics(self) -> LimiterStatistics:
+        """A snapshot."""
+        return LimiterStatistics(self.name, len(self._table), self._admitted, self._refused, self._table.evicted)
+
+
+def limiters_of(config: Config) -> dict[str, Limiter]:
+    """The limiters of a configuration, by name."""
+    return {name: Limiter(name, section) for name, section in config.limits.items()}
