@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-observe \
+  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe \
   check format clean
 
 help:  ## list the targets
@@ -100,6 +100,9 @@ bench-compress: $(STAMP)  ## what compressing a response costs and saves, some s
 
 bench-auth: $(STAMP)  ## what a token costs a route of ten calls, what verifying it costs, the memory of a million, two minutes
 	@$(BIN)/python benchmarks/auth_route.py; route=$$?; $(BIN)/python benchmarks/auth.py && exit $$route
+
+bench-limits: $(STAMP)  ## what a limit costs a request, and the memory of a million keys, a minute
+	@$(BIN)/python benchmarks/limits.py
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)
