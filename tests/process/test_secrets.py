@@ -28,6 +28,7 @@ from tests.support.process.processes import PYTHON, Child, ended, started
 from tests.support.server.h2_client import h2_client
 from tests.support.server.serving import connected, fetch, serving
 from tests.support.server.ws_client import upgrade
+from umbel.core.diagnostics.redact import API_KEY_PREFIX
 
 UMBEL = (PYTHON, "-m", "umbel")
 HMAC_ISSUER = "https://batch.example/"
@@ -46,6 +47,13 @@ log = logging.getLogger("shop")
 @app.requires("users", "partners", "machines")
 async def crash():
     raise RuntimeError(f"nothing in stock for {request.url} with {request.headers} and {dict(request.cookies)}")
+
+
+@app.get("/lost/<word>")
+@app.requires("none")
+async def lost(word):
+    log.debug("asked for %s", word)
+    raise RuntimeError(f"nothing is called {word}")
 
 
 @app.get("/verbose")
@@ -152,8 +160,8 @@ class Planted:
         expired = provider.token("ada", exp=1, jti=secrets.token_hex(16))
         hmac_claims = {"iss": HMAC_ISSUER, "sub": "batch", "exp": 4_000_000_000, "jti": secrets.token_hex(16)}
         self.hmac_token = sign(oct_key, "HS256", hmac_claims)
-        self.key = secrets.token_urlsafe(32)
-        self.unknown_key = secrets.token_urlsafe(32)
+        self.key = f"{API_KEY_PREFIX}{secrets.token_urlsafe(32)}"
+        self.unknown_key = f"{API_KEY_PREFIX}{secrets.token_urlsafe(32)}"
         self.certificate = base64.b64encode(secrets.token_bytes(600)).decode()
         self.shared = json.dumps({"keys": [oct_key.as_dict(private=True)]})
         workload = secrets.token_urlsafe(24)
@@ -244,6 +252,10 @@ async def asked(port: int, planted: Planted) -> tuple[dict[str, bytes], set[int]
                 reply = await fetch(port, method, path + query, fields)
                 outputs[f"{method} {path} {number}"] = repr(reply.headers).encode() + reply.body
                 statuses.add(reply.status)
+    for key in (planted.key, planted.unknown_key):
+        for path in (f"/lost/{key}", f"/lost/{key}?q={key}", f"/nowhere/{key}/x", f"/files/{key}", f"/dead/{key}"):
+            # The response of the gateway itself may say which path it had; it goes to who has sent the key.
+            statuses.add((await fetch(port, "GET", path, [("x-partner", planted.key)])).status)
     async with h2_client(port) as client:
         for path in PATHS:
             for number, (query, fields) in enumerate(planted.presented):
@@ -306,7 +318,8 @@ async def test_no_secret_is_in_any_output(log_format: str, options: tuple[str, .
     assert statuses >= {200, 400, 401, 403, 404, 500, 502, 503}
     assert not any(b'"ticket":true' in output or b'"ticket": true' in output for output in outputs.values())
     app_log = outputs["logs/app.jsonl"]
-    assert all(each in app_log for each in (b"nothing in stock for", b"asked /verbose", b"no stream for"))
+    expected = (b"nothing in stock for", b"asked /verbose", b"no stream for", b"nothing is called [redacted]")
+    assert [each for each in expected if each not in app_log] == []
     if log_format == "json":
         assert all(
             each in outputs["logs/access.jsonl"]

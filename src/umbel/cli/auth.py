@@ -11,8 +11,7 @@ import time
 
 import click
 
-_PREFIX = "uk_"
-"""The beginning of each key that is made, by which scanners for leaked secrets find it."""
+from ..core.diagnostics.redact import API_KEY_PREFIX
 
 
 @click.group(short_help="Make an API key, or the digest of one.")
@@ -40,7 +39,7 @@ def new_key(key_id: str, scopes: tuple[str, ...], expires: str | None, as_json: 
     if reason := mistake_in_scopes([*scopes]):
         raise click.BadParameter(reason, param_hint="--scope")
     end = None if expires is None else _end(expires)
-    key = _PREFIX + secrets.token_urlsafe(32)
+    key = API_KEY_PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode("ascii")).hexdigest()
     if as_json:
         table = {"id": key_id, "sha256": digest, "scopes": scopes}

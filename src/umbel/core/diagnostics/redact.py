@@ -1,7 +1,7 @@
 """Redactor: replaces secrets in records and texts by ``[redacted]``.
 
 Secrets are recognised by the name before them (``password=…``) and by their form (bearer tokens, JSON Web Tokens,
-userinfo of URLs). In doubt, text is hidden.
+API keys of ``umbel auth new-key``, userinfo of URLs). In doubt, text is hidden.
 
 Texts come from peers, so each pattern must take time linear in the text, for any text and any configured names. Each
 pattern follows three rules:
@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from ...net.bounded_cache import BoundedCache
 
 REDACTED = "[redacted]"
+API_KEY_PREFIX = "uk_"
+"""The beginning of each API key that is made, by which scanners for leaked secrets find it."""
 
 NAMES = (
     "authorization",
@@ -48,12 +50,14 @@ _KNOWN_NAME_CHARS_MAX = 128
 # A quote, also with the backslashes of JSON or of a repr within a text.
 _QUOTE = r"""\\*+["']"""
 # A text without one of these characters holds no secret that the patterns below recognise.
-_TELLING = re.compile(r"""[\s=@:"']|eyJ""")
+_TELLING = re.compile(r"""[\s=@:"']|eyJ|uk_""")
 _USERINFO = re.compile(r"""(://)[^\s/?#"'<>]*@""")
 _AUTHORITY_END = re.compile(r"""[\s/?#"'<>]""")
 _BEARER = re.compile(r"""\b(bearer\s++)[^\s"',;\\]++""", re.IGNORECASE)
 # Without a dot the match is no token; it is consumed all the same, since no token begins within it.
 _JWT = re.compile(r"\beyJ[\w-]{4,}+((?:\.[\w-]++)*+)")
+# An API key ends in 43 characters of base64url (32 random bytes), or with fewer where the text is cut.
+_API_KEY = re.compile(rf"{API_KEY_PREFIX}(?:[A-Za-z0-9_-]{{43,}}+|[A-Za-z0-9_-]{{22,}}+\Z)")
 _HEADER_LINE = re.compile(
     r"((?:authorization|cookie|forwarded[-_]client[-_]cert)\s*+[:=]\s*+)(?![\\\s\"'b]*[\"'])"
     # A quote belongs to the line only after "=": any other quote ends the text in which the line is quoted.
@@ -106,7 +110,7 @@ class Redactor:
         return known
 
     def text(self, text: str) -> str:
-        """Hide userinfo of URLs, values of secret names, bearer tokens and JSON Web Tokens in ``text``.
+        """Hide userinfo of URLs, values of secret names, bearer tokens, JSON Web Tokens and API keys in ``text``.
 
         A text of more than ``TEXT_CHARS_MAX`` characters is ``cut`` to that length first. Returns the same object if
         the text was neither cut nor changed.
@@ -123,10 +127,14 @@ class Redactor:
             text = self._without_named(text)
         if "bearer" in lower:
             text = _BEARER.sub(rf"\g<1>{REDACTED}", text)
+        if API_KEY_PREFIX in text:
+            text = _API_KEY.sub(REDACTED, text)
         return _JWT.sub(_without_token, text) if "eyj" in lower else text
 
     def suspects(self, encoded: bytes) -> bool:
         """Whether an encoded record may hold a secret. False is certain, True is not."""
+        if API_KEY_PREFIX.encode() in encoded:
+            return True
         lower = encoded.lower() if encoded.isascii() else _folded(encoded.decode()).encode()
         if b"@" in lower and b"://" in lower:
             return True
@@ -176,6 +184,7 @@ def cut(text: str, chars: int) -> str:
     """Cut a text to its first ``chars`` characters, before redaction; return a text that is short enough unchanged.
 
     All secrets but userinfo are recognised by the characters before them, so a cut does not prevent their recognition.
+    Of an API key that is cut, at most 21 random characters remain; without the other 22 they are useless.
     Userinfo is recognised by the ``@`` after it. So if the cut falls into the authority of a URL, ``[redacted]``
     replaces what is left of the authority.
     """

@@ -20,7 +20,7 @@ import msgspec
 from trio import Nursery
 from trio.lowlevel import Task, current_task
 
-from ...core.diagnostics.redact import TEXT_CHARS_MAX, Redactor, cut
+from ...core.diagnostics.redact import API_KEY_PREFIX, TEXT_CHARS_MAX, Redactor, cut
 from ...net.bounded_cache import BoundedCache
 from .. import context
 from .level import SEVERITY, LevelName
@@ -51,7 +51,9 @@ _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 # As numbers: searching bytes for a number takes a tenth of the time of searching for a text.
 _BRACE, _LIST, _J, _DEL, _BLANK, _EQUALS, _AT, _BACKSLASH = b"{[J\x7f =@\\"
 # In compact JSON of a flat object these occur only within texts, except for the first brace and one colon for each
-# member. A text without any of them holds no secret that the redactor can find, except for a JSON Web Token.
+# member. A text without any of them holds no secret that the redactor can find, except for a JSON Web Token and
+# an API key.
+_API_KEY = API_KEY_PREFIX.encode()
 _SUSPICIOUS_BYTES = b" =@\\:{[\x7f"
 # msgspec encodes these as base64, in which no secret can be found.
 _BYTES = frozenset({bytes, bytearray, memoryview})
@@ -123,6 +125,7 @@ class Encoder:
                 len(text.translate(None, _SUSPICIOUS_BYTES)) == len(text) - 1 - len(fields)
                 and text.isascii()
                 and (_J not in text or text.find(b"eyJ") < 0)
+                and _API_KEY not in text
             ):
                 return self._line(level, event, text[1:-1], bound)
             # A second { or a [ begins a list or mapping, whose members have names of their own to check.
@@ -153,7 +156,7 @@ class Encoder:
             return None
         # Colons do not count here: the texts of the schema hold addresses.
         suspicious = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
-        if suspicious and self.redactor.suspects(text):
+        if (suspicious or _API_KEY in text) and self.redactor.suspects(text):
             return None
         return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 

@@ -99,9 +99,48 @@ def test_a_value_in_the_form_of_a_token_is_redacted_under_any_name(value: str) -
     assert JWT.split(".")[1] not in line(anything=value)
 
 
+API_KEY = "uk_4nqXy0m9vJ3rT8cWkqB1sZ6fLhD2eP5aUoGxR7iYt-_"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        API_KEY,
+        f"/verify/{API_KEY}/x",
+        f"no{API_KEY}",
+        f"uk_uk_{API_KEY}uk_",
+        f"uk_short/{API_KEY}",
+        f"пароль {API_KEY}",
+    ],
+)
+def test_a_value_in_the_form_of_an_api_key_is_redacted_under_any_name(value: str) -> None:
+    for _ in range(2):  # The second time the name takes the fast path.
+        assert API_KEY[3:24] not in (text := line(anything=value))
+        assert REDACTED in text
+    assert Redactor().suspects(json.dumps({"path": value}).encode())
+    assert json.loads(line(error=ValueError(f"bad {value}")))["error"].count(REDACTED) == 1
+
+
+def test_the_rest_of_an_api_key_that_is_cut_off_is_redacted() -> None:
+    assert Redactor().text(f"/a/{API_KEY[:-1]}") == f"/a/{REDACTED}"
+    text = "x" * (TEXT_CHARS_MAX - 30) + API_KEY
+    assert Redactor().text(text).endswith(f"x{REDACTED}")
+
+
+@pytest.mark.parametrize("name", ["path", "api", "x"])
+def test_an_api_key_in_a_record_of_the_schema_is_redacted(name: str) -> None:
+    made = msgspec.defstruct("Made", [(name, str)])(f"/a/{API_KEY}")
+    text = Encoder(Redactor(), service="test").struct("info", "e", made).decode()
+    assert API_KEY[3:24] not in text
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "uk_",
+        "uk_customers/of/2024",
+        "a/uk_customers",
+        API_KEY[:-1] + "/",
         "token bucket refilled",
         "the secret of success",
         "http://127.0.0.1:9001/a?b=c",
@@ -175,6 +214,7 @@ def test_no_event_name_adds_a_line_or_a_field_to_a_record() -> None:
 
 
 ATOMS = ("secret.a.", "token=a ", "cookie:", "bearer ", "-eyJabcd", "://", "@", "=", " ", "\\", '"', '\\"', ",", "xy")
+ATOMS = (*ATOMS, "uk_", "uk_abcdefghijklmnopqrstu")
 NAMES: Sequence[Sequence[str]] = (
     (),
     ("*x*y*", "a*b*c*d*e", "*.id", "client.id"),
