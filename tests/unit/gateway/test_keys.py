@@ -34,11 +34,12 @@ class Provider:
 
     def __init__(self, *, failing: bool = False) -> None:
         self.failing = failing
+        self.keys = KEYS
         self.fetches = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.fetches += 1
-        return httpx.Response(500) if self.failing else httpx.Response(200, content=KEYS)
+        return httpx.Response(500) if self.failing else httpx.Response(200, content=self.keys)
 
 
 def application(provider: Provider, supervisor: dict[str, Any] | None = None, **auth: Any) -> Any:
@@ -116,6 +117,41 @@ async def test_keys_that_fail_later_leave_the_worker_ready(autojump_clock: objec
         await trio.sleep(10_000)
         assert app.statistics().auth[0].state == "none"
         assert (await ask(app, target="/readyz")).status == 200
+
+
+async def test_a_rotation_of_keys_without_kid_is_noticed_at_the_first_token(autojump_clock: object) -> None:
+    provider = Provider()
+    first, second = private_key("ES256"), private_key("ES256", 1)
+    provider.keys = jwks(jwk(first))
+    app = application(provider)
+
+    def signed(key: Any) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {sign(key, 'ES256', exp=time.time() + 300, iat=None)}")]
+
+    async with living(app):
+        await trio.sleep(31)
+        assert (await ask(app, target="/r", headers=signed(first))).status == 200
+        provider.keys = jwks(jwk(second))
+        assert (await ask(app, target="/r", headers=signed(second))).status == 200
+        assert (await ask(app, target="/r", headers=signed(first))).status == 401
+        assert provider.fetches == 2
+
+
+async def test_forged_tokens_without_kid_cause_one_fetch_per_cool_down(autojump_clock: object) -> None:
+    provider = Provider()
+    app = application(provider)
+    forged = sign(private_key("ES256", 1), "ES256", exp=time.time() + 300, iat=None)
+    statuses = set()
+
+    async def send(number: int) -> None:
+        await trio.sleep(number / 10)
+        statuses.add((await ask(app, target="/r", headers=[("authorization", f"Bearer {forged}")])).status)
+
+    async with living(app), trio.open_nursery() as nursery:
+        for number in range(1000):  # Within 100 s; the cool-down is 30 s.
+            nursery.start_soon(send, number)
+    assert statuses == {401}
+    assert provider.fetches == 1 + 3
 
 
 async def test_statistics_and_metrics_show_keys_fetches_and_outcomes(tmp_path: Path, autojump_clock: object) -> None:

@@ -13,7 +13,8 @@ So a request that is cancelled ends no fetch, and any number of requests share o
 a new round begins. A waiter holds the round that it waits for, so a later round cannot wake it wrongly.
 
 **Cool-down.** Between the end of a fetch and the next one that ``renew`` asks for, at least ``cooldown`` passes. Within
-it ``renew`` returns at once. So unknown key ids, however many, cause one fetch per cool-down.
+it ``renew`` returns at once. So unknown key ids, and tokens without one that no key verifies, cause one fetch per
+cool-down, however many they are.
 
 **States.**
 

@@ -159,6 +159,9 @@ class Verifier:
         if not keys.has(signed.key_id):
             # Keys without an id, if the set has any, were tried. The issuer may have published a new one.
             return Refusal("The key of the token is unknown.", outcome="unknown-key", keys_may_come=source.renewable)
+        # A token that names no key may be signed by one that the issuer has published since. That costs no more than an
+        # unknown key id: whatever is sent, one fetch per cool-down.
+        may_come = signed.key_id is None and source.renewable
         if not tried:
-            return Refusal("The key of the token is for another algorithm.")
-        return Refusal("The signature of the token is not valid.")
+            return Refusal("The key of the token is for another algorithm.", keys_may_come=may_come)
+        return Refusal("The signature of the token is not valid.", keys_may_come=may_come)

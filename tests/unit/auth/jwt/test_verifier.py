@@ -85,6 +85,16 @@ def test_a_wrong_signature_is_no_reason_for_a_renewal() -> None:
     assert (found.outcome, found.keys_may_come) == ("invalid", False)
 
 
+@pytest.mark.parametrize(("key", "algorithm"), [(OTHER, "ES256"), (private_key("ES384"), "ES384")])
+def test_a_token_without_kid_that_no_key_verifies_may_get_its_key(key: Any, algorithm: str) -> None:
+    found = refused(sign(key, algorithm), verifier(KEYS, "ES256", "ES384"))
+
+    assert (found.outcome, found.keys_may_come) == ("invalid", True)
+    from_file = FixedKeys(KEYS)
+    from_file.renewable = False
+    assert not refused(sign(key, algorithm), verifier({ISSUER: from_file}, "ES256", "ES384")).keys_may_come
+
+
 def test_without_keys_the_token_cannot_be_verified_now() -> None:
     found = refused(token(), verifier(None, "ES256"))
 
