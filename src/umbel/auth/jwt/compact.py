@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ...composition.decode import BadBodyError, decode_strict
+from ...composition.decode import MAX_DEPTH, BadBodyError, NotStrictJsonError, decode_strict
 from .base64url import decode_canonical
 
 TOKEN_MAX = 16 * 1024
@@ -115,7 +115,11 @@ def _json_object(content: bytes, part: str) -> dict[str, Any]:
     """Decode a JSON object. Of members with one name the last one counts (RFC 7515 section 4)."""
     try:
         value = decode_strict(content)
-    except BadBodyError:
+    except BadBodyError as error:
+        # msgspec says "invalid" of numbers that it cannot hold (docs/auth.md, Limits of credentials).
+        if not isinstance(error, NotStrictJsonError) or isinstance(error.__cause__, msgspec.ValidationError):
+            reason = f"it is nested more than {MAX_DEPTH} deep, or has a number that is too large"
+            raise BadTokenError(f"The {part} of the token exceeds a bound: {reason}.") from None
         value = None
     if not isinstance(value, dict):
         raise BadTokenError(f"The {part} of the token is not a JSON object.")

@@ -74,14 +74,41 @@ def test_the_algorithm_is_checked_before_anything_else_of_the_token() -> None:
     assert why(text) == "The algorithm of the token is not accepted."
 
 
-@pytest.mark.parametrize("header", [b"", b"[]", b"1", b"null", b"{", b'{"alg":"ES256"}x', b"\xff", b"[" * 9000])
+@pytest.mark.parametrize("header", [b"", b"[]", b"1", b"null", b"{", b'{"alg":"ES256"}x', b"\xff"])
 def test_a_header_that_is_no_json_object_is_refused(header: bytes) -> None:
     assert why(token(header)) == "The header of the token is not a JSON object."
 
 
-@pytest.mark.parametrize("claims", [b"", b"[]", b'"a"', b"NaN", b'{"a":NaN}', b'{"a":1e999}', b'{"a":' * 2000])
+@pytest.mark.parametrize("claims", [b"", b"[]", b'"a"', b"NaN", b'{"a":NaN}', b'{"a":1e9'])
 def test_claims_that_are_no_json_object_are_refused(claims: bytes) -> None:
     assert why(token(claims=claims)) == "The payload of the token is not a JSON object."
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" * 200 + b"]" * 200,
+        b"[" * 4000 + b"]" * 4000,
+        b"1" * 4301,
+        b"-" + b"1" * 4300,
+        b"1e309",
+        b'["%s", 1e309]' % (b"x" * 5000),
+    ],
+    ids=["deep", "deeper than the stack", "digits", "negative", "exponent", "long with an exponent"],
+)
+def test_header_and_claims_beyond_a_bound_are_refused_as_such(value: bytes) -> None:
+    reason = "exceeds a bound: it is nested more than 200 deep, or has a number that is too large."
+    members = b'{"alg":"ES256","a":%s}' % value
+
+    assert why(token(claims=members)) == f"The payload of the token {reason}"
+    assert why(token(members)) == f"The header of the token {reason}"
+
+
+@pytest.mark.parametrize(
+    "value", [b"[" * 199 + b"]" * 199, b"1" * 4300, b"1.7e308"], ids=["deep", "digits", "exponent"]
+)
+def test_claims_at_a_bound_are_read(value: bytes) -> None:
+    assert "a" in read_claims(b'{"a":%s}' % value)
 
 
 @pytest.mark.parametrize("member", ["crit", "b64"])
