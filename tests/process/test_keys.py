@@ -1,7 +1,9 @@
-"""Keys of tokens and readiness of real workers: a start without keys, and a reload that waits for them."""
+"""Keys of tokens and real workers: a start without keys, and replacements of workers with and without a provider."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import trio
@@ -43,6 +45,12 @@ async def is_ready(master: Supervised, *expected: int) -> None:
             await wait_all_tasks_blocked(0.05)
 
 
+async def ask(port: int, token: list[tuple[str, str]], statuses: list[int]) -> None:
+    """Make requests one after the other until cancelled."""
+    while True:
+        statuses.append((await fetch(port, "GET", "/r", token)).status)
+
+
 async def test_a_worker_that_gets_no_keys_serves_and_is_not_ready_until_it_has_them(tmp_path: Path) -> None:
     provider = Provider(users={"ada": {}})
     provider.trouble = "500"
@@ -67,14 +75,64 @@ async def test_no_valid_token_is_refused_while_a_reload_replaces_the_workers(tmp
         async with supervised(tmp_path, workers=1, app=None) as master:
             before = await master.pids()
             async with trio.open_nursery() as nursery:
-
-                async def ask() -> None:
-                    while True:
-                        statuses.append((await fetch(master.port, "GET", "/r", token)).status)
-
-                nursery.start_soon(ask)
+                nursery.start_soon(ask, master.port, token, statuses)
                 assert (await master.ask(command="reload"))["ok"]
                 nursery.cancel_scope.cancel(reason="the reload is over")
             assert await master.pids() != before
     assert len(statuses) > 10
     assert set(statuses) == {200}
+
+
+async def test_a_reload_and_a_recycle_without_the_provider_keep_the_worker_that_has_keys(tmp_path: Path) -> None:
+    async with provided(Provider(users={"ada": {}})) as provider:
+        write(tmp_path, CONFIG.format(port=provider.port, start_timeout="8s"))
+        token = [("authorization", f"Bearer {provider.token('ada')}")]
+        missing = f"the keys of {provider.issuer} for [auth.users] have not come yet: the upstream id answered 500"
+        statuses: list[int] = []
+        async with supervised(tmp_path, "--restart-max-delay", "0.1s", workers=1, app=None) as master:
+            before = await master.pids()
+            provider.trouble = "500"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, master.port, token, statuses)
+                answer = await master.ask(command="reload")
+                assert answer == {"ok": False, "error": f"the new worker 1 did not get ready, because {missing}"}
+                assert "1 old workers serve on, 0 were replaced" in await master.line("reload.aborted")
+                await master.ask(command="drain", slot=1)
+                assert missing in await master.line("worker.recycle_put_off")
+                assert (await fetch(master.port, "GET", "/readyz")).status == 200
+                provider.trouble = ""
+                line = await master.line("ended: recycle")
+                assert f"worker 1 ({before[1]})" in line
+                nursery.cancel_scope.cancel(reason="the worker is replaced")
+            assert await master.pids() != before
+    assert len(statuses) > 10
+    assert set(statuses) == {200}
+
+
+async def test_a_worker_that_replaces_a_dead_one_serves_without_keys(tmp_path: Path) -> None:
+    async with provided(Provider(users={"ada": {}})) as provider:
+        write(tmp_path, CONFIG.format(port=provider.port, start_timeout="8s"))
+        async with supervised(tmp_path, workers=1, app=None) as master:
+            provider.trouble = "500"
+            await master.ask(command="kill", slot=1)
+            await master.line("worker.ready")
+            await is_ready(master, 503, 503, 1)
+            # Nothing is lost by the replacement of a worker that has no keys.
+            assert (await master.ask(command="reload"))["ok"]
+            await is_ready(master, 503, 503, 1)
+
+
+async def test_a_successor_whose_worker_dies_serves_without_keys(tmp_path: Path) -> None:
+    async with provided(Provider(users={"ada": {}})) as provider:
+        write(tmp_path, CONFIG.format(port=provider.port, start_timeout="8s"))
+        async with supervised(tmp_path, workers=1, app=None) as master:
+            old = (await master.pids())[1]
+            provider.trouble = "500"
+            provider.failed = trio.Event()
+            master.signal(signal.SIGHUP)
+            await provider.failed.wait()  # The successor has been refused its keys, and waits for the next try.
+            successor = (await master.pids())[1]
+            assert successor != old
+            os.kill(old, signal.SIGKILL)
+            assert f"worker 1 ({successor}) is ready" in await master.line("worker.ready")
+            await is_ready(master, 503, 503, 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from ..core.errors import UmbelError
 from .jwt.authenticator import JwtAuthenticator
 
 if TYPE_CHECKING:
@@ -14,6 +15,26 @@ if TYPE_CHECKING:
 
 WAIT_S_MAX = 10.0
 """The most seconds that a startup waits: two fetches. Afterwards requests are served, and get 503 where keys lack."""
+
+
+class MissingKeys(NamedTuple):
+    """The keys of an issuer that were never fetched, and on which readiness depends."""
+
+    name: str
+    """Issuer and section as a part of a sentence, the same in each process."""
+    reason: str
+    """Why, as a part of a sentence."""
+
+    def __str__(self) -> str:
+        """The state as a part of a sentence."""
+        return f"the keys of {self.name} have not come yet: {self.reason}"
+
+
+class MissingKeysError(UmbelError):
+    """Keys have not come, without which an application must not start (the provider's failure)."""
+
+    def __init__(self, missing: Collection[MissingKeys]) -> None:
+        super().__init__("; ".join(map(str, missing)))
 
 
 def have_first_keys(authenticators: Iterable[Authenticator]) -> bool:
@@ -34,15 +55,12 @@ async def wait_for_first_keys(authenticators: Iterable[Authenticator], start_tim
     return have_first_keys(late)
 
 
-def missing_keys(authenticators: Iterable[Authenticator]) -> Iterator[str]:
-    """Yield a sentence for each issuer whose keys have not come, if readiness depends on them."""
+def missing_keys(authenticators: Iterable[Authenticator]) -> Iterator[MissingKeys]:
+    """Yield the keys that have not come, if readiness depends on them. May be called from any thread."""
     for each in authenticators:
         if not isinstance(each, JwtAuthenticator) or each.is_ready:
             continue
         for issuer in each.statistics().issuers:
-            if issuer.generation == 0 and issuer.fetches:
+            if issuer.generation == 0:
                 reason = issuer.last_error or "the first fetch has not ended"
-                yield (
-                    f"the keys of {issuer.issuer} for [auth.{each.name}] have not come yet: {reason}; requests with its"
-                    " tokens get 503 until they have"
-                )
+                yield MissingKeys(f"{issuer.issuer} for [auth.{each.name}]", reason)

@@ -13,6 +13,7 @@ from weakref import WeakSet
 from quart_trio import QuartTrio
 
 from ..admin.process.process_side import AdminOptions
+from ..auth.first_keys import MissingKeysError, missing_keys
 from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
@@ -187,9 +188,24 @@ class GatewayApplication(QuartTrio):
         self.gateway_context.serving.degraded = degraded
 
     @property
-    def waits_for_keys(self) -> bool:
-        """Whether the first keys of a section ``[auth.NAME]`` are missing, so that ``/readyz`` is 503."""
-        return self.gateway_context.serving.waits_for_keys
+    def missing_keys(self) -> tuple[str, ...]:
+        """The first keys that are missing, so that ``/readyz`` is 503: issuers with the names of their sections."""
+        serving = self.gateway_context.serving
+        if serving.runtime is None or not serving.waits_for_keys:
+            return ()
+        return tuple(each.name for each in missing_keys(serving.runtime.authenticators.values()))
+
+    def require_keys(self, may_lack: Iterable[str] | None) -> None:
+        """Note without which keys, as ``missing_keys`` names them, startup may end; None: without any.
+
+        Startup waits for keys, and fails if one of the others has not come. Valid until startup ends.
+        """
+        self.gateway_context.serving.may_lack_keys = None if may_lack is None else frozenset(may_lack)
+
+    @property
+    def keys_error(self) -> MissingKeysError | None:
+        """The missing keys that made startup fail; None: there were none."""
+        return self.gateway_context.serving.keys_error
 
     def client_of(self, peer: str | None, fields: Iterable[tuple[bytes, bytes]], scheme: str) -> tuple[str, str]:
         """The client's address and scheme, for the record of a request.

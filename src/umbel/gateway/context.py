@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..auth.first_keys import have_first_keys
+from ..auth.first_keys import MissingKeysError, have_first_keys
 from ..core.errors import NotRunningError, RequestError
 from ..server.limits.server_limits import is_own_probe
 from ..server.response.error_response import NOT_ADMITTED
@@ -49,7 +49,8 @@ class State(enum.StrEnum):
 class ServingState:
     """Data of an application that changes while it runs: state, runtime, recorder, limits and readiness.
 
-    The lifespan writes ``state``, ``runtime`` and ``recorder``; the server ``draining``; the supervisor ``degraded``.
+    The lifespan writes ``state``, ``runtime`` and ``recorder``; the server ``draining``; the supervisor ``degraded``
+    and ``may_lack_keys``.
     """
 
     __slots__ = (
@@ -57,8 +58,10 @@ class ServingState:
         "config_error",
         "degraded",
         "draining",
+        "keys_error",
         "last_runtime",
         "limits",
+        "may_lack_keys",
         "recorder",
         "runtime",
         "state",
@@ -81,6 +84,10 @@ class ServingState:
         """Whether the supervisor reports that too many workers die."""
         self.config_error: ConfigError | None = None
         """The mistake in the configuration that made startup fail; None: there was none."""
+        self.may_lack_keys: frozenset[str] | None = None
+        """The keys, by ``MissingKeys.name``, without which startup may end; None: without any."""
+        self.keys_error: MissingKeysError | None = None
+        """The missing keys that made startup fail; None: there were none."""
         self._given_recorder = recorder
 
     def open(self, runtime: Runtime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import trio
 
 from tests.support.auth.tokens import ISSUER, jwk, jwks, private_key, sign
-from tests.support.server.asgi import ask, living
+from tests.support.server.asgi import LifespanFailedError, ask, living
 from tests.unit.gateway.gateways import gateway, says
 from umbel.auth.first_keys import WAIT_S_MAX
 from umbel.gateway.operation.admin import GatewayView
@@ -98,6 +99,51 @@ async def test_the_wait_for_the_first_keys_takes_at_most_half_of_start_timeout(a
     started = trio.current_time()
     async with living(app):
         assert trio.current_time() - started == pytest.approx(3)
+
+
+async def test_a_startup_fails_without_the_keys_that_it_needs(autojump_clock: object) -> None:
+    app = application(Provider(failing=True))
+    app.require_keys(())
+    sentence = f"the keys of {ISSUER} for [auth.users] have not come yet: the upstream id answered 500"
+    with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailedError, match=re.escape(sentence))):
+        async with living(app):
+            pass
+    assert str(app.keys_error) == sentence
+    assert trio.current_time() == pytest.approx(WAIT_S_MAX)
+
+
+async def test_a_fetch_that_hangs_is_named_where_a_startup_needs_its_keys(autojump_clock: object) -> None:
+    async def hang(_: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    app, _ = gateway(
+        ROUTE, sections={"auth": {"users": USERS}, "supervisor": {"start_timeout": "6s"}}, up=says({}), id=hang
+    )
+    app.require_keys(())
+    with pytest.RaisesGroup(pytest.RaisesExc(LifespanFailedError, match="the first fetch has not ended")):
+        async with living(app):
+            pass
+
+
+@pytest.mark.parametrize("lifted", ["before", "while it waits", "by ready_without_keys"])
+async def test_a_startup_succeeds_without_keys_that_it_may_lack(lifted: str, autojump_clock: object) -> None:
+    users = {**USERS, "ready_without_keys": lifted == "by ready_without_keys"}
+    app = application(Provider(failing=True), users=users)
+    missing = f"{ISSUER} for [auth.users]"
+    app.require_keys([missing] if lifted == "before" else ())
+    async with trio.open_nursery() as nursery:
+
+        async def lift() -> None:
+            await trio.sleep(WAIT_S_MAX / 2)
+            app.require_keys(None)
+
+        if lifted == "while it waits":
+            nursery.start_soon(lift)
+        async with living(app):
+            assert app.missing_keys == (() if users["ready_without_keys"] else (missing,))
+            assert (await ask(app, target="/livez")).status == 200
+    assert app.keys_error is None
 
 
 async def test_ready_without_keys_neither_waits_nor_makes_the_worker_unready(autojump_clock: object) -> None:

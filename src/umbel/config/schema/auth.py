@@ -152,7 +152,8 @@ class JwtAuth(Section):
     unknown_kid_cooldown: Duration = 30.0
     """The shortest time between two fetches of a key set because of a token whose key is unknown."""
     ready_without_keys: bool = False
-    """Whether /readyz says that the worker is ready before the first key set was fetched."""
+    """Whether /readyz says that the worker is ready before the first key set was fetched. A start, a reload and a
+    recycle then wait for no keys, and the new worker may replace one that has them."""
     required: Annotated[tuple[str, ...], AS_TUPLE] = ("exp", "sub")
     """The claims that a token must have."""
     typ: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("at+jwt", "JWT")

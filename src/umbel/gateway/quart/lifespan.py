@@ -13,7 +13,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
-from ...auth.first_keys import missing_keys, wait_for_first_keys
+from ...auth.first_keys import MissingKeysError, missing_keys, wait_for_first_keys
 from ...config.schema.credential_names import logs_of
 from ...core.console import say
 from ...core.errors import ConfigError
@@ -71,6 +71,7 @@ class Lifespan(TrioASGILifespan):
                 raise
             if phase is State.STARTING:
                 serving.config_error = first_leaf(crash, ConfigError)
+                serving.keys_error = first_leaf(crash, MissingKeysError)
             failed = crash
         if failed is None:
             serving.state = State.STOPPED
@@ -105,15 +106,24 @@ class Lifespan(TrioASGILifespan):
             raise
 
     async def _wait_for_keys(self) -> None:
-        """Wait for the first keys of ``[auth]``, and say on stderr which have not come in time."""
-        runtime = self.app.gateway_context.serving.runtime
-        if runtime is None:
+        """Wait for the first keys of ``[auth]``, and say on stderr which have not come in time.
+
+        Raises:
+            MissingKeysError: keys have not come that a worker has which this one is to replace.
+        """
+        serving = self.app.gateway_context.serving
+        if serving.runtime is None:
             return
-        authenticators = runtime.authenticators.values()
-        # A reload replaces workers one by one: so the next one stops only when this one has keys.
+        authenticators = serving.runtime.authenticators.values()
         await wait_for_first_keys(authenticators, self.app.gateway_config.supervisor.start_timeout)
-        for sentence in missing_keys(authenticators):
-            say(f"warning: {sentence}")
+        missing = list(missing_keys(authenticators))
+        # Asked after the wait: the worker that was to be replaced may have died, and any worker is better than none.
+        needed = [] if (may := serving.may_lack_keys) is None else [each for each in missing if each.name not in may]
+        if needed:
+            await self.app.shutdown()
+            raise MissingKeysError(needed)
+        for each in missing:
+            say(f"warning: {each}; requests with its tokens get 503 until they have")
 
     async def _open_routes(self) -> None:
         """Decide which requests are answered before Quart; after the startup functions have registered everything."""

@@ -72,6 +72,9 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     """The age in seconds above which the worker sends ``recycle``."""
     shows_requests: bool = False
     """Whether the worker writes a line for each request to stderr: the master's stderr is a terminal."""
+    may_lack_keys: tuple[str, ...] | None = None
+    """The keys of ``[auth]`` without which the worker may get ready, since the one that it replaces has not got them
+    either; None: without any."""
     check_only: bool = False
     """Whether the worker only loads the application and runs its lifespan."""
 
@@ -81,6 +84,10 @@ class State(Message, frozen=True, kw_only=True, tag="state"):
 
     ready: int
     degraded: bool
+
+
+class ServeWithoutKeys(Message, frozen=True, kw_only=True, tag="serve_without_keys"):
+    """To the worker: it may get ready without any keys, because the worker that it was to replace has ended."""
 
 
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):
@@ -115,6 +122,8 @@ class Failed(Message, frozen=True, kw_only=True, tag="failed"):
 
     reason: str
     traceback: str = ""
+    lacks_keys: bool = False
+    """Whether the reason is that keys have not come (``Start.may_lack_keys``)."""
 
 
 class Ready(Message, frozen=True, kw_only=True, tag="ready"):
@@ -140,8 +149,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """The number of streams; they are not in flight."""
     failing_logs: tuple[str, ...] = ()
     """The logs whose latest write has failed or hangs."""
-    waits_for_keys: bool = False
-    """Whether the application has not got its first keys yet, so that its ``/readyz`` is 503."""
+    missing_keys: tuple[str, ...] = ()
+    """The keys that the application has not got yet, so that its ``/readyz`` is 503."""
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
@@ -181,7 +190,7 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
 
 
 AnyQuery = ReopenLogs | StatsQuery | TreeQuery | FiguresQuery
-MasterMessage = Start | State | Drain | AnyQuery
+MasterMessage = Start | State | ServeWithoutKeys | Drain | AnyQuery
 WorkerMessage = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Figures | Ended
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -344,7 +344,7 @@ class Master:
 
     # Callbacks of the slots.
 
-    def worker_spec(self, slot: int) -> WorkerSpec:
+    def worker_spec(self, slot: int, may_lack_keys: tuple[str, ...] | None) -> WorkerSpec:
         """Return how the next worker of the slot is started, from the present settings."""
         settings, options = self.settings, self.options
         application = settings.application
@@ -365,6 +365,7 @@ class Master:
             max_rss=options.max_rss,
             max_lifetime=options.max_lifetime,
             shows_requests=settings.shows_requests,
+            may_lack_keys=may_lack_keys,
         )
         return WorkerSpec(start, f"worker {slot} of {application.name}")
 

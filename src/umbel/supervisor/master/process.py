@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -163,6 +163,13 @@ class Worker:
 
     # Commands.
 
+    def serve_without_keys(self) -> None:
+        """Let the worker get ready without the keys that it was to have (``Start.may_lack_keys``)."""
+        if self._channel is None:  # The process is being started; its first message is not sent yet.
+            self._spec = replace(self._spec, start=msgspec.structs.replace(self._spec.start, may_lack_keys=None))
+        else:
+            self._channel.send(messages.ServeWithoutKeys())
+
     def drain(
         self, grace: float, delay: float = 0.0, *, quick: bool = False, why: ExitClass = ExitClass.DRAINED
     ) -> None:
@@ -215,9 +222,14 @@ class Worker:
         return trio.current_time() - latest > SILENT_BEATS * self._options.heartbeat_every
 
     @property
+    def missing_keys(self) -> tuple[str, ...]:
+        """The keys of ``[auth]`` that the worker has not got yet, by its latest heartbeat."""
+        return () if self.last_heartbeat is None else self.last_heartbeat.missing_keys
+
+    @property
     def waits_for_keys(self) -> bool:
         """Whether the worker is ready but for keys: requests that need them get 503, and so does its ``/readyz``."""
-        return self.is_ready and self.last_heartbeat is not None and self.last_heartbeat.waits_for_keys
+        return self.is_ready and bool(self.missing_keys)
 
     @property
     def is_responsive(self) -> bool:

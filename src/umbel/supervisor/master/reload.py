@@ -3,6 +3,11 @@
 Replacements run in a task of their own, one slot at a time, so that the master handles signals, deaths and hangs
 meanwhile. A worker drains only after its successor is ready, so no replacement reduces the number of ready workers.
 
+A successor whose keys of ``[auth]`` have not come, while the old worker has its own, does not get ready. That aborts a
+reload as any failure does. A recycle is put off instead, and tried again after the delays of ``Backoff`` until it
+succeeds, fails otherwise, or the worker has ended. Meanwhile the worker may exceed its limit: a worker that is too
+large or too old answers, and one without keys refuses every token.
+
 Reloads that are requested during a reload are merged into one further reload. That one begins after the requests, so it
 reads every change that was made before them. While the master stops, a requested reload fails at once and does nothing,
 and one that is under way ends. An unexpected exception aborts a reload, as a wrong configuration does, and never ends
@@ -13,14 +18,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
 from typing import Protocol
 
 import trio
 
 from ...core.diagnostics.exception_fields import safe_traceback
 from ...core.errors import ConfigError
+from .backoff import Backoff
 from .console_output import ConsoleOutput
 from .exit_status import ExitClass
+from .options import Options
+from .process import Worker
 from .slot import Slot
 
 _STOPPING = "the master is stopping and cannot reload; start it again"
@@ -30,6 +41,8 @@ class ReloadTarget(Protocol):
     """The part of the master that a reload needs."""
 
     console: ConsoleOutput
+    options: Options
+    random: Random
     generation: int
     stopping: bool
 
@@ -41,6 +54,18 @@ class ReloadTarget(Protocol):
 
     def reload_ended(self) -> None:
         """Handle the end of a reload, whether it succeeded or not."""
+
+
+@dataclass(slots=True)
+class _PutOff:
+    """A recycle that is tried again."""
+
+    worker: Worker | None
+    """The worker to be replaced."""
+    reason: str
+    due: float = 0.0
+    """The time of the next try; in the past if a reload has come first."""
+    backoff: Backoff = field(default_factory=Backoff)
 
 
 class Reloader:
@@ -64,6 +89,7 @@ class Reloader:
         self._finished = 0
         self._results: dict[int, str] = {}
         self._recycle: dict[Slot, str] = {}
+        self._put_off: dict[Slot, _PutOff] = {}
         self._changed = trio.Event()
         self._ended = trio.Event()
 
@@ -81,8 +107,11 @@ class Reloader:
     def recycle(self, slot: Slot, reason: str) -> None:
         """Request the replacement of one slot's worker; ``reason`` is for the record.
 
-        A request for a slot that waits already changes nothing. A reload makes all waiting requests void.
+        A request for a slot that waits already, or whose replacement is put off, changes nothing. A reload makes all
+        waiting requests void.
         """
+        if (put_off := self._put_off.get(slot)) is not None and put_off.worker is slot.worker:
+            return
         self._recycle.setdefault(slot, reason)
         self._changed.set()
 
@@ -100,8 +129,10 @@ class Reloader:
     async def run(self) -> None:
         """Carry out requests until cancelled. A reload comes first: it also replaces the workers to be recycled."""
         while True:
-            await self._changed.wait()
+            with trio.move_on_at(min((each.due for each in self._put_off.values()), default=inf)):
+                await self._changed.wait()
             self._changed = trio.Event()
+            self._try_again()
             while self._requested > self._finished or self._recycle:
                 if self._requested > self._finished:
                     await self._reload()
@@ -169,8 +200,10 @@ class Reloader:
             renewed = await slot.renew(ExitClass.DRAINED)
             if master.stopping:  # Whatever ``renew`` says of a slot that was stopped meanwhile.
                 return self._refused()
-            if not renewed:
+            if not renewed.succeeded:
                 reason = f"the new worker {slot.number} did not get ready"
+                if renewed.missing_keys:
+                    reason += f", because {renewed.missing_keys}"
                 console.report(
                     "error",
                     "reload.aborted",
@@ -185,7 +218,33 @@ class Reloader:
 
     async def _renew_one(self, slot: Slot, reason: str) -> None:
         console = self._master.console
-        console.report("info", "worker.recycle", f"worker {slot.number} will be replaced: {reason}", reason=reason)
-        if not await slot.renew(ExitClass.RECYCLE):
+        put_off = self._put_off.get(slot)
+        worker = slot.worker
+        if put_off is None:
+            console.report("info", "worker.recycle", f"worker {slot.number} will be replaced: {reason}", reason=reason)
+        renewed = await slot.renew(ExitClass.RECYCLE)
+        if renewed.missing_keys and slot.worker is worker:
+            self._put_off_recycle(slot, put_off or _PutOff(worker, reason), renewed.missing_keys)
+            return
+        self._put_off.pop(slot, None)
+        if not renewed.succeeded:
             text = f"the new worker {slot.number} did not get ready; the old one serves on"
             console.report("error", "worker.recycle_failed", text)
+
+    def _put_off_recycle(self, slot: Slot, put_off: _PutOff, missing_keys: str) -> None:
+        master = self._master
+        delay = put_off.backoff.after_death(None, master.options.restart_max_delay, master.random)
+        put_off.due = trio.current_time() + delay
+        self._put_off[slot] = put_off
+        self._recycle.pop(slot, None)  # The worker has asked again meanwhile.
+        text = f"worker {slot.number} serves on and will be replaced later ({put_off.reason}), because {missing_keys}"
+        master.console.report("warning", "worker.recycle_put_off", text, reason=put_off.reason, seconds=round(delay, 3))
+
+    def _try_again(self) -> None:
+        """Request the recycles that were put off and are due; forget those whose worker has ended."""
+        now = trio.current_time()
+        for slot, put_off in list(self._put_off.items()):
+            if put_off.worker is not slot.worker:
+                del self._put_off[slot]
+            elif put_off.due <= now:
+                self._recycle.setdefault(slot, put_off.reason)

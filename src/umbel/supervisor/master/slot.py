@@ -38,6 +38,10 @@ Sequences that matter:
 *   ``renewing`` + ``DIED``: the successor is adopted as the current worker although it is not ready, because no new
     process could be ready sooner. The renewal stays open until the adopted worker is ready or dies, or the slot is
     stopped.
+*   Keys of ``[auth]``: a successor must not get ready without keys that the current worker has got, or the replacement
+    would turn answers into 503. It fails then (``Failed.lacks_keys``), which is SUCCESSOR_DIED. Any other worker
+    replaces nobody, so it may lack them: a first one, one after a death, and an adopted one, which is told so. An
+    adopted one that has failed already is followed by one of the second kind.
 *   A second ``stop``: the table ignores a second STOP, so ``stop`` itself drains all workers again. ``Worker.drain``
     can only shorten their times.
 
@@ -51,7 +55,7 @@ cancels the workers' tasks, which kill and reap their processes.
 from __future__ import annotations
 
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 from trio_util import AsyncValue
@@ -73,8 +77,8 @@ class SlotOwner(Protocol):
     random: Random
     degraded: bool
 
-    def worker_spec(self, slot: int) -> WorkerSpec:
-        """Return how the next worker of the slot is started."""
+    def worker_spec(self, slot: int, may_lack_keys: tuple[str, ...] | None) -> WorkerSpec:
+        """Return how the next worker of the slot is started; ``may_lack_keys`` as in ``Start``."""
 
     def on_worker_message(self, slot: Slot, worker: Worker, message: messages.WorkerMessage) -> None:
         """Handle a message of a worker that is not a heartbeat."""
@@ -86,17 +90,27 @@ class SlotOwner(Protocol):
         """Take note that the slot's worker has died, and that the slot starts a new one after ``delay`` seconds."""
 
 
+class Renewed(NamedTuple):
+    """The result of a replacement of a slot's worker."""
+
+    succeeded: bool
+    """Whether the new worker is ready, or the slot was stopped."""
+    missing_keys: str = ""
+    """Of a successor that has failed because keys have not come: which, and why; else empty."""
+
+
 class Renewal:
     """One replacement of a slot's worker: its reason, and its result after its end."""
 
     def __init__(self, why: ExitClass) -> None:
         self.why = why
-        self.succeeded: bool | None = None
+        self.missing_keys = ""
+        self.result = Renewed(succeeded=False)
         self.ended = trio.Event()
 
     def end(self, *, succeeded: bool) -> None:
         """Set the result, and notify the waiting task."""
-        self.succeeded = succeeded
+        self.result = Renewed(succeeded, "" if succeeded else self.missing_keys)
         self.ended.set()
 
 
@@ -145,10 +159,10 @@ class Slot:
         for worker in self._workers - {drained}:
             worker.drain(grace, delay, quick=quick)
 
-    async def renew(self, why: ExitClass) -> bool:
+    async def renew(self, why: ExitClass) -> Renewed:
         """Replace the current worker by a successor, which is ready before the old worker drains.
 
-        Waits until the new worker is ready or has died, and returns whether it is ready. If the slot is in the delay
+        Waits until the new worker is ready or has died, and returns which. If the slot is in the delay
         before a restart, it starts the next worker at once. A slot that was stopped has nothing to replace, which
         counts as success. Only one task may call this at a time. A cancel ends the wait; the replacement goes on.
 
@@ -156,12 +170,12 @@ class Slot:
         """
         await self.state.wait_value(lambda _: self._machine.is_settled)
         if self.state.value in (State.LEAVING, State.GONE):
-            return True
+            return Renewed(succeeded=True)
         self._renewal = renewal = Renewal(why)
         self._backoff.reset()
         self._handle(Event.RENEW)
         await renewal.ended.wait()
-        return bool(renewal.succeeded)
+        return renewal.result
 
     @property
     def serves(self) -> bool:
@@ -187,12 +201,15 @@ class Slot:
         match action:
             case Action.SPAWN:
                 self._waiting.cancel(reason="the next worker starts")
-                self.worker = self._spawn()
+                self.worker = self._spawn(None)
             case Action.SPAWN_SUCCESSOR:
-                self.successor = self._spawn()
+                # A worker that has keys is worth more than a newer one that has none.
+                self.successor = self._spawn(() if self.worker is None else self.worker.missing_keys)
             case Action.PROMOTE | Action.ADOPT:
                 # The new worker is in place before the old one drains: its end must not be taken for DIED.
                 old, self.worker, self.successor = self.worker, self.successor, None
+                if self.worker is not None and action is Action.ADOPT:
+                    self.worker.serve_without_keys()
                 if old is not None and action is Action.PROMOTE:
                     why = ExitClass.DRAINED if self._renewal is None else self._renewal.why
                     old.drain(self._owner.options.graceful_timeout, why=why)
@@ -206,9 +223,9 @@ class Slot:
                     self.successor.drain(0.0, quick=True)
                     self.successor = None
 
-    def _spawn(self) -> Worker:
+    def _spawn(self, may_lack_keys: tuple[str, ...] | None) -> Worker:
         owner = self._owner
-        worker = Worker(owner.worker_spec(self.number), owner.options, owner.console)
+        worker = Worker(owner.worker_spec(self.number, may_lack_keys), owner.options, owner.console)
         self._workers.add(worker)
         self._nursery.start_soon(self._supervise, worker)
         return worker
@@ -239,6 +256,8 @@ class Slot:
             self._handle(Event.DIED)
         elif worker is self.successor:
             self.successor = None
+            if self._renewal is not None and worker.failure is not None and worker.failure.lacks_keys:
+                self._renewal.missing_keys = worker.failure.reason
             self._handle(Event.SUCCESSOR_DIED)
 
     def _wait(self) -> None:

@@ -46,6 +46,12 @@ def config_error_of(app: Any) -> ConfigError | None:
     return error if isinstance(error, ConfigError) else None
 
 
+def missing_keys_of(app: Any) -> str:
+    """Return a sentence about the keys without which an application did not start; empty if it was not for keys."""
+    error = getattr(app, "keys_error", None)
+    return "" if error is None else str(error)
+
+
 def import_app(spec: str) -> Any:
     """Import the application that ``module:app`` names.
 

@@ -71,7 +71,7 @@ from ..master.exit_status import (
     WORKER_MISCONFIGURED,
     WORKER_ORPHANED,
 )
-from .app_loader import AppImportError, config_error_of, load_app
+from .app_loader import AppImportError, config_error_of, load_app, missing_keys_of
 from .orphan_watch import OrphanWatch
 from .worker_server import LoadedApp, WorkerServer
 
@@ -147,6 +147,8 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 return _report_failure(sock, WORKER_MISCONFIGURED, str(cause))
             if isinstance(cause, LifespanFailureError) and (found := config_error_of(loaded.app)) is not None:
                 return _report_failure(sock, WORKER_MISCONFIGURED, str(found))
+            if missing := missing_keys_of(loaded.app):
+                return _report_failure(sock, WORKER_BOOT_FAILED, missing, lacks_keys=True)
             # A message that the application itself gave (lifespan.startup.failed) needs no traceback.
             complete = isinstance(cause, LifespanTooSlowError) or (
                 isinstance(cause, LifespanFailureError) and cause.__cause__ is None
@@ -176,12 +178,13 @@ async def _check(loaded: LoadedApp) -> None:
         pass
 
 
-def _report_failure(sock: socket.socket, status: int, reason: str, trace: str = "") -> int:
+def _report_failure(sock: socket.socket, status: int, reason: str, trace: str = "", *, lacks_keys: bool = False) -> int:
     """Send ``failed`` to the master by a blocking send of at most ``_REPORT_S``; return ``status``."""
     text = messages.TEXT_CHARS_MAX
     sock.settimeout(_REPORT_S)
     with suppress(OSError):  # The master has ended.
-        sock.sendall(messages.encode(messages.Failed(reason=reason[-text:], traceback=trace[-text:])))
+        failed = messages.Failed(reason=reason[-text:], traceback=trace[-text:], lacks_keys=lacks_keys)
+        sock.sendall(messages.encode(failed))
     return status
 
 

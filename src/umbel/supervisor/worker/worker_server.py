@@ -107,6 +107,7 @@ class WorkerServer:
 
     async def _serve(self) -> None:
         """Serve, and handle messages and SIGTERM meanwhile."""
+        self._require_keys(self._start.may_lack_keys)
         async with trio.open_nursery() as nursery:
             # Before the lifespan, which may take long: a drain must be able to end it.
             nursery.start_soon(self._handle_messages)
@@ -138,6 +139,8 @@ class WorkerServer:
                 case messages.State(degraded=degraded):
                     if (set_degraded := getattr(self._loaded.app, "set_degraded", None)) is not None:
                         set_degraded(degraded)
+                case messages.ServeWithoutKeys():
+                    self._require_keys(None)
                 case messages.ReopenLogs(query=number):
                     await self._reopen_logs(number)
                 case messages.StatsQuery(query=number):
@@ -170,6 +173,10 @@ class WorkerServer:
             self._serving_scope.cancel(reason=f"the worker ends: {reason}")
         latest = trio.current_time() + delay + grace + self._server.limits.cancel_timeout
         self._serving_scope.deadline = min(self._serving_scope.deadline, latest)
+
+    def _require_keys(self, may_lack: tuple[str, ...] | None) -> None:
+        if (require_keys := getattr(self._loaded.app, "require_keys", None)) is not None:
+            require_keys(may_lack)
 
     async def _reopen_logs(self, query: int) -> None:
         """Reopen the log files, if the recorder has any, then send ``logs_reopened``."""
@@ -227,7 +234,7 @@ class WorkerServer:
             connections=statistics.connections,
             requests=statistics.requests_total,
             failing_logs=failing_logs(self._server.recorder),
-            waits_for_keys=getattr(self._loaded.app, "waits_for_keys", False),
+            missing_keys=getattr(self._loaded.app, "missing_keys", ()),
         )
 
     def _recycle_reason(self, beat: messages.Heartbeat, age: float) -> str:

@@ -134,7 +134,7 @@ async def test_a_master_whose_workers_all_wait_for_keys_is_not_ready(
     async with mastering(2) as (master, _):
         await trio.sleep(1)
         counting.master, source = master, MasterSource(master)
-        beat = messages.Heartbeat(lag_ms=2, inflight=1, tasks=1, rss=1, connections=1, requests=1, waits_for_keys=True)
+        beat = messages.Heartbeat(lag_ms=2, inflight=1, tasks=1, rss=1, connections=1, requests=1, missing_keys=("k",))
         first, second = master.workers
         first.take_heartbeat(beat)
         assert source.readiness()[0]

@@ -143,7 +143,7 @@ async def test_a_reload_reports_changed_logs_once_and_new_workers_use_them(
     async with mastering(1, reread=reread) as (master, console):
         for expected in ("changed", "changed", Logs().dir):
             await master.reloader.wait_for(master.reloader.request())
-            assert master.worker_spec(1).start.logs["dir"] == expected
+            assert master.worker_spec(1, None).start.logs["dir"] == expected
         assert console.events.count("reload.logs") == 1
 
 
@@ -211,7 +211,7 @@ async def test_a_load_failure_after_the_start_does_not_stop_the_master(
     async with mastering(1) as (master, _):
         await trio.sleep(20)
         script.dies_after, script.ready_after, script.end = 0.5, None, Exit(ExitClass.LOAD, 4)
-        assert not await master.slots[1].renew(ExitClass.DRAINED)
+        assert not (await master.slots[1].renew(ExitClass.DRAINED)).succeeded
         await trio.sleep(100)
         assert not master.stopping
         assert master.workers
@@ -227,7 +227,7 @@ async def test_a_renewal_during_the_delay_before_a_restart_starts_at_once(
         before = len(script.spawned)
         await master.slots[1].state.wait_value(lambda state: state == "waiting")
         now = trio.current_time()
-        assert await master.slots[1].renew(ExitClass.DRAINED)
+        assert (await master.slots[1].renew(ExitClass.DRAINED)).succeeded
         assert script.spawned[before:] == [now]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -14,9 +15,9 @@ from umbel.core.diagnostics.redact import Redactor
 from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.supervisor.master.console_output import ConsoleOutput
 from umbel.supervisor.master.exit_status import ExitClass
-from umbel.supervisor.master.options import Application
+from umbel.supervisor.master.options import Application, Options
 from umbel.supervisor.master.reload import Reloader
-from umbel.supervisor.master.slot import Slot
+from umbel.supervisor.master.slot import Renewed, Slot
 from umbel.supervisor.run import _fixed
 
 DEVNULL = os.open(os.devnull, os.O_WRONLY)
@@ -27,13 +28,14 @@ class FakeSlot:
 
     def __init__(self, number: int, happened: list[Any]) -> None:
         self.number = number
+        self.worker = None
         self.fails = False
         self.happened = happened
 
-    async def renew(self, why: ExitClass) -> bool:
+    async def renew(self, why: ExitClass) -> Renewed:
         self.happened.append((self.number, str(why), trio.current_time()))
         await trio.sleep(1)
-        return not self.fails
+        return Renewed(not self.fails)
 
 
 class FakeMaster:
@@ -41,6 +43,8 @@ class FakeMaster:
 
     def __init__(self) -> None:
         self.generation = 1
+        self.options = Options()
+        self.random = Random()
         self.stopping = False
         self.happened: list[Any] = []
         self.slots = [FakeSlot(number, self.happened) for number in (1, 2, 3)]

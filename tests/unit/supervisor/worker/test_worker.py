@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypercorn.utils import LifespanFailureError
 
 from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.supervisor.control import messages
@@ -30,6 +31,27 @@ def test_an_invalid_configuration_at_the_start_exits_with_78_without_a_traceback
         assert _load_and_run(start, theirs) == 78
         sent = messages.decode_worker_message(ours.recv(messages.LINE_BYTES_MAX))
     assert sent == messages.Failed(reason="umbel.toml:3: logs.dir: cannot be written", traceback="")
+
+
+def test_a_start_without_the_keys_that_it_needs_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "class App:\n    keys_error = 'the keys have not come'\n    def __call__(self): ...\napp = App()\n"
+    (tmp_path / "lacks_keys.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    start = messages.Start(slot=1, generation=1, app="lacks_keys", config=None, heartbeat_every=1.0, orphan_grace=1.0)
+
+    async def run(server: WorkerServer, sock: socket.socket) -> None:
+        sock.close()
+        raise LifespanFailureError("startup", "the keys have not come")
+
+    monkeypatch.setattr(WorkerServer, "run", run)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _load_and_run(start, theirs) == 3
+        sent = messages.decode_worker_message(ours.recv(messages.LINE_BYTES_MAX))
+    assert sent == messages.Failed(reason="the keys have not come", lacks_keys=True)
 
 
 @pytest.mark.parametrize(
