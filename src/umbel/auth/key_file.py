@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..config.loading.errors.did_you_mean import suggestion
-from ..config.loading.file_reader import FileStamp, SourceFile, UnreadableError, read, read_settled
+from ..config.loading.file_reader import FileStamp, SourceFile, UnreadableError, parsed, read, read_settled
 from ..config.schema.section_tree import dotted
 from ..config.schema.sections import KeyPath
 
@@ -94,10 +94,42 @@ def read_key_file(path: str, *, settled: bool = False) -> KeyFile:
     try:
         source = (read_settled if settled else read)(Path(path), path, SIZE_MAX)
     except UnreadableError as error:
-        # The parser quotes names of keys, which may be secrets in a wrong place.
-        reason = _SYNTAX.fullmatch(error.reason)
-        text = error.reason if reason is None else f"is not TOML{reason[1] or ''}"
-        raise KeyFileError((KeyMistake(error.line, "", text),), error.stamp) from None
+        raise _unreadable(error) from None
+    return KeyFile(_keys(source), source.stamp)
+
+
+def read_text(path: str) -> str:
+    """Read the text of the file at ``path``, without looking for mistakes in its tables. Blocks.
+
+    Raises:
+        KeyFileError: the file cannot be read, is too large, or is no TOML.
+    """
+    try:
+        return read_settled(Path(path), path, SIZE_MAX).text
+    except UnreadableError as error:
+        raise _unreadable(error) from None
+
+
+def keys_in(text: str) -> tuple[ApiKey, ...]:
+    """Return the keys in the text of a file.
+
+    Raises:
+        KeyFileError: the text is too large, is no TOML, or has mistakes. It carries all of them.
+    """
+    try:
+        return _keys(parsed(text, SIZE_MAX))
+    except UnreadableError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: UnreadableError) -> KeyFileError:
+    # The parser quotes names of keys, which may be secrets in a wrong place.
+    reason = _SYNTAX.fullmatch(error.reason)
+    text = error.reason if reason is None else f"is not TOML{reason[1] or ''}"
+    return KeyFileError((KeyMistake(error.line, "", text),), error.stamp)
+
+
+def _keys(source: SourceFile) -> tuple[ApiKey, ...]:
     mistakes = [
         KeyMistake(source.line(at), dotted(_known(at)), reason) for at, reason in _mistakes(source.data, source)
     ]
@@ -106,7 +138,7 @@ def read_key_file(path: str, *, settled: bool = False) -> KeyFile:
         more = len(mistakes) - MISTAKES_MAX
         rest = (KeyMistake(None, "", f"has {more} more mistakes"),) if more > 0 else ()
         raise KeyFileError((*mistakes[:MISTAKES_MAX], *rest), source.stamp)
-    return KeyFile(tuple(_key(table) for table in source.data["keys"]), source.stamp)
+    return tuple(_key(table) for table in source.data["keys"])
 
 
 def mistake_in_id(value: object) -> str:

@@ -26,13 +26,18 @@ def auth() -> None:
 @click.argument("key_id", metavar="ID")
 @click.option("--scope", "scopes", metavar="SCOPE", multiple=True, help="A scope that the key grants; may be repeated.")
 @click.option("--expires", metavar="DATE", help="When the key expires: 2027-01-31 (00:00 UTC) or 2027-01-31T12:00:00Z.")
+@click.option(
+    "--file", "file", metavar="FILE", type=click.Path(), help="Add the table to this file of keys, or make the file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print key and table as one JSON object on stdout.")
-def new_key(key_id: str, scopes: tuple[str, ...], expires: str | None, as_json: bool) -> None:
+def new_key(key_id: str, scopes: tuple[str, ...], expires: str | None, file: str | None, as_json: bool) -> None:
     """Make a key for ID, who or what it is given to.
 
-    The key goes to stdout and is shown only this once. Its table for the file of keys goes to stderr.
+    The key goes to stdout and is shown only this once. Its table is added to FILE, whose mode and owner stay; a new
+    file can be read by its owner only. If FILE has a mistake, no key is made. Without --file the table goes to stderr.
     """
-    from ..auth.key_file import mistake_in_id, mistake_in_scopes
+    from ..auth.key_file import KeyFileError, mistake_in_id, mistake_in_scopes
+    from ..auth.key_file_writer import add_table
 
     if reason := mistake_in_id(key_id):
         raise click.BadParameter(reason, param_hint="ID")
@@ -41,17 +46,25 @@ def new_key(key_id: str, scopes: tuple[str, ...], expires: str | None, as_json: 
     end = None if expires is None else _end(expires)
     key = API_KEY_PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode("ascii")).hexdigest()
-    if as_json:
-        table = {"id": key_id, "sha256": digest, "scopes": scopes}
-        click.echo(json.dumps({"key": key, **table, **({} if end is None else {"expires": end})}, ensure_ascii=False))
-        return
-    click.echo(key)
     lines = ["[[keys]]", f"id = {_text(key_id)}", f'sha256 = "{digest}"']
     if scopes:
         lines.append(f"scopes = [{', '.join(map(_text, scopes))}]")
     if end is not None:
         lines.append(f"expires = {end}")
-    click.echo("\n".join(lines), err=True)
+    if file is not None:
+        try:
+            add_table(file, "\n".join(lines) + "\n")
+        except KeyFileError as error:
+            more = len(error.mistakes) - 1
+            rest = f" (and {more} more mistakes)" if more else ""
+            raise click.ClickException(f"no key was made: {file}: {error.mistakes[0]}{rest}") from None
+    if as_json:
+        table = {"id": key_id, "sha256": digest, "scopes": scopes}
+        click.echo(json.dumps({"key": key, **table, **({} if end is None else {"expires": end})}, ensure_ascii=False))
+        return
+    click.echo(key)
+    if file is None:
+        click.echo("\n".join(lines), err=True)
 
 
 @auth.command("hash")

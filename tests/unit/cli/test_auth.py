@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -51,6 +53,90 @@ def test_a_wrong_argument_makes_no_key(arguments: list[str], reason: str) -> Non
     result = run("new-key", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert reason in result.stderr
+
+
+OTHER = f'[[keys]]\nid = "globex"\nsha256 = "{"ab" * 32}"\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "ids"),
+    [
+        (None, ["acme"]),
+        ("", ["acme"]),
+        ("# the partners", ["acme"]),
+        ("keys = []", ["acme"]),
+        ("# none yet\nkeys=[ ] # nobody\n", ["acme"]),
+        (OTHER, ["globex", "acme"]),
+        (OTHER.removesuffix("\n"), ["globex", "acme"]),
+        (OTHER.replace("\n", "\r\n"), ["globex", "acme"]),
+        (f"\ufeff{OTHER}# end", ["globex", "acme"]),
+        (OTHER.replace("globex", "acme"), ["acme", "acme"]),
+    ],
+)
+def test_a_new_key_is_added_to_a_file(before: str | None, ids: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    if before is not None:
+        file.write_bytes(before.encode())
+        file.chmod(0o640)
+    result = run("new-key", "acme", "--scope", "a", "--expires", "2999-01-31", "--file", str(file))
+    assert (result.exit_code, result.stderr) == (0, "")
+    keys = read_key_file(str(file)).keys
+    assert [key.id for key in keys] == ids
+    assert keys[-1].digest == hashlib.sha256(result.stdout.removesuffix("\n").encode()).digest()
+    assert keys[-1].scopes == ("a",)
+    assert file.stat().st_mode & 0o7777 == (0o600 if before is None else 0o640)
+    assert [*tmp_path.iterdir()] == [file]
+    assert result.stdout.strip() not in file.read_text()
+    assert before is None or before.partition("keys")[0].strip("\ufeff") in file.read_text()
+
+
+def test_two_keys_are_added_one_after_the_other_and_through_a_link(tmp_path: Path) -> None:
+    link, file = tmp_path / "link.toml", tmp_path / "keys.toml"
+    link.symlink_to("keys.toml")
+    assert [run("new-key", name, "--file", str(link)).exit_code for name in ("a", "b")] == [0, 0]
+    assert [key.id for key in read_key_file(str(file)).keys] == ["a", "b"]
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ("Usage: umbel auth new-key", "keys.toml: 1: is not TOML, at column 6"),
+        ("[[keys]]\nid = 3\n", "keys.toml: 1: keys[0]: needs the SHA-256 of the key"),
+        (OTHER + "[server]\n", "has a key that is not known here"),
+        (
+            f'keys = [{{ id = "a", sha256 = "{"ab" * 32}" }}]',
+            "has its keys as a list in brackets; write each as a table",
+        ),
+        ("keys = [\n]\n", "has its keys as a list in brackets; write each as a table"),
+    ],
+)
+def test_a_file_with_a_mistake_is_left_alone_and_gets_no_key(before: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(before)
+    result = run("new-key", "acme", "--file", str(file))
+    assert (result.exit_code, result.stdout, file.read_text()) == (1, "", before)
+    assert "no key was made: " in result.stderr
+    assert reason in result.stderr
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_a_file_that_cannot_be_written_gets_no_key(tmp_path: Path) -> None:
+    for place, reason in (("none/keys.toml", "there is no such file"), ("", "it is a directory")):
+        result = run("new-key", "acme", "--file", str(tmp_path / place))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert reason in result.stderr
+
+
+def test_a_key_is_not_added_while_another_command_adds_one(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        result = run("new-key", "acme", "--file", str(tmp_path / "keys.toml"))
+    finally:
+        os.close(descriptor)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "another command is changing the files" in result.stderr
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])

@@ -117,6 +117,20 @@ def read(path: Path, name: str, size_max: int = SIZE_MAX) -> SourceFile:
         raise
 
 
+def parsed(text: str, size_max: int = SIZE_MAX) -> SourceFile:
+    """Parse a text as if it were the content of a file without a name.
+
+    Args:
+        text: the text.
+        size_max: the most bytes of the text.
+
+    Raises:
+        UnreadableError: as in ``read``.
+    """
+    content = text.encode()
+    return SourceFile("", Path(), _decoded(content, size_max), _parse(text), FileStamp(Path(), 0, 0, len(content), 0))
+
+
 def read_settled(path: Path, name: str, size_max: int = SIZE_MAX) -> SourceFile:
     """Do as ``read``, and read the file again while it is being written.
 
