@@ -17,9 +17,10 @@ from ..auth.first_keys import MissingKeysError, missing_keys
 from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
-from ..limits.limiter import LimiterStatistics
+from ..limits.limiter import LimiterStatistics, limiters_named
 from ..server.limits.server_limits import Limits
 from .access.query_tokens import token_parameters
+from .access.route_limits import RouteLimits
 from .browsers.browser_fields import BrowserRules
 from .browsers.compression import Compression
 from .context import GatewayContext, RequestCounts, ServingState, State
@@ -104,6 +105,9 @@ class GatewayApplication(QuartTrio):
             BrowserRules(config),
             token_parameters(config),
         )
+        limiters = limiters_named(config.limits, config.server.limits)
+        if limiters:
+            self.gateway_context.serving.admit_by_limits = RouteLimits(self.gateway_context, limiters).admit
         self._has_root_path = False
         """Whether a server mounts the application below a path (ASGI's ``root_path``), which only Quart handles."""
         self._servers: WeakSet[ServerState] = WeakSet()

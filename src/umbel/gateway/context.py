@@ -55,6 +55,7 @@ class ServingState:
 
     __slots__ = (
         "_given_recorder",
+        "admit_by_limits",
         "config_error",
         "degraded",
         "draining",
@@ -78,6 +79,8 @@ class ServingState:
         """The recorder that takes records now. Never None."""
         self.limits = limits
         """The limits of the server. They may be replaced before the application serves."""
+        self.admit_by_limits: Callable[[Any, Mapping[str, Any]], None] | None = None
+        """``RouteLimits.admit`` of the limits of all requests (``[server] limits``); None: there are none."""
         self.draining = False
         """Whether the server has begun to shut down."""
         self.degraded = False

@@ -79,7 +79,6 @@ from .response.sending import send_reply, send_whole
 
 if TYPE_CHECKING:
     from ..core.model import Inputs
-    from .access.route_admission import RouteAdmission
     from .context import GatewayContext
     from .request.content_negotiation import StreamForm
     from .request.request_fields import RequestFields
@@ -132,7 +131,7 @@ class RequestCycle(RequestContext):
         counts.total += 1
         try:
             inbound.discard_max = DISCARD_MAX
-            if self._admission is None or await self._is_admitted(self._admission):
+            if (self._admission is None and self.serving.admit_by_limits is None) or await self._is_admitted():
                 await self._answer()
         except BaseException as error:  # noqa: BLE001 - ``end_by`` raises what must propagate
             await end_by(error, self, self._answer_500)
@@ -143,13 +142,18 @@ class RequestCycle(RequestContext):
             if self.copies:
                 send_copies(self)
 
-    async def _is_admitted(self, admission: RouteAdmission) -> bool:
-        """Whether the route admits the request. If not, the response has been sent. Waits only while keys are fetched.
+    async def _is_admitted(self) -> bool:
+        """Whether the limits of the server and the route admit the request. If not, the response has been sent.
+
+        Waits only while keys are fetched.
 
         An exception is handled by ``end_by``.
         """
         try:
-            await admission.admit(self, self._path)
+            if self.serving.admit_by_limits is not None:
+                self.serving.admit_by_limits(self, self._path)
+            if self._admission is not None:
+                await self._admission.admit(self, self._path)
         except (Exception, BaseExceptionGroup) as error:
             if (reply := self._reply_to(error)) is None:
                 raise

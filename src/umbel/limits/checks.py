@@ -12,7 +12,7 @@ from ..composition.text.expression import Expression
 from ..config.loading.errors.did_you_mean import suggestion
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Limit, Route
 from ..core.http.hop_by_hop import is_hop_by_hop
-from .limit_expression import ROOTS, compiled, reads_auth
+from .limit_expression import ROOTS, compiled
 
 _SINGLE = {"headers": "headers.x_tenant", "query": "query.tenant", "cookies": "cookies.session"}
 """The roots of which an expression names one member, with an example."""
@@ -26,16 +26,44 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield ("limits", name, key), reason
     if config.has_lost(("limits",), config.limits):
         return
+    yield from _server_mistakes(config)
     for index, route in enumerate(config.routes):
         for place, name in enumerate(route.limits):
             at: KeyPath = ("routes", index, "limits", *((place,) if len(route.limits) > 1 else ()))
             if name not in config.limits:
-                meant = suggestion(name, config.limits) or f"; write the section [limits.{name}]"
-                yield at, f'"{name}" is no section of [limits]{meant}'
+                yield at, _unknown(config, name)
+            elif name in config.server.limits:
+                yield (
+                    at,
+                    f'"{name}" is in limits of [server] already; a request would spend twice what it costs; remove one',
+                )
             elif name in route.limits[:place]:
                 yield at, f'"{name}" is named twice; a request would spend twice what it costs; remove one'
             elif not _has_identity(route) and needs_identity(config.limits[name]):
                 yield at, f'"{name}" reads auth, but the route has no auth, such as auth = ["users"]'
+
+
+def _server_mistakes(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    names = config.server.limits
+    for place, name in enumerate(names):
+        at: KeyPath = ("server", "limits", *((place,) if len(names) > 1 else ()))
+        if name not in config.limits:
+            yield at, _unknown(config, name)
+        elif name in names[:place]:
+            yield at, f'"{name}" is named twice; a request would spend twice what it costs; remove one'
+        elif read := sorted(_roots(config.limits[name]) & {"auth", "path"}):
+            yield at, f'"{name}" reads {read[0]}, which is not known before the route; name it in limits of routes'
+
+
+def _unknown(config: Config, name: str) -> str:
+    meant = suggestion(name, config.limits) or f"; write the section [limits.{name}]"
+    return f'"{name}" is no section of [limits]{meant}'
+
+
+def _roots(section: Limit) -> set[str]:
+    """The names that a limit reads. Expressions with mistakes read nothing."""
+    valid = [compiled(text, ()) for _, text in _texts(section) if not mistake(text, ())]
+    return {name.root for expression in valid for name in expression.names}
 
 
 def mistake(text: str, where: tuple[str | int, ...]) -> str:
@@ -51,8 +79,8 @@ def mistake(text: str, where: tuple[str | int, ...]) -> str:
 
 
 def needs_identity(section: Limit) -> bool:
-    """Whether a limit reads ``auth``. Expressions with mistakes read nothing."""
-    return any(reads_auth(compiled(text, ())) for _, text in _texts(section) if not mistake(text, ()))
+    """Whether a limit reads ``auth``, so that it is decided after authentication."""
+    return "auth" in _roots(section)
 
 
 def _texts(section: Limit) -> Iterator[tuple[str, str]]:
@@ -87,7 +115,7 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield a warning, as key path and reason, for each valid key that probably does not do what was meant."""
     for name, section in config.limits.items():
         routes = [route for route in config.routes if name in route.limits]
-        if not routes:
+        if not routes and name not in config.server.limits:
             yield ("limits", name), "no route of the configuration has it in limits"
         expression = compiled(section.key, ("limits", name, "key"))
         variables = [_variables(route) for route in routes]

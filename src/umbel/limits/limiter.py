@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -92,6 +93,19 @@ class Limiter:
         return LimiterStatistics(self.name, len(self._table), self._admitted, self._refused, self._table.evicted)
 
 
+def limiters_named(sections: Mapping[str, Limit], names: Iterable[str]) -> list[Limiter]:
+    """New limiters of the sections with these names, each once.
+
+    Raises:
+        ValueError: there is no section of a name.
+    """
+    for name in names:
+        if name not in sections:
+            there = f"name one of: {', '.join(sections)}" if sections else "the configuration has none yet"
+            raise ValueError(f"there is no section [limits.{name}]; {there}")
+    return [Limiter(name, sections[name]) for name in dict.fromkeys(names)]
+
+
 def limiters_of(config: Config) -> dict[str, Limiter]:
     """The limiters of a configuration, by name."""
-    return {name: Limiter(name, section) for name, section in config.limits.items()}
+    return {limiter.name: limiter for limiter in limiters_named(config.limits, config.limits)}

@@ -121,3 +121,21 @@ def test_the_value_of_a_token_in_the_query_is_replaced_in_the_first_line(directo
     output = CliRunner().invoke(main, ["explain", "GET", "/silent?token=hunter2&b=2"]).output
 
     assert output.startswith("GET /silent?token=[redacted]&b=2")
+
+
+def test_limits_stand_before_and_after_the_credentials_as_they_are_decided(directory: Path) -> None:
+    text = '[limits.sub]\nkey = "auth.sub"\nrate = "10/s"\nburst = 20\ncost = "to_number(headers.x_cost)"\n'
+    text += '[limits.ip]\nkey = "client.ip"\nrate = "0.5/s"\nburst = 5\n'
+    text += '[[routes]]\npath = "/limited"\nauth = "machines"\nlimits = ["sub", "ip"]\nanswer.shape = "auth"\n'
+    write(directory, UPSTREAM + SECTIONS + ROUTES + text, {"keys.toml": "keys = []\n"})
+    lines = explained("/limited")
+    ip, machines, sub = (
+        next(place for place, line in enumerate(lines) if word in line)
+        for word in (
+            "limit ip: at most 0.5/s and 5 at once for each client.ip, in each",
+            "machines: client",
+            "limit sub: at",
+        )
+    )
+    assert ip < machines < sub
+    assert "at most 10/s and 20 at once for each auth.sub, each at the cost to_number(headers.x_cost)" in lines[sub]

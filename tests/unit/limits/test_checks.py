@@ -109,3 +109,14 @@ def test_an_included_file_may_have_limits(tmp_path: Path) -> None:
     (tmp_path / "limits.toml").write_text(LIMIT)
     config = loaded(tmp_path, 'include = ["limits.toml"]\n' + SHAPE + 'limits = "l"\n')
     assert config.limits["l"].burst == 5
+
+
+def test_limits_of_the_server_are_checked_too(tmp_path: Path) -> None:
+    text = LIMIT + MACHINES + keyed("auth.sub").replace("limits.l", "limits.sub") + SHAPE + 'limits = "l"\n'
+    assert mistakes(tmp_path, text + '[server]\nlimits = ["l", "sub", "x", "l"]\n') == [
+        'umbel.toml:15: routes[0].limits: "l" is in limits of [server] already; a request would spend twice what it costs; remove one',
+        'umbel.toml:17: server.limits[1]: "sub" reads auth, which is not known before the route; name it in limits of routes',
+        'umbel.toml:17: server.limits[2]: "x" is no section of [limits]; write the section [limits.x]',
+        'umbel.toml:17: server.limits[3]: "l" is named twice; a request would spend twice what it costs; remove one',
+    ]
+    assert mistakes(tmp_path, 'include = ["none.toml"]\n' + SHAPE + '[server]\nlimits = "l"\n')[1:] == []

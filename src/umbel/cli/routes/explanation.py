@@ -133,6 +133,7 @@ _NO_UPSTREAM = Upstream(urls=("http://unknown",))
 _SERVER: Mapping[str, Callable[[Any], str]] = {
     "allow_networks": ", ".join,
     "deny_networks": ", ".join,
+    "limits": ", ".join,
     "hooks": str,
     "body_timeout": format_duration,
     "min_body_rate": format_rate,

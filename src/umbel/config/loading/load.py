@@ -241,7 +241,7 @@ def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, li
     missing: set[tuple[str, str]] = set()
     if not complete:
         missing = {("auth", name) for name in _named(routes, "auth") - sections.keys() - {*PUBLIC}}
-        missing |= {("limits", name) for name in _named(routes, "limits") - limits.keys()}
+        missing |= {("limits", name) for name in _named([*routes, data.get("server", {})], "limits") - limits.keys()}
         sections |= {name: _AUTH_PLACEHOLDER for key, name in missing if key == "auth"}
         limits |= {name: _LIMIT_PLACEHOLDER for key, name in missing if key == "limits"}
         calls = [call for route in routes for call in route.get("calls", {}).values()]
@@ -260,7 +260,7 @@ def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, li
     return config, kept
 
 
-def _named(routes: Iterable[Mapping[str, Any]], key: str) -> set[str]:
-    """The names in a key of routes that holds one name or a list of names."""
-    values = [route.get(key, ()) for route in routes]
+def _named(tables: Iterable[Mapping[str, Any]], key: str) -> set[str]:
+    """The names in a key of tables that holds one name or a list of names."""
+    values = [table.get(key, ()) for table in tables]
     return {name for each in values for name in ([each] if isinstance(each, str) else each)}

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .limits import LimitNames
 from .section import AS_TUPLE, Section
 from .values.types import NOT_EMPTY, Network, ProbePath, ServedHost
 from .values.units import Delay, Duration, Rate, Size
@@ -31,6 +32,10 @@ class Server(Section):
     (::ffff:10.0.0.1) is the IPv4 address. An empty list is a mistake. Default: all."""
     deny_networks: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """As allow_networks, for peers that may not make requests. A peer in both lists may not."""
+    limits: LimitNames = ()
+    """The names of sections [limits.NAME] that every request must conform to, before those of its route, else it gets
+    429. They read neither auth nor path. Probes, preflights and requests that are refused as malformed do not count.
+    Default: none."""
     hooks: Literal["auto", "all", "python"] = "auto"
     """Which requests for configured routes go through Quart, so that hooks of an application in Python see them. auto:
     all, if the application has such hooks, else none; all: all; python: none. With python, a hook that may be a login

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...limits.limiter import Limiter
+from ...limits.limiter import limiters_named
 from .route_limits import RouteLimits
 
 if TYPE_CHECKING:
@@ -63,13 +63,7 @@ def admission_of(context: GatewayContext, access: RouteAccess | None, limits: Se
     """
     if access is None and not limits:
         return None
-    sections = context.config.limits
-    limiters = []
-    for name in dict.fromkeys(limits):
-        if name not in sections:
-            there = f"name one of: {', '.join(sections)}" if sections else "the configuration has none yet"
-            raise ValueError(f"there is no section [limits.{name}]; {there}")
-        limiters.append(Limiter(name, sections[name]))
+    limiters = limiters_named(context.config.limits, limits)
     after = [limiter for limiter in limiters if limiter.reads_auth]
     if after and access is None:
         raise ValueError(f"the limit {after[0].name} reads auth, so it needs auth, such as auth = users")

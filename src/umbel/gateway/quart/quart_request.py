@@ -239,6 +239,12 @@ class QuartRequest(TrioASGIHTTPConnection):
         serving = self.app.gateway_context.serving
         if (response := probe(serving, self.app.url_map, request, self.ctx)) is not None:
             return response
+        if serving.admit_by_limits is not None:
+            try:
+                serving.admit_by_limits(self.ctx, {})
+            except RequestError as error:
+                self.ctx.detail = error.detail
+                return from_request_error(error, facts.request_id)
         try:
             return await self.app.handle_request(request)
         except HTTPException as error:

@@ -101,8 +101,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 if merged_path(raw) is not None:  # Clients of WebSockets do not follow redirects.
                     raise RequestError(400, "The path begins with more than one slash.")
                 check_query(self.scope["query_string"])
+                if (admit := self.app.gateway_context.serving.admit_by_limits) is not None:
+                    admit(self.ctx, {})
             except RequestError as error:
-                self.ctx.kind, self.ctx.detail = Kind.BAD_REQUEST, error.detail
+                self.ctx.kind, self.ctx.detail = self.ctx.kind or Kind.BAD_REQUEST, error.detail
                 await self._refuse(error, observed_send)
             else:
                 with scope:

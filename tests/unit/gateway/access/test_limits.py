@@ -20,7 +20,8 @@ from umbel.gateway.app import Umbel
 
 KINDS = ("composed", "shape", "respond", "redirect", "proxy", "handler", "required-handler", "view")
 """The kinds of routes, each at this path."""
-LIMIT = {"key": "client.ip", "rate": "1/s", "burst": 2}
+LIMIT = {"key": "client.ip", "rate": "1/h", "burst": 2}
+"""So slow that no test sees a second request of it, however long the test takes."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def members(answer: Answer, field: str) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_request_over_the_limit_gets_429_and_starts_nothing(kind: str, autojump_clock: trio.abc.Clock) -> None:
-    app, records, up = every_kind()
+    app, records, up = every_kind(rate="1/s")
     async with living(app):
         answers = [await ask(app, target=f"/{kind}", headers=[("origin", "https://app.example")]) for _ in range(3)]
         await trio.sleep(1)
@@ -180,11 +181,48 @@ async def test_a_websocket_over_the_limit_is_refused_with_a_problem() -> None:
         first = await converse(app, "/ws")
         second = await converse(app, "/ws")
     assert first[0]["type"] == "websocket.accept"
-    assert (b"ratelimit", b'"l";r=0;t=1') in first[0]["headers"]
+    assert (b"ratelimit", b'"l";r=0;t=3600') in first[0]["headers"]
     start = second[0]
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 429)
     assert {b"retry-after", b"ratelimit", b"ratelimit-policy"} <= {name for name, _ in start["headers"]}
     assert [each.limit for each in records.requests] == ["", "l"]
+
+
+@pytest.mark.parametrize("target", ["/r", "/view", "/missing"])
+async def test_a_limit_of_the_server_counts_every_request_once(target: str) -> None:
+    server, limits = {"limits": ["all"]}, {"all": {**LIMIT, "burst": 4}, "own": {**LIMIT, "burst": 9}}
+    app, records = gateway(route(limits=["own"]), server=server, sections={"limits": limits}, up=says(1))
+
+    @app.route("/view")
+    @app.requires("none", limits="own")
+    async def view() -> Any:
+        return {}
+
+    async with living(app):
+        answers = [await ask(app, target=target) for _ in range(5)]
+        probe = await ask(app, target="/livez")
+        every, own = app.statistics().limits
+        socket = await converse(app, client=("127.0.0.1", 1))
+    status = 404 if target == "/missing" else 200
+    assert [answer.status for answer in answers] == [status] * 4 + [429]
+    assert probe.status == 200
+    assert (every.admitted, every.refused) == (4, 1)
+    assert own.admitted == (0 if target == "/missing" else 4)
+    assert [name for name, _ in members(answers[0], "ratelimit")] == ["all", "own"][: 1 if target == "/missing" else 2]
+    assert answers[-1].json["type"] == "urn:umbel:problem:quota-exceeded"
+    assert socket[0]["status"] == 429
+    assert [each.limit for each in records.requests if each.status == 429] == ["all", "all"]
+
+
+async def test_the_figures_have_what_limits_decided() -> None:
+    app, *_ = every_kind()
+    async with living(app):
+        for _ in range(3):
+            await ask(app, target="/shape")
+        values, _ = app.figures()
+    assert values["umbel_limit_requests_total"] == [(("l", "admitted"), 2), (("l", "refused"), 1)]
+    assert values["umbel_limit_keys"] == [(("l",), 1)]
+    assert values["umbel_limit_evictions_total"] == [(("l",), 0)]
 
 
 def test_a_limit_that_no_section_has_or_that_lacks_auth_is_refused_in_code() -> None:
