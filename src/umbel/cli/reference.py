@@ -121,7 +121,7 @@ only those header fields of the answer that read nothing but the request.
 |---|---|
 | `x-user = "{user.name}"` | none; sent in UTF-8 |
 | `x-a = "name=\\"{x}\\""` | quotes and backslashes are escaped |
-| `x-a = "name={x}; b=1"` | a quoted string, if the value has a semicolon, a comma, a quote or a backslash |
+| `x-a = "name={x}; b=1"` | a quoted string, if the value has one of `;,"\\` or ends with whitespace |
 | `content-disposition = "attachment; filename={x}"` | the same; a value that is not ASCII is sent twice, see below |
 | `link = "</a>; title={x}"` | the same |
 | `content-disposition = "attachment; filename*=UTF-8''{x}"` | percent-encoded |
@@ -135,9 +135,15 @@ The file name `résumé.pdf` is sent as `filename="resume.pdf"; filename*=UTF-8'
 A header field is left out if it cannot hold its value: a control character other than the tab (so CR, LF and NUL are
 never sent), a list or an object, more than 8 KiB of one value, more than 16 KiB in all, or a dot segment in the path of
 a URI (Location, Refresh, Link) that the template begins. A record `header.left-out` at level info says so. This also
-holds for header fields of calls made in code and for `forward_headers`. A client's field is read as UTF-8 if it is
-valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged, and so does a template with its value,
-unless that is percent-encoded. A field that mixes it with other values has those in UTF-8.
+holds for header fields of calls made in code and for `forward_headers`.
+
+Receivers remove whitespace around the value of a field (RFC 9110 section 5.5), which would make one user of two. So a
+field with a value of `auth` that begins or ends with whitespace is left out too, unless the value is quoted or
+percent-encoded, and so is such a field of a call made in code. Other values are sent without that whitespace.
+
+A client's field is read as UTF-8 if it is valid UTF-8, else as ISO-8859-1; `forward_headers` sends its bytes unchanged,
+and so does a template with its value, unless that is percent-encoded. A field that mixes it with other values has those
+in UTF-8.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two more functions: `zip(a, b)` pairs the
 items of two lists, and `lookup(map, key)` takes a computed key. `to_number` accepts only JSON numbers and gives null

@@ -324,6 +324,18 @@ async def test_a_header_without_a_text_form_is_left_out_and_recorded() -> None:
     assert noted == ["x-list", "x-table", "x-nan"]
 
 
+async def test_a_header_that_would_lose_whitespace_is_left_out_and_recorded() -> None:
+    compose, upstream = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        g.get("u", "/a", headers={"x-user": " ada", "x-tenant": "a ", "x-name": "Ada L", "x-empty": ""})
+    (request,) = upstream.requests
+    assert [name for name in request.headers if name.startswith("x-")] == ["x-name", "x-empty"]
+    assert isinstance(compose.recorder, Records)
+    noted = [event.message for event in compose.recorder.events if isinstance(event, LogMessage)]
+    reason = "it begins or ends with whitespace, which no field keeps"
+    assert noted == [f"x-user: {reason}", f"x-tenant: {reason}"]
+
+
 async def test_a_bad_value_of_a_handler_is_a_502() -> None:
     compose, _ = composing({})
     with pytest.raises(CompositionFailedError) as caught:

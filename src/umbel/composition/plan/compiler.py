@@ -229,6 +229,10 @@ def _check_allow(expression: Expression) -> None:
         raise ValueError("allow reads nothing of the request; remove it, or compare a part, such as auth.claims.tenant")
 
 
+def _reads_identity(expression: Expression) -> bool:
+    return any(name.root == "auth" for name in expression.names)
+
+
 def _carries_credential(call: Call, request_template: RequestTemplate, scope: Scope) -> bool:
     """Whether a call sends a credential of the client. ``scope`` holds the names that its request reads."""
     names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
@@ -394,6 +398,8 @@ class _RouteCompiler(PartCompiler):
                 self._names.body_lists.update(members_read_as_lists(source.tree, "body", as_list=True))
             client_parameter = self.collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
             scope.item_source = client_parameter or ""
+            if source is not None and _reads_identity(source):
+                scope.of_identity.add("item")
             fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
         split_key = self.split_key((*at, "split_key"), call.split_key, scope)
         response = self._static_response((*at, "respond"), call.respond)
@@ -487,6 +493,7 @@ class _RouteCompiler(PartCompiler):
         before = len(self.problems)
         bound = tuple(self.params((*at, "with"), call.with_, scope))
         scope.bound = {param.name: param.client_parameter for param in bound}
+        scope.of_identity.update(param.name for param in bound if _reads_identity(param.expression))
         scope.bound_incomplete = self.config.has_lost((*self.at, *at, "with"), call.with_)
         above: KeyPath = ("upstreams", call.upstream or "")
         params = dict(with_key_paths((*above, "params"), upstream.params))

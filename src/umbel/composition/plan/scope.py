@@ -64,6 +64,8 @@ class Scope:
     """Words for the client's list that ``item`` comes from; empty: the list is not the client's; None: no ``each``."""
     bound: Mapping[str, str] = field(default_factory=dict)
     """The bound names, each with words for the client's parameters that it is made of; empty: it has other sources."""
+    of_identity: set[str] = field(default_factory=set)
+    """Those of the bound names and ``item`` that are made of ``auth``."""
     needs: set[str] = field(default_factory=set)
     """The calls that are read: the dependencies."""
     bound_incomplete: bool = False
@@ -122,6 +124,12 @@ class Scope:
         return template
 
     def resolve(self, name: str) -> Variable:
+        """As ``_meaning``, with ``of_identity`` of the variable."""
+        variable = self._meaning(name)
+        root = variable.root or variable.fields[0]
+        return variable._replace(of_identity=root == "auth" or root in self.of_identity)
+
+    def _meaning(self, name: str) -> Variable:
         """Resolve a name in a template: register it, and return the place of its value in the context.
 
         Raises:

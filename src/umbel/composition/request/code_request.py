@@ -33,6 +33,7 @@ MISSING: Any = object()
 """Stands for an option that is not given, because None is a valid value."""
 
 UNFIT = "it holds a control character, or is no Unicode"
+_OUTER_WHITESPACE = "it begins or ends with whitespace, which no field keeps"
 """The reason why a header field of a call or an answer is left out."""
 
 _DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
@@ -175,7 +176,8 @@ def build_headers(
 
     A str in ``own`` is sent with one byte per character if all characters are below U+0100, as in the client's fields;
     else as UTF-8. Other values are converted as in a template; None gives no field. A field with an invalid value is
-    left out, and reported to ``left_out``.
+    left out, and reported to ``left_out``; so is one that begins or ends with whitespace, since it may be a subject,
+    and receivers remove the whitespace (RFC 9110 section 5.5).
 
     Raises:
         TypeError: a value has a type without a form in JSON.
@@ -194,7 +196,9 @@ def build_headers(
             except BadValueError as error:
                 left_out(header.lower(), str(error))
                 continue
-        if (encoded := raw_value(value)) is not None:
+        if value != value.strip():
+            left_out(header.lower(), _OUTER_WHITESPACE)
+        elif (encoded := raw_value(value)) is not None:
             fields[name] = (name, name, encoded)
         else:
             left_out(header.lower(), UNFIT)

@@ -13,7 +13,8 @@ Cookie, end no parameter and no quoted string. So it is encoded as the field and
 - In a field that is a URI (Location), after the time of a Refresh, and between the angle brackets of a Link, it is
   percent-encoded except for the characters that a URI may hold (RFC 3986 section 2). After a first "/" it cannot begin
   with another one, which would make a host of it.
-- Anywhere else it is sent unchanged.
+- Anywhere else it is sent unchanged. Whitespace at the begin and the end of the field is no part of it (RFC 9110
+  section 5.5), and is removed.
 
 A value is sent in UTF-8. A header field or cookie of the client whose bytes are no UTF-8 is text in ISO-8859-1 here
 (``text_of``); it is sent in ISO-8859-1, that is, with the bytes that the client has sent. So a field that mixes such a
@@ -24,8 +25,10 @@ bytes, their characters above 0x7F are lone surrogates (``surrogateescape``), wh
 A field is left out, and reported to an ``OnLeftOut``, if no encoding can hold one of its values: a value with a control
 character (so no value ends a line), a list or an object, a number that is not finite, or more than ``MAX_VALUE``
 characters; also a quote in an entity tag, and a semicolon in Cookie unless the variable is the whole field, because
-these fields have no escape. (In Cookie nothing else is escaped or quoted.) A field of more than ``MAX_FIELD`` bytes is
-left out too, and so is a URI that the template begins and in whose path a value makes a dot segment.
+these fields have no escape. (In Cookie nothing else is escaped or quoted.) A field of more
+than ``MAX_FIELD`` bytes is left out too, and so is a URI that the template begins and in whose path a value makes a dot
+segment. So is a field with a value of ``auth`` that begins or ends with whitespace and that nothing quotes: receivers
+remove such whitespace from fields, members of lists and cookies, and two subjects would become one.
 
 ``_Compiler`` reads a template once, character by character, and determines the encoding of each variable (``How``) from
 the text before it. ``FieldTemplate.expand`` then applies the encodings to the values of a request.
@@ -68,7 +71,8 @@ _EXTENDED = {"content-disposition": re.compile(r"[^*]+"), "link": re.compile("ti
 """By field, the parameters that have an extended form (``name*``)."""
 
 # A value that cannot end its parameter: the next parameter begins after a semicolon or a comma.
-_KEEPS_INSIDE = re.compile(r'[^;,"\\]*')
+# No whitespace is outside, where a receiver may remove it.
+_KEEPS_INSIDE = re.compile(r'(?!\s)[^;,"\\]*(?<!\s)')
 # The end of a literal in which a parameter begins: the name of the parameter, and the begin of its value.
 _PARAMETER = re.compile(rf'(?:^|[;,\s])([{TOKEN_CHARS}]+)=([^\s;,"]*)$')
 _ENDS_PARAMETER = frozenset(' \t;,"')
@@ -205,6 +209,7 @@ class FieldTemplate:
         if _AS_LATIN_1 in context:
             pairs = zip(part.inner, values, strict=True)
             kept = [text if isinstance(piece, str) else _with_its_bytes(piece, text, context) for piece, text in pairs]
+        _refuse_outer_whitespace(part, self.field, values)
         if part.how == "plain":
             (text,) = kept
             if self.field == "cookie" and len(self.parts) > 1:
@@ -374,6 +379,14 @@ def _joined(inner: list[str | Variable]) -> Iterator[str | Variable]:
 def _refuse(unfit: bool, reason: str) -> None:
     if unfit:
         raise _UnfitError(reason)
+
+
+def _refuse_outer_whitespace(part: _Part, field: str, values: list[str]) -> None:
+    """Refuse a value of ``auth`` whose outer whitespace the receiver would remove. Raises _UnfitError."""
+    if part.how == "plain" or (part.how == "bare" and field == "cookie"):
+        for piece, text in zip(part.inner, values, strict=True):
+            if isinstance(piece, Variable) and piece.of_identity and text != text.strip():
+                raise _UnfitError(f"{{{piece.name}}} begins or ends with whitespace, which no field keeps")
 
 
 def _text(variable: Variable, context: Mapping[str, Json], bound: Mapping[str, Json]) -> str:

@@ -56,6 +56,8 @@ class Variable(NamedTuple):
     """Words for the parameter of the client's request that the variable names; empty: it names another value."""
     keeps_slashes: bool = False
     """Whether the value is several segments of a path (``{+name}``)."""
+    of_identity: bool = False
+    """Whether the value is from ``auth``, or made by an expression that reads it."""
 
     def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
         """The value; None if any member of the path is missing."""

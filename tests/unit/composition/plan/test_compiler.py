@@ -8,7 +8,7 @@ from tests.support.composition.composing import config, plan
 from umbel.composition.plan.compiler import check
 from umbel.composition.plan.plan import find_cycle
 from umbel.composition.request.request_template import RequestTemplate
-from umbel.core.model import Inputs
+from umbel.core.model import Inputs, Json
 
 CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'
 
@@ -206,3 +206,32 @@ def test_every_unknown_name_of_a_template_is_reported() -> None:
 def test_an_invalid_path_makes_no_path_parameter_unknown() -> None:
     made = config('[[routes]]\npath = "/<foo:id>"\n[routes.calls.a]\nupstream = "u"\npath = "/{id}{?q}"\n')
     assert [path for path, _ in check(made)] == [("routes", 0, "path")]
+
+
+@pytest.mark.parametrize(
+    ("call", "bound", "context"),
+    [
+        ('headers = { x-user = "{auth.sub}" }\n', {}, {}),
+        ('headers = { x-user = "{auth.claims.user}" }\n', {}, {}),
+        ('with.user = "auth.sub"\nheaders = { x-user = "{user}" }\n', {"user": " ada"}, {}),
+        ('with.user = "join(`\\"\\"`, [auth.sub])"\nheaders = { x-user = "{user}" }\n', {"user": " ada"}, {}),
+        ('each = "[auth.sub]"\nheaders = { x-user = "{item}" }\n', {}, {"item": " ada"}),
+    ],
+)
+def test_values_made_of_auth_never_lose_whitespace_in_a_field(
+    call: str, bound: dict[str, Json], context: dict[str, Json]
+) -> None:
+    machines = '[auth.machines]\nkind = "mtls"\nallow = ["dns:a"]\n'
+    made = plan(f'{machines}[[routes]]\npath = "/r"\nauth = "machines"\n{CALL}{call}')
+    values: dict[str, Json] = {"auth": {"sub": " ada", "claims": {"user": "ada "}}, **context}
+    (field,) = made.calls[0].request_template.headers
+    assert field.text.expand(values, bound) is None
+    values["auth"] = {"sub": "ada", "claims": {"user": "ada"}}
+    fine = dict.fromkeys(bound, "ada"), {**values, **dict.fromkeys(context, "ada")}
+    assert field.text.expand(fine[1], fine[0]) == b"ada"
+
+
+def test_a_value_of_a_call_is_sent_without_outer_whitespace() -> None:
+    made = plan(f'[[routes]]\npath = "/r"\n{CALL}[routes.answer]\nheaders = {{ x-title = "{{a.title}}" }}\n')
+    ((_, text),) = made.answer_headers
+    assert text.expand({"a": {"title": "Big sale "}}, {}) == b"Big sale"

@@ -43,6 +43,7 @@ FALLBACK = '"resume _.pdf"'
         ("x-a", "a={x}", "b c=d", "a=b c=d"),
         ("x-a", "a={x}; b=1", "c; b=2", 'a="c; b=2"; b=1'),
         ("x-a", "a={x},b=1", 'c"d\\e', 'a="c\\"d\\\\e",b=1'),
+        ("x-a", "a={x}, b=1", " c ", 'a=" c ", b=1'),
         ("x-a", 'a="{x}"', 'c"; b="d\\', 'a="c\\"; b=\\"d\\\\"'),
         ("x-a", '"{x}"', 'c"d', '"c\\"d"'),
         ("x-a", 'a="1\\"{x}"', "c", 'a="1\\"c"'),
@@ -149,6 +150,38 @@ def test_a_field_is_left_out_if_it_has_no_escape_for_its_value(field: str, templ
 def test_a_field_longer_than_common_servers_accept_is_left_out() -> None:
     assert len(expand("x-a", "{x}{y}", "a" * 8192, "b" * 8192) or "") == MAX_FIELD
     assert expand("x-a", "{x}{y}.", "a" * 8192, "b" * 8192) is None
+
+
+def of_identity(name: str) -> Variable:
+    return variable(name)._replace(of_identity=True)
+
+
+@pytest.mark.parametrize("value", [" ada", "ada ", "ada\t", " ", "\u00a0ada"])
+@pytest.mark.parametrize(
+    ("field", "template"),
+    [("x-a", "{x}"), ("x-a", "a:{x}, b"), ("x-a", "Bearer {x}"), ("cookie", "a={x}"), ("cookie", "a=1; b={x}; c=2")],
+)
+def test_no_value_of_auth_loses_whitespace_that_tells_it_from_another(field: str, template: str, value: str) -> None:
+    left_out: list[tuple[str, str]] = []
+    compiled = compile_field(field, template, of_identity)
+    assert compiled.expand({}, {"x": value}, lambda *what: left_out.append(what)) is None
+    assert left_out == [(field, "{x} begins or ends with whitespace, which no field keeps")]
+    assert compiled.expand({}, {"x": "a da"}) == template.replace("{x}", "a da").encode()
+
+
+@pytest.mark.parametrize(
+    ("field", "template", "sent"),
+    [
+        ("x-a", 'a="{x}"', b'a=" ada"'),
+        ("x-a", "a={x}; b", b'a=" ada"; b'),
+        ("if-match", '"{x}"', b'" ada"'),
+        ("cookie", 'a="{x}"', b'a=" ada"'),
+        ("location", "/a/{x}", b"/a/%20ada"),
+        ("content-disposition", "inline; filename={x}", b'inline; filename=" ada"'),
+    ],
+)
+def test_a_value_of_auth_keeps_its_whitespace_where_it_is_quoted(field: str, template: str, sent: bytes) -> None:
+    assert compile_field(field, template, of_identity).expand({}, {"x": " ada"}) == sent
 
 
 @given(value=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"])))
