@@ -71,8 +71,9 @@ def check_syntax_tree(node: Node) -> None:
     """Check that every part of a syntax tree can give a value.
 
     Raises:
-        ValueError: a function is unknown or has a wrong number of arguments, the step of a slice is 0, or an expression
-            reference (``&price``) stands in the place of a value, or the reverse. The message is one sentence.
+        ValueError: a function is unknown or has a wrong number of arguments, the step of a slice is 0, a member of a
+            negation is read (``!a.b``), or an expression reference (``&price``) stands in the place of a value, or the
+            reverse. The message is one sentence.
     """
     if node["type"] == "expref":
         raise ValueError("& makes an expression for sort_by, max_by, min_by or map; write the expression without it")
@@ -80,6 +81,8 @@ def check_syntax_tree(node: Node) -> None:
         if function["type"] == "slice" and function["children"][2] == 0:
             raise ValueError("the step of a slice cannot be 0; leave it out, or write 1 or -1")
         name, children = function.get("value"), function["children"]
+        if function["type"] == "subexpression" and children[0]["type"] == "not_expression":
+            raise ValueError("!a.b means (!a).b in JMESPath, which is always null; write !(a.b)")
         if function["type"] == "function_expression":
             _check_function(str(name), len(children))
         for place, child in enumerate(children):

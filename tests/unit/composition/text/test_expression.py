@@ -134,6 +134,7 @@ def test_a_function_that_gives_null_does_not_affect_other_values(text: str, valu
         ("a || &b", "leave the & out"),
         ("&a", "write the expression without it"),
         ("a[::0]", "step of a slice cannot be 0"),
+        ("!a.b", "which is always null; write !\\(a.b\\)"),
         ("(" * 5000, "nested too deeply"),
         ("a" + " || a" * 5000, "nested too deeply"),
         (f"a[{'9' * 5000}]", "a number that is too long"),
