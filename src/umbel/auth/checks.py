@@ -9,7 +9,7 @@ from typing import Any
 from ..config.loading.errors.did_you_mean import suggestion
 from ..config.schema.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Route
-from . import api_keys, client_certificates
+from . import api_keys, client_certificates, forwarded_credentials
 from .jwt import authenticator as jwt
 
 
@@ -79,7 +79,7 @@ def warn(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[tu
         for index, route in enumerate(config.routes):
             if route.auth is None:
                 yield ("routes", index), 'has no auth, so anybody may call it; write auth = "none" if that is meant'
-    yield from _warn_of_forwarded_keys(config)
+    yield from forwarded_credentials.warn(config)
 
 
 def _no_certificates(config: Config, served: Mapping[str, Any] | None) -> bool:
@@ -101,17 +101,3 @@ def _warn_of_tokens(at: KeyPath, section: JwtAuth) -> Iterator[tuple[KeyPath, st
                 (*at, "issuers", place),
                 "has no audience, so a token that the issuer made for another service is accepted too",
             )
-
-
-def _warn_of_forwarded_keys(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Warn of calls that send on the field of an API key by which the route lets requests in."""
-    for index, route in enumerate(config.routes):
-        sections = [config.auth[name] for name in route.auth or () if name in config.auth]
-        fields = {section.header for section in sections if isinstance(section, ApiKeyAuth)}
-        for name, call in route.calls.items():
-            for place, field in enumerate(call.forward_headers):
-                if field in fields:
-                    yield (
-                        ("routes", index, "calls", name, "forward_headers", place),
-                        f'sends the client\'s key on: "{field}" is the field of an API key of this gateway',
-                    )

@@ -207,21 +207,84 @@ def test_certificates_that_nobody_can_present_are_a_warning(
     )
 
 
-def test_a_call_that_sends_the_key_of_the_client_on_is_a_warning(tmp_path: Path) -> None:
-    call = CALL.replace('"/" }', '"/", forward_headers = ["x-a", "X-Api-Key"] }')
+KEY_SENT = 'sends the client\'s key on: "x-api-key" is the field of an API key of this gateway'
+TOKEN_SENT = 'sends the client\'s token on: "token" is a cookie with a token for this gateway'
+COOKIES_SENT = (
+    "sends the client's token on, which this gateway reads from a cookie (token); name the other cookies in"
+    " forward_cookies of the call, or as cookies.NAME"
+)
+TWO = UPSTREAM + UPSTREAM.replace("upstreams.u", "upstreams.v")
+
+
+@pytest.mark.parametrize(
+    ("keys", "at", "reason"),
+    [
+        ('forward_headers = ["x-a", "X-Api-Key"]', "forward_headers[1]", KEY_SENT),
+        ('headers.x-key = "k {headers.x_api_key}"', "headers.x-key", KEY_SENT),
+        ('params.key = "headers.x_api_key"', "params.key", KEY_SENT),
+        ('with.key = "headers.x_api_key"', "with.key", KEY_SENT),
+        ('method = "POST"\njson = "{ key: headers.x_api_key }"', "json", KEY_SENT),
+        ('each = "[headers.x_api_key]"', "each", KEY_SENT),
+        ('path = "/{headers.x_api_key}"', "path", KEY_SENT),
+        ('forward_headers = ["cookie"]', "forward_headers[0]", COOKIES_SENT),
+        ('headers.x-all = "{headers.cookie}"', "headers.x-all", COOKIES_SENT),
+        ('forward_cookies = ["theme", "token"]', "forward_cookies[1]", TOKEN_SENT),
+        ('headers.cookie = "t={cookies.token}"', "headers.cookie", TOKEN_SENT),
+        ('form = { t = "cookies.token" }', "form.t", TOKEN_SENT),
+    ],
+)
+@pytest.mark.parametrize("access", ['["users", "partners"]', '"none"'])
+def test_a_call_that_sends_a_credential_of_the_client_on_is_a_warning(
+    keys: str, at: str, reason: str, access: str, tmp_path: Path
+) -> None:
+    route = f'[[routes]]\npath = "/r"\nmethods = ["POST"]\nauth = {access}\n'
+    call = "" if keys.startswith("path") else 'path = "/"\n'
     text = (
-        UPSTREAM
-        + PARTNERS
-        + ROUTE
-        + call
-        + 'auth = "partners"\n'
-        + ROUTE.replace("/r", "/s")
-        + call
-        + 'auth = "none"\n'
+        f'{UPSTREAM}{PARTNERS}{USERS}from = ["cookie:token"]\n{route}[routes.calls.c]\nupstream = "u"\n{call}{keys}\n'
     )
-    assert of_auth(warnings(tmp_path, text)) == [
-        'umbel.toml:8: routes[0].calls.c.forward_headers[1]: sends the client\'s key on: "x-api-key" is the field of an API key of this gateway'
-    ]
+    used = f'{SHAPE.replace("/r", "/used")}auth = ["users", "partners"]\n'
+    (line,) = (line for line in warnings(tmp_path, text + used) if " on" in line and "sends the client" in line)
+    assert line.partition(": ")[2] == f"routes[0].calls.c.{at}: {reason}"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'forward_headers = ["*"]',
+        'forward_cookies = ["*"]',
+        'forward_headers = ["cookie"]\nforward_cookies = ["theme"]',
+        'headers.cookie = "theme={cookies.theme}"',
+        'when = "cookies.token"',
+        'forward_headers = ["authorization"]',
+        'params.t = { value = "cookies.token" }',
+    ],
+)
+def test_a_call_that_keeps_the_credentials_of_clients_is_no_warning(keys: str, tmp_path: Path) -> None:
+    call = f'{ROUTE}auth = "users"\n[routes.calls.c]\nupstream = "u"\npath = "/"\n{keys}\n'
+    found = warnings(tmp_path, f'{UPSTREAM}{PARTNERS}{USERS}from = ["header", "cookie:token"]\n{call}')
+    assert not any("sends the client" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("route", "at"),
+    [
+        ('proxy = { upstream = "u", request_headers = { set = { x-key = "{headers.x_api_key}" } } }', "routes[0].proxy.request_headers.set.x-key"),
+        ('proxy = { upstream = "u", request_headers = { add = { x-key = "{headers.x_api_key}" } } }', "routes[0].proxy.request_headers.add.x-key"),
+        ('proxy = { upstream = "v" }', "upstreams.v.headers.x-key"),
+        ('proxy = { upstream = "u", fallback = ["v"] }', "upstreams.v.headers.x-key"),
+        ('proxy = { upstream = "u", mirror = { upstream = "v", share = "1%" } }', "upstreams.v.headers.x-key"),
+        ('calls.c = { upstream = "v", path = "/" }', "upstreams.v.headers.x-key"),
+        ('calls.c = { upstream = "u", path = "/", mirror = { upstream = "v", share = "1%" } }', "upstreams.v.headers.x-key"),
+        ('calls.c = { upstream = "u", path = "/", split = { v = "1%" } }', "upstreams.v.headers.x-key"),
+    ],
+)  # fmt: skip
+def test_an_upstream_or_a_mirror_that_gets_a_key_by_a_template_is_a_warning(
+    route: str, at: str, tmp_path: Path
+) -> None:
+    headers = 'headers = { x-key = "{headers.x_api_key}" }\n' if at.startswith("upstreams") else ""
+    found = warnings(tmp_path, f'{TWO}{headers}{PARTNERS}[[routes]]\npath = "/r"\nauth = "partners"\n{route}\n')
+    (line,) = (line for line in found if "sends the client" in line)
+    assert line.partition(": ")[2] == f"{at}: {KEY_SENT}"
 
 
 def test_the_checks_accept_what_has_no_section() -> None:
