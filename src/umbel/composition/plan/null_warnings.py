@@ -5,12 +5,12 @@ if ``null_on`` has its status, if its body is not decoded, or if its default is 
 gives null (``interpreter.py``), so the other parts among its arguments are lost. ``umbel check`` warns of such a
 function, and of a constant of a type that its function does not accept.
 
-There is no warning if the expression handles the null: by ``||`` or ``not_null`` around the function, or by ``b && …``
-or ``b == `null` && … || …`` before it.
+There is no warning if the expression handles the null: by ``||`` or ``not_null`` around the function, or before it by
+``b && …``, ``b != `null` && …`` or ``b == `null` && … || …``.
 
 The items of an ``each`` are parts too, written ``b[*]``: a failed item is null in a list that is not null.
 
-The analysis (``_NullSearch``) evaluates the expression with ``_KnownValue`` instead of values: for each node, the parts
+The analysis (``NullSearch``) evaluates the expression with ``KnownValue`` instead of values: for each node, the parts
 that make its value null if they are null. A function is reported if such a part reaches an argument that accepts no
 null.
 """
@@ -72,18 +72,18 @@ class _NullReason(NamedTuple):
     """Whether calls that depend on the part are also made if the part is null."""
 
 
-class _KnownValue(NamedTuple):
+class KnownValue(NamedTuple):
     """The facts that are known about a value without a request."""
 
     nulls: Parts = _NONE
     """The parts that make the value null if they are null."""
     items: Parts = _NONE
     """The parts that make an item of the list or the object null if they are null."""
-    fields: Mapping[str, _KnownValue] | None = None
+    fields: Mapping[str, KnownValue] | None = None
     """The members of the object; None: unknown."""
 
 
-_ANY = _KnownValue()
+_ANY = KnownValue()
 
 
 def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
@@ -117,26 +117,26 @@ _ITEMS = "[*]"
 
 def null_arguments(node: Node, parts: Parts) -> list[NullArgument]:
     """The functions of an expression that get null if one of ``parts`` is null: the innermost one for each part."""
-    search = _NullSearch()
+    search = NullSearch()
     names = {part.removesuffix(_ITEMS) for part in parts}
-    fields = {name: _KnownValue(parts & {name}, parts & {name + _ITEMS}) for name in names}
-    search.value_of(node, _KnownValue(fields=fields))
+    fields = {name: KnownValue(parts & {name}, parts & {name + _ITEMS}) for name in names}
+    search.value_of(node, KnownValue(fields=fields))
     return list({meeting.part: meeting for meeting in reversed(search.found)}.values())[::-1]
 
 
-class _NullSearch:
-    """Abstract interpreter of a syntax tree: it computes a ``_KnownValue`` for each node."""
+class NullSearch:
+    """Abstract interpreter of a syntax tree: it computes a ``KnownValue`` for each node."""
 
     def __init__(self) -> None:
         self.found: list[NullArgument] = []
-        self._non_null: Parts = _NONE
+        self.non_null: Parts = _NONE
         """The parts that are not null when the current node is evaluated."""
 
-    def value_of(self, node: Node, here: _KnownValue) -> _KnownValue:
+    def value_of(self, node: Node, here: KnownValue) -> KnownValue:
         """The facts about the value of a node that is evaluated on ``here``."""
         kind, children = node["type"], node["children"]
         if kind == "field":
-            return here.fields.get(node["value"], _ANY) if here.fields is not None else _KnownValue(here.nulls)
+            return here.fields.get(node["value"], _ANY) if here.fields is not None else KnownValue(here.nulls)
         if kind == "function_expression":
             return self._function(node, here)
         if kind in ("subexpression", "pipe"):
@@ -150,7 +150,7 @@ class _NullSearch:
             nulls = self.value_of(first, here).nulls
             for child in rest:
                 self._inner(child)
-            return _KnownValue(nulls)
+            return KnownValue(nulls)
         if kind in ("literal", "expref"):
             for child in children:
                 self._inner(child)
@@ -167,43 +167,43 @@ class _NullSearch:
         if isinstance(node, dict):
             self.value_of(node, _ANY)
 
-    def _value_where(self, there: Parts, node: Node, here: _KnownValue) -> _KnownValue:
+    def _value_where(self, there: Parts, node: Node, here: KnownValue) -> KnownValue:
         """The facts about the value of a node that is evaluated only if no part of ``there`` is null."""
-        before, self._non_null = self._non_null, self._non_null | there
+        before, self.non_null = self.non_null, self.non_null | there
         value = self.value_of(node, here)
-        self._non_null = before
+        self.non_null = before
         return value
 
-    def _null_handled(self, node: Node, here: _KnownValue) -> _KnownValue:
+    def _null_handled(self, node: Node, here: KnownValue) -> KnownValue:
         """The facts about a node whose null is handled: parts that make the node null are not reported."""
         count = len(self.found)
         value = self.value_of(node, here)
         self.found[count:] = [meeting for meeting in self.found[count:] if meeting.part not in value.nulls]
         return value
 
-    def _logical(self, node: Node, here: _KnownValue) -> _KnownValue:
+    def _logical(self, node: Node, here: KnownValue) -> KnownValue:
         left, right = node["children"]
         if node["type"] == "and_expression":
             first = self.value_of(left, here)
-            second = self._value_where(first.nulls, right, here)
-            return _KnownValue(first.nulls | second.nulls)
+            second = self._value_where(first.nulls | _false_by(left, here), right, here)
+            return KnownValue(first.nulls | second.nulls)
         first = self._null_handled(left, here)
         second = self._value_where(_true_by(left, here), right, here)
         # Null only if both sides are null.
         nulls = first.nulls | second.nulls if first.nulls and second.nulls else _NONE
-        return _KnownValue(nulls, first.items | second.items)
+        return KnownValue(nulls, first.items | second.items)
 
-    def _multi_select(self, node: Node, here: _KnownValue) -> _KnownValue:
+    def _multi_select(self, node: Node, here: KnownValue) -> KnownValue:
         """The facts about a list or an object made from ``here``. It is null if ``here`` is null."""
-        there = _KnownValue(fields=here.fields)
+        there = KnownValue(fields=here.fields)
         made = [self._value_where(here.nulls, child, there) for child in node["children"]]
         items = _NONE.union(*(value.nulls for value in made))
         if node["type"] == "multi_select_list":
-            return _KnownValue(here.nulls, items)
+            return KnownValue(here.nulls, items)
         names = (child["value"] for child in node["children"])
-        return _KnownValue(here.nulls, items, dict(zip(names, made, strict=True)))
+        return KnownValue(here.nulls, items, dict(zip(names, made, strict=True)))
 
-    def _function(self, node: Node, here: _KnownValue) -> _KnownValue:
+    def _function(self, node: Node, here: KnownValue) -> KnownValue:
         name, children = node["value"], node["children"]
         last = len(children) - 1
         given = [
@@ -217,27 +217,27 @@ class _NullSearch:
                 refused |= value.nulls
                 if (name in _ORDERING and place == 0) or all(kind.startswith("array-") for kind in types):
                     refused |= value.items
-        refused -= self._non_null
+        refused -= self.non_null
         self.found.extend(NullArgument(part, name) for part in sorted(refused))
         if name in _NULL_OF_ALL:
             nulls = [value.nulls for value in given]
-            return _KnownValue(_NONE.union(*nulls) if all(nulls) else _NONE)
+            return KnownValue(_NONE.union(*nulls) if all(nulls) else _NONE)
         if name == "to_array":
-            return _KnownValue(items=given[0].items | given[0].nulls)
+            return KnownValue(items=given[0].items | given[0].nulls)
         items = given[0].items if name in _SAME_ITEMS else _NONE
-        return _KnownValue(given[0].nulls if name in _NULL_OF_NULL else refused, items)
+        return KnownValue(given[0].nulls if name in _NULL_OF_NULL else refused, items)
 
 
-def _true_by(node: Node, here: _KnownValue) -> Parts:
+def _true_by(node: Node, here: KnownValue) -> Parts:
     """The parts that make a condition true if they are null: ``!b``, ``b == `null```, and combinations of these."""
     kind, children = node["type"], node["children"]
     if kind == "not_expression":
-        return _NullSearch().value_of(children[0], here).nulls
+        return NullSearch().value_of(children[0], here).nulls
     if kind == "comparator" and node["value"] == "eq":
         left, right = children
         for one, other in ((left, right), (right, left)):
             if other["type"] == "literal" and other["value"] is None:
-                return _NullSearch().value_of(one, here).nulls
+                return NullSearch().value_of(one, here).nulls
     if kind == "and_expression":
         left, right = children
         # With a true constant on the right, only the left side decides whether the condition is true.
@@ -246,6 +246,19 @@ def _true_by(node: Node, here: _KnownValue) -> Parts:
         return _true_by(left, here) & _true_by(right, here)
     if kind == "or_expression":
         return _true_by(children[0], here) | _true_by(children[1], here)
+    return _NONE
+
+
+def _false_by(node: Node, here: KnownValue) -> Parts:
+    """The parts that make a condition false if they are null, beside those that make it null."""
+    kind, children = node["type"], node["children"]
+    if kind == "comparator" and node["value"] in ("eq", "ne"):
+        for one, other in (children, children[::-1]):
+            if other["type"] == "literal" and (other["value"] is None) == (node["value"] == "ne"):
+                return NullSearch().value_of(one, here).nulls
+    if kind in ("and_expression", "or_expression"):
+        first, second = (NullSearch().value_of(child, here).nulls | _false_by(child, here) for child in children)
+        return first | second if kind == "and_expression" else first & second
     return _NONE
 
 

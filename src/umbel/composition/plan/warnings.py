@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...config.schema.auth import JwtAuth
+from ...config.schema.credential_names import credential_fields
 from ...config.schema.sections import Call, Config, KeyPath, Route
 from ...core.http.forward_all import STAR
 from ..answer.cache_control import allows_shared
 from ..stream import fits_stream_head
+from .claim_warnings import missing_claim_warnings
 from .compiler import compile_route
 from .null_warnings import missing_part_warnings
 from .plan import Plan
@@ -49,7 +51,8 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
         for at, reason in (
             *(_shared_cookies(route, plan) if shares else ()),
             *(_lost_in_stream(route, plan) if route.stream else ()),
-            *_without_effect(route),
+            *_without_effect(config, route),
+            *((("allow",), reason) for reason in missing_claim_warnings(config, plan)),
             *_repeatable_parameters(plan),
             *_mirrors_without_copies(plan),
             *_open_redirects(plan),
@@ -153,7 +156,7 @@ def _open_redirects(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
             )
 
 
-def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
+def _without_effect(config: Config, route: Route) -> Iterator[tuple[KeyPath, str]]:
     """Yield a warning for each key that has no effect beside another key, or that needs another key."""
     if route.krakend_compat and route.expose == "none":
         yield ("krakend_compat",), 'expose = "none" leaves X-KrakenD-Completed out'
@@ -168,8 +171,14 @@ def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
         for key, reason in _OF_COMPOSITIONS.items():
             if key in route.model_fields_set and (key != "compress" or route.compress):
                 yield (key,), f"has no effect in a proxy route: {reason}"
-        if route.proxy.forward_credentials:
-            yield ("proxy", "forward_credentials"), "has no effect: auth of the route reads no credentials"
+        read = {
+            field for name in route.auth or () if name in config.auth for field in credential_fields(config.auth[name])
+        }
+        if route.proxy.forward_credentials and "authorization" not in read:
+            yield (
+                ("proxy", "forward_credentials"),
+                "has no effect: no section in auth of the route reads Authorization, so it is passed on anyway",
+            )
 
 
 def _of_call(call: Call) -> Iterator[tuple[str, str]]:

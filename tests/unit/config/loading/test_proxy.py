@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, write
 from umbel.cli import main
 from umbel.composition.plan.compiler import compile_route
+from umbel.composition.plan.warnings import warn
 from umbel.config.schema.sections import Config
 
 OTHER = '[upstreams.v]\nurls = ["http://v"]\n'
@@ -144,7 +145,9 @@ WARNINGS: dict[str, tuple[str, list[str]]] = {
     ),
     "credentials without auth": (
         PROXY + "forward_credentials = true\n",
-        ["9: routes[0].proxy.forward_credentials: has no effect: auth of the route reads no credentials"],
+        [
+            "9: routes[0].proxy.forward_credentials: has no effect: no section in auth of the route reads Authorization, so it is passed on anyway"
+        ],
     ),
     "fields that CORS writes, and that [headers] removes": (
         PROXY
@@ -169,6 +172,21 @@ def check(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int
 def test_a_mistake_is_reported_with_its_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, lines = MISTAKES[what]
     assert check(text, tmp_path, monkeypatch) == (78, [f"umbel.toml:{line}" for line in lines])
+
+
+@pytest.mark.parametrize(
+    ("places", "warned"),
+    [(["header"], False), (["cookie:t", "header"], False), (["cookie:t"], True), (["query:t"], True)],
+)
+def test_forwarded_credentials_need_a_section_that_reads_authorization(places: list[str], warned: bool) -> None:
+    issuer = {"iss": "https://id", "keys": "id.pem"}
+    users = {"kind": "jwt", "algorithms": ["ES256"], "issuers": [issuer], "from": places}
+    machines = {"kind": "mtls", "allow": ["dns:a"]}
+    route = {"path": "/r", "auth": ["machines", "users"], "proxy": {"upstream": "u", "forward_credentials": True}}
+    upstreams = {"u": {"urls": ["http://u"]}}
+    auth = {"users": users, "machines": machines}
+    config = Config.model_validate({"upstreams": upstreams, "auth": auth, "routes": [route]})
+    assert [at for at, _ in warn(config)] == ([("routes", 0, "proxy", "forward_credentials")] if warned else [])
 
 
 @pytest.mark.parametrize("what", WARNINGS)
