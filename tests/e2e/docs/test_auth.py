@@ -31,12 +31,14 @@ from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel import Umbel
 from umbel.auth.api_keys import ApiKeyAuthenticator
 from umbel.cli.auth import auth
+from umbel.cli.options import load_with_warnings
 
 SECTIONS = sections_of((PROJECT / "docs" / "auth.md").read_text())
 RECIPES = {name: text for name, text in SECTIONS.items() if "*Recipe.*" in text}
 TLS = "Service to service with certificates"
 SPA = "A single-page application with a provider"
 PARTNERS = "Partners with keys"
+OWN_PROVIDERS = "Tenants with providers of their own"
 UPSTREAM = "http://127.0.0.1:9001"
 """The address of the upstream in the recipes."""
 ID, BOOKS = "https://id.example", "https://login.books.example"
@@ -65,6 +67,7 @@ class Providers(NamedTuple):
             "$ADA_WITHOUT_SCOPE": (await signed_in(self.id, "ada"))["access_token"],
             "$ADA": (await signed_in(self.id, "ada", "orders:read"))["access_token"],
             "$GRACE": (await signed_in(self.id, "grace", "orders:read"))["access_token"],
+            "$EVE": (await signed_in(self.id, "eve", "orders:read"))["access_token"],
             "$BELA": (await signed_in(self.books, "bela"))["access_token"],
             "$MALLORY": (await signed_in(self.books, "mallory"))["access_token"],
         }
@@ -76,6 +79,7 @@ async def providers() -> AsyncIterator[Providers]:
         users={
             "ada": {"tenant": "fashion", "email": "ada@shop.example"},
             "grace": {"tenant": "fashion", "groups": ["support"]},
+            "eve": {"groups": "nosupport"},
         }
     )
     others = Provider(users={"bela": {"tenant": "books"}, "mallory": {"tenant": "fashion"}})
@@ -178,6 +182,8 @@ async def test_each_request_of_a_recipe_gets_the_response_that_is_shown(name: st
             reply = await ask(served.port, _with(exchange, served.credentials))
             check_reply(exchange, reply)
             assert not any(secret in str(reply) for secret in served.credentials.values())
+        warnings = [str(line) for line in load_with_warnings(str(tmp_path / "umbel.toml")).warnings]
+        assert not [line for line in warnings if ".allow: " in line or "sends the client" in line]
 
 
 def test_every_exchange_of_the_page_belongs_to_a_recipe() -> None:
@@ -300,3 +306,13 @@ async def test_a_partner_changes_a_key_without_a_moment_in_which_none_is_good(tm
         ]
         await replace("half a fi")
         assert (await answer(new))[0] == 200
+
+
+async def test_a_provider_that_is_down_at_the_start_stops_only_its_own_tenant(tmp_path: Path) -> None:
+    down = RECIPES[OWN_PROVIDERS].replace(f'urls = ["{BOOKS}"]', 'urls = ["http://127.0.0.1:1"]')
+    async with recipe(OWN_PROVIDERS, tmp_path, section=down) as served:
+        assert (await served.ask("/readyz")).status == 200
+        for tenant, name, status in (("fashion", "$ADA", 200), ("books", "$BELA", 503)):
+            token = served.credentials[name]
+            reply = await served.ask(f"/{tenant}/orders", authorization=f"Bearer {token}")
+            assert reply.status == status, tenant

@@ -160,8 +160,8 @@ class JwtAuth(Section):
     """The values of the header member typ that a token may have. A token without typ counts as JWT."""
     from_: Annotated[tuple[TokenPlace, ...], Field(alias="from", strict=False, min_length=1)] = ("header",)
     """Where the token is: header (Authorization: Bearer), cookie:NAME or query:NAME. The first place that has one
-    counts. With a cookie, unsafe methods and WebSockets need an Origin or Sec-Fetch-Site of the gateway's own origin or
-    of one that [cors] allows, else they get 403."""
+    counts. With a cookie, unsafe methods, WebSockets and routes with a call of an unsafe method need an Origin or
+    Sec-Fetch-Site of the gateway's own origin or of one that [cors] allows, else they get 403."""
     cache: Annotated[int, Field(ge=0)] = 10_000
     """The most verified tokens that are remembered, each for at most a minute."""
 

@@ -94,8 +94,9 @@ class Proxy(Section):
     websocket: bool | WebSocketRules = False
     """Whether WebSocket connections are passed on; a table says from which origins. They need Umbel's own server."""
     forward_credentials: bool = False
-    """Whether the upstream gets an Authorization by which auth of the route has let the request in. API keys and the
-    cookies and query parameters of tokens are never passed on."""
+    """Whether the upstream gets an Authorization that is for the gateway: one by which auth of the route has let the
+    request in, or any Bearer if a section in auth reads header. API keys and the cookies and query parameters of tokens
+    are never passed on."""
     request_headers: FieldRules = Field(default_factory=FieldRules)
     """Changes to the header fields of the request, after those of the upstream's headers."""
     response_headers: FieldRules = Field(default_factory=FieldRules)
