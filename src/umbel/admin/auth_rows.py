@@ -30,7 +30,7 @@ class AuthRow(NamedTuple):
 def auth_rows(status: Mapping[str, Any]) -> list[AuthRow]:
     """Return the rows in the order of the configuration; none if no process has answered or none has ``[auth]``."""
     rows: dict[tuple[str, str], AuthRow] = {}
-    for app in _applications(status):
+    for app in applications(status):
         for section in app.get("auth", ()):
             for row in _rows_of(section):
                 key = row.name, row.source
@@ -38,7 +38,7 @@ def auth_rows(status: Mapping[str, Any]) -> list[AuthRow]:
     return list(rows.values())
 
 
-def _applications(status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+def applications(status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """Yield the counters of the application of each process."""
     if "slots" not in status:
         yield status.get("app", {})

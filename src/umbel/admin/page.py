@@ -7,9 +7,11 @@ from html import escape
 from typing import Any
 
 from .auth_rows import auth_rows
+from .limit_rows import limit_rows
 
 _LINKS = ("/status", "/tree", "/metrics", "/readyz")
 _AUTH_COLUMNS = ("section", "kind", "source", "state", "keys", "age (s)", "remembered tokens", "last error")
+_LIMIT_COLUMNS = ("section", "keys", "admitted", "refused", "evicted")
 _WORKER_COLUMNS = (
     *("slot", "state", "pid", "generation", "uptime (s)", "last message (s)"),
     *("requests", "in flight", "streams", "restarts", "last exit"),
@@ -28,6 +30,8 @@ def status_page(status: Mapping[str, Any]) -> bytes:
     if auth := auth_rows(status):
         rows = [row._replace(age="" if row.age is None else round(row.age)) for row in auth]  # type: ignore[arg-type]
         parts += ["<h2>Authentication</h2>", _table(_AUTH_COLUMNS, rows)]
+    if limits := limit_rows(status):
+        parts += ["<h2>Limits</h2>", _table(_LIMIT_COLUMNS, limits)]
     links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
     parts.append(f"<ul>{links}</ul>")
     return _document(title, "".join(parts))

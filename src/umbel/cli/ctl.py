@@ -39,6 +39,7 @@ _COLUMNS = (
     *("LAG", "MEMORY", "RESTARTS", "LAST EXIT"),
 )
 _AUTH_COLUMNS = ("AUTH", "KIND", "SOURCE", "STATE", "KEYS", "AGE", "TOKENS", "LAST ERROR")
+_LIMIT_COLUMNS = ("LIMIT", "KEYS", "ADMITTED", "REFUSED", "EVICTED")
 
 
 @click.group(short_help="Show the state of a running instance, and control it.")
@@ -387,7 +388,7 @@ def _status(answer: dict[str, Any]) -> str:
         "",
     ]
     rows = [row for slot in answer["slots"] for row in _rows(slot)]
-    return "\n".join([*head, _table(_COLUMNS, rows), *_auth(answer)])
+    return "\n".join([*head, _table(_COLUMNS, rows), *_auth(answer), *_limits(answer)])
 
 
 def _process(answer: dict[str, Any]) -> str:
@@ -397,7 +398,7 @@ def _process(answer: dict[str, Any]) -> str:
     if server:
         busy, streams = f"{server['requests_in_flight']} in flight", f"{server.get('streams', 0)} streams"
         lines.append(f"{server['requests_total']} requests, {busy}, {streams}, {server['connections']} connections")
-    return "\n".join([*lines, *_auth(answer)])
+    return "\n".join([*lines, *_auth(answer), *_limits(answer)])
 
 
 def _auth(answer: dict[str, Any]) -> list[str]:
@@ -413,6 +414,14 @@ def _auth(answer: dict[str, Any]) -> list[str]:
         for row in auth_rows(answer)
     ]
     return ["", _table(_AUTH_COLUMNS, rows)] if rows else []
+
+
+def _limits(answer: dict[str, Any]) -> list[str]:
+    """The lines about the sections of ``[limits]``."""
+    from ..admin.limit_rows import limit_rows
+
+    rows = [list(map(str, row)) for row in limit_rows(answer)]
+    return ["", _table(_LIMIT_COLUMNS, rows)] if rows else []
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:

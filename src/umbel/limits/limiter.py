@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BUCKETS = 16
 """The buckets of a table into which the time of a whole burst is divided."""
 _WIDTH_MIN = 0.001
+ROUNDING = 1e-6
+"""More than the rounding errors of times, in seconds: 60 s must not be shown as 61 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Limiter:
 
     def item(self, decision: Decision) -> str:
         """The member of the field RateLimit after a decision: what is left now, and seconds until all of it is."""
-        return f"{self._item}{int(decision.remaining + 1e-6)};t={ceil(decision.reset)}"
+        return f"{self._item}{int(decision.remaining + 1e-6)};t={ceil(decision.reset - ROUNDING)}"
 
     def statistics(self) -> LimiterStatistics:
         """A snapshot."""

@@ -13,7 +13,7 @@ from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...core.http.header_field import text_of
 from ...limits.limit_expression import counted_address
-from ...limits.limiter import Limiter
+from ...limits.limiter import ROUNDING, Limiter
 from ..request.urlencoded import BadFieldError, Names, read_fields
 
 if TYPE_CHECKING:
@@ -124,5 +124,5 @@ def _refusal(decision: Decision) -> LimitError:
         seconds = decision.reset
     else:
         detail, seconds = "The limit of requests is reached; Retry-After says when to come again.", decision.retry_after
-    fields = [("retry-after", str(max(1, math.ceil(seconds))))]
+    fields = [("retry-after", str(max(1, math.ceil(seconds - ROUNDING))))]
     return LimitError(429, detail, fields=fields, problem=str(Kind.QUOTA_EXCEEDED))
