@@ -115,16 +115,14 @@ def _config(section: str) -> str:
 
 
 def _made_keys(section: str, folder: Path) -> dict[str, str]:
-    """Run the commands of a recipe that make API keys, and write its keys.toml; return the keys by their names."""
+    """Run the commands of a recipe that make API keys and its keys.toml; return the keys by their names."""
     next_year = str(datetime.date.today().year + 1)
-    made, tables = {}, ""
+    made = {}
     for command in re.findall(r"^\$ umbel auth (.*)$", section, re.MULTILINE):
         arguments = re.sub(r"\b20\d\d-", f"{next_year}-", command).split(" ")
-        result = CliRunner().invoke(auth, arguments)
-        assert result.exit_code == 0
+        result = CliRunner().invoke(auth, [str(folder / each) if each == "keys.toml" else each for each in arguments])
+        assert (result.exit_code, result.stderr) == (0, "")
         made[f"${arguments[1].upper()}"] = result.stdout.strip()
-        tables += result.stderr
-    (folder / "keys.toml").write_text(tables)
     return made
 
 
