@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
-
-import msgspec
 
 from ..composition.text.expression import Expression, ExpressionError, compile_expression, is_false
 from ..core.networks import parse_address
@@ -83,7 +82,8 @@ def key_of(value: Any) -> Key:
         if len(value) <= _KEY_MAX:
             return value
         return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).digest()
-    text = b"\0" + msgspec.json.encode(value, order="deterministic")
+    # The json module takes whatever a claim may hold: msgspec refuses lone surrogates and integers beyond 64 bits.
+    text = b"\0" + json.dumps(value, sort_keys=True, default=str).encode()
     return text if len(text) <= _KEY_MAX else hashlib.blake2b(text, digest_size=_DIGEST_SIZE).digest()
 
 

@@ -65,6 +65,7 @@ def test_keys_of_different_values_differ_and_have_a_bounded_size() -> None:
     assert len(set(keys)) == len(values)
     assert all(key is None or len(key) <= 64 for key in keys)
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+    assert key_of(["\ud800"]) != key_of([10**30])
     assert key_of("\ud800" * 100) == key_of("\ud800" * 100)
 
 

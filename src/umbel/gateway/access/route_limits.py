@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -14,7 +13,7 @@ from ...core.failure_kinds import Kind
 from ...core.http.header_field import text_of
 from ...limits.limit_expression import counted_address
 from ...limits.limiter import ROUNDING, Limiter
-from ..request.urlencoded import BadFieldError, Names, read_fields
+from ..request.urlencoded import Names, read_valid_fields
 
 if TYPE_CHECKING:
     from ...policy.gcra import Decision
@@ -96,13 +95,8 @@ class RouteLimits:
             cookies = origin.fields.cookies if "cookie" in origin.fields.by_name else {}
             context["cookies"] = {name: text_of(cookies.get(name, "")) or None for name in self._cookies}
         if self._params:
-            context["query"] = dict(self._texts(ctx.query))
+            context["query"] = dict(read_valid_fields(ctx.query, self._params))
         return context
-
-    def _texts(self, query: bytes) -> Iterator[tuple[str, str]]:
-        for piece in query.split(b"&"):
-            with suppress(BadFieldError):
-                yield from read_fields(piece, self._params)
 
 
 def _members(names: Iterable[Any], root: str) -> list[str]:

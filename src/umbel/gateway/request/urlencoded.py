@@ -6,6 +6,7 @@ Only the fields that are asked for are decoded; others may hold any bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 
@@ -48,6 +49,13 @@ def read_fields(raw: bytes, names: Names | None) -> Iterator[tuple[str, str]]:
         name = _text(raw_name, "") if names is None else names.find(raw_name)
         if name is not None:
             yield name, _text(value, name)
+
+
+def read_valid_fields(raw: bytes, names: Names) -> Iterator[tuple[str, str]]:
+    """Iterate over the decoded fields with one of ``names``, in order. A field that is not UTF-8 counts as absent."""
+    for piece in raw.split(b"&"):
+        with suppress(BadFieldError):
+            yield from read_fields(piece, names)
 
 
 def _bytes_of(raw: bytes) -> bytes:

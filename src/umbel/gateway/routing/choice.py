@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ...composition.proxy.any_method import ANY_METHOD
 from ...composition.text.expression import ExpressionError, is_false
 from ...core.http.header_field import text_of
-from ..request.urlencoded import BadFieldError, Names, read_fields
+from ..request.urlencoded import Names, read_valid_fields
 
 if TYPE_CHECKING:
     from ...composition.plan.plan import Plan
@@ -50,17 +49,12 @@ class Choice(Generic[_Target]):
         get = fields.end_to_end.get
         context: dict[str, Json] = {
             "headers": {name: text_of(get(name.replace("_", "-"), "")) or None for name in self._headers},
-            "query": dict(self._texts(query)) if self._params else {},
+            "query": dict(read_valid_fields(query, self._params)) if self._params else {},
         }
         for expression, target in self._by_method.get(method, self._of_other_methods):
             if expression is None or _holds(expression, context):
                 return target
         return None
-
-    def _texts(self, query: bytes) -> Iterator[tuple[str, str]]:
-        for piece in query.split(b"&"):
-            with suppress(BadFieldError):
-                yield from read_fields(piece, self._params)
 
 
 def _is_for_the_rest(plan: Plan) -> bool:
