@@ -10,6 +10,7 @@ from ..config.loading.errors.did_you_mean import suggestion
 from ..config.schema.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Route
 from . import api_keys, client_certificates, forwarded_credentials
+from .effect_checks import never_admitting, warn_of_effects
 from .jwt import authenticator as jwt
 
 
@@ -18,6 +19,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if not config.has_lost(("auth",), config.auth):
         for index, route in enumerate(config.routes):
             yield from _unknown_names(config, index, route)
+    yield from never_admitting(config)
     for name, section in config.auth.items():
         for path, reason in _problems(section):
             yield ("auth", name, *path), reason
@@ -75,6 +77,7 @@ def warn(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[tu
                 "no client can present a certificate: write ca_certs and verify_mode into hypercorn.toml, or"
                 " trusted_proxies into [server]",
             )
+    yield from warn_of_effects(config)
     if config.auth:
         for index, route in enumerate(config.routes):
             if route.auth is None:

@@ -103,7 +103,11 @@ def _hidden_parameters(config: Config) -> dict[str, str]:
 
 def _query(query: Query, hidden: Mapping[str, str]) -> Query:
     """The parameters as they are shown."""
-    return query._replace(values={name: hidden.get(name, value) for name, value in query.values.items()})
+    return query._replace(
+        values={name: hidden.get(name, value) for name, value in query.values.items()},
+        # A token is read by ``auth``, before the route reads the rest of the query.
+        ignored=tuple(name for name in query.ignored if name not in hidden),
+    )
 
 
 def _without_values(target: str, hidden: Mapping[str, str]) -> str:

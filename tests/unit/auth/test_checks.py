@@ -58,7 +58,7 @@ def test_a_name_is_not_reported_beside_the_mistake_that_hides_its_section(text: 
         (
             'auth = "none"\nscopes = ["a"]\nscopes_any = ["b"]\n',
             [
-                f'{line}: routes[0].{key}: {key} is about the credential of a request, but auth = "none" needs no credential;'
+                f'{line}: routes[0].{key}: {key} is about the credential of a request, but the route /r needs none, since it has auth = "none";'
                 f" write the names of sections [auth.NAME] into auth, or {key} = []"
                 for line, key in ((8, "scopes"), (9, "scopes_any"))
             ],
@@ -66,24 +66,47 @@ def test_a_name_is_not_reported_beside_the_mistake_that_hides_its_section(text: 
         (
             'allow = "path"\n',
             [
-                "7: routes[0].allow: allow is about the credential of a request, but the route has no auth;"
+                "7: routes[0].allow: allow is about the credential of a request, but the route /r has no auth;"
                 " write the names of sections [auth.NAME] into auth, or remove allow"
             ],
         ),
         ("auth = []\n", ["7: routes[0].auth: must not be empty"]),
-        ('auth = "machines"\nscopes = ["a b"]\n', ["8: routes[0].scopes[0]: needs another value, not a text"]),
+        ('auth = ["machines", "machines"]\n', ['7: routes[0].auth: "machines" is given twice; write it once']),
+        *[
+            (
+                f'auth = "machines"\nscopes_any = ["{scope}"]\n',
+                [
+                    "8: routes[0].scopes_any[0]: a scope has at least one character, and no space, quote or backslash (RFC 6749"
+                    ' section 3.3); write several as a list, such as ["orders:read", "orders:write"]'
+                ],
+            )
+            for scope in ("a b", "")
+        ],
     ],
 )  # fmt: skip
 def test_keys_about_access_that_contradict_each_other_are_mistakes(keys: str, lines: list[str], tmp_path: Path) -> None:
     assert mistakes(tmp_path, MACHINES + SHAPE + keys) == [f"umbel.toml:{line}" for line in lines]
 
 
-@pytest.mark.parametrize("expression", ["body.a == 'x'", "c.a == 'x'", "item.a == 'x'", "nothing.a == 'x'"])
+@pytest.mark.parametrize("expression", ["body.a == 'x'", "c.a == 'x'"])
 def test_a_condition_reads_no_body_no_call_and_no_item(expression: str, tmp_path: Path) -> None:
     text = UPSTREAM + MACHINES + ROUTE + CALL + 'methods = ["POST"]\nauth = "machines"\n'
     found = mistakes(tmp_path, text + f'allow = "{expression}"\n')
     reads = "auth, client, cookies, headers, path, query"
-    assert f"umbel.toml:11: routes[0].allow: allow is decided before any call, so it reads only {reads}" in found
+    assert found == [f"umbel.toml:11: routes[0].allow: allow is decided before any call, so it reads only {reads}"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("item.a == 'x'", '"item" is known only in a call with each'),
+        ("nothing.a == 'x'", '"nothing" is unknown'),
+        ("true", '"true" is unknown; for true write "`true`" (a JMESPath literal)'),
+    ],
+)
+def test_a_mistake_in_a_condition_is_reported_once(expression: str, reason: str, tmp_path: Path) -> None:
+    text = MACHINES + SHAPE + f'auth = "machines"\nallow = "{expression}"\n'
+    assert mistakes(tmp_path, text) == [f"umbel.toml:8: routes[0].allow: {reason}"]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +148,28 @@ def test_a_bad_file_of_keys_ends_a_start_with_the_status_of_configurations(
 
 
 def test_a_default_of_all_routes_is_replaced_by_that_of_a_route(tmp_path: Path) -> None:
-    text = MACHINES + '[defaults.route]\nauth = "machines"\nscopes = ["a"]\n' + SHAPE
-    public = SHAPE.replace("/r", "/s") + 'auth = "none"\nscopes = []\n'
-    routes = loaded(tmp_path, text + public).routes
-    assert [(route.auth, route.scopes) for route in routes] == [(("machines",), ("a",)), (("none",), ())]
+    keys = 'auth = "partners"\nscopes = ["a"]\nscopes_any = ["b"]\nallow = "auth.sub"\n'
+    text = f"{PARTNERS}[defaults.route]\n{keys}{SHAPE}"
+    for number, auth in enumerate(('"none"', '["none"]', '"none"\nscopes = []')):
+        text += f"{SHAPE.replace('/r', f'/{number}')}auth = {auth}\n"
+    routes = loaded(tmp_path, text, FILES).routes
+    assert [(route.auth, route.scopes, route.scopes_any, route.allow) for route in routes] == [
+        (("partners",), ("a",), ("b",), "auth.sub"),
+        *[(("none",), (), (), None)] * 3,
+    ]
+
+
+def test_a_key_about_credentials_that_a_public_route_writes_itself_is_a_mistake(tmp_path: Path) -> None:
+    text = (
+        PARTNERS
+        + '[defaults.route]\nauth = "partners"\nscopes = ["a"]\n'
+        + SHAPE
+        + 'auth = "none"\nallow = "auth.sub"\n'
+    )
+    assert mistakes(tmp_path, text, FILES) == [
+        "umbel.toml:11: routes[0].allow: allow is about the credential of a request, but the route /r needs none, since it has"
+        ' auth = "none"; write the names of sections [auth.NAME] into auth, or remove allow'
+    ]
 
 
 @pytest.mark.parametrize("word", ["form", "failures"])

@@ -139,3 +139,15 @@ def test_limits_stand_before_and_after_the_credentials_as_they_are_decided(direc
     )
     assert ip < machines < sub
     assert "at most 10/s and 20 at once for each auth.sub, each at the cost to_number(headers.x_cost)" in lines[sub]
+
+
+def test_credentials_left_out_by_a_star_are_named_and_a_token_is_not_ignored(directory: Path) -> None:
+    call = 'calls.a = { upstream = "u", path = "/", forward_headers = ["*"], forward_cookies = ["*"] }\n'
+    text = UPSTREAM + SECTIONS + f'[[routes]]\npath = "/star"\nauth = ["users", "partners"]\n{call}'
+    (directory / "umbel.toml").write_text(text)
+    result = CliRunner().invoke(main, ["explain", "GET", "/star?token=eyJ.a.b&other=1"])
+    assert result.exit_code == 0
+    assert "forwards no API key of this gateway (x-api-key)" in result.stdout
+    assert "forwards all cookies of the client but session" in result.stdout
+    assert 'The query parameter "other" is ignored' in result.stdout
+    assert 'The query parameter "token"' not in result.stdout

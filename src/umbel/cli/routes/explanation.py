@@ -17,6 +17,7 @@ from ...composition.proxy.any_method import ANY_METHOD
 from ...composition.static_response import StaticResponse
 from ...composition.text.expression import ExpressionError
 from ...config.loading.load import LoadedConfig
+from ...config.schema.credential_names import CredentialNames, credentials_of
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, Upstream
@@ -152,6 +153,7 @@ class _Explainer:
     def __init__(self, loaded: LoadedConfig) -> None:
         self._config: Config = loaded.config
         self._hide = loaded.hide
+        self._credentials = credentials_of(loaded.config.auth.values())
 
     def limit(
         self, section: Section, at: KeyPath, field: str, written: Callable[[Any], str] = str, *, key: str = ""
@@ -185,7 +187,7 @@ class _Explainer:
             self._hide(call.path or ""),
             plan.needs,
             not call.optional,
-            tuple(map(self._hide, (*traffic, *_call_rules(plan)))),
+            tuple(map(self._hide, (*traffic, *_call_rules(plan, self._credentials)))),
             tuple(self._call_limits(plan, at, deadline)),
             tuple(
                 self._upstream_limits(plan.upstream, ("upstreams", call.upstream or ""))
@@ -341,7 +343,7 @@ class _Explainer:
             yield self.limit(upstream, at, "retry_budget", format_ratio)
 
 
-def _call_rules(plan: CallPlan) -> Iterator[str]:
+def _call_rules(plan: CallPlan, credentials: CredentialNames) -> Iterator[str]:
     call = plan.config
     if call.each is not None:
         yield f"each {call.each}, as a {call.as_}"
@@ -349,10 +351,13 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
         yield f"when {call.when}"
     if STAR in call.forward_headers:
         yield f"forwards all header fields of the client but {LEFT_OUT_IN_WORDS}"
+        if credentials.fields:
+            yield f"forwards no API key of this gateway ({', '.join(sorted(credentials.fields))})"
     if STAR in call.forward_query:
         yield "forwards the client's query unchanged"
     if STAR in call.forward_cookies:
-        yield "forwards all cookies of the client"
+        but = f" but {', '.join(sorted(credentials.cookies))}" if credentials.cookies else ""
+        yield f"forwards all cookies of the client{but}"
     if call.has_default:
         yield f"default {_shown(call.default)}"
     elif call.optional:

@@ -349,9 +349,12 @@ class _RouteCompiler(PartCompiler):
         return expression
 
     def _allow(self) -> Expression | None:
+        if not self._has_auth:  # A constraint of the route has reported it.
+            return None
         scope = Scope(self._names)
+        before = len(self.problems)
         expression = self.expression(("allow",), self.route.allow, scope)
-        if expression is not None:
+        if expression is not None and len(self.problems) == before:  # One mistake is reported once.
             self.collect(("allow",), lambda: _check_allow(expression))
         return expression
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ...config.schema.sections import Config, KeyPath, Upstream
 from ..request.never_sent import why_never_sent, why_not_deadline_header
 
+_CLIENT_CERTIFICATE = "x-forwarded-client-cert"
 # Replaces an unknown upstream.
 _DEFAULTS = Upstream(urls=("http://unknown",))
 
@@ -19,7 +20,9 @@ def never_sent_by_calls(config: Config, index: int) -> Iterator[tuple[KeyPath, s
         named: list[tuple[KeyPath, str]] = [((*at, "headers", field), field) for field in call.headers]
         named += [((*at, "forward_headers", place), field) for place, field in enumerate(call.forward_headers)]
         for path, field in named:
-            if reason := next(filter(None, (why_never_sent(field, upstream) for upstream in upstreams)), None):
+            if field == _CLIENT_CERTIFICATE and "forward_headers" in path:
+                yield path, f'"{field}" says who the client is, and no upstream gets it; send {{auth.sub}} in a field'
+            elif reason := next(filter(None, (why_never_sent(field, upstream) for upstream in upstreams)), None):
                 yield path, reason
 
 

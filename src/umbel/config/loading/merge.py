@@ -15,6 +15,8 @@ from .errors.did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
 _MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs")
+_OF_CREDENTIALS = ("scopes", "scopes_any", "allow")
+"""The keys of a route that are about the credential of a request, beside ``auth``."""
 _SHARED = ("include", "upstreams", "routes", "auth", "limits")
 
 
@@ -149,4 +151,12 @@ def _add_routes(merged: MergedTree, source: SourceFile, data: dict[str, Any], re
     all_routes = merged.data["routes"]
     for index, table in enumerate(tables):
         path, origin = ("routes", len(all_routes)), Origin(source, ("routes", index))
-        all_routes.append(merged.place(path, table, origin, merged.defaults.get("route", {}), "route"))
+        all_routes.append(merged.place(path, table, origin, _inherited(merged, table), "route"))
+
+
+def _inherited(merged: MergedTree, route: object) -> dict[str, Any]:
+    """Return the defaults of a route. One that says ``auth = "none"`` itself inherits no key about credentials."""
+    default: dict[str, Any] = merged.defaults.get("route", {})
+    if not isinstance(route, dict) or route.get("auth") not in ("none", ["none"]):
+        return default
+    return {key: value for key, value in default.items() if key not in _OF_CREDENTIALS}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from .constraints import ConstraintViolation, enforce
 from .section import AS_TUPLE, Section
@@ -15,6 +15,43 @@ from .values.units import Duration
 
 _PLACE = re.compile(r"header|(?:cookie|query):[A-Za-z0-9_.~-]+|cookie:__(?:Host|Secure)-[A-Za-z0-9_.~-]+")
 _SAN = re.compile(r"dns:(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|[a-z][a-z0-9+.-]{0,30}://[!-~]+")
+_URI_WITH_STARS = re.compile(r"[^:]+://[^/?#*]+/(?:[^*]*/)?\*")
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+_KEY_SET_PATH = re.compile(r"/[!-~]*")
+_OTHER_MEANING = frozenset(
+    {
+        "cache-control",
+        "cookie",
+        "date",
+        "dnt",
+        "expect",
+        "forwarded",
+        "from",
+        "last-event-id",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "priority",
+        "proxy",
+        "range",
+        "referer",
+        "remote-addr",
+        "server",
+        "set-cookie",
+        "traceparent",
+        "tracestate",
+        "upgrade-insecure-requests",
+        "user-agent",
+        "via",
+        "www-authenticate",
+        "x-http-method-override",
+        "x-original-host",
+        "x-real-ip",
+        "x-request-id",
+    }
+)
+_OTHER_MEANING_PREFIXES = ("accept", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-")
+"""Header fields with a meaning of their own: browsers, proxies or the gateway write, read or leave out each of them."""
 
 
 def _place(value: str) -> str:
@@ -28,6 +65,43 @@ def _san(value: str) -> str:
         raise ValueError(
             f'"{value}" is no name of a certificate; write a URI such as "spiffe://example.org/batch", or'
             ' "dns:batch.internal"'
+        )
+    if "*" in value and not value.startswith("dns:") and _URI_WITH_STARS.fullmatch(value) is None:
+        raise ValueError(
+            f'"{value}" has a * that stands for nothing: only /* at the end of a URI with a host stands for all names'
+            " below; write each name, or such a URI"
+        )
+    return value
+
+
+def _scope(value: str) -> str:
+    if _SCOPE.fullmatch(value) is None:
+        raise ValueError(
+            "a scope has at least one character, and no space, quote or backslash (RFC 6749 section 3.3); write several"
+            ' as a list, such as ["orders:read", "orders:write"]'
+        )
+    return value
+
+
+def _key_set_path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError('a path begins with a slash, such as "/jwks.json"')
+    if _KEY_SET_PATH.fullmatch(value) is None:
+        raise ValueError("a path has no space, control character or letter beyond ASCII; write it percent-encoded")
+    return value
+
+
+def _key_field(value: str) -> str:
+    name = value.replace("_", "-")
+    if name == "authorization":
+        raise ValueError(
+            '"authorization" has a scheme before the credential (RFC 9110 section 11.6.2), so no key is alone in it;'
+            ' write a field of its own, such as "x-api-key"'
+        )
+    if name in _OTHER_MEANING or name.startswith(_OTHER_MEANING_PREFIXES):
+        raise ValueError(
+            f'"{value}" has another meaning for browsers, proxies or the gateway; write a field of its own, such as'
+            ' "x-api-key"'
         )
     return value
 
@@ -63,8 +137,14 @@ SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
 """The algorithms whose key both signs and verifies."""
 TokenPlace = Annotated[str, AfterValidator(_place)]
 CertificateName = Annotated[str, AfterValidator(_san)]
-Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5B\x5D-\x7E]+$")]
+Scope = Annotated[str, AfterValidator(_scope), WithJsonSchema({"type": "string", "pattern": rf"^{_SCOPE.pattern}$"})]
 """A scope (RFC 6749 section 3.3)."""
+
+
+KeySetPath = Annotated[
+    str, AfterValidator(_key_set_path), WithJsonSchema({"type": "string", "pattern": rf"^{_KEY_SET_PATH.pattern}$"})
+]
+KeyField = Annotated[HeaderName, AfterValidator(_key_field)]
 
 
 def _jwks_constraints(jwks: Jwks) -> Iterator[ConstraintViolation]:
@@ -81,7 +161,7 @@ class Jwks(Section):
 
     upstream: UpstreamName
     """The name of the upstream, whose limits and policies hold."""
-    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
+    path: KeySetPath | None = None
     """The path and query of the key set, below the upstream's base URL."""
     discovery: bool = False
     """Whether the path of the key set is read from the issuer's openid-configuration (OpenID Connect Discovery)."""
@@ -173,8 +253,8 @@ class ApiKeyAuth(Section):
 
     kind: Literal["api-key"]
     """api-key: a secret text in a header field."""
-    header: HeaderName = "x-api-key"
-    """The header field of the key."""
+    header: KeyField = "x-api-key"
+    """The header field of the key: one that has no other meaning in HTTP."""
     file: str
     """The file of the keys (TOML), read again when it changes: tables [[keys]] with id, sha256 (the SHA-256 of the key
     in hexadecimal), and optionally scopes and expires (a date or a time)."""

@@ -413,13 +413,15 @@ def _access_constraints(route: Route) -> Iterator[ConstraintViolation]:
         )
         return
     if route.auth is not None and route.auth != PUBLIC:
+        for name in dict.fromkeys(each for each in route.auth if route.auth.count(each) > 1):
+            yield ConstraintViolation(f'"{name}" is given twice; write it once', ("auth",))
         return
     for key, value in (("scopes", route.scopes), ("scopes_any", route.scopes_any), ("allow", route.allow)):
         if value:
-            missing = "the route has no auth" if route.auth is None else 'auth = "none" needs no credential'
+            missing = "has no auth" if route.auth is None else 'needs none, since it has auth = "none"'
             yield ConstraintViolation(
-                f"{key} is about the credential of a request, but {missing}; write the names of sections [auth.NAME]"
-                f" into auth, or {'remove allow' if key == 'allow' else f'{key} = []'}",
+                f"{key} is about the credential of a request, but the route {route.path} {missing}; write the names of"
+                f" sections [auth.NAME] into auth, or {'remove allow' if key == 'allow' else f'{key} = []'}",
                 (key, "auth"),
             )
 
