@@ -14,7 +14,7 @@ import trio
 from tests.support.process.processes import PROJECT, PYTHON, started
 from tests.support.source.wait_tables import check_waits
 from umbel import Umbel
-from umbel.config.schema.sections import Call, Route
+from umbel.config.schema.sections import Call, Limit, Route
 from umbel.server.limits.server_limits import Limits
 
 DOC = (PROJECT / "docs" / "server.md").read_text()
@@ -82,6 +82,7 @@ def test_every_attack_has_a_limit_a_key_and_an_existing_test() -> None:
         named = re.findall(r"`([\w-]+)`", key)
         assert named or key == "fixed", attack
         known = {"of a call": set(Call.model_fields), "of a route": set(Route.model_fields)}
+        known["of a limit"] = set(Limit.model_fields)
         assert set(named) <= known.get(key.rpartition("` ")[2], keys), attack
         for path in re.findall(r"`([^`]+)`", tested):
             assert (PROJECT / "tests" / path).exists(), path
