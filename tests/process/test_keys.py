@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -136,3 +137,53 @@ async def test_a_successor_whose_worker_dies_serves_without_keys(tmp_path: Path)
             os.kill(old, signal.SIGKILL)
             assert f"worker 1 ({successor}) is ready" in await master.line("worker.ready")
             await is_ready(master, 503, 503, 1)
+
+
+KEY = "uk_of_a_partner"
+KEYS = f'[[keys]]\nid = "acme"\nsha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n'
+PARTNERS = """
+[auth.partners]
+kind = "api-key"
+file = "keys.toml"
+[[routes]]
+path = "/r"
+auth = "partners"
+respond = { text = "hello" }
+[[routes]]
+path = "/open"
+auth = "none"
+respond = { text = "open" }
+"""
+
+
+async def test_a_broken_key_file_and_a_crash_stop_only_the_routes_of_these_keys(tmp_path: Path) -> None:
+    write(tmp_path, PARTNERS, {"keys.toml": KEYS})
+    key = [("x-api-key", KEY)]
+    async with supervised(tmp_path, workers=1, app=None) as master:
+        assert (await fetch(master.port, "GET", "/r", key)).status == 200
+        (tmp_path / "keys.toml").write_text("[[keys]\n")
+        (pid,) = (await master.pids()).values()
+        os.kill(pid, signal.SIGKILL)
+        with trio.fail_after(TEST_TIMEOUT_S):
+            assert "cannot be used; its keys get 503 until it can" in await master.line("keys.toml of [auth.partners]")
+            await master.line("worker.ready")
+        assert (await fetch(master.port, "GET", "/r", key)).status == 503
+        assert (await fetch(master.port, "GET", "/r")).status == 401
+        assert (await fetch(master.port, "GET", "/open")).status == 200
+        assert (await fetch(master.port, "GET", "/readyz")).status == 200
+        reloaded = await master.ask(command="reload")
+        assert not reloaded["ok"]
+        assert (await fetch(master.port, "GET", "/open")).status == 200
+        (tmp_path / "keys.toml").write_text(KEYS)
+        with trio.fail_after(TEST_TIMEOUT_S):
+            while (await fetch(master.port, "GET", "/r", key)).status != 200:
+                await wait_all_tasks_blocked(0.05)
+
+
+async def test_a_broken_key_file_at_the_first_start_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    program = 'from umbel import Umbel\napp = Umbel.from_file("umbel.toml")\n'
+    write(tmp_path, PARTNERS, {"keys.toml": "[[keys]\n", "served.py": program})
+    for app in (None, "served:app"):
+        async with supervised(tmp_path, workers=1, app=app, ready=False) as master:
+            assert await master.child.end() == 78
+            assert "keys.toml:1: is not TOML" in master.child.output

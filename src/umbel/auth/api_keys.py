@@ -13,7 +13,8 @@ every second, following symbolic links, so it notices a file that is replaced by
 lead elsewhere (as in a Kubernetes secret), and a file that is rewritten in place. A file that has changed is read once
 it has stayed the same from one look to the next, and what was read counts only if the file did not change meanwhile:
 so a file that is half written is not used. A new table replaces the old one as a whole. While the file is missing or
-has a mistake, the keys of the last good one stay in force.
+has a mistake, the keys of the last good one stay in force. A process that starts with such a file has none: then each
+key is refused as unavailable, until the file can be used (``config/loading/file_rules.py`` says which process may).
 
 Three things cannot be noticed: a file that is rewritten in place with the same size and the same modification time; a
 writer that pauses for more than a second where the file has no mistake; and a change that the file system does not
@@ -38,6 +39,7 @@ from trio_util import periodic
 from ..config.loading.file_reader import FileStamp, why
 from ..config.schema.auth import ApiKeyAuth
 from ..config.schema.sections import KeyPath
+from ..core.console import say
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import NULL, Level, LogMessage, Recorder
 from ..core.identity import Identity
@@ -55,6 +57,7 @@ _NO_DIGEST = bytes(hashlib.sha256().digest_size)
 _NOT_ONE = Refusal("The request must have one API key.", "invalid_request")
 _TOO_LONG = Refusal("The API key is too long.", "invalid_request")
 _UNKNOWN = Refusal("The API key is not valid.", outcome="unknown-key")
+_NO_KEYS = Refusal("The API keys are not available.", outcome="no-keys", unavailable=True)
 _EXPIRED = Refusal("The API key has expired.", outcome="expired")
 
 
@@ -66,10 +69,10 @@ class KeyStatistics(msgspec.Struct, frozen=True):
     keys: int
     """The number of keys in force, expired ones included."""
     expired: int
-    read_age: float
-    """Seconds since the keys in force were read."""
+    read_age: float | None
+    """Seconds since the keys in force were read; None: there are none, since the file could never be used."""
     generation: int
-    """How many times keys were read and put into force, counted from 1."""
+    """How many times keys were read and put into force; 0: there are none yet."""
     last_error: str | None
     """Why the present file is not in force; None: it is."""
 
@@ -93,15 +96,23 @@ class ApiKeyAuthenticator:
         recorder: gets ``auth.key_file_read`` when new keys are in force, and ``auth.key_file_failed`` when the file can
             no longer be used, or for another reason than before.
         wall: the Unix time, which keys are compared with that expire.
+        required: whether a file that cannot be used is an error. Otherwise it is said on stderr, and there are no keys
+            until it can be used.
 
     Raises:
-        ConfigError: the file cannot be used. It carries all mistakes.
+        ConfigError: the file cannot be used, and is required. It carries all mistakes.
     """
 
     kind = "api-key"
 
     def __init__(
-        self, name: str, section: ApiKeyAuth, *, recorder: Recorder = NULL, wall: Callable[[], float] = time.time
+        self,
+        name: str,
+        section: ApiKeyAuth,
+        *,
+        recorder: Recorder = NULL,
+        wall: Callable[[], float] = time.time,
+        required: bool = True,
     ) -> None:
         self.name = name
         self._header = section.header
@@ -110,18 +121,26 @@ class ApiKeyAuthenticator:
         self._wall = wall
         self._places = (Place("header", section.header),)
         self._mac_key = os.urandom(32)
+        self._table: _Table | None = None
+        """The keys in force; None: the file could never be used."""
+        self._read_at = wall()
+        self._generation = 0
+        self._last_error: str | None = None
+        self._seen: FileStamp | None = None
+        """The state of the file at the last look; None: it could not be looked at."""
+        self._tried: FileStamp | None = None
+        """The state of the file at the last reading; None: the file must be read again in any case."""
         try:
             self._table = _Table(read_key_file(section.file, settled=True), self._mac)
         except KeyFileError as error:
-            problems = [ConfigProblem(section.file, each.line, each.key, each.reason) for each in error.mistakes]
-            raise ConfigError(problems) from None
-        self._read_at = wall()
-        self._generation = 1
-        self._last_error: str | None = None
-        self._seen: FileStamp | None = self._table.stamp
-        """The state of the file at the last look; None: it could not be looked at."""
-        self._tried: FileStamp | None = self._table.stamp
-        """The state of the file at the last reading; None: the file must be read again in any case."""
+            if required:
+                problems = [ConfigProblem(section.file, each.line, each.key, each.reason) for each in error.mistakes]
+                raise ConfigError(problems) from None
+            self._fail(str(error))
+            say(f"error: {section.file} of [auth.{name}] cannot be used; its keys get 503 until it can: {error}")
+        else:
+            self._generation = 1
+            self._seen = self._tried = self._table.stamp
 
     def authenticate(self, presented: Presented) -> Identity | Refusal | None:
         """Verify the API key of a request; see ``Authenticator.authenticate``."""
@@ -132,6 +151,8 @@ class ApiKeyAuthenticator:
             return _TOO_LONG
         if "," in key:  # The values of two fields are joined by a comma, so no key has one.
             return _NOT_ONE
+        if self._table is None:
+            return _NO_KEYS
         digest = hashlib.sha256(key.encode("latin-1", "replace")).digest()
         found = self._table.by_mac.get(self._mac(digest))
         same = hmac.compare_digest(digest, _NO_DIGEST if found is None else found.digest)
@@ -165,9 +186,9 @@ class ApiKeyAuthenticator:
     def statistics(self) -> KeyStatistics:
         """Return a snapshot."""
         now = self._wall()
-        keys = self._table.by_mac.values()
+        keys = () if self._table is None else self._table.by_mac.values()
         expired = sum(1 for key in keys if key.expires is not None and now >= key.expires)
-        age = max(0.0, now - self._read_at)
+        age = None if self._table is None else max(0.0, now - self._read_at)
         return KeyStatistics(self.name, self._file, len(keys), expired, age, self._generation, self._last_error)
 
     async def run(self) -> None:
@@ -219,7 +240,8 @@ class ApiKeyAuthenticator:
         if reason == self._last_error:
             return
         self._last_error = reason
-        message = f"the file of [auth.{self.name}] cannot be used, and the last keys stay in force: {reason}"
+        meanwhile = "its keys get 503 until it can" if self._table is None else "the last keys stay in force"
+        message = f"the file of [auth.{self.name}] cannot be used, and {meanwhile}: {reason}"
         self._record("error", "auth.key_file_failed", message, {"reason": reason})
 
     def _record(self, level: Level, event: str, message: str, fields: Mapping[str, object]) -> None:

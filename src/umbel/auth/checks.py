@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.loading.errors.did_you_mean import suggestion
+from ..config.loading.file_rules import needs_key_files
 from ..config.schema.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Route
 from . import api_keys, client_certificates, forwarded_credentials
@@ -46,7 +47,9 @@ def _problems(section: Auth) -> Iterator[tuple[KeyPath, str]]:
         return iter(())
     if isinstance(section, JwtAuth):
         return jwt.problems(section)
-    return api_keys.problems(section) if isinstance(section, ApiKeyAuth) else client_certificates.problems(section)
+    if isinstance(section, MtlsAuth):
+        return client_certificates.problems(section)
+    return api_keys.problems(section) if needs_key_files() else iter(())
 
 
 def _files(section: Auth) -> Iterator[str]:

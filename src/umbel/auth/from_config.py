@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from ..config.loading.file_rules import needs_key_files
 from ..config.schema.auth import ApiKeyAuth, JwtAuth
 from ..core.errors import ConfigError, ConfigProblem
 from .api_keys import ApiKeyAuthenticator
@@ -37,7 +38,8 @@ async def open_authenticators(
         recorder: gets the records of the keys.
 
     Raises:
-        ConfigError: a file of keys cannot be used, or a library is not installed.
+        ConfigError: a file of keys cannot be used (of API keys only if ``needs_key_files``), or a library is not
+            installed.
     """
     made = {name: _made(config, name, section, recorder) for name, section in config.auth.items()}
     async with trio.open_nursery() as nursery:
@@ -64,7 +66,7 @@ def _made(config: Config, name: str, section: Auth, recorder: Recorder) -> AnyAu
         if isinstance(section, JwtAuth):
             return JwtAuthenticator(name, section, recorder=recorder)
         if isinstance(section, ApiKeyAuth):
-            return ApiKeyAuthenticator(name, section, recorder=recorder)
+            return ApiKeyAuthenticator(name, section, recorder=recorder, required=needs_key_files())
         return MtlsAuthenticator(name, section)
     except AuthConfigError as error:
         at = ("auth", name, *error.key)

@@ -92,4 +92,5 @@ def _issuer(keys: IssuerKeys, redactor: Redactor) -> KeySourceStatistics:
 
 def _key_file(keys: ApiKeyStatistics, redactor: Redactor) -> KeySourceStatistics:
     error = redactor.text(keys.last_error or "")
-    return KeySourceStatistics("", keys.file, "failing" if error else "ok", keys.keys, (), keys.read_age, 0, 0, error)
+    state: KeyState = "none" if keys.generation == 0 else "failing" if error else "ok"
+    return KeySourceStatistics("", keys.file, state, keys.keys, (), keys.read_age, 0, 0, error)

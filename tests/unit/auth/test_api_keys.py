@@ -14,7 +14,9 @@ import trio
 from umbel.auth import api_keys
 from umbel.auth.api_keys import KEY_MAX, ApiKeyAuthenticator, problems
 from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
+from umbel.auth.statistics import authenticator_statistics
 from umbel.config.schema.auth import ApiKeyAuth
+from umbel.core.diagnostics.redact import Redactor
 from umbel.core.errors import ConfigError
 from umbel.core.events import Event, LogMessage
 from umbel.core.identity import Identity
@@ -47,6 +49,10 @@ def write(path: Path, text: str, age: int = 0) -> Path:
     path.write_text(text)
     os.utime(path, (LONG_AGO - age, LONG_AGO - age))
     return path
+
+
+def remove(path: Path) -> None:
+    path.unlink()
 
 
 def presented(key: str | None = None, **fields: str) -> Presented:
@@ -302,3 +308,31 @@ def test_no_key_and_no_digest_is_shown(file: Path) -> None:
     shown = repr(keys) + repr(keys.statistics()) + repr(keys.authenticate(presented("wrong")))
     assert hashlib.sha256(b"first").hexdigest() not in shown
     assert "wrong" not in shown
+
+
+@pytest.mark.parametrize("content", [None, "", "[[keys]]\nid = 3\n"])
+async def test_a_broken_file_that_is_not_required_gives_503_until_it_is_mended(
+    content: str | None, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remove(file) if content is None else write(file, content)
+    recorder = Recorded()
+    section = ApiKeyAuth(kind="api-key", file=str(file))
+    with pytest.raises(ConfigError):
+        ApiKeyAuthenticator("partners", section, recorder=recorder)
+    keys = ApiKeyAuthenticator("partners", section, recorder=recorder, required=False)
+    refusal = keys.authenticate(presented("first"))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.unavailable, refusal.outcome, refusal.keys_may_come) == (True, "no-keys", False)
+    assert keys.authenticate(presented()) is None
+    assert f"{file} of [auth.partners] cannot be used; its keys get 503 until it can" in capsys.readouterr().err
+    (shown,) = authenticator_statistics([keys], Redactor())
+    assert (shown.state, shown.sources[0].keys, shown.sources[0].age) == ("none", 0, None)
+    assert shown.sources[0].last_error
+    await settle(keys)
+    assert recorder.events == ["auth.key_file_failed"]
+    write(file, table("first"), age=5)
+    await settle(keys)
+    assert lets_in(keys, "first")
+    assert recorder.events == ["auth.key_file_failed", "auth.key_file_read"]
+    (shown,) = authenticator_statistics([keys], Redactor())
+    assert (shown.state, shown.sources[0].keys) == ("ok", 1)

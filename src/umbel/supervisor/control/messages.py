@@ -75,6 +75,8 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     may_lack_keys: tuple[str, ...] | None = None
     """The keys of ``[auth]`` without which the worker may get ready, since the one that it replaces has not got them
     either; None: without any."""
+    needs_key_files: bool = True
+    """Whether the worker fails if a file of API keys cannot be used (``config/loading/file_rules.py``)."""
     check_only: bool = False
     """Whether the worker only loads the application and runs its lifespan."""
 

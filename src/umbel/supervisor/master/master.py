@@ -366,6 +366,8 @@ class Master:
             max_lifetime=options.max_lifetime,
             shows_requests=settings.shows_requests,
             may_lack_keys=may_lack_keys,
+            # At the start a broken file is a mistake to be seen, and a successor must not have less than its worker.
+            needs_key_files=not self._ever_ready or may_lack_keys is not None,
         )
         return WorkerSpec(start, f"worker {slot} of {application.name}")
 

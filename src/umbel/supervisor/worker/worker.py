@@ -56,6 +56,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 from setproctitle import setproctitle
 
+from ...config.loading.file_rules import serve_without_key_files
 from ...core.diagnostics.request_console import requests_on_stderr
 from ...core.errors import ConfigError
 from ...logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
@@ -102,6 +103,8 @@ def main() -> None:
         start = messages.decode_master_message(first)
         assert isinstance(start, messages.Start)
         os.environ[WORKER_VARIABLE] = str(start.slot)
+        if not start.needs_key_files:
+            serve_without_key_files()
         OrphanWatch(sock.fileno(), start.orphan_grace).start()  # Before any foreign code, which may block for ever.
         setproctitle(f"umbel: worker {start.slot} [{start.app or start.config}]")
         sys.exit(_load_and_run(start, sock))

@@ -186,3 +186,21 @@ async def test_a_successor_whose_worker_dies_gets_ready_without_keys(
         assert current(master) == [successor]
         assert master.without_keys == 1
         assert len(provider.spawned) == 2
+
+
+async def test_only_a_worker_that_replaces_a_dead_one_may_lack_key_files(
+    autojump_clock: MockClock, provider: Provider
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        (first,) = current(master)
+        assert first._spec.start.needs_key_files
+        await master.reloader.wait_for(master.reloader.request())
+        (successor,) = current(master)
+        assert successor is not first
+        assert successor._spec.start.needs_key_files
+        provider.crash[successor].set()
+        await trio.sleep(60)
+        (after_death,) = current(master)
+        assert after_death is not successor
+        assert not after_death._spec.start.needs_key_files
