@@ -15,7 +15,6 @@ from .values.units import Duration
 
 _PLACE = re.compile(r"header|(?:cookie|query):[A-Za-z0-9_.~-]+|cookie:__(?:Host|Secure)-[A-Za-z0-9_.~-]+")
 _SAN = re.compile(r"dns:(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|[a-z][a-z0-9+.-]{0,30}://[!-~]+")
-_URI_WITH_STARS = re.compile(r"[^:]+://[^/?#*]+/(?:[^*]*/)?\*")
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 _KEY_SET_PATH = re.compile(r"/[!-~]*")
 _OTHER_MEANING = frozenset(
@@ -66,7 +65,9 @@ def _san(value: str) -> str:
             f'"{value}" is no name of a certificate; write a URI such as "spiffe://example.org/batch", or'
             ' "dns:batch.internal"'
         )
-    if "*" in value and not value.startswith("dns:") and _URI_WITH_STARS.fullmatch(value) is None:
+    before, star, after = value.partition("*")
+    host = before.partition("://")[2].partition("/")[0]
+    if star and not value.startswith("dns:") and (after or not host or not before.endswith("/")):
         raise ValueError(
             f'"{value}" has a * that stands for nothing: only /* at the end of a URI with a host stands for all names'
             " below; write each name, or such a URI"
