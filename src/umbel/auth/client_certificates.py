@@ -32,7 +32,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import NamedTuple
 
 import trio
@@ -43,12 +42,11 @@ from ..core.identity import Identity
 from ..net.bounded_cache import BoundedCache
 from .authenticator import Place, Presented, Refusal
 from .config_error import AuthConfigError
+from .extra import CERTIFICATES, HOW_TO_INSTALL, is_installed
 from .forwarded_client_cert import CertificateNames, names_of_last_element
 
 FORWARDED = "x-forwarded-client-cert"
 """The field by which a proxy reports the client's certificate."""
-HOW_TO_INSTALL = "pip install 'umbel[auth]'"
-"""The command that installs the library."""
 CACHED_MAX = 1024
 """The most certificates whose verdict is remembered."""
 NAME_MAX = 2048
@@ -231,17 +229,7 @@ def read(der: bytes) -> Certificate | None:
         return None
 
 
-@cache
-def is_installed() -> bool:
-    """Whether the library that reads certificates can be imported."""
-    try:
-        import cryptography.x509  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def problems(section: MtlsAuth) -> Iterator[tuple[KeyPath, str]]:
     """Yield the path of a key of the section, and the reason, for each mistake that only this machine shows."""
-    if not is_installed():
+    if not is_installed(CERTIFICATES):
         yield ("kind",), f"client certificates need a library that is not installed; install it with: {HOW_TO_INSTALL}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import datetime
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from umbel.auth import client_certificates
+from umbel.auth import client_certificates, extra
 from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
 from umbel.auth.client_certificates import (
     CACHED_MAX,
@@ -255,15 +254,8 @@ def test_a_certificate_that_has_expired_is_refused_at_the_first_request() -> Non
 def test_a_missing_library_is_a_mistake_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     section = MtlsAuth(kind="mtls", allow=ALLOW)
     assert list(problems(section)) == []
-    original = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name.startswith("cryptography"):
-            raise ImportError(name)
-        return original(name, *rest)
-
-    client_certificates.is_installed.cache_clear()
-    monkeypatch.setattr(builtins, "__import__", without)
+    extra.is_installed.cache_clear()
+    monkeypatch.setitem(sys.modules, extra.CERTIFICATES, None)  # Its import raises ImportError then.
     try:
         assert list(problems(section)) == [
             (
@@ -274,4 +266,4 @@ def test_a_missing_library_is_a_mistake_that_says_how_to_install_it(monkeypatch:
         with pytest.raises(AuthConfigError, match="kind: client certificates need a library"):
             made()
     finally:
-        client_certificates.is_installed.cache_clear()
+        extra.is_installed.cache_clear()

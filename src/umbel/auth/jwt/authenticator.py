@@ -14,12 +14,12 @@ from ...core.events import NULL, Recorder
 from ...core.identity import Identity
 from ..authenticator import Place, Presented, Refusal
 from ..config_error import AuthConfigError
+from ..extra import HOW_TO_INSTALL, TOKENS, is_installed
 from .discovery import Load, at_path, discovered, path_of_issuer
 from .file_keys import FileKeys, read_file
 from .key_set import BadKeySetError
 from .key_source import KeySource, KeyUpstream
 from .key_statistics import JwtStatistics
-from .library import HOW_TO_INSTALL, is_installed
 from .token_places import find_token, place_of
 from .verifier import IssuerRules, Verifier
 
@@ -33,7 +33,7 @@ def problems(section: JwtAuth) -> Iterator[tuple[KeyPath, str]]:
     They are: a library that is not installed, a file that cannot be read or has no usable key, and each key in a file
     that is left out. Blocks on the files. Needs no event loop.
     """
-    if not is_installed():
+    if not is_installed(TOKENS):
         yield ("kind",), _NOT_INSTALLED
         return
     for place, issuer in enumerate(section.issuers):
@@ -78,7 +78,7 @@ class JwtAuthenticator:
         clock: Callable[[], float] = trio.current_time,
         rng: random.Random | None = None,
     ) -> None:
-        if not is_installed():
+        if not is_installed(TOKENS):
             raise AuthConfigError(("kind",), _NOT_INSTALLED)
         self.name = name
         self._places = tuple(map(place_of, section.from_))

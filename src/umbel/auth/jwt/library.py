@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
 
-HOW_TO_INSTALL = "pip install 'umbel[auth]'"
-"""The command that installs the library."""
-
 
 class KeyRule(NamedTuple):
     """What a key must be for an algorithm."""
@@ -32,16 +29,6 @@ KEY_OF: dict[str, KeyRule] = {
     **{f"HS{bits}": KeyRule("oct", (), bits // 8) for bits in (256, 384, 512)},
 }
 """What a key must be, by algorithm (RFC 7518 section 3, RFC 8037 section 3.1)."""
-
-
-@cache
-def is_installed() -> bool:
-    """Whether the library can be imported."""
-    try:
-        import joserfc.jwa  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 @cache

@@ -149,7 +149,7 @@ def test_discovery_needs_an_issuer_that_is_a_url() -> None:
 
 
 def test_a_missing_library_is_a_mistake_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "is_installed", lambda: False)
+    monkeypatch.setattr(module, "is_installed", lambda module: False)
 
     ((place, reason),) = problems(section(REMOTE))
 
