@@ -54,6 +54,17 @@ def every_kind(files: Path, **access: Any) -> tuple[Umbel, Records, Function]:
     return app, records, up
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "proxy"])
+async def test_options_and_a_wrong_method_need_no_credential(kind: str, files: Path) -> None:
+    app, _, up = every_kind(files)
+    async with living(app):
+        for method, status in (("OPTIONS", 204), ("DELETE", 405)):
+            answer = await ask(app, method, f"/{kind.replace(' ', '-')}")
+            assert answer.status == status
+            assert "GET" in (answer["allow"] or "")
+    assert not up.asked
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_request_without_credentials_gets_401_and_starts_nothing(kind: str, files: Path) -> None:
     app, records, up = every_kind(files)
