@@ -24,7 +24,7 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from umbel.auth.authenticator import Presented
 from umbel.auth.jwt.authenticator import JwtAuthenticator
 from umbel.auth.jwt.base64url import decode_canonical
-from umbel.config.schema.auth import JwtAuth
+from umbel.config.schema.access.auth import JwtAuth
 from umbel.core.identity import Identity
 
 ROUNDS, ROUND_S = 15, 0.05

@@ -8,11 +8,13 @@ from typing import Any
 
 from ..config.loading.errors.did_you_mean import suggestion
 from ..config.loading.file_rules import needs_key_files
-from ..config.schema.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
+from ..config.schema.access.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Route
-from . import api_keys, client_certificates, forwarded_credentials
+from . import forwarded_credentials
+from .certificates import client_certificates
 from .effect_checks import never_admitting, warn_of_effects
 from .jwt import authenticator as jwt
+from .keys import api_keys
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..composition.answer.cache_control import allows_shared
 from ..composition.text.expression import compile_expression
-from ..config.schema.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
+from ..config.schema.access.auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Route
 from ..config.schema.values.units import format_duration
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from ..composition.text.expression import compile_expression
 from ..composition.text.template import parse_template
-from ..config.schema.credential_names import CredentialNames, credentials_of
+from ..config.schema.access.credential_names import CredentialNames, credentials_of
 from ..config.schema.proxy import Proxy
 from ..config.schema.sections import Call, Config, Constant, KeyPath, Upstream
 

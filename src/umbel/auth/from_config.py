@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from ..config.loading.file_rules import needs_key_files
-from ..config.schema.auth import ApiKeyAuth, JwtAuth
+from ..config.schema.access.auth import ApiKeyAuth, JwtAuth
 from ..core.errors import ConfigError, ConfigProblem
-from .api_keys import ApiKeyAuthenticator
-from .client_certificates import MtlsAuthenticator
+from .certificates.client_certificates import MtlsAuthenticator
 from .config_error import AuthConfigError
 from .jwt.authenticator import JwtAuthenticator
 from .jwt.upstream_keys import UpstreamKeys
+from .keys.api_keys import ApiKeyAuthenticator
 
 if TYPE_CHECKING:
-    from ..config.schema.auth import Auth
+    from ..config.schema.access.auth import Auth
     from ..config.schema.sections import Config
     from ..core.call import Caller
     from ..core.events import Recorder

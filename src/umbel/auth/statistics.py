@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .api_keys import ApiKeyAuthenticator
-from .api_keys import KeyStatistics as ApiKeyStatistics
 from .jwt.authenticator import JwtAuthenticator
 from .jwt.key_statistics import KeyState
 from .jwt.key_statistics import KeyStatistics as IssuerKeys
+from .keys.api_keys import ApiKeyAuthenticator
+from .keys.api_keys import KeyStatistics as ApiKeyStatistics
 
 if TYPE_CHECKING:
     from ..core.diagnostics.redact import Redactor

@@ -36,8 +36,8 @@ def new_key(key_id: str, scopes: tuple[str, ...], expires: str | None, file: str
     The key goes to stdout and is shown only this once. Its table is added to FILE, whose mode and owner stay; a new
     file can be read by its owner only. If FILE has a mistake, no key is made. Without --file the table goes to stderr.
     """
-    from ..auth.key_file import KeyFileError, mistake_in_id, mistake_in_scopes
-    from ..auth.key_file_writer import add_table
+    from ..auth.keys.key_file import KeyFileError, mistake_in_id, mistake_in_scopes
+    from ..auth.keys.key_file_writer import add_table
 
     if reason := mistake_in_id(key_id):
         raise click.BadParameter(reason, param_hint="ID")
@@ -73,7 +73,7 @@ def hash_() -> None:
 
     A line end behind the key is not a part of it. On a terminal the key is not shown while it is typed.
     """
-    from ..auth.api_keys import mistake_in_key
+    from ..auth.keys.api_keys import mistake_in_key
 
     if sys.stdin.isatty():
         key = str(click.prompt("key", hide_input=True, err=True)).encode()
@@ -90,7 +90,7 @@ def _end(text: str) -> str:
     Raises:
         click.BadParameter: it is none, or is past.
     """
-    from ..auth.key_file import unix_time
+    from ..auth.keys.key_file import unix_time
 
     try:
         end: datetime.date = (

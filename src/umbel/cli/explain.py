@@ -95,7 +95,7 @@ def explain(
 
 def _hidden_parameters(config: Config) -> dict[str, str]:
     """The query parameters in which any section of ``[auth]`` looks for tokens, with what is shown for their values."""
-    from ..config.schema.credential_names import credential_names
+    from ..config.schema.access.credential_names import credential_names
     from ..core.diagnostics.redact import REDACTED
 
     return {name: REDACTED for each in config.auth.values() for name in credential_names(each, "query")}

@@ -67,7 +67,7 @@ from ..core.inbound import ClientGoneError, InboundRequest
 from ..core.model import RequestFacts
 from ..logs import bound
 from ..net.exception_groups import split_crash
-from . import crashes
+from .operation import crashes
 from .request.client_origin import origin_of
 from .request.request_body import known_length
 from .request_context import RequestContext

@@ -18,7 +18,7 @@ from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..net.exception_groups import holds_only, leaves, split_crash
 from ..server.response.access_record import CUT_DETAIL
 from ..upstream.mirrors import RequestCopy
-from . import crashes
+from .operation import crashes
 
 if TYPE_CHECKING:
     from .request_context import RequestContext

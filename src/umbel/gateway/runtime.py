@@ -10,7 +10,7 @@ import httpx
 
 from ..auth.authenticator import Authenticator
 from ..auth.from_config import open_authenticators
-from ..config.schema.credential_names import logs_of
+from ..config.schema.access.credential_names import logs_of
 from ..config.schema.sections import Config, KeyPath, Upstream
 from ..core.call import Caller
 from ..core.errors import ConfigError, ConfigProblem

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ..config.schema.limits import parse_request_rate
-from ..policy.gcra import Decision, Gcra
+from ..config.schema.access.limits import parse_request_rate
+from ..policy.limits.gcra import Decision, Gcra
 from .key_table import Key, KeyTable
 from .limit_expression import Context, compiled, cost_of, evaluator, key_of, reads_auth
 
 if TYPE_CHECKING:
-    from ..config.schema.limits import Limit
+    from ..config.schema.access.limits import Limit
     from ..config.schema.sections import Config
 
 _BUCKETS = 16

@@ -29,7 +29,7 @@ from tests.support.process.processes import PROJECT
 from tests.support.server.serving import RawClient, Reply, fetch, serving
 from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel import Umbel
-from umbel.auth.api_keys import ApiKeyAuthenticator
+from umbel.auth.keys.api_keys import ApiKeyAuthenticator
 from umbel.cli.auth import auth
 from umbel.cli.options import load_with_warnings
 

@@ -16,7 +16,7 @@ import trustme
 from tests.support.server.h2_client import H2Client
 from tests.support.server.serving import RawClient, serving
 from umbel.auth import from_config
-from umbel.auth.client_certificates import MtlsAuthenticator
+from umbel.auth.certificates.client_certificates import MtlsAuthenticator
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 

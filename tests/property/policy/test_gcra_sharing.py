@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from umbel.policy.gcra import Gcra
-from umbel.policy.gcra_sharing import Answer, MasterKey, Report, WorkerKey
+from umbel.policy.limits.gcra import Gcra
+from umbel.policy.limits.gcra_sharing import Answer, MasterKey, Report, WorkerKey
 
 SLACK = 0.01
 

@@ -11,7 +11,7 @@ import msgspec
 
 from tests.support.source.adversarial import PumpedText, texts_of_atoms
 from umbel.auth.authenticator import Place, Presented
-from umbel.auth.forwarded_client_cert import names_of_last_element
+from umbel.auth.certificates.forwarded_client_cert import names_of_last_element
 from umbel.auth.jwt.compact import TOKEN_MAX, BadTokenError, read_claims, read_token
 from umbel.auth.jwt.discovery import key_set_path
 from umbel.auth.jwt.key_set import BadKeySetError, read_key_set

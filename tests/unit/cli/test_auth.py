@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from umbel.auth.key_file import read_key_file
+from umbel.auth.keys.key_file import read_key_file
 from umbel.cli import main
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import http_sf
 import pytest
 
-from umbel.config.schema.limits import parse_request_rate
+from umbel.config.schema.access.limits import parse_request_rate
 from umbel.config.schema.sections import Limit
 from umbel.limits.limit_expression import compiled, cost_of, counted_address, evaluator, key_of
 from umbel.limits.limiter import Limiter

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import trio
 
-from ...config.schema.auth import Issuer, JwtAuth
+from ...config.schema.access.auth import Issuer, JwtAuth
 from ...config.schema.sections import KeyPath
 from ...core.events import NULL, Recorder
 from ...core.identity import Identity

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...config.schema.auth import ApiKeyAuth, Auth, JwtAuth
+from ...config.schema.access.auth import ApiKeyAuth, Auth, JwtAuth
 from ...config.schema.sections import PUBLIC, Config, Limit
 from ...gateway.access.configured_access import makes_unsafe_calls
 from ...limits.checks import needs_identity

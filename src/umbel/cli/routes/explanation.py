@@ -17,7 +17,7 @@ from ...composition.proxy.any_method import ANY_METHOD
 from ...composition.static_response import StaticResponse
 from ...composition.text.expression import ExpressionError
 from ...config.loading.load import LoadedConfig
-from ...config.schema.credential_names import CredentialNames, credentials_of
+from ...config.schema.access.credential_names import CredentialNames, credentials_of
 from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Respond, Upstream

@@ -10,8 +10,8 @@ from typing import Any
 from ...composition.plan.plan import Plan
 from ...composition.proxy.proxy_plan import ProxyPlan
 from ...composition.text.expression import ExpressionError
-from ...config.schema.auth import Auth
-from ...config.schema.credential_names import credential_fields, credential_names
+from ...config.schema.access.auth import Auth
+from ...config.schema.access.credential_names import credential_fields, credential_names
 from ...config.schema.proxy import Proxy, Rewrite, WebSocketRules
 from ...config.schema.values.units import format_ratio
 from ...core.errors import RequestError

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ...config.schema.auth import JwtAuth
+from ...config.schema.access.auth import JwtAuth
 from .null_warnings import KnownValue, Node, NullSearch
 
 if TYPE_CHECKING:
-    from ...config.schema.auth import Auth
+    from ...config.schema.access.auth import Auth
     from ...config.schema.sections import Config, Route
     from .plan import Plan
 

@@ -61,7 +61,7 @@ from typing import NamedTuple
 
 from werkzeug.routing import Map, Rule
 
-from ...config.schema.credential_names import credential_fields, credentials_of
+from ...config.schema.access.credential_names import credential_fields, credentials_of
 from ...config.schema.sections import PUBLIC, Call, Config, KeyPath, Redirect, Respond, Route, Upstream
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.http.forward_all import CONDITIONS, STAR

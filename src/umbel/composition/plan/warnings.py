@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...config.schema.auth import JwtAuth
-from ...config.schema.credential_names import credential_fields
+from ...config.schema.access.auth import JwtAuth
+from ...config.schema.access.credential_names import credential_fields
 from ...config.schema.sections import Call, Config, KeyPath, Route
 from ...core.http.forward_all import STAR
 from ..answer.cache_control import allows_shared

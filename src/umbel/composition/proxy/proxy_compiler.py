@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
-from ...config.schema.credential_names import CredentialNames
+from ...config.schema.access.credential_names import CredentialNames
 from ...config.schema.proxy import FieldRules, Proxy, WebSocketRules
 from ...config.schema.sections import KeyPath, Upstream
 from ...core.http.hop_by_hop import is_hop_by_hop

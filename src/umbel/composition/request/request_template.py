@@ -15,7 +15,7 @@ from urllib.parse import quote_plus, unquote_plus
 
 import msgspec
 
-from ...config.schema.credential_names import NO_CREDENTIALS, CredentialNames
+from ...config.schema.access.credential_names import NO_CREDENTIALS, CredentialNames
 from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest, block_of
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value

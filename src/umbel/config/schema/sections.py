@@ -13,14 +13,14 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
+from .access.auth import Auth, AuthName, Scope
+from .access.limits import Limit as Limit
+from .access.limits import LimitName, LimitNames
 from .admin import Admin as Admin
-from .auth import Auth, AuthName, Scope
 from .browsers import Cors as Cors
 from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
-from .limits import Limit as Limit
-from .limits import LimitName, LimitNames
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .proxy import Proxy as Proxy
 from .query_params import QueryParam as QueryParam

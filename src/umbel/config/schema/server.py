@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .limits import LimitNames
+from .access.limits import LimitNames
 from .section import AS_TUPLE, Section
 from .values.types import NOT_EMPTY, Network, ProbePath, ServedHost
 from .values.units import Delay, Duration, Rate, Size

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from ...config.schema.credential_names import credential_names
+from ...config.schema.access.credential_names import credential_names
 
 if TYPE_CHECKING:
     from ...config.schema.sections import Config

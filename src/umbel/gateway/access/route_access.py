@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...auth.authenticator import Authenticator, Presented, Refusal
 from ...composition.text.expression import ExpressionError, is_false
-from ...config.schema.credential_names import credential_fields
+from ...config.schema.access.credential_names import credential_fields
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...core.identity import AuthResult, Identity

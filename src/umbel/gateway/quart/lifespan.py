@@ -14,14 +14,14 @@ from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
 from ...auth.first_keys import MissingKeysError, missing_keys, wait_for_first_keys
-from ...config.schema.credential_names import logs_of
+from ...config.schema.access.credential_names import logs_of
 from ...core.console import say
 from ...core.errors import ConfigError
 from ...logs import Redactor
 from ...net.exception_groups import first_leaf, leaves, split_crash
 from ...server.lifespan import OWN_SERVER
-from .. import crashes
 from ..context import State
+from ..operation import crashes
 from ..operation.admin import gateway_admin
 from ..proxy.websocket_routes import refuse_websockets
 from ..runtime import open_runtime

@@ -20,10 +20,10 @@ from ...composition.answer.cache_control import to_private
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...net.exception_groups import check_cancel, leaves, split_crash, without_stray_cancels
-from .. import crashes
 from ..access.route_access import AccessError
 from ..access.route_limits import LimitError
 from ..application import GatewayApplication
+from ..operation import crashes
 from ..request.paths import relative_redirect
 from ..request_context import find_request_context, find_websocket_context
 from ..response.problems import as_http_exception, from_http_exception

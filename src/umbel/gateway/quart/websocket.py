@@ -19,7 +19,7 @@ from ...core.model import RequestFacts
 from ...core.problem import CONTENT_TYPE, Problem
 from ...net.exception_groups import split_crash
 from ...server.response.access_record import RECORD
-from .. import crashes
+from ..operation import crashes
 from ..request.client_origin import origin_in
 from ..request.paths import check_authority, check_path, check_query, merged_path, raw_path
 from ..request_context import SCOPE_KEY, RequestContext

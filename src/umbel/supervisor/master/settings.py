@@ -18,7 +18,7 @@ from ...config.hypercorn_toml.settings import Warn, hypercorn_keys
 from ...config.loading.empty_config import require_routes
 from ...config.loading.errors.collect_errors import collect_errors
 from ...config.loading.load import load
-from ...config.schema.credential_names import logs_of
+from ...config.schema.access.credential_names import logs_of
 from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem
 from ...gateway.checks import CHECKS

@@ -16,7 +16,7 @@ from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
 from umbel.auth.config_error import AuthConfigError
 from umbel.auth.jwt import authenticator as module
 from umbel.auth.jwt.authenticator import JwtAuthenticator, problems
-from umbel.config.schema.auth import JwtAuth
+from umbel.config.schema.access.auth import JwtAuth
 from umbel.core.identity import Identity
 
 EC, OTHER = private_key("ES256"), private_key("ES256", 1)

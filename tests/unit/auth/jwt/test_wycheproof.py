@@ -11,7 +11,7 @@ from tests.support.auth.wycheproof import MISSING, Vector, vectors
 from umbel.auth.jwt.compact import BadTokenError, read_token
 from umbel.auth.jwt.key_set import BadKeySetError, read_key_set
 from umbel.auth.jwt.library import KEY_OF
-from umbel.config.schema.auth import SYMMETRIC
+from umbel.config.schema.access.auth import SYMMETRIC
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 

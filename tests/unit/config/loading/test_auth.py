@@ -12,7 +12,7 @@ import trustme
 
 from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, loaded, mistakes
 from tests.support.source.jsonschema import conforms
-from umbel.config.schema.auth import ApiKeyAuth, JwtAuth, MtlsAuth
+from umbel.config.schema.access.auth import ApiKeyAuth, JwtAuth, MtlsAuth
 from umbel.config.schema.reference.jsonschema import json_schema
 from umbel.config.schema.section_tree import section_at
 from umbel.config.schema.sections import Config

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umbel.config.schema.credential_names import logs_of
+from umbel.config.schema.access.credential_names import logs_of
 from umbel.config.schema.sections import Config
 from umbel.core.diagnostics.redact import Redactor
 

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from ....core.http.compressors import LEVELS
 from ...hypercorn_toml.keys import WITHOUT_EFFECT, HypercornFile
-from ...schema.auth import KINDS
+from ...schema.access.auth import KINDS
 from ...schema.compress import Compress
 from ...schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
 from ...schema.section import Section

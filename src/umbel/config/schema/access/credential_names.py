@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..sections import Config, Logs
 from .auth import ApiKeyAuth, Auth, JwtAuth, MtlsAuth
-from .sections import Config, Logs
 
 
 def credential_fields(auth: Auth) -> tuple[str, ...]:

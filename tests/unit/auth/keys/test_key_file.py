@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from umbel.auth.key_file import ID_MAX, MISTAKES_MAX, SIZE_MAX, ApiKey, KeyFileError, read_key_file
+from umbel.auth.keys.key_file import ID_MAX, MISTAKES_MAX, SIZE_MAX, ApiKey, KeyFileError, read_key_file
 
 A, B = "0a" * 32, "0b" * 32
 TABLE = f'[[keys]]\nid = "a"\nsha256 = "{A}"\n'

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from .constraints import ConstraintViolation, enforce
-from .section import AS_TUPLE, Section
-from .values.types import HeaderName, UpstreamName
-from .values.units import Duration
+from ..constraints import ConstraintViolation, enforce
+from ..section import AS_TUPLE, Section
+from ..values.types import HeaderName, UpstreamName
+from ..values.units import Duration
 
 _PLACE = re.compile(r"header|(?:cookie|query):[A-Za-z0-9_.~-]+|cookie:__(?:Host|Secure)-[A-Za-z0-9_.~-]+")
 _SAN = re.compile(r"dns:(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|[a-z][a-z0-9+.-]{0,30}://[!-~]+")

@@ -36,14 +36,14 @@ import msgspec
 import trio
 from trio_util import periodic
 
-from ..config.loading.file_reader import FileStamp, why
-from ..config.schema.auth import ApiKeyAuth
-from ..config.schema.sections import KeyPath
-from ..core.console import say
-from ..core.errors import ConfigError, ConfigProblem
-from ..core.events import NULL, Level, LogMessage, Recorder
-from ..core.identity import Identity
-from .authenticator import Place, Presented, Refusal
+from ...config.loading.file_reader import FileStamp, why
+from ...config.schema.access.auth import ApiKeyAuth
+from ...config.schema.sections import KeyPath
+from ...core.console import say
+from ...core.errors import ConfigError, ConfigProblem
+from ...core.events import NULL, Level, LogMessage, Recorder
+from ...core.identity import Identity
+from ..authenticator import Place, Presented, Refusal
 from .key_file import ApiKey, KeyFile, KeyFileError, read_key_file
 
 KEY_MAX = 1024

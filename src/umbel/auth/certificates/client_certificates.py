@@ -36,13 +36,13 @@ from typing import NamedTuple
 
 import trio
 
-from ..config.schema.auth import MtlsAuth
-from ..config.schema.sections import KeyPath
-from ..core.identity import Identity
-from ..net.bounded_cache import BoundedCache
-from .authenticator import Place, Presented, Refusal
-from .config_error import AuthConfigError
-from .extra import CERTIFICATES, HOW_TO_INSTALL, is_installed
+from ...config.schema.access.auth import MtlsAuth
+from ...config.schema.sections import KeyPath
+from ...core.identity import Identity
+from ...net.bounded_cache import BoundedCache
+from ..authenticator import Place, Presented, Refusal
+from ..config_error import AuthConfigError
+from ..extra import CERTIFICATES, HOW_TO_INSTALL, is_installed
 from .forwarded_client_cert import CertificateNames, names_of_last_element
 
 FORWARDED = "x-forwarded-client-cert"

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.auth.forwarded_client_cert import ELEMENTS_MAX, SIZE_MAX, CertificateNames, names_of_last_element
+from umbel.auth.certificates.forwarded_client_cert import (
+    ELEMENTS_MAX,
+    SIZE_MAX,
+    CertificateNames,
+    names_of_last_element,
+)
 
 ENVOY = (
     'By=spiffe://gw.example/envoy;Hash=468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688;'

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..config.loading.file_reader import why
+from ...config.loading.file_reader import why
 from .key_file import KeyFileError, KeyMistake, keys_in, read_text
 
 NEW_MODE = 0o600

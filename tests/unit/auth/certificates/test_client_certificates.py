@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from umbel.auth import client_certificates, extra
+from umbel.auth import extra
 from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
-from umbel.auth.client_certificates import (
+from umbel.auth.certificates import client_certificates
+from umbel.auth.certificates.client_certificates import (
     CACHED_MAX,
     FORWARDED,
     NAME_MAX,
@@ -24,9 +25,9 @@ from umbel.auth.client_certificates import (
     problems,
     read,
 )
+from umbel.auth.certificates.forwarded_client_cert import CertificateNames
 from umbel.auth.config_error import AuthConfigError
-from umbel.auth.forwarded_client_cert import CertificateNames
-from umbel.config.schema.auth import MtlsAuth
+from umbel.config.schema.access.auth import MtlsAuth
 from umbel.core.identity import Identity
 
 KEY = ec.generate_private_key(ec.SECP256R1())

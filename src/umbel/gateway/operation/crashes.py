@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.events import LogMessage, Recorder
-from ..core.model import RequestFacts
-from ..net.exception_groups import leaves, text_of
+from ...core.events import LogMessage, Recorder
+from ...core.model import RequestFacts
+from ...net.exception_groups import leaves, text_of
 
 
 def record(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from umbel.auth import api_keys
-from umbel.auth.api_keys import KEY_MAX, ApiKeyAuthenticator, problems
 from umbel.auth.authenticator import Authenticator, Place, Presented, Refusal
+from umbel.auth.keys import api_keys
+from umbel.auth.keys.api_keys import KEY_MAX, ApiKeyAuthenticator, problems
 from umbel.auth.statistics import authenticator_statistics
-from umbel.config.schema.auth import ApiKeyAuth
+from umbel.config.schema.access.auth import ApiKeyAuth
 from umbel.core.diagnostics.redact import Redactor
 from umbel.core.errors import ConfigError
 from umbel.core.events import Event, LogMessage

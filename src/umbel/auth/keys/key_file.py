@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..config.loading.errors.did_you_mean import suggestion
-from ..config.loading.file_reader import FileStamp, SourceFile, UnreadableError, parsed, read, read_settled
-from ..config.schema.section_tree import dotted
-from ..config.schema.sections import KeyPath
+from ...config.loading.errors.did_you_mean import suggestion
+from ...config.loading.file_reader import FileStamp, SourceFile, UnreadableError, parsed, read, read_settled
+from ...config.schema.section_tree import dotted
+from ...config.schema.sections import KeyPath
 
 SIZE_MAX = 10**6
 """The most bytes of the file: some 10,000 keys, which are parsed in about a third of a second."""

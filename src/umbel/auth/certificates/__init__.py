@@ -1,0 +1,1 @@
+"""Client certificates: of the TLS handshake, or as a proxy reports them."""

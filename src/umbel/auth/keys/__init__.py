@@ -1,0 +1,1 @@
+"""API keys: their file, and the verification of keys."""

@@ -1,0 +1,1 @@
+"""The sections about who may make requests, and how many."""

@@ -1,0 +1,1 @@
+"""Decisions of limits: rates, bursts, and what several processes spend."""
