@@ -66,7 +66,7 @@ function upload() {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
     // Over HTTP/1.1 the buffers of three sockets hold some megabytes.
-    const size = location.protocol === "https:" ? 10_000_000 : 40_000_000;
+    const size = location.protocol === "https:" ? 10_000_000 : 200_000_000;
     const steps = [];
     request.upload.onprogress = (event) => {
       if (steps.length === 0 && event.loaded < size) report("progress", event.loaded);

@@ -40,7 +40,7 @@ async def test_a_page_sees_streams_as_if_it_had_asked_the_upstream_itself(tmp_pa
     }
     assert seen["refusedWebSocket"] == 1006
     assert seen["upload"] == {"status": 201, "body": "stored", "grows": True, "several": True, "total": True}
-    assert upstream.upload_size == (10_000_000 if protocol == "h2" else 40_000_000)
+    assert upstream.upload_size == (10_000_000 if protocol == "h2" else 200_000_000)
     assert 0 < seen["progress"] < upstream.upload_size
     assert seen["streaming"] == ["piece 0", "piece 1", "piece 2"]
     assert seen["draining"] == [1012, "", True]

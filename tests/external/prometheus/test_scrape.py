@@ -48,9 +48,23 @@ issuers = [{ iss = "ISSUER", jwks = { upstream = "id", path = "/jwks.json" } }]
 path = "/mine"
 auth = "users"
 respond = { text = "yours" }
+[limits.few]
+key = "headers.x_client"
+rate = "1/m"
+burst = 1
+max_keys = 1
+[[routes]]
+path = "/few"
+auth = "none"
+limits = ["few"]
+respond = { text = "few" }
 """
 GONE = b"GET /gone HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 WITHOUT_TOKEN = GONE.replace(b"/gone", b"/mine")
+FEW = tuple(
+    b"GET /few HTTP/1.1\r\nhost: x\r\nx-client: %d\r\nconnection: close\r\n\r\n" % client for client in range(3)
+)
+"""Requests of three clients, of which each worker remembers one."""
 VALUES = {"$__rate_interval": "10s", "$job": ".*", "$instance": ".*", "$route": ".*", "$upstream": ".*"}
 
 
@@ -83,7 +97,7 @@ async def busy_master(directory: Path, metrics_port: int) -> AsyncIterator[Super
 async def _troubles(master: Supervised) -> None:
     """Requests that fail in several ways each second; after some seconds a reload, and a killed worker."""
     for second in range(1000):
-        for request in (*[GONE] * 4, WITHOUT_TOKEN, b"not HTTP\r\n\r\n"):
+        for request in (*[GONE] * 4, WITHOUT_TOKEN, *FEW, *FEW, b"not HTTP\r\n\r\n"):
             stream = await trio.open_tcp_stream("127.0.0.1", master.port)
             async with stream:
                 await stream.send_all(request)
