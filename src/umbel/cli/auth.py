@@ -51,20 +51,34 @@ def new_key(key_id: str, scopes: tuple[str, ...], expires: str | None, file: str
         lines.append(f"scopes = [{', '.join(map(_text, scopes))}]")
     if end is not None:
         lines.append(f"expires = {end}")
-    if file is not None:
-        try:
-            add_table(file, "\n".join(lines) + "\n")
-        except KeyFileError as error:
-            more = len(error.mistakes) - 1
-            rest = f" (and {more} more mistakes)" if more else ""
-            raise click.ClickException(f"no key was made: {file}: {error.mistakes[0]}{rest}") from None
+    shown = key
     if as_json:
         table = {"id": key_id, "sha256": digest, "scopes": scopes}
-        click.echo(json.dumps({"key": key, **table, **({} if end is None else {"expires": end})}, ensure_ascii=False))
-        return
-    click.echo(key)
+        shown = json.dumps({"key": key, **table, **({} if end is None else {"expires": end})}, ensure_ascii=False)
     if file is None:
-        click.echo("\n".join(lines), err=True)
+        click.echo(shown)
+        if not as_json:
+            click.echo("\n".join(lines), err=True)
+        return
+    try:
+        # Printed before the file is replaced: no key that nobody has seen is ever in force.
+        add_table(file, "\n".join(lines) + "\n", lambda: _print_key(shown))
+    except KeyFileError as error:
+        more = len(error.mistakes) - 1
+        rest = f" (and {more} more mistakes)" if more else ""
+        raise click.ClickException(f"no key was made: {file}: {error.mistakes[0]}{rest}") from None
+
+
+def _print_key(shown: str) -> None:
+    """Print a new key.
+
+    Raises:
+        click.ClickException: stdout takes no text.
+    """
+    try:
+        click.echo(shown)
+    except OSError as error:
+        raise click.ClickException(f"no key was made: it cannot be printed: {error.strerror}") from None
 
 
 @auth.command("hash")

@@ -79,13 +79,13 @@ def explain(
     if browsers.preflight:
         found = NoMatch(204, "a preflight, answered before any login, limit, hook and call")
     if isinstance(found, NoMatch):
-        _exit_without_route(ctx, request, found, browsers, as_json=as_json)
+        _exit_without_route(ctx, request, _without_tokens(found, path, hidden), browsers, as_json=as_json)
     inputs = read_inputs(loaded.config, plan := plans[found.route], found, method, path, fields, client)
     if isinstance(inputs, NoMatch):
-        _exit_without_route(ctx, request, inputs, browsers, as_json=as_json)
+        _exit_without_route(ctx, request, _without_tokens(inputs, path, hidden), browsers, as_json=as_json)
     passed = explain_proxy(plan, method, path, found.values, inputs.context, fields, loaded.config.auth, loaded.hide)
     if isinstance(passed, NoMatch):
-        _exit_without_route(ctx, request, passed, browsers, as_json=as_json)
+        _exit_without_route(ctx, request, _without_tokens(passed, path, hidden), browsers, as_json=as_json)
     route = explain_plan(loaded, found.route, plan, fields, inputs.context)
     route = replace(route, location=inputs.location, chosen_because=tuple(map(loaded.hide, found.why)), proxy=passed)
     if is_not_modified(plan, method, fields):
@@ -99,6 +99,16 @@ def _hidden_parameters(config: Config) -> dict[str, str]:
     from ..core.diagnostics.redact import REDACTED
 
     return {name: REDACTED for each in config.auth.values() for name in credential_names(each, "query")}
+
+
+def _without_tokens(answer: NoMatch, target: str, hidden: Mapping[str, str]) -> NoMatch:
+    """An answer whose reason, which may quote the target, has none of the values that are hidden."""
+    reason = answer.reason
+    for pair in target.partition("?")[2].split("&"):
+        name, _, value = pair.partition("=")
+        if value and (key := unquote_plus(name)) in hidden:
+            reason = reason.replace(value, hidden[key])
+    return answer._replace(reason=reason)
 
 
 def _query(query: Query, hidden: Mapping[str, str]) -> Query:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 PIECE = 64 * 1024
 """Most bytes of a piece for a receiver that may be slow."""
-PIECE_MAX = 128 * 1024
+PIECE_MAX = 192 * 1024
 """Most bytes of a piece for a receiver that took the last piece at once."""
 _LARGE = PIECE // 2
 """Least bytes of a piece after which a larger one may follow: a large buffer for a small read only costs time."""

@@ -9,6 +9,7 @@ import os
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -150,3 +151,22 @@ def test_a_key_that_no_request_can_present_has_no_digest(key: bytes) -> None:
     result = run("hash", stdin=key)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "a key " in result.stderr
+
+
+def test_a_key_that_cannot_be_printed_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(click, "echo", full)
+    (tmp_path / "keys.toml").write_text("keys = []\n")
+    with pytest.raises(click.ClickException, match="no key was made: it cannot be printed: No space left on device"):
+        main(["auth", "new-key", "acme", "--file", str(tmp_path / "keys.toml")], standalone_mode=False)
+    assert (tmp_path / "keys.toml").read_text() == "keys = []\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["keys.toml"]
+
+
+def test_a_file_that_would_be_too_large_says_so(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text("#" * 999_990 + "\n")
+    result = CliRunner().invoke(main, ["auth", "new-key", "acme", "--file", str(tmp_path / "keys.toml")])
+    assert result.exit_code == 1
+    assert "would be larger than 1 MB with one more key" in result.output

@@ -151,3 +151,12 @@ def test_credentials_left_out_by_a_star_are_named_and_a_token_is_not_ignored(dir
     assert "forwards all cookies of the client but session" in result.stdout
     assert 'The query parameter "other" is ignored' in result.stdout
     assert 'The query parameter "token"' not in result.stdout
+
+
+def test_a_redirect_and_a_refusal_show_no_token_of_the_query(directory: Path) -> None:
+    text = UPSTREAM + SECTIONS + '[[routes]]\npath = "/slash/"\nauth = "users"\nanswer.shape = "auth.sub"\n'
+    (directory / "umbel.toml").write_text(text)
+    for target in ("/slash?token=eyJSECRET&a=1", "//slash/?tok%65n=eyJSECRET", "/slash/#?token=eyJSECRET"):
+        result = CliRunner().invoke(main, ["explain", "GET", target])
+        assert result.exit_code == 1
+        assert "eyJSECRET" not in result.output, result.output

@@ -10,12 +10,12 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...config.loading.file_reader import why
-from .key_file import KeyFileError, KeyMistake, keys_in, read_text
+from .key_file import SIZE_MAX, KeyFileError, KeyMistake, keys_in, read_text
 
 NEW_MODE = 0o600
 """The mode of a new file."""
@@ -25,12 +25,13 @@ NEW_MODE = 0o600
 _EMPTY_LIST = re.compile(r"^[ \t]*keys[ \t]*=[ \t]*\[[ \t]*\][ \t]*(?:#[^\r\n]*)?\r?(?:\n|\Z)", re.MULTILINE)
 
 
-def add_table(path: str, table: str) -> None:
+def add_table(path: str, table: str, before: Callable[[], None] = lambda: None) -> None:
     """Append a table ``[[keys]]`` to the file at ``path``, or make the file. Blocks. Symbolic links are followed.
 
     Args:
         path: the path of the file.
         table: the table, in TOML.
+        before: called when all is ready, just before the file is replaced. If it raises, the file is as it was.
 
     Raises:
         KeyFileError: the file has a mistake, cannot be read or written, or another process is adding a key. The file is
@@ -41,7 +42,7 @@ def add_table(path: str, table: str) -> None:
         with _locked(target.parent):
             old = _old_text(target)
             new = _with_table(old or "", table)
-            _replace(target, new.encode(), exists=old is not None)
+            _replace(target, new.encode(), before, exists=old is not None)
     except BlockingIOError:
         raise _error("another command is changing the files of this directory; try again") from None
     except (OSError, ValueError) as error:
@@ -97,6 +98,8 @@ def _with_table(text: str, table: str) -> str:
     if text and not text.endswith("\n"):
         text += "\n"
     new = f"{text}\n{table}" if text.strip() else table
+    if len(new.encode()) > SIZE_MAX:
+        raise _error(f"would be larger than {SIZE_MAX // 10**6} MB with one more key; remove keys that have expired")
     try:
         keys_in(new)
     except KeyFileError:
@@ -104,7 +107,7 @@ def _with_table(text: str, table: str) -> str:
     return new
 
 
-def _replace(target: Path, content: bytes, *, exists: bool) -> None:
+def _replace(target: Path, content: bytes, before: Callable[[], None], *, exists: bool) -> None:
     """Replace the file by rename, with the mode and the owner of the old one.
 
     Raises:
@@ -122,6 +125,7 @@ def _replace(target: Path, content: bytes, *, exists: bool) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
+        before()
         temporary.replace(target)
     except BaseException:
         with suppress(OSError):

@@ -41,13 +41,15 @@ def answer_cache_control(
     sets_cookie = bool(fields) and any(name == "set-cookie" for name, _ in fields)
     named = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
     for_one_client = sets_cookie or "private" in named or "no-store" in named
-    if fields and (for_one_client or not complete):
-        fields = tuple(field for field in fields if not field[0].endswith(TARGETED))
     if not complete or "no-store" in named:
-        return "no-store", fields
-    if configured is None:
-        return strictest_cache_control(parts, private=personal or sets_cookie), fields
-    return to_private(configured) if for_one_client else configured, fields
+        value: str | None = "no-store"
+    elif configured is None:
+        value = strictest_cache_control(parts, private=personal or sets_cookie)
+    else:
+        value = to_private(configured) if for_one_client else configured
+    if fields and value is not None and forbids_shared(value):
+        fields = tuple(field for field in fields if not field[0].endswith(TARGETED))
+    return value, fields
 
 
 def cache_control_without_parts(configured: str | None, *, personal: bool) -> str | None:
@@ -73,6 +75,11 @@ def to_private(cache_control: str) -> str:
 def allows_shared(cache_control: str) -> bool:
     """Whether a Cache-Control explicitly allows shared caches to store the answer."""
     return not _FOR_SHARED.isdisjoint(map(_name, _split(cache_control)))
+
+
+def forbids_shared(cache_control: str) -> bool:
+    """Whether a Cache-Control forbids shared caches to store the answer."""
+    return not {"private", "no-store"}.isdisjoint(map(_name, _split(cache_control)))
 
 
 def names_shared_age(cache_control: str) -> bool:

@@ -73,7 +73,7 @@ async def test_a_cookie_whose_claim_is_missing_is_never_that_of_the_client(forwa
 async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_route_says_so(files: Path) -> None:
     shared = says(1, headers={"cache-control": "public, max-age=60", "cdn-cache-control": "max-age=9"})
     app, _ = gateway(
-        route("/parts", auth=["users"]),
+        route("/parts", auth=["users"], answer={"headers": {"surrogate-control": "max-age=9"}}),
         route("/set", auth=["users"], answer={"cache_control": "public, max-age=5"}),
         route("/age", auth=["users"], answer={"cache_control": "max-age=5"}),
         {"path": "/proxy", "auth": ["users"], "proxy": {"upstream": "up"}},
@@ -97,6 +97,7 @@ async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_rout
             assert answer["cache-control"] == expected
             assert "authorization" in ", ".join(answer.all("vary")).lower()
             assert not answer.all("cdn-cache-control") or target == "/proxy-set"
+            assert not answer.all("surrogate-control")
 
 
 async def test_an_answer_of_code_may_be_shared_only_if_it_names_an_age_for_shared_caches(files: Path) -> None:
@@ -106,15 +107,16 @@ async def test_an_answer_of_code_may_be_shared_only_if_it_names_an_age_for_share
     @app.route("/view")
     @app.requires("users", "partners")
     async def view() -> Any:
-        return "x", 200, {"cache-control": said["value"], "vary": "Accept"}
+        return "x", 200, {"cache-control": said["value"], "vary": "Accept", "cdn-cache-control": "max-age=9"}
 
     @app.compose("/handler", auth=["users", "partners"])
     async def handler(compose: Any) -> Any:
-        return "x", 200, {"cache-control": said["value"]}
+        return "x", 200, {"cache-control": said["value"], "cdn-cache-control": "max-age=9"}
 
     @app.compose("/response", auth=["users", "partners"])
     async def response(compose: Any) -> Any:
-        return Response("x", headers={"cache-control": said["value"], "vary": "Accept"})
+        headers = {"cache-control": said["value"], "vary": "Accept", "x-accel-expires": "9"}
+        return Response("x", headers=headers)
 
     async with living(app):
         for value, expected in (
@@ -129,6 +131,8 @@ async def test_an_answer_of_code_may_be_shared_only_if_it_names_an_age_for_share
                 answer = await ask(app, target=target, headers=[bearer(token())])
                 assert answer["cache-control"] == expected, target
                 assert answer["vary"] == "Accept, Authorization, X-Api-Key", target
+                targeted = answer.all("cdn-cache-control") + answer.all("x-accel-expires")
+                assert bool(targeted) == ("s-maxage" in value), target
 
 
 async def test_a_token_in_the_query_is_cut_from_what_is_forwarded(files: Path) -> None:
