@@ -1,4 +1,4 @@
-"""Bounded table of the keys of one limit, each with its TAT (theoretical arrival time, ``policy/limits/gcra.py``).
+"""Bounded table of the keys of one limit, each with its TAT (theoretical arrival time, ``policy/gcra.py``).
 
 Theory
 ------
@@ -21,7 +21,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import floor
 
-from ..policy.limits.gcra import NEVER
+from ..policy.gcra import NEVER
 
 Key = str | bytes | None
 _IDLE_EVICTED = 2

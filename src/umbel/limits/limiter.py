@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from ..config.schema.access.limits import parse_request_rate
-from ..policy.limits.gcra import Decision, Gcra
+from ..policy.gcra import Decision, Gcra
 from .key_table import Key, KeyTable
 from .limit_expression import Context, compiled, cost_of, evaluator, key_of, reads_auth
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.policy.limits.gcra import NEVER, Gcra
+from umbel.policy.gcra import NEVER, Gcra
 
 COSTS = st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 2.0, 3.5])
 STEPS = st.lists(st.tuples(st.floats(0, 3), COSTS), max_size=200)

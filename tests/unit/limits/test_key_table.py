@@ -6,7 +6,7 @@ import random
 import tracemalloc
 
 from umbel.limits.key_table import KeyTable
-from umbel.policy.limits.gcra import NEVER
+from umbel.policy.gcra import NEVER
 
 
 def test_a_key_has_its_latest_tat_and_an_unknown_one_none() -> None:

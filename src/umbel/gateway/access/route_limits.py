@@ -16,7 +16,7 @@ from ...limits.limiter import ROUNDING, Limiter
 from ..request.urlencoded import Names, read_valid_fields
 
 if TYPE_CHECKING:
-    from ...policy.limits.gcra import Decision
+    from ...policy.gcra import Decision
     from ..context import GatewayContext
     from ..request.request_fields import Field
     from ..request_context import RequestContext

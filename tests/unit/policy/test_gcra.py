@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from umbel.policy.limits.gcra import NEVER, Gcra
+from umbel.policy.gcra import NEVER, Gcra
 
 
 def test_a_burst_is_admitted_at_once_then_one_request_per_increment() -> None:

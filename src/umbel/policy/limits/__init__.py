@@ -1,1 +1,0 @@
-"""Decisions of limits: rates, bursts, and what several processes spend."""
