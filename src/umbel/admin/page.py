@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from .auth_rows import auth_rows
+from .auth_rows import AuthRow, auth_rows
 from .limit_rows import limit_rows
 
 _LINKS = ("/status", "/tree", "/metrics", "/readyz")
@@ -28,8 +28,7 @@ def status_page(status: Mapping[str, Any]) -> bytes:
     if "slots" in status:
         parts += ["<h2>Workers</h2>", _table(_WORKER_COLUMNS, _worker_rows(status["slots"]))]
     if auth := auth_rows(status):
-        rows = [row._replace(age="" if row.age is None else round(row.age)) for row in auth]  # type: ignore[arg-type]
-        parts += ["<h2>Authentication</h2>", _table(_AUTH_COLUMNS, rows)]
+        parts += ["<h2>Authentication</h2>", _table(_AUTH_COLUMNS, map(_auth_cells, auth))]
     if limits := limit_rows(status):
         parts += ["<h2>Limits</h2>", _table(_LIMIT_COLUMNS, limits)]
     links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
@@ -57,6 +56,11 @@ def _worker_rows(slots: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Any, ...]
             age = "" if worker["beat_age"] is None else round(worker["beat_age"], 1)
             process = worker["pid"], worker["generation"], round(worker["uptime"]), age
             yield slot["slot"], worker["state"], *process, *numbers, *own
+
+
+def _auth_cells(row: AuthRow) -> tuple[Any, ...]:
+    age = "" if row.age is None else round(row.age)
+    return row.name, row.kind, row.source, row.state, row.keys, age, row.cached_tokens, row.last_error
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

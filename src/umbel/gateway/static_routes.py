@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..composition.answer.cache_control import cache_control_without_parts
+from ..composition.answer.cache_control import cache_control_without_parts, forbids_shared, is_targeted
 from ..composition.plan.plan import request_context
 from ..composition.static_response import RedirectTemplate
 from ..composition.text.template import BadValueError
@@ -65,7 +65,9 @@ class StaticView(ConfiguredView):
             if static.status == 200 and route.answer.etag:
                 self._etag = etag_of(static.content)
                 fields += [(b"etag", self._etag.encode())]
-            fields += [field for field in static.fields if field[0] != b"content-type"]
+            private = caching is not None and forbids_shared(caching)
+            own = [field for field in static.fields if not (private and is_targeted(field[0]))]
+            fields += [field for field in own if field[0] != b"content-type"]
         self.coded_content = CodedContent(self._content)
         """The coded forms of the content."""
         self._not_modified = tuple(fields)

@@ -16,7 +16,7 @@ Fields = Sequence[tuple[str, str]]
 # One directive; a comma may stand within quotes.
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*+"|")++')
 _FOR_SHARED = frozenset({"public", "s-maxage"})
-TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires")
+_TARGETED = (b"cdn-cache-control", b"surrogate-control", b"edge-control", b"x-accel-expires")
 """Ends of the fields that some shared caches obey instead of Cache-Control: that of RFC 9213, and older ones."""
 
 
@@ -48,7 +48,7 @@ def answer_cache_control(
     else:
         value = to_private(configured) if for_one_client else configured
     if fields and value is not None and forbids_shared(value):
-        fields = tuple(field for field in fields if not field[0].endswith(TARGETED))
+        fields = tuple(field for field in fields if not is_targeted(field[0].encode("ascii", "replace")))
     return value, fields
 
 
@@ -75,6 +75,11 @@ def to_private(cache_control: str) -> str:
 def allows_shared(cache_control: str) -> bool:
     """Whether a Cache-Control explicitly allows shared caches to store the answer."""
     return not _FOR_SHARED.isdisjoint(map(_name, _split(cache_control)))
+
+
+def is_targeted(name: bytes) -> bool:
+    """Whether some shared caches obey the field of this name, in lower case, instead of Cache-Control."""
+    return name.endswith(_TARGETED)
 
 
 def forbids_shared(cache_control: str) -> bool:

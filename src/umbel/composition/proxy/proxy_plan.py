@@ -38,7 +38,7 @@ from ...core.http.hop_by_hop import is_hop_by_hop
 from ...core.model import Json
 from ...core.web_origins import WebOrigins
 from ...net.bounded_cache import BoundedCache
-from ..answer.cache_control import TARGETED, to_private
+from ..answer.cache_control import is_targeted, to_private
 from ..request.forward import without_cookies
 from ..request.never_sent import OF_ATTEMPT
 from ..request.request_template import GATEWAY_FIELDS_ALWAYS, GATEWAY_FIELDS_FORWARDED, Param, RequestField
@@ -55,7 +55,6 @@ variable HTTP_PROXY of a CGI program ("httpoxy"); a client certificate is what t
 _ABOUT_CLIENT = frozenset({b"forwarded", b"remote-addr", b"x-real-ip"})
 """Fields of trusted proxies about the client, beside X-Forwarded-*, that need ``forwarded = true``."""
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
-_TARGETED = tuple(name.encode("ascii") for name in TARGETED)
 _DOT_SEGMENT = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:;|%3[bB]|/|\Z)")
 _SCALARS = (str, int, float, bool)
 _NAMES_MAX, _NAME_SIZE = 256, 64
@@ -364,7 +363,7 @@ def _split(raw_target: bytes) -> tuple[bytes, bytes, bytes]:
 def _made_private(fields: Sequence[Field]) -> list[Field]:
     """The fields of a response that no shared cache may store."""
     said = b", ".join(value for _, lower, value in fields if lower == b"cache-control")
-    kept = [each for each in fields if each[1] != b"cache-control" and not each[1].endswith(_TARGETED)]
+    kept = [each for each in fields if each[1] != b"cache-control" and not is_targeted(each[1])]
     return [*kept, (b"cache-control", b"cache-control", to_private(said.decode("latin-1")).encode("latin-1"))]
 
 

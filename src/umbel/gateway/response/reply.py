@@ -13,7 +13,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from ...composition.answer.cache_control import TARGETED, names_shared_age, to_private
+from ...composition.answer.cache_control import is_targeted, names_shared_age, to_private
 from ...core.http.header_field import raw_value
 from ...core.inbound import PreparedFields, ResponseFields
 from ...net.bounded_cache import BoundedCache
@@ -33,8 +33,6 @@ REQUEST_ID = b"x-request-id"
 CACHE_CONTROL = b"cache-control"
 PRIVATE: Field = (CACHE_CONTROL, b"private")
 """What the response to an identified client says if nothing else does: it may be for this client only."""
-_TARGETED = tuple(name.encode("ascii") for name in TARGETED)
-"""Ends of the fields that some shared caches obey instead of Cache-Control."""
 _CLIENTS_MAX, _CLIENT_SIZE = 64, 256
 ERROR = 400
 """The lowest status of an error."""
@@ -136,7 +134,7 @@ def keep_private(fields: list[Field]) -> None:
     said = [value for name, value in fields if name == CACHE_CONTROL]
     joined = b", ".join(said).decode("latin-1")
     if not names_shared_age(joined):
-        fields[:] = [field for field in fields if field[0] != CACHE_CONTROL and not field[0].endswith(_TARGETED)]
+        fields[:] = [field for field in fields if field[0] != CACHE_CONTROL and not is_targeted(field[0])]
         fields.append((CACHE_CONTROL, to_private(joined).encode("latin-1")))
 
 

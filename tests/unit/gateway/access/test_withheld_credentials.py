@@ -76,6 +76,7 @@ async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_rout
         route("/parts", auth=["users"], answer={"headers": {"surrogate-control": "max-age=9"}}),
         route("/set", auth=["users"], answer={"cache_control": "public, max-age=5"}),
         route("/age", auth=["users"], answer={"cache_control": "max-age=5"}),
+        {"path": "/static", "auth": ["users"], "respond": {"text": "x", "headers": {"cdn-cache-control": "max-age=9"}}},
         {"path": "/proxy", "auth": ["users"], "proxy": {"upstream": "up"}},
         {
             "path": "/proxy-set",
@@ -90,6 +91,7 @@ async def test_the_answer_to_an_identified_client_may_be_shared_only_if_the_rout
             ("/parts", "private, max-age=60"),
             ("/set", "public, max-age=5"),
             ("/age", "private, max-age=5"),
+            ("/static", "private"),
             ("/proxy", "private, max-age=60"),
             ("/proxy-set", "public, max-age=5"),
         ):
