@@ -91,7 +91,10 @@ async def test_the_last_keys_stay_in_force_while_the_provider_is_in_trouble(trou
         assert (refused.status, refused.json["type"]) == (401, "urn:umbel:problem:unauthorized")
         assert (await served.ask(old)).status == 200
         served.provider.trouble = ""
-        assert (await served.ask(new)).status == 200
+        with trio.fail_after(30):
+            # A request may share a fetch, one of those after failures, that has met the trouble.
+            while (await served.ask(new)).status != 200:  # noqa: ASYNC110
+                await trio.sleep(0.01)
         assert served.events == ["auth.keys_changed", "auth.keys_failed", "auth.keys_changed"]
 
 
