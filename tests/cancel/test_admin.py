@@ -10,10 +10,10 @@ import trio
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.process.admin import ask_admin
 from tests.unit.admin.test_connections import Source
-from tests.unit.admin.test_process_side import TOKEN, Reports, View, living, settings
-from umbel.admin.process import process_side
-from umbel.admin.process.process_side import process_admin
+from tests.unit.observe.process.test_process_side import TOKEN, Reports, View, living, settings
 from umbel.admin.side import AdminSide
+from umbel.observe.process import process_side
+from umbel.observe.process.process_side import process_admin
 
 
 def descriptors() -> int:

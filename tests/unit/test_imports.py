@@ -26,8 +26,9 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"http1"}),
     frozenset({"config"}),
     frozenset({"policy"}),
-    frozenset({"upstream", "server", "logs", "composition", "observe"}),
+    frozenset({"upstream", "server", "logs", "composition"}),
     frozenset({"auth", "limits", "cache", "admin"}),
+    frozenset({"observe"}),
     frozenset({"gateway"}),
     frozenset({"supervisor", "testing", "simulate"}),
     frozenset({"demo", "labs"}),
@@ -47,6 +48,7 @@ CIRCLE_ALLOWED_IN = "umbel.server.http2"
 
 LIBRARIES_MAX = {
     "admin -> hypercorn": 3,  # It runs `umbel.server`, whose settings are Hypercorn's.
+    "observe -> hypercorn": 1,  # The thread of an admin side.
     "core -> httpx": 2,  # The adapters for httpx's messages and transports, used by `upstream` and `composition`.
     "server -> pydantic": 2,
 }
@@ -72,7 +74,7 @@ def libraries_kept_out(unit: str) -> frozenset[str]:
     out = set()
     if ROW_OF[unit] < ROW_OF["gateway"]:
         out |= {"quart", "quart_trio"} | ({"hypercorn"} if unit != "server" else set())
-    if unit in {"net", "core", "http1", "policy", "server", "logs", "admin"}:
+    if unit in {"net", "core", "http1", "policy", "server", "logs", "admin", "observe"}:
         out |= {"httpx", "pydantic"}
     return frozenset(out)
 

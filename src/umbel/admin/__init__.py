@@ -1,1 +1,1 @@
-"""The admin side of a process: its figures, its state and its commands, for operators and scrapers."""
+"""The HTTP side for operators and scrapers: addresses, guards, pages and commands. A source gives what it shows."""

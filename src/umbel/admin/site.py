@@ -146,16 +146,9 @@ class AdminSite(InboundApplication):
         return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status))
 
     async def _metrics(self, request: InboundRequest) -> Answer:
-        from ..observe import exposition
-
         accept = b",".join(value for name, value in request.fields if name == b"accept")
-        openmetrics = prefers_openmetrics(accept)
-        figures = await self._source.figures()
-        body = await trio.to_thread.run_sync(
-            lambda: exposition.render(figures, openmetrics=openmetrics), abandon_on_cancel=True, limiter=_limiter()
-        )
-        content_type = exposition.OPENMETRICS if openmetrics else exposition.CLASSIC
-        return Answer(200, content_type.encode(), body)
+        metrics = await self._source.metrics(openmetrics=prefers_openmetrics(accept))
+        return Answer(200, metrics.content_type.encode(), metrics.text)
 
     async def _command(self, name: str, request: InboundRequest) -> Answer:
         request.take_at_most(BODY_BYTES_MAX)
@@ -186,19 +179,6 @@ def prefers_openmetrics(accept: bytes) -> bool:
             given = [found for each in parameters if (found := _QUALITY.fullmatch(each)) is not None]
             qualities[media] = max(qualities[media], float(given[0][1]) if given else 1.0)
     return qualities[_OPENMETRICS] > 0 and qualities[_OPENMETRICS] >= qualities[_CLASSIC]
-
-
-_rendering: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("admin_rendering")
-
-
-def _limiter() -> trio.CapacityLimiter:
-    """The limiter of the thread that renders metrics: one at a time, also if scrapes are abandoned."""
-    try:
-        return _rendering.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(1)
-        _rendering.set(limiter)
-        return limiter
 
 
 def _refused(request: InboundRequest, refusal: Refusal) -> Answer:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from ..observe.figures import ProcessFigures
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 COMMANDS = ("scale", "reload", "drain", "kill", "reopen", "stop")
 """The commands, each ``POST /ctl/<command>``."""
@@ -14,6 +11,14 @@ COMMANDS = ("scale", "reload", "drain", "kill", "reopen", "stop")
 
 class CommandError(Exception):
     """A command cannot be carried out. ``str(error)``, the text for the client, says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The metrics of all processes, as a scraper reads them."""
+
+    content_type: str
+    text: bytes
 
 
 class AdminSource(Protocol):
@@ -31,8 +36,8 @@ class AdminSource(Protocol):
         """The task tree of each process: ``process`` (its name), ``pid`` and ``lines``."""
         ...
 
-    async def figures(self) -> Sequence[ProcessFigures]:
-        """The figures of each process."""
+    async def metrics(self, *, openmetrics: bool) -> Metrics:
+        """The metrics of all processes, in the format of OpenMetrics or in the classic one."""
         ...
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:

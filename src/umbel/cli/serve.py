@@ -19,9 +19,9 @@ from .options import allow_empty_option, config_option, hypercorn_beside
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from ..admin.process.server_view import ServerView
     from ..admin.settings import AdminSettings
     from ..core.events import Recorder
+    from ..observe.process.server_view import ServerView
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine
 
@@ -201,10 +201,10 @@ async def _admin_of(app: Any, recorder: Recorder, settings: AdminSettings) -> As
     Raises:
         ConfigError: a configured address is taken.
     """
-    from ..admin.process.process_side import AdminOptions, process_admin
-    from ..admin.process.server_view import ServerView
     from ..core.diagnostics.request_console import stderr_is_terminal
     from ..core.events import LogMessage
+    from ..observe.process.process_side import AdminOptions, process_admin
+    from ..observe.process.server_view import ServerView
 
     view = ServerView(app, recorder)
     options = AdminOptions(strict=True, terminal=stderr_is_terminal())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import trio
 
-from ..admin.process.process_side import AdminOptions
 from ..composition.plan import compiler
 from ..config.loading.load import load
 from ..config.schema.sections import Config
 from ..core.diagnostics.request_console import stderr_is_terminal
 from ..gateway.app import Umbel
+from ..observe.process.process_side import AdminOptions
 from ..server import hypercorn_config, serve
 from .traffic import send_traffic
 from .upstreams import Urls, sample_upstreams

@@ -12,12 +12,12 @@ from weakref import WeakSet
 
 from quart_trio import QuartTrio
 
-from ..admin.process.process_side import AdminOptions
 from ..auth.first_keys import MissingKeysError, missing_keys
 from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
 from ..limits.limiter import LimiterStatistics, limiters_named
+from ..observe.process.process_side import AdminOptions
 from ..server.limits.server_limits import Limits
 from .access.query_tokens import token_parameters
 from .access.route_limits import RouteLimits

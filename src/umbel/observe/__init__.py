@@ -1,1 +1,1 @@
-"""Metrics: what a process counts, how the figures of several processes are added, and the text that a scraper reads."""
+"""What a process shows: its figures and metrics, how those of several processes are added, and its event loop."""

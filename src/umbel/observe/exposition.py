@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+import trio
+
+from ..admin.source import Metrics
 from ..core.statistics.histogram import Cells
 from .catalogue import METRICS, Metric
 from .figures import Exemplar, Labels, ProcessFigures, Sums, add
@@ -23,6 +26,26 @@ CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the classic text format."""
 
 _Exemplars = dict[tuple[str, Labels], dict[int, Exemplar]]
+
+
+async def metrics_of(figures: Sequence[ProcessFigures], *, openmetrics: bool) -> Metrics:
+    """Render as ``render`` in a thread; one at a time, also if scrapes are abandoned by a cancel."""
+    text = await trio.to_thread.run_sync(
+        lambda: render(figures, openmetrics=openmetrics), abandon_on_cancel=True, limiter=_limiter()
+    )
+    return Metrics(OPENMETRICS if openmetrics else CLASSIC, text)
+
+
+_rendering: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("observe_rendering")
+
+
+def _limiter() -> trio.CapacityLimiter:
+    try:
+        return _rendering.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(1)
+        _rendering.set(limiter)
+        return limiter
 
 
 def render(figures: Sequence[ProcessFigures], *, openmetrics: bool) -> bytes:

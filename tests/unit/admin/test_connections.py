@@ -18,7 +18,7 @@ from tests.support.process.admin import ask_admin, ask_admin_bytes
 from umbel.admin.connections import CONNECTIONS_MAX, connections_max, serve_connections
 from umbel.admin.guard import UnixGuard
 from umbel.admin.site import ANSWER_S, BODY_BYTES_MAX, AdminSite, prefers_openmetrics
-from umbel.admin.source import CommandError
+from umbel.admin.source import CommandError, Metrics
 
 HEAD = b"GET /status HTTP/1.1\r\nhost: x\r\n"
 
@@ -36,8 +36,8 @@ class Source:
     async def trees(self) -> list[dict[str, Any]]:
         return []
 
-    async def figures(self) -> list[Any]:
-        return []
+    async def metrics(self, *, openmetrics: bool) -> Metrics:
+        return Metrics("text/plain", b"openmetrics" if openmetrics else b"classic")
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         return False, {"state": "stopping"}
@@ -219,7 +219,7 @@ async def test_a_connection_beyond_the_bound_is_closed_while_all_others_are_answ
         ("GET", "/readyz", b"", 503, b'{"status":"not ready","state":"stopping"}'),
         ("GET", "/tree", b"", 200, b'{"trees":[]}'),
         ("GET", "/", b"", 200, b"<h1>Umbel: serving</h1>"),
-        ("GET", "/metrics", b"", 200, b"# TYPE umbel_in_flight gauge"),
+        ("GET", "/metrics", b"", 200, b"classic"),
         ("GET", "/nothing", b"", 404, b"The paths are /, /ctl/drain, "),
         ("GET", "/ctl/stop", b"", 405, b"Send POST."),
         ("POST", "/status", b"", 405, b"Send GET."),

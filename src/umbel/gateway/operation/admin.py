@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ...admin.process.process_side import process_admin
-from ...admin.process.process_source import PROCESS, as_dict
-from ...admin.process_figures import process_figures
 from ...admin.settings import AdminSettings
 from ...core.events import LogMessage
 from ...logs import WORKER_VARIABLE, failing_logs
 from ...logs.recorder import STREAMS, path_of
+from ...observe.process.process_figures import process_figures
+from ...observe.process.process_side import process_admin
+from ...observe.process.process_source import PROCESS, as_dict
 
 if TYPE_CHECKING:
     from ...config.schema.sections import Config

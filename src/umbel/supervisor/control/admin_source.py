@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from ...admin.source import CommandError
-from ...admin.task_tree import task_tree
+from ...admin.source import CommandError, Metrics
+from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
+from ...observe.process.task_tree import task_tree
 from ..master.master import Master
 from ..master.options import WORKERS_MAX
 from ..master.slot import Slot
@@ -70,6 +71,10 @@ class MasterSource:
     async def figures(self) -> Sequence[ProcessFigures]:
         """The figures of the master, of its workers and of ended workers (``figures.py``)."""
         return await all_figures(self._master)
+
+    async def metrics(self, *, openmetrics: bool) -> Metrics:
+        """The metrics of ``figures``."""
+        return await metrics_of(await self.figures(), openmetrics=openmetrics)
 
     def readiness(self) -> tuple[bool, Answer]:
         """Ready if a worker is ready, neither silent nor without keys, and the master neither degraded nor stopping."""

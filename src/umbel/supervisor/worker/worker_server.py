@@ -18,10 +18,10 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 
-from ...admin.process_figures import process_figures
-from ...admin.task_tree import task_tree
 from ...logs import failing_logs
 from ...observe.figures import ProcessFigures
+from ...observe.process.process_figures import process_figures
+from ...observe.process.task_tree import task_tree
 from ...server.handler import handler_of
 from ...server.limits.memory import resident
 from ...server.limits.server_limits import Limits

@@ -16,12 +16,12 @@ from functools import partial
 
 import trio
 
+from ...admin.settings import AdminSettings
+from ...admin.side import AdminSide, OnceReporter
+from ...admin.site import Report
 from ...core.console import say, say_at_once
 from ...core.diagnostics.redact import Redactor
 from ...net.exception_groups import described
-from ..settings import AdminSettings
-from ..side import AdminSide, OnceReporter
-from ..site import Report
 from .observed_loop import ObservedLoop
 from .process_source import ProcessSource, ProcessView
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...logs import failing_logs
 from ...server.phase import Phase
-from ..process_figures import process_figures
+from .process_figures import process_figures
 from .process_source import PROCESS, as_dict
 
 if TYPE_CHECKING:
     from ...core.events import Recorder
-    from ...observe.figures import ProcessFigures
     from ...server.state import ServerState
+    from ..figures import ProcessFigures
 
 
 class ServerView:

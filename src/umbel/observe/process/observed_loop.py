@@ -31,8 +31,8 @@ import trio
 from trio_util import periodic
 
 from ...core.statistics.recent_maximum import RecentMaximum
-from ...observe.catalogue import LAG_PERIOD_S
-from ..task_tree import tree_of
+from ..catalogue import LAG_PERIOD_S
+from .task_tree import tree_of
 
 ANSWER_S = 0.5
 """Seconds for which an answer of the observed loop is awaited."""

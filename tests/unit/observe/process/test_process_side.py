@@ -15,13 +15,13 @@ import pytest
 import trio
 
 from tests.support.process.admin import ask_admin, ask_admin_bytes
-from umbel.admin.process import process_side as module
-from umbel.admin.process.observed_loop import ANSWER_S, BEAT_S, ObservedLoop
-from umbel.admin.process.process_side import AdminOptions, process_admin
 from umbel.admin.settings import AdminSettings, SocketPlace
 from umbel.core.errors import ConfigError
 from umbel.observe.catalogue import IN_FLIGHT
 from umbel.observe.figures import ProcessFigures
+from umbel.observe.process import process_side as module
+from umbel.observe.process.observed_loop import ANSWER_S, BEAT_S, ObservedLoop
+from umbel.observe.process.process_side import AdminOptions, process_admin
 
 TOKEN = "0123456789abcdef"
 

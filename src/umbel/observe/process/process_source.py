@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ...observe import catalogue
-from ...observe.figures import ProcessFigures
+from ...admin.source import CommandError, Metrics
 from ...server.limits.memory import resident
-from ..source import CommandError
-from ..task_tree import task_tree
+from .. import catalogue
+from ..exposition import metrics_of
+from ..figures import ProcessFigures
 from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
+from .task_tree import task_tree
 
 if TYPE_CHECKING:
-    from ...observe.figures import Labels, Value
+    from ..figures import Labels, Value
 
 PROCESS = "main"
 """The name of the process in trees and figures."""
@@ -127,6 +128,10 @@ class ProcessSource:
         }
         own = ProcessFigures(process=PROCESS, pid=os.getpid(), values=values)
         return [own] if self._last_figures is None else [own, self._last_figures]
+
+    async def metrics(self, *, openmetrics: bool) -> Metrics:
+        """The metrics of ``figures``."""
+        return await metrics_of(await self.figures(), openmetrics=openmetrics)
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """As the process says; not ready while its event loop is blocked."""

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..observe import catalogue
-from ..observe.figures import Exemplar, Labels, ProcessFigures, Value
+from .. import catalogue
+from ..figures import Exemplar, Labels, ProcessFigures, Value
 
 if TYPE_CHECKING:
-    from ..server.state import ServerState
+    from ...server.state import ServerState
 
 Values = Mapping[str, list[tuple[Labels, Value]]]
 Exemplars = Mapping[str, list[tuple[Labels, list[Exemplar]]]]
