@@ -110,6 +110,8 @@ class CallRules:
     conditions."""
     caller: Caller | None = None
     """Makes the call in place of the upstream's caller: the call has a ``respond``. None: the upstream's."""
+    needs: tuple[str, ...] = ()
+    """The names of the calls whose values the call needs, for its outcome."""
     kept_fields: frozenset[bytes] = field(init=False)
     """The names of all response fields that may affect the answer, in lower case."""
     json_value_statuses: frozenset[int] = field(init=False)

@@ -78,7 +78,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -211,7 +211,7 @@ class Engine:
         prepared: PreparedRequest,
         now: float,
         fan_out: FanOut | None = None,
-        number: int = 0,
+        item: int | None = None,
     ) -> Call:
         """Make a call that has not begun, with a ``RunningCall`` as its context.
 
@@ -222,7 +222,7 @@ class Engine:
             prepared: the request of the call.
             now: ``trio.current_time()``.
             fan_out: the fan-out that the call is an item of.
-            number: the number of the item within ``fan_out``.
+            item: the number of the item within ``fan_out``.
         """
         facts = self.facts
         deadline, limit = facts.deadline, None
@@ -244,11 +244,11 @@ class Engine:
             coalesce,
             self._takes_attempts,
             follows=follows,
+            started_at=now,
+            item=item,
             rules=rules,
             method=prepared.method,
-            started_at=now,
             fan_out=fan_out,
-            number=number,
         )
         return (rules.caller or self.callers[rules.upstream]).new_call(prepared, running)
 
@@ -344,7 +344,8 @@ class Engine:
 
     def _item_ended(self, fan_out: FanOut, running: RunningCall, result: CallResult | Failure, now: float) -> None:
         """Give an item's result to its fan-out. Then end the fan-out, or let another item start."""
-        fan_out.item_ended(running.number, result)
+        assert running.item is not None
+        fan_out.item_ended(running.item, result)
         if fan_out.over:
             self._end_fan_out(fan_out, now)
         elif fan_out.has_next:
@@ -391,17 +392,21 @@ class Engine:
         name, outcomes = rules.name, self.outcomes
         if name in outcomes:
             raise AssertionError(f"call {name} ended twice")
-        attempts = tuple(attempts)
+        attempts, about = tuple(attempts), (rules.upstream, rules.needs)
         if type(result) is CallResult:
-            value, failed_items, headers = result.value, result.failed_items, result.headers
-            status = result.answer_status
-            outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed_items, headers, status)
+            value, failed, headers, status = result.value, result.failed_items, result.headers, result.answer_status
+            outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed, headers, status, *about)
             # Recorders want few successes; this cheap test excludes most of the others.
-            is_notable = failed_items or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
-        elif isinstance(result, Failure):
-            outcome, is_notable = Outcome(name, "failed", rules.default, result, started_at, now, attempts), True
+            is_notable = failed or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
         else:
-            outcome, is_notable = Outcome(name, "skipped", rules.default, ended_at=now), True
+            failure = result if isinstance(result, Failure) else None
+            state: Literal["failed", "skipped"] = "skipped"
+            if failure is None:
+                started_at, attempts = None, ()
+            else:
+                state = "failed"
+            outcome = Outcome(name, state, rules.default, failure, started_at, now, attempts, (), (), None, *about)
+            is_notable = True
         outcomes[name] = outcome
         if is_notable:
             self.any_failed = self.any_failed or outcome.failure is not None or bool(outcome.failed_items)

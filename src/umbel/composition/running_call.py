@@ -16,10 +16,7 @@ class RunningCall(CallContext, eq=False, kw_only=True):
 
     rules: CallRules
     method: str
-    started_at: float
     decoded: DecodedBody = None
     """The body of the response, decoded in a thread; None: not decoded there."""
     fan_out: FanOut | None = None
     """The fan-out that the call is an item of; None: the call has no ``each``."""
-    number: int = 0
-    """The number of the item in the fan-out."""

@@ -211,6 +211,10 @@ class CallContext(msgspec.Struct, eq=False):
     hold_interim: bool = False
     """Whether a ``StreamingCall`` holds interim responses back until its head in any case, because the request may be
     repeated by another call if this one fails."""
+    started_at: float | None = None
+    """When the owner began the call, in ``trio.current_time()``; None: not known. For the records of attempts."""
+    item: int | None = None
+    """The number of the item of an ``each`` that the call is made for; None: the call has no ``each``."""
 
 
 class Call(Protocol):

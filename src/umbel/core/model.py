@@ -75,6 +75,20 @@ Cause = Literal["first", "retry", "hedge", "redirect", "mirror"]
 """Why an attempt is made. mirror: for a copy of a request, whose response is dropped."""
 
 
+class DialTimes(msgspec.Struct):
+    """When the steps of dialling a connection ended, in ``trio.current_time()``; None: not ended, or left out.
+
+    The dialler writes it, also while its attempt is under way, so it is complete as soon as the attempt has ended.
+    """
+
+    began_at: float
+    resolved_at: float | None = None
+    """The end of the name resolution."""
+    connected_at: float | None = None
+    ended_at: float | None = None
+    """The end of all steps; with TLS, of the handshake."""
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """Record of an attempt that has ended: one request of a call on one connection."""
 
@@ -95,6 +109,22 @@ class Attempt(msgspec.Struct, frozen=True):
     coalesced: bool = False
     """Whether the attempt was made for another call with the same request, whose response this call shared. If this
     call left before the response came, ``ended_at`` is the time of leaving; the attempt went on for the other calls."""
+    item: int | None = None
+    """The number of the item of an ``each`` that the attempt was made for; None for another call."""
+    asked_at: float | None = None
+    """When its call, or its item of an ``each``, began; None: not known."""
+    head_at: float | None = None
+    """When the response's head had come, if its body took longer; None: with the end, or no head came."""
+    span_id: int = 0
+    """The span id that the request has sent (``Trace.header``)."""
+    trace: Trace | None = None
+    """The trace context that the request has sent; that of a shared call is its own. None: it has sent none."""
+    cancelled: str | None = None
+    """The cancel reason, if this side ended the attempt; None: it ended by itself."""
+    detail: str = ""
+    """Why the attempt failed, in one sentence; empty if it did not. For records only."""
+    dial: DialTimes | None = None
+    """The times of the connection that was opened for the attempt; None: none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +213,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """The header fields of the response; empty for an ``each`` call."""
     answer_status: int | None = None
     """The status that this call gives to the answer; None: the answer has the route's status."""
+    upstream: str = ""
+    needs: tuple[str, ...] = ()
+    """The names of the calls whose values this call needs."""
 
     @property
     def complete(self) -> bool:

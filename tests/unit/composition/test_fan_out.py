@@ -238,7 +238,7 @@ async def test_items_have_their_number_and_share_one_list_of_attempts() -> None:
     await compose(text, upstream)
     listed, *items_ = (call.context for call in upstream.calls)
     assert listed.fan_out is None
-    assert [each.fan_out.items[each.number].places[0] for each in items_] == [0, 1, 3]
+    assert [each.fan_out.items[each.item].places[0] for each in items_] == [0, 1, 3]
     assert all(each.attempts is items_[0].attempts for each in items_)
     assert listed.attempts is not items_[0].attempts
 

@@ -414,7 +414,7 @@ class _RouteCompiler(PartCompiler):
         for form in forms:
             if form.template is None or (form.upstream is None and response is None):
                 return name, None, needs
-            rules = self._rules(name, form, None if response is None else StaticCaller(response))
+            rules = replace(self._rules(name, form, None if response is None else StaticCaller(response)), needs=needs)
             plans.append(
                 CallPlan(name, form.call, form.upstream, rules, form.template, needs, when, fan_out, form.conditions)
             )

@@ -213,6 +213,7 @@ class ProxyCall(SingleCallOwner):
             self._started_at,
             trio.current_time(),
             tuple(context.attempts),
+            upstream=context.upstream,
         )
         if is_recorded(outcome, getattr(self._recorder, "slow_call", 0.0), self._answered_at):
             self._recorder.record(CallEnded(self._facts, context.upstream, outcome))

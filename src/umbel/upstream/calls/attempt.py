@@ -71,7 +71,7 @@ from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
 from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
-from ...core.model import Cause
+from ...core.model import Cause, DialTimes
 from ...core.statistics.histogram import DURATIONS
 from ...http1.errors import MessageError, NoMessageError
 from ...http1.response_reader import ResponseReader, whole_of
@@ -147,10 +147,14 @@ class Attempt:
         "_sending",
         "answer",
         "call",
+        "cancelled",
         "cause",
+        "dial",
         "entry",
         "error",
+        "first_at",
         "slot",
+        "span_id",
         "started_at",
         "state",
         "status",
@@ -173,6 +177,12 @@ class Attempt:
         self.status: int | None = None
         """Status of the response; None before its head."""
         self.error: Exception | None = None
+        # The next four are for the record of the attempt (``core.model.Attempt``).
+        self.first_at: float | None = None
+        """Time of the head, if the body took longer; for a stream see ``head_at``."""
+        self.span_id = 0
+        self.cancelled: str | None = None
+        self.dial: DialTimes | None = None
         self.answer: Answer | None = None
         """The complete response; for a streamed response, its head."""
         self._request: bytes | None = b""
@@ -259,7 +269,7 @@ class Attempt:
         call, slot = self.call, self.slot
         assert slot is not None
         client, context, prepared = call.client, call.context, call.prepared
-        span = client.rng.getrandbits(64) or 1
+        span = self.span_id = client.rng.getrandbits(64) or 1
         # The calls of one inbound request usually start at the same ``now``. Their lines differ only in the span id,
         # so the lines of the latest attempt are reused if request, gateway fields, time and deadline are the same.
         request, gateway, at, deadline, common, before, after = client.latest_lines
@@ -333,7 +343,7 @@ class Attempt:
         if connection is None:
             steps = call.context.steps
             limit = call.client.connect_timeout if steps is None or steps.connect is None else steps.connect
-            connection = await pool.open(slot.replica.origin, limit)
+            connection = await pool.open(slot.replica.origin, limit, self._dials)
             if self.state is DONE:
                 # ``cut`` ran after the connection was made and before this task was scheduled.
                 connection.close_now()
@@ -355,6 +365,9 @@ class Attempt:
             nursery.start_soon(self._send_beside, stream)
             await self._receive_until_done(stream, connection)
             nursery.cancel_scope.cancel(reason="the response is complete")
+
+    def _dials(self, times: DialTimes) -> None:
+        self.dial = times
 
     async def _send_waiting(self, stream: Stream) -> None:
         steps = self.call.context.steps
@@ -467,6 +480,8 @@ class Attempt:
         try:
             if decoder is None:
                 self.state, self.status = HEAD, head.status
+                if not ended:
+                    self.first_at = self.call.client.pool.clock.now
                 limit = self.call.context.max_body or self.call.client.max_body
                 part.kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
                 part.decoder = decoder
@@ -571,6 +586,7 @@ class Attempt:
         if self._scope is not None:
             self._scope.cancel(reason=reason or None)
         if self.state is not DONE:
+            self.cancelled = reason
             self._close(now, kind, f"cancelled: {reason or 'no reason given'}", failed(kind, None))
             if reason == LOST and self.cause != "hedge" and self.slot is not None:
                 self.call.client.balance.overtaken(now, self.slot, self.started_at)
@@ -636,6 +652,15 @@ class Attempt:
             kind,
             self._reused,
             self.cause,
+            False,
+            context.item,
+            context.started_at,
+            self.first_at if self.head_at is None else self.head_at,
+            self.span_id,
+            None if context.request is None else context.request.trace,
+            self.cancelled,
+            detail,
+            self.dial,
         )
         attempts += (record,)  # In place, as append does, and enters no function.
         counts = call.client.attempt_counts

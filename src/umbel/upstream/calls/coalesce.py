@@ -309,7 +309,7 @@ class Waiter(CallBase):
     def _take_attempts(self, shared: SharedCall) -> None:
         """Add the attempts of the shared call to the waiter's own; marked as coalesced unless the waiter began it."""
         attempts = shared.context.attempts
-        self.context.attempts += [replace(each, coalesced=True) for each in attempts] if self.number else attempts
+        self.context.attempts += [_joined(each, self.context) for each in attempts] if self.number else attempts
 
     def _end(self, error: Exception | None) -> None:
         """Become done and report ``call_ended``."""
@@ -370,6 +370,8 @@ class SharedCall:
             hedge=first.hedge,
             steps=first.steps,
             takes_attempts=first.takes_attempts,
+            started_at=first.started_at,
+            item=first.item,
         )
         self.call = coalescing.unshared_call(_shared_request(prepared, request_id), self.context)
         if first.request is not None:
@@ -479,10 +481,23 @@ class SharedCall:
                 kind = kind_of_cut(reason, waiter.context, attempt.started_at, now)
                 attempts.append(
                     AttemptRecord(
-                        len(attempts) + 1, attempt.slot.name, attempt.started_at, now, None, kind, False, attempt.cause
+                        len(attempts) + 1,
+                        attempt.slot.name,
+                        attempt.started_at,
+                        now,
+                        None,
+                        kind,
+                        False,
+                        attempt.cause,
+                        item=waiter.context.item,
+                        asked_at=waiter.context.started_at,
+                        span_id=attempt.span_id,
+                        trace=None if self.context.request is None else self.context.request.trace,
+                        cancelled=reason,
+                        dial=attempt.dial,
                     )
                 )
-        waiter.context.attempts += [replace(each, coalesced=True) for each in attempts] if waiter.number else attempts
+        waiter.context.attempts += [_joined(each, waiter.context) for each in attempts] if waiter.number else attempts
 
     def _extend_deadline(self) -> None:
         """Give the upstream call the deadline, and the request times, of the waiter with the latest deadline."""
@@ -496,6 +511,11 @@ class SharedCall:
         self._coalescing.under_way.discard(self)
         if self._coalescing.joinable.get(self._key) is self:
             del self._coalescing.joinable[self._key]
+
+
+def _joined(attempt: AttemptRecord, context: CallContext) -> AttemptRecord:
+    """The record of a shared call's attempt for a waiter that did not begin the call."""
+    return replace(attempt, coalesced=True, item=context.item, asked_at=context.started_at)
 
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:

@@ -97,7 +97,8 @@ class StreamAttempt(Attempt):
         call, slot = self.call, self.slot
         assert slot is not None
         client, replica, prepared = call.client, slot.replica, call.prepared
-        added = attempt_fields(call.context, client.deadline_header, now, client.rng.getrandbits(64) or 1)
+        self.span_id = client.rng.getrandbits(64) or 1
+        added = attempt_fields(call.context, client.deadline_header, now, self.span_id)
         replaced = {field[1] for field in added} | {b"host"}
         fields = [field for field in prepared.fields if field[1] not in replaced]
         fields += added
@@ -152,7 +153,7 @@ class StreamAttempt(Attempt):
         self.state = SENT
         try:
             connection, head = await pool.start_request(
-                origin, self._encoded, steps, kept, self._started, self._on_interim
+                origin, self._encoded, steps, kept, self._started, self._on_interim, self._dials
             )
         finally:
             self._starting = None

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ...core.errors import NotRunningError, UpstreamError
+from ...core.model import DialTimes
 from ...net.epoll import AnyReader
 from ...net.stream import PlainStream, Stream
 from ...net.tls_stream import TlsStream
@@ -44,17 +45,18 @@ class Dialer:
         self._public_only = public_only
         self._sessions = TlsSessionCache()
 
-    async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
+    async def __call__(self, origin: Origin, timeout: float | None, times: DialTimes | None = None) -> Stream:
         """Connect to ``origin`` and return the stream. Failed or cancelled, it leaves no socket open.
 
         Args:
             timeout: seconds for all steps together; None: no limit.
+            times: gets the time at which each step ends.
 
         Raises:
             UpstreamError: of kind dns, connect or tls; also after ``timeout``.
             NotRunningError: the pool was closed before there was a socket.
         """
-        attempt = _DialProgress(origin)
+        attempt = _DialProgress(origin, times or DialTimes(0.0))
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._dial(origin, attempt)
         raise attempt.timed_out()
@@ -65,8 +67,10 @@ class Dialer:
             stream = await _connect_unix(origin.uds)
         else:
             addresses = await resolve(origin.host, origin.port, public_only=self._public_only)
+            attempt.times.resolved_at = trio.current_time()
             attempt.stage = ConnectTimedOut
             stream = await connect(addresses)
+        attempt.times.connected_at = trio.current_time()
         if origin.scheme != "https":
             sock = _detach_socket(stream)
             try:
@@ -122,8 +126,9 @@ class Dialer:
 class _DialProgress:
     """The step that dialling an origin has reached."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, times: DialTimes) -> None:
         self._where = origin.where
+        self.times = times
         self.stage: type[NameTimedOut | ConnectTimedOut | TlsTimedOut] = NameTimedOut
 
     def timed_out(self) -> UpstreamError:

@@ -70,6 +70,7 @@ from msgspec.structs import replace
 
 from ...core.call import StepTimeouts
 from ...core.httpx_calls.httpx_messages import CompleteResponse, UpstreamResponse, headers_of
+from ...core.model import DialTimes
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits, OnInterim
 from ...net.epoll import AnyReader, new_reader
@@ -372,6 +373,7 @@ class Pool(httpx.AsyncBaseTransport):
         connection: Connection | None,
         opened: Callable[[Connection, bool], object] | None = None,
         on_interim: OnInterim | None = None,
+        dials: Callable[[DialTimes], object] | None = None,
     ) -> tuple[Connection, Head]:
         """Send a request and return its connection with the head of the response. See "Replacement" in the module.
 
@@ -383,6 +385,7 @@ class Pool(httpx.AsyncBaseTransport):
             opened: called before each use of a connection, with it and whether it is a kept one. The caller may then
                 call ``close_now`` to end the request.
             on_interim: gets the interim responses.
+            dials: called before a connection is dialled, with its times.
 
         Raises:
             as ``handle_async_request``.
@@ -392,7 +395,7 @@ class Pool(httpx.AsyncBaseTransport):
         while True:
             kept = connection is not None
             if connection is None:
-                connection = await self.open(origin, timeouts.connect)
+                connection = await self.open(origin, timeouts.connect, dials)
             if opened is not None:
                 opened(connection, kept)
             try:
@@ -466,11 +469,14 @@ class Pool(httpx.AsyncBaseTransport):
         if crossed:
             self._idle.closed_by_peer(origin, connection, trio.current_time())
 
-    async def open(self, origin: Origin, timeout: float | None) -> Connection:
+    async def open(
+        self, origin: Origin, timeout: float | None, dials: Callable[[DialTimes], object] | None = None
+    ) -> Connection:
         """Dial a new connection to ``origin``, which becomes active. Cancelled, it leaves no socket open.
 
         Args:
             timeout: seconds for name resolution, connect and TLS handshake together; None: no limit.
+            dials: called before the connection is dialled, with its times.
 
         Raises:
             UpstreamError: of kind dns, connect or tls; also after ``timeout``.
@@ -482,10 +488,17 @@ class Pool(httpx.AsyncBaseTransport):
             while self._idle.count > room:
                 self._idle.take_oldest().close()
         self._connecting += 1
+        times = DialTimes(trio.current_time())
+        if dials is not None:
+            dials(times)
         try:
-            stream = await self._dial(origin, timeout)
+            if self._dial is self._dialer:
+                stream = await self._dialer(origin, timeout, times)
+            else:
+                stream = await self._dial(origin, timeout)
         finally:
             self._connecting -= 1
+        times.ended_at = trio.current_time()
         if not self._tasks.running:
             stream.close_now()  # The pool was closed meanwhile; ``_tasks.nursery`` raises NotRunningError.
         connection = Connection(stream, self._tasks.nursery, origin.where)

@@ -12,11 +12,12 @@ import httpx
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
 from umbel.core.events import AttemptEnded
 from umbel.core.failure_kinds import Kind
-from umbel.core.model import Attempt, RequestFacts, Trace
+from umbel.core.model import Attempt, DialTimes, RequestFacts, Trace
 from umbel.upstream import Retry
 from umbel.upstream.calls.failure_kind import CLIENT_GONE
 from umbel.upstream.errors import BudgetSpent, CallTimedOut, ConnectionReset, Malformed
@@ -117,8 +118,10 @@ async def test_no_attempt_is_made_after_the_deadline(autojump_clock) -> None:
 async def test_each_attempt_is_recorded_with_its_number_its_times_and_its_status(autojump_clock) -> None:
     async with scripted([KEPT._replace(seconds=0.25, outcome=503)], retry=Retry(backoff=0.25)) as upstream:
         await upstream.call()
-        assert upstream.attempts == [
-            Attempt(1, "http://upstream", 0.0, 0.25, 503, None, reused=False, cause="first"),
+        ids = {"span_id": 0, "trace": None}
+        dialled = DialTimes(0.0, ended_at=0.0)
+        assert [replace(each, **ids) for each in upstream.attempts] == [
+            Attempt(1, "http://upstream", 0.0, 0.25, 503, None, reused=False, cause="first", dial=dialled),
             Attempt(2, "http://upstream", 0.5, 0.75, 503, None, reused=True, cause="retry"),
         ]
         recorded = [event for event in upstream.records.events if isinstance(event, AttemptEnded)]
