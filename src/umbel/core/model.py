@@ -36,6 +36,11 @@ class Trace(msgspec.Struct, frozen=True):
     state: str = ""
     """The inbound ``tracestate``, forwarded unchanged."""
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the flag "sampled" is set."""
+        return int(self.flags, 16) & 1 == 1
+
     def header(self, span_id: str) -> str:
         """The value of ``traceparent`` for an attempt with the id ``span_id`` (16 hex digits)."""
         return f"00-{self.trace_id}-{span_id}-{self.flags}"
