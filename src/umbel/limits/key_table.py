@@ -21,9 +21,8 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import floor
 
-from ..policy.gcra import NEVER
+from ..policy.gcra import NEVER, Key
 
-Key = str | bytes | None
 _IDLE_EVICTED = 2
 _SPARE_TIMES = 64
 

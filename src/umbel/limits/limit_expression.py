@@ -12,7 +12,7 @@ from typing import Any
 from ..composition.text.expression import Expression, ExpressionError, compile_expression, is_false
 from ..core.networks import parse_address
 from ..net.bounded_cache import BoundedCache
-from .key_table import Key
+from ..policy.gcra import Key
 
 ROOTS = ("auth", "client", "path", "query", "headers", "cookies")
 """The names that the expressions of limits read."""

@@ -8,8 +8,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from ..config.schema.access.limits import parse_request_rate
-from ..policy.gcra import Decision, Gcra
-from .key_table import Key, KeyTable
+from ..policy.gcra import Decision, Gcra, Key
+from .key_table import KeyTable
 from .limit_expression import Context, compiled, cost_of, evaluator, key_of, reads_auth
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ class LimiterStatistics:
     refused: int
     evicted: int
     """Keys that were evicted though they had something spent, because ``max_keys`` was reached."""
+    waiting: int = 0
+    """Calls to upstreams that wait for the limit now."""
+    delayed: int = 0
+    """Calls that had to wait."""
 
 
 class Limiter:
-    """Decides whether requests conform to one limit. Never waits.
+    """Decides whether requests, or calls to an upstream, conform to one limit. Never waits.
 
     Args:
         name: the name of the section.
@@ -62,6 +66,10 @@ class Limiter:
         self._item = f'"{name}";r='
         self._admitted = 0
         self._refused = 0
+        self.waiting = 0
+        """Calls that wait for the limit now; counted by the one who lets them wait."""
+        self.delayed = 0
+        """Calls that had to wait; counted likewise."""
 
     def decide(self, context: Context, now: float) -> tuple[Key, Decision]:
         """Decide about a request, and spend nothing yet. ``now``: ``trio.current_time()``.
@@ -72,9 +80,20 @@ class Limiter:
         Returns:
             The key of the request, and the decision.
         """
-        key = key_of(self._key(context))
-        cost = 1.0 if self._cost is None else cost_of(self._cost(context))
-        return key, self._gcra.decide(self._table.get(key), now, cost)
+        key, cost = self.price(context)
+        return key, self.decide_price(key, cost, now)
+
+    def price(self, context: Context) -> tuple[Key, float]:
+        """The key and the cost of a request. ``context``: as for ``decide``."""
+        return key_of(self._key(context)), 1.0 if self._cost is None else cost_of(self._cost(context))
+
+    def decide_price(self, key: Key, cost: float, now: float) -> Decision:
+        """Decide whether ``key`` may spend ``cost`` now, and spend nothing yet."""
+        return self._gcra.decide(self._table.get(key), now, cost)
+
+    def wait(self, key: Key, cost: float, ahead: float, now: float) -> float:
+        """Seconds until ``key`` may spend ``cost`` behind ``ahead`` units of others (``Gcra.wait``)."""
+        return self._gcra.wait(self._table.get(key), now, cost, ahead)
 
     def spend(self, key: Key, decision: Decision, now: float) -> None:
         """Spend what a decision has admitted."""
@@ -92,7 +111,15 @@ class Limiter:
 
     def statistics(self) -> LimiterStatistics:
         """A snapshot."""
-        return LimiterStatistics(self.name, len(self._table), self._admitted, self._refused, self._table.evicted)
+        return LimiterStatistics(
+            self.name,
+            len(self._table),
+            self._admitted,
+            self._refused,
+            self._table.evicted,
+            self.waiting,
+            self.delayed,
+        )
 
 
 def limiters_named(sections: Mapping[str, Limit], names: Iterable[str]) -> list[Limiter]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+Key = str | bytes | None
+"""For whom a limit counts."""
 NEVER = -math.inf
 """The TAT of a key that has spent nothing."""
 
@@ -79,6 +81,18 @@ class Gcra:
             return Decision(True, now + backlog, self._remaining(backlog), 0.0, backlog)
         retry_after = math.inf if cost > self.burst else backlog - self._allowance
         return Decision(False, tat, self._remaining(start - now), retry_after, start - now)
+
+    def wait(self, tat: float, now: float, cost: float, ahead: float = 0.0) -> float:
+        """Seconds until ``cost`` conforms, if before it ``ahead`` units are spent, each as early as it conforms.
+
+        0: it conforms now. Infinite: it exceeds the burst, so it never conforms. What else is spent in the meantime
+        makes the wait longer, and what is not spent of ``ahead`` makes it shorter.
+        """
+        if cost * self.increment > self._limit:
+            return math.inf
+        start = tat if tat > now else now
+        backlog = start + (ahead + cost) * self.increment - now
+        return 0.0 if backlog <= self._limit else backlog - self._allowance
 
     def _remaining(self, backlog: float) -> float:
         left = (self._allowance - backlog) * self.rate

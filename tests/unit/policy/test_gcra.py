@@ -61,3 +61,23 @@ def test_a_cost_that_is_no_amount_is_refused_as_a_mistake(cost: float) -> None:
 def test_a_limit_without_a_possible_rate_or_burst_is_refused(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="of a limit must be"):
         Gcra(rate, burst)
+
+
+@pytest.mark.parametrize("ahead", [(), (1,), (2, 1, 4), (1,) * 9])
+def test_a_wait_is_the_time_until_all_that_is_ahead_and_the_cost_were_spent(ahead: tuple[int, ...]) -> None:
+    limit = Gcra(rate=2, burst=4)
+    now = start = 10.0
+    tat = limit.decide(NEVER, now, 3).tat
+    said = limit.wait(tat, now, 2, sum(ahead))
+    for cost in (*ahead, 2):
+        now += limit.wait(tat, now, cost)
+        decision = limit.decide(tat, now, cost)
+        assert decision.admitted
+        tat = decision.tat
+    assert now - start == pytest.approx(said)
+
+
+def test_a_wait_for_what_conforms_is_zero_and_for_more_than_the_burst_infinite() -> None:
+    limit = Gcra(rate=2, burst=4)
+    assert limit.wait(NEVER, 10.0, 4) == 0
+    assert limit.wait(NEVER, 10.0, 4.5) == math.inf

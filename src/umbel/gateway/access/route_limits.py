@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
-from ...core.http.header_field import text_of
-from ...limits.limit_expression import counted_address
 from ...limits.limiter import ROUNDING, Limiter
-from ..request.urlencoded import Names, read_valid_fields
+from .limit_values import ValuesRead
 
 if TYPE_CHECKING:
     from ...policy.gcra import Decision
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from ..request.request_fields import Field
     from ..request_context import RequestContext
 
-_SCALARS = (str, int, float, bool)
 _POLICY, _LIMIT = b"ratelimit-policy", b"ratelimit"
 
 
@@ -42,11 +39,7 @@ class RouteLimits:
         self._context = context
         self._names = tuple(limiter.name for limiter in limiters)
         self._policy = ", ".join(limiter.policy for limiter in limiters).encode()
-        read = {name for limiter in limiters for each in limiter.expressions for name in each.names}
-        self._roots = frozenset(name.root for name in read)
-        self._headers = [(n, n.replace("_", "-")) for n in _members(read, "headers")]
-        self._cookies = _members(read, "cookies")
-        self._params = Names(_members(read, "query"))
+        self._values = ValuesRead(each for limiter in limiters for each in limiter.expressions)
 
     def admit(self, ctx: RequestContext, path: Mapping[str, Any]) -> None:
         """Admit a request and spend its costs. Add the fields of the limits to its response. Never waits.
@@ -60,7 +53,7 @@ class RouteLimits:
             RequestError: 503, the application has not started or has stopped.
         """
         limiters = (ctx.serving.runtime or self._context.require_runtime()).limiters
-        now, context = trio.current_time(), self._read(ctx, path)
+        now, context = trio.current_time(), self._values.read(ctx, path)
         decided = []
         for name in self._names:
             limiter = limiters[name]
@@ -75,32 +68,6 @@ class RouteLimits:
             raise _refusal(decision)
         for limiter, key, decision in decided:
             limiter.spend(key, decision, now)
-
-    def _read(self, ctx: RequestContext, path: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that the expressions read."""
-        origin, roots = ctx.origin, self._roots
-        context: dict[str, Any] = {}
-        if "client" in roots:
-            context["client"] = {"ip": counted_address(origin.client)}
-        if "auth" in roots:
-            context["auth"] = None if ctx.identity is None else ctx.identity.values
-        if "path" in roots:
-            context["path"] = {
-                name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()
-            }
-        if self._headers:
-            get = origin.fields.end_to_end.get
-            context["headers"] = {name: text_of(get(field, "")) or None for name, field in self._headers}
-        if self._cookies:
-            cookies = origin.fields.cookies if "cookie" in origin.fields.by_name else {}
-            context["cookies"] = {name: text_of(cookies.get(name, "")) or None for name in self._cookies}
-        if self._params:
-            context["query"] = dict(read_valid_fields(ctx.query, self._params))
-        return context
-
-
-def _members(names: Iterable[Any], root: str) -> list[str]:
-    return sorted({name.field for name in names if name.root == root and name.field is not None})
 
 
 def _added(before: Sequence[Field], policy: bytes, decided: Sequence[tuple[Limiter, Any, Decision]]) -> list[Field]:
