@@ -46,6 +46,21 @@ class Trace(msgspec.Struct, frozen=True):
         return f"00-{self.trace_id}-{span_id}-{self.flags}"
 
 
+class LimitValues:
+    """What the limits of upstreams read of an inbound request.
+
+    It has no text form and is compared by identity: the values are personal data.
+    """
+
+    __slots__ = ("by_name", "prices")
+
+    def __init__(self, by_name: Mapping[str, Any]) -> None:
+        self.by_name = by_name
+        """The values that the expressions of the limits read."""
+        self.prices: dict[str, tuple[str | bytes | None, float]] = {}
+        """Key and cost of the request at each limit, by its name, once they were evaluated."""
+
+
 class RequestFacts(msgspec.Struct, frozen=True):
     """Facts of an inbound request. Times are seconds of ``trio.current_time()``."""
 
@@ -61,6 +76,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """The time at which the request must be over; infinite without a deadline."""
     complete_at: float | None = None
     """When the last byte of the request body had come; None if no body was waited for."""
+    limit_values: LimitValues | None = None
+    """What the limits of upstreams read of the request; None: its route calls no upstream that has limits."""
 
     @property
     def due_from(self) -> float:

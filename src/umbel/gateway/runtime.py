@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import httpx
 
@@ -26,6 +27,7 @@ from ..observe.request_counts import CountingRecorder
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build, build_mirror
+from ..upstream.limit_queue import LimitQueue
 from ..upstream.mirrors import Mirrors
 
 
@@ -89,31 +91,61 @@ async def open_runtime(
         overload_manager = OverloadManager(config.server.max_in_flight)
         own.start_soon(reader.run)
         own.start_soon(timers.run)
-        callers: dict[str, Caller] = {}
-        copying: dict[str, Caller] = {}
-        mirrored = mirrored_upstreams(config)
-        for name, upstream in config.upstreams.items():
-            if name in transports:
-                callers[name] = caller_of(transports[name], _url_of(upstream), _bound)
-                if name in mirrored:
-                    copying[name] = callers[name]
-                continue
-            with _errors_located(config, name):
-                client = build(
-                    name, upstream, recorder=recorder, reader=reader, timers=timers, overload_manager=overload_manager
-                )
-            callers[name] = await stack.enter_async_context(client)
-            if name in mirrored:
-                with _errors_located(config, name):
-                    client = build_mirror(name, upstream, recorder=recorder, reader=reader, timers=timers)
-                copying[name] = await stack.enter_async_context(client)
-        callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
+        limiters = limiters_of(config)
+        shared = _Shared(recorder, reader, timers, overload_manager)
+        callers, copying = await _open_callers(stack, config, transports, shared, limiters)
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
         mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
         authenticators = await stack.enter_async_context(open_authenticators(config, callers, recorder))
-        yield Runtime(
-            recorder, callers, overload_manager, reader, timers, mirrors, authenticators, limiters_of(config), redactor
-        )
+        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors, authenticators, limiters, redactor)
+
+
+class _Shared(NamedTuple):
+    """What the clients of all upstreams share."""
+
+    recorder: Recorder
+    reader: AnyReader
+    timers: TimerQueue
+    overload_manager: OverloadManager
+
+
+async def _open_callers(
+    stack: AsyncExitStack,
+    config: Config,
+    transports: Mapping[str, httpx.AsyncBaseTransport],
+    shared: _Shared,
+    limiters: Mapping[str, Limiter],
+) -> tuple[dict[str, Caller], dict[str, Caller]]:
+    """Make the callers of the upstreams, and those of their copies, by name; clients are entered into ``stack``."""
+    callers: dict[str, Caller] = {}
+    copying: dict[str, Caller] = {}
+    mirrored = mirrored_upstreams(config)
+    # Each limit has one queue, so that calls to all upstreams that have it take their turns in one order.
+    queues = {name: LimitQueue(limiter) for name, limiter in limiters.items()}
+    recorder, reader, timers, overload_manager = shared
+    for name, upstream in config.upstreams.items():
+        if name in transports:
+            callers[name] = caller_of(transports[name], _url_of(upstream), _bound)
+            if name in mirrored:
+                copying[name] = callers[name]
+            continue
+        with _errors_located(config, name):
+            client = build(
+                name,
+                upstream,
+                recorder=recorder,
+                reader=reader,
+                timers=timers,
+                overload_manager=overload_manager,
+                limits=[queues[limit] for limit in upstream.limits],
+            )
+        callers[name] = await stack.enter_async_context(client)
+        if name in mirrored:
+            with _errors_located(config, name):
+                client = build_mirror(name, upstream, recorder=recorder, reader=reader, timers=timers)
+            copying[name] = await stack.enter_async_context(client)
+    callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
+    return callers, copying
 
 
 @contextmanager

@@ -27,6 +27,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if config.has_lost(("limits",), config.limits):
         return
     yield from _server_mistakes(config)
+    yield from _upstream_mistakes(config)
     for index, route in enumerate(config.routes):
         for place, name in enumerate(route.limits):
             at: KeyPath = ("routes", index, "limits", *((place,) if len(route.limits) > 1 else ()))
@@ -53,6 +54,43 @@ def _server_mistakes(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield at, f'"{name}" is named twice; a request would spend twice what it costs; remove one'
         elif read := sorted(_roots(config.limits[name]) & {"auth", "path"}):
             yield at, f'"{name}" reads {read[0]}, which is not known before the route; name it in limits of routes'
+
+
+def _upstream_mistakes(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    has_auth = bool(config.auth) or config.has_lost(("auth",), config.auth)
+    for upstream, section in config.upstreams.items():
+        names = section.limits
+        for place, name in enumerate(names):
+            at: KeyPath = ("upstreams", upstream, "limits", *((place,) if len(names) > 1 else ()))
+            if name not in config.limits:
+                yield at, _unknown(config, name)
+            elif name in names[:place]:
+                yield at, f'"{name}" is named twice; a call would spend twice what it costs; remove one'
+            elif name in config.server.limits:
+                yield (
+                    at,
+                    f'"{name}" is in limits of [server] too; a request and its calls would both spend; remove one',
+                )
+            elif (index := _route_with(config, upstream, name)) is not None:
+                yield (
+                    at,
+                    f'"{name}" is in limits of routes[{index}] too, which calls this upstream; a request and its calls'
+                    " would both spend; remove one",
+                )
+            elif not has_auth and needs_identity(config.limits[name]):
+                yield at, f'"{name}" reads auth, which no request has: the configuration has no section [auth.NAME]'
+
+
+def _route_with(config: Config, upstream: str, name: str) -> int | None:
+    """The first route that has the limit and calls the upstream."""
+    found = (i for i, route in enumerate(config.routes) if name in route.limits and upstream in upstreams_of(route))
+    return next(found, None)
+
+
+def upstreams_of(route: Route) -> frozenset[str]:
+    """The upstreams that may get a call of the route; copies (``mirror``) are no calls."""
+    proxied = () if route.proxy is None else route.proxy.destinations
+    return frozenset((*proxied, *(name for call in route.calls.values() for name in call.upstreams)))
 
 
 def _unknown(config: Config, name: str) -> str:
@@ -114,13 +152,14 @@ def _has_identity(route: Route) -> bool:
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield a warning, as key path and reason, for each valid key that probably does not do what was meant."""
     for name, section in config.limits.items():
-        routes = [route for route in config.routes if name in route.limits]
-        if not routes and name not in config.server.limits:
-            yield ("limits", name), "no route of the configuration has it in limits"
+        limited = {each for each, upstream in config.upstreams.items() if name in upstream.limits}
+        routes = [route for route in config.routes if name in route.limits or limited & upstreams_of(route)]
+        if not routes and not limited and name not in config.server.limits:
+            yield ("limits", name), "no route and no upstream of the configuration has it in limits"
         expression = compiled(section.key, ("limits", name, "key"))
         variables = [_variables(route) for route in routes]
         common = frozenset.intersection(*variables) if variables else frozenset()
-        if missing := _nullable(expression, common):
+        if missing := _nullable(expression, common, identified=all(map(_has_identity, routes))):
             yield (
                 ("limits", name, "key"),
                 f"requests without {missing} count together, as one client; add what they are to count by, such as"
@@ -134,12 +173,13 @@ def _variables(route: Route) -> frozenset[str]:
     return frozenset(rule.arguments)
 
 
-def _nullable(expression: Expression, in_path: Collection[str]) -> str:
+def _nullable(expression: Expression, in_path: Collection[str], *, identified: bool) -> str:
     """The name that makes a key null if a request does not have it; empty if none is found.
 
     Args:
         expression: the key.
         in_path: the variables that the paths of all its routes have.
+        identified: whether all its routes have ``auth``.
     """
 
     def found(tree: Mapping[str, Any]) -> str:
@@ -147,7 +187,9 @@ def _nullable(expression: Expression, in_path: Collection[str]) -> str:
             first, second = map(found, tree["children"])
             return second if first else ""
         names = _chain(tree)
-        if not names or (names[0] == "client" or names in (["auth", "sub"], ["auth", "kind"], ["auth", "name"])):
+        if not names or names[0] == "client":
+            return ""
+        if identified and names in (["auth", "sub"], ["auth", "kind"], ["auth", "name"]):
             return ""
         if names[0] == "path" and len(names) == 2 and names[1] in in_path:
             return ""

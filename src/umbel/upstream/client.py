@@ -13,22 +13,26 @@ under load or failure.
 2. **breaker**: admits or refuses once per call, and counts the end of each attempt. It is before the bulkhead, so that
    calls to an upstream that is down fail at once and fill no queue. An admitted call asks again before each retry and
    hedge, so an open breaker stops further attempts too.
-3. **bulkhead**: a limit of calls in flight, and the upstream's only queue. A call holds one place until its end. The
+3. **limits**: how many attempts the upstream gets in the long run (``limit_queue.py``). A call waits for its turn, and
+   spends only when it also has a place of the bulkhead; retries, hedges and redirects spend too. It is behind the
+   breaker, so that calls that fail at once do not wait, and before the bulkhead, so that a call that waits for a turn
+   keeps no place from calls of other keys. Copies (mirrors) and health checks are no calls, and spend nothing.
+4. **bulkhead**: a limit of calls in flight, and the upstream's only queue. A call holds one place until its end. The
    bulkhead is before retry and hedge, so that a retry does not wait again behind new calls. A call that is refused here
    has sent nothing and holds nothing. A call whose response has become a stream leaves the bulkhead and counts in
    ``streams`` (``calls/stream_call.py``).
-4. **retry**: makes rounds of attempts, one after the other.
-5. **hedge**: makes several attempts in one round. It is within retry, so that each retry is a race of its own. Retries
+5. **retry**: makes rounds of attempts, one after the other.
+6. **hedge**: makes several attempts in one round. It is within retry, so that each retry is a race of its own. Retries
    and hedges draw on one budget, which bounds the load that they add together.
    A call that follows redirects makes a further round for each (``calls/following_call.py``), with retries and hedges
    of its own, the same place and the same admission.
-6. **load balancing**: takes a replica for each attempt. It is within retry and hedge, so that each attempt can take a
+7. **load balancing**: takes a replica for each attempt. It is within retry and hedge, so that each attempt can take a
    replica that the call has not tried.
-7. **attempt**: encodes the request, with the time that is left after all waiting, and sends it. Its end is recorded and
+8. **attempt**: encodes the request, with the time that is left after all waiting, and sends it. Its end is recorded and
    reported to the load balancer, and to the breaker unless its kind is client-gone or cancelled. (An attempt that a
    time limit cut may have the kind timeout, and is reported.) An attempt ends with the body of its response, so a body
    that breaks off is a failure.
-8. **pool**: gives the attempt a connection. It is last, because connections are kept by the replica's origin. The pool
+9. **pool**: gives the attempt a connection. It is last, because connections are kept by the replica's origin. The pool
    has no limit of its own: the bulkhead has counted the call, and a second queue would hide the state of the first.
 
 **One place per decision.** The rules of breaker, retry, hedge, load balancing and the learned limit are objects of
@@ -79,6 +83,7 @@ from .calls.coalesce import CoalesceStatistics, Coalescing
 from .calls.following_call import FollowingCall
 from .calls.repeatable_call import RepeatableCall
 from .calls.stream_call import StreamCall, UpgradeCall
+from .limit_queue import CallLimits, LimitQueue
 from .pool.pool import Pool, PoolStatistics, check_connect_timeout
 from .replicas.balance import BalanceStatistics, LoadBalancer, PolicyName
 from .replicas.health import HealthChecker
@@ -268,6 +273,7 @@ class Client(TaskOwner):
         rng: source of all randomness; None: a generator of the client's own.
         recorder: receives the records of state changes of the breaker and the replicas.
         first_cause: why the first attempt of a call is made: "mirror" if all calls are copies.
+        limits: the limits of which each attempt spends; empty: none.
 
     Raises:
         ValueError: no replica, an unknown load-balancing policy, weights that do not fit the replicas, or a number of a
@@ -288,6 +294,7 @@ class Client(TaskOwner):
         rng: random.Random | None = None,
         recorder: Recorder = NULL,
         first_cause: Cause = "first",
+        limits: Sequence[LimitQueue] = (),
     ) -> None:
         super().__init__(BackgroundNursery(f"the upstream {name}"), pool)
         self.name = name
@@ -310,6 +317,8 @@ class Client(TaskOwner):
         """Learned limit of calls in flight; None if the limit is fixed."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
         self.bulkhead = Bulkhead(capacity, policies.max_queue, overload_manager, self.timers)
+        self.limits = CallLimits(limits, self.timers) if limits else None
+        """The limits of which each attempt spends; None: there are none."""
         self.streams = StreamCount(policies.max_streams)
         self.balance = LoadBalancer(
             replicas,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from ..policy.retry import RetryOn, RetryRules
 from ..policy.retry_budget import Budget
 from .calls.bulkhead import OverloadManager
 from .client import BreakerRules, Client, HealthRules, Policies
+from .limit_queue import LimitQueue
 from .pool.pool import Pool
 from .pool.request_head import IDEMPOTENT
 from .pool.tls import client_context
@@ -55,6 +56,7 @@ def build(
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
     first_cause: Cause = "first",
+    limits: Sequence[LimitQueue] = (),
 ) -> Client:
     """Make the client of one upstream. Reads the TLS files, if a replica has an https URL.
 
@@ -66,7 +68,7 @@ def build(
         rng: source of all randomness; None: a generator of the client's own.
         reader, timers: socket reader and timer queue, which must run as long as the client is entered; None: the client
             has its own.
-        overload_manager, first_cause: see ``Client``.
+        overload_manager, first_cause, limits: see ``Client``.
 
     Raises:
         UpstreamConfigError: a TLS file cannot be used, or a ``dns+`` URL or an ejection rule is invalid.
@@ -83,6 +85,7 @@ def build(
         timers=timers,
         overload_manager=overload_manager,
         first_cause=first_cause,
+        limits=limits,
     )
 
 
@@ -165,6 +168,7 @@ def _build_client(
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
     first_cause: Cause = "first",
+    limits: Sequence[LimitQueue] = (),
 ) -> Client:
     replicas = _replicas(config)
     policies = _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted")
@@ -188,6 +192,7 @@ def _build_client(
         rng=rng,
         recorder=recorder,
         first_cause=first_cause,
+        limits=limits,
     )
 
 

@@ -120,3 +120,49 @@ def test_limits_of_the_server_are_checked_too(tmp_path: Path) -> None:
         'umbel.toml:17: server.limits[3]: "l" is named twice; a request would spend twice what it costs; remove one',
     ]
     assert mistakes(tmp_path, 'include = ["none.toml"]\n' + SHAPE + '[server]\nlimits = "l"\n')[1:] == []
+
+
+UPSTREAM = '[upstreams.up]\nurls = ["http://127.0.0.1:9"]\n'
+CALLING = '[[routes]]\npath = "/r"\ncalls.c = { upstream = "up", path = "/" }\n'
+
+
+def test_limits_of_an_upstream_are_checked_too(tmp_path: Path) -> None:
+    names = 'limits = ["l", "x", "l", "all", "sub", "both"]\n'
+    text = LIMIT + "".join(
+        keyed(key).replace("limits.l", f"limits.{name}")
+        for name, key in (("all", "'a'"), ("sub", "auth.sub"), ("both", "client.ip"))
+    )
+    text += UPSTREAM + names + CALLING + 'limits = "both"\n[server]\nlimits = "all"\n'
+    assert mistakes(tmp_path, text) == [
+        f"umbel.toml:19: upstreams.up.limits[{place}]: {reason}"
+        for place, reason in (
+            (1, '"x" is no section of [limits]; write the section [limits.x]'),
+            (2, '"l" is named twice; a call would spend twice what it costs; remove one'),
+            (3, '"all" is in limits of [server] too; a request and its calls would both spend; remove one'),
+            (4, '"sub" reads auth, which no request has: the configuration has no section [auth.NAME]'),
+            (
+                5,
+                '"both" is in limits of routes[0] too, which calls this upstream; a request and its calls would both spend; remove one',
+            ),
+        )
+    ]
+
+
+def test_a_limit_that_only_an_upstream_has_gives_no_warning(tmp_path: Path) -> None:
+    assert warnings(tmp_path, LIMIT + UPSTREAM + 'limits = "l"\n' + CALLING) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "auth", "missing"),
+    [
+        ("auth.sub", 'auth = "none"\n', "auth.sub"),
+        ("auth.sub", 'auth = "machines"\n', ""),
+        ("auth.sub || client.ip", 'auth = "none"\n', ""),
+        ("path.id", 'auth = "none"\n', "path.id"),
+    ],
+)
+def test_what_a_calling_route_lacks_is_a_warning(key: str, auth: str, missing: str, tmp_path: Path) -> None:
+    text = MACHINES + keyed(key) + UPSTREAM + 'limits = "l"\n' + CALLING + auth
+    assert [f"requests without {missing} count together" in each for each in warnings(tmp_path, text)] == (
+        [True] if missing else []
+    )

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
-from .access.auth import Auth, AuthName, Scope
+from .access.auth import Auth, AuthName, AuthNames, Scope
 from .access.limits import Limit as Limit
 from .access.limits import LimitName, LimitNames
 from .admin import Admin as Admin
@@ -24,7 +24,7 @@ from .constraints import ConstraintViolation, enforce
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .proxy import Proxy as Proxy
 from .query_params import QueryParam as QueryParam
-from .section import AS_TUPLE, Section, as_list
+from .section import AS_TUPLE, Section
 from .server import Server as Server
 from .static_answers import Redirect as Redirect
 from .static_answers import Respond as Respond
@@ -62,14 +62,6 @@ from .values.units import Duration, Ratio, Size
 Names = Annotated[tuple[str, ...], AS_TUPLE]
 Statuses = Annotated[tuple[Status, ...], AS_TUPLE]
 KeyPath = tuple[str | int, ...]
-AuthNames = Annotated[
-    tuple[UpstreamName, ...],
-    Field(strict=False, min_length=1),
-    BeforeValidator(
-        as_list, json_schema_input_type=UpstreamName | Annotated[tuple[UpstreamName, ...], Field(min_length=1)]
-    ),
-]
-"""The names of sections [auth.NAME]; a single name may stand without a list."""
 Scopes = Annotated[tuple[Scope, ...], AS_TUPLE]
 PUBLIC = ("none",)
 """The value of ``auth`` of a route that is open to anybody."""
@@ -139,6 +131,10 @@ class Upstream(Section):
     """The most requests whose calls may wait in the queue. All calls of a request count as one. A call of a further
     request fails at once with kind overflow. Default: max_in_flight of [server], so that no call is refused while the
     upstream works; 40 % of that while the upstream has completed no call for 1 s."""
+    limits: LimitNames = ()
+    """The names of sections [limits.NAME] of which each call spends, and each retry, hedge and redirect. A call over a
+    limit waits, at most up to its deadline, and fails at once with kind overflow if its turn would come too late; a
+    retry or hedge over it is not made. Copies (mirror) and health checks spend nothing."""
     max_streams: Annotated[int, Field(ge=1)] = 1000
     """The most responses of proxy routes that are streams at once: server-sent events, WebSockets, and bodies that take
     longer than 5 s. They do not count in max_concurrency."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...composition.plan.plan import request_context
 from ...config.schema.sections import PUBLIC
 from ...core.web_origins import WebOrigins
+from ...limits.checks import upstreams_of
 from .route_access import Condition, RouteAccess
 from .route_admission import RouteAdmission, admission_of
 from .trusted_origins import SAFE, TrustedOrigins
@@ -32,7 +33,7 @@ def admission_of_route(
         plan: the compiled plan of the route.
         read: reads the inputs of a request whose body is not received.
     """
-    return admission_of(context, _access_of(context, plan, read), plan.route.limits)
+    return admission_of(context, _access_of(context, plan, read), plan.route.limits, upstreams_of(plan.route))
 
 
 def _access_of(

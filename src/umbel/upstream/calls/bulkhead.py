@@ -14,6 +14,11 @@ request with one call, and its calls do not take the room from one another. The 
 number of requests that the server serves at a time (``[server] max_in_flight``). With this room, no call of a served
 request is refused while the upstream completes calls.
 
+**Delayed.** A call that waits for a limit of the upstream (``limit_queue.py``) holds no place and is not in the queue,
+so calls of other keys pass it. In everything else it is a waiting call of its request: it takes room in the queue, may
+be refused like the others, and an upstream for which only such calls wait is watched too. For a server whose requests
+all wait, it makes no difference why the upstream completes no calls.
+
 **Holding.** An upstream *holds* a request while a call of it is in flight, waits, or has *joined*: it waits for the
 response of another call (coalescing) and takes neither a place nor room in the queue.
 
@@ -166,7 +171,7 @@ class Bulkhead(QueueLimiter):
         self.waiting: dict[Hashable, dict[object, Refused]] = {}
         """Waiting calls of each request, in the order in which the requests came."""
         self._request_of: dict[object, Hashable] = {}
-        """Request of each waiting call."""
+        """Request of each waiting call, delayed ones included; ``_queue`` has only those that wait for a place."""
         self.joined: dict[object, tuple[Hashable, Refused]] = {}
         """Joined calls with their requests, in the order in which they joined."""
         self.completed_at = -math.inf
@@ -197,7 +202,7 @@ class Bulkhead(QueueLimiter):
         if self.in_use < self._capacity and not self._queue:
             self.in_use += 1
             self.requests[request] = self.requests.get(request, 0) + 1
-            if self.in_use == self._watched_from and not self.joined:
+            if self.in_use == self._watched_from and not (self.joined or self._request_of):
                 self._watch()
             return True
         return False
@@ -207,6 +212,42 @@ class Bulkhead(QueueLimiter):
 
         The call waits until ``granted`` is called, with a place taken for it, until ``refused`` is called, or until
         ``leave`` removes it.
+
+        Raises:
+            Overflow: the queue has no room for one more request.
+        """
+        self._count_waiting(call, request, refused)
+        self._queue[call] = granted
+
+    def delay(self, call: object, request: Hashable, refused: Refused) -> None:
+        """Count ``call`` as waiting, without a place in the queue: it waits for a limit of the upstream.
+
+        This ends with ``end_delay``, with ``leave``, or when ``refused`` is called.
+
+        Raises:
+            Overflow: as ``admit`` and ``wait``.
+        """
+        if self._stalled_at is not None:
+            self._check_room(request)
+        self._count_waiting(call, request, refused)
+
+    def end_delay(self, call: object, granted: Granted) -> bool:
+        """Take a place for a delayed call if one is free. Return whether one was; if not, the call is in the queue."""
+        if self.in_use < self._capacity and not self._queue:
+            self.in_use += 1
+            self._stopped_waiting(call)
+            return True
+        self._queue[call] = granted
+        return False
+
+    def delay_again(self, call: object, request: Hashable, refused: Refused) -> None:
+        """Undo a grant within the callback ``granted``: release the place, and count ``call`` as delayed."""
+        self.in_use -= 1
+        self.waiting.setdefault(request, {})[call] = refused
+        self._request_of[call] = request
+
+    def _count_waiting(self, call: object, request: Hashable, refused: Refused) -> None:
+        """Count ``call`` as waiting.
 
         Raises:
             Overflow: the queue has no room for one more request.
@@ -224,16 +265,17 @@ class Bulkhead(QueueLimiter):
                 )
         if not self._is_watched:
             self._watch()
-        self._queue[call] = granted
         self.waiting.setdefault(request, {})[call] = refused
         self._request_of[call] = request
         self.requests[request] = self.requests.get(request, 0) + 1
 
     def leave(self, key: object) -> bool:
-        """Remove a waiting call from the queue. Return False if it does not wait: it has a place, or was refused."""
+        """Remove a waiting or delayed call. Return False if it does not wait: it has a place, or was refused."""
         request = self._request_of.get(key)
-        if not super().leave(key):
+        if key not in self._request_of:
             return False
+        self._queue.pop(key, None)
+        self._stopped_waiting(key)
         self._uncount(request)
         return True
 
@@ -303,7 +345,8 @@ class Bulkhead(QueueLimiter):
         # ``leave`` must then find nothing.
         calls = self.waiting.pop(request)
         for call in calls:
-            del self._queue[call], self._request_of[call]
+            self._queue.pop(call, None)
+            del self._request_of[call]
             self._uncount(request)
         self._overflowed += len(calls)
         for refused in calls.values():
@@ -317,8 +360,8 @@ class Bulkhead(QueueLimiter):
 
     @property
     def queued(self) -> int:
-        """Number of waiting calls."""
-        return len(self._queue)
+        """Number of waiting calls, those included that wait for a limit."""
+        return len(self._request_of)
 
     @property
     def stalled(self) -> bool:
@@ -353,7 +396,7 @@ class Bulkhead(QueueLimiter):
     @property
     def _is_watched(self) -> bool:
         """Whether calls wait or have joined, or so many are in flight that the upstream can become stalled."""
-        return bool(self._queue or self.joined) or self.in_use >= self._watched_from
+        return bool(self._request_of or self.joined) or self.in_use >= self._watched_from
 
     def _check_stall(self) -> None:
         """Timer: become stalled if no call has completed for STALL_SECONDS while the upstream was watched."""

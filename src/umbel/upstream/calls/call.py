@@ -11,15 +11,17 @@ a leak.
 with others, or makes one by itself. Without it the owner sees the ``UpstreamCall``. An ``UpstreamCall`` has these
 states::
 
-    NEW ── start ──► breaker ──► bulkhead ──► RUNNING ── attempt(s) ──► DONE
-                        │            │ ╲          ▲
-                   BreakerOpen   Overflow ► QUEUED ┘  (a place is granted)
+    NEW ── start ──► breaker ──► limits, bulkhead ──► RUNNING ── attempt(s) ──► DONE
+                        │               │ ╲               ▲
+                   BreakerOpen      Overflow ►  QUEUED  ──┘  (the limits admit it, a place is granted)
 
-- NEW: ``start`` asks the *breaker* for a ticket, then the *bulkhead* for a place. A refusal ends the call with
-  ``BreakerOpen`` or ``Overflow``. Both are asked once per call, not once per attempt.
+- NEW: ``start`` asks the *breaker* for a ticket, then the *limits* of the upstream and the *bulkhead* for a place. A
+  refusal ends the call with ``BreakerOpen`` or ``Overflow``. Breaker and bulkhead are asked once per call, not once per
+  attempt; the limits for each attempt (``limit_queue.py``).
 - QUEUED: the call waits in the bulkhead's queue and holds no place. The bulkhead ends this state by ``_granted``, in
   the task that released a place, or by ``_overflow``. httpx's ``pool`` timeout, the call's own limit and ``cancel`` end
-  it as well. A call that finds a free place skips this state.
+  it as well. A call that finds a free place skips this state. With limits, the call first waits for its turn at them,
+  without a place in the queue; ``turn_came`` and ``turn_refused`` end that. It spends when it becomes RUNNING.
 - RUNNING: the call holds a place of the bulkhead until DONE, also between two attempts. An ``Attempt``
   (``attempt.py``) takes a replica from the *load balancer*, then a connection from the pool. ``UpstreamCall`` makes one
   attempt. ``RepeatableCall`` (``repeatable_call.py``) adds *retries* and *hedges*. ``StreamCall``
@@ -48,6 +50,7 @@ connect or handshake, and the dialer closes its socket. A cancel of the task in 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import trio
@@ -57,6 +60,7 @@ from ...core.errors import UpstreamError
 from ...core.events import LogMessage
 from ...core.failure_kinds import Kind
 from ..errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow
+from ..limit_queue import MARGIN
 from ..pool.request_head import IDEMPOTENT, is_idempotent
 from .attempt import DONE, WAITING, Attempt
 from .failure_kind import kind_of_cut, kind_of_error
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from ...http1.response_head import Head
     from ...net.timers import Timer
     from ...policy.breaker import Ticket
+    from ..limit_queue import CallLimits, Turn
     from .client_interface import ClientInterface
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
@@ -79,6 +84,7 @@ class UpstreamCall(CallBase):
         "_limit_timer",
         "_placed_at",
         "_timer",
+        "_turn",
         "_waiting",
         "client",
         "head",
@@ -90,6 +96,8 @@ class UpstreamCall(CallBase):
     )
 
     mode: ClassVar[Mode] = "whole"
+    _turn: Turn
+    """The call's turn at the limits of its upstream; exists only with limits, after ``start``."""
 
     def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         # As ``CallBase.__init__``, inlined: calling it would double the time that this function takes.
@@ -149,9 +157,12 @@ class UpstreamCall(CallBase):
             self._limit_timer = client.timers.add(self.context.deadline, self._limit_passed)
         bulkhead, request = client.bulkhead, self.request_key
         try:
-            admitted = bulkhead.admit(request)
-            if not admitted:
-                bulkhead.wait(self, request, self._granted, self._overflow)
+            if client.limits is not None:
+                admitted = self._admitted_by(client.limits, now)
+            else:
+                admitted = bulkhead.admit(request)
+                if not admitted:
+                    bulkhead.wait(self, request, self._granted, self._overflow)
         except Overflow as error:
             error.forget_frames()
             self._refuse(error, now)
@@ -164,12 +175,62 @@ class UpstreamCall(CallBase):
         if steps is not None and steps.pool is not None:
             self._timer = client.timers.add(now + steps.pool, self._queued_too_long)
 
+    def _admitted_by(self, limits: CallLimits, now: float) -> bool:
+        """Take a place and spend of the limits, if both is possible at once. Else the call waits.
+
+        Raises:
+            Overflow: the call may not wait, or its turn would come too late.
+        """
+        bulkhead, request = self.client.bulkhead, self.request_key
+        turn = self._turn = limits.turn(self.context.request)
+        if turn.is_due(now):
+            if bulkhead.admit(request):
+                self._take_turn(now)
+                return True
+            bulkhead.wait(self, request, self._granted, self._overflow)
+            turn.hold(self)
+        else:
+            turn.check(self._patience(now), self.context.deadline, now)
+            bulkhead.delay(self, request, self._overflow)
+            turn.wait(self, now)
+        return False
+
+    def _patience(self, now: float) -> float:
+        """Time until which a call that starts ``now`` may wait for its turn, apart from its deadline."""
+        steps, limits = self.context.steps, self.context.stream_limits
+        seconds = [] if limits is None else [limits.first_byte, limits.lifetime]
+        if steps is not None:
+            seconds.append(steps.pool)
+        return min([now + each - MARGIN for each in seconds if each is not None], default=math.inf)
+
+    def _take_turn(self, now: float) -> None:
+        """Spend of the limits; but not for a call whose deadline has passed, since nothing of it is sent."""
+        if now < self.context.deadline:
+            self._turn.take(now)
+        else:
+            self._turn.leave(now)
+
+    def turn_came(self, now: float) -> None:
+        """Take a place of the bulkhead, or queue for one; see ``limit_queue.TurnOwner``."""
+        if self.client.bulkhead.end_delay(self, self._granted):
+            self._granted()
+
+    def turn_refused(self, error: Exception, now: float) -> None:
+        """End the call with ``error``; see ``limit_queue.TurnOwner``."""
+        self._refuse(error, now)
+
     def _granted(self) -> None:
         """Callback of the bulkhead: a place was taken for the call. Begin, and send at once."""
+        now = trio.current_time()
+        if self.client.limits is not None:
+            if not self._turn.is_due(now):
+                self.client.bulkhead.delay_again(self, self.request_key, self._overflow)
+                self._turn.wait(self, now)
+                return
+            self._take_turn(now)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        now = trio.current_time()
         try:
             self._begin(now)
             self.send()
@@ -266,6 +327,8 @@ class UpstreamCall(CallBase):
         client = self.client
         if self.state is QUEUED:
             client.bulkhead.leave(self)
+            if client.limits is not None:
+                self._turn.leave(now)
         self.state, self.ended_at = DONE, now
         self._waiting = None
         if self._timer is not None:

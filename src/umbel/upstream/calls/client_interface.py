@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...policy.retry import RetryRules
     from ...policy.retry_budget import Budget
     from ..background_tasks import BackgroundNursery
+    from ..limit_queue import CallLimits
     from ..pool.pool import Pool
     from ..replicas.balance import LoadBalancer
     from .attempt_counts import AttemptCounts
@@ -43,6 +44,7 @@ class ClientInterface(Protocol):
     streams: StreamCount
     # Policies. None: the upstream does not have the policy.
     breaker: BreakerPolicy | None
+    limits: CallLimits | None
     gradient: GradientLimit | None
     retry: RetryRules | None
     hedge: HedgeRules | None

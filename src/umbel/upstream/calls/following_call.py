@@ -2,8 +2,8 @@
 
 Each redirect begins a new round of the same call (``repeatable_call.py``), with the request that
 ``core/http/redirects.py`` makes. So every hop is an attempt that the breaker counts, the load balancer places, and
-retries and hedges repeat. The call keeps its place of the bulkhead and its time limit over all hops. A redirect that is
-not followed is the response of the call.
+retries and hedges repeat; it spends of the upstream's limits as a retry does. The call keeps its place of the bulkhead
+and its time limit over all hops. A redirect that is not followed is the response of the call.
 
 Such a call is never coalesced: a redirect may belong to one client although the response after it does not say so.
 """
@@ -36,7 +36,7 @@ class FollowingCall(RepeatableCall):
     def _conclude(self, attempt: Attempt, now: float) -> None:
         """Begin the round of the next hop, or end the call with ``attempt``."""
         try:
-            following = self._following(attempt)
+            following = self._following(attempt, now)
         except NotFollowedError as error:
             following, self.note = None, f"the redirect was not followed: {error}"
         if following is None:
@@ -49,7 +49,7 @@ class FollowingCall(RepeatableCall):
         self._begin_round(now, "redirect")
         self.send()
 
-    def _following(self, attempt: Attempt) -> PreparedRequest | None:
+    def _following(self, attempt: Attempt, now: float) -> PreparedRequest | None:
         """The request that follows the response of ``attempt``; None: it is no redirect.
 
         Raises:
@@ -61,4 +61,8 @@ class FollowingCall(RepeatableCall):
         if self._blocked:
             raise NotFollowedError("the breaker has opened")
         replica = slot.replica
-        return followed(self.prepared, status, answer[1], replica.origin.scheme, replica.host, replica.base, self._hops)
+        target = replica.origin.scheme, replica.host, replica.base
+        following = followed(self.prepared, status, answer[1], *target, self._hops)
+        if self.client.limits is not None and not self.client.limits.take(self.context.request, now):
+            raise NotFollowedError("a limit of the upstream does not admit another request now")
+        return following

@@ -24,6 +24,9 @@ same batch of events is never read. Without a success the result of the race is 
 (``policy/failover.py``) replace lost attempts and are not charged. ``_cut`` gives back the hedges under way and
 ``_close`` the retry, so a cancel at any moment leaves the budget exact.
 
+**Limits.** A retry and a hedge spend of the upstream's limits when they begin, and are not made if a limit does not
+admit them at that time (``limit_queue.py``).
+
 **Breaker.** If the breaker opens while the call runs, no further attempt is made (``_blocked``); attempts under way go
 on.
 """
@@ -185,12 +188,15 @@ class RepeatableCall(UpstreamCall):
         return self.ticket is not None and self.ticket.blocked
 
     def _retry_due(self) -> None:
-        """Timer: begin the next round, or end the call if the breaker has opened during the pause."""
+        """Timer: begin the next round, or end the call if the breaker has opened, or a limit does not admit it."""
         now, failure = trio.current_time(), self._fallback
         assert failure is not None
         self._timer = self._fallback = None
         if self._blocked:
             self.client.retries_blocked += 1
+            self._conclude(failure, now)
+            return
+        if self.client.limits is not None and not self.client.limits.take(self.context.request, now):
             self._conclude(failure, now)
             return
         failure.discard(now)
@@ -232,14 +238,21 @@ class RepeatableCall(UpstreamCall):
             self.client.hedges_pending -= 1
 
     def _start_hedge(self, now: float) -> None:
-        """Start a hedge if race, budget and breaker permit: its timer is due, or an attempt has failed."""
+        """Start a hedge if race, limits, budget and breaker permit: its timer is due, or an attempt has failed."""
         race = self._race
         if race is None or self._blocked or not race.may_grow:
+            return
+        limits = self.client.limits
+        turn = None if limits is None else limits.turn(self.context.request)
+        if turn is not None and not turn.is_due(now):
+            turn.count_refusal(now)
             return
         failover = self._failovers > 0
         entry = race.another(failover=failover)
         if entry is None:
             return
+        if turn is not None:
+            turn.take(now)
         self._failovers -= failover
         self.client.hedges += 1
         self._cancel_hedge_timer()

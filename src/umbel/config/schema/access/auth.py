@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ..constraints import ConstraintViolation, enforce
-from ..section import AS_TUPLE, Section
+from ..section import AS_TUPLE, Section, as_list
 from ..values.types import HeaderName, UpstreamName
 from ..values.units import Duration
 
@@ -155,6 +155,16 @@ def _jwks_constraints(jwks: Jwks) -> Iterator[ConstraintViolation]:
             "jwks needs one of path and discovery = true: where the keys are, or how they are found",
             ("path", "discovery") if jwks.discovery else ("path",),
         )
+
+
+AuthNames = Annotated[
+    tuple[UpstreamName, ...],
+    Field(strict=False, min_length=1),
+    BeforeValidator(
+        as_list, json_schema_input_type=UpstreamName | Annotated[tuple[UpstreamName, ...], Field(min_length=1)]
+    ),
+]
+"""The names of sections [auth.NAME]; a single name may stand without a list."""
 
 
 class Jwks(Section):
