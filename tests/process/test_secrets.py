@@ -294,8 +294,19 @@ async def of_operators(directory: Path, planted: Planted) -> dict[str, bytes]:
     asked_for = f"/orders?ticket={planted.all['the token in the query']}"
     _, shown = await ended(*UMBEL, "explain", "GET", asked_for, *credentials, cwd=directory)
     outputs["umbel explain of a request"] = shown.encode()
-    for target in ("/", "/status", "/tree", "/metrics", "/readyz"):
-        _, outputs[f"admin {target}"] = await ask_admin_bytes(directory / "logs" / "admin.sock", "GET", target)
+    socket_path = directory / "logs" / "admin.sock"
+    for target in ("/", "/status", "/tree", "/slow", "/metrics", "/readyz"):
+        _, outputs[f"admin {target}"] = await ask_admin_bytes(socket_path, "GET", target)
+    kept = json.loads(outputs["admin /slow"])["requests"]
+    assert len(kept) > 10
+    for number, name in enumerate(each["id"] for each in kept):
+        status, outputs[f"admin {name}"] = await ask_admin_bytes(socket_path, "GET", f"/slow/{name}")
+        assert status == 200
+        if number < 3:
+            _, shown = await ended(*UMBEL, "slow", name, cwd=directory)
+            outputs[f"umbel slow {name}"] = shown.encode()
+    _, shown = await ended(*UMBEL, "slow", cwd=directory)
+    outputs["umbel slow"] = shown.encode()
     return outputs
 
 

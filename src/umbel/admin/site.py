@@ -28,8 +28,10 @@ ANSWER_S = 5.0
 """The time limit in seconds for a client to take the whole answer."""
 BODY_BYTES_MAX = 4096
 """The bound on the arguments of a command."""
-PAGES = ("/", "/status", "/tree", "/metrics", "/livez", "/readyz")
+PAGES = ("/", "/status", "/tree", "/slow", "/metrics", "/livez", "/readyz")
 """The paths of GET requests."""
+SLOW_PREFIX = "/slow/"
+"""The beginning of the paths of kept requests, before the id. They are served where ``/slow`` is."""
 COMMAND_PREFIX = "/ctl/"
 """The beginning of the paths of POST requests."""
 URL_COMMAND = "url"
@@ -122,7 +124,9 @@ class AdminSite(InboundApplication):
         if path.startswith(COMMAND_PREFIX) and path not in self._paths:
             name = path.removeprefix(COMMAND_PREFIX)
             return _problem(404, f'"{name}" is not a command; the commands are {", ".join(_COMMANDS)}')
-        if path not in self._paths:
+        if path.startswith(SLOW_PREFIX) and "/slow" in self._paths:
+            pass
+        elif path not in self._paths:
             return _problem(404, f"The paths are {', '.join(sorted(self._paths))}.")
         allowed = ("POST",) if path.startswith(COMMAND_PREFIX) else ("GET", "HEAD")
         if request.method not in allowed:
@@ -142,6 +146,11 @@ class AdminSite(InboundApplication):
             return await self._metrics(request)
         if path == "/tree":
             return _json(200, {"trees": await source.trees()})
+        if path == "/slow":
+            return _json(200, await source.slow())
+        if path.startswith(SLOW_PREFIX):
+            kept = await source.slow_request(path.removeprefix(SLOW_PREFIX))
+            return _problem(404, _NOT_KEPT) if kept is None else _json(200, kept)
         status = await source.status()
         return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status))
 
@@ -164,6 +173,7 @@ class AdminSite(InboundApplication):
             return _problem(409, str(error))
 
 
+_NOT_KEPT = "No such request is kept (any more): GET /slow lists those that are."
 _NO_PAGE = "no address serves the page; set bind and token in [admin], or start the instance on a terminal"
 
 

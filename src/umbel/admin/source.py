@@ -36,6 +36,14 @@ class AdminSource(Protocol):
         """The task tree of each process: ``process`` (its name), ``pid`` and ``lines``."""
         ...
 
+    async def slow(self) -> dict[str, Any]:
+        """The kept requests of all processes: ``requests`` with ``id`` and ``process``, the latest first."""
+        ...
+
+    async def slow_request(self, request: str) -> dict[str, Any] | None:
+        """The timeline of a kept request by its id: ``id``, ``process``, ``timeline``; None: there is none."""
+        ...
+
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         """The metrics of all processes, in the format of OpenMetrics or in the classic one."""
         ...

@@ -53,8 +53,8 @@ def ctl() -> None:
     """
 
 
-def _command(function: Callable[..., None]) -> click.Command:
-    """Make a function into a command of the group, with the options that its ``_AdminClient`` needs."""
+def with_admin(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function of an ``AdminClient`` into one of a command, with the options that the client needs."""
 
     @config_option
     @click.option("--socket", "path", metavar="PATH", help="The Unix socket of the admin side.  [default: found]")
@@ -62,16 +62,20 @@ def _command(function: Callable[..., None]) -> click.Command:
     @wraps(function)
     def call(file: str, path: str | None, as_json: bool, **arguments: Any) -> None:
         try:
-            function(_AdminClient(path, file, as_json), **arguments)
+            function(AdminClient(path, file, as_json), **arguments)
         except (LookupError, TypeError, AttributeError) as error:
             reason = "the answer lacks fields, so it may be of another version; --json prints the answer as it is"
             raise click.ClickException(reason) from error
 
-    return ctl.command()(call)
+    return call
+
+
+def _command(function: Callable[..., None]) -> click.Command:
+    return ctl.command()(with_admin(function))
 
 
 @_command
-def status(admin: _AdminClient) -> None:
+def status(admin: AdminClient) -> None:
     """Show the master, its slots and their workers; without a master the process.
 
     A worker is silent if its heartbeat is late: its event loop is blocked, or the process is stopped. BUSY is the
@@ -89,7 +93,7 @@ def status(admin: _AdminClient) -> None:
 
 @_command
 @click.argument("workers", type=click.IntRange(1))
-def scale(admin: _AdminClient, workers: int) -> None:
+def scale(admin: AdminClient, workers: int) -> None:
     """Set the number of workers.
 
     The number holds until it is set again or the master ends.
@@ -100,7 +104,7 @@ def scale(admin: _AdminClient, workers: int) -> None:
 
 @_command
 @allow_empty_option
-def reload(admin: _AdminClient, allow_empty: bool) -> None:
+def reload(admin: AdminClient, allow_empty: bool) -> None:
     """Replace all workers, and wait until it is done.
 
     Configuration, certificates and code are read again. If a new worker does not become ready, the reload is aborted
@@ -112,7 +116,7 @@ def reload(admin: _AdminClient, allow_empty: bool) -> None:
 
 @_command
 @click.argument("slot", type=int)
-def drain(admin: _AdminClient, slot: int) -> None:
+def drain(admin: AdminClient, slot: int) -> None:
     """Replace the worker of SLOT.
 
     The old worker drains after its successor is ready. Does not wait for that.
@@ -123,14 +127,14 @@ def drain(admin: _AdminClient, slot: int) -> None:
 
 @_command
 @click.argument("slot", type=int)
-def kill(admin: _AdminClient, slot: int) -> None:
+def kill(admin: AdminClient, slot: int) -> None:
     """Kill the worker of SLOT (SIGKILL). The master restarts it as after a crash."""
     answer = admin.command("kill", slot=slot)
     admin.say(f"killed process {answer.get('pid')}")
 
 
 @_command
-def reopen(admin: _AdminClient) -> None:
+def reopen(admin: AdminClient) -> None:
     """Reopen the log files of all processes.
 
     Waits until all have done so; fails if a process needs more than 5 s.
@@ -142,7 +146,7 @@ def reopen(admin: _AdminClient) -> None:
 
 @_command
 @click.option("--quick", is_flag=True, help="Cancel requests in flight, so that the stop takes at most 2 s.")
-def stop(admin: _AdminClient, quick: bool) -> None:
+def stop(admin: AdminClient, quick: bool) -> None:
     """Stop the instance. Does not wait for the end.
 
     Requests in flight may take up to graceful_timeout.
@@ -152,7 +156,7 @@ def stop(admin: _AdminClient, quick: bool) -> None:
 
 
 @_command
-def tree(admin: _AdminClient) -> None:
+def tree(admin: AdminClient) -> None:
     """Show the live tasks of all processes.
 
     They are shown as trees: each task below the task whose nursery it runs in.
@@ -165,7 +169,7 @@ def tree(admin: _AdminClient) -> None:
 
 
 @_command
-def url(admin: _AdminClient) -> None:
+def url(admin: AdminClient) -> None:
     """Print a new URL of the page for a browser, which is valid once and for ten minutes.
 
     Needs an address for the page: bind in [admin], or an instance that was started on a terminal.
@@ -174,7 +178,7 @@ def url(admin: _AdminClient) -> None:
     admin.say(str(answer["url"]))
 
 
-class _AdminClient:
+class AdminClient:
     """The client of an admin side, which sends one request over its Unix socket.
 
     Args:
@@ -388,7 +392,7 @@ def _status(answer: dict[str, Any]) -> str:
         "",
     ]
     rows = [row for slot in answer["slots"] for row in _rows(slot)]
-    return "\n".join([*head, _table(_COLUMNS, rows), *_auth(answer), *_limits(answer)])
+    return "\n".join([*head, table(_COLUMNS, rows), *_auth(answer), *_limits(answer)])
 
 
 def _process(answer: dict[str, Any]) -> str:
@@ -413,7 +417,7 @@ def _auth(answer: dict[str, Any]) -> list[str]:
         ]
         for row in auth_rows(answer)
     ]
-    return ["", _table(_AUTH_COLUMNS, rows)] if rows else []
+    return ["", table(_AUTH_COLUMNS, rows)] if rows else []
 
 
 def _limits(answer: dict[str, Any]) -> list[str]:
@@ -421,7 +425,7 @@ def _limits(answer: dict[str, Any]) -> list[str]:
     from ..admin.limit_rows import limit_rows
 
     rows = [list(map(str, row)) for row in limit_rows(answer)]
-    return ["", _table(_LIMIT_COLUMNS, rows)] if rows else []
+    return ["", table(_LIMIT_COLUMNS, rows)] if rows else []
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:
@@ -450,7 +454,7 @@ def _time(seconds: float) -> str:
     return " ".join(f"{count}{unit}" for count, unit in parts[:2])
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format rows below column names: columns as wide as their widest cell, numbers aligned to the right."""
     widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
     return "\n".join(_row(row, widths) for row in (columns, *rows))

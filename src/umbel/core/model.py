@@ -145,6 +145,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """The cancel reason, if this side ended the attempt; None: it ended by itself."""
     detail: str = ""
     """Why the attempt failed, in one sentence; empty if it did not. For records only."""
+    method: str = ""
     dial: DialTimes | None = None
     """The times of the connection that was opened for the attempt; None: none was."""
 

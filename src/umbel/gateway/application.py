@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..core.errors import ConfigError
     from ..core.events import Recorder
     from ..net.epoll import AnyReader
+    from ..observe.kept_requests import KeptRequests
     from ..server.state import ServerState
     from .route_table import RouteTable
     from .runtime import Runtime
@@ -255,6 +256,11 @@ class GatewayApplication(QuartTrio):
         """
         runtime = self.gateway_context.serving.last_runtime
         return ({}, {}) if runtime is None else application_figures(runtime)
+
+    def kept_requests(self) -> KeptRequests | None:
+        """The requests whose timelines are kept; None before startup."""
+        runtime = self.gateway_context.serving.last_runtime
+        return None if runtime is None else runtime.recorder.kept
 
     def statistics(self) -> GatewayStatistics:
         """A frozen snapshot of the counters. While the application serves, it must be called in the trio thread."""

@@ -167,6 +167,8 @@ class GatewayContext:
     """The fields that responses get for browsers."""
     token_parameters: frozenset[bytes] = frozenset()
     """The query parameters that are tokens for the gateway, so that nothing else may see them."""
+    head_bound: str | None = None
+    """Which new traces are sampled (``observe/traces/sampling.py``); None: all, because nothing is exported."""
 
     def visible_query(self, query: bytes) -> bytes:
         """The raw query of a request without tokens."""

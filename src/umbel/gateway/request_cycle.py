@@ -99,7 +99,7 @@ class RequestCycle(RequestContext):
             None if peer is None else peer[0], inbound.fields, context.proxies, inbound.version, inbound.scheme
         )
         fields = origin.fields
-        request_id, trace = origin.identify()
+        request_id, trace = origin.identify(context.head_bound)
         facts = RequestFacts(
             request_id,
             trace,

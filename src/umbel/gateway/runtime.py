@@ -81,8 +81,8 @@ async def open_runtime(
             opened_recorder = await stack.enter_async_context(open_recorder(logs, {*PROBES, *config.server.probes}))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
             given = opened_recorder
-        recorder = CountingRecorder(given)
         redactor = Redactor(logs.redact)
+        recorder = CountingRecorder(given, redactor)
         stack.enter_context(redacted_console(redactor))
         own = BackgroundNursery("the upstreams' tasks")
         await own.open()

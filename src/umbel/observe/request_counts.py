@@ -1,7 +1,10 @@
 """Counting of requests and their calls: a recorder that counts each request and passes every event on.
 
+It also keeps the timelines of some requests (``kept_requests.py``), and gives those to the traces that these want.
+
 Each request has exactly one ``RequestEnded``, whoever ended it, so it is counted exactly once. Counting is a part of
-every request: it enters two Python functions, however many calls the request has, and allocates one tuple.
+every request: it enters two Python functions, however many calls the request has, and allocates one tuple. Only a
+request of which a timeline is made enters more.
 
 Bounds. Routes come from the configuration and the code. The methods of RFC 9110 and RFC 5789 are counted by name,
 others as ``_OTHER``. Names of calls come from the configuration, but a handler may make them from values; beyond
@@ -13,20 +16,26 @@ like a request that ended with its handshake. OpenTelemetry's conventions leave 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..core.diagnostics.redact import Redactor
 from ..core.events import Event, Recorder, RequestEnded
 from ..core.failure_kinds import CUT, Kind
 from ..core.model import Outcome
 from ..core.statistics.histogram import DURATIONS, OWN_TIMES, Cells, new_cells
 from .catalogue import ANSWERS, AUTH_REQUESTS, CALLS, OWN_SECONDS, RESPONSES_CUT, SERIES_DROPPED, SERVER_DURATION
 from .figures import Exemplar, Labels, Value
+from .kept_requests import ERROR, PARTIAL, KeptRequests, RouteBuckets
+from .timeline import outcome_of, timeline_of
+
+if TYPE_CHECKING:
+    from .traces.sampling import Traces
 
 CALLS_MAX = 256
 """The bound on names of calls that are counted apart, per route."""
@@ -38,6 +47,10 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 OTHER, OTHER_METHOD = "other", "_OTHER"
 NO_CREDENTIAL = "none"
 """The kind of the credential of a request without one."""
+LATENCIES = (0.05, 0.1, 0.2, 0.5, 1.0, 10.0)
+"""The latencies in seconds from which the buckets of kept requests begin, without the first."""
+SAMPLED_FLAGS = frozenset({"01", "03"})
+"""The known flags of a trace context with "sampled"."""
 _SWITCHED = 101
 
 _Durations = tuple[Cells, dict[int, tuple[str, float, float]]]
@@ -47,10 +60,24 @@ _Durations = tuple[Cells, dict[int, tuple[str, float, float]]]
 class _Route:
     """The counts of one route."""
 
-    __slots__ = ("answers", "calls", "cut", "durations", "handshakes", "name", "ok", "ok_labels", "others", "own")
+    __slots__ = (
+        "answers",
+        "buckets",
+        "calls",
+        "cut",
+        "durations",
+        "handshakes",
+        "name",
+        "ok",
+        "ok_labels",
+        "others",
+        "own",
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, buckets: RouteBuckets) -> None:
         self.name = name
+        self.buckets = buckets
+        """Of the kept requests."""
         self.durations: dict[tuple[str, int], _Durations] = {}
         """By method and status."""
         self.handshakes: dict[tuple[str, int], _Durations] = {}
@@ -79,9 +106,10 @@ class CountingRecorder:
 
     Args:
         recorder: takes all events.
+        redactor: hides secrets in the timelines of requests.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, redactor: Redactor | None = None) -> None:
         self.inner = recorder
         """The recorder that takes all events."""
         self.takes_attempts: bool = getattr(recorder, "takes_attempts", True)
@@ -89,6 +117,11 @@ class CountingRecorder:
         self.takes_heads: bool = getattr(recorder, "takes_heads", False)
         self.counted = 0
         """The number of counted requests."""
+        self.kept = KeptRequests()
+        """The timelines of some requests."""
+        self.traces: Traces | None = None
+        """Takes the timelines of the requests that it wants; None: there are no traces."""
+        self._redactor = redactor or Redactor()
         self._others = 0
         """Requests that are counted for the route ``other``."""
         self._auth: dict[Labels, int] = {}
@@ -147,12 +180,35 @@ class CountingRecorder:
                     _count_first(route, outcome.call)
             else:
                 _count_incomplete_call(route, outcome)
+        # The bucket of the request (``kept_requests.BUCKETS``), for nearly all requests by one comparison.
+        if event.kind is not None or event.completed is False or event.status >= 500:
+            place = _place(event, seconds)
+        else:
+            place = 0 if seconds < 0.05 else _latency_place(seconds)
+        buckets, traces = route.buckets, self.traces
+        buckets.seen[place] += 1
+        if event.ended_at >= buckets.keep_from[place] or (
+            traces is not None and (place >= PARTIAL or seconds >= traces.slow or facts.trace.flags in SAMPLED_FLAGS)
+        ):
+            self._inspect(event, buckets, place, seconds)
+
+    def _inspect(self, event: RequestEnded, buckets: RouteBuckets, place: int, seconds: float) -> None:
+        """Keep the timeline of a request and give it to the traces, if they are to have it."""
+        keeps, traces = event.ended_at >= buckets.keep_from[place], self.traces
+        sampled = "" if traces is None else traces.sampled(event, seconds, notable=place >= PARTIAL)
+        if not (keeps or sampled):
+            return
+        timeline = timeline_of(event, self._redactor, sampled)
+        if keeps:
+            self.kept.add(buckets, place, timeline, event.ended_at)
+        if traces is not None and sampled:
+            traces.take(timeline)
 
     def _new_route(self, name: str) -> _Route:
         if len(self._routes) >= ROUTES_MAX:
             name = OTHER
             self._others += 1
-        return self._routes.setdefault(name, _Route(name))
+        return self._routes.setdefault(name, _Route(name, self.kept.route(name)))
 
     def values(self) -> dict[str, list[tuple[Labels, Value]]]:
         """The counts by metric, as in ``ProcessFigures.values``."""
@@ -193,6 +249,18 @@ class CountingRecorder:
             for (method, status), (_, exemplars) in _all_durations(route)
         ]
         return {SERVER_DURATION.name: found}
+
+
+def _place(event: RequestEnded, seconds: float) -> int:
+    """The index of the bucket of a request that is not a plain success."""
+    outcome = outcome_of(event)
+    if outcome == "failed" and (event.status >= 500 or event.broke_off):
+        return ERROR
+    return PARTIAL if outcome == "partial" else _latency_place(seconds)
+
+
+def _latency_place(seconds: float) -> int:
+    return bisect_right(LATENCIES, seconds)
 
 
 def _new_durations(route: _Route, method: str, status: int) -> _Durations:

@@ -32,12 +32,12 @@ from time import time
 from typing import Literal
 
 import msgspec
-import trio
 
 from ..core.diagnostics.redact import Redactor, cut
 from ..core.events import RequestEnded
 from ..core.failure_kinds import CUT, Kind
 from ..core.model import Attempt, Outcome
+from ..logs.records.record import shown_method, shown_path
 
 CALLS_MAX = 200
 """The bound on the calls of a timeline."""
@@ -66,6 +66,7 @@ class AttemptLine(msgspec.Struct, frozen=True):
 
     cause: str
     """``first``, ``retry``, ``hedge``, ``redirect`` or ``mirror``."""
+    method: str
     replica: str
     """The base URL of the replica."""
     resend: int
@@ -178,18 +179,18 @@ def outcome_of(event: RequestEnded) -> RequestOutcome:
 
 
 def timeline_of(event: RequestEnded, redactor: Redactor, sampled: Sampled = "", *, epoch: float = math.nan) -> Timeline:
-    """Make the timeline of a request. Takes some 10 µs, and as much for each call and attempt. In the trio thread.
+    """Make the timeline of a request. Takes some 10 µs, and as much for each call and attempt.
 
     Args:
         event: the record of the request.
         redactor: hides secrets in the texts.
         sampled: how the request was chosen for a trace.
-        epoch: seconds to add to ``trio.current_time()`` for seconds since the epoch; nan: by the clocks of now.
+        epoch: seconds to add to ``trio.current_time()`` for seconds since the epoch; nan: the request has just ended.
     """
     facts = event.request
     trace, start = facts.trace, facts.started_at
     if math.isnan(epoch):
-        epoch = time() - trio.current_time()
+        epoch = time() - event.ended_at
     outcomes, deadline = event.calls, facts.deadline
     critical = _critical_calls(outcomes)
     kept: Sequence[Outcome] = outcomes
@@ -201,8 +202,8 @@ def timeline_of(event: RequestEnded, redactor: Redactor, sampled: Sampled = "", 
     return Timeline(
         received=round(epoch + start, 6),
         duration_ms=lines.ms(event.ended_at),
-        method=facts.method[:32],
-        path=lines.text(facts.path),
+        method=shown_method(facts.method),
+        path=redactor.text(shown_path(facts.path)),
         route=facts.route,
         status=event.status,
         outcome=outcome,
@@ -337,6 +338,7 @@ class _Lines:
         outcome: AttemptOutcome = "ok" if attempt.kind is None else "failed" if cancelled is None else "cancelled"
         return AttemptLine(
             cause=attempt.cause,
+            method=attempt.method,
             replica=self._redactor.text(attempt.replica),
             resend=resend,
             item=attempt.item,

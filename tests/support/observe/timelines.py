@@ -14,7 +14,7 @@ CUT = Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
 
 def attempt(number: int, replica: str, start: float, end: float, status: int | None = 200, **more) -> Attempt:
     """An attempt at ``http://{replica}``; ``start`` and ``end`` are seconds from the request's start."""
-    fields = {"span_id": number + 0x51, "trace": TRACE, "asked_at": 100.0} | more
+    fields = {"span_id": number + 0x51, "trace": TRACE, "asked_at": 100.0, "method": "GET"} | more
     kind = fields.pop("kind", None)
     return Attempt(number, f"http://{replica}", 100.0 + start, 100.0 + end, status, kind, **fields)
 

@@ -33,6 +33,12 @@ class Source:
     async def status(self) -> dict[str, Any]:
         return {"process": {"state": "serving"}} if self._status is None else await self._status()
 
+    async def slow(self) -> dict[str, Any]:
+        return {"requests": []}
+
+    async def slow_request(self, request: str) -> dict[str, Any] | None:
+        return {"id": request} if request == "1-2" else None
+
     async def trees(self) -> list[dict[str, Any]]:
         return []
 
@@ -218,6 +224,11 @@ async def test_a_connection_beyond_the_bound_is_closed_while_all_others_are_answ
         ("GET", "/livez", b"", 200, b'{"status":"live"}'),
         ("GET", "/readyz", b"", 503, b'{"status":"not ready","state":"stopping"}'),
         ("GET", "/tree", b"", 200, b'{"trees":[]}'),
+        ("GET", "/slow", b"", 200, b'{"requests":[]}'),
+        ("GET", "/slow/1-2?x", b"", 200, b'{"id":"1-2"}'),
+        ("GET", "/slow/1-3", b"", 404, b"No such request is kept (any more): GET /slow lists those that are."),
+        ("GET", "/slow/", b"", 404, b"No such request is kept"),
+        ("POST", "/slow/1-2", b"", 405, b"Send GET."),
         ("GET", "/", b"", 200, b"<h1>Umbel: serving</h1>"),
         ("GET", "/metrics", b"", 200, b"classic"),
         ("GET", "/nothing", b"", 404, b"The paths are /, /ctl/drain, "),

@@ -18,6 +18,7 @@ from ...observe.process.process_source import PROCESS, as_dict
 if TYPE_CHECKING:
     from ...config.schema.sections import Config
     from ...observe.figures import ProcessFigures
+    from ...observe.kept_requests import KeptRequests
     from ..application import GatewayApplication
 
 
@@ -83,6 +84,10 @@ class GatewayView:
             "failing_logs": failing_logs(serving.recorder),
         }
         return serving.ready, details
+
+    def kept_requests(self) -> KeptRequests | None:
+        """The kept requests; None before startup."""
+        return self._app.kept_requests()
 
     async def reopen(self) -> None:
         """Reopen the log files."""

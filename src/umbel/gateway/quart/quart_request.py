@@ -69,7 +69,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         context = app.gateway_context
         origin = origin_in(scope, context.proxies)
         facts = RequestFacts(
-            *origin.identify(),
+            *origin.identify(context.head_bound),
             scope["method"],
             scope["path"],
             "",

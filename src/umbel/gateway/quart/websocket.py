@@ -48,7 +48,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         context = app.gateway_context
         origin = origin_in(scope, context.proxies)
         facts = RequestFacts(
-            *origin.identify(),
+            *origin.identify(context.head_bound),
             "GET",
             scope["path"],
             "",

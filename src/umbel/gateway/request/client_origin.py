@@ -84,12 +84,15 @@ class ClientOrigin(msgspec.Struct, frozen=True):
         """The value of an end-to-end field if the peer is trusted; else None."""
         return self.fields.end_to_end.get(name) if self.trusted else None
 
-    def identify(self) -> tuple[str, Trace]:
-        """The request's id and trace. The id of X-Request-Id is used only from a trusted peer."""
+    def identify(self, bound: str | None = None) -> tuple[str, Trace]:
+        """The request's id and trace. The id of X-Request-Id is used only from a trusted peer.
+
+        ``bound``: which new traces are sampled, as in ``trace_ids.trace``.
+        """
         if not self.trusted and not self.fields.names_trace:
-            return trace_ids.new_identity()
+            return trace_ids.new_identity(bound)
         get = self.fields.end_to_end.get
-        return trace_ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
+        return trace_ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"), bound)
 
     def via(self) -> FieldBlock:
         """The field Via for upstreams (RFC 9110 section 7.6.3)."""

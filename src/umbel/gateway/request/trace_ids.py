@@ -20,18 +20,18 @@ _STATE_LENGTH_MAX = 512
 
 _KNOWN_FLAGS = 0x03
 """The flags "sampled" and "random trace-id" (level 2). Unknown flags must be sent as zero."""
-_SAMPLED = "01"
+_SAMPLED, _NOT_SAMPLED = "01", "00"
 
 
-def identify(claimed: str | None, parent: str | None, state: str | None) -> tuple[str, Trace]:
-    """The id and the trace of a request: ``request_id(claimed)`` and ``trace(parent, state)``."""
-    return request_id(claimed), trace(parent, state)
+def identify(claimed: str | None, parent: str | None, state: str | None, bound: str | None = None) -> tuple[str, Trace]:
+    """The id and the trace of a request: ``request_id(claimed)`` and ``trace(parent, state, bound)``."""
+    return request_id(claimed), trace(parent, state, bound)
 
 
-def new_identity() -> tuple[str, Trace]:
-    """A new request id and a new trace."""
+def new_identity(bound: str | None = None) -> tuple[str, Trace]:
+    """A new request id and a new trace; ``bound`` as in ``trace``."""
     both = _drawn()
-    return both[:32], Trace(both[32:], "", _SAMPLED)
+    return both[:32], Trace(both[32:], "", _SAMPLED if bound is None or both[48:] < bound else _NOT_SAMPLED)
 
 
 def request_id(claimed: str | None) -> str:
@@ -41,16 +41,20 @@ def request_id(claimed: str | None) -> str:
     return _drawn()[:32]
 
 
-def trace(parent: str | None, state: str | None) -> Trace:
+def trace(parent: str | None, state: str | None, bound: str | None = None) -> Trace:
     """The trace context of a request (https://www.w3.org/TR/trace-context/).
 
     If ``parent`` (traceparent) is missing or malformed, a new trace begins and ``state`` (tracestate) is dropped. If
-    only ``state`` is malformed, only ``state`` is dropped. A new trace has the flag "sampled", because all calls are
-    recorded.
+    only ``state`` is malformed, only ``state`` is dropped.
+
+    Args:
+        bound: a new trace has the flag "sampled" if the last 16 digits of its id are less
+            (``observe.traces.sampling.head_bound``). None: it has the flag, because all calls are recorded.
     """
     match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
     if match is None or (match[1] == "00" and match[5] is not None):
-        return Trace(_drawn()[:32], flags=_SAMPLED)
+        own = _drawn()[:32]
+        return Trace(own, flags=_SAMPLED if bound is None or own[16:] < bound else _NOT_SAMPLED)
     flags = f"{int(match[4], 16) & _KNOWN_FLAGS:02x}"
     return Trace(match[2], match[3], flags, state if state is not None and _state_is_valid(state) else "")
 

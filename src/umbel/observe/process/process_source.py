@@ -16,6 +16,7 @@ from ...server.limits.memory import resident
 from .. import catalogue
 from ..exposition import metrics_of
 from ..figures import ProcessFigures
+from ..kept_requests import KeptRequests, Listing, as_answer, as_request
 from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
 from .task_tree import task_tree
 
@@ -29,7 +30,10 @@ REOPEN_S = 5.0
 
 
 class ProcessView(Protocol):
-    """What a process without a master shows. All methods but ``readiness`` run in the event loop, and do not wait."""
+    """What a process without a master shows. All methods but ``readiness`` and ``kept_requests`` run in the event loop.
+
+    None waits but ``reopen``.
+    """
 
     def state(self) -> str:
         """The state in one word."""
@@ -45,6 +49,10 @@ class ProcessView(Protocol):
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """As ``AdminSource.readiness``. It only reads, and is called from another thread."""
+        ...
+
+    def kept_requests(self) -> KeptRequests | None:
+        """The kept requests; None: the application keeps none. They are read from another thread."""
         ...
 
     async def reopen(self) -> None:
@@ -128,6 +136,17 @@ class ProcessSource:
         }
         own = ProcessFigures(process=PROCESS, pid=os.getpid(), values=values)
         return [own] if self._last_figures is None else [own, self._last_figures]
+
+    async def slow(self) -> dict[str, Any]:
+        """The kept requests, read from outside the event loop, so also while it is blocked."""
+        kept = self._views[-1].kept_requests()
+        return as_answer({PROCESS: Listing() if kept is None else kept.listing()})
+
+    async def slow_request(self, request: str) -> dict[str, Any] | None:
+        """The timeline of a kept request, as ``AdminSource``."""
+        kept = self._views[-1].kept_requests()
+        timeline = None if kept is None else kept.find(request)
+        return None if timeline is None else as_request(PROCESS, request, timeline)
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         """The metrics of ``figures``."""

@@ -59,6 +59,9 @@ class ServerView:
         }
         return state == "serving", details
 
+    def kept_requests(self) -> None:
+        """The application keeps no requests."""
+
     async def reopen(self) -> None:
         """Reopen the log files; do nothing without any."""
         recorder: Any = self._recorder

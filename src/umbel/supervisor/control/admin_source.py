@@ -14,15 +14,19 @@ import msgspec
 from ...admin.source import CommandError, Metrics
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
+from ...observe.kept_requests import as_answer, as_request
 from ...observe.process.task_tree import task_tree
 from ..master.master import Master
 from ..master.options import WORKERS_MAX
+from ..master.process import Worker
 from ..master.slot import Slot
 from . import messages
 from .figures import all_figures
 from .status import state_of, status
 
 _TREE_S = 2.0
+_SLOW_S = 2.0
+"""Seconds for which workers are waited for."""
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,8 +69,25 @@ class MasterSource:
             answer = answers.get(worker)
             silent = f"no answer within {_TREE_S:g} s: its event loop is probably blocked"
             lines = [silent] if answer is None else list(answer.lines)
-            trees.append({"process": f"worker {worker.slot}", "pid": worker.pid, "lines": lines})
+            trees.append({"process": _name(worker), "pid": worker.pid, "lines": lines})
         return trees
+
+    async def slow(self) -> Answer:
+        """The kept requests of all ready workers, waited for at most 2 s."""
+        workers = self._master.workers
+        answers = await self._master.queries.ask(workers, messages.SlowQuery(), messages.Slow, _SLOW_S)
+        return as_answer({_name(worker): answers[worker].listing if worker in answers else None for worker in workers})
+
+    async def slow_request(self, request: str) -> Answer | None:
+        """The timeline of a kept request of a worker, waited for at most 2 s; None also if it does not answer."""
+        process = request.partition("-")[0]
+        worker = next((each for each in self._master.workers if str(each.pid) == process), None)
+        if worker is None:
+            return None
+        query = messages.SlowRequestQuery(request=request)
+        answers = await self._master.queries.ask([worker], query, messages.SlowRequest, _SLOW_S)
+        timeline = bytes(answers[worker].timeline) if worker in answers else b"null"
+        return None if timeline == b"null" else as_request(_name(worker), request, timeline)
 
     async def figures(self) -> Sequence[ProcessFigures]:
         """The figures of the master, of its workers and of ended workers (``figures.py``)."""
@@ -96,6 +117,10 @@ class MasterSource:
         except msgspec.DecodeError as error:
             raise CommandError(f"the arguments are invalid: {error}") from error
         return await _COMMANDS[name](self._master, given)
+
+
+def _name(worker: Worker) -> str:
+    return f"worker {worker.slot}"
 
 
 async def _scale(master: Master, given: Arguments) -> Answer:

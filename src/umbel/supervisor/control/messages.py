@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ...observe.figures import ProcessFigures
+from ...observe.kept_requests import Listing
 from ...server.limits.server_limits import Limits
 
 LINE_BYTES_MAX = 16 * 2**20
@@ -119,6 +120,17 @@ class FiguresQuery(Query, frozen=True, kw_only=True, tag="figures_query"):
     """To the worker: send the figures for the metrics. The answer is ``figures``."""
 
 
+class SlowQuery(Query, frozen=True, kw_only=True, tag="slow_query"):
+    """To the worker: send the list of kept requests. The answer is ``slow``."""
+
+
+class SlowRequestQuery(Query, frozen=True, kw_only=True, tag="slow_request_query"):
+    """To the worker: send the timeline of a kept request. The answer is ``slow_request``."""
+
+    request: str
+    """The id of the request, as the list has it."""
+
+
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
     """To the master: the worker cannot get ready, and why."""
 
@@ -178,6 +190,18 @@ class Tree(Answer, frozen=True, kw_only=True, tag="tree"):
     lines: tuple[str, ...]
 
 
+class Slow(Answer, frozen=True, kw_only=True, tag="slow"):
+    """To the master: the list of kept requests."""
+
+    listing: Listing
+
+
+class SlowRequest(Answer, frozen=True, kw_only=True, tag="slow_request"):
+    """To the master: the timeline of a kept request; null if it is not kept (any more)."""
+
+    timeline: msgspec.Raw
+
+
 class Figures(Answer, frozen=True, kw_only=True, tag="figures"):
     """To the master: the figures for the metrics. Also without a query, with the number 0, once a second if they have
     changed, and at the end."""
@@ -191,9 +215,11 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
     reason: str
 
 
-AnyQuery = ReopenLogs | StatsQuery | TreeQuery | FiguresQuery
+AnyQuery = ReopenLogs | StatsQuery | TreeQuery | SlowQuery | SlowRequestQuery | FiguresQuery
 MasterMessage = Start | State | ServeWithoutKeys | Drain | AnyQuery
-WorkerMessage = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Figures | Ended
+WorkerMessage = (
+    Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Slow | SlowRequest | Figures | Ended
+)
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _master_decoder: msgspec.json.Decoder[MasterMessage] = msgspec.json.Decoder(MasterMessage)

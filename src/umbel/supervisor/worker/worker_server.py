@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from time import monotonic
 from typing import Any
 
+import msgspec
 import trio
 from hypercorn.config import Config
 
 from ...logs import failing_logs
 from ...observe.figures import ProcessFigures
+from ...observe.kept_requests import KeptRequests, Listing
 from ...observe.process.process_figures import process_figures
 from ...observe.process.task_tree import task_tree
 from ...server.handler import handler_of
@@ -149,6 +151,14 @@ class WorkerServer:
                     await self._send_figures(number)
                 case messages.TreeQuery(query=number):
                     self._channel.send(messages.Tree(query=number, lines=task_tree()))
+                case messages.SlowQuery(query=number):
+                    kept = self._kept_requests()
+                    listing = Listing() if kept is None else kept.listing()
+                    self._channel.send(messages.Slow(query=number, listing=listing))
+                case messages.SlowRequestQuery(query=number, request=request):
+                    kept = self._kept_requests()
+                    timeline = None if kept is None else kept.find(request)
+                    self._channel.send(messages.SlowRequest(query=number, timeline=msgspec.Raw(timeline or b"null")))
         self.status = WORKER_ORPHANED
         self._drain(self._start.orphan_grace, 0.0, "the master is gone")
 
@@ -261,6 +271,11 @@ class WorkerServer:
             if line != before:
                 self._channel.send_line(line)
         return line
+
+    def _kept_requests(self) -> KeptRequests | None:
+        kept_requests = getattr(self._loaded.app, "kept_requests", None)
+        found: KeptRequests | None = None if kept_requests is None else kept_requests()
+        return found
 
     def _stats(self, query: int) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)

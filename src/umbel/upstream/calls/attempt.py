@@ -660,6 +660,7 @@ class Attempt:
             None if context.request is None else context.request.trace,
             self.cancelled,
             detail,
+            call.prepared.method,
             self.dial,
         )
         attempts += (record,)  # In place, as append does, and enters no function.

@@ -494,6 +494,7 @@ class SharedCall:
                         span_id=attempt.span_id,
                         trace=None if self.context.request is None else self.context.request.trace,
                         cancelled=reason,
+                        method=attempt.call.prepared.method,
                         dial=attempt.dial,
                     )
                 )

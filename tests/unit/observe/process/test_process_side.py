@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
@@ -14,14 +15,18 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.logs.records import Records
+from tests.support.observe.timelines import partial_answer
 from tests.support.process.admin import ask_admin, ask_admin_bytes
 from umbel.admin.settings import AdminSettings, SocketPlace
 from umbel.core.errors import ConfigError
 from umbel.observe.catalogue import IN_FLIGHT
 from umbel.observe.figures import ProcessFigures
+from umbel.observe.kept_requests import KeptRequests
 from umbel.observe.process import process_side as module
 from umbel.observe.process.observed_loop import ANSWER_S, BEAT_S, ObservedLoop
 from umbel.observe.process.process_side import AdminOptions, process_admin
+from umbel.observe.request_counts import CountingRecorder
 
 TOKEN = "0123456789abcdef"
 
@@ -32,6 +37,7 @@ class View:
     def __init__(self, state: str = "serving") -> None:
         self._state = state
         self.reopened = 0
+        self.kept: KeptRequests | None = None
         self.thread = threading.get_ident()
 
     def state(self) -> str:
@@ -47,6 +53,9 @@ class View:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         return True, {"state": self._state}
+
+    def kept_requests(self) -> KeptRequests | None:
+        return self.kept
 
     async def reopen(self) -> None:
         assert threading.get_ident() == self.thread
@@ -147,6 +156,24 @@ async def test_a_blocked_event_loop_is_reported_with_its_place_and_the_latest_fi
     assert '\numbel_worker_stale{worker="main"} 1.0\n' in asker.answers["/metrics"][1]
     assert asker.answers["/readyz"][0] == 503
     assert '"blocked_s":0.0' not in asker.answers["/readyz"][1]
+
+
+async def test_kept_requests_are_shown_also_while_the_event_loop_is_blocked(tmp_path: Path) -> None:
+    asker, view, counts = Asker(tmp_path / "admin.sock"), View(), CountingRecorder(Records())
+    async with process_admin(view, settings(tmp_path), Reports()):
+        with asker.asking("/slow"):
+            block(BEAT_S)
+        assert json.loads(asker.answers["/slow"][1])["requests"] == []
+        view.kept = counts.kept
+        counts.record(partial_answer())
+        [request] = counts.kept.listing().requests
+        with asker.asking("/slow", f"/slow/{request.id}", "/slow/1-1"):
+            block(BEAT_S + ANSWER_S)
+    [shown] = json.loads(asker.answers["/slow"][1])["requests"]
+    assert (shown["id"], shown["process"], shown["bucket"]) == (request.id, "main", "partial")
+    answer = json.loads(asker.answers[f"/slow/{request.id}"][1])
+    assert (answer["id"], answer["process"], answer["timeline"]["outcome"]) == (request.id, "main", "partial")
+    assert asker.answers["/slow/1-1"][0] == 404
 
 
 async def test_the_highest_lateness_is_seen_after_later_beats() -> None:

@@ -118,7 +118,7 @@ async def test_no_attempt_is_made_after_the_deadline(autojump_clock) -> None:
 async def test_each_attempt_is_recorded_with_its_number_its_times_and_its_status(autojump_clock) -> None:
     async with scripted([KEPT._replace(seconds=0.25, outcome=503)], retry=Retry(backoff=0.25)) as upstream:
         await upstream.call()
-        ids = {"span_id": 0, "trace": None}
+        ids = {"span_id": 0, "trace": None, "method": ""}
         dialled = DialTimes(0.0, ended_at=0.0)
         assert [replace(each, **ids) for each in upstream.attempts] == [
             Attempt(1, "http://upstream", 0.0, 0.25, 503, None, reused=False, cause="first", dial=dialled),

@@ -65,7 +65,7 @@ async def test_the_last_waiter_that_leaves_cancels_the_shared_call(autojump_cloc
 
 
 def without_ids(attempt: AttemptRecord) -> AttemptRecord:
-    return replace(attempt, span_id=0, trace=None, cancelled=None, dial=None)
+    return replace(attempt, span_id=0, trace=None, cancelled=None, method="", dial=None)
 
 
 @pytest.mark.parametrize(
