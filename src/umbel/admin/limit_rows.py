@@ -12,7 +12,10 @@ class LimitRow(NamedTuple):
     """What one section ``[limits.NAME]`` has decided, in all processes."""
 
     name: str
+    shared: str
+    """Whose requests count together: ``machine`` or ``worker``."""
     keys: int
+    """Of ``machine`` the most that a process has, since all have the same ones; of ``worker`` the sum."""
     admitted: int
     refused: int
     evicted: int
@@ -23,7 +26,13 @@ def limit_rows(status: Mapping[str, Any]) -> list[LimitRow]:
     rows: dict[str, LimitRow] = {}
     for app in applications(status):
         for each in app.get("limits", ()):
-            name, *counts = (each[field] for field in LimitRow._fields)
-            before = rows.get(name, LimitRow(name, 0, 0, 0, 0))
-            rows[name] = LimitRow(name, *(one + other for one, other in zip(before[1:], counts, strict=True)))
+            row = LimitRow(*(each[field] for field in LimitRow._fields))
+            before = rows.get(row.name)
+            rows[row.name] = row if before is None else _added(before, row)
     return list(rows.values())
+
+
+def _added(one: LimitRow, other: LimitRow) -> LimitRow:
+    keys = max(one.keys, other.keys) if other.shared == "machine" else one.keys + other.keys
+    counts = (each + more for each, more in zip(one[3:], other[3:], strict=True))
+    return LimitRow(one.name, other.shared, keys, *counts)

@@ -9,7 +9,8 @@ Exit status: 0 or 78; 1 if the application of ``--app`` fails for another reason
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,15 @@ def _loaded(file: str, app: str | None) -> LoadedConfig:
         lambda: LoadedConfig(Config(), str) if app and not Path(file).exists() else load_with_warnings(file),
         partial(hypercorn_keys, hypercorn_beside(file), warn=warnings.append, permissions=True),
     )
+    warnings += _separate_limits(loaded.config, warnings)
     return loaded._replace(warnings=(*loaded.warnings, *warnings))
+
+
+def _separate_limits(config: Config, warnings: Iterable[ConfigProblem]) -> list[ConfigProblem]:
+    """The warning that the workers of the hypercorn command do not share limits, if ``warnings`` have these workers."""
+    names = ", ".join(name for name, limit in config.limits.items() if limit.shared == "machine")
+    reason = f"each of these workers counts by itself for the limits {names}; umbel serve -w N counts for all of them"
+    return [replace(each, reason=reason) for each in warnings if each.key == "workers" and names]
 
 
 def _start(file: str, app: str) -> CheckFailure | None:

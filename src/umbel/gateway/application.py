@@ -5,7 +5,7 @@ It holds the ``GatewayContext`` and does not answer requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -16,7 +16,7 @@ from ..auth.first_keys import MissingKeysError, missing_keys
 from ..auth.statistics import AuthenticatorStatistics, authenticator_statistics
 from ..core.events import NULL
 from ..core.networks import Admission, Networks
-from ..limits.limiter import LimiterStatistics, limiters_named
+from ..limits.limiter import Limiter, LimiterStatistics, limiters_named
 from ..observe.process.process_side import AdminOptions
 from ..server.limits.server_limits import Limits
 from .access.query_tokens import token_parameters
@@ -191,6 +191,12 @@ class GatewayApplication(QuartTrio):
     def set_degraded(self, degraded: bool) -> None:
         """Note whether too many workers die. ``/readyz`` answers 503 meanwhile; requests are still served."""
         self.gateway_context.serving.degraded = degraded
+
+    def machine_limiters(self) -> Sequence[Limiter]:
+        """The limiters that are to count together with those of the other workers; none before startup."""
+        runtime = self.current_runtime
+        limiters = () if runtime is None else runtime.limiters.values()
+        return [limiter for limiter in limiters if limiter.section.shared == "machine"]
 
     @property
     def missing_keys(self) -> tuple[str, ...]:

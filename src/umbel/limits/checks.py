@@ -156,6 +156,8 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
         routes = [route for route in config.routes if name in route.limits or limited & upstreams_of(route)]
         if not routes and not limited and name not in config.server.limits:
             yield ("limits", name), "no route and no upstream of the configuration has it in limits"
+        if section.shared == "worker" and "sync" in section.model_fields_set:
+            yield ("limits", name, "sync"), 'has no effect with shared = "worker"; remove one of them'
         expression = compiled(section.key, ("limits", name, "key"))
         variables = [_variables(route) for route in routes]
         common = frozenset.intersection(*variables) if variables else frozenset()

@@ -18,6 +18,7 @@ float: some 150 bytes with the text of an address.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from math import floor
 
@@ -55,6 +56,13 @@ class KeyTable:
         """The TAT of a key; ``NEVER`` if the table does not have it."""
         bucket = self._bucket_of.get(key)
         return NEVER if bucket is None else bucket[key]
+
+    def live(self, now: float) -> Iterator[Key]:
+        """Yield the keys whose TAT has not passed. The table must not change meanwhile."""
+        for bucket in self._buckets.values():
+            for key, tat in bucket.items():
+                if tat > now:
+                    yield key
 
     def set(self, key: Key, tat: float, now: float) -> None:
         """Keep the TAT of a key. A new key evicts others if need be. ``now``: the time, in seconds."""

@@ -74,12 +74,12 @@ def _member(value: Any, member: str) -> Any:
 def key_of(value: Any) -> Key:
     """The key of the table for the value of a key expression: of a bounded size, whatever a client sends.
 
-    A short text is itself; null is None. Other values are their JSON, and long ones the digest of it.
+    A short ASCII text is itself; null is None. Other texts are their digest, other values their JSON or its digest.
     """
     if value is None:
         return None
     if isinstance(value, str):
-        if len(value) <= _KEY_MAX:
+        if len(value) <= _KEY_MAX and value.isascii():
             return value
         return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).digest()
     # The json module takes whatever a claim may hold: msgspec refuses lone surrogates and integers beyond 64 bits.

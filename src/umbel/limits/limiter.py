@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from ..config.schema.access.limits import parse_request_rate
 from ..policy.gcra import Decision, Gcra, Key
 from .key_table import KeyTable
 from .limit_expression import Context, compiled, cost_of, evaluator, key_of, reads_auth
+from .sharing import WorkerShare
 
 if TYPE_CHECKING:
     from ..config.schema.access.limits import Limit
@@ -34,6 +35,8 @@ class LimiterStatistics:
     refused: int
     evicted: int
     """Keys that were evicted though they had something spent, because ``max_keys`` was reached."""
+    shared: str
+    """``machine``: a master adds up what the workers have spent; ``worker``: this process counts alone."""
     waiting: int = 0
     """Calls to upstreams that wait for the limit now."""
     delayed: int = 0
@@ -51,8 +54,13 @@ class Limiter:
     def __init__(self, name: str, section: Limit) -> None:
         rate = parse_request_rate(section.rate)
         self.name = name
+        self.section = section
         self._gcra = Gcra(rate.per_second, section.burst)
-        self._table = KeyTable(section.max_keys, max(section.burst / rate.per_second / _BUCKETS, _WIDTH_MIN))
+        self.width = max(section.burst / rate.per_second / _BUCKETS, _WIDTH_MIN)
+        """As of ``KeyTable``."""
+        self._table = KeyTable(section.max_keys, self.width)
+        self._share: WorkerShare | None = None
+        self._on_spent: Callable[[], object] | None = None
         key = compiled(section.key, ("limits", name, "key"))
         cost = None if section.cost is None else compiled(section.cost, ("limits", name, "cost"))
         self._key = evaluator(key)
@@ -70,6 +78,15 @@ class Limiter:
         """Calls that wait for the limit now; counted by the one who lets them wait."""
         self.delayed = 0
         """Calls that had to wait; counted likewise."""
+
+    def share(self, on_spent: Callable[[], object]) -> WorkerShare:
+        """Count together with the other workers of a master from now on, by messages of the returned share.
+
+        ``on_spent`` is called when there is something to report for the first time since the last report.
+        """
+        self._on_spent = on_spent
+        self._share = WorkerShare(self._table, self.section.max_keys)
+        return self._share
 
     def decide(self, context: Context, now: float) -> tuple[Key, Decision]:
         """Decide about a request, and spend nothing yet. ``now``: ``trio.current_time()``.
@@ -98,8 +115,14 @@ class Limiter:
     def spend(self, key: Key, decision: Decision, now: float) -> None:
         """Spend what a decision has admitted."""
         self._admitted += 1
-        if decision.tat > now:
-            self._table.set(key, decision.tat, now)
+        tat = decision.tat
+        if tat <= now:
+            return
+        if self._share is not None:
+            before = self._table.get(key)
+            if self._share.spend(key, tat - (before if before > now else now), tat) and self._on_spent is not None:
+                self._on_spent()
+        self._table.set(key, tat, now)
 
     def refuse(self) -> None:
         """Count a refusal."""
@@ -111,12 +134,14 @@ class Limiter:
 
     def statistics(self) -> LimiterStatistics:
         """A snapshot."""
+        share, evicted = self._share, self._table.evicted
         return LimiterStatistics(
             self.name,
             len(self._table),
             self._admitted,
             self._refused,
-            self._table.evicted,
+            evicted if share is None else evicted + share.unreported,
+            "worker" if share is None else "machine",
             self.waiting,
             self.delayed,
         )

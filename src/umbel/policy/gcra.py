@@ -14,7 +14,7 @@ import math
 from typing import NamedTuple
 
 Key = str | bytes | None
-"""For whom a limit counts."""
+"""For whom a limit counts. A text is ASCII."""
 NEVER = -math.inf
 """The TAT of a key that has spent nothing."""
 

@@ -66,6 +66,11 @@ class _Worker:
         """
         for mistake in _mistakes_of(vars(self.server.config)):
             self.server.note("hypercorn.setting", f"Hypercorn's settings: {mistake}")
+        workers, limiters = self.server.config.workers, getattr(self.server.app, "machine_limiters", tuple)
+        names = ", ".join(each.name for each in limiters())
+        if workers > 1 and names:
+            text = f"each of the {workers} workers counts by itself for the limits {names}"
+            self.server.note("hypercorn.limits", f"{text}; umbel serve -w {workers} counts for all of them together")
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run)
             self.ready.set()

@@ -14,8 +14,11 @@ import trio
 import trustme
 from hypercorn.config import Config
 
+from tests.support.logs.records import Records
 from tests.support.server.h2_client import H2Client, h2_client
 from tests.support.server.serving import add_waiting_handler, app_with_records, fetch, serving
+from umbel import Umbel
+from umbel.config.schema.sections import Config as UmbelConfig
 
 
 async def test_invalid_hypercorn_settings_are_logged_at_the_first_connection() -> None:
@@ -24,6 +27,19 @@ async def test_invalid_hypercorn_settings_are_logged_at_the_first_connection() -
         assert (await fetch(port, "GET", "/hello")).status == 200
     (note,) = (note for note in records.logged if note.event == "hypercorn.setting")
     assert 'graceful_timout is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?' in note.message
+
+
+@pytest.mark.filterwarnings("ignore:The config `workers` has no affect")
+async def test_limits_that_several_workers_do_not_share_are_logged_at_the_first_connection() -> None:
+    records = Records()
+    config = UmbelConfig.model_validate({"limits": {"l": {"key": "client.ip", "rate": "1/s", "burst": 5}}})
+    app = Umbel(__name__, config, recorder=records, static_folder=None)
+    async with serving(app, stock=True, workers=3) as port:
+        assert (await fetch(port, "GET", "/hello")).status == 404
+    (note,) = (note for note in records.logged if note.event == "hypercorn.limits")
+    assert note.message == (
+        "each of the 3 workers counts by itself for the limits l; umbel serve -w 3 counts for all of them together"
+    )
 
 
 async def test_max_requests_stops_a_hypercorn_worker_after_its_last_response() -> None:

@@ -139,6 +139,19 @@ def test_mistakes_and_warnings_of_hypercorn_toml_are_reported(here: Path) -> Non
     assert result.stderr.startswith("warning: hypercorn.toml:2: loglevel: is ignored here: ")
 
 
+def test_workers_of_hypercorns_command_that_share_no_limits_are_a_warning(here: Path) -> None:
+    (here / "hypercorn.toml").write_text("workers = 3\n")
+    section = '[limits.l]\nkey = "client.ip"\nrate = "1/s"\nburst = 5\n'
+    (here / "umbel.toml").write_text(section + '[[routes]]\npath = "/r"\nrespond = { text = "x" }\nlimits = "l"\n')
+    result = CliRunner().invoke(main, ["check"])
+    assert result.stderr.splitlines()[-1] == (
+        "warning: hypercorn.toml:1: workers: each of these workers counts by itself for the limits l; "
+        "umbel serve -w N counts for all of them"
+    )
+    (here / "hypercorn.toml").write_text("workers = 1\n")
+    assert CliRunner().invoke(main, ["check"]).stderr == ""
+
+
 def test_hosts_of_routes_that_the_server_refuses_are_warnings(here: Path) -> None:
     routes = "".join(
         f'[[routes]]\npath = "/h{number}"\nhost = "{host}"\ncalls.c = {{ upstream = "u", path = "/" }}\n'

@@ -132,7 +132,7 @@ def test_limits_stand_before_and_after_the_credentials_as_they_are_decided(direc
     ip, machines, sub = (
         next(place for place, line in enumerate(lines) if word in line)
         for word in (
-            "limit ip: at most 0.5/s and 5 at once for each client.ip, in each",
+            "limit ip: at most 0.5/s and 5 at once for each client.ip, in all",
             "machines: client",
             "limit sub: at",
         )

@@ -166,3 +166,10 @@ def test_what_a_calling_route_lacks_is_a_warning(key: str, auth: str, missing: s
     assert [f"requests without {missing} count together" in each for each in warnings(tmp_path, text)] == (
         [True] if missing else []
     )
+
+
+def test_sync_of_a_limit_of_each_worker_is_a_warning(tmp_path: Path) -> None:
+    text = LIMIT + 'shared = "worker"\nsync = "1s"\n' + SHAPE + 'limits = "l"\n'
+    assert warnings(tmp_path, text) == [
+        f'{tmp_path}/umbel.toml:6: limits.l.sync: has no effect with shared = "worker"; remove one of them'
+    ]

@@ -29,7 +29,8 @@ def access_of(config: Config, plan: Plan) -> Iterator[str]:
 
 def _limit(config: Config, name: str, section: Limit) -> str:
     cost = "" if section.cost is None else f", each at the cost {section.cost}"
-    counted = f"at most {section.rate} and {section.burst} at once for each {section.key}{cost}, in each worker"
+    where = "in all workers together" if section.shared == "machine" else "in each worker"
+    counted = f"at most {section.rate} and {section.burst} at once for each {section.key}{cost}, {where}"
     return f"limit {name}: {counted}, else 429  [{config.where(('limits', name))}]"
 
 

@@ -40,18 +40,21 @@ class Channel:
         self.dropped = 0
         """The number of messages that were dropped."""
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> bool:
         """Send a message; drop and count it if it exceeds ``LINE_BYTES_MAX``, too many wait, or the peer is gone.
 
         Never waits, never raises.
-        """
-        self.send_line(encode(message))
 
-    def send_line(self, line: bytes) -> None:
+        Returns:
+            Whether it was not dropped: the peer reads it, unless one of the processes ends first.
+        """
+        return self.send_line(encode(message))
+
+    def send_line(self, line: bytes) -> bool:
         """Send an encoded message, as ``send`` does."""
         if self._finished or len(line) > LINE_BYTES_MAX or len(self._waiting) >= _QUEUE_MAX:
             self.dropped += 1
-            return
+            return False
         if not self._waiting:  # Otherwise lines would lose their order, or break into a line that is half sent.
             try:
                 line = line[self._socket.send(line) :]
@@ -60,10 +63,11 @@ class Channel:
             except OSError:
                 self.dropped += 1
                 self.finish()
-                return
+                return False
         if line:
             self._waiting.append(line)
             self._changed.set()
+        return True
 
     async def run(self) -> None:
         """Send what waits, until the peer is gone, or ``finish`` was called and nothing waits.

@@ -104,6 +104,15 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """Whether to end within ``QUICK_S``; a worker that drains already cancels its requests at once."""
 
 
+class LimitTats(Message, frozen=True, kw_only=True, tag="limit_tats"):
+    """To the worker: common TATs of a limit (``limits/sharing.py``), as times of CLOCK_MONOTONIC."""
+
+    limit: str
+    counted: int
+    tats: tuple[tuple[str | None, float], ...]
+    """The keys as ``wire_key`` makes them, with their TATs."""
+
+
 class ReopenLogs(Query, frozen=True, kw_only=True, tag="reopen_logs"):
     """To the worker: reopen the log files. The answer is ``logs_reopened``."""
 
@@ -173,6 +182,20 @@ class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
     reason: str
 
 
+class LimitSpent(Message, frozen=True, kw_only=True, tag="limit_spent"):
+    """To the master: what the worker has spent of a limit (``limits/sharing.py``)."""
+
+    limit: str
+    number: int
+    spent: tuple[tuple[str | None, float, float], ...]
+    """The keys as ``wire_key`` makes them, with the spent seconds, and the worker's TAT as a time of CLOCK_MONOTONIC.
+    """
+    keys_max: int
+    width: float
+    sync: float
+    """Seconds after which all workers are to know of it."""
+
+
 class LogsReopened(Answer, frozen=True, kw_only=True, tag="logs_reopened"):
     """To the master: the log files are reopened, and nothing more is written to the old ones."""
 
@@ -216,9 +239,20 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
 
 
 AnyQuery = ReopenLogs | StatsQuery | TreeQuery | SlowQuery | SlowRequestQuery | FiguresQuery
-MasterMessage = Start | State | ServeWithoutKeys | Drain | AnyQuery
+MasterMessage = Start | State | ServeWithoutKeys | Drain | LimitTats | AnyQuery
 WorkerMessage = (
-    Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Slow | SlowRequest | Figures | Ended
+    Failed
+    | Ready
+    | Heartbeat
+    | Recycle
+    | LimitSpent
+    | LogsReopened
+    | Stats
+    | Tree
+    | Slow
+    | SlowRequest
+    | Figures
+    | Ended
 )
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -34,6 +34,7 @@ async def status(master: Master) -> dict[str, Any]:
             "size": master.size,
             "ready": len(master.workers),
             "silent": master.silent,
+            "limits": master.limits.statistics(),
         },
         "slots": [_slot(slot, stats) for slot in slots],
     }

@@ -12,6 +12,7 @@ Tasks. ``Master.run`` has two nurseries::
     ├── handle_signals                          signals, in order; the handlers themselves only enqueue
     ├── Reloader.run                            one replacement of workers at a time
     ├── _check_health, _ping_watchdog           once a second; at systemd's interval
+    ├── CommonLimits.run                        what the workers have spent of limits, to all of them
     ├── short tasks of callbacks                publish the state, recover rings, reopen logs, close the sockets
     └── slots' nursery                          inner nursery, in the task of ``run``
         └── one task per slot (slot.py)
@@ -76,6 +77,7 @@ from trio_util import periodic
 from ...core.events import Level
 from ...logs import failing_logs, recover_all
 from ..control import messages
+from ..control.common_limits import CommonLimits
 from ..control.worker_figures import WorkerFigures
 from ..control.worker_queries import WorkerQueries
 from .backoff import STABLE_S, RestartIntensity
@@ -157,6 +159,7 @@ class Master:
         self.size = size
         self.queries = WorkerQueries()
         self.figures = WorkerFigures()
+        self.limits = CommonLimits()
         self.reloader = Reloader(self, self._reread)
         self.started_at = trio.current_time()
         self._read = reread
@@ -187,6 +190,7 @@ class Master:
             background.start_soon(self.reloader.run)
             background.start_soon(self._check_health)
             background.start_soon(self._ping_watchdog)
+            background.start_soon(self.limits.run)
             async with trio.open_nursery() as self._nursery:
                 for _ in range(self.size):
                     self._add_slot()
@@ -375,6 +379,7 @@ class Master:
         """Handle a message of a worker that is not a heartbeat."""
         self.figures.on_message(worker, message)  # Before the query ends, which reads them.
         self.queries.on_message(worker, message)
+        self.limits.on_message(worker, message)
         if isinstance(message, messages.Ready):
             took = (worker.ready_at or 0.0) - worker.spawned_at
             text = f"worker {slot.number} ({worker.pid}) is ready after {took:.2f} s"
@@ -389,6 +394,7 @@ class Master:
         """Report a worker's end, and stop the master if no worker has been ready and none will be."""
         self.figures.on_worker_exit(worker, end)
         self.queries.on_worker_exit(worker)
+        self.limits.on_worker_exit(worker)
         uptime = trio.current_time() - worker.spawned_at
         text = f"worker {slot.number} ({worker.pid}) ended: {end}, after {uptime:.1f} s and {worker.requests} requests"
         if end.kind is ExitClass.HANG and (place := worker.blocked_at()):

@@ -156,10 +156,9 @@ class Worker:
             await _kill_and_reap(spawned)
         return classify(status, self._forced_end, requested=self._requested_end, oom=_oom_kills() > ooms)
 
-    def send(self, message: messages.MasterMessage) -> None:
-        """Send a message to the worker, if the process was started. Never waits."""
-        if self._channel is not None:
-            self._channel.send(message)
+    def send(self, message: messages.MasterMessage) -> bool:
+        """Send a message to the worker, if the process was started. Never waits. As ``Channel.send``."""
+        return self._channel is not None and self._channel.send(message)
 
     # Commands.
 

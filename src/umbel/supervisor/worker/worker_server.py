@@ -34,6 +34,7 @@ from ..control.channel import Channel
 from ..control.messages import Start
 from ..master.exit_status import WORKER_DONE, WORKER_ORPHANED
 from ..master.options import QUICK_S
+from .limit_reports import LimitReports
 from .recording import recording
 
 _LAST_MESSAGES_S = 1.0
@@ -76,6 +77,7 @@ class WorkerServer:
         self._serving_scope = trio.CancelScope()
         self._reason = "asked to"
         self._sends_figures = trio.Lock()
+        self._limit_reports: LimitReports | None = None
 
     async def run(self, sock: socket.socket) -> None:
         """Serve until a drain has ended. ``sock`` is the worker's end of the channel; it is closed at the end.
@@ -99,6 +101,8 @@ class WorkerServer:
                 ) as recorder:
                     self._server.given_recorder = recorder
                     await self._serve()
+            if self._limit_reports is not None:
+                self._limit_reports.send_rest()
             # Outside of the scope: the last messages must be sent after a cancel too, within a time of their own.
             self._channel.send(self._heartbeat(0.0))  # The final counters.
             self._channel.send(messages.Figures(figures=self._figures()))
@@ -120,6 +124,9 @@ class WorkerServer:
                 self.on_ready()
                 self._channel.send(messages.Ready())
                 nursery.start_soon(self._send_heartbeats)
+                if (limiters := getattr(self._loaded.app, "machine_limiters", None)) is not None:
+                    self._limit_reports = LimitReports(limiters(), self._channel)
+                    nursery.start_soon(self._limit_reports.run)
 
             await serve(
                 self._loaded.app,
@@ -135,7 +142,7 @@ class WorkerServer:
     async def _handle_messages(self) -> None:
         """Handle the master's messages; at the end of the channel, drain as an orphan."""
         async for line in self._channel.lines():
-            match messages.decode_master_message(line):
+            match message := messages.decode_master_message(line):
                 case messages.Drain(grace=grace, delay=delay, quick=quick):
                     self._drain(grace, delay, "asked to", quick=quick)
                 case messages.State(degraded=degraded):
@@ -143,6 +150,9 @@ class WorkerServer:
                         set_degraded(degraded)
                 case messages.ServeWithoutKeys():
                     self._require_keys(None)
+                case messages.LimitTats():
+                    if self._limit_reports is not None:
+                        self._limit_reports.on_tats(message)
                 case messages.ReopenLogs(query=number):
                     await self._reopen_logs(number)
                 case messages.StatsQuery(query=number):

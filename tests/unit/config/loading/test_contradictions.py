@@ -197,7 +197,7 @@ ALONE = {
     *("server." + key for key in ("body_timeout", "min_body_rate", "write_timeout", "max_connections", "max_fields")),
     *("server." + key for key in ("max_streams", "drain_delay", "cancel_timeout")),
     *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
-    *("intensity.restarts", "intensity.window", "limit.burst", "limit.max_keys"),
+    *("intensity.restarts", "intensity.window", "limit.burst", "limit.max_keys", "limit.sync"),
     *("upstream." + key for key in ("keepalive_expiry", "max_body", "max_head", "max_fields", "retry_budget")),
     "upstream.max_streams",
     *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),

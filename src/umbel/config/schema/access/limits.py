@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ..section import Section, as_list
 from ..values.types import ExpressionText, UpstreamName
+from ..values.units import Duration
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([smhd])")
@@ -87,7 +88,12 @@ class Limit(Section):
     cost: ExpressionText | None = None
     """A JMESPath expression over the same names: the units that a request spends. 0: it is free; more than burst: it is
     never admitted; no number, or a negative one: it spends 1. Default: 1."""
-    shared: Literal["worker"] = "worker"
-    """Whose requests count together. worker: those of one worker process, so that N workers admit N times the rate."""
+    shared: Literal["machine", "worker"] = "machine"
+    """Whose requests count together. machine: those of all workers of a master (`umbel serve -w N`), which adds up what
+    they spend; no request waits for it. worker: those of one worker process, so that N workers admit N times the rate.
+    Without a master each process counts alone."""
+    sync: Annotated[Duration, Field(ge=0.01, le=60)] = 0.1
+    """The time after which all workers know what one of them has spent, apart from the way of the messages. Until then
+    each other worker may admit what it would admit alone; the excess is a debt that all pay off."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """The most keys that are remembered. Beyond it, keys that have nothing spent any more are forgotten first."""

@@ -25,6 +25,7 @@ REASONS: Mapping[str, str] = {
     "Server.drain_idle": "a request that is on its way arrives within a round trip",
     "Server.cancel_timeout": "cleanup writes a record and closes sockets, and waits for no peer",
     "Server.memory_limit": "only the operator knows the memory of the machine",
+    "Limit.sync": "make bench-limits prints what reports cost; a shorter time costs more",
     "Limit.max_keys": "some 15 MB in each worker",
     # A route.
     "Route.deadline": "people leave after some seconds; front proxies often wait for 30 s or 60 s",
