@@ -17,6 +17,7 @@ import trustme
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.upstream.calls import perform, request_facts, url
+from tests.support.upstream.limited_calls import limit, limiter
 from tests.support.upstream.raw_server import RawServer, answering, open_sockets, raw_server, response
 from tests.support.upstream.replica_sources import ChangingReplicas
 from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
@@ -116,6 +117,35 @@ async def test_cancelled_calls_in_a_queue_leave_no_slot_and_no_count(
             await fetch()
 
         assert await for_every_checkpoint(three, check) > 5
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("max_concurrency", [1, 10])
+async def test_cancelled_calls_that_wait_for_a_limit_leave_no_line_and_spend_nothing(
+    streamed: bool, max_concurrency: int, autojump_clock
+) -> None:
+    async with scripted([PIECES], delay=0.1, max_concurrency=max_concurrency, **RETRIED) as upstream:
+        (queue,) = limit(upstream, limiter(key="'all'", burst=2))
+
+        async def fetch() -> None:
+            await (receive(upstream) if streamed else upstream.call(limit=100.0))
+
+        async def five() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(fetch)
+
+        async def check() -> None:
+            upstream.assert_nothing_left()
+            assert (queue.lines, queue.limiter.waiting) == ({}, 0)
+            admitted.append(queue.limiter.statistics().admitted)  # type: ignore[attr-defined]
+            # The tasks that connect may not have begun.
+            assert 0 <= admitted[-1] - admitted[-2] - len(upstream.script.made) <= 2
+            await trio.sleep(10)  # Nothing is spent any more.
+            upstream.script.made.clear()
+
+        admitted = [0]
+        assert await for_every_checkpoint(five, check) > 5
 
 
 @pytest.mark.parametrize("streamed", [False, True])

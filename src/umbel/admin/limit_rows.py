@@ -19,6 +19,8 @@ class LimitRow(NamedTuple):
     admitted: int
     refused: int
     evicted: int
+    waiting: int
+    delayed: int
 
 
 def limit_rows(status: Mapping[str, Any]) -> list[LimitRow]:

@@ -11,7 +11,7 @@ from .limit_rows import limit_rows
 
 _LINKS = ("/status", "/tree", "/metrics", "/readyz")
 _AUTH_COLUMNS = ("section", "kind", "source", "state", "keys", "age (s)", "remembered tokens", "last error")
-_LIMIT_COLUMNS = ("section", "shared by", "keys", "admitted", "refused", "evicted")
+_LIMIT_COLUMNS = ("section", "shared by", "keys", "admitted", "refused", "evicted", "waiting", "delayed")
 _WORKER_COLUMNS = (
     *("slot", "state", "pid", "generation", "uptime (s)", "last message (s)"),
     *("requests", "in flight", "streams", "restarts", "last exit"),

@@ -39,7 +39,7 @@ _COLUMNS = (
     *("LAG", "MEMORY", "RESTARTS", "LAST EXIT"),
 )
 _AUTH_COLUMNS = ("AUTH", "KIND", "SOURCE", "STATE", "KEYS", "AGE", "TOKENS", "LAST ERROR")
-_LIMIT_COLUMNS = ("LIMIT", "SHARED", "KEYS", "ADMITTED", "REFUSED", "EVICTED")
+_LIMIT_COLUMNS = ("LIMIT", "SHARED", "KEYS", "ADMITTED", "REFUSED", "EVICTED", "WAITING", "DELAYED")
 
 
 @click.group(short_help="Show the state of a running instance, and control it.")

@@ -138,8 +138,14 @@ AUTH_CACHED_TOKENS = _gauge("umbel_auth_cached_tokens", "name", "Verified tokens
 LIMIT_REQUESTS = _counter(
     "umbel_limit_requests_total",
     "limit outcome",
-    "Requests that a section [limits.NAME] (limit) has decided about: admitted or refused. One that another limit of "
-    "the same step refuses is not counted.",
+    "Requests, and attempts of upstreams with limits, that a section [limits.NAME] (limit) has decided about: admitted "
+    "or refused. One that another limit of the same step refuses is not counted.",
+)
+LIMIT_WAITING = _gauge("umbel_limit_waiting", "limit", "Calls to upstreams that wait for a limit.")
+LIMIT_DELAYED = _counter(
+    "umbel_limit_delayed_total",
+    "limit",
+    "Calls to upstreams that had to wait for a limit, whether it has admitted them then or not.",
 )
 LIMIT_KEYS = _gauge("umbel_limit_keys", "limit", "Keys of a limit that are remembered, over all workers.")
 LIMIT_EVICTIONS = _counter(
@@ -157,7 +163,9 @@ REPLICA_EJECTED = _gauge(
     "umbel_replica_ejected", "upstream replica", "Workers in which the replica is ejected from load balancing."
 )
 BULKHEAD_IN_USE = _gauge("umbel_bulkhead_in_use", "upstream", "Calls that hold a place of the bulkhead.")
-BULKHEAD_WAITING = _gauge("umbel_bulkhead_waiting", "upstream", "Calls that wait for a place of the bulkhead.")
+BULKHEAD_WAITING = _gauge(
+    "umbel_bulkhead_waiting", "upstream", "Calls that wait for a place of the bulkhead or for a limit."
+)
 BULKHEAD_LIMIT = _gauge("umbel_bulkhead_limit", "upstream", "Places of the bulkhead, configured or learned.")
 UPSTREAM_STREAMS = _gauge(
     "umbel_upstream_streams", "upstream", "Responses that are open as streams, without a place of the bulkhead."
@@ -239,6 +247,8 @@ METRICS: tuple[Metric, ...] = (
     AUTH_KEY_FETCHES,
     AUTH_CACHED_TOKENS,
     LIMIT_REQUESTS,
+    LIMIT_WAITING,
+    LIMIT_DELAYED,
     LIMIT_KEYS,
     LIMIT_EVICTIONS,
     BREAKER_STATE,

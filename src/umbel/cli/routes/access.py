@@ -28,10 +28,14 @@ def access_of(config: Config, plan: Plan) -> Iterator[str]:
 
 
 def _limit(config: Config, name: str, section: Limit) -> str:
+    return f"limit {name}: {limit_text(section)}, else 429  [{config.where(('limits', name))}]"
+
+
+def limit_text(section: Limit) -> str:
+    """What a limit admits, in words."""
     cost = "" if section.cost is None else f", each at the cost {section.cost}"
     where = "in all workers together" if section.shared == "machine" else "in each worker"
-    counted = f"at most {section.rate} and {section.burst} at once for each {section.key}{cost}, {where}"
-    return f"limit {name}: {counted}, else 429  [{config.where(('limits', name))}]"
+    return f"at most {section.rate} and {section.burst} at once for each {section.key}{cost}, {where}"
 
 
 def _credentials(config: Config, plan: Plan) -> Iterator[str]:

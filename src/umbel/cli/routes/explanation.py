@@ -27,7 +27,7 @@ from ...core.http.redirects import REDIRECTS_MAX
 from ...core.model import Json
 from ...gateway.browsers.compression import Compression
 from ...gateway.request.request_fields import RequestFields
-from .access import access_of
+from .access import access_of, limit_text
 from .proxied import ProxyExplained
 from .splits import without_key
 
@@ -318,6 +318,9 @@ class _Explainer:
             yield self.limit(self._config.server, ("server",), "max_in_flight", key="max_queue")
         else:
             yield self.limit(upstream, at, "max_queue")
+        for name in upstream.limits:
+            text = f"{limit_text(self._config.limits[name])}; more calls wait"
+            yield Limit(f"limits.{name}", self._hide(text), self._config.where((*at, "limits")))
         if upstream.max_streams != Upstream.model_fields["max_streams"].default:
             yield self.limit(upstream, at, "max_streams")
         yield self.limit(upstream, at, "connect_timeout", format_duration)

@@ -94,6 +94,8 @@ def _limit_values(runtime: Runtime) -> Values:
         values.setdefault(catalogue.LIMIT_REQUESTS.name, []).extend(
             [((name, "admitted"), statistics.admitted), ((name, "refused"), statistics.refused)]
         )
+        values.setdefault(catalogue.LIMIT_WAITING.name, []).append(((name,), statistics.waiting))
+        values.setdefault(catalogue.LIMIT_DELAYED.name, []).append(((name,), statistics.delayed))
         values.setdefault(catalogue.LIMIT_KEYS.name, []).append(((name,), statistics.keys))
         values.setdefault(catalogue.LIMIT_EVICTIONS.name, []).append(((name,), statistics.evicted))
     return values
