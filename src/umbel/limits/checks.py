@@ -9,6 +9,7 @@ from werkzeug.routing import Map, Rule
 
 from ..composition.plan.scope import IDENTITY_MEMBERS
 from ..composition.text.expression import Expression
+from ..composition.text.fault import FIRST_ONLY, SAME_VALUE
 from ..config.loading.errors.did_you_mean import suggestion
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Limit, Route
 from ..core.http.hop_by_hop import is_hop_by_hop
@@ -16,6 +17,7 @@ from .limit_expression import ROOTS, compiled
 
 _SINGLE = {"headers": "headers.x_tenant", "query": "query.tenant", "cookies": "cookies.session"}
 """The roots of which an expression names one member, with an example."""
+_TEXTS_OF_AUTH = (["auth", "sub"], ["auth", "kind"], ["auth", "name"])
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -113,7 +115,7 @@ def mistake(text: str, where: tuple[str | int, ...]) -> str:
     for root, member in expression.names:
         if reason := _mistaken_name(root, member):
             return reason
-    return ""
+    return next(filter(None, map(_mistaken_part, _parts(expression.tree))), "")
 
 
 def needs_identity(section: Limit) -> bool:
@@ -143,6 +145,49 @@ def _mistaken_name(root: str, member: str | None) -> str:
         hint = suggestion(member, IDENTITY_MEMBERS) or f"; a claim of a token is auth.claims.{member}"
         return f'auth has no "{member}", only {", ".join(IDENTITY_MEMBERS)}{hint}'
     return ""
+
+
+def _parts(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a part of an expression and those within it that are evaluated on the same value."""
+    yield node
+    children = node["children"] if node["type"] in SAME_VALUE else node["children"][: node["type"] in FIRST_ONLY]
+    for child in children:
+        yield from _parts(child)
+
+
+def _mistaken_part(node: Mapping[str, Any]) -> str:
+    """Why a part of an expression is always null, since it reads a member or an item of a text; empty: it is not."""
+    if node["type"] == "subexpression":
+        root, second, *rest = node["children"]
+        if root["type"] != "field":
+            return ""
+        if second["type"] == "field":
+            member, reads_member, reads_item = second, bool(rest) and rest[0]["type"] == "field", False
+        else:
+            member, reads_member, reads_item = _value(second), False, second["type"] in FIRST_ONLY
+        names = [root["value"], member["value"]] if member["type"] == "field" else []
+    else:
+        reads_item = node["type"] in FIRST_ONLY
+        reads_member = node["type"] == "pipe" and node["children"][1]["type"] == "field"
+        if node["type"] == "pipe" and not reads_member:
+            return ""
+        names = _chain(_value(node)) if reads_item else []
+    if len(names) != 2:
+        return ""
+    is_text = names[0] in ("client", "path", *_SINGLE) or names in _TEXTS_OF_AUTH
+    if is_text and (reads_member or reads_item):
+        name = ".".join(names)
+        return f"{name} is one value, so its members and items are always null; write {name} alone"
+    if names == ["auth", "scopes"] and reads_member:
+        return "auth.scopes is a list of texts, so its members are always null; write an item, such as auth.scopes[0]"
+    return ""
+
+
+def _value(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The innermost value of which a part takes items."""
+    while node["type"] in (*FIRST_ONLY, "flatten") and node["type"] != "subexpression":
+        node = node["children"][0]
+    return node
 
 
 def _has_identity(route: Route) -> bool:
@@ -191,7 +236,7 @@ def _nullable(expression: Expression, in_path: Collection[str], *, identified: b
         names = _chain(tree)
         if not names or names[0] == "client":
             return ""
-        if identified and names in (["auth", "sub"], ["auth", "kind"], ["auth", "name"]):
+        if identified and names in _TEXTS_OF_AUTH:
             return ""
         if names[0] == "path" and len(names) == 2 and names[1] in in_path:
             return ""

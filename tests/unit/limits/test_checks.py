@@ -86,6 +86,62 @@ def test_a_member_that_auth_does_not_have_is_a_mistake(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("client.ip.x", "client.ip"),
+        ("client.ip.x.y", "client.ip"),
+        ("client.ip[0]", "client.ip"),
+        ("client.ip[0].x", "client.ip"),
+        ("client.ip[:2]", "client.ip"),
+        ("client.ip[*].x", "client.ip"),
+        ("client.ip[]", "client.ip"),
+        ("client.ip.*", "client.ip"),
+        ("client.ip[?a == 'b']", "client.ip"),
+        ("client.ip | x", "client.ip"),
+        ("(client.ip)[0]", "client.ip"),
+        ("auth.sub.x", "auth.sub"),
+        ("auth.kind.x || client.ip", "auth.kind"),
+        ("join('', [auth.name.x])", "auth.name"),
+        ("path.id.x", "path.id"),
+        ("query.a.b", "query.a"),
+        ("headers.a.b", "headers.a"),
+        ("cookies.a.b && 'x'", "cookies.a"),
+    ],
+)
+def test_a_key_that_reads_a_member_of_a_text_is_a_mistake(key: str, value: str, tmp_path: Path) -> None:
+    text = MACHINES + keyed(key) + SHAPE.replace("/r", "/<id>") + 'auth = "machines"\nlimits = "l"\n'
+    assert mistakes(tmp_path, text) == [
+        f"umbel.toml:5: limits.l.key: {value} is one value, so its members and items are always null; write {value} alone"
+    ]
+
+
+def test_a_key_that_reads_a_member_of_the_list_of_scopes_is_a_mistake(tmp_path: Path) -> None:
+    text = MACHINES + keyed("auth.scopes.x") + SHAPE + 'auth = "machines"\nlimits = "l"\n'
+    (found,) = mistakes(tmp_path, text)
+    assert "auth.scopes is a list of texts" in found
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "auth.claims.client.ip.x",
+        "auth.claims.orgs[0].id",
+        "auth.claims.list[?client.ip.x == 'a'].query.a.b | [0]",
+        "auth.claims.list[*].client.ip.x | [0]",
+        "auth.scopes[0]",
+        "auth.scopes[?@ == 'admin'] | [0]",
+        "client.ip | length(@) | to_string(@)",
+        "[client.ip, query.a]",
+        "join('/', [client.ip, path.id])",
+        "client.ip == '::1' && 'own' || client.ip",
+    ],
+)
+def test_a_key_that_may_have_a_value_is_no_mistake(key: str, tmp_path: Path) -> None:
+    text = MACHINES + keyed(key) + SHAPE.replace("/r", "/<id>") + 'auth = "machines"\nlimits = "l"\n'
+    assert mistakes(tmp_path, text) == []
+
+
 def warnings(directory: Path, text: str) -> list[str]:
     return [str(each) for each in load_with_warnings(str(write(directory, text))).warnings if "limits" in str(each)]
 
