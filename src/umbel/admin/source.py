@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,8 +33,8 @@ class AdminSource(Protocol):
         """The state as plain data: of a master under ``master`` and ``slots``, else under ``process``."""
         ...
 
-    async def trees(self) -> list[dict[str, Any]]:
-        """The task tree of each process: ``process`` (its name), ``pid`` and ``lines``."""
+    async def trees(self) -> Sequence[Any]:
+        """The task tree of each process, as data that is written as JSON (``observe.tree.nodes.ProcessTree``)."""
         ...
 
     async def slow(self) -> dict[str, Any]:

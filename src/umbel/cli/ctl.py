@@ -63,7 +63,7 @@ def with_admin(function: Callable[..., None]) -> Callable[..., None]:
     def call(file: str, path: str | None, as_json: bool, **arguments: Any) -> None:
         try:
             function(AdminClient(path, file, as_json), **arguments)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             reason = "the answer lacks fields, so it may be of another version; --json prints the answer as it is"
             raise click.ClickException(reason) from error
 
@@ -161,11 +161,15 @@ def tree(admin: AdminClient) -> None:
 
     They are shown as trees: each task below the task whose nursery it runs in.
     """
+    import msgspec
+
+    from ..observe.tree.nodes import ProcessTree
+    from ..observe.tree.text import tree_lines
+
     answer = admin.get("/tree")
-    for each in answer.get("trees", ()):
-        admin.say(f"{each['process']} ({each['pid']})")
-        for text in each["lines"]:
-            admin.say(f"  {text}")
+    for each in answer["trees"]:
+        for line in tree_lines(msgspec.convert(each, ProcessTree)):
+            admin.say(line)
 
 
 @_command

@@ -195,6 +195,17 @@ class Engine:
         """
         return trio.CancelScope(deadline=self.facts.deadline)
 
+    # What an observer of the process sees.
+
+    @property
+    def under_way(self) -> Mapping[RunningCall, Call]:
+        """The calls and items under way, by context."""
+        return self._under_way
+
+    def calls_to_come(self) -> Sequence[CallRules]:
+        """The calls that have not begun, as far as they are known."""
+        return ()
+
     # Hooks for subclasses.
 
     def _on_settled(self, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ from ..net.exception_groups import raise_unwrapped
 from .answer.decision import decide, final_failure
 from .answer.result import Result
 from .answer.result_builder import build_result
-from .call_result import CallFailedError, record_crash
+from .call_result import CallFailedError, CallRules, record_crash
 from .engine import CLIENT_GONE, Callers, Engine, OnWait
 from .fan_out import FanOut, ItemOutcome, item_list
 from .plan.plan import Copy, request_context
@@ -158,6 +158,11 @@ class PlanRun(Engine):
             self._now(),
             whole=whole,
         )
+
+    def calls_to_come(self) -> Sequence[CallRules]:
+        """The calls of the plan that have neither begun nor an outcome, in config order."""
+        begun = {running.call for running in self.under_way}
+        return [call.rules for call in self._plan.calls if call.name not in self.outcomes and call.name not in begun]
 
     def _settle_never_started(self) -> None:
         """Settle the calls that have not begun, in config order."""

@@ -25,6 +25,7 @@ from .browsers.browser_fields import BrowserRules
 from .browsers.compression import Compression
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .operation.figures import Exemplars, Values, application_figures
+from .operation.live_requests import FRAMES
 from .request.client_origin import origin_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..core.events import Recorder
     from ..net.epoll import AnyReader
     from ..observe.kept_requests import KeptRequests
+    from ..observe.tree.reader import Frames
     from ..server.state import ServerState
     from .route_table import RouteTable
     from .runtime import Runtime
@@ -254,6 +256,11 @@ class GatewayApplication(QuartTrio):
             ConfigError: ``hooks = "python"`` skips a hook that may be a login, and a route has no ``auth``.
         """
         raise NotImplementedError
+
+    @property
+    def task_frames(self) -> Frames:
+        """The readers of the frames that hold requests and calls, for the task tree."""
+        return FRAMES
 
     def figures(self) -> tuple[Values, Exemplars]:
         """The values and exemplars of the application's metrics, as in ``ProcessFigures``; empty before startup.

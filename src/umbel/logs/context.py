@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 
 import trio
 
@@ -31,6 +31,11 @@ _bound: ContextVar[BoundFields] = ContextVar("umbel.logs.bound", default=NO_FIEL
 
 current = _bound.get
 """Return the bound fields of the present context."""
+
+
+def fields_in(context: Context) -> Mapping[str, object]:
+    """Return the bound fields of another context, such as that of a task. For any thread."""
+    return context.get(_bound, NO_FIELDS).fields
 
 
 def bind(**fields: object) -> None:

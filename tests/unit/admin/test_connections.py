@@ -39,7 +39,7 @@ class Source:
     async def slow_request(self, request: str) -> dict[str, Any] | None:
         return {"id": request} if request == "1-2" else None
 
-    async def trees(self) -> list[dict[str, Any]]:
+    async def trees(self) -> list[Any]:
         return []
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...config.schema.sections import Config
     from ...observe.figures import ProcessFigures
     from ...observe.kept_requests import KeptRequests
+    from ...observe.tree.reader import Frames
     from ..application import GatewayApplication
 
 
@@ -88,6 +89,10 @@ class GatewayView:
     def kept_requests(self) -> KeptRequests | None:
         """The kept requests; None before startup."""
         return self._app.kept_requests()
+
+    def frames(self) -> Frames:
+        """Those of the gateway."""
+        return self._app.task_frames
 
     async def reopen(self) -> None:
         """Reopen the log files."""

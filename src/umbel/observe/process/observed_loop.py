@@ -23,7 +23,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Generic, TypeVar
 
 import outcome
@@ -32,7 +32,8 @@ from trio_util import periodic
 
 from ...core.statistics.recent_maximum import RecentMaximum
 from ..catalogue import LAG_PERIOD_S
-from .task_tree import tree_of
+from ..tree.nodes import TaskNode
+from ..tree.reader import TreeReader
 
 ANSWER_S = 0.5
 """Seconds for which an answer of the observed loop is awaited."""
@@ -60,6 +61,8 @@ class ObservedLoop:
         assert root is not None
         self._root = root
         self._token = trio.lowlevel.current_trio_token()
+        self._clock_ahead = trio.current_time() - perf_counter()
+        """The loop's clock, which only its own thread may read, is ``perf_counter()`` plus these seconds."""
         self._thread = threading.get_ident()
         self._nursery = nursery
         self._sent_at: float | None = None
@@ -95,14 +98,14 @@ class ObservedLoop:
         frame = sys._current_frames().get(self._thread)
         return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
-    def tree(self) -> tuple[str, ...]:
-        """The task tree, read from this thread."""
+    def tree(self, reader: TreeReader) -> TaskNode | None:
+        """The task tree, read from this thread; None: the tasks change too fast for that."""
         for _ in range(_READS_MAX):
             try:
-                return tree_of(self._root)
+                return reader.read(self._root, self._clock_ahead + perf_counter(), remembers=False)
             except Exception:  # noqa: BLE001 - the loop changes what is read; another read may succeed
                 continue
-        return ("the tasks change too fast to be read from outside of the event loop",)
+        return None
 
     async def ask(self, function: Callable[[], ResultT], within: float = ANSWER_S) -> ResultT:
         """Have the loop call ``function``, and return its result.

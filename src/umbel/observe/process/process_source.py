@@ -17,14 +17,18 @@ from .. import catalogue
 from ..exposition import metrics_of
 from ..figures import ProcessFigures
 from ..kept_requests import KeptRequests, Listing, as_answer, as_request
+from ..tree.nodes import Blocked, ProcessTree
+from .live_process import LiveProcess
 from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
-from .task_tree import task_tree
 
 if TYPE_CHECKING:
     from ..figures import Labels, Value
+    from ..tree.reader import Frames
 
 PROCESS = "main"
 """The name of the process in trees and figures."""
+TREE_S = 2.0
+"""The time limit in seconds for the reading of the task tree."""
 REOPEN_S = 5.0
 """The time limit in seconds for the reopening of the log files."""
 
@@ -55,6 +59,10 @@ class ProcessView(Protocol):
         """The kept requests; None: the application keeps none. They are read from another thread."""
         ...
 
+    def frames(self) -> Frames:
+        """As ``TreeReader``. Called from another thread."""
+        ...
+
     async def reopen(self) -> None:
         """Reopen the log files, and return when nothing more is written to the old ones."""
         ...
@@ -78,6 +86,7 @@ class ProcessSource:
     def __init__(self, loop: ObservedLoop, views: Sequence[ProcessView]) -> None:
         self._loop = loop
         self._views = views
+        self._live = LiveProcess(PROCESS)
         self._started_at = monotonic()
         self._last: dict[str, Any] = {"state": "starting"}
         self._last_figures: ProcessFigures | None = None
@@ -113,13 +122,17 @@ class ProcessSource:
     def _blocked_sentence(self) -> str:
         return f"the event loop has been blocked for {self._blocked_s()} s, at {self._loop.blocked_at()}"
 
-    async def trees(self) -> list[dict[str, Any]]:
-        """The task tree. While the event loop is blocked, it is read from outside, below a line that says where."""
+    async def trees(self) -> list[ProcessTree]:
+        """The task tree. While the event loop is blocked, it is read from outside, with the place where the loop is."""
+        self._live.reader.frames = self._views[-1].frames()
         try:
-            lines = list(await self._loop.ask(task_tree))
+            await self._loop.ask(_nothing)  # So that a blocked loop is noticed soon, and a large tree has its time.
+            return [await self._loop.ask_async(self._live.tree, TREE_S)]
         except LoopBlockedError:
-            lines = [self._blocked_sentence(), *self._loop.tree()]
-        return [{"process": PROCESS, "pid": os.getpid(), "lines": lines}]
+            blocked = Blocked(seconds=self._blocked_s(), at=self._loop.blocked_at())
+        root = self._loop.tree(self._live.reader)
+        note = "" if root is not None else "the tasks change too fast to be read from outside of the event loop"
+        return [ProcessTree(process=PROCESS, pid=os.getpid(), root=root, blocked=blocked, note=note)]
 
     async def figures(self) -> list[ProcessFigures]:
         """The figures of the process; while its event loop is blocked, the latest ones and ``umbel_worker_stale 1``."""
@@ -173,6 +186,10 @@ class ProcessSource:
         except LoopBlockedError as error:
             raise CommandError(f"the log files were not reopened: {error}") from error
         return {}
+
+
+def _nothing() -> None:
+    """Ask the event loop only whether it runs."""
 
 
 def _stop(*, quick: bool) -> dict[str, Any]:

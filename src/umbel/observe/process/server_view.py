@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ...core.events import Recorder
     from ...server.state import ServerState
     from ..figures import ProcessFigures
+    from ..tree.reader import Frames
 
 
 class ServerView:
@@ -61,6 +62,11 @@ class ServerView:
 
     def kept_requests(self) -> None:
         """The application keeps no requests."""
+
+    def frames(self) -> Frames:
+        """Those of the application, if it has any."""
+        frames: Frames = getattr(self._app, "task_frames", {})
+        return frames
 
     async def reopen(self) -> None:
         """Reopen the log files; do nothing without any."""

@@ -5,7 +5,6 @@ No method waits for a worker without a limit: a worker whose event loop is block
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ from ...admin.source import CommandError, Metrics
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import as_answer, as_request
-from ...observe.process.task_tree import task_tree
+from ...observe.process.live_process import LiveProcess
+from ...observe.tree.nodes import Blocked, ProcessTree
 from ..master.master import Master
 from ..master.options import WORKERS_MAX
 from ..master.process import Worker
@@ -50,26 +50,25 @@ class MasterSource:
 
     def __init__(self, master: Master) -> None:
         self._master = master
+        self._live = LiveProcess("master")
 
     async def status(self) -> Answer:
         """The state of the master, its slots and their workers."""
         return await status(self._master)
 
-    async def trees(self) -> list[Answer]:
+    async def trees(self) -> list[ProcessTree]:
         """The task trees of the master and of all ready workers.
 
-        Waits for the workers for at most 2 s. The tree of a worker that does not answer in this time is one line that
-        says so: most likely its event loop is blocked.
+        Waits for the workers for at most ``_TREE_S``. A worker that does not answer in this time has no tree, and is
+        shown as blocked.
         """
         master = self._master
         workers = master.workers
         answers = await master.queries.ask(workers, messages.TreeQuery(), messages.Tree, _TREE_S)
-        trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
+        trees = [await self._live.tree()]
         for worker in workers:
             answer = answers.get(worker)
-            silent = f"no answer within {_TREE_S:g} s: its event loop is probably blocked"
-            lines = [silent] if answer is None else list(answer.lines)
-            trees.append({"process": _name(worker), "pid": worker.pid, "lines": lines})
+            trees.append(_silent_tree(worker) if answer is None else answer.tree)
         return trees
 
     async def slow(self) -> Answer:
@@ -121,6 +120,16 @@ class MasterSource:
 
 def _name(worker: Worker) -> str:
     return f"worker {worker.slot}"
+
+
+def _silent_tree(worker: Worker) -> ProcessTree:
+    """What is shown of a worker that does not answer: for how long it has sent nothing."""
+    return ProcessTree(
+        process=_name(worker),
+        pid=worker.pid,
+        blocked=Blocked(seconds=round(worker.silent_for, 3)),
+        note=f"no answer within {_TREE_S:g} s: its event loop is blocked, or the process is stopped",
+    )
 
 
 async def _scale(master: Master, given: Arguments) -> Answer:

@@ -12,6 +12,7 @@ import msgspec
 
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import Listing
+from ...observe.tree.nodes import ProcessTree
 from ...server.limits.server_limits import Limits
 
 LINE_BYTES_MAX = 16 * 2**20
@@ -208,9 +209,9 @@ class Stats(Answer, frozen=True, kw_only=True, tag="stats"):
 
 
 class Tree(Answer, frozen=True, kw_only=True, tag="tree"):
-    """To the master: the task tree, one line for each task."""
+    """To the master: the task tree."""
 
-    lines: tuple[str, ...]
+    tree: ProcessTree
 
 
 class Slow(Answer, frozen=True, kw_only=True, tag="slow"):

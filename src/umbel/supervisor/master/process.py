@@ -221,6 +221,12 @@ class Worker:
         return trio.current_time() - latest > SILENT_BEATS * self._options.heartbeat_every
 
     @property
+    def silent_for(self) -> float:
+        """Seconds since the latest message of the worker, or since it became ready; 0 before that."""
+        latest = self._heartbeat_at or self.ready_at
+        return 0.0 if latest is None else trio.current_time() - latest
+
+    @property
     def missing_keys(self) -> tuple[str, ...]:
         """The keys of ``[auth]`` that the worker has not got yet, by its latest heartbeat."""
         return () if self.last_heartbeat is None else self.last_heartbeat.missing_keys

@@ -22,8 +22,8 @@ from hypercorn.config import Config
 from ...logs import failing_logs
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import KeptRequests, Listing
+from ...observe.process.live_process import LiveProcess
 from ...observe.process.process_figures import process_figures
-from ...observe.process.task_tree import task_tree
 from ...server.handler import handler_of
 from ...server.limits.memory import resident
 from ...server.limits.server_limits import Limits
@@ -78,6 +78,7 @@ class WorkerServer:
         self._reason = "asked to"
         self._sends_figures = trio.Lock()
         self._limit_reports: LimitReports | None = None
+        self._live = LiveProcess(f"worker {start.slot}", getattr(loaded.app, "task_frames", None))
 
     async def run(self, sock: socket.socket) -> None:
         """Serve until a drain has ended. ``sock`` is the worker's end of the channel; it is closed at the end.
@@ -116,7 +117,7 @@ class WorkerServer:
         self._require_keys(self._start.may_lack_keys)
         async with trio.open_nursery() as nursery:
             # Before the lifespan, which may take long: a drain must be able to end it.
-            nursery.start_soon(self._handle_messages)
+            nursery.start_soon(self._handle_messages, nursery)
             await nursery.start(self._drain_on_sigterm)
 
             def ready() -> None:
@@ -139,8 +140,11 @@ class WorkerServer:
 
     # Messages of the master.
 
-    async def _handle_messages(self) -> None:
-        """Handle the master's messages; at the end of the channel, drain as an orphan."""
+    async def _handle_messages(self, nursery: trio.Nursery) -> None:
+        """Handle the master's messages; at the end of the channel, drain as an orphan.
+
+        What takes more than a moment runs in ``nursery``.
+        """
         async for line in self._channel.lines():
             match message := messages.decode_master_message(line):
                 case messages.Drain(grace=grace, delay=delay, quick=quick):
@@ -160,7 +164,7 @@ class WorkerServer:
                 case messages.FiguresQuery(query=number):
                     await self._send_figures(number)
                 case messages.TreeQuery(query=number):
-                    self._channel.send(messages.Tree(query=number, lines=task_tree()))
+                    nursery.start_soon(self._send_tree, number)
                 case messages.SlowQuery(query=number):
                     kept = self._kept_requests()
                     listing = Listing() if kept is None else kept.listing()
@@ -286,6 +290,9 @@ class WorkerServer:
         kept_requests = getattr(self._loaded.app, "kept_requests", None)
         found: KeptRequests | None = None if kept_requests is None else kept_requests()
         return found
+
+    async def _send_tree(self, query: int) -> None:
+        self._channel.send(messages.Tree(query=query, tree=await self._live.tree()))
 
     def _stats(self, query: int) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)

@@ -27,6 +27,7 @@ from umbel.observe.process import process_side as module
 from umbel.observe.process.observed_loop import ANSWER_S, BEAT_S, ObservedLoop
 from umbel.observe.process.process_side import AdminOptions, process_admin
 from umbel.observe.request_counts import CountingRecorder
+from umbel.observe.tree.reader import Frames
 
 TOKEN = "0123456789abcdef"
 
@@ -56,6 +57,9 @@ class View:
 
     def kept_requests(self) -> KeptRequests | None:
         return self.kept
+
+    def frames(self) -> Frames:
+        return {}
 
     async def reopen(self) -> None:
         assert threading.get_ident() == self.thread
@@ -117,7 +121,8 @@ async def test_state_tree_figures_and_commands_come_from_the_event_loop(tmp_path
         _, answer = await ask_admin(path, "GET", "/tree")
         [tree] = answer["trees"]
         assert tree["process"] == "main"
-        assert any(line.endswith("umbel-admin.run") or "[admin.py:" in line for line in tree["lines"])
+        assert tree["root"]["name"] == "<init>"
+        assert '"function":"_AdminThread.run"' in json.dumps(tree, separators=(",", ":"))
         _, content = await ask_admin_bytes(path, "GET", "/metrics")
         assert b"\numbel_in_flight 7.0\n" in content
         assert b'\numbel_worker_stale{worker="main"} 0.0\n' in content

@@ -7,6 +7,7 @@ import os
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from umbel.observe.tree.nodes import ProcessTree
 from umbel.supervisor.control import messages
 from umbel.supervisor.control.worker_queries import WorkerQueries
 from umbel.supervisor.master.console_output import ConsoleOutput
@@ -44,17 +45,17 @@ async def test_a_late_answer_does_not_confirm_the_next_query(autojump_clock: obj
 
 async def test_answers_to_simultaneous_queries_come_in_any_order(autojump_clock: object) -> None:
     queries, worker = WorkerQueries(), silent_worker()
-    lines: dict[int, tuple[str, ...]] = {}
+    names: dict[int, str] = {}
 
     async def ask(number: int) -> None:
         answers = await queries.ask([worker], messages.TreeQuery(), messages.Tree, 1.0)
-        lines[number] = answers[worker].lines
+        names[number] = answers[worker].tree.process
 
     async with trio.open_nursery() as nursery:
         for number in (1, 2):
             nursery.start_soon(ask, number)
             await wait_all_tasks_blocked()
-        queries.on_message(worker, messages.Tree(query=2, lines=("second",)))
-        queries.on_message(worker, messages.Tree(query=1, lines=("first",)))
-    assert lines == {1: ("first",), 2: ("second",)}
+        queries.on_message(worker, messages.Tree(query=2, tree=ProcessTree(process="second", pid=1)))
+        queries.on_message(worker, messages.Tree(query=1, tree=ProcessTree(process="first", pid=1)))
+    assert names == {1: "first", 2: "second"}
     assert queries.pending == 0
