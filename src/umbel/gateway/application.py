@@ -26,6 +26,7 @@ from .browsers.compression import Compression
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .operation.figures import Exemplars, Values, application_figures
 from .operation.live_requests import FRAMES
+from .operation.tracing import head_bound_of
 from .request.client_origin import origin_of
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class GatewayApplication(QuartTrio):
             None if config.compress is None else Compression(config.compress),
             BrowserRules(config),
             token_parameters(config),
+            head_bound_of(config),
         )
         limiters = limiters_named(config.limits, config.server.limits)
         if limiters:

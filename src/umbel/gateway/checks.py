@@ -22,6 +22,7 @@ from ..limits import checks as limits_checks
 from ..logs.recorder import STREAMS, path_of
 from ..upstream import from_config
 from .browsers.cors import FIELD_NAMES
+from .operation import tracing
 
 if TYPE_CHECKING:
     from ..config.schema.sections import Config, KeyPath
@@ -135,6 +136,7 @@ CHECKS: tuple[Check, ...] = (
     from_config.check,
     auth_checks.check,
     limits_checks.check,
+    tracing.check,
     _check_cors_headers,
 )
 WARNINGS: tuple[Check, ...] = (
@@ -143,6 +145,7 @@ WARNINGS: tuple[Check, ...] = (
     from_config.warn,
     auth_checks.warn,
     limits_checks.warn,
+    tracing.warn,
     _warn_of_logs,
     _warn_of_networks,
     _warn_of_hosts,

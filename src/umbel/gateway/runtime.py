@@ -24,11 +24,13 @@ from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_con
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
 from ..observe.request_counts import CountingRecorder
+from ..observe.traces.export import SpanExport
 from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build, build_mirror
 from ..upstream.limit_queue import LimitQueue
 from ..upstream.mirrors import Mirrors
+from .operation.tracing import exported_traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Runtime:
     """Decide about requests by limits, by name of the section ``[limits.NAME]``."""
     redactor: Redactor
     """Hides secrets in texts for operators."""
+    spans: SpanExport | None
+    """Exports the spans of requests; None: no traces are exported."""
 
 
 @asynccontextmanager
@@ -84,6 +88,8 @@ async def open_runtime(
         redactor = Redactor(logs.redact)
         recorder = CountingRecorder(given, redactor)
         stack.enter_context(redacted_console(redactor))
+        # Before the upstreams, so that it ends after the last requests.
+        spans = await stack.enter_async_context(exported_traces(config, recorder))
         own = BackgroundNursery("the upstreams' tasks")
         await own.open()
         stack.push_async_callback(own.close)
@@ -97,7 +103,9 @@ async def open_runtime(
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
         mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
         authenticators = await stack.enter_async_context(open_authenticators(config, callers, recorder))
-        yield Runtime(recorder, callers, overload_manager, reader, timers, mirrors, authenticators, limiters, redactor)
+        yield Runtime(
+            recorder, callers, overload_manager, reader, timers, mirrors, authenticators, limiters, redactor, spans
+        )
 
 
 class _Shared(NamedTuple):

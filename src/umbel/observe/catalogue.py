@@ -216,6 +216,12 @@ WORKER_RESTARTS = _counter(
     "umbel_worker_restarts_total", "why", "Workers that were replaced after they ended, by the class of their end."
 )
 RELOADS = _counter("umbel_config_reload_total", "result", "Reloads of the configuration: ok or failed.")
+TRACE_SPANS = _counter(
+    "umbel_trace_spans_total",
+    "result",
+    "Spans of traces: exported (the collector has taken them), failed (they could not be sent), or dropped (the queue "
+    "was full, too many requests were notable, or the process ended). No values without an export.",
+)
 SERIES_DROPPED = _counter(
     "umbel_series_dropped_total",
     "",
@@ -267,6 +273,7 @@ METRICS: tuple[Metric, ...] = (
     WORKER_STALE,
     WORKER_RESTARTS,
     RELOADS,
+    TRACE_SPANS,
     SERIES_DROPPED,
 )
 """All metrics, in the order of the output."""

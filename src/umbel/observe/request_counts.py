@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..core.diagnostics.redact import Redactor
-from ..core.events import Event, Recorder, RequestEnded
+from ..core.events import Event, LogMessage, Recorder, RequestEnded
 from ..core.failure_kinds import CUT, Kind
 from ..core.model import Outcome
 from ..core.statistics.histogram import DURATIONS, OWN_TIMES, Cells, new_cells
@@ -193,12 +193,17 @@ class CountingRecorder:
             self._inspect(event, buckets, place, seconds)
 
     def _inspect(self, event: RequestEnded, buckets: RouteBuckets, place: int, seconds: float) -> None:
-        """Keep the timeline of a request and give it to the traces, if they are to have it."""
+        """Keep the timeline of a request and give it to the traces, if they are to have it. Never raises."""
         keeps, traces = event.ended_at >= buckets.keep_from[place], self.traces
         sampled = "" if traces is None else traces.sampled(event, seconds, notable=place >= PARTIAL)
         if not (keeps or sampled):
             return
-        timeline = timeline_of(event, self._redactor, sampled)
+        try:
+            timeline = timeline_of(event, self._redactor, sampled)
+        except Exception as error:  # noqa: BLE001 - recording must not raise; the defect is recorded
+            text = "the timeline of a request could not be made"
+            self._record(LogMessage("error", "timeline.failed", text, event.request, {}, error))
+            return
         if keeps:
             self.kept.add(buckets, place, timeline, event.ended_at)
         if traces is not None and sampled:

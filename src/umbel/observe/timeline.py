@@ -202,8 +202,8 @@ def timeline_of(event: RequestEnded, redactor: Redactor, sampled: Sampled = "", 
     return Timeline(
         received=round(epoch + start, 6),
         duration_ms=lines.ms(event.ended_at),
-        method=shown_method(facts.method),
-        path=redactor.text(shown_path(facts.path)),
+        method=lines.text(shown_method(facts.method)),
+        path=lines.text(shown_path(facts.path)),
         route=facts.route,
         status=event.status,
         outcome=outcome,
@@ -215,7 +215,7 @@ def timeline_of(event: RequestEnded, redactor: Redactor, sampled: Sampled = "", 
         own_ms=None if event.own_ms is None else round(event.own_ms, 3),
         request_id=facts.request_id,
         trace_id=trace.trace_id,
-        span_id=_new_span_id(),
+        span_id=new_span_id(),
         parent_id=trace.parent_id or "",
         parent_sampled=trace.is_sampled if trace.parent_id else None,
         sampled=sampled,
@@ -226,7 +226,8 @@ def timeline_of(event: RequestEnded, redactor: Redactor, sampled: Sampled = "", 
     )
 
 
-def _new_span_id() -> str:
+def new_span_id() -> str:
+    """A new span id: 16 hex digits, not all zero."""
     return f"{random.getrandbits(64) or 1:016x}"
 
 
@@ -297,6 +298,8 @@ class _Lines:
 
     def text(self, text: str) -> str:
         shown = cut(text, TEXT_CHARS_MAX) + "…" if len(text) > TEXT_CHARS_MAX else text
+        if not shown.isascii():
+            shown = shown.encode("utf-8", "replace").decode()  # Without lone surrogates, which no encoder takes.
         return self._redactor.text(shown) if shown else shown
 
     def call(self, outcome: Outcome, *, is_critical: bool) -> CallLine:
@@ -319,7 +322,7 @@ class _Lines:
             for each in sorted(shown, key=_order)
         ]
         return CallLine(
-            name=outcome.call,
+            name=self.text(outcome.call),
             upstream=outcome.upstream,
             needs=outcome.needs,
             start_ms=None if outcome.started_at is None else self.ms(outcome.started_at),
@@ -327,7 +330,7 @@ class _Lines:
             outcome=state,
             kind=None if failure is None else str(failure.kind),
             reason="" if failure is None else self.text(failure.detail),
-            span_id=_new_span_id(),
+            span_id=new_span_id(),
             critical=is_critical,
             attempts=tuple(lines),
             attempts_total=len(attempts),

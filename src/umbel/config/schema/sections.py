@@ -29,6 +29,7 @@ from .server import Server as Server
 from .static_answers import Redirect as Redirect
 from .static_answers import Respond as Respond
 from .supervisor import Supervisor as Supervisor
+from .traces import Traces as Traces
 from .traffic import Mirror as Mirror
 from .traffic import Split, traffic_constraints
 from .values.defaults import LOGS_DIR
@@ -666,6 +667,8 @@ class Config(Section):
     """The admin side."""
     logs: Logs = Field(default_factory=Logs)
     """The logs."""
+    traces: Traces = Field(default_factory=Traces)
+    """The traces."""
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
     _placeholders: frozenset[KeyPath] = PrivateAttr(default=frozenset())

@@ -40,6 +40,10 @@ def application_figures(runtime: Runtime) -> tuple[Values, Exemplars]:
                 values.setdefault(metric, []).extend(samples)
     for metric, samples in (_mirror_values(runtime) | _auth_values(runtime) | _limit_values(runtime)).items():
         values.setdefault(metric, []).extend(samples)
+    if runtime.spans is not None:
+        spans = runtime.spans.statistics()
+        counted = ("exported", spans.exported), ("failed", spans.failed), ("dropped", spans.dropped)
+        values[catalogue.TRACE_SPANS.name] = [((result,), count) for result, count in counted]
     if isinstance(counts.inner, FileRecorder):
         values[catalogue.LOG_DROPPED.name] = [
             ((log,), statistics.dropped) for log, statistics in counts.inner.statistics().streams.items()

@@ -11,7 +11,7 @@ flag "sampled" of the trace context, which every upstream gets.
 spans. If the client's ``traceparent`` says "not sampled", this holds for the tail as well, unless ``force`` is set.
 
 *Load.* When everything fails, all requests are notable. So at most ``TAIL_PER_S`` traces a second are chosen at the
-end; the others are counted as dropped.
+end; the spans of the others are counted as dropped.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class SpanSink(Protocol):
     def take(self, timeline: Timeline) -> None:
         """Export the spans of a request. Never waits and never raises."""
 
-    def drop(self, timelines: int) -> None:
-        """Count traces that were dropped before their spans were made."""
+    def drop(self, spans: int) -> None:
+        """Count spans that were dropped before they were made."""
 
 
 class Traces:
@@ -79,7 +79,8 @@ class Traces:
             self._second, self._tails = second, 0
         self._tails += 1
         if self._tails > TAIL_PER_S:
-            self._sink.drop(1)
+            began = [each for each in event.calls if each.started_at is not None]
+            self._sink.drop(1 + sum([1 + len(each.attempts) for each in began]))
             return ""
         return "tail"
 

@@ -218,7 +218,7 @@ ALONE = {
     ),  # A quorum that is too high is a mistake, and so is a delay of more than the deadline.
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
     *("jwtauth." + key for key in ("leeway", "refresh", "stale_if_error", "unknown_kid_cooldown", "cache")),
-    *("logstream.sample", "accesslogstream.sample", "callslogstream.sample"),
+    *("logstream.sample", "accesslogstream.sample", "callslogstream.sample", "traces.sample"),
 }
 LISTS = {
     *(("Call", key) for key in ("ok", "null_on", "pass_status", "split")),
@@ -228,7 +228,7 @@ LISTS = {
 PARTS = {
     # Parts of computed quantities.
     *("server.max_uploads", "retry.attempts", "hedge.max", "logs.rotate_every", "logs.keep"),
-    *("logstream.slow", "accesslogstream.slow", "callslogstream.slow"),
+    *("logstream.slow", "accesslogstream.slow", "callslogstream.slow", "traces.slow"),
 }
 
 

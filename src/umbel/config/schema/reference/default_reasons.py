@@ -101,5 +101,7 @@ REASONS: Mapping[str, str] = {
     "Logs.rotate_every": "rotate_size limits a file already",
     "Logs.keep": "1 GB of plain records, a tenth of that compressed",
     "Logs.keep_bytes": "keep limits them already",
+    "Traces.sample": "OpenTelemetry's own default is all requests, which is too many for a busy gateway",
+    "Traces.slow": "as the slow of the logs",
     "Logs.keep_days": "how long records may be kept is a legal question and not a technical one",
 }
