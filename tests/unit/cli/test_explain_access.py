@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -160,3 +161,34 @@ def test_a_redirect_and_a_refusal_show_no_token_of_the_query(directory: Path) ->
         result = CliRunner().invoke(main, ["explain", "GET", target])
         assert result.exit_code == 1
         assert "eyJSECRET" not in result.output, result.output
+
+
+@pytest.mark.parametrize("path", ["/composed", "/proxied"])
+def test_the_limits_of_the_upstreams_of_a_route_are_shown(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[limits.slow]\nkey = "auth.sub || client.ip"\nrate = "10/s"\nburst = 20\ncost = "to_number(query.n)"\n'
+    text += (
+        '[upstreams.up]\nurls = ["http://127.0.0.1:9"]\nlimits = "slow"\n' + SECTIONS.partition("[auth.partners]")[0]
+    )
+    text += '[[routes]]\npath = "/composed"\ncalls.c = { upstream = "up", path = "/" }\n'
+    text += '[[routes]]\npath = "/proxied"\nproxy = { upstream = "up" }\n'
+    write(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    output = CliRunner().invoke(main, ["explain", "GET", path, "--json"]).output
+    said = "at most 10/s and 20 at once for each auth.sub || client.ip, each at the cost to_number(query.n)"
+    (found,) = [each for each in _limits_in(json.loads(output)) if each["key"] == "limits.slow"]
+    assert found["value"].startswith(said)
+    assert found["value"].endswith("more calls wait")
+    assert found["place"] == "umbel.toml:8"
+    assert "limits.slow" in CliRunner().invoke(main, ["explain", "GET", path]).output
+
+
+def _limits_in(shown: Any) -> list[dict[str, Any]]:
+    """All objects of a document that are limits."""
+    if isinstance(shown, list):
+        return [found for each in shown for found in _limits_in(each)]
+    if not isinstance(shown, dict):
+        return []
+    own = [shown] if {"key", "value", "place"} <= shown.keys() else []
+    return own + [found for each in shown.values() for found in _limits_in(each)]

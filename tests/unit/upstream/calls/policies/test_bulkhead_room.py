@@ -34,6 +34,18 @@ class Users:
         except Overflow:
             self.refused.append(name)
 
+    def delay(self, request: str, call: str = "") -> None:
+        """Wait for a limit."""
+        name = request + call
+        try:
+            self.bulkhead.delay(name, request, lambda _: self.refused.append(name))
+        except Overflow:
+            self.refused.append(name)
+
+    def delay_all(self, count: int, prefix: str = "") -> None:
+        for number in range(count):
+            self.delay(f"{prefix}{number}")
+
     def join(self, request: str, call: str = "") -> None:
         name = request + call
         try:
@@ -292,3 +304,69 @@ async def test_many_calls_after_a_pause_get_a_full_second_before_the_stall(autoj
         assert not users.bulkhead.stalled
         await trio.sleep(0.2)
         assert users.bulkhead.stalled
+
+
+# Calls that wait for a limit
+
+
+async def test_calls_that_wait_for_a_limit_take_room_of_their_requests_and_no_place(autojump_clock) -> None:
+    async with managed(1, max_queue=2) as (users,):
+        users.delay("first", "a")
+        users.delay("first", "b")
+        users.delay("second")
+        users.delay("third")
+        assert users.refused == ["third"]
+        users.ask("first", "c")  # A place is free, and a call of another key takes it.
+        assert (users.granted, users.bulkhead.in_use, users.bulkhead.queued) == (["firstc"], 1, 3)
+        assert users.bulkhead.requests == {"first": 3, "second": 1}
+        for call in ("firsta", "firstb", "second"):
+            assert users.bulkhead.leave(call)
+            assert not users.bulkhead.leave(call)
+        users.complete("first")
+        assert (users.bulkhead.requests, users.bulkhead.waiting, users.bulkhead.queued) == ({}, {}, 0)
+
+
+async def test_a_call_whose_turn_has_come_takes_a_place_or_queues_for_one(autojump_clock) -> None:
+    async with managed(1) as (users,):
+        users.delay("first")
+        users.delay("second")
+        assert users.bulkhead.end_delay("first", lambda: users.granted.append("first"))
+        assert not users.bulkhead.end_delay("second", lambda: users.granted.append("second"))
+        assert (users.granted, users.bulkhead.queued) == ([], 1)
+        users.complete("first")
+        assert (users.granted, users.bulkhead.queued, users.bulkhead.in_use) == (["second"], 0, 1)
+
+
+async def test_a_grant_that_is_undone_leaves_the_place_to_the_next_in_the_queue(autojump_clock) -> None:
+    async with managed(1) as (users,):
+        bulkhead = users.bulkhead
+        users.ask("first")
+        bulkhead.wait("second", "second", lambda: bulkhead.delay_again("second", "second", print), print)
+        users.ask("third")
+        users.complete("first")
+        assert (users.granted, bulkhead.in_use, list(bulkhead.waiting)) == (["first", "third"], 1, ["second"])
+        assert bulkhead.requests == {"second": 1, "third": 1}
+
+
+async def test_an_upstream_whose_calls_only_wait_for_a_limit_keeps_its_share_of_the_server(autojump_clock) -> None:
+    async with managed(10, max_requests=10) as (users,):
+        users.delay_all(8)
+        assert users.refused == []
+        await trio.sleep(1.1)
+        assert users.bulkhead.stalled
+        assert users.refused == ["7", "6", "5", "4"]
+        users.delay("more")
+        assert users.refused[-1] == "more"
+        users.ask("3", "b")
+        users.complete("3")
+        assert not users.bulkhead.stalled
+
+
+async def test_a_full_server_takes_the_room_of_the_request_that_waits_for_a_limit_last(autojump_clock) -> None:
+    async with managed(10, max_requests=10) as (users,):
+        users.delay_all(10)
+        await trio.sleep(0.5)
+        manager = users.bulkhead._overload_manager
+        assert manager is not None
+        assert manager.make_room()
+        assert users.refused == ["9"]

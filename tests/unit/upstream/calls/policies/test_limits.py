@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import httpx
@@ -11,12 +12,13 @@ import trio.testing
 
 from tests.support.upstream.limited_calls import asked_by, limit, limiter, offsets, start_all, targets
 from tests.support.upstream.scripted_upstream import HANGS, OK, RESET, Step, scripted
-from umbel.core.call import StepTimeouts
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner, StepTimeouts
 from umbel.core.errors import NotRunningError
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Hedge, Retry
+from umbel.upstream.calls.call import UpstreamCall
 from umbel.upstream.errors import Overflow
-from umbel.upstream.limit_queue import MARGIN, LimitQueue
+from umbel.upstream.limit_queue import MARGIN, LimitQueue, Turn
 
 SLOW = Step(0.01, 200)
 
@@ -300,3 +302,29 @@ async def test_a_call_that_waits_ends_with_its_client(autojump_clock) -> None:
         "b": NotRunningError,
         "c": NotRunningError,
     }
+
+
+@pytest.mark.parametrize("kept", [Turn, UpstreamCall])
+async def test_a_call_that_has_waited_leaves_no_reference_cycle(kept: type, autojump_clock) -> None:
+    def left() -> int:
+        return sum(isinstance(each, kept) for each in gc.get_objects())
+
+    async with scripted([SLOW]) as upstream:
+        limit(upstream, limiter(burst=1))
+        gc.collect()
+        gc.disable()
+        try:
+            before = left()
+            async with trio.open_nursery() as nursery:
+                await start_all(nursery, upstream, "abc", request=asked_by(), limit=2.5)
+                owner = SingleCallOwner()
+                context = CallContext(owner, "c", "u", asked_by(), trio.current_time() + 1, limit=1.0)
+                ended = await owner.perform(upstream.client.new_call(PreparedRequest("GET", b"/", ()), context))
+                assert isinstance(ended.error, Overflow)
+                with trio.move_on_after(0.5):
+                    await upstream.call(request=asked_by(), limit=3.5)
+            del owner, context, ended
+            upstream.contexts.clear()
+            assert left() == before
+        finally:
+            gc.enable()
