@@ -21,7 +21,8 @@ from ..server.limits.server_limits import Limits
 from ..server.process.listen import accepted
 from ..server.serve_socket import serve_socket
 from ..server.state import ServerState
-from .site import BODY_BYTES_MAX, Report
+from .site import BODY_BYTES_MAX
+from .source import Report
 
 CONNECTIONS_MAX = 64
 _CONNECTIONS_MIN = 2

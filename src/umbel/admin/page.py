@@ -1,4 +1,7 @@
-"""The pages of the admin side: the state of the processes, and the form that asks for the token. No script."""
+"""The pages of the admin side: the state of the processes, and the form that asks for the token.
+
+The state is what a browser without JavaScript shows; with it, the script of the console hides the tables and shows its
+views (``console/README.md``)."""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ _WORKER_COLUMNS = (
 )
 
 
-def status_page(status: Mapping[str, Any]) -> bytes:
-    """Make the page of a source's ``status()``."""
+def status_page(status: Mapping[str, Any], topics: Iterable[str] = ()) -> bytes:
+    """Make the page of a source's ``status()``, with the console for its ``topics``; without topics no console."""
     head: Mapping[str, Any] = status.get("master") or status.get("process") or {}
     title = f"Umbel: {head.get('state', '')}"
     parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(head.get('summary', ''))}</p>"]
@@ -33,7 +36,7 @@ def status_page(status: Mapping[str, Any]) -> bytes:
         parts += ["<h2>Limits</h2>", _table(_LIMIT_COLUMNS, limits)]
     links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
     parts.append(f"<ul>{links}</ul>")
-    return _document(title, "".join(parts))
+    return _document(title, "".join(parts), " ".join(topics))
 
 
 def token_page(detail: str) -> bytes:
@@ -69,11 +72,14 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _document(title: str, body: str) -> bytes:
+def _document(title: str, body: str, topics: str = "") -> bytes:
+    script = '<script type="module" src="/console/main.js"></script>' if topics else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title></head><body>{body}</body></html>\n"
+        f'<title>{_text(title)}</title><link rel="stylesheet" href="/console/style.css">'
+        f'<link rel="icon" href="/console/icon.svg">{script}</head>'
+        f'<body data-topics="{_text(topics)}"><div id="fallback">{body}</div></body></html>\n'
     ).encode()
 
 

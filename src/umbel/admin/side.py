@@ -27,9 +27,10 @@ from .connections import serve_connections
 from .credentials import Credentials
 from .guard import Hosts, ScraperGuard, TcpGuard, UnixGuard
 from .listeners import AdminListener, tcp_listener, terminal_listener, unix_listener
+from .live import LiveFeeds
 from .settings import AdminSettings
-from .site import AdminSite, Report
-from .source import AdminSource
+from .site import AdminSite
+from .source import AdminSource, Report
 
 CHECK_S = 2.0
 """Seconds between two looks at the path of the Unix socket."""
@@ -148,6 +149,7 @@ class AdminSide:
         Closes all listening sockets at the end.
         """
         try:
+            self._feeds = LiveFeeds(source.topics(), self._report)
             async with trio.open_nursery() as nursery:
                 for address in self._addresses[1:]:
                     nursery.start_soon(self._keep_open, address, source)
@@ -209,10 +211,10 @@ class AdminSide:
         if address.scraper:
             return AdminSite(source, ScraperGuard(listener.address, address.configured), self._report, ["/metrics"])
         if listener.is_unix:
-            return AdminSite(source, UnixGuard(), self._report, page_url=self.page_url)
+            return AdminSite(source, UnixGuard(), self._report, page_url=self.page_url, feeds=self._feeds)
         hosts = Hosts(listener.address, address.configured or listener.address, [socket.gethostname()])
         guard = TcpGuard(hosts, self.credentials, listener.address.rpartition(":")[2])
-        return AdminSite(source, guard, self._report, page_url=self.page_url)
+        return AdminSite(source, guard, self._report, page_url=self.page_url, feeds=self._feeds)
 
 
 def _start(waiting: list[trio.TaskStatus[None]]) -> None:

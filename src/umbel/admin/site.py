@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import msgspec
 import trio
@@ -18,8 +19,12 @@ from ..core.inbound import AnsweredByServerError, ClientGoneError, InboundApplic
 from ..core.problem import CONTENT_TYPE, Problem
 from ..net.exception_groups import described
 from .guard import Exchange, Guard, Refusal
+from .live import CONTENT_TYPE as EVENTS_TYPE
+from .live import TOPICS_MAX, LiveFeeds
 from .page import status_page, token_page
-from .source import COMMANDS, AdminSource, CommandError
+from .source import COMMANDS, AdminSource, CommandError, Report
+from .static_files import PREFIX as CONSOLE_PREFIX
+from .static_files import is_known, static_files
 
 if TYPE_CHECKING:
     from ..core.inbound import Field, InboundRequest
@@ -28,7 +33,7 @@ ANSWER_S = 5.0
 """The time limit in seconds for a client to take the whole answer."""
 BODY_BYTES_MAX = 4096
 """The bound on the arguments of a command."""
-PAGES = ("/", "/status", "/tree", "/slow", "/metrics", "/livez", "/readyz")
+PAGES = ("/", "/status", "/tree", "/slow", "/events", "/metrics", "/livez", "/readyz")
 """The paths of GET requests."""
 SLOW_PREFIX = "/slow/"
 """The beginning of the paths of kept requests, before the id. They are served where ``/slow`` is."""
@@ -51,9 +56,6 @@ SECURITY_FIELDS: tuple[Field, ...] = (
 )
 """Fields of every answer. The URL may hold a token, so no page may learn it (Referrer-Policy)."""
 
-Report = Callable[[str, str], object]
-"""Reports a failure once to operators: the name of the event, and a sentence."""
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -65,6 +67,13 @@ class Answer:
     fields: tuple[Field, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """The answer to a request for events of these topics."""
+
+    topics: list[str]
+
+
 class AdminSite(InboundApplication):
     """The endpoints of an admin side.
 
@@ -74,6 +83,7 @@ class AdminSite(InboundApplication):
         report: takes the failures of ``source``.
         paths: the paths that are served.
         page_url: makes a URL of the page with a new one-time token; None if no address serves the page.
+        feeds: the live data, which several sites share; None: that of ``source``, of this site alone.
     """
 
     def __init__(
@@ -83,7 +93,9 @@ class AdminSite(InboundApplication):
         report: Report,
         paths: Collection[str] = PATHS,
         page_url: Callable[[], str | None] = lambda: None,
+        feeds: LiveFeeds | None = None,
     ) -> None:
+        self._feeds = LiveFeeds(source.topics(), report) if feeds is None else feeds
         self._source = source
         self._guard = guard
         self._report = report
@@ -97,13 +109,17 @@ class AdminSite(InboundApplication):
         """
         try:
             answer = await self._answer(request)
+            if isinstance(answer, _Events):
+                await self._feeds.stream(request, answer.topics, SECURITY_FIELDS)
+                return
         except (ClientGoneError, AnsweredByServerError):
             raise
         except Exception as error:  # noqa: BLE001 - no failure of the source may end the admin side
             path = request.target.partition(b"?")[0].decode("latin-1")
             self._report(f"admin.failed {path}", f"the admin side cannot answer {path}: {described(error)}")
             answer = _problem(500, "The admin side has failed; see the log.")
-        fields = [(b"content-type", answer.content_type), *answer.fields, *SECURITY_FIELDS]
+        security = [field for field in SECURITY_FIELDS if not any(field[0] == own for own, _ in answer.fields)]
+        fields = [(b"content-type", answer.content_type), *answer.fields, *security]
         if not request.respond(answer.status, fields, answer.body):
             with trio.move_on_after(ANSWER_S) as scope:
                 await request.drained()
@@ -114,7 +130,7 @@ class AdminSite(InboundApplication):
         """``fields``, and the fields of every answer."""
         return (*fields, *SECURITY_FIELDS)
 
-    async def _answer(self, request: InboundRequest) -> Answer:
+    async def _answer(self, request: InboundRequest) -> Answer | _Events:
         verdict = self._guard.check(request)
         if isinstance(verdict, Exchange):
             return Answer(303, _HTML, b"", ((b"location", b"/"), (b"set-cookie", verdict.cookie)))
@@ -124,7 +140,7 @@ class AdminSite(InboundApplication):
         if path.startswith(COMMAND_PREFIX) and path not in self._paths:
             name = path.removeprefix(COMMAND_PREFIX)
             return _problem(404, f'"{name}" is not a command; the commands are {", ".join(_COMMANDS)}')
-        if path.startswith(SLOW_PREFIX) and "/slow" in self._paths:
+        if (path.startswith(SLOW_PREFIX) and "/slow" in self._paths) or self._is_of_console(path):
             pass
         elif path not in self._paths:
             return _problem(404, f"The paths are {', '.join(sorted(self._paths))}.")
@@ -133,7 +149,29 @@ class AdminSite(InboundApplication):
             return _problem(405, f"Send {allowed[0]}.", (b"allow", ", ".join(allowed).encode()))
         if path.startswith(COMMAND_PREFIX):
             return await self._command(path.removeprefix(COMMAND_PREFIX), request)
+        if path == "/events":
+            return self._events(request)
+        if path.startswith(CONSOLE_PREFIX):
+            return await _static(path, request)
         return await self._page(path, request)
+
+    def _is_of_console(self, path: str) -> bool:
+        return path.startswith(CONSOLE_PREFIX) and "/" in self._paths
+
+    def _events(self, request: InboundRequest) -> Answer | _Events:
+        """The topics that a request for events names, or why it is refused."""
+        query = request.target.partition(b"?")[2].decode("latin-1")
+        try:
+            topics = list(dict.fromkeys(parse_qs(query, max_num_fields=TOPICS_MAX).get("topic", ())))
+        except ValueError:
+            topics = []
+        if not topics or set(topics) - set(self._feeds.names):
+            return _problem(400, f"Name topics, /events?topic=NAME; they are {', '.join(self._feeds.names)}.")
+        if request.method == "HEAD":
+            return Answer(200, EVENTS_TYPE, b"")
+        if not self._feeds.has_room:
+            return _problem(503, "Too many pages are open; close one.", (b"retry-after", b"5"))
+        return _Events(topics)
 
     async def _page(self, path: str, request: InboundRequest) -> Answer:
         source = self._source
@@ -152,7 +190,7 @@ class AdminSite(InboundApplication):
             kept = await source.slow_request(path.removeprefix(SLOW_PREFIX))
             return _problem(404, _NOT_KEPT) if kept is None else _json(200, kept)
         status = await source.status()
-        return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status))
+        return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status, self._feeds.names))
 
     async def _metrics(self, request: InboundRequest) -> Answer:
         accept = b",".join(value for name, value in request.fields if name == b"accept")
@@ -189,6 +227,18 @@ def prefers_openmetrics(accept: bytes) -> bool:
             given = [found for each in parameters if (found := _QUALITY.fullmatch(each)) is not None]
             qualities[media] = max(qualities[media], float(given[0][1]) if given else 1.0)
     return qualities[_OPENMETRICS] > 0 and qualities[_OPENMETRICS] >= qualities[_CLASSIC]
+
+
+async def _static(path: str, request: InboundRequest) -> Answer:
+    """A file of the console. It is no secret, so a browser may keep it, and ask whether it has changed."""
+    file = (await trio.to_thread.run_sync(static_files, abandon_on_cancel=True)).get(path)
+    if file is None:
+        return _problem(404, "The console has no such file.")
+    fields = ((b"cache-control", b"no-cache"), (b"etag", file.etag))
+    known = b",".join(value for name, value in request.fields if name == b"if-none-match")
+    if known and is_known(file.etag, known):
+        return Answer(304, file.content_type, b"", fields)
+    return Answer(200, file.content_type, file.content, fields)
 
 
 def _refused(request: InboundRequest, refusal: Refusal) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,8 +10,22 @@ COMMANDS = ("scale", "reload", "drain", "kill", "reopen", "stop")
 """The commands, each ``POST /ctl/<command>``."""
 
 
+Report = Callable[[str, str], object]
+"""Reports a failure once to operators: the name of the event, and a sentence."""
+
+
 class CommandError(Exception):
     """A command cannot be carried out. ``str(error)``, the text for the client, says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What may be subscribed to."""
+
+    sample: Callable[[], Awaitable[Any]]
+    """Returns the present data, which is written as JSON, in a bounded time."""
+    period: float = 1.0
+    """The least seconds between two samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,10 @@ class AdminSource(Protocol):
 
     async def slow_request(self, request: str) -> dict[str, Any] | None:
         """The timeline of a kept request by its id: ``id``, ``process``, ``timeline``; None: there is none."""
+        ...
+
+    def topics(self) -> Mapping[str, Topic]:
+        """What pages may subscribe to, by name."""
         ...
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:

@@ -18,7 +18,7 @@ from tests.support.process.admin import ask_admin, ask_admin_bytes
 from umbel.admin.connections import CONNECTIONS_MAX, connections_max, serve_connections
 from umbel.admin.guard import UnixGuard
 from umbel.admin.site import ANSWER_S, BODY_BYTES_MAX, AdminSite, prefers_openmetrics
-from umbel.admin.source import CommandError, Metrics
+from umbel.admin.source import CommandError, Metrics, Topic
 
 HEAD = b"GET /status HTTP/1.1\r\nhost: x\r\n"
 
@@ -41,6 +41,9 @@ class Source:
 
     async def trees(self) -> list[Any]:
         return []
+
+    def topics(self) -> dict[str, Topic]:
+        return {}
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         return Metrics("text/plain", b"openmetrics" if openmetrics else b"classic")

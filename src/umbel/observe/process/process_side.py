@@ -18,7 +18,7 @@ import trio
 
 from ...admin.settings import AdminSettings
 from ...admin.side import AdminSide, OnceReporter
-from ...admin.site import Report
+from ...admin.source import Report
 from ...core.console import say, say_at_once
 from ...core.diagnostics.redact import Redactor
 from ...net.exception_groups import described

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ...admin.source import CommandError, Metrics
+from ...admin.source import CommandError, Metrics, Topic
 from ...server.limits.memory import resident
 from .. import catalogue
 from ..exposition import metrics_of
@@ -160,6 +160,14 @@ class ProcessSource:
         kept = self._views[-1].kept_requests()
         timeline = None if kept is None else kept.find(request)
         return None if timeline is None else as_request(PROCESS, request, timeline)
+
+    def topics(self) -> dict[str, Topic]:
+        """The task tree and the state of the process."""
+
+        async def tree() -> dict[str, Any]:
+            return {"trees": await self.trees()}
+
+        return {"tree": Topic(tree), "workers": Topic(self.status)}
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         """The metrics of ``figures``."""

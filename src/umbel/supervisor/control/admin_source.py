@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ...admin.source import CommandError, Metrics
+from ...admin.source import CommandError, Metrics, Topic
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import as_answer, as_request
@@ -91,6 +91,14 @@ class MasterSource:
     async def figures(self) -> Sequence[ProcessFigures]:
         """The figures of the master, of its workers and of ended workers (``figures.py``)."""
         return await all_figures(self._master)
+
+    def topics(self) -> dict[str, Topic]:
+        """The task trees of all processes, and the state of the workers."""
+
+        async def tree() -> Answer:
+            return {"trees": await self.trees()}
+
+        return {"tree": Topic(tree), "workers": Topic(self.status)}
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         """The metrics of ``figures``."""

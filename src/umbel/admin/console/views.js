@@ -1,0 +1,7 @@
+// The views, in the order of the navigation. README.md says what a view is.
+
+import {view as tree} from "./views/tree.js";
+import {view as lints} from "./views/lints.js";
+import {view as workers} from "./views/workers.js";
+
+export const VIEWS = [tree, lints, workers];
