@@ -14,7 +14,7 @@ from ..schema.sections import DEFAULT_TABLES, Config, KeyPath
 from .errors.did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
 
-_MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs")
+_MAIN_ONLY = ("include", "compress", "cors", "headers", "server", "supervisor", "admin", "logs", "traces")
 _OF_CREDENTIALS = ("scopes", "scopes_any", "allow")
 """The keys of a route that are about the credential of a request, beside ``auth``."""
 _SHARED = ("include", "upstreams", "routes", "auth", "limits")

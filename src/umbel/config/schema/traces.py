@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 from .section import Section
 from .values.types import BaseUrl
-from .values.units import Duration, Ratio
+from .values.units import Duration, Share
 
 
 def _http_url(value: str) -> str:
@@ -27,7 +27,7 @@ class Traces(Section):
     otlp: CollectorUrl | None = None
     """The base URL of a collector that takes OTLP over HTTP, such as "http://127.0.0.1:4318"; /v1/traces is added.
     Default: that of OTEL_EXPORTER_OTLP_ENDPOINT; without either, nothing is exported."""
-    sample: Ratio = 0.05
+    sample: Share = 0.05
     """The share of the requests that are exported from the start; upstreams get this decision in traceparent. A
     decision in the client's traceparent holds instead."""
     slow: Duration = 1.0
