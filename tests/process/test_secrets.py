@@ -23,6 +23,7 @@ from tests.support.auth.leaks import leaks
 from tests.support.auth.oidc_provider import Provider, provided
 from tests.support.auth.tokens import sign
 from tests.support.gateway.configs import write
+from tests.support.observe.otlp_receiver import Receiver, otlp_receiver
 from tests.support.process.admin import ask_admin_bytes
 from tests.support.process.processes import PYTHON, Child, ended, started
 from tests.support.server.h2_client import h2_client
@@ -110,6 +111,10 @@ slow = "1ms"
 which = "all"
 [logs.app]
 level = "debug"
+
+[traces]
+otlp = "{collector}"
+sample = "100%"
 
 [[routes]]
 path = "/orders"
@@ -226,15 +231,23 @@ def refusing() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with otlp_receiver() as receiver:
+        yield receiver
+
+
 @asynccontextmanager
-async def gateway(directory: Path, log_format: str, *options: str) -> AsyncIterator[tuple[Child, int, Planted]]:
+async def gateway(
+    directory: Path, log_format: str, *options: str, collector: str
+) -> AsyncIterator[tuple[Child, int, Planted]]:
     """A gateway with the configuration, served by a real process within the block; its port and its secrets."""
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(provided(Provider(users={"ada": {"scope": "orders"}})))
         port = await stack.enter_async_context(serving(upstream()))
         dead = stack.enter_context(refusing())
         planted = Planted(provider)
-        text = CONFIG.format(provider=provider.port, upstream=port, dead=dead, format=log_format)
+        text = CONFIG.format(provider=provider.port, upstream=port, dead=dead, format=log_format, collector=collector)
         write(directory, text, {**planted.files(), "served.py": APP})
         command = (*UMBEL, "serve", "served:app", "--bind", "127.0.0.1:0", *options)
         server = await stack.enter_async_context(started(*command, cwd=directory))
@@ -313,8 +326,10 @@ async def of_operators(directory: Path, planted: Planted) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("log_format", "options"), [("json", ("-w", "1")), ("combined", ())], ids=["master, JSON", "process, combined"]
 )
-async def test_no_secret_is_in_any_output(log_format: str, options: tuple[str, ...], tmp_path: Path) -> None:
-    async with gateway(tmp_path, log_format, *options) as (server, port, planted):
+async def test_no_secret_is_in_any_output(
+    log_format: str, options: tuple[str, ...], tmp_path: Path, receiver: Receiver
+) -> None:
+    async with gateway(tmp_path, log_format, *options, collector=receiver.url) as (server, port, planted):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.follow)
             outputs, statuses = await asked(port, planted)
@@ -324,6 +339,7 @@ async def test_no_secret_is_in_any_output(log_format: str, options: tuple[str, .
         outputs["stdout and stderr"] = server.output.encode()
     files = [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
     outputs |= {f"logs/{path.name}": path.read_bytes() for path in files}
+    outputs |= {f"spans {number}": each.SerializeToString() for number, each in enumerate(receiver.requests)}
 
     # The requests came to what they should, and were recorded with all that may be known of them.
     assert statuses >= {200, 400, 401, 403, 404, 500, 502, 503}
@@ -338,6 +354,7 @@ async def test_no_secret_is_in_any_output(log_format: str, options: tuple[str, .
         )
     assert b'umbel_auth_requests_total{kind="api-key",outcome="unknown-key"}' in outputs["admin /metrics"]
     assert b"partners" in outputs["umbel ctl status"]
+    assert {"GET /orders", "call part", "GET"} <= {span.name for span in receiver.spans}
     # Header blocks of HTTP/2 are in Huffman code, in which ``leaks`` finds nothing.
     assert [place for place, output in outputs.items() if b"hpack" in output] == []
     assert leaks(planted.all, outputs) == []

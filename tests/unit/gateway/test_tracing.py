@@ -118,7 +118,7 @@ def test_keys_without_effect_are_warned_of(
     assert [reason for _, reason in warn(config(**keys))] == expected
 
 
-async def test_a_collector_in_the_environment_without_the_libraries_is_recorded_and_no_failure(
+async def test_a_collector_of_the_environment_without_the_libraries_is_no_failure(
     missing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", URL)

@@ -97,7 +97,8 @@ class CountedExporter:
         try:
             result = self._exporter.export(spans)
         finally:
-            if result is SpanExportResult.SUCCESS:
+            # A batch that was under way when the export ended has been counted as failed; counters never fall.
+            if result is SpanExportResult.SUCCESS and not self.refused:
                 self.exported += len(spans)
             else:
                 self.failed += len(spans)
@@ -171,7 +172,8 @@ class SpanExport:
         exporter = self._exporter
         queued = max(self._given - exporter.taken, 0)
         if exporter.refused:
-            return SpanStatistics(exporter.exported, exporter.failed, self._dropped + exporter.unsent + queued, 0)
+            failed = exporter.taken - exporter.exported - exporter.unsent  # With a batch that is under way.
+            return SpanStatistics(exporter.exported, failed, self._dropped + exporter.unsent + queued, 0)
         return SpanStatistics(exporter.exported, exporter.failed, self._dropped, queued)
 
     async def close(self) -> None:

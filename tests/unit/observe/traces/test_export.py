@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
+import trio
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -12,6 +14,7 @@ from tests.support.logs.records import Records
 from tests.support.observe.timelines import partial_answer
 from umbel.core.diagnostics.redact import Redactor
 from umbel.observe.timeline import timeline_of
+from umbel.observe.traces import export as module
 from umbel.observe.traces.export import (
     WARNING_S,
     CountedExporter,
@@ -30,8 +33,12 @@ class Exporter(SpanExporter):
     def __init__(self) -> None:
         self.result: SpanExportResult | Exception = SpanExportResult.SUCCESS
         self.shutdowns = 0
+        self.go: threading.Event | None = None
+        self.returned = threading.Event()
 
     def export(self, spans: Any) -> SpanExportResult:
+        if self.go is not None:
+            self.go.wait()
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
@@ -46,6 +53,7 @@ class Processor:
     def __init__(self, exporter: CountedExporter) -> None:
         self.queue: list[ReadableSpan] = []
         self._exporter = exporter
+        self.inner: Any = exporter._exporter
 
     def on_end(self, span: ReadableSpan) -> None:
         self.queue.append(span)
@@ -57,6 +65,7 @@ class Processor:
     def shutdown(self) -> None:
         self.flush()
         self._exporter.shutdown()
+        self.inner.returned.set()
 
 
 class Setup:
@@ -134,6 +143,20 @@ async def test_spans_that_are_lost_at_the_end_are_recorded() -> None:
     await setup.export.close()
     (record,) = setup.records.events
     assert (record.event, record.message) == ("traces.lost", "9 of 9 spans were not exported")
+
+
+async def test_a_batch_that_is_under_way_at_the_end_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHUTDOWN_S", 0.05)
+    setup, go = Setup(), threading.Event()
+    setup.inner.go = go
+    setup.take()
+    await setup.export.close()
+    (record,) = setup.records.events
+    assert (record.event, record.fields) == ("traces.lost", {"spans": SPANS})
+    assert setup.export.statistics() == SpanStatistics(0, SPANS, 0, 0)
+    go.set()
+    await trio.to_thread.run_sync(setup.inner.returned.wait)
+    assert setup.export.statistics() == SpanStatistics(0, SPANS, 0, 0)
 
 
 def test_warnings_of_the_sdk_are_recorded_once_a_minute_with_the_number_left_out() -> None:
