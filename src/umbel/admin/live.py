@@ -70,10 +70,11 @@ class Feed:
     async def newer(self, than: int) -> tuple[int, bytes]:
         """Wait for a sample whose number is above ``than``; return its number and its event.
 
-        A cancel while it takes a sample drops this one.
+        A sample whose period is over is never given: it may be of a page that was closed an hour ago. A cancel while
+        it takes a sample drops this one.
         """
         async with self._lock:
-            if self._number <= than:
+            if self._number <= than or trio.current_time() >= self._due:
                 await trio.sleep_until(self._due)
                 self._due = trio.current_time() + self._topic.period
                 self._event = await self._sample()

@@ -33,7 +33,7 @@ ANSWER_S = 5.0
 """The time limit in seconds for a client to take the whole answer."""
 BODY_BYTES_MAX = 4096
 """The bound on the arguments of a command."""
-PAGES = ("/", "/status", "/tree", "/slow", "/events", "/metrics", "/livez", "/readyz")
+PAGES = ("/", "/status", "/tree", "/slow", "/plan", "/config", "/events", "/metrics", "/livez", "/readyz")
 """The paths of GET requests."""
 SLOW_PREFIX = "/slow/"
 """The beginning of the paths of kept requests, before the id. They are served where ``/slow`` is."""
@@ -189,8 +189,21 @@ class AdminSite(InboundApplication):
         if path.startswith(SLOW_PREFIX):
             kept = await source.slow_request(path.removeprefix(SLOW_PREFIX))
             return _problem(404, _NOT_KEPT) if kept is None else _json(200, kept)
+        if path == "/config":
+            return _json(200, await source.configuration())
+        if path == "/plan":
+            return await self._plan(request)
         status = await source.status()
         return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status, self._feeds.names))
+
+    async def _plan(self, request: InboundRequest) -> Answer:
+        query = request.target.partition(b"?")[2].decode("latin-1")
+        try:
+            route = parse_qs(query, max_num_fields=1).get("route", [""])[0]
+        except ValueError:
+            route = ""
+        plans = await self._source.plan(route) if route else None
+        return _problem(404, _NO_PLAN) if plans is None else _json(200, plans)
 
     async def _metrics(self, request: InboundRequest) -> Answer:
         accept = b",".join(value for name, value in request.fields if name == b"accept")
@@ -212,6 +225,7 @@ class AdminSite(InboundApplication):
 
 
 _NOT_KEPT = "No such request is kept (any more): GET /slow lists those that are."
+_NO_PLAN = "No configured route has this path: GET /plan?route=PATH, such as /items/<int:id> with its < and > encoded."
 _NO_PAGE = "no address serves the page; set bind and token in [admin], or start the instance on a terminal"
 
 

@@ -51,6 +51,14 @@ class AdminSource(Protocol):
         """The task tree of each process, as data that is written as JSON (``observe.tree.nodes.ProcessTree``)."""
         ...
 
+    async def plan(self, route: str) -> dict[str, Any] | None:
+        """The plans of the configured routes with this path, as plain data; None: there are none."""
+        ...
+
+    async def configuration(self) -> dict[str, Any]:
+        """The configuration as loaded, as plain data without secrets: ``rows`` with ``key``, ``value`` and ``at``."""
+        ...
+
     async def slow(self) -> dict[str, Any]:
         """The kept requests of all processes: ``requests`` with ``id`` and ``process``, the latest first."""
         ...

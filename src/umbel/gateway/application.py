@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import msgspec
 from quart_trio import QuartTrio
 
 from ..auth.first_keys import MissingKeysError, missing_keys
@@ -19,6 +20,7 @@ from ..core.networks import Admission, Networks
 from ..limits.limiter import Limiter, LimiterStatistics, limiters_named
 from ..observe.process.process_side import AdminOptions
 from ..server.limits.server_limits import Limits
+from ..upstream.client import Client
 from .access.query_tokens import token_parameters
 from .access.route_limits import RouteLimits
 from .browsers.browser_fields import BrowserRules
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ..core.events import Recorder
     from ..net.epoll import AnyReader
     from ..observe.kept_requests import KeptRequests
+    from ..observe.traffic.upstreams import Snapshots
     from ..observe.tree.reader import Frames
     from ..server.state import ServerState
     from .route_table import RouteTable
@@ -276,6 +279,20 @@ class GatewayApplication(QuartTrio):
         """The requests whose timelines are kept; None before startup."""
         runtime = self.gateway_context.serving.last_runtime
         return None if runtime is None else runtime.recorder.kept
+
+    def upstream_snapshots(self) -> Snapshots:
+        """The snapshots of the upstreams as dictionaries, by name; empty before startup and afterwards.
+
+        An upstream whose client is replaced by an httpx transport has none. In the trio thread.
+        """
+        runtime = self.current_runtime
+        callers = {} if runtime is None else runtime.callers
+        # The mappings of a snapshot are read-only views, which ``dataclasses.asdict`` cannot copy.
+        return {
+            name: msgspec.to_builtins(each.statistics(), str_keys=True, enc_hook=dict)
+            for name, each in callers.items()
+            if isinstance(each, Client)
+        }
 
     def statistics(self) -> GatewayStatistics:
         """A frozen snapshot of the counters. While the application serves, it must be called in the trio thread."""

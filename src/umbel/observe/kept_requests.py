@@ -45,6 +45,11 @@ ENTRY_BYTES = 1000
 EVERY_S = 1.0
 """The time from one request to the next that is kept in a full bucket."""
 
+LATEST_MAX = 500
+"""The bound on the requests of a list that is sent again and again."""
+LATEST_EVERY_S = 3.0
+"""The least seconds between two such lists."""
+
 
 class Summary(msgspec.Struct, frozen=True):
     """A kept request, as a list shows it."""
@@ -210,6 +215,12 @@ def as_answer(listings: Mapping[str, Listing | None]) -> dict[str, Any]:
         "dropped": sum(listing.dropped for listing in listings.values() if listing is not None),
         "silent": [process for process, listing in listings.items() if listing is None],
     }
+
+
+def latest(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer of ``as_answer`` with its latest ``LATEST_MAX`` requests; ``left_out`` says how many it has lost."""
+    requests = answer["requests"]
+    return {**answer, "requests": requests[:LATEST_MAX], "left_out": max(0, len(requests) - LATEST_MAX)}
 
 
 def as_request(process: str, request: str, timeline: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hypercorn.config import Config as HypercornConfig
 from setproctitle import setproctitle
 
 from ..admin.side import AdminSide
+from ..config.display.rows import changes_of
 from ..config.hypercorn_toml.settings import Warn
 from ..core.console import own_stderr
 from ..core.diagnostics.request_console import stderr_is_terminal
@@ -101,7 +102,9 @@ def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Setti
     changed = [name for name, value in needs_restart if value(settings) != value(before)]
     if changed:
         raise ConfigError([_fixed(name, given.application) for name in changed])
-    return settings
+    if before.config is None or settings.config is None:
+        return settings
+    return replace(settings, changes=changes_of(before.config, settings.config))
 
 
 def _fixed(name: str, application: Application) -> ConfigProblem:

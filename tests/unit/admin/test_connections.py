@@ -39,6 +39,12 @@ class Source:
     async def slow_request(self, request: str) -> dict[str, Any] | None:
         return {"id": request} if request == "1-2" else None
 
+    async def plan(self, route: str) -> dict[str, Any] | None:
+        return {"route": route} if route == "/a/<id>" else None
+
+    async def configuration(self) -> dict[str, Any]:
+        return {"rows": []}
+
     async def trees(self) -> list[Any]:
         return []
 
@@ -232,9 +238,14 @@ async def test_a_connection_beyond_the_bound_is_closed_while_all_others_are_answ
         ("GET", "/slow/1-3", b"", 404, b"No such request is kept (any more): GET /slow lists those that are."),
         ("GET", "/slow/", b"", 404, b"No such request is kept"),
         ("POST", "/slow/1-2", b"", 405, b"Send GET."),
+        ("GET", "/plan?route=%2Fa%2F%3Cid%3E", b"", 200, b'{"route":"/a/<id>"}'),
+        ("GET", "/plan?route=/b", b"", 404, b"No configured route has this path"),
+        ("GET", "/plan", b"", 404, b"No configured route has this path"),
+        ("GET", "/plan?a=1&b=2", b"", 404, b"No configured route has this path"),
+        ("GET", "/config", b"", 200, b'{"rows":[]}'),
         ("GET", "/", b"", 200, b"<h1>Umbel: serving</h1>"),
         ("GET", "/metrics", b"", 200, b"classic"),
-        ("GET", "/nothing", b"", 404, b"The paths are /, /ctl/drain, "),
+        ("GET", "/nothing", b"", 404, b"The paths are /, /config, /ctl/drain, "),
         ("GET", "/ctl/stop", b"", 405, b"Send POST."),
         ("POST", "/status", b"", 405, b"Send GET."),
         ("DELETE", "/", b"", 405, b"Send GET."),

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, get_args
-
-from pydantic import WithJsonSchema
+from typing import Any, NamedTuple
 
 from ..schema.policies import Hedge, Retry
 from ..schema.proxy import Proxy
+from ..schema.reference.written_values import FORMATS, unit_of
 from ..schema.section import Section
 from ..schema.section_tree import keys_of
 from ..schema.sections import Call, Config, KeyPath, Route, Upstream
-from ..schema.values.units import format_duration, format_rate, format_ratio, format_size
+from ..schema.values.units import format_duration, format_size
 
 HYPERCORN = "hypercorn.toml"
 """The first part of the path of a key of hypercorn.toml."""
@@ -341,8 +340,6 @@ def _cache_ages(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 # Quantities.
 
-_SHOWN = {"duration": format_duration, "size": format_size, "rate": format_rate, "ratio": format_ratio}
-
 
 def _quantities(section: Section, name: str, at: KeyPath) -> Quantities:
     """Return the numbers of a section as quantities, by ``name.key``."""
@@ -350,18 +347,11 @@ def _quantities(section: Section, name: str, at: KeyPath) -> Quantities:
     for key, attribute in keys_of(type(section)).items():
         value = getattr(section, attribute)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            show: Any = _SHOWN.get(_unit(section, attribute), "{:g}".format)
+            show: Any = FORMATS.get(unit_of(type(section), attribute), "{:g}".format)
             quantities[f"{name}.{key}"] = Quantity(
                 value, show(value), (*at, key), attribute in section.model_fields_set
             )
     return quantities
-
-
-def _unit(section: Section, attribute: str) -> str:
-    info = type(section).model_fields[attribute]
-    inner = [each for argument in get_args(info.annotation) for each in getattr(argument, "__metadata__", ())]
-    schemas = [each.json_schema for each in (*info.metadata, *inner) if isinstance(each, WithJsonSchema)]
-    return next((str(schema["title"]) for schema in schemas if schema and "title" in schema), "")
 
 
 def _time(seconds: float, path: KeyPath = (), given: bool = False) -> Quantity:

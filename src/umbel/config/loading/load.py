@@ -185,6 +185,7 @@ def _build(
         return merged.origin(path)
 
     config._locate = lambda path: str(origin_of(path))
+    config._hide = report.variables.hide
     for path, reason in certificate_errors(_tls_tables(merged, found)):
         report.add(merged.origin(path), reason)
     for check in checks:

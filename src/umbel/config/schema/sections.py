@@ -671,15 +671,17 @@ class Config(Section):
     """The traces."""
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
+    _hide: Callable[[str], str] = PrivateAttr(default=str)
     _placeholders: frozenset[KeyPath] = PrivateAttr(default=frozenset())
     """The keys with a placeholder for a wrong value. A configuration with placeholders is checked and never served."""
 
     def where(self, path: KeyPath) -> str:
-        """Return ``file:line`` of the key at ``path``; the dotted path if the configuration came from no file.
-
-        The first call computes the line numbers of a file, which takes milliseconds.
-        """
+        """Return ``file:line`` of a key; without a file its dotted path. The first call takes ms: it counts lines."""
         return self._locate(path) if self._locate is not None else ".".join(map(str, path))
+
+    def hide(self, text: str) -> str:
+        """Return a text with the values of variables replaced by ``${NAME}``, as ``LoadedConfig.hide``."""
+        return self._hide(text)
 
     def is_placeholder(self, path: KeyPath) -> bool:
         """Whether the value at ``path``, or a table around it, was wrong and has been replaced by a placeholder."""

@@ -8,17 +8,20 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from ...admin.settings import AdminSettings
+from ...config.display.rows import as_answer
 from ...core.events import LogMessage
 from ...logs import WORKER_VARIABLE, failing_logs
 from ...logs.recorder import STREAMS, path_of
 from ...observe.process.process_figures import process_figures
 from ...observe.process.process_side import process_admin
 from ...observe.process.process_source import PROCESS, as_dict
+from .plans import plans_of
 
 if TYPE_CHECKING:
     from ...config.schema.sections import Config
     from ...observe.figures import ProcessFigures
     from ...observe.kept_requests import KeptRequests
+    from ...observe.traffic.upstreams import Snapshots
     from ...observe.tree.reader import Frames
     from ..application import GatewayApplication
 
@@ -93,6 +96,18 @@ class GatewayView:
     def frames(self) -> Frames:
         """Those of the gateway."""
         return self._app.task_frames
+
+    def upstreams(self) -> Snapshots:
+        """The snapshots of the upstreams."""
+        return self._app.upstream_snapshots()
+
+    def plan(self, route: str) -> dict[str, Any] | None:
+        """The plans of the configured routes with this path."""
+        return plans_of(self._app.gateway_config, route)
+
+    def configuration(self) -> dict[str, Any]:
+        """The configuration without secrets."""
+        return as_answer(self._app.gateway_config)
 
     async def reopen(self) -> None:
         """Reopen the log files."""

@@ -10,31 +10,36 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import trio
 
 from ...admin.source import CommandError, Metrics, Topic
 from ...server.limits.memory import resident
 from .. import catalogue
 from ..exposition import metrics_of
 from ..figures import ProcessFigures
-from ..kept_requests import KeptRequests, Listing, as_answer, as_request
+from ..kept_requests import LATEST_EVERY_S, KeptRequests, Listing, as_answer, as_request, latest
+from ..traffic.live_traffic import LiveTraffic
 from ..tree.nodes import Blocked, ProcessTree
 from .live_process import LiveProcess
 from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
 
 if TYPE_CHECKING:
     from ..figures import Labels, Value
+    from ..traffic.upstreams import Snapshots
     from ..tree.reader import Frames
 
 PROCESS = "main"
 """The name of the process in trees and figures."""
 TREE_S = 2.0
 """The time limit in seconds for the reading of the task tree."""
+RELOADS_EVERY_S = 2.0
+"""The least seconds between two looks at the reloads."""
 REOPEN_S = 5.0
 """The time limit in seconds for the reopening of the log files."""
 
 
 class ProcessView(Protocol):
-    """What a process without a master shows. All methods but ``readiness`` and ``kept_requests`` run in the event loop.
+    """What a process without a master shows. The methods run in the event loop if they do not say otherwise.
 
     None waits but ``reopen``.
     """
@@ -61,6 +66,18 @@ class ProcessView(Protocol):
 
     def frames(self) -> Frames:
         """As ``TreeReader``. Called from another thread."""
+        ...
+
+    def upstreams(self) -> Snapshots:
+        """The snapshots of the upstreams, by name."""
+        ...
+
+    def plan(self, route: str) -> dict[str, Any] | None:
+        """As ``AdminSource.plan``. Called from another thread; takes milliseconds."""
+        ...
+
+    def configuration(self) -> dict[str, Any]:
+        """As ``AdminSource.configuration``. Called from another thread; takes up to a second."""
         ...
 
     async def reopen(self) -> None:
@@ -90,6 +107,7 @@ class ProcessSource:
         self._started_at = monotonic()
         self._last: dict[str, Any] = {"state": "starting"}
         self._last_figures: ProcessFigures | None = None
+        self._traffic = LiveTraffic(self.figures, self._upstreams)
 
     async def beat(self) -> None:
         """Watch the event loop until cancelled."""
@@ -162,12 +180,35 @@ class ProcessSource:
         return None if timeline is None else as_request(PROCESS, request, timeline)
 
     def topics(self) -> dict[str, Topic]:
-        """The task tree and the state of the process."""
+        """The task tree, the state of the process, its traffic, kept requests and reloads."""
 
         async def tree() -> dict[str, Any]:
             return {"trees": await self.trees()}
 
-        return {"tree": Topic(tree), "workers": Topic(self.status)}
+        async def kept() -> dict[str, Any]:
+            return latest(await self.slow())
+
+        return {
+            "tree": Topic(tree),
+            "workers": Topic(self.status),
+            **self._traffic.topics(),
+            "slow": Topic(kept, LATEST_EVERY_S),
+            "config": Topic(_never_reloaded, RELOADS_EVERY_S),
+        }
+
+    async def _upstreams(self) -> dict[str, Snapshots | None]:
+        try:
+            return {PROCESS: await self._loop.ask(lambda: self._views[-1].upstreams())}
+        except LoopBlockedError:
+            return {PROCESS: None}
+
+    async def plan(self, route: str) -> dict[str, Any] | None:
+        """The plans of a route, as ``AdminSource``."""
+        return await trio.to_thread.run_sync(self._views[-1].plan, route)
+
+    async def configuration(self) -> dict[str, Any]:
+        """The configuration, as ``AdminSource``."""
+        return await trio.to_thread.run_sync(self._views[-1].configuration)
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         """The metrics of ``figures``."""
@@ -194,6 +235,11 @@ class ProcessSource:
         except LoopBlockedError as error:
             raise CommandError(f"the log files were not reopened: {error}") from error
         return {}
+
+
+async def _never_reloaded() -> dict[str, Any]:
+    """The reloads of a process without a master: there are none."""
+    return {"generation": 1, "last_reload": None}
 
 
 def _nothing() -> None:

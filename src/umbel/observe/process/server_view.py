@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ...core.events import Recorder
     from ...server.state import ServerState
     from ..figures import ProcessFigures
+    from ..traffic.upstreams import Snapshots
     from ..tree.reader import Frames
 
 
@@ -67,6 +68,19 @@ class ServerView:
         """Those of the application, if it has any."""
         frames: Frames = getattr(self._app, "task_frames", {})
         return frames
+
+    def upstreams(self) -> Snapshots:
+        """Those of the application, if it has any."""
+        upstreams = getattr(self._app, "upstream_snapshots", None)
+        found: Snapshots = {} if upstreams is None else upstreams()
+        return found
+
+    def plan(self, route: str) -> None:
+        """The application has no configured routes."""
+
+    def configuration(self) -> dict[str, Any]:
+        """The application has no configuration."""
+        return {"rows": [], "left_out": 0}
 
     async def reopen(self) -> None:
         """Reopen the log files; do nothing without any."""

@@ -9,12 +9,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
+import trio
 
 from ...admin.source import CommandError, Metrics, Topic
+from ...config.display.rows import as_answer as as_configuration
+from ...gateway.operation.plans import plans_of
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
-from ...observe.kept_requests import as_answer, as_request
+from ...observe.kept_requests import LATEST_EVERY_S, as_answer, as_request, latest
 from ...observe.process.live_process import LiveProcess
+from ...observe.process.process_source import RELOADS_EVERY_S
+from ...observe.traffic.live_traffic import LiveTraffic
+from ...observe.traffic.upstreams import Snapshots
 from ...observe.tree.nodes import Blocked, ProcessTree
 from ..master.master import Master
 from ..master.options import WORKERS_MAX
@@ -26,6 +32,7 @@ from .status import state_of, status
 
 _TREE_S = 2.0
 _SLOW_S = 2.0
+_UPSTREAMS_S = 1.0
 """Seconds for which workers are waited for."""
 
 
@@ -51,6 +58,7 @@ class MasterSource:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._live = LiveProcess("master")
+        self._traffic = LiveTraffic(self.figures, self._upstreams)
 
     async def status(self) -> Answer:
         """The state of the master, its slots and their workers."""
@@ -93,12 +101,49 @@ class MasterSource:
         return await all_figures(self._master)
 
     def topics(self) -> dict[str, Topic]:
-        """The task trees of all processes, and the state of the workers."""
+        """The task trees of all processes, the state of the workers, their traffic, kept requests, and reloads."""
 
         async def tree() -> Answer:
             return {"trees": await self.trees()}
 
-        return {"tree": Topic(tree), "workers": Topic(self.status)}
+        async def kept() -> Answer:
+            return latest(await self.slow())
+
+        return {
+            "tree": Topic(tree),
+            "workers": Topic(self.status),
+            **self._traffic.topics(),
+            "slow": Topic(kept, LATEST_EVERY_S),
+            "config": Topic(self._reloads, RELOADS_EVERY_S),
+        }
+
+    async def _upstreams(self) -> dict[str, Snapshots | None]:
+        """The snapshots of the upstreams of all ready workers, waited for at most 1 s."""
+        workers = self._master.workers
+        answers = await self._master.queries.ask(workers, messages.UpstreamsQuery(), messages.Upstreams, _UPSTREAMS_S)
+        return {_name(worker): answers[worker].upstreams if worker in answers else None for worker in workers}
+
+    async def _reloads(self) -> Answer:
+        """How often the configuration was read, and the last reload with what it has changed."""
+        master = self._master
+        last = master.reloader.last
+        reload: Answer | None = None
+        if last is not None:
+            changes = master.settings.changes if last.read else None
+            reload = {"at": last.at, "failure": last.failure, "changes": changes}
+        return {"generation": master.generation, "last_reload": reload}
+
+    async def plan(self, route: str) -> Answer | None:
+        """The plans of a route in the configuration that the master has read last, as ``AdminSource``."""
+        config = self._master.settings.config
+        return None if config is None else await trio.to_thread.run_sync(plans_of, config, route)
+
+    async def configuration(self) -> Answer:
+        """The configuration that the master has read last, as ``AdminSource``; without a file of its own no rows."""
+        config = self._master.settings.config
+        if config is None:
+            return {"rows": [], "left_out": 0}
+        return await trio.to_thread.run_sync(as_configuration, config)
 
     async def metrics(self, *, openmetrics: bool) -> Metrics:
         """The metrics of ``figures``."""

@@ -6,6 +6,7 @@ between versions of Umbel, since a worker is a new interpreter of the same insta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -141,6 +142,10 @@ class SlowRequestQuery(Query, frozen=True, kw_only=True, tag="slow_request_query
     """The id of the request, as the list has it."""
 
 
+class UpstreamsQuery(Query, frozen=True, kw_only=True, tag="upstreams_query"):
+    """To the worker: send the snapshots of the upstreams. The answer is ``upstreams``."""
+
+
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
     """To the master: the worker cannot get ready, and why."""
 
@@ -226,6 +231,12 @@ class SlowRequest(Answer, frozen=True, kw_only=True, tag="slow_request"):
     timeline: msgspec.Raw
 
 
+class Upstreams(Answer, frozen=True, kw_only=True, tag="upstreams"):
+    """To the master: the snapshots of the upstreams, by name (``ClientStatistics`` as dictionaries)."""
+
+    upstreams: Mapping[str, Mapping[str, Any]]
+
+
 class Figures(Answer, frozen=True, kw_only=True, tag="figures"):
     """To the master: the figures for the metrics. Also without a query, with the number 0, once a second if they have
     changed, and at the end."""
@@ -239,7 +250,7 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
     reason: str
 
 
-AnyQuery = ReopenLogs | StatsQuery | TreeQuery | SlowQuery | SlowRequestQuery | FiguresQuery
+AnyQuery = ReopenLogs | StatsQuery | TreeQuery | SlowQuery | SlowRequestQuery | FiguresQuery | UpstreamsQuery
 MasterMessage = Start | State | ServeWithoutKeys | Drain | LimitTats | AnyQuery
 WorkerMessage = (
     Failed
@@ -253,6 +264,7 @@ WorkerMessage = (
     | Slow
     | SlowRequest
     | Figures
+    | Upstreams
     | Ended
 )
 

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from random import Random
+from time import time
 from typing import Protocol
 
 import trio
@@ -68,6 +69,18 @@ class _PutOff:
     backoff: Backoff = field(default_factory=Backoff)
 
 
+@dataclass(frozen=True, slots=True)
+class LastReload:
+    """A reload that has ended."""
+
+    at: float
+    """Its end, in seconds since the epoch."""
+    failure: str
+    """Why it failed; empty: it did not."""
+    read: bool
+    """Whether the configuration was read; new workers use it, also if the reload failed later."""
+
+
 class Reloader:
     """The requested reloads and recycles, and the task that carries them out."""
 
@@ -85,6 +98,8 @@ class Reloader:
         """The argument of ``reread`` for the next reload."""
         self.ended: Counter[str] = Counter(ok=0, failed=0)
         """The number of reloads that have ended, by result. A reload that a stop has ended has none."""
+        self.last: LastReload | None = None
+        """The last reload that has ended; None: there was none."""
         self._requested = 0
         self._finished = 0
         self._results: dict[int, str] = {}
@@ -125,6 +140,8 @@ class Reloader:
         return self._results.get(number, "")
 
     _running = False
+    _read = False
+    """Whether the present reload has read the configuration."""
 
     async def run(self) -> None:
         """Carry out requests until cancelled. A reload comes first: it also replaces the workers to be recycled."""
@@ -146,7 +163,7 @@ class Reloader:
         if self._master.stopping:
             self._finish(self._refused())
             return
-        self._running = True
+        self._running, self._read = True, False
         self._master.reload_began()
         failure = ""
         try:
@@ -155,6 +172,7 @@ class Reloader:
             except Exception as error:  # noqa: BLE001 - a defect in a reload must not end the master and its workers
                 failure = self._crashed(error)
             if failure != _STOPPING:
+                self.last = LastReload(time(), failure, self._read)
                 self.ended["failed" if failure else "ok"] += 1
         finally:
             self._running = False
@@ -194,6 +212,7 @@ class Reloader:
             reason = f"the configuration cannot be used: {error}"
             console.report("error", "reload.aborted", f"{reason}\nthe present workers serve on", reason=str(error))
             return reason
+        self._read = True
         master.generation += 1
         slots = master.slots_in_order()
         for done, slot in enumerate(slots):

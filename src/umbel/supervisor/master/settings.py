@@ -69,6 +69,10 @@ class Settings:
     """The number of routes in umbel.toml."""
     shows_requests: bool = False
     """As in ``CommandLine``."""
+    config: Config | None = field(default=None, repr=False, compare=False)
+    """The configuration; None without umbel.toml."""
+    changes: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    """What a reload has changed (``config.display.rows.changes_of``); None before the first one."""
 
     def log_values(self) -> dict[str, Any]:
         """Return the section ``[logs]``, or its defaults, as plain values."""
@@ -125,6 +129,7 @@ def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int =
         admin_settings(config),
         len(config.routes),
         given.shows_requests,
+        config,
     )
 
 

@@ -24,6 +24,7 @@ from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import KeptRequests, Listing
 from ...observe.process.live_process import LiveProcess
 from ...observe.process.process_figures import process_figures
+from ...observe.traffic.upstreams import Snapshots
 from ...server.handler import handler_of
 from ...server.limits.memory import resident
 from ...server.limits.server_limits import Limits
@@ -165,6 +166,9 @@ class WorkerServer:
                     await self._send_figures(number)
                 case messages.TreeQuery(query=number):
                     nursery.start_soon(self._send_tree, number)
+                case messages.UpstreamsQuery(query=number):
+                    snapshots: Snapshots = getattr(self._loaded.app, "upstream_snapshots", dict)()
+                    self._channel.send(messages.Upstreams(query=number, upstreams=snapshots))
                 case messages.SlowQuery(query=number):
                     kept = self._kept_requests()
                     listing = Listing() if kept is None else kept.listing()

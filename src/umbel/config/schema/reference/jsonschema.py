@@ -9,14 +9,13 @@ from typing import Any
 
 from ..section_tree import all_sections, keys_of
 from ..sections import DEFAULT_TABLES, Config
-from ..values.units import format_duration, format_rate, format_ratio, format_size
 from .key_docstrings import key_docstrings
+from .written_values import FORMATS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = r"\$\{"
 _ONE_VARIABLE = r"^\$\{[^}]*\}$"
 _NO_TEXTS = ("integer", "number", "boolean", "array")
-_FORMATS = {"duration": format_duration, "size": format_size, "ratio": format_ratio, "rate": format_rate}
 _TITLE = "Configuration of Umbel"
 
 
@@ -78,7 +77,7 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
         rest["anyOf"] = [_value(branch) for branch in branches]
     default = rest.pop("default", None)
     titles = [rest.get("title", ""), *(branch.get("title", "") for branch in branches)]
-    written = next((_FORMATS[title] for title in titles if title in _FORMATS), lambda value: value)
+    written = next((FORMATS[title] for title in titles if title in FORMATS), lambda value: value)
     value = _value(rest)
     if default is not None and "$ref" not in rest:
         value["default"] = default if isinstance(default, str) else written(default)
@@ -97,7 +96,7 @@ def _or_variable(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _value(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of one type. A text that must be one of some words, or match a pattern, may hold a variable."""
-    if schema.get("title") not in _FORMATS:
+    if schema.get("title") not in FORMATS:
         schema = {key: value for key, value in schema.items() if key != "title"}
     if "pattern" in schema:
         schema = schema | {"pattern": f"{schema['pattern']}|{_VARIABLE}"}

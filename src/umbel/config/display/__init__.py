@@ -1,0 +1,1 @@
+"""A configuration as people may see it: as loaded, without secrets."""
