@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.support.gateway.program import EVERY_CALL, Program, route, running, up
 from tests.support.observe.otlp_receiver import Receiver, attributes, otlp_receiver
-from tests.support.upstream.raw_server import Peer, answering, field_value, raw_server, response
+from tests.support.upstream.raw_server import Handler, Peer, answering, field_value, raw_server, response
 from umbel.observe.traces.export import SHUTDOWN_S, SpanStatistics
 
 JSON = b"Content-Type: application/json"
@@ -52,6 +52,17 @@ def by_cause(receiver: Receiver) -> dict[str, Span]:
     return {attributes(span)["umbel.cause"]: span for span in spans}
 
 
+def keeping(heads: list[bytes]) -> Handler:
+    """An upstream that keeps the heads of its requests."""
+
+    async def handler(peer: Peer) -> None:
+        while (request := await peer.read_request())[0]:
+            heads.append(request[0])
+            await peer.send(OK)
+
+    return handler
+
+
 @contextmanager
 def nobody() -> Iterator[str]:
     """The URL of a port at which nobody listens."""
@@ -64,13 +75,7 @@ async def test_a_collector_receives_the_spans_of_a_request_with_the_ids_that_wer
     tmp_path: Path, receiver: Receiver
 ) -> None:
     heads: list[bytes] = []
-
-    async def upstream(peer: Peer) -> None:
-        while (request := await peer.read_request())[0]:
-            heads.append(request[0])
-            await peer.send(OK)
-
-    async with raw_server(upstream) as server:
+    async with raw_server(keeping(heads)) as server:
         text = up(server) + route(path="/r/<int:number>") + traces(receiver.url)
         async with running(tmp_path, text) as program:
             reply, _ = await program.ask("/r/7?token=hunter2", headers=[("traceparent", f"{PARENT}01")])
@@ -95,14 +100,8 @@ async def test_the_clients_decision_is_sent_upstream_and_decides(
     flag: str, share: str, tmp_path: Path, receiver: Receiver
 ) -> None:
     heads: list[bytes] = []
-
-    async def upstream(peer: Peer) -> None:
-        while (request := await peer.read_request())[0]:
-            heads.append(request[0])
-            await peer.send(OK)
-
     async with (
-        raw_server(upstream) as server,
+        raw_server(keeping(heads)) as server,
         running(tmp_path, up(server) + route() + traces(receiver.url, f'sample = "{share}"')) as program,
     ):
         await program.ask("/r", headers=[("traceparent", PARENT + flag)])
@@ -115,14 +114,8 @@ async def test_the_gateways_own_decision_is_sent_upstream_and_decides(
     share: str, tmp_path: Path, receiver: Receiver
 ) -> None:
     heads: list[bytes] = []
-
-    async def upstream(peer: Peer) -> None:
-        while (request := await peer.read_request())[0]:
-            heads.append(request[0])
-            await peer.send(OK)
-
     async with (
-        raw_server(upstream) as server,
+        raw_server(keeping(heads)) as server,
         running(tmp_path, up(server) + route() + traces(receiver.url, f'sample = "{share}"')) as program,
     ):
         await program.ask("/r")
@@ -310,13 +303,7 @@ async def test_spans_that_do_not_fit_into_the_queue_are_dropped_as_whole_traces(
 
 async def test_without_traces_nothing_is_exported_and_each_trace_is_marked_as_sampled(tmp_path: Path) -> None:
     heads: list[bytes] = []
-
-    async def upstream(peer: Peer) -> None:
-        while (request := await peer.read_request())[0]:
-            heads.append(request[0])
-            await peer.send(OK)
-
-    async with raw_server(upstream) as server, running(tmp_path, up(server) + route() + EVERY_CALL) as program:
+    async with raw_server(keeping(heads)) as server, running(tmp_path, up(server) + route() + EVERY_CALL) as program:
         await program.ask("/r")
         assert program.app.current_runtime is not None
         assert program.app.current_runtime.spans is None
