@@ -51,6 +51,9 @@ WARNING_S = 60.0
 """The time in seconds from one warning to the next."""
 QUEUE_MAX = 2048
 """The default of OTEL_BSP_MAX_QUEUE_SIZE."""
+BATCH_MAX = 64
+"""The default of OTEL_BSP_MAX_EXPORT_BATCH_SIZE here. Encoding a batch is Python code in the processor's thread, which
+holds the event loop up meanwhile: some 2 ms for 64 spans, 20 ms for the SDK's default of 512."""
 _LOGGER = "opentelemetry"
 _VERSION = PRODUCT.partition("/")[2]
 
@@ -270,7 +273,12 @@ def _opened(otlp: str | None, recorder: Recorder, *, use_proxy: bool) -> SpanExp
     endpoint = None if otlp is None else f"{otlp.rstrip('/')}/v1/traces"
     exporter = CountedExporter(OTLPSpanExporter(endpoint, session=session))
     queue_max = _queue_max()
-    processor = BatchSpanProcessor(exporter, queue_max)  # type: ignore[arg-type]  # It has the methods of one.
+    batch_max = None if os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") else min(BATCH_MAX, queue_max)
+    processor = BatchSpanProcessor(
+        exporter,  # type: ignore[arg-type]  # It has the methods of one.
+        queue_max,
+        max_export_batch_size=batch_max,
+    )
     return SpanExport(processor, exporter, SpanMaker(_resource(), _VERSION), queue_max, recorder)
 
 
