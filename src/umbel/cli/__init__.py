@@ -31,6 +31,7 @@ COMMANDS = {
     "metrics": "List the metrics with type, labels and meaning.",
     "auth": "Make an API key, or the digest of one.",
     "logs": "Show log records, or statistics about them.",
+    "lab": "Show how asyncio and trio differ, in short experiments.",
     "demo": "Start sample services and a gateway in front of them.",
 }
 """The commands, each with its line of ``umbel --help``, which imports none of them."""

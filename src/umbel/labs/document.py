@@ -1,0 +1,54 @@
+"""A lab with the runs of its programs as one JSON document, for scripts and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from .model import Lab, Run, rows
+
+
+def as_document(lab: Lab, runs: Mapping[str, Run]) -> str:
+    """Return the text of the lab, and each program with its source, its figure and its bars, as JSON.
+
+    Times are in seconds from the start of the run. ``rows`` are the bars in the order of a picture, where bars that
+    are alike are one row with a ``count``. ``running`` are the moments at which the number of running bars changes.
+    """
+    columns = [
+        {
+            "key": column.key,
+            "title": column.title,
+            "library": column.library,
+            "file": f"{lab.package}/{column.module}.py",
+            "source": lab.source(column),
+            "figure": lab.measure(runs[column.key]),
+            "rows": rows(runs[column.key].bars),
+            "running": _running(runs[column.key]),
+            "notes": runs[column.key].notes,
+            "deadlines": runs[column.key].deadlines,
+        }
+        for column in lab.columns
+    ]
+    document = {
+        "number": lab.number,
+        "title": lab.title,
+        "phenomenon": lab.phenomenon,
+        "story": " ".join(lab.story.split()),
+        "question": " ".join(lab.question.split()),
+        "choices": lab.choices,
+        "right": lab.right,
+        "answer": " ".join(lab.answer.split()),
+        "why": lab.paragraphs(),
+        "measured": lab.measured,
+        "horizon": lab.horizon,
+        "over_at": lab.over_at,
+        "over": lab.over,
+        "columns": columns,
+    }
+    return msgspec.json.encode(document).decode()
+
+
+def _running(run: Run) -> list[tuple[float, int]]:
+    moments = sorted({0.0, *(bar.start for bar in run.bars), *(bar.end for bar in run.bars if bar.end is not None)})
+    return [(at, len(run.running(at))) for at in moments]

@@ -1,0 +1,105 @@
+"""Runs a program on asyncio's own event loop, with a clock that jumps to the next timer when all tasks wait."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .kit import Recorder, in_words, install
+from .model import Run
+
+_NO_TIMER_POLL_S = 0.01
+"""Real seconds of one look at the sockets when there is no timer to jump to."""
+
+
+class _Clock:
+    def __init__(self, real: bool) -> None:
+        self.real = real
+        self._jumped = -time.monotonic() if real else 0.0
+
+    def now(self) -> float:
+        return self._jumped + (time.monotonic() if self.real else 0.0)
+
+    def jump(self, seconds: float) -> None:
+        self._jumped += seconds
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Moves the clock instead of waiting, unless a file descriptor is ready within ``grace`` real seconds."""
+
+    def __init__(self, clock: _Clock, grace: float) -> None:
+        super().__init__()
+        self._clock = clock
+        self._grace = grace
+        self.before_wait: Callable[[], None] = lambda: None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        self.before_wait()
+        if self._clock.real:
+            return super().select(timeout)
+        ready = super().select(self._grace if timeout is not None else _NO_TIMER_POLL_S)
+        if not ready and timeout is not None:
+            self._clock.jump(timeout)
+        return ready
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: _Clock, selector: _JumpingSelector) -> None:
+        super().__init__(selector)
+        self._lab_clock = clock
+
+    def time(self) -> float:
+        return self._lab_clock.now()
+
+
+def _current_task() -> Any:
+    return asyncio.current_task()
+
+
+def _reason(error: BaseException) -> str:
+    return f"CancelledError: {error}" if str(error) else "CancelledError, which has no reason"
+
+
+def run_on_asyncio(
+    main: Callable[[], Awaitable[None]], file: str, column: str, *, horizon: float, real_time: bool, grace: float
+) -> Run:
+    """Run ``main`` and then the event loop until the horizon, as a server's loop runs on. Return the record.
+
+    What still runs then is left as it is: the process is to be ended.
+    """
+    clock = _Clock(real_time)
+    selector = _JumpingSelector(clock, grace)
+    loop = _Loop(clock, selector)
+    recorder = Recorder(file, clock.now, asyncio.CancelledError, _reason, _current_task, lambda: float("inf"))
+    selector.before_wait = lambda: recorder.sample(lambda task: task.get_coro())
+    install(recorder)
+
+    def noted_timeout(delay: float | None) -> asyncio.Timeout:
+        if delay is not None:
+            recorder.deadlines.add(loop.time() + delay)
+        return asyncio.Timeout(None if delay is None else loop.time() + delay)
+
+    asyncio.timeout = noted_timeout
+
+    def log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        recorder.note(f"asyncio logs: {context['message']}" + (f": {in_words(error)}" if error else ""))
+
+    async def program() -> None:
+        try:
+            await main()
+        except Exception as error:  # noqa: BLE001 - what ends the program is part of the record
+            recorder.note(f"the program ends with {in_words(error)}")
+
+    loop.set_exception_handler(log)
+    asyncio.set_event_loop(loop)
+    running = loop.create_task(program())
+    loop.run_until_complete(asyncio.sleep(horizon))
+    run = recorder.run(column, horizon)
+    del running
+    return run

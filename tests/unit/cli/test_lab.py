@@ -1,0 +1,89 @@
+"""``umbel lab``: the list, the question, the forms of output, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.unit.labs.runs import runs
+from umbel.cli import main
+from umbel.labs import run
+from umbel.labs.model import PACKAGES, Lab, Run, lab_of
+
+
+async def _recorded(lab: Lab) -> dict[str, Run]:
+    return runs()
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "run_lab", _recorded)
+
+
+def lab(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["lab", *arguments])
+
+
+def test_the_labs_are_listed_with_number_title_and_phenomenon() -> None:
+    listed = lab()
+    assert listed.exit_code == 0
+    assert "  1  Who is still running?" in listed.output
+    assert len([line for line in listed.output.splitlines() if line[:3].strip().isdigit()]) == len(PACKAGES)
+    assert [each["number"] for each in json.loads(lab("--json").output)] == list(range(1, len(PACKAGES) + 1))
+
+
+def test_without_a_terminal_the_question_is_printed_and_nothing_is_asked() -> None:
+    told = lab("1").output
+    assert told.index("Question: ") < told.index("asyncio.gather\n") < told.index("Answer") < told.index("Why")
+    assert "Your answer" not in told
+
+
+def test_no_question_leaves_the_question_out() -> None:
+    assert "Question: " not in lab("1", "--no-question").output
+
+
+def test_source_prints_the_programs() -> None:
+    assert "async with trio.open_nursery() as nursery:" in lab("1", "--source").output
+
+
+def test_json_is_the_only_output() -> None:
+    assert json.loads(lab("1", "--json").output)["title"] == lab_of(1).title
+
+
+def test_html_is_written_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lab.html"
+    assert lab("1", "--html", str(path)).output == f"Written: {path}\n"
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("99",), "There is no lab 99; the labs are 1 to"),
+        (("--html", "x"), "Say which lab: umbel lab NUMBER."),
+        (("0",), "0 is not in the range"),
+    ],
+)
+def test_a_wrong_use_is_an_error_in_one_sentence(arguments: tuple[str, ...], said: str) -> None:
+    result = lab(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    result = lab("1", "--html", str(tmp_path / "no" / "lab.html"))
+    assert result.exit_code == 1
+    assert "cannot be written: No such file or directory." in result.output
+
+
+def test_a_program_that_crashes_is_an_error_with_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def crashes(lab: Lab) -> dict[str, Run]:
+        raise run.LabError("Lab 1, trio nursery: the program has crashed:\nValueError")
+
+    monkeypatch.setattr(run, "run_lab", crashes)
+    result = lab("1")
+    assert result.exit_code == 1
+    assert result.output.endswith("Error: Lab 1, trio nursery: the program has crashed:\nValueError\n")

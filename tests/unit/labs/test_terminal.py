@@ -1,0 +1,55 @@
+"""The text form of a lab: bars, counters and facts, side by side or one below the other."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from tests.unit.labs.runs import lab, runs
+from umbel.labs.terminal import panes, sources
+
+
+def shown(width: int) -> list[str]:
+    return [line for text in panes(lab(), runs(), width) for line in click.unstyle(text).splitlines()]
+
+
+@pytest.mark.parametrize("width", [20, 60, 100, 126, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    assert max(map(len, shown(width))) <= max(width, 40)
+
+
+def test_panes_stand_side_by_side_where_there_is_room_for_all() -> None:
+    assert shown(126)[0].split() == ["asyncio.gather", "asyncio.TaskGroup", "trio", "nursery"]
+    assert shown(125)[0] == "asyncio.gather"
+
+
+def test_bars_show_how_they_ended_and_what_runs_after_the_end() -> None:
+    lines = [line for line in shown(48) if set("━█▒") & set(line) and "running after" not in line]
+    assert lines == [
+        "page      ━━━━━━━━✗│",
+        "  call ×2 ━━━━━━━━━█████████████████████████████",
+        "page      ━━━━━━━━✗│         │",
+        "  call ×2 ▒▒▒▒▒▒▒▒▒│         │",
+        "gone    ━━━━━━━━━━█████████?",
+        "late    ━━━━━━━━━━████████████████████",
+    ]
+
+
+def test_the_counter_gives_the_running_bars_at_each_tick() -> None:
+    counters = [line.split()[1::2] for line in shown(48) if line.startswith("running ")]
+    assert counters == [["2", "2", "2", "2", "2"], ["2", "0", "0", "0", "0"], ["2", "2", "1", "0", "0"]]
+
+
+def test_facts_name_end_line_and_reason_and_count_equal_notes() -> None:
+    text = " ".join(" ".join(shown(100)).split())
+    assert "call ×2: still running at 4 s, line 13" in text
+    assert "call ×2: cancelled at 1 s, line 13: Cancelled: why" in text
+    assert "late: ran on until 3 s, at line 4" in text
+    assert "at 1 s: 502 <b>& (line 31) ×2" in text
+    assert "line 13: await asyncio.sleep(seconds)" in text
+
+
+def test_the_programs_are_printed_with_line_numbers() -> None:
+    text = [click.unstyle(line) for line in sources(lab())]
+    assert " 13          await asyncio.sleep(seconds)" in text
+    assert " 13          await trio.sleep(seconds)" in text
