@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 from .section import Section
 from .values.types import BaseUrl
-from .values.units import Duration, Share
+from .values.units import Duration, Probability
 
 
 def _http_url(value: str) -> str:
@@ -27,9 +27,9 @@ class Traces(Section):
     otlp: CollectorUrl | None = None
     """The base URL of a collector that takes OTLP over HTTP, such as "http://127.0.0.1:4318"; /v1/traces is added.
     Default: that of OTEL_EXPORTER_OTLP_ENDPOINT; without either, nothing is exported."""
-    sample: Share = 0.05
-    """The share of the requests that are exported from the start; upstreams get this decision in traceparent. A
-    decision in the client's traceparent holds instead."""
+    sample: Probability = 0.05
+    """The probability, such as 0.05 or "5%", with which a request is exported from the start; upstreams get this
+    decision in traceparent. A decision in the client's traceparent holds instead."""
     slow: Duration = 1.0
     """The time from which on a request is exported although it was not chosen, as failed and partial ones are."""
     force: bool = False

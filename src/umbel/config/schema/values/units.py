@@ -117,6 +117,19 @@ def parse_share(value: object) -> float:
     return 0.0 if match is not None and not float(match[1]) else parse_ratio(value)
 
 
+def parse_probability(value: object) -> float:
+    """Return a probability, which is written as a number from 0 to 1 or as a share such as ``"5%"``.
+
+    Raises:
+        ValueError: ``value`` is neither.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return parse_share(value)
+    if not 0 <= value <= 1:
+        raise ValueError('a probability must be from 0 to 1; a share of a hundred has a percent sign, such as "5%"')
+    return float(value)
+
+
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
@@ -163,3 +176,16 @@ Rate = Annotated[int, BeforeValidator(parse_rate), _json_schema("rate", f"{_SIZE
 Size = Annotated[int, BeforeValidator(parse_size), _json_schema("size", _SIZE.pattern, "64KiB", "10MB")]
 Ratio = Annotated[float, BeforeValidator(parse_ratio), _json_schema("ratio", _RATIO.pattern, "20%")]
 Share = Annotated[float, BeforeValidator(parse_share), _json_schema("ratio", _RATIO.pattern, "5%", "0%")]
+Probability = Annotated[
+    float,
+    BeforeValidator(parse_probability),
+    WithJsonSchema(
+        {
+            "title": "probability",
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": f"^{_RATIO.pattern}$", "examples": ["5%"]},
+            ],
+        }
+    ),
+]

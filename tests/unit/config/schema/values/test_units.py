@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.config.schema.values.units import format_duration, format_size, parse_duration, parse_size
+from umbel.config.schema.values.units import (
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_probability,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +65,14 @@ def test_an_invalid_size_is_refused(value: object) -> None:
 def test_a_fraction_of_a_unit_is_rounded_to_the_nearest_byte(text: str, count: int) -> None:
     """2.01 * 1,000,000 is 2009999.99… as a float, and was cut to one byte less."""
     assert parse_size(text) == count
+
+
+@pytest.mark.parametrize(("value", "probability"), [(0.05, 0.05), (1, 1.0), (0, 0.0), ("5%", 0.05), ("0%", 0.0)])
+def test_a_probability_is_a_number_or_a_share(value: object, probability: float) -> None:
+    assert parse_probability(value) == pytest.approx(probability)
+
+
+@pytest.mark.parametrize("value", [5, -0.1, "0.05", "101%", True, None, float("nan")])
+def test_what_is_no_probability_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"probability|ratio|share"):
+        parse_probability(value)

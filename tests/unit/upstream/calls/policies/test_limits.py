@@ -105,7 +105,7 @@ async def test_a_streamed_call_waits_too(autojump_clock) -> None:
             await upstream.stream(extensions={"timeout": httpx.Timeout(None, pool=0.5).as_dict()})
 
 
-async def test_a_call_that_costs_more_than_the_burst_fails_at_once_and_a_free_one_never_waits(autojump_clock) -> None:
+async def test_a_call_above_the_burst_fails_at_once_and_a_free_one_never_waits(autojump_clock) -> None:
     async with scripted([SLOW]) as upstream, trio.open_nursery() as nursery:
         (queue,) = limit(upstream, limiter(cost="query.n"))
         start = trio.current_time()
@@ -119,7 +119,7 @@ async def test_a_call_that_costs_more_than_the_burst_fails_at_once_and_a_free_on
         assert (targets(upstream), counts(queue)) == ("acb", (3, 1, 1, 0))
 
 
-async def test_a_turn_put_off_from_outside_is_decided_again_and_refused_if_it_comes_too_late(autojump_clock) -> None:
+async def test_a_turn_put_off_from_outside_is_refused_if_it_comes_too_late(autojump_clock) -> None:
     async with scripted([SLOW]) as upstream, trio.open_nursery() as nursery:
         (queue,) = limit(upstream, limiter(burst=1))
         start = trio.current_time()
