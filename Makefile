@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
   bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe \
-  check format clean
+  check typecheck format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -124,8 +124,11 @@ bench-observe: .bench/.ready  ## what counting and a scrape cost beside their ba
 check: $(STAMP)  ## lint, types, import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory typecheck
 	$(BIN)/python -m pytest -q -p no:randomly tests/unit/test_imports.py
+
+typecheck:  ## types alone, with the .venv that is there
+	$(BIN)/mypy
 
 format: $(STAMP)  ## put the code into the one form
 	$(BIN)/ruff check --fix
