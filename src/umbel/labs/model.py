@@ -161,22 +161,27 @@ class Lab:
         return [inspect.cleandoc(part).replace("\n", " ") for part in self.why]
 
 
-PACKAGES = ("lab01_siblings",)
-"""The folders of the labs, in the order of their numbers."""
+def _packages() -> dict[int, str]:
+    names = sorted(path.parent.name for path in Path(__file__).parent.glob("lab[0-9][0-9]_*/__init__.py"))
+    return {int(name[3:5]): name for name in names}
+
+
+PACKAGES = _packages()
+"""The folders of the labs by number, in ascending order."""
 
 
 def lab_of(number: int) -> Lab:
     """Return the lab of this number; ValueError, with a sentence, if there is none."""
-    if not 1 <= number <= len(PACKAGES):
-        raise ValueError(f"There is no lab {number}; the labs are 1 to {len(PACKAGES)}.")
-    found = importlib.import_module(f"{__package__}.{PACKAGES[number - 1]}").LAB
+    if number not in PACKAGES:
+        raise ValueError(f"There is no lab {number}; the labs are {', '.join(map(str, PACKAGES))}.")
+    found = importlib.import_module(f"{__package__}.{PACKAGES[number]}").LAB
     assert isinstance(found, Lab)
     return found
 
 
 def all_labs() -> Iterator[Lab]:
     """Iterate over the labs, by number."""
-    return map(lab_of, range(1, len(PACKAGES) + 1))
+    return map(lab_of, PACKAGES)
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from tests.process.labs.conftest import Ran
 from umbel.labs.model import PACKAGES, lab_of
 
 
-@pytest.mark.parametrize("number", range(1, len(PACKAGES) + 1))
+@pytest.mark.parametrize("number", PACKAGES)
 async def test_each_column_measures_what_the_lab_says(number: int, ran: Ran) -> None:
     lab = lab_of(number)
     runs = await ran(number)

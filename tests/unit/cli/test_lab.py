@@ -32,7 +32,7 @@ def test_the_labs_are_listed_with_number_title_and_phenomenon() -> None:
     assert listed.exit_code == 0
     assert "  1  Who is still running?" in listed.output
     assert len([line for line in listed.output.splitlines() if line[:3].strip().isdigit()]) == len(PACKAGES)
-    assert [each["number"] for each in json.loads(lab("--json").output)] == list(range(1, len(PACKAGES) + 1))
+    assert [each["number"] for each in json.loads(lab("--json").output)] == list(PACKAGES)
 
 
 def test_without_a_terminal_the_question_is_printed_and_nothing_is_asked() -> None:
@@ -62,7 +62,7 @@ def test_html_is_written_to_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("99",), "There is no lab 99; the labs are 1 to"),
+        (("99",), "There is no lab 99; the labs are 1"),
         (("--html", "x"), "Say which lab: umbel lab NUMBER."),
         (("0",), "0 is not in the range"),
     ],

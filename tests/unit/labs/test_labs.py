@@ -12,14 +12,15 @@ LABS = list(all_labs())
 
 
 def test_the_labs_are_numbered_as_their_folders() -> None:
-    assert [lab.number for lab in LABS] == list(range(1, len(PACKAGES) + 1))
-    assert [lab.package for lab in LABS] == list(PACKAGES)
-    assert [int(name[3:5]) for name in PACKAGES] == [lab.number for lab in LABS]
+    assert LABS
+    assert {lab.number: lab.package for lab in LABS} == PACKAGES
+    assert list(PACKAGES) == sorted(PACKAGES)
 
 
-@pytest.mark.parametrize("number", [0, -1, len(PACKAGES) + 1])
+@pytest.mark.parametrize("number", [0, -1, max(PACKAGES) + 1])
 def test_an_unknown_number_is_an_error_that_names_the_range(number: int) -> None:
-    with pytest.raises(ValueError, match=rf"no lab {number}; the labs are 1 to {len(PACKAGES)}"):
+    known = ", ".join(map(str, PACKAGES))
+    with pytest.raises(ValueError, match=rf"no lab {number}; the labs are {known}\."):
         lab_of(number)
 
 
