@@ -6,7 +6,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.composition.composing import TWO, answer, compose
+from tests.support.composition.composing import TWO, answer, calls, compose
 from umbel.core.failure_kinds import Kind
 
 
@@ -81,6 +81,14 @@ async def test_cache_control_is_the_most_restrictive_of_the_responses() -> None:
     assert ran.result.cache_control == "no-cache"
     ran = await compose(TWO, {"/a": answer(1), "/b": answer(2)})
     assert ran.result.cache_control is None
+
+
+@pytest.mark.parametrize("merged", ["list", "map"])
+@pytest.mark.parametrize(("listed", "caching"), [([], "max-age=60"), ([1], "no-cache")])
+async def test_an_each_without_items_does_not_restrict_caching(listed: list[int], caching: str, merged: str) -> None:
+    text = calls("a") + f'[routes.calls.b]\nupstream = "u"\npath = "/b"\neach = "a"\nas = "{merged}"\n'
+    responses = {"/a": answer(listed, headers={"cache-control": "max-age=60"}), "/b": answer(2)}
+    assert (await compose(text, responses)).result.cache_control == caching
 
 
 async def test_an_answer_that_sets_a_cookie_is_private() -> None:

@@ -176,7 +176,12 @@ def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, st
 def _answer_cache_control(
     plan: Plan, outcomes: tuple[Outcome, ...], headers: Fields, inputs: Inputs, *, complete: bool
 ) -> tuple[str | None, Fields]:
-    parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
+    # An each without items has made no call, so it restricts nothing.
+    parts = [
+        outcome.headers
+        for call, outcome in zip(plan.calls, outcomes, strict=True)
+        if outcome.state == "value" and (call.fan_out is None or outcome.value)
+    ]
     personal = _is_personal(plan, inputs)
     return answer_cache_control(plan.cache_control, parts, headers, personal=personal, complete=complete)
 
