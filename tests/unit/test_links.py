@@ -11,7 +11,8 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 DOCS = sorted((PROJECT / "docs").rglob("*.md"))
-PAGES = (*TOP, *(page.relative_to(PROJECT).as_posix() for page in DOCS))
+EXAMPLES = sorted((PROJECT / "examples").rglob("*.md"))
+PAGES = (*TOP, *(page.relative_to(PROJECT).as_posix() for page in (*DOCS, *EXAMPLES)))
 
 
 def _anchors(page: Path) -> set[str]:
@@ -69,6 +70,12 @@ def test_every_module_that_a_page_names_exists() -> None:
     named = {(page.name, name) for page in pages for name in re.findall(r"`((?:[\w.]+/)*\w+\.py)`", page.read_text())}
     templates = {(page, name) for page, name in named if name.endswith("NAME.py")}
     assert {(page, name) for page, name in named if not _is_file_of_ours(name.removeprefix("src/umbel/"))} == templates
+
+
+def test_the_page_of_examples_lists_each_one() -> None:
+    folder = PROJECT / "examples"
+    listed = re.findall(r"^\| \[(\w+)\]\((\w+)/README\.md\)", (folder / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted((page.parent.name, page.parent.name) for page in folder.glob("*/README.md"))
 
 
 def test_the_index_of_decisions_lists_each_one_with_its_title() -> None:

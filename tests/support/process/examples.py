@@ -1,0 +1,63 @@
+"""The examples of the folder ``examples``, run with the commands that their README.md shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.process.processes import PROJECT, PYTHON, Child, started
+
+EXAMPLES = PROJECT / "examples"
+_SHOWN_SERVICES, _SHOWN_GATEWAY = "127.0.0.1:9001", "127.0.0.1:8000"
+"""The addresses in each README.md; the tests take free ports instead."""
+
+
+class Example(NamedTuple):
+    """An example that runs."""
+
+    gateway: Child
+    url: str
+    """The base URL of the gateway."""
+    services: str
+    """The base URL of the services."""
+    shown: str
+    """The path of the request that README.md shows."""
+    logs: Path
+
+
+def shown_commands(name: str) -> list[list[str]]:
+    """The three commands under "Run it": the services, the gateway, and curl."""
+    text = (EXAMPLES / name / "README.md").read_text()
+    block = re.search(r"## Run it\n.*?```sh\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    folder, *commands = [shlex.split(line, comments=True) for line in block[1].splitlines()]
+    assert folder == ["cd", f"examples/{name}"]
+    assert [command[0] for command in commands] == ["hypercorn", "umbel", "curl"]
+    return commands
+
+
+@asynccontextmanager
+async def running_example(name: str, scratch: Path, **moods: str) -> AsyncGenerator[Example, None]:
+    """Run the services and the gateway of an example within the block, both by the commands of its README.md.
+
+    Args:
+        name: the folder of the example.
+        scratch: a folder for the logs of the gateway.
+        moods: environment variables of the services, such as ``SLOW``.
+    """
+    serve_services, serve_gateway, ask = shown_commands(name)
+    assert _SHOWN_SERVICES in serve_services
+    serve_services = [word.replace(_SHOWN_SERVICES, "127.0.0.1:0") for word in serve_services]
+    folder, logs = EXAMPLES / name, scratch / "logs"
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(started(PYTHON, "-m", *serve_services, cwd=folder, env=moods))
+        services_url = await services.address()
+        environ = {"SERVICES": services_url, "LOGS_DIR": str(logs)}
+        serve = (PYTHON, "-m", *serve_gateway, "-b", "127.0.0.1:0")
+        gateway = await stack.enter_async_context(started(*serve, cwd=folder, env=environ))
+        url = await gateway.address("Umbel runs on")
+        yield Example(gateway, url, services_url, ask[-1].removeprefix(f"http://{_SHOWN_GATEWAY}"), logs)
