@@ -7,7 +7,7 @@ STAMP := .venv/.ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cover figures picture soak fuzz external test-all bench bench-path bench-where \
+.PHONY: help setup demo test cover figures picture docs soak fuzz external test-all bench bench-path bench-where \
   bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe \
   check typecheck format clean
 
@@ -45,6 +45,10 @@ figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; A
 
 picture: $(STAMP)  ## draw docs/pictures/dashboard.svg from the timings of two requests to the demo
 	@$(BIN)/python -m tools.picture
+
+docs: $(STAMP)  ## build the documentation site into .ext/docs/site; ARGS='serve' serves it and follows changes
+	@$(BIN)/python -m tools.external docs --install-only
+	@NO_MKDOCS_2_WARNING=1 .ext/docs/bin/mkdocs $(or $(ARGS),build --strict)
 
 soak: $(STAMP) .bench/.ready  ## clients that leave, 10 GiB through a proxy route, 10,000 paced POSTs to seven servers, an hour; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/upstream/test_pool_churn.py tests/e2e/upstream/calls/test_cancelled.py \

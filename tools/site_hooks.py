@@ -1,0 +1,71 @@
+"""Hooks of the documentation site: pages from outside of docs/, and links that leave it.
+
+MkDocs serves one folder, while the documents of a repository link to its source files too. So the first page is made of
+README.md and the page of changes of CHANGELOG.md, links of these to documents become links to pages, and links of
+documents to other files become links to the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # These packages stand in .ext/docs, where the hooks run.
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+PROJECT = Path(__file__).parents[1]
+FROM_OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}
+"""Files of the repository that are pages of the site, with the path of the page."""
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made from files outside of docs/."""
+    from mkdocs.structure.files import File
+
+    for name, page in FROM_OUTSIDE.items():
+        text = (PROJECT / name).read_text()
+        files.append(File.generated(config, page, content=links_of_site(text, name, str(config["repo_url"]))))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Make links to files outside of docs/ absolute."""
+    if page.file.src_uri in FROM_OUTSIDE.values():
+        return markdown
+    return links_of_site(markdown, f"docs/{page.file.src_uri}", str(config["repo_url"]))
+
+
+def links_of_site(markdown: str, name: str, repository: str) -> str:
+    """Return Markdown with its links as the site needs them.
+
+    Args:
+        markdown: the text of a file.
+        name: the path of that file in the repository.
+        repository: the URL of the repository.
+    """
+    return _LINK.sub(lambda found: f"]({_link_of_site(found[1], name, repository)})", markdown)
+
+
+def _link_of_site(link: str, name: str, repository: str) -> str:
+    """Return the link to a page or a file of docs/ as a relative one, to another file as an absolute one."""
+    here = FROM_OUTSIDE.get(name, name.removeprefix("docs/"))
+    for prefix in (f"{repository}/blob/main/", f"{repository}/raw/main/"):
+        if link.startswith(prefix):
+            path = link.removeprefix(prefix)
+            break
+    else:
+        if "://" in link or link.startswith(("#", "mailto:")):
+            return link
+        path = os.path.normpath(Path(name).parent / link.partition("#")[0]) + "".join(link.partition("#")[1:])
+    file, mark, anchor = path.partition("#")
+    page = FROM_OUTSIDE.get(file, file.removeprefix("docs/") if file.startswith("docs/") else None)
+    if page is None:
+        kind = "tree" if (PROJECT / file).is_dir() else "blob"
+        return f"{repository}/{kind}/main/{path}"
+    return os.path.relpath(page, Path(here).parent) + mark + anchor
