@@ -37,11 +37,12 @@ if TYPE_CHECKING:
     from ..config.schema.sections import Config
     from ..core.errors import ConfigError
     from ..core.events import Recorder
-    from ..net.epoll import AnyReader
+    from ..net.epoll import Reader
     from ..observe.kept_requests import KeptRequests
     from ..observe.traffic.upstreams import Snapshots
     from ..observe.tree.reader import Frames
     from ..server.state import ServerState
+    from ..upstream.network import Network
     from .route_table import RouteTable
     from .runtime import Runtime
 
@@ -98,6 +99,9 @@ class GatewayApplication(QuartTrio):
         self.config["BODY_TIMEOUT"] = None  # ``Limits.body_seconds`` is the only bound on the time of a body.
         self.given_transports = transports
         self.given_recorder = recorder
+        """Takes all records in place of the log files. May be replaced before the application starts."""
+        self.given_network: Network | None = None
+        """Carries the connections of the upstreams in place of sockets. May be set before the application starts."""
         self.krakend_endpoints: set[str] = set()
         """Endpoints of the routes with ``krakend_compat``."""
         self.gateway_context = GatewayContext(
@@ -171,7 +175,7 @@ class GatewayApplication(QuartTrio):
         return self.gateway_context.require_runtime()
 
     @property
-    def socket_reader(self) -> AnyReader | None:
+    def socket_reader(self) -> Reader | None:
         """The reader of the upstreams' sockets, which a server may share; None before startup and after shutdown."""
         runtime = self.current_runtime
         return None if runtime is None else runtime.reader

@@ -21,7 +21,7 @@ from ..core.httpx_calls.transport_caller import caller_of
 from ..core.model import RequestFacts
 from ..limits.limiter import Limiter, limiters_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
-from ..net.epoll import AnyReader, new_reader
+from ..net.epoll import Reader, new_reader
 from ..net.timers import TimerQueue
 from ..observe.request_counts import CountingRecorder
 from ..observe.traces.export import SpanExport
@@ -30,6 +30,7 @@ from ..upstream.calls.bulkhead import OverloadManager
 from ..upstream.from_config import UpstreamConfigError, build, build_mirror
 from ..upstream.limit_queue import LimitQueue
 from ..upstream.mirrors import Mirrors
+from ..upstream.network import Network
 from .operation.tracing import exported_traces
 
 
@@ -43,7 +44,7 @@ class Runtime:
     """The callers by name of the upstream."""
     overload_manager: OverloadManager
     """Decides which waiting call is refused when the server is full."""
-    reader: AnyReader
+    reader: Reader
     """The reader of the upstreams' sockets."""
     timers: TimerQueue
     """The timer queue of all calls."""
@@ -64,6 +65,7 @@ async def open_runtime(
     config: Config,
     transports: Mapping[str, httpx.AsyncBaseTransport],
     given: Recorder | None,
+    network: Network | None = None,
 ) -> AsyncIterator[Runtime]:
     """Context manager: open the recorder and the upstreams of ``config``, and close them at the end.
 
@@ -75,6 +77,7 @@ async def open_runtime(
         transports: httpx transports that replace clients, by name of the upstream. They are not closed here. A name
             that ``config`` lacks is another upstream.
         given: the recorder that replaces the configured log files; None: open these.
+        network: carries the connections of the upstreams in place of sockets; no traces are exported then.
 
     Raises:
         ConfigError: the log files cannot be opened, or the TLS files of an upstream cannot be used any more.
@@ -89,16 +92,16 @@ async def open_runtime(
         recorder = CountingRecorder(given, redactor)
         stack.enter_context(redacted_console(redactor))
         # Before the upstreams, so that it ends after the last requests.
-        spans = await stack.enter_async_context(exported_traces(config, recorder))
+        spans = None if network else await stack.enter_async_context(exported_traces(config, recorder))
         own = BackgroundNursery("the upstreams' tasks")
         await own.open()
         stack.push_async_callback(own.close)
-        reader, timers = new_reader(), TimerQueue()
+        reader, timers = new_reader() if network is None else network.reader, TimerQueue()
         overload_manager = OverloadManager(config.server.max_in_flight)
         own.start_soon(reader.run)
         own.start_soon(timers.run)
         limiters = limiters_of(config)
-        shared = _Shared(recorder, reader, timers, overload_manager)
+        shared = _Shared(recorder, reader, timers, overload_manager, network)
         callers, copying = await _open_callers(stack, config, transports, shared, limiters)
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.
         mirrors = await stack.enter_async_context(Mirrors(copying, recorder))
@@ -112,9 +115,10 @@ class _Shared(NamedTuple):
     """What the clients of all upstreams share."""
 
     recorder: Recorder
-    reader: AnyReader
+    reader: Reader
     timers: TimerQueue
     overload_manager: OverloadManager
+    network: Network | None
 
 
 async def _open_callers(
@@ -130,7 +134,7 @@ async def _open_callers(
     mirrored = mirrored_upstreams(config)
     # Each limit has one queue, so that calls to all upstreams that have it take their turns in one order.
     queues = {name: LimitQueue(limiter) for name, limiter in limiters.items()}
-    recorder, reader, timers, overload_manager = shared
+    recorder, reader, timers, overload_manager, network = shared
     for name, upstream in config.upstreams.items():
         if name in transports:
             callers[name] = caller_of(transports[name], _url_of(upstream), _bound)
@@ -146,11 +150,12 @@ async def _open_callers(
                 timers=timers,
                 overload_manager=overload_manager,
                 limits=[queues[limit] for limit in upstream.limits],
+                network=network,
             )
         callers[name] = await stack.enter_async_context(client)
         if name in mirrored:
             with _errors_located(config, name):
-                client = build_mirror(name, upstream, recorder=recorder, reader=reader, timers=timers)
+                client = build_mirror(name, upstream, recorder=recorder, reader=reader, timers=timers, network=network)
             copying[name] = await stack.enter_async_context(client)
     callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
     return callers, copying

@@ -121,6 +121,14 @@ class Listener(Protocol):
         """Called once when the stream is broken (trio.BrokenResourceError) or was closed (trio.ClosedResourceError)."""
 
 
+class Poll(Protocol):
+    """What a stream asks for the state of its socket; ``select.poll`` with one descriptor."""
+
+    def poll(self, timeout: float, /) -> list[tuple[int, int]]:
+        """The descriptor with its events (POLLIN, POLLRDHUP, POLLHUP, POLLERR); empty without an event."""
+        ...
+
+
 class _Woken:
     """Outcome of a wake-up without a value; one object for all wake-ups, where trio makes one for each."""
 
@@ -198,9 +206,15 @@ class PlainStream:
         """The request of ``_parking_request``; made for the first wait."""
         self._closed = False
         self._finds_changes = reader.reports_each_change
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN | _POLLED_END)
+        self._poll = self._new_poll(sock)
         reader.register(sock, self._on_ready)
+
+    @staticmethod
+    def _new_poll(sock: socket.socket) -> Poll:
+        """The object that tells without waiting whether something is unread."""
+        poll = select.poll()
+        poll.register(sock, select.POLLIN | _POLLED_END)
+        return poll
 
     # Receiving.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
 
 import trio
@@ -17,22 +18,34 @@ from .limits.probe_reserve import ReservedConnection
 from .peer import Peer
 from .state import ServerState
 
-__all__ = ["serve_socket"]
+__all__ = ["serve_socket", "serve_stream"]
 
 
 async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve an accepted, non-blocking socket, and close it. ``context``: None for a connection without TLS.
+    """Serve an accepted, non-blocking socket, and close it; see ``serve_stream``. ``context``: None: without TLS."""
+
+    def connect() -> tuple[PlainStream, Peer]:
+        try:
+            peer, reader = _peer_of(sock, secure=context is not None), server.reader
+            return PlainStream(sock, reader) if context is None else TlsStream.serving(sock, reader, context), peer
+        except BaseException:
+            sock.close()
+            raise
+
+    await serve_stream(server, connect)
+
+
+async def serve_stream(server: ServerState, connect: Callable[[], tuple[PlainStream, Peer]]) -> None:
+    """Serve the connection that ``connect`` returns, and close it.
 
     A connection beyond ``max_connections`` is served on the reserve for probes, or closed if the reserve is full. An
-    ``Exception`` is not raised: it is logged once with its class and location, unless it only says that the client has
-    gone. A cancel closes the socket and is raised again.
+    ``Exception``, also of ``connect``, is not raised: it is logged once with its class and location, unless it only
+    says that the client has gone. A cancel closes the connection and is raised again.
     """
     counted = server.connection_began()
     stream: PlainStream | None = None
     try:
-        peer = _peer_of(sock, secure=context is not None)
-        reader = server.reader
-        stream = PlainStream(sock, reader) if context is None else TlsStream.serving(sock, reader, context)
+        stream, peer = connect()
         if counted:
             await _serve(server, stream, peer)
         else:
@@ -47,9 +60,7 @@ async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SS
     finally:
         if counted:
             server.connection_ended()
-        if stream is None:
-            sock.close()
-        else:
+        if stream is not None:
             stream.close_now()
 
 

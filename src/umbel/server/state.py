@@ -23,7 +23,7 @@ from ..core.http.client_head import client_head
 from ..core.inbound import AnyHead, ClientGoneError, InboundApplication, InboundRequest, RequestHead
 from ..core.model import RequestFacts, Trace
 from ..core.networks import Admission
-from ..net.epoll import AnyReader, new_reader
+from ..net.epoll import Reader, new_reader
 from ..net.exception_groups import described, holds_only, split_application_crash
 from ..net.timers import TimerQueue
 from .http1.host import Hosts
@@ -145,7 +145,7 @@ class ServerState:
         """The capacity for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
         self._heap_trimmer = HeapTrimmer(self.timers, lambda: self.in_flight)
-        self.reader: AnyReader
+        self.reader: Reader
         """The socket reader of the connections; the application's own, if it has one for its upstreams."""
         self.handle = handle
         """Answers an ``InboundRequest`` by the application (``handler.handler_of``)."""
@@ -180,7 +180,7 @@ class ServerState:
 
         The application's startup must be complete. ``task_status`` is started when connections can be served.
         """
-        shared: AnyReader | None = getattr(self.app, "socket_reader", None)
+        shared: Reader | None = getattr(self.app, "socket_reader", None)
         self.reader = new_reader() if shared is None else shared
         async with trio.open_nursery() as nursery:
             if shared is None:

@@ -14,7 +14,7 @@ from ..config.schema.values.units import format_duration
 from ..core.events import NULL, Recorder
 from ..core.model import Cause
 from ..http1.response_reader import Limits
-from ..net.epoll import AnyReader
+from ..net.epoll import Reader
 from ..net.timers import TimerQueue
 from ..policy.hedge import HedgeRules
 from ..policy.idle_reuse import IDLE_MAX
@@ -24,6 +24,7 @@ from ..policy.retry_budget import Budget
 from .calls.bulkhead import OverloadManager
 from .client import BreakerRules, Client, HealthRules, Policies
 from .limit_queue import LimitQueue
+from .network import Network
 from .pool.pool import Pool
 from .pool.request_head import IDEMPOTENT
 from .pool.tls import client_context
@@ -52,11 +53,12 @@ def build(
     recorder: Recorder = NULL,
     base_dir: Path | None = None,
     rng: random.Random | None = None,
-    reader: AnyReader | None = None,
+    reader: Reader | None = None,
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
     first_cause: Cause = "first",
     limits: Sequence[LimitQueue] = (),
+    network: Network | None = None,
 ) -> Client:
     """Make the client of one upstream. Reads the TLS files, if a replica has an https URL.
 
@@ -69,11 +71,12 @@ def build(
         reader, timers: socket reader and timer queue, which must run as long as the client is entered; None: the client
             has its own.
         overload_manager, first_cause, limits: see ``Client``.
+        network: makes the connections in place of sockets; ``reader`` is its reader, and it has the ``rng``.
 
     Raises:
         UpstreamConfigError: a TLS file cannot be used, or a ``dns+`` URL or an ejection rule is invalid.
     """
-    secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
+    secure = network is None and any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     context = _tls_context(config.tls, base_dir or Path()) if secure else None
     return _build_client(
         name,
@@ -86,11 +89,18 @@ def build(
         overload_manager=overload_manager,
         first_cause=first_cause,
         limits=limits,
+        network=network,
     )
 
 
 def build_mirror(
-    name: str, config: Upstream, *, recorder: Recorder = NULL, reader: AnyReader | None = None, timers: TimerQueue
+    name: str,
+    config: Upstream,
+    *,
+    recorder: Recorder = NULL,
+    reader: Reader | None = None,
+    timers: TimerQueue,
+    network: Network | None = None,
 ) -> Client:
     """Make the client for the copies that mirrors send to an upstream. Arguments and errors are those of ``build``.
 
@@ -106,6 +116,7 @@ def build_mirror(
         reader=reader,
         timers=timers,
         first_cause="mirror",
+        network=network,
     )
 
 
@@ -164,13 +175,18 @@ def _build_client(
     *,
     recorder: Recorder = NULL,
     rng: random.Random | None = None,
-    reader: AnyReader | None = None,
+    reader: Reader | None = None,
     timers: TimerQueue | None = None,
     overload_manager: OverloadManager | None = None,
     first_cause: Cause = "first",
     limits: Sequence[LimitQueue] = (),
+    network: Network | None = None,
 ) -> Client:
-    replicas = _replicas(config)
+    if network is not None:
+        rng = network.rng
+        if not network.health_checks:
+            config = config.model_copy(update={"health": None})
+    replicas = _replicas(config, resolves=network is None)
     policies = _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted")
     pool = Pool(
         connect_timeout=config.connect_timeout,
@@ -180,6 +196,7 @@ def _build_client(
         limits=Limits(config.max_head, config.max_fields),
         ssl_context=context,
         public_only=config.public_only,
+        dial=None if network is None else network.dial_for(name),
         reader=reader,
     )
     return Client(
@@ -219,9 +236,14 @@ def _policies(config: Upstream, *, weighted: bool) -> Policies:
     )
 
 
-def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
-    """The replicas as a list; with a ``dns+`` URL among them, as a source that follows the addresses of the names."""
+def _replicas(config: Upstream, *, resolves: bool = True) -> list[Replica] | ReplicaSource:
+    """The replicas as a list; with a ``dns+`` URL among them, as a source that follows the addresses of the names.
+
+    ``resolves``: False: a ``dns+`` URL is one replica.
+    """
     name, host, urls = config.tls.server_name, config.host, [each.url for each in config.replicas]
+    if not resolves:
+        urls = [url.removeprefix("dns+") for url in urls]
     if not any(url.startswith("dns+") for url in urls):
         return [Replica.parse(url, server_name=name, host=host) for url in urls]
     # Imported here, because dnspython is slow to import and few configurations need it.

@@ -17,7 +17,7 @@ from ..core.events import NULL, Recorder
 from ..core.failure_kinds import Kind
 from ..core.httpx_calls.httpx_messages import CompleteResponse, UpstreamResponse, fields_of, headers_of
 from ..http1.response_reader import Limits
-from ..net.epoll import AnyReader
+from ..net.epoll import Reader
 from ..policy.hedge import HedgeRules
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryOn, RetryRules
@@ -150,7 +150,7 @@ class Transport(httpx.AsyncBaseTransport):
         ssl_context: ssl.SSLContext | None = None,
         public_only: bool = False,
         dial: Dial | None = None,
-        reader: AnyReader | None = None,
+        reader: Reader | None = None,
         name: str = "upstream",
         recorder: Recorder = NULL,
         rng: random.Random | None = None,

@@ -55,7 +55,8 @@ class Lifespan(TrioASGILifespan):
         serving.state = State.STARTING
         failed: BaseException | None = None
         try:
-            async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
+            given = app.given_transports, app.given_recorder, app.given_network
+            async with open_runtime(app.gateway_config, *given) as runtime:
                 serving.open(runtime)
                 try:
                     async with gateway_admin(app):

@@ -15,7 +15,7 @@ import trio
 
 from ...core.errors import NotRunningError, UpstreamError
 from ...core.model import DialTimes
-from ...net.epoll import AnyReader
+from ...net.epoll import Reader
 from ...net.stream import PlainStream, Stream
 from ...net.tls_stream import TlsStream
 from ..errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, handshake_failed, tls_failed
@@ -39,7 +39,7 @@ class Dialer:
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
-        self.reader: AnyReader | None = None
+        self.reader: Reader | None = None
         """Watches the sockets; set by the pool while it is entered, else None."""
         self._ssl_context = ssl_context
         self._public_only = public_only
@@ -89,7 +89,7 @@ class Dialer:
                 raise
         return await self._start_tls(await connect(addresses), self._ssl_context, origin)
 
-    def _running_reader(self) -> AnyReader:
+    def _running_reader(self) -> Reader:
         if self.reader is None:
             raise NotRunningError("the pool was closed while this connection was made")
         return self.reader

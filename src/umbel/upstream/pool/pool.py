@@ -73,7 +73,7 @@ from ...core.httpx_calls.httpx_messages import CompleteResponse, UpstreamRespons
 from ...core.model import DialTimes
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits, OnInterim
-from ...net.epoll import AnyReader, new_reader
+from ...net.epoll import AnyReader, Reader, new_reader
 from ..background_tasks import BackgroundNursery
 from ..errors import ConnectionReset, Overflow
 from ..queue_limiter import QueueLimiter, SlotStatistics
@@ -185,7 +185,7 @@ class Pool(httpx.AsyncBaseTransport):
         public_only: bool = False,
         uds: str | None = None,
         dial: Dial | None = None,
-        reader: AnyReader | None = None,
+        reader: Reader | None = None,
     ) -> None:
         check_connect_timeout(connect_timeout)
         if max_idle is not None and max_idle < 0:
