@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,11 @@ class Example(NamedTuple):
     """The path of the request that README.md shows."""
     logs: Path
 
+    @property
+    def port(self) -> int:
+        """The port of the gateway."""
+        return int(self.url.rpartition(":")[2])
+
 
 def shown_commands(name: str) -> list[list[str]]:
     """The three commands under "Run it": the services, the gateway, and curl."""
@@ -41,12 +46,15 @@ def shown_commands(name: str) -> list[list[str]]:
 
 
 @asynccontextmanager
-async def running_example(name: str, scratch: Path, **moods: str) -> AsyncGenerator[Example, None]:
+async def running_example(
+    name: str, scratch: Path, *, gateway_environ: Mapping[str, str] | None = None, **moods: str
+) -> AsyncGenerator[Example, None]:
     """Run the services and the gateway of an example within the block, both by the commands of its README.md.
 
     Args:
         name: the folder of the example.
         scratch: a folder for the logs of the gateway.
+        gateway_environ: environment variables of the gateway, in place of those that name the services.
         moods: environment variables of the services, such as ``SLOW``.
     """
     serve_services, serve_gateway, ask = shown_commands(name)
@@ -56,7 +64,8 @@ async def running_example(name: str, scratch: Path, **moods: str) -> AsyncGenera
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(started(PYTHON, "-m", *serve_services, cwd=folder, env=moods))
         services_url = await services.address()
-        environ = {"SERVICES": services_url, "LOGS_DIR": str(logs)}
+        variables = re.findall(rf"\$\{{(\w+):-http://{_SHOWN_SERVICES}\}}", (folder / "umbel.toml").read_text())
+        environ = {**dict.fromkeys(variables, services_url), "LOGS_DIR": str(logs), **(gateway_environ or {})}
         serve = (PYTHON, "-m", *serve_gateway, "-b", "127.0.0.1:0")
         gateway = await stack.enter_async_context(started(*serve, cwd=folder, env=environ))
         url = await gateway.address("Umbel runs on")
