@@ -1,0 +1,1 @@
+"""Documents that a reader follows with an editor and terminals."""
