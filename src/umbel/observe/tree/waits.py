@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 MACHINERY = ("trio", "umbel.net", "trio_util", "outcome")
 """Packages whose functions are what a task waits in, and not where it waits."""
 
@@ -57,6 +59,7 @@ _WORDS = {
 }
 
 
+@lru_cache(maxsize=10_000)
 def is_machinery(module: str) -> bool:
     """Whether a module belongs to ``MACHINERY``."""
     return any(module == package or module.startswith(f"{package}.") for package in MACHINERY)

@@ -1,0 +1,184 @@
+"""Finds steps that hold the event loop, and turns that take long, while the loop is watched closely.
+
+Theory
+------
+A *turn* of trio's event loop runs each task that can run for one *step*, until it waits again. Two parties watch:
+
+- ``_Turns``, an instrument, notes when each turn begins and ends. It has only the two functions that trio calls once a
+  turn; functions that trio calls for each step would cost every task.
+- A thread looks every ``SAMPLE_S`` at the task that runs now. If it sees the same task in the same turn again, this
+  step has lasted since it saw the task first, because a task has at most one step in a turn. A step of ``STEP_S`` is
+  reported when it has ended, at the line that was seen most often. So a step is found if it takes ``STEP_S`` plus
+  ``SAMPLE_S``, and its duration is right to some ``SAMPLE_S``.
+
+*The interpreter's lock.* While C code keeps it, the thread cannot look. It gets the lock at the first line of Python
+after that, so a look that comes ``STEP_S`` late sees the task that kept the lock (unless another thread did), and the
+step counts from the time at which the look was due.
+
+*Turns.* A turn of ``LAG_S`` is a lag, unless one step was more than half of it, which is found then.
+
+Everything that the thread reads is replaced as a whole, or belongs to objects that it holds weakly.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import PurePath
+from time import perf_counter
+from types import CodeType, FrameType
+from typing import NamedTuple
+from weakref import ref
+
+import trio
+
+from ...logs.context import fields_in
+from ..tree.text import duration
+from ..tree.trio_internals import running_task
+from ..tree.waits import is_machinery
+from .book import LintBook
+from .lint import LAG, LONG_STEP
+from .place import is_library, place_of
+
+STEP_S = 0.010
+"""Seconds from which on a step is a lint."""
+SAMPLE_S = 0.005
+"""Seconds between two looks."""
+LAG_S = 0.050
+"""Seconds from which on a turn is a lint."""
+_PLACES_MAX = 100
+
+
+class _Turns(trio.abc.Instrument):
+    """Notes when turns begin and end, in the event loop's thread."""
+
+    def __init__(self, on_end: Callable[[int, float], None]) -> None:
+        self.present: tuple[int, float] | None = None
+        """The number of the present turn and the time of its beginning; None between two turns."""
+        self._on_end = on_end
+        self._number = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._number += 1
+        self.present = self._number, perf_counter()
+
+    def before_io_wait(self, timeout: float) -> None:
+        present, self.present = self.present, None
+        if present is not None and (took := perf_counter() - present[1]) >= LAG_S:
+            self._on_end(present[0], took)
+
+
+class _Step:
+    """A step that is being watched."""
+
+    def __init__(self, turn: int, task: trio.lowlevel.Task, since: float) -> None:
+        self.turn = turn
+        self.task = ref(task)
+        self.name = task.name
+        self.request_id = str(fields_in(task.context).get("request_id", ""))
+        self.since = since
+        self.seen = since
+        self.places: Counter[str] = Counter()
+
+    @property
+    def lasted(self) -> float:
+        """The seconds for which it has been seen."""
+        return self.seen - self.since
+
+
+class RunningStep(NamedTuple):
+    """A step that holds the event loop at this moment."""
+
+    seconds: float
+    where: str
+
+
+class StepWatch:
+    """Watches the event loop in which it is created. ``sample`` is for the watching thread.
+
+    Args:
+        book: takes the findings.
+    """
+
+    def __init__(self, book: LintBook) -> None:
+        self.instrument = _Turns(self._on_long_turn)
+        """Must be installed while ``sample`` is called."""
+        self._book = book
+        self._thread = threading.get_ident()
+        self._running = running_task()
+        self._step: _Step | None = None
+        self._explained = -1
+        """The number of the latest turn of which a step explains most."""
+
+    def run(self, stopped: threading.Event) -> None:
+        """Look every ``SAMPLE_S`` until ``stopped``. For the watching thread."""
+        due = perf_counter() + SAMPLE_S
+        while not stopped.wait(max(0.0, due - perf_counter())):
+            self.sample(due)
+            due = perf_counter() + SAMPLE_S
+        self._end_step()
+
+    def running_step(self) -> RunningStep | None:
+        """The step that holds the event loop now, if it is a lint already. For any thread."""
+        step, present = self._step, self.instrument.present
+        if step is None or present is None or step.turn != present[0] or step.lasted < STEP_S or not step.places:
+            return None
+        return RunningStep(perf_counter() - step.since, _most_often(step.places))
+
+    def sample(self, due: float) -> None:
+        """Look once; ``due`` is when the look was to be (``perf_counter()``)."""
+        now = perf_counter()
+        present = self.instrument.present
+        task = self._running()
+        if present is None or task is None or now - present[1] < STEP_S:
+            self._end_step()
+            return
+        turn, began = present
+        step = self._step
+        if step is None or step.turn != turn or step.task() is not task:
+            self._end_step()
+            held = now - due >= STEP_S and began <= due
+            step = self._step = _Step(turn, task, due if held else now)
+        step.seen = now
+        frame = sys._current_frames().get(self._thread)
+        where = "" if frame is None else _where(frame)
+        if where and (where in step.places or len(step.places) < _PLACES_MAX):
+            step.places[where] += 1
+        if step.lasted >= (now - began) / 2:
+            self._explained = turn
+
+    def _end_step(self) -> None:
+        step, self._step = self._step, None
+        if step is not None and step.lasted >= STEP_S and step.places:
+            of = f"{step.name}, request {step.request_id}" if step.request_id else step.name
+            detail = f"for {duration(step.lasted)} at most, in the task {of}"
+            self._book.add(LONG_STEP, _most_often(step.places), step.lasted, detail)
+
+    def _on_long_turn(self, turn: int, took: float) -> None:
+        """Note a long turn, in the event loop's thread."""
+        if turn != self._explained:
+            self._book.add(LAG, "", took, f"a turn took {duration(took)} at most")
+
+
+def _most_often(places: Counter[str]) -> str:
+    return places.copy().most_common(1)[0][0]
+
+
+def _where(frame: FrameType) -> str:
+    """The innermost place outside of libraries in a running step; without one, the innermost outside of trio."""
+    inner = ""
+    at: FrameType | None = frame
+    while at is not None and not is_loop(at.f_code):
+        if not is_machinery(str(at.f_globals.get("__name__", ""))):
+            if not is_library(at.f_code.co_filename):
+                return place_of(at.f_code, at.f_lineno)
+            inner = inner or place_of(at.f_code, at.f_lineno)
+        at = at.f_back
+    return inner
+
+
+def is_loop(code: CodeType) -> bool:
+    """Whether the code is that of trio's event loop, below which nothing belongs to the step."""
+    return code.co_name == "unrolled_run" and PurePath(code.co_filename).name == "_run.py"
