@@ -33,7 +33,7 @@ ANSWER_S = 5.0
 """The time limit in seconds for a client to take the whole answer."""
 BODY_BYTES_MAX = 4096
 """The bound on the arguments of a command."""
-PAGES = ("/", "/status", "/tree", "/slow", "/plan", "/config", "/events", "/metrics", "/livez", "/readyz")
+PAGES = ("/", "/status", "/tree", "/lints", "/slow", "/plan", "/config", "/events", "/metrics", "/livez", "/readyz")
 """The paths of GET requests."""
 SLOW_PREFIX = "/slow/"
 """The beginning of the paths of kept requests, before the id. They are served where ``/slow`` is."""
@@ -184,6 +184,8 @@ class AdminSite(InboundApplication):
             return await self._metrics(request)
         if path == "/tree":
             return _json(200, {"trees": await source.trees()})
+        if path == "/lints":
+            return _json(200, {"lints": await source.lints()})
         if path == "/slow":
             return _json(200, await source.slow())
         if path.startswith(SLOW_PREFIX):

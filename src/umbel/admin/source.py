@@ -51,6 +51,10 @@ class AdminSource(Protocol):
         """The task tree of each process, as data that is written as JSON (``observe.tree.nodes.ProcessTree``)."""
         ...
 
+    async def lints(self) -> Sequence[Any]:
+        """The lints of each process, as data that is written as JSON (``observe.lints.lint.Lint``)."""
+        ...
+
     async def plan(self, route: str) -> dict[str, Any] | None:
         """The plans of the configured routes with this path, as plain data; None: there are none."""
         ...

@@ -69,7 +69,9 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
 
 async def _run(master: Master, admin: AdminSide) -> int:
     async with trio.open_nursery() as nursery:
-        await nursery.start(admin.run, MasterSource(master))
+        source = MasterSource(master)
+        nursery.start_soon(source.run)
+        await nursery.start(admin.run, source)
         if stderr_is_terminal() and (url := admin.page_url()) is not None:
             # To the terminal only: the URL holds a token, which must not be in a log.
             master.console.write(f"The admin page (this URL opens it once): {url}\n".encode())

@@ -48,6 +48,9 @@ class Source:
     async def trees(self) -> list[Any]:
         return []
 
+    async def lints(self) -> list[Any]:
+        return [{"name": "lag"}]
+
     def topics(self) -> dict[str, Topic]:
         return {}
 
@@ -233,6 +236,7 @@ async def test_a_connection_beyond_the_bound_is_closed_while_all_others_are_answ
         ("GET", "/livez", b"", 200, b'{"status":"live"}'),
         ("GET", "/readyz", b"", 503, b'{"status":"not ready","state":"stopping"}'),
         ("GET", "/tree", b"", 200, b'{"trees":[]}'),
+        ("GET", "/lints", b"", 200, b'{"lints":[{"name":"lag"}]}'),
         ("GET", "/slow", b"", 200, b'{"requests":[]}'),
         ("GET", "/slow/1-2?x", b"", 200, b'{"id":"1-2"}'),
         ("GET", "/slow/1-3", b"", 404, b"No such request is kept (any more): GET /slow lists those that are."),

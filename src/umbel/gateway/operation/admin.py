@@ -12,6 +12,7 @@ from ...config.display.rows import as_answer
 from ...core.events import LogMessage
 from ...logs import WORKER_VARIABLE, failing_logs
 from ...logs.recorder import STREAMS, path_of
+from ...observe.lints.log_queues import log_queues
 from ...observe.process.process_figures import process_figures
 from ...observe.process.process_side import process_admin
 from ...observe.process.process_source import PROCESS, as_dict
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ...config.schema.sections import Config
     from ...observe.figures import ProcessFigures
     from ...observe.kept_requests import KeptRequests
+    from ...observe.lints.tasks import ObservedQueue
     from ...observe.traffic.upstreams import Snapshots
     from ...observe.tree.reader import Frames
     from ..application import GatewayApplication
@@ -100,6 +102,10 @@ class GatewayView:
     def upstreams(self) -> Snapshots:
         """The snapshots of the upstreams."""
         return self._app.upstream_snapshots()
+
+    def queues(self) -> list[ObservedQueue]:
+        """The queues of the logs."""
+        return log_queues(self._app.recorder)
 
     def plan(self, route: str) -> dict[str, Any] | None:
         """The plans of the configured routes with this path."""

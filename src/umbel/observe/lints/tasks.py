@@ -47,7 +47,6 @@ class ObservedQueue(NamedTuple):
 
     name: str
     size: int
-    bound: int
     lost: int
     """How many of its items were lost so far because it was full."""
 
@@ -224,7 +223,7 @@ class TaskLints:
             lost = queue.lost - self._lost.get(queue.name, queue.lost)
             self._lost[queue.name] = queue.lost
             if lost > 0:
-                detail = f"{lost} lost since the look before; {queue.size} of {queue.bound} wait"
+                detail = f"{lost} were lost since the look before, and {queue.size} wait"
                 self._book.add(FULL_QUEUE, queue.name, lost, detail)
 
 

@@ -9,7 +9,7 @@ within milliseconds, or within ``LOCK_S_MAX`` of a socket's directory that anoth
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,9 @@ from ...admin.source import Report
 from ...core.console import say, say_at_once
 from ...core.diagnostics.redact import Redactor
 from ...net.exception_groups import described
+from ..lints.watch import LintWatch
 from .observed_loop import ObservedLoop
-from .process_source import ProcessSource, ProcessView
+from .process_source import PROCESS, ProcessSource, ProcessView
 
 RESTART_S = 10.0
 """Seconds after a failure of the thread until there is another one."""
@@ -77,18 +78,27 @@ async def process_admin(
     try:
         await trio.to_thread.run_sync(partial(side.open_addresses, strict=options.strict))
         async with trio.open_nursery() as nursery:
-            thread = _AdminThread(side, ProcessSource(ObservedLoop(nursery), views), report)
+            lints = LintWatch(PROCESS, lambda: views[-1].queues())
+            thread = _AdminThread(side, ProcessSource(ObservedLoop(nursery), views, lints), report)
+            watching = trio.CancelScope()
             try:
                 nursery.start_soon(thread.run)
+                nursery.start_soon(_run_within, watching, lints.run)
                 await thread.opened.wait()
                 if options.terminal and (url := side.page_url()) is not None:
                     say(f"The admin page (this URL opens it once): {url}")
                 yield
             finally:
+                watching.cancel(reason="the admin side ends with its process")
                 thread.stop()
     finally:
         side.close()
         del _running[token]
+
+
+async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await function()
 
 
 def _report_and_say(report: Report, event: str, sentence: str) -> None:

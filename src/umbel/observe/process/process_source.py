@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ from .. import catalogue
 from ..exposition import metrics_of
 from ..figures import ProcessFigures
 from ..kept_requests import LATEST_EVERY_S, KeptRequests, Listing, as_answer, as_request, latest
+from ..lints.watch import LintWatch, running_step
 from ..traffic.live_traffic import LiveTraffic
 from ..tree.nodes import Blocked, ProcessTree
 from .live_process import LiveProcess
@@ -25,6 +26,8 @@ from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
 
 if TYPE_CHECKING:
     from ..figures import Labels, Value
+    from ..lints.lint import Lint
+    from ..lints.tasks import ObservedQueue
     from ..traffic.upstreams import Snapshots
     from ..tree.reader import Frames
 
@@ -72,6 +75,10 @@ class ProcessView(Protocol):
         """The snapshots of the upstreams, by name."""
         ...
 
+    def queues(self) -> Iterable[ObservedQueue]:
+        """The bounded queues of the process, for lints."""
+        ...
+
     def plan(self, route: str) -> dict[str, Any] | None:
         """As ``AdminSource.plan``. Called from another thread; takes milliseconds."""
         ...
@@ -98,11 +105,13 @@ class ProcessSource:
     Args:
         loop: the event loop of the process.
         views: what the process shows; the last one counts.
+        lints: the lints of the loop, whose ``run`` runs in it.
     """
 
-    def __init__(self, loop: ObservedLoop, views: Sequence[ProcessView]) -> None:
+    def __init__(self, loop: ObservedLoop, views: Sequence[ProcessView], lints: LintWatch) -> None:
         self._loop = loop
         self._views = views
+        self._lints = lints
         self._live = LiveProcess(PROCESS)
         self._started_at = monotonic()
         self._last: dict[str, Any] = {"state": "starting"}
@@ -152,6 +161,17 @@ class ProcessSource:
         note = "" if root is not None else "the tasks change too fast to be read from outside of the event loop"
         return [ProcessTree(process=PROCESS, pid=os.getpid(), root=root, blocked=blocked, note=note)]
 
+    async def lints(self) -> list[Lint]:
+        """The lints. While the event loop is blocked, those that are known, with the step that blocks it."""
+        try:
+            await self._loop.ask(_nothing)
+            return await self._loop.ask_async(self._lints.look, TREE_S)
+        except LoopBlockedError:
+            lints = self._lints.lints()
+        if any(lint.ongoing for lint in lints):
+            return lints
+        return [running_step(PROCESS, self._loop.blocked_at(), self._blocked_s()), *lints]
+
     async def figures(self) -> list[ProcessFigures]:
         """The figures of the process; while its event loop is blocked, the latest ones and ``umbel_worker_stale 1``."""
         try:
@@ -180,16 +200,20 @@ class ProcessSource:
         return None if timeline is None else as_request(PROCESS, request, timeline)
 
     def topics(self) -> dict[str, Topic]:
-        """The task tree, the state of the process, its traffic, kept requests and reloads."""
+        """The task tree, lints, the state of the process, its traffic, kept requests and reloads."""
 
         async def tree() -> dict[str, Any]:
             return {"trees": await self.trees()}
+
+        async def lints() -> dict[str, Any]:
+            return {"lints": await self.lints()}
 
         async def kept() -> dict[str, Any]:
             return latest(await self.slow())
 
         return {
             "tree": Topic(tree),
+            "lints": Topic(lints),
             "workers": Topic(self.status),
             **self._traffic.topics(),
             "slow": Topic(kept, LATEST_EVERY_S),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...logs import failing_logs
 from ...server.phase import Phase
+from ..lints.log_queues import log_queues
 from .process_figures import process_figures
 from .process_source import PROCESS, as_dict
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ...core.events import Recorder
     from ...server.state import ServerState
     from ..figures import ProcessFigures
+    from ..lints.tasks import ObservedQueue
     from ..traffic.upstreams import Snapshots
     from ..tree.reader import Frames
 
@@ -74,6 +76,10 @@ class ServerView:
         upstreams = getattr(self._app, "upstream_snapshots", None)
         found: Snapshots = {} if upstreams is None else upstreams()
         return found
+
+    def queues(self) -> list[ObservedQueue]:
+        """The queues of the logs."""
+        return log_queues(self._recorder)
 
     def plan(self, route: str) -> None:
         """The application has no configured routes."""

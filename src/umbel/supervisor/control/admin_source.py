@@ -17,6 +17,8 @@ from ...gateway.operation.plans import plans_of
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import LATEST_EVERY_S, as_answer, as_request, latest
+from ...observe.lints.lint import Lint
+from ...observe.lints.watch import LintWatch, running_step
 from ...observe.process.live_process import LiveProcess
 from ...observe.process.process_source import RELOADS_EVERY_S
 from ...observe.traffic.live_traffic import LiveTraffic
@@ -31,6 +33,7 @@ from .figures import all_figures
 from .status import state_of, status
 
 _TREE_S = 2.0
+_LINTS_S = 2.0
 _SLOW_S = 2.0
 _UPSTREAMS_S = 1.0
 """Seconds for which workers are waited for."""
@@ -58,7 +61,12 @@ class MasterSource:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._live = LiveProcess("master")
+        self._lints = LintWatch("master")
         self._traffic = LiveTraffic(self.figures, self._upstreams)
+
+    async def run(self) -> None:
+        """Watch the master's event loop while somebody asks for lints, until cancelled."""
+        await self._lints.run()
 
     async def status(self) -> Answer:
         """The state of the master, its slots and their workers."""
@@ -78,6 +86,22 @@ class MasterSource:
             answer = answers.get(worker)
             trees.append(_silent_tree(worker) if answer is None else answer.tree)
         return trees
+
+    async def lints(self) -> list[Lint]:
+        """The lints of the master and of all ready workers, waited for at most 2 s.
+
+        Of a worker whose event loop is blocked there is only the lint that says so.
+        """
+        master = self._master
+        workers = master.workers
+        answers = await master.queries.ask(workers, messages.LintsQuery(), messages.Lints, _LINTS_S)
+        lints = await self._lints.look()
+        for worker in workers:
+            if worker in answers:
+                lints += answers[worker].lints
+            else:
+                lints.append(running_step(_name(worker), "", round(worker.silent_for, 3)))
+        return lints
 
     async def slow(self) -> Answer:
         """The kept requests of all ready workers, waited for at most 2 s."""
@@ -101,16 +125,20 @@ class MasterSource:
         return await all_figures(self._master)
 
     def topics(self) -> dict[str, Topic]:
-        """The task trees of all processes, the state of the workers, their traffic, kept requests, and reloads."""
+        """Task trees, lints and traffic of all processes, the state of the workers, kept requests, and reloads."""
 
         async def tree() -> Answer:
             return {"trees": await self.trees()}
+
+        async def lints() -> Answer:
+            return {"lints": await self.lints()}
 
         async def kept() -> Answer:
             return latest(await self.slow())
 
         return {
             "tree": Topic(tree),
+            "lints": Topic(lints),
             "workers": Topic(self.status),
             **self._traffic.topics(),
             "slow": Topic(kept, LATEST_EVERY_S),

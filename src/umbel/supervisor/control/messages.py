@@ -13,6 +13,7 @@ import msgspec
 
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import Listing
+from ...observe.lints.lint import Lint
 from ...observe.tree.nodes import ProcessTree
 from ...server.limits.server_limits import Limits
 
@@ -131,6 +132,10 @@ class FiguresQuery(Query, frozen=True, kw_only=True, tag="figures_query"):
     """To the worker: send the figures for the metrics. The answer is ``figures``."""
 
 
+class LintsQuery(Query, frozen=True, kw_only=True, tag="lints_query"):
+    """To the worker: look for lints, and send them. The answer is ``lints``."""
+
+
 class SlowQuery(Query, frozen=True, kw_only=True, tag="slow_query"):
     """To the worker: send the list of kept requests. The answer is ``slow``."""
 
@@ -219,6 +224,12 @@ class Tree(Answer, frozen=True, kw_only=True, tag="tree"):
     tree: ProcessTree
 
 
+class Lints(Answer, frozen=True, kw_only=True, tag="lints"):
+    """To the master: the lints."""
+
+    lints: tuple[Lint, ...]
+
+
 class Slow(Answer, frozen=True, kw_only=True, tag="slow"):
     """To the master: the list of kept requests."""
 
@@ -250,7 +261,9 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
     reason: str
 
 
-AnyQuery = ReopenLogs | StatsQuery | TreeQuery | SlowQuery | SlowRequestQuery | FiguresQuery | UpstreamsQuery
+AnyQuery = (
+    ReopenLogs | StatsQuery | TreeQuery | LintsQuery | SlowQuery | SlowRequestQuery | FiguresQuery | UpstreamsQuery
+)
 MasterMessage = Start | State | ServeWithoutKeys | Drain | LimitTats | AnyQuery
 WorkerMessage = (
     Failed
@@ -261,6 +274,7 @@ WorkerMessage = (
     | LogsReopened
     | Stats
     | Tree
+    | Lints
     | Slow
     | SlowRequest
     | Figures

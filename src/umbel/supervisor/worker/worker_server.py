@@ -22,6 +22,8 @@ from hypercorn.config import Config
 from ...logs import failing_logs
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import KeptRequests, Listing
+from ...observe.lints.log_queues import log_queues
+from ...observe.lints.watch import LintWatch
 from ...observe.process.live_process import LiveProcess
 from ...observe.process.process_figures import process_figures
 from ...observe.traffic.upstreams import Snapshots
@@ -80,6 +82,7 @@ class WorkerServer:
         self._sends_figures = trio.Lock()
         self._limit_reports: LimitReports | None = None
         self._live = LiveProcess(f"worker {start.slot}", getattr(loaded.app, "task_frames", None))
+        self._lints = LintWatch(f"worker {start.slot}", lambda: log_queues(self._server.recorder))
 
     async def run(self, sock: socket.socket) -> None:
         """Serve until a drain has ended. ``sock`` is the worker's end of the channel; it is closed at the end.
@@ -126,6 +129,7 @@ class WorkerServer:
                 self.on_ready()
                 self._channel.send(messages.Ready())
                 nursery.start_soon(self._send_heartbeats)
+                nursery.start_soon(self._lints.run)
                 if (limiters := getattr(self._loaded.app, "machine_limiters", None)) is not None:
                     self._limit_reports = LimitReports(limiters(), self._channel)
                     nursery.start_soon(self._limit_reports.run)
@@ -166,6 +170,8 @@ class WorkerServer:
                     await self._send_figures(number)
                 case messages.TreeQuery(query=number):
                     nursery.start_soon(self._send_tree, number)
+                case messages.LintsQuery(query=number):
+                    nursery.start_soon(self._send_lints, number)
                 case messages.UpstreamsQuery(query=number):
                     snapshots: Snapshots = getattr(self._loaded.app, "upstream_snapshots", dict)()
                     self._channel.send(messages.Upstreams(query=number, upstreams=snapshots))
@@ -297,6 +303,9 @@ class WorkerServer:
 
     async def _send_tree(self, query: int) -> None:
         self._channel.send(messages.Tree(query=query, tree=await self._live.tree()))
+
+    async def _send_lints(self, query: int) -> None:
+        self._channel.send(messages.Lints(query=query, lints=tuple(await self._lints.look())))
 
     def _stats(self, query: int) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)

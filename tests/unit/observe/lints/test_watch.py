@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -41,8 +42,8 @@ def blocks(seconds: float) -> None:
 
 def line_of(text: str) -> int:
     """The number of the line of this file that contains the text."""
-    with open(__file__, encoding="utf-8") as file:
-        return next(number for number, line in enumerate(file, 1) if text in line)
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
 async def test_a_step_over_10_ms_is_found_with_its_line_and_its_task() -> None:
@@ -280,13 +281,13 @@ async def test_a_saturated_limiter_of_threads_names_what_holds_its_threads(monke
 
 
 async def test_a_queue_that_loses_items_is_found(autojump_clock: MockClock) -> None:
-    queues = [ObservedQueue("log access", 10, 10, 7)]
+    queues = [ObservedQueue("log access", 10, 7)]
     async with watching(LintWatch("main", lambda: queues)) as watch:
         assert await looked(watch, 3) == []
-        queues[0] = ObservedQueue("log access", 10, 10, 9)
+        queues[0] = ObservedQueue("log access", 10, 9)
         [lint] = await looked(watch, 3)
     assert (lint.name, lint.where, lint.count) == ("full-queue", "log access", 1)
-    assert lint.detail == "2 lost since the look before; 10 of 10 wait"
+    assert lint.detail == "2 were lost since the look before, and 10 wait"
 
 
 async def test_looks_are_at_most_one_a_second(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from umbel.core.errors import ConfigError
 from umbel.observe.catalogue import IN_FLIGHT
 from umbel.observe.figures import ProcessFigures
 from umbel.observe.kept_requests import KeptRequests
+from umbel.observe.lints.tasks import ObservedQueue
 from umbel.observe.process import process_side as module
 from umbel.observe.process.observed_loop import ANSWER_S, BEAT_S, ObservedLoop
 from umbel.observe.process.process_side import AdminOptions, process_admin
@@ -38,6 +39,7 @@ class View:
     def __init__(self, state: str = "serving") -> None:
         self._state = state
         self.reopened = 0
+        self.lost = 0
         self.kept: KeptRequests | None = None
         self.thread = threading.get_ident()
 
@@ -57,6 +59,10 @@ class View:
 
     def kept_requests(self) -> KeptRequests | None:
         return self.kept
+
+    def queues(self) -> list[ObservedQueue]:
+        assert threading.get_ident() == self.thread
+        return [ObservedQueue("the log access", 2, self.lost)]
 
     def frames(self) -> Frames:
         return {}
@@ -86,6 +92,9 @@ def block(seconds: float) -> None:
 def living() -> list[str]:
     """The names of the threads of admin sides."""
     return [thread.name for thread in threading.enumerate() if thread.name == "umbel-admin"]
+
+
+BLOCKING_LINE = block.__code__.co_firstlineno + 2
 
 
 class Asker:
@@ -161,6 +170,32 @@ async def test_a_blocked_event_loop_is_reported_with_its_place_and_the_latest_fi
     assert '\numbel_worker_stale{worker="main"} 1.0\n' in asker.answers["/metrics"][1]
     assert asker.answers["/readyz"][0] == 503
     assert '"blocked_s":0.0' not in asker.answers["/readyz"][1]
+
+
+async def test_lints_are_shown_also_while_the_event_loop_is_blocked(tmp_path: Path) -> None:
+    asker, view, path = Asker(tmp_path / "admin.sock"), View(), tmp_path / "admin.sock"
+    async with process_admin(view, settings(tmp_path), Reports()):
+        # Nobody has asked before, so nothing watches the steps: the place is that of this moment.
+        with asker.asking("/lints"):
+            block(2 * ANSWER_S)
+        [lint] = json.loads(asker.answers["/lints"][1])["lints"]
+        assert (lint["process"], lint["name"], lint["ongoing"]) == ("main", "long-step", True)
+        assert re.search(r"test_process_side.py:\d+ in block$", lint["where"])
+        assert (await ask_admin(path, "GET", "/lints"))[1] == {"lints": []}
+        # From now on they are watched.
+        with asker.asking("/lints?again"):
+            block(2 * ANSWER_S)
+        [lint] = json.loads(asker.answers["/lints?again"][1])["lints"]
+        assert lint["where"] == f"process/test_process_side.py:{BLOCKING_LINE} in block"
+        await trio.sleep(0.02)
+        view.lost = 3
+        await trio.sleep(1.1)  # Looks are a second apart.
+        lints = (await ask_admin(path, "GET", "/lints"))[1]["lints"]
+    assert [(each["name"], each["where"], each["ongoing"]) for each in lints] == [
+        ("full-queue", "the log access", False),
+        ("long-step", lint["where"], False),
+    ]
+    assert lints[0]["detail"] == "3 were lost since the look before, and 2 wait"
 
 
 async def test_kept_requests_are_shown_also_while_the_event_loop_is_blocked(tmp_path: Path) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from umbel.observe.tree.trio_internals import cancel_reason, entered_scopes, is_cancelled, is_runnable
+from umbel.observe.tree.trio_internals import (
+    cancel_reason,
+    entered_scopes,
+    holds_off_cancel,
+    is_cancelled,
+    is_runnable,
+    running_task,
+)
 
 
 async def test_the_entered_scopes_of_a_task_end_at_its_nursery(autojump_clock: object) -> None:
@@ -52,3 +61,33 @@ async def test_the_reason_of_a_cancel_is_the_one_given_or_its_source(autojump_cl
     with trio.move_on_after(1) as scope:
         await trio.sleep_forever()
     assert cancel_reason(scope) == "its deadline has passed"
+
+
+async def test_a_shield_holds_off_a_cancel_only_if_there_is_one_outside(autojump_clock: object) -> None:
+    task = trio.lowlevel.current_task()
+    with trio.CancelScope() as outer, trio.CancelScope(shield=True) as shield:  # noqa: ASYNC100  # only their states
+        assert not holds_off_cancel(task, shield)
+        outer.cancel()
+        assert holds_off_cancel(task, shield)
+        assert not holds_off_cancel(task, outer)
+    assert not holds_off_cancel(task, shield)
+
+
+async def test_another_thread_sees_which_task_runs() -> None:
+    running, seen = running_task(), list[trio.lowlevel.Task | None]()
+
+    async def child() -> None:
+        thread = threading.Thread(target=lambda: seen.append(running()))
+        thread.start()
+        thread.join()
+        seen.append(trio.lowlevel.current_task())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert seen[0] is seen[1]
+    # While the loop waits there is none.
+    seen.clear()
+    thread = threading.Timer(0.02, lambda: seen.append(running()))
+    thread.start()
+    await trio.sleep(0.1)
+    assert seen == [None]
