@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -62,11 +63,16 @@ async def running_example(
     serve_services = [word.replace(_SHOWN_SERVICES, "127.0.0.1:0") for word in serve_services]
     folder, logs = EXAMPLES / name, scratch / "logs"
     async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(started(PYTHON, "-m", *serve_services, cwd=folder, env=moods))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = {"PORT": str(listener.getsockname()[1])}
+        serve = (PYTHON, "-m", *serve_services)
+        services = await stack.enter_async_context(started(*serve, cwd=folder, env={**port, **moods}))
         services_url = await services.address()
         variables = re.findall(rf"\$\{{(\w+):-http://{_SHOWN_SERVICES}\}}", (folder / "umbel.toml").read_text())
-        environ = {**dict.fromkeys(variables, services_url), "LOGS_DIR": str(logs), **(gateway_environ or {})}
-        serve = (PYTHON, "-m", *serve_gateway, "-b", "127.0.0.1:0")
-        gateway = await stack.enter_async_context(started(*serve, cwd=folder, env=environ))
+        environ = {**port, **dict.fromkeys(variables, services_url), "LOGS_DIR": str(logs), **(gateway_environ or {})}
+        descriptor = listener.fileno()
+        serve = (PYTHON, "-m", *serve_gateway, "-b", f"fd://{descriptor}")
+        started_gateway = started(*serve, cwd=folder, env=environ, pass_fds=[descriptor])
+        gateway = await stack.enter_async_context(started_gateway)
         url = await gateway.address("Umbel runs on")
         yield Example(gateway, url, services_url, ask[-1].removeprefix(f"http://{_SHOWN_GATEWAY}"), logs)
