@@ -39,7 +39,7 @@ class Tool:
 TOOLS: Mapping[str, Tool] = {
     "chromium": Tool({"chromium": "chromium"}, 180),
     "curl": Tool({"curl": "curl"}, 120),
-    "docs": Tool({}, 60),
+    "docs": Tool({}, 180),
     "grafana": Tool({}, 60),
     "h2load": Tool({"h2load": "nghttp2-client"}, 180),
     "logrotate": Tool({"logrotate": "logrotate"}, 120),

@@ -1,14 +1,16 @@
-"""Hooks of the documentation site: pages from outside of docs/, and links that leave it.
+"""Hooks of the documentation site: pages from outside of docs/, generated pages, and links that leave docs/.
 
 MkDocs serves one folder, while the documents of a repository link to its source files too. So the first page is made of
 README.md and the page of changes of CHANGELOG.md, links of these to documents become links to pages, and links of
-documents to other files become links to the repository.
+documents to other files become links to the repository. The reference of the command line is printed by a program that
+needs Umbel, which is not installed where MkDocs is; so the Python of .venv runs it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +23,25 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[1]
 FROM_OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}
 """Files of the repository that are pages of the site, with the path of the page."""
+GENERATED = {"cli.md": "tools.cli_reference"}
+"""Generated pages, each with the module that prints it."""
+_GENERATE_S_MAX = 60
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made from files outside of docs/."""
+    """Add the pages that are not files of docs/."""
     from mkdocs.structure.files import File
 
     for name, page in FROM_OUTSIDE.items():
         text = (PROJECT / name).read_text()
         files.append(File.generated(config, page, content=links_of_site(text, name, str(config["repo_url"]))))
+    for page, module in GENERATED.items():
+        command = [str(PROJECT / ".venv" / "bin" / "python"), "-m", module]
+        printed = subprocess.run(
+            command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, timeout=_GENERATE_S_MAX, check=True
+        )
+        files.append(File.generated(config, page, content=printed.stdout))
     return files
 
 

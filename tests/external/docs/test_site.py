@@ -15,7 +15,8 @@ from tools.external import ENVIRONMENTS
 
 from tests.support.process.processes import PROJECT
 
-BUILD_S_MAX = 50
+pytestmark = pytest.mark.timeout(170)  # The build reads all sources for the page of the Python API.
+BUILD_S_MAX = 150
 LOADED = {("img", "src"), ("script", "src"), ("link", "href"), ("source", "src"), ("iframe", "src")}
 """What a browser requests without a click."""
 
