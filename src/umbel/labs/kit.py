@@ -6,6 +6,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from itertools import groupby
+from math import isfinite
 from types import CodeType, TracebackType
 from typing import Any, Self
 
@@ -76,7 +78,10 @@ class Recorder:
     def run(self, column: str, horizon: float) -> Run:
         """Return what was recorded until now."""
         bars = [each.bar() for each in self.bars]
-        return Run(column, horizon, bars, list(self.notes), sorted(round(at, 6) for at in self.deadlines))
+        # trio starts the tasks of a turn in random order; the record shall be the same each time.
+        turns = groupby(self.notes, lambda note: (note.at, note.line))
+        notes = [note for _, turn in turns for note in sorted(turn, key=lambda note: note.text)]
+        return Run(column, horizon, bars, notes, sorted(round(at, 6) for at in self.deadlines))
 
 
 class _Installed:
@@ -159,7 +164,7 @@ def _verdict(recorder: Recorder, error: BaseException | None) -> tuple[End, str]
 def in_words(error: BaseException) -> str:
     """Return type and text of an exception; of a group, those of its members."""
     if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__} of " + ", ".join(in_words(leaf) for leaf in leaves(error))
+        return f"{type(error).__name__} of " + ", ".join(sorted(in_words(leaf) for leaf in leaves(error)))
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -176,7 +181,8 @@ class bar:  # noqa: N801 - it is used as a function, like contextlib.suppress
             self._open = OpenBar(recorder, self._name, frame.f_lineno, frame.f_code)
             recorder.bars.append(self._open)
             _current.set(self._open)
-            if (deadline := recorder.deadline()) < float("inf"):
+            # Infinite: there is none, or (in trio, below zero) the scope is cancelled.
+            if isfinite(deadline := recorder.deadline()):
                 recorder.deadlines.add(deadline)
         return self
 

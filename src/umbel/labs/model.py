@@ -61,14 +61,14 @@ class Run(msgspec.Struct, frozen=True):
     deadlines: list[float]
     """When the deadlines end that the program has set."""
 
-    def leaves(self) -> list[Bar]:
-        """The bars in which no other bar was started."""
-        parents = {bar.parent for bar in self.bars}
-        return [bar for bar in self.bars if bar.id not in parents]
-
     def running(self, at: float) -> list[Bar]:
-        """The leaves that have been started and have not ended at second ``at``; one that ends right then has ended."""
-        return [bar for bar in self.leaves() if bar.start <= at and (bar.end is None or bar.end > at)]
+        """The bars that have been started and have not ended at second ``at``, without those that contain another one.
+
+        A bar that ends right then has ended.
+        """
+        running = [bar for bar in self.bars if bar.start <= at and (bar.end is None or bar.end > at)]
+        around = {bar.parent for bar in running}
+        return [bar for bar in running if bar.id not in around]
 
     def named(self, name: str) -> list[Bar]:
         """The bars of this name."""

@@ -85,11 +85,12 @@ class _Pane:
         return [step * n for n in range(math.floor(self._run.horizon / step) + 1)]
 
     def _axis(self) -> Line:
-        cells = [" "] * (self._cells + 4)
+        cells = [" "] * self._cells
         for tick in self._ticks():
             label = f"{tick:g}"
-            cells[self._cell(tick) : self._cell(tick) + len(label)] = label
-        return [("seconds".ljust(self._names + 1), _DIM), ("".join(cells)[: self._cells], _DIM)]
+            first = min(self._cell(tick), self._cells - len(label))
+            cells[first : first + len(label)] = label
+        return [("seconds".ljust(self._names + 1), _DIM), ("".join(cells), _DIM)]
 
     def _bar(self, bar: Bar, label: str) -> Line:
         if len(label) > self._names:
@@ -110,7 +111,8 @@ class _Pane:
             return "✗", _RED
         if is_last and bar.how == "lost":
             return "?", _RED
-        if self._lab.over_at is not None and cell >= self._cell(self._lab.over_at):
+        over_at = self._lab.over_at
+        if over_at is not None and cell >= self._cell(over_at) and (bar.end is None or bar.end > over_at):
             return "█", _RED
         return ("▒", _YELLOW) if bar.how == "cancelled" else ("━", {"fg": "green"})
 

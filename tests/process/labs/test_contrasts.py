@@ -7,8 +7,11 @@ from contextlib import aclosing
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.process.labs.conftest import Ran
+
+NO_REASON = "CancelledError, which has no reason"
 
 
 async def test_siblings_of_a_failure_run_on_with_gather_only(ran: Ran) -> None:
@@ -16,14 +19,88 @@ async def test_siblings_of_a_failure_run_on_with_gather_only(ran: Ran) -> None:
     for run in runs.values():
         assert [note.text for note in run.notes] == ["502 offers is down"]
         assert run.named("page")[0].end == 1
-    assert {bar.how for bar in runs["gather"].leaves()} == {"failed", "running"}
+    calls = {key: [bar for bar in run.bars if bar.name != "page"] for key, run in runs.items()}
+    assert {bar.how for bar in calls["gather"]} == {"failed", "running"}
     for column in ("taskgroup", "trio"):
-        assert {(bar.how, bar.end) for bar in runs[column].leaves()} == {("failed", 1.0), ("cancelled", 1.0)}
+        assert {(bar.how, bar.end) for bar in calls[column]} == {("failed", 1.0), ("cancelled", 1.0)}
     # Only trio says why.
-    assert {bar.reason for bar in runs["taskgroup"].leaves() if bar.how == "cancelled"} == {
-        "CancelledError, which has no reason"
+    cancelled = {key: {bar.reason for bar in bars if bar.how == "cancelled"} for key, bars in calls.items()}
+    assert cancelled["taskgroup"] == {NO_REASON}
+    assert all("offers is down" in reason for reason in cancelled["trio"])
+
+
+async def test_work_for_clients_that_left_goes_on_unless_somebody_watches(ran: Ran) -> None:
+    runs = await ran(2)
+    for run in runs.values():
+        assert [(bar.how, bar.end) for bar in run.named("client")] == [("ok", 1.0)] * 20
+        assert (len(run.named("page")), len(run.named("call"))) == (20, 100)
+    for column in ("gather", "taskgroup"):
+        assert {bar.how for bar in runs[column].bars if bar.name != "client"} == {"running"}
+    worked = [bar for bar in runs["trio"].bars if bar.name != "client"]
+    assert {(bar.how, bar.end, bar.reason) for bar in worked} == {
+        ("cancelled", 1.0, "Cancelled: the client hung up"),
     }
-    assert all("offers is down" in bar.reason for bar in runs["trio"].leaves())
+
+
+async def test_only_the_first_error_leaves_gather_and_no_other_is_logged(ran: Ran) -> None:
+    runs = await ran(3)
+    for run in runs.values():
+        assert sorted(bar.name for bar in run.bars if bar.how == "failed") == ["offers", "prices", "stock"]
+    assert [note.text for note in runs["gather"].notes] == ["log: ConnectionError('offers is down')", "502"]
+    for column in ("taskgroup", "trio"):
+        assert [note.text for note in runs[column].notes] == [
+            "log: ConnectionError('offers is down')",
+            "log: KeyError('currency')",
+            "log: ZeroDivisionError('no shops')",
+            "502",
+        ]
+
+
+async def test_a_task_that_nobody_keeps_is_destroyed_while_it_waits(ran: Ran) -> None:
+    runs = await ran(4)
+    assert [(bar.how, bar.end) for bar in runs["gather"].named("mailer")] == [("lost", 3.0)]
+    assert [note.text for note in runs["gather"].notes] == [
+        "mail: order 1",
+        "mail: order 2",
+        "asyncio logs: Task was destroyed but it is pending!",
+    ]
+    for column in ("taskgroup", "trio"):
+        assert [bar.how for bar in runs[column].named("mailer")] == ["running"]
+
+
+async def test_one_deadline_ends_a_tree_that_timeouts_of_reads_do_not(ran: Ran) -> None:
+    runs = await ran(5)
+    assert {bar.name for bar in runs["gather"].bars if bar.how == "running"} == {"page", "orders", "prices"}
+    assert not runs["gather"].notes
+    for column in ("taskgroup", "trio"):
+        ended = {bar.name: bar.end for bar in runs[column].bars if bar.how == "cancelled"}
+        assert ended == {"page": 1.0, "orders": 1.0, "prices": 1.0}
+        assert [(note.at, note.text) for note in runs[column].notes] == [(1.0, "504")]
+        assert runs[column].deadlines == [1.0]
+
+
+async def test_cleanup_after_a_cancel_waits_in_asyncio_only(ran: Ran) -> None:
+    runs = await ran(6)
+    for column in ("gather", "taskgroup"):
+        assert [(bar.how, bar.start, bar.end) for bar in runs[column].named("goodbye")] == [("ok", 1.0, 4.0)]
+    assert [(bar.how, bar.start, bar.end) for bar in runs["trio"].named("goodbye")] == [("cancelled", 1.0, 1.0)]
+    assert {key: [(note.at, note.text) for note in run.notes] for key, run in runs.items()} == {
+        "gather": [(4.0, "504")],
+        "taskgroup": [(4.0, "504")],
+        "trio": [(1.0, "504")],
+    }
+
+
+async def test_a_shield_with_a_deadline_bounds_the_cleanup_in_trio(autojump_clock: MockClock) -> None:
+    """What the explanation of lab 6 says."""
+    began = trio.current_time()
+    with trio.move_on_after(1):
+        try:
+            await trio.sleep(8)
+        finally:
+            with trio.move_on_after(0.5, shield=True):
+                await trio.sleep(3)
+    assert trio.current_time() - began == 1.5
 
 
 async def test_a_swallowed_cancel_ends_a_loop_in_trio_only(ran: Ran) -> None:
@@ -55,7 +132,7 @@ async def test_a_yield_within_a_block_of_tasks_cancels_the_consumer(ran: Ran) ->
     for column in ("taskgroup", "trio"):
         assert [(bar.how, bar.end) for bar in runs[column].named("save")] == [("cancelled", 2.5)]
         assert not runs[column].noted("502")
-    assert [bar.reason for bar in runs["taskgroup"].named("save")] == ["CancelledError, which has no reason"]
+    assert [bar.reason for bar in runs["taskgroup"].named("save")] == [NO_REASON]
     assert [note.text for note in runs["taskgroup"].notes] == [
         "asyncio logs: Task exception was never retrieved: BaseExceptionGroup of ConnectionError: news is down,"
         " GeneratorExit"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from tests.unit.labs.runs import bar, runs
-from umbel.labs.model import rows
+from umbel.labs.model import Run, rows
 
 
-def test_bars_without_children_are_counted_until_right_before_their_end() -> None:
+def test_the_innermost_running_bars_are_counted_until_right_before_their_end() -> None:
     run = runs()["taskgroup"]
     assert [each.id for each in run.running(0)] == [2, 3]
     assert [each.id for each in run.running(0.99)] == [2, 3]
     assert run.running(1) == []
+
+
+def test_a_bar_is_counted_before_and_after_those_within_it() -> None:
+    run = Run("trio", 4, [bar(1, "call", 0, 3), bar(2, "goodbye", 1, 2, parent=1)], [], [])
+    assert [[each.id for each in run.running(at)] for at in (0, 1, 2, 3)] == [[1], [2], [1], []]
 
 
 def test_a_bar_that_has_not_ended_runs_until_the_horizon() -> None:

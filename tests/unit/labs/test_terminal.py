@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 import pytest
+from msgspec.structs import replace as replaced
 
-from tests.unit.labs.runs import lab, runs
+from tests.unit.labs.runs import bar, lab, runs
+from umbel.labs.model import Run
 from umbel.labs.terminal import panes, sources
 
 
@@ -33,6 +37,18 @@ def test_bars_show_how_they_ended_and_what_runs_after_the_end() -> None:
         "gone    ━━━━━━━━━━█████████?",
         "late    ━━━━━━━━━━████████████████████",
     ]
+
+
+def test_the_last_tick_has_its_whole_number() -> None:
+    long = replace(lab(), horizon=12.0)
+    ran = {key: replaced(run, horizon=12.0) for key, run in runs().items()}
+    axis = [click.unstyle(line) for line in panes(long, ran, 48)][2]
+    assert axis.endswith(" 12")
+
+
+def test_a_bar_that_is_cancelled_where_it_begins_does_not_count_as_late() -> None:
+    ran = {**runs(), "trio": Run("trio", 4.0, [bar(1, "goodbye", 1, 1, "cancelled")], [], [])}
+    assert "goodbye           ▒" in [click.unstyle(line) for line in panes(lab(), ran, 48)]
 
 
 def test_the_counter_gives_the_running_bars_at_each_tick() -> None:
