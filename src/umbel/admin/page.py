@@ -78,6 +78,7 @@ def _document(title: str, body: str, topics: str = "") -> bytes:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{_text(title)}</title><link rel="stylesheet" href="/console/style.css">'
+        '<link rel="stylesheet" href="/console/traffic.css">'
         f'<link rel="icon" href="/console/icon.svg">{script}</head>'
         f'<body data-topics="{_text(topics)}"><div id="fallback">{body}</div></body></html>\n'
     ).encode()

@@ -17,6 +17,8 @@ DATA = {
     "umbel/demo/starter/gitignore", "umbel/demo/starter/hypercorn.toml", "umbel/demo/starter/pyproject.toml",
     "umbel/demo/starter/test_dashboard.txt", "umbel/demo/starter/umbel.toml",
 }  # fmt: skip
+PAGES = ("admin/console", "labs/page")
+"""The folders of pages for browsers, all of whose files are data."""
 
 
 def output(command: Sequence[str | Path], cwd: Path) -> str:
@@ -54,8 +56,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_each_module_and_data_file_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {str(path.relative_to(PROJECT / "src")) for path in (PROJECT / "src" / "umbel").rglob("*.py")}
-    assert names == modules | DATA
+    source = PROJECT / "src"
+    modules = {str(path.relative_to(source)) for path in (source / "umbel").rglob("*.py")}
+    found = [path for folder in PAGES for path in (source / "umbel" / folder).rglob("*.*")]
+    pages = {str(path.relative_to(source)) for path in found}
+    assert names == modules | DATA | pages
 
 
 def test_the_demo_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> None:

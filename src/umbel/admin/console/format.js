@@ -28,3 +28,30 @@ export function bytes(count) {
 export function count(number) {
   return String(number ?? "").replace(/\B(?=(\d{3})+(?!\d))/g, "\u2009");
 }
+
+/** Milliseconds as "0.4 ms", "12.3 ms", "238 ms", "12.3 s". */
+export function milliseconds(value) {
+  if (value === null || value === undefined) return "";
+  const size = Math.abs(value);
+  if (size >= 9999.5) return `${(value / 1000).toFixed(1)} s`;
+  return `${size < 99.95 ? value.toFixed(1) : Math.round(value)} ms`;
+}
+
+/** A part of a whole as "0 %", "0.2 %", "12 %"; "–" of nothing. */
+export function share(part, whole) {
+  if (!whole) return "–";
+  const percent = 100 * part / whole;
+  return `${percent && percent < 9.95 ? percent.toFixed(1) : Math.round(percent)} %`;
+}
+
+/** Events per second as "0/s", "0.2/s", "21/s". */
+export function rate(events, seconds) {
+  if (!seconds) return "–";
+  const value = events / seconds;
+  return `${value && value < 9.95 ? value.toFixed(1) : count(Math.round(value))}/s`;
+}
+
+/** Seconds since the epoch as the local time of day. */
+export function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleTimeString("en-GB");
+}

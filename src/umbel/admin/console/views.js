@@ -2,6 +2,7 @@
 
 import {view as tree} from "./views/tree.js";
 import {view as lints} from "./views/lints.js";
+import {view as requests} from "./views/requests.js";
 import {view as workers} from "./views/workers.js";
 
-export const VIEWS = [tree, lints, workers];
+export const VIEWS = [tree, requests, lints, workers];
