@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-COMMANDS = ("scale", "reload", "drain", "kill", "reopen", "stop")
+COMMANDS = ("scale", "reload", "drain", "kill", "reopen", "log-level", "stop")
 """The commands, each ``POST /ctl/<command>``."""
+LEVEL_NEEDED = "log-level needs a level: debug, info, warning, error or critical"
+"""Why ``log-level`` without an argument is refused."""
 
 
 Report = Callable[[str, str], object]

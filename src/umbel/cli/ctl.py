@@ -46,8 +46,8 @@ _LIMIT_COLUMNS = ("LIMIT", "SHARED", "KEYS", "ADMITTED", "REFUSED", "EVICTED", "
 def ctl() -> None:
     """Show the state of a running instance, and control it, over the Unix socket of its admin side.
 
-    Most commands need a master (umbel serve -w N); status, tree, url, reopen and stop do not. The socket is found in
-    $RUNTIME_DIRECTORY, else in the directory of the logs.
+    Most commands need a master (umbel serve -w N); status, tree, url, reopen, log-level and stop do not. The socket is
+    found in $RUNTIME_DIRECTORY, else in the directory of the logs.
 
     Exit status: 0 if the command was carried out; 1 if it was refused or there is no answer, with the reason.
     """
@@ -142,6 +142,17 @@ def reopen(admin: AdminClient) -> None:
     answer = admin.command("reopen")
     workers = answer.get("workers")
     admin.say("the log files are reopened" if workers is None else f"{workers} workers have reopened their log files")
+
+
+@_command
+@click.argument("level", type=click.Choice(["debug", "info", "warning", "error", "critical"]))
+def log_level(admin: AdminClient, level: str) -> None:
+    """Set the lowest level that the log app records, in all workers.
+
+    It holds until it is set again or the configuration is reloaded.
+    """
+    admin.command("log-level", level=level)
+    admin.say(f"the level of the log app is {level}")
 
 
 @_command

@@ -22,6 +22,7 @@ from .recorder import (
     failing_logs,
     open_recorder,
     recover_all,
+    set_app_level,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "recover_all",
     "redacted_console",
     "safe_traceback",
+    "set_app_level",
     "show_crash",
     "shown_crashes",
 ]

@@ -34,6 +34,7 @@ from .log import RECOVERED, Log, LogStatistics, encoder_of, open_file, open_stdo
 from .options import LogOptions
 from .records.call_line_template import CallLineTemplates
 from .records.combined import CombinedLines
+from .records.level import LevelName
 from .records.record import StreamName, request_level, request_record, to_record
 
 if TYPE_CHECKING:
@@ -212,6 +213,19 @@ def failing_logs(recorder: object) -> tuple[str, ...]:
     """
     recorder = getattr(recorder, "inner", recorder)
     return recorder.statistics().failing if isinstance(recorder, FileRecorder) else ()
+
+
+def set_app_level(recorder: object, level: LevelName) -> bool:
+    """Set the level of the log ``app`` of a ``FileRecorder``, which another one may wrap as its attribute ``inner``.
+
+    Returns:
+        False, and nothing is done, for any other recorder.
+    """
+    recorder = getattr(recorder, "inner", recorder)
+    if not isinstance(recorder, FileRecorder):
+        return False
+    recorder.app.level = level
+    return True
 
 
 def _crash_subject(event: LogMessage) -> str:

@@ -82,7 +82,7 @@ async def test_ctl_prints_tables_and_json_over_a_socket_with_mode_0600(tmp_path:
         status, shown = await ended(*CTL, "tree", "--json", *where, cwd=tmp_path)
         trees = json.loads(shown)["trees"]
         assert [tree["process"] for tree in trees] == ["master", "worker 1"]
-        assert any("accept_from" in line for line in trees[1]["lines"])
+        assert "accept_from" in json.dumps(trees[1])
 
         status, shown = await ended(*CTL, "kill", "7", *where, cwd=tmp_path)
         assert (status, shown) == (1, "Error: there is no slot 7; the slots are 1\n")
@@ -100,3 +100,45 @@ async def test_check_app_starts_the_application_in_its_own_process(tmp_path: Pat
     status, shown = await ended(PYTHON, "-m", "umbel", "check", "--app", "bad:app", cwd=tmp_path)
     assert status == 1
     assert "bad:app: the application does not start or does not stop: ModuleNotFoundError" in shown
+
+
+LOGGING = """
+import logging
+from umbel import Umbel
+app = Umbel.from_file()
+logger = logging.getLogger("shop")
+logger.setLevel(logging.DEBUG)
+
+@app.get("/r")
+async def r():
+    logger.debug("a detail")
+    return "r"
+"""
+
+
+async def test_the_level_of_the_log_app_is_set_in_all_workers_until_a_reload(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text("")
+    (tmp_path / "logging_app.py").write_text(LOGGING)
+    log = tmp_path / "logs" / "app.jsonl"
+
+    async def details() -> int:
+        """Send a request; return how many debug records the log has got by now."""
+        await master.get("/r")
+        assert (await master.ask(command="reopen"))["ok"]  # Everything is written after that.
+        return log.read_text().count('"a detail"')
+
+    async with supervised(tmp_path, "--allow-empty", app="logging_app:app", workers=1) as master:
+        assert await details() == 0
+        status, said = await ended(*CTL, "log-level", "debug", cwd=tmp_path)
+        assert (status, said) == (0, "the level of the log app is debug\n")
+        assert (await master.ask(command="status"))["master"]["log_level"] == "debug"
+        assert await details() == 1
+        # A successor of the worker has the level too.
+        assert (await master.ask(command="kill", slot=1))["ok"]
+        await master.line("worker.ready: worker 1")
+        assert await details() == 2
+        assert (await master.ask(command="reload", allow_empty=True))["ok"]
+        assert (await master.ask(command="status"))["master"]["log_level"] is None
+        assert await details() == 2
+        answer = await master.ask(command="log-level")
+        assert answer == {"ok": False, "error": "log-level needs a level: debug, info, warning, error or critical"}

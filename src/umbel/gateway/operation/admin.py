@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...admin.settings import AdminSettings
 from ...config.display.rows import as_answer
 from ...core.events import LogMessage
-from ...logs import WORKER_VARIABLE, failing_logs
+from ...logs import WORKER_VARIABLE, failing_logs, set_app_level
 from ...logs.recorder import STREAMS, path_of
 from ...observe.lints.log_queues import log_queues
 from ...observe.process.process_figures import process_figures
@@ -20,6 +20,7 @@ from .plans import plans_of
 
 if TYPE_CHECKING:
     from ...config.schema.sections import Config
+    from ...logs.records.level import LevelName
     from ...observe.figures import ProcessFigures
     from ...observe.kept_requests import KeptRequests
     from ...observe.lints.tasks import ObservedQueue
@@ -114,6 +115,10 @@ class GatewayView:
     def configuration(self) -> dict[str, Any]:
         """The configuration without secrets."""
         return as_answer(self._app.gateway_config)
+
+    def set_log_level(self, level: LevelName) -> bool:
+        """Set the level of the log ``app``; return False if there is none."""
+        return set_app_level(self._app.recorder, level)
 
     async def reopen(self) -> None:
         """Reopen the log files."""

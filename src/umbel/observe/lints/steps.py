@@ -26,9 +26,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import PurePath
 from time import perf_counter
-from types import CodeType, FrameType
 from typing import NamedTuple
 from weakref import ref
 
@@ -37,10 +35,9 @@ import trio
 from ...logs.context import fields_in
 from ..tree.text import duration
 from ..tree.trio_internals import running_task
-from ..tree.waits import is_machinery
 from .book import LintBook
 from .lint import LAG, LONG_STEP
-from .place import is_library, place_of
+from .place import place_of_stack
 
 STEP_S = 0.010
 """Seconds from which on a step is a lint."""
@@ -143,8 +140,7 @@ class StepWatch:
             step = self._step = _Step(turn, task, due if held else now)
         step.seen = now
         frame = sys._current_frames().get(self._thread)
-        where = "" if frame is None else _where(frame)
-        if where and (where in step.places or len(step.places) < _PLACES_MAX):
+        if frame is not None and ((where := place_of_stack(frame)) in step.places or len(step.places) < _PLACES_MAX):
             step.places[where] += 1
         if step.lasted >= (now - began) / 2:
             self._explained = turn
@@ -164,21 +160,3 @@ class StepWatch:
 
 def _most_often(places: Counter[str]) -> str:
     return places.copy().most_common(1)[0][0]
-
-
-def _where(frame: FrameType) -> str:
-    """The innermost place outside of libraries in a running step; without one, the innermost outside of trio."""
-    inner = ""
-    at: FrameType | None = frame
-    while at is not None and not is_loop(at.f_code):
-        if not is_machinery(str(at.f_globals.get("__name__", ""))):
-            if not is_library(at.f_code.co_filename):
-                return place_of(at.f_code, at.f_lineno)
-            inner = inner or place_of(at.f_code, at.f_lineno)
-        at = at.f_back
-    return inner
-
-
-def is_loop(code: CodeType) -> bool:
-    """Whether the code is that of trio's event loop, below which nothing belongs to the step."""
-    return code.co_name == "unrolled_run" and PurePath(code.co_filename).name == "_run.py"

@@ -32,6 +32,7 @@ from trio_util import periodic
 
 from ...core.statistics.recent_maximum import RecentMaximum
 from ..catalogue import LAG_PERIOD_S
+from ..lints.place import place_of_stack
 from ..tree.nodes import TaskNode
 from ..tree.reader import TreeReader
 
@@ -94,9 +95,9 @@ class ObservedLoop:
         return seconds if seconds > ANSWER_S else 0.0
 
     def blocked_at(self) -> str:
-        """The place where the loop's thread is, such as ``/srv/app.py:17 in handler``."""
+        """The place where the loop's thread is, such as ``srv/app.py:17 in handler`` (``place_of_stack``)."""
         frame = sys._current_frames().get(self._thread)
-        return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        return "" if frame is None else place_of_stack(frame)
 
     def tree(self, reader: TreeReader) -> TaskNode | None:
         """The task tree, read from this thread; None: the tasks change too fast for that."""

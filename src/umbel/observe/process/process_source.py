@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import trio
 
-from ...admin.source import CommandError, Metrics, Topic
+from ...admin.source import LEVEL_NEEDED, CommandError, Metrics, Topic
+from ...logs.records.level import LevelName
 from ...server.limits.memory import resident
 from .. import catalogue
 from ..exposition import metrics_of
@@ -87,6 +88,10 @@ class ProcessView(Protocol):
         """As ``AdminSource.configuration``. Called from another thread; takes up to a second."""
         ...
 
+    def set_log_level(self, level: LevelName) -> bool:
+        """Set the level of the log ``app``; return False if there is none."""
+        ...
+
     async def reopen(self) -> None:
         """Reopen the log files, and return when nothing more is written to the old ones."""
         ...
@@ -97,6 +102,8 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     quick: bool = False
     """Of ``stop``: whether requests in flight are cancelled."""
+    level: LevelName | None = None
+    """Of ``log-level``: the lowest level that is recorded."""
 
 
 class ProcessSource:
@@ -115,6 +122,7 @@ class ProcessSource:
         self._live = LiveProcess(PROCESS)
         self._started_at = monotonic()
         self._last: dict[str, Any] = {"state": "starting"}
+        self._tasks = 0
         self._last_figures: ProcessFigures | None = None
         self._traffic = LiveTraffic(self.figures, self._upstreams)
 
@@ -127,7 +135,9 @@ class ProcessSource:
 
         def ask() -> dict[str, Any]:
             view = self._views[-1]
-            return {"state": view.state(), **view.statistics()}
+            self._tasks = trio.lowlevel.current_statistics().tasks_living
+            queues = {each.name: each.size for each in view.queues()}
+            return {"state": view.state(), **view.statistics(), "queues": queues}
 
         try:
             self._last = await self._loop.ask(ask)
@@ -138,8 +148,16 @@ class ProcessSource:
         if blocked is not None:
             state = "blocked"
             summary = self._blocked_sentence()
-        uptime = round(monotonic() - self._started_at, 3)
-        process = {"pid": os.getpid(), "uptime_s": uptime, "state": state, "summary": summary, "blocked": blocked}
+        process = {
+            "pid": os.getpid(),
+            "uptime_s": round(monotonic() - self._started_at, 3),
+            "state": state,
+            "summary": summary,
+            "blocked": blocked,
+            "lag_s": round(self._loop.lag(), 3),
+            "rss": resident(),
+            "tasks": self._tasks,
+        }
         return {"process": process, **{name: value for name, value in self._last.items() if name != "state"}}
 
     def _blocked_s(self) -> float:
@@ -245,8 +263,8 @@ class ProcessSource:
         return ready and not blocked, {**details, "blocked_s": round(blocked, 1)}
 
     async def command(self, name: str, arguments: bytes) -> dict[str, Any]:
-        """As ``AdminSource``: ``reopen`` and ``stop``; the other commands need a master."""
-        if name not in ("reopen", "stop"):
+        """As ``AdminSource``: ``reopen``, ``log-level`` and ``stop``; the other commands need a master."""
+        if name not in ("reopen", "log-level", "stop"):
             raise CommandError(f"{name} needs a master: umbel serve -w N")
         try:
             given = msgspec.json.decode(arguments or b"{}", type=Arguments)
@@ -254,11 +272,23 @@ class ProcessSource:
             raise CommandError(f"the arguments are invalid: {error}") from error
         if name == "stop":
             return _stop(quick=given.quick)
+        if name == "log-level":
+            return await self._set_log_level(given.level)
         try:
             await self._loop.ask_async(self._views[-1].reopen, REOPEN_S)
         except LoopBlockedError as error:
             raise CommandError(f"the log files were not reopened: {error}") from error
         return {}
+
+    async def _set_log_level(self, level: LevelName | None) -> dict[str, Any]:
+        if level is None:
+            raise CommandError(LEVEL_NEEDED)
+        try:
+            if not await self._loop.ask(lambda: self._views[-1].set_log_level(level)):
+                raise CommandError("this process has no log app whose level could be set")
+        except LoopBlockedError as error:
+            raise CommandError(f"the level was not set: {error}") from error
+        return {"level": level}
 
 
 async def _never_reloaded() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...logs import failing_logs
+from ...logs import failing_logs, set_app_level
 from ...server.phase import Phase
 from ..lints.log_queues import log_queues
 from .process_figures import process_figures
@@ -12,6 +12,7 @@ from .process_source import PROCESS, as_dict
 
 if TYPE_CHECKING:
     from ...core.events import Recorder
+    from ...logs.records.level import LevelName
     from ...server.state import ServerState
     from ..figures import ProcessFigures
     from ..lints.tasks import ObservedQueue
@@ -87,6 +88,10 @@ class ServerView:
     def configuration(self) -> dict[str, Any]:
         """The application has no configuration."""
         return {"rows": [], "left_out": 0}
+
+    def set_log_level(self, level: LevelName) -> bool:
+        """Set the level of the log ``app``; return False if there is none."""
+        return set_app_level(self._recorder, level)
 
     async def reopen(self) -> None:
         """Reopen the log files; do nothing without any."""

@@ -117,7 +117,7 @@ class Blocked(Node, frozen=True, kw_only=True):
 
     seconds: float
     at: str = ""
-    """The place where it is, such as ``/srv/app.py:17 in handler``; empty: not known."""
+    """The place where it is, such as ``srv/app.py:17 in handler``; empty: not known."""
 
 
 class ProcessTree(Node, frozen=True, kw_only=True):

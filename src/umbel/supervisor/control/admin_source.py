@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import trio
 
-from ...admin.source import CommandError, Metrics, Topic
+from ...admin.source import LEVEL_NEEDED, CommandError, Metrics, Topic
 from ...config.display.rows import as_answer as as_configuration
 from ...gateway.operation.plans import plans_of
+from ...logs.records.level import LevelName
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import LATEST_EVERY_S, as_answer, as_request, latest
@@ -46,6 +47,8 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of ``scale``: the number of workers."""
     slot: int | None = None
     """Of ``drain`` and ``kill``: the number of the slot."""
+    level: LevelName | None = None
+    """Of ``log-level``: the lowest level that is recorded."""
     quick: bool = False
     """Of ``stop``: whether to stop within ``QUICK_S``."""
     allow_empty: bool = False
@@ -100,7 +103,8 @@ class MasterSource:
             if worker in answers:
                 lints += answers[worker].lints
             else:
-                lints.append(running_step(_name(worker), "", round(worker.silent_for, 3)))
+                blocked = _blocked(worker)
+                lints.append(running_step(_name(worker), blocked.at, blocked.seconds))
         return lints
 
     async def slow(self) -> Answer:
@@ -203,12 +207,18 @@ def _name(worker: Worker) -> str:
     return f"worker {worker.slot}"
 
 
+def _blocked(worker: Worker) -> Blocked:
+    """For how long a worker that does not answer has been blocked, and where if its thread could say so."""
+    told = worker.blocked
+    return Blocked(seconds=round(worker.silent_for, 3)) if told is None else Blocked(seconds=told.seconds, at=told.at)
+
+
 def _silent_tree(worker: Worker) -> ProcessTree:
     """What is shown of a worker that does not answer: for how long it has sent nothing."""
     return ProcessTree(
         process=_name(worker),
         pid=worker.pid,
-        blocked=Blocked(seconds=round(worker.silent_for, 3)),
+        blocked=_blocked(worker),
         note=f"no answer within {_TREE_S:g} s: its event loop is blocked, or the process is stopped",
     )
 
@@ -251,6 +261,13 @@ async def _reopen(master: Master, given: Arguments) -> Answer:
     return {"workers": result.asked}
 
 
+async def _log_level(master: Master, given: Arguments) -> Answer:
+    if given.level is None:
+        raise CommandError(LEVEL_NEEDED)
+    master.set_log_level(given.level)
+    return {"level": given.level}
+
+
 async def _stop(master: Master, given: Arguments) -> Answer:
     master.stop("umbel ctl stop", quick=given.quick)
     return {}
@@ -271,5 +288,6 @@ _COMMANDS: dict[str, Callable[[Master, Arguments], Awaitable[Answer]]] = {
     "drain": _drain,
     "kill": _kill,
     "reopen": _reopen,
+    "log-level": _log_level,
     "stop": _stop,
 }

@@ -7,6 +7,7 @@ defines the lines.
 from __future__ import annotations
 
 import socket
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -26,6 +27,8 @@ class Channel:
     An event loop that is busy with other tasks may not schedule ``run`` for seconds. Its heartbeats must not wait for
     that, or the master would take the process for hung.
 
+    The methods are for the trio thread, except for ``send_from_thread``.
+
     Args:
         sock: this process's end of the socketpair; ``close`` closes it.
     """
@@ -36,6 +39,8 @@ class Channel:
         self._waiting: deque[bytes] = deque()
         """What the socket has not taken, in order. The first may be the rest of a line, and may be being sent."""
         self._changed = trio.Event()
+        self._lock = threading.Lock()
+        """Held by whoever gives lines to the socket, or sees that some wait: lines of two threads must not mix."""
         self._finished = False
         self.dropped = 0
         """The number of messages that were dropped."""
@@ -55,18 +60,37 @@ class Channel:
         if self._finished or len(line) > LINE_BYTES_MAX or len(self._waiting) >= _QUEUE_MAX:
             self.dropped += 1
             return False
-        if not self._waiting:  # Otherwise lines would lose their order, or break into a line that is half sent.
-            try:
-                line = line[self._socket.send(line) :]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.dropped += 1
-                self.finish()
+        with self._lock:
+            if not self._waiting:  # Otherwise lines would lose their order, or break into a line that is half sent.
+                try:
+                    line = line[self._socket.send(line) :]
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    self.dropped += 1
+                    self.finish()
+                    return False
+            if line:
+                self._waiting.append(line)
+                self._changed.set()
+        return True
+
+    def send_from_thread(self, message: Message) -> bool:
+        """Send a message from another thread while the event loop is blocked. Never waits, never raises.
+
+        Returns:
+            Whether the socket has taken it. If it took a part, ``run`` sends the rest when the event loop runs again.
+        """
+        line = encode(message)
+        with self._lock:
+            if self._finished or self._waiting:
                 return False
-        if line:
-            self._waiting.append(line)
-            self._changed.set()
+            try:
+                rest = line[self._socket.send(line) :]
+            except OSError:
+                return False
+            if rest:
+                self._waiting.append(rest)
         return True
 
     async def run(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ...logs.records.level import LevelName
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import Listing
 from ...observe.lints.lint import Lint
@@ -107,6 +108,12 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """Whether to end within ``QUICK_S``; a worker that drains already cancels its requests at once."""
 
 
+class SetLogLevel(Message, frozen=True, kw_only=True, tag="set_log_level"):
+    """To the worker: set the level of the log ``app``."""
+
+    level: LevelName
+
+
 class LimitTats(Message, frozen=True, kw_only=True, tag="limit_tats"):
     """To the worker: common TATs of a limit (``limits/sharing.py``), as times of CLOCK_MONOTONIC."""
 
@@ -187,6 +194,15 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """The keys that the application has not got yet, so that its ``/readyz`` is 503."""
 
 
+class LoopBlocked(Message, frozen=True, kw_only=True, tag="loop_blocked"):
+    """To the master, from a thread, while the worker's event loop is blocked. It is no sign of life."""
+
+    seconds: float
+    """For how long at least."""
+    at: str
+    """Where, such as ``shop/app.py:17 in parse``."""
+
+
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
     """To the master: replace this worker. It serves until the master sends ``drain``."""
 
@@ -216,6 +232,8 @@ class Stats(Answer, frozen=True, kw_only=True, tag="stats"):
 
     server: dict[str, Any]
     app: dict[str, Any] = {}
+    queues: dict[str, int] = {}
+    """How many records wait in the queue of each log."""
 
 
 class Tree(Answer, frozen=True, kw_only=True, tag="tree"):
@@ -264,11 +282,12 @@ class Ended(Message, frozen=True, kw_only=True, tag="ended"):
 AnyQuery = (
     ReopenLogs | StatsQuery | TreeQuery | LintsQuery | SlowQuery | SlowRequestQuery | FiguresQuery | UpstreamsQuery
 )
-MasterMessage = Start | State | ServeWithoutKeys | Drain | LimitTats | AnyQuery
+MasterMessage = Start | State | ServeWithoutKeys | Drain | SetLogLevel | LimitTats | AnyQuery
 WorkerMessage = (
     Failed
     | Ready
     | Heartbeat
+    | LoopBlocked
     | Recycle
     | LimitSpent
     | LogsReopened

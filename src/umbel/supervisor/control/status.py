@@ -34,6 +34,7 @@ async def status(master: Master) -> dict[str, Any]:
             "size": master.size,
             "ready": len(master.workers),
             "silent": master.silent,
+            "log_level": master.log_level,
             "limits": master.limits.statistics(),
         },
         "slots": [_slot(slot, stats) for slot in slots],
@@ -64,5 +65,5 @@ def _worker(worker: Worker, stats: messages.Stats | None) -> dict[str, Any]:
     snapshot = worker.statistics()
     result: dict[str, Any] = msgspec.to_builtins(snapshot)
     if stats is not None:
-        result["stats"] = {"server": stats.server, "app": stats.app}
+        result["stats"] = {"server": stats.server, "app": stats.app, "queues": stats.queues}
     return result

@@ -76,6 +76,7 @@ from trio_util import periodic
 
 from ...core.events import Level
 from ...logs import failing_logs, recover_all
+from ...logs.records.level import LevelName
 from ..control import messages
 from ..control.common_limits import CommonLimits
 from ..control.worker_figures import WorkerFigures
@@ -173,6 +174,8 @@ class Master:
         """The numbers of the slots whose first worker has neither been ready nor ended."""
         self._ever_ready = False
         """Whether any worker has ever been ready."""
+        self._log_level: tuple[int, LevelName] | None = None
+        """What ``set_log_level`` has set, with the generation for which it holds."""
         self._announced = False
         """Whether ``master.ready`` was reported."""
         self._all_slots: set[Slot] = set()
@@ -297,6 +300,19 @@ class Master:
                 if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
                     await waiting
 
+    @property
+    def log_level(self) -> LevelName | None:
+        """The level of the log ``app`` of the workers, as ``set_log_level`` has set it; None: as configured."""
+        return None if self._log_level is None or self._log_level[0] != self.generation else self._log_level[1]
+
+    def set_log_level(self, level: LevelName) -> None:
+        """Set the level of the log ``app`` of all workers, also of later ones, until the next reload."""
+        self._log_level = self.generation, level
+        for worker in self.workers:
+            worker.send(messages.SetLogLevel(level=level))
+        text = f"the level of the log app is {level} until the next reload"
+        self.console.report("info", "logs.level", text, app_level=level)
+
     def reap(self) -> None:
         """Reap ended children that are not workers. Never waits."""
         workers = [worker for slot in self._all_slots for worker in slot.all_workers]
@@ -385,6 +401,8 @@ class Master:
             text = f"worker {slot.number} ({worker.pid}) is ready after {took:.2f} s"
             self.console.report("info", "worker.ready", text, slot=slot.number, pid=worker.pid, seconds=round(took, 3))
             self._ever_ready = True
+            if self._log_level is not None and worker.generation == self._log_level[0]:
+                worker.send(messages.SetLogLevel(level=self._log_level[1]))
             self._never_ready.discard(slot.number)
             self._background.start_soon(self._publish_state)
         elif isinstance(message, messages.Recycle):
@@ -397,7 +415,7 @@ class Master:
         self.limits.on_worker_exit(worker)
         uptime = trio.current_time() - worker.spawned_at
         text = f"worker {slot.number} ({worker.pid}) ended: {end}, after {uptime:.1f} s and {worker.requests} requests"
-        if end.kind is ExitClass.HANG and (place := worker.blocked_at()):
+        if end.kind is ExitClass.HANG and (place := worker.aborted_at()):
             text += f"; its event loop was blocked at {place}"
         if worker.failure is not None:
             text += self._failure(worker.failure)

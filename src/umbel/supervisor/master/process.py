@@ -64,6 +64,8 @@ class WorkerStatistics:
     """The latest heartbeat; None if there was none."""
     beat_age: float | None
     """The time since the latest message of any kind; None if there was none."""
+    blocked: messages.LoopBlocked | None
+    """Where its event loop is blocked and for how long, if a thread of the worker could say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,9 @@ class Worker:
         self.draining = False
         self.last_heartbeat: messages.Heartbeat | None = None
         self._lag = RecentMaximum(LAG_PERIOD_S)
+        self._blocked: messages.LoopBlocked | None = None
+        self._blocked_at = 0.0
+        """When ``_blocked`` came."""
         self.failure: messages.Failed | None = None
         self.stderr_tail = bytearray()
         self._spec = spec
@@ -261,7 +266,15 @@ class Worker:
         self.last_heartbeat = beat
         self._lag.add(beat.lag_ms / 1000, trio.current_time())
 
-    def blocked_at(self) -> str:
+    @property
+    def blocked(self) -> messages.LoopBlocked | None:
+        """Where its event loop is blocked, and for how long by now; None: it is not, or the worker could not say so."""
+        if self._blocked is None:
+            return None
+        since = trio.current_time() - self._blocked_at
+        return messages.LoopBlocked(seconds=round(self._blocked.seconds + since, 3), at=self._blocked.at)
+
+    def aborted_at(self) -> str:
         """The place of the main thread at SIGABRT, such as ``app.py:17 in handler``; empty if unknown."""
         found = _BLOCKED.findall(self.stderr_tail.decode("utf-8", "replace"))
         return "{}:{} in {}".format(*found[-1]) if found else ""
@@ -280,6 +293,7 @@ class Worker:
             self.ready_for,
             self.last_heartbeat,
             None if self._heartbeat_at is None else now - self._heartbeat_at,
+            self.blocked,
         )
 
     # Tasks.
@@ -296,7 +310,11 @@ class Worker:
                 self._console.report("error", "worker.garbled", text)
                 self.kill()
                 break
+            if isinstance(message, messages.LoopBlocked):  # A thread has sent it, so the event loop may hang.
+                self._blocked, self._blocked_at = message, trio.current_time()
+                continue
             self._heartbeat_at = trio.current_time()
+            self._blocked = None
             if isinstance(message, messages.Heartbeat):
                 self.take_heartbeat(message)
                 continue

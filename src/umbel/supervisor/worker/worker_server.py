@@ -19,7 +19,7 @@ import msgspec
 import trio
 from hypercorn.config import Config
 
-from ...logs import failing_logs
+from ...logs import failing_logs, set_app_level
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import KeptRequests, Listing
 from ...observe.lints.log_queues import log_queues
@@ -37,6 +37,7 @@ from ..control.channel import Channel
 from ..control.messages import Start
 from ..master.exit_status import WORKER_DONE, WORKER_ORPHANED
 from ..master.options import QUICK_S
+from .block_watch import BlockWatch
 from .limit_reports import LimitReports
 from .recording import recording
 
@@ -130,6 +131,7 @@ class WorkerServer:
                 self._channel.send(messages.Ready())
                 nursery.start_soon(self._send_heartbeats)
                 nursery.start_soon(self._lints.run)
+                nursery.start_soon(BlockWatch(self._channel).run)
                 if (limiters := getattr(self._loaded.app, "machine_limiters", None)) is not None:
                     self._limit_reports = LimitReports(limiters(), self._channel)
                     nursery.start_soon(self._limit_reports.run)
@@ -162,6 +164,8 @@ class WorkerServer:
                 case messages.LimitTats():
                     if self._limit_reports is not None:
                         self._limit_reports.on_tats(message)
+                case messages.SetLogLevel(level=level):
+                    set_app_level(self._server.recorder, level)
                 case messages.ReopenLogs(query=number):
                     await self._reopen_logs(number)
                 case messages.StatsQuery(query=number):
@@ -313,6 +317,7 @@ class WorkerServer:
             query=query,
             server=_as_dict(self._server.statistics()),
             app=_as_dict(app()) if app is not None else {},
+            queues={each.name: each.size for each in log_queues(self._server.recorder)},
         )
 
 

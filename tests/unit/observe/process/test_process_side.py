@@ -19,7 +19,9 @@ from tests.support.logs.records import Records
 from tests.support.observe.timelines import partial_answer
 from tests.support.process.admin import ask_admin, ask_admin_bytes
 from umbel.admin.settings import AdminSettings, SocketPlace
+from umbel.admin.source import LEVEL_NEEDED
 from umbel.core.errors import ConfigError
+from umbel.logs.records.level import LevelName
 from umbel.observe.catalogue import IN_FLIGHT
 from umbel.observe.figures import ProcessFigures
 from umbel.observe.kept_requests import KeptRequests
@@ -40,6 +42,7 @@ class View:
         self._state = state
         self.reopened = 0
         self.lost = 0
+        self.level = "info"
         self.kept: KeptRequests | None = None
         self.thread = threading.get_ident()
 
@@ -66,6 +69,11 @@ class View:
 
     def frames(self) -> Frames:
         return {}
+
+    def set_log_level(self, level: LevelName) -> bool:
+        assert threading.get_ident() == self.thread
+        self.level = level
+        return True
 
     async def reopen(self) -> None:
         assert threading.get_ident() == self.thread
@@ -141,6 +149,12 @@ async def test_state_tree_figures_and_commands_come_from_the_event_loop(tmp_path
         )
         assert await ask_admin(path, "POST", "/ctl/reopen") == (200, {})
         assert view.reopened == 1
+        assert await ask_admin(path, "POST", "/ctl/log-level", {"level": "debug"}) == (200, {"level": "debug"})
+        assert view.level == "debug"
+        status, answer = await ask_admin(path, "POST", "/ctl/log-level")
+        assert (status, answer["detail"]) == (409, LEVEL_NEEDED)
+        status, answer = await ask_admin(path, "POST", "/ctl/log-level", {"level": "loud"})
+        assert (status, answer["detail"].startswith("the arguments are invalid: ")) == (409, True)
         for command in ("scale", "reload", "drain", "kill"):
             status, answer = await ask_admin(path, "POST", f"/ctl/{command}", {"slot": 1})
             assert (status, answer["detail"]) == (409, f"{command} needs a master: umbel serve -w N")

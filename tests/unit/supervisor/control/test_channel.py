@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 
 import trio
+import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from umbel.supervisor.control import messages
@@ -126,3 +127,51 @@ async def test_a_message_beyond_the_bound_is_dropped_and_counted() -> None:
     assert channel.dropped == 1
     channel.close()
     theirs.close()
+
+
+async def test_a_line_of_another_thread_never_breaks_into_a_line_that_is_half_sent() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024)
+    channel, received = Channel(ours), bytearray()
+    blocked, failed = messages.LoopBlocked(seconds=1.0, at="x" * 100), messages.Failed(reason="y" * 30_000)
+    taken: list[bool] = []
+
+    def send_from_thread() -> None:
+        taken.extend(channel.send_from_thread(blocked) for _ in range(200))
+
+    async with trio.open_nursery() as nursery:
+        peer = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        nursery.start_soon(receive_all, peer, received)
+        async with trio.open_nursery() as running:
+            running.start_soon(channel.run)
+            async with trio.open_nursery() as sending:
+                sending.start_soon(trio.to_thread.run_sync, send_from_thread)
+                for _ in range(50):
+                    channel.send(failed)
+                    await trio.lowlevel.checkpoint()
+            channel.finish()
+        channel.close()
+    lines = [decode_worker_message(bytes(line)) for line in received.splitlines()]
+    assert lines.count(failed) == 50
+    assert lines.count(blocked) == sum(taken)
+
+
+async def receive_all(peer: trio.SocketStream, into: bytearray) -> None:
+    async with peer:
+        async for piece in peer:
+            into += piece
+
+
+def test_a_thread_is_refused_if_nobody_reads_or_the_channel_has_ended() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        channel, blocked = Channel(ours), messages.LoopBlocked(seconds=1.0, at="")
+        while channel.send_from_thread(blocked):
+            pass
+        assert not channel.send_from_thread(blocked)
+        theirs.close()
+        channel.finish()
+        assert not channel.send_from_thread(blocked)
+        channel.close()
+
+    trio.run(main)

@@ -63,8 +63,8 @@ class WorkersView {
   }
 }
 
-function logQueue(stats) {
-  const waiting = Object.values(stats?.app?.logs?.streams ?? {}).map((log) => log.queued ?? 0);
+function logQueue(queues) {
+  const waiting = Object.values(queues ?? {});
   return waiting.length ? count(waiting.reduce((sum, each) => sum + each, 0)) : "";
 }
 
@@ -78,8 +78,8 @@ function ofSlot(slot) {
       key: `${slot.slot}/${worker.pid}`,
       slot: worker.state === "draining" ? 0 : slot.slot,
       state: worker.state,
-      cells: [`worker ${slot.slot}`, worker.blocked_at ? `${worker.state} at ${worker.blocked_at}` : worker.state, worker.pid, duration(worker.uptime), duration(lag), duration(worker.beat_age), bytes(beat.rss),
-        count(beat.tasks), count(beat.requests), count(beat.inflight), count(beat.streams ?? 0), count(beat.connections), logQueue(worker.stats), ...own],
+      cells: [`worker ${slot.slot}`, worker.blocked ? `${worker.state} at ${worker.blocked.at}` : worker.state, worker.pid, duration(worker.uptime), duration(lag), duration(worker.beat_age), bytes(beat.rss),
+        count(beat.tasks), count(beat.requests), count(beat.inflight), count(beat.streams ?? 0), count(beat.connections), logQueue(worker.stats?.queues), ...own],
     };
   });
 }
@@ -87,7 +87,7 @@ function ofSlot(slot) {
 function ofProcess(data) {
   const {process, server = {}} = data;
   return {key: "process", slot: 0, state: process.state, cells: ["process", process.state, process.pid, duration(process.uptime_s), duration(process.lag_s), "", bytes(process.rss),
-    count(process.tasks), count(server.requests_total), count(server.requests_in_flight), count(server.streams), count(server.connections), logQueue({app: data.app}), ""]};
+    count(process.tasks), count(server.requests_total), count(server.requests_in_flight), count(server.streams), count(server.connections), logQueue(data.queues), ""]};
 }
 
 export const view = {
