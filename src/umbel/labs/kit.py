@@ -198,4 +198,5 @@ class bar:  # noqa: N801 - it is used as a function, like contextlib.suppress
 def note(text: str) -> None:
     """Show this text with the current time."""
     if (recorder := _Installed.recorder) is not None:
-        recorder.note(text, sys._getframe(1).f_lineno)
+        caller = sys._getframe(1)
+        recorder.note(text, caller.f_lineno if caller.f_code.co_filename == recorder.file else 0)

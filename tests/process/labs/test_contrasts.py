@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.process.labs.conftest import Ran
+from umbel.labs.model import TRIO, lab_of
 
 NO_REASON = "CancelledError, which has no reason"
 
@@ -171,3 +172,18 @@ async def test_the_pool_of_httpx_keeps_connections_of_cancelled_requests(ran: Ra
         assert [(bar.how, bar.end) for bar in runs[column].named("one that waits")] == [("failed", 8.0)]
     assert [note.text for note in runs["umbel"].notes] == ["0 requests, 0 of 2 connections in use", "200 ok"]
     assert [(bar.how, bar.end) for bar in runs["umbel"].named("one that waits")] == [("ok", 3.5)]
+
+
+async def test_a_call_that_blocks_stalls_all_three_and_the_watchdog_names_its_line(ran: Ran) -> None:
+    lab, runs = lab_of(10), await ran(10)
+    for run in runs.values():
+        (report,) = run.named("report")
+        assert report.end is not None
+        meanwhile = [bar for bar in run.named("page") if bar.start >= report.start and (bar.end or 4) <= report.end]
+        assert bool(meanwhile) is (run.column == "thread")
+    blocking = next(
+        number for number, line in enumerate(lab.source(TRIO).splitlines(), 1) if line == "    time.sleep(2)"
+    )
+    (said,) = runs["trio"].notes
+    assert said.text.startswith("watchdog: the event loop was blocked for ")
+    assert said.text.endswith(f": with_trio.py, line {blocking}, in render")
