@@ -42,6 +42,7 @@ TOOLS: Mapping[str, Tool] = {
     "docs": Tool({}, 180),
     "grafana": Tool({}, 60),
     "h2load": Tool({"h2load": "nghttp2-client"}, 180),
+    "learn": Tool({}, 120),
     "logrotate": Tool({"logrotate": "logrotate"}, 120),
     "nginx": Tool({"nginx": "nginx-light"}, 180),
     "node": Tool({"node": "nodejs", "npm": "npm"}, 180),

@@ -42,6 +42,12 @@ def test_the_links_of_a_page_lead_to_files_and_headings(name: str) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
+def test_each_document_stands_in_the_navigation_of_the_site() -> None:
+    listed = set(re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (PROJECT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {page.relative_to(PROJECT / "docs").as_posix() for page in DOCS}
+    assert pages - listed - {page for page in pages if page.startswith("decisions/0")} == set()
+
+
 def test_the_links_of_the_readme_are_absolute_so_that_they_work_on_a_package_index() -> None:
     relative = [link for link in _links("README.md") if "://" not in link and not link.startswith("#")]
     assert relative == []

@@ -1,0 +1,1 @@
+"""Programs of docs/learn that need FastAPI and uvicorn: ``make external ARGS=learn``."""
