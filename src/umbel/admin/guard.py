@@ -8,7 +8,8 @@ A browser sends requests of any page to any address. So over TCP a request passe
 
 The Unix socket needs none of these: no browser reaches it, and its mode admits one user. The address for scrapers has
 no token and no page, so it refuses every Origin, and Sec-Fetch-Site as above. On loopback, which browsers of the
-machine reach, Host must name it too; elsewhere a scraper may use any name.
+machine reach, Host must name it too; elsewhere a scraper may use any name. Pages without secrets have ``OriginGuard``,
+which makes the first two checks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _OWN_SITES = (b"same-origin", b"none")
-_WRONG_HOST = "The admin side is not served under this Host; use the address that it is bound to."
+_WRONG_HOST = "This site is not served under this Host; use the address that it is bound to."
 _HTTP_PORT = 80
 _TOKEN_FIELDS_MAX = 8
 """The bound on parameters of a query in which a token is looked for."""
@@ -121,6 +122,24 @@ class ScraperGuard:
         return name in self._names or _is_loopback(name)
 
 
+class OriginGuard:
+    """The guard of pages without secrets, which accepts requests for themselves and of programs, not of other pages.
+
+    Args:
+        hosts: the values of Host that are the site's own.
+    """
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    def check(self, request: InboundRequest) -> Refusal | None:
+        """Return None if the request may be answered, else the refusal."""
+        host = _value(request.fields, b"host")
+        if host is None or not self._hosts.accept(host):
+            return Refusal(421, _WRONG_HOST)
+        return _foreign(request.fields, host)
+
+
 class TcpGuard:
     """The guard of an address.
 
@@ -132,18 +151,15 @@ class TcpGuard:
     """
 
     def __init__(self, hosts: Hosts, credentials: Credentials, port: str) -> None:
-        self._hosts = hosts
+        self._origins = OriginGuard(hosts)
         self._credentials = credentials
         self._cookie = f"umbel-admin-{port}".encode()
 
     def check(self, request: InboundRequest) -> Refusal | Exchange | None:
         """Return None if the request may be answered, else the refusal, or the exchange of a token for a cookie."""
+        if (refusal := self._origins.check(request)) is not None:
+            return refusal
         fields = request.fields
-        host = _value(fields, b"host")
-        if host is None or not self._hosts.accept(host):
-            return Refusal(421, _WRONG_HOST)
-        if (foreign := _foreign(fields, host)) is not None:
-            return foreign
         client = request.peer[0] if request.peer is not None else ""
         authorization = _value(fields, b"authorization")
         if authorization is not None:

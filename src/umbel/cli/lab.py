@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,20 @@ _TEXT_MAX = 100
     metavar="FILE",
     help="Write the lab as one HTML file, which needs no network.",
 )
-@click.pass_context
+@click.option("--serve", is_flag=True, help="Serve all labs to a browser of this machine, and run them when asked to.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port of --serve.  [default: any free one]"
+)
 def lab(
-    ctx: click.Context, number: int | None, no_question: bool, source: bool, as_json: bool, html: Path | None
+    number: int | None,
+    no_question: bool,
+    source: bool,
+    as_json: bool,
+    html: Path | None,
+    serve: bool,
+    port: int | None,
 ) -> None:
-    """List the labs, or run the lab with this NUMBER.
+    """List the labs, or run the lab with this NUMBER, or serve all.
 
     A lab runs one story as three programs: with asyncio.gather or create_task, with asyncio.TaskGroup, and with a trio
     nursery. It asks a question, runs the programs, and shows what their tasks did on one time axis.
@@ -40,6 +50,13 @@ def lab(
     from ..labs.model import lab_of
     from ..labs.run import LabError, run_lab
 
+    if serve:
+        if number is not None or no_question or source or as_json or html is not None:
+            raise click.UsageError("--serve goes with --port only; the pages show all labs.")
+        _serve(port or 0)
+        return
+    if port is not None:
+        raise click.UsageError("--port has an effect only with --serve.")
     if number is None:
         if no_question or source or html is not None:
             raise click.UsageError("Say which lab: umbel lab NUMBER.")
@@ -72,6 +89,23 @@ def lab(
         _show(chosen, runs, source)
 
 
+def _serve(port: int) -> None:
+    """Serve the labs on loopback until SIGINT or SIGTERM."""
+    from ..admin.listeners import tcp_listener
+    from ..labs.site import serve_labs
+    from .running import run
+
+    try:
+        listener = tcp_listener(f"127.0.0.1:{port}")
+    except OSError as error:
+        raise click.ClickException(f"{error.strerror}.") from error
+    click.echo(f"The labs: http://{listener.address}/ (Ctrl-C ends them)")
+    try:
+        run(partial(serve_labs, listener, lambda event, sentence: click.echo(f"{event}: {sentence}", err=True)))
+    finally:
+        listener.close()
+
+
 def _list(as_json: bool) -> None:
     import msgspec
 
@@ -85,7 +119,7 @@ def _list(as_json: bool) -> None:
     width = max(len(each.title) for each in labs)
     for each in labs:
         click.echo(f"{each.number:3}  {each.title:{width}}  {each.phenomenon}")
-    click.echo("\nRun one with: umbel lab NUMBER")
+    click.echo("\nRun one with: umbel lab NUMBER. In a browser: umbel lab --serve")
 
 
 def _width() -> int:

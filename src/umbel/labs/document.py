@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -10,12 +11,36 @@ from .model import Lab, Run, rows
 
 
 def as_document(lab: Lab, runs: Mapping[str, Run]) -> str:
-    """Return the text of the lab, and each program with its source, its figure and its bars, as JSON.
+    """Return the text of the lab and what its programs did, as JSON."""
+    return msgspec.json.encode({**text_of(lab), "columns": columns_of(lab, runs)}).decode()
+
+
+def text_of(lab: Lab) -> dict[str, Any]:
+    """Return what a reader is told: the story, the question and its answer, as plain data. Times are in seconds."""
+    return {
+        "number": lab.number,
+        "title": lab.title,
+        "phenomenon": lab.phenomenon,
+        "story": " ".join(lab.story.split()),
+        "question": " ".join(lab.question.split()),
+        "choices": lab.choices,
+        "right": lab.right,
+        "answer": " ".join(lab.answer.split()),
+        "why": lab.paragraphs(),
+        "measured": lab.measured,
+        "horizon": lab.horizon,
+        "over_at": lab.over_at,
+        "over": lab.over,
+    }
+
+
+def columns_of(lab: Lab, runs: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """Return each program with its source, its figure and its bars, as data for msgspec.
 
     Times are in seconds from the start of the run. ``rows`` are the bars in the order of a picture, where bars that
     are alike are one row with a ``count``. ``running`` are the moments at which the number of running bars changes.
     """
-    columns = [
+    return [
         {
             "key": column.key,
             "title": column.title,
@@ -30,23 +55,6 @@ def as_document(lab: Lab, runs: Mapping[str, Run]) -> str:
         }
         for column in lab.columns
     ]
-    document = {
-        "number": lab.number,
-        "title": lab.title,
-        "phenomenon": lab.phenomenon,
-        "story": " ".join(lab.story.split()),
-        "question": " ".join(lab.question.split()),
-        "choices": lab.choices,
-        "right": lab.right,
-        "answer": " ".join(lab.answer.split()),
-        "why": lab.paragraphs(),
-        "measured": lab.measured,
-        "horizon": lab.horizon,
-        "over_at": lab.over_at,
-        "over": lab.over,
-        "columns": columns,
-    }
-    return msgspec.json.encode(document).decode()
 
 
 def _running(run: Run) -> list[tuple[float, int]]:

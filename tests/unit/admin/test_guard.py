@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umbel.admin.credentials import FAILED_AT_ONCE, ONE_TIME_MAX, ONE_TIME_S, Credentials, TokenCheck
-from umbel.admin.guard import Exchange, Guard, Hosts, Refusal, ScraperGuard, TcpGuard, UnixGuard
+from umbel.admin.guard import Exchange, Guard, Hosts, OriginGuard, Refusal, ScraperGuard, TcpGuard, UnixGuard
 
 TOKEN = "configured-token"
 OWN = b"127.0.0.1:9600"
@@ -123,6 +123,24 @@ def test_a_request_over_tcp_passes_with_own_host_own_origin_and_a_token(
     fields: dict[bytes, bytes], method: str, target: bytes, expected: int | str
 ) -> None:
     assert verdict(tcp_guard(), fields, method, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({b"host": OWN}, "passed"),
+        ({b"host": OWN, b"origin": b"http://127.0.0.1:9600"}, "passed"),
+        ({b"host": OWN, b"origin": b"http://127.0.0.1:9601"}, 403),
+        ({b"host": OWN, b"sec-fetch-site": b"cross-site"}, 403),
+        ({b"host": b"evil.example:9600"}, 421),
+        ({}, 421),
+    ],
+)
+def test_pages_without_secrets_need_own_host_and_origin_but_no_token(
+    fields: dict[bytes, bytes], expected: int | str
+) -> None:
+    guard = OriginGuard(Hosts("127.0.0.1:9600", "127.0.0.1:9600"))
+    assert verdict(guard, fields, "POST", b"/1/run") == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,8 @@ def test_html_is_written_to_the_file(tmp_path: Path) -> None:
         (("99",), "There is no lab 99; the labs are 1"),
         (("--html", "x"), "Say which lab: umbel lab NUMBER."),
         (("0",), "0 is not in the range"),
+        (("1", "--serve"), "--serve goes with --port only"),
+        (("1", "--port", "9700"), "--port has an effect only with --serve"),
     ],
 )
 def test_a_wrong_use_is_an_error_in_one_sentence(arguments: tuple[str, ...], said: str) -> None:
@@ -87,3 +90,10 @@ def test_a_program_that_crashes_is_an_error_with_its_output(monkeypatch: pytest.
     result = lab("1")
     assert result.exit_code == 1
     assert result.output.endswith("Error: Lab 1, trio nursery: the program has crashed:\nValueError\n")
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = lab("--serve", "--port", str(taken.getsockname()[1]))
+    assert result.exit_code == 1
+    assert "Error: cannot listen on 127.0.0.1:" in result.output

@@ -32,10 +32,10 @@ LAB = Lab(
         close ends no handler. uvicorn does the same, alone and as gunicorn's worker: an application gets the message
         http.disconnect if it asks for it, and a handler that awaits a call does not ask. TaskGroup changes nothing
         here, because nothing has failed: its tasks belong to the page, but nobody ends the page.""",
-        """trio.serve_tcp ends no handler either. What ends the page are the seven lines of `watch` and `serve` in the
-        third program: two tasks in one nursery, and whichever is done first cancels the rest. The cancel reaches all
-        that the page has started, at any depth, and `serve` returns when it has ended. Umbel's server does this for
-        every handler and every configured route.""",
+        """trio.serve_tcp ends no handler either. What ends the page is `watch`, a task in the same nursery as the
+        page, which cancels the nursery when the connection closes. The cancel reaches all that the page has started, at
+        any depth, and `serve` returns when all of it has ended. Umbel's server does this for every handler and every
+        configured route.""",
         """The same can be written with TaskGroup, by cancelling the task of the page, if the server is yours and all
         that the page starts is in groups. With gather or create_task somewhere below, that part runs on as in
         lab 1.""",

@@ -1,7 +1,9 @@
 "use strict";
 // Draws one lab: the question, then a pane for each program, all on one time axis that can be scrubbed.
+// A file has what the programs did in its data. Served by ``umbel lab --serve``, the page asks for a run instead.
 
 const lab = JSON.parse(document.getElementById("data").textContent);
+const isLive = lab.columns === undefined;
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 24, TOP = 22;
 const seconds = (at) => `${Number(at.toFixed(3))} s`;
@@ -15,6 +17,11 @@ function make(name, attributes = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+/** The nodes of a text in which `code` stands between backticks. */
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
 }
 
 function draw(parent, name, attributes, text) {
@@ -37,8 +44,10 @@ class Pane {
     this.lines = column.source.replace(/\n$/, "").split("\n").map((line, index) =>
       make("span", { "data-line": index + 1 }, line || " "));
     this.code = make("pre", { tabindex: 0, "aria-label": `program of ${column.title}` }, ...this.lines);
-    this.element = make("section", { class: "pane" }, make("h2", {}, column.title),
-      make("div", { class: "soft" }, column.file), this.counting, this.svg, this.notes, this.told, this.code);
+    this.program = make("details", matchMedia("(min-width: 760px)").matches ? { open: "" } : {},
+      make("summary", { class: "soft" }, column.file), this.code);
+    this.element = make("section", { class: "pane" }, make("h2", {}, column.title), this.counting, this.svg, this.notes,
+      this.told, this.program);
     this.width = 0;
     this.chosen = null;
   }
@@ -149,6 +158,7 @@ class Pane {
 
   /** Marks a line of the source and scrolls to it within its own box. */
   light(line) {
+    this.program.open = true;
     this.lines.forEach((each, index) => each.classList.toggle("on", index + 1 === line));
     const lit = this.lines[line - 1];
     if (lit) this.code.scrollTop = lit.offsetTop - this.code.offsetTop - this.code.clientHeight / 2;
@@ -166,7 +176,7 @@ class Pane {
   }
 }
 
-const panes = lab.columns.map((column) => new Pane(column));
+let panes = [];
 
 /** The common time axis. */
 const time = {
@@ -176,7 +186,7 @@ const time = {
   slider: make("input", { type: "range", min: 0, max: lab.horizon, step: lab.horizon / 400, value: 0, "aria-label": "time in seconds",
     oninput: () => { time.stop(); time.set(Number(time.slider.value)); } }),
   output: make("output", {}),
-  speed: make("select", { "aria-label": "speed" }, make("option", { value: 1 }, "1 s per s"),
+  speed: make("select", { "aria-label": "speed" }, make("option", { value: 1 }, "normal speed"),
     make("option", { value: 0.25 }, "slow motion"), make("option", { value: 4 }, "fast")),
   set(now) {
     time.now = Math.min(now, lab.horizon);
@@ -204,6 +214,36 @@ const time = {
   },
 };
 
+/** What the programs did: from the file, or by a run of now. */
+async function columns() {
+  if (!isLive) return lab.columns;
+  const response = await fetch(`/${lab.number}/run`, { method: "POST" });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.detail);
+  return answer;
+}
+
+/** Runs the programs and shows them, from the beginning or at the end of the time axis. */
+async function run(plays) {
+  again.disabled = true;
+  state.textContent = isLive ? "The programs run …" : "";
+  try {
+    const done = await columns();
+    state.textContent = "";
+    panes = done.map((column) => new Pane(column));
+    time.stop();
+    drawn.replaceChildren(...panes.map((pane) => pane.element));
+    figures.replaceChildren(...done.map((column) =>
+      make("tr", {}, make("th", { scope: "row" }, column.title), make("td", {}, column.figure))));
+    result.hidden = false;
+    if (plays && !matchMedia("(prefers-reduced-motion: reduce)").matches) { time.set(0); time.toggle(); }
+    else time.set(lab.horizon);
+  } catch (error) {
+    state.textContent = `The lab was not run: ${error.message}`;
+  }
+  again.disabled = false;
+}
+
 function reveal(given) {
   choices.querySelectorAll("button").forEach((button, index) => {
     button.disabled = true;
@@ -211,32 +251,35 @@ function reveal(given) {
     else if (index === given) button.classList.add("wrong");
   });
   if (given !== null) verdict.textContent = given === lab.right ? "Right." : `No: ${lab.choices[lab.right]}. See why:`;
-  result.hidden = false;
-  if (given !== null && !matchMedia("(prefers-reduced-motion: reduce)").matches) { time.set(0); time.toggle(); }
-  else time.set(lab.horizon);
+  again.hidden = !isLive;
+  run(given !== null);
 }
 
 const verdict = make("p", { "aria-live": "polite" });
+const state = make("p", { role: "status" });
+const again = make("button", { onclick: () => run(true), hidden: "" }, "Run again");
 const choices = make("div", { class: "choices" },
   ...lab.choices.map((choice, index) => make("button", { onclick: () => reveal(index) }, choice)),
   make("button", { onclick: () => reveal(null) }, "Just show me"));
 const swatch = (style, text) => make("span", {}, make("i", { style }), text);
+const drawn = make("div", { class: "panes" });
+const figures = make("table", { class: "figures" });
 const result = make("div", { hidden: "" },
   make("div", { class: "time" }, time.button, time.slider, time.output, time.speed),
   make("p", { class: "soft" }, lab.over_at === null ? "" : `The red line: at ${seconds(lab.over_at)}, ${lab.over}. Nothing should run after it.`),
-  make("div", { class: "panes" }, ...panes.map((pane) => pane.element)),
+  drawn,
   make("p", { class: "legend" }, swatch("background: var(--ok)", "running"),
-    swatch("background: var(--late)", "running after it should be over"),
+    ...(lab.over_at === null ? [] : [swatch("background: var(--late)", "running after it should be over")]),
     swatch("background: repeating-linear-gradient(45deg, var(--cancelled) 0 3px, transparent 3px 6px)", "cancelled"),
     swatch("border: 1px dashed var(--soft)", "a block and the tasks in it"), make("span", {}, "✗ failed or destroyed")),
-  make("h2", {}, "Answer"), make("p", {}, lab.answer),
-  make("table", { class: "figures" }, make("caption", { class: "soft" }, `Measured: ${lab.measured}`),
-    ...lab.columns.map((column) => make("tr", {}, make("th", { scope: "row" }, column.title), make("td", {}, column.figure)))),
-  make("h2", {}, "Why"), ...lab.why.map((part) => make("p", {}, part)));
+  make("h2", {}, "Answer"), make("p", {}, ...prose(lab.answer)),
+  make("p", { class: "soft" }, `Measured: ${lab.measured}`), figures,
+  make("h2", {}, "Why"), ...lab.why.map((part) => make("p", {}, ...prose(part))));
 
 document.getElementById("lab").append(
-  make("h1", {}, `Lab ${lab.number}: ${lab.title}`), make("p", { class: "soft" }, lab.phenomenon), make("p", {}, lab.story),
-  make("div", { class: "question" }, make("p", {}, lab.question), choices, verdict), result);
+  make("h1", {}, `Lab ${lab.number}: ${lab.title}`), make("p", { class: "soft" }, ...prose(lab.phenomenon)),
+  make("p", {}, ...prose(lab.story)),
+  make("div", { class: "question" }, make("p", {}, ...prose(lab.question)), choices, verdict, state, again), result);
 
 addEventListener("resize", () => { if (!result.hidden) time.set(time.now); });
 addEventListener("keydown", (event) => {
