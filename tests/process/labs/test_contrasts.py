@@ -187,3 +187,15 @@ async def test_a_call_that_blocks_stalls_all_three_and_the_watchdog_names_its_li
     (said,) = runs["trio"].notes
     assert said.text.startswith("watchdog: the event loop was blocked for ")
     assert said.text.endswith(f": with_trio.py, line {blocking}, in render")
+
+
+async def test_hedges_that_lose_run_on_with_create_task_and_a_budget_bounds_them(ran: Ran) -> None:
+    runs = await ran(11)
+    for run in runs.values():
+        assert sorted(bar.end or 0 for bar in run.named("request")) == [1.0] * 4 + [2.0] * 4
+        assert all((bar.how, bar.end) in (("ok", 1.0), ("ok", 2.0)) for bar in run.named("call 1"))
+    lost = [[bar for bar in run.bars if bar.name in ("call 2", "call 3")] for run in runs.values()]
+    assert [len(bars) for bars in lost] == [16, 16, 16, 3]
+    assert {bar.how for bar in lost[0]} == {"ok"}
+    assert {bar.how for bars in lost[1:] for bar in bars} == {"cancelled"}
+    assert {bar.reason for bars in lost[2:] for bar in bars} == {"Cancelled: another call was faster"}
