@@ -59,6 +59,7 @@ def build(
     first_cause: Cause = "first",
     limits: Sequence[LimitQueue] = (),
     network: Network | None = None,
+    title: str = "",
 ) -> Client:
     """Make the client of one upstream. Reads the TLS files, if a replica has an https URL.
 
@@ -72,6 +73,7 @@ def build(
             has its own.
         overload_manager, first_cause, limits: see ``Client``.
         network: makes the connections in place of sockets; ``reader`` is its reader, and it has the ``rng``.
+        title: the name of the client in messages and records; empty: ``name``.
 
     Raises:
         UpstreamConfigError: a TLS file cannot be used, or a ``dns+`` URL or an ejection rule is invalid.
@@ -90,6 +92,7 @@ def build(
         first_cause=first_cause,
         limits=limits,
         network=network,
+        title=title,
     )
 
 
@@ -110,13 +113,14 @@ def build_mirror(
     """
     alone = {"retry": None, "hedge": None, "coalesce": False, "health": None, "max_queue": 0}
     return build(
-        f"{name} (mirror)",
+        name,
         config.model_copy(update=alone),
         recorder=recorder,
         reader=reader,
         timers=timers,
         first_cause="mirror",
         network=network,
+        title=f"{name} (mirror)",
     )
 
 
@@ -181,6 +185,7 @@ def _build_client(
     first_cause: Cause = "first",
     limits: Sequence[LimitQueue] = (),
     network: Network | None = None,
+    title: str = "",
 ) -> Client:
     if network is not None:
         rng = network.rng
@@ -200,7 +205,7 @@ def _build_client(
         reader=reader,
     )
     return Client(
-        name,
+        title or name,
         replicas,
         policies,
         pool,

@@ -56,6 +56,10 @@ class FileLoader:
             self.complete = False
             return
         self.stamps.append(source.stamp)
+        self.add(source, depth)
+
+    def add(self, source: SourceFile, depth: int = 0) -> None:
+        """Add what was read, and read the files that it includes. ``depth``: as for ``read``."""
         data, wrong = self._report.variables.replace(source.data, source.directory)
         for at, reason in wrong:
             self._report.add(Origin(source, at), reason)

@@ -10,8 +10,9 @@ import re
 import time
 import tomllib
 from ast import literal_eval
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _NAMESPACE = re.compile(r"^Cannot (?:declare|mutate|redefine)[a-z ]*(\(.*\))(?: twice)?$")
 _NO_VALUE = "there is no value here; write texts in quotes"
 _HUGE_NUMBER = re.compile(r"(?<![0-9_])[0-9_]{4300,}")
+
+GIVEN_NAME = "configuration"
+"""The name in messages of a configuration that no file holds."""
 
 
 class FileStamp(NamedTuple):
@@ -129,6 +133,21 @@ def parsed(text: str, size_max: int = SIZE_MAX) -> SourceFile:
     """
     content = text.encode()
     return SourceFile("", Path(), _decoded(content, size_max), _parse(text), FileStamp(Path(), 0, 0, len(content), 0))
+
+
+def given(source: str | Mapping[str, Any]) -> SourceFile:
+    """Make a ``SourceFile`` of TOML text, or of a copy of data, as if a file ``GIVEN_NAME`` of the current directory.
+
+    Raises:
+        UnreadableError: as in ``read``.
+    """
+    path = Path(GIVEN_NAME).absolute()
+    if isinstance(source, str):
+        return replace(parsed(source), name=GIVEN_NAME, path=path)
+    data = dict(source)
+    if _deeper_than(DEPTH_MAX, data):
+        raise UnreadableError(f"is nested deeper than {DEPTH_MAX} levels")
+    return SourceFile(GIVEN_NAME, path, "", deepcopy(data), FileStamp(path, 0, 0, 0, 0))
 
 
 def read_settled(path: Path, name: str, size_max: int = SIZE_MAX) -> SourceFile:

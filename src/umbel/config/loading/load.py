@@ -62,7 +62,7 @@ from .errors.error_recovery import PLACEHOLDERS, hidden_violations, recover
 from .errors.error_report import ErrorReport
 from .errors.validation_errors import SchemaViolation, schema_violations
 from .file_loader import FileLoader
-from .file_reader import KEEPS_CHANGING, READS_MAX, SourceFile, settled
+from .file_reader import GIVEN_NAME, KEEPS_CHANGING, READS_MAX, SourceFile, UnreadableError, given, settled
 from .merge import MergedTree, Origin, merge
 from .variable_types import give_types, make_plain
 from .variables import Variables
@@ -99,6 +99,28 @@ def load(
             lines. No message shows a URL or the value of a variable.
     """
     return load_for_display(path, checks=checks, environ=environ).config
+
+
+def load_given(
+    source: str | Mapping[str, Any], *, checks: Sequence[Check] = (), environ: Mapping[str, str] | None = None
+) -> Config:
+    """Validate a configuration that is no file: TOML as text, or its data. Blocks on the files that it names.
+
+    Relative paths are relative to the current directory. Arguments and errors are those of ``load``; the problems name
+    a file ``configuration``, and those of data no line.
+    """
+    report = ErrorReport(Variables(os.environ if environ is None else environ))
+    loader = FileLoader(report)
+    report.add_file(GIVEN_NAME)
+    try:
+        loader.add(given(source))
+    except UnreadableError as error:
+        report.add_unreadable(GIVEN_NAME, error)
+        raise ConfigError(report.problems()) from error
+    config, _ = _build(loader, report, checks)
+    if report.found:
+        raise ConfigError(report.problems())
+    return config
 
 
 def load_for_display(

@@ -1,0 +1,265 @@
+"""Scripts: what a scripted upstream does with the requests that it gets, one after the other.
+
+A script is a row of *turns*. Each request takes the next turn: the upstream waits for the turn's pause, and then
+answers, fails or hangs. The last turn is repeated for all further requests. Two operations make scripts of scripts:
+
+- ``a.then(b)``: first a, then b. ``fail("reset").then(json({}))`` resets the first request and answers the others.
+  A delay takes no request, so ``delay(0.3).then(json({}))`` answers each request after 0.3 seconds.
+- ``a.times(n)``: a, n times.
+
+Scripts are values: they never change, and one script may serve several upstreams, each from its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+import msgspec
+
+if TYPE_CHECKING:
+    from .received import UpstreamRequest
+
+Function = Callable[["UpstreamRequest"], "Awaitable[Script | httpx.Response] | Script | httpx.Response"]
+"""A function that answers requests."""
+FailureName = Literal[
+    "connect", "connect-timeout", "dns", "tls", "reset", "timeout", "malformed", "too-big", "bad-body"
+]
+"""The failures that an upstream can cause."""
+
+CONNECTING: frozenset[FailureName] = frozenset({"connect", "connect-timeout", "dns", "tls"})
+"""The failures before a request is sent."""
+_FAILURES: frozenset[str] = frozenset({*CONNECTING, "reset", "timeout", "malformed", "too-big", "bad-body"})
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedResponse:
+    """A response, sent as a whole or in pieces."""
+
+    status: int
+    fields: tuple[tuple[bytes, bytes], ...]
+    body: bytes | tuple[Piece, ...]
+    """Bytes are sent with Content-Length; other bodies with chunked transfer coding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure of the connection, or a response that cannot be used."""
+
+    name: FailureName
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """An answer that a function makes of the request."""
+
+    function: Function
+
+
+Answer = ScriptedResponse | Failure | Computed
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What happens to one request."""
+
+    pause: float
+    """Seconds before the answer."""
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What an upstream does with its requests, in order; see the module."""
+
+    turns: tuple[Turn, ...] = ()
+    pause: float = 0.0
+    """Seconds that the following turn waits in addition: a delay behind which nothing stands yet."""
+
+    def then(self, following: Script | Function) -> Script:
+        """This script, and then ``following``, a script or a function."""
+        after = as_script(following)
+        if not after.turns:
+            return Script(self.turns, self.pause + after.pause)
+        first, *rest = after.turns
+        return Script((*self.turns, replace(first, pause=self.pause + first.pause), *rest), after.pause)
+
+    def times(self, count: int) -> Script:
+        """This script, ``count`` times one after the other.
+
+        Raises:
+            ValueError: ``count`` is less than 1.
+        """
+        if count < 1:
+            raise ValueError("times needs a number of at least 1")
+        repeated = self
+        for _ in range(count - 1):
+            repeated = repeated.then(self)
+        return repeated
+
+
+Piece = bytes | Script
+"""A part of a streamed body: bytes, a delay, ``fail("reset")``, or ``hang()``."""
+
+
+def as_script(handler: Script | Function) -> Script:
+    """The script of ``handler``.
+
+    Raises:
+        TypeError: it is neither a script nor a function.
+    """
+    if isinstance(handler, Script):
+        return handler
+    if callable(handler):
+        return Script((Turn(0.0, Computed(handler)),))
+    raise TypeError(
+        f"{handler!r} is neither a scripted answer, such as json({{}}), nor a function that takes a request"
+    )
+
+
+def response(
+    body: bytes | tuple[Piece, ...], status: int, headers: Mapping[str, str], media_type: str | None
+) -> Script:
+    """A script of one response. ``media_type``: the Content-Type unless ``headers`` has one.
+
+    Raises:
+        ValueError: ``status`` is no final status.
+    """
+    if not 200 <= status <= 999:
+        raise ValueError(f"{status} is no final status; it must be from 200 to 999")
+    named = httpx.Headers(dict(headers))
+    if media_type is not None:
+        named.setdefault("content-type", media_type)
+    return Script((Turn(0.0, ScriptedResponse(status, tuple(named.raw), body)),))
+
+
+def json(value: Any, status: int = 200, *, headers: Mapping[str, str] = {}) -> Script:
+    """Answer with ``value`` as JSON."""
+    return response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def text(body: str, status: int = 200, *, headers: Mapping[str, str] = {}) -> Script:
+    """Answer with a text in UTF-8."""
+    return response(body.encode(), status, headers, "text/plain; charset=utf-8")
+
+
+def content(body: bytes = b"", status: int = 200, *, headers: Mapping[str, str] = {}) -> Script:
+    """Answer with bytes as they are. Without a Content-Type in ``headers`` the response has none."""
+    return response(body, status, headers, None)
+
+
+def stream(*pieces: bytes | str | Script, status: int = 200, headers: Mapping[str, str] = {}) -> Script:
+    """Answer with a body that is sent piece by piece.
+
+    Args:
+        pieces: bytes or texts to send, ``delay(…)`` for a wait between them, and as the last piece ``fail("reset")``,
+            which breaks the connection, or ``hang()``, which sends nothing more.
+        status: the status.
+        headers: the header fields.
+
+    Raises:
+        ValueError: a piece is another script, or one stands behind ``fail`` or ``hang``.
+    """
+    checked: list[Piece] = []
+    for number, piece in enumerate(pieces):
+        is_end = isinstance(piece, Script) and piece.turns
+        if is_end and (piece not in (fail("reset"), hang()) or number < len(pieces) - 1):
+            raise ValueError('a stream has bytes, texts and delays, and fail("reset") or hang() only as its end')
+        checked.append(piece.encode() if isinstance(piece, str) else piece)
+    return response(tuple(checked), status, headers, None)
+
+
+def sse(*events: str | Mapping[str, Any] | Script, headers: Mapping[str, str] = {}) -> Script:
+    """Answer with server-sent events.
+
+    Args:
+        events: a text is the data of an event; a mapping has its fields (``event``, ``id``, ``retry``, ``data``; other
+            data than a text is sent as JSON); ``delay``, ``fail`` and ``hang`` as for ``stream``.
+        headers: the header fields.
+
+    Raises:
+        ValueError: as for ``stream``.
+    """
+    pieces = [each if isinstance(each, Script) else _event(each) for each in events]
+    return stream(*pieces, headers={"content-type": "text/event-stream", **headers})
+
+
+def _event(event: str | Mapping[str, Any]) -> str:
+    fields = {"data": event} if isinstance(event, str) else event
+    lines = []
+    for name, value in fields.items():
+        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        lines += [f"{name}: {line}\n" for line in shown.split("\n")]
+    return "".join(lines) + "\n"
+
+
+def fail(name: FailureName) -> Script:
+    """Fail, so that the call has the failure kind of this name.
+
+    ========================  ==========================================================================================
+    ``"connect"``             the connection is refused
+    ``"connect-timeout"``     the connection is never made; the upstream's ``connect_timeout`` passes (kind ``connect``)
+    ``"dns"``                 the name of the upstream's host has no address
+    ``"tls"``                 the TLS handshake fails
+    ``"reset"``               the connection is reset before the first byte of the response
+    ``"timeout"``             nothing comes (as ``hang``); the call's timeout or the request's deadline passes
+    ``"malformed"``           the response is no HTTP
+    ``"too-big"``             the response declares a body of a terabyte
+    ``"bad-body"``            the response is declared as JSON and is none
+    ========================  ==========================================================================================
+
+    The first four concern new connections, and so does ``"reset"``: the upstream closes its kept connections before.
+    (A kept connection that is reset is no failure of a call: the gateway sends the request again on a new one.)
+
+    Raises:
+        ValueError: an upstream cannot cause a failure of this name.
+    """
+    if name not in _FAILURES:
+        raise ValueError(f"an upstream cannot cause {name!r}; it can cause {', '.join(sorted(_FAILURES))}")
+    if name == "bad-body":
+        return response(b"{", 200, {}, "application/json")
+    return Script((Turn(0.0, Failure(name)),))
+
+
+def delay(seconds: float) -> Script:
+    """Wait for ``seconds`` of virtual time before what follows: ``delay(0.3).then(json({}))``.
+
+    Raises:
+        ValueError: ``seconds`` is negative or infinite.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("a delay takes a number of seconds from 0; hang() never ends")
+    return Script((), seconds)
+
+
+def hang() -> Script:
+    """Take the request and never answer. The gateway's own time limits end the call."""
+    return fail("timeout")
+
+
+class Position:
+    """A place in a script: which turn the next request gets."""
+
+    def __init__(self, script: Script) -> None:
+        """Begin at the first turn.
+
+        Raises:
+            ValueError: the script has no answer, or a delay is its end.
+        """
+        if not script.turns or script.pause:
+            raise ValueError("a script ends with an answer: write what follows the delay, as delay(0.3).then(json({}))")
+        self.turns: Sequence[Turn] = script.turns
+        self._next = 0
+
+    @property
+    def coming(self) -> Turn:
+        """The turn of the next request."""
+        return self.turns[min(self._next, len(self.turns) - 1)]
+
+    def take(self) -> Turn:
+        """The turn of the next request, which is used up with that."""
+        turn = self.coming
+        self._next += 1
+        return turn
