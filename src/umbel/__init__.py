@@ -30,8 +30,9 @@ Public names:
   - ``UpstreamError``: a call got no usable response from its upstream.
 
 Further public packages are ``umbel.upstream`` (an httpx transport with retries, hedging and a circuit breaker),
-``umbel.logs`` (structured logs on trio) and ``umbel.server`` (the server). Names are imported on first use, so
-``umbel.upstream`` and ``umbel.logs`` work without a web framework.
+``umbel.logs`` (structured logs on trio), ``umbel.observe`` (the live tasks of any trio program in a browser) and
+``umbel.server`` (the server). Names are imported on first use, so ``umbel.upstream``, ``umbel.logs`` and
+``umbel.observe`` work without a web framework.
 """
 
 from __future__ import annotations

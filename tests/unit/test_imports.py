@@ -48,7 +48,7 @@ CIRCLE_ALLOWED_IN = "umbel.server.http2"
 
 LIBRARIES_MAX = {
     "admin -> hypercorn": 3,  # It runs `umbel.server`, whose settings are Hypercorn's.
-    "observe -> hypercorn": 1,  # The thread of an admin side.
+    "observe -> hypercorn": 3,  # The thread of an admin side, and the console of a program, which runs one.
     "core -> httpx": 2,  # The adapters for httpx's messages and transports, used by `upstream` and `composition`.
     "server -> pydantic": 2,
 }

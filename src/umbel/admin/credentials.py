@@ -47,6 +47,8 @@ class Credentials:
     def __init__(self, token: str | None = None, clock: Callable[[], float] = monotonic) -> None:
         self.cookie = secrets.token_urlsafe(_TOKEN_BYTES)
         """The value of the cookie, new for each process."""
+        self.has_token = token is not None
+        """Whether there is a configured token."""
         self._token = None if token is None else token.encode()
         self._clock = clock
         self._one_time: dict[bytes, float] = {}

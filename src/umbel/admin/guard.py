@@ -173,7 +173,8 @@ class TcpGuard:
             result = TokenCheck.RIGHT if has_cookie else self._credentials.check_token(given, client, one_time=True)
             return _refusal_of(result) or Exchange(self._set_cookie())
         if not has_cookie:
-            return _unauthorized("Open the URL that was printed on the terminal, or send the token of [admin].")
+            also = ", or send the token of [admin]" if self._credentials.has_token else ""
+            return _unauthorized(f"Open the URL that was printed on the terminal{also}.")
         if request.method not in ("GET", "HEAD") and _value(fields, b"origin") is None:
             return Refusal(403, "A request with a cookie that changes something needs Origin.")
         return None

@@ -5,7 +5,7 @@ views (``console/README.md``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -21,8 +21,11 @@ _WORKER_COLUMNS = (
 )
 
 
-def status_page(status: Mapping[str, Any], topics: Iterable[str] = ()) -> bytes:
-    """Make the page of a source's ``status()``, with the console for its ``topics``; without topics no console."""
+def status_page(status: Mapping[str, Any], topics: Iterable[str] = (), paths: Collection[str] = _LINKS) -> bytes:
+    """Make the page of a source's ``status()``, with the console for its ``topics``; without topics no console.
+
+    ``paths`` are those that are served: the page links to pages among them, and its buttons are their commands.
+    """
     head: Mapping[str, Any] = status.get("master") or status.get("process") or {}
     title = f"Umbel: {head.get('state', '')}"
     parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(head.get('summary', ''))}</p>"]
@@ -34,9 +37,10 @@ def status_page(status: Mapping[str, Any], topics: Iterable[str] = ()) -> bytes:
         parts += ["<h2>Authentication</h2>", _table(_AUTH_COLUMNS, map(_auth_cells, auth))]
     if limits := limit_rows(status):
         parts += ["<h2>Limits</h2>", _table(_LIMIT_COLUMNS, limits)]
-    links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
+    links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS if path in paths)
     parts.append(f"<ul>{links}</ul>")
-    return _document(title, "".join(parts), " ".join(topics))
+    commands = sorted(path.removeprefix("/ctl/") for path in paths if path.startswith("/ctl/"))
+    return _document(title, "".join(parts), " ".join(topics), " ".join(commands))
 
 
 def token_page(detail: str) -> bytes:
@@ -72,7 +76,7 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _document(title: str, body: str, topics: str = "") -> bytes:
+def _document(title: str, body: str, topics: str = "", commands: str = "") -> bytes:
     script = '<script type="module" src="/console/main.js"></script>' if topics else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -80,7 +84,8 @@ def _document(title: str, body: str, topics: str = "") -> bytes:
         f'<title>{_text(title)}</title><link rel="stylesheet" href="/console/style.css">'
         '<link rel="stylesheet" href="/console/traffic.css">'
         f'<link rel="icon" href="/console/icon.svg">{script}</head>'
-        f'<body data-topics="{_text(topics)}"><div id="fallback">{body}</div></body></html>\n'
+        f'<body data-topics="{_text(topics)}" data-commands="{_text(commands)}">'
+        f'<div id="fallback">{body}</div></body></html>\n'
     ).encode()
 
 

@@ -28,7 +28,8 @@ class SocketPlace:
 class AdminSettings:
     """The settings of the section ``[admin]``, and where the Unix socket is put."""
 
-    place: SocketPlace
+    place: SocketPlace | None
+    """Where the Unix socket is put; None: there is none."""
     bind: str | None = None
     """The TCP address (``host:port``) at which the admin side is also served; None: only at the Unix socket."""
     token: str | None = field(default=None, repr=False)

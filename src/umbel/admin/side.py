@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from functools import partial
 from time import monotonic
@@ -26,10 +26,10 @@ from ..net.exception_groups import described, first_leaf, split_crash
 from .connections import serve_connections
 from .credentials import Credentials
 from .guard import Hosts, ScraperGuard, TcpGuard, UnixGuard
-from .listeners import AdminListener, tcp_listener, terminal_listener, unix_listener
+from .listeners import AdminListener, tcp_listener, unix_listener
 from .live import LiveFeeds
 from .settings import AdminSettings
-from .site import AdminSite
+from .site import PATHS, AdminSite
 from .source import AdminSource, Report
 
 CHECK_S = 2.0
@@ -68,7 +68,13 @@ class _Address:
     """One address of an admin side: how it is opened, and its listening socket while it is open."""
 
     def __init__(
-        self, what: str, open_listener: Callable[[], AdminListener], configured: str = "", *, scraper: bool = False
+        self,
+        what: str,
+        open_listener: Callable[[], AdminListener],
+        configured: str = "",
+        *,
+        scraper: bool = False,
+        needed: bool = False,
     ) -> None:
         self.what = what
         """The address in messages."""
@@ -77,6 +83,8 @@ class _Address:
         """``host:port`` as configured; empty if it is not configured."""
         self.scraper = scraper
         """Whether only ``/metrics`` is served, without a token."""
+        self.needed = needed
+        """Whether the side cannot begin without it, though it is not configured."""
         self.key = what if configured else ""
         """The key of the configuration that names the address; empty if none does."""
         self.listener: AdminListener | None = None
@@ -88,19 +96,36 @@ class AdminSide:
     Args:
         settings: the addresses and the token.
         report: takes failures: the name of an event, and a sentence. It must neither wait nor raise.
-        terminal: whether an address on loopback is opened for the person at the terminal, if none is configured.
+        terminal: opens an address on loopback for the person at the terminal, if none is configured; None: none.
+        needs_terminal: whether it is an error if that address cannot be opened.
+        paths: the paths that are served, except at the address for scrapers.
+        topics: the topics of the source that pages may subscribe to; None: all.
     """
 
-    def __init__(self, settings: AdminSettings, report: Report, *, terminal: bool = False) -> None:
+    def __init__(
+        self,
+        settings: AdminSettings,
+        report: Report,
+        *,
+        terminal: Callable[[], AdminListener] | None = None,
+        needs_terminal: bool = False,
+        paths: Collection[str] = PATHS,
+        topics: Collection[str] | None = None,
+    ) -> None:
         self.credentials = Credentials(settings.token)
         self._report = OnceReporter(report)
-        unix = _Address(f"the socket in {settings.place.directory}", partial(unix_listener, settings.place))
-        self._addresses = [unix]
+        self._paths = paths
+        self._topics = topics
+        self._addresses: list[_Address] = []
+        self._unix: _Address | None = None
+        if settings.place is not None:
+            self._unix = _Address(f"the socket in {settings.place.directory}", partial(unix_listener, settings.place))
+            self._addresses.append(self._unix)
         self._page: _Address | None = None
         if settings.bind is not None:
             self._page = self._add("admin.bind", settings.bind)
-        elif terminal:
-            self._page = _Address("the address for the terminal", terminal_listener)
+        elif terminal is not None:
+            self._page = _Address("the address for the terminal", terminal, needed=needs_terminal)
             self._addresses.append(self._page)
         if settings.metrics is not None:
             self._add("admin.metrics", settings.metrics, scraper=True)
@@ -117,16 +142,23 @@ class AdminSide:
 
         Raises:
             ConfigError: a configured address cannot be bound.
+            OSError: the address for the terminal cannot be bound, and is needed.
         """
-        for address in self._addresses[1:]:
+        for address in self._tcp():
             try:
                 address.listener = address.open()
             except OSError as error:
+                if address.needed:
+                    self.close()
+                    raise
                 reason = error.strerror or str(error)
                 if strict and address.key:
                     self.close()
                     raise ConfigError([ConfigProblem("", None, address.key, reason)]) from error
                 self._report(f"admin.closed {address.what}", f"{address.what}: {reason}")
+
+    def _tcp(self) -> list[_Address]:
+        return [address for address in self._addresses if address is not self._unix]
 
     def close(self) -> None:
         """Close all listening sockets. Never raises."""
@@ -149,11 +181,14 @@ class AdminSide:
         Closes all listening sockets at the end.
         """
         try:
-            self._feeds = LiveFeeds(source.topics(), self._report)
+            topics = source.topics()
+            served = topics if self._topics is None else {name: topics[name] for name in self._topics}
+            self._feeds = LiveFeeds(served, self._report)
             async with trio.open_nursery() as nursery:
-                for address in self._addresses[1:]:
+                for address in self._tcp():
                     nursery.start_soon(self._keep_open, address, source)
-                await nursery.start(self._keep_open, self._addresses[0], source)
+                if self._unix is not None:
+                    await nursery.start(self._keep_open, self._unix, source)
                 task_status.started()
         finally:
             self.close()
@@ -211,10 +246,10 @@ class AdminSide:
         if address.scraper:
             return AdminSite(source, ScraperGuard(listener.address, address.configured), self._report, ["/metrics"])
         if listener.is_unix:
-            return AdminSite(source, UnixGuard(), self._report, page_url=self.page_url, feeds=self._feeds)
+            return AdminSite(source, UnixGuard(), self._report, self._paths, self.page_url, self._feeds)
         hosts = Hosts(listener.address, address.configured or listener.address, [socket.gethostname()])
         guard = TcpGuard(hosts, self.credentials, listener.address.rpartition(":")[2])
-        return AdminSite(source, guard, self._report, page_url=self.page_url, feeds=self._feeds)
+        return AdminSite(source, guard, self._report, self._paths, self.page_url, self._feeds)
 
 
 def _start(waiting: list[trio.TaskStatus[None]]) -> None:

@@ -42,6 +42,8 @@ COMMAND_PREFIX = "/ctl/"
 URL_COMMAND = "url"
 """The command that the admin side carries out by itself: it makes a URL of the page with a new one-time token."""
 _COMMANDS = (*COMMANDS, URL_COMMAND)
+PROGRAM_PATHS = ("/", "/status", "/tree", "/lints", "/events", "/livez")
+"""The paths of a program that is no server: it has neither metrics nor a configuration, and takes no commands."""
 PATHS = (*PAGES, *(COMMAND_PREFIX + name for name in _COMMANDS))
 """All paths."""
 _OPENMETRICS, _CLASSIC = b"application/openmetrics-text", b"text/plain"
@@ -196,7 +198,9 @@ class AdminSite(InboundApplication):
         if path == "/plan":
             return await self._plan(request)
         status = await source.status()
-        return _json(200, status) if path == "/status" else Answer(200, _HTML, status_page(status, self._feeds.names))
+        if path == "/status":
+            return _json(200, status)
+        return Answer(200, _HTML, status_page(status, self._feeds.names, self._paths))
 
     async def _plan(self, request: InboundRequest) -> Answer:
         query = request.target.partition(b"?")[2].decode("latin-1")

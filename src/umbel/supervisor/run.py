@@ -15,6 +15,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from setproctitle import setproctitle
 
+from ..admin.listeners import terminal_listener
 from ..admin.side import AdminSide
 from ..config.display.rows import changes_of
 from ..config.hypercorn_toml.settings import Warn
@@ -50,7 +51,9 @@ async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
         console = ConsoleOutput(stack.enter_context(own_stderr()))
         stack.enter_context(pidfile(settings.options.pidfile))
         listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
-        admin = AdminSide(settings.admin, partial(_report, console), terminal=stderr_is_terminal())
+        admin = AdminSide(
+            settings.admin, partial(_report, console), terminal=terminal_listener if stderr_is_terminal() else None
+        )
         stack.callback(admin.close)
         admin.open_addresses()
         if settings.logs is not None:

@@ -271,7 +271,7 @@ def test_the_url_for_a_terminal_names_an_address_that_a_browser_reaches(
     bind: str | None, shown: str, tmp_path: Path
 ) -> None:
     token = None if bind is None else TOKEN
-    side = AdminSide(settings(tmp_path, bind=bind, token=token), Reports(), terminal=True)
+    side = AdminSide(settings(tmp_path, bind=bind, token=token), Reports(), terminal=listeners.terminal_listener)
     side.open_addresses()
     try:
         first, second = side.page_url(), side.page_url()
@@ -287,7 +287,7 @@ def test_a_terminal_without_a_free_port_is_no_error(tmp_path: Path, monkeypatch:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(listeners, "TERMINAL_PORTS", [taken.getsockname()[1]])
         reports = Reports()
-        side = AdminSide(settings(tmp_path), reports, terminal=True)
+        side = AdminSide(settings(tmp_path), reports, terminal=listeners.terminal_listener)
         side.open_addresses()
     assert side.page_url() is None
     assert "no port of 127.0.0.1" in reports[0]

@@ -16,6 +16,7 @@ class Console {
   #mounted = null;
   #shown = null;
   #topics = new Set(document.body.dataset.topics?.split(" ") ?? []);
+  #commands = new Set(document.body.dataset.commands?.split(" ").filter(Boolean) ?? []);
   #views = VIEWS.filter((view) => view.topics.every((topic) => this.#topics.has(topic)) && (!view.needs || this.#topics.has(view.needs)));
 
   start() {
@@ -46,6 +47,7 @@ class Console {
       navigate: (hash) => { location.hash = hash; },
       announce: (said) => text(this.#said, said),
       topics: this.#topics,
+      commands: this.#commands,
     };
     if (this.#shown === view && this.#mounted?.navigate?.(context)) return;
     this.#mounted?.unmount?.();

@@ -9,13 +9,14 @@ within milliseconds, or within ``LOCK_S_MAX`` of a socket's directory that anoth
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import trio
 
+from ...admin.listeners import terminal_listener
 from ...admin.settings import AdminSettings
 from ...admin.side import AdminSide, OnceReporter
 from ...admin.source import Report
@@ -74,9 +75,32 @@ async def process_admin(
         return
     views = _running[token] = [view]
     report = partial(_report_and_say, report) if options.strict else report
-    side = AdminSide(settings, report, terminal=options.terminal)
+    side = AdminSide(settings, report, terminal=terminal_listener if options.terminal else None)
     try:
         await trio.to_thread.run_sync(partial(side.open_addresses, strict=options.strict))
+        async with serving_in_thread(side, views, report):
+            if options.terminal and (url := side.page_url()) is not None:
+                say(f"The admin page (this URL opens it once): {url}")
+            yield
+    finally:
+        side.close()
+        del _running[token]
+
+
+@asynccontextmanager
+async def serving_in_thread(
+    side: AdminSide, views: Sequence[ProcessView], report: Report
+) -> AsyncGenerator[None, None]:
+    """Context manager: serve ``side`` in a thread while the block runs; closes its addresses.
+
+    The block begins when the Unix socket is open, or could not be opened.
+
+    Args:
+        side: the admin side, with its addresses open.
+        views: what is shown; the last one counts.
+        report: takes failures, from any thread; it must neither wait nor raise.
+    """
+    try:
         async with trio.open_nursery() as nursery:
             lints = LintWatch(PROCESS, lambda: views[-1].queues())
             thread = _AdminThread(side, ProcessSource(ObservedLoop(nursery), views, lints), report)
@@ -85,15 +109,12 @@ async def process_admin(
                 nursery.start_soon(thread.run)
                 nursery.start_soon(_run_within, watching, lints.run)
                 await thread.opened.wait()
-                if options.terminal and (url := side.page_url()) is not None:
-                    say(f"The admin page (this URL opens it once): {url}")
                 yield
             finally:
                 watching.cancel(reason="the admin side ends with its process")
                 thread.stop()
     finally:
         side.close()
-        del _running[token]
 
 
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:

@@ -19,6 +19,7 @@ from .. import catalogue
 from ..exposition import metrics_of
 from ..figures import ProcessFigures
 from ..kept_requests import LATEST_EVERY_S, KeptRequests, Listing, as_answer, as_request, latest
+from ..lints.lint import as_topic
 from ..lints.watch import LintWatch, running_step
 from ..traffic.live_traffic import LiveTraffic
 from ..tree.nodes import Blocked, ProcessTree
@@ -224,7 +225,7 @@ class ProcessSource:
             return {"trees": await self.trees()}
 
         async def lints() -> dict[str, Any]:
-            return {"lints": await self.lints()}
+            return as_topic(await self.lints())
 
         async def kept() -> dict[str, Any]:
             return latest(await self.slow())

@@ -18,7 +18,7 @@ from ...logs.records.level import LevelName
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import LATEST_EVERY_S, as_answer, as_request, latest
-from ...observe.lints.lint import Lint
+from ...observe.lints.lint import Lint, as_topic
 from ...observe.lints.watch import LintWatch, running_step
 from ...observe.process.live_process import LiveProcess
 from ...observe.process.process_source import RELOADS_EVERY_S
@@ -135,7 +135,7 @@ class MasterSource:
             return {"trees": await self.trees()}
 
         async def lints() -> Answer:
-            return {"lints": await self.lints()}
+            return as_topic(await self.lints())
 
         async def kept() -> Answer:
             return latest(await self.slow())

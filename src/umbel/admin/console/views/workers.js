@@ -12,7 +12,10 @@ class WorkersView {
   #said = h("p", {class: "said", role: "status"});
   #whole = h("div", {class: "bar"});
 
-  constructor(root) {
+  #commands;
+
+  constructor(root, context) {
+    this.#commands = context.commands;
     root.append(this.#summary, this.#whole,
       h("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Workers"},
         h("table", {}, h("thead", {}, h("tr", {}, COLUMNS.map((column) => h("th", {scope: "col"}, column)))), this.#body)),
@@ -21,8 +24,8 @@ class WorkersView {
 
   update(_topic, data) {
     const head = data.master ?? data.process ?? {};
-    text(this.#summary, `${head.state}: ${head.summary}` + (head.generation ? ` Generation ${head.generation}.` : "") + ` Up ${duration(head.uptime_s)}.`);
-    if (!this.#whole.childElementCount) this.#addCommands(Boolean(data.master));
+    text(this.#summary, `${head.state}: ${head.summary}` + (head.generation ? `, generation ${head.generation}` : "") + `, up ${duration(head.uptime_s)}` + (head.log_level ? `, log level ${head.log_level}` : ""));
+    if (!this.#hasCommands) this.#addCommands(Boolean(data.master));
     rows(this.#body, data.slots ? data.slots.flatMap(ofSlot) : [ofProcess(data)], (each) => each.key,
       (each) => this.#make(each), (element, each) => {
         each.cells.forEach((cell, index) => text(element.children[index], cell));
@@ -30,11 +33,13 @@ class WorkersView {
       });
   }
 
+  #hasCommands = false;
+
   #addCommands(master) {
-    this.#whole.append(...[
-      master && this.#button("Reload", "reload", {}, "Replace all workers, with configuration, certificates and code read again?"),
-      this.#button("Reopen logs", "reopen", {}, ""),
-    ].filter(Boolean));
+    this.#hasCommands = true;
+    if (master) this.#whole.append(this.#button("Reload", "reload", {}, "Replace all workers, with configuration, certificates and code read again?"));
+    if (this.#commands.has("reopen")) this.#whole.append(this.#button("Reopen logs", "reopen", {}, ""));
+    if (!this.#commands.has("log-level")) return;
     const level = h("select", {"aria-label": "Log level"}, ["debug", "info", "warning", "error"].map((each) => h("option", {selected: each === "info"}, each)));
     this.#whole.append(h("span", {class: "group"}, level, h("button", {type: "button", onclick: () => this.#run("log-level", {level: level.value}, "")}, "Set log level")));
   }
@@ -94,5 +99,5 @@ export const view = {
   name: "workers",
   title: "Workers",
   topics: ["workers"],
-  mount: (root) => new WorkersView(root),
+  mount: (root, context) => new WorkersView(root, context),
 };
