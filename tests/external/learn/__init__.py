@@ -1,1 +1,1 @@
-"""Programs of docs/learn that need FastAPI and uvicorn: ``make external ARGS=learn``."""
+"""Programs of docs/learn, and what the labs say, with FastAPI, uvicorn and gunicorn: ``make external ARGS=learn``."""

@@ -28,10 +28,11 @@ LAB = Lab(
     why=(
         """Clients that wait too long try again. So a server that works on for those who left is busiest when it is
         slowest: each retry adds a page, and none takes one away.""",
-        """The server of the first two programs is asyncio.start_server: it runs a handler for each connection, and a
-        close ends no handler. uvicorn does the same, alone and as gunicorn's worker: an application gets the message
-        http.disconnect if it asks for it, and a handler that awaits a call does not ask. TaskGroup changes nothing
-        here, because nothing has failed: its tasks belong to the page, but nobody ends the page.""",
+        """What ran: the server of the first two programs is asyncio.start_server, which runs a handler for each
+        connection and ends none at its close. uvicorn does the same, alone and as gunicorn's worker (a test holds this
+        with uvicorn 0.54 and gunicorn 27): an application gets http.disconnect if it asks for it, and a handler that
+        awaits a call does not ask. TaskGroup changes nothing, because nothing has failed: its tasks belong to the
+        page, and nobody ends the page.""",
         """trio.serve_tcp ends no handler either. What ends the page is `watch`, a task in the same nursery as the
         page, which cancels the nursery when the connection closes. The cancel reaches all that the page has started, at
         any depth, and `serve` returns when all of it has ended. Umbel's server does this for every handler and every
