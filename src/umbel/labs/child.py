@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 import msgspec
 
@@ -16,13 +17,16 @@ def record(number: int, key: str) -> Run:
     lab = lab_of(number)
     column = lab.column(key)
     program = importlib.import_module(f"{__package__}.{lab.package}.{column.module}")
-    if column.library == "asyncio":
-        from .on_asyncio import run_on_asyncio as run
-    else:
-        from .on_trio import run_on_trio as run
     path = program.__file__
     assert path is not None
-    return run(program.main, path, key, horizon=lab.horizon, real_time=lab.real_time, grace=lab.grace)
+    times: dict[str, Any] = {"horizon": lab.horizon, "real_time": lab.real_time, "grace": lab.grace}
+    if column.library == "asyncio":
+        from .on_asyncio import run_on_asyncio
+
+        return run_on_asyncio(program.main, path, key, ends=lab.ends, **times)
+    from .on_trio import run_on_trio
+
+    return run_on_trio(program.main, path, key, **times)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ class Lab:
         over_at: from this second on nothing should run any more; None: there is no such moment.
         over: what happens then, a few words.
         real_time: whether the seconds are real.
+        ends: whether the event loop ends with the program, as that of a script, and not at the horizon. That of trio
+            always does.
         grace: real seconds without an event of a socket, after which the clock may jump.
     """
 
@@ -139,6 +141,7 @@ class Lab:
     over_at: float | None = None
     over: str = ""
     real_time: bool = False
+    ends: bool = False
     grace: float = 0.0
 
     def column(self, key: str) -> Column:

@@ -66,11 +66,19 @@ def _reason(error: BaseException) -> str:
 
 
 def run_on_asyncio(
-    main: Callable[[], Awaitable[None]], file: str, column: str, *, horizon: float, real_time: bool, grace: float
+    main: Callable[[], Awaitable[None]],
+    file: str,
+    column: str,
+    *,
+    horizon: float,
+    real_time: bool,
+    grace: float,
+    ends: bool,
 ) -> Run:
     """Run ``main`` and then the event loop until the horizon, as a server's loop runs on. Return the record.
 
-    What still runs then is left as it is: the process is to be ended.
+    What still runs then is left as it is: the process is to be ended. With ``ends``, the event loop ends with ``main``
+    instead, as in ``asyncio.run``, which cancels what still runs.
     """
     clock = _Clock(real_time)
     selector = _JumpingSelector(clock, grace)
@@ -97,6 +105,10 @@ def run_on_asyncio(
             recorder.note(f"the program ends with {in_words(error)}")
 
     loop.set_exception_handler(log)
+    if ends:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(program())
+        return recorder.run(column, horizon)
     asyncio.set_event_loop(loop)
     running = loop.create_task(program())
     loop.run_until_complete(asyncio.sleep(horizon))

@@ -199,3 +199,26 @@ async def test_hedges_that_lose_run_on_with_create_task_and_a_budget_bounds_them
     assert {bar.how for bar in lost[0]} == {"ok"}
     assert {bar.how for bars in lost[1:] for bar in bars} == {"cancelled"}
     assert {bar.reason for bars in lost[2:] for bar in bars} == {"Cancelled: another call was faster"}
+
+
+async def test_a_stop_loses_log_lines_in_tasks_that_nobody_waits_for(ran: Ran) -> None:
+    runs = await ran(12)
+    for run in runs.values():
+        assert [(bar.how, bar.end) for bar in run.named("report")] == [("ok", 5.5)]
+        assert [(bar.how, bar.end) for bar in run.named("slow reader")] == [("cancelled", 6.0)]
+    logged = {
+        column: {bar.name: (bar.how, bar.end) for bar in run.bars if bar.name.startswith("log ")}
+        for column, run in runs.items()
+    }
+    assert logged["gather"] == {
+        "log page": ("ok", 2.0),
+        "log report": ("cancelled", 6.0),
+        "log slow reader": ("cancelled", 6.0),
+    }
+    for column in ("taskgroup", "trio"):
+        assert logged[column] == {
+            "log page": ("ok", 2.0),
+            "log report": ("ok", 6.5),
+            "log slow reader": ("ok", 7.5),
+        }
+        assert runs[column].notes[-1].text == "the server has stopped"
