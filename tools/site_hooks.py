@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 PROJECT = Path(__file__).parents[1]
-FROM_OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}
+FROM_OUTSIDE = {"README.md": "index.md", "README.zh-CN.md": "zh.md", "CHANGELOG.md": "changes.md"}
 """Files of the repository that are pages of the site, with the path of the page."""
 GENERATED = {"cli.md": "tools.cli_reference"}
 """Generated pages, each with the module that prints it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+TOP = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 DOCS = sorted((PROJECT / "docs").rglob("*.md"))
 EXAMPLES = sorted((PROJECT / "examples").rglob("*.md"))
 PAGES = (*TOP, *(page.relative_to(PROJECT).as_posix() for page in (*DOCS, *EXAMPLES)))
@@ -48,10 +48,11 @@ def test_each_document_stands_in_the_navigation_of_the_site() -> None:
     assert pages - listed - {page for page in pages if page.startswith("decisions/0")} == set()
 
 
-def test_the_links_of_the_readme_are_absolute_so_that_they_work_on_a_package_index() -> None:
-    relative = [link for link in _links("README.md") if "://" not in link and not link.startswith("#")]
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_links_of_the_readme_are_absolute_so_that_they_work_on_a_package_index(name: str) -> None:
+    relative = [link for link in _links(name) if "://" not in link and not link.startswith("#")]
     assert relative == []
-    assert sum(link.startswith(_base()) for link in _links("README.md")) >= 18
+    assert sum(link.startswith(_base()) for link in _links(name)) >= 18
 
 
 @pytest.mark.parametrize("name", sorted({*PAGES} - {"CHANGELOG.md"}))  # It names former commands too.
