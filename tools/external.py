@@ -44,6 +44,7 @@ TOOLS: Mapping[str, Tool] = {
     "h2load": Tool({"h2load": "nghttp2-client"}, 180),
     "learn": Tool({}, 120),
     "logrotate": Tool({"logrotate": "logrotate"}, 120),
+    "migration": Tool({}, 180),
     "nginx": Tool({"nginx": "nginx-light"}, 180),
     "node": Tool({"node": "nodejs", "npm": "npm"}, 180),
     "prometheus": Tool({"prometheus": "prometheus"}, 120),
