@@ -25,7 +25,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-import h11
 import httpx
 import trio
 
@@ -47,6 +46,11 @@ from .script import (
     ScriptedResponse,
     as_script,
 )
+
+try:
+    import h11
+except ImportError as error:
+    raise ImportError("umbel.testing needs the library h11; run pip install 'umbel[testing]'") from error
 
 Handler = Script | Function | Mapping[str, "Script | Function"]
 """What answers the requests of an upstream: a script, a function, or one of them for each path."""

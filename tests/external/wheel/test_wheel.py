@@ -72,6 +72,13 @@ def test_the_configuration_of_umbel_init_is_valid_in_an_empty_environment(instal
     assert "umbel.toml: ok" in output([installed / "umbel", "check"], tmp_path)
 
 
+def test_the_test_of_umbel_init_passes_with_the_extra_for_tests(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    output([installed / "umbel", "init"], tmp_path)
+    extra = ["-m", "pip", "install", "-q", "-c", PROJECT / "constraints.txt", f"umbel[testing] @ file://{wheel}"]
+    output([installed / "python", *extra], tmp_path)
+    assert "2 passed" in output([installed / "python", "-m", "pytest", "-q", "-W", "error"], tmp_path)
+
+
 @pytest.mark.parametrize("part", ["umbel", "umbel.upstream", "umbel.server", "umbel.logs", "umbel.asgi"])
 def test_each_part_imports_without_extras(installed: Path, tmp_path: Path, part: str) -> None:
     output([installed / "umbel", "init"], tmp_path)
