@@ -12,7 +12,7 @@ What is measured, and how
   which exception, and at which source line. It does not change what the block does.
 - Where a bar waits is looked up in the frames of its task, each time that the event loop is about to wait.
 - Times are virtual: when all tasks wait, the clock jumps to the next timer (``on_asyncio.py``; trio's ``MockClock``).
-  So a lab of ten seconds takes a moment, and has the same result each time. A lab that says so runs in real time.
+  So a lab of ten seconds takes a moment, and has the same figures each time. A lab that says so runs in real time.
 - A process runs until the ``horizon`` of its lab, as the event loop of a server runs on after a request. A bar that is
-  still open then is still running.
+  still open then is still running. With ``ends`` it ends with its program instead.
 """

@@ -166,11 +166,11 @@ async def test_the_pool_of_httpx_keeps_connections_of_cancelled_requests(ran: Ra
     runs = await ran(9)
     for column in ("gather", "taskgroup", "trio"):
         assert [note.text for note in runs[column].notes] == [
-            "0 requests, 2 of 2 connections in use",
+            "the pool: 0 requests, 2 of 2 connections in use",
             "502 PoolTimeout",
         ]
         assert [(bar.how, bar.end) for bar in runs[column].named("one that waits")] == [("failed", 8.0)]
-    assert [note.text for note in runs["umbel"].notes] == ["0 requests, 0 of 2 connections in use", "200 ok"]
+    assert [note.text for note in runs["umbel"].notes] == ["the pool: 0 requests, 0 of 2 connections in use", "200 ok"]
     assert [(bar.how, bar.end) for bar in runs["umbel"].named("one that waits")] == [("ok", 3.5)]
 
 

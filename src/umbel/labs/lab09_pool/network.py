@@ -109,4 +109,4 @@ def state_of(client: httpx.AsyncClient) -> str:
         assert isinstance(pool, httpcore.AsyncConnectionPool)
         requests = len(pool._requests)
         in_use = sum(not connection.is_idle() for connection in pool.connections)
-    return f"{requests} requests, {in_use} of {MAX_CONNECTIONS} connections in use"
+    return f"the pool: {requests} requests, {in_use} of {MAX_CONNECTIONS} connections in use"
