@@ -15,6 +15,9 @@ A *turn* of trio's event loop runs each task that can run for one *step*, until 
 after that, so a look that comes ``STEP_S`` late sees the task that kept the lock (unless another thread did), and the
 step counts from the time at which the look was due.
 
+*A busy machine.* A step that waits for a core, since other processes have them all, is not long by itself. Linux says
+for how long a thread has waited so (``_RunDelay``); this time is subtracted. Elsewhere it counts.
+
 *Turns.* A turn of ``LAG_S`` is a lag, unless one step was more than half of it, which is found then.
 
 Everything that the thread reads is replaced as a whole, or belongs to objects that it holds weakly.
@@ -26,6 +29,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 from weakref import ref
@@ -67,22 +71,40 @@ class _Turns(trio.abc.Instrument):
             self._on_end(present[0], took)
 
 
+class _RunDelay:
+    """For how many seconds a thread of this process has waited for a core, in all; 0 where Linux does not say so.
+
+    The second number of ``schedstat``: https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat
+    """
+
+    def __init__(self, thread: int) -> None:
+        self._path = Path(f"/proc/self/task/{thread}/schedstat")
+
+    def read(self) -> float:
+        try:
+            return int(self._path.read_bytes().split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+
 class _Step:
     """A step that is being watched."""
 
-    def __init__(self, turn: int, task: trio.lowlevel.Task, since: float) -> None:
+    def __init__(self, turn: int, task: trio.lowlevel.Task, since: float, delay: float) -> None:
         self.turn = turn
         self.task = ref(task)
         self.name = task.name
         self.request_id = str(fields_in(task.context).get("request_id", ""))
         self.since = since
         self.seen = since
+        self.delay = self.delay_at_first = delay
+        """The run delay of the loop's thread."""
         self.places: Counter[str] = Counter()
 
     @property
     def lasted(self) -> float:
-        """The seconds for which it has been seen."""
-        return self.seen - self.since
+        """The seconds for which it has been seen, without those in which it waited for a core."""
+        return self.seen - self.since - (self.delay - self.delay_at_first)
 
 
 class RunningStep(NamedTuple):
@@ -104,13 +126,20 @@ class StepWatch:
         """Must be installed while ``sample`` is called."""
         self._book = book
         self._thread = threading.get_ident()
+        self._loop_delay = _RunDelay(threading.get_native_id())
+        self._own_delay: _RunDelay | None = None
+        self._delays = 0.0, 0.0
+        """The run delays of the loop's thread and of the watching thread at the look before."""
         self._running = running_task()
         self._step: _Step | None = None
+        self._turn = -1, 0.0
+        """The number of the latest turn that was looked at, and the run delay of the loop's thread before it."""
         self._explained = -1
         """The number of the latest turn of which a step explains most."""
 
     def run(self, stopped: threading.Event) -> None:
         """Look every ``SAMPLE_S`` until ``stopped``. For the watching thread."""
+        self._own_delay = _RunDelay(threading.get_native_id())
         due = perf_counter() + SAMPLE_S
         while not stopped.wait(max(0.0, due - perf_counter())):
             self.sample(due)
@@ -129,16 +158,23 @@ class StepWatch:
         now = perf_counter()
         present = self.instrument.present
         task = self._running()
-        if present is None or task is None or now - present[1] < STEP_S:
+        before, own_before = self._delays
+        delay, own = self._delays = self._loop_delay.read(), 0.0 if self._own_delay is None else self._own_delay.read()
+        if present is None or task is None or now - present[1] < SAMPLE_S:
             self._end_step()
             return
         turn, began = present
+        if turn != self._turn[0]:
+            self._turn = turn, before
         step = self._step
         if step is None or step.turn != turn or step.task() is not task:
             self._end_step()
-            held = now - due >= STEP_S and began <= due
-            step = self._step = _Step(turn, task, due if held else now)
-        step.seen = now
+            if now - due - (own - own_before) >= STEP_S and began <= due:
+                step = _Step(turn, task, due, before)  # It has kept the interpreter's lock since then.
+            else:
+                step = _Step(turn, task, now, delay)
+            self._step = step
+        step.seen, step.delay = now, delay
         frame = sys._current_frames().get(self._thread)
         if frame is not None and ((where := place_of_stack(frame)) in step.places or len(step.places) < _PLACES_MAX):
             step.places[where] += 1
@@ -154,7 +190,10 @@ class StepWatch:
 
     def _on_long_turn(self, turn: int, took: float) -> None:
         """Note a long turn, in the event loop's thread."""
-        if turn != self._explained:
+        seen, delay = self._turn
+        if seen == turn:
+            took -= self._loop_delay.read() - delay
+        if turn != self._explained and took >= LAG_S:
             self._book.add(LAG, "", took, f"a turn took {duration(took)} at most")
 
 

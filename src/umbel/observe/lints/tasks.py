@@ -34,6 +34,8 @@ SHIELD_S = 1.0
 FULL_S = 1.0
 """Seconds for which a channel is seen full, or a limiter without a free place, until it is a lint."""
 _TASKS_PER_CLOCK = 16
+_OWN_TASKS = "umbel."
+"""Tasks of Umbel itself, some of which are shielded until their owners end them: writers of logs, for instance."""
 _NAMES_LOOKED_AT, _SHOWN = 16, 3
 _SEND = "MemorySendChannel.send"
 _LIMITER = "CapacityLimiter.acquire_on_behalf_of"
@@ -180,9 +182,12 @@ class TaskLints:
         for scope in entered_scopes(task):
             if not scope.shield or scope.deadline != math.inf:
                 continue
+            holds_off = holds_off_cancel(task, scope)
+            if task.name.startswith(_OWN_TASKS) and not holds_off:
+                continue
             if (lasts := self._lasting.see(scope, now, SHIELD_S)) is not None:
                 seconds, begins = lasts
-                held = ", while a cancel waits at it" if holds_off_cancel(task, scope) else ""
+                held = ", while a cancel waits at it" if holds_off else ""
                 detail = f"the task {task.name} is within it for {duration(seconds)}{held}"
                 self._book.add(OPEN_SHIELD, wait.where(task), seconds, detail, again=begins)
 

@@ -43,7 +43,7 @@ from msgspec.structs import replace
 from ...logs.context import fields_in
 from .nodes import CallNode, NurseryNode, RequestNode, Scope, TaskNode
 from .trio_internals import cancel_reason, entered_scopes, is_cancelled, is_runnable
-from .waits import in_words, is_machinery
+from .waits import SLEEP, has_words, in_words, is_machinery
 
 SLICE_S = 0.002
 """Seconds after which a walk lets other tasks run."""
@@ -244,7 +244,9 @@ class TreeReader:
         task, look = opened.task, opened.look
         age, older = self._age(task, now, walked_at)
         nurseries = {nursery.cancel_scope for nursery in task.child_nurseries}
-        scopes = [found for each in entered_scopes(task) if each not in nurseries and (found := _scope(each, now))]
+        # The innermost scope of a task that sleeps is that of ``trio.sleep``, whose deadline is the end of the sleep.
+        entered = list(entered_scopes(task))[look.waits == SLEEP :]
+        scopes = [found for each in entered if each not in nurseries and (found := _scope(each, now))]
         return TaskNode(
             id=id(task),
             name=task.name,
@@ -285,7 +287,8 @@ class TreeReader:
                     calls = held
             if not known.is_machinery:
                 at, line, waits = known, number, ""
-            elif not waits:
+            elif not waits or (at is None and not has_words(waits)):
+                # Of a task of trio itself, the outer functions are not what it waits in.
                 waits = known.qualified_name
         if getattr(task.coro, "cr_running", False):
             state = "running"

@@ -7,9 +7,11 @@ from functools import lru_cache
 MACHINERY = ("trio", "umbel.net", "trio_util", "outcome")
 """Packages whose functions are what a task waits in, and not where it waits."""
 
+SLEEP = "time"
+"""What a task waits for that sleeps."""
 _WORDS = {
-    "sleep": "time",
-    "sleep_until": "time",
+    "sleep": SLEEP,
+    "sleep_until": SLEEP,
     "sleep_forever": "a cancel",
     "checkpoint": "its turn",
     "cancel_shielded_checkpoint": "its turn",
@@ -68,3 +70,8 @@ def is_machinery(module: str) -> bool:
 def in_words(qualified_name: str) -> str:
     """What a task waits for in the function of this ``co_qualname``."""
     return _WORDS.get(qualified_name, qualified_name)
+
+
+def has_words(qualified_name: str) -> bool:
+    """Whether ``in_words`` knows the function."""
+    return qualified_name in _WORDS

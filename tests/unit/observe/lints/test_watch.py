@@ -111,6 +111,23 @@ async def test_many_short_steps_in_one_turn_are_a_lag_and_no_long_step() -> None
     assert lints[0].detail.startswith("a turn took ")
 
 
+class WaitsForACore:
+    """A thread that has waited for a core all the time."""
+
+    def read(self) -> float:
+        return time.perf_counter()
+
+
+async def test_time_in_which_the_loop_waits_for_a_core_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watching() as watch:
+        monkeypatch.setattr(watch._steps, "_loop_delay", WaitsForACore())
+        await watch.look()
+        await trio.sleep(0.02)
+        blocks(0.08)
+        await trio.sleep(0.02)
+        assert watch.lints() == []
+
+
 async def test_an_idle_program_has_no_lints() -> None:
     async with watching() as watch:
         await watch.look()

@@ -123,6 +123,7 @@ async def test_an_age_is_exact_if_the_tree_was_read_shortly_before_the_start(moc
         await reader.read_in_slices()
         mock_clock.jump(3)
         root = await reader.read_in_slices()
+        assert named(root, "sleeping").scopes == ()  # The scope of the sleep itself is no deadline.
         assert (named(root, "sleeping").age, named(root, "sleeping").older) == (5.0, True)
         assert (named(root, "waiting").age, named(root, "waiting").older) == (3.0, False)
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -14,7 +14,8 @@ function row(key, parent, level, kind, data, children) {
 function scopeText(scope, passed) {
   if (scope.cancelled) return `cancelled: ${scope.reason}`;
   if (scope.left === undefined || scope.left === null) return scope.shield ? "shield" : "";
-  const left = scope.left - passed;
+  // Between two looks a deadline that passes is usually one that did its work, such as that of a sleep.
+  const left = scope.left < 0 ? scope.left - passed : Math.max(0, scope.left - passed);
   const words = left >= 0 ? `deadline in ${duration(left)}` : `deadline passed ${duration(-left)} ago`;
   return scope.shield ? `shield, ${words}` : words;
 }
