@@ -162,6 +162,9 @@ def _show(lab: Lab, runs: dict[str, Run], source: bool) -> None:
     if source:
         for line in terminal.sources(lab):
             click.echo(line)
+    for line in terminal.figures(lab, runs, min(_width(), _TEXT_MAX)):
+        click.echo(line)
+    click.echo()
     click.secho("Answer", bold=True)
     _paragraph(lab.answer)
     click.secho("Why", bold=True)

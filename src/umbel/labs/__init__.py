@@ -7,7 +7,8 @@ expected results), beside it stand the programs: one with ``asyncio.gather`` or 
 What is measured, and how
 -------------------------
 - Each program runs in a fresh interpreter (``child.py``): those of asyncio on asyncio's own event loop, those of trio
-  on trio's. Nothing of either library is replaced, except the clock and ``asyncio.timeout``, whose deadline is noted.
+  on trio's. Nothing of either library is replaced, except the clock; ``asyncio.timeout`` and ``asyncio.wait_for`` are
+  wrapped, so that their deadlines are noted.
 - A program marks its work by ``with bar("name"):`` (``kit.py``). A bar records when the block was entered and left, by
   which exception, and at which source line. It does not change what the block does.
 - Where a bar waits is looked up in the frames of its task, each time that the event loop is about to wait.

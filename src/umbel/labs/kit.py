@@ -12,7 +12,7 @@ from types import CodeType, TracebackType
 from typing import Any, Self
 
 from ..net.exception_groups import leaves
-from .model import Bar, End, Note, Run, Wait
+from .model import Bar, Deadline, End, Note, Run, Wait
 
 _current: ContextVar[OpenBar | None] = ContextVar("_current", default=None)
 
@@ -46,7 +46,7 @@ class Recorder:
         self.deadline = deadline
         self.bars: list[OpenBar] = []
         self.notes: list[Note] = []
-        self.deadlines: set[float] = set()
+        self._deadlines: list[OpenDeadline] = []
 
     def open_bars(self) -> Iterable[OpenBar]:
         """Iterate over the bars that have not ended."""
@@ -81,7 +81,40 @@ class Recorder:
         # trio starts the tasks of a turn in random order; the record shall be the same each time.
         turns = groupby(self.notes, lambda note: (note.at, note.line))
         notes = [note for _, turn in turns for note in sorted(turn, key=lambda note: note.text)]
-        return Run(column, horizon, bars, notes, sorted(round(at, 6) for at in self.deadlines))
+        return Run(column, horizon, bars, notes, sorted({each.deadline() for each in self._deadlines}, key=_order))
+
+    def hold(self, at: float) -> OpenDeadline:
+        """Record that something has a deadline at second ``at`` from now on, until it is given to ``release``."""
+        for each in self._deadlines:
+            if each.at == at and each.gone is None:
+                each.holders += 1
+                return each
+        self._deadlines.append(OpenDeadline(self.now(), at))
+        return self._deadlines[-1]
+
+    def release(self, deadline: OpenDeadline) -> None:
+        """Record the end of what has this deadline."""
+        deadline.holders -= 1
+        if not deadline.holders:
+            deadline.gone = self.now()
+
+
+class OpenDeadline:
+    """A deadline that is being recorded. It is gone when as many have released it as have held it."""
+
+    def __init__(self, start: float, at: float) -> None:
+        self.start = start
+        self.at = at
+        self.gone: float | None = None
+        self.holders = 1
+
+    def deadline(self) -> Deadline:
+        """Return it as it is now."""
+        return Deadline(round(self.start, 6), round(self.at, 6), None if self.gone is None else round(self.gone, 6))
+
+
+def _order(deadline: Deadline) -> tuple[float, float]:
+    return deadline.start, deadline.at
 
 
 class _Installed:
@@ -110,6 +143,7 @@ class OpenBar:
         # Weak: a lab shows a task that nothing refers to.
         self.task: Callable[[], Any] = weakref.ref(recorder.current_task())
         self._waits: list[Wait] = []
+        self.deadline: OpenDeadline | None = None
 
     def waits_at(self, at: float, line: int) -> None:
         """Record that the bar waits at this line."""
@@ -119,6 +153,8 @@ class OpenBar:
     def close(self, recorder: Recorder, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Record the end of the bar and its cause."""
         self.end = recorder.now()
+        if self.deadline is not None:
+            recorder.release(self.deadline)
         self.how, self.reason = _verdict(recorder, error)
         own = 0
         while traceback is not None:
@@ -183,7 +219,7 @@ class bar:  # noqa: N801 - it is used as a function, like contextlib.suppress
             _current.set(self._open)
             # Infinite: there is none, or (in trio, below zero) the scope is cancelled.
             if isfinite(deadline := recorder.deadline()):
-                recorder.deadlines.add(deadline)
+                self._open.deadline = recorder.hold(deadline)
         return self
 
     def __exit__(

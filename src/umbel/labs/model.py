@@ -51,6 +51,20 @@ class Note(msgspec.Struct, frozen=True):
     """The source line that wrote it; 0 if it is not of the program."""
 
 
+class Deadline(msgspec.Struct, frozen=True):
+    """A deadline that a program has set, from second ``start`` on, for second ``at``."""
+
+    start: float
+    at: float
+    gone: float | None
+    """When nothing had this deadline any more; None: never."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was still there at its end, or is there at the horizon."""
+        return self.gone is None or self.gone >= self.at
+
+
 class Run(msgspec.Struct, frozen=True):
     """What one program did, from second 0 to ``horizon``."""
 
@@ -58,8 +72,7 @@ class Run(msgspec.Struct, frozen=True):
     horizon: float
     bars: list[Bar]
     notes: list[Note]
-    deadlines: list[float]
-    """When the deadlines end that the program has set."""
+    deadlines: list[Deadline]
 
     def running(self, at: float) -> list[Bar]:
         """The bars that have been started and have not ended at second ``at``, without those that contain another one.

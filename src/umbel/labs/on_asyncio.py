@@ -6,6 +6,7 @@ import asyncio
 import selectors
 import time
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 from .kit import Recorder, in_words, install
@@ -65,6 +66,42 @@ def _reason(error: BaseException) -> str:
     return f"CancelledError: {error}" if str(error) else "CancelledError, which has no reason"
 
 
+def _note_timeouts(recorder: Recorder) -> None:
+    """Have the deadlines of ``asyncio.timeout`` and ``asyncio.wait_for`` recorded, for the rest of the process."""
+    wait_for: Callable[..., Awaitable[Any]] = asyncio.wait_for
+
+    class NotedTimeout(asyncio.Timeout):  # type: ignore[misc]  # it is final
+        async def __aenter__(self) -> NotedTimeout:
+            when = self.when()
+            self._noted = None if when is None else recorder.hold(when)
+            await super().__aenter__()
+            return self
+
+        async def __aexit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        ) -> None:
+            try:
+                await super().__aexit__(kind, error, traceback)
+            finally:
+                if self._noted is not None:
+                    recorder.release(self._noted)
+
+    def noted_timeout(delay: float | None) -> NotedTimeout:
+        return NotedTimeout(None if delay is None else recorder.now() + delay)
+
+    async def noted_wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+        if timeout is None:
+            return await wait_for(awaitable, None)
+        noted = recorder.hold(recorder.now() + timeout)
+        try:
+            return await wait_for(awaitable, timeout)
+        finally:
+            recorder.release(noted)
+
+    asyncio.timeout = noted_timeout
+    asyncio.wait_for = noted_wait_for  # type: ignore[assignment]
+
+
 def run_on_asyncio(
     main: Callable[[], Awaitable[None]],
     file: str,
@@ -87,12 +124,7 @@ def run_on_asyncio(
     selector.before_wait = lambda: recorder.sample(lambda task: task.get_coro())
     install(recorder)
 
-    def noted_timeout(delay: float | None) -> asyncio.Timeout:
-        if delay is not None:
-            recorder.deadlines.add(loop.time() + delay)
-        return asyncio.Timeout(None if delay is None else loop.time() + delay)
-
-    asyncio.timeout = noted_timeout
+    _note_timeouts(recorder)
 
     def log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

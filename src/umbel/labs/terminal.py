@@ -50,7 +50,12 @@ class _Pane:
         labels = [self._label(row.bar, row.depth, row.count) for row in self._rows]
         self._names = min(max(map(len, [*labels, "running"])), _NAME_MAX)
         self._cells = width - self._names - 1
-        self._moments = sorted({*run.deadlines, *([lab.over_at] if lab.over_at is not None else [])})
+        self._moments = sorted(
+            {
+                *(each.at for each in run.deadlines if each.passed and each.at <= run.horizon),
+                *([lab.over_at] if lab.over_at is not None else []),
+            }
+        )
 
     @staticmethod
     def _label(bar: Bar, depth: int, count: int) -> str:
@@ -66,16 +71,6 @@ class _Pane:
         yield []
         for text in self._facts():
             yield from ([(line, _PLAIN)] for line in fill(text, self._width, "  "))
-        yield []
-        figure = f"{self._lab.measured}: "
-        yield from ([(line, _PLAIN)] for line in fill(figure, self._width)[:-1])
-        last = fill(figure, self._width)[-1]
-        value = self._lab.measure(self._run)
-        if len(last) + len(value) + 1 > self._width:
-            yield [(last, _PLAIN)]
-            yield [(value, _BOLD)]
-        else:
-            yield [(f"{last} ", _PLAIN), (value, _BOLD)]
 
     def _cell(self, at: float) -> int:
         return min(int(at / self._run.horizon * self._cells), self._cells - 1)
@@ -198,6 +193,14 @@ def panes(lab: Lab, runs: Mapping[str, Run], width: int) -> Iterator[str]:
     if lab.over_at is not None:
         yield from fill(f"At {seconds(lab.over_at)}: {lab.over}. Nothing should run any more.", width)
     yield from [LEGEND] if width >= len(LEGEND) else fill(LEGEND.replace("   ", ", "), width)
+
+
+def figures(lab: Lab, runs: Mapping[str, Run], width: int) -> Iterator[str]:
+    """Return the lines of what was measured, one for each program."""
+    yield from fill(f"Measured: {lab.measured}", width)
+    titles = max(len(column.title) for column in lab.columns)
+    for column in lab.columns:
+        yield f"  {column.title:{titles}}  {click.style(lab.measure(runs[column.key]), bold=True)}"
 
 
 def sources(lab: Lab) -> Iterator[str]:

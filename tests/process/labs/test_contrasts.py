@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -10,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.process.labs.conftest import Ran
-from umbel.labs.model import TRIO, lab_of
+from umbel.labs.model import TRIO, Deadline, lab_of
 
 NO_REASON = "CancelledError, which has no reason"
 
@@ -77,7 +78,12 @@ async def test_one_deadline_ends_a_tree_that_timeouts_of_reads_do_not(ran: Ran) 
         ended = {bar.name: bar.end for bar in runs[column].bars if bar.how == "cancelled"}
         assert ended == {"page": 1.0, "orders": 1.0, "prices": 1.0}
         assert [(note.at, note.text) for note in runs[column].notes] == [(1.0, "504")]
-        assert runs[column].deadlines == [1.0]
+        assert runs[column].deadlines == [Deadline(0.0, 1.0, 1.0)]
+    # The timeout of each read moves on with the reads.
+    of_reads = [each for each in runs["gather"].deadlines if each.start >= 1]
+    assert all(each.at == pytest.approx(each.start + 1) for each in of_reads)
+    assert not [each for each in of_reads if each.gone is not None and each.passed]
+    assert len(of_reads) > 10
 
 
 async def test_cleanup_after_a_cancel_waits_in_asyncio_only(ran: Ran) -> None:
@@ -90,6 +96,35 @@ async def test_cleanup_after_a_cancel_waits_in_asyncio_only(ran: Ran) -> None:
         "taskgroup": [(4.0, "504")],
         "trio": [(1.0, "504")],
     }
+
+
+def test_only_a_second_cancel_ends_cleanup_in_asyncio() -> None:
+    """What the explanation of lab 6 says."""
+    steps: list[str] = []
+
+    async def call() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                steps.append("goodbye")
+                await asyncio.sleep(0)
+                steps.append("still there")
+                await asyncio.Event().wait()
+            finally:
+                steps.append("over")
+
+    async def main() -> None:
+        task = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        for _ in range(2):
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            steps.append("done" if task.done() else "not done")
+
+    asyncio.run(main())
+    assert steps == ["goodbye", "still there", "not done", "over", "done"]
 
 
 async def test_a_shield_with_a_deadline_bounds_the_cleanup_in_trio(autojump_clock: MockClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from umbel.labs.model import Bar, End, Lab, Note, Run, Wait, lab_of
+from umbel.labs.model import Bar, Deadline, End, Lab, Note, Run, Wait, lab_of
 
 
 def bar(number: int, name: str, start: float, end: float | None, how: End = "ok", **more: Any) -> Bar:
@@ -26,6 +26,6 @@ def runs() -> dict[str, Run]:
     note = Note(1.0, "502 <b>&", 31)
     return {
         "gather": Run("gather", 4.0, [page, *on], [note, note], []),
-        "taskgroup": Run("taskgroup", 4.0, [page, *cancelled], [], [2.0]),
+        "taskgroup": Run("taskgroup", 4.0, [page, *cancelled], [], [Deadline(0, 2.0, None)]),
         "trio": Run("trio", 4.0, [bar(1, "late", 0, 3), bar(2, "gone", 0, 2, "lost", reason="destroyed")], [], []),
     }

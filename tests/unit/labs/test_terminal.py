@@ -10,7 +10,7 @@ from msgspec.structs import replace as replaced
 
 from tests.unit.labs.runs import bar, lab, runs
 from umbel.labs.model import Run
-from umbel.labs.terminal import panes, sources
+from umbel.labs.terminal import figures, panes, sources
 
 
 def shown(width: int) -> list[str]:
@@ -63,6 +63,16 @@ def test_facts_name_end_line_and_reason_and_count_equal_notes() -> None:
     assert "late: ran on until 3 s, at line 4" in text
     assert "at 1 s: 502 <b>& (line 31) ×2" in text
     assert "line 13: await asyncio.sleep(seconds)" in text
+
+
+def test_the_figures_of_all_programs_stand_together() -> None:
+    measured = replace(lab(), measured="calls that still run", measure=lambda run: f"{len(run.running(3))} calls")
+    assert [click.unstyle(line) for line in figures(measured, runs(), 80)] == [
+        "Measured: calls that still run",
+        "  asyncio.gather     2 calls",
+        "  asyncio.TaskGroup  0 calls",
+        "  trio nursery       0 calls",
+    ]
 
 
 def test_the_programs_are_printed_with_line_numbers() -> None:

@@ -27,8 +27,7 @@ LAB = Lab(
         at 1 s, with asyncio.timeout as well as in trio.""",
     why=(
         """The timeouts of most HTTP clients (httpx, aiohttp's sock_read, requests) limit the wait for the next
-        bytes. They find a dead peer, but do not bound the time of a response: who sends slowly enough decides how long
-        you wait.""",
+        bytes. Each byte moves that limit on. So they find a dead peer, but do not bound the time of a response.""",
         """A deadline belongs around the whole of what must be done in time. `with trio.fail_after(1):` is a cancel
         scope: at its deadline everything inside is cancelled, at any depth, in any number of tasks. No function below
         takes a timeout or needs to know of one; of several scopes around a task the first deadline counts.""",

@@ -70,12 +70,21 @@ class Pane {
     this.svg.setAttribute("aria-label", `tasks of ${this.column.title}`);
     this.axis(height);
     this.boxes(now);
-    for (const at of new Set([...this.column.deadlines, ...(lab.over_at === null ? [] : [lab.over_at])]))
-      if (at <= lab.horizon) draw(this.svg, "line", { class: "moment", x1: this.x(at), x2: this.x(at), y1: TOP - 4, y2: height });
+    this.moments(now, height);
     rows.forEach((row, index) => this.bar(row, index, now));
     draw(this.svg, "line", { class: "now", x1: this.x(now), x2: this.x(now), y1: TOP - 4, y2: height });
     if (hadFocus && focused !== undefined) this.svg.querySelector(`[data-row="${focused}"]`)?.focus({ preventScroll: true });
     this.count(now);
+  }
+
+  /** The moment after which nothing should run, and the deadlines that are set at second `now`, or have passed. */
+  moments(now, height) {
+    const line = (kind, at) => draw(this.svg, "line", { class: kind, x1: this.x(at), x2: this.x(at), y1: TOP - 4, y2: height });
+    if (lab.over_at !== null) line("moment", lab.over_at);
+    for (const { start, at, gone } of this.column.deadlines) {
+      const isThere = start <= now && (gone === null || gone > now || gone >= at);
+      if (isThere && at !== lab.over_at && at <= lab.horizon) line("moment deadline", at);
+    }
   }
 
   axis(height) {
@@ -271,6 +280,7 @@ const result = make("div", { hidden: "" },
   make("p", { class: "legend" }, swatch("background: var(--ok)", "running"),
     ...(lab.over_at === null ? [] : [swatch("background: var(--late)", "running after it should be over")]),
     swatch("background: repeating-linear-gradient(45deg, var(--cancelled) 0 3px, transparent 3px 6px)", "cancelled"),
+    swatch("border-left: 2px dashed var(--late); width: 2px; height: 14px; border-radius: 0", "a deadline"),
     swatch("border: 1px dashed var(--soft)", "a block and the tasks in it"), make("span", {}, "✗ failed or destroyed")),
   make("h2", {}, "Answer"), make("p", {}, ...prose(lab.answer)),
   make("p", { class: "soft" }, `Measured: ${lab.measured}`), figures,
