@@ -37,7 +37,7 @@ class Tool:
 
 
 TOOLS: Mapping[str, Tool] = {
-    "chromium": Tool({"chromium": "chromium"}, 180),
+    "chromium": Tool({"chromium": "chromium"}, 300),
     "curl": Tool({"curl": "curl"}, 120),
     "docs": Tool({}, 180),
     "grafana": Tool({}, 60),

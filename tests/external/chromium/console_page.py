@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from tests.support.process.processes import PYTHON, Child, started
 from tests.support.server.serving import Reply, fetch
 
 TOKEN = "planted-token-of-the-console"
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+"""How many pixels of a page lie beside its window."""
 ADMIN = f'[admin]\nbind = "127.0.0.1:0"\ntoken = "{TOKEN}"\n'
 
 
@@ -43,14 +45,19 @@ class ShownConsole:
 
 
 @asynccontextmanager
-async def shown_console(directory: Path, text: str, *options: str) -> AsyncIterator[ShownConsole]:
+async def shown_console(
+    directory: Path, text: str, *options: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[ShownConsole]:
     """Run a gateway with a configuration, and open its console in a browser. No script of it may fail.
 
-    ``options`` are further options of ``umbel serve``.
+    Args:
+        text: the configuration, without the section ``[admin]``.
+        options: further options of ``umbel serve``.
+        env: further environment variables.
     """
     write(directory, ADMIN + text)
     command = [PYTHON, "-m", "umbel", "serve", "--bind", "127.0.0.1:0", *options]
-    async with started(*command, cwd=directory) as server, trio.open_nursery() as nursery:
+    async with started(*command, cwd=directory, env=env) as server, trio.open_nursery() as nursery:
         said = await server.line("master.ready" if options else "Umbel runs on")
         port = int(said.partition(" on http://127.0.0.1:")[2].split()[0])
         nursery.start_soon(server.follow)

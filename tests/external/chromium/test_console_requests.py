@@ -15,12 +15,11 @@ from tests.support.gateway.program import route, up
 from tests.support.process.admin import ask_admin
 from tests.support.upstream.raw_server import Peer, raw_server, response
 
-from .console_page import ShownConsole, shown_console
+from .console_page import OVERFLOW, ShownConsole, shown_console
 
 JSON = b"content-type: application/json"
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 CANCELLED = "cancelled: lost-hedge (another attempt of the call was answered first)"
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 LANES = """[...document.querySelectorAll('.lane[role=option]')].map((lane) => ({
   name: lane.querySelector('.lane-label').innerText,
   note: lane.querySelector('.lane-note').innerText,
