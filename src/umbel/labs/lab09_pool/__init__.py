@@ -30,9 +30,9 @@ LAB = Lab(
     why=(
         """httpx's pool is that of httpcore (here 1.0.9). When a cancelled request ends, the pool hands its place at
         once to the next request in the queue, and makes a connection object for it. If that request is being cancelled
-        in the same moment, it leaves without the object, which nobody will ever connect, close or count out. One page
+        in the same moment, it leaves, and the object stays: nobody will connect it, and it counts for ever. One page
         with more calls than connections, cancelled while connections are opened, is enough for asyncio; with trio it
-        depends on the order in which tasks run, and takes a few pages. It is known as encode/httpcore#1093.""",
+        depends on the order in which tasks run, and may take a few pages. It is known as encode/httpcore#1093.""",
         """Structured concurrency makes cancels common: each deadline, each failed sibling, each lost hedge and each
         client that hangs up is one. That is right only if everything below is safe under cancels. What a library must
         do: change its state without an `await` in between, and undo in `finally` what it has begun.""",

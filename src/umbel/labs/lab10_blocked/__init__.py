@@ -34,10 +34,10 @@ LAB = Lab(
         """Tasks of one event loop take turns in a single thread: they are concurrent, not parallel. What one of them
         computes, all others wait for, and no deadline and no cancel takes effect meanwhile, since those need the loop
         too. This holds for asyncio and trio alike.""",
-        """So it must be seen. Umbel's watchdog runs beside the event loop: a timer in a thread of its own, which a task
-        must wind up again and again. When the task is late, the stack of the loop's thread is written while it is
-        still blocked, with file and line. `umbel serve` always has it (`hang_timeout`). The debug mode of asyncio says
-        afterwards that a step of a task took long, but not at which line.""",
+        """So it must be seen. Umbel's watchdog is a timer in a thread of its own, which a task of the event loop sets
+        anew at least once a second. While the loop is blocked, the task cannot: the timer runs out, and writes where
+        the loop is, with file and line. `umbel serve` always watches its event loop (`hang_timeout`). The
+        debug mode of asyncio says afterwards that a step of a task took long, but not at which line it blocked.""",
         """What helps: `await trio.to_thread.run_sync(render)`, or `asyncio.to_thread(render)`. A thread cannot be
         cancelled, so give the function a timeout of its own; and pure Python code in a thread still shares the one
         lock of the interpreter, so heavy computations belong in another process.""",

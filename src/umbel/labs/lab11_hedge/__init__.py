@@ -36,10 +36,10 @@ LAB = Lab(
         upstream works for 4 s more, in which it serves no other request. With TaskGroup and with trio the losers are
         cancelled at the first answer. A budget keeps most of them from being made at all.""",
     why=(
-        """A hedge is a race, and a race is a block: it begins with the first call and ends with the first answer. Where
-        the block is a TaskGroup or a nursery it cannot end before its calls have ended, so the winner cancels the
-        others. TaskGroup is as good here. In trio it is one line, since the nursery has a scope to cancel. For plain
-        tasks a loop with `task.cancel()` would do it too, but nothing fails where it is missing.""",
+        """A hedged request begins with its first call, and should be over at its first answer. A TaskGroup or a nursery
+        does not end before all of its calls have ended. So it must cancel the losers, or the request would wait for
+        them, and everybody would see that. TaskGroup is as good here; in trio it is one line, since a nursery has a
+        scope to cancel. For plain tasks the same loop with `task.cancel()` would do, but nothing fails without it.""",
         """Cancelling is not enough. The upstream is slow because it has too much to do; hedges and retries then give it
         three times as much. That is a retry storm, and it comes at the worst moment, with asyncio and trio alike.""",
         """A budget bounds the extra calls by those under way: here a fifth of them, or three if that is more, as Envoy

@@ -25,8 +25,8 @@ LAB = Lab(
     measure=measure,
     expected={"gather": "2", "taskgroup": "0", "trio": "0"},
     answer="""Two: the report has been answered and the slow reader cut, both as they should be, but their lines are in
-        tasks that nobody waits for. asyncio.run cancels them when the program ends, without a word. With TaskGroup and
-        with trio no line is missing, and the server stops 1.5 s later.""",
+        tasks that nobody waits for. asyncio.run cancels them when the program ends, without a message. With TaskGroup
+        and with trio no line is missing, and the server stops 1.5 s later.""",
     why=(
         """Work in the background must still belong to somebody. Here the writer of the log is a task of an outer block,
         and the requests are tasks of an inner one. So the order of the end stands in the indentation: the inner block
