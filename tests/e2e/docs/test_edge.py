@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from tests.support.gateway.shown_exchanges import ask, check_reply, exchanges, sections_of, split_message
+from tests.support.gateway.shown_exchanges import sections_of
+from tests.support.gateway.shown_sections import check_section
 from tests.support.process.processes import PROJECT
-from tests.support.server.serving import serving
-from tests.support.upstream.raw_server import Peer, raw_server, response
-from umbel import Umbel
+from tests.support.upstream.raw_server import response
 
 DOC = (PROJECT / "docs" / "edge.md").read_text()
 SECTIONS = sections_of(DOC)
-UPSTREAM = "http://127.0.0.1:9001"
-"""The address of the upstream in the examples."""
 ANSWERS: dict[str, bytes] = {
     "/catalog": response(json.dumps(list(range(1000))).encode(), b"Content-Type: application/json"),
     "/files/old": response(b"", b"Location: /files/new", status=b"301 Moved Permanently"),
@@ -33,28 +29,6 @@ ANSWERS: dict[str, bytes] = {
 """Raw responses of the upstream to targets, in place of the JSON about the request."""
 
 
-async def upstream(peer: Peer) -> None:
-    """Answer each request with its method, target and Host as JSON, or with its response of ``ANSWERS``."""
-    while (request := await peer.read_request())[0]:
-        line, fields, _ = split_message(request[0].decode("latin-1").replace("\r\n", "\n"))
-        method, target, _ = line.split(" ")
-        said = {"method": method, "target": target, "host": dict(fields)["host"]}
-        echo = response(json.dumps(said).encode(), b"Content-Type: application/json")
-        await peer.send(ANSWERS.get(target, echo))
-
-
 @pytest.mark.parametrize("name", SECTIONS)
 async def test_each_request_of_a_section_gets_the_response_that_is_shown(name: str, tmp_path: Path) -> None:
-    section = SECTIONS[name]
-    (config,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
-    asked = exchanges(section)
-    assert asked
-    async with raw_server(upstream) as server:
-        for file in re.findall(r"\$\{file:([^}]*)\}", config):
-            (tmp_path / file).write_text("secret\n")
-        (tmp_path / "umbel.toml").write_text(config.replace(UPSTREAM, f"http://127.0.0.1:{int(server)}"))
-        async with serving(Umbel.from_file(tmp_path / "umbel.toml")) as port:
-            for exchange in asked:
-                reply = await ask(port, exchange)
-                there = f"127.0.0.1:{int(server)}"
-                check_reply(exchange, reply, {UPSTREAM.removeprefix("http://"): there})
+    await check_section(SECTIONS[name], ANSWERS, tmp_path)
