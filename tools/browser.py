@@ -7,6 +7,7 @@ Source: https://chromedevtools.github.io/devtools-protocol/
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import subprocess
@@ -26,6 +27,7 @@ _KEYS = {
     "ArrowLeft": (37, ""), "ArrowUp": (38, ""), "ArrowRight": (39, ""), "ArrowDown": (40, ""),
 }  # fmt: skip
 """The virtual key code and the text of keys whose name is not their character."""
+_SAID_OF_A_PAGE_THAT_IS_LEFT = ("navigated or closed", "context was destroyed", "Promise was collected")
 _UNTIL = """((check, milliseconds) => new Promise((resolve, reject) => {
   const end = performance.now() + milliseconds;
   const look = () => {
@@ -45,6 +47,10 @@ _BOX = """((selector) => {
 
 class BrowserError(Exception):
     """The browser is missing or has refused a command; the text says why."""
+
+
+class PageLeftError(BrowserError):
+    """The page was left for another one before the answer came."""
 
 
 class Page:
@@ -85,13 +91,18 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, expression: str) -> None:
-        """Wait until a JavaScript expression is true.
+        """Wait until a JavaScript expression is true, also across pages that replace each other.
 
         Raises:
-            BrowserError: it is not true after ``WAIT_S_MAX``, or an exception was raised.
+            BrowserError: it is not true after ``WAIT_S_MAX`` on one page, or an exception was raised.
+            trio.TooSlowError: pages have replaced each other for twice as long.
         """
         milliseconds = WAIT_S_MAX * 1000 - 1000
-        is_true = await self.value(f"{_UNTIL}(() => ({expression}), {milliseconds})")
+        is_true = None
+        with trio.fail_after(2 * WAIT_S_MAX):
+            while is_true is None:
+                with contextlib.suppress(PageLeftError):
+                    is_true = await self.value(f"{_UNTIL}(() => ({expression}), {milliseconds})")
         if not is_true:
             shown = await self.value("document.body?.innerText?.slice(0, 2000)")
             raise BrowserError(f"not true within {milliseconds / 1000:.0f} s: {expression}; the page shows:\n{shown}")
@@ -140,7 +151,9 @@ class _Connection:
             await answered.wait()
         answer = self._answers.pop(number)
         if "error" in answer:
-            raise BrowserError(f"{method}: {answer['error'].get('message')}")
+            said = str(answer["error"].get("message"))
+            is_left = any(words in said for words in _SAID_OF_A_PAGE_THAT_IS_LEFT)
+            raise (PageLeftError if is_left else BrowserError)(f"{method}: {said}")
         found: dict[str, Any] = answer["result"]
         return found
 

@@ -143,7 +143,7 @@ async def test_only_the_page_that_the_gateway_serves_may_read_its_answers(tmp_pa
     assert types == ["text/html", "text/html", "text/javascript"]
     rules = [" ".join(rule.split()) for rule in pages[0].headers["content-security-policy"].split(";")]
     allowed = f"connect-src http://api.localhost:{shop.example.port} http://id.localhost:{shop.example.port}"
-    assert rules == ["default-src 'self'", allowed, "frame-ancestors 'none'"]
+    assert rules == ["default-src 'self'", "img-src 'self' data:", allowed, "frame-ancestors 'none'"]
     for response in (refused, forged):
         assert problem_of(response) == (401, "unauthorized")
         assert response.headers["access-control-allow-origin"] == shop.page
