@@ -12,6 +12,7 @@ import pytest
 
 import umbel
 from tests.support.testing.pages import one_call
+from tests.support.testing.plug_in import PLUG_IN
 
 TESTS = """
 import pytest
@@ -80,7 +81,7 @@ def test_async_tests_with_the_fixture_run_in_virtual_time(mode: str, tmp_path: P
     (tmp_path / "test_it.py").write_text(TESTS + (WITH_TRIO if mode != "without pytest-trio" else ""))
     (tmp_path / "pytest.ini").write_text("[pytest]\n" + ("trio_mode = true\n" if mode == "trio_mode" else ""))
     options = ["-p", "no:trio"] if mode == "without pytest-trio" else []
-    options += ["-p", "no:randomly", "-p", "no:xdist", "-p", "umbel.testing.pytest_plugin"]
+    options += ["-p", "no:randomly", "-p", "no:xdist", *PLUG_IN]
     # In a process of its own, because a run of pytest within a test shares its plug-ins and modules.
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", *options],

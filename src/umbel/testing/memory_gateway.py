@@ -104,7 +104,10 @@ async def gateway(
     try:
         async with trio.open_nursery() as upstream_tasks:
             scripted = ScriptedUpstreams(upstreams, reader, upstream_tasks)
-            network = Network(reader, scripted.dial_for, random.Random(seed), health_checks)
+            # A generator for each upstream: trio runs the tasks of one moment in any order.
+            network = Network(
+                reader, scripted.dial_for, lambda name: random.Random(f"{seed} {name}"), health_checks=health_checks
+            )
             with _replaced(app, network, recorder):
                 task = trio.lowlevel.current_task()
                 outer = len(task.child_nurseries)

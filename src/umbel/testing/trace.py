@@ -134,7 +134,7 @@ class RequestTrace:
         for call in self.calls.values():
             lines.append(f"  {call.name:<16} {_span(call.start, call.end)} {_ending(call.outcome, call.kind)}")
             lines += [
-                f"    {each.cause:<14} {_span(each.start, each.end)} {_ending(each.outcome, each.kind, each.status)}"
+                f"    {each.cause:<14} {_span(each.start, each.end)} {_ending(each.outcome, each.reason if each.outcome == 'cancelled' else each.kind, each.status)}"
                 f" {each.replica}"
                 for each in call.attempts
             ]

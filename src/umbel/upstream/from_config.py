@@ -188,7 +188,7 @@ def _build_client(
     title: str = "",
 ) -> Client:
     if network is not None:
-        rng = network.rng
+        rng = network.rng_for(name)
         if not network.health_checks:
             config = config.model_copy(update={"health": None})
     replicas = _replicas(config, resolves=network is None)

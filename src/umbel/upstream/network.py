@@ -22,7 +22,7 @@ class Network:
     """Watches the connections. It runs as long as the clients are open."""
     dial_for: Callable[[str], Dial]
     """Returns the function that makes the connections of an upstream, by the upstream's name."""
-    rng: random.Random
-    """The source of all randomness of the clients: pauses before retries, choice of replicas."""
+    rng_for: Callable[[str], random.Random]
+    """Returns the source of all randomness of an upstream's client (pauses before retries, choice of replicas)."""
     health_checks: bool = False
     """Whether the configured health checks are made."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
+from trio.testing import MockClock
 
 from tests.support.process.processes import PROJECT
 from tests.support.server.serving import serving
 from umbel import Umbel
 from umbel.demo.services import SERVICES
 from umbel.demo.upstreams import sample_upstreams
+from umbel.testing import gateway
 
 README = (PROJECT / "README.md").read_text()
 
@@ -37,6 +41,14 @@ async def test_the_configuration_shown_gives_the_response_shown(tmp_path: Path) 
     shown = json.loads(block("console").strip().splitlines()[-1])
     assert response.json() == shown
     assert response.headers["umbel-completed"] == "true"
+
+
+async def test_the_test_shown_passes(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shown,) = re.findall(r"```python\n(from umbel.testing.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(shown, names)
+    monkeypatch.chdir(PROJECT)
+    await names["test_the_dashboard_needs_only_the_users"](gateway)
 
 
 def test_the_code_shown_is_that_of_the_example() -> None:
