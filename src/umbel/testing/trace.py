@@ -132,12 +132,11 @@ class RequestTrace:
         head = f"{self.method} {self.path} -> {self.status} {self.outcome} after {self.duration:g} s"
         lines = [f"{head}: {self.reason}" if self.reason else head]
         for call in self.calls.values():
-            lines.append(f"  {call.name:<16} {_span(call.start, call.end)} {_ending(call.outcome, call.kind)}")
-            lines += [
-                f"    {each.cause:<14} {_span(each.start, each.end)} {_ending(each.outcome, each.reason if each.outcome == 'cancelled' else each.kind, each.status)}"
-                f" {each.replica}"
-                for each in call.attempts
-            ]
+            lines.append(f"  {call.name:<16} {_span(call.start, call.end)} {_ending(call.outcome, None, call.kind)}")
+            for each in call.attempts:
+                why = each.reason if each.outcome == "cancelled" else each.kind
+                ending = _ending(each.outcome, each.status, why)
+                lines.append(f"    {each.cause:<14} {_span(each.start, each.end)} {ending} {each.replica}")
         return "\n".join(lines)
 
 
@@ -145,5 +144,5 @@ def _span(start: float | None, end: float) -> str:
     return f"{'-' if start is None else format(start, 'g'):>8} {end:>8g}"
 
 
-def _ending(outcome: str, kind: str | None, status: int | None = None) -> str:
-    return " ".join(str(part) for part in (outcome, status, kind) if part is not None)
+def _ending(outcome: str, status: int | None, why: str | None) -> str:
+    return " ".join(str(part) for part in (outcome, status, why) if part is not None)
