@@ -104,10 +104,7 @@ async def gateway(
     try:
         async with trio.open_nursery() as upstream_tasks:
             scripted = ScriptedUpstreams(upstreams, reader, upstream_tasks)
-            # A generator for each upstream: trio runs the tasks of one moment in any order.
-            network = Network(
-                reader, scripted.dial_for, lambda name: random.Random(f"{seed} {name}"), health_checks=health_checks
-            )
+            network = _network(scripted, reader, seed, health_checks=health_checks)
             with _replaced(app, network, recorder):
                 task = trio.lowlevel.current_task()
                 outer = len(task.child_nurseries)
@@ -149,6 +146,11 @@ def _check_names(app: Umbel, upstreams: Mapping[str, Handler]) -> None:
             raise ValueError(f"the configuration has no upstream {name!r}; it has {', '.join(known) or 'none'}")
         if name in app.given_transports:
             raise ValueError(f"the application has a transport for the upstream {name!r}; remove it, or the script")
+
+
+def _network(scripted: ScriptedUpstreams, reader: MemoryReader, seed: int, *, health_checks: bool) -> Network:
+    # A generator for each upstream: trio runs the tasks of one moment in any order.
+    return Network(reader, scripted.dial_for, lambda name: random.Random(f"{seed} {name}"), health_checks)
 
 
 @contextmanager
