@@ -24,6 +24,7 @@ COMMANDS = {
     "init": "Write the files of a new project.",
     "serve": "Serve the configured routes or an ASGI application.",
     "ctl": "Show the state of a running instance, and control it.",
+    "top": "Show a running instance live in the terminal.",
     "slow": "Show slow and failed requests of a running instance.",
     "check": "Check the configuration and report every mistake in it.",
     "explain": "Show which route answers a request, and its calls.",

@@ -9,6 +9,7 @@ import http.client
 import io
 import json
 import os
+import re
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ _RELOAD_S = 600.0
 """The time limit for the answer to a reload, which comes at its end: each worker may take its ``start_timeout``."""
 _ANSWER_BYTES_MAX = 64 * 2**20
 
-_COLUMNS = (
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+WORKER_COLUMNS = (
     *("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "STREAMS", "CONNS"),
     *("LAG", "MEMORY", "RESTARTS", "LAST EXIT"),
 )
@@ -227,8 +229,16 @@ class AdminClient:
         if not self.as_json:
             click.echo(text)
 
+    def socket_path(self) -> str:
+        """The path of the Unix socket.
+
+        Raises:
+            ClickException: none was named, and there is none or several.
+        """
+        return self._path or _find_socket(self._file)
+
     def _ask(self, method: str, target: str, body: bytes, within: float) -> dict[str, Any]:
-        path = self._path or _find_socket(self._file)
+        path = self.socket_path()
         try:
             status, received = _send(path, method, target, body, within)
         except TimeoutError as error:
@@ -336,7 +346,7 @@ class _TimedSocket:
         self._within = within
         self._deadline = time.monotonic() + within
 
-    def in_time(self, operation: Callable[[socket.socket], ResultT]) -> ResultT:
+    def inshort_time(self, operation: Callable[[socket.socket], ResultT]) -> ResultT:
         """Call ``operation`` with the socket, in the time that is left; return its result.
 
         Raises:
@@ -354,7 +364,7 @@ class _TimedSocket:
 
     def sendall(self, data: bytes) -> None:
         """Send all of the data; raises as ``in_time``."""
-        self.in_time(lambda sock: sock.sendall(data))
+        self.inshort_time(lambda sock: sock.sendall(data))
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a file that reads from the socket."""
@@ -376,7 +386,7 @@ class _Received(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Receive bytes into ``buffer`` and return their number, 0 at the end; raises as ``_TimedSocket.in_time``."""
-        return self._timed.in_time(lambda sock: sock.recv_into(buffer))
+        return self._timed.inshort_time(lambda sock: sock.recv_into(buffer))
 
 
 def _decoded(received: bytes) -> dict[str, Any]:
@@ -402,18 +412,18 @@ def _status(answer: dict[str, Any]) -> str:
     master = answer["master"]
     head = [
         f"{master['state']}: {master['summary']}",
-        f"master {master['pid']}, up {_time(master['uptime_s'])}, generation {master['generation']}, "
+        f"master {master['pid']}, up {short_time(master['uptime_s'])}, generation {master['generation']}, "
         f"on {' and '.join(master['addresses'])}",
         "",
     ]
-    rows = [row for slot in answer["slots"] for row in _rows(slot)]
-    return "\n".join([*head, table(_COLUMNS, rows), *_auth(answer), *_limits(answer)])
+    rows = worker_rows(answer)
+    return "\n".join([*head, table(WORKER_COLUMNS, rows), *_auth(answer), *_limits(answer)])
 
 
 def _process(answer: dict[str, Any]) -> str:
     process, server = answer["process"], answer.get("server", {})
     lines = [f"{process['state']}: {process['summary']}"]
-    lines.append(f"process {process['pid']}, up {_time(process['uptime_s'])}, without a master")
+    lines.append(f"process {process['pid']}, up {short_time(process['uptime_s'])}, without a master")
     if server:
         busy, streams = f"{server['requests_in_flight']} in flight", f"{server.get('streams', 0)} streams"
         lines.append(f"{server['requests_total']} requests, {busy}, {streams}, {server['connections']} connections")
@@ -427,7 +437,7 @@ def _auth(answer: dict[str, Any]) -> list[str]:
     rows = [
         [
             *(row.name, row.kind, row.source, row.state, str(row.keys) if row.source else ""),
-            *("" if row.age is None else _time(row.age), str(row.cached_tokens) if row.kind == "jwt" else ""),
+            *("" if row.age is None else short_time(row.age), str(row.cached_tokens) if row.kind == "jwt" else ""),
             row.last_error,
         ]
         for row in auth_rows(answer)
@@ -443,6 +453,11 @@ def _limits(answer: dict[str, Any]) -> list[str]:
     return ["", table(_LIMIT_COLUMNS, rows)] if rows else []
 
 
+def worker_rows(answer: dict[str, Any]) -> list[list[str]]:
+    """The rows of ``WORKER_COLUMNS`` of the status of a master."""
+    return [row for slot in answer["slots"] for row in _rows(slot)]
+
+
 def _rows(slot: dict[str, Any]) -> list[list[str]]:
     own = [str(slot["restarts"]), slot["last_exit"] or ""]
     if not slot["workers"]:
@@ -451,7 +466,7 @@ def _rows(slot: dict[str, Any]) -> list[list[str]]:
 
 
 def _worker(worker: dict[str, Any]) -> list[str]:
-    words = [worker["state"], str(worker["pid"]), str(worker["generation"]), _time(worker["uptime"])]
+    words = [worker["state"], str(worker["pid"]), str(worker["generation"]), short_time(worker["uptime"])]
     beat = worker["beat"]
     if beat is None:
         return [*words, *[""] * 6]
@@ -460,7 +475,7 @@ def _worker(worker: dict[str, Any]) -> list[str]:
     return [*words, *numbers, f"{lag:.0f} ms", f"{beat.get('rss', 0) / 2**20:.0f} MiB"]
 
 
-def _time(seconds: float) -> str:
+def short_time(seconds: float) -> str:
     """Format a duration in its two largest units, such as ``3d 4h`` or ``5m 12s``."""
     whole = int(seconds)
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
@@ -478,3 +493,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _row(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = zip(row, widths, strict=True)
     return "  ".join(cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width) for cell, width in cells).rstrip()
+
+
+def plain(text: str) -> str:
+    """Return the text without control characters, which could move the cursor of a terminal."""
+    return _CONTROL.sub("�", text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return the text with at most ``width`` characters; an ellipsis replaces what is left out."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from typing import Any
@@ -10,14 +9,13 @@ from urllib.parse import quote
 
 import click
 
-from .ctl import AdminClient, table, with_admin
+from .ctl import AdminClient, cut, plain, table, with_admin
 
 _COLUMNS = ("ID", "AT", "TOOK", "BUCKET", "STATUS", "OUTCOME", "REQUEST", "REASON")
 _REASON_CHARS = 60
 _WIDTH_MIN, _WIDTH_MAX = 60, 160
 _SHOWN = {"queue": ".", "dns": "n", "connect": "c", "tls": "t", "wait": "-", "body": "="}
 """The character of each phase."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @click.command(short_help="Show slow and failed requests of a running instance.")
@@ -57,8 +55,8 @@ def _list(answer: dict[str, Any], route: str | None, bucket: str | None) -> list
             each["bucket"],
             str(each["status"]),
             each["outcome"],
-            _plain(f"{each['method']} {each['path']}"),
-            _cut(_plain(each["reason"]), _REASON_CHARS),
+            plain(f"{each['method']} {each['path']}"),
+            cut(plain(each["reason"]), _REASON_CHARS),
         ]
         for each in answer["requests"]
         if route in (None, each["route"]) and bucket in (None, each["bucket"])
@@ -77,9 +75,9 @@ def waterfall(timeline: dict[str, Any], width: int) -> list[str]:
     """
     title = f"{timeline['method']} {timeline['path']}  {timeline['status']} {timeline['outcome']}"
     about = f"route {timeline['route'] or '(none)'}, request_id {timeline['request_id']}, trace {timeline['trace_id']}"
-    lines = [_plain(f"{title} in {_ms(timeline['duration_ms'])}"), _plain(about)]
+    lines = [plain(f"{title} in {_ms(timeline['duration_ms'])}"), plain(about)]
     if timeline["reason"]:
-        lines.append(_plain(timeline["reason"]))
+        lines.append(plain(timeline["reason"]))
     lanes = [lane for call in timeline["calls"] for lane in _lanes(call)]
     names = [f"{'*' if lane['critical'] else ' '} {lane['indent']}{lane['name']}" for lane in lanes]
     name_width = min(max(map(len, names), default=0), width // 3)
@@ -87,7 +85,7 @@ def waterfall(timeline: dict[str, Any], width: int) -> list[str]:
     lines += ["", f"{'':{name_width}} {scale.axis()}"]
     for lane, name in zip(lanes, names, strict=True):
         took = "-" if lane["start"] is None else _ms(lane["end"] - lane["start"])
-        lines.append(f"{_cut(name, name_width):{name_width}} {scale.drawn(lane)} {took:>9} {lane['note']}")
+        lines.append(f"{cut(name, name_width):{name_width}} {scale.drawn(lane)} {took:>9} {lane['note']}")
     if timeline["deadline_ms"] is not None:
         said = "reached" if timeline["deadline_reached"] else "not reached"
         lines += ["", f"deadline {_ms(timeline['deadline_ms'])} ({said})"]
@@ -104,7 +102,7 @@ def _lanes(call: dict[str, Any]) -> list[dict[str, Any]]:
     if call["needs"]:
         note += f", needs {', '.join(call['needs'])}"
     own = {"start": call["start_ms"], "end": call["end_ms"], "critical": call["critical"], "cancelled": False}
-    lanes = [{**own, "name": _plain(call["name"]), "indent": "", "note": _plain(note), "phases": ()}]
+    lanes = [{**own, "name": plain(call["name"]), "indent": "", "note": plain(note), "phases": ()}]
     for each in call["attempts"]:
         item = "" if each["item"] is None else f" item {each['item']}"
         note = str(each["status"] or each["kind"])
@@ -118,9 +116,9 @@ def _lanes(call: dict[str, Any]) -> list[dict[str, Any]]:
                 "end": each["end_ms"],
                 "critical": each["critical"],
                 "cancelled": each["outcome"] == "cancelled",
-                "name": _plain(f"{each['cause']}{item} {each['replica']}"),
+                "name": plain(f"{each['cause']}{item} {each['replica']}"),
                 "indent": "  ",
-                "note": _plain(note),
+                "note": plain(note),
                 "phases": each["phases"],
             }
         )
@@ -174,11 +172,3 @@ def _ms(milliseconds: float) -> str:
     if abs(milliseconds) >= 10_000:
         return f"{milliseconds / 1000:.1f} s"
     return f"{milliseconds:.0f} ms" if abs(milliseconds) >= 100 else f"{milliseconds:.1f} ms"
-
-
-def _plain(text: str) -> str:
-    return _CONTROL.sub("�", text)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
