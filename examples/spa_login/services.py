@@ -91,7 +91,8 @@ async def authorize():
 def sign_in_page(back):
     buttons = " ".join(f"<button name=user value={name}>{user['name']}</button>" for name, user in USERS.items())
     return (
-        "<!doctype html><meta charset=utf-8><title>Sign in</title><link rel=icon href=data:,><h1>Who are you?</h1>"
+        "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<title>Sign in</title><link rel=icon href=data:,><h1>Who are you?</h1>"
         f"<form method=post action=/login><input type=hidden name=back value='{back}'>{buttons}</form>"
     )
 

@@ -132,7 +132,7 @@ async def test_scopes_and_groups_decide_what_a_user_may_do(tmp_path: Path) -> No
 async def test_only_the_page_that_the_gateway_serves_may_read_its_answers(tmp_path: Path) -> None:
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
     async with site(tmp_path) as shop:
-        pages = [await shop.ask("GET", "app.localhost", path) for path in ("/", "/callback", "/page.js")]
+        pages = [await shop.ask("GET", "app.localhost", path) for path in ("/", "/callback", "/page.js", "/page.css")]
         refused = await shop.api("GET", "/me/orders")
         forged = await shop.api("GET", "/me/orders", token="a.b.c")
         preflight = await shop.api("OPTIONS", "/me/orders", headers=asked)
@@ -140,7 +140,7 @@ async def test_only_the_page_that_the_gateway_serves_may_read_its_answers(tmp_pa
         elsewhere = await shop.ask("GET", "evil.example", "/")
 
     types = [response.headers["content-type"].partition(";")[0] for response in pages]
-    assert types == ["text/html", "text/html", "text/javascript"]
+    assert types == ["text/html", "text/html", "text/javascript", "text/css"]
     rules = [" ".join(rule.split()) for rule in pages[0].headers["content-security-policy"].split(";")]
     allowed = f"connect-src http://api.localhost:{shop.example.port} http://id.localhost:{shop.example.port}"
     assert rules == ["default-src 'self'", "img-src 'self' data:", allowed, "frame-ancestors 'none'"]
