@@ -159,20 +159,21 @@ class TreeView {
   #flatten() {
     const query = this.#search.value.trim().toLowerCase();
     const found = [];
-    // With a search: the rows that match, with all above them. Returns whether anything was shown.
-    const walk = (each) => {
+    // With a search: the rows that match, with all above and below them. Returns whether anything was shown.
+    const walk = (each, inside) => {
       const place = found.length;
       found.push(each);
       const children = each.children();
       each.isLeaf = !children.length;
-      each.isOpen = query ? true : this.#isOpen(each);
+      each.isOpen = query && !inside ? true : this.#isOpen(each);
       each.matches = query !== "" && words(each).toLowerCase().includes(query);
-      let any = each.matches || query === "";
-      if (each.isOpen) for (const child of children) any = walk(child) || any;
+      const shown = inside || each.matches || query === "";
+      let any = shown;
+      if (each.isOpen) for (const child of children) any = walk(child, shown) || any;
       if (!any) found.length = place;
       return any;
     };
-    this.#trees.map(processRow).forEach(walk);
+    this.#trees.forEach((tree) => walk(processRow(tree), false));
     return found;
   }
 
