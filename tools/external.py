@@ -39,10 +39,10 @@ class Tool:
 TOOLS: Mapping[str, Tool] = {
     "chromium": Tool({"chromium": "chromium"}, 300),
     "curl": Tool({"curl": "curl"}, 120),
-    "docs": Tool({}, 180),
+    "docs": Tool({}, 90),
     "grafana": Tool({}, 60),
     "h2load": Tool({"h2load": "nghttp2-client"}, 180),
-    "learn": Tool({}, 120),
+    "learn": Tool({}, 60),
     "logrotate": Tool({"logrotate": "logrotate"}, 120),
     "migration": Tool({}, 180),
     "nginx": Tool({"nginx": "nginx-light"}, 180),
@@ -50,7 +50,7 @@ TOOLS: Mapping[str, Tool] = {
     "prometheus": Tool({"prometheus": "prometheus"}, 120),
     "slowhttptest": Tool({"slowhttptest": "slowhttptest"}, 300),
     "websocket": Tool({"node": "nodejs", "npm": "npm"}, 900, {"--every-case": 3700}),
-    "wheel": Tool({"git": "git"}, 300),
+    "wheel": Tool({"git": "git"}, 210),
 }
 
 

@@ -12,7 +12,7 @@ from umbel.labs.kit import note
 from umbel.server.process.loop_watchdog import watched_loop
 
 HANG_TIMEOUT_S = 0.5
-_FRAME = re.compile(r'File ".*/(?P<file>with_\w+\.py)", line (?P<line>\d+) in (?P<function>\w+)')
+_FRAME = re.compile(r'File "[^"]*/(?P<file>with_\w+\.py)", line (?P<line>\d+) in (?P<function>\w+)')
 
 
 @asynccontextmanager
