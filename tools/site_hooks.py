@@ -25,6 +25,7 @@ FROM_OUTSIDE = {"README.md": "index.md", "README.zh-CN.md": "zh.md", "CHANGELOG.
 """Files of the repository that are pages of the site, with the path of the page."""
 GENERATED = {"cli.md": "tools.cli_reference"}
 """Generated pages, each with the module that prints it."""
+STYLE = "tools/site.css"
 _GENERATE_S_MAX = 60
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -36,6 +37,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, page in FROM_OUTSIDE.items():
         text = (PROJECT / name).read_text()
         files.append(File.generated(config, page, content=links_of_site(text, name, str(config["repo_url"]))))
+    files.append(File.generated(config, Path(STYLE).name, abs_src_path=str(PROJECT / STYLE)))
     for page, module in GENERATED.items():
         command = [str(PROJECT / ".venv" / "bin" / "python"), "-m", module]
         printed = subprocess.run(
