@@ -43,7 +43,7 @@ cover: $(STAMP)  ## run all tests under coverage and print which lines and branc
 figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; ARGS=--json; ARGS=--coverage adds what make cover measured
 	@$(BIN)/python -m tools.figures $(ARGS)
 
-picture: $(STAMP)  ## draw docs/pictures/dashboard.svg from the timings of two requests to the demo
+picture: $(STAMP)  ## take docs/pictures/console.png, a screenshot of the demo's console; needs chromium
 	@$(BIN)/python -m tools.picture
 
 docs: $(STAMP)  ## build the documentation site into .ext/docs/site; ARGS='serve' serves it and follows changes

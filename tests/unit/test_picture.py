@@ -1,47 +1,63 @@
-"""``tools/picture.py``: the picture shows a request's timings, and the file in docs is such a picture."""
+"""``tools/picture.py``: which request is shown, what is said without a browser, and the file in docs."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
+import struct
+from pathlib import Path
+from typing import Any
 
 import pytest
-from tools.picture import PICTURE, Traced, draw
+from tools import browser, picture
 
-from umbel.core.events import RequestEnded
-from umbel.core.failure_kinds import Kind
-from umbel.core.model import Failure, Outcome, RequestFacts, Trace
-
-SVG = "{http://www.w3.org/2000/svg}"
+PROJECT = Path(__file__).parents[2]
 
 
-def traced() -> Traced:
-    facts = RequestFacts("id", Trace("1" * 32), "GET", "/r", "/r", 10.0)
-    calls = [
-        Outcome("quick", "value", value=1, started_at=10.0, ended_at=10.1),
-        Outcome("late", "failed", failure=Failure(Kind.TIMEOUT, 504, "it was late"), started_at=10.1, ended_at=10.5),
+def attempt(cause: str, outcome: str = "ok", reason: str = "", *, critical: bool = False) -> dict[str, Any]:
+    return {"cause": cause, "outcome": outcome, "reason": reason, "critical": critical}
+
+
+def timeline(*attempts: dict[str, Any], outcome: str = "complete") -> dict[str, Any]:
+    return {"outcome": outcome, "calls": [{"attempts": attempts}, {"attempts": []}, {"attempts": []}]}
+
+
+LOST = attempt("first", "cancelled", "lost-hedge")
+WON = attempt("hedge", critical=True)
+
+
+def test_a_complete_answer_that_waited_for_a_hedge_is_chosen() -> None:
+    wanted = timeline(LOST, WON)
+    others = [
+        timeline(attempt("first", critical=True)),
+        timeline(attempt("first", critical=True), attempt("hedge", "cancelled", "lost-hedge")),
+        timeline(LOST, WON, outcome="partial"),
+        timeline(LOST, attempt("hedge")),
     ]
-    return Traced("GET /r", RequestEnded(facts, 200, ended_at=10.5, completed=False), calls)
+    assert picture.hedged([*others, wanted]) is wanted
+    assert picture.hedged(others) is None
 
 
-def texts(svg: str) -> list[str]:
-    return [each.text or "" for each in ET.fromstring(svg).iter(f"{SVG}text")]
+def test_without_a_browser_the_command_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(browser, "program", lambda name: None)
+    assert picture.main() == 1
+    said = capsys.readouterr().err
+    assert "Chromium is not installed" in said
+    assert "apt-get install chromium" in said
 
 
-def test_each_call_is_shown_with_its_name_duration_and_failure() -> None:
-    assert texts(draw([traced()])) == [
-        "GET /r", "response", "partial after 500 ms", "quick", "100 ms", "late", "400 ms (timeout)"
-    ]  # fmt: skip
+def test_the_picture_in_docs_is_within_its_bounds() -> None:
+    content = picture.PICTURE.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) <= picture.BYTES_MAX
+    width, _ = struct.unpack(">II", content[16:24])
+    assert width == picture.WIDTH * picture.SCALE
 
 
-def test_bars_begin_and_end_in_proportion_to_time() -> None:
-    bars = [each for each in ET.fromstring(draw([traced()])).iter(f"{SVG}rect") if each.find(f"{SVG}title") is not None]
-    quick, late = [(float(each.attrib["x"]), float(each.attrib["width"])) for each in bars]
-    assert quick[1] * 4 == pytest.approx(late[1], abs=0.5)
-    assert quick[0] + quick[1] == pytest.approx(late[0], abs=0.2)
-
-
-def test_the_picture_in_docs_shows_the_calls_of_the_demo() -> None:
-    said = texts(PICTURE.read_text(encoding="utf-8"))
-    for name in ("profile", "orders", "items", "offers"):
-        assert said.count(name) == 2
-    assert sum(each.startswith(("complete after", "partial after")) for each in said) == 2
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_shows_the_picture_by_an_address_for_the_package_index(name: str) -> None:
+    [address] = [
+        part.partition(")")[0] for part in (PROJECT / name).read_text(encoding="utf-8").split("](") if ".png" in part
+    ]
+    assert address.startswith("https://")
+    assert address.endswith(f"/raw/main/{picture.PICTURE.relative_to(PROJECT)}")

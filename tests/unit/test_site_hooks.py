@@ -12,7 +12,7 @@ REPOSITORY = "https://umbel.example/umbel"
     ("name", "link", "expected"),
     [
         ("README.md", f"{REPOSITORY}/blob/main/docs/edge.md#uploads-of-any-size", "edge.md#uploads-of-any-size"),
-        ("README.md", f"{REPOSITORY}/raw/main/docs/pictures/dashboard.svg", "pictures/dashboard.svg"),
+        ("README.md", f"{REPOSITORY}/raw/main/docs/pictures/console.png", "pictures/console.png"),
         ("README.md", f"{REPOSITORY}/blob/main/umbel.toml", f"{REPOSITORY}/blob/main/umbel.toml"),
         ("README.md", f"{REPOSITORY}/blob/main/CHANGELOG.md", "changes.md"),
         ("CHANGELOG.md", "docs/logs.md", "logs.md"),

@@ -19,7 +19,7 @@ from .console_page import OVERFLOW, ShownConsole, shown_console
 
 JSON = b"content-type: application/json"
 HOSTILE = "<img src=x onerror=document.title='broken'>"
-CANCELLED = "cancelled: lost-hedge (another attempt of the call was answered first)"
+CANCELLED = "cancelled: lost-hedge (another attempt was answered first)"
 LANES = """[...document.querySelectorAll('.lane[role=option]')].map((lane) => ({
   name: lane.querySelector('.lane-label').innerText,
   note: lane.querySelector('.lane-note').innerText,
@@ -83,7 +83,9 @@ async def test_a_hedged_request_shows_the_slow_upstream_the_cancelled_attempt_an
         await page.until("document.querySelector('.findings')")
         said = await page.value("document.querySelector('.findings').innerText")
         assert "offers (upstream both): " in said
-        assert "first to 127.0.0.1:" in said
+        assert "offers: first attempt, to 127.0.0.1:" in said
+        assert "did not answer within " in said
+        assert "; the hedge to 127.0.0.1:" in said
         assert CANCELLED.removeprefix("cancelled: ") in said
         assert "5000 ms, not reached." in said
         lanes = await page.value(LANES)

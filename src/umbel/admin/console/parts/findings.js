@@ -6,7 +6,7 @@ const LINES_MAX = 6;
 
 /** The cancel reasons that are words of the program, for people. */
 const REASONS = {
-  "lost-hedge": "another attempt of the call was answered first",
+  "lost-hedge": "another attempt was answered first",
   decided: "the answer was decided without it",
   "client-gone": "the client left",
   "the call's own limit": "the time limit of the call passed",
@@ -35,8 +35,19 @@ export function attemptName(attempt) {
   return `${attempt.cause}${attempt.item === null ? "" : `, item ${attempt.item}`}`;
 }
 
+/** An attempt within a sentence: "offers: first attempt for item 2, to 10.0.0.7:80, after 94.3 ms". */
+function attemptText(call, attempt) {
+  const cause = attempt.cause === "first" ? "first attempt" : attempt.cause;
+  return `${call.name}: ${cause}${attempt.item === null ? "" : ` for item ${attempt.item}`}, to ${shortReplica(attempt.replica)}, ${took(attempt)}`;
+}
+
+/** The call that added most to the duration, {call, own}; undefined without calls. `own`: the milliseconds that it added. */
+export function slowestCall(timeline) {
+  return criticalParts(timeline).sort((one, other) => other.own - one.own)[0];
+}
+
 /** The calls on the critical path, each with the milliseconds that it alone adds to the answer. */
-export function criticalParts(timeline) {
+function criticalParts(timeline) {
   let until = 0;
   return timeline.calls.filter((call) => call.critical && call.start_ms !== null)
     .sort((one, other) => one.start_ms - other.start_ms)
@@ -58,22 +69,32 @@ function whereFrom(call) {
 }
 
 function slowest(timeline) {
-  const parts = criticalParts(timeline);
-  if (!parts.length) {
+  const most = slowestCall(timeline);
+  if (!most) {
     const body = timeline.body_ms;
     return body !== null && body > timeline.duration_ms / 2
       ? [`The client: its request body took ${milliseconds(body)} of ${milliseconds(timeline.duration_ms)}.`]
       : ["No call: the gateway answered by itself."];
   }
-  const {call, own} = parts.reduce((most, each) => (each.own > most.own ? each : most));
+  const {call, own} = most;
   const lines = [`${whereFrom(call)}: ${milliseconds(own)} of ${milliseconds(timeline.duration_ms)} (${share(own, timeline.duration_ms)}).`];
   const attempt = call.attempts.find((each) => each.critical);
-  const phase = attempt && longestPhase(attempt);
-  if (phase) {
-    const at = phase.name === "queue" ? "" : ` ${shortReplica(attempt.replica)}`;
-    lines.push(`Most of it: ${milliseconds(phase.ms)} ${PHASES[phase.name]}${at}${attempt.item === null ? "" : `, for item ${attempt.item}`}.`);
-  }
+  if (attempt) lines.push(howAnswered(call, attempt));
   return lines;
+}
+
+/** How a call got its result: from its first attempt, or from a later one, and after what. */
+function howAnswered(call, attempt) {
+  const forItem = attempt.item === null ? "" : `, for item ${attempt.item}`;
+  const start = attempt.item === null ? "" : `For item ${attempt.item}: `;
+  const replica = shortReplica(attempt.replica);
+  const before = call.attempts.filter((each) => each.item === attempt.item && each.start_ms < attempt.start_ms && each.outcome !== "ok").at(-1);
+  const own = `the ${attempt.cause} to ${replica} took ${milliseconds(attempt.end_ms - attempt.start_ms)}.`;
+  if (before && attempt.cause === "hedge") return `${start}${shortReplica(before.replica)} did not answer within ${milliseconds(attempt.start_ms - before.start_ms)}; ${own}`;
+  if (before) return `${start}${shortReplica(before.replica)} failed ${took(before)} (${before.reason}); ${own}`;
+  const phase = longestPhase(attempt);
+  if (!phase) return `Its attempt at ${replica} took ${milliseconds(attempt.end_ms - attempt.start_ms)}${forItem}.`;
+  return `Of that, ${milliseconds(phase.ms)} ${PHASES[phase.name]}${phase.name === "queue" ? "" : ` ${replica}`}${forItem}.`;
 }
 
 function took(each) {
@@ -83,7 +104,7 @@ function took(each) {
 function cancelled(timeline) {
   return timeline.calls.flatMap((call) => {
     const own = call.attempts.filter((each) => each.outcome === "cancelled")
-      .map((each) => `${call.name}: ${attemptName(each)} to ${shortReplica(each.replica)}, ${took(each)}: ${reasonText(each.reason)}.`);
+      .map((each) => `${attemptText(call, each)}: ${reasonText(each.reason)}.`);
     return call.outcome === "cancelled" && !own.length ? [`${call.name}, ${took(call)}: ${reasonText(call.reason)}.`] : own;
   });
 }
@@ -91,7 +112,7 @@ function cancelled(timeline) {
 function failed(timeline) {
   return timeline.calls.flatMap((call) => {
     const attempts = call.attempts.filter((each) => each.outcome === "failed")
-      .map((each) => `${call.name}: ${attemptName(each)} to ${shortReplica(each.replica)}, ${took(each)}: ${each.reason}.`);
+      .map((each) => `${attemptText(call, each)}: ${each.reason}.`);
     const own = call.outcome === "failed" || call.outcome === "partial" ? [`${whereFrom(call)}: ${call.kind}, ${call.reason}.`] : [];
     return [...own, ...attempts];
   });

@@ -6,7 +6,7 @@
 import {h, s} from "../dom.js";
 import {milliseconds} from "../format.js";
 import {patterns, Scale, ticks} from "./charts.js";
-import {attemptName, reasonText, shortReplica} from "./findings.js";
+import {attemptName, reasonText, shortReplica, slowestCall} from "./findings.js";
 
 const HEIGHT = 28;
 const ATTEMPTS_SHOWN = 8;
@@ -57,7 +57,12 @@ function scaleOf(timeline, lanes) {
   return new Scale(start, end + (end - start) * 0.015);
 }
 
-function laneSvg(lane, scale, places, timeline) {
+/** How many labels of the axis fit: lanes take the whole width of a phone, and two fifths of a wide page. */
+function ticksMost() {
+  return Math.max(3, Math.floor((window.innerWidth < 832 ? 1 : 0.42) * window.innerWidth / 90));
+}
+
+function laneBars(lane, scale, places, timeline) {
   const shapes = places.map((place) => s("line", {class: "tick", x1: `${scale.at(place)}%`, x2: `${scale.at(place)}%`, y1: 0, y2: "100%"}));
   if (timeline.deadline_ms !== null && timeline.deadline_ms <= scale.end) {
     const at = `${scale.at(timeline.deadline_ms)}%`;
@@ -65,7 +70,7 @@ function laneSvg(lane, scale, places, timeline) {
   }
   if (lane.start !== null && lane.start !== undefined) shapes.push(...bars[lane.kind](lane, scale));
   if (lane.critical) shapes.push(s("rect", {class: "critical", y: HEIGHT - 4, height: 3, ...scale.bar(lane.start, lane.end)}));
-  return s("svg", {class: "lane-bars", "aria-hidden": "true"}, shapes);
+  return h("span", {class: "lane-bars", "aria-hidden": "true"}, s("svg", {}, shapes));
 }
 
 const bars = {
@@ -190,7 +195,8 @@ export class Waterfall {
     this.element = h("section", {class: "waterfall", "aria-label": "Waterfall"}, patterns(), legend(), this.#axis, this.#list,
       h("h2", {}, "Details of the selected lane"), this.#details);
     this.#draw();
-    const slowest = this.#lanes.filter((lane) => lane.kind === "attempt" && lane.critical).sort((one, other) => other.end - other.start - (one.end - one.start))[0];
+    const call = slowestCall(timeline)?.call;
+    const slowest = this.#lanes.find((lane) => lane.kind === "attempt" && lane.call === call && lane.critical);
     this.#select(slowest ?? this.#lanes[0], false);
   }
 
@@ -198,17 +204,17 @@ export class Waterfall {
     const timeline = this.#timeline;
     this.#lanes = lanesOf(timeline, this.#unfolded);
     const scale = scaleOf(timeline, this.#lanes);
-    const places = ticks(scale.start, scale.end, window.innerWidth < 700 ? 4 : 8);
+    const places = ticks(scale.start, scale.end, ticksMost());
     const left = timeline.calls_total - timeline.calls.length;
     this.#axis.replaceChildren(h("span", {class: "lane-label dim"}, left ? `${left} shorter calls are left out` : ""), axis(scale, places, timeline), h("span", {class: "lane-took dim"}, "took"), h("span", {class: "lane-note dim"}, "result"));
     this.#list.replaceChildren(...this.#lanes.map((lane) => {
       if (lane.kind === "more") {
         return h("div", {class: "lane more", role: "option", "aria-selected": "false", tabindex: "-1", "data-key": lane.key},
-          h("span", {class: "lane-label"}, `Show ${lane.hidden} more attempts`), laneSvg(lane, scale, places, timeline));
+          h("span", {class: "lane-label"}, `Show ${lane.hidden} more attempts`), laneBars(lane, scale, places, timeline));
       }
       return h("div", {class: `lane ${lane.kind}${lane.critical ? " on-path" : ""}`, role: "option", "aria-selected": "false", tabindex: "-1", "data-key": lane.key, "data-outcome": (lane.attempt ?? lane.call)?.outcome},
         h("span", {class: "lane-label"}, lane.critical && h("span", {class: "on-path-mark", title: "on the critical path"}, "◆", h("span", {class: "unseen"}, " on the critical path: ")), label(lane, timeline)),
-        laneSvg(lane, scale, places, timeline),
+        laneBars(lane, scale, places, timeline),
         h("span", {class: "lane-took"}, tookOf(lane)),
         h("span", {class: "lane-note"}, note(lane, timeline)));
     }));
