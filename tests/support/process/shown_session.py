@@ -22,6 +22,7 @@ from typing import NamedTuple
 import httpx
 
 from tests.support.process.processes import PYTHON, Child, ended, started
+from tests.support.testing.plug_in import PLUG_IN
 
 _SHOWN = "127.0.0.1"
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -109,8 +110,10 @@ class Session:
                 return await _curl(options)
             case ["umbel", "serve", *options]:
                 return await self._serve(options, environ, interrupted)
-            case ["umbel" | "pytest", *_]:
+            case ["umbel", *_]:
                 return (await ended(PYTHON, "-m", *words, cwd=self.folder, env=environ))[1]
+            case ["pytest", *_]:
+                return (await ended(PYTHON, "-m", *words, *PLUG_IN, cwd=self.folder, env=environ))[1]
             case ["sed", *_]:
                 return (await ended("sh", "-c", command, cwd=self.folder, env=environ))[1]
         raise AssertionError(f"the tests cannot run: {command}")
