@@ -31,6 +31,7 @@ COMMANDS = {
 }
 STEPS = list(COMMANDS)
 ANSWERED_S_MAX = 5.0
+CLIENTS = 5
 
 
 class Step(NamedTuple):
@@ -125,27 +126,32 @@ async def test_every_step_gives_the_same_answers_and_the_later_ones_gain(name: s
 
 
 @pytest.mark.parametrize("name", STEPS)
-async def test_only_step_0_goes_on_after_a_client_has_left(name: str, tmp_path: Path) -> None:
+async def test_only_step_0_goes_on_after_clients_have_left(name: str, tmp_path: Path) -> None:
     async with serving_step(name, tmp_path) as step:
         services.moods["orders"] = "drip"
-        async with connected(step.port) as client:
-            await client.send("GET", "/dashboard/42")
+        async with AsyncExitStack() as clients:
+            for _ in range(CLIENTS):
+                client = await clients.enter_async_context(connected(step.port))
+                await client.send("GET", "/dashboard/42")
             with trio.fail_after(ANSWERED_S_MAX):
-                await services.calls.until(orders=1)
+                await services.calls.until(orders=CLIENTS)
         for _ in range(20):  # Each worker has noticed by then that the client has left.
             assert (await step.client.get("/nothing")).status_code == 404
         if step.number == 0:
-            assert services.calls.running["orders"] == 1
+            assert services.calls.running["orders"] == CLIENTS
         else:
             with trio.fail_after(ANSWERED_S_MAX):
                 await services.calls.until()
+            services.moods.clear()
+            if step.number >= 2:  # The pool has outlived the cancelled calls.
+                assert (await step.dashboard()).status_code == 200
             # It was not the deadline that has ended the request.
             statuses = {line.get("status", line.get("http.response.status_code")) for line in await step.lines()}
             assert 504 not in statuses
 
 
 @pytest.mark.parametrize("name", STEPS)
-async def test_only_step_0_is_without_a_nursery_and_a_deadline(name: str, tmp_path: Path) -> None:
+async def test_what_a_slow_or_failing_service_costs_at_each_step(name: str, tmp_path: Path) -> None:
     async with serving_step(name, tmp_path) as step:
         services.moods["orders"] = "drip"
         if step.number == 0:
@@ -161,3 +167,8 @@ async def test_only_step_0_is_without_a_nursery_and_a_deadline(name: str, tmp_pa
         assert (await step.dashboard()).status_code == 502
         with trio.fail_after(ANSWERED_S_MAX):
             await services.calls.until(**({"orders": before + 1} if step.number == 0 else {}))
+        # A breaker opens after 20 calls, and each of the two workers has one.
+        del services.moods["orders"]
+        services.calls.seen.clear()
+        assert {(await step.dashboard()).status_code for _ in range(60)} <= {502, 503}
+        assert (services.calls.seen["users"] < 60) is (step.number >= 2)
