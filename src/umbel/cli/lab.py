@@ -6,6 +6,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import click
@@ -122,6 +123,10 @@ def _list(as_json: bool) -> None:
     click.echo("\nRun one with: umbel lab NUMBER. In a browser: umbel lab --serve")
 
 
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
@@ -140,15 +145,23 @@ def _introduce(lab: Lab, ask: bool) -> None:
     if not ask:
         return
     _paragraph(f"Question: {lab.question}")
-    for index, choice in enumerate(lab.choices, 1):
-        click.echo(f"  {index}  {choice}")
+    # Letters: many choices are numbers.
+    letters = ascii_lowercase[: len(lab.choices)]
+    for letter, choice in zip(letters, lab.choices, strict=True):
+        click.echo(f"  {letter}  {choice}")
     click.echo()
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not _is_terminal():
         return
-    wanted = click.Choice([str(index) for index, _ in enumerate(lab.choices, 1)] + [""])
-    given = click.prompt("Your answer (Enter to see)", default="", type=wanted, show_default=False, show_choices=False)
+    wanted = click.Choice([*letters, ""], case_sensitive=False)
+    given = click.prompt(
+        f"Your answer, {letters[0]} to {letters[-1]} (Enter to see)",
+        default="",
+        type=wanted,
+        show_default=False,
+        show_choices=False,
+    )
     if given:
-        right = int(given) - 1 == lab.right
+        right = letters.index(given) == lab.right
         click.echo("Right." if right else f"No: {lab.choices[lab.right]}. See why:")
     click.echo()
 

@@ -188,7 +188,7 @@ def _verdict(recorder: Recorder, error: BaseException | None) -> tuple[End, str]
     if error is None:
         return "ok", ""
     if isinstance(error, GeneratorExit):
-        return "lost", "its coroutine was destroyed while it waited"
+        return "destroyed", "its coroutine was closed while it waited"
     if isinstance(error, recorder.cancelled):
         return "cancelled", recorder.reason_of(error)
     parts = list(leaves(error))

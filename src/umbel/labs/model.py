@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 Library = Literal["asyncio", "trio"]
-End = Literal["ok", "failed", "cancelled", "lost", "running"]
-"""How a bar ended. Lost: its coroutine was destroyed while it waited. Running: it had not ended at the horizon."""
+End = Literal["ok", "failed", "cancelled", "destroyed", "running"]
+"""How a bar ended. Destroyed: its coroutine was destroyed while it waited. Running: it had not ended at the horizon."""
 
 
 class Wait(msgspec.Struct, frozen=True):

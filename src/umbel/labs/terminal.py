@@ -104,7 +104,7 @@ class _Pane:
     def _inside(self, bar: Bar, cell: int, is_last: bool) -> Piece:
         if is_last and bar.how == "failed":
             return "✗", _RED
-        if is_last and bar.how == "lost":
+        if is_last and bar.how == "destroyed":
             return "?", _RED
         over_at = self._lab.over_at
         if over_at is not None and cell >= self._cell(over_at) and (bar.end is None or bar.end > over_at):

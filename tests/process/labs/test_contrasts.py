@@ -60,7 +60,7 @@ async def test_only_the_first_error_leaves_gather_and_no_other_is_logged(ran: Ra
 
 async def test_a_task_that_nobody_keeps_is_destroyed_while_it_waits(ran: Ran) -> None:
     runs = await ran(4)
-    assert [(bar.how, bar.end) for bar in runs["gather"].named("mailer")] == [("lost", 3.0)]
+    assert [(bar.how, bar.end) for bar in runs["gather"].named("mailer")] == [("destroyed", 3.0)]
     assert [note.text for note in runs["gather"].notes] == [
         "mail: order 1",
         "mail: order 2",

@@ -42,6 +42,18 @@ def test_without_a_terminal_the_question_is_printed_and_nothing_is_asked() -> No
     assert "Your answer" not in told
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [("c", "Right."), ("A", "No: 5. See why:"), ("", ""), ("5\nc", "Error: '5' is not one of")]
+)
+def test_on_a_terminal_the_answer_is_a_letter(given: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umbel.cli.lab._is_terminal", lambda: True)
+    told = CliRunner().invoke(main, ["lab", "1"], input=f"{given}\n")
+    assert told.exit_code == 0
+    assert "  a  0\n  b  1\n  c  5\n" in told.output
+    assert said in told.output
+    assert ("Right." in told.output) == (given[-1:] == "c")
+
+
 def test_no_question_leaves_the_question_out() -> None:
     assert "Question: " not in lab("1", "--no-question").output
 

@@ -27,5 +27,5 @@ def runs() -> dict[str, Run]:
     return {
         "gather": Run("gather", 4.0, [page, *on], [note, note], []),
         "taskgroup": Run("taskgroup", 4.0, [page, *cancelled], [], [Deadline(0, 2.0, None)]),
-        "trio": Run("trio", 4.0, [bar(1, "late", 0, 3), bar(2, "gone", 0, 2, "lost", reason="destroyed")], [], []),
+        "trio": Run("trio", 4.0, [bar(1, "late", 0, 3), bar(2, "gone", 0, 2, "destroyed", reason="destroyed")], [], []),
     }

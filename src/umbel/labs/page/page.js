@@ -129,7 +129,7 @@ class Pane {
         ...(hatched ? { fill: `url(#hatch-${this.column.key})` } : {}) });
       if (hatched) draw(group, "rect", { class: "edge", x: from, width: Math.max(to - from, 2), y: y + 5, height: 14, rx: 2 });
       if (until > late) draw(group, "rect", { class: "late", x: this.x(late), width: this.x(until) - this.x(late), y: y + 5, height: 14, rx: 2 });
-      if ((bar.how === "failed" || bar.how === "lost") && bar.end <= now) {
+      if ((bar.how === "failed" || bar.how === "destroyed") && bar.end <= now) {
         const x = this.x(bar.end);
         draw(group, "path", { class: "end", d: `M${x - 4} ${y + 7}l8 10m0 -10l-8 10` });
       }
