@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from tests.support.gateway.program import route, up
+from tests.support.observe.timelines import partial_answer
 from tests.support.process.admin import ask_admin
 from tests.support.upstream.raw_server import Peer, raw_server, response
+from umbel.core.diagnostics.redact import Redactor
+from umbel.observe.timeline import timeline_of
 
 from .console_page import OVERFLOW, ShownConsole, shown_console
 
@@ -147,6 +151,36 @@ async def test_hostile_text_of_a_request_is_shown_as_text(tmp_path: Path, option
         assert HOSTILE in await page.value("document.querySelector('.request-title').innerText")
         assert await page.value("document.images.length") == 0
         assert (await page.value("document.title")).startswith("Requests")
+
+
+async def test_a_timeline_is_told_in_sentences_with_its_retry_hedge_and_deadline(tmp_path: Path) -> None:
+    timeline = msgspec.json.encode(timeline_of(partial_answer(), Redactor(()))).decode()
+    async with shown_console(tmp_path, '[[routes]]\npath = "/r"\nrespond = { text = "r" }\n') as console:
+        said = await console.page.value(
+            f"import('/console/parts/findings.js').then((found) => found.findings({timeline}))"
+        )
+    assert {title: "\n".join(lines) for title, lines in said} == {
+        "Slowest": "news (upstream news): 1000 ms of 1002 ms (100 %).\n"
+        "Of that, 996 ms in the TLS handshake with news-1.",
+        "Cancelled": "offers: first attempt, to offers-1, after 350 ms: lost-hedge "
+        "(another attempt was answered first).\nnews: first attempt, to news-1, after 1000 ms: the route's deadline.",
+        "Failed": "news (upstream news): timeout, unfinished at the route's deadline.",
+        "Deadline": "1000 ms: reached, and what was unfinished was cut.",
+    }
+
+
+async def test_many_attempts_are_folded_and_unfold_by_keyboard(tmp_path: Path) -> None:
+    async with raw_server(quick) as server:
+        items = ", ".join(map(str, range(30)))
+        text = up(int(server)) + route("/many", "/{item}", call=f"each = '`[{items}]`'")
+        async with shown_console(tmp_path, text) as console:
+            page = console.page
+            await console.show(f"requests/{await kept(console, '/many')}")
+            await page.until("document.querySelectorAll('.lane[role=option]').length === 11")
+            await page.value("document.querySelector('.lane[tabindex=\"0\"]').focus()")
+            await page.press("End", "Enter")
+            await page.until("document.querySelectorAll('.lane[role=option]').length === 32")
+            assert await page.value("document.activeElement.matches('.lane.attempt')")
 
 
 async def test_the_views_fit_a_phone_and_a_desk_in_light_and_dark(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ const PHASES = {
   queue: "waiting for a free place",
   dns: "resolving the name of",
   connect: "connecting to",
-  tls: "the TLS handshake with",
+  tls: "in the TLS handshake with",
   wait: "waiting for the response of",
   body: "receiving the body of",
 };
@@ -65,7 +65,7 @@ function longestPhase(attempt) {
 }
 
 function whereFrom(call) {
-  return call.upstream && call.upstream !== call.name ? `${call.name} (upstream ${call.upstream})` : `${call.name}`;
+  return call.upstream ? `${call.name} (upstream ${call.upstream})` : call.name;
 }
 
 function slowest(timeline) {

@@ -133,14 +133,16 @@ class OneRequest {
       this.#root.replaceChildren(heading,
         h("p", {class: "request-facts"},
           h("strong", {class: `outcome ${timeline.outcome}`}, `${timeline.status} ${timeline.outcome}`), ` in `, h("strong", {}, milliseconds(timeline.duration_ms)),
-          h("span", {class: "dim"}, ` · route ${timeline.route || NO_ROUTE} · ${clock(timeline.received)} · ${process} · ${id}`)),
+          h("span", {class: "dim"}, " · route ", timeline.route ? h("a", {href: `#/routes/${encodeURIComponent(timeline.route)}`}, timeline.route) : "none",
+            ` · ${clock(timeline.received)} · ${process} · ${id}`)),
         timeline.reason && timeline.outcome !== "complete" ? h("p", {class: "request-reason"}, timeline.reason) : "",
         h("dl", {class: "findings"}, findings(timeline).map(([title, lines]) => [h("dt", {}, title), h("dd", {}, lines.map((line) => h("p", {}, line)))])),
         new Waterfall(timeline).element);
       heading.focus({preventScroll: true});
       context.announce(`${heading.textContent}, ${milliseconds(timeline.duration_ms)}`);
     } catch (error) {
-      this.#root.replaceChildren(h("p", {class: "problem", role: "alert"}, error.message));
+      const said = error.status === 404 ? "This request is not kept any more: later ones of its route and bucket have taken its place." : error.message;
+      this.#root.replaceChildren(h("p", {class: "problem", role: "alert"}, said));
     }
   }
 }
