@@ -34,8 +34,9 @@ def test_a_configuration_can_be_used(page: str, config: str, tmp_path: Path) -> 
 
 def test_each_chapter_has_programs_and_the_index_lists_it() -> None:
     index = (LEARN / "README.md").read_text()
-    for number, page in enumerate(sorted(PAGES, key=lambda page: page.read_text()), start=1):
-        title = page.read_text().partition("\n")[0].removeprefix("# ")
-        assert title.startswith(f"{number}. ")
+    titles = {page.read_text().partition("\n")[0].removeprefix("# "): page for page in PAGES}
+    assert {int(title.partition(". ")[0]) for title in titles} == set(range(1, len(PAGES) + 1))
+    for title, page in titles.items():
         assert programs_of(page)
-        assert f"{number}. [{title.partition('. ')[2]}]({page.name})" in index
+        number, _, name = title.partition(". ")
+        assert f"\n{number}. [{name}]({page.name})\n" in index
