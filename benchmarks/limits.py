@@ -11,6 +11,8 @@ import statistics
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +25,7 @@ from umbel.gateway.access.route_limits import LimitError, RouteLimits
 from umbel.gateway.request.client_origin import origin_of
 from umbel.limits.key_table import KeyTable
 from umbel.limits.limiter import Limiter
-from umbel.supervisor.control.messages import LimitTats, decode_worker_message, encode
+from umbel.supervisor.control.messages import encode
 from umbel.supervisor.worker.limit_reports import LimitReports
 
 COST_MAX_US = 10.0
@@ -43,13 +45,23 @@ def request(number: int) -> Any:
 
 async def cost(expression: str, shared: str = "worker") -> float:
     """The microseconds of an admission by a limit with this key. ``machine``: with the reports of what was spent."""
+    async with trio.open_nursery() as nursery:
+        spent: list[bytes] = []
+        channel: Any = SimpleNamespace(send=lambda message: spent.append(encode(message)) or True, has_room=True)
+        reports = LimitReports(channel)
+        await nursery.start(reports.run)
+        found = await cost_with(expression, reports.share if shared == "machine" else nullcontext)
+        assert bool(spent) == (shared == "machine")
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def cost_with(expression: str, share: Callable[[list[Limiter]], AbstractContextManager[Any]]) -> float:
+    """As ``cost``, with this function for the time in which requests are admitted."""
     limiter = Limiter("per_key", Limit.model_validate({"key": expression, "rate": "100/m", "burst": 20}))
-    spent: list[bytes] = []
-    channel: Any = SimpleNamespace(send=lambda message: spent.append(encode(message)) or True)
-    reports = LimitReports([limiter], channel) if shared == "machine" else None
     serving = SimpleNamespace(runtime=SimpleNamespace(limiters={"per_key": limiter}))
     context: Any = None
-    admission = RouteAdmission(None, RouteLimits(context, [limiter]), None)
+    admission = RouteAdmission(None, RouteLimits(context, [limiter]), None, None)
     rng, path = random.Random(22), {"id": 7}
     rounds = []
     for begin in range(ROUNDS):
@@ -59,18 +71,13 @@ async def cost(expression: str, shared: str = "worker") -> float:
             each.serving = serving
             each.origin.fields.end_to_end  # noqa: B018 - read once here, as any route reads it
         before = time.perf_counter()
-        for each in requests:
-            try:
-                await admission.admit(each, path)
-            except LimitError:
-                continue
-        if reports is not None:  # As many requests as a busy worker has in half of the default ``sync``, and more.
-            reports.send_rest()
+        with share([limiter]):  # At the end, all is reported: what a busy worker does in half of the default ``sync``.
+            for each in requests:
+                try:
+                    await admission.admit(each, path)
+                except LimitError:
+                    continue
         rounds.append((time.perf_counter() - before) / ROUND * 1e6)
-        for message in map(decode_worker_message, spent):
-            answer = LimitTats(limit=message.limit, counted=message.number, tats=())
-            reports.on_tats(answer)
-        spent.clear()
     return statistics.median(rounds)
 
 

@@ -19,6 +19,7 @@ class LimitRow(NamedTuple):
     admitted: int
     refused: int
     evicted: int
+    """With the keys that the master has evicted, which adds up what the workers have spent."""
     waiting: int
     delayed: int
 
@@ -31,7 +32,8 @@ def limit_rows(status: Mapping[str, Any]) -> list[LimitRow]:
             row = LimitRow(*(each[field] for field in LimitRow._fields))
             before = rows.get(row.name)
             rows[row.name] = row if before is None else _added(before, row)
-    return list(rows.values())
+    master = status.get("master", {}).get("limits", {})
+    return [row._replace(evicted=row.evicted + master.get(row.name, {}).get("evicted", 0)) for row in rows.values()]
 
 
 def _added(one: LimitRow, other: LimitRow) -> LimitRow:

@@ -20,6 +20,7 @@ from ..core.http.probe_paths import PROBES
 from ..core.httpx_calls.transport_caller import caller_of
 from ..core.model import RequestFacts
 from ..limits.limiter import Limiter, limiters_of
+from ..limits.machine_sharing import shared as shared_by_workers
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import Reader, new_reader
 from ..net.timers import TimerQueue
@@ -101,6 +102,7 @@ async def open_runtime(
         own.start_soon(reader.run)
         own.start_soon(timers.run)
         limiters = limiters_of(config)
+        stack.enter_context(shared_by_workers(limiters.values()))
         shared = _Shared(recorder, reader, timers, overload_manager, network)
         callers, copying = await _open_callers(stack, config, transports, shared, limiters)
         # Entered last, so that it is left first: a copy in flight is cancelled before its client is closed.

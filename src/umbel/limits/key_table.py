@@ -36,10 +36,11 @@ class KeyTable:
         width: seconds of a bucket.
     """
 
-    __slots__ = ("_bucket_of", "_buckets", "_keys_max", "_times", "_times_max", "_width", "evicted")
+    __slots__ = ("_bucket_of", "_buckets", "_times", "_times_max", "_width", "evicted", "keys_max")
 
     def __init__(self, keys_max: int, width: float) -> None:
-        self._keys_max = keys_max
+        self.keys_max = keys_max
+        """The maximum number of keys, which may be raised."""
         self._width = width
         self._bucket_of: dict[Key, dict[Key, float]] = {}
         self._buckets: dict[int, dict[Key, float]] = {}
@@ -103,7 +104,7 @@ class KeyTable:
             if place is None or (place + 1) * self._width > now:
                 break
             self._evict(place)
-        if len(self._bucket_of) >= self._keys_max and (place := self._earliest()) is not None:
+        if len(self._bucket_of) >= self.keys_max and (place := self._earliest()) is not None:
             self.evicted += self._evict(place) > now
 
     def _earliest(self) -> int | None:

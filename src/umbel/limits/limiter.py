@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _BUCKETS = 16
 """The buckets of a table into which the time of a whole burst is divided."""
 _WIDTH_MIN = 0.001
+_DIGEST_SIZE = 8
 ROUNDING = 1e-6
 """More than the rounding errors of times, in seconds: 60 s must not be shown as 61 s."""
 
@@ -55,6 +57,8 @@ class Limiter:
         rate = parse_request_rate(section.rate)
         self.name = name
         self.section = section
+        self.identity = _identity(name, section)
+        """The name with a digest of what decides: what is spent of a limit of another identity counts apart."""
         self._gcra = Gcra(rate.per_second, section.burst)
         self.width = max(section.burst / rate.per_second / _BUCKETS, _WIDTH_MIN)
         """As of ``KeyTable``."""
@@ -145,6 +149,17 @@ class Limiter:
             self.waiting,
             self.delayed,
         )
+
+
+def _identity(name: str, section: Limit) -> str:
+    rate = parse_request_rate(section.rate).per_second
+    decides = repr((section.key, rate, section.burst, section.cost)).encode("utf-8", "surrogatepass")
+    return f"{name}@{hashlib.blake2b(decides, digest_size=_DIGEST_SIZE).hexdigest()}"
+
+
+def name_of_identity(identity: str) -> str:
+    """The name of the section in the identity of a limiter, also where a process has added a number to it."""
+    return identity.partition("@")[0]
 
 
 def limiters_named(sections: Mapping[str, Limit], names: Iterable[str]) -> list[Limiter]:

@@ -32,13 +32,18 @@ because the last request is admitted by a TAT that holds everything but the spen
 the window counts like one that lives. In the long run the rate is exact: the common TAT moves by one increment for each
 unit that is admitted, and by nothing else while there is demand.
 
+*Identity.* What was spent under another key, rate, burst or cost cannot be compared, so a limit has an identity
+(``Limiter.identity``) in messages: a section that a reload has changed begins with nothing spent. The master keeps a
+limit as long as a worker has it.
+
 *Ends.* A worker that is killed takes with it what it has not reported, at most what it spent in ``sync / 2``; one that
 ends reports before. A new worker gets all keys that have something spent. A master that ends takes its workers with it
 (they drain), so the next one begins with nothing spent, and all of its processes count as further processes above.
 
-*Memory.* The master has a ``KeyTable`` for each limit, with the same bound as a worker's, and for each worker the keys
-that it is still to get. A worker has the keys of its reports that are not counted, at most ``REPORTS_MAX`` reports of
-``KEYS_PER_MESSAGE`` keys, and those that are not reported, at most ``keys_max``.
+*Memory.* The master has a ``KeyTable`` for each limit, with the greatest bound of its workers, and for each worker the
+keys that it is still to get, at most twice as many. A worker has what it has spent and not reported, at most
+``keys_max`` keys, and its reports that are not counted: no further one is made while they have ``UNCOUNTED_MIN`` keys,
+or ``keys_max`` if that is more. A master that does not answer gets no more.
 """
 
 from __future__ import annotations
@@ -46,15 +51,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import islice
+from math import ceil
 from typing import NamedTuple
 
-from ..policy.gcra import Key
+from ..policy.gcra import NEVER, Key
 from .key_table import KeyTable
 
 KEYS_PER_MESSAGE = 1000
 """The bound on the keys of a message: both sides handle so many in about a millisecond."""
-REPORTS_MAX = 16
-"""The bound on a worker's reports that are not counted. A master that does not answer gets no more."""
+UNCOUNTED_MIN = 16_000
+"""Keys of a worker's reports that need not be counted before it makes another one, whatever ``keys_max`` is."""
+
+RETRY_S = 0.05
+"""Seconds after which a side tries again to send what the channel has refused, or half of ``sync`` if that is less."""
 
 
 class Spent(NamedTuple):
@@ -89,7 +98,7 @@ class WorkerShare:
         keys_max: the bound on the keys that wait to be reported. What is spent of further ones is not reported.
     """
 
-    __slots__ = ("_keys_max", "_number", "_reported", "_spent", "_table", "unreported")
+    __slots__ = ("_keys_max", "_number", "_reported", "_reported_keys", "_spent", "_table", "_uncounted", "unreported")
 
     def __init__(self, table: KeyTable, keys_max: int) -> None:
         self._table = table
@@ -97,6 +106,11 @@ class WorkerShare:
         self._number = 0
         self._spent: dict[Key, Spent] = {}
         self._reported: deque[Report] = deque()
+        """The reports that are not counted."""
+        self._reported_keys = 0
+        """The keys of all of them; one that several have counts several times."""
+        self._uncounted: dict[Key, tuple[float, int]] = {}
+        """For each key of ``_reported`` the seconds of all these reports, and the number of reports that have it."""
         self.unreported = 0
         """How often something was spent that no report has, because ``keys_max`` was reached."""
 
@@ -117,13 +131,16 @@ class WorkerShare:
         return len(spent) == 1 and before is None
 
     @property
-    def has_spent(self) -> bool:
-        """Whether there is something to report."""
-        return bool(self._spent)
+    def reports_due(self) -> int:
+        """The number of reports that hold all that was spent until now."""
+        return ceil(len(self._spent) / KEYS_PER_MESSAGE)
 
     def report(self) -> Report | None:
-        """The next report; None if there is none to send. It stays the next one until ``sent`` was called."""
-        if not self._spent or len(self._reported) >= REPORTS_MAX:
+        """The next report; None if nothing was spent, or the master must count others first.
+
+        It stays the next one until ``sent`` was called.
+        """
+        if not self._spent or self._reported_keys >= max(self._keys_max, UNCOUNTED_MIN):
             return None
         return Report(self._number + 1, dict(islice(self._spent.items(), KEYS_PER_MESSAGE)))
 
@@ -131,6 +148,10 @@ class WorkerShare:
         """Note that the report was sent. Must follow ``report`` before anything else is spent."""
         self._number = report.number
         self._reported.append(report)
+        self._reported_keys += len(report.spent)
+        for key, spent in report.spent.items():
+            seconds, count = self._uncounted.get(key, (0.0, 0))
+            self._uncounted[key] = seconds + spent.seconds, count + 1
         if len(report.spent) == len(self._spent):
             self._spent = {}
         else:
@@ -141,14 +162,24 @@ class WorkerShare:
         """Merge common TATs into the table."""
         reported, table = self._reported, self._table
         while reported and reported[0].number <= common.counted:
-            reported.popleft()
-        uncounted = [*(report.spent for report in reported), self._spent]
+            self._forget(reported.popleft())
         for key, tat in common.tats:
-            for spent in uncounted:
-                if key in spent:
-                    tat += spent[key].seconds
+            if (uncounted := self._uncounted.get(key)) is not None:
+                tat += uncounted[0]
+            if (spent := self._spent.get(key)) is not None:
+                tat += spent.seconds
             if tat > max(now, table.get(key)):
                 table.set(key, tat, now)
+
+    def _forget(self, report: Report) -> None:
+        """Forget a report that is counted."""
+        self._reported_keys -= len(report.spent)
+        for key, spent in report.spent.items():
+            seconds, count = self._uncounted[key]
+            if count == 1:  # So the rounding errors of the sums do not add up.
+                del self._uncounted[key]
+            else:
+                self._uncounted[key] = seconds - spent.seconds, count - 1
 
 
 class _Receiver:
@@ -173,7 +204,6 @@ class MasterShare:
     def __init__(self, keys_max: int, width: float) -> None:
         self._table = KeyTable(keys_max, width)
         self._receivers: dict[Hashable, _Receiver] = {}
-        self._idle_at = 0.0
 
     def __len__(self) -> int:
         """The number of keys, idle ones included."""
@@ -184,9 +214,9 @@ class MasterShare:
         """Live keys that were evicted because the table was full."""
         return self._table.evicted
 
-    def is_idle(self, now: float) -> bool:
-        """Whether nothing is spent of any key, and no worker is to get anything."""
-        return now >= self._idle_at and not any(receiver.to_get for receiver in self._receivers.values())
+    def grow(self, keys_max: int) -> None:
+        """Raise the maximum number of keys. No effect if it is not greater than the present one."""
+        self._table.keys_max = max(self._table.keys_max, keys_max)
 
     def add(self, worker: Hashable, now: float) -> None:
         """Add a worker: it is to get all keys that have something spent. No effect if it was added before."""
@@ -204,10 +234,16 @@ class MasterShare:
         for key, spent in report.spent.items():
             tat = max(table.get(key) + spent.seconds, spent.tat)
             table.set(key, tat, now)
-            self._idle_at = max(self._idle_at, tat)
         self._receivers[worker].counted = report.number
         for receiver in self._receivers.values():
             receiver.to_get |= dict.fromkeys(report.spent)
+            if len(receiver.to_get) > 2 * table.keys_max:  # The table has evicted at least half of them.
+                receiver.to_get = {key: None for key in receiver.to_get if table.get(key) > NEVER}
+
+    def messages_due(self, worker: Hashable) -> int:
+        """The number of messages that hold all that a worker is to get now."""
+        receiver = self._receivers.get(worker)
+        return 0 if receiver is None else ceil(len(receiver.to_get) / KEYS_PER_MESSAGE)
 
     def tats_for(self, worker: Hashable) -> CommonTats | None:
         """The next message for a worker; None if it has everything. It stays the next one until ``sent`` was called."""

@@ -1,4 +1,4 @@
-"""Limits that real workers share: the rate under load, and what a worker knows that begins.
+"""Limits that real workers share: the rate under load, what a worker knows that begins, reloads, wrapped gateways.
 
 ``UMBEL_SOAK`` (``make soak``) makes the load last 60 s instead of 6.
 """
@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.gateway.configs import write
 from tests.support.process.admin import ask_admin
-from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, supervised
+from tests.support.process.supervised import TEST_TIMEOUT_S, Supervised, supervised, write_app
 from tests.support.server.serving import fetch
 from tests.support.soak import SOAK
 
@@ -100,3 +100,51 @@ async def test_a_worker_that_begins_knows_what_was_spent_before(tmp_path: Path) 
                     break
                 await wait_all_tasks_blocked(0.05)
         assert {(await fetch(master.port, "GET", "/r")).status for _ in range(20)} == {429}
+
+
+async def spend_all(master: Supervised, path: str = "/r") -> int:
+    """Send requests until twenty in a row are refused, so that all workers know; return how many were admitted.
+
+    What is admitted at first is known to all workers before more is sent.
+    """
+    admitted = refused = 0
+    with trio.fail_after(TEST_TIMEOUT_S):
+        while refused < 20:
+            status = (await fetch(master.port, "GET", path)).status
+            assert status in (200, 429)
+            admitted, refused = (admitted + 1, 0) if status == 200 else (admitted, refused + 1)
+            if admitted == 1 and not refused:
+                await wait_all_tasks_blocked(10 * SYNC)
+    return admitted
+
+
+async def test_a_limit_that_a_reload_changes_begins_anew_and_another_one_does_not(tmp_path: Path) -> None:
+    kept = '[limits.kept]\nkey = "\'all\'"\nrate = "1/h"\nburst = 1\n'
+    kept += '[[routes]]\npath = "/kept"\nlimits = "kept"\nrespond = { text = "hello" }\n'
+    write(tmp_path, CONFIG.format(rate="1/d", burst=1) + kept)
+    async with supervised(tmp_path, workers=2, app=None) as master:
+        assert [await spend_all(master), await spend_all(master, "/kept")] == [1, 1]
+        write(tmp_path, CONFIG.format(rate="1/h", burst=1) + kept)
+        master.signal(signal.SIGHUP)
+        await master.line("reload.done")
+        assert [await spend_all(master), await spend_all(master, "/kept")] == [1, 0]
+        assert (await ask_admin(master.socket, "GET", "/status"))[1]["master"]["limits"].keys() == {"quota", "kept"}
+
+
+WRAPPER = """
+from pathlib import Path
+from umbel import Umbel
+
+gateway = Umbel.from_file(Path(__file__).with_name("umbel.toml"))
+
+async def app(scope, receive, send):
+    await gateway(scope, receive, send)
+"""
+
+
+async def test_workers_share_the_limits_of_a_gateway_that_another_application_wraps(tmp_path: Path) -> None:
+    write(tmp_path, CONFIG.format(rate="1/h", burst=1))
+    write_app(tmp_path, WRAPPER)
+    async with supervised(tmp_path, workers=3) as master:
+        assert await spend_all(master) == 1
+        assert (await ask_admin(master.socket, "GET", "/status"))[1]["master"]["limits"]["quota"]["keys"] == 1

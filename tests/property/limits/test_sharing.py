@@ -13,7 +13,7 @@ from typing import Any
 import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from umbel.config.schema.access.limits import parse_request_rate
 from umbel.config.schema.sections import Limit
@@ -47,6 +47,8 @@ class Link:
         self.refused, self.latest = 0, 0.0
         self.queue, self.arrivals = trio.open_memory_channel[tuple[float, bytes]](10**6)
 
+    has_room = True
+
     def send(self, message: messages.Message) -> bool:
         faults, chance = self.machine.faults, self.machine.random
         if self.refused < faults.refusals and chance.random() < 0.5:
@@ -64,7 +66,9 @@ class Link:
 
 
 class Process:
-    """A worker; the master knows it by its method ``send``."""
+    """A worker; the master knows it by ``send`` and ``has_room``."""
+
+    has_room = True
 
     def __init__(self, machine: Machine) -> None:
         self.limiter, self.machine = Limiter("l", machine.section), machine
@@ -72,15 +76,20 @@ class Process:
         self.up = Link(machine, messages.decode_worker_message, lambda message: master.on_message(self, message))
         self.down = Link(machine, messages.decode_master_message, lambda message: self.reports.on_tats(message))
         self.send = self.down.send
-        self.reports = LimitReports([self.limiter], self.up, trio.current_time)  # type: ignore[arg-type]
+        self.reports = LimitReports(self.up, trio.current_time)  # type: ignore[arg-type]
         self.scope = trio.CancelScope()
-        master.on_message(self, messages.Ready())  # type: ignore[arg-type]
+        self.serves = False
+        master.on_message(self, messages.Ready(limits=(self.limiter.identity,)))  # type: ignore[arg-type]
 
     async def run(self) -> None:
         with self.scope:
             async with trio.open_nursery() as nursery:
-                for each in (self.up, self.down, self.reports):
-                    nursery.start_soon(each.run)
+                nursery.start_soon(self.up.run)
+                nursery.start_soon(self.down.run)
+                await nursery.start(self.reports.run)
+                with self.reports.share([self.limiter]):
+                    self.serves = True
+                    await trio.sleep_forever()
 
     def kill(self) -> None:
         self.scope.cancel()
@@ -135,6 +144,8 @@ class Machine:
         self.start()
 
     def request(self, worker: Process, cost: float) -> None:
+        if not worker.serves:
+            return
         now = trio.current_time()
         self.level = max(0.0, self.level - (now - self.latest) * self.rate)
         self.latest = now
@@ -172,6 +183,7 @@ def simulated(test: Test, seed: int, section: Limit, processes: int, faults: Fau
     async def run() -> Machine:
         async with trio.open_nursery() as nursery:
             machine = Machine(nursery, seed, section, processes, faults)
+            await wait_all_tasks_blocked()
             await test(machine)
             nursery.cancel_scope.cancel()
         return machine
@@ -273,3 +285,20 @@ def test_a_worker_that_begins_gets_what_the_others_have_spent() -> None:
             machine.request(machine.workers[-1], 1.0)
 
     assert simulated(grow, 1, section, 2, Faults()).admitted == 21
+
+
+def test_many_new_keys_are_known_to_all_within_a_long_sync() -> None:
+    keys, section = 50_000, limit(0.1, 20, 6.0)  # A sync of a minute: few steps must send them all.
+    missing: list[int] = []
+
+    async def flood(machine: Machine) -> None:
+        first, *others = (worker.limiter for worker in machine.workers)
+        now = trio.current_time()
+        for number in range(keys):
+            first.spend(str(number), first.decide_price(str(number), 20.0, now), now)
+        await trio.sleep(section.sync + 1.0)
+        now = trio.current_time()
+        missing.extend(sum(other.decide_price(str(n), 20.0, now).admitted for n in range(keys)) for other in others)
+
+    simulated(flood, 1, section, 3, Faults())
+    assert missing == [0, 0]

@@ -48,6 +48,12 @@ def test_a_row_has_the_sums_of_all_workers_in_the_order_of_the_configuration() -
     ]
 
 
+def test_a_row_has_the_keys_that_the_master_has_evicted() -> None:
+    status = of_workers([PER_IP, LOGIN], [PER_IP, LOGIN])
+    status["master"] = {"limits": {"login": {"keys": 7, "evicted": 5}}}
+    assert [(row.name, row.evicted) for row in limit_rows(status)] == [("per_ip", 2), ("login", 5)]
+
+
 def test_without_limits_or_an_answer_there_are_no_rows() -> None:
     for status in ({"process": {}}, {"slots": []}, of_workers(None), of_workers([])):
         assert limit_rows(status) == []

@@ -7,7 +7,7 @@ import pytest
 from umbel.limits.key_table import KeyTable
 from umbel.limits.sharing import (
     KEYS_PER_MESSAGE,
-    REPORTS_MAX,
+    UNCOUNTED_MIN,
     CommonTats,
     MasterShare,
     Report,
@@ -57,21 +57,30 @@ def test_many_keys_are_reported_in_several_messages() -> None:
     share, _ = worker()
     for number in range(KEYS_PER_MESSAGE + 5):
         share.spend(str(number), 1.0, 11.0)
-    assert [len(reported(share).spent), share.has_spent, len(reported(share).spent), share.has_spent] == [
-        *(KEYS_PER_MESSAGE, True),
-        *(5, False),
+    assert [share.reports_due, len(reported(share).spent), share.reports_due, len(reported(share).spent)] == [
+        *(2, KEYS_PER_MESSAGE),
+        *(1, 5),
     ]
+    assert share.reports_due == 0
 
 
-def test_a_master_that_does_not_answer_gets_a_bounded_number_of_reports() -> None:
+def test_a_master_that_does_not_answer_gets_a_bounded_number_of_keys() -> None:
     share, _ = worker()
-    for number in range(REPORTS_MAX):
-        share.spend("a", 1.0, 11.0 + number)
+    for _ in range(UNCOUNTED_MIN // KEYS_PER_MESSAGE):
+        for number in range(KEYS_PER_MESSAGE):
+            share.spend(str(number), 1.0, 11.0)
         reported(share)
-    share.spend("a", 1.0, 30.0)
+    share.spend("0", 1.0, 30.0)
     assert share.report() is None
-    share.adopt(CommonTats(1, [("a", 12.0)]), 0.0)
-    assert reported(share) == Report(REPORTS_MAX + 1, {"a": Spent(1.0, 30.0)})
+    share.adopt(CommonTats(1, [("0", 12.0)]), 0.0)
+    assert reported(share) == Report(UNCOUNTED_MIN // KEYS_PER_MESSAGE + 1, {"0": Spent(1.0, 30.0)})
+
+
+def test_a_worker_with_more_keys_may_report_each_before_the_first_is_counted() -> None:
+    share, _ = worker(keys_max=3 * UNCOUNTED_MIN)
+    for number in range(3 * UNCOUNTED_MIN):
+        share.spend(str(number), 1.0, 11.0)
+    assert sum(len(reported(share).spent) for _ in range(share.reports_due)) == 3 * UNCOUNTED_MIN
 
 
 def test_keys_beyond_the_bound_are_not_reported_and_counted() -> None:
@@ -90,6 +99,8 @@ def test_a_common_tat_is_moved_by_the_spending_that_it_does_not_hold() -> None:
     share.spend("a", 1.0, 11.0)
     share.adopt(CommonTats(1, [("a", 20.0), ("b", 8.0), ("idle", 4.0)]), 5.0)
     assert [table.get(key) for key in ("a", "b", "idle")] == [23.0, 8.0, NEVER]
+    share.adopt(CommonTats(3, [("a", 24.0)]), 5.0)
+    assert table.get("a") == 25.0
 
 
 def test_a_common_tat_never_moves_the_own_one_back() -> None:
@@ -148,14 +159,14 @@ def test_a_worker_that_has_ended_gets_nothing_and_what_it_spent_stays() -> None:
     assert share.tats_for("two") == CommonTats(0, [("a", 12.0)])
 
 
-def test_a_limit_is_idle_once_everything_is_paid_for_and_sent() -> None:
-    share = MasterShare(100, 1.0)
-    share.count("one", Report(1, {"a": Spent(2.0, 12.0)}), 10.0)
-    assert not share.is_idle(13.0)
-    tats = share.tats_for("one")
-    assert tats is not None
-    share.sent("one", tats)
-    assert [share.is_idle(11.0), share.is_idle(13.0)] == [False, True]
+def test_the_keys_that_a_worker_is_to_get_are_bounded() -> None:
+    share = MasterShare(10, 1.0)
+    for number in range(100):
+        share.count("one", Report(number + 1, {str(number): Spent(2.0, 12.0 + number)}), 10.0)
+        tats = share.tats_for("one")
+        assert tats is not None
+        assert len(tats.tats) <= 20
+        assert tats.counted == number + 1
 
 
 def test_the_master_evicts_within_its_bound_and_counts_live_keys() -> None:

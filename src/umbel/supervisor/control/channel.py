@@ -18,6 +18,8 @@ from .messages import LINE_BYTES_MAX, Message, encode
 _QUEUE_MAX = 64
 """The bound on messages that wait to be sent; further ones are dropped. The master kills a worker that reads nothing.
 """
+_BULK_MAX = 16
+"""The messages that wait at which no message of a bulk should be added: the rest is for heartbeats and answers."""
 _RECEIVE_BYTES = 64 * 1024
 
 
@@ -44,6 +46,11 @@ class Channel:
         self._finished = False
         self.dropped = 0
         """The number of messages that were dropped."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message of which there are many should be sent now, rather than later."""
+        return not self._finished and len(self._waiting) < _BULK_MAX
 
     def send(self, message: Message) -> bool:
         """Send a message; drop and count it if it exceeds ``LINE_BYTES_MAX``, too many wait, or the peer is gone.

@@ -46,5 +46,8 @@ def _master_values(
         catalogue.WORKER_MEMORY.name: [((slot,), beat.rss) for slot, _, beat in beats if beat is not None],
         catalogue.WORKER_RESTARTS.name: [((why,), count) for why, count in figures.ends.items()],
         catalogue.RELOADS.name: [((result,), count) for result, count in master.reloader.ended.items()],
+        catalogue.LIMIT_EVICTIONS.name: [
+            ((name,), float(limit["evicted"])) for name, limit in master.limits.statistics().items()
+        ],
         catalogue.SERIES_DROPPED.name: [((), figures.totals.dropped)],
     }

@@ -118,6 +118,7 @@ class LimitTats(Message, frozen=True, kw_only=True, tag="limit_tats"):
     """To the worker: common TATs of a limit (``limits/sharing.py``), as times of CLOCK_MONOTONIC."""
 
     limit: str
+    """The identity of the limit."""
     counted: int
     tats: tuple[tuple[str | None, float], ...]
     """The keys as ``wire_key`` makes them, with their TATs."""
@@ -170,6 +171,9 @@ class Failed(Message, frozen=True, kw_only=True, tag="failed"):
 class Ready(Message, frozen=True, kw_only=True, tag="ready"):
     """To the master: the lifespan has started, and connections are accepted."""
 
+    limits: tuple[str, ...] = ()
+    """The identities of the limits that the worker shares with others."""
+
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """To the master, every ``heartbeat_every`` seconds from ``ready`` until the end: the event loop is not blocked."""
@@ -213,6 +217,7 @@ class LimitSpent(Message, frozen=True, kw_only=True, tag="limit_spent"):
     """To the master: what the worker has spent of a limit (``limits/sharing.py``)."""
 
     limit: str
+    """The identity of the limit: what is spent of another one does not count."""
     number: int
     spent: tuple[tuple[str | None, float, float], ...]
     """The keys as ``wire_key`` makes them, with the spent seconds, and the worker's TAT as a time of CLOCK_MONOTONIC.

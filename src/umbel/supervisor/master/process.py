@@ -165,6 +165,11 @@ class Worker:
         """Send a message to the worker, if the process was started. Never waits. As ``Channel.send``."""
         return self._channel is not None and self._channel.send(message)
 
+    @property
+    def has_room(self) -> bool:
+        """As ``Channel.has_room``."""
+        return self._channel is not None and self._channel.has_room
+
     # Commands.
 
     def serve_without_keys(self) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import trio
 from hypercorn.config import Config
 
+from ...limits.machine_sharing import sharing_by
 from ...logs import failing_logs, set_app_level
 from ...observe.figures import ProcessFigures
 from ...observe.kept_requests import KeptRequests, Listing
@@ -81,7 +82,6 @@ class WorkerServer:
         self._serving_scope = trio.CancelScope()
         self._reason = "asked to"
         self._sends_figures = trio.Lock()
-        self._limit_reports: LimitReports | None = None
         self._live = LiveProcess(f"worker {start.slot}", getattr(loaded.app, "task_frames", None))
         self._lints = LintWatch(f"worker {start.slot}", lambda: log_queues(self._server.recorder))
 
@@ -95,6 +95,7 @@ class WorkerServer:
             OSError: an inherited socket cannot be used.
         """
         self._channel = Channel(sock)
+        self._limit_reports = LimitReports(self._channel)
         app, start = self._loaded.app, self._start
         self._server = ServerState(app, self._loaded.settings, self._loaded.limits, handle=handler_of(app))
         self._server.accept_batch = 1
@@ -107,8 +108,6 @@ class WorkerServer:
                 ) as recorder:
                     self._server.given_recorder = recorder
                     await self._serve()
-            if self._limit_reports is not None:
-                self._limit_reports.send_rest()
             # Outside of the scope: the last messages must be sent after a cancel too, within a time of their own.
             self._channel.send(self._heartbeat(0.0))  # The final counters.
             self._channel.send(messages.Figures(figures=self._figures()))
@@ -128,21 +127,20 @@ class WorkerServer:
             def ready() -> None:
                 self.is_ready = True
                 self.on_ready()
-                self._channel.send(messages.Ready())
+                self._channel.send(messages.Ready(limits=self._limit_reports.identities))
                 nursery.start_soon(self._send_heartbeats)
                 nursery.start_soon(self._lints.run)
                 nursery.start_soon(BlockWatch(self._channel).run)
-                if (limiters := getattr(self._loaded.app, "machine_limiters", None)) is not None:
-                    self._limit_reports = LimitReports(limiters(), self._channel)
-                    nursery.start_soon(self._limit_reports.run)
 
-            await serve(
-                self._loaded.app,
-                self._loaded.settings,
-                server=self._server,
-                shutdown_trigger=self._drain_requested.wait,
-                task_status=_OnStarted(ready),
-            )
+            await nursery.start(self._limit_reports.run)
+            with sharing_by(self._limit_reports):
+                await serve(
+                    self._loaded.app,
+                    self._loaded.settings,
+                    server=self._server,
+                    shutdown_trigger=self._drain_requested.wait,
+                    task_status=_OnStarted(ready),
+                )
             nursery.cancel_scope.cancel(reason="the worker has served")
 
     # Messages of the master.
@@ -162,8 +160,7 @@ class WorkerServer:
                 case messages.ServeWithoutKeys():
                     self._require_keys(None)
                 case messages.LimitTats():
-                    if self._limit_reports is not None:
-                        self._limit_reports.on_tats(message)
+                    self._limit_reports.on_tats(message)
                 case messages.SetLogLevel(level=level):
                     set_app_level(self._server.recorder, level)
                 case messages.ReopenLogs(query=number):

@@ -51,6 +51,25 @@ async def test_messages_to_a_peer_that_reads_nothing_are_dropped_without_waiting
     channel.close()
 
 
+async def test_a_channel_has_room_for_bulk_until_some_messages_wait_and_then_for_others() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.run)
+        while channel.has_room:
+            assert channel.send(messages.StatsQuery())
+        assert [channel.send(messages.StatsQuery()) for _ in range(40)] == [True] * 40
+        theirs.setblocking(False)
+        with suppress(BlockingIOError):
+            while theirs.recv(2**20):
+                await wait_all_tasks_blocked()
+        assert channel.has_room
+        channel.finish()
+    assert not channel.has_room
+    channel.close()
+    theirs.close()
+
+
 async def test_finish_sends_queued_messages_first() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours)

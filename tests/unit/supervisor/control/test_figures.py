@@ -120,6 +120,21 @@ async def test_counters_of_a_dead_worker_stay_and_its_gauges_go(
         assert {("crash",), ("oom",), ("hang",)} < set(restarts)  # at 0 from the start
 
 
+async def test_the_keys_that_the_master_evicts_are_added_to_those_of_the_workers(
+    script: Script, counting: Counting, autojump_clock: object
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        (worker,) = master.workers
+        counting.master, counting.counts = master, {worker: 3}
+        later = trio.current_time() + 1e9
+        report = messages.LimitSpent(
+            limit="l@1", number=1, spent=(("ta", 1.0, later), ("tb", 1.0, later)), keys_max=1, width=1.0, sync=0.1
+        )
+        master.on_worker_message(master.slots[1], worker, report)
+        assert (await sums(master))["umbel_limit_evictions_total"] == {("l",): 1}
+
+
 async def test_drained_workers_are_no_restarts(script: Script, counting: Counting, autojump_clock: object) -> None:
     async with mastering(1) as (master, _):
         await trio.sleep(1)
