@@ -1,35 +1,22 @@
-"""docs/learn: each program prints the output that is shown below it, and each configuration can be used."""
+"""docs/learn: each program prints the output that is shown below it."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.support.process.processes import PROJECT, PYTHON
 from tests.support.source.shown_programs import Program, output_of, programs_of
-from umbel import load
 
 LEARN = PROJECT / "docs" / "learn"
 PAGES = sorted(path for path in LEARN.glob("*.md") if path.name != "README.md")
 PROGRAMS = [program for page in PAGES for program in programs_of(page) if not program.needs("fastapi", "uvicorn")]
-CONFIGS = [
-    (page.name, config)
-    for page in PAGES
-    for config in re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.title)
 async def test_a_program_prints_the_output_that_is_shown(program: Program, tmp_path: Path) -> None:
     assert await output_of(program, PYTHON, tmp_path) == program.output
-
-
-@pytest.mark.parametrize(("page", "config"), CONFIGS)
-def test_a_configuration_can_be_used(page: str, config: str, tmp_path: Path) -> None:
-    (tmp_path / "umbel.toml").write_text(config)
-    assert load(tmp_path / "umbel.toml").routes
 
 
 def test_each_chapter_has_programs_and_the_index_lists_it() -> None:
