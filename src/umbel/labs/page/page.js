@@ -19,9 +19,9 @@ function make(name, attributes = {}, ...children) {
   return made;
 }
 
-/** The nodes of a text in which `code` stands between backticks. */
+/** The nodes of a text in which `code` stands between backticks. A number stays with its unit. */
 function prose(text) {
-  return text.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
+  return text.replace(/(\d) (m?s)\b/g, "$1\u00a0$2").split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
 }
 
 function draw(parent, name, attributes, text) {
@@ -234,7 +234,7 @@ async function columns() {
 
 /** Runs the programs and shows them, from the beginning or at the end of the time axis. */
 async function run(plays) {
-  again.disabled = true;
+  again.hidden = true;
   state.textContent = isLive ? "The programs run …" : "";
   try {
     const done = await columns();
@@ -250,7 +250,7 @@ async function run(plays) {
   } catch (error) {
     state.textContent = `The lab was not run: ${error.message}`;
   }
-  again.disabled = false;
+  again.hidden = !isLive;
 }
 
 function reveal(given) {
@@ -260,7 +260,6 @@ function reveal(given) {
     else if (index === given) button.classList.add("wrong");
   });
   if (given !== null) verdict.textContent = given === lab.right ? "Right." : `No: ${lab.choices[lab.right]}. See why:`;
-  again.hidden = !isLive;
   run(given !== null);
 }
 
