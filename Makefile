@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture docs soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe \
+  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe bench-console \
   check typecheck format clean
 
 help:  ## list the targets
@@ -116,6 +116,9 @@ bench-path: .bench/.ready  ## own time, kinds of calls, workers, memory, tail be
 
 bench-observe: .bench/.ready  ## what counting and a scrape cost beside their bars, some minutes; ARGS='--quick --only counting'
 	@.bench/bin/python benchmarks/observe.py $(ARGS)
+
+bench-console: $(STAMP)  ## how long a tree of 10,000 tasks holds the event loop, and what an open page costs, four minutes; ARGS=--quick
+	@$(BIN)/python -m benchmarks.console $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from tests.support.process.processes import PYTHON, ended, started
+from tests.support.process.terminal import on_terminal
 
 DEMO = (PYTHON, "-m", "umbel", "demo")
 
@@ -118,3 +119,11 @@ async def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
 
 def _records(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+async def test_the_demo_says_first_where_its_console_and_its_gateway_are(tmp_path: Path) -> None:
+    async with on_terminal(tmp_path, "demo", "--traffic", "--port", "0", whole=True) as program:
+        await program.until(r"Traffic: ")
+    first, second, *_ = program.shown.splitlines()
+    assert first.startswith("The console (this URL opens it once): http://127.0.0.1:9")
+    assert second.startswith("Umbel runs on http://127.0.0.1:")

@@ -21,7 +21,7 @@ FOREIGN = ("httpx", "quart", "pydantic", "werkzeug")
 async def test_the_example_of_the_documentation_shows_its_tasks_and_ends_at_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "ticks.py").write_text(EXAMPLE)
     async with started(PYTHON, "ticks.py", cwd=tmp_path) as program:
-        browser = Browser((await program.line("The console of this program")).split()[-1])
+        browser = Browser((await program.line("The console")).split()[-1])
         with trio.fail_after(30):
             assert await browser.open() == 303
             tree = json.loads((await browser.content("/tree"))[1])["trees"][0]

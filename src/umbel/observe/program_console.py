@@ -78,7 +78,7 @@ async def console(
         await trio.to_thread.run_sync(side.open_addresses)
         async with serving_in_thread(side, [_ProgramView()], _report):
             shown = Console(side)
-            (say if announce is None else announce)(f"The console of this program (opens once): {shown.url()}")
+            (say if announce is None else announce)(f"The console (this URL opens it once): {shown.url()}")
             try:
                 yield shown
             except Exception as error:  # noqa: BLE001 - it is raised again

@@ -77,7 +77,7 @@ async def _run(master: Master, admin: AdminSide) -> int:
         await nursery.start(admin.run, source)
         if stderr_is_terminal() and (url := admin.page_url()) is not None:
             # To the terminal only: the URL holds a token, which must not be in a log.
-            master.console.write(f"The admin page (this URL opens it once): {url}\n".encode())
+            master.console.write(f"The console (this URL opens it once): {url}\n".encode())
         status = await master.run()
         nursery.cancel_scope.cancel(reason="the master has ended")
     return status

@@ -51,7 +51,7 @@ async def waiting_for_bread() -> None:
 async def test_the_printed_url_opens_the_page_once(capsys: pytest.CaptureFixture[str]) -> None:
     async with console(port=0):
         said = capsys.readouterr().err
-        assert said.startswith("The console of this program (opens once): http://127.0.0.1:")
+        assert said.startswith("The console (this URL opens it once): http://127.0.0.1:")
         browser = Browser(said.split()[-1])
         assert (await browser.content("/tree"))[0] == 401
         assert [await browser.open(), await browser.open()] == [303, 401]

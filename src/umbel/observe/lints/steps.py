@@ -25,11 +25,12 @@ Everything that the thread reads is replaced as a whole, or belongs to objects t
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 from weakref import ref
@@ -50,6 +51,7 @@ SAMPLE_S = 0.005
 LAG_S = 0.050
 """Seconds from which on a turn is a lint."""
 _PLACES_MAX = 100
+_SCHEDSTAT_BYTES_MAX = 128
 
 
 class _Turns(trio.abc.Instrument):
@@ -78,13 +80,21 @@ class _RunDelay:
     """
 
     def __init__(self, thread: int) -> None:
-        self._path = Path(f"/proc/self/task/{thread}/schedstat")
+        try:
+            self._file = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
 
     def read(self) -> float:
         try:
-            return int(self._path.read_bytes().split()[1]) / 1e9
+            return int(os.pread(self._file, _SCHEDSTAT_BYTES_MAX, 0).split()[1]) / 1e9
         except (OSError, IndexError, ValueError):
             return 0.0
+
+    def close(self) -> None:
+        file, self._file = self._file, -1  # First, since another thread may be about to read.
+        if file >= 0:
+            os.close(file)
 
 
 class _Step:
@@ -126,8 +136,10 @@ class StepWatch:
         """Must be installed while ``sample`` is called."""
         self._book = book
         self._thread = threading.get_ident()
-        self._loop_delay = _RunDelay(threading.get_native_id())
+        self._native_thread = threading.get_native_id()
+        self._loop_delay: _RunDelay | None = None
         self._own_delay: _RunDelay | None = None
+        """Both are there while ``run`` runs."""
         self._delays = 0.0, 0.0
         """The run delays of the loop's thread and of the watching thread at the look before."""
         self._running = running_task()
@@ -139,12 +151,18 @@ class StepWatch:
 
     def run(self, stopped: threading.Event) -> None:
         """Look every ``SAMPLE_S`` until ``stopped``. For the watching thread."""
-        self._own_delay = _RunDelay(threading.get_native_id())
-        due = perf_counter() + SAMPLE_S
-        while not stopped.wait(max(0.0, due - perf_counter())):
-            self.sample(due)
-            due = perf_counter() + SAMPLE_S
-        self._end_step()
+        loop_delay, own_delay = _RunDelay(self._native_thread), _RunDelay(threading.get_native_id())
+        self._loop_delay, self._own_delay = loop_delay, own_delay
+        try:
+            while not stopped.is_set():
+                due = perf_counter() + SAMPLE_S
+                time.sleep(SAMPLE_S)  # Waiting for ``stopped`` would cost twice as much.
+                self.sample(due)
+        finally:
+            self._end_step()
+            self._loop_delay = self._own_delay = None
+            loop_delay.close()
+            own_delay.close()
 
     def running_step(self) -> RunningStep | None:
         """The step that holds the event loop now, if it is a lint already. For any thread."""
@@ -159,7 +177,7 @@ class StepWatch:
         present = self.instrument.present
         task = self._running()
         before, own_before = self._delays
-        delay, own = self._delays = self._loop_delay.read(), 0.0 if self._own_delay is None else self._own_delay.read()
+        delay, own = self._delays = _read(self._loop_delay), _read(self._own_delay)
         if present is None or task is None or now - present[1] < SAMPLE_S:
             self._end_step()
             return
@@ -192,9 +210,13 @@ class StepWatch:
         """Note a long turn, in the event loop's thread."""
         seen, delay = self._turn
         if seen == turn:
-            took -= self._loop_delay.read() - delay
+            took -= _read(self._loop_delay) - delay
         if turn != self._explained and took >= LAG_S:
             self._book.add(LAG, "", took, f"a turn took {duration(took)} at most")
+
+
+def _read(delay: _RunDelay | None) -> float:
+    return 0.0 if delay is None else delay.read()
 
 
 def _most_often(places: Counter[str]) -> str:

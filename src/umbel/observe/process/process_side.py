@@ -80,7 +80,7 @@ async def process_admin(
         await trio.to_thread.run_sync(partial(side.open_addresses, strict=options.strict))
         async with serving_in_thread(side, views, report):
             if options.terminal and (url := side.page_url()) is not None:
-                say(f"The admin page (this URL opens it once): {url}")
+                say(f"The console (this URL opens it once): {url}")
             yield
     finally:
         side.close()

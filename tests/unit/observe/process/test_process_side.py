@@ -340,6 +340,6 @@ async def test_the_url_goes_to_the_terminal_and_into_no_record(
     reports = Reports()
     async with process_admin(View(), settings(tmp_path), reports, AdminOptions(terminal=True)):
         said = capsys.readouterr().err
-    assert said.startswith("The admin page (this URL opens it once): http://127.0.0.1:9")
+    assert said.startswith("The console (this URL opens it once): http://127.0.0.1:9")
     assert "/?token=" in said
     assert reports == []
