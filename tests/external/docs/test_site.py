@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -11,12 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from tools.external import ENVIRONMENTS
 
 from tests.support.process.processes import PROJECT
 
-pytestmark = pytest.mark.timeout(170)  # The build reads all sources for the page of the Python API.
-BUILD_S_MAX = 150
+pytestmark = pytest.mark.timeout(120)  # The first test waits for the build, which reads all sources.
 LOADED = {("img", "src"), ("script", "src"), ("link", "href"), ("source", "src"), ("iframe", "src")}
 """What a browser requests without a click."""
 
@@ -46,17 +43,6 @@ class Reader(HTMLParser):
             self.page.links.append(values["href"])
         elif values.get("rel") not in {"canonical", "next", "prev", "alternate"}:
             self.page.loaded.extend(value for name, value in values.items() if (tag, name) in LOADED)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    mkdocs = str(ENVIRONMENTS / "docs" / "bin" / "mkdocs")
-    command = [mkdocs, "build", "--strict", "--config-file", str(PROJECT / "mkdocs.yml"), "--site-dir", str(folder)]
-    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BUILD_S_MAX, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def pages_of(site: Path) -> dict[Path, Page]:
