@@ -32,6 +32,8 @@ COMMANDS = {
     "metrics": "List the metrics with type, labels and meaning.",
     "auth": "Make an API key, or the digest of one.",
     "logs": "Show log records, or statistics about them.",
+    "record": "Serve, and record what the upstreams answer.",
+    "replay": "Serve with upstreams that answer from a cassette.",
     "lab": "Show how asyncio and trio differ, in short experiments.",
     "demo": "Start sample services and a gateway in front of them.",
 }

@@ -176,9 +176,12 @@ class GatewayApplication(QuartTrio):
 
     @property
     def socket_reader(self) -> Reader | None:
-        """The reader of the upstreams' sockets, which a server may share; None before startup and after shutdown."""
+        """The reader of the upstreams' sockets, which a server may share.
+
+        None before startup, after shutdown, and where the upstreams have no sockets (``given_network``).
+        """
         runtime = self.current_runtime
-        return None if runtime is None else runtime.reader
+        return None if runtime is None or self.given_network is not None else runtime.reader
 
     @property
     def recorder(self) -> Recorder:

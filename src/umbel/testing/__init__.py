@@ -17,8 +17,9 @@ Public names:
 - ``gateway``: the gateway; ``GatewayClient``: its client, with ``trace``, ``traces`` and ``received``.
 - ``json``, ``text``, ``content``, ``stream``, ``sse``: scripted answers; ``fail``, ``hang``: scripted failures;
   ``delay``: a wait before what follows. ``Script``: their type, with ``then`` and ``times``.
+- ``cassette``: what the upstreams on a cassette of ``umbel record`` answer.
 - ``UpstreamRequest``: a request that an upstream received. ``RequestTrace``, ``CallTrace``, ``AttemptTrace``.
-- ``LeakError``, ``UnscriptedRequestError``: a test ends with one of them.
+- ``LeakError``, ``UnscriptedRequestError``: a test ends with one of them; ``CassetteError``: a cassette cannot be used.
 
 The fixture ``umbel_gateway`` is there in pytest wherever Umbel is installed with its extra ``umbel[testing]``.
 """
@@ -27,23 +28,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .answers import UnscriptedRequestError
+    from .cassettes.exchange import CassetteError
+    from .cassettes.replay import cassette
     from .client import GatewayClient
     from .leaks import LeakError
     from .memory_gateway import gateway
     from .received import UpstreamRequest
     from .script import Script, content, delay, fail, hang, json, sse, stream, text
     from .trace import AttemptTrace, CallTrace, RequestTrace
-    from .upstreams import UnscriptedRequestError
 
 __all__ = [
     "AttemptTrace",
     "CallTrace",
+    "CassetteError",
     "GatewayClient",
     "LeakError",
     "RequestTrace",
     "Script",
     "UnscriptedRequestError",
     "UpstreamRequest",
+    "cassette",
     "content",
     "delay",
     "fail",
@@ -58,12 +63,14 @@ __all__ = [
 _HOMES = {
     "AttemptTrace": ".trace",
     "CallTrace": ".trace",
+    "CassetteError": ".cassettes.exchange",
     "GatewayClient": ".client",
     "LeakError": ".leaks",
     "RequestTrace": ".trace",
     "Script": ".script",
-    "UnscriptedRequestError": ".upstreams",
+    "UnscriptedRequestError": ".answers",
     "UpstreamRequest": ".received",
+    "cassette": ".cassettes.replay",
     "content": ".script",
     "delay": ".script",
     "fail": ".script",

@@ -46,9 +46,10 @@ from ..server.serve_socket import serve_stream
 from ..server.state import ServerState
 from ..upstream.network import Network
 from ..upstream.replicas.origin import Origin
+from .answers import Handler
 from .client import GatewayClient, TimelineRecorder
 from .leaks import LeakError, calls_left, copies_in_flight, requests_left, tasks_left, tasks_of
-from .upstreams import Handler, ScriptedUpstreams
+from .upstreams import ScriptedUpstreams
 
 Configuration = str | os.PathLike[str] | Mapping[str, Any] | Umbel
 

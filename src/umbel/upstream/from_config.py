@@ -25,6 +25,7 @@ from .calls.bulkhead import OverloadManager
 from .client import BreakerRules, Client, HealthRules, Policies
 from .limit_queue import LimitQueue
 from .network import Network
+from .pool.dial import Dial
 from .pool.pool import Pool
 from .pool.request_head import IDEMPOTENT
 from .pool.tls import client_context
@@ -193,17 +194,8 @@ def _build_client(
             config = config.model_copy(update={"health": None})
     replicas = _replicas(config, resolves=network is None)
     policies = _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted")
-    pool = Pool(
-        connect_timeout=config.connect_timeout,
-        keepalive_expiry=config.keepalive_expiry,
-        max_connections=None,
-        max_idle=policies.max_idle,
-        limits=Limits(config.max_head, config.max_fields),
-        ssl_context=context,
-        public_only=config.public_only,
-        dial=None if network is None else network.dial_for(name),
-        reader=reader,
-    )
+    dial = None if network is None else network.dial_for(name)
+    pool = _pool(config, context, dial=dial, reader=reader, max_idle=policies.max_idle)
     return Client(
         title or name,
         replicas,
@@ -215,6 +207,36 @@ def _build_client(
         recorder=recorder,
         first_cause=first_cause,
         limits=limits,
+    )
+
+
+def build_pool(config: Upstream) -> Pool:
+    """Make a pool with an upstream's settings for connections, alone. Reads the TLS files.
+
+    Raises:
+        UpstreamConfigError: a TLS file cannot be used.
+    """
+    return _pool(config, _tls_context(config.tls, Path()))
+
+
+def _pool(
+    config: Upstream,
+    context: ssl.SSLContext | None,
+    *,
+    dial: Dial | None = None,
+    reader: Reader | None = None,
+    max_idle: int | None = None,
+) -> Pool:
+    return Pool(
+        connect_timeout=config.connect_timeout,
+        keepalive_expiry=config.keepalive_expiry,
+        max_connections=None,
+        max_idle=max_idle,
+        limits=Limits(config.max_head, config.max_fields),
+        ssl_context=context,
+        public_only=config.public_only,
+        dial=dial,
+        reader=reader,
     )
 
 

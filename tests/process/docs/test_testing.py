@@ -15,14 +15,28 @@ from trio.testing import MockClock
 from tests.support.process.processes import PROJECT, PYTHON, ended
 from tests.support.testing.plug_in import PLUG_IN
 from umbel import testing
+from umbel.testing.cassettes.exchange import VERSION, Exchange, Header, Part, encode
 
 DOC = (PROJECT / "docs" / "testing.md").read_text()
+
+JSON = (("content-type", "application/json"),)
+CASSETTE = (
+    Header(VERSION, bodies=True),
+    *(
+        Exchange(name, 0, "GET", target, 200, at, JSON, (Part.of(at, body, bodies=True),), ended_at=at)
+        for name, target, at, body in (
+            ("users", "/users/42", 0.052, b'{"name":"Ada"}'),
+            ("orders", "/orders?user_id=42", 0.021, b"[1,2,3]"),
+        )
+    ),
+)
 
 
 async def test_the_tests_shown_pass(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
     (config,) = re.findall(r"```toml\n(.*?)```", DOC, re.DOTALL)
     (tmp_path / "umbel.toml").write_text(config)
+    (tmp_path / "dashboard.jsonl").write_bytes(b"".join(map(encode, CASSETTE)))
     for number, block in enumerate(blocks):
         (tmp_path / f"test_{number}.py").write_text(block)
     status, said = await ended(PYTHON, "-m", "pytest", "-q", "-W", "error", "-p", "no:trio", *PLUG_IN, cwd=tmp_path)
@@ -62,5 +76,5 @@ def test_each_option_and_each_scripted_answer_is_described() -> None:
     options = re.findall(r"^\| `(\w+)` \| `", DOC, re.MULTILINE)
     assert options == list(inspect.signature(testing.gateway).parameters)[2:]
     table = DOC.partition("## What an upstream answers")[2].partition("```")[0]
-    homes = {name for name in testing.__all__ if name.islower() and name != "gateway"}
+    homes = {name for name in testing.__all__ if name.islower() and name not in ("gateway", "cassette")}
     assert {name for name in homes if f"`{name}(" not in table} == set()

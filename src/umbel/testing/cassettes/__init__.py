@@ -1,0 +1,1 @@
+"""Cassettes: recorded responses of upstreams with their timing, which tests and ``umbel replay`` play."""
