@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,9 +33,12 @@ async def trafficked(directory: Path) -> AsyncIterator[ShownConsole]:
         text = (
             up(int(server))
             + up(int(failing), "breaker = { min_requests = 3, open_for = '1h' }", name="failing")
+            + f'[upstreams.both]\nurls = ["http://127.0.0.1:{int(server)}", "http://127.0.0.1:{int(failing)}"]\n'
+            + 'balance = "round_robin"\nejection = { failures = 1 }\n'
             + route(ROUTE, "/quick", keys='deadline = "700ms"')
             + '[routes.calls.next]\nupstream = "up"\npath = "/{part.a}"\noptional = true\n'
             + '[routes.calls.broken]\nupstream = "failing"\npath = "/"\noptional = true\n'
+            + '[routes.calls.either]\nupstream = "both"\npath = "/"\noptional = true\n'
         )
         async with shown_console(directory, text) as console:
             for number in range(5):
@@ -58,23 +62,25 @@ async def test_the_routes_have_figures_and_a_plan_with_live_numbers(tmp_path: Pa
         await page.value("document.querySelector('table.figures tbody a').click()")
         await page.until("document.querySelector('.plan-node .plan-numbers')?.innerText.includes('failed')")
         nodes = {node["text"].split()[0]: node for node in await page.value(NODES)}
-        assert set(nodes) == {"request", "part", "next", "broken", "answer"}
+        assert set(nodes) == {"request", "part", "next", "broken", "either", "answer"}
         assert nodes["request"]["right"] < nodes["part"]["x"]
         assert nodes["part"]["right"] < nodes["next"]["x"]
         assert nodes["next"]["right"] < nodes["answer"]["x"]
         assert nodes["part"]["x"] == nodes["broken"]["x"]
         assert "deadline 700 ms" in nodes["answer"]["text"]
         assert "optional" in nodes["next"]["text"]
-        await page.until("document.querySelectorAll('table.calls tbody tr').length === 3")
+        await page.until("document.querySelectorAll('table.calls tbody tr').length === 4")
 
 
 async def test_an_upstream_shows_its_replicas_and_the_state_of_its_breaker(tmp_path: Path) -> None:
     async with trafficked(tmp_path) as console:
         page = console.page
         await console.show("upstreams")
-        await page.until("document.querySelectorAll('.card').length === 2")
+        await page.until("document.querySelectorAll('.card').length === 3")
         cards = await page.value("[...document.querySelectorAll('.card')].map((card) => card.innerText)")
-        failing, working = cards
+        both, failing, working = cards
+        assert re.search(r"\tup\t.*\n.*\tejected by main for \d+", both)
+        assert both.startswith("both")
         assert failing.startswith("failing")
         assert "breaker open" in failing
         assert working.startswith("up")
