@@ -56,7 +56,7 @@ soak: $(STAMP) .bench/.ready  ## clients that leave, 10 GiB through a proxy rout
 	  tests/e2e/gateway/proxy/test_fidelity.py tests/e2e/gateway/proxy/test_volume.py \
 	  tests/e2e/gateway/proxy/test_leaving.py tests/e2e/gateway/proxy/test_drain.py \
 	  tests/unit/auth/jwt/test_mutated_tokens.py tests/unit/auth/jwt/test_token_cache.py \
-	  tests/process/supervisor/test_soak.py tests/process/reported/test_paced_posts.py $(ARGS)
+	  tests/process/supervisor/test_soak.py tests/process/supervisor/test_limits.py tests/process/reported/test_paced_posts.py $(ARGS)
 
 SECONDS ?= 60
 fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS=60 SEED=1 ARGS='--protocol http2'

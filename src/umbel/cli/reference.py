@@ -66,12 +66,12 @@ variable and nothing else takes the type of its key, if that is no text: `"${N}"
 value is a text. Messages show the name of a variable or file instead of its value, also instead of an item of a list;
 only values and items of fewer than 4 characters are shown, since they may be words of the message.
 
-**Files.** `include = ["routes/*.toml"]` adds the upstreams, routes and credentials (`[auth.NAME]`) of further files,
-which may include others. Globs and all other paths are relative to the file that contains them. `**` matches any depth.
-A glob without a match is a mistake. Each file is read once. Routes keep the order of reading: those of a file come
-before those of its included files, which are sorted by name. `[compress]`, `[server]`, `[supervisor]`, `[admin]`,
-`[logs]` and `[defaults.*]` are allowed only in the main file. An upstream may be defined only once, and so may a
-section `[auth.NAME]`.
+**Files.** `include = ["routes/*.toml"]` adds the upstreams, routes, credentials (`[auth.NAME]`) and limits
+(`[limits.NAME]`) of further files, which may include others. Globs and all other paths are relative to the file that
+contains them. `**` matches any depth. A glob without a match is a mistake. Each file is read once. Routes keep the
+order of reading: those of a file come before those of its included files, which are sorted by name. `[compress]`,
+`[server]`, `[supervisor]`, `[admin]`, `[logs]` and `[defaults.*]` are allowed only in the main file. An upstream may
+be defined only once, and so may a section `[auth.NAME]`.
 
 **Defaults.** `[defaults.upstream]` and `[defaults.route]` hold default values for any key of all upstreams and routes.
 Tables are merged key by key, and the upstream's or route's own key has precedence. A list is replaced as a whole.
@@ -90,7 +90,7 @@ deadline = "${DEADLINE:-800ms}"
 ## Templates and expressions
 
 Templates are used in `path` and `headers`. JMESPath expressions are used in `shape`, `each`, `when`, `with`, `params`,
-`json`, `form`, `split_key` and `allow`. Both read the same context:
+`json`, `form`, `split_key` and `allow`, and in `key` and `cost` of `[limits.NAME]`. Both read the same context:
 
 | name | value |
 |---|---|

@@ -60,6 +60,8 @@ class UpstreamError(UmbelError):
         self.proxy_error = proxy_error or KINDS[self.kind].proxy_error
         self.retry_after: float | None = None
         """Seconds after which a new call may succeed; None: not known."""
+        self.limit = ""
+        """The section ``[limits.NAME]`` that refused the call; empty: none did."""
         self.answered: tuple[int, Sequence[tuple[bytes, bytes, bytes]]] | None = None
         """Status and fields of the response, if only the response's content is unusable; else None."""
 
@@ -99,5 +101,7 @@ class RequestError(UmbelError):
         self.status = status
         self.detail = detail
         self.title = title
+        self.may_succeed_later = True
+        """Whether a status that permits Retry-After gets one even if ``fields`` have none."""
         self.fields = tuple(fields)
         self.problem = problem

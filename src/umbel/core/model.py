@@ -177,13 +177,15 @@ class Failure:
     body: PassedBody | None = None
     """The upstream's error body, if the route forwards it."""
     fields: tuple[tuple[str, str], ...] = ()
-    """Header fields that belong to ``status``: those of the upstream if its status is forwarded, or the circuit
-    breaker's Retry-After."""
+    """Header fields that belong to ``status``: those of the upstream if its status is forwarded, or the Retry-After of
+    the circuit breaker or of a limit."""
     forwarded: tuple[tuple[str, str], ...] = ()
     """Header fields of the upstream's response that the route forwards: cookies, and if the upstream's status is
     forwarded, all fields that the route names."""
     public: str = ""
     """One sentence for the client about its own mistake; empty if the failure is not the client's mistake."""
+    limit: str = ""
+    """The section ``[limits.NAME]`` that refused the call; empty: none did."""
 
     @classmethod
     def of(
@@ -203,6 +205,8 @@ class Failure:
     def from_error(cls, error: UpstreamError) -> Failure:
         """Make the failure that corresponds to an exception of an upstream."""
         failure = cls.of(error.kind, error.detail, proxy_error=error.proxy_error)
+        if error.limit:
+            failure = replace(failure, limit=error.limit)
         if error.retry_after is None:
             return failure
         return replace(failure, fields=(("retry-after", str(max(1, math.ceil(error.retry_after)))),))

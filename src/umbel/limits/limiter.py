@@ -22,6 +22,8 @@ _BUCKETS = 16
 """The buckets of a table into which the time of a whole burst is divided."""
 _WIDTH_MIN = 0.001
 _DIGEST_SIZE = 8
+_INTEGER_MAX = 10**15 - 1
+"""The greatest integer of a structured field (RFC 9651 section 3.3.1)."""
 ROUNDING = 1e-6
 """More than the rounding errors of times, in seconds: 60 s must not be shown as 61 s."""
 
@@ -134,7 +136,7 @@ class Limiter:
 
     def item(self, decision: Decision) -> str:
         """The member of the field RateLimit after a decision: what is left now, and seconds until all of it is."""
-        return f"{self._item}{int(decision.remaining + 1e-6)};t={ceil(decision.reset - ROUNDING)}"
+        return f"{self._item}{int(decision.remaining + 1e-6)};t={min(ceil(decision.reset - ROUNDING), _INTEGER_MAX)}"
 
     def statistics(self) -> LimiterStatistics:
         """A snapshot."""

@@ -132,10 +132,20 @@ class TooBig(UpstreamError, httpx.RemoteProtocolError):
 class Overflow(UpstreamError, httpx.PoolTimeout):
     """The bulkhead or the pool refused the call.
 
-    The reason is one of these: the queue is full, the call has waited for too long, or the upstream completes no calls.
+    The reason is one of these: the queue is full, the call has waited for too long, the upstream completes no calls, or
+    a limit does not admit the call in time.
+
+    Args:
+        retry_after: seconds until the limit would admit the call, if nothing else is spent; None: not known, or never.
+        limit: the section ``[limits.NAME]`` that refused the call; empty: none did.
     """
 
     kind = Kind.OVERFLOW
+
+    def __init__(self, detail: str, *, retry_after: float | None = None, limit: str = "") -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+        self.limit = limit
 
 
 class BreakerOpen(UpstreamError, httpx.ConnectError):

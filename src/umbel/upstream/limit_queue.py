@@ -341,10 +341,11 @@ class Turn:
 
     def _too_late(self, wait: float, price: _Price) -> Overflow:
         """Count a refusal, and make its error."""
-        limiter = price.queue.limiter
-        limiter.refuse()
+        price.queue.limiter.refuse()
+        name = price.queue.limiter.name
         if wait == math.inf:
-            return Overflow(f"the call costs more than the limit {limiter.name} ever admits at once")
+            return Overflow(f"the call costs more than the limit {name} ever admits at once", limit=name)
         if not wait:
-            return Overflow(f"the turn of the call at the limit {limiter.name} did not come in time")
-        return Overflow(f"the limit {limiter.name} admits the call only in {wait:.3g} s, which is too late")
+            return Overflow(f"the turn of the call at the limit {name} did not come in time", limit=name)
+        reason = f"the limit {name} admits the call only in {wait:.3g} s, which is too late"
+        return Overflow(reason, retry_after=wait, limit=name)

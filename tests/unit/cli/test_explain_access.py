@@ -142,6 +142,14 @@ def test_limits_stand_before_and_after_the_credentials_as_they_are_decided(direc
     assert "at most 10/s and 20 at once for each auth.sub, each at the cost to_number(headers.x_cost)" in lines[sub]
 
 
+def test_the_limits_of_the_server_stand_before_those_of_the_route(directory: Path) -> None:
+    text = '[server]\nlimits = "all"\n[limits.all]\nkey = "client.ip"\nrate = "9/s"\nburst = 7\n'
+    text += '[[routes]]\npath = "/limited"\nanswer.shape = "path"\n'
+    write(directory, UPSTREAM + SECTIONS + ROUTES + text, {"keys.toml": "keys = []\n"})
+    (line,) = [each for each in explained("/limited") if "limit all" in each]
+    assert "limit all of all requests: at most 9/s and 7 at once for each client.ip, in all workers together" in line
+
+
 def test_credentials_left_out_by_a_star_are_named_and_a_token_is_not_ignored(directory: Path) -> None:
     call = 'calls.a = { upstream = "u", path = "/", forward_headers = ["*"], forward_cookies = ["*"] }\n'
     text = UPSTREAM + SECTIONS + f'[[routes]]\npath = "/star"\nauth = ["users", "partners"]\n{call}'

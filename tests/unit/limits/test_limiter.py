@@ -49,6 +49,15 @@ def test_a_request_spends_its_cost_and_a_free_one_makes_no_key() -> None:
     assert not ask(limit, 1000.0, client={"ip": "a"}, query={"n": "11"})
 
 
+def test_the_seconds_of_the_field_are_an_integer_of_structured_fields() -> None:
+    limit = limiter(rate="0.000001/d", burst=10**9)
+    _, decision = limit.decide({"client": {"ip": "a"}}, 0.0)
+    ((_, parameters),) = http_sf.parse(limit.item(decision).encode(), tltype="list")
+    assert parameters["t"] < 10**15
+    spent = decision._replace(reset=1e18)
+    assert limit.item(spent).endswith(";t=999999999999999")
+
+
 @pytest.mark.parametrize("value", [None, "5", True, [], -1, -0.5, math.nan, math.inf])
 def test_a_cost_that_is_no_amount_is_one(value: Any) -> None:
     assert cost_of(value) == 1

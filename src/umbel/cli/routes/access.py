@@ -22,13 +22,14 @@ _PLACES = {"header": "in Authorization: Bearer", "cookie": "in the cookie", "que
 def access_of(config: Config, plan: Plan) -> Iterator[str]:
     """Yield the lines about the admission to a route, in its order; none if nothing about it is configured."""
     sections = [(name, config.limits[name]) for name in plan.route.limits]
+    yield from (_limit(config, name, config.limits[name], " of all requests") for name in config.server.limits)
     yield from (_limit(config, *each) for each in sections if not needs_identity(each[1]))
     yield from _credentials(config, plan)
     yield from (_limit(config, *each) for each in sections if needs_identity(each[1]))
 
 
-def _limit(config: Config, name: str, section: Limit) -> str:
-    return f"limit {name}: {limit_text(section)}, else 429  [{config.where(('limits', name))}]"
+def _limit(config: Config, name: str, section: Limit, what: str = "") -> str:
+    return f"limit {name}{what}: {limit_text(section)}, else 429  [{config.where(('limits', name))}]"
 
 
 def limit_text(section: Limit) -> str:

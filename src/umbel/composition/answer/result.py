@@ -20,6 +20,7 @@ _DETAILS = {
     Kind.BREAKER_OPEN: "A part of the answer is out of service for the moment.",
     Kind.INTERNAL: "The answer could not be made.",
 }
+_LIMITED = "A part of the answer is limited, and its turn does not come in time."
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -77,9 +78,10 @@ class Result(msgspec.Struct, frozen=True):
                 started = outcome.started_at if outcome.started_at is not None else outcome.ended_at
                 elapsed_ms = (outcome.ended_at - started) * 1000
                 calls.append(FailedCall(outcome.call, worst.kind, worst.status, elapsed_ms, worst.received_status))
+        detail = _LIMITED if self.failure.limit else _DETAILS.get(self.failure.kind, "A part of the answer failed.")
         return Problem(
             self.failure.status,
-            self.failure.public or _DETAILS.get(self.failure.kind, "A part of the answer failed."),
+            self.failure.public or detail,
             kind=self.failure.kind,
             request_id=request_id,
             calls=tuple(calls),

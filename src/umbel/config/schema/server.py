@@ -16,7 +16,8 @@ from .values.units import Delay, Duration, Rate, Size
 
 
 class Server(Section):
-    """The server: limits of inbound requests, and times of a shutdown. Each limit holds in each worker separately."""
+    """The server: limits of inbound requests, and times of a shutdown. Each of its bounds holds in each worker
+    separately; what the sections in limits say holds as they say."""
 
     hosts: Annotated[tuple[ServedHost, ...], AS_TUPLE, NOT_EMPTY] = ()
     """The host names that are served, with a port or for all ports. A request for another host gets 421, except GET

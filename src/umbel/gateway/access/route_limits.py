@@ -80,10 +80,12 @@ def _added(before: Sequence[Field], policy: bytes, decided: Sequence[tuple[Limit
 
 
 def _refusal(decision: Decision) -> LimitError:
+    problem = str(Kind.QUOTA_EXCEEDED)
     if decision.retry_after == math.inf:
         detail = "The request costs more than its limit ever admits at once; a smaller one may be admitted."
-        seconds = decision.reset
-    else:
-        detail, seconds = "The limit of requests is reached; Retry-After says when to come again.", decision.retry_after
-    fields = [("retry-after", str(max(1, math.ceil(seconds - ROUNDING))))]
-    return LimitError(429, detail, fields=fields, problem=str(Kind.QUOTA_EXCEEDED))
+        error = LimitError(429, detail, problem=problem)
+        error.may_succeed_later = False
+        return error
+    detail = "The limit of requests is reached; Retry-After says when to come again."
+    fields = [("retry-after", str(max(1, math.ceil(decision.retry_after - ROUNDING))))]
+    return LimitError(429, detail, fields=fields, problem=problem)

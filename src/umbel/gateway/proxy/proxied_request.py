@@ -161,7 +161,9 @@ class ProxiedRequest:
         assert failure is not None, "a proxy route has an upstream"
         outcomes = self._keep_outcomes()
         own_ms = own_time(ctx.facts.started_at, trio.current_time(), outcomes) * 1000
-        return answer(Result(outcomes, failure, completed=False, own_ms=own_ms), rules.answer, ctx)
+        return answer(
+            Result(outcomes, failure, completed=False, own_ms=own_ms, headers=failure.fields), rules.answer, ctx
+        )
 
     def _upstreams(self) -> Sequence[str]:
         """The upstreams that may get the request, in the order in which they are tried.

@@ -82,6 +82,7 @@ def keep_result(result: Result, ctx: RequestContext) -> None:
     if result.failure is not None:
         ctx.kind, ctx.detail = result.failure.kind, result.failure.detail
         ctx.of_client = result.failure.of_client
+        ctx.limit = result.failure.limit
     else:
         incomplete = result.incomplete
         ctx.of_client = bool(incomplete) and all(outcome.of_client for outcome in incomplete)

@@ -31,12 +31,17 @@ _DETAILS = {
 }
 
 
-def problem_reply(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> Reply:
-    """The reply with the document ``problem``, Cache-Control: no-store and, for 429 and 503, Retry-After."""
+def problem_reply(
+    problem: Problem, headers: Iterable[tuple[str, str]] = (), *, may_succeed_later: bool = True
+) -> Reply:
+    """The reply with the document ``problem``, Cache-Control: no-store and, for 429 and 503, Retry-After.
+
+    ``may_succeed_later``: whether Retry-After is added if ``headers`` have none.
+    """
     body = problem.encode()
     fields = [*_PROBLEM_FIELDS, *encoded(headers)]
     fields.insert(1, (b"content-length", b"%d" % len(body)))
-    return Reply(problem.status, with_retry_after(problem.status, fields), body)
+    return Reply(problem.status, with_retry_after(problem.status, fields) if may_succeed_later else fields, body)
 
 
 def with_retry_after(status: int, fields: list[Field]) -> list[Field]:
@@ -57,7 +62,7 @@ def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) 
 def request_error_reply(error: RequestError, request_id: str) -> Reply:
     """The reply for a ``RequestError``, with its detail and fields."""
     problem = Problem(error.status, error.detail, error.title or "", error.problem, request_id)
-    return problem_reply(problem, error.fields)
+    return problem_reply(problem, error.fields, may_succeed_later=error.may_succeed_later)
 
 
 def http_exception_reply(error: HTTPException, request_id: str) -> Reply:

@@ -103,6 +103,7 @@ async def test_a_cost_above_the_burst_is_refused_with_a_detail_that_says_so() ->
         answer = await ask(app, target="/shape")
     assert answer.status == 429
     assert "more than its limit ever admits" in answer.json["detail"]
+    assert "retry-after" not in dict(answer.headers)
 
 
 def sections(directory: Path, **limits: Any) -> dict[str, Any]:

@@ -71,7 +71,7 @@ async def test_a_call_whose_turn_is_too_late_fails_at_once(autojump_clock) -> No
         await start_all(nursery, upstream, "abc", request=asked_by(), limit=2.5)
         error = await upstream.outcome(request=asked_by(), limit=2.5, target=b"/d")
         assert isinstance(error, Overflow)
-        assert (error.kind, error.retry_after) == (Kind.OVERFLOW, None)
+        assert (error.kind, error.retry_after, error.limit) == (Kind.OVERFLOW, 3.0, "l")
         assert "the limit l admits the call only in 3 s" in str(error)
         assert trio.current_time() == start
         await trio.sleep(5)
