@@ -109,13 +109,13 @@ async def test_workers_are_drained_and_the_log_level_is_set_by_keyboard(tmp_path
         page = console.page
         await console.show("workers")
         await page.until("document.querySelector('main tbody tr')?.dataset.state === 'serving'")
-        pid = await page.value("document.querySelector('main tbody tr').children[2].textContent")
+        pid = await page.value("document.querySelector('main tbody tr').querySelector('[data-label=pid]').textContent")
         await page.value("window.confirm = () => true")
         await focus(page, "Drain")
         await page.press("Enter")
         await page.until("document.querySelector('.said').textContent === 'drain: done'")
         await page.until(
-            f"[...document.querySelectorAll('main tbody tr')].every((r) => r.children[2].textContent !== '{pid}')"
+            f"[...document.querySelectorAll('main [data-label=pid]')].every((cell) => cell.textContent !== '{pid}')"
         )
         await page.value("document.querySelector('select').focus()")
         await page.press("ArrowUp")  # From info to debug.
