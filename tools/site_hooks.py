@@ -1,7 +1,7 @@
 """Hooks of the documentation site: pages from outside of docs/, generated pages, and links that leave docs/.
 
 MkDocs serves one folder, while the documents of a repository link to its source files too. So the first page is made of
-README.md and the page of changes of CHANGELOG.md, links of these to documents become links to pages, and links of
+README.md, and others of CHANGELOG.md or the examples, links of these to documents become links to pages, and links of
 documents to other files become links to the repository. The reference of the command line is printed by a program that
 needs Umbel, which is not installed where MkDocs is; so the Python of .venv runs it.
 """
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 PROJECT = Path(__file__).parents[1]
-FROM_OUTSIDE = {"README.md": "index.md", "README.zh-CN.md": "zh.md", "CHANGELOG.md": "changes.md"}
+FROM_OUTSIDE = {
+    "README.md": "index.md",
+    "README.zh-CN.md": "zh.md",
+    "CHANGELOG.md": "changes.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "examples/README.md": "examples/index.md",
+    **{
+        page.relative_to(PROJECT).as_posix(): f"examples/{page.parent.name}.md"
+        for page in sorted((PROJECT / "examples").glob("*/README.md"))
+    },
+}
 """Files of the repository that are pages of the site, with the path of the page."""
 GENERATED = {"cli.md": "tools.cli_reference"}
 """Generated pages, each with the module that prints it."""
