@@ -8,7 +8,7 @@ from typing import Any
 from werkzeug.routing import Map, Rule
 
 from ..composition.plan.scope import IDENTITY_MEMBERS
-from ..composition.text.expression import Expression
+from ..composition.text.expression import Expression, ExpressionError
 from ..composition.text.fault import FIRST_ONLY, SAME_VALUE
 from ..config.loading.errors.did_you_mean import suggestion
 from ..config.schema.sections import PUBLIC, Config, KeyPath, Limit, Route
@@ -24,7 +24,10 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield the mistakes as key path and reason. For the argument ``checks`` of ``load``."""
     for name, section in config.limits.items():
         for key, text in _texts(section):
-            if reason := mistake(text, ("limits", name, key)):
+            reason = mistake(text, ("limits", name, key))
+            if key == "cost":
+                reason = reason or _mistaken_cost(text, section.burst)
+            if reason:
                 yield ("limits", name, key), reason
     if config.has_lost(("limits",), config.limits):
         return
@@ -116,6 +119,27 @@ def mistake(text: str, where: tuple[str | int, ...]) -> str:
         if reason := _mistaken_name(root, member):
             return reason
     return next(filter(None, map(_mistaken_part, _parts(expression.tree))), "")
+
+
+def _mistaken_cost(text: str, burst: int) -> str:
+    """Why a constant cannot be a cost; empty: it can, or the cost depends on the request."""
+    expression = compiled(text, ())
+    if expression.names:
+        return ""
+    value = _evaluated(expression, {})
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return f"{text} is no number of 0 or more; write a number, such as `2`"
+    if value > burst:
+        return f"the cost is more than burst ({burst}), so no request is ever admitted; raise burst"
+    return ""
+
+
+def _evaluated(expression: Expression, values: Mapping[str, Any]) -> Any:
+    """The value of an expression; None if it cannot be evaluated."""
+    try:
+        return expression.evaluate(values)
+    except ExpressionError:
+        return None
 
 
 def needs_identity(section: Limit) -> bool:
@@ -212,6 +236,20 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 f"requests without {missing} count together, as one client; add what they are to count by, such as"
                 f" {missing} || client.ip",
             )
+        elif _evaluated(expression, _bare_request(common, identified=all(map(_has_identity, routes)))) is None:
+            yield (
+                ("limits", name, "key"),
+                "is null for requests without the headers, parameters and cookies that it reads; they count together,"
+                " as one client; add what they are to count by",
+            )
+
+
+def _bare_request(in_path: Collection[str], *, identified: bool) -> dict[str, Any]:
+    """The values of a request with nothing that a client may leave out. The arguments are those of ``_nullable``."""
+    identity = {"kind": "jwt", "name": "a", "sub": "a", "scopes": [], "claims": {}} if identified else None
+    return {"client": {"ip": "192.0.2.1"}, "path": dict.fromkeys(in_path, "a"), "auth": identity} | {
+        root: {} for root in _SINGLE
+    }
 
 
 def _variables(route: Route) -> frozenset[str]:

@@ -68,6 +68,22 @@ def test_a_cost_is_checked_like_a_key(tmp_path: Path) -> None:
     assert found.startswith('umbel.toml:5: limits.l.cost: "quer" is unknown')
 
 
+@pytest.mark.parametrize(
+    ("cost", "reason"),
+    [
+        ("`-1`", "`-1` is no number of 0 or more; write a number, such as `2`"),
+        ("'2'", "'2' is no number of 0 or more; write a number, such as `2`"),
+        ("`6`", "the cost is more than burst (5), so no request is ever admitted; raise burst"),
+        ("`0`", ""),
+        ("`5`", ""),
+        ("to_number(query.n)", ""),
+    ],
+)
+def test_a_constant_that_can_be_no_cost_is_a_mistake(cost: str, reason: str, tmp_path: Path) -> None:
+    text = LIMIT + f'cost = "{cost}"\n' + SHAPE + 'limits = "l"\n'
+    assert mistakes(tmp_path, text) == ([f"umbel.toml:5: limits.l.cost: {reason}"] if reason else [])
+
+
 def test_a_limit_that_reads_auth_in_a_route_without_auth_is_a_mistake(tmp_path: Path) -> None:
     text = MACHINES + keyed("auth.sub || client.ip") + SHAPE + 'limits = "l"\n'
     text += SHAPE.replace("/r", "/s") + 'auth = "none"\nlimits = "l"\n'
@@ -150,12 +166,25 @@ def test_a_limit_that_no_route_has_is_a_warning(tmp_path: Path) -> None:
     assert [each for each in warnings(tmp_path, LIMIT + SHAPE) if "no route" in each]
 
 
-@pytest.mark.parametrize("key", ["client.ip", "headers.a || client.ip", "path.id", "[headers.a]", "`1`"])
+@pytest.mark.parametrize(
+    "key", ["client.ip", "headers.a || client.ip", "path.id", "[headers.a]", "`1`", "headers.a == 'x'"]
+)
 def test_a_key_that_is_never_null_gives_no_warning(key: str, tmp_path: Path) -> None:
     assert warnings(tmp_path, keyed(key) + SHAPE.replace("/r", "/<id>") + 'limits = "l"\n') == []
 
 
-@pytest.mark.parametrize("key", ["headers.a", "cookies.a", "query.a", "path.idd", "headers.a || query.b"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "headers.a",
+        "cookies.a",
+        "query.a",
+        "path.idd",
+        "headers.a || query.b",
+        "join('-', [headers.a, client.ip])",
+        "headers.a && path.id",
+    ],
+)
 def test_a_key_that_can_be_null_is_a_warning(key: str, tmp_path: Path) -> None:
     (found,) = warnings(tmp_path, keyed(key) + SHAPE.replace("/r", "/<id>") + 'limits = "l"\n')
     assert "count together, as one client" in found
