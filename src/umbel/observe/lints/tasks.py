@@ -76,7 +76,7 @@ class _Wait(NamedTuple):
     function: str
     """Empty: none that is looked for."""
     object: Any
-    """The channel or the limiter whose method it is."""
+    """The channel or the limiter whose method it is; of a function that runs in a thread the limiter of the thread."""
 
     def where(self, task: trio.lowlevel.Task) -> str:
         """The place outside of trio; the name of the task if it is nowhere else."""
@@ -125,8 +125,8 @@ class TaskLints:
         self._lost: dict[str, int] = {}
         self._limiters: dict[trio.CapacityLimiter, str] = {}
         """Of the present look: the limiters at which tasks wait, with the place of one."""
-        self._in_threads: Counter[str] = Counter()
-        """Of the present look: the places of tasks whose function runs in a thread."""
+        self._in_threads: dict[trio.CapacityLimiter, Counter[str]] = {}
+        """Of the present look: by limiter, the places of tasks whose function runs in a thread."""
 
     async def look(self) -> None:
         """Look at all tasks once. A slice holds the event loop for little more than ``SLICE_S``."""
@@ -144,7 +144,7 @@ class TaskLints:
     def _walk(self, root: trio.lowlevel.Task, now: float) -> Iterator[bool]:
         """Yield True after each task."""
         self._lasting.begin_look()
-        self._limiters, self._in_threads = {}, Counter()
+        self._limiters, self._in_threads = {}, {}
         todo = [root]
         while todo:
             task = todo.pop()
@@ -193,7 +193,7 @@ class TaskLints:
 
     def _look_at_wait(self, task: trio.lowlevel.Task, wait: _Wait, now: float) -> None:
         if wait.function == _THREAD:
-            self._in_threads[wait.where(task)] += 1
+            self._in_threads.setdefault(wait.object, Counter())[wait.where(task)] += 1
         elif wait.function == _LIMITER:
             self._limiters.setdefault(wait.object, wait.where(task))
         elif wait.function == _SEND:
@@ -203,7 +203,8 @@ class TaskLints:
                 return  # There is room, or it hands over without a queue.
             if (lasts := self._lasting.see(wait.object, now, FULL_S)) is not None:
                 senders = statistics.tasks_waiting_send
-                detail = f"{bound:g} of {bound:g} places are taken, and {senders} senders wait"
+                wait_words = "1 sender waits" if senders == 1 else f"{senders} senders wait"
+                detail = f"{bound:g} of {bound:g} places are taken, and {wait_words}"
                 self._book.add(FULL_QUEUE, wait.where(task), senders, detail, again=lasts[1])
 
     def _look_at_limiters(self, now: float) -> None:
@@ -215,12 +216,11 @@ class TaskLints:
                 continue
             if (lasts := self._lasting.see(limiter, now, FULL_S)) is None:
                 continue
-            detail = f"{statistics.borrowed_tokens} of {total:g} places are taken, and {waiting} tasks wait"
-            where = self._limiters.get(limiter, "")
-            if limiter is threads:
-                where = "trio's limiter of threads"
-                held = (f"{count} in {place}" for place, count in self._in_threads.most_common(_SHOWN))
-                detail = "; ".join((detail, *held))
+            words = "1 task waits" if waiting == 1 else f"{waiting} tasks wait"
+            places = self._in_threads.get(limiter, Counter[str]()).most_common(_SHOWN)
+            held = "".join(f"; {count} in a thread for {place}" for place, count in places)
+            detail = f"{statistics.borrowed_tokens} of {total:g} places are taken, and {words}{held}"
+            where = "trio's limiter of threads" if limiter is threads else self._limiters.get(limiter, "")
             self._book.add(BUSY_LIMITER, where, waiting, detail, again=lasts[1])
 
     def _look_at_queues(self) -> None:
@@ -242,5 +242,5 @@ def _wait(task: trio.lowlevel.Task) -> _Wait:
         elif not function or function == _THREAD:
             name = frame.f_code.co_qualname
             if name in _FUNCTIONS:
-                function, method = name, frame.f_locals.get("self")
+                function, method = name, frame.f_locals.get("limiter" if name == _THREAD else "self")
     return _Wait(code, line, function, method)

@@ -287,8 +287,8 @@ class TreeReader:
                     calls = held
             if not known.is_machinery:
                 at, line, waits = known, number, ""
-            elif not waits or (at is None and not has_words(waits)):
-                # Of a task of trio itself, the outer functions are not what it waits in.
+            elif not waits or (not has_words(waits) and has_words(known.qualified_name)):
+                # The outer function may only be the way to it, such as ``async with lock``.
                 waits = known.qualified_name
         if getattr(task.coro, "cr_running", False):
             state = "running"

@@ -299,7 +299,7 @@ async def test_a_saturated_limiter_of_threads_names_what_holds_its_threads(monke
         released.set()
     [lint] = lints
     assert lint.where == "trio's limiter of threads"
-    assert lint.detail.startswith("2 of 2 places are taken, and 1 tasks wait; 2 in lints/test_watch.py:")
+    assert lint.detail.startswith("2 of 2 places are taken, and 1 task waits; 2 in a thread for lints/test_watch.py:")
     assert "blocks_a_thread" in lint.detail
 
 

@@ -5,7 +5,8 @@ import {count, duration} from "../format.js";
 
 function facts(lint) {
   const times = lint.count === 1 ? "once" : `${count(lint.count)} times`;
-  const when = lint.ongoing ? "now" : `${times}, ${lint.count === 1 ? "" : `first ${duration(lint.first)} ago, last `}${duration(lint.last)} ago`;
+  const last = lint.last < 1.5 ? "just now" : `${duration(lint.last)} ago`;
+  const when = lint.ongoing ? "now" : `${times}, ${lint.count === 1 ? "" : `first ${duration(lint.first)} ago, last `}${last}`;
   return `${lint.process} · ${lint.detail} · ${when}`;
 }
 
