@@ -68,5 +68,5 @@ async def shown_console(
             await page.open(answer["url"])
             await page.until("document.querySelector('header nav a')")
             yield ShownConsole(page, server, port, answer["url"].partition("/?")[0], socket)
-            assert page.problems == []
+            assert page.problems == [], page.problems
         server.send(signal.SIGTERM)

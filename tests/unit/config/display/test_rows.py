@@ -11,6 +11,8 @@ import pytest
 from umbel.config.display import rows as module
 from umbel.config.display.rows import as_answer, changes_of
 from umbel.config.loading.load import load
+from umbel.config.schema.reference.written_values import FORMATS, unit_of
+from umbel.config.schema.section_tree import all_sections
 from umbel.config.schema.sections import Config
 from umbel.core.diagnostics.redact import REDACTED
 
@@ -140,3 +142,35 @@ def test_rows_values_and_changes_are_bounded(tmp_path: Path, monkeypatch: pytest
     answer = as_answer(loaded(tmp_path))
     assert len(answer["rows"]) == 3
     assert answer["left_out"] > 5
+
+
+def test_a_number_of_a_key_with_several_types_or_without_a_unit_is_shown(tmp_path: Path) -> None:
+    text = """
+[traces]
+otlp = "http://127.0.0.1:4318"
+sample = 0.05
+
+[limits.clients]
+key = "client.ip"
+burst = 5
+rate = "100/m"
+
+[upstreams.slow]
+urls = ["http://127.0.0.1:1"]
+hedge = { after = "60ms" }
+
+[upstreams.usual]
+urls = ["http://127.0.0.1:1"]
+hedge = { after = "p95" }
+"""
+    shown = {row["key"]: row["value"] for row in as_answer(loaded(tmp_path, text))["rows"]}
+    assert shown["upstreams.slow.hedge.after"] == "60ms"
+    assert shown["upstreams.usual.hedge.after"] == '"p95"'
+    assert shown["traces.sample"] == "0.05"
+    assert "limits.clients.rate" in shown
+
+
+def test_each_key_has_a_unit_that_can_be_shown_or_none() -> None:
+    units = {unit_of(place.model, name) for place in all_sections() for name in place.model.model_fields}
+    assert {"", "duration", "size"} < units
+    assert units <= {"", *FORMATS}

@@ -20,8 +20,13 @@ FORMATS: Mapping[str, Callable[[Any], str]] = {
 
 
 def unit_of(section: type[Section], attribute: str) -> str:
-    """The unit of a key, one of ``FORMATS``; empty: it has none."""
+    """The unit of the numbers of a key, one of ``FORMATS``; empty: they have none.
+
+    That of a key with several types, such as ``duration or percentile``, is the first one.
+    """
     info = section.model_fields[attribute]
     inner = [each for argument in get_args(info.annotation) for each in getattr(argument, "__metadata__", ())]
     schemas = [each.json_schema for each in (*info.metadata, *inner) if isinstance(each, WithJsonSchema)]
-    return next((str(schema["title"]) for schema in schemas if schema and "title" in schema), "")
+    title = next((str(schema["title"]) for schema in schemas if schema and "title" in schema), "")
+    unit = title.partition(" or ")[0]
+    return unit if unit in FORMATS else ""
