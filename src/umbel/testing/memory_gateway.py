@@ -16,6 +16,9 @@ them what belongs to the system: names, TLS, files of logs, exported traces, the
     ├─ the server's connections
     └─ the client's pool
 
+**Time.** While a thread works, for example one that decodes a large body, the clock does not jump
+(``virtual_time.py``).
+
 **The end.** First the requests are examined, then the client is closed, whose connections end with it. What the
 application holds then, and did not hold after its start, is a leak. A copy of a request (``mirror``) may outlast the
 request, so it is given ``COPY_SECONDS``. If the block raises, nothing is examined, and the exception is raised as it
@@ -31,10 +34,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from ..config.loading.load import load, load_given
-from ..core.errors import UmbelError
 from ..gateway.app import Umbel
 from ..gateway.checks import CHECKS
 from ..net.exception_groups import raise_unwrapped
@@ -50,6 +52,7 @@ from .answers import Handler
 from .client import GatewayClient, TimelineRecorder
 from .leaks import LeakError, calls_left, copies_in_flight, requests_left, tasks_left, tasks_of
 from .upstreams import ScriptedUpstreams
+from .virtual_time import threads_hold_the_clock, virtual_clock
 
 Configuration = str | os.PathLike[str] | Mapping[str, Any] | Umbel
 
@@ -70,7 +73,7 @@ async def gateway(
     base_url: str = "http://localhost",
     peer: str = "127.0.0.1",
 ) -> AsyncIterator[GatewayClient]:
-    """Run a gateway in memory for the block, and give a client for it. No socket, file or thread is used.
+    """Run a gateway in memory for the block, and give a client for it. No socket is used.
 
     Args:
         config: the path of a configuration file, TOML as text (a text with a line break), the data of a configuration,
@@ -91,14 +94,14 @@ async def gateway(
     Raises:
         ConfigError: the configuration cannot be used.
         ValueError: ``upstreams`` has a name that the configuration lacks, or a script without an answer.
-        UmbelError: the clock is not a ``MockClock``.
+        UmbelError: not in trio, or its clock is not a ``MockClock``.
         LeakError: something is left at the end.
         UnscriptedRequestError: a call was made for which ``upstreams`` has no answer.
         Exception: what the block, or a function of ``upstreams``, raises.
 
     A cancel closes everything and propagates.
     """
-    _check_clock()
+    clock = virtual_clock()
     app = _application(config)
     _check_names(app, upstreams)
     reader, recorder = MemoryReader(), TimelineRecorder(app.given_recorder)
@@ -106,7 +109,7 @@ async def gateway(
         async with trio.open_nursery() as upstream_tasks:
             scripted = ScriptedUpstreams(upstreams, reader, upstream_tasks)
             network = _network(scripted, reader, seed, health_checks=health_checks)
-            with _replaced(app, network, recorder):
+            with threads_hold_the_clock(clock), _replaced(app, network, recorder):
                 task = trio.lowlevel.current_task()
                 outer = len(task.child_nurseries)
                 async with _serving(app, reader, peer) as (server, dial):
@@ -119,14 +122,6 @@ async def gateway(
         # An exception of the block or of an upstream's function is raised as it is.
         raise_unwrapped(error)
         raise
-
-
-def _check_clock() -> None:
-    if not isinstance(trio.lowlevel.current_clock(), MockClock):
-        raise UmbelError(
-            "umbel.testing.gateway runs on trio's virtual clock: use the fixture umbel_gateway, pytest-trio's "
-            "autojump_clock, or trio.run(…, clock=trio.testing.MockClock(autojump_threshold=0))"
-        )
 
 
 def _application(config: Configuration) -> Umbel:

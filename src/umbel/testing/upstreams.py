@@ -81,7 +81,7 @@ class ScriptedUpstreams:
         """
         if name not in self._upstreams:
             raise KeyError(f"the test has no upstream {name!r}; it has {', '.join(self._upstreams) or 'none'}")
-        return self._upstreams[name].received
+        return list(self._upstreams[name].received)
 
     def dial_for(self, name: str) -> Dial:
         """The function that connects to the upstream ``name``."""

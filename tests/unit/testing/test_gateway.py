@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from tests.support.logs.records import Records
 from tests.support.testing.pages import one_call, page
 from umbel import ConfigError, Umbel, UmbelError
 from umbel.config.loading.load import load_given
-from umbel.testing import LeakError, delay, fail, gateway, hang, json, stream
+from umbel.testing import LeakError, UpstreamRequest, delay, fail, gateway, hang, json, stream
 from umbel.upstream import Client
 from umbel.upstream.replicas.origin import Origin
 
@@ -136,6 +138,25 @@ async def test_requests_at_the_same_time_run_beside_each_other(autojump_clock: M
     assert [trace.status for trace in client.traces()] == [200] * 20
 
 
+async def test_time_stands_still_while_threads_work(autojump_clock: MockClock) -> None:
+    large = ["x" * 100] * 8_000  # A thread decodes it, and another one compresses the answer.
+    config = one_call() + "[compress]\n"
+
+    def block(request: UpstreamRequest) -> None:
+        time.sleep(0.05)
+
+    async def in_a_thread(request: UpstreamRequest) -> Any:
+        await trio.to_thread.run_sync(block, request)
+        return json(large)
+
+    async with gateway(config, {"u": in_a_thread}) as client:
+        reply = await client.get("/", headers={"accept-encoding": "gzip"})
+        assert (reply.json(), reply.headers["content-encoding"]) == ({"it": large}, "gzip")
+    assert client.trace().duration == 0
+    assert autojump_clock.autojump_threshold == 0
+    await trio.sleep(5)  # The clock jumps again.
+
+
 # What is refused.
 
 
@@ -146,6 +167,8 @@ def test_a_clock_that_is_not_virtual_is_refused() -> None:
 
     with pytest.raises(UmbelError, match="virtual clock"):
         trio.run(main)
+    with pytest.raises(UmbelError, match="under asyncio it cannot run"):
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize(
