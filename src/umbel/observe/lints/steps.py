@@ -63,6 +63,10 @@ class _Turns(trio.abc.Instrument):
         self._on_end = on_end
         self._number = 0
 
+    def forget(self) -> None:
+        """Forget the turn in which it was uninstalled: whoever asks again would take all time since then for a turn."""
+        self.present = None
+
     def after_io_wait(self, timeout: float) -> None:
         self._number += 1
         self.present = self._number, perf_counter()

@@ -54,6 +54,7 @@ class LintWatch:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
+            self._steps.instrument.forget()
             trio.lowlevel.add_instrument(self._steps.instrument)
             try:
                 with trio.move_on_after(ATTENTION_S) as self._attention:

@@ -158,6 +158,8 @@ async def test_thread_and_instrument_end_when_nobody_has_asked_for_a_while(monke
         await watch.look()
         await trio.sleep(0.02)
         assert samplers() == 1
+        # The time in which nothing was watched is no turn.
+        assert watch.lints() == []
     assert samplers() == 0
 
 
