@@ -40,6 +40,41 @@ async def test_the_line_that_blocks_a_worker_is_shown_while_it_blocks(tmp_path: 
         assert (worker["state"], worker["blocked"]) == ("serving", None)
 
 
+LONG_STEPS = """
+import time
+from umbel import Umbel
+
+app = Umbel.from_file()
+
+
+@app.get("/long")
+async def long():
+    time.sleep(0.1)  # the long step
+    return "done"
+"""
+
+
+async def test_a_long_step_of_a_worker_is_a_lint_while_somebody_asks(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text("")
+    (tmp_path / "steps.py").write_text(LONG_STEPS)
+    line = LONG_STEPS.partition("  # the long step")[0].count("\n") + 1
+    async with supervised(tmp_path, "--allow-empty", app="steps:app", workers=1) as master:
+
+        async def lints() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await ask_admin(master.socket, "GET", "/lints"))[1]["lints"]
+            return [lint for lint in found if lint["where"] == f"{tmp_path.name}/steps.py:{line} in long"]
+
+        await master.get("/long")  # Nobody has asked yet.
+        assert await lints() == []
+        with trio.fail_after(TEST_TIMEOUT_S):
+            found: list[dict[str, Any]] = []
+            while not found:  # On a busy machine the thread that watches may begin after the step.
+                await master.get("/long")
+                found = await lints()
+    [lint] = found
+    assert (lint["process"], lint["name"], lint["count"], lint["ongoing"]) == ("worker 1", "long-step", 1, False)
+
+
 async def ask_and_be_cut(port: int) -> None:
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(b"GET /block HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -159,6 +159,7 @@ class TaskLints:
             yield True
         self._look_at_limiters(now)
         self._look_at_queues()
+        self._limiters, self._in_threads = {}, {}  # They must not be kept alive until the next look.
 
     def _look_at_nursery(self, nursery: trio.Nursery, task: trio.lowlevel.Task, wait: _Wait, now: float) -> None:
         size = len(nursery.child_tasks)
