@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+from trio_util import periodic
 
 from umbel.observe.lints import watch as module
 from umbel.observe.lints.lint import Lint
@@ -36,6 +37,21 @@ async def looked(watch: LintWatch, seconds: float, every: float = 1.0) -> list[L
     return await watch.look()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what a thread does, which may take long on a busy machine."""
+    with trio.fail_after(20):
+        async with aclosing(periodic(0.002)) as looks:
+            async for _ in looks:
+                if condition():
+                    break
+
+
+async def begun(watch: LintWatch) -> None:
+    """Look, and wait until the thread watches the steps."""
+    await watch.look()
+    await until(lambda: watch._steps._own_delay is not None)
+
+
 def blocks(seconds: float) -> None:
     time.sleep(seconds)  # This line holds the event loop.
 
@@ -51,11 +67,10 @@ async def test_a_step_over_10_ms_is_found_with_its_line_and_its_task() -> None:
         blocks(0.08)
 
     async with watching() as watch:
-        await watch.look()
-        await trio.sleep(0.02)
+        await begun(watch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slow_handler)
-        await trio.sleep(0.02)
+        await until(watch.lints)
         [lint] = watch.lints()
     assert lint.name == "long-step"
     assert lint.where == f"lints/test_watch.py:{line_of('holds the event loop.')} in blocks"
@@ -71,8 +86,7 @@ async def test_a_step_is_shown_with_its_line_while_it_lasts() -> None:
         seen.extend(watch.lints())
 
     async with watching() as watch:
-        await watch.look()
-        await trio.sleep(0.02)
+        await begun(watch)
         thread = threading.Thread(target=ask, args=[watch])
         thread.start()
         blocks(0.3)
@@ -85,13 +99,13 @@ async def test_a_step_is_shown_with_its_line_while_it_lasts() -> None:
 
 async def test_steps_of_one_place_are_counted_together() -> None:
     async with watching() as watch:
-        await watch.look()
-        await trio.sleep(0.02)
+        await begun(watch)
         for _ in range(3):
-            blocks(0.04)
-            await trio.sleep(0.01)
+            blocks(0.08)
+            await trio.sleep(0.02)
+        await until(watch.lints)
         [lint] = watch.lints()
-    assert lint.count == 3
+    assert lint.count >= 2  # On a busy machine the thread may see two of them as one late look.
     assert lint.first > lint.last
 
 
@@ -100,12 +114,11 @@ async def test_many_short_steps_in_one_turn_are_a_lag() -> None:
         blocks(0.002)
 
     async with watching() as watch:
-        await watch.look()
-        await trio.sleep(0.02)
+        await begun(watch)
         async with trio.open_nursery() as nursery:
             for _ in range(100):
                 nursery.start_soon(short)
-        await trio.sleep(0.02)
+        await until(watch.lints)
         # On a busy machine one of them may be a long step too, but it explains less than half of the turn.
         [lint] = [lint for lint in watch.lints() if lint.name == "lag"]
     assert lint.detail.startswith("a turn took ")
@@ -127,8 +140,7 @@ class WaitsForACore:
 async def test_time_in_which_the_loop_waits_for_a_core_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.observe.lints.steps._RunDelay", WaitsForACore)
     async with watching() as watch:
-        await watch.look()
-        await trio.sleep(0.02)
+        await begun(watch)
         blocks(0.08)
         await trio.sleep(0.02)
         assert watch.lints() == []
@@ -143,20 +155,17 @@ async def test_an_idle_program_has_no_lints() -> None:
 
 
 async def test_thread_and_instrument_end_when_nobody_has_asked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ATTENTION_S", 0.05)
+    monkeypatch.setattr(module, "ATTENTION_S", 0.3)
 
     def samplers() -> int:
         return sum(thread.name.startswith("umbel-steps") for thread in threading.enumerate())
 
     async with watching() as watch:
         assert samplers() == 0
-        await watch.look()
-        await trio.sleep(0.02)
+        await begun(watch)
         assert samplers() == 1
-        await trio.sleep(0.2)
-        assert samplers() == 0
-        await watch.look()
-        await trio.sleep(0.02)
+        await until(lambda: samplers() == 0)
+        await begun(watch)
         assert samplers() == 1
         # The time in which nothing was watched is no turn.
         assert watch.lints() == []
