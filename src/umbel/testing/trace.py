@@ -33,6 +33,8 @@ class AttemptTrace:
     """Seconds from the start of the request."""
     reused: bool
     """Whether the connection had carried an earlier request."""
+    item: int | None
+    """The number of the item of an ``each``; None for another call."""
 
     @classmethod
     def of(cls, line: AttemptLine) -> AttemptTrace:
@@ -47,6 +49,7 @@ class AttemptTrace:
             line.start_ms / 1000,
             line.end_ms / 1000,
             line.reused,
+            line.item,
         )
 
 

@@ -7,13 +7,16 @@ nursery.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 import trio.testing
 
+from umbel.net import memory_stream
 from umbel.net.epoll import AnyReader, new_reader
-from umbel.net.stream import Listener, PlainStream, Stream
+from umbel.net.memory_stream import MemoryReader
+from umbel.net.stream import Stream
 from umbel.upstream.replicas.origin import Origin
 
 ServerEnd = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
@@ -48,111 +51,20 @@ class MemoryStream:
         self.close_now()
 
 
-class PushingMemoryStream(PlainStream):
-    """A stream over trio's memory streams that pushes to a listener, as a socket does.
+class PushingStream(memory_stream.MemoryStream):
+    """A stream that pushes to a listener, as a socket does."""
 
-    It has no flow control: a task of ``nursery`` takes what the peer sends at once.
-    """
-
-    def __init__(self, end: ServerEnd, peer: ServerEnd, nursery: trio.Nursery) -> None:
-        self._end, self._peer, self._nursery = end, peer, nursery
-        self._closed = self._over = False
-        self._received = b""
-        self._listener: Listener | None = None
-        self._arrived = trio.Event()
-        self.unsent, self.send_error, self.ended_at = b"", None, None
-        nursery.start_soon(self._take_in)
-
-    async def _take_in(self) -> None:
-        try:
-            while data := bytes(await self._end.receive_stream.receive_some()):
-                self._received += data
-                self._push()
-        except trio.ClosedResourceError:
-            return
-        except trio.BrokenResourceError:
-            pass
-        self._over = True
-        self.ended_at = trio.current_time()
-        self._push()
-
-    def _push(self) -> None:
-        self._arrived.set()
-        listener = self._listener
-        if listener is not None and self._received:
-            data, self._received = self._received, b""
-            if not listener.on_data(data) and self._listener is listener:
-                self._listener = None
-        if self._over and not self._received and (listener := self._listener) is not None:
-            self._listener = None
-            listener.on_eof()
-
-    def send_now(self, data: bytes | memoryview) -> bool:
-        if self._closed:
-            raise trio.ClosedResourceError
-        self._end.send_stream._outgoing.put(bytes(data))
-        if not trio.testing.memory_stream_pump(self._end.send_stream, self._peer.receive_stream):
-            raise trio.BrokenResourceError
-        return True
-
-    def send_and_listen(self, data: bytes, listener: Listener) -> None:
-        with suppress(trio.BrokenResourceError):
-            self.send_now(data)
-        self.listen(listener)
-
-    def listen(self, listener: Listener) -> None:
-        self._listener = listener
-        if self._received or self._over:
-            self._nursery.start_soon(self._push_later)
-
-    async def _push_later(self) -> None:
-        self._push()
-
-    async def send_all(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self.send_now(data)
-
-    async def pass_turn(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_ready(self, limit: int = 0) -> bytes | None:
-        return await self.receive_some() if self._received or self._over or self._closed else None
-
-    async def receive_some(self, limit: int = 0) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while not (self._received or self._over or self._closed):
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-        if self._closed:
-            raise trio.ClosedResourceError
-        data, self._received = self._received, b""
-        return data
-
-    def is_quiet(self) -> bool:
-        return not (self._received or self._over or self._closed)
-
-    def received_ago(self) -> None:
-        """Return None: there is no kernel that has the time."""
+    @classmethod
+    def pair(cls, reader: MemoryReader) -> tuple[PushingStream, PushingStream]:
+        one, other = memory_stream.MemorySocket.pair(reader)
+        return cls(one, reader), cls(other, reader)
 
     @property
     def closed(self) -> bool:
         return self._closed
 
-    def send_eof(self) -> None:
-        self._end.send_stream.close()
-
-    def close_now(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._end.send_stream.close()
-            self._end.receive_stream.close()
-            self._arrived.set()
-            listener, self._listener = self._listener, None
-            if listener is not None:
-                listener.on_error(trio.ClosedResourceError("the stream was closed"))
-
-    def close(self) -> None:
-        self.close_now()
+    async def aclose(self) -> None:
+        self.close()
 
 
 class MemoryDial:
@@ -177,14 +89,21 @@ class MemoryDial:
         self._handler = handler
         self._delay = delay
         self._pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
-        self._pushing = pushing
-        self.streams: list[MemoryStream | PushingMemoryStream] = []
+        self._reader = MemoryReader() if pushing else None
+        if self._reader is not None:
+            nursery.start_soon(self._reader.run)
+        self.streams: list[MemoryStream | PushingStream] = []
         self.origins: list[Origin] = []
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
         await trio.sleep(self._delay)
-        ours, theirs = self._pair()
-        stream = PushingMemoryStream(ours, theirs, self._nursery) if self._pushing else MemoryStream(ours)
+        stream: MemoryStream | PushingStream
+        theirs: ServerEnd | PushingStream
+        if self._reader is not None:
+            stream, theirs = PushingStream.pair(self._reader)
+        else:
+            ours, theirs = self._pair()
+            stream = MemoryStream(ours)
         self.streams.append(stream)
         self.origins.append(origin)
         self._nursery.start_soon(self._serve, theirs)
@@ -194,7 +113,7 @@ class MemoryDial:
     def open(self) -> int:
         return sum(not stream.closed for stream in self.streams)
 
-    async def _serve(self, end: ServerEnd) -> None:
+    async def _serve(self, end: Any) -> None:
         try:
             await self._handler(end)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

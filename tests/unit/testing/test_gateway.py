@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from quart import websocket
 from trio.testing import MockClock
 
 from tests.support.checkpoints import for_every_checkpoint
@@ -93,6 +94,18 @@ async def test_an_application_with_handlers_and_hooks_runs_as_it_is(autojump_clo
             assert client.app is app
     assert len(records.requests) == 4, "the application's own recorder gets the records too"
     assert (app.given_network, app.given_recorder) == (None, records)
+
+
+async def test_a_websocket_is_opened_with_the_test_client_of_quart(autojump_clock: MockClock) -> None:
+    app = Umbel(__name__)
+
+    @app.websocket("/echo")
+    async def echo() -> None:
+        await websocket.send(await websocket.receive())
+
+    async with gateway(app) as client, client.app.test_client().websocket("/echo") as connection:
+        await connection.send("hello")
+        assert await connection.receive() == "hello"
 
 
 async def test_a_crash_of_a_handler_is_logged_with_its_traceback(
@@ -288,4 +301,4 @@ async def test_a_gateway_can_be_cancelled_at_every_checkpoint(autojump_clock: Mo
             assert client.app.statistics().requests_in_flight == 0
             assert client.app.given_network is None
 
-    assert await for_every_checkpoint(run, check, reason="the test is over") > 10
+    assert await for_every_checkpoint(run, check, reason="the test is over", any_task=True) > 50

@@ -70,6 +70,13 @@ async def test_the_deadline_cuts_a_call_and_the_route_answers(autojump_clock: Mo
     assert trace.outcomes == {"profile": "ok", "orders": "timeout"}
 
 
+async def test_attempts_of_an_each_name_their_items(autojump_clock: MockClock) -> None:
+    config = one_call() + '[routes.calls.one]\nupstream = "u"\npath = "/{item}"\neach = "it"\n'
+    async with gateway(config, {"u": {"/it": json([7, 8]), "/7": json("a"), "/8": delay(1).then(json("b"))}}) as client:
+        assert (await client.get("/")).json() == {"it": [7, 8], "one": ["a", "b"]}
+    assert [(each.item, each.end) for each in client.trace().calls["one"].attempts] == [(0, 0), (1, 1)]
+
+
 async def test_a_trace_prints_as_a_table(autojump_clock: MockClock) -> None:
     async with gateway(page(), {"users": json(1), "orders": delay(0.5).then(fail("malformed"))}) as client:
         await client.get("/page/7")
