@@ -107,6 +107,7 @@ class DialTimes(msgspec.Struct):
     resolved_at: float | None = None
     """The end of the name resolution."""
     connected_at: float | None = None
+    """The end of connecting, if a TLS handshake follows."""
     ended_at: float | None = None
     """The end of all steps; with TLS, of the handshake."""
 

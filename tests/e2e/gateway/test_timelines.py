@@ -75,6 +75,15 @@ async def test_a_new_connection_with_tls_has_its_steps_and_a_kept_one_has_none(t
     assert (first.method, first.outcome, first.status) == ("GET", "ok", 200)
 
 
+async def test_a_new_connection_without_tls_has_no_phase_of_tls(tmp_path: Path) -> None:
+    async with raw_server(answer_in_parts) as server, running(tmp_path, up(server) + route()) as program:
+        assert (await program.ask("/r"))[0].status == 200
+        attempt = latest(program).calls[0].attempts[0]
+    assert (phases(attempt)[-3:], attempt.reused) == (["connect", "wait", "body"], False)
+    assert "tls" not in phases(attempt)
+    assert gapless(attempt)
+
+
 async def test_a_call_that_waits_for_a_place_has_the_phase_queue(tmp_path: Path) -> None:
     more = '[routes.calls.next]\nupstream = "up"\npath = "/y"\n'
     keys = "max_concurrency = 1\ncoalesce = false"

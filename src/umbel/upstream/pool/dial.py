@@ -70,7 +70,6 @@ class Dialer:
             attempt.times.resolved_at = trio.current_time()
             attempt.stage = ConnectTimedOut
             stream = await connect(addresses)
-        attempt.times.connected_at = trio.current_time()
         if origin.scheme != "https":
             sock = _detach_socket(stream)
             try:
@@ -78,6 +77,7 @@ class Dialer:
             except BaseException:
                 sock.close()
                 raise
+        attempt.times.connected_at = trio.current_time()
         attempt.stage = TlsTimedOut
         if self._ssl_context is None:
             self._ssl_context = client_context()
