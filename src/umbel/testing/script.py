@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import httpx
 import msgspec
@@ -31,7 +31,8 @@ FailureName = Literal[
 
 CONNECTING: frozenset[FailureName] = frozenset({"connect", "connect-timeout", "dns", "tls"})
 """The failures before a request is sent."""
-_FAILURES: frozenset[str] = frozenset({*CONNECTING, "reset", "timeout", "malformed", "too-big", "bad-body"})
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Header fields by name, or as pairs where a name occurs several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,7 @@ def as_script(handler: Script | Function) -> Script:
     )
 
 
-def response(
-    body: bytes | tuple[Piece, ...], status: int, headers: Mapping[str, str], media_type: str | None
-) -> Script:
+def response(body: bytes | tuple[Piece, ...], status: int, headers: Headers, media_type: str | None) -> Script:
     """A script of one response. ``media_type``: the Content-Type unless ``headers`` has one.
 
     Raises:
@@ -129,28 +128,28 @@ def response(
     """
     if not 200 <= status <= 999:
         raise ValueError(f"{status} is no final status; it must be from 200 to 999")
-    named = httpx.Headers(dict(headers))
+    named = httpx.Headers(headers if isinstance(headers, Mapping) else list(headers))
     if media_type is not None:
         named.setdefault("content-type", media_type)
     return Script((Turn(0.0, ScriptedResponse(status, tuple(named.raw), body)),))
 
 
-def json(value: Any, status: int = 200, *, headers: Mapping[str, str] = {}) -> Script:
+def json(value: Any, status: int = 200, *, headers: Headers = ()) -> Script:
     """Answer with ``value`` as JSON."""
     return response(msgspec.json.encode(value), status, headers, "application/json")
 
 
-def text(body: str, status: int = 200, *, headers: Mapping[str, str] = {}) -> Script:
+def text(body: str, status: int = 200, *, headers: Headers = ()) -> Script:
     """Answer with a text in UTF-8."""
     return response(body.encode(), status, headers, "text/plain; charset=utf-8")
 
 
-def content(body: bytes = b"", status: int = 200, *, headers: Mapping[str, str] = {}) -> Script:
+def content(body: bytes = b"", status: int = 200, *, headers: Headers = ()) -> Script:
     """Answer with bytes as they are. Without a Content-Type in ``headers`` the response has none."""
     return response(body, status, headers, None)
 
 
-def stream(*pieces: bytes | str | Script, status: int = 200, headers: Mapping[str, str] = {}) -> Script:
+def stream(*pieces: bytes | str | Script, status: int = 200, headers: Headers = ()) -> Script:
     """Answer with a body that is sent piece by piece.
 
     Args:
@@ -162,16 +161,18 @@ def stream(*pieces: bytes | str | Script, status: int = 200, headers: Mapping[st
     Raises:
         ValueError: a piece is another script, or one stands behind ``fail`` or ``hang``.
     """
-    checked: list[Piece] = []
-    for number, piece in enumerate(pieces):
-        is_end = isinstance(piece, Script) and piece.turns
-        if is_end and (piece not in (fail("reset"), hang()) or number < len(pieces) - 1):
+    return response(_checked(pieces), status, headers, None)
+
+
+def _checked(pieces: Sequence[bytes | str | Script]) -> tuple[Piece, ...]:
+    ends = fail("reset"), hang()
+    for number, piece in enumerate(pieces, 1):
+        if isinstance(piece, Script) and piece.turns and (piece not in ends or number < len(pieces)):
             raise ValueError('a stream has bytes, texts and delays, and fail("reset") or hang() only as its end')
-        checked.append(piece.encode() if isinstance(piece, str) else piece)
-    return response(tuple(checked), status, headers, None)
+    return tuple(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
 
 
-def sse(*events: str | Mapping[str, Any] | Script, headers: Mapping[str, str] = {}) -> Script:
+def sse(*events: str | Mapping[str, Any] | Script, headers: Headers = ()) -> Script:
     """Answer with server-sent events.
 
     Args:
@@ -183,7 +184,7 @@ def sse(*events: str | Mapping[str, Any] | Script, headers: Mapping[str, str] = 
         ValueError: as for ``stream``.
     """
     pieces = [each if isinstance(each, Script) else _event(each) for each in events]
-    return stream(*pieces, headers={"content-type": "text/event-stream", **headers})
+    return response(_checked(pieces), 200, headers, "text/event-stream")
 
 
 def _event(event: str | Mapping[str, Any]) -> str:
@@ -216,8 +217,8 @@ def fail(name: FailureName) -> Script:
     Raises:
         ValueError: an upstream cannot cause a failure of this name.
     """
-    if name not in _FAILURES:
-        raise ValueError(f"an upstream cannot cause {name!r}; it can cause {', '.join(sorted(_FAILURES))}")
+    if name not in get_args(FailureName):
+        raise ValueError(f"an upstream cannot cause {name!r}; it can cause {', '.join(get_args(FailureName))}")
     if name == "bad-body":
         return response(b"{", 200, {}, "application/json")
     return Script((Turn(0.0, Failure(name)),))

@@ -26,6 +26,8 @@ from umbel.testing.cassettes.exchange import Exchange
 from umbel.testing.cassettes.record import Tape, header_of, recorded_network
 from umbel.testing.cassettes.replay import read
 
+VARYING = ("traceparent: ", "x-envoy-expected-rq-timeout-ms: ", "x-request-id: ")
+"""Fields that differ from one request to the next."""
 JSON = b"Content-Type: application/json"
 
 
@@ -192,6 +194,25 @@ async def test_a_body_of_a_request_and_a_head_without_a_body_are_passed_on(tmp_p
         post, head = await gateway.exchanges(2)
     assert sum(part.size for part in post.parts) == len(data)
     assert (head.method, head.parts) == ("HEAD", ())
+
+
+async def test_the_upstream_gets_the_same_head_as_without_a_recording(tmp_path: Path) -> None:
+    heads: list[list[str]] = []
+
+    async def keep(peer: Peer) -> None:
+        while head := (await peer.read_request())[0]:
+            heads.append(sorted(line.lower() for line in head.decode().strip().split("\r\n")))
+            await peer.send(response(b"1", JSON))
+
+    async with raw_server(keep) as port:
+        data = config(port, call=", headers = { x-a = 'b' }", upstream='host = "users.example"')
+        async with recording(tmp_path / "c", data) as gateway:
+            await fetch(gateway.port, "GET", "/")
+        async with serving(Umbel(__name__, load_given(data), recorder=Records(), static_folder=None)) as plain:
+            await fetch(plain, "GET", "/")
+    recorded, usual = ([line for line in head if not line.startswith(VARYING)] for head in heads)
+    assert "host: users.example" in recorded
+    assert recorded == usual
 
 
 async def test_an_exchange_beyond_the_bound_is_passed_on_and_counted(

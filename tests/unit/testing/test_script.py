@@ -50,6 +50,12 @@ def test_header_fields_replace_the_media_type() -> None:
     assert answer.fields == ((b"content-type", b"application/problem+json"),)
 
 
+def test_a_field_may_occur_several_times() -> None:
+    answer = json({}, headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]).turns[0].answer
+    assert isinstance(answer, ScriptedResponse)
+    assert answer.fields[:2] == ((b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2"))
+
+
 def test_events_are_written_line_by_line() -> None:
     answer = sse("one\ntwo", {"event": "x", "id": "7", "data": {"a": 1}}).turns[0].answer
     assert isinstance(answer, ScriptedResponse)
