@@ -117,7 +117,7 @@ bench-path: .bench/.ready  ## own time, kinds of calls, workers, memory, tail be
 bench-observe: .bench/.ready  ## what counting and a scrape cost beside their bars, some minutes; ARGS='--quick --only counting'
 	@.bench/bin/python benchmarks/observe.py $(ARGS)
 
-bench-console: $(STAMP)  ## how long a tree of 10,000 tasks holds the event loop, and what an open page costs, four minutes; ARGS=--quick
+bench-console: $(STAMP)  ## how long a tree of 10,000 tasks holds the event loop, and what an open page costs, a minute; ARGS=--quick
 	@$(BIN)/python -m benchmarks.console $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
