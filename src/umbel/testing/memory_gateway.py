@@ -37,6 +37,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ..config.loading.load import load, load_given
+from ..core.errors import UmbelError
 from ..gateway.app import Umbel
 from ..gateway.checks import CHECKS
 from ..net.exception_groups import raise_unwrapped
@@ -94,7 +95,7 @@ async def gateway(
     Raises:
         ConfigError: the configuration cannot be used.
         ValueError: ``upstreams`` has a name that the configuration lacks, or a script without an answer.
-        UmbelError: not in trio, or its clock is not a ``MockClock``.
+        UmbelError: not in trio, or its clock is not a ``MockClock``; or the application runs already.
         LeakError: something is left at the end.
         UnscriptedRequestError: a call was made for which ``upstreams`` has no answer.
         Exception: what the block, or a function of ``upstreams``, raises.
@@ -127,6 +128,8 @@ async def gateway(
 def _application(config: Configuration) -> Umbel:
     """The application of a configuration; see ``gateway``. Blocks on the files of a configuration."""
     if isinstance(config, Umbel):
+        if config.current_runtime is not None:
+            raise UmbelError("the application runs already; a gateway under test starts it by itself")
         return config
     if isinstance(config, Mapping) or (isinstance(config, str) and "\n" in config):
         loaded = load_given(config, checks=CHECKS)

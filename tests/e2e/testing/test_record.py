@@ -215,6 +215,19 @@ async def test_the_upstream_gets_the_same_head_as_without_a_recording(tmp_path: 
     assert recorded == usual
 
 
+async def test_nothing_of_a_request_but_method_and_target_is_on_the_cassette(tmp_path: Path) -> None:
+    secrets = (("authorization", "Bearer abcdefgh"), ("cookie", "session=ijkl"), ("x-note", "mnop"))
+    async with (
+        raw_server(answering(response(b"1", JSON))) as port,
+        recording(tmp_path / "c", config(port)) as gateway,
+    ):
+        await fetch(gateway.port, "POST", "/p", secrets, b"password=qrst")
+        (exchange,) = await gateway.exchanges()
+    assert (exchange.method, exchange.target) == ("POST", "/p")
+    written = (tmp_path / "c").read_text()
+    assert [part for part in ("abcdefgh", "ijkl", "mnop", "qrst") if part in written] == []
+
+
 async def test_an_exchange_beyond_the_bound_is_passed_on_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

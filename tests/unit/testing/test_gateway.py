@@ -211,6 +211,22 @@ async def test_what_cannot_be_run_is_refused(
             raise AssertionError("the gateway has started")
 
 
+async def test_an_application_that_runs_already_is_refused(autojump_clock: MockClock) -> None:
+    app = Umbel(__name__, load_given(one_call()))
+    async with gateway(app, {"u": json(1)}) as client:
+        with pytest.raises(UmbelError, match="runs already"):
+            async with gateway(app):
+                raise AssertionError("the gateway has started")
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_a_gateway_can_be_the_upstream_of_another(autojump_clock: MockClock) -> None:
+    async with gateway(one_call(), {"u": delay(1).then(json(1))}) as inner:
+        async with gateway(one_call(), {"u": lambda request: inner.get("/")}) as outer:
+            assert (await outer.get("/")).json() == {"it": {"it": 1}}
+        assert (inner.trace().duration, outer.trace().duration) == (1, 1)
+
+
 async def test_an_exception_of_the_block_is_raised_as_it_is(autojump_clock: MockClock) -> None:
     with pytest.raises(ZeroDivisionError):
         async with gateway(one_call(), {"u": json(1)}) as client:
