@@ -5,8 +5,8 @@ import {h, rows, text} from "../dom.js";
 import {bytes, count, duration} from "../format.js";
 
 // The columns: a name, and whether only the workers of a master have it.
-const COLUMNS = [["state"], ["pid"], ["up"], ["loop lag"], ["memory"], ["tasks"], ["requests"], ["in flight"], ["streams"], ["connections"], ["log queue"], ["restarts", true], ["last exit", true]];
-const TEXTS = new Set(["state", "last exit"]);
+const COLUMNS = [["state"], ["pid"], ["up"], ["loop lag"], ["last heartbeat", true], ["memory"], ["tasks"], ["requests"], ["in flight"], ["streams"], ["connections"], ["log queue"], ["restarts", true]];
+const TEXTS = new Set(["state", "restarts"]);
 
 class WorkersView {
   #summary = h("p", {class: "summary"});
@@ -83,7 +83,7 @@ function logQueue(queues) {
 }
 
 function ofSlot(slot) {
-  const own = {restarts: count(slot.restarts), "last exit": slot.last_exit ?? ""};
+  const own = {restarts: slot.last_exit ? `${count(slot.restarts)}, last: ${slot.last_exit}` : count(slot.restarts)};
   if (!slot.workers.length) return [{key: `${slot.slot}`, name: `slot ${slot.slot}`, slot: 0, state: slot.state, cells: {state: slot.state, ...own}}];
   return slot.workers.map((worker) => {
     const beat = worker.beat ?? {};
@@ -95,7 +95,7 @@ function ofSlot(slot) {
       state: worker.state,
       cells: {
         state: worker.blocked ? `${worker.state} at ${worker.blocked.at}` : worker.state, pid: worker.pid, up: duration(worker.uptime),
-        "loop lag": duration(lag), memory: bytes(beat.rss), tasks: count(beat.tasks),
+        "loop lag": duration(lag), "last heartbeat": duration(worker.beat_age), memory: bytes(beat.rss), tasks: count(beat.tasks),
         requests: count(beat.requests), "in flight": count(beat.inflight), streams: count(beat.streams ?? 0),
         connections: count(beat.connections), "log queue": logQueue(worker.stats?.queues), ...own,
       },
