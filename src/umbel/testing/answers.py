@@ -25,8 +25,11 @@ class Answers(Protocol):
         """
         ...
 
-    def take_refusal(self) -> tuple[float, Failure] | None:
-        """The pause and the failure of a connection that is dialled now; None: it is made."""
+    def take_refusal(self, waiting: int) -> tuple[float, Failure] | None:
+        """The pause and the failure of a connection that is dialled now; None: it is made.
+
+        ``waiting``: how many connections have been made whose first request has not arrived.
+        """
         ...
 
     def ends_connection(self, *, kept: bool = True) -> bool:
@@ -56,17 +59,28 @@ class _ScriptAnswers:
         self._position = Position(as_script(handler))
 
     def take(self, request: UpstreamRequest) -> Turn:
-        return self._position.take()
+        # A failure of connecting is left for the next connection that is dialled.
+        return self._position.take(self._ahead_with_request() or 0)
 
-    def take_refusal(self) -> tuple[float, Failure] | None:
-        answer = self._position.coming.answer
+    def take_refusal(self, waiting: int) -> tuple[float, Failure] | None:
+        # The requests of the connections that wait come first.
+        answer = self._position.coming(waiting).answer
         if not isinstance(answer, Failure) or not _is_connecting(answer):
             return None
-        return self._position.take().pause, answer
+        return self._position.take(waiting).pause, answer
 
     def ends_connection(self, *, kept: bool = True) -> bool:
-        answer = self._position.coming.answer
-        return _is_connecting(answer) or (kept and answer == Failure("reset"))
+        answer = self._position.coming().answer
+        if kept:
+            return _is_connecting(answer) or answer == Failure("reset")
+        return self._ahead_with_request() is None
+
+    def _ahead_with_request(self) -> int | None:
+        """How many turns are ahead of the first one that takes a request; None: there is no such turn."""
+        for ahead in range(len(self._position.turns)):
+            if not _is_connecting(self._position.coming(ahead).answer):
+                return ahead
+        return None
 
 
 class _PathAnswers:
@@ -88,7 +102,7 @@ class _PathAnswers:
             f"the upstream {self._name!r} has no answer for {request.method} {request.path}; it has answers for {known}"
         )
 
-    def take_refusal(self) -> tuple[float, Failure] | None:
+    def take_refusal(self, waiting: int) -> tuple[float, Failure] | None:
         return None
 
     def ends_connection(self, *, kept: bool = True) -> bool:

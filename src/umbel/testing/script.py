@@ -253,14 +253,26 @@ class Position:
             raise ValueError("a script ends with an answer: write what follows the delay, as delay(0.3).then(json({}))")
         self.turns: Sequence[Turn] = script.turns
         self._next = 0
+        self._used: set[int] = set()
+        """The turns behind the next one that are used up already."""
 
-    @property
-    def coming(self) -> Turn:
-        """The turn of the next request."""
-        return self.turns[min(self._next, len(self.turns) - 1)]
+    def coming(self, ahead: int = 0) -> Turn:
+        """The turn of the next request, or of the one that is ``ahead`` requests after it."""
+        return self.turns[self._index(ahead)]
 
-    def take(self) -> Turn:
-        """The turn of the next request, which is used up with that."""
-        turn = self.coming
-        self._next += 1
-        return turn
+    def take(self, ahead: int = 0) -> Turn:
+        """The turn ``coming(ahead)``, which is used up with that, unless it is the last one."""
+        index = self._index(ahead)
+        if index < len(self.turns) - 1:
+            self._used.add(index)
+            while self._next in self._used:
+                self._used.remove(self._next)
+                self._next += 1
+        return self.turns[index]
+
+    def _index(self, ahead: int) -> int:
+        index, last = self._next, len(self.turns) - 1
+        while index < last and (ahead or index in self._used):
+            ahead -= index not in self._used
+            index += 1
+        return index

@@ -6,10 +6,10 @@ The gateway's pool dials, and gets one end of a connection in memory; a task ser
 (``upstream_connection.py``).
 
 *Turns.* A turn of a script is taken when a request has arrived as a whole. A failure of connecting has no request, so
-it is taken when the pool dials. The pool dials only if it has no idle connection. So before such a turn an upstream
-closes its connections: with ``Connection: close`` in the response before, or without an answer if a request comes on
-another kept connection. The same holds before a reset, because the pool itself repeats a request whose kept connection
-is reset.
+it is taken when the pool dials; the turns before it are left to the connections that have been made and whose first
+request has not arrived. The pool dials only if it has no idle connection. So before such a turn an upstream closes its
+connections: with ``Connection: close`` in the response before, or without an answer if a request comes on another kept
+connection. The same holds before a reset, because the pool itself repeats a request whose kept connection is reset.
 
 *The gateway closes a connection* when it has cancelled an attempt. The task that serves the connection is then
 cancelled, wherever it waits, also within a function of the test.
@@ -38,7 +38,7 @@ from .script import Failure
 from .upstream_connection import UpstreamConnection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Upstream:
     """One upstream."""
 
@@ -46,6 +46,8 @@ class _Upstream:
     answers: Answers
     received: deque[UpstreamRequest]
     """The requests that it got."""
+    waiting: int = 0
+    """Connections whose first request has not arrived."""
 
 
 class ScriptedUpstreams:
@@ -92,9 +94,10 @@ class ScriptedUpstreams:
             if upstream is None:
                 text = f"the upstream {name!r} was called, and the test has no answer for it: name it in upstreams"
                 await self._end_test(UnscriptedRequestError(text))
-            if (refusal := upstream.answers.take_refusal()) is not None:
+            if (refusal := upstream.answers.take_refusal(upstream.waiting)) is not None:
                 await _refuse(*refusal, origin, math.inf if timeout is None else timeout)
             ours, theirs = memory_stream_pair(self._reader)
+            upstream.waiting += 1
             self._nursery.start_soon(self._serve, upstream, origin, theirs, name=f"scripted upstream {name}")
             return ours
 
@@ -107,24 +110,26 @@ class ScriptedUpstreams:
             await trio.sleep_forever()
 
     async def _serve(self, upstream: _Upstream, origin: Origin, stream: MemoryStream) -> None:
-        """Serve one connection until it is closed."""
-        answers = upstream.answers
+        """Serve one connection until it is closed. It counts as waiting until its first request."""
+        answers, kept = upstream.answers, False
         try:
             with trio.CancelScope() as scope:
                 stream.on_end = lambda _broken: scope.cancel(reason="the gateway has closed the connection")
-                connection, kept = UpstreamConnection(stream), False
+                connection = UpstreamConnection(stream)
                 while (request := await connection.next_request(upstream.name, origin)) is not None:
-                    if answers.ends_connection(kept=kept):
+                    upstream.waiting -= not kept
+                    began_kept, kept = kept, True
+                    if answers.ends_connection(kept=began_kept):
                         stream.reset_on_close()
                         return
                     upstream.received.append(request)
                     turn = answers.take(request)
                     await trio.sleep(turn.pause)
                     await connection.answer(turn.answer, request, answers.ends_connection)
-                    kept = True
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The gateway has closed the connection.
         finally:
+            upstream.waiting -= not kept
             stream.close()
 
 

@@ -98,21 +98,29 @@ async def test_a_failure_of_connecting_can_follow_an_answer_on_a_kept_connection
     assert len(client.received("u")) == 2
 
 
-async def test_a_request_on_a_kept_connection_does_not_take_a_failure_of_connecting(autojump_clock: MockClock) -> None:
-    """Both calls connect before either has its answer, so the second request comes on a connection that is kept."""
-    script = delay(1).then(json(1)).then(json(2)).then(fail("dns"))
-    async with gateway(PROXY, {"u": script}) as client:
-        replies: list[int] = []
+async def test_calls_at_the_same_time_take_turns_of_their_own(autojump_clock: MockClock) -> None:
+    """Both dial before a request has arrived; trio decides which of them is the first."""
+    config = one_call("optional = true") + '[routes.calls.two]\nupstream = "u"\npath = "/two"\noptional = true\n'
+    async with gateway(config, {"u": json(1).then(fail("connect"))}) as client:
+        await client.get("/")
+    assert sorted(client.trace().outcomes.values()) == ["connect", "ok"]
 
-        async def ask() -> None:
-            replies.append((await client.get("/x")).status_code)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            nursery.start_soon(ask)
+async def test_a_request_does_not_take_a_failure_of_connecting(autojump_clock: MockClock) -> None:
+    script = json(1).then(json(2)).then(fail("dns")).then(json(3))
+    replies: list[int] = []
+
+    async def ask() -> None:
+        replies.append((await client.get("/")).status_code)
+
+    async with gateway(one_call(), {"u": script}) as client:
         await ask()
-    assert replies == [200, 200, 502]
-    assert client.trace().kind == "dns"
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+        assert sorted(replies) == [200, 200, 200, 502]
+        assert sorted(str(trace.kind) for trace in client.traces()) == ["None", "None", "None", "dns"]
+        assert len(client.received("u")) == 3
 
 
 async def test_a_reset_after_an_answer_is_no_reset_of_a_kept_connection(autojump_clock: MockClock) -> None:

@@ -17,6 +17,15 @@ def test_a_script_gives_its_turns_in_order_and_repeats_the_last_one() -> None:
     assert [position.take() for _ in range(4)] == [ONE.turns[0], TWO.turns[0], TWO.turns[0], TWO.turns[0]]
 
 
+def test_a_turn_may_be_taken_ahead_of_others() -> None:
+    three = json(3)
+    position = Position(ONE.then(TWO).then(three).then(fail("reset")))
+    assert position.coming(9) == fail("reset").turns[0]
+    assert position.take(1) == TWO.turns[0]
+    assert [position.coming(ahead) for ahead in range(3)] == [ONE.turns[0], three.turns[0], fail("reset").turns[0]]
+    assert [position.take() for _ in range(4)] == [ONE.turns[0], three.turns[0], *fail("reset").times(2).turns]
+
+
 def test_a_delay_takes_no_turn_and_adds_to_the_pause_of_what_follows() -> None:
     script = delay(0.25).then(delay(0.5).then(ONE)).then(delay(1)).then(TWO)
     assert [turn.pause for turn in script.turns] == [0.75, 1]

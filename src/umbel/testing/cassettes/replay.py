@@ -105,20 +105,19 @@ class RecordedAnswers:
             raise UnscriptedRequestError(sentence)
         return text(sentence + "\n", 404).turns[0]
 
-    def take_refusal(self) -> tuple[float, Failure] | None:
-        """The failure of a connection that was recorded after as many requests as have been taken."""
-        if not self._is_refused:
+    def take_refusal(self, waiting: int) -> tuple[float, Failure] | None:
+        """The failure of a connection that was recorded after as many requests as have been taken or will come."""
+        if not self._refuses_after(self._taken + waiting):
             return None
         # An upstream that was never reached stays so.
         return self._refusals.popleft()[1] if self._positions or len(self._refusals) > 1 else self._refusals[0][1]
 
     def ends_connection(self, *, kept: bool = True) -> bool:
         """Whether a failed connection was recorded next."""
-        return self._is_refused
+        return kept and self._refuses_after(self._taken)
 
-    @property
-    def _is_refused(self) -> bool:
-        return bool(self._refusals) and self._refusals[0][0] <= self._taken
+    def _refuses_after(self, requests: int) -> bool:
+        return bool(self._refusals) and self._refusals[0][0] <= requests
 
 
 def _refusals(exchanges: Iterable[Exchange]) -> Iterable[tuple[int, tuple[float, Failure]]]:
