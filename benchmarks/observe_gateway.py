@@ -18,7 +18,6 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from umbel.core.events import Recorder
 from umbel.gateway import runtime
 from umbel.observe.request_counts import CountingRecorder
 from umbel.server import state
@@ -34,8 +33,8 @@ class FoundRecorder(CountingRecorder):
 
     found: FoundRecorder
 
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__(recorder)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         FoundRecorder.found = self
 
 
