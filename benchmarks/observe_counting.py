@@ -21,8 +21,9 @@ CALLS = 10
 CLIENTS = 16
 BAR = 0.03
 HOW = f"""`umbel serve`, which counts and does not count in turn, for 0.1 s each; {CLIENTS} clients that ask again as
-soon as they are answered, {CALLS} calls per request. Keeping timelines of requests is part of counting. CPU is that of the event loop's thread. The cost is a share of the
-window without counting beside it: the median, and its 95 % interval by ranks."""
+soon as they are answered, {CALLS} calls per request. To keep the timelines of some requests is part of counting. CPU is
+that of the event loop's thread. The cost is a share of the window without counting beside it: the median, and its 95 %
+interval by ranks."""
 
 
 class Window(NamedTuple):

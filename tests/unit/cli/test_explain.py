@@ -281,6 +281,19 @@ def test_settings_of_an_upstream_are_shown_with_their_place(here: Path) -> None:
     assert limits["keepalive_expiry"] == ("3s", "umbel.toml:6")
 
 
+def test_what_is_configured_about_traces_is_shown_without_the_values_of_variables(here: Path) -> None:
+    traces = '[traces]\notlp = "http://127.0.0.1:4318/${SECRET}"\nsample = "10%"\nslow = "2s"\nforce = true\n'
+    write(here, CONFIG + traces)
+    shown = " ".join(explain("PUT", "/things/4").output.split())
+    for part in (
+        "traces.otlp http://127.0.0.1:4318/${SECRET} [",
+        "traces.sample 10% [",
+        "traces.slow 2s [",
+        "traces.force true [",
+    ):
+        assert part in shown
+
+
 def test_constants_in_the_place_of_expressions_are_shown(here: Path) -> None:
     write(here, GOOD + 'calls.d = { upstream = "u", path = "/", params = { page = { value = 1 } } }\n')
     assert "params page is always 1" in CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout

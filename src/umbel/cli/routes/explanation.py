@@ -120,6 +120,7 @@ def explain_plan(
             explainer.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
             *explainer.written(route, at, {"max_steps": str}),
             *explainer.written(server, ("server",), _SERVER, "server."),
+            *explainer.written(loaded.config.traces, ("traces",), _TRACES, "traces."),
         ),
         tuple(explainer.call(call, (*at, "calls", call.name), route.deadline, context) for call in plan.calls),
         plan.candidates,
@@ -141,6 +142,12 @@ _SERVER: Mapping[str, Callable[[Any], str]] = {
     "max_uploads": str,
     "max_streams": str,
 }
+_TRACES: Mapping[str, Callable[[Any], str]] = {
+    "otlp": str,
+    "sample": format_ratio,
+    "slow": format_duration,
+    "force": lambda force: _toml_bool(force),
+}
 
 
 _OF_CALLS = frozenset({"deadline_header", "user_agent"})
@@ -160,7 +167,9 @@ class _Explainer:
     ) -> Limit:
         given = field in section.model_fields_set
         return Limit(
-            key or field, written(getattr(section, field)), self._config.where((*at, field)) if given else None
+            key or field,
+            self._hide(written(getattr(section, field))),
+            self._config.where((*at, field)) if given else None,
         )
 
     def written(
