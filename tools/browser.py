@@ -105,7 +105,9 @@ class Page:
                     is_true = await self.value(f"{_UNTIL}(() => ({expression}), {milliseconds})")
         if not is_true:
             shown = await self.value("document.body?.innerText?.slice(0, 2000)")
-            raise BrowserError(f"not true within {milliseconds / 1000:.0f} s: {expression}; the page shows:\n{shown}")
+            raise BrowserError(
+                f"not true within {milliseconds / 1000:.0f} s: {expression}; the page shows:\n{shown}\n{self.problems}"
+            )
 
     async def press(self, *keys: str) -> None:
         """Press and release keys: characters, or names such as ``Enter`` and ``ArrowDown``."""

@@ -38,10 +38,11 @@ export function attemptName(attempt) {
 /** An attempt within a sentence: "offers: first attempt for item 2, to 10.0.0.7:80, after 94.3 ms". */
 function attemptText(call, attempt) {
   const cause = attempt.cause === "first" ? "first attempt" : attempt.cause;
-  return `${call.name}: ${cause}${attempt.item === null ? "" : ` for item ${attempt.item}`}, to ${shortReplica(attempt.replica)}, ${took(attempt)}`;
+  const forItem = attempt.item === null ? "" : ` for item ${attempt.item}`;
+  return `${call.name}: ${cause}${forItem}, to ${shortReplica(attempt.replica)}, ${took(attempt)}`;
 }
 
-/** The call that added most to the duration, {call, own}; undefined without calls. `own`: the milliseconds that it added. */
+/** The call that added most to the duration, with its milliseconds: {call, own}; undefined without calls. */
 export function slowestCall(timeline) {
   return criticalParts(timeline).sort((one, other) => other.own - one.own)[0];
 }
@@ -49,7 +50,8 @@ export function slowestCall(timeline) {
 /** The calls on the critical path, each with the milliseconds that it alone adds to the answer. */
 function criticalParts(timeline) {
   let until = 0;
-  return timeline.calls.filter((call) => call.critical && call.start_ms !== null)
+  return timeline.calls
+    .filter((call) => call.critical && call.start_ms !== null)
     .sort((one, other) => one.start_ms - other.start_ms)
     .map((call) => {
       const own = Math.max(0, call.end_ms - Math.max(call.start_ms, until));
@@ -60,7 +62,8 @@ function criticalParts(timeline) {
 
 /** The longest phase of an attempt: {name, ms}. */
 function longestPhase(attempt) {
-  return attempt.phases.map((phase) => ({name: phase.name, ms: phase.end_ms - phase.start_ms}))
+  return attempt.phases
+    .map((phase) => ({name: phase.name, ms: phase.end_ms - phase.start_ms}))
     .sort((one, other) => other.ms - one.ms)[0];
 }
 
@@ -77,7 +80,8 @@ function slowest(timeline) {
       : ["No call: the gateway answered by itself."];
   }
   const {call, own} = most;
-  const lines = [`${whereFrom(call)}: ${milliseconds(own)} of ${milliseconds(timeline.duration_ms)} (${share(own, timeline.duration_ms)}).`];
+  const whole = timeline.duration_ms;
+  const lines = [`${whereFrom(call)}: ${milliseconds(own)} of ${milliseconds(whole)} (${share(own, whole)}).`];
   const attempt = call.attempts.find((each) => each.critical);
   if (attempt) lines.push(howAnswered(call, attempt));
   return lines;
@@ -88,13 +92,19 @@ function howAnswered(call, attempt) {
   const forItem = attempt.item === null ? "" : `, for item ${attempt.item}`;
   const start = attempt.item === null ? "" : `For item ${attempt.item}: `;
   const replica = shortReplica(attempt.replica);
-  const before = call.attempts.filter((each) => each.item === attempt.item && each.start_ms < attempt.start_ms && each.outcome !== "ok").at(-1);
+  const before = call.attempts
+    .filter((each) => each.item === attempt.item && each.start_ms < attempt.start_ms && each.outcome !== "ok")
+    .at(-1);
   const own = `the ${attempt.cause} to ${replica} took ${milliseconds(attempt.end_ms - attempt.start_ms)}.`;
-  if (before && attempt.cause === "hedge") return `${start}${shortReplica(before.replica)} did not answer within ${milliseconds(attempt.start_ms - before.start_ms)}; ${own}`;
+  if (before && attempt.cause === "hedge") {
+    const within = milliseconds(attempt.start_ms - before.start_ms);
+    return `${start}${shortReplica(before.replica)} did not answer within ${within}; ${own}`;
+  }
   if (before) return `${start}${shortReplica(before.replica)} failed ${took(before)} (${before.reason}); ${own}`;
   const phase = longestPhase(attempt);
   if (!phase) return `Its attempt at ${replica} took ${milliseconds(attempt.end_ms - attempt.start_ms)}${forItem}.`;
-  return `Of that, ${milliseconds(phase.ms)} ${PHASES[phase.name]}${phase.name === "queue" ? "" : ` ${replica}`}${forItem}.`;
+  const where = phase.name === "queue" ? "" : ` ${replica}`;
+  return `Of that, ${milliseconds(phase.ms)} ${PHASES[phase.name]}${where}${forItem}.`;
 }
 
 function took(each) {
@@ -103,29 +113,38 @@ function took(each) {
 
 function cancelled(timeline) {
   return timeline.calls.flatMap((call) => {
-    const own = call.attempts.filter((each) => each.outcome === "cancelled")
+    const own = call.attempts
+      .filter((each) => each.outcome === "cancelled")
       .map((each) => `${attemptText(call, each)}: ${reasonText(each.reason)}.`);
-    return call.outcome === "cancelled" && !own.length ? [`${call.name}, ${took(call)}: ${reasonText(call.reason)}.`] : own;
+    return call.outcome === "cancelled" && !own.length
+      ? [`${call.name}, ${took(call)}: ${reasonText(call.reason)}.`]
+      : own;
   });
 }
 
 function failed(timeline) {
   return timeline.calls.flatMap((call) => {
-    const attempts = call.attempts.filter((each) => each.outcome === "failed")
+    const attempts = call.attempts
+      .filter((each) => each.outcome === "failed")
       .map((each) => `${attemptText(call, each)}: ${each.reason}.`);
-    const own = call.outcome === "failed" || call.outcome === "partial" ? [`${whereFrom(call)}: ${call.kind}, ${call.reason}.`] : [];
+    const own =
+      call.outcome === "failed" || call.outcome === "partial"
+        ? [`${whereFrom(call)}: ${call.kind}, ${call.reason}.`]
+        : [];
     return [...own, ...attempts];
   });
 }
 
 function bounded(lines) {
-  return lines.length > LINES_MAX ? [...lines.slice(0, LINES_MAX), `And ${lines.length - LINES_MAX} more, below.`] : lines;
+  return lines.length > LINES_MAX
+    ? [...lines.slice(0, LINES_MAX), `And ${lines.length - LINES_MAX} more, below.`]
+    : lines;
 }
 
 /** Pairs of a title and sentences; what did not happen has no pair. */
 export function findings(timeline) {
-  const deadline = timeline.deadline_ms === null ? []
-    : [`${milliseconds(timeline.deadline_ms)}${timeline.deadline_reached ? ": reached, and what was unfinished was cut." : ", not reached."}`];
+  const reached = timeline.deadline_reached ? ": reached, and what was unfinished was cut." : ", not reached.";
+  const deadline = timeline.deadline_ms === null ? [] : [`${milliseconds(timeline.deadline_ms)}${reached}`];
   return [
     ["Slowest", slowest(timeline)],
     ["Cancelled", bounded(cancelled(timeline))],

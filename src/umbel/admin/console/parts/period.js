@@ -9,7 +9,12 @@ export class Period {
   #select;
 
   constructor(onChange) {
-    this.#select = h("select", {"aria-label": "Period", onchange: onChange}, h("option", {value: "recent"}, "The last seconds"), h("option", {value: "total"}, "Since the start"));
+    this.#select = h(
+      "select",
+      {"aria-label": "Period", onchange: onChange},
+      h("option", {value: "recent"}, "The last seconds"),
+      h("option", {value: "total"}, "Since the start"),
+    );
     this.element = this.#select;
   }
 
@@ -20,7 +25,9 @@ export class Period {
 
   text(data) {
     if (this.#select.value === "total") return "Figures since the start of the processes.";
-    return data.window_s === null ? "Waiting for a second sample …" : `Figures of the last ${Math.round(data.window_s)} s.`;
+    return data.window_s === null
+      ? "Waiting for a second sample …"
+      : `Figures of the last ${Math.round(data.window_s)} s.`;
   }
 }
 

@@ -1,8 +1,8 @@
 // Places for the nodes and edges of a plan.
 //
-// A call stands one layer behind the last of the calls that it needs. Where the layers fit the width they are columns from
-// left to right, else rows from top to bottom. In columns an edge that passes layers has a narrow place of its own in each
-// of them, so that no node hides it; in rows it runs behind the nodes.
+// A call stands one layer behind the last of the calls that it needs. Where the layers fit the width they are columns
+// from left to right, else rows from top to bottom. In columns an edge that passes layers has a narrow place of its own
+// in each of them, so that no node hides it; in rows it runs behind the nodes.
 
 export const HEIGHT = 84;
 export const REQUEST = Symbol("request");
@@ -41,7 +41,10 @@ function layersOf(calls) {
   const depth = (call) => {
     if (!depths.has(call)) {
       depths.set(call, 0); // A plan has no cycle; this bounds the walk all the same.
-      depths.set(call, Math.max(0, ...call.needs.filter((name) => byName.has(name)).map((name) => depth(byName.get(name)) + 1)));
+      depths.set(
+        call,
+        Math.max(0, ...call.needs.filter((name) => byName.has(name)).map((name) => depth(byName.get(name)) + 1)),
+      );
     }
     return depths.get(call);
   };
@@ -53,7 +56,8 @@ function layersOf(calls) {
 /** Sort each layer by the mean place of what its items wait for, so that edges cross less. */
 function sorted(layers, chains) {
   const before = new Map();
-  for (const chain of chains) for (let at = 1; at < chain.length; at++) before.set(chain[at], [...(before.get(chain[at]) ?? []), chain[at - 1]]);
+  for (const chain of chains)
+    for (let at = 1; at < chain.length; at++) before.set(chain[at], [...(before.get(chain[at]) ?? []), chain[at - 1]]);
   const places = new Map();
   for (const layer of layers) {
     const mean = (item) => {
@@ -97,11 +101,21 @@ function columns(layers, edges, width) {
     }
   });
   const middle = (item) => places.get(item).y + heightOf(item) / 2;
-  const lines = chains.map((chain) => chain.slice(1).map((item, index) => {
-    const [x1, y1, x2, y2] = [places.get(chain[index]).x + nodeWidth, middle(chain[index]), places.get(item).x, middle(item)];
-    const end = item.passage ? `${x2},${y2} H${x2 + nodeWidth}` : `${x2 - ARROW},${y2}`;
-    return `${index ? "" : `M${x1},${y1}`} C${x1 + GAP / 2},${y1} ${x2 - GAP / 2},${y2} ${end}`;
-  }).join(""));
+  const lines = chains.map((chain) =>
+    chain
+      .slice(1)
+      .map((item, index) => {
+        const [x1, y1, x2, y2] = [
+          places.get(chain[index]).x + nodeWidth,
+          middle(chain[index]),
+          places.get(item).x,
+          middle(item),
+        ];
+        const end = item.passage ? `${x2},${y2} H${x2 + nodeWidth}` : `${x2 - ARROW},${y2}`;
+        return `${index ? "" : `M${x1},${y1}`} C${x1 + GAP / 2},${y1} ${x2 - GAP / 2},${y2} ${end}`;
+      })
+      .join(""),
+  );
   return {places, lines, nodeWidth, width: layers.length * (nodeWidth + GAP) - GAP, height};
 }
 
@@ -133,7 +147,8 @@ function rows(layers, edges, width) {
 /**
  * The layout of a plan for a width in pixels.
  *
- * @returns `places`: x and y of each call, of REQUEST and of ANSWER. `lines`: the path of each edge. `nodeWidth`, `width`, `height`.
+ * @returns `places`: x and y of each call, of REQUEST and of ANSWER. `lines`: the path of each edge. `nodeWidth`,
+ *     `width`, `height`.
  */
 export function layout(plan, width) {
   const layers = layersOf(plan.calls);
