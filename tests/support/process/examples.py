@@ -65,7 +65,8 @@ async def running_example(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = {"PORT": str(listener.getsockname()[1])}
-        serve = (PYTHON, "-m", *serve_services)
+        # Without --workers 0 Hypercorn serves in a child process, which would outlive it when it is killed.
+        serve = (PYTHON, "-m", *serve_services, "--workers", "0")
         services = await stack.enter_async_context(started(*serve, cwd=folder, env={**port, **moods}))
         services_url = await services.address()
         variables = re.findall(rf"\$\{{(\w+):-http://{_SHOWN_SERVICES}\}}", (folder / "umbel.toml").read_text())
