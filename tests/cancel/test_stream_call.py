@@ -180,4 +180,5 @@ async def test_a_cancel_at_any_checkpoint_leaves_nothing(
             await sender.receive()
             await streams.transport.aclose()
 
-        assert await for_every_checkpoint(lambda: operation(sender), check) > (5 if pushing else 8)
+        # What is pushed is there when it is asked for, so there are fewer checkpoints.
+        assert await for_every_checkpoint(lambda: operation(sender), check) >= (5 if pushing else 9)

@@ -76,8 +76,8 @@ class LintWatch:
 
     async def look(self) -> list[Lint]:
         """Watch for ``ATTENTION_S`` from now on, look at all tasks if that was not just done, and return the lints."""
-        if self._attention is None:
-            self._asked.set()
+        if self._attention is None or self._attention.cancel_called:
+            self._asked.set()  # Also while the watching ends: its deadline has passed and has no effect any more.
         else:
             self._attention.deadline = trio.current_time() + ATTENTION_S
         async with self._looking:
