@@ -162,7 +162,7 @@ def _introduce(lab: Lab, ask: bool) -> None:
     )
     if given:
         right = letters.index(given) == lab.right
-        click.echo("Right." if right else f"No: {lab.choices[lab.right]}. See why:")
+        click.echo("Right." if right else f"Wrong. The answer is: {lab.choices[lab.right]}. See why:")
     click.echo()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 
@@ -26,6 +27,7 @@ _DIM: dict[str, str | bool] = {"dim": True}
 _PLAIN: dict[str, str | bool] = {}
 
 LEGEND = "━ running   █ running after it should be over   ▒ cancelled   ✗ failed   ? destroyed   │ deadline, or the end"
+COUNTED = "The line “running” counts bars, without those in which another one runs."
 
 
 def seconds(at: float) -> str:
@@ -59,7 +61,7 @@ class _Pane:
 
     @staticmethod
     def _label(bar: Bar, depth: int, count: int) -> str:
-        return "  " * depth + bar.name + (f" ×{count}" if count > 1 else "")
+        return "  " * depth + _times(bar.name, count)
 
     def lines(self) -> Iterator[Line]:
         yield [(self._column.title, _BOLD)]
@@ -81,10 +83,13 @@ class _Pane:
 
     def _axis(self) -> Line:
         cells = [" "] * self._cells
-        for tick in self._ticks():
+        room = self._cells + 1
+        for tick in reversed(self._ticks()):
             label = f"{tick:g}"
             first = min(self._cell(tick), self._cells - len(label))
-            cells[first : first + len(label)] = label
+            if first + len(label) < room:  # a cell stays free before the next label
+                cells[first : first + len(label)] = label
+                room = first
         return [("seconds".ljust(self._names + 1), _DIM), ("".join(cells), _DIM)]
 
     def _bar(self, bar: Bar, label: str) -> Line:
@@ -128,18 +133,18 @@ class _Pane:
     def _facts(self) -> Iterator[str]:
         source = self._lab.source(self._column).splitlines()
         used: set[int] = set()
-        said: dict[str, list[str]] = {}
+        said: dict[str, Counter[str]] = {}
         for row in self._rows:
             if text := self._end_of(row.bar, used):
-                said.setdefault(text, []).append(self._label(row.bar, 0, row.count))
+                said.setdefault(text, Counter())[row.bar.name] += row.count
         for text, names in said.items():
-            yield f"{', '.join(names)}: {text}"
+            yield f"{', '.join(_times(name, count) for name, count in sorted(names.items()))}: {text}"
         told: dict[tuple[str, int], int] = {}
         for note in self._run.notes:
             key = f"at {seconds(note.at)}: {note.text}", note.line
             told[key] = told.get(key, 0) + 1
         for (text, line), times in told.items():
-            yield text + (f" (line {line})" if line else "") + (f" ×{times}" if times > 1 else "")
+            yield _times(text + (f" (line {line})" if line else ""), times)
         for line in sorted(used):
             yield f"line {line}: {source[line - 1].strip()}"
 
@@ -149,14 +154,22 @@ class _Pane:
             used.add(bar.stopped_at or bar.line)
             return f"still running at {seconds(self._run.horizon)}{at_line}"
         assert bar.end is not None
+        over_at = self._lab.over_at
         if bar.how != "ok":
             used.add(bar.stopped_at or bar.line)
-            return f"{bar.how} at {seconds(bar.end)}{at_line}: {bar.reason}"
-        if self._lab.over_at is not None and bar.end > self._lab.over_at and bar.start <= self._lab.over_at:
+            # Its end is not the time of the cancel: the cleanup ran on.
+            is_late = bar.how == "cancelled" and over_at is not None and bar.start < over_at < bar.end
+            when = f", ran on until {seconds(bar.end)}" if is_late else f" at {seconds(bar.end)}"
+            return f"{bar.how}{when}{at_line}: {bar.reason}"
+        if over_at is not None and bar.start <= over_at < bar.end:
             waited = [wait.line for wait in bar.waits if wait.at <= bar.end]
             used.update(waited[-1:])
             return f"ran on until {seconds(bar.end)}" + (f", at line {waited[-1]}" if waited else "")
         return ""
+
+
+def _times(text: str, count: int) -> str:
+    return f"{text} ×{count}" if count > 1 else text
 
 
 def _joined(line: Line) -> Line:
@@ -193,6 +206,7 @@ def panes(lab: Lab, runs: Mapping[str, Run], width: int) -> Iterator[str]:
     if lab.over_at is not None:
         yield from fill(f"At {seconds(lab.over_at)}: {lab.over}. Nothing should run any more.", width)
     yield from [LEGEND] if width >= len(LEGEND) else fill(LEGEND.replace("   ", ", "), width)
+    yield from fill(COUNTED, width)
 
 
 def figures(lab: Lab, runs: Mapping[str, Run], width: int) -> Iterator[str]:

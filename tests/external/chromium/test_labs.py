@@ -81,6 +81,18 @@ async def test_a_bar_leads_to_the_source_line_at_which_it_waits(tmp_path: Path) 
         assert "offers is down" in told
 
 
+async def test_a_cancelled_bar_that_ran_on_says_until_when(tmp_path: Path) -> None:
+    async with opened(tmp_path) as page:
+        await shown_file(page, 6, tmp_path)
+        await choose(page, "at once")
+        assert await page.value("document.querySelector('.question').innerText.includes('Wrong. The answer is: 3 s.')")
+        await page.until("document.querySelector('svg')")
+        await page.value(f"({SCRUB})(6)")
+        await page.value("document.querySelector('svg [data-row=\"1\"]').dispatchEvent(new Event('click'))")
+        told = await page.value("document.querySelector('.told').textContent")
+        assert told == "call: cancelled at line 18, ran on until 4 s: CancelledError, which has no reason."
+
+
 async def test_no_lab_is_wider_than_its_window(tmp_path: Path) -> None:
     async with opened(tmp_path) as page:
         for number in PACKAGES:

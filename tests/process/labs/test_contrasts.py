@@ -257,3 +257,8 @@ async def test_a_stop_loses_log_lines_in_tasks_that_nobody_waits_for(ran: Ran) -
             "log slow reader": ("ok", 7.5),
         }
         assert runs[column].notes[-1].text == "the server has stopped"
+    for run in runs.values():
+        [server] = run.named("server")
+        assert (server.how, server.end) == ("ok", 6.0)
+        assert {bar.parent for bar in run.bars if bar.name in ("page", "report", "slow reader")} == {server.id}
+        assert [note.at for note in run.noted("told to stop")] == [3.0]

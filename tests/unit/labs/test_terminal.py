@@ -46,6 +46,30 @@ def test_the_last_tick_has_its_whole_number() -> None:
     assert axis.endswith(" 12")
 
 
+@pytest.mark.parametrize("width", [40, 48, 60, 77, 100])
+def test_labels_of_the_axis_do_not_touch(width: int) -> None:
+    long = replace(lab(), horizon=10.0)
+    ran = {key: replaced(run, horizon=10.0) for key, run in runs().items()}
+    ticks = [click.unstyle(line) for line in panes(long, ran, width)][2].split()[1:]
+    assert ticks[0] == "0"
+    assert ticks[-1] == "10"
+    assert [float(tick) for tick in ticks] == sorted(float(tick) for tick in ticks)
+    assert max(map(float, ticks)) == 10
+
+
+def test_a_cancelled_bar_that_ran_on_is_not_said_to_be_cancelled_at_its_end() -> None:
+    late = replaced(bar(1, "call", 0, 3, "cancelled"), reason="CancelledError", stopped_at=13)
+    ran = {**runs(), "trio": Run("trio", 4.0, [late], [], [])}
+    text = "\n".join(click.unstyle(line) for line in panes(lab(), ran, 100))
+    assert "call: cancelled, ran on until 3 s, line 13: CancelledError" in text
+
+
+def test_bars_of_one_name_and_end_are_counted_together() -> None:
+    calls = [bar(1, "call", 0, 2), bar(2, "call", 0.5, 2), bar(3, "call", 0.5, 2)]
+    ran = {**runs(), "trio": Run("trio", 4.0, calls, [], [])}
+    assert "call ×3: ran on until 2 s" in "\n".join(click.unstyle(line) for line in panes(lab(), ran, 100))
+
+
 def test_a_bar_that_is_cancelled_where_it_begins_does_not_count_as_late() -> None:
     ran = {**runs(), "trio": Run("trio", 4.0, [bar(1, "goodbye", 1, 1, "cancelled")], [], [])}
     assert "goodbye           ▒" in [click.unstyle(line) for line in panes(lab(), ran, 48)]

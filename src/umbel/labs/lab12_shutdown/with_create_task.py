@@ -28,10 +28,12 @@ async def handle(name: str, seconds: float) -> None:
 
 async def main() -> None:
     """Serve until the stop signal at 3 s, then give the requests 3 s to end."""
-    requests = [asyncio.create_task(handle(name, seconds)) for name, seconds in REQUESTS.items()]
-    await asyncio.sleep(3)
-    _, late = await asyncio.wait(requests, timeout=3)
-    for task in late:
-        task.cancel()
-    await asyncio.wait(late)
+    with bar("server"):
+        requests = [asyncio.create_task(handle(name, seconds)) for name, seconds in REQUESTS.items()]
+        await asyncio.sleep(3)
+        note("told to stop; the requests get 3 s")
+        _, late = await asyncio.wait(requests, timeout=3)
+        for task in late:
+            task.cancel()
+        await asyncio.wait(late)
     note("the server has stopped")

@@ -27,13 +27,16 @@ async def handle(name: str, seconds: float, lines: asyncio.Queue[str | None]) ->
 async def main() -> None:
     """Serve until the stop signal at 3 s, then give the requests 3 s to end."""
     lines: asyncio.Queue[str | None] = asyncio.Queue(100)
-    async with asyncio.TaskGroup() as log:
-        log.create_task(write(lines))
-        async with asyncio.TaskGroup() as server:
-            requests = [server.create_task(handle(name, seconds, lines)) for name, seconds in REQUESTS.items()]
-            await asyncio.sleep(3)
-            _, late = await asyncio.wait(requests, timeout=3)
-            for task in late:
-                task.cancel()
-        lines.put_nowait(None)
+    with bar("log"):
+        async with asyncio.TaskGroup() as log:
+            log.create_task(write(lines))
+            with bar("server"):
+                async with asyncio.TaskGroup() as server:
+                    requests = [server.create_task(handle(name, seconds, lines)) for name, seconds in REQUESTS.items()]
+                    await asyncio.sleep(3)
+                    note("told to stop; the requests get 3 s")
+                    _, late = await asyncio.wait(requests, timeout=3)
+                    for task in late:
+                        task.cancel()
+            lines.put_nowait(None)
     note("the server has stopped")

@@ -27,11 +27,14 @@ async def handle(name: str, seconds: float, lines: trio.MemorySendChannel[str]) 
 async def main() -> None:
     """Serve until the stop signal at 3 s, then give the requests 3 s to end."""
     send, receive = trio.open_memory_channel[str](100)
-    async with trio.open_nursery() as log:
-        log.start_soon(write, receive)
-        async with send, trio.open_nursery() as server:
-            for name, seconds in REQUESTS.items():
-                server.start_soon(handle, name, seconds, send)
-            await trio.sleep(3)
-            server.cancel_scope.deadline = trio.current_time() + 3
+    with bar("log"):
+        async with trio.open_nursery() as log:
+            log.start_soon(write, receive)
+            with bar("server"):
+                async with send, trio.open_nursery() as server:
+                    for name, seconds in REQUESTS.items():
+                        server.start_soon(handle, name, seconds, send)
+                    await trio.sleep(3)
+                    note("told to stop; the requests get 3 s")
+                    server.cancel_scope.deadline = trio.current_time() + 3
     note("the server has stopped")

@@ -24,6 +24,11 @@ function prose(text) {
   return text.replace(/(\d) (m?s)\b/g, "$1\u00a0$2").split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
 }
 
+/** The nodes of a path, which may be broken after a slash. */
+function broken(path) {
+  return path.split(/(?<=\/)/).flatMap((part, index) => (index ? [make("wbr"), part] : [part]));
+}
+
 function draw(parent, name, attributes, text) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -45,7 +50,7 @@ class Pane {
       make("span", { "data-line": index + 1 }, line || " "));
     this.code = make("pre", { tabindex: 0, "aria-label": `program of ${column.title}` }, ...this.lines);
     this.program = make("details", matchMedia("(min-width: 760px)").matches ? { open: "" } : {},
-      make("summary", { class: "soft" }, column.file), this.code);
+      make("summary", { class: "soft" }, ...broken(column.file)), this.code);
     this.element = make("section", { class: "pane" }, make("h2", {}, column.title), this.counting, this.svg, this.notes,
       this.told, this.program);
     this.width = 0;
@@ -147,7 +152,10 @@ class Pane {
     if (now < bar.start) return `${name}: starts at ${seconds(bar.start)}.`;
     if (bar.end === null || bar.end > now) return `${name}: running since ${seconds(bar.start)}; it waits at line ${this.place(bar, now)}.`;
     const at = bar.stopped_at ? ` at line ${bar.stopped_at}` : "";
-    return bar.how === "ok" ? `${name}: from ${seconds(bar.start)} to ${seconds(bar.end)}.`
+    if (bar.how === "ok") return `${name}: from ${seconds(bar.start)} to ${seconds(bar.end)}.`;
+    // Its end is not the time of the cancel: the cleanup ran on.
+    const isLate = bar.how === "cancelled" && lab.over_at !== null && bar.start < lab.over_at && bar.end > lab.over_at;
+    return isLate ? `${name}: cancelled${at}, ran on until ${seconds(bar.end)}: ${bar.reason}.`
       : `${name}: ${bar.how} at ${seconds(bar.end)}${at}: ${bar.reason}.`;
   }
 
@@ -259,7 +267,7 @@ function reveal(given) {
     if (index === lab.right) button.classList.add("right");
     else if (index === given) button.classList.add("wrong");
   });
-  if (given !== null) verdict.textContent = given === lab.right ? "Right." : `No: ${lab.choices[lab.right]}. See why:`;
+  if (given !== null) verdict.textContent = given === lab.right ? "Right." : `Wrong. The answer is: ${lab.choices[lab.right]}. See why:`;
   run(given !== null);
 }
 
@@ -280,7 +288,8 @@ const result = make("div", { hidden: "" },
     ...(lab.over_at === null ? [] : [swatch("background: var(--late)", "running after it should be over")]),
     swatch("background: repeating-linear-gradient(45deg, var(--cancelled) 0 3px, transparent 3px 6px)", "cancelled"),
     swatch("border-left: 2px dashed var(--late); width: 2px; height: 14px; border-radius: 0", "a deadline"),
-    swatch("border: 1px dashed var(--soft)", "a block and the tasks in it"), make("span", {}, "✗ failed or destroyed")),
+    swatch("border: 1px dashed var(--soft)", "a block and the tasks in it"), make("span", {}, "✗ failed or destroyed"),
+    make("span", {}, "“still running” counts bars, without those in which another one runs")),
   make("h2", {}, "Answer"), make("p", {}, ...prose(lab.answer)),
   make("p", { class: "soft" }, `Measured: ${lab.measured}`), figures,
   make("h2", {}, "Why"), ...lab.why.map((part) => make("p", {}, ...prose(part))));
