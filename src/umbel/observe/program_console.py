@@ -14,6 +14,7 @@ from ..admin.settings import AdminSettings
 from ..admin.side import AdminSide
 from ..admin.site import PROGRAM_PATHS
 from ..core.console import say, say_at_once
+from ..net.exception_groups import holds_only
 from .figures import ProcessFigures
 from .process.process_side import serving_in_thread
 from .process.process_source import PROCESS
@@ -63,7 +64,10 @@ async def console(
 
     Raises:
         OSError: the port cannot be bound.
+        RuntimeError: the program does not run on trio.
     """
+    if not trio.lowlevel.in_trio_task():
+        raise RuntimeError("umbel.observe.console() must be used in a task of trio.run; it shows no asyncio program")
     open_listener = terminal_listener if port is None else partial(tcp_listener, f"127.0.0.1:{port}")
     side = AdminSide(
         AdminSettings(place=None),
@@ -73,7 +77,7 @@ async def console(
         paths=PROGRAM_PATHS,
         topics=_TOPICS,
     )
-    raised: Exception | None = None
+    raised: BaseException | None = None
     try:
         await trio.to_thread.run_sync(side.open_addresses)
         async with serving_in_thread(side, [_ProgramView()], _report):
@@ -81,8 +85,14 @@ async def console(
             (say if announce is None else announce)(f"The console (this URL opens it once): {shown.url()}")
             try:
                 yield shown
-            except Exception as error:  # noqa: BLE001 - it is raised again
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is raised again
                 raised = error  # Not through the nursery, which would wrap it: a program does not notice the console.
+    except BaseException as error:
+        # The console's own tasks are cancelled too if a scope around the block is. What the block raised counts then.
+        if raised is None or not holds_only(error, trio.Cancelled):
+            raise
     finally:
         side.close()
     if raised is not None:

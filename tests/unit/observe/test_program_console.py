@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -112,6 +113,35 @@ async def test_what_the_block_raises_is_not_wrapped() -> None:
         async with console(port=0, announce=lambda _: None):
             raise group
     assert caught_group.value is group
+
+
+@pytest.mark.parametrize("failure", [SystemExit(3), KeyboardInterrupt(), BaseExceptionGroup("g", [SystemExit(3)])])
+async def test_an_exit_of_the_block_is_not_wrapped(failure: BaseException) -> None:
+    with pytest.raises(type(failure)) as caught:
+        async with console(port=0, announce=lambda _: None):
+            raise failure
+    assert caught.value is failure
+    assert living() == []
+
+
+async def test_what_the_block_raises_while_it_is_cancelled_is_not_lost() -> None:
+    failure = ValueError("of the program")
+    with trio.CancelScope() as scope, pytest.raises(ValueError, match="of the program") as caught:
+        async with console(port=0, announce=lambda _: None):
+            scope.cancel(reason="the test cancels it")
+            raise failure
+    assert caught.value is failure
+    assert living() == []
+
+
+def test_a_program_on_asyncio_is_told_that_trio_is_needed() -> None:
+    async def main() -> None:
+        async with console(port=0):
+            pytest.fail("it must not begin")
+
+    with pytest.raises(RuntimeError, match=r"must be used in a task of trio\.run"):
+        asyncio.run(main())
+    assert living() == []
 
 
 async def test_a_cancel_ends_it_and_leaves_nothing() -> None:
