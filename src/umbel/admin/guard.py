@@ -148,10 +148,12 @@ class TcpGuard:
         credentials: the credentials of the process.
         port: the port, which becomes a part of the cookie's name: a browser has one set of cookies for all ports of a
             host.
+        has_ctl: whether the admin side has the Unix socket of ``umbel ctl``, which prints further URLs.
     """
 
-    def __init__(self, hosts: Hosts, credentials: Credentials, port: str) -> None:
+    def __init__(self, hosts: Hosts, credentials: Credentials, port: str, *, has_ctl: bool) -> None:
         self._origins = OriginGuard(hosts)
+        self._has_ctl = has_ctl
         self._credentials = credentials
         self._cookie = f"umbel-admin-{port}".encode()
 
@@ -166,18 +168,27 @@ class TcpGuard:
             scheme, _, token = authorization.partition(b" ")
             if scheme.lower() != b"bearer":
                 return _unauthorized("Authorization must be Bearer with the token of [admin].")
-            return _refusal_of(self._credentials.check_token(token.strip(), client, one_time=False))
+            return self._refusal_of(self._credentials.check_token(token.strip(), client, one_time=False))
         has_cookie = any(map(self._credentials.is_cookie, _cookies(fields, self._cookie)))
         if request.method == "GET" and (given := _token_in(request.target)) is not None:
             # With the cookie, a URL that is opened a second time needs no token any more.
             result = TokenCheck.RIGHT if has_cookie else self._credentials.check_token(given, client, one_time=True)
-            return _refusal_of(result) or Exchange(self._set_cookie())
+            return self._refusal_of(result) or Exchange(self._set_cookie())
         if not has_cookie:
+            new = ", or a new one from `umbel ctl url`" if self._has_ctl else ""
             also = ", or send the token of [admin]" if self._credentials.has_token else ""
-            return _unauthorized(f"Open the URL that was printed on the terminal{also}.")
+            return _unauthorized(f"Open the URL that was printed on the terminal{new}{also}.")
         if request.method not in ("GET", "HEAD") and _value(fields, b"origin") is None:
             return Refusal(403, "A request with a cookie that changes something needs Origin.")
         return None
+
+    def _refusal_of(self, result: TokenCheck) -> Refusal | None:
+        if result is TokenCheck.RIGHT:
+            return None
+        if result is TokenCheck.BLOCKED:
+            return Refusal(429, "Too many wrong tokens; wait a moment.", ((b"retry-after", b"5"),))
+        new = " `umbel ctl url` prints a new URL." if self._has_ctl else ""
+        return _unauthorized(f"The token is wrong, or was used, or is too old.{new}")
 
     def _set_cookie(self) -> bytes:
         value = self._credentials.cookie.encode()
@@ -192,14 +203,6 @@ def _foreign(fields: Sequence[Field], host: bytes | None) -> Refusal | None:
     if site is not None and site not in _OWN_SITES:
         return Refusal(403, "The request comes from another site; enter the address by hand.")
     return None
-
-
-def _refusal_of(result: TokenCheck) -> Refusal | None:
-    if result is TokenCheck.RIGHT:
-        return None
-    if result is TokenCheck.BLOCKED:
-        return Refusal(429, "Too many wrong tokens; wait a moment.", ((b"retry-after", b"5"),))
-    return _unauthorized("The token is wrong, or was used, or is too old.")
 
 
 def _unauthorized(detail: str) -> Refusal:

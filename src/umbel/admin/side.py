@@ -248,7 +248,8 @@ class AdminSide:
         if listener.is_unix:
             return AdminSite(source, UnixGuard(), self._report, self._paths, self.page_url, self._feeds)
         hosts = Hosts(listener.address, address.configured or listener.address, [socket.gethostname()])
-        guard = TcpGuard(hosts, self.credentials, listener.address.rpartition(":")[2])
+        port = listener.address.rpartition(":")[2]
+        guard = TcpGuard(hosts, self.credentials, port, has_ctl=self._unix is not None)
         return AdminSite(source, guard, self._report, self._paths, self.page_url, self._feeds)
 
 

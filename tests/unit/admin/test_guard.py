@@ -37,7 +37,7 @@ def verdict(
 
 
 def tcp_guard(credentials: Credentials | None = None) -> TcpGuard:
-    return TcpGuard(Hosts("127.0.0.1:9600", "127.0.0.1:9600"), credentials or Credentials(TOKEN), "9600")
+    return TcpGuard(Hosts("127.0.0.1:9600", "127.0.0.1:9600"), credentials or Credentials(TOKEN), "9600", has_ctl=True)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,16 @@ def test_a_one_time_token_is_valid_once_for_ten_minutes_and_only_in_the_url() ->
     assert verdict(guard, host | cookie, target=f"/?token={once}".encode()) == "exchange"
     now[0] = ONE_TIME_S
     assert verdict(guard, host, target=f"/?token={late}".encode()) == 401
+
+
+@pytest.mark.parametrize("target", [b"/", b"/?token=wrong"])
+def test_who_is_refused_is_told_where_to_get_a_new_url(target: bytes) -> None:
+    request: Any = Request("GET", target, ((b"host", OWN),))
+    hosts = Hosts("127.0.0.1:9600", "127.0.0.1:9600")
+    for has_ctl in (True, False):  # Without the socket of umbel ctl nothing prints one.
+        refusal = TcpGuard(hosts, Credentials(), "9600", has_ctl=has_ctl).check(request)
+        assert isinstance(refusal, Refusal)
+        assert ("`umbel ctl url`" in refusal.detail) is has_ctl
 
 
 def test_the_number_of_one_time_tokens_is_bounded() -> None:
