@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("umbel.testing")
 _LEVELS = logging.getLevelNamesMapping()
+_SETTLE_SECONDS = 1.0
+"""Bound on the wait for the gateway after a response or a cancel, in seconds of the virtual clock."""
 
 
 class TimelineRecorder:
@@ -57,8 +59,9 @@ class TimelineRecorder:
 class GatewayClient(httpx.AsyncClient):
     """``httpx.AsyncClient`` for a gateway under test. A path is enough as URL: ``await client.get("/users/42")``.
 
-    It has no timeouts of its own. When a response has been read or closed, everything has happened that happens at
-    the same moment of the virtual clock: the losers of hedges are cancelled, and the request has its trace.
+    It has no timeouts of its own. When a response has been read or closed, or its request was cancelled, everything has
+    happened that happens at the same moment of the virtual clock: the losers of hedges are cancelled, and the request
+    has its trace.
     """
 
     def __init__(
@@ -98,7 +101,11 @@ class _SettlingPool(Pool):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``, and return the response as soon as its head is read."""
-        response = await super().handle_async_request(request)
+        try:
+            response = await super().handle_async_request(request)
+        except BaseException:
+            await _settle()
+            raise
         if isinstance(response.stream, httpx.ByteStream):
             await wait_all_tasks_blocked()
         else:
@@ -117,5 +124,13 @@ class _SettlingStream(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Close the body."""
-        await self._inner.aclose()
+        try:
+            await self._inner.aclose()
+        finally:
+            await _settle()
+
+
+async def _settle() -> None:
+    """Wait until all other tasks wait, also in a cancelled scope: then the gateway has seen that the client left."""
+    with trio.move_on_after(_SETTLE_SECONDS, shield=True):
         await wait_all_tasks_blocked()

@@ -94,6 +94,7 @@ async def gateway(
 
     Raises:
         ConfigError: the configuration cannot be used.
+        TypeError: ``config`` or ``upstreams``, or a member of it, is of another type.
         ValueError: ``upstreams`` has a name that the configuration lacks, or a script without an answer.
         UmbelError: not in trio, or its clock is not a ``MockClock``; or the application runs already.
         LeakError: something is left at the end.
@@ -131,6 +132,10 @@ def _application(config: Configuration) -> Umbel:
         if config.current_runtime is not None:
             raise UmbelError("the application runs already; a gateway under test starts it by itself")
         return config
+    if not isinstance(config, str | os.PathLike | Mapping):
+        raise TypeError(
+            f"{config!r} is no configuration: give the path of a file, TOML as text, a mapping, or an Umbel application"
+        )
     if isinstance(config, Mapping) or (isinstance(config, str) and "\n" in config):
         loaded = load_given(config, checks=CHECKS)
     else:
@@ -139,6 +144,8 @@ def _application(config: Configuration) -> Umbel:
 
 
 def _check_names(app: Umbel, upstreams: Mapping[str, Handler]) -> None:
+    if not isinstance(upstreams, Mapping):
+        raise TypeError(f'upstreams maps names to answers, such as {{"users": json({{}})}}, and {upstreams!r} does not')
     known = app.gateway_config.upstreams
     for name in upstreams:
         if name not in known:

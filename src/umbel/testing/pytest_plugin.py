@@ -62,8 +62,23 @@ def _is_ours(item: pytest.Item) -> bool:
 def run_in_virtual_time(
     test: Callable[..., Awaitable[Any]], *args: Any, clock: trio.abc.Clock | None = None, **options: Any
 ) -> Any:
-    """``trio.run`` on an autojump clock, unless ``clock`` is given."""
+    """``trio.run`` on an autojump clock, unless ``clock`` is given.
+
+    A single exception is raised without the groups of pytest-trio's nurseries around it. So pytest shows the assertion
+    that failed, and knows ``pytest.skip`` and ``xfail(raises=…)``.
+    """
     import trio
     from trio.testing import MockClock
 
-    return trio.run(test, *args, clock=clock or MockClock(autojump_threshold=0), **options)
+    from ..net.exception_groups import unwrapped
+
+    __tracebackhide__ = True
+    try:
+        return trio.run(test, *args, clock=clock or MockClock(autojump_threshold=0), **options)
+    except BaseExceptionGroup as error:
+        failure = unwrapped(error)
+    try:
+        # Here, and not in the ``except`` block, so that the group does not become the context of its member.
+        raise failure
+    finally:
+        del failure

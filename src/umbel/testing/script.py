@@ -124,11 +124,17 @@ def response(body: bytes | tuple[Piece, ...], status: int, headers: Headers, med
     """A script of one response. ``media_type``: the Content-Type unless ``headers`` has one.
 
     Raises:
-        ValueError: ``status`` is no final status.
+        TypeError: ``status`` is no whole number, or a header field is no text.
+        ValueError: ``status`` is no final status, or a header field has a line break.
     """
+    if not isinstance(status, int):
+        raise TypeError(f"a status is a whole number, and {status!r} is none")
     if not 200 <= status <= 999:
         raise ValueError(f"{status} is no final status; it must be from 200 to 999")
     named = httpx.Headers(headers if isinstance(headers, Mapping) else list(headers))
+    for name, value in named.raw:
+        if b"\r" in value or b"\n" in value:
+            raise ValueError(f"the value of the header field {name.decode()!r} has a line break")
     if media_type is not None:
         named.setdefault("content-type", media_type)
     return Script((Turn(0.0, ScriptedResponse(status, tuple(named.raw), body)),))
@@ -140,13 +146,25 @@ def json(value: Any, status: int = 200, *, headers: Headers = ()) -> Script:
 
 
 def text(body: str, status: int = 200, *, headers: Headers = ()) -> Script:
-    """Answer with a text in UTF-8."""
+    """Answer with a text in UTF-8.
+
+    Raises:
+        TypeError: ``body`` is no text.
+    """
+    if not isinstance(body, str):
+        raise TypeError(f"text() takes a text, and {body!r} is none; for bytes there is content(), for data json()")
     return response(body.encode(), status, headers, "text/plain; charset=utf-8")
 
 
 def content(body: bytes = b"", status: int = 200, *, headers: Headers = ()) -> Script:
-    """Answer with bytes as they are. Without a Content-Type in ``headers`` the response has none."""
-    return response(body, status, headers, None)
+    """Answer with bytes as they are. Without a Content-Type in ``headers`` the response has none.
+
+    Raises:
+        TypeError: ``body`` is not bytes.
+    """
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"content() takes bytes, and {body!r} is none; for a text there is text(), for data json()")
+    return response(bytes(body), status, headers, None)
 
 
 def stream(*pieces: bytes | str | Script, status: int = 200, headers: Headers = ()) -> Script:
@@ -159,6 +177,7 @@ def stream(*pieces: bytes | str | Script, status: int = 200, headers: Headers = 
         headers: the header fields.
 
     Raises:
+        TypeError: a piece is something else.
         ValueError: a piece is another script, or one stands behind ``fail`` or ``hang``.
     """
     return response(_checked(pieces), status, headers, None)
@@ -167,6 +186,11 @@ def stream(*pieces: bytes | str | Script, status: int = 200, headers: Headers = 
 def _checked(pieces: Sequence[bytes | str | Script]) -> tuple[Piece, ...]:
     ends = fail("reset"), hang()
     for number, piece in enumerate(pieces, 1):
+        if not isinstance(piece, bytes | str | Script):
+            raise TypeError(
+                f"a stream has bytes, texts and delays, and {piece!r} is none of them; a function of the upstream can "
+                "return an httpx.Response whose content is an async iterator"
+            )
         if isinstance(piece, Script) and piece.turns and (piece not in ends or number < len(pieces)):
             raise ValueError('a stream has bytes, texts and delays, and fail("reset") or hang() only as its end')
     return tuple(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
@@ -228,8 +252,11 @@ def delay(seconds: float) -> Script:
     """Wait for ``seconds`` of virtual time before what follows: ``delay(0.3).then(json({}))``.
 
     Raises:
+        TypeError: ``seconds`` is no number.
         ValueError: ``seconds`` is negative or infinite.
     """
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"a delay takes a number of seconds, such as delay(0.3), and {seconds!r} is none")
     if not 0 <= seconds < float("inf"):
         raise ValueError("a delay takes a number of seconds from 0; hang() never ends")
     return Script((), seconds)

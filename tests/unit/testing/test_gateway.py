@@ -135,10 +135,28 @@ async def test_a_client_that_gives_up_leaves_nothing(autojump_clock: MockClock) 
         with trio.move_on_after(3) as scope:
             await client.get("/")
         assert scope.cancelled_caught
-        await trio.testing.wait_all_tasks_blocked()
         trace = client.trace()
     assert (trace.status, trace.kind, trace.duration) == (499, "client-gone", 3)
     assert trace.calls["it"].attempts[0].reason == "client-gone"
+
+
+async def test_a_client_that_leaves_a_stream_has_a_trace_at_once(autojump_clock: MockClock) -> None:
+    config = '[upstreams.u]\nurls = ["http://u"]\n[[routes]]\npath = "/"\nproxy.upstream = "u"\n'
+    async with gateway(config, {"u": stream(b"part", hang())}) as client:
+        with trio.move_on_after(3) as scope:
+            async with client.stream("GET", "/") as response:
+                await response.aread()
+        assert scope.cancelled_caught
+        assert (client.trace().kind, client.trace().duration) == ("client-gone", 3)
+
+
+@pytest.mark.parametrize("phase", ["start", "stop"])
+async def test_a_lifespan_function_that_hangs_is_named(phase: str, autojump_clock: MockClock) -> None:
+    app = Umbel(__name__, load_given(one_call()))
+    (app.before_serving if phase == "start" else app.after_serving)(trio.sleep_forever)
+    with pytest.raises(trio.TooSlowError, match=f"did not {phase} within 60 s: a function of before_serving"):
+        async with gateway(app):
+            assert phase == "stop"
 
 
 async def test_requests_at_the_same_time_run_beside_each_other(autojump_clock: MockClock) -> None:
@@ -192,6 +210,8 @@ def test_a_clock_that_is_not_virtual_is_refused() -> None:
         (one_call(), {"v": json(1)}, ValueError, "no upstream 'v'; it has u"),
         (one_call(), {"u": delay(1)}, ValueError, "ends with an answer"),
         (one_call(), {"u": 7}, TypeError, "neither a scripted answer"),
+        (42, {}, TypeError, "42 is no configuration: give the path"),
+        (one_call(), json(1), TypeError, "upstreams maps names to answers"),
         (one_call(), {"u": {"/": fail("dns")}}, ValueError, "'/' fails before a request"),
         (
             Umbel(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umbel.testing import delay, fail, hang, json, sse, stream, text
+from umbel.testing import content, delay, fail, hang, json, sse, stream, text
 from umbel.testing.script import Position, ScriptedResponse, as_script
 
 ONE, TWO = json(1), json(2)
@@ -78,6 +78,7 @@ def test_events_are_written_line_by_line() -> None:
         (lambda: delay(-1), "from 0"),
         (lambda: delay(float("inf")), "hang"),
         (lambda: json({}, status=101), "no final status"),
+        (lambda: json({}, headers={"x": "a\r\nb: c"}), "header field 'x' has a line break"),
         (lambda: ONE.times(0), "at least 1"),
         (lambda: stream(fail("reset"), b"x"), "only as its end"),
         (lambda: stream(b"x", fail("dns")), "only as its end"),
@@ -89,6 +90,22 @@ def test_events_are_written_line_by_line() -> None:
 def test_what_cannot_be_done_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda value: delay(value), "such as delay\\(0.3\\), and '1s' is none"),
+        (lambda value: json({}, status=value), "a status is a whole number, and '1s' is none"),
+        (lambda value: content(value), "content\\(\\) takes bytes, and '1s' is none; for a text"),
+        (lambda value: text(value.encode()), "text\\(\\) takes a text, and b'1s' is none; for bytes"),
+        (lambda value: stream(b"x", iter(value)), "a stream has bytes, texts and delays, and <"),
+        (lambda value: json({}, headers={"x": 1}), "must be str or bytes"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make("1s")
 
 
 def test_what_is_no_answer_is_refused() -> None:

@@ -51,8 +51,12 @@ class UmbelTestApp(TrioTestApp):
         app: Any = self.app
         self._nursery.start_soon(app, scope, self._asgi_receive, self._asgi_send)
         await self._app_send_channel.send({"type": "lifespan.startup"})
-        with trio.fail_after(self.startup_timeout):
-            await self._startup.wait()
+        await _within(self.startup_timeout, self._startup, "start")
+
+    async def shutdown(self) -> None:
+        """Stop the application."""
+        await self._app_send_channel.send({"type": "lifespan.shutdown"})
+        await _within(self.shutdown_timeout, self._shutdown, "stop")
 
     async def __aenter__(self) -> Self:
         self._running = self._run()
@@ -98,6 +102,17 @@ class UmbelTestApp(TrioTestApp):
             (self._startup if "startup" in message["type"] else self._shutdown).set()
             return
         await super()._asgi_send(message)
+
+
+async def _within(limit: float, event: trio.Event, phase: str) -> None:
+    """Wait for ``event``, for at most ``limit`` seconds."""
+    with trio.move_on_after(limit):
+        await event.wait()
+        return
+    raise trio.TooSlowError(
+        f"the application did not {phase} within {limit:g} s: a function of before_serving, while_serving or "
+        "after_serving has not returned"
+    )
 
 
 async def _while_threads_hold_the_clock(do: Callable[[], Awaitable[None]], limit: float) -> None:
