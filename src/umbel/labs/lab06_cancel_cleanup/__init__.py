@@ -29,9 +29,9 @@ LAB = Lab(
         """asyncio's cancel is an edge: `task.cancel()` raises CancelledError once, at the current await. Awaits in the
         cleanup then work as if nothing had happened, and only a second cancel would end them. asyncio.timeout does not
         send one, nor does TaskGroup. If somebody does (a shutdown), it can hit any await of the cleanup.""",
-        """trio's cancel is a level: once a deadline has passed, every checkpoint within its scope raises Cancelled,
-        until the scope is left. So code that does not know of deadlines cannot exceed them, not in a finally block
-        either.""",
+        """trio's cancel is a level: once a deadline has passed, every checkpoint (an `await` that reaches one of trio's
+        own functions) within its scope raises Cancelled, until the scope is left. So code that does not know
+        of deadlines cannot exceed them, not in a finally block either.""",
         """The price: the goodbye was not said. If it must be, the program says so, and for how long:
         `with trio.move_on_after(0.5, shield=True):` around it. Then the page is at most 0.5 s late. In asyncio each
         await in cleanup needs an asyncio.timeout of its own. What is forgotten in asyncio is waited for; what is

@@ -32,11 +32,12 @@ LAB = Lab(
         """In asyncio a cancel happens once (edge-triggered): `task.cancel()` raises CancelledError at the `await` where
         the task is. Whoever catches it has ended the cancel; nobody asks again. Had it come during the pause, which is
         outside of the `try`, the poller would have stopped: so a test of this shutdown may well pass.""",
-        """In trio a cancel is a state (level-triggered): once a cancel scope is cancelled, each checkpoint in it raises
-        Cancelled, until the block of the scope is left. So the next `await` outside of the `try` ends the loop.""",
+        """In trio a cancel is a state (level-triggered): once a cancel scope is cancelled, each checkpoint in it (an
+        `await` that reaches one of trio's own functions) raises Cancelled, until the block of the scope is left. So
+        the next `await` outside of the `try` ends the loop.""",
         """trio does not mend everything: if the pause stands within the `try` too, no checkpoint is left outside, and
         the loop turns without a wait, at full load of the processor. In both libraries the exceptions of a cancel are
-        no `Exception`, so that `except Exception` lets them pass. Catch that, or raise the cancel again.""",
+        no `Exception`, so that `except Exception` lets them pass. Catch `Exception`, or raise the cancel again.""",
     ),
     horizon=8,
     columns=(CREATE_TASK, TASKGROUP, TRIO),
