@@ -87,7 +87,9 @@ def waterfall(timeline: dict[str, Any], width: int) -> list[str]:
         took = "-" if lane["start"] is None else _ms(lane["end"] - lane["start"])
         lines.append(f"{cut(name, name_width):{name_width}} {scale.drawn(lane)} {took:>9} {lane['note']}")
     if timeline["deadline_ms"] is not None:
-        said = "reached" if timeline["deadline_reached"] else "not reached"
+        is_later = timeline["duration_ms"] > timeline["deadline_ms"]
+        missed = "nothing was cut, but the answer ended later" if is_later else "not reached"
+        said = "reached" if timeline["deadline_reached"] else missed
         lines += ["", f"deadline {_ms(timeline['deadline_ms'])} ({said})"]
     if timeline["calls_total"] > len(timeline["calls"]):
         lines.append(f"{timeline['calls_total'] - len(timeline['calls'])} shorter calls are left out")

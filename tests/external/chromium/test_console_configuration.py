@@ -48,7 +48,12 @@ async def test_secrets_are_masked_and_the_last_reload_says_what_it_changed(tmp_p
         write(tmp_path, ADMIN + TEXT.format(deadline="never"))
         assert (await ask_admin(console.socket, "POST", "/ctl/reload"))[0] == 409
         await page.until("document.querySelector('.reload').dataset.state === 'bad'")
-        assert "deadline" in await page.value("document.querySelector('.reload').innerText")
+        failed = await page.value("document.querySelector('.reload').innerText")
+        assert "deadline" in failed
+        assert "generation 2: the configuration cannot be used" in failed
+        assert "The configuration before it stays in use." in failed
+        await console.show("tree/%E0%A4%A")  # No UTF-8.
+        await page.until("document.querySelector('main [role=treeitem]')")
         await page.resize(390)
         assert await page.value(OVERFLOW) == 0
 

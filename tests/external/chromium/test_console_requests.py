@@ -80,6 +80,10 @@ async def kept(console: ShownConsole, target: str, *fields: tuple[str, str], sta
     return now[0]
 
 
+LATE = """import("/console/parts/findings.js").then(({findings}) => JSON.stringify(findings(
+  {duration_ms: 898, deadline_ms: 800, deadline_reached: false, calls: []})))"""
+
+
 async def test_a_hedged_request_shows_the_slow_upstream_the_cancelled_attempt_and_why(tmp_path: Path) -> None:
     async with hedging(tmp_path) as console:
         page = console.page
@@ -92,6 +96,7 @@ async def test_a_hedged_request_shows_the_slow_upstream_the_cancelled_attempt_an
         assert "; the hedge to 127.0.0.1:" in said
         assert CANCELLED.removeprefix("cancelled: ") in said
         assert "5000 ms, not reached." in said
+        assert "800 ms: nothing was cut, but the answer ended 98.0 ms after it." in await page.value(LATE)
         lanes = await page.value(LANES)
         first, hedge = [lane for lane in lanes if "127.0.0.1" in lane["name"]][-2:]
         assert (first["hatched"], first["critical"], first["note"]) == (1, 0, CANCELLED)

@@ -79,6 +79,11 @@ def test_a_deadline_far_away_does_not_shrink_the_lanes() -> None:
     assert lines[-1] == "deadline 60.0 s (not reached)"
 
 
+def test_an_answer_that_ended_after_the_deadline_without_a_cut_says_so() -> None:
+    lines = waterfall(timeline(deadline_ms=1.0, deadline_reached=False), 120)
+    assert lines[-1] == "deadline 1.0 ms (nothing was cut, but the answer ended later)"
+
+
 def test_a_request_without_calls_or_of_no_duration_is_shown() -> None:
     lines = waterfall(timeline(calls=[], calls_total=0, duration_ms=0.0, deadline_ms=None, route="", reason=""), 60)
     assert lines[1].startswith("route (none)")

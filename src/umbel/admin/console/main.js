@@ -6,6 +6,15 @@ import {VIEWS} from "./views.js";
 
 const names = {connecting: "connecting", live: "live", lost: "no connection"};
 
+/** A part of an address, decoded; as it is if its escapes are no UTF-8, for an address may be typed. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 class Console {
   #state = h("output", {class: "connection", "data-state": "connecting"}, names.connecting);
   #said = h("div", {class: "unseen", role: "status", "aria-live": "polite"});
@@ -42,7 +51,7 @@ class Console {
     const [name, ...rest] = path.split("/");
     const view = this.#views.find((each) => each.name === name) ?? this.#views[0];
     const context = {
-      path: rest.map(decodeURIComponent),
+      path: rest.map(decoded),
       parameters: new URLSearchParams(query),
       navigate: (hash) => { location.hash = hash; },
       announce: (said) => text(this.#said, said),

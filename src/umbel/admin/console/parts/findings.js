@@ -141,10 +141,18 @@ function bounded(lines) {
     : lines;
 }
 
+/** What became of the deadline. It bounds the calls; an answer may end later, when the event loop or the client is slow. */
+function afterDeadline({deadline_ms: deadline, deadline_reached: reached, duration_ms: took}) {
+  if (reached) return ": reached, and what was unfinished was cut.";
+  return took > deadline
+    ? `: nothing was cut, but the answer ended ${milliseconds(took - deadline)} after it.`
+    : ", not reached.";
+}
+
 /** Pairs of a title and sentences; what did not happen has no pair. */
 export function findings(timeline) {
-  const reached = timeline.deadline_reached ? ": reached, and what was unfinished was cut." : ", not reached.";
-  const deadline = timeline.deadline_ms === null ? [] : [`${milliseconds(timeline.deadline_ms)}${reached}`];
+  const deadline =
+    timeline.deadline_ms === null ? [] : [`${milliseconds(timeline.deadline_ms)}${afterDeadline(timeline)}`];
   return [
     ["Slowest", slowest(timeline)],
     ["Cancelled", bounded(cancelled(timeline))],

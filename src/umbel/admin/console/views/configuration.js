@@ -193,12 +193,11 @@ class ConfigurationView {
       h(
         "p",
         {},
-        `${new Date(last.at * 1000).toLocaleString("en-GB")}, generation ${generation}.`,
-        failure ? ` ${failure}` : "",
+        `${new Date(last.at * 1000).toLocaleString("en-GB")}, generation ${generation}${failure ? `: ${failure}` : "."}`,
       ),
       listed.length
         ? table("Changes of the last reload", ["key", "change", "where"], listed)
-        : h("p", {class: "dim"}, changes ? "No key has changed." : "The configuration was not read."),
+        : h("p", {class: "dim"}, changes ? "No key has changed." : "The configuration before it stays in use."),
       changes?.left_out ? h("p", {class: "dim"}, `${count(changes.left_out)} further changes are left out.`) : "",
     );
   }
