@@ -150,6 +150,12 @@ class OpenBar:
         if not self._waits or self._waits[-1].line != line:
             self._waits.append(Wait(round(at, 6), line))
 
+    def look_for_deadline(self, recorder: Recorder) -> None:
+        """Record that the bar has the deadline which is around the running code, unless it has one already."""
+        # Infinite: there is none, or (in trio, below zero) the scope is cancelled.
+        if self.deadline is None and isfinite(deadline := recorder.deadline()):
+            self.deadline = recorder.hold(deadline)
+
     def close(self, recorder: Recorder, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Record the end of the bar and its cause."""
         self.end = recorder.now()
@@ -217,9 +223,7 @@ class bar:  # noqa: N801 - it is used as a function, like contextlib.suppress
             self._open = OpenBar(recorder, self._name, frame.f_lineno, frame.f_code)
             recorder.bars.append(self._open)
             _current.set(self._open)
-            # Infinite: there is none, or (in trio, below zero) the scope is cancelled.
-            if isfinite(deadline := recorder.deadline()):
-                self._open.deadline = recorder.hold(deadline)
+            self._open.look_for_deadline(recorder)
         return self
 
     def __exit__(
@@ -236,3 +240,6 @@ def note(text: str) -> None:
     if (recorder := _Installed.recorder) is not None:
         caller = sys._getframe(1)
         recorder.note(text, caller.f_lineno if caller.f_code.co_filename == recorder.file else 0)
+        # A deadline may be set after the bar has begun.
+        if (around := _current.get()) is not None and around.end is None:
+            around.look_for_deadline(recorder)

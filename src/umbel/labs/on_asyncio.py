@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -67,7 +67,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _note_timeouts(recorder: Recorder) -> None:
-    """Have the deadlines of ``asyncio.timeout`` and ``asyncio.wait_for`` recorded, for the rest of the process."""
+    """Have the deadlines of asyncio recorded, for the rest of the process.
+
+    They are those of ``timeout`` and ``wait_for``, and of a ``wait`` for all.
+    """
+    wait: Callable[..., Awaitable[Any]] = asyncio.wait
     wait_for: Callable[..., Awaitable[Any]] = asyncio.wait_for
 
     class NotedTimeout(asyncio.Timeout):  # type: ignore[misc]  # it is final
@@ -89,16 +93,27 @@ def _note_timeouts(recorder: Recorder) -> None:
     def noted_timeout(delay: float | None) -> NotedTimeout:
         return NotedTimeout(None if delay is None else recorder.now() + delay)
 
-    async def noted_wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+    async def noted_by(waiting: Awaitable[Any], timeout: float | None) -> Any:
         if timeout is None:
-            return await wait_for(awaitable, None)
+            return await waiting
         noted = recorder.hold(recorder.now() + timeout)
         try:
-            return await wait_for(awaitable, timeout)
+            return await waiting
         finally:
             recorder.release(noted)
 
+    async def noted_wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+        return await noted_by(wait_for(awaitable, timeout), timeout)
+
+    async def noted_wait(
+        tasks: Iterable[Any], *, timeout: float | None = None, return_when: str = asyncio.ALL_COMPLETED
+    ) -> Any:
+        # The time within which the first is to end, as of a hedge, is no deadline.
+        is_deadline = return_when == asyncio.ALL_COMPLETED
+        return await noted_by(wait(tasks, timeout=timeout, return_when=return_when), timeout if is_deadline else None)
+
     asyncio.timeout = noted_timeout
+    asyncio.wait = noted_wait  # type: ignore[assignment]
     asyncio.wait_for = noted_wait_for  # type: ignore[assignment]
 
 

@@ -229,6 +229,8 @@ async def test_hedges_that_lose_run_on_with_create_task_and_a_budget_bounds_them
     for run in runs.values():
         assert sorted(bar.end or 0 for bar in run.named("request")) == [1.0] * 4 + [2.0] * 4
         assert all((bar.how, bar.end) in (("ok", 1.0), ("ok", 2.0)) for bar in run.named("call 1"))
+    # The time to the next hedge is no deadline.
+    assert [run.deadlines for run in (runs["gather"], runs["taskgroup"])] == [[], []]
     lost = [[bar for bar in run.bars if bar.name in ("call 2", "call 3")] for run in runs.values()]
     assert [len(bars) for bars in lost] == [16, 16, 16, 3]
     assert {bar.how for bar in lost[0]} == {"ok"}
@@ -262,3 +264,4 @@ async def test_a_stop_loses_log_lines_in_tasks_that_nobody_waits_for(ran: Ran) -
         assert (server.how, server.end) == ("ok", 6.0)
         assert {bar.parent for bar in run.bars if bar.name in ("page", "report", "slow reader")} == {server.id}
         assert [note.at for note in run.noted("told to stop")] == [3.0]
+        assert run.deadlines == [Deadline(3.0, 6.0, 6.0)]

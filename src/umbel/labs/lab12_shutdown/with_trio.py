@@ -35,6 +35,6 @@ async def main() -> None:
                     for name, seconds in REQUESTS.items():
                         server.start_soon(handle, name, seconds, send)
                     await trio.sleep(3)
-                    note("told to stop; the requests get 3 s")
                     server.cancel_scope.deadline = trio.current_time() + 3
+                    note("told to stop; the requests get 3 s")
     note("the server has stopped")
