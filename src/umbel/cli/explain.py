@@ -56,7 +56,7 @@ def explain(
     """
     if as_json and as_mermaid:
         raise click.UsageError("--json and --mermaid cannot be used together.")
-    from ..composition.plan.compiler import compile_route
+    from ..composition.plan.compiler import compile_routes
     from ..config.loading.empty_config import require_file
     from ..config.loading.load import load_for_display
     from ..gateway.checks import CHECKS
@@ -71,7 +71,7 @@ def explain(
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
     request = f"{method} {_without_values(path, hidden := _hidden_parameters(loaded.config))}"
-    plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
+    plans = compile_routes(loaded.config)
     found = find(plans, method, path, fields)
     browsers = browser_answer(loaded, plans, method, path, fields, getattr(found, "route", None))
     if (refused := refused_head(loaded.config, method, path, fields)) is not None:

@@ -17,6 +17,7 @@ import trio
 from werkzeug.exceptions import HTTPException
 
 from ..composition.plan import compiler
+from ..composition.plan.route_groups import RouteGroups
 from ..composition.proxy.any_method import ANY_METHOD
 from ..composition.request.code_request import UpstreamDefaults
 from ..config.loading.load import load
@@ -132,8 +133,9 @@ class Umbel(ErrorHandling, InboundApplication):
             self.app_context, partial(make_request_context, self), self.finalize_view, self.answer_exception
         )
         self._code_access = CodeAccess(self.gateway_context)
-        for indexes in compiler.groups_of(config):
-            self._add_routes(indexes)
+        groups = RouteGroups(config)
+        for indexes in groups.groups():
+            self._add_routes(indexes, groups)
 
     @classmethod
     def from_file(
@@ -152,9 +154,9 @@ class Umbel(ErrorHandling, InboundApplication):
         options.setdefault("static_folder", None)
         return cls(import_name, load(path, checks=CHECKS), **options)
 
-    def _add_routes(self, indexes: Sequence[int]) -> None:
+    def _add_routes(self, indexes: Sequence[int], groups: RouteGroups) -> None:
         """Add the configured routes with these indexes. Several ones have the same host and path."""
-        plans = [compiler.compile_route(self.gateway_config, index) for index in indexes]
+        plans = [compiler.compile_route(self.gateway_config, index, groups) for index in indexes]
         routes = [(self._view_of(plan), plan) for plan in plans]
         is_group = any(plan.match is not None for plan in plans)
         added = RouteGroup(routes) if is_group else routes[0][0]

@@ -150,7 +150,7 @@ def is_not_modified(plan: Plan, method: str, fields: Sequence[tuple[str, str]]) 
 def map_of(plans: Sequence[Plan]) -> HostMap:
     """Return the map of the routes. An endpoint is the index of a route, of routes with a ``match`` of the first."""
     routes, groups = HostMap(), _groups(plans)
-    # Of rules with the same path the first one that has the method is taken, as in ``compiler.groups_of``.
+    # Of rules with the same path the first one that has the method is taken, as in ``RouteGroups.groups``.
     for index, plan in sorted(enumerate(plans), key=lambda each: each[1].methods is ANY_METHOD):
         if (group := groups.get(_key(plan), [index]))[0] == index:
             methods, path, host = methods_of(plans[each] for each in group), plan.route.path, plan.route.host

@@ -56,13 +56,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 from werkzeug.routing import Map, Rule
 
 from ...config.schema.access.credential_names import credential_fields, credentials_of
-from ...config.schema.sections import PUBLIC, Call, Config, KeyPath, Redirect, Respond, Route, Upstream
+from ...config.schema.sections import PUBLIC, Call, Config, KeyPath, Redirect, Respond, Upstream
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.http.forward_all import CONDITIONS, STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
@@ -83,6 +83,7 @@ from ..text.template import TargetTemplate, Variable, compile_target
 from .never_sent import never_sent_by_calls, never_sent_by_upstreams
 from .part_compiler import PartCompiler, with_key_paths
 from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle, with_traffic
+from .route_groups import CONVERTER, RouteGroups, pattern_of
 from .scope import RouteNames, Scope
 
 _OWN_ANSWER_FIELDS = frozenset(
@@ -102,24 +103,36 @@ _OWN_ANSWER_FIELDS = frozenset(
 )
 # Replaces an unknown upstream, so that the rest of the call is checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
-_CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
 _ORIGIN = re.compile(r"(?:https?://[^/]*)?")
 
 
-def compile_route(config: Config, index: int) -> Plan:
+def compile_route(config: Config, index: int, groups: RouteGroups | None = None) -> Plan:
     """Compile the plan of one route.
 
     Args:
+        config: the configuration.
         index: the route's index in ``config.routes``.
+        groups: the groups of the routes of ``config``, which all of its routes can share. None: they are made here, in
+            a time that is proportional to the number of routes.
 
     Raises:
         ConfigError: the route is invalid; carries all of its mistakes.
     """
-    compiler = _RouteCompiler(config, index)
+    compiler = _RouteCompiler(config, index, groups or RouteGroups(config))
     plan = compiler.compile()
     if plan is None:
         raise ConfigError([ConfigProblem(config.where(path), None, "", reason) for path, reason in compiler.problems])
     return plan
+
+
+def compile_routes(config: Config) -> list[Plan]:
+    """Compile the plans of all routes, in the order of ``config.routes``.
+
+    Raises:
+        ConfigError: a route is invalid; carries all of its mistakes.
+    """
+    groups = RouteGroups(config)
+    return [compile_route(config, index, groups) for index in range(len(config.routes))]
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -129,9 +142,10 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """
     seen: dict[tuple[KeyPath, str], None] = {}
     taken: dict[tuple[str, str | None, str, str | None], int] = {}
-    grouped = {index: indexes[0] for indexes in groups_of(config) for index in indexes if len(indexes) > 1}
+    groups = RouteGroups(config)
+    grouped = {index: indexes[0] for indexes in groups.groups() for index in indexes if len(indexes) > 1}
     for index, route in enumerate(config.routes):
-        compiler = _RouteCompiler(config, index)
+        compiler = _RouteCompiler(config, index, groups)
         compiler.compile()
         seen.update(dict.fromkeys(compiler.problems))
         at: KeyPath = ("routes", index)
@@ -140,7 +154,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         # A route with all methods leaves those that another route names to that route.
         own = ("any method of",) if compiler.methods is ANY_METHOD else compiler.methods
         for method in () if unsure else own:
-            first = taken.setdefault((method, route.host, _pattern_of(route.path), route.match), index)
+            first = taken.setdefault((method, route.host, pattern_of(route.path), route.match), index)
             if first != index:
                 place, same = config.where(("routes", first, "path")), " with the same match" if route.match else ""
                 seen[
@@ -164,37 +178,9 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     yield from seen
 
 
-def groups_of(config: Config) -> list[list[int]]:
-    """The indexes of the routes, those with the same host and path together if one of them has a ``match``.
-
-    Every other route is alone. The groups are in the order of their first routes, but proxy routes that name no methods
-    are last: of rules with the same path, werkzeug takes the first that has the method.
-    """
-    alike: dict[tuple[str | None, str], list[int]] = {}
-    for index, route in enumerate(config.routes):
-        alike.setdefault((route.host, _pattern_of(route.path)), []).append(index)
-    groups: list[list[int]] = []
-    for indexes in alike.values():
-        if any(config.routes[index].match is not None for index in indexes):
-            groups.append(indexes)
-        else:
-            groups += [[index] for index in indexes]
-    return sorted(groups, key=lambda indexes: (_has_any_method(config.routes[indexes[0]]), indexes))
-
-
-def _has_any_method(route: Route) -> bool:
-    return route.proxy is not None and route.methods is None
-
-
-@lru_cache(maxsize=1024)
-def _pattern_of(path: str) -> str:
-    """The path of a route without the names of its variables: two routes with the same pattern match the same paths."""
-    return _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", path)
-
-
 def _why_no_slashes(path: str) -> str:
     """The reason why the variables of a path cannot keep encoded slashes; empty: they can."""
-    converters = [(match[1] or "").partition("(")[0] for match in _CONVERTER.finditer(path)]
+    converters = [(match[1] or "").partition("(")[0] for match in CONVERTER.finditer(path)]
     if not converters:
         return '"keep" has an effect only in a path with variables'
     if "path" in converters:
@@ -265,8 +251,9 @@ def _named_upstreams(call: Call) -> Iterator[tuple[KeyPath, str | None]]:
 class _RouteCompiler(PartCompiler):
     """Compiler of one route. ``problems`` holds the mistakes found so far. ``compile`` may be called once."""
 
-    def __init__(self, config: Config, index: int) -> None:
+    def __init__(self, config: Config, index: int, groups: RouteGroups) -> None:
         super().__init__(config, index)
+        self._groups = groups
         self.methods: Collection[str] = ()
         """The methods of the route, as in ``Plan``; set by ``compile``, also if the route is invalid."""
         self._names = RouteNames(
@@ -370,13 +357,11 @@ class _RouteCompiler(PartCompiler):
         A shared cache must not give the answer of one route to a request for the other. A client can choose its own
         host in X-Forwarded-Host if a trusted proxy passes the field on.
         """
-        routes = self.config.routes
-        host, pattern = self.route.host, _pattern_of(self.route.path)
-        for text in (each.match for each in routes if each.host == host and _pattern_of(each.path) == pattern):
+        for text in self._groups.matches_beside(self.route):
             with suppress(ValueError):  # A mistake is reported at its own route.
-                names = () if text is None else compile_expression(text, ()).names
+                names = compile_expression(text, ()).names
                 yield from (name.field.replace("_", "-") for name in names if name.root == "headers" and name.field)
-        if self.config.server.trusted_proxies and any(route.host for route in routes):
+        if self.config.server.trusted_proxies and self._groups.any_host:
             yield from ("x-forwarded-host", "forwarded")
 
     def _route_params(self) -> Iterator[str]:

@@ -14,7 +14,7 @@ from ...core.http.forward_all import STAR
 from ..answer.cache_control import allows_shared
 from ..stream import fits_stream_head
 from .claim_warnings import missing_claim_warnings
-from .compiler import compile_route
+from .compiler import compile_routes
 from .null_warnings import missing_part_warnings
 from .plan import Plan
 
@@ -42,12 +42,12 @@ _OF_CALLS = {
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield the path of a key and its warning, for each warning. ``config`` must have passed ``compiler.check``."""
     found: dict[tuple[KeyPath, str], None] = {}
-    for index in range(len(config.routes)):
-        found.update(dict.fromkeys(missing_part_warnings(compile_route(config, index))))
+    plans = compile_routes(config)
+    for plan in plans:
+        found.update(dict.fromkeys(missing_part_warnings(plan)))
     yield from found
-    for index, route in enumerate(config.routes):
+    for index, (route, plan) in enumerate(zip(config.routes, plans, strict=True)):
         shares = allows_shared(route.answer.cache_control) and not route.stream
-        plan = compile_route(config, index)
         for at, reason in (
             *(_shared_cookies(route, plan) if shares else ()),
             *(_lost_in_stream(route, plan) if route.stream else ()),

@@ -26,8 +26,8 @@ from ...gateway.operation.admin import admin_settings
 from ...server.limits.server_limits import Limits
 from .options import Application, Options
 
-READ_S_MAX = 10.0
-"""The time limit for reading the files, in seconds."""
+READ_S_MAX = 60.0
+"""The time limit for reading and checking the files, in seconds: 10,000 routes take 10 s of CPU and more."""
 
 SettingsT = TypeVar("SettingsT")
 

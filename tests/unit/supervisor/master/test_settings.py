@@ -91,14 +91,14 @@ async def test_reading_that_hangs_is_a_configuration_error_and_holds_one_thread(
 
     def hangs() -> int:
         begun.append(1)
-        released.wait(60)
+        released.wait(600)
         return 1
 
     autojump_clock.autojump_threshold = 0.01
     try:
         for _ in range(3):
             began = trio.current_time()
-            with pytest.raises(ConfigError, match="was not read within 10 s"):
+            with pytest.raises(ConfigError, match="was not read within 60 s"):
                 await read_in_time(hangs)
             assert trio.current_time() - began == READ_S_MAX
         assert len(begun) == 1
