@@ -103,6 +103,21 @@ async def test_a_blocked_worker_is_shown_with_its_line_while_it_blocks(tmp_path:
         assert await page.value("document.querySelectorAll('.kinds dt').length") == 6
 
 
+async def test_a_page_whose_cookie_is_refused_says_so_until_the_browser_has_a_new_one(tmp_path: Path) -> None:
+    async with shown_console(tmp_path, "", "--allow-empty", "-w", "1") as console:
+        page = console.page
+        await page.until("document.querySelector('.connection').dataset.state === 'live'")
+        cookies = (await page.send("Network.getCookies"))["cookies"]
+        await page.send("Network.clearBrowserCookies")  # As after a restart, which makes all cookies invalid.
+        await console.show("workers")
+        await page.until("document.querySelector('.problem').textContent.includes('`umbel ctl url`')")
+        await page.send("Network.setCookies", cookies=cookies)
+        await page.until("document.querySelector('.connection').dataset.state === 'live'")
+        assert await page.value("document.querySelector('.problem').hidden")
+        assert all("401" in problem for problem in page.problems)
+        page.problems.clear()
+
+
 async def test_workers_are_drained_and_the_log_level_is_set_by_keyboard(tmp_path: Path) -> None:
     route = '[[routes]]\npath = "/r"\nrespond = { text = "r" }\n'
     async with shown_console(tmp_path, route, "-w", "1") as console:

@@ -16,3 +16,11 @@ export async function command(name, given = {}) {
 export async function get(path) {
   return answerOf(await fetch(path, {headers: {accept: "application/json"}}));
 }
+
+/** Why the instance refuses to answer a GET of a path; empty if it does not refuse. The answer, maybe a stream, is not read. */
+export async function refusal(path) {
+  const response = await fetch(path, {headers: {accept: "application/json"}});
+  if (!response.ok) return answerOf(response).catch((error) => error.message);
+  await response.body?.cancel();
+  return "";
+}

@@ -1,5 +1,7 @@
 // Live data: one EventSource for the topics of the view that is shown.
 
+import {refusal} from "./commands.js";
+
 /** @typedef {"connecting" | "live" | "lost"} State */
 
 export class Live {
@@ -36,7 +38,8 @@ export class Live {
   #open(topics, onData) {
     this.#source?.close();
     this.#onState("connecting", "");
-    const source = new EventSource(`/events?${this.#topics}`);
+    const path = `/events?${this.#topics}`;
+    const source = new EventSource(path);
     this.#source = source;
     for (const topic of topics) {
       source.addEventListener(topic, (event) => {
@@ -47,8 +50,12 @@ export class Live {
     source.addEventListener("failed", (event) => this.#onState("lost", JSON.parse(event.data).detail));
     source.addEventListener("error", () => {
       this.#onState("lost", "No connection to the instance; trying again.");
-      // EventSource does not try again after an answer that is no stream, such as a 401 after a restart.
+      // EventSource neither tries again after an answer that is no stream, such as a 401 after a restart, nor says why.
       if (source.readyState === EventSource.CLOSED) {
+        refusal(path).then(
+          (why) => { if (why && this.#source === source) this.#onState("lost", why); },
+          () => {}, // There is no connection, as was said.
+        );
         setTimeout(() => { if (this.#source === source && !document.hidden) this.#again?.(); }, 2000);
       }
     });
