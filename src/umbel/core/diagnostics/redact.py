@@ -36,6 +36,7 @@ NAMES = (
     "*secret*",
     "*password*",
     "*passwd*",
+    "x-*-signature",
 )
 """Secret names: their values are hidden. ``*`` stands for any characters; ``_`` equals ``-``; case does not matter."""
 

@@ -42,6 +42,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "an attribute of OpenTelemetry": {"http.request.header.authorization": [SECRET]},
     "a name with underscores": {"x_api_key": SECRET},
     "a part of a name": {"github_access_token_v2": SECRET},
+    "a signature of a URL": {"url": f"https://files.example/a?X-Amz-Date=1&X-Amz-Signature={SECRET}&x=1"},
     "a name of one's own": {"x-tenant-key": SECRET},
     "a mapping": {"headers": {"Cookie": SECRET, "accept": "*/*"}},
     "a mapping with bytes": {"headers": {b"set-cookie": SECRET.encode()}},
