@@ -42,6 +42,9 @@ _LONE_SURROGATE = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
+_NO_SIGN = bytes(set(range(256)) - set(b'[]{}"'))
+"""All bytes but brackets and quotes."""
+_PAIRING_PASSES = 8
 _WHITESPACE = b" \t\r\n"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -121,8 +124,8 @@ def decode_strict(body: bytes) -> Json:
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise NotStrictJsonError("the body is not valid JSON") from error
-    # A text with at most MAX_DEPTH opening brackets cannot be too deep, so most values need no walk.
-    if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
+    # The walk costs more than decoding, and most texts need none.
+    if size > MAX_DEPTH and not is_surely_shallow(body, MAX_DEPTH) and deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return value
 
@@ -217,6 +220,28 @@ def count_separators(body: bytes) -> int:
 def _without_strings(body: bytes) -> bytes:
     """A JSON text without its strings: they are every second part between unescaped quotes."""
     return b"".join(body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+
+
+def is_surely_shallow(body: bytes, limit: int) -> bool:
+    """Whether the text of a JSON value shows that it is nested at most ``limit`` levels deep. False: it may be deeper.
+
+    Args:
+        body: valid JSON.
+    """
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return True
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    signs = body.translate(None, _NO_SIGN).replace(b'"' * 8, b"")
+    # Between a bracket of a list or an object and a bracket within a string stands an odd number of quotes; between two
+    # brackets of one sort, an even number. Quotes are taken out in pairs only, so this remains true. So two adjacent
+    # brackets are of one sort, and a bracket within a string hides no level. A pass takes out at most two levels: "[]",
+    # and "{}" that held nothing else. Each level that is left has an opening bracket.
+    for passes in range(_PAIRING_PASSES + 1):
+        if signs.count(b"[") + signs.count(b"{") + 2 * passes <= limit:
+            return True
+        signs = signs.replace(b'""', b"").replace(b"[]", b"").replace(b"{}", b"")
+    return False
 
 
 def deeper_than(value: Json, limit: int) -> bool:

@@ -22,6 +22,8 @@ from umbel.composition.decode import (
     _without_strings,
     decode_json,
     decode_text,
+    deeper_than,
+    is_surely_shallow,
 )
 from umbel.core.http.charsets import CODECS, codec_of
 from umbel.core.model import Json
@@ -283,3 +285,44 @@ def test_strings_are_removed_from_json_texts(outside: list[str]) -> None:
     for inside in (r'"\""', r'"\\"', '""', r'"a,\\\",["', r'"\\\\"'):
         text = f"{outside[0]}{inside}{outside[1]}{inside}{outside[2]}"
         assert _without_strings(text.encode()) == "".join(outside).encode()
+
+
+BRACKETED = st.text(alphabet='[]{}"\\a,', max_size=6)
+NESTED = st.recursive(
+    st.integers() | BRACKETED,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(BRACKETED, inner, max_size=3)
+        | st.tuples(st.integers(1, 25), inner).map(lambda pair: nested(*pair))
+    ),
+    max_leaves=12,
+)
+
+
+def nested(levels: int, value: Json) -> Json:
+    """The value in this many objects and lists, in turn."""
+    for level in range(levels):
+        value = {"a": value} if level % 2 else [value]
+    return value
+
+
+@given(value=NESTED, limit=st.integers(1, 40), ascii_only=st.booleans())
+def test_a_text_that_is_surely_shallow_is_not_deeper(value: Json, limit: int, ascii_only: bool) -> None:
+    if is_surely_shallow(json.dumps(value, ensure_ascii=ascii_only).encode(), limit):
+        assert not deeper_than(value, limit)
+
+
+@pytest.mark.parametrize("name", ["plain", 'an "escaped" name', "a \\ sign", "a [name] with {brackets}"])
+def test_ordinary_json_with_many_brackets_needs_no_walk(name: str) -> None:
+    item: Json = {"name": name, "tags": ["new", "sale"], "address": {"zip": "8001", "lines": []}}
+    assert is_surely_shallow(json.dumps({"items": [item] * 1000}).encode(), 200)
+
+
+@pytest.mark.parametrize("closers", ["]", "]]", "}", '"]', "\\]", '\\"]'])
+def test_brackets_in_strings_hide_no_depth(closers: str) -> None:
+    value: Json = [closers]
+    for _ in range(199):
+        value = [closers, value]
+    assert len(decode_json(json.dumps(value).encode())) == 2
+    with pytest.raises(BadBodyError, match="200 deep"):
+        decode_json(json.dumps([value]).encode())
