@@ -38,6 +38,8 @@ from wrk import load, load_name  # noqa: E402
 START_S = 30.0
 SETTLE_S = 20.0
 """How long a gateway may go on with what nobody waits for any more, before the next one is asked."""
+CONFIGURED_BODY_MAX = 4000
+"""The most bytes of a body in nginx's configuration, whose strings are bounded; a larger body is a file."""
 
 
 def say(line: str) -> None:
@@ -48,20 +50,27 @@ def say(line: str) -> None:
 def upstream(root: Path, body: bytes = BODY, more: str = "") -> Iterator[tuple[int, Tree, str]]:
     """The upstream of all gateways: its port, its processes and its name.
 
+    It answers ``body`` to every path; to ``/item/3`` only, if the body has more than ``CONFIGURED_BODY_MAX`` bytes.
     ``more`` are lines for the server in nginx's configuration.
     """
     directory = root / "upstream"
     directory.mkdir()
     try:
         nginx = tool("nginx")
-    except Absent:
+    except Absent as reason:
+        if body != BODY:
+            raise SystemExit(f"the own stub has one body only, and {reason}") from reason
         with running([sys.executable, str(HERE / "stub.py")], 1, directory, {}) as tree:
             while not (port := (directory / "stdout").read_text()).endswith("\n"):
                 time.sleep(0.02)
             yield int(port), tree, "an own stub on uvloop (there is no nginx here)"
         return
     spot = Spot(directory, free_port(), 0)
-    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=body.decode(), MORE=more))
+    text = body.decode()
+    if len(body) > CONFIGURED_BODY_MAX:
+        more += f" location = /item/3 {{ alias {spot.written('item', text)}; }}"
+        text = ""
+    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=text, MORE=more))
     with running(nginx_command(file, spot), 1, directory, {}) as tree:
         until = time.monotonic() + START_S
         while _get(spot.port, "/item/3") != (200, body):
@@ -91,20 +100,22 @@ class Contestant:
     gateway: Gateway
     spot: Spot
     tree: Tree
+    body: bytes = BODY
+    """The upstream's body."""
     answers: int = 0
     """Those that were seen; its log has to have as many lines, and a few more for what was under way at each end."""
     runs: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def right(self) -> None:
+    def right(self, counts: tuple[int, ...] = COUNTS) -> None:
         """Wait until it serves, and see that its answers are what was asked for. ``Absent`` if they are not."""
         until = time.monotonic() + START_S
         while _get(self.spot.port, "/n1")[0] != 200:
             if time.monotonic() > until or not self.tree.alive():
                 raise Absent(f"it did not come up: {self.tree.complaint()}")
             time.sleep(0.1)
-        value = json.loads(BODY)
-        for count in COUNTS:
+        value = json.loads(self.body)
+        for count in counts:
             status, body = _get(self.spot.port, f"/n{count}")
             if status != 200 or json.loads(body) != {f"c{call}": value for call in range(count)}:
                 raise Absent(f"its answer to /n{count} is wrong: {status} {body[:300]!r}")
@@ -147,7 +158,15 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, results: Results) -> list[Contestant]:
+def started(
+    gateways: list[Gateway],
+    root: Path,
+    port: int,
+    stack: ExitStack,
+    results: Results,
+    body: bytes = BODY,
+    counts: tuple[int, ...] = COUNTS,
+) -> list[Contestant]:
     """Start all gateways that this machine can run and check their responses; the others are left out with a reason."""
     contestants = []
     for number, gateway in enumerate(gateways):
@@ -158,8 +177,8 @@ def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, re
             spot = Spot(directory, free_port(), port)
             with ExitStack() as alone:  # which ends it at once if it is left out
                 tree = alone.enter_context(running(gateway.command(spot), 0, directory, spot.environment()))
-                contestant = Contestant(gateway, spot, tree)
-                contestant.right()
+                contestant = Contestant(gateway, spot, tree, body)
+                contestant.right(counts)
                 stack.push(alone.pop_all())
         except Absent as reason:
             say(f"!!! {gateway.name} IS LEFT OUT: {reason}")
@@ -171,16 +190,28 @@ def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, re
     return contestants
 
 
-def measure(gateways: list[Gateway], rounds: int, seconds: int, warm_up: int) -> Results:
-    """Start the gateways, measure all rounds, end them, and count their log lines."""
-    results = Results(rounds, seconds, load_name(), body=len(BODY))
+def measure(
+    gateways: list[Gateway],
+    rounds: int,
+    seconds: int,
+    warm_up: int,
+    body: bytes = BODY,
+    counts: tuple[int, ...] = COUNTS,
+) -> Results:
+    """Start the gateways, measure all rounds, end them, and count their log lines.
+
+    Args:
+        body: what the upstream answers.
+        counts: the numbers of calls of a request, of ``COUNTS``.
+    """
+    results = Results(rounds, seconds, load_name(), body=len(body))
     with tempfile.TemporaryDirectory(prefix="umbel-bench-") as name:
         root = Path(name)
-        with upstream(root) as (port, service, results.upstream), ExitStack() as stack:
-            contestants = started(gateways, root, port, stack, results)
+        with upstream(root, body) as (port, service, results.upstream), ExitStack() as stack:
+            contestants = started(gateways, root, port, stack, results, body, counts)
             for turn in range(rounds):
                 order = contestants[turn % len(contestants) :] + contestants[: turn % len(contestants)]
-                for count in COUNTS:
+                for count in counts:
                     for one in order:
                         if turn == 0:
                             one.ask(count, warm_up, service)

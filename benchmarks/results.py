@@ -151,10 +151,10 @@ FIGURES = (
 )
 
 
-def figures(results: Results) -> str:
+def figures(results: Results, counts: tuple[int, ...] = COUNTS) -> str:
     """Return all measurements as a table."""
     rows = []
-    for count in COUNTS:
+    for count in counts:
         ours = median(results.samples.get((UMBEL, count), []), "cpu")
         for name in results.made_of:
             samples = results.samples[name, count]
@@ -174,17 +174,17 @@ def figures(results: Results) -> str:
     return FIGURES + "".join(rows)
 
 
-def peers(results: Results) -> str:
+def peers(results: Results, counts: tuple[int, ...] = COUNTS) -> str:
     """Return the descriptions of the gateways."""
     lines = []
     for name, made_of in results.made_of.items():
         said = [made_of, results.lines[name].text(), *(f"**{note}**" for note in results.notes[name])]
-        if all(sample.rate == 0 for count in COUNTS for sample in results.samples[name, count]):
+        if all(sample.rate == 0 for count in counts for sample in results.samples[name, count]):
             said.append("**answered nothing at all**")
         else:
             said += [
                 f"**at n = {count} it answered nothing good in {zero} of {results.rounds} rounds**"
-                for count in COUNTS
+                for count in counts
                 if (zero := sum(sample.rate == 0 for sample in results.samples[name, count]))
             ]
         lines.append(f"- **{name}**: {'; '.join(said)}.\n")
