@@ -84,6 +84,8 @@ async def busy_master(directory: Path, metrics_port: int) -> AsyncIterator[Super
     ):
         text = SAMPLE.read_text() + MORE_CONFIG.replace("ISSUER", provider.issuer)
         text += f'[admin]\nmetrics = "127.0.0.1:{metrics_port}"\n'
+        # No collector is there, so spans are lost.
+        text += f'[traces]\notlp = "http://127.0.0.1:{free_port()}"\nsample = 1.0\n'
         for service, port in (("users", 9001), ("orders", 9002), ("catalog", 9003), ("offers", 9005)):
             text = text.replace(f"http://127.0.0.1:{port}", urls[service][0])
         (directory / "umbel.toml").write_text(text.replace("http://127.0.0.1:9004", urls["catalog"][1]))
