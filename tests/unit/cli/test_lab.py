@@ -43,7 +43,8 @@ def test_without_a_terminal_the_question_is_printed_and_nothing_is_asked() -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("c", "Right."), ("A", "No: 5. See why:"), ("", ""), ("5\nc", "Error: '5' is not one of")]
+    ("given", "said"),
+    [("c", "Right."), ("A", "Wrong. The answer is: 5. See why:"), ("", ""), ("5\nc", "Error: '5' is not one of")],
 )
 def test_on_a_terminal_the_answer_is_a_letter(given: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.cli.lab._is_terminal", lambda: True)
