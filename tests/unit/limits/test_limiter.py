@@ -108,6 +108,8 @@ def test_an_ipv6_client_counts_by_its_network(client: str, counted: str | None) 
 def test_the_short_way_of_a_common_key_gives_what_jmespath_gives(context: Any) -> None:
     expression = compiled("auth.sub || client.ip", ("k",))
     assert evaluator(expression)(context) == expression.evaluate(context)
+    both = compiled("[client.ip, auth.sub || client.ip]", ("k",))
+    assert evaluator(both)(context) == both.evaluate(context)
 
 
 @pytest.mark.parametrize(
