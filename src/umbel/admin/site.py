@@ -16,8 +16,8 @@ import msgspec
 import trio
 
 from ..core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication
-from ..core.problem import CONTENT_TYPE, Problem
 from ..net.exception_groups import described
+from .answer import HTML, JSON, Answer, problem_answer, send_answer
 from .guard import Exchange, Guard, Refusal
 from .live import CONTENT_TYPE as EVENTS_TYPE
 from .live import TOPICS_MAX, LiveFeeds
@@ -29,8 +29,6 @@ from .static_files import is_known, static_files
 if TYPE_CHECKING:
     from ..core.inbound import Field, InboundRequest
 
-ANSWER_S = 5.0
-"""The time limit in seconds for a client to take the whole answer."""
 BODY_BYTES_MAX = 4096
 """The bound on the arguments of a command."""
 PAGES = ("/", "/status", "/tree", "/lints", "/slow", "/plan", "/config", "/events", "/metrics", "/livez", "/readyz")
@@ -48,7 +46,6 @@ PATHS = (*PAGES, *(COMMAND_PREFIX + name for name in _COMMANDS))
 """All paths."""
 _OPENMETRICS, _CLASSIC = b"application/openmetrics-text", b"text/plain"
 _QUALITY = re.compile(rb"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
-_HTML, _JSON = b"text/html; charset=utf-8", b"application/json"
 SECURITY_FIELDS: tuple[Field, ...] = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -57,16 +54,6 @@ SECURITY_FIELDS: tuple[Field, ...] = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 """Fields of every answer. The URL may hold a token, so no page may learn it (Referrer-Policy)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer."""
-
-    status: int
-    content_type: bytes
-    body: bytes
-    fields: tuple[Field, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +92,7 @@ class AdminSite(InboundApplication):
         self._page_url = page_url
 
     async def handle(self, request: Any) -> None:
-        """Answer an ``InboundRequest``; cut the answer if the client does not take it within ``ANSWER_S``.
+        """Answer an ``InboundRequest``; cut the answer if the client does not take it within ``answer.ANSWER_S``.
 
         A client that leaves ends nothing but its answer: the command is carried out.
         """
@@ -119,14 +106,8 @@ class AdminSite(InboundApplication):
         except Exception as error:  # noqa: BLE001 - no failure of the source may end the admin side
             path = request.target.partition(b"?")[0].decode("latin-1")
             self._report(f"admin.failed {path}", f"the admin side cannot answer {path}: {described(error)}")
-            answer = _problem(500, "The admin side has failed; see the log.")
-        security = [field for field in SECURITY_FIELDS if not any(field[0] == own for own, _ in answer.fields)]
-        fields = [(b"content-type", answer.content_type), *answer.fields, *security]
-        if not request.respond(answer.status, fields, answer.body):
-            with trio.move_on_after(ANSWER_S) as scope:
-                await request.drained()
-            if scope.cancelled_caught:
-                request.cut("the client of the admin side reads too slowly")
+            answer = problem_answer(500, "The admin side has failed; see the log.")
+        await send_answer(request, answer, SECURITY_FIELDS)
 
     def error_response_fields(self, head: object, fields: Sequence[Field]) -> Sequence[Field]:
         """``fields``, and the fields of every answer."""
@@ -135,20 +116,20 @@ class AdminSite(InboundApplication):
     async def _answer(self, request: InboundRequest) -> Answer | _Events:
         verdict = self._guard.check(request)
         if isinstance(verdict, Exchange):
-            return Answer(303, _HTML, b"", ((b"location", b"/"), (b"set-cookie", verdict.cookie)))
+            return Answer(303, HTML, b"", ((b"location", b"/"), (b"set-cookie", verdict.cookie)))
         if verdict is not None:
             return _refused(request, verdict)
         path = request.target.partition(b"?")[0].decode("latin-1")
         if path.startswith(COMMAND_PREFIX) and path not in self._paths:
             name = path.removeprefix(COMMAND_PREFIX)
-            return _problem(404, f'"{name}" is not a command; the commands are {", ".join(_COMMANDS)}')
+            return problem_answer(404, f'"{name}" is not a command; the commands are {", ".join(_COMMANDS)}')
         if (path.startswith(SLOW_PREFIX) and "/slow" in self._paths) or self._is_of_console(path):
             pass
         elif path not in self._paths:
-            return _problem(404, f"The paths are {', '.join(sorted(self._paths))}.")
+            return problem_answer(404, f"The paths are {', '.join(sorted(self._paths))}.")
         allowed = ("POST",) if path.startswith(COMMAND_PREFIX) else ("GET", "HEAD")
         if request.method not in allowed:
-            return _problem(405, f"Send {allowed[0]}.", (b"allow", ", ".join(allowed).encode()))
+            return problem_answer(405, f"Send {allowed[0]}.", (b"allow", ", ".join(allowed).encode()))
         if path.startswith(COMMAND_PREFIX):
             return await self._command(path.removeprefix(COMMAND_PREFIX), request)
         if path == "/events":
@@ -168,11 +149,11 @@ class AdminSite(InboundApplication):
         except ValueError:
             topics = []
         if not topics or set(topics) - set(self._feeds.names):
-            return _problem(400, f"Name topics, /events?topic=NAME; they are {', '.join(self._feeds.names)}.")
+            return problem_answer(400, f"Name topics, /events?topic=NAME; they are {', '.join(self._feeds.names)}.")
         if request.method == "HEAD":
             return Answer(200, EVENTS_TYPE, b"")
         if not self._feeds.has_room:
-            return _problem(503, "Too many pages are open; close one.", (b"retry-after", b"5"))
+            return problem_answer(503, "Too many pages are open; close one.", (b"retry-after", b"5"))
         return _Events(topics)
 
     async def _page(self, path: str, request: InboundRequest) -> Answer:
@@ -192,7 +173,7 @@ class AdminSite(InboundApplication):
             return _json(200, await source.slow())
         if path.startswith(SLOW_PREFIX):
             kept = await source.slow_request(path.removeprefix(SLOW_PREFIX))
-            return _problem(404, _NOT_KEPT) if kept is None else _json(200, kept)
+            return problem_answer(404, _NOT_KEPT) if kept is None else _json(200, kept)
         if path == "/config":
             return _json(200, await source.configuration())
         if path == "/plan":
@@ -200,7 +181,7 @@ class AdminSite(InboundApplication):
         status = await source.status()
         if path == "/status":
             return _json(200, status)
-        return Answer(200, _HTML, status_page(status, self._feeds.names, self._paths))
+        return Answer(200, HTML, status_page(status, self._feeds.names, self._paths))
 
     async def _plan(self, request: InboundRequest) -> Answer:
         query = request.target.partition(b"?")[2].decode("latin-1")
@@ -209,7 +190,7 @@ class AdminSite(InboundApplication):
         except ValueError:
             route = ""
         plans = await self._source.plan(route) if route else None
-        return _problem(404, _NO_PLAN) if plans is None else _json(200, plans)
+        return problem_answer(404, _NO_PLAN) if plans is None else _json(200, plans)
 
     async def _metrics(self, request: InboundRequest) -> Answer:
         accept = b",".join(value for name, value in request.fields if name == b"accept")
@@ -223,11 +204,11 @@ class AdminSite(InboundApplication):
             arguments += piece
         if name == URL_COMMAND:
             url = self._page_url()
-            return _problem(409, _NO_PAGE) if url is None else _json(200, {"url": url})
+            return problem_answer(409, _NO_PAGE) if url is None else _json(200, {"url": url})
         try:
             return _json(200, await self._source.command(name, arguments))
         except CommandError as error:
-            return _problem(409, str(error))
+            return problem_answer(409, str(error))
 
 
 _NOT_KEPT = "No such request is kept (any more): GET /slow lists those that are."
@@ -253,7 +234,7 @@ async def _static(path: str, request: InboundRequest) -> Answer:
     """A file of the console. It is no secret, so a browser may keep it, and ask whether it has changed."""
     file = (await trio.to_thread.run_sync(static_files, abandon_on_cancel=True)).get(path)
     if file is None:
-        return _problem(404, "The console has no such file.")
+        return problem_answer(404, "The console has no such file.")
     fields = ((b"cache-control", b"no-cache"), (b"etag", file.etag))
     known = b",".join(value for name, value in request.fields if name == b"if-none-match")
     if known and is_known(file.etag, known):
@@ -264,13 +245,9 @@ async def _static(path: str, request: InboundRequest) -> Answer:
 def _refused(request: InboundRequest, refusal: Refusal) -> Answer:
     accepts = b",".join(value for name, value in request.fields if name == b"accept")
     if refusal.status == 401 and request.method in ("GET", "HEAD") and b"text/html" in accepts:
-        return Answer(401, _HTML, token_page(refusal.detail), refusal.fields)
-    return _problem(refusal.status, refusal.detail, *refusal.fields)
+        return Answer(401, HTML, token_page(refusal.detail), refusal.fields)
+    return problem_answer(refusal.status, refusal.detail, *refusal.fields)
 
 
 def _json(status: int, value: Any) -> Answer:
-    return Answer(status, _JSON, msgspec.json.encode(value, enc_hook=str))
-
-
-def _problem(status: int, detail: str, *fields: Field) -> Answer:
-    return Answer(status, CONTENT_TYPE.encode(), Problem(status, detail).encode(), fields)
+    return Answer(status, JSON, msgspec.json.encode(value, enc_hook=str))

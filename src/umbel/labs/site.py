@@ -10,17 +10,16 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
+from ..admin.answer import HTML, JSON, Answer, problem_answer, send_answer
 from ..admin.connections import serve_connections
 from ..admin.guard import Hosts, OriginGuard
 from ..admin.listeners import AdminListener
 from ..core.inbound import InboundApplication
-from ..core.problem import CONTENT_TYPE, Problem
 from .document import columns_of
 from .model import PACKAGES, Lab, Run, lab_of
 from .page import index_page, live_page
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 
 WAITING_MAX = 4
 """The bound on runs that wait for the one in progress."""
-ANSWER_S = 5.0
-"""The time limit in seconds for a client to take the whole answer."""
 _PATH = re.compile(r"/(?P<number>[0-9]{1,3})(?P<run>/run)?")
-_HTML, _JSON = b"text/html; charset=utf-8", b"application/json"
 _FIELDS: tuple[Field, ...] = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -43,14 +39,6 @@ _FIELDS: tuple[Field, ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    content_type: bytes
-    body: bytes
-    fields: tuple[Field, ...] = ()
 
 
 class LabSite(InboundApplication):
@@ -74,47 +62,38 @@ class LabSite(InboundApplication):
         with trio.CancelScope() as scope:
             request.on_gone(lambda: scope.cancel(reason="the client has left"))
             answer = await self._answer(request)
-            fields = [(b"content-type", answer.content_type), *answer.fields, *_FIELDS]
-            if not request.respond(answer.status, fields, answer.body):
-                with trio.move_on_after(ANSWER_S) as writing:
-                    await request.drained()
-                if writing.cancelled_caught:
-                    request.cut("the client reads too slowly")
+            await send_answer(request, answer, _FIELDS)
 
     def error_response_fields(self, head: object, fields: Sequence[Field]) -> Sequence[Field]:
         """``fields``, and the fields of every answer."""
         return (*fields, *_FIELDS)
 
-    async def _answer(self, request: InboundRequest) -> _Answer:
+    async def _answer(self, request: InboundRequest) -> Answer:
         refusal = self._guard.check(request)
         if refusal is not None:
-            return _problem(refusal.status, refusal.detail)
+            return problem_answer(refusal.status, refusal.detail)
         path = request.target.partition(b"?")[0].decode("latin-1")
         found = _PATH.fullmatch(path)
         if path != "/" and (found is None or int(found["number"]) not in PACKAGES):
-            return _problem(404, f"There is no such page; the labs are /{', /'.join(map(str, PACKAGES))}.")
+            return problem_answer(404, f"There is no such page; the labs are /{', /'.join(map(str, PACKAGES))}.")
         runs = found is not None and found["run"] is not None
         allowed = ("POST",) if runs else ("GET", "HEAD")
         if request.method not in allowed:
-            return _problem(405, f"Send {allowed[0]}.", (b"allow", ", ".join(allowed).encode()))
+            return problem_answer(405, f"Send {allowed[0]}.", (b"allow", ", ".join(allowed).encode()))
         if found is None:
-            return _Answer(200, _HTML, index_page().encode())
+            return Answer(200, HTML, index_page().encode())
         lab = lab_of(int(found["number"]))
-        return await self._result(lab) if runs else _Answer(200, _HTML, live_page(lab).encode())
+        return await self._result(lab) if runs else Answer(200, HTML, live_page(lab).encode())
 
-    async def _result(self, lab: Lab) -> _Answer:
+    async def _result(self, lab: Lab) -> Answer:
         if self._one_run.statistics().tasks_waiting >= WAITING_MAX:
-            return _problem(503, "Other labs are run; try again in a moment.", (b"retry-after", b"5"))
+            return problem_answer(503, "Other labs are run; try again in a moment.", (b"retry-after", b"5"))
         async with self._one_run:
             try:
                 runs = await self._run(lab)
             except LabError as error:
-                return _problem(500, str(error))
-        return _Answer(200, _JSON, msgspec.json.encode(columns_of(lab, runs)))
-
-
-def _problem(status: int, detail: str, *fields: Field) -> _Answer:
-    return _Answer(status, CONTENT_TYPE.encode(), Problem(status, detail).encode(), fields)
+                return problem_answer(500, str(error))
+        return Answer(200, JSON, msgspec.json.encode(columns_of(lab, runs)))
 
 
 async def serve_labs(listener: AdminListener, report: Callable[[str, str], object]) -> None:

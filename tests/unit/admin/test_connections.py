@@ -15,9 +15,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.process.admin import ask_admin, ask_admin_bytes
+from umbel.admin.answer import ANSWER_S
 from umbel.admin.connections import CONNECTIONS_MAX, connections_max, serve_connections
 from umbel.admin.guard import UnixGuard
-from umbel.admin.site import ANSWER_S, BODY_BYTES_MAX, AdminSite, prefers_openmetrics
+from umbel.admin.site import BODY_BYTES_MAX, AdminSite, prefers_openmetrics
 from umbel.admin.source import CommandError, Metrics, Topic
 
 HEAD = b"GET /status HTTP/1.1\r\nhost: x\r\n"

@@ -18,13 +18,13 @@ from ...server.limits.memory import resident
 from .. import catalogue
 from ..exposition import metrics_of
 from ..figures import ProcessFigures
-from ..kept_requests import LATEST_EVERY_S, KeptRequests, Listing, as_answer, as_request, latest
-from ..lints.lint import as_topic
+from ..kept_requests import KeptRequests, Listing, as_answer, as_request
 from ..lints.watch import LintWatch, running_step
 from ..traffic.live_traffic import LiveTraffic
 from ..tree.nodes import Blocked, ProcessTree
 from .live_process import LiveProcess
 from .observed_loop import ANSWER_S, LoopBlockedError, ObservedLoop
+from .topics import topics_of
 
 if TYPE_CHECKING:
     from ..figures import Labels, Value
@@ -37,8 +37,6 @@ PROCESS = "main"
 """The name of the process in trees and figures."""
 TREE_S = 2.0
 """The time limit in seconds for the reading of the task tree."""
-RELOADS_EVERY_S = 2.0
-"""The least seconds between two looks at the reloads."""
 REOPEN_S = 5.0
 """The time limit in seconds for the reopening of the log files."""
 
@@ -220,24 +218,7 @@ class ProcessSource:
 
     def topics(self) -> dict[str, Topic]:
         """The task tree, lints, the state of the process, its traffic, kept requests and reloads."""
-
-        async def tree() -> dict[str, Any]:
-            return {"trees": await self.trees()}
-
-        async def lints() -> dict[str, Any]:
-            return as_topic(await self.lints())
-
-        async def kept() -> dict[str, Any]:
-            return latest(await self.slow())
-
-        return {
-            "tree": Topic(tree),
-            "lints": Topic(lints),
-            "workers": Topic(self.status),
-            **self._traffic.topics(),
-            "slow": Topic(kept, LATEST_EVERY_S),
-            "config": Topic(_never_reloaded, RELOADS_EVERY_S),
-        }
+        return topics_of(self, self._traffic, _never_reloaded)
 
     async def _upstreams(self) -> dict[str, Snapshots | None]:
         try:

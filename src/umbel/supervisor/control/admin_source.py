@@ -17,11 +17,11 @@ from ...gateway.operation.plans import plans_of
 from ...logs.records.level import LevelName
 from ...observe.exposition import metrics_of
 from ...observe.figures import ProcessFigures
-from ...observe.kept_requests import LATEST_EVERY_S, as_answer, as_request, latest
-from ...observe.lints.lint import Lint, as_topic
+from ...observe.kept_requests import as_answer, as_request
+from ...observe.lints.lint import Lint
 from ...observe.lints.watch import LintWatch, running_step
 from ...observe.process.live_process import LiveProcess
-from ...observe.process.process_source import RELOADS_EVERY_S
+from ...observe.process.topics import topics_of
 from ...observe.traffic.live_traffic import LiveTraffic
 from ...observe.traffic.upstreams import Snapshots
 from ...observe.tree.nodes import Blocked, ProcessTree
@@ -130,24 +130,7 @@ class MasterSource:
 
     def topics(self) -> dict[str, Topic]:
         """Task trees, lints and traffic of all processes, the state of the workers, kept requests, and reloads."""
-
-        async def tree() -> Answer:
-            return {"trees": await self.trees()}
-
-        async def lints() -> Answer:
-            return as_topic(await self.lints())
-
-        async def kept() -> Answer:
-            return latest(await self.slow())
-
-        return {
-            "tree": Topic(tree),
-            "lints": Topic(lints),
-            "workers": Topic(self.status),
-            **self._traffic.topics(),
-            "slow": Topic(kept, LATEST_EVERY_S),
-            "config": Topic(self._reloads, RELOADS_EVERY_S),
-        }
+        return topics_of(self, self._traffic, self._reloads)
 
     async def _upstreams(self) -> dict[str, Snapshots | None]:
         """The snapshots of the upstreams of all ready workers, waited for at most 1 s."""
