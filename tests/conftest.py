@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.process import fork_server
 from tests.support.server import asgi
-from umbel.config.schema.server import Server
+from umbel.config.schema.process.server import Server
 from umbel.server import install_in_hypercorn
 
 install_in_hypercorn()

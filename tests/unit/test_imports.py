@@ -7,6 +7,7 @@ without violations must be deleted.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import umbel
 from tests.support.source.source_tree import Edge, SourceTree, circles, graph_of, imports_of, reached
 
 SRC = Path(umbel.__file__).parent
+
+FILES_MAX = 15
+"""The bound on the files of one folder."""
 
 # The layers from the bottom up. A unit is a package of umbel. It may import only from lower rows, which stand before
 # its own in this list, and not from other units of its row; within a unit all imports are allowed. Some units do not
@@ -211,6 +215,11 @@ def test_a_policy_has_no_clock_no_io_and_no_randomness_of_its_own(tree: SourceTr
 def test_impurities_are_detected() -> None:
     text = "import time\nfrom random import Random, choice\nimport random\nrandom.random()\nrandom.Random(1)\n"
     assert impurities(text) == ["1: time", "2: random.choice", "4: random.random"]
+
+
+def test_a_folder_of_the_source_has_at_most_fifteen_files() -> None:
+    files = Counter(file.parent for file in SRC.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    assert {str(folder.relative_to(SRC)): count for folder, count in files.items() if count > FILES_MAX} == {}
 
 
 def test_files_and_functions_keep_their_length_limits_and_have_no_marks_for_later(tree: SourceTree) -> None:

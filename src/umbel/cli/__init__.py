@@ -38,10 +38,18 @@ COMMANDS = {
     "demo": "Start sample services and a gateway in front of them.",
 }
 """The commands, each with its line of ``umbel --help``, which imports none of them."""
+_FOLDERS = {
+    "ctl": "instance",
+    "top": "instance",
+    "slow": "instance",
+    "record": "cassettes",
+    "replay": "cassettes",
+}
+"""The packages of the commands whose module is in one."""
 
 
 class Commands(click.Group):
-    """A group that imports a command, ``umbel.cli.<name>:<name>``, when it is called."""
+    """A group that imports a command, the function ``name`` of the module ``name``, when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, in the order of ``--help``."""
@@ -51,7 +59,8 @@ class Commands(click.Group):
         """Import and return the command of this name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        package = f"{__name__}.{_FOLDERS[cmd_name]}" if cmd_name in _FOLDERS else __name__
+        command = getattr(importlib.import_module(f"{package}.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from ..config.schema.supervisor import parse_hang_timeout
+from ..config.schema.process.supervisor import parse_hang_timeout
 from ..config.schema.values.units import parse_delay, parse_duration, parse_size
 
 ValueT = TypeVar("ValueT")

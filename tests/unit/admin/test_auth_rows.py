@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.unit.cli.test_ctl import answering, ok
+from tests.unit.cli.instance.test_ctl import answering, ok
 from umbel.admin.auth_rows import auth_rows
 from umbel.admin.page import status_page
 from umbel.cli import main

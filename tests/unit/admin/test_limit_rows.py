@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from tests.unit.cli.test_ctl import answering, ok
+from tests.unit.cli.instance.test_ctl import answering, ok
 from umbel.admin.limit_rows import limit_rows
 from umbel.admin.page import status_page
 from umbel.cli import main

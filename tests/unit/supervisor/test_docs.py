@@ -10,7 +10,7 @@ import click
 import pytest
 
 from umbel.cli import main
-from umbel.cli.ctl import ctl
+from umbel.cli.instance.ctl import ctl
 from umbel.cli.serve import serve
 from umbel.config.schema.sections import Config
 

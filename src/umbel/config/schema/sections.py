@@ -16,20 +16,20 @@ from ...core.product import PRODUCT
 from .access.auth import Auth, AuthName, AuthNames, Scope
 from .access.limits import Limit as Limit
 from .access.limits import LimitName, LimitNames
-from .admin import Admin as Admin
 from .browsers import Cors as Cors
 from .browsers import ResponseHeaders as ResponseHeaders
 from .compress import Compress as Compress
 from .constraints import ConstraintViolation, enforce
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
+from .process.admin import Admin as Admin
+from .process.server import Server as Server
+from .process.supervisor import Supervisor as Supervisor
+from .process.traces import Traces as Traces
 from .proxy import Proxy as Proxy
 from .query_params import QueryParam as QueryParam
 from .section import AS_TUPLE, Section
-from .server import Server as Server
 from .static_answers import Redirect as Redirect
 from .static_answers import Respond as Respond
-from .supervisor import Supervisor as Supervisor
-from .traces import Traces as Traces
 from .traffic import Mirror as Mirror
 from .traffic import Split, traffic_constraints
 from .values.defaults import LOGS_DIR

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ...config.schema.traces import Traces as Section
+from ...config.schema.process.traces import Traces as Section
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.events import LogMessage
 from ...observe.traces.export import SpanExport, open_export

@@ -10,7 +10,7 @@ import trio
 
 from tests.unit.supervisor.master.test_master import Script, mastering, script
 from umbel.admin.page import status_page
-from umbel.cli.ctl import _status
+from umbel.cli.instance.ctl import _status
 from umbel.observe.figures import ProcessFigures, Sums, add
 from umbel.supervisor.control import messages
 from umbel.supervisor.control.admin_source import MasterSource

@@ -1,0 +1,1 @@
+"""The commands that ask a running instance, and their client: ``ctl``, ``top`` and ``slow``."""
