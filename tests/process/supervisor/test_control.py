@@ -132,8 +132,9 @@ async def test_the_level_of_the_log_app_is_set_in_all_workers_until_a_reload(tmp
         status, said = await ended(*CTL, "log-level", "debug", cwd=tmp_path)
         assert (status, said) == (0, "the level of the log app is debug\n")
         assert (await master.ask(command="status"))["master"]["log_level"] == "debug"
+        assert (await master.ask(command="reopen"))["ok"]  # The worker answers this after it has set the level.
         assert await details() == 1
-        # A successor of the worker has the level too.
+        # A successor of the worker has the level from its first request on.
         assert (await master.ask(command="kill", slot=1))["ok"]
         await master.line("worker.ready: worker 1")
         assert await details() == 2

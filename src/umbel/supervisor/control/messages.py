@@ -82,6 +82,8 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     either; None: without any."""
     needs_key_files: bool = True
     """Whether the worker fails if a file of API keys cannot be used (``config/loading/file_rules.py``)."""
+    log_level: LevelName | None = None
+    """The level of the log ``app``; None: as configured."""
     check_only: bool = False
     """Whether the worker only loads the application and runs its lifespan."""
 

@@ -388,6 +388,7 @@ class Master:
             may_lack_keys=may_lack_keys,
             # At the start a broken file is a mistake to be seen, and a successor must not have less than its worker.
             needs_key_files=not self._ever_ready or may_lack_keys is not None,
+            log_level=self.log_level,
         )
         return WorkerSpec(start, f"worker {slot} of {application.name}")
 
@@ -401,6 +402,7 @@ class Master:
             text = f"worker {slot.number} ({worker.pid}) is ready after {took:.2f} s"
             self.console.report("info", "worker.ready", text, slot=slot.number, pid=worker.pid, seconds=round(took, 3))
             self._ever_ready = True
+            # The level may have been set after the worker had been started.
             if self._log_level is not None and worker.generation == self._log_level[0]:
                 worker.send(messages.SetLogLevel(level=self._log_level[1]))
             self._never_ready.discard(slot.number)

@@ -125,6 +125,8 @@ class WorkerServer:
             await nursery.start(self._drain_on_sigterm)
 
             def ready() -> None:
+                if self._start.log_level is not None:
+                    set_app_level(self._server.recorder, self._start.log_level)
                 self.is_ready = True
                 self.on_ready()
                 self._channel.send(messages.Ready(limits=self._limit_reports.identities))
