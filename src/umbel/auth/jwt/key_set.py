@@ -67,11 +67,16 @@ class _BadKeyError(Exception):
 class VerificationKey:
     """A key and the algorithms that it verifies. Neither ``repr`` nor ``str`` shows anything of the key."""
 
-    __slots__ = ("_key", "_models", "algorithms", "key_id", "public")
+    __slots__ = ("_key", "_models", "_signature_size", "algorithms", "key_id", "public")
 
     def __init__(self, key: Key, key_id: str | None, algorithms: Collection[str], public: tuple[str, ...]) -> None:
+        from joserfc.jwk import RSAKey
+
         self._key = key
         self._models = {name: algorithm_models()[name] for name in algorithms}
+        # RFC 8017 sections 8.1.2 and 8.2.2. OpenSSL also takes an RSASSA-PSS signature whose leading zero bytes are
+        # missing, so that one signature would have several forms.
+        self._signature_size = (key.public_key.key_size + 7) // 8 if isinstance(key, RSAKey) else None
         self.key_id = key_id
         self.algorithms = frozenset(algorithms)
         self.public = public
@@ -84,7 +89,7 @@ class VerificationKey:
             algorithm: one of ``algorithms``; with another one the result is False.
         """
         model = self._models.get(algorithm)
-        if model is None:
+        if model is None or (self._signature_size is not None and len(signature) != self._signature_size):
             return False
         try:
             return model.verify(signing_input, signature, self._key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
+from itertools import count
 from typing import Any
 
 import pytest
@@ -250,6 +251,19 @@ def test_sets_are_equal_if_keys_ids_and_algorithms_are() -> None:
     assert not one.equals(key_set(jwk(EC, kid="b"), algorithms=PUBLIC))
     assert not one.equals(key_set(jwk(private_key("ES256", 1), kid="a"), algorithms=PUBLIC))
     assert not one.equals(None)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+def test_an_rsa_signature_without_its_leading_zero_verifies_nothing(algorithm: str) -> None:
+    signer = private_key(algorithm)
+    (key,) = key_set(jwk(signer), algorithms=(algorithm,)).keys
+    # One of 256 begins with a zero.
+    signed = (parts for number in count() if (parts := parts_of(sign(signer, algorithm, number=number)))[1][0] == 0)
+    text, signature = next(signed)
+
+    assert key.verifies(algorithm, text, signature)
+    assert not key.verifies(algorithm, text, signature[1:])
+    assert not key.verifies(algorithm, text, b"\0" + signature)
 
 
 def test_an_unknown_algorithm_or_a_strange_signature_verifies_nothing() -> None:
