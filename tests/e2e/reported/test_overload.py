@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -35,24 +36,29 @@ def calls(count: int) -> str:
 
 
 async def crowd(
-    program: Program, clients: int, target: str = "/r", rounds: int = 1, *, one_by_one: bool = False
+    program: Program, clients: int, target: str = "/r", rounds: int = 1, *, patient: bool = False
 ) -> Counter[int]:
     """Send requests from concurrent clients, each on a connection of its own, and count the statuses.
 
-    With ``one_by_one`` each connects when the one before has connected. Otherwise all requests may come in one turn of
-    the event loop, and a full server refuses what is beyond its share of displaced requests (``DISPLACED_SHARE``).
+    With ``patient`` each connects when the one before has connected, and waits a little after a 503. Otherwise so many
+    requests may come in one turn of the event loop that a full server refuses some of them, whatever their route is
+    (``DISPLACED_SHARE``).
     """
     statuses: Counter[int] = Counter()
+    pauses = random.Random(target)
 
     async def client(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with connected(program.port) as connection:
             task_status.started()
             for _ in range(rounds):
-                statuses[(await connection.request("GET", target)).status] += 1
+                status = (await connection.request("GET", target)).status
+                statuses[status] += 1
+                if patient and status == 503:
+                    await trio.sleep(pauses.uniform(0.1, 0.3))
 
     async with trio.open_nursery() as nursery:
         for _ in range(clients):
-            if one_by_one:
+            if patient:
                 await nursery.start(client)
             else:
                 nursery.start_soon(client)
@@ -106,9 +112,9 @@ async def test_two_hanging_upstreams_cause_no_errors_in_a_route_of_a_third(keys:
         config = up(first, name="one", keys=keys) + up(second, name="two", keys=keys) + up(third)
         brief = 'deadline = "3s"'
         config += route("/one", upstream="one", keys=brief) + route("/two", upstream="two", keys=brief) + route("/r")
-        async with running(tmp_path, config) as program, trio.open_nursery() as nursery:
+        async with running(tmp_path, config, keep_alive_timeout=30.0) as program, trio.open_nursery() as nursery:
             for target in ("/one", "/two"):
-                nursery.start_soon(partial(crowd, program, 200, target, 100, one_by_one=True))
+                nursery.start_soon(partial(crowd, program, 200, target, 100, patient=True))
             # The route must answer from the beginning, and 20 more times after both upstreams count as stalled.
             stalled = 0
             with trio.move_on_after(5):
