@@ -1,6 +1,7 @@
 """The gateway compared with its alternatives: ``make bench``; ``ARGS=--quick`` for a short run.
 
-    make bench                              all of it, ten minutes; writes benchmarks/results.md
+    make bench                              all of it, ten minutes; writes benchmarks/results.md and the
+                                            tables of README.md and README.zh-CN.md
     make bench ARGS='--only node --only umbel --json /tmp/figures.json'
 
 All gateways run on one core, idle except for the one that is measured; upstream and load share another core. Five
@@ -30,8 +31,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from lineup import CLIENTS, COUNTS, GATEWAYS, Absent, Gateway, Spot, nginx_command, nginx_conf, output, tool  # noqa: E402  # siblings, found only now
+from marked import replace_marked  # noqa: E402
 from processes import Tree, free_port, pinned, running  # noqa: E402
-from results import Lines, Results, Sample, report  # noqa: E402
+from results import CHINESE, ENGLISH, Lines, Results, Sample, bars, report  # noqa: E402
 from stub import BODY  # noqa: E402
 from wrk import load, load_name  # noqa: E402
 
@@ -255,6 +257,8 @@ def main() -> None:
         Path(arguments.json).write_text(json.dumps(results.document(), indent=2) + "\n", encoding="utf-8")
     if not arguments.quick and not arguments.only:
         (HERE / "results.md").write_text(text, encoding="utf-8")
+        for name, words in (("README.md", ENGLISH), ("README.zh-CN.md", CHINESE)):
+            replace_marked(HERE.parent / name, "bars", bars(results, words).rstrip())
 
 
 if __name__ == "__main__":

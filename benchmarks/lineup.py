@@ -25,7 +25,7 @@ BUILT = BIN.parent / "krakend"
 MODULES = Path("/usr/lib/nginx/modules")
 COUNTS = (1, 10, 50)
 CLIENTS = 16
-KRAKEND = "github.com/krakend/krakend-ce/v2/cmd/krakend-ce@v2.13.1"
+KRAKEND_MODULE = "github.com/krakend/krakend-ce/v2/cmd/krakend-ce@v2.13.1"
 BUILD_S = 600.0
 
 
@@ -105,7 +105,7 @@ def built(what: str, command: list[str], **options: Any) -> None:
 def _umbel_made_of() -> str:
     return (
         f"`umbel serve`, one process and nothing but its configuration ({packages('umbel', 'trio', 'httptools')}); "
-        "access and call records on, as they are by default"
+        "with access records and a member per call in them, as by default"
     )
 
 
@@ -193,17 +193,18 @@ def _krakend_made_of() -> str:
     logged = "its access log, a write per line as it comes, goes to a file"
     if not edition.exists():
         try:
-            built("KrakenD CE", [go, "install", KRAKEND], env={**os.environ, "GOBIN": str(BUILT)})
+            built("KrakenD CE", [go, "install", KRAKEND_MODULE], env={**os.environ, "GOBIN": str(BUILT)})
         except Absent:
             sources = [folder / name for name in ("main.go", "go.mod", "go.sum")]
             if not engine.exists() or engine.stat().st_mtime < max(path.stat().st_mtime for path in sources):
                 built("Lura, the engine of KrakenD", [go, "build", "-o", str(engine), "."], cwd=folder)
             made_of = next(line for line in (folder / "go.mod").read_text().splitlines() if "luraproject" in line)
             return (
-                f"KrakenD CE itself could not be had here (`go install {KRAKEND}` failed), so this is its engine, "
-                f"{made_of.removeprefix('require').strip()}, with its own proxies and gin router: {shared}; {logged}"
+                f"KrakenD CE itself could not be had here (`go install {KRAKEND_MODULE}` failed), so this is its "
+                f"engine, {made_of.removeprefix('require').strip()}, with its own proxies and gin router: {shared}; "
+                f"{logged}"
             )
-    return f"KrakenD CE ({KRAKEND.partition('@')[2]}): {shared}; {logged}"
+    return f"KrakenD CE ({KRAKEND_MODULE.partition('@')[2]}): {shared}; {logged}"
 
 
 def krakend_json(spot: Spot) -> str:
@@ -269,12 +270,13 @@ def _nginx(spot: Spot) -> list[str]:
 
 
 UMBEL, SEED, AIOHTTP, NODE = "Umbel", "FastAPI + httpx (seed)", "FastAPI + aiohttp", "Node, fastify + undici"
+KRAKEND, NGINX = "KrakenD", "nginx + lua"
 GATEWAYS = (
     Gateway(UMBEL, _umbel_made_of, _umbel, "logs/access.jsonl*"),
     Gateway(AIOHTTP, _aiohttp_made_of, _aiohttp),
     Gateway(SEED, _seed_made_of, _seed),
     Gateway(NODE, _node_made_of, _node),
-    Gateway("KrakenD", _krakend_made_of, _krakend, "stdout", b"[GIN]"),
+    Gateway(KRAKEND, _krakend_made_of, _krakend, "stdout", b"[GIN]"),
     Gateway("plain trio", _trio_made_of, _trio),
-    Gateway("nginx + lua", _nginx_made_of, _nginx),
+    Gateway(NGINX, _nginx_made_of, _nginx),
 )

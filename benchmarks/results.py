@@ -12,9 +12,15 @@ import statistics
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lineup import AIOHTTP, CLIENTS, COUNTS, NODE, SEED, UMBEL
+from lineup import AIOHTTP, CLIENTS, COUNTS, KRAKEND, NGINX, NODE, SEED, UMBEL
 
-BARS = ((AIOHTTP, 1, 2.0), (AIOHTTP, 10, 2.5), (AIOHTTP, 50, 2.5), (SEED, 10, 20.0), (NODE, 10, 0.6))
+BARS = (
+    *((AIOHTTP, count, bar) for count, bar in zip(COUNTS, (3.0, 3.5, 4.0), strict=True)),
+    *((NODE, count, bar) for count, bar in zip(COUNTS, (1.0, 1.3, 1.7), strict=True)),
+    *((KRAKEND, count, bar) for count, bar in zip(COUNTS, (0.9, 1.7, 2.2), strict=True)),
+    (SEED, 10, 80.0),
+    (NGINX, 10, 0.35),
+)
 """Umbel's requests/s by the other's: with whom, at which n, and how many times it is to be."""
 
 START_AND_END = 100
@@ -132,16 +138,35 @@ def spread(values: list[float]) -> str:
     return two_digits(statistics.median(values)) + around
 
 
-def bars(results: Results) -> str:
-    """Return the bars with the results."""
-    rows = ["| Umbel's requests/s by those of | n | asked | reached: median (from-to) | |\n|---|---:|---:|---:|---|\n"]
+class BarWords(NamedTuple):
+    """The words of the table of bars in one language."""
+
+    head: tuple[str, str, str]
+    """Of the columns with the peer, with the bar, and with the result."""
+    reached: str
+    missed: str
+    not_measured: str
+
+
+ENGLISH = BarWords(
+    ("Umbel's requests/s by those of", "asked", "reached: median (from-to)"), "reached", "**missed**", "not measured"
+)
+CHINESE = BarWords(
+    ("Umbel 每秒的请求数除以下列网关的", "目标", "实测中位数 (最小-最大)"), "达到", "**未达到**", "没有测"
+)
+
+
+def bars(results: Results, words: BarWords = ENGLISH) -> str:
+    """Return the bars with the results as a table."""
+    peer_head, asked, result_head = words.head
+    rows = [f"| {peer_head} | n | {asked} | {result_head} | |\n|---|---:|---:|---:|---|\n"]
     for peer, count, bar in BARS:
         found = [math.inf if ratio is None else ratio for ratio in ratios(results, peer, count)]
         if found:
-            verdict = "reached" if statistics.median(found) >= bar else "**missed**"
+            verdict = words.reached if statistics.median(found) >= bar else words.missed
             rows.append(f"| {peer} | {count} | ≥ {bar:g} | {spread(found)} | {verdict} |\n")
         else:
-            rows.append(f"| {peer} | {count} | ≥ {bar:g} | - | not measured |\n")
+            rows.append(f"| {peer} | {count} | ≥ {bar:g} | - | {words.not_measured} |\n")
     return "".join(rows)
 
 
@@ -216,13 +241,14 @@ All gateways are up all the time on one core, one process of each that serves, i
 the other core: the load, {results.load}, with {CLIENTS} connections, each of which sends its next request when its
 answer has come; and the upstream, {results.upstream}, which answers {results.body} bytes of JSON.
 
-Each gateway keeps its connections to the upstream open, with room for every call in flight ({CLIENTS} times
-{max(COUNTS)}), decodes the bodies and encodes one answer (nginx puts them together as they are), has a deadline of 2 s
-over the request, and writes a line per request into a file. Idle connections are kept for ten minutes or
-longer, so that they are still there when a gateway's turn comes again. Umbel has all of it on that is on by default:
-besides the access record a record per call, `Server-Timing`, and to the upstream `traceparent`, `X-Request-Id`, `Via`,
-`X-Forwarded-*` and the budget that is left. Beside urls, paths and deadlines these two, that room and the ten minutes,
-are its only settings.
+Each gateway keeps its connections to the upstream open, decodes the bodies and encodes one answer (nginx puts them
+together as they are), has a deadline of 2 s over the request, and writes a line per request into a file. The peers have
+room for every call in flight ({CLIENTS} times {max(COUNTS)}), and keep idle connections for ten minutes or longer, so
+that these are still there when their turn comes again. Umbel has no settings but urls, paths and deadlines, so it has
+all of it on that is on by default: an access record with a member per call, `Server-Timing`, and to the upstream
+`traceparent`, `X-Request-Id`, `Via`, `X-Forwarded-*` and the time that is left. By default it also has at most 100
+calls in flight to an upstream, so at n = 10 and 50 the others wait in its queue; and it closes idle connections after
+4 s, so it connects anew at the beginning of each turn.
 
 Before the rounds each gateway's answers are checked; after them its lines are counted: as many as answers, and up to
 {CLIENTS} more for each of its runs, which were under way when the load went. KrakenD answers 200 with what it has when

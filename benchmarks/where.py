@@ -2,7 +2,7 @@
 
 The gateway runs on one core with a sampling profiler (``sampled.py``), load and upstream on another. Windows with and
 without sampling alternate: the CPU per request is measured without it, the shares with it. ``--json FILE`` writes the
-result, ``--before FILE`` shows an older one beside it, ``--doc FILE`` writes the table between its two markers.
+result, ``--before FILE`` shows an older one beside it, ``--doc FILE`` writes the table between its markers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from path_processes import Process, cpu, gateway, main_cpu, script  # noqa: E402  # siblings, found only now
+from marked import replace_marked  # noqa: E402  # siblings, found only now
+from path_processes import Process, cpu, gateway, main_cpu, script  # noqa: E402
 from stages import ORDER, THREADS  # noqa: E402
 
 CALLS = (1, 10)
 CLIENTS = 16
-BEGIN, END = "<!-- where: begin -->", "<!-- where: end -->"
 LEAST_SHARE = 0.004
 """A stage that is less in every column has no row of its own."""
 POLICIES = """
@@ -171,15 +171,6 @@ def functions(result: Result, count: int) -> str:
     return "\n".join(lines)
 
 
-def write_into(doc: Path, text: str) -> None:
-    """Replace the text between the markers of ``doc``, which must exist."""
-    before, begin, rest = doc.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{doc} has no line {BEGIN} with a line {END} after it")
-    doc.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short window of each kind")
@@ -199,7 +190,7 @@ def main() -> None:
     if given.json:
         given.json.write_text(json.dumps(result, indent=1))
     if given.doc:
-        write_into(given.doc, text)
+        replace_marked(given.doc, "where", text)
 
 
 if __name__ == "__main__":

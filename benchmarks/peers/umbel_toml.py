@@ -5,20 +5,14 @@
 
 from __future__ import annotations
 
-CALLS_MAX = 16 * 50
-
 
 def configuration(upstream: int, counts: tuple[int, ...]) -> str:
     """The text of umbel.toml, with an upstream on this port of loopback; its logs go to ``logs`` beside it."""
     parts = [
         f"""\
-# Everything is as it comes (access and call records, headers, queues), but that the one upstream may be asked as much
-# at once as the load needs (16 requests of 50 calls), and that idle connections are kept as long as the peers keep
-# theirs: each gateway waits for its turn longer than 15 s.
+# Nothing but urls, paths and deadlines: every limit, timeout, policy and record is as it comes.
 [upstreams.items]
 urls = ["http://127.0.0.1:{upstream}"]
-max_concurrency = {CALLS_MAX}
-keepalive_expiry = "10m"
 """
     ]
     for count in counts:

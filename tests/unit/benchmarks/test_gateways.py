@@ -108,7 +108,7 @@ def test_the_report_has_bars_collapses_and_the_peers_left_out(bench: Any) -> Non
     reports = bench("results")
     results = reports.Results(2, 3, "wrk", "nginx", 170, left_out={reports.NODE: "there is no node here"})
     rates = {
-        (reports.UMBEL, 1): (3000.0, 2000.0),
+        (reports.UMBEL, 1): (4000.0, 3000.0),
         (reports.UMBEL, 10): (500.0, 700.0),
         (reports.AIOHTTP, 1): (1000.0, 1000.0),
         (reports.AIOHTTP, 10): (250.0, 350.0),
@@ -126,11 +126,25 @@ def test_the_report_has_bars_collapses_and_the_peers_left_out(bench: Any) -> Non
 
     text = reports.report(results)
 
-    assert f"| {reports.AIOHTTP} | 1 | ≥ 2 | 2.5 (2-3) | reached |" in text
-    assert f"| {reports.AIOHTTP} | 10 | ≥ 2.5 | 2 (2-2) | **missed** |" in text
-    assert f"| {reports.SEED} | 10 | ≥ 20 | ∞ (∞-∞) | reached |" in text
-    assert f"| {reports.NODE} | 10 | ≥ 0.6 | - | not measured |" in text
+    assert f"| {reports.AIOHTTP} | 1 | ≥ 3 | 3.5 (3-4) | reached |" in text
+    assert f"| {reports.AIOHTTP} | 10 | ≥ 3.5 | 2 (2-2) | **missed** |" in text
+    assert f"| {reports.SEED} | 10 | ≥ 80 | ∞ (∞-∞) | reached |" in text
+    assert f"| {reports.NODE} | 10 | ≥ 1.3 | - | not measured |" in text
     assert f"| 10 | {reports.SEED} | 0 (0-0) | - | - | 14 | - | - | 10% |" in text
     assert "**90 lines for 100 answers**; **at n = 10 it answered nothing good in 2 of 2 rounds**" in text
     assert f"- **{reports.NODE}** is left out: there is no node here." in text
-    assert results.document()["bars"][0] == {"peer": reports.AIOHTTP, "n": 1, "bar": 2.0, "ratios": [3.0, 2.0]}
+    assert results.document()["bars"][0] == {"peer": reports.AIOHTTP, "n": 1, "bar": 3.0, "ratios": [4.0, 3.0]}
+
+
+def test_the_table_of_bars_has_the_same_figures_in_both_languages(bench: Any) -> None:
+    reports = bench("results")
+    results = reports.Results(1, 3, "wrk")
+    for name, rate in ((reports.UMBEL, 800.0), (reports.NODE, 400.0), (reports.KRAKEND, 600.0)):
+        results.samples[name, 10] = [reports.Sample(rate, 0.001, 0.002, 0, 0.001, 0.5)]
+
+    english, chinese = (reports.bars(results, words).splitlines() for words in (reports.ENGLISH, reports.CHINESE))
+
+    assert f"| {reports.NODE} | 10 | ≥ 1.3 | 2 | reached |" in english
+    assert f"| {reports.NODE} | 10 | ≥ 1.3 | 2 | 达到 |" in chinese
+    assert f"| {reports.KRAKEND} | 10 | ≥ 1.7 | 1.3 | **未达到** |" in chinese
+    assert len(chinese) == len(english) == 2 + len(reports.BARS)

@@ -64,21 +64,22 @@ def test_the_table_has_a_row_for_each_large_stage_and_one_for_the_rest(script: S
     assert rows[-1] == "| **CPU of a request** | **100** |"
 
 
-def test_the_table_is_written_only_between_its_markers(script: Script, tmp_path: Path) -> None:
-    where = script("where")
-    doc = tmp_path / "performance.md"
-    doc.write_text(f"before\n{where.BEGIN}\nold\n{where.END}\nafter\n")
-    where.write_into(doc, "new")
-    assert doc.read_text() == f"before\n{where.BEGIN}\nnew\n{where.END}\nafter\n"
-    doc.write_text("no markers")
-    with pytest.raises(SystemExit, match="has no line"):
-        where.write_into(doc, "new")
+def test_a_text_is_replaced_only_between_its_markers(script: Script, tmp_path: Path) -> None:
+    marked = script("marked")
+    document = tmp_path / "performance.md"
+    document.write_text("before\n<!-- where: begin -->\nold\n<!-- where: end -->\nafter\n")
+    marked.replace_marked(document, "where", "new")
+    assert document.read_text() == "before\n<!-- where: begin -->\nnew\n<!-- where: end -->\nafter\n"
+    with pytest.raises(SystemExit, match="has no line <!-- bars: begin -->"):
+        marked.replace_marked(document, "bars", "new")
 
 
-def test_the_documentation_has_the_markers(script: Script) -> None:
-    where = script("where")
-    text = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert 0 < text.find(where.BEGIN) < text.find(where.END)
+@pytest.mark.parametrize(
+    ("name", "document"), [("where", "docs/performance.md"), ("bars", "README.md"), ("bars", "README.zh-CN.md")]
+)
+def test_the_documents_have_the_markers(name: str, document: str) -> None:
+    text = (BENCHMARKS.parent / document).read_text(encoding="utf-8")
+    assert 0 < text.find(f"<!-- {name}: begin -->\n") < text.find(f"\n<!-- {name}: end -->")
 
 
 def test_a_dead_upstream_that_makes_others_slower_misses_its_bar(script: Script) -> None:
