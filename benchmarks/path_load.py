@@ -1,7 +1,8 @@
-"""A closed-loop load generator for a gateway: reads lines ``PORT TARGET CONNECTIONS SECONDS`` and writes JSON for each.
+"""A closed-loop load generator for a gateway: lines ``PORT TARGET CONNECTIONS SECONDS [KIND]`` in, JSON out.
 
 Each connection sends its next request when the last response has come. Each response must be complete: status 200, all
-of its bytes, and ``umbel-completed: true``.
+of its bytes, and ``umbel-completed: true``. KIND is ``tls`` (over TLS), ``gzip`` (the response must be compressed) or
+``proxied`` (the response of a proxy route: without ``umbel-completed``).
 """
 
 from __future__ import annotations
@@ -10,20 +11,27 @@ import json
 import re
 import select
 import socket
+import ssl
 import sys
 import time
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 COMPLETE = b"\r\numbel-completed: true\r\n"
+GZIP = b"\r\ncontent-encoding: gzip\r\n"
+MARKS = {"": (COMPLETE,), "tls": (COMPLETE,), "gzip": (COMPLETE, GZIP), "proxied": ()}
+"""What the head of each response must contain, by kind."""
 
 
 class Peer:
     """One connection, and the received part of its present response."""
 
-    def __init__(self, port: int, request: bytes) -> None:
+    def __init__(self, port: int, request: bytes, kind: str, context: ssl.SSLContext) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if kind == "tls":
+            self.socket = context.wrap_socket(self.socket)
         self._request = request
+        self._marks = MARKS[kind]
         self._rest = b""
 
     def ask(self) -> None:
@@ -32,6 +40,7 @@ class Peer:
 
     def answered(self) -> bool:
         """Read; whether the answer is there as a whole."""
+        # Over TLS too, nothing is left behind a read that epoll would not report: a record is smaller.
         piece = self.socket.recv(65536)
         if not piece:
             raise SystemExit("the gateway closed a connection")
@@ -42,15 +51,19 @@ class Peer:
             self._rest = answer
             return False
         self._rest = b""
-        if not answer.startswith(b"HTTP/1.1 200") or answer.find(COMPLETE, 0, end) < 0:
+        if not answer.startswith(b"HTTP/1.1 200") or any(answer.find(mark, 0, end) < 0 for mark in self._marks):
             raise SystemExit(f"no whole answer: {answer[:400]!r}")
         return True
 
 
-def load(port: int, target: str, connections: int, seconds: float) -> list[float]:
+def load(port: int, target: str, connections: int, seconds: float, kind: str = "") -> list[float]:
     """Return the number of requests, their duration, and the latency's median and p99, in seconds."""
-    request = f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: load\r\naccept: */*\r\n\r\n".encode()
-    peers = {peer.socket.fileno(): peer for peer in (Peer(port, request) for _ in range(connections))}
+    coding = "accept-encoding: gzip\r\n" if kind == "gzip" else ""
+    fields = f"host: 127.0.0.1:{port}\r\nuser-agent: load\r\naccept: */*\r\n{coding}"
+    request = f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # The benchmark has made the certificate.
+    peers = {peer.socket.fileno(): peer for peer in (Peer(port, request, kind, context) for _ in range(connections))}
     latencies: list[float] = []
     with select.epoll() as epoll:
         for number in peers:
@@ -81,5 +94,5 @@ def _finish(peers: dict[int, Peer]) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        port, target, connections, seconds = line.split()
-        print(json.dumps(load(int(port), target, int(connections), float(seconds))), flush=True)
+        port, target, connections, seconds, *kind = line.split()
+        print(json.dumps(load(int(port), target, int(connections), float(seconds), *kind)), flush=True)

@@ -106,14 +106,17 @@ UMBEL = (sys.executable, "-m", "umbel", "serve", "-b", "127.0.0.1:0", "-c")
 
 
 @contextmanager
-def gateway(config: str, *command: str) -> Iterator[tuple[Process, int]]:
+def gateway(config: str, *command: str, hypercorn: str = "") -> Iterator[tuple[Process, int]]:
     """Run a gateway with this configuration in a directory of its own; gives its port.
 
     ``command`` gets the configuration's path as its last argument; it is `umbel serve` where none is given.
+    ``hypercorn``: the content of ``hypercorn.toml``, if there is one.
     """
     with tempfile.TemporaryDirectory(prefix="bench-path-") as directory:
         file = Path(directory) / "umbel.toml"
         file.write_text(config)
+        if hypercorn:
+            file.with_name("hypercorn.toml").write_text(hypercorn)
         with running(0, *(command or UMBEL), str(file), directory=Path(directory)) as process:
             announced = process.line()  # Umbel runs on http://127.0.0.1:54321 (Ctrl-C stops it)
             yield process, int(announced.partition(" on ")[2].split()[0].rpartition(":")[2])

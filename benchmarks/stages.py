@@ -13,10 +13,12 @@ GC, THREADS, OTHER = "garbage collection", "logs: writer's threads", "other"
 _JSON_IN, _JSON_OUT = "JSON: decode", "JSON: encode"
 _RECEIVE, _SEND = "sockets: recv (system call)", "sockets: send (system call)"
 _STREAMS = "sockets: streams, reader, timers"
+_TLS = "sockets: TLS (OpenSSL)"
 _EPOLL = "epoll: own and trio's (system call)"
 _CONNECTION, _EXCHANGE, _HEAD = "server: connections", "server: request loop and answer", "server: head"
 _ENTRY, _FRAMEWORK = "gateway: entry and record", "gateway: Quart and werkzeug"
 _INPUTS, _ANSWER = "gateway: inputs", "gateway: answer"
+_PROXY, _CODING = "gateway: proxy route", "gateway: compression"
 _ENGINE, _RESULT, _REQUEST = "composition: engine", "composition: result of a call", "composition: templates, request"
 _SHAPE = "composition: shape"
 _CALL, _POLICIES, _POOL = "upstream: call and attempts", "upstream: policies", "upstream: pool and connection"
@@ -26,8 +28,8 @@ _SCHEDULER, _NURSERIES, _TRIO = "trio: scheduler", "trio: nurseries, tasks, scop
 _ARMING = "trio: epoll, Python side"
 
 ORDER = (
-    _RECEIVE, _SEND, _STREAMS, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _ENGINE, _RESULT,
-    _REQUEST, _SHAPE, _CALL, _POLICIES, _HTTPX, _POOL, _WRITE, _PARSE, _JSON_IN, _JSON_OUT,
+    _RECEIVE, _SEND, _TLS, _STREAMS, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _CODING,
+    _PROXY, _ENGINE, _RESULT, _REQUEST, _SHAPE, _CALL, _POLICIES, _HTTPX, _POOL, _WRITE, _PARSE, _JSON_IN, _JSON_OUT,
     _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING, _EPOLL, _TRIO, GC, OTHER,
 )  # fmt: skip
 """The rows of the table, in about the order in which a request meets them."""
@@ -51,6 +53,11 @@ _FILES: dict[str, dict[str, str]] = {
             "response/answer response/reply response/diagnostic_headers response/validators "
             "response/problems response/sending response/streaming"
         ),
+        _CODING: "browsers/compression request/accept_encoding",
+        _PROXY: (
+            "proxy/proxied_request proxy/proxy_cycle proxy/proxy_rules proxy/proxy_view proxy/tunnel proxy/upload "
+            "proxy/websocket_handshake proxy/websocket_routes response/lasting"
+        ),
         "": _ENTRY,
     },
     "composition": {
@@ -61,6 +68,7 @@ _FILES: dict[str, dict[str, str]] = {
         ),
         _SHAPE: "answer/result_builder answer/cache_control answer/result answer/decision",
         _JSON_IN: "decode",
+        _PROXY: "proxy/proxy_plan proxy/field_changes proxy/response_rewrite",
         "": _ENGINE,
     },
     "upstream": {
@@ -77,7 +85,7 @@ _FILES: dict[str, dict[str, str]] = {
         "": _CALL,
     },
     "http1": {"": _PARSE},
-    "core": {_ENCODE: "diagnostics/redact", "": _CALL},
+    "core": {_ENCODE: "diagnostics/redact", _CODING: "http/compressors", "": _CALL},
     "net": {"": _STREAMS},
     "logs": {
         _RECORD: (
@@ -111,6 +119,7 @@ _LIBRARIES = {
 _LINES = (
     (re.compile(r"socket\.send\("), {"net": _SEND}),
     (re.compile(r"socket\.recv(_into)?\("), {"net": _RECEIVE}),
+    (re.compile(r"_(ssl|incoming|outgoing)\.(read|write|do_handshake)\("), {"net": _TLS}),
     (re.compile(r"\bpoll\(0|poll\.poll\("), {"net": _EPOLL, "trio": _EPOLL}),
     (re.compile(r"\bjson\.decode\(|_decoder\.decode\("), dict.fromkeys(("gateway", "composition"), _JSON_IN)),
     (re.compile(r"\bjson\.encode\(|= _encode\("), dict.fromkeys(("gateway", "composition"), _JSON_OUT)),

@@ -1,8 +1,9 @@
 """The CPU time of a request by stage: ``make bench-where``; ``ARGS=--quick`` for a short run.
 
 The gateway runs on one core with a sampling profiler (``sampled.py``), load and upstream on another. Windows with and
-without sampling alternate: the CPU per request is measured without it, the shares with it. ``--json FILE`` writes the
-result, ``--before FILE`` shows an older one beside it, ``--doc FILE`` writes the table between its markers.
+without sampling alternate: the CPU per request is measured without it, the shares with it. ``--only KIND`` measures one
+kind of request. ``--json FILE`` writes the result, ``--before FILE`` shows an older one beside it, ``--doc FILE``
+writes the table between its markers.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import trustme
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from marked import replace_marked  # noqa: E402  # siblings, found only now
 from path_processes import Process, cpu, gateway, main_cpu, script  # noqa: E402
+from path_report import route  # noqa: E402
 from stages import ORDER, THREADS  # noqa: E402
 
-CALLS = (1, 10)
 CLIENTS = 16
 LEAST_SHARE = 0.004
 """A stage that is less in every column has no row of its own."""
@@ -34,62 +39,86 @@ hedge = { after = "1s" }
 breaker = {}
 """
 
+
+class Kind(NamedTuple):
+    """A kind of request that is measured: a column of the table."""
+
+    title: str
+    path: str
+    """The first segment of the path."""
+    load: str = ""
+    """A kind of ``path_load.py``."""
+
+
+KINDS = {
+    "one": Kind("n = 1", "one"),
+    "ten": Kind("n = 10", "ten"),
+    "tls": Kind("n = 10, TLS upstream", "tls"),
+    "https": Kind("n = 1, TLS client", "one", "tls"),
+    "gzip": Kind("n = 10, gzip", "gzip", "gzip"),
+    "proxy": Kind("proxy route", "proxy", "proxied"),
+}
 Result = dict[str, dict[str, Any]]
-"""By number of calls: ``us`` per stage, ``cpu_us`` and ``rate`` of a request, ``sampling``, ``functions``."""
+"""By name of a kind: ``us`` per stage, ``cpu_us`` and ``rate`` of a request, ``sampling``, ``functions``."""
 
 
-def configuration(port: str, policies: str) -> str:
-    """Return the configuration: a route for each number of calls, otherwise defaults."""
-    routes = []
-    for count in CALLS:
-        routes.append(f'[[routes]]\npath = "/calls-{count}/<item_id>"\n')
-        routes += [
-            f'[routes.calls.part{number}]\nupstream = "parts"\npath = "/items/{{item_id}}/parts/{number}"\n'
-            for number in range(count)
+def configuration(port: str, tls_port: str, ca: str, policies: str) -> str:
+    """Return the configuration: a route for each kind of request, otherwise defaults."""
+    urls = {"parts": f"http://127.0.0.1:{port}", "secure": f"https://127.0.0.1:{tls_port}"}
+    upstreams = [
+        f'[upstreams.{name}]\nurls = ["{url}"]\nmax_concurrency = 1000{policies}' for name, url in urls.items()
+    ]
+    return "\n".join(
+        [
+            *upstreams,
+            f'tls.ca = "{ca}"\n[compress]',
+            *(route(name, ["parts"] * calls, "compress = false\n") for name, calls in (("one", 1), ("ten", 10))),
+            route("tls", ["secure"] * 10, "compress = false\n"),
+            route("gzip", ["parts"] * 10),
+            '[[routes]]\npath = "/proxy/<item_id>"\nproxy = { upstream = "parts" }\n',
         ]
-    upstream = f'[upstreams.parts]\nurls = ["http://127.0.0.1:{port}"]\nmax_concurrency = 1000{policies}\n'
-    return "\n".join([upstream, *routes])
+    )
 
 
 class Bench:
-    """The processes: gateway, load and upstream."""
+    """The processes of one kind of request: gateway and load."""
 
-    def __init__(self, server: Process, port: int, load: Process) -> None:
-        self._server, self._port, self._load = server, port, load
+    def __init__(self, kind: Kind, server: Process, port: int, load: Process) -> None:
+        self._kind, self._server, self._port, self._load = kind, server, port, load
 
-    def window(self, calls: int, seconds: float) -> tuple[float, float, float]:
+    def window(self, seconds: float) -> tuple[float, float, float]:
         """CPU of the main thread and of the others, in microseconds per request, and requests per second."""
         pid = self._server.pid
         main, whole = main_cpu(pid), cpu(pid)
-        answer = self._load.ask(f"{self._port} /calls-{calls}/4711 {CLIENTS} {seconds}")
+        answer = self._load.ask(f"{self._port} /{self._kind.path}/4711 {CLIENTS} {seconds} {self._kind.load}")
         count, took, *_ = json.loads(answer)
         main, whole = main_cpu(pid) - main, cpu(pid) - whole
         return main / count * 1e6, max(0.0, whole - main) / count * 1e6, count / took
 
-    def sampled(self, calls: int, seconds: float) -> tuple[float, dict[str, Any]]:
+    def sampled(self, seconds: float) -> tuple[float, dict[str, Any]]:
         """CPU of a request while it is sampled, and the samples."""
         self._server.send_line("start")
-        main, others, _ = self.window(calls, seconds)
+        main, others, _ = self.window(seconds)
         samples: dict[str, Any] = json.loads(self._server.ask("stop"))
         return main + others, samples
 
 
-def measure(bench: Bench, calls: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure alternating windows for one number of calls."""
-    bench.window(calls, 1.0)
+def measure(bench: Bench, name: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure alternating windows for one kind of request."""
+    bench.window(1.0)
     plain, with_sampling = [], []
     weights: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     samples = 0
     for turn in range(rounds):
-        plain.append(bench.window(calls, seconds))
-        cost, found = bench.sampled(calls, seconds)
+        plain.append(bench.window(seconds))
+        cost, found = bench.sampled(seconds)
         with_sampling.append(cost)
         samples += found["samples"]
         weights.update(found["stages"])
         for weight, stage, function in found["functions"]:
             functions[f"{stage}: {function}"] += weight
-        print(f"n = {calls}: round {turn + 1} of {rounds} done", file=sys.stderr, flush=True)
+        print(f"{name}: round {turn + 1} of {rounds} done", file=sys.stderr, flush=True)
     main, others, rate = (statistics.median(column) for column in zip(*plain, strict=True))
     scale = main / sum(weights.values())
     return {
@@ -102,14 +131,28 @@ def measure(bench: Bench, calls: int, rounds: int, seconds: float) -> dict[str, 
     }
 
 
-def run(rounds: int, seconds: float, policies: str) -> Result:
-    with (
-        script(1, "stub.py") as stub,
-        gateway(configuration(stub.line(), policies), sys.executable, str(HERE / "sampled.py")) as (server, port),
-        script(1, "path_load.py") as load,
-    ):
-        bench = Bench(server, port, load)
-        return {str(calls): measure(bench, calls, rounds, seconds) for calls in CALLS}
+def run(names: list[str], rounds: int, seconds: float, policies: str) -> Result:
+    """Measure the kinds of requests with these names."""
+    command = (sys.executable, str(HERE / "sampled.py"))
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-where-")))
+        authority, ca, pem = trustme.CA(), directory / "ca.pem", directory / "server.pem"
+        authority.cert_pem.write_to_path(str(ca))
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+        ports = [stack.enter_context(script(1, "stub.py", *more)).line() for more in ((), (str(pem),))]
+        load = stack.enter_context(script(1, "path_load.py"))
+        config, secured = configuration(*ports, str(ca), policies), f'certfile = "{pem}"\nkeyfile = "{pem}"\n'
+        # Two gateways, because one serves either TLS or plain connections.
+        served = {
+            hypercorn: stack.enter_context(gateway(config, *command, hypercorn=hypercorn))
+            for hypercorn in ("", secured)
+        }
+        result = {}
+        for name in names:
+            kind = KINDS[name]
+            bench = Bench(kind, *served[secured if kind.load == "tls" else ""], load)
+            result[name] = measure(bench, name, rounds, seconds)
+        return result
 
 
 # The table
@@ -131,33 +174,35 @@ def table(columns: list[tuple[str, dict[str, Any]]]) -> str:
         rows.append(_row(stage, values, columns))
     if any(rest):
         rows.append(_row("all smaller ones", rest, columns))
-    totals = " | ".join(f"**{result['cpu_us']:,.0f}**" for _, result in columns)
-    rows.append(f"| **CPU of a request** | {totals} |\n")
+    for what, text in (
+        ("**CPU of a request**", "**{cpu_us:,.0f}**"),
+        ("requests per second", "{rate:,.0f}"),
+        ("samples", "{samples:,}"),
+        ("cost of sampling", "{sampling:+.0%}"),
+    ):
+        rows.append(f"| {what} | {' | '.join(text.format(**result) for _, result in columns)} |\n")
     return "".join(rows)
 
 
 def _row(stage: str, values: list[float], columns: list[tuple[str, dict[str, Any]]]) -> str:
     cells = (
-        f"{value:,.1f} ({value / result['cpu_us']:.0%})" for value, (_, result) in zip(values, columns, strict=True)
+        f"{value:,.1f} ({value / result['cpu_us']:.0%})" if value else ""
+        for value, (_, result) in zip(values, columns, strict=True)
     )
     return f"| {stage} | {' | '.join(cells)} |\n"
 
 
 def report(result: Result, before: Result | None, rounds: int, seconds: float) -> str:
     columns = []
-    for calls in map(str, CALLS):
-        if before is not None:
-            columns.append((f"n = {calls}, before", before[calls]))
-        columns.append((f"n = {calls}", result[calls]))
-    rates = ", ".join(f"{found['rate']:,.0f} requests/s at n = {calls}" for calls, found in result.items())
-    costs = ", ".join(f"{found['sampling']:+.0%} at n = {calls}" for calls, found in result.items())
-    samples = " and ".join(f"{found['samples']:,}" for found in result.values())
+    for name, found in result.items():
+        if before is not None and name in before:
+            columns.append((f"{KINDS[name].title}, before", before[name]))
+        columns.append((KINDS[name].title, found))
     machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
     return f"""Written by `make bench-where`: n calls per request, {CLIENTS} clients; {rounds} windows of {seconds:g} s
 with sampling and as many without, in turn. {machine}: the gateway on one, load and upstream on another.
-{rates}.
-CPU is measured without sampling; the shares are those of the main thread's {samples} samples.
-Sampling itself costs {costs}. A system call's row holds the kernel's work in it.
+CPU is measured without sampling; the shares are those of the main thread's samples. A system call's row holds the
+kernel's work in it. All bodies of upstreams have 170 bytes; with gzip, a response of 1.8 kB is compressed.
 
 {table(columns)}"""
 
@@ -165,8 +210,8 @@ Sampling itself costs {costs}. A system call's row holds the kernel's work in it
 def functions(result: Result, count: int) -> str:
     """Return the functions with the most time of their own, including callees without a stage."""
     lines = []
-    for calls, found in result.items():
-        lines.append(f"\nn = {calls}: the dearest functions, µs per request")
+    for name, found in result.items():
+        lines.append(f"\n{KINDS[name].title}: the dearest functions, µs per request")
         lines += [f"  {us:8.1f}  {name}" for name, us in found["functions"][:count]]
     return "\n".join(lines)
 
@@ -174,6 +219,7 @@ def functions(result: Result, count: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short window of each kind")
+    parser.add_argument("--only", action="append", choices=KINDS, help="only this kind of request; may be repeated")
     parser.add_argument("--policies", action="store_true", help="with retry, hedge and breaker turned on")
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also the N dearest functions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result")
@@ -182,7 +228,7 @@ def main() -> None:
     given = parser.parse_args()
     rounds, seconds = (1, 2.0) if given.quick else (5, 4.0)
     before = json.loads(given.before.read_text()) if given.before else None
-    result = run(rounds, seconds, POLICIES if given.policies else "")
+    result = run(given.only or list(KINDS), rounds, seconds, POLICIES if given.policies else "")
     text = report(result, before, rounds, seconds)
     print(text)
     if given.functions:

@@ -28,8 +28,8 @@ def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:
     """All configurations of the benchmarks, with the numbers of their routes."""
     where, memory, tail = script("where"), script("path_memory"), script("path_tail")
     return {
-        "where": (where.configuration("9001", ""), 2),
-        "where --policies": (where.configuration("9001", where.POLICIES), 2),
+        "where": (where.configuration("9001", "9002", str(ca), ""), 5),
+        "where --policies": (where.configuration("9001", "9002", str(ca), where.POLICIES), 5),
         "overhead": (script("path_overhead").configuration("9001"), 1),
         "calls": (script("path_calls").configuration("9001", "9002", str(ca)), 8),
         "workers": (script("path_workers").configuration("9001"), 1),
@@ -61,7 +61,7 @@ def test_the_table_has_a_row_for_each_large_stage_and_one_for_the_rest(script: S
     assert "| server: head | 90.0 (90%) |" in rows
     assert "| a stage of tomorrow | 9.9 (10%) |" in rows
     assert "| all smaller ones | 0.1 (0%) |" in rows
-    assert rows[-1] == "| **CPU of a request** | **100** |"
+    assert "| **CPU of a request** | **100** |" in rows
 
 
 def test_a_text_is_replaced_only_between_its_markers(script: Script, tmp_path: Path) -> None:
