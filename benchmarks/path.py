@@ -2,7 +2,8 @@
 
 Own time of a response, kinds of calls, a second worker, memory of open requests, and the tail of the latencies: one
 file each (``path_*.py``). The gateway is on one core; clients and upstreams, including this process, are on another.
-Prints each result beside its bar, and writes the lines into ``benchmarks/path.md``.
+Prints each result beside its bar, and writes the lines into ``benchmarks/path.md``; the table of the kinds of calls
+also stands in ``docs/performance.md``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ MEASURES = {
     "memory": path_memory.measure,
     "tail": path_tail.measure,
 }
+QUOTED = {"calls": HERE.parent / "docs" / "performance.md"}
 
 
 if __name__ == "__main__":
-    measure_all(__doc__, "What the way in costs", HERE / "path.md", MEASURES)
+    measure_all(__doc__, "What the way in costs", HERE / "path.md", MEASURES, QUOTED)

@@ -29,25 +29,30 @@ START_S = 10.0
 PLAIN, CODE, TLS = "plain", "code", "tls"
 ONE, CODE_ONE = "one", "code-one"
 """The same with one call per request, so that the cost of a request can be distinguished from that of its calls."""
-BARS = {"hedged": 1.25, "retried": 1.25, "each": 1.25, CODE: 1.25, TLS: 1.7}
+SHAPED, EACH = "shaped", "each"
+BARS = dict.fromkeys((SHAPED, EACH, "retried", "guarded", "late", "hedged", CODE), 1.25) | {TLS: 1.7}
 KINDS = {
     PLAIN: f"plain: a route of {CALLS} calls",
-    "hedged": 'hedged: `hedge = { after = "p95" }`',
-    "late": 'hedged: `hedge = { after = "1s" }`, of which none is made',
+    SHAPED: "shaped: the same values under four keys, by a JMESPath expression",
+    EACH: f"`each` over {CALLS} items",
     "retried": "retried: `retry = {}`, of which none is made",
+    "guarded": "with a breaker: `breaker = {}`",
+    "late": 'hedged: `hedge = { after = "1s" }`, of which none is made',
+    "hedged": 'hedged: `hedge = { after = "p95" }`, with those that are made',
     "all": "with retries, hedges after a second and a breaker",
-    "each": f"`each` over {CALLS} items",
     CODE: f"made in code: `compose.gather()` of {CALLS}",
     TLS: "over TLS",
 }
 WINDOWS = (*KINDS, ONE, CODE_ONE)
 POLICIES = {
     PLAIN: "",
-    "hedged": 'hedge = { after = "p95" }\n',
-    "late": 'hedge = { after = "1s" }\n',
     "retried": "retry = {}\n",
+    "guarded": "breaker = {}\n",
+    "late": 'hedge = { after = "1s" }\n',
+    "hedged": 'hedge = { after = "p95" }\n',
     "all": 'retry = {}\nhedge = { after = "1s" }\nbreaker = {}\n',
 }
+SHAPE = "{a: [part0, part1, part2], b: [part3, part4, part5], c: [part6, part7], d: [part8, part9]}"
 HOW = f"""CPU of the gateway (user and system, all threads) per request of {CALLS} calls, {CLIENTS} clients that ask
 again as soon as they are answered; one gateway with a route for each kind, asked in turn. A ratio is to the plain route
 in the same round: the median, the least and the greatest."""
@@ -60,9 +65,10 @@ def configuration(port: str, tls_port: str, ca: str) -> str:
         text += upstream(kind, [port], f"max_concurrency = 1000\n{policies}") + route(kind, [kind] * CALLS)
     text += f'[upstreams.{TLS}]\nurls = ["https://127.0.0.1:{tls_port}"]\nmax_concurrency = 1000\ntls.ca = "{ca}"\n'
     text += route(TLS, [TLS] * CALLS)
+    text += route(SHAPED, ["parts"] * CALLS, f'answer.shape = "{SHAPE}"\n')
     items = ", ".join(map(str, range(CALLS)))
     path = '"/items/{item_id}/parts/{item}"'
-    text += f'[[routes]]\npath = "/each/<item_id>"\n[routes.calls.parts]\nupstream = "parts"\npath = {path}\n'
+    text += f'[[routes]]\npath = "/{EACH}/<item_id>"\n[routes.calls.parts]\nupstream = "parts"\npath = {path}\n'
     return text + f'each = "`[{items}]`"\nlimit = {CALLS}\n'
 
 

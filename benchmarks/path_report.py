@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from marked import replace_marked
 from path_processes import pin_this
 
 
@@ -35,13 +36,19 @@ class Section(NamedTuple):
     how: str
     lines: Sequence[Line]
 
+    def table(self) -> str:
+        return "| | bar | reached | met |\n|---|---:|---:|---|\n" + "".join(line.markdown() for line in self.lines)
+
     def markdown(self) -> str:
-        table = "".join(line.markdown() for line in self.lines)
-        return f"## {self.title}\n\n{self.how}\n\n| | bar | reached | met |\n|---|---:|---:|---|\n{table}"
+        return f"## {self.title}\n\n{self.how}\n\n{self.table()}"
 
 
 def measure_all(
-    description: str | None, title: str, file: Path, measures: Mapping[str, Callable[..., Section]]
+    description: str | None,
+    title: str,
+    file: Path,
+    measures: Mapping[str, Callable[..., Section]],
+    quoted: Mapping[str, Path] | None = None,
 ) -> None:
     """The command of a bench: measure, print the report, and write it to ``file``, ``bench-NAME``'s NAME.md.
 
@@ -49,23 +56,26 @@ def measure_all(
         description: the text of ``--help``.
         title: the title of the report.
         measures: by their names for ``--only``.
+        quoted: the documents that have the table of a measure between markers with the measure's name.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="few and short rounds; writes no file")
     parser.add_argument("--only", choices=measures, help="one of the measurements; writes no file")
     given = parser.parse_args()
     pin_this(1)
-    sections = [measure(quick=given.quick) for name, measure in measures.items() if given.only in (None, name)]
+    sections = {name: measure(quick=given.quick) for name, measure in measures.items() if given.only in (None, name)}
     machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
     head = f"""# {title}
 
 Written by `make bench-{file.stem}`. {machine}: the gateway on one, clients and upstreams
 on another. Records of requests and calls, fields and deadline as they are by default.
 """
-    text = "\n".join([head, *(section.markdown() for section in sections)])
+    text = "\n".join([head, *(section.markdown() for section in sections.values())])
     print(text)
     if not given.quick and not given.only:
         file.write_text(text, encoding="utf-8")
+        for name, document in (quoted or {}).items():
+            replace_marked(document, name, sections[name].table().rstrip())
 
 
 def progress(text: str) -> None:

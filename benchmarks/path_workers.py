@@ -16,7 +16,7 @@ from path_report import Line, Section, progress, route, spread, upstream
 
 CALLS = 10
 CLIENTS = 16
-BAR = 1.1
+BAR = 1.15
 HOW = f"""`umbel serve -w 1` and `-w 2` in turn, {CLIENTS} clients that ask again as soon as they are answered,
 {CALLS} calls per request. All workers share one core; measured is their CPU time (user and system, all threads, the
 master's left out) per request."""

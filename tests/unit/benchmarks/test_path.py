@@ -31,7 +31,7 @@ def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:
         "where": (where.configuration("9001", "9002", str(ca), ""), 5),
         "where --policies": (where.configuration("9001", "9002", str(ca), where.POLICIES), 5),
         "overhead": (script("path_overhead").configuration("9001"), 1),
-        "calls": (script("path_calls").configuration("9001", "9002", str(ca)), 8),
+        "calls": (script("path_calls").configuration("9001", "9002", str(ca)), 10),
         "workers": (script("path_workers").configuration("9001"), 1),
         "memory": (memory.configuration(["9001", "9002"], 10_000), 1),
         "tail, hedged": (tail.hedging_configuration(["9001", "9002"]), 2),
@@ -75,7 +75,13 @@ def test_a_text_is_replaced_only_between_its_markers(script: Script, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "document"), [("where", "docs/performance.md"), ("bars", "README.md"), ("bars", "README.zh-CN.md")]
+    ("name", "document"),
+    [
+        ("where", "docs/performance.md"),
+        ("calls", "docs/performance.md"),
+        ("bars", "README.md"),
+        ("bars", "README.zh-CN.md"),
+    ],
 )
 def test_the_documents_have_the_markers(name: str, document: str) -> None:
     text = (BENCHMARKS.parent / document).read_text(encoding="utf-8")
@@ -91,11 +97,15 @@ def test_a_dead_upstream_that_makes_others_slower_misses_its_bar(script: Script)
     assert [line.met for line in tail.dead_lines(seen, failing)] == [None, False, False, None]
 
 
-def test_own_time_is_compared_with_its_bar_at_the_median(script: Script) -> None:
+def test_own_time_is_compared_with_that_of_the_peer_round_by_round(script: Script) -> None:
     overhead = script("path_overhead")
-    quick, slow = (overhead.Sample(own, 0.0, 0.0, 0.0, 0.0) for own in (0.001, 0.1))
-    assert overhead.lines([quick] * 6 + [slow] * 4, [slow])[0].met
-    assert not overhead.lines([quick] * 4 + [slow] * 6, [slow])[0].met
+
+    def rounds(*own: float) -> list[list[object]]:
+        return [[overhead.Sample(each, 0.0, 0.0, 0.0, 0.0)] * 3 for each in own]
+
+    line = overhead.lines(rounds(0.001, 0.004, 0.009), rounds(0.002, 0.010, 0.010))[0]
+    assert (line.met, line.reached) == (True, "0.50 (0.40-0.90)")
+    assert not overhead.lines(rounds(0.0011, 0.004, 0.009), rounds(0.002, 0.010, 0.010))[0].met
 
 
 def test_a_kind_of_call_is_compared_with_the_plain_route_of_the_same_round(script: Script) -> None:
@@ -103,9 +113,10 @@ def test_a_kind_of_call_is_compared_with_the_plain_route_of_the_same_round(scrip
     costs = {kind: [100.0, 200.0, 900.0] for kind in calls.KINDS} | {"each": [120.0, 250.0, 900.0]}
     costs |= {calls.ONE: [50.0] * 3, calls.CODE_ONE: [50.0] * 3}
     costs["hedged"] = [130.0, 260.0, 900.0]
-    found = {line.what.split()[0]: (line.met, line.reached) for line in calls.lines(costs) if line.bar}
-    assert found.pop("hedged:") == (False, "1.30 (1.00-1.30)")
-    assert found.pop("`each`") == (True, "1.20 (1.00-1.25)")
+    found = {line.what.split(",")[0]: (line.met, line.reached) for line in calls.lines(costs) if line.bar}
+    assert found.pop('hedged: `hedge = { after = "p95" }`') == (False, "1.30 (1.00-1.30)")
+    assert found.pop("`each` over 10 items") == (True, "1.20 (1.00-1.25)")
+    assert len(found) == 6
     assert {met for met, _ in found.values()} == {True}
 
 
