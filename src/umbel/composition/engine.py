@@ -77,7 +77,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -126,25 +125,39 @@ class Engine:
         timers: runs the timer of the deadline; None: the caller enters ``scope`` around ``run_loop``.
     """
 
-    # Class attributes, so that no request sets them: most requests never change them.
-    failure: Failure | None = None
-    """The deciding failure; None: none so far."""
-    closed = False
-    any_failed = False
-    """Whether a call or an item of an ``each`` has failed."""
-    _timer: Timer | None = None
-    """The timer of the deadline; None: not set, or ``scope`` has the deadline."""
-    _deadline_reached = False
-    _shields: list[trio.CancelScope] | None = None
-    """The shielded scopes around the tasks of calls."""
-    _decodings: dict[RunningCall, trio.CancelScope] | None = None
-    """The scopes around the waits for threads, by the call whose body is decoded there."""
-    _callback_error: Exception | None = None
-    """An exception that a callback caught; ``run_loop`` raises it."""
-    _cut_reason: str | None = None
-    """The reason of the cancel that ended the composition."""
-    _more_may_come = False
-    """Whether code may still launch calls: the loop then goes on although no call is under way."""
+    __slots__ = (
+        "_callback_error",
+        "_cut_reason",
+        "_deadline_reached",
+        "_decodings",
+        "_fan_outs",
+        "_has_work",
+        "_large_results",
+        "_more_may_come",
+        "_notifying",
+        "_now",
+        "_parking",
+        "_scope",
+        "_shields",
+        "_slow_call",
+        "_startable",
+        "_takes_attempts",
+        "_timer",
+        "_timers",
+        "_under_way",
+        "_unnotified",
+        "_waiting_calls",
+        "any_failed",
+        "callers",
+        "closed",
+        "decided",
+        "facts",
+        "failure",
+        "on_wait",
+        "outcomes",
+        "over",
+        "recorder",
+    )
 
     def __init__(
         self,
@@ -164,9 +177,14 @@ class Engine:
         self._now: Callable[[], float] = trio.current_time if timers is None else timers.now
         self.outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
         """The outcomes by call name, in the order in which the calls were settled."""
+        self.failure: Failure | None = None
+        """The deciding failure; None: none so far."""
         self.decided = False
         self.over = False
         """Whether no further call may begin."""
+        self.closed = False
+        self.any_failed = False
+        """Whether a call or an item of an ``each`` has failed."""
         self._parking = Parking()
         self._under_way: dict[RunningCall, Call] = {}
         """The calls under way, by context. A context does not refer to its call: a reference cycle would keep both in
@@ -184,16 +202,32 @@ class Engine:
         self._unnotified: deque[Outcome] | None = None
         """The outcomes that were settled while ``_on_settled`` ran for another one."""
         self._notifying = False
+        self._more_may_come = False
+        """Whether code may still launch calls: the loop then goes on although no call is under way."""
         self.on_wait: OnWait | None = None
         """None: not given, or called already."""
+        self._timer: Timer | None = None
+        """The timer of the deadline; None: not set, or ``scope`` has the deadline."""
+        self._scope: trio.CancelScope | None = None
+        self._deadline_reached = False
+        self._cut_reason: str | None = None
+        """The reason of the cancel that ended the composition."""
+        self._callback_error: Exception | None = None
+        """An exception that a callback caught; ``run_loop`` raises it."""
+        self._shields: list[trio.CancelScope] | None = None
+        """The shielded scopes around the tasks of calls."""
+        self._decodings: dict[RunningCall, trio.CancelScope] | None = None
+        """The scopes around the waits for threads, by the call whose body is decoded there."""
 
-    @cached_property
+    @property
     def scope(self) -> trio.CancelScope:
         """The cancel scope with the request's deadline, around everything that the engine waits for.
 
         It is not entered while a timer has the deadline (``timers``); ``end_now`` ends the wait in both cases.
         """
-        return trio.CancelScope(deadline=self.facts.deadline)
+        if self._scope is None:
+            self._scope = trio.CancelScope(deadline=self.facts.deadline)
+        return self._scope
 
     # What an observer of the process sees.
 
@@ -403,20 +437,21 @@ class Engine:
         name, outcomes = rules.name, self.outcomes
         if name in outcomes:
             raise AssertionError(f"call {name} ended twice")
-        attempts, about = tuple(attempts), (rules.upstream, rules.needs)
+        attempts, upstream, needs = tuple(attempts), rules.upstream, rules.needs
         if type(result) is CallResult:
             value, failed, headers, status = result.value, result.failed_items, result.headers, result.answer_status
-            outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed, headers, status, *about)
+            outcome = Outcome(
+                name, "value", value, None, started_at, now, attempts, failed, headers, status, upstream, needs
+            )
             # Recorders want few successes; this cheap test excludes most of the others.
             is_notable = failed or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
         else:
             failure = result if isinstance(result, Failure) else None
-            state: Literal["failed", "skipped"] = "skipped"
+            state: Literal["failed", "skipped"] = "skipped" if failure is None else "failed"
             if failure is None:
                 started_at, attempts = None, ()
-            else:
-                state = "failed"
-            outcome = Outcome(name, state, rules.default, failure, started_at, now, attempts, (), (), None, *about)
+            default = rules.default
+            outcome = Outcome(name, state, default, failure, started_at, now, attempts, (), (), None, upstream, needs)
             is_notable = True
         outcomes[name] = outcome
         if is_notable:

@@ -404,6 +404,8 @@ class GatherEngine(Engine):
         failed: makes the result of a request that fails with a failure.
     """
 
+    __slots__ = ("_all_outcomes", "_failed", "_handles", "_optional", "_ready")
+
     def __init__(
         self,
         facts: RequestFacts,

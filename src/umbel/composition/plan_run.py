@@ -90,10 +90,18 @@ class PlanRun(Engine):
         on_wait: receives ``client_gone`` before the engine's task parks for the first time (``engine.OnWait``).
     """
 
-    copies: list[Copy] | None = None
-    """Receives the copies that mirrors get after the answer; None: none are made. To be set before ``run``."""
-    draw: Callable[[], float] = staticmethod(random.random)
-    """Returns a random number, at least 0 and below 1, for splits and mirrors."""
+    __slots__ = (
+        "_context",
+        "_gateway_fields",
+        "_inputs",
+        "_missing_dependencies",
+        "_observer",
+        "_plan",
+        "_ready",
+        "_unsettled",
+        "copies",
+        "draw",
+    )
 
     def __init__(
         self,
@@ -122,6 +130,10 @@ class PlanRun(Engine):
         """The number of calls without an outcome."""
         self._gateway_fields: dict[bool, FieldBlocks] = {}
         """The gateway fields, made once per request: with X-Forwarded-* (True) and without (False)."""
+        self.copies: list[Copy] | None = None
+        """Receives the copies that mirrors get after the answer; None: none are made. To be set before ``run``."""
+        self.draw: Callable[[], float] = random.random
+        """Returns a random number, at least 0 and below 1, for splits and mirrors."""
 
     async def run(self) -> Result:
         """Run the plan, and return its result. See the function ``run``. May be called once.

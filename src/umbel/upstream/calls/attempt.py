@@ -153,6 +153,7 @@ class Attempt:
         "entry",
         "error",
         "first_at",
+        "head_at",
         "slot",
         "span_id",
         "started_at",
@@ -160,8 +161,6 @@ class Attempt:
         "status",
     )
 
-    head_at: float | None = None
-    """Time of the head, until which the attempt counts as lasting; None: until its end. Set for stream calls only."""
     entry: RaceEntry
     """Role in the race; set only in a call that may make several attempts."""
     _sending: bool
@@ -180,6 +179,8 @@ class Attempt:
         # The next four are for the record of the attempt (``core.model.Attempt``).
         self.first_at: float | None = None
         """Time of the head, if the body took longer; for a stream see ``head_at``."""
+        self.head_at: float | None = None
+        """Time of a streamed head, until which the attempt counts as lasting; None: until its end."""
         self.span_id = 0
         self.cancelled: str | None = None
         self.dial: DialTimes | None = None
@@ -230,7 +231,7 @@ class Attempt:
                     call.ticket.attempted(now, missing.kind, None)
                 raise missing
             self.slot, self.started_at = slot, now
-            call.tried = (*call.tried, slot.name)
+            call.tried += (slot.name,)
             self._prepare(now)
             connection = client.pool.take(slot.replica.origin, now, once=not call.idempotent)
         except Exception as error:  # noqa: BLE001  # an upstream's error or an internal error: it ends the attempt

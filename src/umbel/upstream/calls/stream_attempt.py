@@ -78,14 +78,13 @@ class StreamOwner(AttemptOwner, Protocol):
 class StreamAttempt(Attempt):
     """An attempt whose body is received piece by piece. See the module for its states and rules."""
 
-    __slots__ = ("_encoded", "_interim", "_starting", "head_at", "trailers")
+    __slots__ = ("_encoded", "_interim", "_starting", "trailers")
 
     call: StreamOwner
     _encoded: EncodedRequest
 
     def __init__(self, call: StreamOwner, cause: Cause) -> None:
         super().__init__(call, cause)
-        self.head_at = None
         self._starting: Connection | None = None
         """The connection that ``Pool.start_request`` uses now; None if it uses none."""
         self._interim: deque[tuple[int, Sequence[Field]]] | None = None
