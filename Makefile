@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture docs soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe bench-console bench-large \
+  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe bench-console bench-large bench-growth \
   check typecheck format clean
 
 help:  ## list the targets
@@ -113,6 +113,9 @@ bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; A
 
 bench-large: .bench/.ready  ## bodies of 10 and 100 KiB beside FastAPI with aiohttp, and the cost of a scanner, three minutes; ARGS='--only scanner'
 	@.bench/bin/python benchmarks/large.py $(ARGS)
+
+bench-growth: .bench/.ready  ## cost against size: clients, routes, upstreams, calls, header fields, five minutes; ARGS='--quick --only calls'
+	@.bench/bin/python benchmarks/growth.py $(ARGS)
 
 bench-path: .bench/.ready  ## own time, kinds of calls, workers, memory, tail beside their bars, a quarter of an hour; ARGS='--quick --only tail'
 	@.bench/bin/python benchmarks/path.py $(ARGS)

@@ -1,4 +1,6 @@
-"""A closed-loop load generator: ``burst_load.py PORT PATH CONNECTIONS SECONDS POST``; prints a ``wrk.Load`` as JSON.
+"""A closed-loop load generator: ``burst_load.py PORT PATH CONNECTIONS SECONDS POST PATHS FIELDS``.
+
+Prints a ``wrk.Load`` as JSON. POST, PATHS and FIELDS are those of ``wrk.load``.
 
 One epoll loop. Each connection sends its next request when its response is complete, by its length or its last chunk.
 Requests are GETs, or POSTs with a body of POST bytes if that is not 0. Broken connections are opened again and counted.
@@ -30,11 +32,17 @@ def whole(answer: bytes) -> bool:
 class BurstLoad:
     """The connections, and their counts of responses, errors and latencies."""
 
-    def __init__(self, port: int, path: str, post: int) -> None:
+    def __init__(self, port: int, path: str, post: int, paths: int = 0, fields: int = 2) -> None:
         self._port = port
+        self._path = path
+        self._paths = paths
+        self._number = 0
         length = f"Content-Length: {post}\r\n" if post else ""
         head = f"{'POST' if post else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{length}\r\n"
         self._request = head.encode() + b"x" * post
+        # Host and X-Number are two.
+        further = "".join(f"X-Field-{field}: a value of ordinary length {field}\r\n" for field in range(3, fields + 1))
+        self._fields = f"Host: 127.0.0.1:{port}\r\n{further}"
         self._epoll = select.epoll()
         self._peers: dict[int, socket.socket] = {}
         self._sent_at: dict[int, float] = {}
@@ -69,11 +77,19 @@ class BurstLoad:
         p50, p99 = (found[count // 2], found[count * 99 // 100]) if found else (None, None)
         return [took, count, self.bad, self.failed, p50, p99]
 
+    def request(self) -> bytes:
+        """The next request: always the same, or a numbered one where there are paths to go round."""
+        if not self._paths:
+            return self._request
+        number = self._number = self._number + 1
+        line = f"GET {self._path}{number % self._paths}/{number} HTTP/1.1\r\n"
+        return f"{line}{self._fields}X-Number: {number}\r\n\r\n".encode()
+
     def _send(self, number: int) -> None:
         self._answers[number] = b""
         self._sent_at[number] = time.perf_counter()
         try:
-            self._peers[number].send(self._request)
+            self._peers[number].send(self.request())
         except OSError:
             self._broken(number)
 
@@ -105,5 +121,5 @@ class BurstLoad:
 
 
 if __name__ == "__main__":
-    port, path, connections, seconds, post = sys.argv[1:]
-    print(json.dumps(BurstLoad(int(port), path, int(post)).run(int(connections), float(seconds))))
+    port, path, connections, seconds, *numbers = sys.argv[1:]
+    print(json.dumps(BurstLoad(int(port), path, *map(int, numbers)).run(int(connections), float(seconds))))

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,6 +37,17 @@ def free_port() -> int:
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
+
+
+def settled(cpu: Callable[[], float], within: float) -> bool:
+    """Wait until what has used ``cpu()`` seconds has nothing left to do; False if it had not ``within`` that time."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        used, began = cpu(), time.monotonic()
+        time.sleep(0.1)
+        if cpu() - used < IDLE_SHARE * (time.monotonic() - began):
+            return True
+    return False
 
 
 class Tree:
@@ -71,13 +82,7 @@ class Tree:
 
     def settle(self, within: float) -> bool:
         """Wait until it has nothing left to do; False if it had not by then."""
-        until = time.monotonic() + within
-        while time.monotonic() < until:
-            used, began = self.cpu(), time.monotonic()
-            time.sleep(0.1)
-            if self.cpu() - used < IDLE_SHARE * (time.monotonic() - began):
-                return True
-        return False
+        return settled(self.cpu, within)
 
     def complaint(self) -> str:
         """The end of what it said."""

@@ -70,18 +70,31 @@ def load_name() -> str:
     return " ".join(said.split()[:2])
 
 
-def load(prefix: list[str], port: int, path: str, connections: int, seconds: int, post: int = 0) -> Load:
+def load(
+    prefix: list[str],
+    port: int,
+    path: str,
+    connections: int,
+    seconds: int,
+    post: int = 0,
+    paths: int = 0,
+    fields: int = 2,
+) -> Load:
     """Run the load for ``seconds`` (wrk takes whole ones), with ``prefix`` before the command.
 
-    Requests are GETs, or POSTs with a body of ``post`` bytes.
+    Requests are GETs, or POSTs with a body of ``post`` bytes. With ``paths`` no two are equal: the k-th is a GET of
+    ``PATH{k modulo paths}/{k}`` with ``fields`` header fields, one of which contains k.
     """
     if shutil.which("wrk"):
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--latency", "--timeout", f"{LATE_S}s", f"http://127.0.0.1:{port}{path}"]
-        command += ["--script", str(HERE / "peers" / "post.lua"), "--", str(post)] if post else []
+        if post:
+            command += ["--script", str(HERE / "peers" / "post.lua"), "--", str(post)]
+        elif paths:
+            command += ["--script", str(HERE / "peers" / "numbered.lua"), "--", path, str(paths), str(fields)]
     else:
         command = [sys.executable, str(HERE / "burst_load.py"), str(port), path, str(connections), str(seconds)]
-        command += [str(post)]
+        command += [str(post), str(paths), str(fields)]
     try:
         done = subprocess.run(
             [*prefix, *command], capture_output=True, text=True, check=False, timeout=seconds + PATIENCE_S
