@@ -69,7 +69,7 @@ itself has sent, or that ended early although the client stayed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -84,41 +84,41 @@ DISCARD_MAX = 64 * 1024
 
 
 class PreparedFields:
-    """The header fields of responses that are equal but for the value of one field, such as X-Request-Id.
+    """The header fields of responses that differ only in the values of some fields, such as X-Request-Id.
 
-    A server may keep in ``encoded`` what it has made of the constant fields, so that it checks and encodes them once.
+    A server may keep in ``encoded`` what it has made of the fields: it checks and encodes the constant ones once.
+
+    Args:
+        fields: the fields in the order of sending; None in place of a value that each response has of its own. The
+            names of these must be in lower case.
     """
 
-    __slots__ = ("after", "before", "encoded", "name")
+    __slots__ = ("encoded", "fields")
 
-    def __init__(self, before: tuple[Field, ...], name: bytes, after: tuple[Field, ...]) -> None:
-        self.before = before
-        self.name = name
-        """The name of the field that each response has with a value of its own."""
-        self.after = after
+    def __init__(self, fields: Iterable[tuple[bytes, bytes | None]]) -> None:
+        self.fields = tuple(fields)
         self.encoded: Any = None
 
 
 class ResponseFields(Sequence[Field]):
-    """The header fields of one response: ``PreparedFields`` with a value."""
+    """The header fields of one response: ``PreparedFields``, and the values that are its own, in their order."""
 
-    __slots__ = ("prepared", "value")
+    __slots__ = ("prepared", "values")
 
-    def __init__(self, prepared: PreparedFields, value: bytes) -> None:
+    def __init__(self, prepared: PreparedFields, values: tuple[bytes, ...]) -> None:
         self.prepared = prepared
-        self.value = value
+        self.values = values
 
     def __len__(self) -> int:
-        return len(self.prepared.before) + 1 + len(self.prepared.after)
+        return len(self.prepared.fields)
 
     def __getitem__(self, index: Any) -> Any:
         return tuple(self)[index]
 
     def __iter__(self) -> Iterator[Field]:
-        prepared = self.prepared
-        yield from prepared.before
-        yield prepared.name, self.value
-        yield from prepared.after
+        values = iter(self.values)
+        for name, value in self.prepared.fields:
+            yield name, next(values) if value is None else value
 
 
 class ClientGoneError(OSError):

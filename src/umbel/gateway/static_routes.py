@@ -19,12 +19,14 @@ from ..composition.text.template import BadValueError
 from ..core.errors import RequestError
 from ..core.failure_kinds import Kind
 from ..core.http.header_field import raw_value
+from ..core.inbound import ResponseFields
 from .browsers.compression import CodedContent
 from .configured_view import ConfiguredView
 from .request.inputs import InputRules
 from .request.query import QueryRules
 from .request_context import RequestContext
-from .response.reply import BODILESS, ERROR, KRAKEND_COMPLETED, REQUEST_ID, ConstantFields, Reply
+from .response.reply import BODILESS, Reply
+from .response.route_fields import RouteFields
 from .response.validators import NO_STORE, check_if_match, etag_of, not_modified
 
 if TYPE_CHECKING:
@@ -77,12 +79,8 @@ class StaticView(ConfiguredView):
         if static.status not in BODILESS:
             fields += [(b"content-length", b"%d" % len(self._content))]
         self._fields = tuple(fields)
-        if self.krakend_compat and self._status >= ERROR and all(name != KRAKEND_COMPLETED for name, _ in fields):
-            fields += [(KRAKEND_COMPLETED, b"false")]
-        names = {name for name, _ in fields}
-        varies = REQUEST_ID in names or self.browser_fields.replaces(REQUEST_ID)
-        self._constant = None if varies else ConstantFields(fields, self.browser_fields)
-        """The complete fields of the usual response."""
+        self._prepared = RouteFields(fields)
+        """The fields of the usual response."""
         media = dict(fields).get(b"content-type", b"")
         if self.compression is not None and media and not self.compression.has_type(media):
             self.compression = None  # So a 304, which has no Content-Type, has no Vary that the 200 lacks.
@@ -112,11 +110,12 @@ class StaticView(ConfiguredView):
         if self._reads_query:
             self._inputs.read(ctx, path)
         if self._etag and ctx.facts.method in _SAFE:
-            check_if_match(ctx, self._etag)
             asked = ctx.origin.fields.by_name
+            if "if-match" in asked:
+                check_if_match(ctx, self._etag)
             if "if-none-match" in asked and not_modified(asked["if-none-match"], self._etag):
                 return Reply(304, [*self._not_modified], b"")
-        return Reply(self._status, self._fields, self._content, constant=self._constant)
+        return Reply(self._status, ResponseFields(self._prepared, ()), self._content)
 
     async def wait(self, ctx: RequestContext) -> None:
         """Wait for the delay of the response, or for the request's deadline if the client asks for less.

@@ -72,10 +72,6 @@ class BrowserFields:
         self._touched = self._replaced | security.names | ({_VARY} if varies else frozenset())
         """The names of fields of which a response has at most one afterwards."""
 
-    def replaces(self, name: bytes) -> bool:
-        """Whether ``add`` removes the fields of this name that a response has."""
-        return name in self._replaced
-
     def key_of(self, client: ClientOrigin) -> _Key:
         """What the fields to add depend on."""
         return client.scheme, "" if self.cors is None else client.fields.by_name.get("origin", "")

@@ -10,12 +10,14 @@ from werkzeug.datastructures import Headers
 
 from ...composition.answer.result import Result
 from ...core.http.header_field import raw_value
+from ...core.inbound import PreparedFields, ResponseFields
 from ...core.model import Failure
 from ..request.request_fields import Field
 from ..request_context import RequestContext
 from .diagnostic_headers import proxy_status, server_timing
 from .problems import problem_reply, with_retry_after
 from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded
+from .route_fields import RouteFields
 from .validators import NO_STORE, check_if_match, etag_of, not_modified
 
 Expose = Literal["full", "completed", "none"]
@@ -24,7 +26,6 @@ _SAFE = frozenset({"GET", "HEAD"})
 _BODILESS = BODILESS | {205}
 _JSON: Field = (b"content-type", b"application/json")
 _NO_STORE: Field = (b"cache-control", NO_STORE.encode())
-_COMPLETED = {whole: (b"umbel-completed", b"true" if whole else b"false") for whole in (True, False)}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,15 +47,42 @@ class AnswerRules:
         self.expose = expose
         self.krakend_compat = krakend_compat and expose != "none"
         """Whether every response of the route has KrakenD's field, also error responses without composition."""
-        self.usual_vary: Field = (b"vary", self.vary.encode())
-        """The field Vary of a response that depends on no further request field."""
+        self._own: dict[tuple[bool, ...], RouteFields] = {}
+        self._diagnostics: dict[tuple[bool, ...], PreparedFields] = {}
 
-    def vary_field(self, more: Sequence[str]) -> Field:
-        """The field Vary, with the names ``more`` of further request fields."""
-        if not more:
-            return self.usual_vary
+    def vary_on(self, more: Sequence[str]) -> bytes:
+        """The value of Vary, with the names ``more`` of further request fields."""
         names = dict.fromkeys((*self.vary.split(", "), *(name.title() for name in more)))
-        return (b"vary", ", ".join(names).encode())
+        return ", ".join(names).encode()
+
+    def own_fields(self, *, varies: bool, cached: bool, typed: bool, tagged: bool, sized: bool) -> RouteFields:
+        """The fields of a response without those about its calls. The arguments say which it has.
+
+        The values of Vary (if ``varies``), Cache-Control, ETag and Content-Length are its own.
+        """
+        key = varies, cached, typed, tagged, sized
+        known = self._own.get(key)
+        if known is None:
+            fields: list[tuple[bytes, bytes | None]] = [(b"vary", None if varies else self.vary.encode())]
+            fields += [(b"cache-control", None)] if cached else []
+            fields += [_JSON] if typed else []
+            fields += [(b"etag", None)] if tagged else []
+            fields += [(b"content-length", None)] if sized else []
+            known = self._own[key] = RouteFields(fields)
+        return known
+
+    def diagnostic_fields(self, *, completed: bool, failed: bool) -> PreparedFields:
+        """The fields about the calls of a response. Proxy-Status (if ``failed``) and Server-Timing have own values."""
+        key = completed, failed
+        known = self._diagnostics.get(key)
+        if known is None:
+            whole = b"true" if completed else b"false"
+            fields: list[tuple[bytes, bytes | None]] = [(b"umbel-completed", whole)]
+            fields += [(KRAKEND_COMPLETED, whole)] if self.krakend_compat else []
+            fields += [(b"proxy-status", None)] if failed else []
+            fields += [(b"server-timing", None)] if self.expose == "full" else []
+            known = self._diagnostics[key] = PreparedFields(fields)
+        return known
 
 
 def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
@@ -68,7 +96,7 @@ def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
     else:
         reply = _composed(result, rules, ctx)
     if rules.expose != "none":
-        reply.fields = [*reply.fields, *_diagnostics(result, rules)]
+        _add_diagnostics(reply, result, rules)
     return reply
 
 
@@ -89,30 +117,32 @@ def keep_result(result: Result, ctx: RequestContext) -> None:
 
 
 def _composed(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
-    status, body = result.status, b""
-    fields = [rules.usual_vary]
-    if result.headers or result.vary:
-        fields = [rules.vary_field((*result.vary, *_said_to_vary(result.headers)))]
-    if result.cache_control is not None:
-        fields += [(b"cache-control", raw_value(result.cache_control) or NO_STORE.encode())]
+    status, body, asked = result.status, b"", ctx.origin.fields.by_name
+    values: tuple[bytes, ...] = ()
+    varies, caching, typed, tagged = bool(result.headers or result.vary), result.cache_control, False, False
+    if varies:
+        values = (rules.vary_on((*result.vary, *_said_to_vary(result.headers))),)
+    if caching is not None:
+        values += (raw_value(caching) or NO_STORE.encode(),)
     if status not in _BODILESS:
-        body = _encode(result.answer)
-        fields += [_JSON]
+        body, typed = _encode(result.answer), True
         if status == 200 and result.completed and ctx.facts.method in _SAFE:
             etag: str | None = None
             if result.validated:
                 # The ETag of the upstream's response, which is the whole content of this response.
                 etag = next((value for name, value in result.headers if name == "etag"), None)
             elif rules.etag:
-                etag = etag_of(body)
-                fields += [(b"etag", etag.encode())]
-                check_if_match(ctx, etag)
-            asked = ctx.origin.fields.by_name
+                etag, tagged = etag_of(body), True
+                values += (etag.encode(),)
+                if "if-match" in asked:
+                    check_if_match(ctx, etag)
             if etag is not None and "if-none-match" in asked and not_modified(asked["if-none-match"], etag):
-                status, body = 304, b""
-                fields.remove(_JSON)
-    if status not in BODILESS:
-        fields += [(b"content-length", b"%d" % len(body))]
+                status, body, typed = 304, b"", False
+    sized = status not in BODILESS
+    if sized:
+        values += (b"%d" % len(body),)
+    prepared = rules.own_fields(varies=varies, cached=caching is not None, typed=typed, tagged=tagged, sized=sized)
+    fields = ResponseFields(prepared, values)
     if result.headers:
         return Reply(status, _merged(result.headers, fields), body, named=True)
     return Reply(status, fields, body)
@@ -148,13 +178,17 @@ def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
     return Reply(failure.status, with_retry_after(failure.status, fields), content)
 
 
-def _diagnostics(result: Result, rules: AnswerRules) -> list[Field]:
-    completed = _COMPLETED[result.completed]
-    fields = [completed]
-    if rules.krakend_compat:
-        fields += [(KRAKEND_COMPLETED, completed[1])]
+def _add_diagnostics(reply: Reply, result: Result, rules: AnswerRules) -> None:
+    """Add the fields about the calls that ``expose`` permits."""
+    values: tuple[bytes, ...] = ()
+    failed = False
     if rules.expose == "full":
-        if result.failed and (failed := proxy_status(result.outcomes)) is not None:
-            fields += [(b"proxy-status", failed.encode())]
-        fields += [(b"server-timing", server_timing(result.own_ms, result.outcomes).encode())]
-    return fields
+        if result.failed and (status := proxy_status(result.outcomes)) is not None:
+            values, failed = (status.encode(),), True
+        values += (server_timing(result.own_ms, result.outcomes).encode(),)
+    more, fields = rules.diagnostic_fields(completed=result.completed, failed=failed), reply.fields
+    if type(fields) is ResponseFields and type(fields.prepared) is RouteFields:
+        fields.prepared = fields.prepared.extended(more)
+        fields.values += values
+    else:
+        reply.fields = [*fields, *ResponseFields(more, values)]

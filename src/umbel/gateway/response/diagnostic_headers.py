@@ -34,7 +34,10 @@ def proxy_status(outcomes: Iterable[Outcome]) -> str | None:
     call, because clients must not learn addresses.
     """
     members = list(_proxy_members(outcomes))
-    return _joined(members, lambda cut: _member({"details": f"+{cut} more"})) if members else None
+    if not members:
+        return None
+    whole = ", ".join(members)
+    return whole if len(whole) <= LENGTH_MAX else _cut(members, lambda cut: _member({"details": f"+{cut} more"}))
 
 
 def _proxy_members(outcomes: Iterable[Outcome]) -> Iterator[str]:
@@ -70,7 +73,8 @@ def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
         if attempts and (attempts[-1] is not attempts[0] or attempts[0].coalesced):
             member += _described(attempts)
         members += [member]
-    return _joined(members, lambda cut: f'more;desc="{cut}"')
+    whole = ", ".join(members)
+    return whole if len(whole) <= LENGTH_MAX else _cut(members, lambda cut: f'more;desc="{cut}"')
 
 
 @lru_cache(maxsize=1024)
@@ -88,13 +92,10 @@ def _described(attempts: Sequence[Attempt]) -> str:
     return f';desc="{", ".join(words)}"' if words else ""
 
 
-def _joined(members: Sequence[str], more: Callable[[int], str]) -> str:
+def _cut(members: Sequence[str], more: Callable[[int], str]) -> str:
     """Join the members that fit into ``LENGTH_MAX``. ``more`` makes a last member of the number of omitted ones."""
-    whole = ", ".join(members)
-    if len(whole) <= LENGTH_MAX:
-        return whole
     kept = list(members)
-    length = len(whole)
+    length = len(", ".join(members))
     while kept:
         length -= len(kept.pop()) + 2
         last = more(len(members) - len(kept))

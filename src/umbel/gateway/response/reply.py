@@ -15,13 +15,11 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ...composition.answer.cache_control import is_targeted, names_shared_age, to_private
 from ...core.http.header_field import raw_value
-from ...core.inbound import PreparedFields, ResponseFields
-from ...net.bounded_cache import BoundedCache
+from ...core.inbound import ResponseFields
 from ..request.request_fields import Field
+from .route_fields import REQUEST_ID, RouteFields
 
 if TYPE_CHECKING:
-    from ..browsers.browser_fields import BrowserFields
-    from ..request.client_origin import ClientOrigin
     from ..request_context import RequestContext
 
 KRAKEND_COMPLETED = b"x-krakend-completed"
@@ -29,11 +27,9 @@ KRAKEND_COMPLETED = b"x-krakend-completed"
 BODILESS = frozenset({204, 304})
 """Statuses without content, and so without Content-Type and Content-Length. (Content-Length with 304 would be that of a
 200 response, which is unknown here; RFC 9110 section 8.6.)"""
-REQUEST_ID = b"x-request-id"
 CACHE_CONTROL = b"cache-control"
 PRIVATE: Field = (CACHE_CONTROL, b"private")
 """What the response to an identified client says if nothing else does: it may be for this client only."""
-_CLIENTS_MAX, _CLIENT_SIZE = 64, 256
 ERROR = 400
 """The lowest status of an error."""
 
@@ -46,61 +42,19 @@ class Reply:
         fields: the header fields.
         body: the body, as bytes or in parts.
         named: whether ``fields`` may have an X-Request-Id already, because the route or an upstream chose some fields.
-        constant: gives the fields to which ``complete`` was applied; None: they are made of ``fields``.
+            ``ResponseFields`` have none.
     """
 
-    __slots__ = ("body", "constant", "fields", "named", "status")
+    __slots__ = ("body", "fields", "named", "status")
 
     def __init__(
-        self,
-        status: int,
-        fields: Sequence[Field],
-        body: bytes | ResponseBody,
-        *,
-        named: bool = False,
-        constant: ConstantFields | None = None,
+        self, status: int, fields: Sequence[Field], body: bytes | ResponseBody, *, named: bool = False
     ) -> None:
         self.status = status
         self.fields = fields
         """The fields in the order of sending, with names in lower case."""
         self.body = body
         self.named = named
-        self.constant = constant
-
-
-class ConstantFields:
-    """The header fields of the responses of a route that differ in X-Request-Id and the fields for browsers only.
-
-    They are made once for each scheme and origin of clients, and the server encodes them once.
-
-    Args:
-        fields: the fields without X-Request-Id and those for browsers.
-        browser_fields: the browser fields of the route.
-    """
-
-    __slots__ = ("_browser_fields", "_prepared", "fields")
-
-    def __init__(self, fields: Sequence[Field], browser_fields: BrowserFields) -> None:
-        self.fields = tuple(fields)
-        self._browser_fields = browser_fields
-        self._prepared: BoundedCache[tuple[str, str], PreparedFields] = BoundedCache(
-            _CLIENTS_MAX, _CLIENT_SIZE, size_of=lambda key: len(key[1])
-        )
-
-    def complete(self, ctx: RequestContext) -> ResponseFields:
-        """The fields of the response to a request, as the function ``complete`` makes them."""
-        key = self._browser_fields.key_of(ctx.origin)
-        prepared = self._prepared.entries.get(key) or self._prepare(key, ctx.origin)
-        return ResponseFields(prepared, ctx.facts.request_id.encode())
-
-    def _prepare(self, key: tuple[str, str], client: ClientOrigin) -> PreparedFields:
-        own = (REQUEST_ID, b"")
-        fields = [*self.fields, own]
-        self._browser_fields.add(fields, client)
-        place = fields.index(own)
-        prepared = PreparedFields(tuple(fields[:place]), REQUEST_ID, tuple(fields[place + 1 :]))
-        self._prepared.add(key, prepared)
-        return prepared
 
 
 def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
@@ -110,10 +64,15 @@ def complete(reply: Reply, ctx: RequestContext, *, krakend: bool) -> None:
 
     With ``krakend``, add KrakenD's field ("false") to an error.
     """
-    if reply.constant is not None and ctx.compression is None and not ctx.limit_fields:
-        reply.fields = reply.constant.complete(ctx)
-        return
-    if krakend and reply.status >= ERROR:
+    given, says_krakend = reply.fields, krakend and reply.status >= ERROR
+    if type(given) is ResponseFields and ctx.identity is None and not (says_krakend or ctx.limit_fields):
+        prepared = given.prepared
+        completed = prepared.completed(ctx.browser_fields, ctx.origin) if type(prepared) is RouteFields else None
+        if completed is not None:
+            given.prepared = completed
+            given.values += (ctx.facts.request_id.encode(),)
+            return
+    if says_krakend:
         say_incomplete(reply)
     fields = reply.fields = [*reply.fields]
     if not reply.named or all(name != REQUEST_ID for name, _ in fields):

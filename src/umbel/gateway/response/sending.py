@@ -25,7 +25,6 @@ from .problems import from_http_exception
 from .reply import (
     BODILESS,
     ERROR,
-    REQUEST_ID,
     ComposedResponse,
     Reply,
     add_vary,
@@ -34,6 +33,7 @@ from .reply import (
     keep_private,
     say_incomplete,
 )
+from .route_fields import REQUEST_ID
 
 if TYPE_CHECKING:
     from ..request_context import RequestContext

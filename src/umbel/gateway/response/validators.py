@@ -32,14 +32,12 @@ def not_modified(if_none_match: str | None, etag: str) -> bool:
 
 
 def check_if_match(ctx: RequestContext, etag: str) -> None:
-    """Check that If-Match, if the request has one, names ``etag`` (strong comparison, RFC 9110 section 13.1.1).
+    """Check that If-Match, which the request must have, names ``etag`` (strong comparison, RFC 9110 section 13.1.1).
 
     Raises:
         RequestError: 412, it does not.
     """
     fields = ctx.origin.fields
-    if "if-match" not in fields.by_name:
-        return
     headers = fields.by_name if ctx.compression is None else ctx.compression.original_tags(fields.by_name, fields)
     tags = parse_etags(headers["if-match"])
     if not tags.star_tag and (etag.startswith("W/") or not tags.is_strong(etag.strip('"'))):

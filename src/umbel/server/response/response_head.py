@@ -64,11 +64,16 @@ class Fields(msgspec.Struct, frozen=True):
 
 
 class _Encoded(NamedTuple):
-    """What ``PreparedFields.encoded`` holds: the lines around the value, and the meaning of the constant fields."""
+    """What ``PreparedFields.encoded`` holds."""
 
-    before: bytes
-    after: bytes
+    lines: bytes
+    """The lines, with ``%b`` in place of a value that each response has of its own."""
+    ends: int
+    """Their number."""
+    length_at: int | None
+    """The place of Content-Length among the values; None: it is no value of a response."""
     length: int | None
+    """Content-Length, if it is constant."""
     close: bool
     dated: bool
 
@@ -79,8 +84,8 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     Raises:
         ApplicationError: a name or value is malformed, or there is more than one Content-Length.
     """
-    if type(headers) is ResponseFields and headers.prepared.name in _ONCE:
-        return _read_prepared(headers.prepared, headers.value)
+    if type(headers) is ResponseFields:
+        return _read_prepared(headers.prepared, headers.values)
     fields = tuple(headers)
     try:
         section = _sections.get(fields) if len(fields) <= _SECTION_FIELDS else None
@@ -125,16 +130,40 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     return read
 
 
-def _read_prepared(prepared: PreparedFields, value: bytes) -> Fields:
-    """Do as ``read_fields`` for constant fields and one of ``_ONCE``."""
+def _read_prepared(prepared: PreparedFields, values: tuple[bytes, ...]) -> Fields:
+    """Do as ``read_fields`` for ``ResponseFields``."""
     encoded: _Encoded | None = prepared.encoded
     if encoded is None:
-        both = read_fields([*prepared.before, *prepared.after])
-        before = read_fields(prepared.before).lines + _ONCE[prepared.name]
-        after = b"\r\n" + read_fields(prepared.after).lines
-        encoded = prepared.encoded = _Encoded(before, after, both.length, both.close, both.dated)
-    before, after, length, close, dated = encoded
-    return Fields(before + _sound(value) + after, length, close, dated)
+        encoded = prepared.encoded = _encode_prepared(prepared)
+    lines, ends, length_at, length, close, dated = encoded
+    whole = lines % values
+    # Each line has one line end, so any further one is inside of a value.
+    if whole.count(b"\n") != ends or whole.count(b"\r") != ends or b"\0" in whole:
+        raise ApplicationError(_BROKEN)
+    if length_at is not None:
+        if not values[length_at].isdigit():
+            raise ApplicationError(f"the application gave a malformed Content-Length: {values[length_at]!r}")
+        length = int(values[length_at])
+    return Fields(whole, length, close, dated)
+
+
+def _encode_prepared(prepared: PreparedFields) -> _Encoded:
+    """Encode the constant fields; raises as ``read_fields``."""
+    constant = read_fields([(name, value) for name, value in prepared.fields if value is not None])
+    varying = [name for name, value in prepared.fields if value is None]
+    lines = []
+    for name, value in prepared.fields:
+        if value is not None:
+            lines.append(read_fields([(name, value)]).lines.replace(b"%", b"%%"))
+        elif name == b"content-length" or not (name in _OURS or name in _MEANT or _name(name) != name):
+            lines.append(b"%b: %%b\r\n" % name)
+        else:
+            raise ApplicationError(f"the application lets a header field vary that must be constant: {name!r}")
+    whole = b"".join(lines)
+    if varying.count(b"content-length") + (constant.length is not None) > 1:
+        raise ApplicationError("the application gave a second Content-Length")
+    length_at = varying.index(b"content-length") if b"content-length" in varying else None
+    return _Encoded(whole, whole.count(b"\n"), length_at, constant.length, constant.close, constant.dated)
 
 
 def _name(raw_name: bytes) -> bytes:

@@ -89,22 +89,37 @@ def test_the_caches_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", [b"x-request-id", b"x-other"])
-def test_prepared_fields_are_read_as_their_list_and_the_value_is_checked_each_time(name: bytes) -> None:
-    prepared = PreparedFields(((b"vary", b"a"), (b"content-length", b"3")), name, ((b"x-last", b"%b"),))
+def test_prepared_fields_are_read_as_their_list_and_values_are_checked_each_time(name: bytes) -> None:
+    length = (b"content-length", None)
+    prepared = PreparedFields([(b"vary", b"a"), (name, None), (b"connection", b"close"), length, (b"x-last", b"%b")])
     for value in (b"1", b"%d", b""):
-        fields = ResponseFields(prepared, value)
-        assert (len(fields), fields[2], fields[-1]) == (4, (name, value), (b"x-last", b"%b"))
+        fields = ResponseFields(prepared, (value, b"3"))
+        assert (len(fields), fields[1], fields[-1]) == (5, (name, value), (b"x-last", b"%b"))
         assert read_fields(fields) == read_fields([*fields])
         assert read_fields(fields).length == 3
     for value in (b"a\r\nset-cookie: b", b"a\n", b"\0"):
         with pytest.raises(ApplicationError):
-            read_fields(ResponseFields(prepared, value))
+            read_fields(ResponseFields(prepared, (value, b"3")))
+    for malformed in (b"", b"-3", b"3 ", b"x"):
+        with pytest.raises(ApplicationError):
+            read_fields(ResponseFields(prepared, (b"1", malformed)))
 
 
-def test_prepared_fields_that_are_malformed_are_refused_each_time() -> None:
-    length = (b"content-length", b"3")
-    for before, after in (((length,), (length,)), (((b"x y", b"1"),), ()), ((), ((b"x", b"a\nb"),))):
-        fields = ResponseFields(PreparedFields(before, b"x-request-id", after), b"1")
-        for _ in range(2):
-            with pytest.raises(ApplicationError):
-                read_fields(fields)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"content-length", b"3"), (b"content-length", None)],
+        [(b"content-length", None), (b"content-length", None)],
+        [(b"x y", b"1")],
+        [(b"x y", None)],
+        [(b"X-Upper", None)],
+        [(b"x", b"a\nb")],
+        [(b"connection", None)],
+        [(b"date", None)],
+    ],
+)
+def test_prepared_fields_that_are_malformed_are_refused_each_time(fields: list[tuple[bytes, bytes | None]]) -> None:
+    prepared = PreparedFields(fields)
+    for _ in range(2):
+        with pytest.raises(ApplicationError):
+            read_fields(ResponseFields(prepared, tuple(b"3" for _, value in fields if value is None)))
