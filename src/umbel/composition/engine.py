@@ -81,11 +81,12 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from ..core.call import Call, Caller, Parking, PreparedRequest
+from ..core.call import Call, Caller, PreparedRequest
 from ..core.events import CallEnded, Recorder
 from ..core.failure_kinds import Kind
 from ..core.model import Attempt, Failure, Outcome, RequestFacts
 from ..net.exception_groups import first_leaf
+from ..net.parking import Parking
 from .call_record import is_recorded
 from .call_result import (
     CallFailedError,

@@ -40,7 +40,7 @@ a 101 takes over the connection. A response that came whole in one read has ende
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -49,6 +49,7 @@ import trio
 
 from ..net.bounded_cache import BoundedCache
 from ..net.exception_groups import cancel_reason, raise_first_cancelled
+from ..net.parking import Parking
 from .events import NULL
 from .http.header_field import Field, raw_value
 
@@ -402,43 +403,6 @@ class Caller(Protocol):
     def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         """Make a call, without starting it."""
         ...
-
-
-class Parking:
-    """Wait of one task until a callback calls ``wake``.
-
-    A ``wake`` that comes before the wait is not lost: it sets ``woken``, which the task checks before it parks::
-
-        if not parking.woken:
-            await parking.park()
-        parking.woken = False
-
-    Each ``park`` ends by a wake or by a cancel, never by both. If the task is cancelled after a wake, ``park`` returns,
-    and the cancel is raised at the next checkpoint.
-    """
-
-    woken = False
-    """Whether ``wake`` was called while no task was parked."""
-    _task: trio.lowlevel.Task | None = None
-
-    def wake(self) -> None:
-        """Wake the parked task, or make the next wait return at once."""
-        task = self._task
-        if task is None:
-            self.woken = True
-        else:
-            # Cleared first: a second wake must not reschedule a task that is scheduled already.
-            self._task = None
-            trio.lowlevel.reschedule(task)
-
-    def park(self) -> Awaitable[object]:
-        """Wait for ``wake``. One task at a time; the result must be awaited at once."""
-        self._task = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105  # awaited by the caller
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class SingleCallOwner:

@@ -44,11 +44,10 @@ import socket
 import struct
 import sys
 import termios
-import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Protocol
 
 import outcome
 import trio
@@ -61,6 +60,7 @@ from trio.lowlevel import (
 )
 
 from .epoll import BROKEN, ENDED, READABLE, WRITABLE, Reader
+from .parking import WOKEN, park, parking_request
 
 RECEIVE_MAX = 64 * 1024
 """Maximum bytes of one ``recv``, if the caller gives no other limit, and of what ``send_part`` keeps."""
@@ -129,36 +129,6 @@ class Poll(Protocol):
         ...
 
 
-class _Woken:
-    """Outcome of a wake-up without a value; one object for all wake-ups, where trio makes one for each."""
-
-    __slots__ = ()
-
-    def unwrap(self) -> None:
-        """Return None, as ``outcome.Value(None)`` does, but any number of times."""
-
-
-_WOKEN: Any = _Woken()
-
-
-def _parking_request(abort: Callable[[Any], trio.lowlevel.Abort]) -> object:
-    """The object that ``wait_task_rescheduled(abort)`` yields to trio to park a task.
-
-    trio makes this object for each wait, which costs as much as the rest of the wait. The object holds only ``abort``
-    and never changes, so a task may yield the same object for each wait.
-    """
-    waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - only its request is taken; it is not awaited
-    request: object = waiting.send(None)
-    waiting.close()
-    return request
-
-
-@types.coroutine
-def _park(request: object) -> Generator[Any, Any, None]:
-    """Park the task with a request that ``_parking_request`` has made. A cancel is raised here."""
-    (yield request).unwrap()
-
-
 class PlainStream:
     """Byte stream over a plain socket; see the module. Takes over ``sock``, which must be connected, and closes it.
 
@@ -203,7 +173,7 @@ class PlainStream:
         """Called by the reader at each report of the end of the peer's sending, even while nobody reads. The argument
         says whether the connection is broken. The function must not raise or wait; it may close the stream."""
         self._parking: object | None = None
-        """The request of ``_parking_request``; made for the first wait."""
+        """The request of ``parking_request``; made for the first wait."""
         self._closed = False
         self._finds_changes = reader.reports_each_change
         self._poll = self._new_poll(sock)
@@ -292,8 +262,8 @@ class PlainStream:
             return checkpoint()  # noqa: ASYNC105 - the caller awaits it
         self._receiver = current_task()
         if self._parking is None:
-            self._parking = _parking_request(self._abort_receiving)
-        return _park(self._parking)
+            self._parking = parking_request(self._abort_receiving)
+        return park(self._parking)
 
     def _abort_receiving(self, _: object) -> trio.lowlevel.Abort:
         self._receiver = None
@@ -388,7 +358,7 @@ class PlainStream:
                 self._push()
             elif (task := self._receiver) is not None:
                 self._receiver = None
-                reschedule(task, _WOKEN)
+                reschedule(task, WOKEN)
         if events & ENDED or not self._finds_changes:
             self._report_end(events)
 
@@ -554,7 +524,7 @@ class PlainStream:
             pass  # ``send_error`` holds it for ``drained``. Bytes that the peer has sent can still be received.
         task, self._sender = self._sender, None
         if task is not None:
-            reschedule(task, _WOKEN)
+            reschedule(task, WOKEN)
 
     def _broken(self, error: OSError) -> trio.BrokenResourceError:
         return trio.BrokenResourceError(f"the socket is broken: {error}")
@@ -595,7 +565,7 @@ class PlainStream:
         self._reader.close(self._socket)
         for task in (self._receiver, self._sender):
             if task is not None:
-                reschedule(task, _WOKEN)
+                reschedule(task, WOKEN)
         self._receiver = self._sender = None
         listener, self._listener = self._listener, None
         if listener is not None:

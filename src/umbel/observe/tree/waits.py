@@ -50,6 +50,7 @@ _WORDS = {
     "Process.wait": "the end of a process",
     "run_process": "the end of a process",
     "wait_task_rescheduled": "a callback",
+    "park": "a callback",
     "AsyncValue.wait_value": "a value",
     "AsyncValue.wait_transition": "a value",
     "PlainStream.wait_readable": "bytes of a socket",
