@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test cover figures picture docs soak fuzz external test-all bench bench-path bench-where \
-  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe bench-console bench-large bench-growth \
+  bench-upstream bench-policies bench-server bench-proxy bench-logs bench-supervisor bench-stalls bench-trim bench-hooks bench-compress bench-auth bench-limits bench-observe bench-console bench-entries bench-large bench-growth \
   check typecheck format clean
 
 help:  ## list the targets
@@ -110,6 +110,9 @@ bench-limits: $(STAMP)  ## what a limit costs a request, and the memory of a mil
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)
+
+bench-entries: $(STAMP)  ## the functions that a request enters, by stage, some seconds; ARGS='--doc docs/performance.md'
+	@$(BIN)/python -m benchmarks.entries $(ARGS)
 
 bench-large: .bench/.ready  ## bodies of 10 and 100 KiB beside FastAPI with aiohttp, and the cost of a scanner, three minutes; ARGS='--only scanner'
 	@.bench/bin/python benchmarks/large.py $(ARGS)
