@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,12 +27,16 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from servers import FRAMEWORKS, SERVERS  # noqa: E402  # a sibling, found only now
+import trustme  # noqa: E402
+from processes import pinned  # noqa: E402  # siblings, found only now
+from servers import FRAMEWORKS, SECURE, SERVERS  # noqa: E402
+from wrk import load as wrk_load  # noqa: E402
 
 LEVELS = (1, 32, 256)
 OURS, PEER, STOCK = "umbel.server", "uvicorn, httptools, uvloop", "hypercorn, trio"
 H11 = "uvicorn, h11, asyncio"
 COMPOSED, FASTAPI, RESPOND = FRAMEWORKS
+OURS_TLS, PEER_TLS, RESPOND_TLS = SECURE
 IDLE = 500
 HTTP2_REQUESTS = 3000
 
@@ -52,9 +57,7 @@ class Process:
     """Run one of the scripts on one core."""
 
     def __init__(self, core: int, script: str, *arguments: str) -> None:
-        cores = sorted(os.sched_getaffinity(0))
-        pinned = ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
-        command = [*pinned, sys.executable, str(HERE / script), *arguments]
+        command = [*pinned(core), sys.executable, str(HERE / script), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def line(self) -> str:
@@ -122,10 +125,18 @@ def ask_http2(core: int, server: Process, port: str) -> Sample | None:
     """Measure HTTP/2, with eight connections of ten streams; None without h2load."""
     if shutil.which("h2load") is None:
         return None
-    cores = sorted(os.sched_getaffinity(0))
-    pinned = ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
     before = server.cpu()
-    command = [*pinned, "h2load", "-n", str(HTTP2_REQUESTS), "-c", "8", "-m", "10", f"http://127.0.0.1:{port}/hello"]
+    command = [
+        *pinned(core),
+        "h2load",
+        "-n",
+        str(HTTP2_REQUESTS),
+        "-c",
+        "8",
+        "-m",
+        "10",
+        f"http://127.0.0.1:{port}/hello",
+    ]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"([\d.]+) req/s", printed)
     if rate is None or f"{HTTP2_REQUESTS} succeeded" not in printed:
@@ -133,26 +144,44 @@ def ask_http2(core: int, server: Process, port: str) -> Sample | None:
     return Sample(float(rate[1]), 0.0, 0.0, (server.cpu() - before) / HTTP2_REQUESTS)
 
 
+def ask_wrk(core: int, server: Process, port: str, scheme: str, seconds: int) -> Sample | None:
+    """Measure HTTP/1.1 with wrk, which can do TLS, on 32 connections; None without wrk."""
+    if shutil.which("wrk") is None:
+        return None
+    before = server.cpu()
+    seen = wrk_load(pinned(core), int(port), "/hello", 32, seconds, scheme=scheme)
+    if seen.bad or seen.failed or seen.p50 is None or seen.p99 is None:
+        raise SystemExit(f"wrk had answers that failed: {seen}")
+    return Sample(seen.answers / seen.seconds, seen.p50, seen.p99, (server.cpu() - before) / seen.answers)
+
+
 Samples = dict[tuple[str, int], list[Sample]]
-HTTP2 = -1
-"""In the place of a number of connections: HTTP/2."""
+HTTP2, WRK = -1, -2
+"""In the place of a number of connections: HTTP/2, and 32 connections of wrk."""
+BY_WRK = {OURS: "http", PEER: "http", OURS_TLS: "https", PEER_TLS: "https", RESPOND_TLS: "https"}
+WRK_SECONDS = 1
 
 
 def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Samples, dict[str, float], float]:
     """Measure all servers at all levels, the memory of an idle connection, and the maximal use of the load's core."""
     samples: Samples = {(name, level): [] for level in levels for name in SERVERS}
     samples |= {(name, 32): [] for name in FRAMEWORKS} | {(name, HTTP2): [] for name in (OURS, STOCK)}
+    samples |= {(name, WRK): [] for name in BY_WRK}
     idle: dict[str, float] = {}
     busiest = 0.0
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(running(0, "servers.py", name)) for name in (*SERVERS, *FRAMEWORKS)}
+        pem = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-server-"))) / "server.pem"
+        trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+        arguments = dict.fromkeys((*SERVERS, *FRAMEWORKS), ()) | dict.fromkeys(SECURE, (str(pem),))
+        servers = {name: stack.enter_context(running(0, "servers.py", name, *more)) for name, more in arguments.items()}
         ports = {name: server.line() for name, server in servers.items()}
         load = stack.enter_context(running(1, "load.py"))
         time.sleep(2)  # they print their ports a moment before they serve
         for name, server in servers.items():
             if name in SERVERS:
                 idle[name] = idle_cost(server, ports[name])
-            ask(load, server, ports[name], 32, seconds / 2)
+            if name not in SECURE:
+                ask(load, server, ports[name], 32, seconds / 2)
         for turn in range(rounds):
             for level in levels:
                 for name, server in servers.items():
@@ -164,6 +193,9 @@ def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Sampl
             for name in (OURS, STOCK):
                 if (sample := ask_http2(1, servers[name], ports[name])) is not None:
                     samples[name, HTTP2].append(sample)
+            for name, scheme in BY_WRK.items():
+                if (sample := ask_wrk(1, servers[name], ports[name], scheme, WRK_SECONDS)) is not None:
+                    samples[name, WRK].append(sample)
             print(f"round {turn + 1} of {rounds} done", file=sys.stderr, flush=True)
     return samples, idle, busiest
 
@@ -217,20 +249,37 @@ def table(samples: Samples, levels: tuple[int, ...]) -> str:
     return HEADER + "".join(rows)
 
 
+def wrk_table(samples: Samples) -> str:
+    """Return what was measured with wrk as Markdown."""
+    if not samples[OURS, WRK]:
+        return "There is no wrk here, so nothing was measured over TLS.\n"
+    rows = [
+        f"| {name} | {median(mine, 'rate'):,.0f} | {median(mine, 'p50') * 1e3:.2f} | {median(mine, 'p99') * 1e3:.2f} "
+        f"| {median(mine, 'cpu') * 1e6:.1f} |\n"
+        for name in BY_WRK
+        if (mine := samples[name, WRK])
+    ]
+    head = "| 32 connections of wrk | requests/s | p50 ms | p99 ms | CPU µs/request |\n|---|---:|---:|---:|---:|\n"
+    return head + "".join(rows)
+
+
 def bars(samples: Samples, idle: dict[str, float]) -> str:
     """Return the bars with the results."""
     ours, peer = samples[OURS, 32], samples[PEER, 32]
-    composed, fastapi = samples[COMPOSED, 32], samples[FASTAPI, 32]
+    composed, fastapi, secure = samples[COMPOSED, 32], samples[FASTAPI, 32], samples[PEER_TLS, WRK]
     rows = []
     for what, mine, theirs, bar in (
         ("x uvicorn/httptools/uvloop, 32 connections", ours, peer, "≥ 1.2"),
         ("x FastAPI/uvicorn, a function that calls nobody, 32 connections", composed, fastapi, "≥ 1.2"),
         ("a respond route x uvicorn/httptools/uvloop, 32 connections", samples[RESPOND, 32], peer, "≥ 2"),
         ("a respond route x uvicorn/h11/asyncio, 32 connections", samples[RESPOND, 32], samples[H11, 32], ""),
+        ("HTTPS, x uvicorn/httptools/uvloop, HTTPS", samples[OURS_TLS, WRK], secure, "≥ 1.3"),
+        ("a respond route, HTTPS, x uvicorn/httptools/uvloop, HTTPS", samples[RESPOND_TLS, WRK], secure, ""),
+        ("by the same load without TLS, x uvicorn/httptools/uvloop", samples[OURS, WRK], samples[PEER, WRK], ""),
         ("x stock hypercorn, HTTP/2, 8 connections", samples[OURS, HTTP2], samples[STOCK, HTTP2], "≥ 2"),
     ):
         for field, unit in (("rate", "requests/s"), ("cpu", "CPU")):
-            rows.append((f"{what}, {unit}", bar, times(mine, theirs, field) if mine else "no h2load"))
+            rows.append((f"{what}, {unit}", bar, times(mine, theirs, field) if mine else "no load for it"))
     rows += [
         (f"KiB of an idle connection, {name}", "≤ 12" if name == OURS else "", f"{cost / 1024:.1f}")
         for name, cost in idle.items()
@@ -251,10 +300,12 @@ servers on one core, the load (a bare epoll loop) on another, of which it had at
 move with the machine's mood; CPU per request moves least.
 
 The application is a bare ASGI function that answers at once with thirteen bytes. Each connection sends its next request
-when its answer has come.
+when its answer has come. The rows with HTTPS are HTTP/1.1 over TLS with kept connections, the same certificate for both
+servers, and wrk as the load, {WRK_SECONDS} s in each round.
 
 {bars(samples, idle)}
-{table(samples, levels)}"""
+{table(samples, levels)}
+{wrk_table(samples)}"""
 
 
 def main() -> None:

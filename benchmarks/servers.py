@@ -1,7 +1,8 @@
 """One of the servers that ``server.py`` compares: ``servers.py NAME`` prints its port and serves until it is killed.
 
-All serve the same bare ASGI application, without an access log, from one process. The two frameworks respond with the
-same text as JSON, from a function that makes no call.
+Those over TLS take a file of key and certificates as second argument. All serve the same bare ASGI application, without
+an access log, from one process. The two frameworks respond with the same text as JSON, from a function that makes no
+call.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def listening() -> socket.socket:
     return sock
 
 
-def umbel() -> None:
+def umbel(pem: str | None = None) -> None:
     import trio
     from hypercorn.config import Config
 
@@ -47,6 +48,7 @@ def umbel() -> None:
     config.bind = [f"fd://{listening().detach()}"]
     config.keep_alive_max_requests = sys.maxsize
     config.include_server_header = False
+    config.certfile = config.keyfile = pem
     trio.run(serve, hello, config)
 
 
@@ -72,7 +74,7 @@ def hypercorn() -> None:
     trio.run(serve, hello, config)
 
 
-def respond() -> None:
+def respond(pem: str | None = None) -> None:
     import trio
 
     from umbel import Umbel
@@ -86,6 +88,7 @@ def respond() -> None:
     app = Umbel(__name__, Config.model_validate(config), static_folder=None)
     served = hypercorn_config(bind=[f"fd://{listening().detach()}"])
     served.keep_alive_max_requests = sys.maxsize
+    served.certfile = served.keyfile = pem
     trio.run(serve, app, served)
 
 
@@ -135,6 +138,18 @@ SERVERS: dict[str, Callable[[], None]] = {
     "uvicorn, h11, asyncio": lambda: uvicorn(http="h11", loop="asyncio"),
     "hypercorn, trio": hypercorn,
 }
+SECURE: dict[str, Callable[[str], None]] = {
+    "umbel.server, TLS": umbel,
+    "uvicorn, httptools, uvloop, TLS": lambda pem: uvicorn(
+        http="httptools", loop="uvloop", ssl_certfile=pem, ssl_keyfile=pem
+    ),
+    "umbel, respond, TLS": respond,
+}
+"""Over TLS, HTTP/1.1 for a client without ALPN."""
 
 if __name__ == "__main__":
-    (SERVERS | FRAMEWORKS)[sys.argv[1]]()
+    name, *pem = sys.argv[1:]
+    if pem:
+        SECURE[name](*pem)
+    else:
+        (SERVERS | FRAMEWORKS)[name]()

@@ -79,15 +79,17 @@ def load(
     post: int = 0,
     paths: int = 0,
     fields: int = 2,
+    scheme: str = "http",
 ) -> Load:
     """Run the load for ``seconds`` (wrk takes whole ones), with ``prefix`` before the command.
 
     Requests are GETs, or POSTs with a body of ``post`` bytes. With ``paths`` no two are equal: the k-th is a GET of
-    ``PATH{k modulo paths}/{k}`` with ``fields`` header fields, one of which contains k.
+    ``PATH{k modulo paths}/{k}`` with ``fields`` header fields, one of which contains k. The scheme ``https`` needs wrk,
+    which does not check certificates.
     """
     if shutil.which("wrk"):
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
-        command += ["--latency", "--timeout", f"{LATE_S}s", f"http://127.0.0.1:{port}{path}"]
+        command += ["--latency", "--timeout", f"{LATE_S}s", f"{scheme}://127.0.0.1:{port}{path}"]
         if post:
             command += ["--script", str(HERE / "peers" / "post.lua"), "--", str(post)]
         elif paths:
