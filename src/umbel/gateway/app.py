@@ -348,14 +348,14 @@ class Umbel(ErrorHandling, InboundApplication):
         self, match: Match, inbound: InboundRequest, scope: Callable[[], Mapping[str, Any]], send: Send
     ) -> RequestCycle:
         route = match.route
-        assert not isinstance(route, RouteGroup), "find has chosen one of its routes"
-        if isinstance(route, ComposeView):
-            return HandlerCycle(self.gateway_context, self._dispatch, match, route, inbound, scope, send)
+        if isinstance(route, RouteView):
+            return PlanCycle(self.gateway_context, match, route, inbound)
         if isinstance(route, StaticView):
             return StaticCycle(self.gateway_context, match, route, inbound)
         if isinstance(route, ProxyView):
             return ProxyCycle(self.gateway_context, match, route, inbound)
-        return PlanCycle(self.gateway_context, match, route, inbound)
+        assert not isinstance(route, RouteGroup), "find has chosen one of its routes"
+        return HandlerCycle(self.gateway_context, self._dispatch, match, route, inbound, scope, send)
 
     def _origin_of(self, inbound: InboundRequest) -> ClientOrigin:
         peer = inbound.peer and inbound.peer[0]

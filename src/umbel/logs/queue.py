@@ -64,8 +64,9 @@ from .records.level import WARNING
 
 Overflow = Literal["drop_new", "drop_oldest"]
 
-BATCH_BYTES = 64 * 1024
-"""The size of the queued lines from which on they are written at once, whatever their age."""
+BATCH_BYTES = 256 * 1024
+"""The size of the queued lines from which on they are written at once, whatever their age; at most ``BATCH_SHARE_MAX``
+of the queue. A step of the writer costs as much as several requests, so a busy process must write seldom."""
 
 BATCH_SHARE_MAX = 0.25
 """The largest batch, as a share of the queue's bytes. A busy event loop leaves the writer's thread little time, so a
@@ -157,6 +158,8 @@ class Queue:
         reserved_records, reserved_bytes = int(max_records * RESERVED_SHARE), int(max_bytes * RESERVED_SHARE)
         self._ordinary_records_max = max_records - reserved_records
         self._ordinary_bytes_max = max_bytes - reserved_bytes
+        self.full_batch = min(BATCH_BYTES, int(max_bytes * BATCH_SHARE_MAX))
+        """The size of the queued lines from which on they are written at once."""
         self._batch_bytes_max = max(BATCH_BYTES, int(max_bytes * BATCH_SHARE_MAX))
         self._drops_oldest = overflow == "drop_oldest"
         self._crash_buffer = crash_buffer
@@ -224,7 +227,9 @@ class Queue:
                     self._ordinary.append((seq, line, mark))
                 self._records += 1
                 self._bytes = size
-                if self._wake_level == 0 or (self._wake_level == 1 and (severity >= WARNING or size >= BATCH_BYTES)):
+                if self._wake_level == 0 or (
+                    self._wake_level == 1 and (severity >= WARNING or size >= self.full_batch)
+                ):
                     self._wake_writer(severity)
                 return seq
             finally:
@@ -357,7 +362,7 @@ class Queue:
             self.put(*self._reentrant.popleft())
 
     def _wake_writer(self, severity: int) -> None:
-        urgency = 2 if severity >= WARNING or self._bytes >= BATCH_BYTES else 1
+        urgency = 2 if severity >= WARNING or self._bytes >= self.full_batch else 1
         if urgency > self._wake_level:
             self._wake_level = urgency
             self._wake(urgency == 2)

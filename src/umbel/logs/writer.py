@@ -58,7 +58,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from .files.sink import Sink
-from .queue import BATCH_BYTES, Batch, Queue
+from .queue import Batch, Queue
 
 DRAIN_S_MAX = 2.0
 """Seconds between ``close`` and the end of the writer, at most; lines that are not written by then are dropped."""
@@ -256,7 +256,7 @@ class Writer:
             self._queue.mark_written(batch)
             self._backoff = 0.0  # Only the backoff: the step may still fail, as each one did before.
             self._notify_progress()
-            if batch.last >= owed and self._queue.queued_bytes < BATCH_BYTES:
+            if batch.last >= owed and self._queue.queued_bytes < self._queue.full_batch:
                 return
 
     async def _reopen(self) -> None:

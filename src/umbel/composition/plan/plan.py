@@ -217,7 +217,10 @@ class Plan:
 def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
     """The evaluation context of a request before any call has ended."""
     context: dict[str, Json] = {"path": inputs.path, "query": inputs.query, "body": inputs.body}
-    set_client_texts(context, "headers", {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers})
+    context["headers"] = {}
+    if plan.headers:
+        given = inputs.headers
+        set_client_texts(context, "headers", {name: given.get(name.replace("_", "-")) for name in plan.headers})
     if plan.reads_auth:
         context["auth"] = None if inputs.identity is None else inputs.identity.values
     if plan.reads_client:

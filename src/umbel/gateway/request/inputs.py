@@ -74,9 +74,10 @@ class InputRules:
         """Read all inputs but the body. ``path`` has the values of the rule's variables.
 
         Raises:
-            RequestError: 400, a query parameter is missing or malformed; 412, see ``_check_if_match``.
+            RequestError: 400, a query parameter is missing or malformed; 412, see ``check_no_if_match``.
         """
-        self._check_if_match(ctx)
+        if not self.takes_if_match:
+            check_no_if_match(ctx.facts.method, ctx.origin.fields)
         query = self.query.values(self.query.read(ctx.query)) if self.query.declared else {}
         return self._inputs(ctx, path, query)
 
@@ -87,7 +88,7 @@ class InputRules:
             path: the values of the rule's variables.
 
         Raises:
-            RequestError: 400 (malformed), 412 (``_check_if_match``), 413 (over ``max_body``, also once decoded) or
+            RequestError: 400 (malformed), 412 (``check_no_if_match``), 413 (over ``max_body``, also once decoded) or
                 415 (wrong media type or coding).
             HTTPException: 413 (larger than the application's MAX_CONTENT_LENGTH). Under a server that is not Umbel's
                 also 408 (too slow).
@@ -95,7 +96,8 @@ class InputRules:
                 Quart (``QuartBody``) the request's work is cancelled in both cases instead.
         """
         assert self.body is not None
-        self._check_if_match(ctx)
+        if not self.takes_if_match:
+            check_no_if_match(ctx.facts.method, ctx.origin.fields)
         # Errors in the query are reported before the body is read.
         query = self.query.values(self.query.read(ctx.query))
         fields, charset, length = ctx.origin.fields, "", known_length(ctx.origin.fields)
@@ -115,10 +117,6 @@ class InputRules:
             await trio.lowlevel.checkpoint()
         uncoded = self.body != "bytes" and "content-encoding" in fields.by_name
         return self._inputs(ctx, path, query, body, raw_body, uncoded=uncoded)
-
-    def _check_if_match(self, ctx: RequestContext) -> None:
-        if not self.takes_if_match:
-            check_no_if_match(ctx.facts.method, ctx.origin.fields)
 
     def _inputs(
         self,

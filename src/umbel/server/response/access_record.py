@@ -60,7 +60,8 @@ class RecordedRequest:
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Keep an application's record of this request; ``recorder`` takes it at the request's end."""
-        self.record_filed()  # An application that calls two others gets a record of each.
+        if self.filed is not None:
+            self.record_filed()  # An application that calls two others gets a record of each.
         self.filed = recorder, ended
 
     @property
