@@ -23,6 +23,9 @@ DEFAULTS: Mapping[str, Any] = {
     "accesslog": None,
     "loglevel": "WARNING",
     "graceful_timeout": 20.0,
+    # Hypercorn's 100 overflow when a few hundred clients connect at once. The kernel then drops their SYN, and each
+    # waits a second or more before it tries again. The kernel allows at most net.core.somaxconn, 4096 on Linux.
+    "backlog": 4096,
     "worker_class": "trio",
 }
 

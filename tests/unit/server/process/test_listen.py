@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypercorn.config import Config
 
 from tests.support.server.http1 import App, hello
 from tests.support.server.serving import RawClient
+from umbel.server import hypercorn_config
 from umbel.server.handler import handler_of
 from umbel.server.process.listen import Listener, accept_from, listening
 from umbel.server.state import ServerState
@@ -85,6 +87,17 @@ def test_addresses_are_reported_as_urls() -> None:
     assert addresses[0].startswith("http://127.0.0.1:")
     assert addresses[1].startswith("http://[::1]:")
     assert all(listener.socket.fileno() == -1 for listener in listeners)
+
+
+def test_by_default_a_burst_of_connections_waits_to_be_accepted() -> None:
+    """Of connections that overflow the backlog, the kernel drops the SYN: their clients wait a second or more."""
+    burst = min(1000, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    with ExitStack() as stack:
+        (listener,) = stack.enter_context(listening(hypercorn_config(bind=["127.0.0.1:0"])))
+        for _ in range(burst):
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0.9)  # A second SYN follows after 1 s at the earliest.
+            client.connect(listener.socket.getsockname())
 
 
 def listen_in_vain(*binds: str) -> str:
