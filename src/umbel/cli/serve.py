@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..core.events import Recorder
     from ..observe.process.server_view import ServerView
     from ..supervisor.master.options import Application
-    from ..supervisor.master.settings import CommandLine
+    from ..supervisor.master.settings import CommandLine, Settings
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
 """The options that are keys of hypercorn.toml; the others are keys of ``[supervisor]``."""
@@ -145,8 +145,9 @@ def _serve_alone(given: CommandLine) -> None:
     application = given.application
     if activated_sockets():
         _warn("the sockets that systemd has passed are not used; only a master serves them (-w N)")
+    gc_tuning.prepare()
     settings = run(partial(read_in_time, partial(read_settings, given, _warn)))
-    app = _load(application, settings.routes)
+    app = _load(application, settings)
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
     def record(sentence: str) -> None:
@@ -179,13 +180,13 @@ def _serve_alone(given: CommandLine) -> None:
         give_up(error)
 
 
-def _load(application: Application, routes: int) -> Any:
+def _load(application: Application, settings: Settings) -> Any:
     """Import or make the application; exit with a sentence or a traceback if that fails."""
     from ..supervisor.worker.app_loader import AppImportError, load_app
     from .running import give_up
 
     try:
-        return load_app(application.app, application.config, routes)
+        return load_app(application.app, application.config, settings.routes, loaded=settings.config)
     except AppImportError as error:
         raise click.ClickException(str(error)) from error
     except ConfigError:

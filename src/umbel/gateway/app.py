@@ -62,7 +62,7 @@ from .routes import RouteView
 from .routing.encoded_slashes import path_to_match
 from .routing.host_map import methods_of, refuse_registration, rule_for_any_method
 from .routing.route_group import RouteGroup
-from .routing.url_map import UmbelMap
+from .routing.url_map import UmbelMap, UmbelRule
 from .static_routes import StaticView
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Umbel(ErrorHandling, InboundApplication):
 
     request_class = UmbelRequest
     url_map_class = UmbelMap
+    url_rule_class = UmbelRule  # type: ignore[assignment]  # as QuartRule in Quart
     asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs a context
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above

@@ -59,7 +59,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import Map
 
 from ...config.schema.access.credential_names import credential_fields, credentials_of
 from ...config.schema.sections import PUBLIC, Call, Config, KeyPath, Redirect, Respond, Upstream
@@ -80,6 +80,7 @@ from ..text.expression import Expression, compile_expression
 from ..text.field_template import FieldTemplate, compile_field
 from ..text.list_reads import members_read_as_lists
 from ..text.template import TargetTemplate, Variable, compile_target
+from .lazy_rule import LazyRule
 from .never_sent import never_sent_by_calls, never_sent_by_upstreams
 from .part_compiler import PartCompiler, with_key_paths
 from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle, with_traffic
@@ -366,7 +367,7 @@ class _RouteCompiler(PartCompiler):
 
     def _route_params(self) -> Iterator[str]:
         try:
-            rule = Rule(self.route.path, endpoint="route")
+            rule = LazyRule(self.route.path, endpoint="route")
             Map([rule])
         except Exception as error:  # noqa: BLE001  # werkzeug compiles the rule, and calls converters with its arguments
             self.problem(("path",), f'"{self.route.path}" is not a valid route: {error}')

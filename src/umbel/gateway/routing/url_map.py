@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from quart.routing import QuartMap
+from quart.routing import QuartMap, QuartRule
 
+from ...composition.plan.lazy_rule import LazyRule
 from ..request.paths import raw_path
 from ..request_context import SCOPE_KEY
 from .encoded_slashes import SlashAdapter, holds_encoded_slash, path_to_match
@@ -15,6 +16,10 @@ from .host_map import HostMap, joined
 if TYPE_CHECKING:
     from quart.wrappers.base import BaseRequestWebsocket
     from werkzeug.routing import MapAdapter
+
+
+class UmbelRule(LazyRule, QuartRule):
+    """``LazyRule`` of a Quart application."""
 
 
 class UmbelMap(HostMap, QuartMap):

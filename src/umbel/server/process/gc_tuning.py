@@ -16,8 +16,17 @@ collector searches them for cycles several times per request and finds almost no
 
 
 def applied() -> bool:
-    """Whether ``apply`` was called in this process."""
+    """Whether ``prepare`` or ``apply`` was called in this process."""
     return gc.get_threshold() == THRESHOLDS
+
+
+def prepare() -> None:
+    """Collect new objects less often from now on: to be called before the application is loaded.
+
+    A large configuration makes objects that stay, and searching them for cycles again and again takes a quarter of the
+    time of loading it.
+    """
+    gc.set_threshold(*THRESHOLDS)
 
 
 def apply() -> None:

@@ -27,7 +27,7 @@ from ...server.limits.server_limits import Limits
 from .options import Application, Options
 
 READ_S_MAX = 60.0
-"""The time limit for reading and checking the files, in seconds: 10,000 routes take 10 s of CPU and more."""
+"""The time limit for reading and checking the files, in seconds: 10,000 routes take some seconds of CPU."""
 
 SettingsT = TypeVar("SettingsT")
 

@@ -8,23 +8,27 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...config.loading.empty_config import require_routes
 from ...core.errors import ConfigError, UmbelError
+
+if TYPE_CHECKING:
+    from ...config.schema.sections import Config
 
 
 class AppImportError(UmbelError):
     """The application does not exist. ``str(error)`` says what was looked for, and where."""
 
 
-def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
+def load_app(spec: str | None, config: str | None, routes: int = 0, *, loaded: Config | None = None) -> Any:
     """Load the application that ``spec`` names; without ``spec``, the gateway of the configuration file.
 
     Args:
         spec: ``module:app``, as for ``import_app``; None: the gateway.
         config: the path of the gateway's configuration file; None means umbel.toml.
         routes: the number of routes that the file had when it was accepted; it may have been truncated since.
+        loaded: the configuration that was accepted, if this process has read it; None: the file is read.
 
     Raises:
         ConfigError: the configuration cannot be used, or has lost most of its routes.
@@ -35,6 +39,8 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
         return import_app(spec)
     from ...gateway.app import Umbel
 
+    if loaded is not None:
+        return Umbel("umbel", loaded, static_folder=None)
     app = Umbel.from_file(config or "umbel.toml")
     require_routes(config or "umbel.toml", len(app.gateway_config.routes), routes, need_some=routes > 0)
     return app

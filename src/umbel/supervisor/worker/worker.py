@@ -117,6 +117,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
     """Load the application and run the server; report a failed start to the master. Returns the exit status."""
     try:
+        gc_tuning.prepare()
         loaded = _load(start)
     except ConfigError as error:
         return _report_failure(sock, WORKER_MISCONFIGURED, str(error))

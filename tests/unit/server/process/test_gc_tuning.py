@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from umbel.server.process.gc_tuning import THRESHOLDS, apply
+from umbel.server.process.gc_tuning import THRESHOLDS, applied, apply, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,11 @@ def test_existing_objects_are_frozen_and_new_ones_are_still_collected() -> None:
         alive += 1
     assert alive < THRESHOLDS[0], "the youngest generation was looked through"
     assert gc.get_freeze_count() == frozen
+
+
+def test_a_process_that_loads_collects_less_often_and_freezes_nothing() -> None:
+    frozen = gc.get_freeze_count()
+    prepare()
+    assert gc.get_threshold() == THRESHOLDS
+    assert gc.get_freeze_count() == frozen
+    assert applied()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from umbel.config.schema.sections import Config
 from umbel.supervisor.worker.app_loader import AppImportError, import_app, load_app
 
 MODULE = """
@@ -29,6 +30,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.delitem(sys.modules, name, raising=False)
     return name
+
+
+def test_a_configuration_that_is_loaded_already_is_not_read_again(tmp_path: Path) -> None:
+    route = {"path": "/hello", "respond": {"text": "hello"}}
+    config = Config.model_validate({"routes": [route]})
+    assert load_app(None, str(tmp_path / "gone.toml"), 1, loaded=config).gateway_config is config
 
 
 @pytest.mark.parametrize(("path", "name"), [("", "app"), (":app", "app"), (":make()", "app"), (":inner.app", "app")])
