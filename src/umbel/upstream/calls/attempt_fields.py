@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..pool.request_head import lines_of_blocks
 
 if TYPE_CHECKING:
-    from ...core.call import CallContext
+    from ...core.call import CallContext, PreparedRequest
     from ...core.http.header_field import Field
     from .client_interface import ClientInterface
 
@@ -45,6 +45,26 @@ def lines_of_request(
         common = None if lines is None else lines + before
     client.latest_lines = request, gateway, now, context.deadline, common, before, after
     return common, before, after
+
+
+def fields_and_lines(
+    client: ClientInterface, prepared: PreparedRequest, context: CallContext, now: float, span: int
+) -> tuple[list[Field], bytes]:
+    """All fields of an attempt's request but Host, in two forms: fields, and the encoded lines of the others.
+
+    The lines are those that need no check: usually those of the gateway's and the attempt's fields. A field of
+    ``prepared`` that an attempt writes is left out.
+
+    Args:
+        now, span: as ``attempt_fields``.
+    """
+    common, _, after = lines_of_request(client, prepared.gateway, context, now)
+    if common is None:
+        added = attempt_fields(context, client.deadline_header, now, span)
+        replaced = {b"host", *(field[1] for field in added)}
+        return [*(field for field in prepared.fields if field[1] not in replaced), *added], b""
+    own = (b"host", b"traceparent", None if context.deadline == math.inf else client.deadline_header)
+    return [field for field in prepared.headers if field[1] not in own], b"%b%016x%b" % (common, span, after)
 
 
 @lru_cache(maxsize=256)

@@ -48,7 +48,7 @@ from ..pool.connection import INLINE_MAX, Connection, Sent, send_within
 from ..pool.connection_state import State
 from ..pool.request_head import EncodedRequest, encode_request
 from .attempt import DONE, HEAD, SENT, Attempt, AttemptOwner, PartialResponse
-from .attempt_fields import attempt_fields
+from .attempt_fields import fields_and_lines
 from .failure_kind import kind_of_error
 
 _INTERIM_MAX = 4
@@ -97,16 +97,14 @@ class StreamAttempt(Attempt):
         assert slot is not None
         client, replica, prepared = call.client, slot.replica, call.prepared
         self.span_id = client.rng.getrandbits(64) or 1
-        added = attempt_fields(call.context, client.deadline_header, now, self.span_id)
-        replaced = {field[1] for field in added} | {b"host"}
-        fields = [field for field in prepared.fields if field[1] not in replaced]
-        fields += added
+        fields, lines = fields_and_lines(client, prepared, call.context, now, self.span_id)
         stream = None if prepared.body is None else _SentBody(call)
         encoded = self._encoded = encode_request(
             prepared.method,
             replica.base + prepared.target,
             fields,
             prepared.host or replica.host,
+            encoded=lines,
             content=prepared.content or b"",
             stream=stream,
             mode=call.mode,

@@ -89,6 +89,7 @@ def encode_request(
     fields: Sequence[Field],
     default_host: bytes,
     *,
+    encoded: bytes = b"",
     content: bytes = b"",
     stream: httpx.AsyncByteStream | None = None,
     mode: Mode = "whole",
@@ -101,6 +102,7 @@ def encode_request(
 
     Args:
         default_host: value of the field Host if ``fields`` has none.
+        encoded: lines of further fields, which are written as they are.
         content: the body in memory; ignored with ``stream``.
         mode: with "stream" and "upgrade", ``TE: trailers`` among ``fields`` is written; with "upgrade", Upgrade too.
         expects_continue: whether to write ``Expect: 100-continue``.
@@ -138,7 +140,7 @@ def encode_request(
         lines.append(b"Expect: 100-continue\r\n")
     if not host and FIELD_VALUE.fullmatch(host := default_host) is None:
         raise _bad_field()
-    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, b"".join(lines))
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (verb, target, host, b"".join(lines), encoded)
     replayable = stream is None and (method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in fields))
     return EncodedRequest(method, head, content, stream, length, replayable, close, upgrade, expects_continue)
 
