@@ -181,7 +181,7 @@ class TlsStream(PlainStream):
             self.client_certificate = self._ssl.getpeercert(binary_form=True)
         # The peer's first data may have come together with the end of its handshake.
         self._readable = self._readable or self._incoming.pending > 0
-        if not self._flush():
+        if not self._flush(self._outgoing.read()):
             await self.drained()
 
     # Receiving.
@@ -195,9 +195,11 @@ class TlsStream(PlainStream):
             data, self._decrypted = self._decrypted[:limit], self._decrypted[limit:]
             self._readable = True
             return data
+        if limit > RECORD_BYTES:
+            limit = RECORD_BYTES
         while True:
             try:
-                data = self._ssl.read(limit if limit < RECORD_BYTES else RECORD_BYTES)
+                data = self._ssl.read(limit)
             except ssl.SSLWantReadError:
                 self._needs_bytes = True
             except ssl.SSLZeroReturnError:
@@ -216,7 +218,8 @@ class TlsStream(PlainStream):
             self._reply()
         if data:
             self._dataless = 0
-            self._needs_bytes = not (self._ssl.pending() or self._incoming.pending)
+            # A read processes one record at most. So if it gives less than it may, the SSL object has no more data.
+            self._needs_bytes = not self._incoming.pending and (len(data) < limit or not self._ssl.pending())
         else:
             self._needs_bytes = False  # The SSL object has the end, and reports it at each read.
         if not self._needs_bytes:
@@ -254,7 +257,7 @@ class TlsStream(PlainStream):
                 too many records without data.
             trio.ClosedResourceError: the stream is closed.
         """
-        raw = super().receive_now(FEED_BYTES)
+        raw = PlainStream.receive_now(self, FEED_BYTES)
         if raw is None:
             return False
         if not raw:
@@ -298,12 +301,16 @@ class TlsStream(PlainStream):
             raise self.send_error
         try:
             if len(data) > RECORD_BYTES:
-                return self._flush(self._encrypted(data))
-            if data:
-                self._ssl.write(data)
+                records = self._encrypted(data)
+            else:
+                if data:
+                    self._ssl.write(data)
+                records = self._outgoing.read()
         except ssl.SSLError as error:
             raise trio.BrokenResourceError("the TLS connection is broken") from error
-        return self._flush()
+        if self.unsent or not records:
+            return self._flush(records)
+        return self._hand_over(records)
 
     def send_part(self, data: bytes | memoryview) -> int:
         """Encrypt and send ``data`` in pieces of ``RECORDS_BYTES``, until one stays unsent; see ``PlainStream``."""
@@ -325,8 +332,10 @@ class TlsStream(PlainStream):
 
     def send_and_listen(self, data: bytes, listener: Listener) -> None:
         """``send_now``, then ``listen``; see ``PlainStream``."""
-        with suppress(trio.BrokenResourceError):
+        try:  # noqa: SIM105 - ``suppress`` costs three calls of functions
             self.send_now(data)
+        except trio.BrokenResourceError:
+            pass  # Bytes that the peer has sent can still be received.
         self.listen(listener)
 
     async def send_all(self, data: bytes) -> None:
@@ -337,23 +346,21 @@ class TlsStream(PlainStream):
                 if not self.send_now(view[start : start + RECORDS_BYTES]):
                     await self.drained()
 
-    def _flush(self, data: bytes | None = None) -> bool:
-        """Give ``data`` (None: the content of the outgoing BIO) to the socket, after the bytes in ``unsent``.
+    def _flush(self, records: bytes) -> bool:
+        """Give ``records``, which come from the outgoing BIO, to the socket, after the bytes in ``unsent``.
 
         Return whether the socket took everything. The rest is kept in ``unsent``.
 
         Raises:
             trio.BrokenResourceError: the connection is broken, or ``unsent`` exceeds ``UNSENT_MAX``.
         """
-        if data is None:
-            data = self._outgoing.read()
         if self.unsent:
-            if len(self.unsent) + len(data) > UNSENT_MAX:
+            if len(self.unsent) + len(records) > UNSENT_MAX:
                 self.send_error = trio.BrokenResourceError("the peer makes TLS reply, and does not read the replies")
                 raise self.send_error
-            self.unsent = bytes(self.unsent) + data
+            self.unsent = bytes(self.unsent) + records
             return False
-        return not data or self._hand_over(data)
+        return not records or self._hand_over(records)
 
     def _reply(self) -> None:
         """Send what the SSL object has written by itself: a part of the handshake, a reply to a KeyUpdate, an alert.
@@ -361,7 +368,7 @@ class TlsStream(PlainStream):
         If that fails, the next send raises. Bytes that the peer has sent before can still be read.
         """
         with suppress(trio.BrokenResourceError):
-            self._flush()
+            self._flush(self._outgoing.read())
 
     # The end.
 
