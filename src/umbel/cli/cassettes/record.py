@@ -40,4 +40,5 @@ def record(cassette: str, file: str, bind: tuple[str, ...], bodies: bool) -> Non
         click.echo("bodies are recorded as they are; do not share the cassette if they hold secrets", err=True)
     run(partial(serve_recorded, app, settings, tape), app)
     lost = f"; {tape.lost} were too many or too large and are not in it" if tape.lost else ""
-    click.echo(f"wrote {tape.written} exchanges to {cassette}{lost}", err=True)
+    exchanges = "1 exchange" if tape.written == 1 else f"{tape.written} exchanges"
+    click.echo(f"wrote {exchanges} to {cassette}{lost}", err=True)

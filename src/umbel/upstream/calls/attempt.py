@@ -664,7 +664,7 @@ class Attempt:
             call.prepared.method,
             self.dial,
         )
-        attempts += (record,)  # In place, as append does, and enters no function.
+        attempts.append(record)
         counts = call.client.attempt_counts
         counts.causes[self.cause] += 1
         if kind not in CUT:  # The duration of a cut attempt says nothing about the replica.
