@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ...config.schema.compress import Compress
 
 INLINE_MAX = 64 * 1024
-"""Maximum bytes of a body that is compressed on the event loop: gzip takes about a millisecond for them."""
+"""Maximum bytes of a body that is compressed on the event loop: gzip and br take about half a millisecond."""
 THREADS_MAX = 4
 """Maximum number of threads that compress at the same time."""
 

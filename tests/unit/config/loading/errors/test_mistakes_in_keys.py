@@ -78,8 +78,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a level of compression, which is a key of logs": (
         UPSTREAM + "[compress]\nlevel = 5\nquality = 5\nproxyed = true\n",
         [
-            "umbel.toml:4: compress.level: is not a key of [compress]; each coding has a fixed level (zstd 3, br 4, gzip 6)",
-            "umbel.toml:5: compress.quality: is not a key of [compress]; each coding has a fixed level (zstd 3, br 4, gzip 6)",
+            "umbel.toml:4: compress.level: is not a key of [compress]; each coding has a fixed level (zstd 3, br 4, gzip 4)",
+            "umbel.toml:5: compress.quality: is not a key of [compress]; each coding has a fixed level (zstd 3, br 4, gzip 4)",
             'umbel.toml:6: compress.proxyed: is not a key of [compress]; did you mean "proxied"?',
         ],
     ),
