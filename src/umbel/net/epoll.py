@@ -30,6 +30,9 @@ old socket would reach the handler of the new one. Therefore ``close`` does two 
 - at once: it removes the handler and the registration. A later event of the batch finds no handler and is ignored;
 - at the end of the batch, or at once outside of a batch: it closes the descriptor.
 
+``after_batch`` defers any function in the same way. What it begins then begins at one time and once per batch: requests
+that are sent so, one right after the other, wake the peer once.
+
 The checkpoint in the middle of a batch changes nothing: a socket that another task closes there counts as closed within
 the batch. The registration is always removed before the descriptor is closed. The kernel removes a registration by
 itself only when the last copy of the descriptor is closed, and a forked process may hold a copy.
@@ -112,6 +115,9 @@ class Reader(Protocol):
         During a batch the descriptor is closed only at the end of the batch; see the module.
         """
 
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once: at the end of the batch, or at once outside of a batch. It must not raise."""
+
     async def run(self) -> None:
         """Call handlers until cancelled."""
 
@@ -131,6 +137,8 @@ class EpollReader:
         self._in_batch = False
         self._to_close: list[socket.socket] = []
         """Sockets without registration, to be closed at the end of the batch."""
+        self._to_call: list[Callable[[], object]] = []
+        """Functions to be called at the end of the batch."""
 
     def __len__(self) -> int:
         """Number of registered sockets."""
@@ -167,7 +175,7 @@ class EpollReader:
                                 yield_at = self.turn_began + TURN_SECONDS
                 finally:
                     self._in_batch = False
-                    if self._to_close:
+                    if self._to_close or self._to_call:
                         self._end_batch()
         finally:
             self.discard()
@@ -183,6 +191,9 @@ class EpollReader:
         for sock in self._to_close:
             sock.close()
         self._to_close.clear()
+        callbacks, self._to_call = self._to_call, []
+        for callback in callbacks:
+            callback()
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
         """Call ``handler`` at each change of ``sock``; see ``Reader``."""
@@ -214,6 +225,13 @@ class EpollReader:
             self._to_close.append(sock)
         else:
             sock.close()
+
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at the end of the batch, or at once outside of a batch; see ``Reader``."""
+        if self._in_batch:
+            self._to_call.append(callback)
+        else:
+            callback()
 
 
 class _Watch:
@@ -309,6 +327,10 @@ class WaitReader:
             # The tasks end in a later turn. They must not wait for a new socket that gets the same number.
             trio.lowlevel.notify_closing(sock)
         sock.close()
+
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at once: each report of this reader is a batch of its own; see ``Reader``."""
+        callback()
 
 
 AnyReader = EpollReader | WaitReader

@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -42,6 +43,8 @@ class MemoryReader:
         self.now = self.turn_began = 0.0
         self._handlers: dict[Any, Handler] = {}
         self._changed: dict[Any, None] = {}
+        self._in_batch = False
+        self._to_call: list[Callable[[], object]] = []
         self._wake = trio.Event()
 
     def __len__(self) -> int:
@@ -56,10 +59,22 @@ class MemoryReader:
             self._wake = trio.Event()
             self.now, self.turn_began = trio.current_time(), perf_counter()
             changed, self._changed = self._changed, {}
+            self._in_batch = True
             for sock in changed:
                 # A handler of this turn may have closed the socket.
                 if (handler := self._handlers.get(sock)) is not None:
                     handler(sock.events())
+            self._in_batch = False
+            callbacks, self._to_call = self._to_call, []
+            for callback in callbacks:
+                callback()
+
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at the end of the batch, or at once outside of a batch; see ``Reader``."""
+        if self._in_batch:
+            self._to_call.append(callback)
+        else:
+            callback()
 
     def note_change(self, sock: MemorySocket) -> None:
         """Have the handler of ``sock`` called in a later turn of the scheduler, if it is registered then."""

@@ -316,7 +316,7 @@ class Client(TaskOwner):
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """Learned limit of calls in flight; None if the limit is fixed."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
-        self.bulkhead = Bulkhead(capacity, policies.max_queue, overload_manager, self.timers)
+        self.bulkhead = Bulkhead(capacity, policies.max_queue, overload_manager, self.timers, pool.after_batch)
         self.limits = CallLimits(limits, self.timers) if limits else None
         """The limits of which each attempt spends; None: there are none."""
         self.streams = StreamCount(policies.max_streams)

@@ -14,8 +14,8 @@ import trio
 
 from .errors import Overflow
 
-Granted = Callable[[], object]
-"""Callback of a waiter, called once, after a place was taken for the waiter. Must not raise and must not wait."""
+Granted = Callable[[float], object]
+"""Callback of a waiter, called once with the time, after a place was taken for the waiter. Must not raise or wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class QueueLimiter:
         if self.take():
             return
         task = trio.lowlevel.current_task()
-        self.queue(task, lambda: trio.lowlevel.reschedule(task))
+        self.queue(task, lambda _: trio.lowlevel.reschedule(task))
 
         def leave(_: object) -> trio.lowlevel.Abort:
             # trio does not abort a task that is already rescheduled, so a task with a place never gets here.
@@ -129,12 +129,13 @@ class QueueLimiter:
         if self._granting:
             return  # Called within ``granted`` of the loop below, which then grants the released place. No recursion.
         self._granting = True
+        now = trio.current_time()
         try:
             while self._queue and self.in_use < self._capacity:
                 key, granted = self._queue.popitem(last=False)
                 self.in_use += 1
                 self._stopped_waiting(key)
-                granted()
+                granted(now)
         finally:
             self._granting = False
 

@@ -44,7 +44,7 @@ class Model:
                 self.in_flight.append(call)
                 return
             self.waiting.append(call)
-            self.bulkhead.wait(call, request, lambda: self.granted(call), lambda _: self.waiting.remove(call))
+            self.bulkhead.wait(call, request, lambda _: self.granted(call), lambda _: self.waiting.remove(call))
         except Overflow:
             if call in self.waiting:
                 self.waiting.remove(call)

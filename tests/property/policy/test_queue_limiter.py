@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,8 +67,8 @@ class Model:
             assert self.waiting.pop() is key
             assert len(self.waiting) == MAX_WAITING
 
-    def in_turn(self, key: object, steps: list[tuple[str, object]]) -> Callable[[], None]:
-        def granted() -> None:
+    def in_turn(self, key: object, steps: list[tuple[str, object]]) -> Callable[[float], None]:
+        def granted(now: float) -> None:
             assert self.waiting.pop(0) is key
             self.granted(steps)
 
@@ -80,13 +81,16 @@ class Model:
             self.take(step)
 
 
+async def _take_all(model: Model, steps: list[tuple[str, object]]) -> None:
+    for step in steps:
+        model.take(step)
+        assert (model.limiter.in_use, model.limiter.statistics().waiting) == (model.held, len(model.waiting))
+        assert not model.waiting or model.held >= model.capacity, "one waits though a place is free"
+
+
 @settings(max_examples=300)
 @given(st.integers(1, 4), st.lists(STEPS, min_size=5, max_size=40))
 def test_places_are_granted_in_turn_and_never_beyond_the_capacity(
     capacity: int, steps: list[tuple[str, object]]
 ) -> None:
-    model = Model(capacity)
-    for step in steps:
-        model.take(step)
-        assert (model.limiter.in_use, model.limiter.statistics().waiting) == (model.held, len(model.waiting))
-        assert not model.waiting or model.held >= model.capacity, "one waits though a place is free"
+    trio.run(_take_all, Model(capacity), steps)

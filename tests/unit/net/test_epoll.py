@@ -175,3 +175,33 @@ async def test_a_stream_is_closed_although_a_fork_removed_its_registration(make:
         stream._reader._epoll.unregister(stream._socket)
         stream.close_now()
         assert await peer.receive_some() == b""
+
+
+@needs_epoll
+async def test_a_deferred_function_runs_once_after_all_handlers_of_the_batch(make: type[AnyReader]) -> None:
+    if make is not EpollReader:
+        return
+    async with running_reader(make) as reader:
+        pairs, happened = [socket.socketpair() for _ in range(3)], []
+
+        def handler(events: int) -> None:
+            happened.append("handler")
+            if len(happened) == 1:
+                reader.after_batch(lambda: happened.append("after"))
+
+        for ours, theirs in pairs:
+            ours.setblocking(False)
+            theirs.send(b"x")
+            reader.register(ours, handler)
+        await trio.testing.wait_all_tasks_blocked()
+        assert happened == ["handler", "handler", "handler", "after"]
+        for ours, theirs in pairs:
+            reader.close(ours)
+            theirs.close()
+
+
+async def test_a_function_deferred_outside_of_a_batch_runs_at_once(make: type[AnyReader]) -> None:
+    async with running_reader(make) as reader:
+        happened: list[str] = []
+        reader.after_batch(lambda: happened.append("after"))
+        assert happened == ["after"]

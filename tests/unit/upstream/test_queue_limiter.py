@@ -17,11 +17,11 @@ def full(waiting: int = 100) -> QueueLimiter:
     return limiter
 
 
-def test_a_released_place_is_granted_to_the_first_waiter() -> None:
+async def test_a_released_place_is_granted_to_the_first_waiter() -> None:
     limiter, granted = full(), []
     for name in "abc":
         assert not limiter.take()
-        limiter.queue(name, lambda name=name: granted.append(name))
+        limiter.queue(name, lambda _, name=name: granted.append(name))
     for seen in ("a", "ab", "abc"):
         limiter.release()
         assert "".join(granted) == seen
@@ -31,10 +31,10 @@ def test_a_released_place_is_granted_to_the_first_waiter() -> None:
     assert limiter.take()
 
 
-def test_a_waiter_that_left_is_not_granted_and_a_granted_waiter_cannot_leave() -> None:
+async def test_a_waiter_that_left_is_not_granted_and_a_granted_waiter_cannot_leave() -> None:
     limiter, granted = full(), []
     for name in "abc":
-        limiter.queue(name, lambda name=name: granted.append(name))
+        limiter.queue(name, lambda _, name=name: granted.append(name))
     assert limiter.leave("b")
     assert not limiter.leave("b")
     limiter.release()
@@ -46,17 +46,17 @@ def test_a_waiter_that_left_is_not_granted_and_a_granted_waiter_cannot_leave() -
 
 def test_a_waiter_beyond_max_waiting_is_an_overflow_that_is_counted() -> None:
     limiter = full(waiting=1)
-    limiter.queue("a", lambda: None)
+    limiter.queue("a", lambda _: None)
     with pytest.raises(Overflow, match="1 in flight, 1 waiting"):
-        limiter.queue("b", lambda: None)
+        limiter.queue("b", lambda _: None)
     statistics = limiter.statistics()
     assert (statistics.capacity, statistics.in_use, statistics.waiting, statistics.overflowed) == (1, 1, 1, 1)
 
 
-def test_waiters_that_release_their_place_at_once_do_not_grow_the_stack() -> None:
+async def test_waiters_that_release_their_place_at_once_do_not_grow_the_stack() -> None:
     limiter, served = full(waiting=100_000), 0
 
-    def serve() -> None:
+    def serve(now: float) -> None:
         nonlocal served
         served += 1
         limiter.release()
@@ -68,17 +68,17 @@ def test_waiters_that_release_their_place_at_once_do_not_grow_the_stack() -> Non
     assert limiter.in_use == 0
 
 
-def test_a_request_within_a_granted_callback_does_not_overtake_waiters() -> None:
+async def test_a_request_within_a_granted_callback_does_not_overtake_waiters() -> None:
     limiter, granted = full(), []
 
-    def serve() -> None:
+    def serve(now: float) -> None:
         granted.append("a")
         limiter.release()
         assert not limiter.take()
-        limiter.queue("late", lambda: granted.append("late"))
+        limiter.queue("late", lambda _: granted.append("late"))
 
     limiter.queue("a", serve)
-    limiter.queue("b", lambda: granted.append("b"))
+    limiter.queue("b", lambda _: granted.append("b"))
     limiter.release()
     limiter.release()
     assert granted == ["a", "b", "late"]

@@ -47,6 +47,10 @@ may not join if the upstream holds EACH_SHARE: its call would be refused for the
 **Cost.** A call that finds a free place costs two counts. A timer examines a watched upstream until it is stalled. The
 state of a stalled one is examined by each new call to it, and when ``stalled`` is read.
 
+**Batches.** A place that is given back within a batch of the socket reader (``net.epoll``) is granted at the end of the
+batch. So the calls that wait begin at one time, and their requests are sent one right after the other: the calls of one
+inbound request share the lines that depend on the time, and the upstream is woken once.
+
 **Tasks.** No function waits. The callbacks ``granted`` and ``refused`` run in the task that frees a place, examines the
 state or asks for room; they may call back into the bulkhead. The calls that are refused are therefore removed from all
 tables before the first callback runs.
@@ -84,6 +88,10 @@ _FULL = "the server is full, and the upstream completes no call"
 
 Refused = Callable[[Overflow], object]
 """Callback for a waiting or joined call that is refused. Called once. Must not raise and must not wait."""
+
+
+def _at_once(callback: Callable[[], object]) -> None:
+    callback()
 
 
 class OverloadManager:
@@ -143,9 +151,12 @@ class Bulkhead(QueueLimiter):
         max_queue: number of requests that may wait; None: ``max_requests`` of ``manager``, or MAX_REQUESTS without one.
         manager: None: the upstream is never stalled or pressed.
         timers: a running queue, for the stall timer.
+        after_batch: calls a function at the end of the socket reader's batch, or at once outside of a batch.
     """
 
     __slots__ = (
+        "_after_batch",
+        "_grant_is_due",
         "_overload_manager", "_pressed_at",
         "_refused",
         "_request_of",
@@ -161,11 +172,18 @@ class Bulkhead(QueueLimiter):
     )  # fmt: skip
 
     def __init__(
-        self, capacity: int, max_queue: int | None, manager: OverloadManager | None, timers: TimerQueue
+        self,
+        capacity: int,
+        max_queue: int | None,
+        manager: OverloadManager | None,
+        timers: TimerQueue,
+        after_batch: Callable[[Callable[[], object]], object] = _at_once,
     ) -> None:
         most = MAX_REQUESTS if manager is None else manager.max_requests
         super().__init__(capacity, most if max_queue is None else max_queue)
-        self._overload_manager, self._timers = manager, timers
+        self._overload_manager, self._timers, self._after_batch = manager, timers, after_batch
+        self._grant_is_due = False
+        """Whether ``_grant_after_batch`` will be called at the end of the batch."""
         self.requests: dict[Hashable, int] = {}
         """Number of calls of each held request: in flight, waiting and joined."""
         self.waiting: dict[Hashable, dict[object, Refused]] = {}
@@ -197,8 +215,8 @@ class Bulkhead(QueueLimiter):
         """
         if self._stalled_at is not None:
             self._check_room(request)
-        # A place can be free while calls wait only within ``_grant_free_places``. A call that starts inside a granted
-        # callback must not overtake the calls that wait.
+        # A place can be free while calls wait: within ``_grant_free_places``, and until the end of a batch. A call that
+        # starts meanwhile must not overtake the calls that wait.
         if self.in_use < self._capacity and not self._queue:
             self.in_use += 1
             self.requests[request] = self.requests.get(request, 0) + 1
@@ -306,7 +324,7 @@ class Bulkhead(QueueLimiter):
             self._uncount(found[0])
 
     def give_back(self, request: Hashable) -> None:
-        """Release the place of a call of ``request``, and grant it to the first waiting call."""
+        """Release the place of a call of ``request``, and grant it to the first waiting call; see "Batches"."""
         # As ``_uncount`` and ``release``, inlined: this runs for every call.
         count = self.requests[request]
         if count == 1:
@@ -314,8 +332,14 @@ class Bulkhead(QueueLimiter):
         else:
             self.requests[request] = count - 1
         self.in_use -= 1
-        if self._queue:
-            self._grant_free_places()
+        if self._queue and not self._grant_is_due:
+            self._grant_is_due = True
+            self._after_batch(self._grant_after_batch)
+
+    def _grant_after_batch(self) -> None:
+        """Grant the places that were given back within the batch that has ended."""
+        self._grant_is_due = False
+        self._grant_free_places()
 
     def press(self) -> bool:
         """Become pressed, and refuse the waiting request that came last, or else the call that joined last.

@@ -213,15 +213,14 @@ class UpstreamCall(CallBase):
     def turn_came(self, now: float) -> None:
         """Take a place of the bulkhead, or queue for one; see ``limit_queue.TurnOwner``."""
         if self.client.bulkhead.end_delay(self, self._granted):
-            self._granted()
+            self._granted(now)
 
     def turn_refused(self, error: Exception, now: float) -> None:
         """End the call with ``error``; see ``limit_queue.TurnOwner``."""
         self._refuse(error, now)
 
-    def _granted(self) -> None:
+    def _granted(self, now: float) -> None:
         """Callback of the bulkhead: a place was taken for the call. Begin, and send at once."""
-        now = trio.current_time()
         if self.client.limits is not None:
             if not self._turn.is_due(now):
                 self.client.bulkhead.delay_again(self, self.request_key, self._overflow)

@@ -129,14 +129,21 @@ class Clock(Protocol):
         """Current time in seconds."""
         ...
 
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at the end of the reader's batch, or at once outside of a batch."""
+
 
 class TrioClock:
-    """Trio's clock."""
+    """Trio's clock, for streams without a socket reader: each of their callbacks is a batch of its own."""
 
     @property
     def now(self) -> float:
         """Current time in seconds."""
         return trio.current_time()
+
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at once."""
+        callback()
 
 
 class Pool(httpx.AsyncBaseTransport):
@@ -505,6 +512,10 @@ class Pool(httpx.AsyncBaseTransport):
         self._active[connection] = None
         self._opened += 1
         return connection
+
+    def after_batch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at the end of the reader's batch, or at once outside of a batch."""
+        self.clock.after_batch(callback)
 
     def give_back(self, origin: Origin, connection: Connection, now: float, usable: bool, excess: bool = False) -> None:
         """Take back an active connection whose request is over. It becomes idle, or is closed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -29,7 +29,7 @@ class Users:
                 self.granted.append(name)
             else:
                 self.bulkhead.wait(
-                    name, request, lambda: self.granted.append(name), lambda _: self.refused.append(name)
+                    name, request, lambda _: self.granted.append(name), lambda _: self.refused.append(name)
                 )
         except Overflow:
             self.refused.append(name)
@@ -208,7 +208,7 @@ async def test_calls_cancelled_by_the_refusal_of_their_request_leave_nothing(aut
             ends.append([bulkhead.leave("xa"), bulkhead.leave("xb")])
 
         for name in ("xa", "xb"):
-            bulkhead.wait(name, "x", lambda: None, refused)
+            bulkhead.wait(name, "x", lambda _: None, refused)
         await trio.sleep(1.1)
         assert ends == [[False, False], [False, False]]
         assert bulkhead.overflowed == 2
@@ -220,7 +220,7 @@ async def test_without_an_overload_manager_an_upstream_is_never_stalled(autojump
     users = Users(Bulkhead(1, None, None, timers))
     users.ask_all(257)
     with pytest.raises(Overflow):
-        users.bulkhead.wait("more", "more", lambda: None, lambda _: None)
+        users.bulkhead.wait("more", "more", lambda _: None, lambda _: None)
     assert (users.refused, len(timers)) == ([], 0)
 
 
@@ -330,8 +330,8 @@ async def test_a_call_whose_turn_has_come_takes_a_place_or_queues_for_one(autoju
     async with managed(1) as (users,):
         users.delay("first")
         users.delay("second")
-        assert users.bulkhead.end_delay("first", lambda: users.granted.append("first"))
-        assert not users.bulkhead.end_delay("second", lambda: users.granted.append("second"))
+        assert users.bulkhead.end_delay("first", lambda _: users.granted.append("first"))
+        assert not users.bulkhead.end_delay("second", lambda _: users.granted.append("second"))
         assert (users.granted, users.bulkhead.queued) == ([], 1)
         users.complete("first")
         assert (users.granted, users.bulkhead.queued, users.bulkhead.in_use) == (["second"], 0, 1)
@@ -341,7 +341,7 @@ async def test_a_grant_that_is_undone_leaves_the_place_to_the_next_in_the_queue(
     async with managed(1) as (users,):
         bulkhead = users.bulkhead
         users.ask("first")
-        bulkhead.wait("second", "second", lambda: bulkhead.delay_again("second", "second", print), print)
+        bulkhead.wait("second", "second", lambda _: bulkhead.delay_again("second", "second", print), print)
         users.ask("third")
         users.complete("first")
         assert (users.granted, bulkhead.in_use, list(bulkhead.waiting)) == (["first", "third"], 1, ["second"])
@@ -370,3 +370,25 @@ async def test_a_full_server_takes_the_room_of_the_request_that_waits_for_a_limi
         assert manager is not None
         assert manager.make_room()
         assert users.refused == ["9"]
+
+
+async def test_places_given_back_in_a_batch_are_granted_together_at_its_end(autojump_clock) -> None:
+    deferred: list[Callable[[], object]] = []
+    granted: list[tuple[str, float]] = []
+    bulkhead = Bulkhead(2, None, None, TimerQueue(), deferred.append)
+    assert bulkhead.admit("first")
+    assert bulkhead.admit("second")
+    for name in "abc":
+        bulkhead.wait(name, name, lambda now, name=name: granted.append((name, now)), lambda _: None)
+
+    bulkhead.give_back("first")
+    bulkhead.give_back("second")
+
+    assert (granted, bulkhead.in_use, len(deferred)) == ([], 0, 1)
+    assert not bulkhead.admit("late"), "it would overtake the calls that wait"
+    deferred.pop()()
+    assert granted == [("a", trio.current_time()), ("b", trio.current_time())]
+    bulkhead.give_back("a")
+    assert len(deferred) == 1
+    deferred.pop()()
+    assert [name for name, _ in granted] == ["a", "b", "c"]
