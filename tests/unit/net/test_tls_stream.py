@@ -24,7 +24,7 @@ from tests.support.socket_streams import (
 from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import TURN_BYTES_MAX
-from umbel.net.tls_stream import RECORD_COST, RECORDS_BYTES, TlsStream
+from umbel.net.tls_stream import LARGE_RECORD, RECORD_BYTES, RECORD_COST, RECORDS_BYTES, TlsStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
 
@@ -97,6 +97,44 @@ async def test_one_turn_pushes_a_bounded_number_of_records(make: type[AnyReader]
             stream.listen(heard)
             await heard.until_has(count)
         assert max(by_turn.values()) <= TURN_BYTES_MAX // RECORD_COST
+
+
+async def test_large_records_that_have_come_are_received_together(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        full, large = b"f" * RECORD_BYTES, b"l" * LARGE_RECORD
+        await peer.send(full, large, b"small", b"next")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await stream.receive_some() == full + large + b"small"
+        assert await stream.receive_some() == b"next"
+        await peer.send(full, full, full)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await stream.receive_some(2 * RECORD_BYTES + 1) == full + full
+        assert await stream.receive_some(RECORD_BYTES + 1) == full
+
+
+@pytest.mark.parametrize("end", ["garbage", "eof", "close_notify"])
+async def test_the_end_behind_large_records_is_reported_after_their_data(
+    make: type[AnyReader], contexts: Contexts, end: str
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        large = b"l" * LARGE_RECORD
+        await peer.send(large, large)
+        if end == "garbage":
+            await peer.stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        elif end == "eof":
+            await peer.stream.aclose()
+        else:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.ssl.unwrap()
+            await peer.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await stream.receive_some() == large + large
+        for _ in range(2):
+            if end == "close_notify":
+                assert await stream.receive_some() == b""
+            else:
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
 
 
 async def test_records_that_come_one_byte_at_a_time_are_read(make: type[AnyReader], contexts: Contexts) -> None:
