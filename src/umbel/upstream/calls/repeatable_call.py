@@ -4,20 +4,23 @@ Theory
 ------
 See ``call.py`` for calls and ``attempt.py`` for attempts.
 
-**Rounds.** Without hedging a *round* is one attempt. With hedging a round is a *race* (``policy.hedge.Race``) of a
-first attempt and its hedges. Rounds follow one another: when a round ends with a retryable result, the retry policy may
-grant another round after a pause. During the pause the call is RUNNING, has no attempt, and keeps its place of the
-bulkhead; ``_fallback`` holds the ended attempt, whose result is the call's result if the next round may not begin.
+**Rounds.** Without hedging a *round* is one attempt. With hedging a round is one attempt that may become a *race*
+(``policy.hedge.Race``) of a first attempt and its hedges. Rounds follow one another: when a round ends with a retryable
+result, the retry policy may grant another round after a pause. During the pause the call is RUNNING, has no attempt,
+and keeps its place of the bulkhead; ``_fallback`` holds the ended attempt, whose result is the call's result if the
+next round may not begin.
 
-**Timers.** ``_timer`` has one of three meanings at a time, so one slot is enough: the limit of the wait for a place
-(QUEUED), the next hedge (a race is on), the next round (between rounds). A round after the first begins in its timer's
-callback.
+**Timers.** ``_timer`` has one of two meanings at a time, so one slot is enough: the limit of the wait for a place
+(QUEUED), the next round (between rounds). A round after the first begins in its timer's callback. ``_hedge_timer`` is
+set within a round.
 
-**Races.** A hedge begins in the callback of its timer, or at once after a retryable failure, if race, budget and
-breaker permit it. The first success wins. ``_cut`` then ends the other attempts within the same step, with the reason
-``LOST``. It closes their connections, and with that removes their handlers from the reader: a second response in the
-same batch of events is never read. Without a success the result of the race is the first attempt's failure
-(``_fallback``). An internal error of an attempt ends the race at once and is its result.
+**Races.** A race is made when the first hedge is due, or when the first attempt fails. So a first attempt that succeeds
+before that, as nearly all do, ends its round as without hedging, but for its timer and its latency. A hedge begins in
+the callback of its timer, or at once after a retryable failure, if race, budget and breaker permit it. The first
+success wins. ``_cut`` then ends the other attempts within the same step, with the reason ``LOST``. It closes their
+connections, and with that removes their handlers from the reader: a second response in the same batch of events is
+never read. Without a success the result of the race is the first attempt's failure (``_fallback``). An internal error
+of an attempt ends the race at once and is its result.
 
 **Budget.** Retries and hedges draw on one budget per upstream. A retry is charged when it is granted, before its pause
 (``_charged``), and given back when its round ends. A hedge is charged and given back by its ``Race``. Failover attempts
@@ -48,6 +51,7 @@ from .failure_kind import LOST, kind_of_error
 from .retry_safety import is_unsent
 
 if TYPE_CHECKING:
+    from ...net.timers import Timer
     from .client_interface import ClientInterface
 
 
@@ -60,6 +64,7 @@ class RepeatableCall(UpstreamCall):
         "_failovers",
         "_fallback",
         "_hedge",
+        "_hedge_timer",
         "_hedges",
         "_made",
         "_race",
@@ -77,7 +82,9 @@ class RepeatableCall(UpstreamCall):
         self._counted = False
         """Whether the budget counts the call as active."""
         self._race: Race | None = None
-        """The round's race; None without hedging, and between rounds."""
+        """The round's race; None before the first hedge is due, and between rounds."""
+        self._hedge_timer: Timer | None = None
+        """Timer of the next hedge; None if no hedge is to follow."""
         self._hedges: list[Attempt] | None = None
         """Hedges of the round that are under way; None before the first."""
         self._fallback: Attempt | None = None
@@ -107,10 +114,9 @@ class RepeatableCall(UpstreamCall):
         self._begin_round(now, client.first_cause)
 
     def _begin_round(self, now: float, cause: Cause) -> None:
-        """Begin a round with its first attempt; with hedging, begin a race and set the timer of the first hedge."""
+        """Begin a round with its first attempt; with hedging, set the timer of the first hedge."""
         if self._hedge is not None:
-            self._race = Race(self._hedge.max, self.client.budget)
-            self._set_hedge_timer(now)
+            self._set_hedge_timer(now, self._hedge)
         attempt = self._attempt = self.attempt_type(self, cause)
         attempt.entry = RaceEntry.FIRST
         attempt.begin(now)
@@ -118,17 +124,23 @@ class RepeatableCall(UpstreamCall):
     # Events of attempts.
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
-        """Process the end of ``attempt`` with a response or an error: count it in its race, or end the round."""
+        """Process the end of ``attempt`` with a response or an error: end the round, or count it in its race."""
         if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
             self.client.bulkhead.completed_at = now
         if attempt is self._attempt:
             self._attempt = None
         elif self._hedges is not None:
             self._hedges.remove(attempt)
-        if self._race is not None:
-            self._attempt_ended_in_race(attempt, self._race, now)
-        elif attempt.error is None and (self._retry is None or attempt.status not in self._retry.on.statuses):
-            # A success without hedging: nearly every call ends here, so nothing else is computed before.
+        hedge = self._hedge
+        if hedge is not None:
+            race = self._race
+            if race is not None or attempt.error is not None or attempt.status is None or attempt.status >= 500:
+                self._attempt_ended_in_race(attempt, race or self._begin_race(hedge), now)
+                return
+            self._count_latency(attempt, hedge, now)
+            self._cancel_hedge_timer()
+        if attempt.error is None and (self._retry is None or attempt.status not in self._retry.on.statuses):
+            # A success without a race: nearly every call ends here, so nothing else is computed before.
             self._conclude(attempt, now)
         else:
             self._end_round(attempt, now)
@@ -210,37 +222,42 @@ class RepeatableCall(UpstreamCall):
 
     # Races.
 
-    def _set_hedge_timer(self, now: float) -> None:
+    def _begin_race(self, hedge: HedgeRules) -> Race:
+        """Make the round's race, of its first attempt."""
+        race = self._race = Race(hedge.max, self.client.budget)
+        return race
+
+    def _set_hedge_timer(self, now: float, hedge: HedgeRules) -> None:
         """Set the timer of the next hedge, unless it would be due at or after the call's deadline."""
-        assert self._hedge is not None
-        after = self._hedge.seconds
+        after = hedge.seconds
         if after is None:
-            digest = self.client.digest(self._hedge.quantile)
+            digest = self.client.digest(hedge.quantile)
             after = digest.percentile(now) if digest is not None else None
         if after is not None and now + after < self.context.deadline:
-            self._timer = self.client.timers.add(now + after, self._hedge_due)
+            self._hedge_timer = self.client.timers.add(now + after, self._hedge_due)
             self.client.hedges_pending += 1
 
     def _hedge_due(self) -> None:
         """Timer: start the next hedge."""
+        hedge = self._hedge
+        assert hedge is not None
         self._cancel_hedge_timer()
         now = trio.current_time()
         try:
-            self._start_hedge(now)
+            self._start_hedge(self._race or self._begin_race(hedge), hedge, now)
         except Exception as error:  # noqa: BLE001  # an internal error must not end the task of the timers
             self.crashed(error, now)
 
     def _cancel_hedge_timer(self) -> None:
         """Cancel the timer of the next hedge, if there is one."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._hedge_timer is not None:
+            self._hedge_timer.cancel()
+            self._hedge_timer = None
             self.client.hedges_pending -= 1
 
-    def _start_hedge(self, now: float) -> None:
+    def _start_hedge(self, race: Race, hedge: HedgeRules, now: float) -> None:
         """Start a hedge if race, limits, budget and breaker permit: its timer is due, or an attempt has failed."""
-        race = self._race
-        if race is None or self._blocked or not race.may_grow:
+        if self._blocked or not race.may_grow:
             return
         limits = self.client.limits
         turn = None if limits is None else limits.turn(self.context.request)
@@ -263,16 +280,17 @@ class RepeatableCall(UpstreamCall):
         self._hedges.append(attempt)
         # The timer first: ``begin`` may end the attempt, and with it the race, which then finds the timer to cancel.
         if race.may_grow:
-            self._set_hedge_timer(now)
+            self._set_hedge_timer(now, hedge)
         attempt.begin(now)
         attempt.send()
 
     def _attempt_ended_in_race(self, attempt: Attempt, race: Race, now: float) -> None:
         """Count the end of an attempt in its race: continue the race, start a hedge, or end the round."""
-        result = attempt.result
+        result, hedge = attempt.result, self._hedge
+        assert hedge is not None
         verdict = hedge_verdict(result) if result is not None else None
         if verdict is HedgeVerdict.SUCCESS or (result is not None and result.kind is Kind.TIMEOUT):
-            self._count_latency(attempt, now)
+            self._count_latency(attempt, hedge, now)
         won = race.ended(verdict, attempt.entry)
         if won:
             self.client.hedges_won += attempt.entry is not RaceEntry.FIRST
@@ -280,7 +298,7 @@ class RepeatableCall(UpstreamCall):
             if attempt.entry is RaceEntry.FIRST:
                 self._fallback = attempt
             if verdict is HedgeVerdict.RETRYABLE:
-                self._start_hedge(now)
+                self._start_hedge(race, hedge, now)
                 race.settle()
             if self.state is DONE or self._race is not race or race.running:
                 # Other attempts are under way. Or ``_start_hedge`` began an attempt that has ended within this step,
@@ -299,15 +317,16 @@ class RepeatableCall(UpstreamCall):
         self._cancel_hedge_timer()
         self._end_round(stands, now)
 
-    def _count_latency(self, attempt: Attempt, now: float) -> None:
+    def _count_latency(self, attempt: Attempt, hedge: HedgeRules, now: float) -> None:
         """Count the latency of an attempt for the hedging percentile.
 
         Counted are successes, timeouts, and first attempts that lost to a hedge; the last two would have taken at least
         so long. Without the attempts that lost, every hedge would lower the percentile, and a lower percentile would
         cause more hedges. For the same reason failures and cut hedges are not counted: they may be brief.
         """
-        assert self._hedge is not None
-        digest = self.client.digest(self._hedge.quantile)
+        if hedge.quantile is None:
+            return
+        digest = self.client.digest(hedge.quantile)
         # An attempt that was never made (no time left, no replica) took no time.
         if digest is not None and attempt.slot is not None and now > attempt.started_at:
             digest.add(now, attempt.slot.name, now - attempt.started_at)
@@ -318,11 +337,12 @@ class RepeatableCall(UpstreamCall):
         self._attempt = self._hedges = None
         for attempt in attempts:
             kind = attempt.cut(reason, now)
-            race = self._race
+            race, hedge = self._race, self._hedge
             if race is not None:
                 race.ended(None, attempt.entry)
-                if attempt.entry is RaceEntry.FIRST and (reason == LOST or kind is Kind.TIMEOUT):
-                    self._count_latency(attempt, now)
+            late = reason == LOST or kind is Kind.TIMEOUT
+            if hedge is not None and late and attempt.entry is RaceEntry.FIRST:
+                self._count_latency(attempt, hedge, now)
 
     # End.
 
@@ -338,7 +358,7 @@ class RepeatableCall(UpstreamCall):
     def _close(self, now: float, *, learns: bool = False) -> None:
         client = self.client
         self._fallback = None
-        if self._race is not None:
+        if self._hedge_timer is not None:
             self._cancel_hedge_timer()
         if self._charged:
             self._charged = False
