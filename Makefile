@@ -108,7 +108,7 @@ bench-auth: $(STAMP)  ## what a token costs a route of ten calls, what verifying
 bench-limits: $(STAMP)  ## what a limit costs a request, and the memory of a million keys, a minute
 	@$(BIN)/python benchmarks/limits.py
 
-bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
+bench-where: .bench/.ready  ## where a request's microseconds go, five minutes; ARGS='--quick --functions 20 --only proxy'
 	@.bench/bin/python benchmarks/where.py $(ARGS)
 
 bench-entries: $(STAMP)  ## the functions that a request enters, by stage, some seconds; ARGS='--doc docs/performance.md'

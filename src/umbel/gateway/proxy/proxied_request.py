@@ -353,7 +353,7 @@ def _host(fields: Sequence[Field]) -> bytes | None:
 
 def _is_stream(fields: Sequence[Field]) -> bool:
     """Whether the fields of a response say that it is a stream."""
-    return any(
-        lower == b"content-type" and value.partition(b";")[0].strip(b" \t").lower() in _STREAMS
-        for _, lower, value in fields
-    )
+    for _, lower, value in fields:
+        if lower == b"content-type" and value.partition(b";")[0].strip(b" \t").lower() in _STREAMS:
+            return True
+    return False
