@@ -17,10 +17,11 @@ gives data, or the socket has nothing. ``send_eof`` moves decrypted data to a fo
 that can be read now, ``_readable`` is True. Without it the task would wait for an event of the socket although
 decrypted data is there.
 
-*Bulk data* comes in large records. ``receive_now`` joins those that have come, up to its limit, so that a piece of a
-body costs the code above as little per byte as on a plain stream. Small records are given one by one: the time for
-``limit`` bytes in records of one byte would block the event loop. An error behind joined records is kept in ``_behind``
-and raised by the next ``receive_now``, because OpenSSL need not report it again.
+*Bulk data* comes in large records. ``receive_now`` joins those that have come, up to ``RECEIVE_MAX``, so that a body
+costs the code above hardly more per byte than on a plain stream. More would take longer than a piece of a plain stream:
+a turn of the event loop may have a piece of each task. Small records are given one by one: the time for as many bytes
+in records of one byte would block the event loop. An error behind joined records is kept in ``_behind`` and raised by
+the next ``receive_now``, because OpenSSL need not report it again.
 
 *Sent bytes.* Each operation of the SSL object, also a read, may write to the outgoing BIO: a part of the handshake, an
 alert, the reply to a KeyUpdate. So the outgoing BIO is moved to the socket after each operation (``_flush``). Bytes
@@ -240,8 +241,11 @@ class TlsStream(PlainStream):
         return data
 
     def _with_next_records(self, data: bytes, limit: int) -> bytes:
-        """``data`` of a large record with the data of the records behind it that have come; at most ``limit`` bytes."""
-        pieces, left = [data], limit - len(data)
+        """``data`` of a large record with the data of the records behind it that have come; see "Bulk data".
+
+        At most ``limit`` bytes, and at most ``RECEIVE_MAX``.
+        """
+        pieces, left = [data], min(limit, RECEIVE_MAX) - len(data)
         while left >= RECORD_BYTES and len(data) >= LARGE_RECORD:
             try:
                 data = self.receive_now(RECORD_BYTES) or b""

@@ -23,7 +23,7 @@ from tests.support.socket_streams import (
 )
 from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader
-from umbel.net.stream import TURN_BYTES_MAX
+from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX
 from umbel.net.tls_stream import LARGE_RECORD, RECORD_BYTES, RECORD_COST, RECORDS_BYTES, TlsStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
@@ -110,6 +110,9 @@ async def test_large_records_that_have_come_are_received_together(make: type[Any
         await trio.testing.wait_all_tasks_blocked()
         assert await stream.receive_some(2 * RECORD_BYTES + 1) == full + full
         assert await stream.receive_some(RECORD_BYTES + 1) == full
+        await peer.send(*(full for _ in range(5)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(await stream.receive_some(5 * RECORD_BYTES)) <= RECEIVE_MAX
 
 
 @pytest.mark.parametrize("end", ["garbage", "eof", "close_notify"])
