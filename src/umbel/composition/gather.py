@@ -71,7 +71,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 import trio
 
-from ..core.call import Call, Caller, PreparedRequest
+from ..core.call import Call, Caller, FieldBlocks, PreparedRequest
 from ..core.errors import UmbelError, UpstreamError
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT, Kind
@@ -299,7 +299,7 @@ class Gather:
     def _prepare(
         self, method: str, path: str, defaults: UpstreamDefaults, options: CallOptions
     ) -> PreparedRequest | Failure:
-        inputs, context = self._compose.inputs, self._compose.context
+        context = self._compose.context
         try:
             content, content_type = None, b""
             if not _OPTIONS_OF_BODY.isdisjoint(options):
@@ -307,7 +307,7 @@ class Gather:
                     options.get("json", MISSING), options.get("form"), options.get("content")
                 )
             usual = default_fields(ACCEPT[options.get("decode", "json")], content_type, defaults.user_agent)
-            gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
+            gateway = self._compose.gateway_fields(forwarded=defaults.forwarded)
             left_out = partial(record_left_out, self._compose.facts, self._compose.recorder)
             headers = build_headers(options.get("headers", {}), defaults, context, usual, left_out)
             return PreparedRequest(
@@ -325,6 +325,7 @@ class Gather:
             return failed_expression(error, where, self._compose.facts, self._compose.recorder)
 
 
+_NO_DEFAULTS = UpstreamDefaults()
 _OPTIONS_OF_BODY = frozenset({"json", "form", "content"})
 _OPTIONS_OF_RULES = frozenset(
     {
@@ -529,6 +530,9 @@ class Compose:
         self._rules: dict[str, CallRules] = {}
         self._outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
         self._personal: dict[str, None] = {}
+        self._callers: dict[str, Caller] = {}
+        """The callers of the upstreams that calls were made to. A request makes calls to few upstreams of many."""
+        self._gateway_fields: dict[bool, FieldBlocks] = {}
 
     @cached_property
     def context(self) -> dict[str, Json]:
@@ -537,10 +541,6 @@ class Compose:
         context: dict[str, Json] = {"path": inputs.path, "query": inputs.query, "body": inputs.body}
         set_client_texts(context, "headers", {name.replace("-", "_"): each for name, each in inputs.headers.items()})
         return context
-
-    @cached_property
-    def _callers(self) -> dict[str, Caller]:
-        return {name: caller_of(transport) for name, transport in self._transports.items()}
 
     @asynccontextmanager
     async def gather(self) -> AsyncIterator[Gather]:
@@ -655,9 +655,22 @@ class Compose:
             UmbelError: no upstream has this name.
         """
         if upstream not in self._callers:
-            known = ", ".join(self._callers) or "none"
-            raise UmbelError(f'there is no upstream "{upstream}"; known upstreams: {known}')
-        return self._upstreams.get(upstream, UpstreamDefaults())
+            transport = self._transports.get(upstream)
+            if transport is None:
+                known = ", ".join(self._transports) or "none"
+                raise UmbelError(f'there is no upstream "{upstream}"; known upstreams: {known}')
+            self._callers[upstream] = caller_of(transport)
+        return self._upstreams.get(upstream, _NO_DEFAULTS)
+
+    def gateway_fields(self, *, forwarded: bool) -> FieldBlocks:
+        """The gateway fields of the calls of this request, the same object for each call.
+
+        Attempts recognise the object, and then reuse the lines that they have in common.
+        """
+        found = self._gateway_fields.get(forwarded)
+        if found is None:
+            found = self._gateway_fields[forwarded] = gateway_fields(self.inputs, forwarded=forwarded)
+        return found
 
     def register_call(self, rules: CallRules, headers: Iterable[str], reads: Iterable[str]) -> None:
         """Register a call before its launch: its rules, and the credentials of the client that it may carry.

@@ -633,3 +633,16 @@ async def test_an_exception_in_a_block_cuts_its_calls_and_is_not_wrapped(
     assert trio.current_time() == 0
     assert kinds(records) == {"a": Kind.CANCELLED}
     assert not upstream.under_way
+
+
+async def test_all_calls_of_a_request_share_one_object_of_gateway_fields() -> None:
+    upstream = ScriptedCaller({"/": Reply(1)})
+    compose = Compose({"u": upstream}, Inputs(request_id="r-1"), facts(5.0), Records())
+    for _ in range(2):
+        async with compose.gather() as g:
+            g.get("u", "/a")
+            g.get("u", "/b")
+    first, *others = (call.prepared.gateway for call in upstream.calls)
+    assert first
+    assert len(others) == 3
+    assert all(other is first for other in others)

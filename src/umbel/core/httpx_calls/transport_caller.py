@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import httpx
 import trio
@@ -85,7 +85,8 @@ def caller_of(
     transport: httpx.AsyncBaseTransport | Caller, base_url: str = "http://upstream", around: Around | None = None
 ) -> Caller:
     """Return ``transport`` itself if it is a ``Caller`` (``umbel.upstream.Transport``), else a ``TransportCaller``."""
-    return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url, around)
+    # As ``isinstance`` with the protocol, which takes fifty times as long.
+    return cast(Caller, transport) if hasattr(transport, "new_call") else TransportCaller(transport, base_url, around)
 
 
 class TransportCall(CallBase):
