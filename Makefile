@@ -114,7 +114,7 @@ bench-where: .bench/.ready  ## where a request's microseconds go, five minutes; 
 bench-entries: $(STAMP)  ## the functions that a request enters, by stage, some seconds; ARGS='--doc docs/performance.md'
 	@$(BIN)/python -m benchmarks.entries $(ARGS)
 
-bench-large: .bench/.ready  ## bodies of 10 and 100 KiB beside FastAPI with aiohttp, and the cost of a scanner, three minutes; ARGS='--only scanner'
+bench-large: .bench/.ready  ## bodies of 10 and 100 KiB beside FastAPI with aiohttp, and the cost of checking JSON, three minutes; ARGS='--only check'
 	@.bench/bin/python benchmarks/large.py $(ARGS)
 
 bench-growth: .bench/.ready  ## cost against size: clients, routes, upstreams, calls, header fields, five minutes; ARGS='--quick --only calls'

@@ -1,7 +1,7 @@
 """Large bodies, beside FastAPI with aiohttp and orjson: ``make bench-large``; ``ARGS=--quick`` for a short run.
 
     make bench-large                            three minutes; writes benchmarks/large.md
-    make bench-large ARGS='--only scanner'      only what a scanner of JSON costs, some seconds
+    make bench-large ARGS='--only check'        only what the check of JSON costs, some seconds
 
 A request makes ten calls, each of which is answered with 10 KiB or 100 KiB of ordinary JSON. Processes, settings and
 rounds are those of ``gateways.py``.
@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from umbel.composition.decode import decode_strict
+from umbel.composition.json_check import is_json
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -30,7 +31,6 @@ sys.path.insert(0, str(HERE))
 from gateways import GATEWAYS, ended, measure  # noqa: E402  # siblings, found only now
 from lineup import AIOHTTP, CLIENTS, UMBEL  # noqa: E402
 from results import Results, figures, peers, ratios, spread  # noqa: E402
-from strict_scanner import accepts  # noqa: E402
 
 CALLS = (10,)
 BARS = {10: 2.0, 100: 3.0}
@@ -38,8 +38,8 @@ BARS = {10: 2.0, 100: 3.0}
 NAMES = ("Ada Lovelace", "Jan Łukasiewicz", "Grace Hopper", "Anders Ångström")
 SECONDS = {10: 3, 100: 6}
 """The length of a window by KiB of a body. At its end 16 requests are unfinished, and should be a small part of all."""
-SCANNER_BAR = 0.5
-"""The most of the time of decoding that a scanner may take in order to be worth it."""
+CHECK_BAR = 0.5
+"""The most of the time of decoding that the check may take in order to be worth it."""
 
 
 def ordinary_body(size: int) -> bytes:
@@ -61,25 +61,25 @@ def ordinary_body(size: int) -> bytes:
     return b'{"items":[' + b",".join(items) + b"]}"
 
 
-def scanner_table(rounds: int) -> str:
-    """Measure decoding, encoding and scanning in turn; return the medians as a table."""
+def check_table(rounds: int) -> str:
+    """Measure decoding, encoding and the check in turn; return the medians as a table."""
     rows = []
     gc.disable()  # A gateway that only serves hardly collects.
     for kib in BARS:
         body = ordinary_body(kib * 1024)
-        if not accepts(body):
-            raise SystemExit("the scanner refuses the body, so its time says nothing")
+        if not is_json(body):
+            raise SystemExit("the check leaves the body to decoding, so its time says nothing")
         value = decode_strict(body)
         encode = msgspec.json.Encoder().encode
-        steps: list[Callable[[], object]] = [lambda: decode_strict(body), lambda: encode(value), lambda: accepts(body)]  # noqa: B023  # called here
+        steps: list[Callable[[], object]] = [lambda: decode_strict(body), lambda: encode(value), lambda: is_json(body)]  # noqa: B023  # called here
         times: list[list[float]] = [[_microseconds(step) for step in steps] for _ in range(rounds)]
         medians = [statistics.median(column) for column in zip(*times, strict=True)]
-        share = statistics.median([scan / decode for decode, _, scan in times])
-        verdict = "worth it" if share <= SCANNER_BAR else "**not worth it**"
+        share = statistics.median([check / decode for decode, _, check in times])
+        verdict = "worth it" if share <= CHECK_BAR else "**not worth it**"
         rows.append(f"| {kib} | {' | '.join(f'{each:,.0f}' for each in medians)} | {share:.2f} | {verdict} |\n")
     gc.enable()
     return (
-        f"| KiB | decode µs | encode µs | scan µs | scan / decode (asked: ≤ {SCANNER_BAR:g}) | |\n"
+        f"| KiB | decode µs | encode µs | check µs | check / decode (asked: ≤ {CHECK_BAR:g}) | |\n"
         "|---:|---:|---:|---:|---:|---|\n"
     ) + "".join(rows)
 
@@ -102,7 +102,7 @@ def bars(results: dict[int, Results]) -> str:
     return "".join(rows)
 
 
-def report(results: dict[int, Results], scanner: str) -> str:
+def report(results: dict[int, Results], checked: str) -> str:
     """Return the whole report."""
     first = next(iter(results.values()))
     tables = "\n".join(
@@ -123,28 +123,28 @@ values. Medians of {first.rounds} interleaved round(s), {CLIENTS} connections; t
 {bars(results)}
 {tables}
 {made}
-## A scanner instead of decoding
+## The check instead of decoding
 
-CPU of one body: decoding and encoding with msgspec, and `strict_scanner.py`, which says whether decoding would accept
-the body. Medians; the collector of cyclic garbage is off.
+CPU of one body: decoding and encoding with msgspec, and the check of `composition/json_check.py`, which says whether
+decoding would accept the body. Medians; the collector of cyclic garbage is off.
 
-{scanner}"""
+{checked}"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round; writes no file")
-    parser.add_argument("--only", choices=("scanner",), help="measure the scanner alone; writes no file")
+    parser.add_argument("--only", choices=("check",), help="measure the check alone; writes no file")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, ended)
     rounds = 1 if arguments.quick else 5
-    scanner = scanner_table(5 if arguments.quick else 31)
+    checked = check_table(5 if arguments.quick else 31)
     if arguments.only:
-        print(scanner)
+        print(checked)
         return
     gateways = [one for one in GATEWAYS if one.name in (UMBEL, AIOHTTP)]
     results = {kib: measure(gateways, rounds, SECONDS[kib], 1, ordinary_body(kib * 1024), CALLS) for kib in BARS}
-    text = report(results, scanner)
+    text = report(results, checked)
     print(text)
     if not arguments.quick:
         (HERE / "large.md").write_text(text, encoding="utf-8")

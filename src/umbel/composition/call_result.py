@@ -19,6 +19,7 @@ from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedB
 from .answer.status_fields import REDIRECTS, fields_of_status, missing_field
 from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
 from .decode_large import decode_in_thread, holds_many_values
+from .json_check import checked_or_decoded
 from .request.call_policies import NO_POLICIES, CallPolicies
 from .request.conditions import passed_for_conditions, validators
 
@@ -112,6 +113,8 @@ class CallRules:
     """Makes the call in place of the upstream's caller: the call has a ``respond``. None: the upstream's."""
     needs: tuple[str, ...] = ()
     """The names of the calls whose values the call needs, for its outcome."""
+    unread: bool = False
+    """Whether no expression or template reads the value, so that JSON need not be decoded (``json_check.py``)."""
     kept_fields: frozenset[bytes] = field(init=False)
     """The names of all response fields that may affect the answer, in lower case."""
     json_value_statuses: frozenset[int] = field(init=False)
@@ -302,7 +305,7 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
                 raise BadBodyError(str(decoded))
             value = decoded[0]
         elif rules.decode == "json":
-            value = decode_strict(call.content)
+            value = checked_or_decoded(call.content) if rules.unread else decode_strict(call.content)
         else:
             value = decode_text(call.content, _charset_of(call))
     except NotStrictJsonError:

@@ -232,7 +232,10 @@ def is_surely_shallow(body: bytes, limit: int) -> bool:
         return True
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    signs = body.translate(None, _NO_SIGN).replace(b'"' * 8, b"")
+    signs = body.translate(None, _NO_SIGN)
+    # Quotes of strings without brackets are adjacent now, so the first bracket within a string follows an odd number
+    # of quotes. If there is no such bracket, all quotes can go at once.
+    signs = signs.translate(None, b'"') if 2 * signs.count(b'""') == signs.count(b'"') else signs.replace(b'"' * 8, b"")
     # Between a bracket of a list or an object and a bracket within a string stands an odd number of quotes; between two
     # brackets of one sort, an even number. Quotes are taken out in pairs only, so this remains true. So two adjacent
     # brackets are of one sort, and a bracket within a string hides no level. A pass takes out at most two levels: "[]",

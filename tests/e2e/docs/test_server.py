@@ -74,6 +74,7 @@ def test_every_attack_has_a_limit_a_key_and_an_existing_test() -> None:
         "hang_timeout",
         "trusted_proxies",
         "--allow-empty",
+        "backlog",
     }
     keys = {field.name for field in fields(Limits)} | elsewhere
     for attack, bound, key, tested in ROWS:

@@ -83,7 +83,7 @@ from ..text.template import TargetTemplate, Variable, compile_target
 from .lazy_rule import LazyRule
 from .never_sent import never_sent_by_calls, never_sent_by_upstreams
 from .part_compiler import PartCompiler, with_key_paths
-from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle, with_traffic
+from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, as_unread, find_cycle, with_traffic
 from .route_groups import CONVERTER, RouteGroups, pattern_of
 from .scope import RouteNames, Scope
 
@@ -278,7 +278,7 @@ class _RouteCompiler(PartCompiler):
         calls = [self._call(name, call) for name, call in route.calls.items()]
         if cycle := find_cycle({name: needs for name, _, needs in calls}):
             self.problem(("calls", cycle[0]), f"these calls wait for each other: {' → '.join(cycle)}")
-        answer_expression, answer_headers = self._answer()
+        answer_expression, answer_headers, read = self._answer()
         static = self._static()
         match = self._match()
         allow = self._allow()
@@ -289,7 +289,10 @@ class _RouteCompiler(PartCompiler):
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
             return None
-        plans = tuple(plan for _, plan, _ in calls if plan is not None)
+        read = read.union(*(needs for _, _, needs in calls))
+        if route.stream:  # A line must not hold a line end, and a text that came may.
+            read = read.union(route.calls)
+        plans = tuple(plan if name in read else as_unread(plan) for name, plan, _ in calls if plan is not None)
         forwarded = {name: None for plan in plans for name in plan.config.forward_headers}
         # With "*" any header field may affect the answer. Vary cannot name all of them, and "Vary: *" forbids every
         # cache to reuse the answer. So the answer is private instead.
@@ -538,7 +541,8 @@ class _RouteCompiler(PartCompiler):
                 bodies.append(BodyTemplate(key == "form", None, tuple(self.params((*at, key), source, scope))))
         return bodies[0] if bodies else None
 
-    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldTemplate], ...]]:
+    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldTemplate], ...], frozenset[str]]:
+        """Compile the ``shape`` and the header fields of the answer; the last member names the calls that they read."""
         answer = self.route.answer
         scope = Scope(self._names)
         expression = self.expression(("answer", "shape"), answer.shape, scope)
@@ -568,7 +572,7 @@ class _RouteCompiler(PartCompiler):
         if answer.status in (204, 205) and (self.route.stream or answer.shape is not None):
             reason = f"an answer with status {answer.status} has no body; remove shape and stream, or the status"
             self.problem(("answer", "status"), reason)
-        return expression, tuple(headers)
+        return expression, tuple(headers), frozenset(scope.needs)
 
     def _check_status_from(self) -> None:
         answer, at = self.route.answer, ("answer", "status_from")

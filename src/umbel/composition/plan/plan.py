@@ -260,6 +260,14 @@ def with_traffic(own: CallPlan, others: list[CallPlan], key: Expression | None, 
     return replace(own, split=SplitPlan(Split(own.rules.upstream, config.split), key, variants))
 
 
+def as_unread(call: CallPlan) -> CallPlan:
+    """The plan of a call whose value no expression or template reads, for each upstream that may get it."""
+    split = call.split
+    if split is not None:
+        split = replace(split, variants={name: as_unread(variant) for name, variant in split.variants.items()})
+    return replace(call, rules=replace(call.rules, unread=True), split=split)
+
+
 CREDENTIAL_HEADERS = frozenset({"authorization", "cookie"})
 """The request fields that identify a client: an answer that depends on one of them is for that client only."""
 

@@ -31,6 +31,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return text(value)
+    if isinstance(value, msgspec.Raw):
+        return plain(msgspec.json.decode(value))
     if isinstance(value, BaseException):
         return {"class": type(value).__name__, "text": str(value)}
     if isinstance(value, Mapping):
