@@ -67,7 +67,7 @@ _FILES: dict[str, dict[str, str]] = {
             "request/call_options request/call_policies plan/compiler plan/plan"
         ),
         _SHAPE: "answer/result_builder answer/cache_control answer/result answer/decision",
-        _JSON_IN: "decode",
+        _JSON_IN: "decode json_check",
         _PROXY: "proxy/proxy_plan proxy/field_changes proxy/response_rewrite",
         "": _ENGINE,
     },
