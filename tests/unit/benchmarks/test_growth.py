@@ -61,8 +61,8 @@ def test_numbered_requests_go_round_the_paths_and_have_the_asked_fields(bench: A
 def test_the_report_names_each_step_that_grows_worse_than_linear(bench: Any) -> None:
     growth = bench("growth")
     results = [
-        growth.Grown(growth.Step("routes", 1), [100.0, 120.0, 110.0], 0, [growth.Start(1.0, 50 * MIB)]),
-        growth.Grown(growth.Step("routes", 10), [110.0], 2, [growth.Start(1.1, 600 * MIB)]),
+        growth.Grown(growth.Step("routes", 1), [100.0, 120.0], 0, [growth.Start(1.0, 50 * MIB)]),
+        growth.Grown(growth.Step("routes", 10), [110.0, 110.0], 2, [growth.Start(1.1, 600 * MIB)]),
         growth.Grown(growth.Step("calls", 10), [500.0], 0, []),
         growth.Grown(growth.Step("calls", 50), [2000.0], 0, []),
         growth.Grown(growth.Step("calls", 100), [4800.0], 0, []),
@@ -76,7 +76,7 @@ def test_the_report_names_each_step_that_grows_worse_than_linear(bench: Any) -> 
     ) in text
     assert "| errors | 0 | 2 | **no** |" in text
     assert "| routes | 1 | 110 (100-120) |  |  |  | 0 | 1.00 | 50 |" in text
-    assert "| routes | 10 | 110 | 0.100 | 0.100 |  | 2 | 1.10 | 600 |" in text
+    assert "| routes | 10 | 110 (110-110) | 0.101 | 0.101 |  | 2 | 1.10 | 600 |" in text
     assert "| calls of a request | 100 | 4,800 | 0.960 | 1.200 | 48 | 0 |  |  |" in text
 
 
