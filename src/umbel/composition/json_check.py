@@ -38,6 +38,8 @@ import msgspec
 from ..core.model import Json
 from .decode import MAX_DEPTH, MAX_VALUES, count_separators, decode_strict, is_surely_shallow
 
+CHECK_MIN = 256
+"""The bytes up to which a text is not worth the check: decoding it takes less time."""
 _LONG = 200
 """The digits in a row that make a number doubtful."""
 _KEPT = b'0123456789eE"[]{},'
@@ -51,7 +53,7 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def checked_or_decoded(body: bytes) -> Json:
-    """The value of a JSON text in UTF-8: ``msgspec.Raw`` with the text itself if ``is_json``, else as decoded.
+    """The value of a JSON text in UTF-8: ``msgspec.Raw`` with the text if ``is_json``, else as decoded.
 
     Raises:
         NotStrictJsonError: the body is no JSON in UTF-8.

@@ -11,7 +11,6 @@ import httpx
 import msgspec
 import trio
 
-from tests.support.composition.read_values import read_result
 from tests.support.composition.scripted_calls import ScriptedCaller
 from tests.support.logs.records import Records
 from umbel.composition.answer.result import Result
@@ -98,7 +97,7 @@ def by_path(handlers: Mapping[str, Handler]) -> Handler:
 
 @dataclass
 class PlanRun:
-    """The result of one run of a plan, with decoded values, the upstream, the records and the duration in seconds."""
+    """The result of one run of a plan, with the upstream, the records and the duration in seconds."""
 
     result: Result
     upstream: Scripted
@@ -145,4 +144,4 @@ async def compose(
     assert functions.in_flight == 0
     assert not (isinstance(upstream, ScriptedCaller) and upstream.under_way)
     assert recorder.ended_calls == sorted(outcome.call for outcome in result.outcomes)
-    return PlanRun(read_result(result), functions, recorder, trio.current_time() - started)
+    return PlanRun(result, functions, recorder, trio.current_time() - started)

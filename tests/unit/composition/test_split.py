@@ -6,7 +6,6 @@ import pytest
 import trio
 
 from tests.support.composition.composing import Scripted, answer, facts, plan
-from tests.support.composition.read_values import read
 from tests.support.logs.records import Records
 from umbel.composition.plan.plan import Plan
 from umbel.composition.plan_run import PlanRun
@@ -46,7 +45,7 @@ class Two:
         made = PlanRun(self.plan, inputs or Inputs(path={"id": "1"}), facts(), callers, self.records)
         made.draw = self._drawn.__next__
         result = await made.run()
-        return {each.call: each.failure.kind if each.failure else read(each.value) for each in result.outcomes}
+        return {each.call: each.failure.kind if each.failure else each.value for each in result.outcomes}
 
 
 async def test_requests_without_a_key_are_split_at_random(autojump_clock: trio.abc.Clock) -> None:

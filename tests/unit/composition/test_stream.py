@@ -17,7 +17,7 @@ from umbel.core.model import Inputs
 
 
 async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) -> list[StreamLine]:
-    compiled = plan(f"stream = true\n{text}")
+    compiled = plan(text)
     send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
     upstream = Scripted(by_path(handlers))
     callers = {"u": TransportCaller(upstream)}

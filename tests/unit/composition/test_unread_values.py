@@ -9,6 +9,7 @@ import trio
 
 from tests.support.composition.composing import Scripted, calls, facts, plan
 from tests.support.logs.records import Records
+from umbel.composition.json_check import CHECK_MIN
 from umbel.composition.plan_run import run
 from umbel.core.failure_kinds import Kind
 from umbel.core.httpx_calls.transport_caller import TransportCaller
@@ -71,12 +72,18 @@ async def answered(body: bytes, text: str = "") -> tuple[bytes, object]:
     return msgspec.json.encode(result.answer), result.kind
 
 
-BODY = b'{"n": 1.50e1,\r\n "n": 2, "t": "\\u00e4"}'
+BODY = b" " * CHECK_MIN + b'{"n": 1.50e1,\r\n "n": 2, "t": "\\u00e4"}'
 
 
 async def test_a_value_that_nothing_reads_keeps_its_text(autojump_clock: trio.abc.Clock) -> None:
     assert await answered(BODY) == (b'{"a":' + BODY + b"}", None)
     assert await answered(BODY, 'combine = "first"\n') == (BODY, None)
+
+
+async def test_a_short_text_is_decoded_in_any_case(autojump_clock: trio.abc.Clock) -> None:
+    short = b'{"n": 1}' + b" " * (CHECK_MIN - 8)
+    assert await answered(short) == (b'{"a":{"n":1}}', None)
+    assert await answered(short + b" ") == (b'{"a":' + short + b" }", None)
 
 
 async def test_a_value_that_is_read_is_decoded_and_encoded(autojump_clock: trio.abc.Clock) -> None:
@@ -86,7 +93,8 @@ async def test_a_value_that_is_read_is_decoded_and_encoded(autojump_clock: trio.
 
 @pytest.mark.parametrize("body", [b"{", b'"\xff\xff"', b"[1e999]", b"[NaN]", b"[" * 201 + b"]" * 201, b"{} {}"])
 async def test_a_body_that_cannot_be_decoded_fails_an_unread_call(body: bytes, autojump_clock: trio.abc.Clock) -> None:
-    assert (await answered(body))[1] is Kind.BAD_BODY
+    for padding in (b"", b" " * CHECK_MIN):
+        assert (await answered(padding + body))[1] is Kind.BAD_BODY
 
 
 async def test_a_body_that_must_be_repaired_is_repaired(autojump_clock: trio.abc.Clock) -> None:
