@@ -15,6 +15,7 @@ from msgspec import structs
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composition.composing import facts
+from tests.support.gateway.answers.plain_json import plain
 from tests.support.logs.records import Records
 from tests.support.upstream.raw_server import Peer, RawServer, raw_server, response
 from umbel.composition.answer.result import Result
@@ -86,7 +87,7 @@ class Seen:
     def ends(self) -> list[dict[str, Any]]:
         """For each run, by call: its value, or the kind of its failure."""
         return [
-            {each.call: each.value if each.failure is None else each.failure.kind for each in result.outcomes}
+            {each.call: plain(each.value) if each.failure is None else each.failure.kind for each in result.outcomes}
             for result in self.results
             if result is not None
         ]

@@ -11,6 +11,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composition.over_sockets import ONE, Case, Step, observe
+from tests.support.gateway.answers.plain_json import plain
 from tests.support.upstream.bad_upstreams import BAD_ANSWERS, CHUNKED, CODED, HEAD
 from tests.support.upstream.raw_server import Peer, response
 from umbel.core.failure_kinds import Kind
@@ -134,7 +135,7 @@ async def test_each_response_gives_its_value_or_failure(call: dict[str, Any], en
     outcomes = [result.outcomes[0] for result in seen.results if result is not None]
     failures = [outcome.failure for outcome in outcomes]
     got = [
-        outcome.value if failure is None else (failure.kind, failure.status)
+        plain(outcome.value) if failure is None else (failure.kind, failure.status)
         for outcome, failure in zip(outcomes, failures, strict=True)
     ]
     assert dict(zip(NAMES, got, strict=True)) == dict(zip(NAMES, ends, strict=True))
